@@ -1,0 +1,70 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PROTOS := $(shell find protos -name '*.proto')
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: run
+run: .venv/ready ## Start everything: embedded PostgreSQL, a demo fleet and the server
+	@exec $(BIN)/jobs-grpc dev
+
+.PHONY: test
+test: .venv/ready ## Run every test on a real PostgreSQL (ARGS="-k cancel" narrows)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: .venv/ready ## Format, lint, types, import directions, contract, generated code
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+	@$(MAKE) --no-print-directory check-generated
+
+.PHONY: check-generated
+check-generated: .venv/ready # The committed code is what the contract generates
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
+	$(MAKE) --no-print-directory generate GENERATED="$$out" && \
+	diff -r "$$out" generated || { echo 'generated/ is out of date: run `make generate`' >&2; exit 1; }
+
+.PHONY: breaking
+breaking: .venv/ready ## Compare the contract with the one on BASE (default: main)
+	@$(BIN)/buf breaking --against '.git#ref=$(or $(BASE),main)'
+
+.PHONY: fix
+fix: .venv/ready ## Format and mend what tools can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/buf format --write
+
+GENERATED := generated
+.PHONY: generate
+generate: .venv/ready ## Generate Python code from the contract
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+	  --python_out=$(GENERATED) --grpc_python_out=$(GENERATED) \
+	  --mypy_out=quiet:$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) $(PROTOS)
+	@touch $(GENERATED)/fleet/jobs/v1/py.typed
+
+.PHONY: lock
+lock: .venv/ready ## Resolve the dependencies anew (UPGRADE=1 takes the newest versions)
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
+	  --custom-compile-command 'make lock' --output-file requirements/dev.lock
+
+.PHONY: clean
+clean: ## Remove the environment and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+.venv/ready: requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 …' >&2; exit 1; }
+	@echo 'Creating .venv from requirements/dev.lock …'
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""A multi-tenant fleet jobs service: gRPC over PostgreSQL."""

@@ -1,0 +1,210 @@
+"""The configuration: read once from the environment, validated here and nowhere else."""
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class ConfigError(Exception):
+    """A variable's value is wrong; the message is one line that says what to do."""
+
+
+def _setting(variable: str, parse: Callable[[str], Any], text: str, default: Any = MISSING) -> Any:
+    metadata = {"variable": variable, "parse": parse, "help": text}
+    return field(default=default, metadata=metadata)
+
+
+def _dsn(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError as e:
+        raise ValueError(f"is not a URL: {e}") from None
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must look like postgresql://user@host/database")
+    return value
+
+
+def _listen(value: str) -> str:
+    if value.startswith("unix:"):
+        return value
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+    return value
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        digits = value.strip()
+        if not digits.isascii() or not digits.isdecimal() or not low <= int(digits) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(digits)
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not low <= number <= high:
+            raise ValueError(f"must be seconds from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        for choice in choices:
+            if value.lower() == choice.lower():
+                return choice
+        raise ValueError(f"must be one of {', '.join(choices)}")
+
+    return parse
+
+
+def _boolean(value: str) -> bool:
+    return _choice("true", "false")(value) == "true"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of `jobs-grpc serve`. Times are seconds, sizes are bytes."""
+
+    database_url: str = _setting(
+        "JOBS_DATABASE_URL", _dsn, "PostgreSQL, as the request role (required)"
+    )
+    listen: str = _setting(
+        "JOBS_LISTEN", _listen, "HOST:PORT, [IPV6]:PORT or unix:PATH", "127.0.0.1:50051"
+    )
+    insecure_metadata: bool = _setting(
+        "JOBS_INSECURE_METADATA",
+        _boolean,
+        "listen beyond loopback although callers are trusted to state their tenant",
+        False,
+    )
+    pool_min_size: int = _setting(
+        "JOBS_POOL_MIN_SIZE", _integer(0, 1000), "connections kept open", 2
+    )
+    pool_max_size: int = _setting(
+        "JOBS_POOL_MAX_SIZE", _integer(1, 1000), "connections at most", 10
+    )
+    pool_timeout: float = _setting(
+        "JOBS_POOL_TIMEOUT",
+        _seconds(0.01, 300),
+        "wait for a free connection, then RESOURCE_EXHAUSTED",
+        5.0,
+    )
+    query_timeout: float = _setting(
+        "JOBS_QUERY_TIMEOUT", _seconds(0.01, 3600), "a statement at most, then UNAVAILABLE", 30.0
+    )
+    statement_cache_size: int = _setting(
+        "JOBS_STATEMENT_CACHE_SIZE",
+        _integer(0, 10000),
+        "prepared statements a connection; 0 behind a pooler that does not know them",
+        100,
+    )
+    max_document_bytes: int = _setting(
+        "JOBS_MAX_DOCUMENT_BYTES",
+        _integer(1024, 262144),
+        "document_params at most, as compact JSON",
+        32768,
+    )
+    shutdown_grace: float = _setting(
+        "JOBS_SHUTDOWN_GRACE", _seconds(0, 3600), "calls in flight may go on for, at a stop", 10.0
+    )
+    reflection: bool = _setting(
+        "JOBS_REFLECTION", _boolean, "serve gRPC reflection (grpcurl without protos)", True
+    )
+    log_level: str = _setting(
+        "JOBS_LOG_LEVEL",
+        _choice("DEBUG", "INFO", "WARNING", "ERROR"),
+        "DEBUG, INFO, WARNING or ERROR",
+        "INFO",
+    )
+    log_format: str = _setting(
+        "JOBS_LOG_FORMAT", _choice("text", "json"), "text or json, on stderr", "text"
+    )
+
+    def __post_init__(self) -> None:
+        """Check what concerns two settings together."""
+        if self.pool_min_size > self.pool_max_size:
+            raise ConfigError(
+                f"JOBS_POOL_MIN_SIZE ({self.pool_min_size}) exceeds "
+                f"JOBS_POOL_MAX_SIZE ({self.pool_max_size})"
+            )
+        if not self.insecure_metadata and not _is_loopback(self.listen):
+            raise ConfigError(
+                f"JOBS_LISTEN={self.listen} is not loopback, and any caller could name any "
+                "tenant; keep to loopback behind a proxy that authenticates, or set "
+                "JOBS_INSECURE_METADATA=true"
+            )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Config":
+        """Read and validate the JOBS_* variables; ConfigError names the first that is wrong."""
+        return cls(
+            **{
+                f.name: _read(f, environ)
+                for f in fields(cls)
+                if environ.get(f.metadata["variable"]) or f.default is MISSING
+            }
+        )
+
+
+def read_dsn(environ: Mapping[str, str], variable: str) -> str:
+    """A DSN that is not part of Config, such as the owner's: validated in the same way."""
+    value = environ.get(variable)
+    if not value:
+        raise ConfigError(f"{variable} is not set; it must look like postgresql://user@host/db")
+    try:
+        return _dsn(value)
+    except ValueError as e:
+        raise ConfigError(f"{variable} {e}") from None
+
+
+def describe_settings() -> list[tuple[str, str, str]]:
+    """Each variable of Config: name, default as text ("" if required), meaning."""
+    return [
+        (
+            f.metadata["variable"],
+            "" if f.default is MISSING else _as_text(f.default),
+            f.metadata["help"],
+        )
+        for f in fields(Config)
+    ]
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read(setting: "Field[Any]", environ: Mapping[str, str]) -> Any:
+    variable = setting.metadata["variable"]
+    value = environ.get(variable)
+    if not value:
+        raise ConfigError(f"{variable} is not set: {setting.metadata['help']}")
+    try:
+        return setting.metadata["parse"](value)
+    except ValueError as e:
+        # A DSN may hold a password: its value stays out of the message.
+        shown = variable if setting.metadata["parse"] is _dsn else f"{variable}={value}"
+        raise ConfigError(f"{shown} {e}") from None
+
+
+def _is_loopback(listen: str) -> bool:
+    if listen.startswith("unix:"):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,159 @@
+"""The connection pool, and whether the database behind it may be used."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import asyncpg
+
+from jobs_grpc import schema
+from jobs_grpc.config import Config
+from jobs_grpc.errors import DatabaseUnavailable, Overloaded
+
+logger = logging.getLogger(__name__)
+
+Row = asyncpg.Record
+
+_CONNECT_TIMEOUT = 5.0
+_PROBE_TIMEOUT = 3.0
+_CLOSE_TIMEOUT = 5.0
+
+# SQLSTATE classes and codes that speak of the server's condition, not of the statement:
+# connection exceptions, insufficient resources, operator intervention (shutdown, cancel),
+# system errors, read-only after a failover, serialization failure and deadlock.
+_UNAVAILABLE = ("08", "53", "57", "58", "25006", "40001", "40P01")
+
+
+class NotReady(Exception):
+    """The database can't be used yet; the message says why."""
+
+
+class NotIsolated(Exception):
+    """Row-level security would not hold the request role to one tenant."""
+
+
+class Database:
+    """A pool that opens once the database has proved ready, and survives its restarts.
+
+    No statement leaves anything behind in its session, so connections are not reset
+    between uses and a transaction pooler may stand in between.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._pool: asyncpg.Pool | None = None
+        self._probe: asyncpg.Connection | None = None
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        """Run one statement, in its own transaction.
+
+        Raises DatabaseUnavailable, Overloaded if no connection came free in time, and
+        asyncpg.PostgresError for what the statement itself raised.
+        """
+        if self._pool is None:
+            raise DatabaseUnavailable
+        try:
+            connection = await self._pool.acquire(timeout=self._config.pool_timeout)
+        except TimeoutError as e:
+            raise self._acquire_timeout() from e
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+            raise DatabaseUnavailable from e
+        try:
+            rows: list[Row] = await connection.fetch(sql, *args)
+        except (OSError, TimeoutError, asyncpg.InterfaceError) as e:
+            raise DatabaseUnavailable from e
+        except asyncpg.PostgresError as e:
+            if (e.sqlstate or "").startswith(_UNAVAILABLE):
+                raise DatabaseUnavailable from e
+            raise
+        finally:
+            await self._pool.release(connection)
+        return rows
+
+    async def check(self) -> None:
+        """Open the pool if the database answers, its schema is current and it isolates.
+
+        Raises NotReady or NotIsolated. Uses a connection of its own, so that load on the
+        pool does not read as an outage.
+        """
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                if self._probe is None or self._probe.is_closed():
+                    self._probe = await self._connect()
+                await _check_isolation(self._probe)
+                await _check_schema(self._probe)
+                if self._pool is None:
+                    self._pool = await self._open_pool()
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+            await self._drop_probe()
+            raise NotReady(f"the database does not answer: {str(e) or type(e).__name__}") from e
+
+    async def close(self) -> None:
+        """Close all connections, in use or not."""
+        await self._drop_probe()
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT)
+            except TimeoutError:
+                self._pool.terminate()
+
+    def _acquire_timeout(self) -> Exception:
+        pool = self._pool
+        full = pool is not None and pool.get_size() - pool.get_idle_size() >= pool.get_max_size()
+        return Overloaded() if full else DatabaseUnavailable()
+
+    async def _connect(self) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            self._config.database_url,
+            timeout=_CONNECT_TIMEOUT,
+            command_timeout=_PROBE_TIMEOUT,
+            statement_cache_size=self._config.statement_cache_size,
+        )
+
+    async def _open_pool(self) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            self._config.database_url,
+            min_size=self._config.pool_min_size,
+            max_size=self._config.pool_max_size,
+            timeout=_CONNECT_TIMEOUT,
+            command_timeout=self._config.query_timeout,
+            statement_cache_size=self._config.statement_cache_size,
+            reset=_no_reset,
+        )
+
+    async def _drop_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.terminate()
+            self._probe = None
+
+
+async def _no_reset(connection: object) -> None:
+    """Spare a round trip: there is no session state to reset."""
+
+
+async def _check_isolation(connection: asyncpg.Connection) -> None:
+    problems = await connection.fetch(
+        schema.read_sql("checks/isolation.sql"), list(schema.TENANT_TABLES)
+    )
+    if problems:
+        what = "; ".join(row["problem"] for row in problems)
+        remedy = " ".join(f"{row['remedy']};" for row in problems)
+        raise NotIsolated(f"tenants are not isolated: {what}. To mend it: {remedy}")
+
+
+async def _check_schema(connection: asyncpg.Connection) -> None:
+    try:
+        current = await connection.fetchval(
+            schema.read_sql("checks/schema.sql"),
+            [migration.version for migration in schema.migrations()],
+            [migration.checksum for migration in schema.migrations()],
+            schema.code_checksum(),
+        )
+    except (
+        asyncpg.InvalidSchemaNameError,
+        asyncpg.UndefinedTableError,
+        asyncpg.InsufficientPrivilegeError,
+    ):
+        current = False
+    if not current:
+        raise NotReady("the schema is not current for this version: run `jobs-grpc migrate`")

@@ -1,0 +1,60 @@
+"""Health: SERVING while the database is ready, and nothing else."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+
+from jobs_grpc.database import NotReady
+
+logger = logging.getLogger(__name__)
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health:
+    """Follows `check` and sets the status of the whole server ("") and of `services`."""
+
+    def __init__(
+        self,
+        check: Callable[[], Awaitable[None]],
+        services: Sequence[str],
+        interval: float = 1.0,
+    ) -> None:
+        self.servicer = health_aio.HealthServicer()
+        self._check = check
+        self._services = ("", *services)
+        self._interval = interval
+        self._problem: str | None = "not checked yet"
+
+    async def start(self) -> None:
+        """Say NOT_SERVING; the servicer by itself starts with SERVING."""
+        await self._set(_NOT_SERVING)
+
+    async def follow(self) -> None:
+        """Check every `interval` seconds, until `check` raises something but NotReady."""
+        while True:
+            try:
+                await self._check()
+                problem = None
+            except NotReady as e:
+                problem = str(e)
+            if problem != self._problem:
+                self._problem = problem
+                if problem is None:
+                    logger.info("serving")
+                else:
+                    logger.warning("not serving: %s", problem)
+                await self._set(_NOT_SERVING if problem else _SERVING)
+            await asyncio.sleep(self._interval)
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING for good."""
+        await self.servicer.enter_graceful_shutdown()
+
+    async def _set(self, status: int) -> None:
+        for service in self._services:
+            await self.servicer.set(service, status)

@@ -1,0 +1,78 @@
+"""The shape all interceptors share: something before a call, and something after it."""
+
+import abc
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
+
+import grpc
+from grpc.aio import ServerInterceptor, ServicerContext
+
+Context = ServicerContext[Any, Any]
+# Quoted: generic for type checkers only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]]"
+
+# Served by libraries, for infrastructure that has no tenant.
+_INFRASTRUCTURE = ("/grpc.health.", "/grpc.reflection.")
+
+
+def is_infrastructure(method: str) -> bool:
+    """Whether a method ("/package.Service/Method") is health checking or reflection."""
+    return method.startswith(_INFRASTRUCTURE)
+
+
+class Around(ServerInterceptor, abc.ABC):
+    """An interceptor that is a context manager around each call, of whatever kind."""
+
+    @abc.abstractmethod
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+        """Entered before the handler of `method` runs, left after it."""
+
+    async def intercept_service(
+        self,
+        continuation: Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> MaybeHandler:
+        """Wrap the handler; None means that nobody serves the method."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = str(handler_call_details.method)
+        return self._wrap(handler, lambda context: self.around(method, context))
+
+    def _wrap(
+        self, handler: Handler, around: Callable[[Context], AbstractAsyncContextManager[None]]
+    ) -> Handler:
+        behaviour: Any = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+
+        async def answer(request: Any, context: Context) -> Any:
+            async with around(context):
+                return await behaviour(request, context)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with around(context):
+                async for response in behaviour(request, context):
+                    yield response
+
+        wrapped = stream if inspect.isasyncgenfunction(behaviour) else answer
+        return remake(handler, wrapped, handler.request_deserializer)
+
+
+def remake(handler: Handler, behaviour: Any, request_deserializer: Any) -> Handler:
+    """A handler of the same kind with another behaviour."""
+    make: Any = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    made: Handler = make(behaviour, request_deserializer, handler.response_serializer)
+    return made

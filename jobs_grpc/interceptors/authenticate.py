@@ -1,0 +1,39 @@
+"""Who is calling, from the metadata that a trusted caller states."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from jobs_grpc.errors import CallerAmbiguous, CallerInvalid, TenantRequired
+from jobs_grpc.interceptors.around import Around, Context, is_infrastructure
+from jobs_grpc.principal import Principal, set_principal
+
+_IDENTIFIER = re.compile(r"[\x20-\x7e]{1,256}")
+
+
+class Authenticate(Around):
+    """Requires exactly one x-tenant-id and takes at most one x-user-id."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        if not is_infrastructure(method):
+            set_principal(_principal(context))
+        yield
+
+
+def _principal(context: Context) -> Principal:
+    tenant_id = _single(context, "x-tenant-id")
+    if tenant_id is None:
+        raise TenantRequired("The call names no tenant: send x-tenant-id")
+    return Principal(tenant_id=tenant_id, subject=_single(context, "x-user-id"))
+
+
+def _single(context: Context, key: str) -> str | None:
+    values = [value for name, value in context.invocation_metadata() or () if name == key]
+    if not values:
+        return None
+    if len(values) > 1:
+        raise CallerAmbiguous(f"{key} was sent {len(values)} times; send it once")
+    if not isinstance(values[0], str) or not _IDENTIFIER.fullmatch(values[0]):
+        raise CallerInvalid(f"{key} must be 1–256 printable ASCII characters")
+    return values[0]

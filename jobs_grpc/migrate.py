@@ -1,0 +1,133 @@
+"""Bring a database's schema to this version: forward only, one migration a transaction."""
+
+import logging
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from jobs_grpc import schema
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_REQUEST_ROLE = "jobs_request"
+
+# Any two migrating processes exclude each other; the number is arbitrary.
+_ADVISORY_LOCK = 7_203_114_905
+
+# Waiting for a lock longer would hold up all traffic that queues behind it.
+_LOCK_TIMEOUT = "5s"
+
+
+class MigrationError(Exception):
+    """The database can't be migrated; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRole:
+    """The login of the request path. Without a password it is created without one."""
+
+    name: str = DEFAULT_REQUEST_ROLE
+    password: str | None = None
+
+    @classmethod
+    def of_dsn(cls, dsn: str | None) -> "RequestRole":
+        """The user and password of a request DSN; the default role if there is none."""
+        parts = urlsplit(dsn or "")
+        if not parts.username:
+            return cls()
+        password = unquote(parts.password) if parts.password else None
+        return cls(unquote(parts.username), password)
+
+
+async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
+    """Apply what is missing, and let `role` use it. Returns a line for each thing done.
+
+    Raises MigrationError, and whatever asyncpg raises if the database can't be reached.
+    """
+    connection = await asyncpg.connect(owner_dsn, timeout=10)
+    try:
+        await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
+        await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
+        await connection.execute(schema.read_sql("bootstrap.sql"))
+        done = await _apply_migrations(connection)
+        done += await _ensure_role(connection, role)
+        done += await _apply_code(connection, role, force=bool(done))
+        return done
+    finally:
+        await connection.close()
+
+
+async def _apply_migrations(connection: asyncpg.Connection) -> list[str]:
+    applied = {
+        row["version"]: row["checksum"]
+        for row in await connection.fetch("SELECT version, checksum FROM jobs.schema_migrations")
+    }
+    done = []
+    for migration in schema.migrations():
+        name = f"{migration.version:04} {migration.name}"
+        checksum = applied.get(migration.version)
+        if checksum is not None and checksum != migration.checksum:
+            raise MigrationError(
+                f"migration {name} was applied with other contents; "
+                "this is another product's or an altered database"
+            )
+        if checksum is None:
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO jobs.schema_migrations (version, name, checksum)"
+                    " VALUES ($1, $2, $3)",
+                    migration.version,
+                    migration.name,
+                    migration.checksum,
+                )
+            done.append(f"applied migration {name}")
+    return done
+
+
+async def _apply_code(
+    connection: asyncpg.Connection, role: RequestRole, *, force: bool
+) -> list[str]:
+    checksum = schema.code_checksum()
+    newest = await connection.fetchval(
+        "SELECT checksum FROM jobs.schema_code ORDER BY applied_at DESC LIMIT 1"
+    )
+    async with connection.transaction():
+        if force or newest != checksum:
+            for sql in schema.code():
+                await connection.execute(sql)
+            await connection.execute(
+                "INSERT INTO jobs.schema_code (checksum) VALUES ($1)"
+                " ON CONFLICT (checksum) DO UPDATE SET applied_at = clock_timestamp()",
+                checksum,
+            )
+        await connection.execute(await _for_role(connection, role, schema.read_sql("grants.sql")))
+    return ["applied functions and views"] if force or newest != checksum else []
+
+
+async def _ensure_role(connection: asyncpg.Connection, role: RequestRole) -> list[str]:
+    if await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role.name):
+        return []
+    sql = await _for_role(
+        connection, role, "CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE"
+    )
+    password = ""
+    if role.password:
+        password = " PASSWORD " + await connection.fetchval(
+            "SELECT quote_literal($1::text)", role.password
+        )
+    try:
+        await connection.execute(sql + password)
+    except asyncpg.InsufficientPrivilegeError:
+        hint = " PASSWORD '…'" if role.password else ""
+        raise MigrationError(
+            f"the owner may not create the request role; let an administrator run: {sql}{hint};"
+            " then migrate again"
+        ) from None
+    return [f"created role {role.name}"]
+
+
+async def _for_role(connection: asyncpg.Connection, role: RequestRole, sql: str) -> str:
+    quoted = await connection.fetchval("SELECT quote_ident($1)", role.name)
+    return sql.replace("{role}", quoted)

@@ -1,0 +1,30 @@
+"""Who is calling."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The tenant a call acts for, and the user who acts, if the caller said so."""
+
+    tenant_id: str
+    subject: str | None = None
+
+
+_current: ContextVar[Principal] = ContextVar("principal")
+
+
+def current_principal() -> Principal:
+    """The caller of the RPC that is being served; LookupError outside of one."""
+    return _current.get()
+
+
+def set_principal(principal: Principal) -> None:
+    """Say who the caller is, for the rest of this RPC's task."""
+    _current.set(principal)
+
+
+def find_principal() -> Principal | None:
+    """The caller, or None if there is no RPC or its caller is not known (yet)."""
+    return _current.get(None)

@@ -1,0 +1,30 @@
+-- A page of one job's executions by device_id, a column an array: one row to send and to
+-- decode instead of thousands. Arrays are NULL if the page is empty. The caller has set
+-- the tenant.
+CREATE OR REPLACE FUNCTION jobs.execution_page(
+    p_tenant_id text, p_job_id text, p_status text, p_after_device_id text, p_limit integer
+) RETURNS TABLE (
+    device_ids text[],
+    statuses text[],
+    status_details jsonb[],
+    execution_numbers integer[],
+    queued_ats timestamptz[],
+    started_ats timestamptz[],
+    last_updated_ats timestamptz[]
+)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT
+        array_agg(e.device_id), array_agg(e.status), array_agg(e.status_details),
+        array_agg(e.execution_number), array_agg(e.queued_at), array_agg(e.started_at),
+        array_agg(e.last_updated_at)
+    FROM (
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.device_id > p_after_device_id
+          AND (p_status IS NULL OR s.status = p_status)
+        ORDER BY s.device_id
+        LIMIT p_limit
+    ) e;
+END;

@@ -1,0 +1,87 @@
+-- Creates a job and an execution for each device it targets, or answers for the job that
+-- the same request has created before.
+--
+-- JB001 the device is not the tenant's      JB002 the group has no members
+-- JB003 the tenant has no devices           JB004 another request has this job_id
+CREATE OR REPLACE FUNCTION jobs.create_job(
+    p_tenant_id text,
+    p_job_id text,
+    p_document_type text,
+    p_document_params jsonb,
+    p_target_device_id text,
+    p_target_group_id text,
+    p_target_all boolean,
+    p_expires_in_hours integer,  -- NULL: never
+    p_created_by text
+) RETURNS TABLE (execution_count integer, expires_at timestamptz)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    -- The job_id is claimed first: of several equal requests at once, the others wait
+    -- here for the first to commit.
+    INSERT INTO jobs.jobs
+        (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
+         target_all, expires_at, created_by, created_at, updated_at)
+    VALUES
+        (p_tenant_id, p_job_id, p_document_type, p_document_params, p_target_device_id,
+         p_target_group_id, p_target_all, v_now + make_interval(hours => p_expires_in_hours),
+         p_created_by, v_now, v_now)
+    ON CONFLICT (tenant_id, job_id) DO NOTHING;
+
+    IF NOT FOUND THEN
+        RETURN QUERY
+        SELECT s.total_executions, s.expires_at
+        FROM jobs.job_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.document_type = p_document_type
+          AND s.document_params = p_document_params
+          AND s.target_device_id IS NOT DISTINCT FROM p_target_device_id
+          AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
+          AND s.target_all = p_target_all
+          AND s.expires_at IS NOT DISTINCT FROM
+              s.created_at + make_interval(hours => p_expires_in_hours);
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'job_id taken' USING ERRCODE = 'JB004';
+        END IF;
+        RETURN;
+    END IF;
+
+    IF p_target_device_id IS NOT NULL THEN
+        INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
+        SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
+        FROM public.device_state d
+        WHERE d.tenant_id = p_tenant_id AND d.device_id = p_target_device_id;
+    ELSIF p_target_group_id IS NOT NULL THEN
+        INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
+        SELECT p_tenant_id, p_job_id, m.device_id, v_now, v_now
+        FROM public.device_group_members m
+        WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id;
+    ELSE
+        INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
+        SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
+        FROM public.device_state d
+        WHERE d.tenant_id = p_tenant_id;
+    END IF;
+    GET DIAGNOSTICS execution_count = ROW_COUNT;
+
+    IF execution_count = 0 THEN
+        IF p_target_device_id IS NOT NULL THEN
+            RAISE EXCEPTION 'device not found' USING ERRCODE = 'JB001';
+        ELSIF p_target_group_id IS NOT NULL THEN
+            RAISE EXCEPTION 'group has no members' USING ERRCODE = 'JB002';
+        ELSE
+            RAISE EXCEPTION 'no devices in tenant' USING ERRCODE = 'JB003';
+        END IF;
+    END IF;
+
+    INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
+    VALUES (p_tenant_id, p_job_id, execution_count);
+
+    expires_at := v_now + make_interval(hours => p_expires_in_hours);
+    RETURN NEXT;
+END $$;

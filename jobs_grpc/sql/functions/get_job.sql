@@ -1,0 +1,50 @@
+-- One job and the first page of its executions, as of one moment.
+--
+-- JB005 no such job
+CREATE OR REPLACE FUNCTION jobs.get_job(
+    p_tenant_id text, p_job_id text, p_executions_limit integer
+) RETURNS TABLE (
+    tenant_id text,
+    job_id text,
+    document_type text,
+    document_params jsonb,
+    target_device_id text,
+    target_group_id text,
+    target_all boolean,
+    status text,
+    expires_at timestamptz,
+    created_by text,
+    created_at timestamptz,
+    updated_at timestamptz,
+    cancel_reason text,
+    total_executions integer,
+    queued integer,
+    in_progress integer,
+    succeeded integer,
+    failed integer,
+    timed_out integer,
+    rejected integer,
+    device_ids text[],
+    statuses text[],
+    status_details jsonb[],
+    execution_numbers integer[],
+    queued_ats timestamptz[],
+    started_ats timestamptz[],
+    last_updated_ats timestamptz[]
+)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    RETURN QUERY
+    SELECT s.*, e.*
+    FROM jobs.job_states s
+    CROSS JOIN LATERAL
+        jobs.execution_page(p_tenant_id, p_job_id, NULL, '', p_executions_limit) e
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+    END IF;
+END $$;

@@ -1,0 +1,34 @@
+-- A page of one job's executions by device_id, after p_after_device_id ('': from the start).
+--
+-- JB005 no such job
+CREATE OR REPLACE FUNCTION jobs.list_job_executions(
+    p_tenant_id text,
+    p_job_id text,
+    p_status text,  -- NULL: all
+    p_after_device_id text,
+    p_limit integer
+) RETURNS TABLE (
+    device_ids text[],
+    statuses text[],
+    status_details jsonb[],
+    execution_numbers integer[],
+    queued_ats timestamptz[],
+    started_ats timestamptz[],
+    last_updated_ats timestamptz[]
+)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    RETURN QUERY
+    SELECT e.*
+    FROM jobs.jobs j
+    CROSS JOIN LATERAL
+        jobs.execution_page(p_tenant_id, p_job_id, p_status, p_after_device_id, p_limit) e
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+    END IF;
+END $$;

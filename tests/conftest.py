@@ -1,0 +1,47 @@
+"""Fixtures: a cluster a session, a database and a server a module, a tenant a test."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests.postgres import Postgres, postgres
+from tests.support import Database, Operator, Server, serving
+
+
+@pytest.fixture(scope="session")
+async def cluster() -> AsyncIterator[tuple[Postgres, str]]:
+    """PostgreSQL, and the name of the migrated template."""
+    async with postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
+    """A migrated database of the module's own."""
+    running, template = cluster
+    async with running.database(template) as name:
+        owner_dsn = running.dsn(name)
+        owner = await asyncpg.connect(owner_dsn)
+        yield Database(owner_dsn, running.dsn(name, running.role), owner)
+        await owner.close()
+
+
+@pytest.fixture(scope="module")
+async def server(database: Database) -> AsyncIterator[Server]:
+    """The service on the module's database, ready."""
+    async with serving(database.request_dsn) as running:
+        yield running
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant of the test's own, without devices."""
+    return f"tenant-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def operator(server: Server, tenant: str) -> Operator:
+    """A caller in the test's tenant."""
+    return server.operator(tenant, user="olivia")

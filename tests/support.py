@@ -1,0 +1,245 @@
+"""What tests say things with: a database, an operator, an expected error."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from jobs_grpc import app
+from jobs_grpc.config import Config
+
+TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Database:
+    """A migrated database: the DSNs of both roles, and a connection as its owner."""
+
+    owner_dsn: str
+    request_dsn: str
+    owner: asyncpg.Connection
+
+    async def add_devices(self, tenant: str, devices: int | Iterable[str], group: str = "") -> None:
+        """Devices by name, or that many: d00001, d00002 … Also members of `group`, if given."""
+        if isinstance(devices, int):
+            devices = [f"d{n:05}" for n in range(1, devices + 1)]
+        names = list(devices)
+        await self.owner.execute(
+            "INSERT INTO public.device_state (tenant_id, device_id) SELECT $1, unnest($2::text[])"
+            " ON CONFLICT DO NOTHING",
+            tenant,
+            names,
+        )
+        if group:
+            await self.owner.execute(
+                "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
+                " SELECT $1, $2, unnest($3::text[])",
+                tenant,
+                group,
+                names,
+            )
+
+    async def move(self, tenant: str, job_id: str, device: str, status: str) -> None:
+        """Put an execution into another stored state, as a device's report would."""
+        async with self.owner.transaction():
+            before = await self.owner.fetchval(
+                "SELECT status::text FROM jobs.job_executions"
+                " WHERE tenant_id = $1 AND job_id = $2 AND device_id = $3",
+                tenant,
+                job_id,
+                device,
+            )
+            await self.owner.execute(
+                "UPDATE jobs.job_executions SET status = $4::jobs.execution_status,"
+                " started_at = now(), last_updated_at = now()"
+                " WHERE tenant_id = $1 AND job_id = $2 AND device_id = $3",
+                tenant,
+                job_id,
+                device,
+                status,
+            )
+            await self.owner.execute(
+                f"UPDATE jobs.job_progress SET {before} = {before} - 1, {status} = {status} + 1"
+                " WHERE tenant_id = $1 AND job_id = $2",
+                tenant,
+                job_id,
+            )
+
+    async def until_blocked(self, count: int) -> None:
+        """Return when `count` sessions of this database wait for another one's lock."""
+
+        async def blocked() -> bool:
+            waiting: int = await self.owner.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock'"
+            )
+            return waiting == count
+
+        await until(blocked)
+
+    async def expire(self, tenant: str, job_id: str) -> None:
+        """Let the job's expiry be an hour ago, and its creation before that."""
+        await self.owner.execute(
+            "UPDATE jobs.jobs SET expires_at = now() - interval '1 hour',"
+            " created_at = now() - interval '2 hours', updated_at = now() - interval '2 hours'"
+            " WHERE tenant_id = $1 AND job_id = $2",
+            tenant,
+            job_id,
+        )
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A caller of JobService in one tenant. Keywords are the requests' fields."""
+
+    stub: "jobs_pb2_grpc.JobServiceAsyncStub"
+    tenant: str
+    user: str | None = None
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the calls say of the caller."""
+        user = (("x-user-id", self.user),) if self.user else ()
+        return (("x-tenant-id", self.tenant), *user)
+
+    async def create(self, **fields: Any) -> pb.CreateJobResponse:
+        """Create a job; document_type is "reboot" unless given."""
+        request = pb.CreateJobRequest(**({"document_type": "reboot"} | fields))
+        return await self.stub.CreateJob(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def list(self, **fields: Any) -> pb.ListJobsResponse:
+        """List jobs."""
+        request = pb.ListJobsRequest(**fields)
+        return await self.stub.ListJobs(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def get(self, job_id: str, **fields: Any) -> pb.Job:
+        """Get a job."""
+        request = pb.GetJobRequest(job_id=job_id, **fields)
+        response = await self.stub.GetJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.job
+
+    async def executions(self, job_id: str, **fields: Any) -> pb.ListJobExecutionsResponse:
+        """List a job's executions."""
+        request = pb.ListJobExecutionsRequest(job_id=job_id, **fields)
+        return await self.stub.ListJobExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def cancel(self, job_id: str, **fields: Any) -> pb.CancelJobResponse:
+        """Cancel a job."""
+        request = pb.CancelJobRequest(job_id=job_id, **fields)
+        return await self.stub.CancelJob(request, metadata=self.metadata, timeout=TIMEOUT)
+
+
+@dataclass
+class Failure:
+    """What a failed call said."""
+
+    code: grpc.StatusCode
+    message: str = ""
+    reason: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    violations: dict[str, str] = field(default_factory=dict)
+    retry_after: float | None = None
+    request_id: str | None = None
+
+    def read(self, error: grpc.aio.AioRpcError) -> None:
+        """Take over what an error carries, details included."""
+        self.message = error.details() or ""
+        for key, value in error.trailing_metadata() or ():
+            if key == "x-request-id":
+                self.request_id = str(value)
+            elif key == "grpc-status-details-bin":
+                self._read_details(Status.FromString(value))
+
+    def _read_details(self, status: Status) -> None:
+        for packed in status.details:
+            info, bad_request, retry = ErrorInfo(), BadRequest(), RetryInfo()
+            if packed.Unpack(info):
+                assert info.domain == "fleet.jobs.v1"
+                self.reason = info.reason
+                self.metadata = dict(info.metadata)
+            elif packed.Unpack(bad_request):
+                self.violations = {v.field: v.description for v in bad_request.field_violations}
+            elif packed.Unpack(retry):
+                self.retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+
+
+@contextmanager
+def fails(code: grpc.StatusCode, reason: str = "") -> Iterator[Failure]:
+    """Expect a call in the block to fail so; what it said is in the value afterwards."""
+    failure = Failure(code)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        yield failure
+    failure.read(raised.value)
+    assert (raised.value.code(), failure.reason) == (code, reason), raised.value
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running service and a channel to it."""
+
+    config: Config
+    address: str
+    channel: grpc.aio.Channel
+    app: app.App
+
+    def operator(self, tenant: str, user: str | None = None) -> Operator:
+        """A caller in a tenant."""
+        return Operator(jobs_pb2_grpc.JobServiceStub(self.channel), tenant, user)
+
+
+@asynccontextmanager
+async def serving(database_url: str, **variables: str) -> AsyncIterator[Server]:
+    """The service on a free port, ready to serve. Variables as in the environment."""
+    async with starting(database_url, **variables) as server:
+        await until_healthy(server.channel)
+        yield server
+
+
+@asynccontextmanager
+async def starting(database_url: str, **variables: str) -> AsyncIterator[Server]:
+    """The service on a free port, possibly not ready."""
+    environ = {"JOBS_DATABASE_URL": database_url, "JOBS_LISTEN": "127.0.0.1:0"} | variables
+    config = Config.from_env(environ)
+    async with app.running(config) as running, connected(running.address) as channel:
+        yield Server(config, running.address, channel, running)
+
+
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A connection of its own to an address."""
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield channel
+
+
+async def until_healthy(channel: grpc.aio.Channel) -> None:
+    """Return when the server says SERVING."""
+    await until(lambda: is_healthy(channel))
+
+
+async def is_healthy(channel: grpc.aio.Channel, service: str = "") -> bool:
+    """Whether the server says SERVING now."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    request = health_pb2.HealthCheckRequest(service=service)
+    response = await stub.Check(request, timeout=TIMEOUT, wait_for_ready=True)
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Poll until the condition holds; fail after TIMEOUT seconds."""
+    deadline = time.monotonic() + TIMEOUT
+    while not await condition():
+        assert time.monotonic() < deadline, "the condition did not come to hold in time"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,112 @@
+"""CancelJob."""
+
+import asyncio
+
+import asyncpg
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from tests.support import Database, Operator, fails
+
+
+async def test_queued_executions_are_rejected_with_the_reason(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 2)
+    await operator.create(job_id="a", target_all=True)
+
+    response = await operator.cancel("a", reason="wrong firmware")
+
+    assert response == pb.CancelJobResponse(job_id="a", status=pb.Job.CANCELED)
+    job = await operator.get("a")
+    assert job.status == pb.Job.CANCELED
+    assert job.cancel_reason == "wrong firmware"
+    assert job.execution_counts == pb.ExecutionCounts(rejected=2)
+    assert job.failed_count == 2
+    for execution in job.executions:
+        assert execution.status == pb.JobExecution.REJECTED
+        assert execution.status_details == {"reason": "wrong firmware"}
+        assert execution.last_updated_at.ToNanoseconds() == job.updated_at.ToNanoseconds()
+
+
+async def test_the_reason_is_canceled_by_operator_if_none_was_given(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="a", target_all=True)
+
+    await operator.cancel("a")
+
+    job = await operator.get("a")
+    assert job.executions[0].status_details == {"reason": "canceled by operator"}
+
+
+async def test_running_and_finished_executions_stay_as_they_are(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["done", "queued", "running"])
+    await operator.create(job_id="a", target_all=True)
+    await database.move(operator.tenant, "a", "running", "IN_PROGRESS")
+    await database.move(operator.tenant, "a", "done", "SUCCEEDED")
+
+    await operator.cancel("a")
+
+    job = await operator.get("a")
+    assert job.execution_counts == pb.ExecutionCounts(rejected=1, in_progress=1, succeeded=1)
+
+
+async def test_only_a_job_in_progress_can_be_canceled(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="canceled", target_all=True)
+    await operator.cancel("canceled")
+    await operator.create(job_id="expired", target_all=True)
+    await database.expire(operator.tenant, "expired")
+
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+        await operator.cancel("canceled")
+    assert failure.message == "Cannot cancel job in status CANCELED"
+    assert failure.metadata == {"job_id": "canceled", "status": "CANCELED"}
+
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+        await operator.cancel("expired")
+    assert failure.message == "Cannot cancel job in status COMPLETED"
+
+
+async def test_an_unknown_job_is_not_found(operator: Operator) -> None:
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+        await operator.cancel("nowhere")
+    assert failure.message == "Job not found"
+
+
+async def test_of_two_cancels_at_once_one_wins(database: Database, operator: Operator) -> None:
+    """The first holds the job's mutex, uncommitted, while the second waits for it."""
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="a", target_all=True)
+    first = await asyncpg.connect(database.request_dsn)
+    try:
+        async with first.transaction():
+            await first.execute(
+                "SELECT jobs.cancel_job($1, $2, $3)", operator.tenant, "a", "the first"
+            )
+            second = asyncio.create_task(operator.cancel("a", reason="the second"))
+            await database.until_blocked(1)
+        with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+            await second
+    finally:
+        await first.close()
+
+    assert failure.message == "Cannot cancel job in status CANCELED"
+    assert (await operator.get("a")).cancel_reason == "the first"
+
+
+async def test_cancel_writes_one_row(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, 500)
+    await operator.create(job_id="a", target_all=True)
+    count = "SELECT count(*) FROM jobs.job_executions WHERE tenant_id = $1 AND status = 'QUEUED'"
+
+    await operator.cancel("a")
+
+    assert await database.owner.fetchval(count, operator.tenant) == 500
+    assert (await operator.get("a")).execution_counts == pb.ExecutionCounts(rejected=500)
