@@ -24,6 +24,7 @@ check: .venv/ready ## Format, lint, types, import directions, contract, generate
 	@$(BIN)/lint-imports
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
+	@$(BIN)/buf breaking --against protos/released.txtpb
 	@$(MAKE) --no-print-directory check-generated
 
 .PHONY: check-generated
@@ -32,9 +33,9 @@ check-generated: .venv/ready # The committed code is what the contract generates
 	$(MAKE) --no-print-directory generate GENERATED="$$out" && \
 	diff -r "$$out" generated || { echo 'generated/ is out of date: run `make generate`' >&2; exit 1; }
 
-.PHONY: breaking
-breaking: .venv/ready ## Compare the contract with the one on BASE (default: main)
-	@$(BIN)/buf breaking --against '.git#ref=$(or $(BASE),main)'
+.PHONY: baseline
+baseline: .venv/ready ## At a release: take the contract as the one that must not break
+	@$(BIN)/buf build --exclude-source-info --output protos/released.txtpb
 
 .PHONY: fix
 fix: .venv/ready ## Format and mend what tools can mend

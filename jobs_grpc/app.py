@@ -32,6 +32,9 @@ class App:
     address: str
     """Where it listens, with the port that was assigned."""
 
+    serving: asyncio.Event
+    """Set when the service has become ready for the first time."""
+
     failed: "asyncio.Task[None]"
     """Ends, with the reason as its exception, if the service may not go on serving."""
 
@@ -59,7 +62,7 @@ async def running(config: Config) -> AsyncIterator[App]:
     follower = asyncio.create_task(health.follow())
     logger.info("listening on %s", address)
     try:
-        yield App(address, follower)
+        yield App(address, health.serving, follower)
     finally:
         await health.stop()
         await _drain(server, in_flight, config.shutdown_grace)

@@ -9,7 +9,7 @@ from jobs_grpc.errors import InvalidRequest, Violation
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-MAX_DEVICE_ID = 256
+MAX_ID = 256
 MAX_DOCUMENT_TYPE = 100
 MAX_REASON = 1000
 
@@ -71,9 +71,9 @@ def check_target(request: pb.CreateJobRequest) -> list[Violation]:
     """Exactly one target; an empty id, or false, is none."""
     match request.WhichOneof("target"):
         case "target_device_id" if request.target_device_id:
-            return check_text("target_device_id", request.target_device_id, MAX_DEVICE_ID)
+            return check_text("target_device_id", request.target_device_id, MAX_ID)
         case "target_group_id" if request.target_group_id:
-            return check_text("target_group_id", request.target_group_id, MAX_DEVICE_ID)
+            return check_text("target_group_id", request.target_group_id, MAX_ID)
         case "target_all" if request.target_all:
             return []
     problem = "Exactly one of target_device_id, target_group_id, target_all must be set"

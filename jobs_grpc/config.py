@@ -6,6 +6,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
 
 class ConfigError(Exception):
     """A variable's value is wrong; the message is one line that says what to do."""
@@ -81,7 +83,7 @@ class Config:
         "JOBS_DATABASE_URL", _dsn, "PostgreSQL, as the request role (required)"
     )
     listen: str = _setting(
-        "JOBS_LISTEN", _listen, "HOST:PORT, [IPV6]:PORT or unix:PATH", "127.0.0.1:50051"
+        "JOBS_LISTEN", _listen, "HOST:PORT, [IPV6]:PORT or unix:PATH", DEFAULT_ADDRESS
     )
     insecure_metadata: bool = _setting(
         "JOBS_INSECURE_METADATA",
@@ -107,7 +109,7 @@ class Config:
     statement_cache_size: int = _setting(
         "JOBS_STATEMENT_CACHE_SIZE",
         _integer(0, 10000),
-        "prepared statements a connection; 0 behind a pooler that does not know them",
+        "prepared statements a connection; a transaction pooler must track them",
         100,
     )
     max_document_bytes: int = _setting(

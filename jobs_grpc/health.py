@@ -29,6 +29,7 @@ class Health:
         self._services = ("", *services)
         self._interval = interval
         self._problem: str | None = "not checked yet"
+        self.serving = asyncio.Event()
 
     async def start(self) -> None:
         """Say NOT_SERVING; the servicer by itself starts with SERVING."""
@@ -49,6 +50,8 @@ class Health:
                 else:
                     logger.warning("not serving: %s", problem)
                 await self._set(_NOT_SERVING if problem else _SERVING)
+                if problem is None:
+                    self.serving.set()
             await asyncio.sleep(self._interval)
 
     async def stop(self) -> None:

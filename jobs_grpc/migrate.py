@@ -125,7 +125,8 @@ async def _ensure_role(connection: asyncpg.Connection, role: RequestRole) -> lis
             f"the owner may not create the request role; let an administrator run: {sql}{hint};"
             " then migrate again"
         ) from None
-    return [f"created role {role.name}"]
+    hint = "" if role.password else " without a password: set one if logins need it"
+    return [f"created role {role.name}{hint}"]
 
 
 async def _for_role(connection: asyncpg.Connection, role: RequestRole, sql: str) -> str:

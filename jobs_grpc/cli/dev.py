@@ -1,0 +1,102 @@
+"""`jobs-grpc dev`: everything on this machine, from nothing."""
+
+import argparse
+import asyncio
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from jobs_grpc import app, embedded, fleet
+from jobs_grpc.cli.serve import serve
+from jobs_grpc.config import DEFAULT_ADDRESS, Config
+from jobs_grpc.migrate import RequestRole, migrate
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.output import Commands
+
+_DATABASE = "jobs"
+
+
+def add_commands(commands: "Commands") -> None:
+    """Add `dev`."""
+    parser = commands.add_parser(
+        "dev",
+        help="start an embedded PostgreSQL with a demo fleet, and serve on it",
+        description="Start an embedded PostgreSQL, migrate it, load a demo fleet (tenant "
+        "'demo': 1,000 devices in three groups) and serve. Data is kept in a folder of the "
+        "user's, or in JOBS_DATA_DIR. The settings of `serve` apply, but for JOBS_DATABASE_URL.",
+    )
+    parser.set_defaults(run=_dev)
+
+
+def _dev(args: argparse.Namespace) -> None:
+    role = RequestRole()
+    data_dir = Path(os.environ.get("JOBS_DATA_DIR") or embedded.default_data_dir()).absolute()
+    # Checked before anything is started; the DSN follows when there is a server.
+    Config.from_env(os.environ | {"JOBS_DATABASE_URL": "postgresql://"})
+    print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
+    with embedded.running(data_dir) as cluster:
+        asyncio.run(_prepare(cluster, role))
+        dsn = cluster.dsn(_DATABASE, role.name)
+        config = Config.from_env(os.environ | {"JOBS_DATABASE_URL": dsn})
+        serve(config, on_serving=lambda running: print(_greeting(running, cluster), flush=True))
+    print("PostgreSQL has stopped; the data is kept.", file=sys.stderr)
+
+
+async def _prepare(cluster: embedded.Cluster, role: RequestRole) -> None:
+    connection = await asyncpg.connect(cluster.dsn("postgres"))
+    try:
+        await connection.execute(f"CREATE DATABASE {_DATABASE}")
+    except asyncpg.DuplicateDatabaseError:
+        pass
+    finally:
+        await connection.close()
+    await migrate(cluster.dsn(_DATABASE), role)
+    await fleet.load_demo_fleet(cluster.dsn(_DATABASE))
+
+
+def _greeting(running: app.App, cluster: embedded.Cluster) -> str:
+    def grpcurl(method: str, **request: object) -> str:
+        body = shlex.quote(json.dumps(request))
+        return (
+            f"  grpcurl -plaintext -H 'x-tenant-id: {fleet.DEMO_TENANT}' -d {body}"
+            f" {running.address} fleet.jobs.v1.JobService/{method}"
+        )
+
+    command = shlex.quote(sys.argv[0])
+    server = f" --server {running.address}" if running.address != DEFAULT_ADDRESS else ""
+    groups = ", ".join(fleet.DEMO_GROUPS)
+    return "\n".join(
+        [
+            "",
+            f"Serving on {running.address}; tenant {fleet.DEMO_TENANT!r} has 1,000 devices in the"
+            f" groups {groups}. In another terminal:",
+            "",
+            grpcurl(
+                "CreateJob",
+                job_id="reboot-1",
+                document_type="reboot",
+                document_params={"delay_seconds": 5},
+                target_group_id=fleet.DEMO_GROUPS[0],
+            ),
+            grpcurl("ListJobs", status="IN_PROGRESS", limit=10),
+            grpcurl("GetJob", job_id="reboot-1", executions_limit=5),
+            grpcurl("ListJobExecutions", job_id="reboot-1", status="QUEUED", limit=5),
+            grpcurl("CancelJob", job_id="reboot-1", reason="just trying"),
+            "",
+            "The same without grpcurl:",
+            "",
+            f"  {command} create --tenant demo{server} --type reboot --all",
+            f"  {command} list --tenant demo{server}",
+            "",
+            f"Data: {cluster.data_dir}",
+            f"SQL:  psql {shlex.quote(cluster.dsn(_DATABASE))}",
+            "Ctrl-C stops.",
+            "",
+        ]
+    )

@@ -1,0 +1,119 @@
+"""`jobs-grpc devices import`: a fleet from a CSV file."""
+
+import argparse
+import asyncio
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from jobs_grpc import checks
+from jobs_grpc.cli import failures
+from jobs_grpc.cli.failures import Failed
+from jobs_grpc.cli.output import byte_progress
+from jobs_grpc.config import read_dsn
+from jobs_grpc.fleet import Member, import_devices
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.output import Commands
+
+_COLUMNS = {"device_id", "group_id"}
+_MAX_REPORTED = 20
+
+
+def add_commands(commands: "Commands") -> None:
+    """Add `devices import`."""
+    devices = commands.add_parser("devices", help="the fleet of a tenant")
+    subcommands = devices.add_subparsers(metavar="COMMAND", required=True)
+    parser = subcommands.add_parser(
+        "import",
+        help="add the devices of a CSV file",
+        description="Add devices to the database of JOBS_OWNER_DATABASE_URL. The file is CSV in "
+        "UTF-8 with a header: device_id and, optionally, group_id. A device may stand in "
+        "several lines, with a group each. What is there already is left as it is. If a line "
+        "is wrong, nothing is loaded.",
+    )
+    parser.add_argument("file", metavar="FILE.csv", help="the file; - reads standard input")
+    parser.add_argument("--tenant", required=True, help="whose devices they are")
+    parser.set_defaults(run=_import)
+
+
+def _import(args: argparse.Namespace) -> None:
+    owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
+    if checks.check_text("tenant", args.tenant, checks.MAX_ID):
+        raise Failed("--tenant must be 1–256 characters", failures.USAGE)
+    with _open(args.file) as (file, size):
+        members = _Members(args.file, file)
+        imported = asyncio.run(
+            import_devices(owner_dsn, args.tenant, byte_progress(members, file, size))
+        )
+    print(
+        f"{members.count} lines: {imported.devices} new devices,"
+        f" {imported.memberships} new group memberships"
+    )
+
+
+class _Members:
+    """The members that a CSV file names; Failed, at its end, if any line is wrong."""
+
+    def __init__(self, name: str, file: TextIO) -> None:
+        self._name = name
+        self._file = file
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Member]:
+        problems: list[str] = []
+        try:
+            reader = csv.DictReader(self._file, strict=True)
+            self._check_header(reader.fieldnames)
+            for row in reader:
+                self.count += 1
+                member = Member(row["device_id"] or "", row.get("group_id") or None)
+                problem = _problem(row, member)
+                if problem:
+                    problems.append(f"{self._name}:{reader.line_num}: {problem}")
+                    if len(problems) >= _MAX_REPORTED:
+                        problems.append("…")
+                        break
+                elif not problems:
+                    yield member
+        except UnicodeDecodeError:
+            problems.append(f"{self._name}: is not UTF-8")
+        except csv.Error as e:
+            problems.append(f"{self._name}:{reader.line_num}: {e}")
+        if problems:
+            raise Failed("nothing was loaded:\n" + "\n".join(problems), failures.USAGE)
+
+    def _check_header(self, columns: object) -> None:
+        found = list(columns) if isinstance(columns, list) else []
+        unknown = sorted(set(found) - _COLUMNS)
+        if unknown or "device_id" not in found or len(set(found)) != len(found):
+            shown = f", not {', '.join(map(repr, found))}" if found else ""
+            raise Failed(
+                f"{self._name}:1: the header must be device_id or device_id,group_id{shown}",
+                failures.USAGE,
+            )
+
+
+def _problem(row: dict[str, str], member: Member) -> str | None:
+    if None in row or None in row.values():
+        return "has another number of columns than the header"
+    violations = checks.check_text("device_id", member.device_id, checks.MAX_ID)
+    if member.group_id is not None:
+        violations += checks.check_text("group_id", member.group_id, checks.MAX_ID)
+    return "; ".join(v.description for v in violations) or None
+
+
+@contextmanager
+def _open(name: str) -> Iterator[tuple[TextIO, int | None]]:
+    if name == "-":
+        yield sys.stdin, None
+        return
+    try:
+        with Path(name).open(encoding="utf-8-sig", newline="") as file:
+            yield file, Path(name).stat().st_size
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as e:
+        raise Failed(f"can't read {name}: {e.strerror}", failures.USAGE) from None

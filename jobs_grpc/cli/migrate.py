@@ -1,0 +1,39 @@
+"""`jobs-grpc migrate`: the schema of this version, and the request role."""
+
+import argparse
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from jobs_grpc.config import read_dsn
+from jobs_grpc.migrate import RequestRole, migrate
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.output import Commands
+
+
+def add_commands(commands: "Commands") -> None:
+    """Add `migrate`."""
+    parser = commands.add_parser(
+        "migrate",
+        help="bring the database of JOBS_OWNER_DATABASE_URL to this version",
+        description="Bring the database of JOBS_OWNER_DATABASE_URL to this version, and create "
+        "the request role if it is missing: the user (and password) of JOBS_DATABASE_URL if "
+        "that is set. Can be run at any time, also twice, also while servers run.",
+    )
+    parser.add_argument(
+        "--request-role", metavar="NAME", help="the login that `serve` will use [jobs_request]"
+    )
+    parser.set_defaults(run=_migrate)
+
+
+def _migrate(args: argparse.Namespace) -> None:
+    owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
+    request_dsn = (
+        read_dsn(os.environ, "JOBS_DATABASE_URL") if os.environ.get("JOBS_DATABASE_URL") else None
+    )
+    role = RequestRole.of_dsn(request_dsn)
+    if args.request_role:
+        role = RequestRole(args.request_role)
+    done = asyncio.run(migrate(owner_dsn, role))
+    print("\n".join(done) if done else "the schema is current")

@@ -1,0 +1,1 @@
+CREATE TEMPORARY TABLE jobs_import (device_id text NOT NULL, group_id text) ON COMMIT DROP;
