@@ -109,7 +109,7 @@ class Config:
     statement_cache_size: int = _setting(
         "JOBS_STATEMENT_CACHE_SIZE",
         _integer(0, 10000),
-        "prepared statements a connection; a transaction pooler must track them",
+        "prepared statements a connection; 0 behind a pooler that does not track them",
         100,
     )
     max_document_bytes: int = _setting(

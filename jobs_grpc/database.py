@@ -50,12 +50,14 @@ class Database:
         Raises DatabaseUnavailable, Overloaded if no connection came free in time, and
         asyncpg.PostgresError for what the statement itself raised.
         """
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             raise DatabaseUnavailable
         try:
-            connection = await self._pool.acquire(timeout=self._config.pool_timeout)
+            connection = await pool.acquire(timeout=self._config.pool_timeout)
         except TimeoutError as e:
-            raise self._acquire_timeout() from e
+            full = pool.get_size() - pool.get_idle_size() >= pool.get_max_size()
+            raise (Overloaded() if full else DatabaseUnavailable()) from e
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
             raise DatabaseUnavailable from e
         try:
@@ -67,14 +69,14 @@ class Database:
                 raise DatabaseUnavailable from e
             raise
         finally:
-            await self._pool.release(connection)
+            await pool.release(connection)
         return rows
 
     async def check(self) -> None:
         """Open the pool if the database answers, its schema is current and it isolates.
 
-        Raises NotReady or NotIsolated. Uses a connection of its own, so that load on the
-        pool does not read as an outage.
+        Raises NotReady, or NotIsolated after it has cut off all calls. Uses a connection of
+        its own, so that load on the pool does not read as an outage.
         """
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
@@ -82,8 +84,14 @@ class Database:
                     self._probe = await self._connect()
                 await _check_isolation(self._probe)
                 await _check_schema(self._probe)
+                await _check_privileges(self._probe)
                 if self._pool is None:
                     self._pool = await self._open_pool()
+        except NotIsolated:
+            if self._pool is not None:
+                self._pool.terminate()
+                self._pool = None
+            raise
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
             await self._drop_probe()
             raise NotReady(f"the database does not answer: {str(e) or type(e).__name__}") from e
@@ -96,11 +104,6 @@ class Database:
                 await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT)
             except TimeoutError:
                 self._pool.terminate()
-
-    def _acquire_timeout(self) -> Exception:
-        pool = self._pool
-        full = pool is not None and pool.get_size() - pool.get_idle_size() >= pool.get_max_size()
-        return Overloaded() if full else DatabaseUnavailable()
 
     async def _connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(
@@ -157,3 +160,10 @@ async def _check_schema(connection: asyncpg.Connection) -> None:
         current = False
     if not current:
         raise NotReady("the schema is not current for this version: run `jobs-grpc migrate`")
+
+
+async def _check_privileges(connection: asyncpg.Connection) -> None:
+    missing = await connection.fetch(schema.read_sql("checks/privileges.sql"))
+    if missing:
+        remedy = " ".join(f"{row['remedy']};" for row in missing)
+        raise NotReady(f"the request role lacks privileges; let the tables' owner run: {remedy}")

@@ -43,6 +43,9 @@ class Health:
                 problem = None
             except NotReady as e:
                 problem = str(e)
+            except Exception:
+                await self.stop()
+                raise
             if problem != self._problem:
                 self._problem = problem
                 if problem is None:

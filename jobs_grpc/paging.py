@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, MutableSequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from jobs_grpc.errors import InvalidPageToken
@@ -51,12 +51,9 @@ def jobs_position(token: str, status: int) -> tuple[datetime, str]:
     """The key in a jobs_token. Raises InvalidPageToken."""
     try:
         created_at, job_id = _decode(token, ("jobs", status))
-        moment = datetime.fromisoformat(created_at)
-    except ValueError:
+        return datetime.fromisoformat(created_at).astimezone(UTC), job_id
+    except (ValueError, OverflowError):
         raise InvalidPageToken(_FOREIGN) from None
-    if moment.tzinfo is None:
-        raise InvalidPageToken(_FOREIGN)
-    return moment, job_id
 
 
 def executions_token(job_id: str, status: int, after_device_id: str) -> str:

@@ -83,7 +83,8 @@ class _Members:
         except UnicodeDecodeError:
             problems.append(f"{self._name}: is not UTF-8")
         except csv.Error as e:
-            problems.append(f"{self._name}:{reader.line_num}: {e}")
+            # The reader counts a line once it has taken it in.
+            problems.append(f"{self._name}:{reader.line_num + 1}: {e}")
         if problems:
             raise Failed("nothing was loaded:\n" + "\n".join(problems), failures.USAGE)
 

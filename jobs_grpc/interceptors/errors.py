@@ -1,6 +1,7 @@
 """Exceptions become statuses here, and only here; no exception's text reaches a client."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -88,7 +89,7 @@ def _decode_in_behaviour(handler: Handler) -> Handler:
             raise MalformedRequest("The request is not a valid protobuf message") from None
         return message
 
-    if handler.response_streaming:
+    if inspect.isasyncgenfunction(behaviour):
 
         async def stream(raw: bytes, context: Context) -> AsyncIterator[Any]:
             async for response in behaviour(decode(raw), context):

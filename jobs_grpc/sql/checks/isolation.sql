@@ -1,29 +1,43 @@
--- Each reason why row-level security would not hold this login to one tenant.
-SELECT format('role %I is a superuser', rolname) AS problem,
-       format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS', rolname) AS remedy
-FROM pg_roles WHERE rolname = current_user AND rolsuper
+-- Each reason why row-level security would not hold this login to one tenant, with SQL that
+-- mends it. $1: the tables that hold tenants' rows.
+WITH login AS (
+    SELECT oid, rolname, rolsuper, rolbypassrls,
+           -- The first superuser stays one, and an owner owns: they need another login.
+           format('%s ROLE jobs_request LOGIN NOSUPERUSER NOBYPASSRLS',
+                  CASE WHEN to_regrole('jobs_request') IS NULL THEN 'CREATE' ELSE 'ALTER' END)
+               AS another_login
+    FROM pg_roles WHERE rolname = current_user
+), tenant_table AS (
+    SELECT oid, relowner, relrowsecurity
+    FROM pg_class WHERE oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)
+)
+SELECT format('role %I is a superuser (JOBS_DATABASE_URL needs a login of its own)', rolname)
+           AS problem,
+       CASE WHEN oid = 10 THEN another_login
+            ELSE format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS', rolname) END AS remedy
+FROM login WHERE rolsuper
 UNION ALL
-SELECT format('role %I has BYPASSRLS', rolname),
-       format('ALTER ROLE %I NOBYPASSRLS', rolname)
-FROM pg_roles WHERE rolname = current_user AND rolbypassrls AND NOT rolsuper
+SELECT format('role %I has BYPASSRLS', rolname), format('ALTER ROLE %I NOBYPASSRLS', rolname)
+FROM login WHERE rolbypassrls AND NOT rolsuper
 UNION ALL
-SELECT format('role %I %s role %I, which %s', current_user,
-              CASE WHEN o.rolname = current_user THEN 'is' ELSE 'is a member of' END, o.rolname,
-              CASE WHEN o.rolsuper THEN 'is a superuser'
-                   WHEN o.rolbypassrls THEN 'has BYPASSRLS'
+SELECT format('role %I owns the tables (JOBS_DATABASE_URL needs a login of its own)', rolname),
+       another_login
+FROM login WHERE NOT rolsuper AND oid IN (SELECT relowner FROM tenant_table)
+UNION ALL
+SELECT format('role %I is a member of role %I, which %s', login.rolname, granted.rolname,
+              CASE WHEN granted.rolsuper THEN 'is a superuser'
+                   WHEN granted.rolbypassrls THEN 'has BYPASSRLS'
                    ELSE 'owns the tables' END),
-       CASE WHEN o.rolname = current_user
-            THEN 'CREATE ROLE jobs_request LOGIN NOSUPERUSER NOBYPASSRLS'
-            ELSE format('REVOKE %I FROM %I', o.rolname, current_user) END
-FROM pg_roles o
-WHERE pg_has_role(current_user, o.oid, 'MEMBER')
-  AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-  AND ((o.rolname <> current_user AND (o.rolsuper OR o.rolbypassrls))
-       OR EXISTS (
-           SELECT FROM pg_class c
-           WHERE c.relowner = o.oid AND c.oid IN (SELECT to_regclass(t) FROM unnest($1::text[]) t)))
+       -- Through which of the login's own memberships, if not directly.
+       (SELECT string_agg(format('REVOKE %I FROM %I', direct.rolname, login.rolname), '; ')
+        FROM pg_auth_members m JOIN pg_roles direct ON direct.oid = m.roleid
+        WHERE m.member = login.oid AND pg_has_role(direct.oid, granted.oid, 'MEMBER'))
+FROM login JOIN pg_roles granted
+    ON granted.oid <> login.oid AND pg_has_role(login.oid, granted.oid, 'MEMBER')
+WHERE NOT login.rolsuper
+  AND (granted.rolsuper OR granted.rolbypassrls
+       OR granted.oid IN (SELECT relowner FROM tenant_table))
 UNION ALL
-SELECT format('table %s has no row-level security', c.oid::regclass),
-       format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', c.oid::regclass)
-FROM pg_class c
-WHERE c.oid IN (SELECT to_regclass(t) FROM unnest($1::text[]) t) AND NOT c.relrowsecurity
+SELECT format('table %s has no row-level security', oid::regclass),
+       format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', oid::regclass)
+FROM tenant_table WHERE NOT relrowsecurity

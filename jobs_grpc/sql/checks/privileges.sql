@@ -1,0 +1,13 @@
+-- What the request role lacks, as the SQL that grants it. `migrate` grants what it may; a
+-- device table of the platform's may belong to somebody else.
+SELECT format('GRANT %s ON %s TO %I', privilege, name, current_user) AS remedy
+FROM (VALUES
+    ('jobs.jobs', 'SELECT'), ('jobs.jobs', 'INSERT'), ('jobs.jobs', 'UPDATE'),
+    ('jobs.job_progress', 'SELECT'), ('jobs.job_progress', 'INSERT'),
+    ('jobs.job_progress', 'UPDATE'),
+    ('jobs.job_executions', 'SELECT'), ('jobs.job_executions', 'INSERT'),
+    ('jobs.job_executions', 'UPDATE'),
+    ('jobs.job_states', 'SELECT'), ('jobs.execution_states', 'SELECT'),
+    ('public.device_state', 'SELECT'), ('public.device_group_members', 'SELECT')
+) AS needed (name, privilege)
+WHERE NOT has_table_privilege(name, privilege)

@@ -1,0 +1,54 @@
+"""Running the command as a shell would, in this process or in one of its own."""
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from jobs_grpc.cli import run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs commands in a thread, so that a server in this loop can answer them."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    async def __call__(self, *argv: str) -> Result:
+        """Run `jobs-grpc *argv`; a usage error of the parser is its exit code, too."""
+        self._capsys.readouterr()
+        code = await asyncio.to_thread(self._run, argv)
+        captured = self._capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    def _run(self, argv: tuple[str, ...]) -> int:
+        try:
+            return run(list(argv))
+        except SystemExit as e:
+            return int(e.code or 0)
+
+
+async def spawn(*argv: str, **variables: str) -> asyncio.subprocess.Process:
+    """Start `jobs-grpc *argv` as the leader of a process group, as a shell does."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")} | variables
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "jobs_grpc.cli",
+        *argv,
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )

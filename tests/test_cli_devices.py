@@ -1,0 +1,146 @@
+"""jobs-grpc devices import."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from tests.cli import Result, Shell
+from tests.support import Database
+
+
+@pytest.fixture
+def shell(
+    database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    """A shell whose environment has the owner's DSN."""
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.owner_dsn)
+    return Shell(capsys)
+
+
+class _Import:
+    def __init__(self, shell: Shell, folder: Path, tenant: str) -> None:
+        self._shell = shell
+        self._file = folder / "fleet.csv"
+        self._tenant = tenant
+
+    async def __call__(self, content: str | bytes) -> Result:
+        raw = content if isinstance(content, bytes) else content.encode()
+        self._file.write_bytes(raw)
+        result = await self._shell("devices", "import", str(self._file), "--tenant", self._tenant)
+        return Result(result.code, result.out, result.err.replace(str(self._file), "fleet.csv"))
+
+
+@pytest.fixture
+def load(shell: Shell, tmp_path: Path, tenant: str) -> _Import:
+    """Imports the content of a file for the test's tenant."""
+    return _Import(shell, tmp_path, tenant)
+
+
+async def _devices(database: Database, tenant: str) -> list[str]:
+    rows = await database.owner.fetch(
+        "SELECT device_id FROM public.device_state WHERE tenant_id = $1 ORDER BY 1", tenant
+    )
+    return [row["device_id"] for row in rows]
+
+
+async def test_devices_and_groups_are_added(load: _Import, database: Database, tenant: str) -> None:
+    result = await load("device_id,group_id\na,north\nb,\na,south\n")
+
+    assert result == Result(0, "3 lines: 2 new devices, 2 new group memberships\n", "")
+    assert await _devices(database, tenant) == ["a", "b"]
+
+
+async def test_the_group_column_may_be_missing(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    result = await load("\ufeffdevice_id\r\na\r\n")
+
+    assert result.out == "1 lines: 1 new devices, 0 new group memberships\n"
+    assert await _devices(database, tenant) == ["a"]
+
+
+async def test_what_is_there_is_left_as_it_is(load: _Import) -> None:
+    await load("device_id,group_id\na,north\n")
+
+    result = await load("device_id,group_id\na,north\nb,north\n")
+
+    assert result.out == "2 lines: 1 new devices, 1 new group memberships\n"
+
+
+async def test_bad_lines_are_named_and_nothing_is_loaded(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    result = await load(f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\n")
+
+    assert result.code == 2
+    assert result.err.splitlines() == [
+        "jobs-grpc: nothing was loaded:",
+        "fleet.csv:3: device_id must be 1–256 characters without control characters",
+        "fleet.csv:4: device_id must be 1–256 characters without control characters",
+        "fleet.csv:5: has another number of columns than the header",
+        "fleet.csv:6: has another number of columns than the header",
+    ]
+    assert await _devices(database, tenant) == []
+
+
+async def test_a_bad_line_after_a_full_batch_undoes_it(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    good = "".join(f"d{number}\n" for number in range(12_000))
+
+    result = await load(f"device_id\n{good}bad\0id\n")
+
+    assert result.code == 2
+    assert "fleet.csv:12002: " in result.err
+    assert await _devices(database, tenant) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "fleet.csv:1: the header must be device_id or device_id,group_id"),
+        ("name\na\n", "header must be device_id or device_id,group_id, not 'name'"),
+        ("device_id,group\na,b\n", "not 'device_id', 'group'"),
+        ("device_id,device_id\na,b\n", "not 'device_id', 'device_id'"),
+        (b"device_id\n\xff\n", "fleet.csv: is not UTF-8"),
+        ('device_id\n"a"b\n', "fleet.csv:2: "),
+    ],
+)
+async def test_a_file_of_another_kind_is_refused(
+    load: _Import, database: Database, tenant: str, content: str | bytes, message: str
+) -> None:
+    result = await load(content)
+
+    assert result.code == 2
+    assert message in result.err
+    assert await _devices(database, tenant) == []
+
+
+async def test_the_file_can_be_piped_in(
+    shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("device_id\na\n"))
+
+    result = await shell("devices", "import", "-", "--tenant", tenant)
+
+    assert result.code == 0
+    assert await _devices(database, tenant) == ["a"]
+
+
+async def test_a_file_that_is_not_there_is_one_line(shell: Shell) -> None:
+    result = await shell("devices", "import", "gone.csv", "--tenant", "t")
+
+    assert (result.code, result.err) == (
+        2,
+        "jobs-grpc: can't read gone.csv: No such file or directory\n",
+    )
+
+
+async def test_the_owners_dsn_is_required(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOBS_OWNER_DATABASE_URL")
+
+    result = await shell("devices", "import", "-", "--tenant", "t")
+
+    assert result.code == 2
+    assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")

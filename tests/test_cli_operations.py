@@ -1,0 +1,84 @@
+"""jobs-grpc migrate and serve, as far as their command line goes."""
+
+import pytest
+
+from jobs_grpc.config import describe_settings
+from tests.cli import Shell, spawn
+from tests.postgres import Postgres
+from tests.support import Database
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    """A shell."""
+    return Shell(capsys)
+
+
+async def test_migrate_says_what_it_did(
+    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, _ = cluster
+    async with running.database() as name:
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
+        monkeypatch.setenv("JOBS_DATABASE_URL", running.dsn(name, running.role))
+
+        first = await shell("migrate")
+        second = await shell("migrate")
+
+    assert first.code == second.code == 0
+    assert first.out.startswith("applied migration 0001 jobs\n")
+    assert second.out == "the schema is current\n"
+
+
+async def test_migrate_needs_the_owners_dsn(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOBS_OWNER_DATABASE_URL", raising=False)
+
+    result = await shell("migrate")
+
+    assert result.code == 2
+    assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
+
+
+async def test_migrate_without_a_database_is_one_line(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/db")
+
+    result = await shell("migrate")
+
+    assert result.code == 5
+    assert result.err.count("\n") == 1
+    assert "secret" not in result.err
+
+
+async def test_serve_refuses_the_owner_with_the_remedy(
+    database: Database,
+) -> None:
+    process = await spawn("serve", JOBS_DATABASE_URL=database.owner_dsn, JOBS_LISTEN="127.0.0.1:0")
+    _, errors = await process.communicate()
+
+    assert process.returncode == 1
+    last = errors.decode().splitlines()[-1]
+    assert last.startswith("jobs-grpc: tenants are not isolated: role ")
+    assert "To mend it: " in last
+
+
+async def test_serve_help_lists_every_setting(shell: Shell) -> None:
+    result = await shell("serve", "--help")
+
+    assert result.code == 0
+    for name, default, _ in describe_settings():
+        assert name in result.out
+        assert f"[{default}]" in result.out or not default
+
+
+async def test_a_wrong_setting_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql://h/d")
+    monkeypatch.setenv("JOBS_POOL_MAX_SIZE", "many")
+
+    result = await shell("serve")
+
+    assert (result.code, result.err) == (
+        2,
+        "jobs-grpc: JOBS_POOL_MAX_SIZE=many must be a whole number from 1 to 1000\n",
+    )

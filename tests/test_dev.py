@@ -1,0 +1,79 @@
+"""jobs-grpc dev: everything from nothing, and again."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+from google.protobuf import json_format
+
+from tests.cli import spawn
+from tests.support import TIMEOUT, Operator, connected
+
+GRPCURL = re.compile(r"grpcurl -plaintext (?P<args>.*) fleet\.jobs\.v1\.JobService/(?P<method>\w+)")
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data folder of the test's own that another account can reach, too."""
+    with tempfile.TemporaryDirectory(prefix="jobs-dev-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@asynccontextmanager
+async def _dev(data_dir: Path) -> AsyncIterator[tuple[str, str]]:
+    """A running `jobs-grpc dev`: its address and its greeting. Ends with Ctrl-C."""
+    process = await spawn("dev", JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0")
+    assert process.stdout is not None
+    async with asyncio.timeout(TIMEOUT):
+        greeting = (await process.stdout.readuntil(b"Ctrl-C stops.\n")).decode()
+    address = re.search(r"Serving on (\S+);", greeting)
+    assert address is not None
+    try:
+        yield address[1], greeting
+    finally:
+        # As the terminal does: to the whole process group.
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert not (data_dir / "pgdata" / "postmaster.pid").exists()
+
+
+async def test_it_serves_a_demo_fleet_and_finds_its_data_again(data_dir: Path) -> None:
+    async with _dev(data_dir) as (address, _), connected(address) as channel:
+        operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
+        everything = await operator.create(job_id="everything", target_all=True)
+        north = await operator.create(target_group_id="north")
+        assert everything.execution_count == 1000
+        assert north.execution_count == 333
+
+    async with _dev(data_dir) as (address, _), connected(address) as channel:
+        operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
+        assert (await operator.get("everything")).total_executions == 1000
+
+
+async def test_the_calls_it_prints_work(data_dir: Path) -> None:
+    """Each printed grpcurl line, carried out as grpcurl does: JSON, metadata, method."""
+    async with _dev(data_dir) as (address, greeting), connected(address) as channel:
+        called = []
+        for match in GRPCURL.finditer(greeting):
+            _, header, _, body, target = shlex.split(match["args"])
+            assert target == address
+            name, _, value = header.partition(": ")
+            method = match["method"]
+            request = json_format.ParseDict(json.loads(body), getattr(pb, f"{method}Request")())
+            stub = jobs_pb2_grpc.JobServiceStub(channel)
+            await getattr(stub, method)(request, metadata=((name, value),), timeout=TIMEOUT)
+            called.append(method)
+
+    service = pb.DESCRIPTOR.services_by_name["JobService"]
+    assert sorted(called) == sorted(method.name for method in service.methods)

@@ -1,0 +1,51 @@
+"""What `pip install .` installs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+_PROBE = """
+import fleet.jobs.v1.jobs_pb2, jobs_grpc.app
+from jobs_grpc import schema
+print(jobs_grpc.__file__)
+print(fleet.jobs.v1.jobs_pb2.__file__)
+assert schema.migrations() and schema.code() and schema.read_sql("grants.sql")
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the package has been installed into, from the sources."""
+    target = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--root-user-action=ignore"]
+    subprocess.run([*pip, *offline, "--target", str(target), str(ROOT)], check=True)  # noqa: S603
+    return target
+
+
+def test_the_generated_modules_and_the_sql_are_inside(installed: Path) -> None:
+    environ = os.environ | {"PYTHONPATH": str(installed)}
+    probe = [sys.executable, "-c", _PROBE]
+    output = subprocess.check_output(probe, env=environ, cwd=installed, text=True)  # noqa: S603
+
+    assert all(line.startswith(str(installed)) for line in output.splitlines())
+
+
+def test_the_command_runs(installed: Path) -> None:
+    environ = os.environ | {"PYTHONPATH": str(installed)}
+    command = [sys.executable, str(installed / "bin" / "jobs-grpc"), "--version"]
+    output = subprocess.check_output(command, env=environ, cwd=installed, text=True)  # noqa: S603
+
+    assert output == "0.1.0\n"
+
+
+def test_it_is_typed_and_holds_nothing_else(installed: Path) -> None:
+    assert (installed / "jobs_grpc" / "py.typed").exists()
+    assert (installed / "fleet" / "jobs" / "v1" / "py.typed").exists()
+    names = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
+    assert names == {"jobs_grpc", "fleet", "bin"}
