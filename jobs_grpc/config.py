@@ -1,6 +1,7 @@
 """The configuration: read once from the environment, validated here and nowhere else."""
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
@@ -19,23 +20,32 @@ def _setting(variable: str, parse: Callable[[str], Any], text: str, default: Any
 
 
 def _dsn(value: str) -> str:
+    # Said without the value, nor what urlsplit makes of it: either may hold a password.
     try:
         parts = urlsplit(value)
-        _ = parts.port
-    except ValueError as e:
-        raise ValueError(f"is not a URL: {e}") from None
-    if parts.scheme not in {"postgresql", "postgres"}:
-        raise ValueError("must look like postgresql://user@host/database")
+        well_formed = parts.scheme in {"postgresql", "postgres"} and parts.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise ValueError(
+            "must look like postgresql://user:password@host/database,"
+            " with special characters of the password percent-encoded"
+        )
     return value
 
 
 def _listen(value: str) -> str:
-    if value.startswith("unix:"):
+    if re.fullmatch("unix:.+", value):
         return value
     host, _, port = value.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    bare = host[1:-1] if re.fullmatch(r"\[.+\]", host) else host
+    if not bare or (":" in host and bare == host) or not _is_port(port):
         raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
     return value
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) <= 65535
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:

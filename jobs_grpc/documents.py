@@ -13,13 +13,19 @@ from jobs_grpc.errors import Violation
 # Beyond it, a double no longer tells neighbouring whole numbers apart.
 _MAX_EXACT_INTEGER = 2**53
 
+# Protobuf stops at 100 messages inside one another. A level of a document takes up to
+# three, and an answer holds the document deeper than the request did.
+_MAX_DEPTH = 20
+
 _MAX_PATH = 120
 
 
 class _Invalid(Exception):
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(problem)
-        self.path = path if len(path) <= _MAX_PATH else path[:_MAX_PATH] + "…"
+        shown = path if len(path) <= _MAX_PATH else path[:_MAX_PATH] + "…"
+        # Keys are the caller's: none may break the line or reach a terminal as it is.
+        self.path = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
         self.problem = problem
 
 
@@ -48,14 +54,15 @@ def from_json(text: str) -> Struct:
     return struct
 
 
-def _from_struct(struct: Struct, path: str) -> dict[str, Any]:
+def _from_struct(struct: Struct, path: str, depth: int = 1) -> dict[str, Any]:
+    _check_depth(path, depth)
     return {
-        _text(key, path): _from_value(value, f"{path}.{key}")
+        _text(key, path): _from_value(value, f"{path}.{key}", depth)
         for key, value in struct.fields.items()
     }
 
 
-def _from_value(value: Value, path: str) -> Any:
+def _from_value(value: Value, path: str, depth: int) -> Any:
     match value.WhichOneof("kind"):
         case "string_value":
             return _text(value.string_value, path)
@@ -66,14 +73,20 @@ def _from_value(value: Value, path: str) -> Any:
         case "null_value":
             return None
         case "struct_value":
-            return _from_struct(value.struct_value, path)
+            return _from_struct(value.struct_value, path, depth + 1)
         case "list_value":
+            _check_depth(path, depth + 1)
             return [
-                _from_value(item, f"{path}[{index}]")
+                _from_value(item, f"{path}[{index}]", depth + 1)
                 for index, item in enumerate(value.list_value.values)
             ]
         case _:
             raise _Invalid(path, "has no value")
+
+
+def _check_depth(path: str, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise _Invalid(path, f"is nested deeper than {_MAX_DEPTH} levels")
 
 
 def _text(text: str, path: str) -> str:

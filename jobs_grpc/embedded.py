@@ -8,6 +8,7 @@ reach is then kept away from root's home.
 import fcntl
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ _SUPERUSER = "postgres"
 _ROOT_DATA_DIR = Path("/var/lib/jobs-grpc")
 
 # Unix socket paths are limited to about 104 bytes, of which the file's name takes 16.
-_MAX_SOCKET_DIR = 88
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]{1,88}")
 
 
 class EmbeddedError(Exception):
@@ -218,7 +219,8 @@ def _exclusive(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _socket_dir(data_dir: Path, account: pwd.struct_passwd | None) -> Iterator[Path]:
-    if len(os.fsencode(data_dir)) <= _MAX_SOCKET_DIR:
+    # Kept out of folders whose name would have to be quoted, too.
+    if _PLAIN_PATH.fullmatch(str(data_dir)):
         yield data_dir
         return
     with tempfile.TemporaryDirectory(prefix="jobs-grpc-", dir="/tmp") as folder:

@@ -51,9 +51,12 @@ def jobs_position(token: str, status: int) -> tuple[datetime, str]:
     """The key in a jobs_token. Raises InvalidPageToken."""
     try:
         created_at, job_id = _decode(token, ("jobs", status))
-        return datetime.fromisoformat(created_at).astimezone(UTC), job_id
+        moment = datetime.fromisoformat(created_at)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC), job_id
     except (ValueError, OverflowError):
-        raise InvalidPageToken(_FOREIGN) from None
+        pass
+    raise InvalidPageToken(_FOREIGN)
 
 
 def executions_token(job_id: str, status: int, after_device_id: str) -> str:

@@ -15,6 +15,10 @@ import asyncpg
 from jobs_grpc import embedded
 from jobs_grpc.migrate import RequestRole, migrate
 
+# Starting PostgreSQL forks, and gRPC's fork handlers can kill the child. Read when grpc is
+# imported, which happens after this module.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 _PREFIX = f"jobs_test_{os.getpid()}"
 _numbers = itertools.count(1)
 
@@ -51,6 +55,19 @@ class Postgres:
             yield name
         finally:
             await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @asynccontextmanager
+    async def role_in(self, database: str) -> AsyncIterator[RequestRole]:
+        """A role that nobody has made yet; if it is there at the end, it is dropped."""
+        role = RequestRole(f"{database}_role_{next(_numbers)}", "secret")
+        try:
+            yield role
+        finally:
+            owner = await asyncpg.connect(self.dsn(database))
+            if await owner.fetchval("SELECT to_regrole($1) IS NOT NULL", role.name):
+                await owner.execute(f"REASSIGN OWNED BY {role.name} TO current_user")
+                await owner.execute(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
+            await owner.close()
 
 
 @contextmanager

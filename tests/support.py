@@ -243,3 +243,49 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     while not await condition():
         assert time.monotonic() < deadline, "the condition did not come to hold in time"
         await asyncio.sleep(0.01)
+
+
+def watch_health(channel: grpc.aio.Channel, service: str = "") -> Any:
+    """An open Health.Watch; each `read()` is the next status it tells."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(service=service), wait_for_ready=True)
+
+
+@asynccontextmanager
+async def mutex_held(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
+    """Hold a job's mutex from another session, so that a cancel waits for it."""
+    holder = await asyncpg.connect(database.owner_dsn)
+    try:
+        async with holder.transaction():
+            await holder.execute(
+                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2 FOR UPDATE",
+                tenant,
+                job_id,
+            )
+            yield
+    finally:
+        await holder.close()
+
+
+async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:
+    """The jobs of all pages, from the first or from the `page_token` given."""
+    jobs: list[pb.Job] = []
+    while True:
+        page = await operator.list(**fields)
+        jobs += page.jobs
+        if not page.next_page_token:
+            return jobs
+        fields["page_token"] = page.next_page_token
+
+
+async def all_executions(operator: Operator, job_id: str, **fields: Any) -> list[pb.JobExecution]:
+    """The executions of all pages, from the first or from the `page_token` given."""
+    executions: list[pb.JobExecution] = []
+    while True:
+        page = await operator.executions(job_id, **fields)
+        executions += page.executions
+        if not page.next_page_token:
+            return executions
+        fields["page_token"] = page.next_page_token

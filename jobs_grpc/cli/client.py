@@ -273,6 +273,7 @@ def _whole(value: Any) -> Any:
 
 
 def _note(text: str) -> None:
+    sys.stdout.flush()
     print(text, file=sys.stderr)
 
 

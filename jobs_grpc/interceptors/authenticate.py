@@ -8,7 +8,8 @@ from jobs_grpc.errors import CallerAmbiguous, CallerInvalid, TenantRequired
 from jobs_grpc.interceptors.around import Around, Context, is_infrastructure
 from jobs_grpc.principal import Principal, set_principal
 
-_IDENTIFIER = re.compile(r"[\x20-\x7e]{1,256}")
+# No space at either end: HTTP lets intermediaries strip it, which would name another tenant.
+_IDENTIFIER = re.compile(r"(?! )[\x20-\x7e]{1,256}(?<! )")
 
 
 class Authenticate(Around):
@@ -35,5 +36,5 @@ def _single(context: Context, key: str) -> str | None:
     if len(values) > 1:
         raise CallerAmbiguous(f"{key} was sent {len(values)} times; send it once")
     if not isinstance(values[0], str) or not _IDENTIFIER.fullmatch(values[0]):
-        raise CallerInvalid(f"{key} must be 1–256 printable ASCII characters")
+        raise CallerInvalid(f"{key} must be 1–256 printable ASCII characters, no space at the ends")
     return values[0]

@@ -1,7 +1,6 @@
 -- What the request role may do; {role} is its quoted name. It owns nothing.
-GRANT USAGE ON SCHEMA jobs, public TO {role};
+GRANT USAGE ON SCHEMA jobs TO {role};
 GRANT SELECT ON jobs.schema_migrations, jobs.schema_code TO {role};
 GRANT SELECT ON jobs.job_states, jobs.execution_states TO {role};
 GRANT SELECT, INSERT, UPDATE ON jobs.jobs, jobs.job_progress, jobs.job_executions TO {role};
-GRANT SELECT ON public.device_state, public.device_group_members TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA jobs TO {role};

@@ -44,7 +44,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED. The call names more than one tenant or more than one user."""
     CALLER_INVALID: _ErrorReason.ValueType  # 6
     """UNAUTHENTICATED. `x-tenant-id` or `x-user-id` is empty, longer than 256
-    characters or has characters outside printable ASCII.
+    characters, has characters outside printable ASCII, or a space at either end.
     """
     JOB_NOT_FOUND: _ErrorReason.ValueType  # 7
     """NOT_FOUND. No such job in this tenant.
@@ -117,7 +117,7 @@ CALLER_AMBIGUOUS: ErrorReason.ValueType  # 5
 """UNAUTHENTICATED. The call names more than one tenant or more than one user."""
 CALLER_INVALID: ErrorReason.ValueType  # 6
 """UNAUTHENTICATED. `x-tenant-id` or `x-user-id` is empty, longer than 256
-characters or has characters outside printable ASCII.
+characters, has characters outside printable ASCII, or a space at either end.
 """
 JOB_NOT_FOUND: ErrorReason.ValueType  # 7
 """NOT_FOUND. No such job in this tenant.

@@ -341,9 +341,10 @@ class CreateJobRequest(_message.Message):
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """Parameters for it; unset means {}. At most 32 KiB as compact JSON (the server's
-        JOBS_MAX_DOCUMENT_BYTES). Numbers are IEEE 754 doubles, so whole numbers are
-        exact up to 2^53 and stay whole; NaN, infinities and the character U+0000 are
-        INVALID_ARGUMENT.
+        JOBS_MAX_DOCUMENT_BYTES), with numbers written out, and at most 20 levels of
+        objects and lists, this one included. Numbers are IEEE 754 doubles, so whole
+        numbers are exact up to 2^53 and stay whole. NaN, infinities, the character U+0000
+        and a value without a kind are INVALID_ARGUMENT.
         """
 
     def __init__(

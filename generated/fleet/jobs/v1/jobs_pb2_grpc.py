@@ -46,7 +46,8 @@ class JobServiceStub:
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients.
+    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
+    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
     """
 
     def __init__(self, channel):
@@ -103,7 +104,8 @@ class JobServiceServicer:
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients.
+    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
+    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
     """
 
     def CreateJob(self, request, context):
@@ -220,7 +222,8 @@ class JobService:
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients.
+    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
+    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
     """
 
     @staticmethod

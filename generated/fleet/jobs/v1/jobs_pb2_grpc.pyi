@@ -47,7 +47,8 @@ class JobServiceStub:
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients.
+    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
+    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
     """
 
     @_typing.overload
@@ -114,7 +115,8 @@ class JobServiceAsyncStub(JobServiceStub):
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients.
+    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
+    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -177,7 +179,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients.
+    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
+    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
     """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,151 @@
+"""GetJob: the job, and the first page of its executions."""
+
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
+
+from tests.support import Database, Operator, Server, all_executions, fails
+
+
+def struct(**fields: Any) -> Struct:
+    """A document."""
+    document = Struct()
+    document.update(fields)
+    return document
+
+
+async def test_every_field_of_the_job_is_told(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, ["a"], group="north")
+    created = await operator.create(
+        job_id="j",
+        document_type="update",
+        document_params={"version": 5},
+        target_group_id="north",
+        expires_in_hours=2,
+    )
+    created_at = Timestamp()
+    created_at.FromMicroseconds(created.expires_at.ToMicroseconds() - 2 * 3600 * 1_000_000)
+
+    assert await operator.get("j") == pb.Job(
+        job_id="j",
+        tenant_id=operator.tenant,
+        document_type="update",
+        document_params=struct(version=5),
+        target_group_id="north",
+        status=pb.Job.IN_PROGRESS,
+        expires_at=created.expires_at,
+        created_by="olivia",
+        created_at=created_at,
+        updated_at=created_at,
+        total_executions=1,
+        execution_counts=pb.ExecutionCounts(queued=1),
+        executions=[
+            pb.JobExecution(
+                device_id="a",
+                status=pb.JobExecution.QUEUED,
+                queued_at=created_at,
+                last_updated_at=created_at,
+                execution_number=1,
+            )
+        ],
+    )
+
+
+async def test_every_field_of_an_execution_is_told(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    await database.move(operator.tenant, "j", "d00001", "FAILED")
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET execution_number = 3, queued_at = '2026-01-01T00:00:00Z',"
+        " started_at = '2026-01-01T00:00:00.000001Z', last_updated_at = '2026-01-01T01:00:00.5Z',"
+        """ status_details = '{"code": 17, "log": ["no space"]}' WHERE tenant_id = $1""",
+        operator.tenant,
+    )
+
+    (execution,) = (await operator.get("j")).executions
+
+    assert execution == pb.JobExecution(
+        device_id="d00001",
+        status=pb.JobExecution.FAILED,
+        status_details=struct(code=17, log=["no space"]),
+        queued_at=Timestamp(seconds=1767225600),
+        started_at=Timestamp(seconds=1767225600, nanos=1000),
+        last_updated_at=Timestamp(seconds=1767229200, nanos=500_000_000),
+        execution_number=3,
+    )
+
+
+async def test_a_canceled_job_tells_why_and_when(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    assert not (await operator.get("j")).HasField("cancel_reason")
+
+    await operator.cancel("j", reason="wrong firmware")
+
+    job = await operator.get("j")
+    assert job.cancel_reason == "wrong firmware"
+    assert job.updated_at.ToNanoseconds() > job.created_at.ToNanoseconds()
+
+
+async def test_executions_come_by_device_id_in_byte_order(
+    database: Database, operator: Operator
+) -> None:
+    names = ["a", "B", "é", "a-1", "Z", "a.1", "z", "🚀", "10", "9", "a 1", "ﬀ"]
+    await database.add_devices(operator.tenant, names)
+    await operator.create(job_id="j", target_all=True)
+
+    job = await operator.get("j")
+
+    assert [e.device_id for e in job.executions] == sorted(names, key=str.encode)
+
+
+async def test_a_thousand_executions_are_told_by_default(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1001)
+    await operator.create(job_id="j", target_all=True)
+
+    job = await operator.get("j")
+
+    assert len(job.executions) == 1000
+    assert job.total_executions == 1001
+    rest = await all_executions(operator, "j", page_token=job.next_executions_page_token)
+    assert [e.device_id for e in rest] == ["d01001"]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 3, 5000])
+async def test_the_executions_that_are_not_told_follow_the_token(
+    database: Database, operator: Operator, limit: int
+) -> None:
+    await database.add_devices(operator.tenant, 3)
+    await operator.create(job_id="j", target_all=True)
+    everything = (await operator.executions("j")).executions
+
+    job = await operator.get("j", executions_limit=limit)
+
+    assert list(job.executions) == list(everything[:limit])
+    assert bool(job.next_executions_page_token) == (limit < 3)
+    if job.next_executions_page_token:
+        rest = await all_executions(operator, "j", page_token=job.next_executions_page_token)
+        assert rest == list(everything[limit:])
+
+
+async def test_another_tenants_job_reads_as_one_that_is_not_there(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    other = server.operator(operator.tenant + "-other")
+    await database.add_devices(other.tenant, 1)
+    await other.create(job_id="j", target_all=True)
+
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as foreign:
+        await operator.get("j")
+    await database.owner.execute("DELETE FROM jobs.jobs WHERE tenant_id = $1", other.tenant)
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as unknown:
+        await operator.get("j")
+
+    assert foreign.message == unknown.message == "Job not found"
+    assert foreign.metadata == unknown.metadata == {"job_id": "j"}

@@ -1,0 +1,204 @@
+"""ListJobs, page by page."""
+
+import base64
+import json
+import uuid
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support import Database, Operator, Server, all_jobs, fails
+
+MAX_MESSAGE = 4 * 1024 * 1024
+
+STATUSES = ("IN_PROGRESS", "COMPLETED", "CANCELED")
+
+# Jobs as a platform with that history would have them; $2 and $3 say which, and when.
+JOBS = """
+    INSERT INTO jobs.jobs
+        (tenant_id, job_id, document_type, document_params, target_all, status, canceled_at,
+         cancel_reason, created_at, updated_at)
+    SELECT $1, format('j%s', n), 'reboot', '{}', true, status::jobs.job_status,
+           CASE status WHEN 'CANCELED' THEN now() END, CASE status WHEN 'CANCELED' THEN 'no' END,
+           timestamptz '2026-01-01Z' + second * interval '1 second', now()
+    FROM unnest($2::text[], $3::integer[]) WITH ORDINALITY AS job (status, second, n)
+"""
+PROGRESS = """
+    INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
+    SELECT tenant_id, job_id, 1 FROM jobs.jobs WHERE tenant_id = $1
+    ON CONFLICT DO NOTHING
+"""
+
+
+@pytest.fixture
+async def five_jobs(database: Database, operator: Operator) -> Operator:
+    """An operator with the jobs a, b, c, d, e, the newest first."""
+    await database.add_devices(operator.tenant, 1)
+    for job_id in "edcba":
+        await operator.create(job_id=job_id, target_all=True)
+    return operator
+
+
+def forged(token: str, *position: Any) -> str:
+    """The token with another position in it."""
+    digest = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))[0]
+    raw = json.dumps([digest, *position]).encode()
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+async def test_the_pages_together_hold_each_job_once(five_jobs: Operator) -> None:
+    for limit in (1, 2, 4, 5):
+        jobs = await all_jobs(five_jobs, limit=limit)
+        assert [job.job_id for job in jobs] == ["a", "b", "c", "d", "e"]
+
+
+async def test_jobs_that_are_created_meanwhile_shift_nothing(five_jobs: Operator) -> None:
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = await five_jobs.list(limit=2, page_token=token)
+        seen += [job.job_id for job in page.jobs]
+        if not (token := page.next_page_token):
+            break
+        for _ in range(3):
+            await five_jobs.create(target_all=True)
+
+    assert seen == ["a", "b", "c", "d", "e"]
+
+
+async def test_a_job_that_leaves_the_filter_meanwhile_costs_no_other(five_jobs: Operator) -> None:
+    page = await five_jobs.list(limit=2, status=pb.Job.IN_PROGRESS)
+    for job_id in "bc":
+        await five_jobs.cancel(job_id)
+
+    rest = await all_jobs(five_jobs, status=pb.Job.IN_PROGRESS, page_token=page.next_page_token)
+
+    assert [job.job_id for job in rest] == ["d", "e"]
+
+
+async def test_a_page_can_go_on_where_an_offset_ended(five_jobs: Operator) -> None:
+    page = await five_jobs.list(limit=2, offset=1)
+
+    rest = await all_jobs(five_jobs, page_token=page.next_page_token)
+
+    assert [job.job_id for job in rest] == ["d", "e"]
+
+
+@pytest.mark.parametrize("token", ["garbage", "e30", "W10", "!", "é", "=", "A" * 10_000, "bnVsbA"])
+async def test_a_token_that_was_not_made_here_is_refused(five_jobs: Operator, token: str) -> None:
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await five_jobs.list(page_token=token)
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        (),
+        ("2026-01-01T00:00:00+00:00",),
+        ("2026-01-01T00:00:00", "j"),
+        ("yesterday", "j"),
+        (1, "j"),
+        ("2026-01-01T00:00:00+00:00", "\0"),
+        ("2026-01-01T00:00:00+00:00", "\ud800"),
+        ("0001-01-01T00:00:00+23:59", "j"),
+        ("9999-12-31T23:59:59-23:59", "j"),
+    ],
+)
+async def test_a_token_with_a_forged_position_is_refused(
+    five_jobs: Operator, position: tuple[Any, ...]
+) -> None:
+    token = (await five_jobs.list(limit=1)).next_page_token
+
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await five_jobs.list(page_token=forged(token, *position))
+
+
+async def test_a_token_for_another_filter_is_refused(five_jobs: Operator) -> None:
+    token = (await five_jobs.list(limit=1, status=pb.Job.IN_PROGRESS)).next_page_token
+
+    for status in (pb.Job.STATUS_UNSPECIFIED, pb.Job.CANCELED):
+        with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await five_jobs.list(status=status, page_token=token)
+
+
+async def test_a_token_together_with_an_offset_is_refused(five_jobs: Operator) -> None:
+    token = (await five_jobs.list(limit=1)).next_page_token
+
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await five_jobs.list(page_token=token, offset=1)
+
+
+async def test_a_token_of_the_executions_is_refused(five_jobs: Operator) -> None:
+    token = (await five_jobs.get("a", executions_limit=0)).next_executions_page_token
+
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await five_jobs.list(page_token=token)
+
+
+async def test_an_answer_ends_before_it_would_exceed_a_message(
+    database: Database, operator: Operator
+) -> None:
+    """Two bytes of JSON, a digit and a comma, are eleven on the wire."""
+    await database.add_devices(operator.tenant, 1)
+    numbers = [float(number % 10) for number in range(16_000)]
+    await operator.create(job_id="j0", target_all=True, document_params={"numbers": numbers})
+    await database.owner.execute(
+        "INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,"
+        " created_at, updated_at)"
+        " SELECT tenant_id, 'j' || n, document_type, document_params, true, created_at, updated_at"
+        " FROM jobs.jobs, generate_series(1, 199) n WHERE tenant_id = $1",
+        operator.tenant,
+    )
+    await database.owner.execute(PROGRESS, operator.tenant)
+
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = await operator.list(limit=200, page_token=token)
+        assert 3 * 1024 * 1024 < page.ByteSize() <= MAX_MESSAGE or not page.next_page_token
+        seen += [job.job_id for job in page.jobs]
+        if not (token := page.next_page_token):
+            break
+
+    assert seen == sorted((f"j{n}" for n in range(200)), reverse=True)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    jobs=st.lists(st.tuples(st.sampled_from(STATUSES), st.integers(0, 9)), max_size=30),
+    wanted=st.sampled_from(("STATUS_UNSPECIFIED", *STATUSES)),
+    limits=st.lists(st.integers(1, 7), min_size=1, max_size=8),
+)
+async def test_pages_of_any_sizes_together_are_the_whole_list_in_order(
+    database: Database,
+    server: Server,
+    jobs: list[tuple[str, int]],
+    wanted: str,
+    limits: list[int],
+) -> None:
+    operator = server.operator(uuid.uuid4().hex)
+    statuses, seconds = [job[0] for job in jobs], [job[1] for job in jobs]
+    await database.owner.execute(JOBS, operator.tenant, statuses, seconds)
+    await database.owner.execute(PROGRESS, operator.tenant)
+
+    seen: list[str] = []
+    page, turn = pb.ListJobsResponse(), 0
+    while turn == 0 or page.next_page_token:
+        limit = limits[turn % len(limits)]
+        page = await operator.list(
+            status=wanted, limit=limit, page_token=page.next_page_token if turn else ""
+        )
+        assert len(page.jobs) == limit or not page.next_page_token
+        seen += [job.job_id for job in page.jobs]
+        turn += 1
+
+    reference = [
+        (second, f"j{n}")
+        for n, (status, second) in enumerate(jobs, 1)
+        if wanted in ("STATUS_UNSPECIFIED", status)
+    ]
+    assert seen == [job_id for _, job_id in sorted(reference, reverse=True)]
