@@ -102,7 +102,7 @@ class Config:
         False,
     )
     pool_min_size: int = _setting(
-        "JOBS_POOL_MIN_SIZE", _integer(0, 1000), "connections kept open", 2
+        "JOBS_POOL_MIN_SIZE", _integer(0, 1000), "connections kept open", 1
     )
     pool_max_size: int = _setting(
         "JOBS_POOL_MAX_SIZE", _integer(1, 1000), "connections at most", 10

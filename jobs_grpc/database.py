@@ -24,6 +24,10 @@ _CLOSE_TIMEOUT = 5.0
 _UNAVAILABLE = ("08", "53", "57", "58", "25006", "40001", "40P01")
 
 
+# What a lost connection can surface as. InternalClientError: asyncpg caught in mid-switch.
+_CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
 class NotReady(Exception):
     """The database can't be used yet; the message says why."""
 
@@ -52,17 +56,17 @@ class Database:
         """
         pool = self._pool
         if pool is None:
-            raise DatabaseUnavailable
+            raise DatabaseUnavailable from NotReady("the database has not proved ready")
         try:
             connection = await pool.acquire(timeout=self._config.pool_timeout)
         except TimeoutError as e:
             full = pool.get_size() - pool.get_idle_size() >= pool.get_max_size()
             raise (Overloaded() if full else DatabaseUnavailable()) from e
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+        except (*_CONNECTION_LOST, asyncpg.PostgresError) as e:
             raise DatabaseUnavailable from e
         try:
             rows: list[Row] = await connection.fetch(sql, *args)
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as e:
+        except (*_CONNECTION_LOST, TimeoutError) as e:
             raise DatabaseUnavailable from e
         except asyncpg.PostgresError as e:
             if (e.sqlstate or "").startswith(_UNAVAILABLE):
@@ -92,7 +96,7 @@ class Database:
                 self._pool.terminate()
                 self._pool = None
             raise
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+        except (*_CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
             await self._drop_probe()
             raise NotReady(f"the database does not answer: {str(e) or type(e).__name__}") from e
 
@@ -121,6 +125,7 @@ class Database:
             timeout=_CONNECT_TIMEOUT,
             command_timeout=self._config.query_timeout,
             statement_cache_size=self._config.statement_cache_size,
+            init=_learn_types,
             reset=_no_reset,
         )
 
@@ -128,6 +133,11 @@ class Database:
         if self._probe is not None:
             self._probe.terminate()
             self._probe = None
+
+
+async def _learn_types(connection: asyncpg.Connection) -> None:
+    """Let the driver ask for the array types it does not know before a call would have to."""
+    await connection.fetch(schema.read_sql("checks/types.sql"))
 
 
 async def _no_reset(connection: object) -> None:

@@ -47,8 +47,9 @@ async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
-        await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
+        # However long another migration takes; it is only tables that must not be waited for.
         await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
+        await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute(schema.read_sql("bootstrap.sql"))
         done = await _apply_migrations(connection)
         done += await _ensure_role(connection, role)

@@ -40,4 +40,8 @@ WHERE NOT login.rolsuper
 UNION ALL
 SELECT format('table %s has no row-level security', oid::regclass),
        format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', oid::regclass)
+           || CASE WHEN EXISTS (SELECT FROM pg_policy WHERE polrelid = tenant_table.oid) THEN ''
+              ELSE format('; CREATE POLICY tenant_isolation ON %s USING'
+                          ' (tenant_id = nullif(current_setting(''app.tenant_id'', true), ''''))',
+                          oid::regclass) END
 FROM tenant_table WHERE NOT relrowsecurity

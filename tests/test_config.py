@@ -1,0 +1,177 @@
+"""The configuration: defaults, every variable, and one clear line for a wrong value."""
+
+import pytest
+
+from jobs_grpc.config import Config, ConfigError, describe_settings, read_dsn
+
+DSN = "postgresql://jobs_request:secret@db.example/jobs"
+
+DEFAULTS = {
+    "listen": "127.0.0.1:50051",
+    "insecure_metadata": False,
+    "pool_min_size": 1,
+    "pool_max_size": 10,
+    "pool_timeout": 5.0,
+    "query_timeout": 30.0,
+    "statement_cache_size": 100,
+    "max_document_bytes": 32768,
+    "shutdown_grace": 10.0,
+    "reflection": True,
+    "log_level": "INFO",
+    "log_format": "text",
+}
+
+# Variable, what it says, the field, what that becomes.
+VARIABLES = [
+    ("JOBS_DATABASE_URL", "postgres://u@h/d", "database_url", "postgres://u@h/d"),
+    ("JOBS_LISTEN", "localhost:0", "listen", "localhost:0"),
+    ("JOBS_INSECURE_METADATA", "true", "insecure_metadata", True),
+    ("JOBS_POOL_MIN_SIZE", "0", "pool_min_size", 0),
+    ("JOBS_POOL_MAX_SIZE", "1000", "pool_max_size", 1000),
+    ("JOBS_POOL_TIMEOUT", "0.5", "pool_timeout", 0.5),
+    ("JOBS_QUERY_TIMEOUT", "3600", "query_timeout", 3600.0),
+    ("JOBS_STATEMENT_CACHE_SIZE", "0", "statement_cache_size", 0),
+    ("JOBS_MAX_DOCUMENT_BYTES", "1024", "max_document_bytes", 1024),
+    ("JOBS_SHUTDOWN_GRACE", "0", "shutdown_grace", 0.0),
+    ("JOBS_REFLECTION", "False", "reflection", False),
+    ("JOBS_LOG_LEVEL", "debug", "log_level", "DEBUG"),
+    ("JOBS_LOG_FORMAT", "json", "log_format", "json"),
+]
+
+WRONG = [
+    ("JOBS_DATABASE_URL", "mysql://u@h/d"),
+    ("JOBS_DATABASE_URL", "host=localhost dbname=jobs"),
+    ("JOBS_DATABASE_URL", "postgresql://u@h:port/d"),
+    ("JOBS_DATABASE_URL", "postgresql://u@[::1/d"),
+    ("JOBS_LISTEN", "50051"),
+    ("JOBS_LISTEN", ":50051"),
+    ("JOBS_LISTEN", "localhost"),
+    ("JOBS_LISTEN", "localhost:"),
+    ("JOBS_LISTEN", "localhost:http"),
+    ("JOBS_LISTEN", "127.0.0.1:65536"),
+    ("JOBS_LISTEN", "[::1]"),
+    ("JOBS_LISTEN", "::1:50051"),
+    ("JOBS_LISTEN", "unix:"),
+    ("JOBS_INSECURE_METADATA", "yes"),
+    ("JOBS_POOL_MIN_SIZE", "-1"),
+    ("JOBS_POOL_MIN_SIZE", "two"),
+    ("JOBS_POOL_MAX_SIZE", "0"),
+    ("JOBS_POOL_MAX_SIZE", "1001"),
+    ("JOBS_POOL_TIMEOUT", "0"),
+    ("JOBS_POOL_TIMEOUT", "nan"),
+    ("JOBS_POOL_TIMEOUT", "5s"),
+    ("JOBS_QUERY_TIMEOUT", "inf"),
+    ("JOBS_STATEMENT_CACHE_SIZE", "1.5"),
+    ("JOBS_MAX_DOCUMENT_BYTES", "1023"),
+    ("JOBS_MAX_DOCUMENT_BYTES", "32 KiB"),
+    ("JOBS_SHUTDOWN_GRACE", "-1"),
+    ("JOBS_REFLECTION", "on"),
+    ("JOBS_LOG_LEVEL", "TRACE"),
+    ("JOBS_LOG_FORMAT", "xml"),
+]
+
+DSNS_WITH_A_PASSWORD = [
+    "mysql://u:hunter2@h/d",
+    "postgresql://u:hunter2@h:port/d",
+    "postgresql://u:hunter2/@h/d",
+    "postgresql://u:hunter2?@h/d",
+    "postgresql://u:hunter2#@h/d",
+    "postgresql://u:[hunter2@h/d",
+    "postgresql://u:hunter2\u2100@h/d",
+]
+
+
+def test_the_defaults_are_what_the_documentation_says() -> None:
+    config = Config.from_env({"JOBS_DATABASE_URL": DSN})
+
+    assert config == Config(database_url=DSN, **DEFAULTS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"), VARIABLES, ids=[case[0] for case in VARIABLES]
+)
+def test_each_variable_sets_its_field(variable: str, text: str, field: str, value: object) -> None:
+    config = Config.from_env({"JOBS_DATABASE_URL": DSN, variable: text})
+
+    assert getattr(config, field) == value
+
+
+def test_all_variables_are_described() -> None:
+    assert [name for name, _, _ in describe_settings()] == [case[0] for case in VARIABLES]
+    assert all(meaning for _, _, meaning in describe_settings())
+
+
+@pytest.mark.parametrize(("variable", "text"), WRONG)
+def test_a_wrong_value_is_one_line_that_names_the_variable(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Config.from_env({"JOBS_DATABASE_URL": DSN, variable: text})
+
+    message = str(raised.value)
+    assert message.startswith(variable)
+    assert "must" in message or "is not" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_the_database_is_required(value: str | None) -> None:
+    environ = {} if value is None else {"JOBS_DATABASE_URL": value}
+
+    with pytest.raises(ConfigError, match=r"^JOBS_DATABASE_URL is not set"):
+        Config.from_env(environ)
+
+
+def test_an_empty_value_is_none() -> None:
+    assert Config.from_env({"JOBS_DATABASE_URL": DSN, "JOBS_POOL_MAX_SIZE": ""}).pool_max_size == 10
+
+
+def test_other_variables_do_not_matter() -> None:
+    assert Config.from_env({"JOBS_DATABASE_URL": DSN, "PATH": "/bin"}) == Config(database_url=DSN)
+
+
+@pytest.mark.parametrize("dsn", DSNS_WITH_A_PASSWORD)
+def test_a_password_is_never_shown(dsn: str) -> None:
+    for read in (Config.from_env, lambda environ: read_dsn(environ, "JOBS_DATABASE_URL")):
+        with pytest.raises(ConfigError) as raised:
+            read({"JOBS_DATABASE_URL": dsn})
+        assert "hunter2" not in str(raised.value)
+        assert raised.value.__suppress_context__
+
+
+def test_the_pool_is_not_smaller_than_what_it_keeps() -> None:
+    environ = {
+        "JOBS_DATABASE_URL": DSN,
+        "JOBS_POOL_MIN_SIZE": "5",
+        "JOBS_POOL_MAX_SIZE": "4",
+    }
+    message = r"^JOBS_POOL_MIN_SIZE \(5\) exceeds JOBS_POOL_MAX_SIZE \(4\)$"
+
+    with pytest.raises(ConfigError, match=message):
+        Config.from_env(environ)
+
+
+BEYOND_LOOPBACK = ["0.0.0.0:50051", "[::]:50051", "10.1.2.3:50051", "jobs.example:50051"]
+
+
+@pytest.mark.parametrize("listen", BEYOND_LOOPBACK)
+def test_beyond_loopback_callers_must_be_trusted_explicitly(listen: str) -> None:
+    environ = {"JOBS_DATABASE_URL": DSN, "JOBS_LISTEN": listen}
+
+    with pytest.raises(ConfigError, match="JOBS_INSECURE_METADATA=true"):
+        Config.from_env(environ)
+
+    environ["JOBS_INSECURE_METADATA"] = "true"
+    assert Config.from_env(environ).listen == listen
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["127.0.0.1:0", "127.9.9.9:1", "localhost:1", "[::1]:65535", "unix:/run/jobs.sock"],
+)
+def test_loopback_needs_no_such_trust(listen: str) -> None:
+    assert Config.from_env({"JOBS_DATABASE_URL": DSN, "JOBS_LISTEN": listen}).listen == listen
+
+
+def test_the_owners_dsn_is_read_in_the_same_way() -> None:
+    assert read_dsn({"JOBS_OWNER_DATABASE_URL": DSN}, "JOBS_OWNER_DATABASE_URL") == DSN
+    with pytest.raises(ConfigError, match=r"^JOBS_OWNER_DATABASE_URL is not set"):
+        read_dsn({}, "JOBS_OWNER_DATABASE_URL")
