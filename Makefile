@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(shell find protos -name '*.proto')
+# The REST gateway is optional: without Go its targets are left out, but not in CI.
+WITH_GATEWAY := $(or $(shell command -v go),$(CI))
 
 .PHONY: help
 help: ## List the targets
@@ -15,6 +17,7 @@ run: .venv/ready ## Start everything: embedded PostgreSQL, a demo fleet and the 
 .PHONY: test
 test: .venv/ready ## Run every test on a real PostgreSQL (ARGS="-k cancel" narrows)
 	@$(BIN)/pytest $(ARGS)
+	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 
 .PHONY: check
 check: .venv/ready ## Format, lint, types, import directions, contract, generated code
@@ -26,6 +29,7 @@ check: .venv/ready ## Format, lint, types, import directions, contract, generate
 	@$(BIN)/buf format --diff --exit-code
 	@$(BIN)/buf breaking --against protos/released.txtpb
 	@$(MAKE) --no-print-directory check-generated
+	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory check-gateway)
 
 .PHONY: check-generated
 check-generated: .venv/ready # The committed code is what the contract generates
@@ -50,6 +54,35 @@ generate: .venv/ready ## Generate Python code from the contract
 	  --python_out=$(GENERATED) --grpc_python_out=$(GENERATED) \
 	  --mypy_out=quiet:$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) $(PROTOS)
 	@touch $(GENERATED)/fleet/jobs/v1/py.typed
+
+.PHONY: gateway
+gateway: gateway-build ## Serve REST on 127.0.0.1:8080 in front of a local server (needs Go)
+	@exec gateway/bin/jobs-gateway
+
+.PHONY: gateway-build
+gateway-build: # One static binary, gateway/bin/jobs-gateway
+	@cd gateway && CGO_ENABLED=0 go build -trimpath -o bin/jobs-gateway .
+
+.PHONY: test-gateway
+test-gateway: # What is tested in Go; the rest is in tests/gateway
+	@cd gateway && go test ./...
+
+.PHONY: check-gateway
+check-gateway: .venv/ready # Format, lint, and the committed code is what the mapping generates
+	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \
+	  { echo "gofmt -w $$unformatted" >&2; exit 1; }
+	@cd gateway && go mod tidy -diff && go vet ./... && go tool staticcheck ./...
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
+	$(MAKE) --no-print-directory generate-gateway OUT="$$out" && \
+	diff -r "$$out/gateway/gen" gateway/gen || \
+	{ echo 'gateway/gen/ is out of date: run `make generate-gateway`' >&2; exit 1; }
+
+OUT := .
+.PHONY: generate-gateway
+generate-gateway: .venv/ready ## Generate the gateway's Go code and OpenAPI document (needs Go)
+	@$(BIN)/buf generate --template gateway/buf.gen.yaml --output $(OUT)
+	@out=$$(realpath $(OUT)) && cd gateway && \
+	go run ./internal/openapi < "$$out/gateway/bin/jobs.swagger.json" > "$$out/gateway/gen/openapi.json"
 
 .PHONY: lock
 lock: .venv/ready ## Resolve the dependencies anew (UPGRADE=1 takes the newest versions)

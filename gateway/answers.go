@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"google.golang.org/protobuf/proto"
+
+	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
+)
+
+type urlKey struct{}
+
+// withURL keeps the request's URL for the links of its answer.
+func withURL(ctx context.Context, u *url.URL) context.Context {
+	return context.WithValue(ctx, urlKey{}, u)
+}
+
+// shapeAnswer sets what the body does not hold: 201, and where to read on. The library
+// calls it before it writes the body.
+func shapeAnswer(ctx context.Context, w http.ResponseWriter, response proto.Message) error {
+	here, ok := ctx.Value(urlKey{}).(*url.URL)
+	if !ok {
+		return nil
+	}
+	switch response := response.ProtoReflect().Interface().(type) {
+	case *jobsv1.CreateJobResponse:
+		w.Header().Set("Location", here.JoinPath(response.GetJobId()).EscapedPath())
+		w.WriteHeader(http.StatusCreated)
+	case *jobsv1.ListJobsResponse:
+		linkNext(w, here.EscapedPath(), here.Query(), response.GetNextPageToken())
+	case *jobsv1.ListJobExecutionsResponse:
+		linkNext(w, here.EscapedPath(), here.Query(), response.GetNextPageToken())
+	case *jobsv1.GetJobResponse:
+		path := here.JoinPath("executions").EscapedPath()
+		linkNext(w, path, url.Values{}, response.GetJob().GetNextExecutionsPageToken())
+	}
+	return nil
+}
+
+func linkNext(w http.ResponseWriter, path string, query url.Values, token string) {
+	if token == "" {
+		return
+	}
+	query.Del("offset") // a token stands for a place of its own
+	query.Set("page_token", token)
+	w.Header().Set("X-Next-Page-Token", token)
+	w.Header().Set("Link", "<"+path+"?"+query.Encode()+`>; rel="next"`)
+}

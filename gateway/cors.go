@@ -1,0 +1,37 @@
+package main
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// allowOrigins lets pages of these origins call from a browser. Without origins it does nothing.
+func allowOrigins(origins []string, next http.Handler) http.Handler {
+	if len(origins) == 0 {
+		return next
+	}
+	requestHeaders := []string{"Content-Type", "Grpc-Timeout"}
+	for _, name := range allowedHeaders {
+		requestHeaders = append(requestHeaders, name)
+	}
+	slices.Sort(requestHeaders)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Vary", "Origin")
+		origin := r.Header.Get("Origin")
+		if !slices.Contains(origins, origin) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Access-Control-Allow-Origin", origin)
+		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			w.Header().Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+			w.Header().Set("Access-Control-Allow-Headers", strings.Join(requestHeaders, ", "))
+			w.Header().Set("Access-Control-Max-Age", "600")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		w.Header().Set("Access-Control-Expose-Headers", "Link, Location, Retry-After, Traceparent, X-Next-Page-Token, X-Request-Id")
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"regexp"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+)
+
+// The headers that become metadata, by metadata key. All others stay outside.
+var allowedHeaders = map[string]string{
+	"authorization": "Authorization",
+	"x-tenant-id":   "X-Tenant-Id",
+	"x-user-id":     "X-User-Id",
+	"x-request-id":  "X-Request-Id",
+	"traceparent":   "Traceparent",
+	"tracestate":    "Tracestate",
+}
+
+// Who calls must be said once, or the answer could be about somebody else.
+var callerHeaders = []string{"X-Tenant-Id", "X-User-Id", "Authorization"}
+
+var (
+	requestIDPattern   = regexp.MustCompile(`^[\x21-\x7e]{1,128}$`)
+	traceparentPattern = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+)
+
+// metadataKey is the gateway's header matcher: the allow-list. The library itself adds
+// Authorization.
+func metadataKey(header string) (string, bool) {
+	for key, name := range allowedHeaders {
+		if name == header && key != "authorization" {
+			return key, true
+		}
+	}
+	return "", false
+}
+
+// noHeader is the matcher for what the server sends: nothing of it is for HTTP clients.
+func noHeader(string) (string, bool) { return "", false }
+
+// onlyAllowedMetadata holds back what the library adds of its own (X-Forwarded-*).
+func onlyAllowedMetadata(
+	ctx context.Context, method string, request, reply any, connection *grpc.ClientConn,
+	invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+) error {
+	all, _ := metadata.FromOutgoingContext(ctx)
+	kept := metadata.MD{}
+	for key := range allowedHeaders {
+		if values := all.Get(key); len(values) > 0 {
+			kept[key] = values
+		}
+	}
+	return invoke(metadata.NewOutgoingContext(ctx, kept), method, request, reply, connection, options...)
+}
+
+// checkCaller refuses callers who are stated twice, or in characters that metadata can't carry
+// (the library would drop the header, and with it the user's name).
+func checkCaller(r *http.Request) *problem {
+	for _, name := range callerHeaders {
+		values := r.Header.Values(name)
+		if len(values) > 1 {
+			return newProblem(codes.Unauthenticated, "CALLER_AMBIGUOUS", name+" was sent more than once; send it once")
+		}
+		if len(values) == 1 && !isPrintableASCII(values[0]) {
+			return newProblem(codes.Unauthenticated, "CALLER_INVALID", name+" must be printable ASCII")
+		}
+	}
+	return nil
+}
+
+func isPrintableASCII(text string) bool {
+	for i := range len(text) {
+		if text[i] < 0x20 || text[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
+// nameRequest settles the request's id and trace, on the request and on the answer.
+func nameRequest(w http.ResponseWriter, r *http.Request) (requestID string) {
+	requestID = r.Header.Get("X-Request-Id")
+	if len(r.Header.Values("X-Request-Id")) != 1 || !requestIDPattern.MatchString(requestID) {
+		requestID = rand.Text()
+	}
+	r.Header.Set("X-Request-Id", requestID)
+	w.Header().Set("X-Request-Id", requestID)
+	trace := r.Header.Values("Traceparent")
+	if len(trace) == 1 && traceparentPattern.MatchString(trace[0]) {
+		w.Header().Set("Traceparent", trace[0])
+	} else {
+		r.Header.Del("Traceparent")
+		r.Header.Del("Tracestate")
+	}
+	return requestID
+}

@@ -1,0 +1,170 @@
+// Command openapi lifts the Swagger 2.0 document of protoc-gen-openapiv2 (stdin) to the
+// OpenAPI 3.0 document of the REST API as it is served (stdout). It adds what only the
+// gateway knows: 201, headers, errors, nulls, and that the body of a DELETE is optional.
+package main
+
+import (
+	"encoding/json"
+	"log"
+	"os"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
+)
+
+// object is a JSON object; its members are written in alphabetical order.
+type object = map[string]any
+
+func main() {
+	var swagger object
+	if err := json.NewDecoder(os.Stdin).Decode(&swagger); err != nil {
+		log.Fatal(err)
+	}
+	out := json.NewEncoder(os.Stdout)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	if err := out.Encode(moveRefs(lift(swagger))); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func lift(swagger object) object {
+	schemas := object{"Error": errorSchema}
+	for name, schema := range swagger["definitions"].(object) {
+		schemas[name] = liftSchema(name, schema.(object))
+	}
+	// Answers hold what is inside of these, not the messages themselves.
+	for _, name := range []string{"ListJobsResponse", "GetJobResponse", "ListJobExecutionsResponse"} {
+		delete(schemas, name)
+	}
+	paths := object{}
+	for path, item := range swagger["paths"].(object) {
+		operations := object{}
+		for method, operation := range item.(object) {
+			operations[method] = liftOperation(method, operation.(object))
+		}
+		paths[path] = operations
+	}
+	return object{
+		"openapi":    "3.0.3",
+		"info":       info,
+		"paths":      paths,
+		"components": object{"schemas": schemas, "parameters": headerParameters, "responses": responses},
+	}
+}
+
+// liftSchema says which properties may be null, which are always there, and their limits.
+func liftSchema(name string, schema object) object {
+	message := jobsv1.File_fleet_jobs_v1_jobs_proto.Messages().ByName(protoreflect.Name(name))
+	properties, ok := schema["properties"].(object)
+	if message == nil || !ok {
+		return schema
+	}
+	isRequest := strings.HasSuffix(name, "Request")
+	var required []string
+	for i := range message.Fields().Len() {
+		field := message.Fields().Get(i)
+		property := properties[string(field.Name())].(object)
+		if ref, ok := property["$ref"]; ok {
+			// In OpenAPI 3.0 nothing beside a $ref counts.
+			delete(property, "$ref")
+			property["allOf"] = []any{object{"$ref": ref}}
+		}
+		// The same rule as in shapes.go: what is unset is null, but a bool false.
+		if field.HasPresence() && (isRequest || field.Kind() != protoreflect.BoolKind) {
+			property["nullable"] = true
+		}
+		if !isRequest && !getOnly[string(field.FullName())] {
+			required = append(required, string(field.Name()))
+		}
+		for key, value := range limits[string(field.FullName())] {
+			property[key] = value
+		}
+	}
+	if isRequest {
+		required = requiredInRequests[name]
+	}
+	if required != nil {
+		schema["required"] = required
+	}
+	return schema
+}
+
+func liftOperation(method string, operation object) object {
+	id := operation["operationId"].(string)
+	parameters := []any{}
+	for name := range headerParameters {
+		parameters = append(parameters, object{"$ref": "#/components/parameters/" + name})
+	}
+	sortRefs(parameters)
+	for _, p := range operation["parameters"].([]any) {
+		parameter := p.(object)
+		if parameter["in"] == "body" {
+			operation["requestBody"] = object{
+				"required": method != "delete",
+				"content":  object{"application/json": object{"schema": parameter["schema"]}},
+			}
+			continue
+		}
+		schema := object{}
+		for _, key := range []string{"type", "format", "enum"} {
+			if value, ok := parameter[key]; ok {
+				schema[key] = value
+				delete(parameter, key)
+			}
+		}
+		for key, value := range limits["fleet.jobs.v1."+id+"Request."+parameter["name"].(string)] {
+			schema[key] = value
+		}
+		parameter["schema"] = schema
+		parameters = append(parameters, parameter)
+	}
+	operation["parameters"] = parameters
+	operation["responses"] = liftResponses(id, operation["responses"].(object))
+	return operation
+}
+
+func liftResponses(id string, from object) object {
+	ok := from["200"].(object)
+	headers := object{"X-Request-Id": stringHeader("The request's name in the logs.")}
+	code := "200"
+	switch {
+	case id == "CreateJob":
+		code = "201"
+		headers["Location"] = stringHeader("The job.")
+	case strings.HasPrefix(id, "List"):
+		headers["X-Next-Page-Token"] = stringHeader("The next page's page_token. Absent on the last.")
+		headers["Link"] = stringHeader(`The next page: <…>; rel="next". Absent on the last.`)
+	}
+	return object{
+		code: object{
+			"description": ok["description"],
+			"headers":     headers,
+			"content":     object{"application/json": object{"schema": ok["schema"]}},
+		},
+		"default": object{"$ref": "#/components/responses/Error"},
+	}
+}
+
+// moveRefs points every $ref at where OpenAPI 3.0 keeps schemas.
+func moveRefs(value any) any {
+	switch value := value.(type) {
+	case object:
+		for key, member := range value {
+			if ref, ok := member.(string); ok && key == "$ref" {
+				// The plugin writes a type beside the $ref of array items.
+				delete(value, "type")
+				value[key] = strings.Replace(ref, "#/definitions/", "#/components/schemas/", 1)
+				continue
+			}
+			value[key] = moveRefs(member)
+		}
+	case []any:
+		for i, member := range value {
+			value[i] = moveRefs(member)
+		}
+	}
+	return value
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+)
+
+var info = object{
+	"title":   "Operator Jobs API",
+	"version": "v1",
+	"description": "Fleet jobs over REST: “do this on these devices”, and where every device stands.\n\n" +
+		"Every answer that is not 2xx is an Error. The calls are those of the gRPC service " +
+		"fleet.jobs.v1.JobService, whose contract describes them in full.",
+}
+
+var errorSchema = object{
+	"type":     "object",
+	"required": []string{"detail", "code", "reason", "field_violations"},
+	"properties": object{
+		"detail": object{"type": "string", "description": "What is wrong, for people: one line."},
+		"code":   object{"type": "string", "description": "The name of the gRPC status code, e.g. NOT_FOUND."},
+		"reason": object{"type": "string", "description": "What is wrong, for programs, e.g. JOB_NOT_FOUND."},
+		"field_violations": object{
+			"type":        "array",
+			"description": "The fields at fault, at most 20.",
+			"items": object{
+				"type":     "object",
+				"required": []string{"field", "description"},
+				"properties": object{
+					"field":       object{"type": "string"},
+					"description": object{"type": "string"},
+				},
+			},
+		},
+	},
+}
+
+var responses = object{
+	"Error": object{
+		"description": "400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 501, 503 or 504: what went wrong.",
+		"content": object{"application/json": object{
+			"schema": object{"$ref": "#/components/schemas/Error"},
+		}},
+	},
+}
+
+var headerParameters = object{
+	"TenantId": object{
+		"name": "X-Tenant-Id", "in": "header", "required": true,
+		"description": "The tenant that the call acts for.",
+		"schema":      object{"type": "string", "pattern": "^[!-~]{1,256}$"},
+	},
+	"UserId": object{
+		"name": "X-User-Id", "in": "header",
+		"description": "Who acts; it becomes created_by.",
+		"schema":      object{"type": "string", "pattern": "^[!-~]{1,256}$"},
+	},
+}
+
+// Fields of answers that only one of the calls fills, by full name.
+var getOnly = map[string]bool{
+	"fleet.jobs.v1.Job.executions":                 true,
+	"fleet.jobs.v1.Job.next_executions_page_token": true,
+}
+
+var requiredInRequests = map[string][]string{"CreateJobRequest": {"document_type"}}
+
+// The limits that the contract states in words, by full name.
+var limits = map[string]object{
+	"fleet.jobs.v1.CreateJobRequest.job_id":           {"pattern": "^[A-Za-z0-9._:-]{0,128}$"},
+	"fleet.jobs.v1.CreateJobRequest.document_type":    {"minLength": 1, "maxLength": 100},
+	"fleet.jobs.v1.CreateJobRequest.expires_in_hours": {"minimum": 1, "maximum": 720, "description": "Hours until executions that are still QUEUED become TIMED_OUT. Absent: 24. null: never."},
+	"fleet.jobs.v1.GetJobRequest.job_id":              {"pattern": jobID},
+	"fleet.jobs.v1.GetJobRequest.executions_limit":    {"minimum": 0, "maximum": 5000, "default": 1000},
+	"fleet.jobs.v1.ListJobsRequest.limit":             {"minimum": 1, "maximum": 200, "default": 50},
+	"fleet.jobs.v1.ListJobsRequest.offset":            {"minimum": 0, "default": 0},
+	"fleet.jobs.v1.ListJobExecutionsRequest.job_id":   {"pattern": jobID},
+	"fleet.jobs.v1.ListJobExecutionsRequest.limit":    {"minimum": 1, "maximum": 5000, "default": 1000},
+	"fleet.jobs.v1.CancelJobRequest.job_id":           {"pattern": jobID},
+}
+
+const jobID = "^[A-Za-z0-9._:-]{1,128}$"
+
+func stringHeader(description string) object {
+	return object{"description": description, "schema": object{"type": "string"}}
+}
+
+func sortRefs(refs []any) {
+	slices.SortFunc(refs, func(a, b any) int {
+		return cmp.Compare(a.(object)["$ref"].(string), b.(object)["$ref"].(string))
+	})
+}
