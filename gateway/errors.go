@@ -133,12 +133,19 @@ func problemOf(err error) (p *problem, isService bool) {
 	return newProblem(codes.Internal, "INTERNAL", "Internal error"), false
 }
 
-var protoPrefix = regexp.MustCompile(`^proto: ?(syntax error )?\(line \d+:(\d+)\): `)
+var protoPrefix = regexp.MustCompile(`^proto: ?(syntax error )?(\(line \d+:\d+\): )?`)
+
+// Texts may quote the request, which can be large.
+const maxText = 200
 
 // cleanText is for the library's own words about a request that it can't translate.
 func cleanText(text string) string {
 	// protobuf-go varies its spaces, so that nobody relies on the text.
 	text = strings.ReplaceAll(text, "\u00a0", " ")
 	text = protoPrefix.ReplaceAllString(text, "")
-	return strings.Join(strings.Fields(text), " ")
+	text = strings.ToValidUTF8(strings.Join(strings.Fields(text), " "), "?")
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	return text
 }

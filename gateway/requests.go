@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,8 +14,6 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
 )
 
 // checkRequest finds what the translation to protobuf would take too lightly, drop, or
@@ -75,7 +72,8 @@ func checkValue(p *parameter, value string) string {
 	return ""
 }
 
-// checkBody reads the body, wholly, so that a client that goes away is noticed from here on.
+// checkBody reads the body, wholly, so that a client that goes away is noticed from here on,
+// and leaves the message that it says in its place.
 func checkBody(o *operation, w http.ResponseWriter, r *http.Request, maxBody int64) *problem {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
@@ -86,29 +84,16 @@ func checkBody(o *operation, w http.ResponseWriter, r *http.Request, maxBody int
 	case err != nil:
 		return malformed("The body could not be read")
 	}
-	if len(bytes.TrimSpace(body)) > 0 {
-		if p := checkMediaType(r); p != nil {
-			return p
-		}
-		members, p := parseObject(body)
-		if p != nil {
-			return p
-		}
-		if p := checkMembers(o, r, members); p != nil {
-			return p
-		}
-		if o.ID == "CreateJob" {
-			if p := checkTargets(members); p != nil {
-				return p
-			}
-			body = neverExpires(body, members)
-		}
-	} else {
-		body = nil
+	if len(bytes.TrimSpace(body)) == 0 {
+		r.Body = http.NoBody
+		return nil
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	return nil
+	if p := checkMediaType(r); p != nil {
+		return p
+	}
+	message, p := decode(o, body)
+	r.Body = &decodedBody{message: message}
+	return p
 }
 
 func checkMediaType(r *http.Request) *problem {
@@ -118,58 +103,4 @@ func checkMediaType(r *http.Request) *problem {
 	}
 	return newProblem(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON: send Content-Type: application/json").
 		withStatus(http.StatusUnsupportedMediaType)
-}
-
-// checkMembers takes the request's fields by the names the document has, each once.
-func checkMembers(o *operation, r *http.Request, members []member) *problem {
-	service := jobsv1.File_fleet_jobs_v1_jobs_proto.Services().ByName("JobService")
-	fields := service.Methods().ByName(protoreflect.Name(o.ID)).Input().Fields()
-	seen := map[string]bool{}
-	for _, m := range members {
-		inPath := slices.ContainsFunc(o.Parameters, func(p parameter) bool { return p.In == "path" && p.Name == m.name })
-		if inPath || fields.ByName(protoreflect.Name(m.name)) == nil {
-			return invalidField(m.name, fmt.Sprintf("unknown field %q", m.name))
-		}
-		if seen[m.name] {
-			return invalidField(m.name, m.name+" was given more than once")
-		}
-		seen[m.name] = true
-	}
-	return nil
-}
-
-// checkTargets names the targets that clash. One that is null is not given.
-func checkTargets(members []member) *problem {
-	targets := jobsv1.File_fleet_jobs_v1_jobs_proto.Messages().ByName("CreateJobRequest").Oneofs().ByName("target").Fields()
-	var given []string
-	var violations []violation
-	for _, m := range members {
-		if targets.ByName(protoreflect.Name(m.name)) != nil && !m.isNull() {
-			given = append(given, m.name)
-			violations = append(violations, violation{m.name, "only one target may be given"})
-		}
-	}
-	if len(given) < 2 {
-		return nil
-	}
-	detail := strings.Join(given, " and ") + " must not be given together: " +
-		"Exactly one of target_device_id, target_group_id, target_all must be set"
-	return newProblem(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
-}
-
-// neverExpires says "expires_in_hours": null in protobuf's terms, where null is "not given".
-func neverExpires(body []byte, members []member) []byte {
-	null := func(m member) bool { return m.name == "expires_in_hours" && m.isNull() }
-	if !slices.ContainsFunc(members, null) {
-		return body
-	}
-	said := map[string]json.RawMessage{}
-	for _, m := range members {
-		if !null(m) {
-			said[m.name] = m.value
-		}
-	}
-	said["never_expires"] = json.RawMessage("true")
-	body, _ = json.Marshal(said) // of valid JSON: it can't fail
-	return body
 }

@@ -85,6 +85,7 @@ func readRoutes(document []byte) (routes, error) {
 		&route{"/healthz", map[string]*operation{http.MethodGet: nil}},
 		&route{"/openapi.json", page},
 		&route{"/docs", page},
+		&route{"/docs/", page},
 		&route{"/docs/{file}", page},
 	)
 	return all, nil

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -26,9 +25,9 @@ var notInRows = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.Job.next_executions_page_token": true,
 }
 
-// shapes is the JSON of the REST API. It reads what protobuf's JSON mapping reads. It
-// writes every field, by its proto name: unset ones as null, or false if they are
-// booleans. (protojson leaves unset optional fields and oneof members out.)
+// shapes is the JSON of answers: every field, by its proto name, unset ones as null, or
+// false if they are booleans. (protojson leaves unset optional fields and members of
+// oneofs out.) Requests are read in decode.go.
 type shapes struct{ runtime.JSONPb }
 
 // Marshal is called with messages and, for response_body, with their parts.
@@ -51,19 +50,6 @@ func (s *shapes) NewEncoder(w io.Writer) runtime.Encoder {
 			_, err = w.Write(body)
 		}
 		return err
-	})
-}
-
-func (s *shapes) NewDecoder(r io.Reader) runtime.Decoder {
-	return runtime.DecoderFunc(func(v any) error {
-		body, err := io.ReadAll(r)
-		if err != nil {
-			return err
-		}
-		if len(body) == 0 {
-			return io.EOF // the library's word for "no body"
-		}
-		return protojson.Unmarshal(body, v.(proto.Message))
 	})
 }
 

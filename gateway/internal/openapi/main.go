@@ -85,11 +85,25 @@ func liftSchema(name string, schema object) object {
 	}
 	if isRequest {
 		required = requiredInRequests[name]
+		for i := range message.Oneofs().Len() {
+			if oneof := message.Oneofs().Get(i); !oneof.IsSynthetic() {
+				schema["oneOf"] = alternatives(oneof)
+			}
+		}
 	}
 	if required != nil {
 		schema["required"] = required
 	}
 	return schema
+}
+
+// alternatives says that exactly one of the fields must be there.
+func alternatives(oneof protoreflect.OneofDescriptor) []any {
+	var all []any
+	for i := range oneof.Fields().Len() {
+		all = append(all, object{"required": []string{string(oneof.Fields().Get(i).Name())}})
+	}
+	return all
 }
 
 func liftOperation(method string, operation object) object {
@@ -138,12 +152,16 @@ func liftResponses(id string, from object) object {
 		headers["X-Next-Page-Token"] = stringHeader("The next page's page_token. Absent on the last.")
 		headers["Link"] = stringHeader(`The next page: <…>; rel="next". Absent on the last.`)
 	}
+	answer := object{
+		"description": ok["description"],
+		"headers":     headers,
+		"content":     object{"application/json": object{"schema": ok["schema"]}},
+	}
+	if id == "CreateJob" {
+		answer["links"] = links
+	}
 	return object{
-		code: object{
-			"description": ok["description"],
-			"headers":     headers,
-			"content":     object{"application/json": object{"schema": ok["schema"]}},
-		},
+		code:      answer,
 		"default": object{"$ref": "#/components/responses/Error"},
 	}
 }

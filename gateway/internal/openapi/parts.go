@@ -44,6 +44,17 @@ var responses = object{
 	},
 }
 
+// What can be done with a job that was created.
+var links = object{
+	"GetJob":            linkTo("GetJob"),
+	"ListJobExecutions": linkTo("ListJobExecutions"),
+	"CancelJob":         linkTo("CancelJob"),
+}
+
+func linkTo(id string) object {
+	return object{"operationId": id, "parameters": object{"job_id": "$response.body#/job_id"}}
+}
+
 var headerParameters = object{
 	"TenantId": object{
 		"name": "X-Tenant-Id", "in": "header", "required": true,
