@@ -67,6 +67,10 @@ gateway-build: # One static binary, gateway/bin/jobs-gateway
 test-gateway: # What is tested in Go; the rest is in tests/gateway
 	@cd gateway && go test ./...
 
+.PHONY: bench-gateway
+bench-gateway: .venv/ready gateway-build ## Compare the gateway's rate of calls with the server's (needs Go)
+	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
+
 .PHONY: check-gateway
 check-gateway: .venv/ready # Format, lint, and the committed code is what the mapping generates
 	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \

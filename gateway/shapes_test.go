@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
+)
+
+// A field of a kind that shapes.go can't write must not wait for a caller to find it.
+func TestEveryFieldOfEveryAnswerHasAShape(t *testing.T) {
+	seen := map[protoreflect.FullName]bool{}
+	var fill func(message protoreflect.Message)
+	fill = func(message protoreflect.Message) {
+		seen[message.Descriptor().FullName()] = true
+		for i := range message.Descriptor().Fields().Len() {
+			field := message.Descriptor().Fields().Get(i)
+			switch {
+			case field.IsList():
+				list := message.Mutable(field).List()
+				element := list.NewElement()
+				if field.Message() != nil {
+					fill(element.Message())
+				}
+				list.Append(element)
+			case field.Message() == nil:
+				message.Set(field, field.Default())
+			case field.Message().ParentFile().Package() == "fleet.jobs.v1":
+				fill(message.Mutable(field).Message())
+			default:
+				message.Mutable(field)
+			}
+		}
+	}
+	methods := jobsFile.Services().ByName("JobService").Methods()
+	for i := range methods.Len() {
+		message := newMessage(methods.Get(i).Output())
+		fill(message.ProtoReflect())
+		body, err := (&shapes{}).Marshal(message)
+		if err != nil || !json.Valid(body) {
+			t.Errorf("%T: %v in %s", message, err, body)
+		}
+	}
+	if !seen["fleet.jobs.v1.JobExecution"] {
+		t.Error("executions were not reached")
+	}
+}
+
+func TestUnsetFieldsAreNullAndBooleansFalse(t *testing.T) {
+	body, err := (&shapes{}).Marshal(&jobsv1.Job{JobId: "a\"<é>"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var job map[string]any
+	if err := json.Unmarshal(body, &job); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]any{
+		"job_id": "a\"<é>", "target_device_id": nil, "target_group_id": nil, "target_all": false,
+		"expires_at": nil, "created_by": nil, "cancel_reason": nil, "total_executions": 0.0,
+	} {
+		if got, ok := job[name]; !ok || got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestWellKnownTypes(t *testing.T) {
+	params, err := structpb.NewStruct(map[string]any{"n": 5, "big": 9007199254740992, "half": 0.5, "l": []any{nil, true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := (&shapes{}).Marshal(&jobsv1.Job{
+		DocumentParams: params,
+		CreatedAt:      &timestamppb.Timestamp{Seconds: 1764000000, Nanos: 120_000_000},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"document_params":{"big":9007199254740992,"half":0.5,"l":[null,true],"n":5}`,
+		`"created_at":"2025-11-24T16:00:00.120000+00:00"`,
+	} {
+		if !strings.Contains(string(body), want) {
+			t.Errorf("no %s in %s", want, body)
+		}
+	}
+}
+
+// The committed document promises exactly what is written.
+func TestTheOpenAPIDocumentSaysWhatMayBeNull(t *testing.T) {
+	var document struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct{ Nullable bool }
+			}
+		}
+	}
+	if err := json.Unmarshal(openAPI, &document); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Job", "JobExecution", "CreateJobResponse", "CancelJobResponse"} {
+		body, err := (&shapes{}).Marshal(newMessage(jobsFile.Messages().ByName(protoreflect.Name(name))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var written map[string]any
+		if err := json.Unmarshal(body, &written); err != nil {
+			t.Fatal(err)
+		}
+		described := document.Components.Schemas[name].Properties
+		if len(described) != len(written) {
+			t.Errorf("%s: %d properties described, %d written", name, len(described), len(written))
+		}
+		for field, value := range written {
+			if described[field].Nullable != (value == nil) {
+				t.Errorf("%s.%s: nullable %v, but written as %v", name, field, described[field].Nullable, value)
+			}
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
+)
+
+// selfSigned writes a certificate that is its own authority, for both ends.
+func selfSigned(t *testing.T) (cert, key string) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, bytes []byte) string {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", pkcs8)
+}
+
+// events takes the log of a run, and tells where it listens.
+type events struct {
+	found chan string
+}
+
+func (e *events) Write(line []byte) (int, error) {
+	var event struct{ Msg, Address string }
+	if json.Unmarshal(line, &event) == nil && event.Msg == "listening" {
+		e.found <- event.Address
+	}
+	return len(line), nil
+}
+
+func TestTLSOnBothSides(t *testing.T) {
+	cert, key := selfSigned(t)
+	strangersCert, strangersKey := selfSigned(t)
+	authorities, err := readCertificates(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := serveStub(t, &stub{job: &jobsv1.Job{JobId: "a"}}, grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
+	})))
+	environment := map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_LISTEN": "0.0.0.0:0",
+		"JOBS_GATEWAY_TLS_CERT": cert, "JOBS_GATEWAY_TLS_KEY": key, "JOBS_GATEWAY_TLS_CLIENT_CA": cert,
+		"JOBS_GATEWAY_UPSTREAM_CA": cert, "JOBS_GATEWAY_UPSTREAM_CERT": cert, "JOBS_GATEWAY_UPSTREAM_KEY": key,
+	}
+	config, err := readConfig(nil, func(name string) (string, bool) { v, ok := environment[name]; return v, ok })
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &events{found: make(chan string, 1)}
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan error)
+	go func() { stopped <- run(ctx, config, slog.New(slog.NewJSONHandler(log, nil))) }()
+	_, port, _ := net.SplitHostPort(<-log.found)
+
+	call := func(cert, key string) (*http.Response, error) {
+		own, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authorities, Certificates: []tls.Certificate{own}}, ForceAttemptHTTP2: true}
+		defer transport.CloseIdleConnections()
+		request, _ := http.NewRequest(http.MethodGet, "https://127.0.0.1:"+port+"/customer/jobs/a", nil)
+		request.Header.Set("X-Tenant-Id", "acme")
+		return (&http.Client{Transport: transport}).Do(request)
+	}
+	response, err := call(cert, key)
+	if err != nil || response.StatusCode != http.StatusOK || response.ProtoMajor != 2 {
+		t.Errorf("with a certificate: %v %v", response, err)
+	}
+	if _, err := call(strangersCert, strangersKey); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("with a stranger's certificate: %v", err)
+	}
+	stop()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnUpstreamThatIsNotTrustedIsNotCalled(t *testing.T) {
+	cert, key := selfSigned(t)
+	other, _ := selfSigned(t)
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stub{job: &jobsv1.Job{}}
+	upstream := serveStub(t, s, grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
+	gateway := newGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CA": other})
+
+	response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}})
+
+	if response.StatusCode != http.StatusServiceUnavailable || s.metadata != nil {
+		t.Errorf("%d, called with %v", response.StatusCode, s.metadata)
+	}
+}
