@@ -2,8 +2,10 @@ package main
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/swaggest/swgui"
+	"github.com/swaggest/swgui/v5/static"
 	"github.com/swaggest/swgui/v5emb"
 )
 
@@ -20,6 +22,16 @@ func docsPage() http.Handler {
 		w.Header().Set("Content-Security-Policy", docsPolicy)
 		ui.ServeHTTP(w, r)
 	})
+}
+
+// docsAssets are the paths of the page's files; any other is a 404 like all others.
+func docsAssets() []string {
+	var paths []string
+	entries, _ := static.FS.ReadDir(".") // embedded: it can't fail
+	for _, entry := range entries {
+		paths = append(paths, "/docs/"+strings.TrimSuffix(entry.Name(), ".gz"))
+	}
+	return paths
 }
 
 func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {

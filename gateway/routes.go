@@ -86,8 +86,10 @@ func readRoutes(document []byte) (routes, error) {
 		&route{"/openapi.json", page},
 		&route{"/docs", page},
 		&route{"/docs/", page},
-		&route{"/docs/{file}", page},
 	)
+	for _, path := range docsAssets() {
+		all = append(all, &route{path, page})
+	}
 	return all, nil
 }
 

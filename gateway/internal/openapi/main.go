@@ -116,9 +116,13 @@ func liftOperation(method string, operation object) object {
 	for _, p := range operation["parameters"].([]any) {
 		parameter := p.(object)
 		if parameter["in"] == "body" {
+			content := object{"schema": parameter["schema"]}
+			if id == "CreateJob" {
+				content["example"] = createExample
+			}
 			operation["requestBody"] = object{
 				"required": method != "delete",
-				"content":  object{"application/json": object{"schema": parameter["schema"]}},
+				"content":  object{"application/json": content},
 			}
 			continue
 		}
@@ -136,6 +140,7 @@ func liftOperation(method string, operation object) object {
 		parameters = append(parameters, parameter)
 	}
 	operation["parameters"] = parameters
+	operation["tags"] = []string{"jobs"}
 	operation["responses"] = liftResponses(id, operation["responses"].(object))
 	return operation
 }

@@ -44,6 +44,16 @@ var responses = object{
 	},
 }
 
+// createExample is what the API page offers to send; made up of the schema, it would name
+// all three targets.
+var createExample = object{
+	"job_id":           "reboot-1",
+	"document_type":    "reboot",
+	"document_params":  object{"delay_seconds": 5},
+	"target_group_id":  "north",
+	"expires_in_hours": 24,
+}
+
 // What can be done with a job that was created.
 var links = object{
 	"GetJob":            linkTo("GetJob"),
