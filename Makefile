@@ -73,6 +73,7 @@ bench-gateway: .venv/ready gateway-build ## Compare the gateway's rate of calls 
 
 .PHONY: check-gateway
 check-gateway: .venv/ready # Format, lint, and the committed code is what the mapping generates
+	@command -v go gofmt >/dev/null || { echo 'Go is needed to check the gateway' >&2; exit 1; }
 	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \
 	  { echo "gofmt -w $$unformatted" >&2; exit 1; }
 	@cd gateway && go mod tidy -diff && go vet ./... && go tool staticcheck ./...
