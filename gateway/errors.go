@@ -78,11 +78,12 @@ func (p *problem) write(w http.ResponseWriter) {
 // What callers are told when the text of an error was not written for them: it may hold
 // addresses and other internals.
 var fixedTexts = map[codes.Code]problem{
-	codes.Unavailable:       {Reason: "SERVICE_UNAVAILABLE", Detail: "The service is unavailable; retry later"},
-	codes.DeadlineExceeded:  {Reason: "DEADLINE_EXCEEDED", Detail: "The answer did not come in time; the call may have taken effect"},
-	codes.Canceled:          {Reason: "CANCELED", Detail: "The request was canceled"},
-	codes.Unimplemented:     {Reason: "NOT_IMPLEMENTED", Detail: "The service does not know this call"},
-	codes.ResourceExhausted: {Reason: "OVERLOADED", Detail: "The service is overloaded; retry later"},
+	codes.Unavailable:      {Reason: "SERVICE_UNAVAILABLE", Detail: "The service is unavailable; retry later"},
+	codes.DeadlineExceeded: {Reason: "DEADLINE_EXCEEDED", Detail: "The answer did not come in time; the call may have taken effect"},
+	codes.Canceled:         {Reason: "CANCELED", Detail: "The request was canceled"},
+	codes.Unimplemented:    {Reason: "NOT_IMPLEMENTED", Detail: "The service does not know this call"},
+	// gRPC's own word for a message over its limit: a small body can become a large one.
+	codes.ResourceExhausted: {Reason: "BODY_TOO_LARGE", Detail: "The body is too large for the service", status: http.StatusRequestEntityTooLarge},
 	codes.NotFound:          {Reason: "ROUTE_NOT_FOUND", Detail: "There is nothing here"},
 	codes.Unauthenticated:   {Reason: "UNAUTHENTICATED", Detail: "The call is not authenticated"},
 	codes.PermissionDenied:  {Reason: "PERMISSION_DENIED", Detail: "The call is not permitted"},
@@ -128,7 +129,11 @@ func problemOf(err error) (p *problem, isService bool) {
 		return malformed(cleanText(st.Message())), false
 	}
 	if fixed, ok := fixedTexts[st.Code()]; ok {
-		return newProblem(st.Code(), fixed.Reason, fixed.Detail), false
+		p = newProblem(st.Code(), fixed.Reason, fixed.Detail)
+		if fixed.status != 0 {
+			p.status = fixed.status
+		}
+		return p, false
 	}
 	return newProblem(codes.Internal, "INTERNAL", "Internal error"), false
 }

@@ -599,9 +599,10 @@ type CreateJobRequest struct {
 	// What the devices are to do: 1–100 characters, no control characters.
 	DocumentType string `protobuf:"bytes,2,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
 	// Parameters for it; unset means {}. At most 32 KiB as compact JSON (the server's
-	// JOBS_MAX_DOCUMENT_BYTES). Numbers are IEEE 754 doubles, so whole numbers are
-	// exact up to 2^53 and stay whole; NaN, infinities and the character U+0000 are
-	// INVALID_ARGUMENT.
+	// JOBS_MAX_DOCUMENT_BYTES), with numbers written out, and at most 20 levels of
+	// objects and lists, this one included. Numbers are IEEE 754 doubles, so whole
+	// numbers are exact up to 2^53 and stay whole. NaN, infinities, the character U+0000
+	// and a value without a kind are INVALID_ARGUMENT.
 	DocumentParams *structpb.Struct `protobuf:"bytes,3,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
 	// On which devices. An empty id, or target_all: false, is no target.
 	//

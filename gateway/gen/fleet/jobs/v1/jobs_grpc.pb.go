@@ -53,7 +53,8 @@ const (
 // and with what its own comment adds. Another tenant's jobs and devices read as
 // if they did not exist.
 //
-// No answer exceeds 4 MiB, the default limit of gRPC clients.
+// No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
+// refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
 type JobServiceClient interface {
 	// Creates a job, and one QUEUED execution for each targeted device. The targets
 	// are those of this moment: a device that joins later is not part of the job.
@@ -174,7 +175,8 @@ func (c *jobServiceClient) CancelJob(ctx context.Context, in *CancelJobRequest, 
 // and with what its own comment adds. Another tenant's jobs and devices read as
 // if they did not exist.
 //
-// No answer exceeds 4 MiB, the default limit of gRPC clients.
+// No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
+// refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
 type JobServiceServer interface {
 	// Creates a job, and one QUEUED execution for each targeted device. The targets
 	// are those of this moment: a device that joins later is not part of the job.
