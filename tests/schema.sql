@@ -308,6 +308,9 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
 
 CREATE FUNCTION jobs.list_jobs(p_tenant_id text, p_status text, p_before_created_at timestamp with time zone, p_before_job_id text, p_limit integer, p_offset integer) RETURNS SETOF jobs.job_states
     LANGUAGE plpgsql
+    SET enable_sort TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -317,8 +320,8 @@ BEGIN
     FROM jobs.job_states s
     WHERE s.tenant_id = p_tenant_id
       AND (p_status IS NULL OR s.status = p_status)
-      AND (p_before_created_at IS NULL
-           OR (s.created_at, s.job_id) < (p_before_created_at, p_before_job_id))
+      AND (s.created_at, s.job_id)
+          < (coalesce(p_before_created_at, 'infinity'), coalesce(p_before_job_id, ''))
     ORDER BY s.created_at DESC, s.job_id DESC
     LIMIT p_limit OFFSET p_offset;
 END $$;
