@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
-SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# One environment, made anew for another Python.
+READY := .venv/ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 PROTOS := $(shell find protos -name '*.proto')
 # The REST gateway is optional: without Go its targets are left out, but not in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
@@ -11,16 +12,16 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: run
-run: .venv/ready ## Start everything: embedded PostgreSQL, a demo fleet and the server
+run: $(READY) ## Start everything: embedded PostgreSQL, a demo fleet and the server
 	@exec $(BIN)/jobs-grpc dev
 
 .PHONY: test
-test: .venv/ready ## Run every test on a real PostgreSQL (ARGS="-k cancel" narrows)
+test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" narrows)
 	@$(BIN)/pytest $(ARGS)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 
 .PHONY: check
-check: .venv/ready ## Format, lint, types, import directions, contract, generated code
+check: $(READY) ## Format, lint, types, import directions, contract, generated code
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -32,24 +33,24 @@ check: .venv/ready ## Format, lint, types, import directions, contract, generate
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory check-gateway)
 
 .PHONY: check-generated
-check-generated: .venv/ready # The committed code is what the contract generates
+check-generated: $(READY) # The committed code is what the contract generates
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	$(MAKE) --no-print-directory generate GENERATED="$$out" && \
-	diff -r "$$out" generated || { echo 'generated/ is out of date: run `make generate`' >&2; exit 1; }
+	diff -r -x __pycache__ "$$out" generated || { echo 'generated/ is out of date: run `make generate`' >&2; exit 1; }
 
 .PHONY: baseline
-baseline: .venv/ready ## At a release: take the contract as the one that must not break
+baseline: $(READY) ## At a release: take the contract as the one that must not break
 	@$(BIN)/buf build --exclude-source-info --output protos/released.txtpb
 
 .PHONY: fix
-fix: .venv/ready ## Format and mend what tools can mend
+fix: $(READY) ## Format and mend what tools can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/buf format --write
 
 GENERATED := generated
 .PHONY: generate
-generate: .venv/ready ## Generate Python code from the contract
+generate: $(READY) ## Generate Python code from the contract
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
 	  --python_out=$(GENERATED) --grpc_python_out=$(GENERATED) \
 	  --mypy_out=quiet:$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) $(PROTOS)
@@ -68,11 +69,11 @@ test-gateway: # What is tested in Go; the rest is in tests/gateway
 	@cd gateway && go test ./...
 
 .PHONY: bench-gateway
-bench-gateway: .venv/ready gateway-build ## Compare the gateway's rate of calls with the server's (needs Go)
+bench-gateway: $(READY) gateway-build ## Compare the gateway's rate of calls with the server's (needs Go)
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
 .PHONY: check-gateway
-check-gateway: .venv/ready # Format, lint, and the committed code is what the mapping generates
+check-gateway: $(READY) # Format, lint, and the committed code is what the mapping generates
 	@command -v go gofmt >/dev/null || { echo 'Go is needed to check the gateway' >&2; exit 1; }
 	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \
 	  { echo "gofmt -w $$unformatted" >&2; exit 1; }
@@ -84,13 +85,13 @@ check-gateway: .venv/ready # Format, lint, and the committed code is what the ma
 
 OUT := .
 .PHONY: generate-gateway
-generate-gateway: .venv/ready ## Generate the gateway's Go code and OpenAPI document (needs Go)
+generate-gateway: $(READY) ## Generate the gateway's Go code and OpenAPI document (needs Go)
 	@$(BIN)/buf generate --template gateway/buf.gen.yaml --output $(OUT)
 	@out=$$(realpath $(OUT)) && cd gateway && \
 	go run ./internal/openapi < "$$out/gateway/bin/jobs.swagger.json" > "$$out/gateway/gen/openapi.json"
 
 .PHONY: lock
-lock: .venv/ready ## Resolve the dependencies anew (UPGRADE=1 takes the newest versions)
+lock: $(READY) ## Resolve the dependencies anew (UPGRADE=1 takes the newest versions)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
 	  --custom-compile-command 'make lock' --output-file requirements/dev.lock
@@ -99,7 +100,7 @@ lock: .venv/ready ## Resolve the dependencies anew (UPGRADE=1 takes the newest v
 clean: ## Remove the environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
-.venv/ready: requirements/dev.lock pyproject.toml
+$(READY): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 …' >&2; exit 1; }
 	@echo 'Creating .venv from requirements/dev.lock …'

@@ -21,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 SERVICES = (jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,)
 
+# Seconds between saying NOT_SERVING and taking no new calls. gRPC hands calls over one by
+# one, and cuts off those that have arrived but wait for that; and watchers are to be told.
+_FAREWELL = 0.1
+
 # Handlers that were cut off get this long to give their connections back.
 _CLEANUP_TIMEOUT = 5.0
 
@@ -73,20 +77,9 @@ async def running(config: Config) -> AsyncIterator[App]:
 
 
 async def _drain(server: Server, in_flight: interceptors.InFlight, grace: float) -> None:
-    """Take no new calls, and give those in flight `grace` seconds.
-
-    Health watchers never end by themselves, so the grace is not left to gRPC.
-    """
-    stopping = asyncio.create_task(server.stop(grace))
-    try:
-        async with asyncio.timeout(grace):
-            await in_flight.wait_idle()
-    except TimeoutError:
-        logger.warning("calls were still in flight after %g s and are cut off", grace)
-    await server.stop(None)
-    await stopping
-    try:
-        async with asyncio.timeout(_CLEANUP_TIMEOUT):
-            await in_flight.wait_idle()
-    except TimeoutError:
+    """Take no new calls, and give those that have arrived `grace` seconds."""
+    await asyncio.sleep(_FAREWELL)
+    in_flight.end_infrastructure()
+    await server.stop(grace)
+    if not await in_flight.cleaned_up(_CLEANUP_TIMEOUT):
         logger.warning("calls that were cut off have not ended")

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from jobs_grpc import schema
 from jobs_grpc.config import Config
@@ -66,14 +67,17 @@ class Database:
             raise DatabaseUnavailable from e
         try:
             rows: list[Row] = await connection.fetch(sql, *args)
+        except ValueError:
+            # asyncpg's own DataError, an InterfaceError: an argument of a wrong type, our defect.
+            raise
         except (*_CONNECTION_LOST, TimeoutError) as e:
             raise DatabaseUnavailable from e
         except asyncpg.PostgresError as e:
-            if (e.sqlstate or "").startswith(_UNAVAILABLE):
+            if _is_unavailable(e):
                 raise DatabaseUnavailable from e
             raise
         finally:
-            await pool.release(connection)
+            await _give_back(pool, connection)
         return rows
 
     async def check(self) -> None:
@@ -83,14 +87,15 @@ class Database:
         its own, so that load on the pool does not read as an outage.
         """
         try:
+            if self._probe is None or self._probe.is_closed():
+                self._probe = await self._connect()
             async with asyncio.timeout(_PROBE_TIMEOUT):
-                if self._probe is None or self._probe.is_closed():
-                    self._probe = await self._connect()
+                await _check_privileges(self._probe, "checks/schema_usage.sql")
                 await _check_isolation(self._probe)
                 await _check_schema(self._probe)
-                await _check_privileges(self._probe)
-                if self._pool is None:
-                    self._pool = await self._open_pool()
+                await _check_privileges(self._probe, "checks/privileges.sql")
+            if self._pool is None:
+                self._pool = await self._open_pool()
         except NotIsolated:
             if self._pool is not None:
                 self._pool.terminate()
@@ -98,7 +103,9 @@ class Database:
             raise
         except (*_CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
             await self._drop_probe()
-            raise NotReady(f"the database does not answer: {str(e) or type(e).__name__}") from e
+            answers = isinstance(e, asyncpg.PostgresError) and not _is_unavailable(e)
+            what = "can't be used" if answers else "does not answer"
+            raise NotReady(f"the database {what}: {str(e) or type(e).__name__}") from e
 
     async def close(self) -> None:
         """Close all connections, in use or not."""
@@ -133,6 +140,18 @@ class Database:
         if self._probe is not None:
             self._probe.terminate()
             self._probe = None
+
+
+def _is_unavailable(error: asyncpg.PostgresError) -> bool:
+    return (error.sqlstate or "").startswith(_UNAVAILABLE)
+
+
+async def _give_back(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:
+    """Release a connection, also one that no longer answers: that one is closed instead."""
+    try:
+        await pool.release(connection)
+    except (*_CONNECTION_LOST, TimeoutError) as e:
+        logger.warning("a connection was given up: %r", e)
 
 
 async def _learn_types(connection: asyncpg.Connection) -> None:
@@ -172,8 +191,8 @@ async def _check_schema(connection: asyncpg.Connection) -> None:
         raise NotReady("the schema is not current for this version: run `jobs-grpc migrate`")
 
 
-async def _check_privileges(connection: asyncpg.Connection) -> None:
-    missing = await connection.fetch(schema.read_sql("checks/privileges.sql"))
+async def _check_privileges(connection: asyncpg.Connection, check: str) -> None:
+    missing = await connection.fetch(schema.read_sql(check))
     if missing:
         remedy = " ".join(f"{row['remedy']};" for row in missing)
         raise NotReady(f"the request role lacks privileges; let the tables' owner run: {remedy}")

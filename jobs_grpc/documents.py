@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -17,16 +17,29 @@ _MAX_EXACT_INTEGER = 2**53
 # three, and an answer holds the document deeper than the request did.
 _MAX_DEPTH = 20
 
+# A byte of compact JSON is at most 5.5 bytes on the wire ("1," is 11). What is far beyond
+# that is refused before it is walked through.
+_MAX_WIRE_RATIO = 8
+
 _MAX_PATH = 120
 
 
 class _Invalid(Exception):
-    def __init__(self, path: str, problem: str) -> None:
+    """Raised where the fault is; the path to it is put together on the way out."""
+
+    def __init__(self, problem: str) -> None:
         super().__init__(problem)
-        shown = path if len(path) <= _MAX_PATH else path[:_MAX_PATH] + "…"
-        # Keys are the caller's: none may break the line or reach a terminal as it is.
-        self.path = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
         self.problem = problem
+        self._path = ""
+
+    def inside(self, part: str) -> None:
+        self._path = part + self._path
+
+    @property
+    def path(self) -> str:
+        cut = self._path if len(self._path) <= _MAX_PATH else self._path[:_MAX_PATH] + "…"
+        # Keys are the caller's: none may break the line or reach a terminal as it is.
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
 def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Violation]]:
@@ -35,9 +48,12 @@ def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Viola
     Whole numbers stay whole. The size counts numbers in full ("1e300" as 301 digits),
     as the database will write them out.
     """
+    if struct.ByteSize() > max_bytes * _MAX_WIRE_RATIO:
+        return "", [Violation(field, f"{field} is larger than {max_bytes} bytes as JSON")]
     try:
-        value = _from_struct(struct, field)
+        value = _from_struct(struct, depth=1)
     except _Invalid as e:
+        e.inside(field)
         return "", [Violation(e.path, f"{e.path} {e.problem}")]
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     size = len(text.encode()) + sum(_written_out(number) for number in _numbers(value))
@@ -54,50 +70,63 @@ def from_json(text: str) -> Struct:
     return struct
 
 
-def _from_struct(struct: Struct, path: str, depth: int = 1) -> dict[str, Any]:
-    _check_depth(path, depth)
-    return {
-        _text(key, path): _from_value(value, f"{path}.{key}", depth)
-        for key, value in struct.fields.items()
-    }
+def _from_struct(struct: Struct, depth: int) -> dict[str, Any]:
+    _check_depth(depth)
+    result = {}
+    for key, value in struct.fields.items():
+        name = _text(key)
+        try:
+            result[name] = _from_value(value, depth)
+        except _Invalid as e:
+            e.inside(f".{key}")
+            raise
+    return result
 
 
-def _from_value(value: Value, path: str, depth: int) -> Any:
+def _from_list(values: Iterable[Value], depth: int) -> list[Any]:
+    _check_depth(depth)
+    result = []
+    for index, value in enumerate(values):
+        try:
+            result.append(_from_value(value, depth))
+        except _Invalid as e:
+            e.inside(f"[{index}]")
+            raise
+    return result
+
+
+def _from_value(value: Value, depth: int) -> Any:
     match value.WhichOneof("kind"):
         case "string_value":
-            return _text(value.string_value, path)
+            return _text(value.string_value)
         case "number_value":
-            return _number(value.number_value, path)
+            return _number(value.number_value)
         case "bool_value":
             return value.bool_value
         case "null_value":
             return None
         case "struct_value":
-            return _from_struct(value.struct_value, path, depth + 1)
+            return _from_struct(value.struct_value, depth + 1)
         case "list_value":
-            _check_depth(path, depth + 1)
-            return [
-                _from_value(item, f"{path}[{index}]", depth + 1)
-                for index, item in enumerate(value.list_value.values)
-            ]
+            return _from_list(value.list_value.values, depth + 1)
         case _:
-            raise _Invalid(path, "has no value")
+            raise _Invalid("has no value")
 
 
-def _check_depth(path: str, depth: int) -> None:
+def _check_depth(depth: int) -> None:
     if depth > _MAX_DEPTH:
-        raise _Invalid(path, f"is nested deeper than {_MAX_DEPTH} levels")
+        raise _Invalid(f"is nested deeper than {_MAX_DEPTH} levels")
 
 
-def _text(text: str, path: str) -> str:
+def _text(text: str) -> str:
     if "\0" in text:
-        raise _Invalid(path, "has the character U+0000, which can't be stored")
+        raise _Invalid("has the character U+0000, which can't be stored")
     return text
 
 
-def _number(number: float, path: str) -> int | float:
+def _number(number: float) -> int | float:
     if not math.isfinite(number):
-        raise _Invalid(path, "is not a finite number, which JSON does not have")
+        raise _Invalid("is not a finite number, which JSON does not have")
     if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER:
         return int(number)
     return number

@@ -51,11 +51,13 @@ async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
         await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
         await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute(schema.read_sql("bootstrap.sql"))
-        done = await _apply_migrations(connection)
-        done += await _ensure_role(connection, role)
-        done += await _apply_code(connection, role, force=bool(done))
-        done += await _grant_device_tables(connection, role)
-        return done
+        migrated = await _apply_migrations(connection)
+        return [
+            *migrated,
+            *await _ensure_role(connection, role),
+            *await _apply_code(connection, role, force=bool(migrated)),
+            *await _grant_device_tables(connection, role),
+        ]
     finally:
         await connection.close()
 
@@ -92,9 +94,11 @@ async def _apply_code(
     connection: asyncpg.Connection, role: RequestRole, *, force: bool
 ) -> list[str]:
     checksum = schema.code_checksum()
-    newest = await connection.fetchval(
-        "SELECT checksum FROM jobs.schema_code ORDER BY applied_at DESC LIMIT 1"
-    )
+    rows = await connection.fetch("SELECT checksum FROM jobs.schema_code ORDER BY applied_at DESC")
+    known = [row["checksum"] for row in rows]
+    newest = known[0] if known else None
+    if not force and newest != checksum and (checksum in known or await _is_ahead(connection)):
+        return ["left functions and views alone: a newer version has been here"]
     async with connection.transaction():
         if force or newest != checksum:
             for sql in schema.code():
@@ -106,6 +110,12 @@ async def _apply_code(
             )
         await connection.execute(await _for_role(connection, role, schema.read_sql("grants.sql")))
     return ["applied functions and views"] if force or newest != checksum else []
+
+
+async def _is_ahead(connection: asyncpg.Connection) -> bool:
+    """Whether the database has a migration that this version does not."""
+    latest: int = await connection.fetchval("SELECT max(version) FROM jobs.schema_migrations")
+    return latest > schema.migrations()[-1].version
 
 
 async def _grant_device_tables(connection: asyncpg.Connection, role: RequestRole) -> list[str]:

@@ -36,7 +36,7 @@ def fill(page: MutableSequence[T], items: Iterable[T], limit: int, used: int = 0
     size = used
     for item in items:
         size += item.ByteSize() + _ITEM_OVERHEAD
-        if len(page) == limit or size > MAX_ANSWER_BYTES:
+        if len(page) == limit or (size > MAX_ANSWER_BYTES and page):
             return True
         page.append(item)
     return False

@@ -142,13 +142,14 @@ async def test_not_serving_when_the_functions_are_no_longer_the_ones_it_calls(
         await _until_unhealthy(server)
 
 
+@pytest.mark.parametrize("privilege", ["SELECT ON device_state", "USAGE ON SCHEMA jobs"])
 async def test_not_serving_while_the_request_role_lacks_a_privilege(
-    cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture
+    cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture, privilege: str
 ) -> None:
     postgres, template = cluster
     async with postgres.database(template) as name:
         owner = await asyncpg.connect(postgres.dsn(name))
-        await owner.execute(f"REVOKE SELECT ON device_state FROM {postgres.role.name}")
+        await owner.execute(f"REVOKE {privilege} FROM {postgres.role.name}")
         async with starting(postgres.dsn(name, postgres.role)) as server:
             await _until_checked(owner)
             assert not await is_healthy(server.channel)

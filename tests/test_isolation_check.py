@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -186,3 +187,12 @@ async def test_a_service_whose_isolation_is_lost_stops_serving(fresh: Database) 
         with pytest.raises(NotIsolated):
             await server.app.failed
         assert not await is_healthy(server.channel)
+
+
+async def test_a_superuser_that_switches_to_the_request_role_is_refused(fresh: Database) -> None:
+    """What a connection may switch to, it may switch back from."""
+    role = _user(fresh.request_dsn)
+    separator = "&" if "?" in fresh.owner_dsn else "?"
+    switched = replace(fresh, request_dsn=f"{fresh.owner_dsn}{separator}role={role}")
+
+    assert "is a superuser" in await _refusal(switched)

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -238,3 +239,32 @@ async def _read_address(process: asyncio.subprocess.Process) -> str:
             if match := re.search(r"listening on (\S+)", line.decode()):
                 return match[1]
     raise AssertionError("the process ended before it listened")
+
+
+async def test_calls_that_have_arrived_are_served(database: Database, tenant: str) -> None:
+    """gRPC has them, but has not handed them over: this loop was busy, and then stops."""
+    warm, sent, release = threading.Event(), threading.Event(), threading.Event()
+
+    def call(address: str) -> list[StatusCode]:
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
+        with grpc.insecure_channel(address, options) as channel:
+            stub = jobs_pb2_grpc.JobServiceStub(channel)
+            metadata = (("x-tenant-id", tenant),)
+            stub.ListJobs(pb.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT)
+            warm.set()
+            release.wait(TIMEOUT)
+            calls = [
+                stub.ListJobs.future(pb.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT)
+                for _ in range(8)
+            ]
+            sent.set()
+            return [each.code() for each in calls]
+
+    async with serving(database.request_dsn) as server:
+        calling = asyncio.create_task(asyncio.to_thread(call, server.address))
+        await asyncio.to_thread(warm.wait, TIMEOUT)
+        release.set()
+        # Held up on purpose: nothing is handed over in the meantime.
+        sent.wait(TIMEOUT)
+
+    assert await calling == [StatusCode.OK] * 8

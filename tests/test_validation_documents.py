@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 from grpc import StatusCode
 
 from tests.support import TIMEOUT, Database, Operator, Server, fails, serving
@@ -201,3 +201,15 @@ async def test_a_document_of_20_levels_is_taken_and_read(
 
     assert len((await operator.list()).jobs) == 1
     assert "k" in (await operator.get("j")).document_params.fields
+
+
+async def test_a_document_far_beyond_the_limit_is_refused_unread(operator: Operator) -> None:
+    """Walking through it, with its path at hand, would hold up everybody for half a minute."""
+    params = Struct()
+    values = params.fields["k" * 2_000_000].list_value.values
+    values.extend([Value(null_value=NullValue.NULL_VALUE)] * 490_000)
+
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.create(target_all=True, document_params=params)
+
+    assert failure.message == "document_params is larger than 32768 bytes as JSON"

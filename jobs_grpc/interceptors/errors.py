@@ -69,9 +69,9 @@ class Errors(Around):
         except asyncio.CancelledError:
             if context.cancelled() or context.done():
                 raise
-            # Left alone, the client would wait for its deadline.
-            logger.exception("%s was canceled from inside", method)
-            await _abort(context, DatabaseUnavailable())
+            # The server is stopping. Left alone, the client would wait for its deadline.
+            logger.warning("%s was cut off", method)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
         except Exception:
             logger.exception("%s failed", method)
             await _abort(context, Internal())

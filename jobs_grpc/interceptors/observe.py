@@ -5,8 +5,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 
@@ -20,27 +20,35 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class InFlight:
-    """The calls being served; a server that stops waits for them."""
+    """The calls being served, as the tasks that serve them."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._calls: set[asyncio.Task[object]] = set()
+        self._infrastructure: set[asyncio.Task[object]] = set()
 
-    def enter(self) -> None:
-        """A call begins."""
-        self._count += 1
-        self._idle.clear()
+    @contextmanager
+    def entered(self, method: str) -> Iterator[None]:
+        """For the time that the present task serves a call of `method`."""
+        tasks = self._infrastructure if is_infrastructure(method) else self._calls
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - coroutines run in tasks
+        tasks.add(task)
+        try:
+            yield
+        finally:
+            tasks.discard(task)
 
-    def leave(self) -> None:
-        """A call has ended, its cleanup included."""
-        self._count -= 1
-        if self._count == 0:
-            self._idle.set()
+    def end_infrastructure(self) -> None:
+        """Cut off health watches and reflection, which never end by themselves."""
+        for task in self._infrastructure:
+            task.cancel()
 
-    async def wait_idle(self) -> None:
-        """Return when no call is being served."""
-        await self._idle.wait()
+    async def cleaned_up(self, limit: float) -> bool:
+        """Wait until no call is being served, cleanup included; False after `limit` seconds."""
+        if not self._calls:
+            return True
+        _, left = await asyncio.wait(self._calls, timeout=limit)
+        return not left
 
 
 class Observe(Around):
@@ -51,19 +59,15 @@ class Observe(Around):
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        infrastructure = is_infrastructure(method)
         request_id = _request_id(context)
         telemetry.request_id.set(request_id)
         context.set_trailing_metadata((("x-request-id", request_id),))
         started = time.perf_counter()
-        if not infrastructure:
-            self._in_flight.enter()
-        try:
-            yield
-        finally:
-            if not infrastructure:
-                self._in_flight.leave()
-            _log(method, context, time.perf_counter() - started, infrastructure)
+        with self._in_flight.entered(method):
+            try:
+                yield
+            finally:
+                _log(method, context, time.perf_counter() - started)
 
 
 def _request_id(context: Context) -> str:
@@ -73,11 +77,11 @@ def _request_id(context: Context) -> str:
     return str(uuid.uuid4())
 
 
-def _log(method: str, context: Context, seconds: float, infrastructure: bool) -> None:
+def _log(method: str, context: Context, seconds: float) -> None:
     code = grpc.StatusCode.CANCELLED if context.cancelled() else _code(context)
     principal = find_principal()
     logger.log(
-        logging.DEBUG if infrastructure else logging.INFO,
+        logging.DEBUG if is_infrastructure(method) else logging.INFO,
         "%s %s",
         method.rpartition("/")[2],
         code.name,

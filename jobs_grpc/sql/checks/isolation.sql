@@ -6,7 +6,8 @@ WITH login AS (
            format('%s ROLE jobs_request LOGIN NOSUPERUSER NOBYPASSRLS',
                   CASE WHEN to_regrole('jobs_request') IS NULL THEN 'CREATE' ELSE 'ALTER' END)
                AS another_login
-    FROM pg_roles WHERE rolname = current_user
+    -- Both, since a connection may switch to another role than it has logged in as.
+    FROM pg_roles WHERE rolname IN (session_user, current_user)
 ), tenant_table AS (
     SELECT oid, relowner, relrowsecurity
     FROM pg_class WHERE oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)

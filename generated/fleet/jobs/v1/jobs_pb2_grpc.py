@@ -32,8 +32,9 @@ class JobServiceStub:
     Metadata of every call:
     x-tenant-id   required, once: the tenant the call acts for
     x-user-id     optional, once: who acts; it becomes Job.created_by
-    x-request-id  optional: names the call in the server's log; one is made if
-    absent, and the answer carries it back
+    x-request-id  optional: names the call in the server's log, and comes back in the
+    trailers: 1–128 printable ASCII characters without spaces, or else
+    one is made
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
@@ -90,8 +91,9 @@ class JobServiceServicer:
     Metadata of every call:
     x-tenant-id   required, once: the tenant the call acts for
     x-user-id     optional, once: who acts; it becomes Job.created_by
-    x-request-id  optional: names the call in the server's log; one is made if
-    absent, and the answer carries it back
+    x-request-id  optional: names the call in the server's log, and comes back in the
+    trailers: 1–128 printable ASCII characters without spaces, or else
+    one is made
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
@@ -208,8 +210,9 @@ class JobService:
     Metadata of every call:
     x-tenant-id   required, once: the tenant the call acts for
     x-user-id     optional, once: who acts; it becomes Job.created_by
-    x-request-id  optional: names the call in the server's log; one is made if
-    absent, and the answer carries it back
+    x-request-id  optional: names the call in the server's log, and comes back in the
+    trailers: 1–128 printable ASCII characters without spaces, or else
+    one is made
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with

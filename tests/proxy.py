@@ -1,0 +1,67 @@
+"""A TCP proxy before PostgreSQL that can be slow, or fall silent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+
+class Proxy:
+    """Forwards connections; frozen, it neither forwards nor closes them."""
+
+    def __init__(self, target_dsn: str, delay: float) -> None:
+        self._target = target_dsn
+        self._delay = delay
+        self._open = asyncio.Event()
+        self._open.set()
+        self.dsn = ""
+
+    def freeze(self) -> None:
+        """Fall silent."""
+        self._open.clear()
+
+    def thaw(self) -> None:
+        """Go on where it stopped."""
+        self._open.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, from its start to its end."""
+        await asyncio.sleep(self._delay)
+        upstream_reader, upstream_writer = await self._connect()
+        try:
+            await asyncio.gather(
+                self._pump(reader, upstream_writer), self._pump(upstream_reader, writer)
+            )
+        finally:
+            for each in (writer, upstream_writer):
+                each.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        parts = urlsplit(self._target)
+        if folder := parse_qs(parts.query).get("host"):
+            return await asyncio.open_unix_connection(f"{folder[0]}/.s.PGSQL.5432")
+        return await asyncio.open_connection(parts.hostname, parts.port or 5432)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._open.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def proxied(target_dsn: str, delay: float = 0) -> AsyncIterator[Proxy]:
+    """A proxy to a database; `delay` is seconds before a connection is made."""
+    proxy = Proxy(target_dsn, delay)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    parts = urlsplit(target_dsn)
+    user = parts.netloc.rpartition("@")[0]
+    proxy.dsn = urlunsplit(parts._replace(netloc=f"{user}@{host}:{port}", query=""))
+    try:
+        yield proxy
+    finally:
+        proxy.thaw()
+        server.close()
