@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -50,11 +51,11 @@ func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, log
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		if o := matched.operations[r.Method]; o != nil {
-			p := checkCaller(r)
-			if p == nil {
-				p = checkRequest(o, w, r, config.MaxBodyBytes)
+			if p := cmp.Or(checkCaller(r), checkSize(r)); p != nil {
+				p.write(w)
+				return
 			}
-			if p != nil {
+			if p := checkRequest(o, w, r, config.MaxBodyBytes); p != nil {
 				p.write(w)
 				return
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"net/http"
 	"regexp"
 
@@ -27,6 +28,13 @@ var callerHeaders = []string{"X-Tenant-Id", "X-User-Id", "Authorization"}
 var (
 	requestIDPattern   = regexp.MustCompile(`^[\x21-\x7e]{1,128}$`)
 	traceparentPattern = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+)
+
+// What the server surely takes: from 8 KiB of metadata on gRPC's C core refuses calls at
+// random. It counts headerOverhead for each header, and gRPC adds headers of its own.
+const (
+	maxMetadata    = 7 << 10
+	headerOverhead = 32
 )
 
 // metadataKey is the gateway's header matcher: the allow-list. The library itself adds
@@ -71,6 +79,22 @@ func checkCaller(r *http.Request) *problem {
 		}
 	}
 	return nil
+}
+
+// checkSize refuses headers that are together more than the server takes.
+func checkSize(r *http.Request) *problem {
+	size := 0
+	for key, name := range allowedHeaders {
+		for _, value := range r.Header.Values(name) {
+			size += len(key) + len(value) + headerOverhead
+		}
+	}
+	if size <= maxMetadata {
+		return nil
+	}
+	detail := fmt.Sprintf("The headers for the service are too large; together they may have %d bytes", maxMetadata)
+	return newProblem(codes.InvalidArgument, "HEADERS_TOO_LARGE", detail).
+		withStatus(http.StatusRequestHeaderFieldsTooLarge)
 }
 
 func isPrintableASCII(text string) bool {

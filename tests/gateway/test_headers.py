@@ -55,6 +55,19 @@ async def test_a_caller_who_is_no_identifier_is_refused(
     assert_error(response, 401, "UNAUTHENTICATED", "CALLER_INVALID")
 
 
+async def test_headers_up_to_what_the_server_takes_are_never_refused(rest: Rest) -> None:
+    """gRPC refuses calls with more metadata now and then, in words that blame the body."""
+    for _ in range(20):
+        response = await rest.send("GET", JOBS, headers=[("Authorization", "x" * 6_800)])
+        assert response.status_code == 200, response.text
+
+    for headers in ([("Authorization", "x" * 7_200)], [("tracestate", "")] * 200):
+        trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        response = await rest.send("GET", JOBS, headers=[trace, *headers])
+        detail = "The headers for the service are too large; together they may have 7168 bytes"
+        assert_error(response, 431, "INVALID_ARGUMENT", "HEADERS_TOO_LARGE", detail)
+
+
 @pytest.mark.parametrize(
     "name",
     ["Grpc-Metadata-X-Tenant-Id", "grpc-metadata-x-tenant-id", "Grpc-Metadata-X-Tenant-Id-Bin",
