@@ -22,9 +22,12 @@ func checkRequest(o *operation, w http.ResponseWriter, r *http.Request, maxBody 
 	if !utf8.ValidString(r.URL.Path) {
 		return malformed("The path is not UTF-8")
 	}
+	if p := checkQuery(o, r); p != nil {
+		return p
+	}
 	if o.RequestBody == nil {
 		r.Body = http.NoBody
-		return checkQuery(o, r)
+		return nil
 	}
 	return checkBody(o, w, r, maxBody)
 }

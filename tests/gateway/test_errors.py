@@ -195,6 +195,18 @@ async def test_a_query_that_is_wrong(rest: Rest, query: str, field: str, words: 
     assert words in violation["description"]
 
 
+async def test_calls_without_parameters_take_none(database: Database, rest: Rest) -> None:
+    """A dry_run that is passed over would be a job that is canceled."""
+    await database.add_devices(rest.tenant, 1)
+    response = await rest.send("POST", f"{JOBS}?dry_run=true", {"target_all": True})
+    assert_error(response, *BAD, "INVALID_FIELD", 'unknown parameter "dry_run"')
+    await rest.create(job_id="a", target_all=True)
+    for query, name in (("dry_run=true", "dry_run"), ("reason=x", "reason"), ("job_id=b", "job_id")):
+        response = await rest.send("DELETE", f"{JOBS}/a?{query}")
+        assert_error(response, *BAD, "INVALID_FIELD", f'unknown parameter "{name}"')
+    assert [job["status"] for job in await rest.get()] == ["IN_PROGRESS"]
+
+
 async def test_page_tokens_and_encodings_that_are_wrong(rest: Rest) -> None:
     response = await rest.send("GET", f"{JOBS}?page_token=x")
     assert_error(response, *BAD, "INVALID_PAGE_TOKEN")
