@@ -26,15 +26,15 @@ func shapeAnswer(ctx context.Context, w http.ResponseWriter, response proto.Mess
 	}
 	switch response := response.ProtoReflect().Interface().(type) {
 	case *jobsv1.CreateJobResponse:
-		w.Header().Set("Location", here.JoinPath(response.GetJobId()).EscapedPath())
+		// Job ids need no escapes. JoinPath would resolve the ids "." and "..".
+		w.Header().Set("Location", here.EscapedPath()+"/"+response.GetJobId())
 		w.WriteHeader(http.StatusCreated)
 	case *jobsv1.ListJobsResponse:
 		linkNext(w, here.EscapedPath(), here.Query(), response.GetNextPageToken())
 	case *jobsv1.ListJobExecutionsResponse:
 		linkNext(w, here.EscapedPath(), here.Query(), response.GetNextPageToken())
 	case *jobsv1.GetJobResponse:
-		path := here.JoinPath("executions").EscapedPath()
-		linkNext(w, path, url.Values{}, response.GetJob().GetNextExecutionsPageToken())
+		linkNext(w, here.EscapedPath()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())
 	}
 	return nil
 }

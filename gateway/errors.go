@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -64,7 +65,7 @@ func malformed(detail string) *problem {
 func (p *problem) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	if p.retryAfter > 0 {
-		seconds := int(max(time.Second, p.retryAfter.Round(time.Second)) / time.Second)
+		seconds := int(math.Ceil(p.retryAfter.Seconds()))
 		w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	}
 	if p.status == http.StatusUnauthorized {

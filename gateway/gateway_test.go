@@ -77,11 +77,28 @@ func TestTimeoutsReachTheServerAsDeadlines(t *testing.T) {
 	}
 }
 
+// Such ids are allowed. Most HTTP clients resolve these paths unless told not to.
+func TestIdsOfDotsAreNotResolved(t *testing.T) {
+	s := &stub{job: &jobsv1.Job{NextExecutionsPageToken: "more"}}
+	gateway := newGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
+	header := http.Header{"X-Tenant-Id": {"acme"}}
+	for _, id := range []string{".", ".."} {
+		created := send(gateway, http.MethodPost, "/customer/jobs", header, `{"job_id": "`+id+`"}`)
+		if got, want := created.Header.Get("Location"), "/customer/jobs/"+id; got != want {
+			t.Errorf("Location %q, want %q", got, want)
+		}
+		want := "</customer/jobs/" + id + `/executions?page_token=more>; rel="next"`
+		if got := get(gateway, "/customer/jobs/"+id, header).Header.Get("Link"); got != want {
+			t.Errorf("Link %q, want %q", got, want)
+		}
+	}
+}
+
 func TestErrorsOfTheServer(t *testing.T) {
 	info := func(reason string) *errdetails.ErrorInfo {
 		return &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
 	}
-	retry := &errdetails.RetryInfo{RetryDelay: durationpb.New(2 * time.Second)}
+	retry := &errdetails.RetryInfo{RetryDelay: durationpb.New(1200 * time.Millisecond)}
 	for _, c := range []struct {
 		code    codes.Code
 		details []protoadapt.MessageV1
@@ -89,7 +106,7 @@ func TestErrorsOfTheServer(t *testing.T) {
 		want    problem
 	}{
 		{codes.Unavailable, m(info("DATABASE_UNAVAILABLE")), 503, problem{"text", "UNAVAILABLE", "DATABASE_UNAVAILABLE", nil, 0, 0}},
-		{codes.ResourceExhausted, m(info("OVERLOADED"), retry), 429, problem{"text", "RESOURCE_EXHAUSTED", "OVERLOADED", nil, 0, 2 * time.Second}},
+		{codes.ResourceExhausted, m(info("OVERLOADED"), retry), 429, problem{"text", "RESOURCE_EXHAUSTED", "OVERLOADED", nil, 0, 1200 * time.Millisecond}},
 		{codes.PermissionDenied, m(info("ROLE")), 403, problem{"text", "PERMISSION_DENIED", "ROLE", nil, 0, 0}},
 		{codes.Aborted, m(info("VERSION")), 409, problem{"text", "ABORTED", "VERSION", nil, 0, 0}},
 		// Without the service's ErrorInfo the text is not for callers.
@@ -114,6 +131,7 @@ func TestErrorsOfTheServer(t *testing.T) {
 		if response.StatusCode != c.status || got.Detail != c.want.Detail || got.Code != c.want.Code || got.Reason != c.want.Reason {
 			t.Errorf("%v: %d %+v, want %d %+v", c.code, response.StatusCode, got, c.status, c.want)
 		}
+		// Whole seconds, and never less than asked for.
 		if got := response.Header.Get("Retry-After"); (got == "2") != (c.want.retryAfter != 0) {
 			t.Errorf("%v: Retry-After %q", c.code, got)
 		}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,7 +84,11 @@ func newGateway(tb testing.TB, environment map[string]string) http.Handler {
 }
 
 func get(handler http.Handler, path string, header http.Header) *http.Response {
-	request := httptest.NewRequest(http.MethodGet, path, nil)
+	return send(handler, http.MethodGet, path, header, "")
+}
+
+func send(handler http.Handler, method, path string, header http.Header, body string) *http.Response {
+	request := httptest.NewRequest(method, path, strings.NewReader(body))
 	for name, values := range header {
 		request.Header[http.CanonicalHeaderKey(name)] = values
 	}
