@@ -67,7 +67,7 @@ func checkNames(o *operation, request protoreflect.MessageDescriptor, members []
 	for _, m := range members {
 		inPath := slices.ContainsFunc(o.Parameters, func(p parameter) bool { return p.In == "path" && p.Name == m.name })
 		if inPath || request.Fields().ByName(protoreflect.Name(m.name)) == nil {
-			return invalidField(m.name, fmt.Sprintf("unknown field %q", m.name))
+			return invalidField(clip(m.name), fmt.Sprintf("unknown field %q", clip(m.name)))
 		}
 		if seen[m.name] {
 			return invalidField(m.name, m.name+" was given more than once")

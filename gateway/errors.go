@@ -149,9 +149,13 @@ func cleanText(text string) string {
 	// protobuf-go varies its spaces, so that nobody relies on the text.
 	text = strings.ReplaceAll(text, "\u00a0", " ")
 	text = protoPrefix.ReplaceAllString(text, "")
-	text = strings.ToValidUTF8(strings.Join(strings.Fields(text), " "), "?")
-	if len(text) > maxText {
-		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	return clip(strings.ToValidUTF8(strings.Join(strings.Fields(text), " "), "?"))
+}
+
+// clip keeps what a text quotes of the request from making it as large.
+func clip(text string) string {
+	if len(text) <= maxText {
+		return text
 	}
-	return text
+	return strings.ToValidUTF8(text[:maxText], "") + "…"
 }

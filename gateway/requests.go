@@ -45,7 +45,7 @@ func checkQuery(o *operation, r *http.Request) *problem {
 		case !utf8.ValidString(name):
 			return malformed("The query is not UTF-8")
 		case p == nil:
-			return invalidField(name, fmt.Sprintf("unknown parameter %q", name))
+			return invalidField(clip(name), fmt.Sprintf("unknown parameter %q", clip(name)))
 		case len(values) > 1:
 			return invalidField(name, name+" was given more than once")
 		case values[0] == "":
@@ -70,7 +70,7 @@ func checkValue(p *parameter, value string) string {
 		}
 	}
 	if p.Schema.Enum != nil && !slices.Contains(p.Schema.Enum, value) {
-		return fmt.Sprintf("%s %q is unknown; it must be one of %s", p.Name, value, strings.Join(p.Schema.Enum, ", "))
+		return fmt.Sprintf("%s %q is unknown; it must be one of %s", p.Name, clip(value), strings.Join(p.Schema.Enum, ", "))
 	}
 	return ""
 }

@@ -207,6 +207,20 @@ async def test_calls_without_parameters_take_none(database: Database, rest: Rest
     assert [job["status"] for job in await rest.get()] == ["IN_PROGRESS"]
 
 
+async def test_what_is_quoted_of_a_request_is_cut(rest: Rest) -> None:
+    """The largest body there may be must not come back, three times over."""
+    long = "x" * 20_000
+    for method, path, body in (
+        ("POST", "", b'{"%s": 1}' % long.encode()),
+        ("GET", f"?{long}=1", None),
+        ("GET", f"?status={long}", None),
+    ):
+        response = await rest.send(method, JOBS + path, body)
+        error = assert_error(response, *BAD, "INVALID_FIELD")
+        assert "xxx…" in error["detail"]
+        assert len(response.text) < 1_500
+
+
 async def test_page_tokens_and_encodings_that_are_wrong(rest: Rest) -> None:
     response = await rest.send("GET", f"{JOBS}?page_token=x")
     assert_error(response, *BAD, "INVALID_PAGE_TOKEN")
