@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,6 +85,9 @@ func checkBody(o *operation, w http.ResponseWriter, r *http.Request, maxBody int
 	case errors.As(err, &tooLarge):
 		detail := fmt.Sprintf("The body is too large; at most %d bytes are taken", maxBody)
 		return newProblem(codes.InvalidArgument, "BODY_TOO_LARGE", detail).withStatus(http.StatusRequestEntityTooLarge)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return newProblem(codes.DeadlineExceeded, "BODY_TOO_SLOW", "The body did not come in time").
+			withStatus(http.StatusRequestTimeout)
 	case err != nil:
 		return malformed("The body could not be read")
 	}
@@ -100,6 +104,10 @@ func checkBody(o *operation, w http.ResponseWriter, r *http.Request, maxBody int
 }
 
 func checkMediaType(r *http.Request) *problem {
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return newProblem(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", "The body must not be compressed: send it without Content-Encoding").
+			withStatus(http.StatusUnsupportedMediaType)
+	}
 	value := r.Header.Get("Content-Type")
 	if mediaType, _, err := mime.ParseMediaType(value); value == "" || err == nil && mediaType == "application/json" {
 		return nil

@@ -1,13 +1,16 @@
 """What is refused, with which status, and in what words."""
 
+import asyncio
+import gzip
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.gateway.support import TIMEOUT, Rest, assert_error, running
-from tests.support import Database
+from tests.support import Database, Server
 
 BAD = (400, "INVALID_ARGUMENT")
 JOBS = "/customer/jobs"
@@ -201,7 +204,11 @@ async def test_calls_without_parameters_take_none(database: Database, rest: Rest
     response = await rest.send("POST", f"{JOBS}?dry_run=true", {"target_all": True})
     assert_error(response, *BAD, "INVALID_FIELD", 'unknown parameter "dry_run"')
     await rest.create(job_id="a", target_all=True)
-    for query, name in (("dry_run=true", "dry_run"), ("reason=x", "reason"), ("job_id=b", "job_id")):
+    for query, name in (
+        ("dry_run=true", "dry_run"),
+        ("reason=x", "reason"),
+        ("job_id=b", "job_id"),
+    ):
         response = await rest.send("DELETE", f"{JOBS}/a?{query}")
         assert_error(response, *BAD, "INVALID_FIELD", f'unknown parameter "{name}"')
     assert [job["status"] for job in await rest.get()] == ["IN_PROGRESS"]
@@ -237,6 +244,32 @@ async def test_only_json_is_taken(rest: Rest, client: httpx.AsyncClient) -> None
     response = await client.post(JOBS, content=b"document_type=a", headers=headers)
 
     assert_error(response, 415, "INVALID_ARGUMENT", "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_a_compressed_body_is_not_taken(rest: Rest) -> None:
+    body = gzip.compress(b'{"document_type": "a"}')
+    response = await rest.send("POST", JOBS, body, headers=[("Content-Encoding", "gzip")])
+    detail = "The body must not be compressed: send it without Content-Encoding"
+    assert_error(response, 415, "INVALID_ARGUMENT", "UNSUPPORTED_MEDIA_TYPE", detail)
+
+    plain = [("Content-Encoding", "identity")]
+    response = await rest.send("POST", JOBS, b'{"document_type": "a"}', headers=plain)
+    assert_error(response, *BAD, "INVALID_FIELD")
+
+
+async def test_a_body_that_comes_too_slowly(
+    gateway_binary: Path, server: Server, rest: Rest
+) -> None:
+    head = f"POST {JOBS} HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: {rest.tenant}\r\nContent-Length: 9"
+    async with running(gateway_binary, server.address, TIMEOUT="0.3") as gateway:
+        url = httpx.URL(gateway.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(f"{head}\r\n\r\n{{".encode())
+        async with asyncio.timeout(TIMEOUT):
+            answer = (await reader.read()).decode()
+        writer.close()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert '"reason":"BODY_TOO_SLOW"' in answer
 
 
 @pytest.mark.parametrize("chunked", [False, True])

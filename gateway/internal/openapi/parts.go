@@ -37,7 +37,7 @@ var errorSchema = object{
 
 var responses = object{
 	"Error": object{
-		"description": "400, 401, 403, 404, 405, 409, 413, 415, 429, 431, 500, 501, 503 or 504: what went wrong.",
+		"description": "400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 431, 500, 501, 503 or 504: what went wrong.",
 		"content": object{"application/json": object{
 			"schema": object{"$ref": "#/components/schemas/Error"},
 		}},
