@@ -52,7 +52,7 @@ func observe(all routes, m *metrics, logger *slog.Logger, next http.Handler) htt
 		m.inFlight.Inc()
 		defer m.inFlight.Dec()
 		requestID := nameRequest(w, r)
-		matched := all.match(r.URL.Path)
+		matched := all.match(r.URL)
 		template := "none" // one label for all paths that don't exist
 		if matched != nil {
 			template = matched.template

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -94,9 +95,14 @@ func readRoutes(document []byte) (routes, error) {
 }
 
 // match finds the route of a path, or nil. A parameter is one segment, never empty.
-func (rs routes) match(path string) *route {
+func (rs routes) match(u *url.URL) *route {
+	// An encoded slash is a part of a segment, and none of ours has one. The library
+	// would take it for a separator.
+	if strings.Contains(strings.ToLower(u.RawPath), "%2f") {
+		return nil
+	}
 	for _, r := range rs {
-		if matches(r.template, path) {
+		if matches(r.template, u.Path) {
 			return r
 		}
 	}

@@ -324,6 +324,7 @@ async def test_other_verbs_are_405_with_allow(
 @pytest.mark.parametrize(
     "path",
     ["/", "/customer", f"{JOBS}/", f"/{JOBS}", f"{JOBS}/a/", f"{JOBS}/a/b", f"{JOBS}/a%2Fb",
+     f"{JOBS}/a%2Fexecutions", "/customer%2fjobs",
      f"{JOBS}/a/executions/d1", "/fleet.jobs.v1.JobService/ListJobs", "/metrics",
      "/docs/none", "/debug/pprof"],
 )  # fmt: skip
