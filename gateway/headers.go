@@ -6,21 +6,16 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 )
 
-// The headers that become metadata, by metadata key. All others stay outside.
-var allowedHeaders = map[string]string{
-	"authorization": "Authorization",
-	"x-tenant-id":   "X-Tenant-Id",
-	"x-user-id":     "X-User-Id",
-	"x-request-id":  "X-Request-Id",
-	"traceparent":   "Traceparent",
-	"tracestate":    "Tracestate",
-}
+// The headers that become metadata. All others stay outside.
+var allowedHeaders = []string{"authorization", "x-tenant-id", "x-user-id", "x-request-id", "traceparent", "tracestate"}
 
 // Who calls must be said once, or the answer could be about somebody else.
 var callerHeaders = []string{"X-Tenant-Id", "X-User-Id", "Authorization"}
@@ -40,12 +35,8 @@ const (
 // metadataKey is the gateway's header matcher: the allow-list. The library itself adds
 // Authorization.
 func metadataKey(header string) (string, bool) {
-	for key, name := range allowedHeaders {
-		if name == header && key != "authorization" {
-			return key, true
-		}
-	}
-	return "", false
+	key := strings.ToLower(header)
+	return key, key != "authorization" && slices.Contains(allowedHeaders, key)
 }
 
 // noHeader is the matcher for what the server sends: nothing of it is for HTTP clients.
@@ -58,7 +49,7 @@ func onlyAllowedMetadata(
 ) error {
 	all, _ := metadata.FromOutgoingContext(ctx)
 	kept := metadata.MD{}
-	for key := range allowedHeaders {
+	for _, key := range allowedHeaders {
 		if values := all.Get(key); len(values) > 0 {
 			kept[key] = values
 		}
@@ -84,9 +75,9 @@ func checkCaller(r *http.Request) *problem {
 // checkSize refuses headers that are together more than the server takes.
 func checkSize(r *http.Request) *problem {
 	size := 0
-	for key, name := range allowedHeaders {
+	for _, name := range allowedHeaders {
 		for _, value := range r.Header.Values(name) {
-			size += len(key) + len(value) + headerOverhead
+			size += len(name) + len(value) + headerOverhead
 		}
 	}
 	if size <= maxMetadata {
