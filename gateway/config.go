@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -105,6 +107,8 @@ func (c *Config) validate() error {
 		return errors.New("upstream-server-name needs upstream-tls or upstream-ca")
 	case c.Timeout <= 0 || c.MaxBodyBytes <= 0:
 		return errors.New("timeout and max-body-bytes must be more than 0")
+	case slices.ContainsFunc(c.CORSOrigins, isNoOrigin):
+		return fmt.Errorf("cors-origins=%s: each must be like https://ops.example.com, without a path; * is not taken", &c.CORSOrigins)
 	case !c.InsecureMetadata && c.TLSClientCA == "" && !isLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not loopback, and any caller could name any tenant; keep to "+
 			"loopback behind a proxy that authenticates, demand client certificates (tls-client-ca), "+
@@ -115,6 +119,12 @@ func (c *Config) validate() error {
 
 func (c *Config) upstreamTLS() bool {
 	return c.UpstreamTLS || c.UpstreamCA != "" || c.UpstreamCert != ""
+}
+
+// isNoOrigin finds what no browser sends, and so would allow nobody.
+func isNoOrigin(text string) bool {
+	u, err := url.Parse(text)
+	return err != nil || u.Host == "" || u.Scheme+"://"+u.Host != text
 }
 
 func isLoopback(address string) bool {
