@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,6 +121,35 @@ func TestTheOpenAPIDocumentSaysWhatMayBeNull(t *testing.T) {
 		for field, value := range written {
 			if described[field].Nullable != (value == nil) {
 				t.Errorf("%s.%s: nullable %v, but written as %v", name, field, described[field].Nullable, value)
+			}
+		}
+	}
+}
+
+// Clients with a model of the body send null for what they leave out.
+func TestTheOpenAPIDocumentAllowsNullsThatAreTaken(t *testing.T) {
+	var document struct {
+		Components struct {
+			Schemas map[string]struct {
+				Required   []string
+				Properties map[string]struct{ Nullable bool }
+			}
+		}
+	}
+	if err := json.Unmarshal(openAPI, &document); err != nil {
+		t.Fatal(err)
+	}
+	for schema, id := range map[string]string{"CreateJobRequest": "CreateJob", "CancelJobBody": "CancelJob"} {
+		described := document.Components.Schemas[schema]
+		if len(described.Properties) == 0 {
+			t.Errorf("%s has no properties", schema)
+		}
+		for field, property := range described.Properties {
+			if _, p := decode(&operation{ID: id}, []byte(`{"`+field+`": null}`)); p != nil {
+				t.Errorf("%s.%s: %s", schema, field, p.Detail)
+			}
+			if property.Nullable == slices.Contains(described.Required, field) {
+				t.Errorf("%s.%s: nullable %v", schema, field, property.Nullable)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"log"
 	"os"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -57,6 +58,9 @@ func lift(swagger object) object {
 
 // liftSchema says which properties may be null, which are always there, and their limits.
 func liftSchema(name string, schema object) object {
+	if call, isBody := strings.CutSuffix(name, "Body"); isBody {
+		name = call + "Request" // what the path leaves of it
+	}
 	message := jobsv1.File_fleet_jobs_v1_jobs_proto.Messages().ByName(protoreflect.Name(name))
 	properties, ok := schema["properties"].(object)
 	if message == nil || !ok {
@@ -66,14 +70,16 @@ func liftSchema(name string, schema object) object {
 	var required []string
 	for i := range message.Fields().Len() {
 		field := message.Fields().Get(i)
-		property := properties[string(field.Name())].(object)
+		property, ok := properties[string(field.Name())].(object)
+		if !ok {
+			continue
+		}
 		if ref, ok := property["$ref"]; ok {
 			// In OpenAPI 3.0 nothing beside a $ref counts.
 			delete(property, "$ref")
 			property["allOf"] = []any{object{"$ref": ref}}
 		}
-		// The same rule as in shapes.go: what is unset is null, but a bool false.
-		if field.HasPresence() && (isRequest || field.Kind() != protoreflect.BoolKind) {
+		if mayBeNull(field, name) {
 			property["nullable"] = true
 		}
 		if !isRequest && !getOnly[string(field.FullName())] {
@@ -95,6 +101,15 @@ func liftSchema(name string, schema object) object {
 		schema["required"] = required
 	}
 	return schema
+}
+
+// mayBeNull follows shapes.go in answers: what is unset is null, but a bool false. In
+// requests null is "not given".
+func mayBeNull(field protoreflect.FieldDescriptor, schema string) bool {
+	if strings.HasSuffix(schema, "Request") {
+		return !slices.Contains(requiredInRequests[schema], string(field.Name()))
+	}
+	return field.HasPresence() && field.Kind() != protoreflect.BoolKind
 }
 
 // alternatives says that exactly one of the fields must be there.

@@ -98,6 +98,7 @@ var limits = map[string]object{
 	"fleet.jobs.v1.ListJobExecutionsRequest.job_id":   {"pattern": jobID},
 	"fleet.jobs.v1.ListJobExecutionsRequest.limit":    {"minimum": 1, "maximum": 5000, "default": 1000},
 	"fleet.jobs.v1.CancelJobRequest.job_id":           {"pattern": jobID},
+	"fleet.jobs.v1.CancelJobRequest.reason":           {"maxLength": 1000},
 }
 
 const jobID = "^[A-Za-z0-9._:-]{1,128}$"
