@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ _ROOT_DATA_DIR = Path("/var/lib/jobs-grpc")
 
 # Unix socket paths are limited to about 104 bytes, of which the file's name takes 16.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]{1,88}")
+
+_CONNECT_TIMEOUT = 5.0
 
 
 class EmbeddedError(Exception):
@@ -113,15 +116,39 @@ class _Postgres:
                 "--options=" + " ".join(f"-c '{option}'" for option in options),
             )
         except EmbeddedError as e:
-            raise EmbeddedError(f"PostgreSQL did not start; see {log} ({e})") from None
+            raise EmbeddedError(f"PostgreSQL did not start: {_cause(log) or e}; see {log}") from None
 
     def stop(self) -> None:
-        if (self._pgdata / "postmaster.pid").exists():
+        if not self._accepts():
+            return
+        try:
+            self._run("pg_ctl", "stop", "--wait", "--mode=fast", f"--pgdata={self._pgdata}")
+        except EmbeddedError:
+            if self._accepts():
+                raise
+
+    def _accepts(self) -> bool:
+        """Whether the server that postmaster.pid tells of takes connections.
+
+        The file of one that was killed stays, and its pid may by now be a stranger's, whom
+        `pg_ctl stop` would signal; the file of a copied folder tells of the original's.
+        """
+        try:
+            # Process id, data folder, start time, port, socket folder, …
+            told = (self._pgdata / "postmaster.pid").read_text().splitlines()
+            ours = self._pgdata.samefile(told[1])
+            address = str(Path(told[4]) / f".s.PGSQL.{told[3]}")
+        except (OSError, IndexError):
+            return False
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_CONNECT_TIMEOUT)
             try:
-                self._run("pg_ctl", "stop", "--wait", "--mode=fast", f"--pgdata={self._pgdata}")
-            except EmbeddedError:
-                # The file of a server that was killed: starting one clears it away.
-                return
+                client.connect(address)
+            except TimeoutError:
+                pass  # busy, but there
+            except OSError:
+                return False
+        return ours
 
     def _run(self, program: str, *args: str) -> None:
         # Output goes to a file: a server that pg_ctl starts inherits it and would keep
@@ -142,6 +169,16 @@ class _Postgres:
                 output.seek(0)
                 said = output.read().decode(errors="replace").strip().splitlines()
                 raise EmbeddedError(f"{program}: {said[-1] if said else 'failed'}")
+
+
+def _cause(log: Path) -> str | None:
+    """The last fatal error in a server's log."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    causes = [line.partition("FATAL:")[2].strip() for line in lines if "FATAL:" in line]
+    return causes[-1] if causes else None
 
 
 def _unprivileged_account() -> pwd.struct_passwd | None:

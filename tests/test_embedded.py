@@ -85,6 +85,48 @@ async def test_a_server_whose_parent_was_killed_is_taken_over(base: Path) -> Non
         assert await _query(cluster, "SELECT 1") == 1
 
 
+async def test_a_stranger_that_has_the_pid_of_a_killed_server_is_left_alone(base: Path) -> None:
+    with embedded.running(base / "data", "fsync=off"):
+        told = (base / "data/pgdata/postmaster.pid").read_text().splitlines()
+    owner = (base / "data/pgdata").stat()
+    stranger = await asyncio.create_subprocess_exec(
+        *("/usr/bin/env", "sleep", "600"), user=owner.st_uid, group=owner.st_gid, cwd="/"
+    )
+    told[0] = str(stranger.pid)
+    (base / "data/pgdata/postmaster.pid").write_text("\n".join(told))
+
+    try:
+        # PostgreSQL itself can't tell this account's process from a server of its own.
+        with (
+            pytest.raises(embedded.EmbeddedError, match=r'lock file "postmaster.pid" already'),
+            embedded.running(base / "data", "fsync=off"),
+        ):
+            pass
+
+        assert stranger.returncode is None
+        stranger.kill()
+        await stranger.wait()
+        with embedded.running(base / "data", "fsync=off") as cluster:
+            assert await _query(cluster, "SELECT 1") == 1
+    finally:
+        if stranger.returncode is None:
+            stranger.kill()
+            await stranger.wait()
+
+
+async def test_a_copy_of_a_running_folder_does_not_stop_the_original(base: Path) -> None:
+    with embedded.running(base / "copy", "fsync=off"):
+        pass
+    with embedded.running(base / "data", "fsync=off") as cluster:
+        pid_file = "pgdata/postmaster.pid"
+        (base / "copy" / pid_file).write_text((base / "data" / pid_file).read_text())
+
+        with pytest.raises(embedded.EmbeddedError), embedded.running(base / "copy"):
+            pass
+
+        assert await _query(cluster, "SELECT 1") == 1
+
+
 @pytest.mark.parametrize("name", ["long" * 25, "with a space", "o'brien"])
 async def test_any_folder_works(base: Path, name: str) -> None:
     with embedded.running(base / name, "fsync=off") as cluster:
