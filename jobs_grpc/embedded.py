@@ -60,10 +60,12 @@ def running(data_dir: Path, *settings: str) -> Iterator[Cluster]:
     """A cluster in `data_dir`, made if need be, started, and stopped at the end.
 
     `settings` are given to the server as NAME=VALUE. A server that an earlier process
-    left running there is taken over. Raises EmbeddedError.
+    left running there is taken over. As root, if the folder is there and belongs to
+    somebody else than PostgreSQL's account, a folder in it is made for everything.
+    Raises EmbeddedError.
     """
     account = _unprivileged_account()
-    _make_folder(data_dir, account)
+    data_dir = _make_folder(data_dir, account)
     with _exclusive(data_dir), _socket_dir(data_dir, account) as socket_dir:
         postgres = _Postgres(_binaries(data_dir, account), data_dir / "pgdata", account)
         postgres.init()
@@ -196,18 +198,30 @@ def _unprivileged_account() -> pwd.struct_passwd | None:
     )
 
 
-def _make_folder(folder: Path, account: pwd.struct_passwd | None) -> None:
+def _make_folder(folder: Path, account: pwd.struct_passwd | None) -> Path:
+    """The folder, or one in it, that PostgreSQL's account can use; no other is changed."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if account:
-            os.chown(folder, account.pw_uid, account.pw_gid)
+        if account and folder.exists() and folder.stat().st_uid != account.pw_uid:
+            folder = folder / "jobs-grpc"
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True)
+            if account:
+                os.chown(folder, account.pw_uid, account.pw_gid)
+        elif not folder.is_dir():
+            raise EmbeddedError(f"can't use the data folder {folder}: Not a directory")
     except OSError as e:
         raise EmbeddedError(f"can't use the data folder {folder}: {e.strerror}") from None
+    if account and folder.stat().st_uid != account.pw_uid:
+        raise EmbeddedError(
+            f"{folder} does not belong to the account {account.pw_name!r}, as which PostgreSQL "
+            "runs; set JOBS_DATA_DIR to a folder that does not exist yet"
+        )
     if account and not _reaches(account, folder):
         raise EmbeddedError(
             f"the account {account.pw_name!r}, as which PostgreSQL runs, can't reach {folder}; "
             f"set JOBS_DATA_DIR to a folder outside of private ones, such as {_ROOT_DATA_DIR}"
         )
+    return folder
 
 
 def _binaries(data_dir: Path, account: pwd.struct_passwd | None) -> Path:

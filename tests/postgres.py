@@ -77,8 +77,10 @@ def cluster() -> Iterator[str]:
         yield dsn
         return
     with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
         settings = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
-        with embedded.running(Path(folder), *settings, "max_connections=300") as running:
+        data_dir = Path(folder) / "data"
+        with embedded.running(data_dir, *settings, "max_connections=300") as running:
             yield running.dsn("postgres")
 
 

@@ -26,7 +26,8 @@ GRPCURL = re.compile(r"grpcurl -plaintext (?P<args>.*) fleet\.jobs\.v1\.JobServi
 def data_dir() -> Iterator[Path]:
     """A data folder of the test's own that another account can reach, too."""
     with tempfile.TemporaryDirectory(prefix="jobs-dev-", dir="/tmp") as folder:
-        yield Path(folder)
+        Path(folder).chmod(0o711)
+        yield Path(folder) / "data"
 
 
 @asynccontextmanager

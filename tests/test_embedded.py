@@ -186,3 +186,35 @@ def test_as_root_a_private_folder_is_refused_and_stays_private(base: Path) -> No
         pass
 
     assert _modes(private) == before
+
+
+@as_root
+async def test_as_root_a_folder_that_is_there_keeps_its_owner(base: Path) -> None:
+    """It may hold other things; the cluster gets a folder in it, also the next time."""
+    data = base / "data"
+    data.mkdir(mode=0o755)
+    (data / "other").touch()
+    before = _modes(data, data / "other")
+
+    with embedded.running(data, "fsync=off") as first:
+        await _query(first, "CREATE TABLE kept AS SELECT 42 AS n")
+    with embedded.running(data, "fsync=off") as second:
+        assert await _query(second, "SELECT n FROM kept") == 42
+
+    assert first.data_dir == second.data_dir == data / "jobs-grpc"
+    assert _modes(data, data / "other") == before
+
+
+@as_root
+def test_as_root_a_folder_of_another_account_is_refused(base: Path) -> None:
+    own = base / "data" / "jobs-grpc"
+    own.mkdir(parents=True)
+    before = _modes(own)
+
+    with (
+        pytest.raises(embedded.EmbeddedError, match=f"^{own} does not belong to the account"),
+        embedded.running(base / "data"),
+    ):
+        pass
+
+    assert _modes(own) == before

@@ -49,9 +49,11 @@ class OwnCluster:
 async def own_cluster() -> AsyncIterator[OwnCluster]:
     """Stopped."""
     with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as folder:
-        with embedded.running(Path(folder), "fsync=off") as cluster:
+        Path(folder).chmod(0o711)
+        data_dir = Path(folder) / "data"
+        with embedded.running(data_dir, "fsync=off") as cluster:
             await migrate(cluster.dsn("postgres"), RequestRole())
-        yield OwnCluster(Path(folder), cluster.dsn("postgres", RequestRole().name))
+        yield OwnCluster(data_dir, cluster.dsn("postgres", RequestRole().name))
 
 
 async def _until_checked(owner: asyncpg.Connection, since: object = None) -> None:
