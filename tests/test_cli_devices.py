@@ -3,9 +3,11 @@
 import io
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tests.cli import Result, Shell
+from tests.postgres import Postgres
 from tests.support import Database
 
 
@@ -144,3 +146,29 @@ async def test_the_owners_dsn_is_required(shell: Shell, monkeypatch: pytest.Monk
 
     assert result.code == 2
     assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
+
+
+async def test_row_level_security_may_hold_for_the_owner_of_the_tables(
+    cluster: tuple[Postgres, str],
+    shell: Shell,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running, template = cluster
+    (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\na,south\n")
+    async with running.database(template) as name, running.role_in(name) as platform:
+        await running.execute(f"CREATE ROLE {platform.name} LOGIN PASSWORD '{platform.password}'")
+        owner = await asyncpg.connect(running.dsn(name))
+        for table in ("device_state", "device_group_members"):
+            await owner.execute(
+                f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
+                f"ALTER TABLE {table} OWNER TO {platform.name}"
+            )
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name, platform))
+
+        result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+
+        loaded = await owner.fetch("SELECT tenant_id, device_id FROM device_state")
+        await owner.close()
+    assert result == Result(0, "2 lines: 1 new devices, 2 new group memberships\n", "")
+    assert [tuple(row) for row in loaded] == [("t", "a")]
