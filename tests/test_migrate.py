@@ -258,3 +258,19 @@ async def test_a_role_that_is_there_is_kept_as_it_is(fresh: Unmigrated) -> None:
     assert await migrate(fresh.owner_dsn, fresh.role) == EVERYTHING
 
     assert await fresh.owner.fetchrow(role, fresh.role.name) == before
+
+
+async def test_an_administrator_may_have_made_the_schema(fresh: Unmigrated) -> None:
+    """For an owner that may create neither schemas nor, in public, tables."""
+    async with fresh.postgres.role_in(fresh.name) as owner:
+        await fresh.owner.execute(
+            f"CREATE ROLE {fresh.role.name} LOGIN PASSWORD 'secret';"
+            f"CREATE ROLE {owner.name} LOGIN PASSWORD 'secret';"
+            f"CREATE SCHEMA jobs AUTHORIZATION {owner.name};"
+            "CREATE TABLE device_state (tenant_id text, device_id text);"
+            "CREATE TABLE device_group_members (tenant_id text, group_id text, device_id text)"
+        )
+
+        done = await migrate(fresh.postgres.dsn(fresh.name, owner), fresh.role)
+
+    assert done[:2] == EVERYTHING

@@ -1,5 +1,13 @@
 -- What the migrations themselves need.
-CREATE SCHEMA IF NOT EXISTS jobs;
+
+-- Not CREATE SCHEMA IF NOT EXISTS: that asks for the right to create even where it does
+-- not, and an administrator may have made the schema for an owner without that right.
+DO $$
+BEGIN
+    IF to_regnamespace('jobs') IS NULL THEN
+        CREATE SCHEMA jobs;
+    END IF;
+END $$;
 
 CREATE TABLE IF NOT EXISTS jobs.schema_migrations (
     version    integer PRIMARY KEY,
