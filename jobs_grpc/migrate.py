@@ -2,11 +2,12 @@
 
 import logging
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
 from jobs_grpc import schema
+from jobs_grpc.config import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +33,23 @@ class RequestRole:
 
     @classmethod
     def of_dsn(cls, dsn: str | None) -> "RequestRole":
-        """The user and password of a request DSN; the default role if there is none."""
-        parts = urlsplit(dsn or "")
-        if not parts.username:
+        """The user and password of a request DSN; the default role if there is none.
+
+        Found where the driver finds them; but a user that it would take from elsewhere,
+        such as the login name, is most likely the owner: then ConfigError.
+        """
+        if dsn is None:
             return cls()
-        password = unquote(parts.password) if parts.password else None
-        return cls(unquote(parts.username), password)
+        parts = urlsplit(dsn)
+        query = parse_qs(parts.query)
+        user = unquote(parts.username or "") or query.get("user", [""])[-1]
+        password = unquote(parts.password or "") or query.get("password", [""])[-1]
+        if not user:
+            raise ConfigError(
+                "JOBS_DATABASE_URL names no user to create or grant to: name one there,"
+                " or with --request-role"
+            )
+        return cls(user, password or None)
 
 
 async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
@@ -47,6 +59,11 @@ async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
+        if await connection.fetchval("SELECT $1 IN (current_user, session_user)", role.name):
+            raise MigrationError(
+                f"{role.name} is the owner that migrates, and can't be the request role as well; "
+                "JOBS_DATABASE_URL needs a login of its own"
+            )
         # However long another migration takes; it is only tables that must not be waited for.
         await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
         await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")

@@ -39,6 +39,22 @@ async def test_migrate_needs_the_owners_dsn(shell: Shell, monkeypatch: pytest.Mo
     assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
 
 
+async def test_migrate_needs_a_request_dsn_with_a_user(
+    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, template = cluster
+    async with running.database(template) as name:
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
+        monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql:///jobs?host=/run/postgresql")
+
+        refused = await shell("migrate")
+        named = await shell("migrate", "--request-role", running.role.name)
+
+    assert refused.code == 2
+    assert refused.err.startswith("jobs-grpc: JOBS_DATABASE_URL names no user")
+    assert (named.code, named.out) == (0, "the schema is current\n")
+
+
 async def test_migrate_without_a_database_is_one_line(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

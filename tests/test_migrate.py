@@ -274,3 +274,27 @@ async def test_an_administrator_may_have_made_the_schema(fresh: Unmigrated) -> N
         done = await migrate(fresh.postgres.dsn(fresh.name, owner), fresh.role)
 
     assert done[:2] == EVERYTHING
+
+
+async def test_the_owner_is_not_made_the_request_role(fresh: Unmigrated) -> None:
+    owner = await fresh.owner.fetchval("SELECT current_user")
+
+    with pytest.raises(MigrationError, match=f"^{owner} is the owner that migrates"):
+        await migrate(fresh.owner_dsn, RequestRole(owner))
+
+    assert await fresh.owner.fetchval("SELECT to_regnamespace('jobs') IS NULL")
+
+
+@pytest.mark.parametrize(
+    ("dsn", "role"),
+    [
+        (None, RequestRole("jobs_request", None)),
+        ("postgresql://u%20ser@h/d", RequestRole("u ser", None)),
+        ("postgresql://u:p%40ss@h/d", RequestRole("u", "p@ss")),
+        ("postgresql:///d?host=/run&user=u%20ser", RequestRole("u ser", None)),
+        ("postgresql:///d?user=u&password=p%40ss", RequestRole("u", "p@ss")),
+        ("postgresql://u@h/d?user=other&password=p", RequestRole("u", "p")),
+    ],
+)
+def test_the_request_role_is_whom_the_dsn_names(dsn: str | None, role: RequestRole) -> None:
+    assert RequestRole.of_dsn(dsn) == role

@@ -22,18 +22,20 @@ def add_commands(commands: "Commands") -> None:
         "that is set. Can be run at any time, also twice, also while servers run.",
     )
     parser.add_argument(
-        "--request-role", metavar="NAME", help="the login that `serve` will use [jobs_request]"
+        "--request-role",
+        metavar="NAME",
+        help="the login that `serve` will use [that of JOBS_DATABASE_URL, or jobs_request]",
     )
     parser.set_defaults(run=_migrate)
 
 
 def _migrate(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
-    request_dsn = (
-        read_dsn(os.environ, "JOBS_DATABASE_URL") if os.environ.get("JOBS_DATABASE_URL") else None
-    )
-    role = RequestRole.of_dsn(request_dsn)
     if args.request_role:
         role = RequestRole(args.request_role)
+    elif os.environ.get("JOBS_DATABASE_URL"):
+        role = RequestRole.of_dsn(read_dsn(os.environ, "JOBS_DATABASE_URL"))
+    else:
+        role = RequestRole()
     done = asyncio.run(migrate(owner_dsn, role))
     print("\n".join(done) if done else "the schema is current")
