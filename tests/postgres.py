@@ -71,15 +71,21 @@ class Postgres:
 
 
 @contextmanager
+def new_data_dir() -> Iterator[Path]:
+    """A data folder, not made yet, where the account that PostgreSQL runs as can reach it."""
+    with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder) / "data"
+
+
+@contextmanager
 def cluster() -> Iterator[str]:
     """The owner DSN of JOBS_TEST_DATABASE_URL, or of an embedded cluster of our own."""
     if dsn := os.environ.get("JOBS_TEST_DATABASE_URL"):
         yield dsn
         return
-    with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
+    with new_data_dir() as data_dir:
         settings = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
-        data_dir = Path(folder) / "data"
         with embedded.running(data_dir, *settings, "max_connections=300") as running:
             yield running.dsn("postgres")
 

@@ -1,11 +1,26 @@
 """jobs-grpc migrate and serve, as far as their command line goes."""
 
+import asyncio
+import signal
+import sys
+
+import grpc
 import pytest
+from fleet.jobs.v1 import jobs_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from jobs_grpc.config import describe_settings
 from tests.cli import Shell, spawn
 from tests.postgres import Postgres
-from tests.support import Database
+from tests.support import (
+    TIMEOUT,
+    Database,
+    Operator,
+    connected,
+    mutex_held,
+    until_healthy,
+    watch_health,
+)
 
 
 @pytest.fixture
@@ -98,3 +113,50 @@ async def test_a_wrong_setting_is_one_line(shell: Shell, monkeypatch: pytest.Mon
         2,
         "jobs-grpc: JOBS_POOL_MAX_SIZE=many must be a whole number from 1 to 1000\n",
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_ends_the_calls_in_flight(
+    database: Database, tenant: str, number: int
+) -> None:
+    await database.add_devices(tenant, 1)
+    process = await spawn(
+        "serve",
+        JOBS_DATABASE_URL=database.request_dsn,
+        JOBS_LISTEN="127.0.0.1:0",
+        JOBS_SHUTDOWN_GRACE="600",
+    )
+    assert process.stderr
+    async with asyncio.timeout(TIMEOUT):
+        line = (await process.stderr.readline()).decode()
+    _, _, address = line.strip().rpartition("listening on ")
+    async with connected(address) as channel:
+        await until_healthy(channel)
+        operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
+        await operator.create(job_id="j", target_all=True)
+        watch = watch_health(channel)
+        await watch.read()
+        async with mutex_held(database, tenant, "j"):
+            call = asyncio.create_task(operator.cancel("j"))
+            await database.until_blocked(1)
+            process.send_signal(number)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            process.send_signal(number)
+
+            _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+    assert process.returncode == -number
+    assert b"Traceback" not in errors
+
+
+async def test_dev_without_its_extra_is_one_line(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+
+    result = await shell("dev")
+
+    assert (result.code, result.out) == (1, "")
+    assert result.err == ("jobs-grpc: no embedded PostgreSQL: pip install 'jobs-grpc[embedded]'\n")

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,17 +16,17 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf import json_format
 
 from tests.cli import spawn
-from tests.support import TIMEOUT, Operator, connected
+from tests.postgres import new_data_dir
+from tests.support import TIMEOUT, Operator, connected, until
 
 GRPCURL = re.compile(r"grpcurl -plaintext (?P<args>.*) fleet\.jobs\.v1\.JobService/(?P<method>\w+)")
 
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A data folder of the test's own that another account can reach, too."""
-    with tempfile.TemporaryDirectory(prefix="jobs-dev-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder) / "data"
+    """A data folder of the test's own."""
+    with new_data_dir() as folder:
+        yield folder
 
 
 @asynccontextmanager
@@ -78,3 +77,51 @@ async def test_the_calls_it_prints_work(data_dir: Path) -> None:
 
     service = pb.DESCRIPTOR.services_by_name["JobService"]
     assert sorted(called) == sorted(method.name for method in service.methods)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+    _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
+    return process.returncode, errors.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_stop_during_the_start_leaves_no_postgresql(data_dir: Path, number: int) -> None:
+    process = await spawn("dev", JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0")
+    pid_file = data_dir / "pgdata" / "postmaster.pid"
+
+    async def starting() -> bool:
+        return pid_file.exists()
+
+    await until(starting)
+    process.send_signal(number)
+
+    code, errors = await _ended(process)
+    assert not pid_file.exists()
+    assert (code, errors) == (130, f"Starting PostgreSQL in {data_dir} …\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_leaves_no_postgresql(data_dir: Path, number: int) -> None:
+    process = await spawn("dev", JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0")
+    assert process.stdout is not None
+    async with asyncio.timeout(TIMEOUT):
+        greeting = (await process.stdout.readuntil(b"Ctrl-C stops.\n")).decode()
+    address = re.search(r"Serving on (\S+):(\d+);", greeting)
+    assert address is not None
+
+    async def stopping() -> bool:
+        try:
+            _, connection = await asyncio.open_connection(address[1], int(address[2]))
+        except OSError:
+            return True
+        connection.close()
+        return False
+
+    process.send_signal(number)
+    await until(stopping)
+    process.send_signal(number)
+
+    code, errors = await _ended(process)
+    assert not (data_dir / "pgdata" / "postmaster.pid").exists()
+    assert code == 130
+    assert "Traceback" not in errors

@@ -1,7 +1,6 @@
 """Health: SERVING while the database can be used, and nothing else."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from jobs_grpc import embedded
 from jobs_grpc.migrate import RequestRole, migrate
-from tests.postgres import Postgres
+from tests.postgres import Postgres, new_data_dir
 from tests.support import (
     Database,
     Operator,
@@ -48,9 +47,7 @@ class OwnCluster:
 @pytest.fixture(scope="module")
 async def own_cluster() -> AsyncIterator[OwnCluster]:
     """Stopped."""
-    with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        data_dir = Path(folder) / "data"
+    with new_data_dir() as data_dir:
         with embedded.running(data_dir, "fsync=off") as cluster:
             await migrate(cluster.dsn("postgres"), RequestRole())
         yield OwnCluster(data_dir, cluster.dsn("postgres", RequestRole().name))

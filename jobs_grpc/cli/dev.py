@@ -13,6 +13,7 @@ import asyncpg
 
 from jobs_grpc import app, embedded, fleet
 from jobs_grpc.cli.serve import serve
+from jobs_grpc.cli.signals import interrupting
 from jobs_grpc.config import DEFAULT_ADDRESS, Config
 from jobs_grpc.migrate import RequestRole, migrate
 
@@ -40,7 +41,7 @@ def _dev(args: argparse.Namespace) -> None:
     # Checked before anything is started; the DSN follows when there is a server.
     Config.from_env(os.environ | {"JOBS_DATABASE_URL": "postgresql://"})
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
-    with embedded.running(data_dir) as cluster:
+    with interrupting(), embedded.running(data_dir) as cluster:
         asyncio.run(_prepare(cluster, role))
         dsn = cluster.dsn(_DATABASE, role.name)
         config = Config.from_env(os.environ | {"JOBS_DATABASE_URL": dsn})

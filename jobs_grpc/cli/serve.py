@@ -4,10 +4,13 @@ import argparse
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from jobs_grpc import app, telemetry
+from jobs_grpc.cli.signals import STOP_SIGNALS
 from jobs_grpc.config import Config, describe_settings
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ def add_commands(commands: "Commands") -> None:
         "serve",
         help="serve on the database of JOBS_DATABASE_URL",
         description="Serve on the database of JOBS_DATABASE_URL until SIGTERM or SIGINT. Calls "
-        "in flight are then finished; a second signal ends them.",
+        "in flight may then go on for JOBS_SHUTDOWN_GRACE; a second signal ends them at once.",
         epilog=_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,20 +36,35 @@ def serve(config: Config, on_serving: Callable[[app.App], None] | None = None) -
     asyncio.run(_until_signal(config, on_serving))
 
 
+@asynccontextmanager
+async def _set_by_signal(stop: asyncio.Event) -> AsyncIterator[None]:
+    """Let the first signal set `stop`; the next does what it did before.
+
+    Not with the loop's own handlers: those leave SIGTERM with its default, which would
+    end the process without any cleaning up.
+    """
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        restore()
+        loop.call_soon_threadsafe(stop.set)
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in STOP_SIGNALS:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        restore()
+
+
 async def _until_signal(config: Config, on_serving: Callable[[app.App], None] | None) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def on_signal() -> None:
-        stop.set()
-        for each in signals:
-            loop.remove_signal_handler(each)
-
-    for each in signals:
-        loop.add_signal_handler(each, on_signal)
-
-    async with app.running(config) as running:
+    async with _set_by_signal(stop), app.running(config) as running:
         stopping = asyncio.create_task(stop.wait())
         serving = asyncio.create_task(running.serving.wait())
         waiting: set[asyncio.Task[object]] = {stopping, serving, running.failed}
@@ -61,7 +79,10 @@ async def _until_signal(config: Config, on_serving: Callable[[app.App], None] | 
 
 
 def _serve(args: argparse.Namespace) -> None:
-    serve(Config.from_env(os.environ))
+    config = Config.from_env(os.environ)
+    # For the second signal: nothing here needs cleaning up.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    serve(config)
 
 
 def _settings() -> str:
