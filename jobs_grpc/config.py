@@ -2,10 +2,11 @@
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -23,7 +24,17 @@ def _dsn(value: str) -> str:
     # Said without the value, nor what urlsplit makes of it: either may hold a password.
     try:
         parts = urlsplit(value)
-        well_formed = parts.scheme in {"postgresql", "postgres"} and parts.port != 0
+        query = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
+        hosts = [unquote(parts.netloc.rpartition("@")[2]), *query.get("host", [])]
+        ports = ",".join(query.get("port", [])).split(",")
+        value.encode()  # no lone surrogates
+        well_formed = (
+            parts.scheme in {"postgresql", "postgres"}
+            and parts.port != 0
+            and all(_is_host(host) for listed in hosts for host in listed.split(","))
+            and all(_is_port(port) for port in ports if port)
+            and "\0" not in unquote(value)
+        )
     except ValueError:
         well_formed = False
     if not well_formed:
@@ -32,6 +43,13 @@ def _dsn(value: str) -> str:
             " with special characters of the password percent-encoded"
         )
     return value
+
+
+def _is_host(text: str) -> bool:
+    """A host, with or without a port, or the path of a socket. ValueError if DNS can't have it."""
+    if not text.startswith(("/", "[")):
+        text.partition(":")[0].encode("idna")
+    return not any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def _listen(value: str) -> str:

@@ -43,6 +43,16 @@ WRONG = [
     ("JOBS_DATABASE_URL", "host=localhost dbname=jobs"),
     ("JOBS_DATABASE_URL", "postgresql://u@h:port/d"),
     ("JOBS_DATABASE_URL", "postgresql://u@[::1/d"),
+    ("JOBS_DATABASE_URL", "postgresql://ho..st/d"),
+    ("JOBS_DATABASE_URL", "postgresql://h%00/d"),
+    ("JOBS_DATABASE_URL", "postgresql://h%0a/d"),
+    ("JOBS_DATABASE_URL", f"postgresql://{'h' * 64}/d"),
+    ("JOBS_DATABASE_URL", "postgresql:///d?host=ho..st"),
+    ("JOBS_DATABASE_URL", "postgresql:///d?host=/run%00"),
+    ("JOBS_DATABASE_URL", "postgresql:///d?host=h&port=x"),
+    ("JOBS_DATABASE_URL", "postgresql:///d?host"),
+    ("JOBS_DATABASE_URL", "postgresql://h/d%00"),
+    ("JOBS_DATABASE_URL", "postgresql://\udcff@h/d"),
     ("JOBS_LISTEN", "50051"),
     ("JOBS_LISTEN", ":50051"),
     ("JOBS_LISTEN", "localhost"),
@@ -68,6 +78,17 @@ WRONG = [
     ("JOBS_REFLECTION", "on"),
     ("JOBS_LOG_LEVEL", "TRACE"),
     ("JOBS_LOG_FORMAT", "xml"),
+]
+
+DSNS = [
+    "postgresql://",
+    "postgresql://u@h1,h2/d",
+    f"postgresql://u@{'h' * 63}:5432/d",
+    "postgresql://u@[::1]:5432/d",
+    "postgresql://u@münchen.example/d",
+    "postgresql://u@%2Frun%2Fpostgresql/d",
+    "postgresql:///d?host=/run/postgresql&port=5433",
+    "postgresql:///d?host=h1,h2&port=1,2&application_name=x",
 ]
 
 DSNS_WITH_A_PASSWORD = [
@@ -110,6 +131,11 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(variable: str, text: 
     assert message.startswith(variable)
     assert "must" in message or "is not" in message
     assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("dsn", DSNS)
+def test_a_dsn_may_be_anything_that_the_driver_takes(dsn: str) -> None:
+    assert Config.from_env({"JOBS_DATABASE_URL": dsn}).database_url == dsn
 
 
 @pytest.mark.parametrize("value", [None, ""])

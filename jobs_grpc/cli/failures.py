@@ -49,6 +49,8 @@ def explain(error: Exception) -> Failed | None:
             return _explain_rpc(error)
         case asyncpg.LockNotAvailableError():
             return Failed("another session holds a lock that is needed; try again", UNAVAILABLE)
+        case asyncpg.ClientConfigurationError():
+            return Failed(f"a database URL is wrong: {_one_line(error)}", USAGE)
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
             return Failed(f"PostgreSQL says: {_one_line(error)}")
         case TimeoutError():
