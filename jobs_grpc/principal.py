@@ -1,7 +1,13 @@
 """Who is calling."""
 
+import re
 from contextvars import ContextVar
 from dataclasses import dataclass
+
+IDENTIFIER_RULE = "must be 1–256 printable ASCII characters, no space at the ends"
+
+# No space at either end: HTTP lets intermediaries strip it, which would name another tenant.
+_IDENTIFIER = re.compile(r"(?! )[\x20-\x7e]{1,256}(?<! )")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +34,8 @@ def set_principal(principal: Principal) -> None:
 def find_principal() -> Principal | None:
     """The caller, or None if there is no RPC or its caller is not known (yet)."""
     return _current.get(None)
+
+
+def is_identifier(text: str) -> bool:
+    """Whether a call can name this tenant or user: IDENTIFIER_RULE."""
+    return _IDENTIFIER.fullmatch(text) is not None

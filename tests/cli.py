@@ -39,7 +39,9 @@ class Shell:
             return int(e.code or 0)
 
 
-async def spawn(*argv: str, **variables: str) -> asyncio.subprocess.Process:
+async def spawn(
+    *argv: str, stdin: int | None = None, **variables: str
+) -> asyncio.subprocess.Process:
     """Start `jobs-grpc *argv` as the leader of a process group, as a shell does."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")} | variables
     return await asyncio.create_subprocess_exec(
@@ -48,6 +50,7 @@ async def spawn(*argv: str, **variables: str) -> asyncio.subprocess.Process:
         "jobs_grpc.cli",
         *argv,
         env=environ,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,

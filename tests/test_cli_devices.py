@@ -1,14 +1,17 @@
 """jobs-grpc devices import."""
 
+import asyncio
 import io
+import os
+import signal
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.cli import Result, Shell
+from tests.cli import Result, Shell, spawn
 from tests.postgres import Postgres
-from tests.support import Database
+from tests.support import TIMEOUT, Database, until
 
 
 @pytest.fixture
@@ -122,21 +125,125 @@ async def test_a_file_of_another_kind_is_refused(
 async def test_the_file_can_be_piped_in(
     shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("device_id\na\n"))
+    """In UTF-8, whatever the locale says, with or without a byte order mark."""
+    content = "\ufeffdevice_id\r\nä\r\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="latin-1"))
 
     result = await shell("devices", "import", "-", "--tenant", tenant)
 
     assert result.code == 0
+    assert await _devices(database, tenant) == ["ä"]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (
+            io.TextIOWrapper(io.BytesIO(b"device_id\n\xff\n")),
+            "nothing was loaded:\n-: is not UTF-8",
+        ),
+        (None, "standard input is closed"),
+    ],
+)
+async def test_what_is_piped_in_may_be_unusable(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, stdin: io.TextIOWrapper | None, message: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
+
+    result = await shell("devices", "import", "-", "--tenant", "t")
+
+    assert (result.code, result.out, result.err) == (2, "", f"jobs-grpc: {message}\n")
+
+
+async def test_a_pipe_has_no_bar(
+    shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"device_id\na\n")
+    os.close(writer)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+
+    result = await shell("devices", "import", f"/dev/fd/{reader}", "--tenant", tenant)
+
+    os.close(reader)
+    assert (result.code, result.err) == (0, "")
     assert await _devices(database, tenant) == ["a"]
 
 
-async def test_a_file_that_is_not_there_is_one_line(shell: Shell) -> None:
-    result = await shell("devices", "import", "gone.csv", "--tenant", "t")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_undoes_the_import(database: Database, tenant: str, number: int) -> None:
+    process = await spawn(
+        *("devices", "import", "-", "--tenant", tenant),
+        stdin=asyncio.subprocess.PIPE,
+        JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+    )
+    assert process.stdin
+    lines = "".join(f"d{number}\n" for number in range(12_000))
+    process.stdin.write(f"device_id\n{lines}".encode())
+
+    async def waiting_for_more() -> bool:
+        sessions = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state LIKE 'idle in transaction%' AND query LIKE 'COPY %'"
+        )
+        return bool(await database.owner.fetchval(sessions))
+
+    await until(waiting_for_more)
+    process.send_signal(number)
+
+    _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
+    assert (process.returncode, errors) == (130, b"")
+    assert await _devices(database, tenant) == []
+
+
+@pytest.mark.parametrize("name", ["münchen", " a", "a ", "", "a\nb", "\udcff", "x" * 257])
+async def test_a_tenant_that_no_call_can_name_is_refused(shell: Shell, name: str) -> None:
+    result = await shell("devices", "import", "-", "--tenant", name)
 
     assert (result.code, result.err) == (
         2,
-        "jobs-grpc: can't read gone.csv: No such file or directory\n",
+        "jobs-grpc: --tenant must be 1–256 printable ASCII characters, no space at the ends\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("gone.csv", "No such file or directory"),
+        (f"{__file__}/x", "Not a directory"),
+        ("/", "Is a directory"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_is_one_line(
+    shell: Shell, name: str, problem: str
+) -> None:
+    result = await shell("devices", "import", name, "--tenant", "t")
+
+    assert (result.code, result.err) == (2, f"jobs-grpc: can't read {name}: {problem}\n")
+
+
+async def test_the_file_is_not_blamed_for_the_database(
+    load: _Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", f"postgresql://u@/d?host={tmp_path}")
+
+    result = await load("device_id\na\n")
+
+    assert result.code == 5
+    assert "can't read" not in result.err
+    assert result.err.count("\n") == 1
+
+
+async def test_a_wrong_option_of_the_driver_is_one_line(
+    load: _Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u@h/d?sslmode=bogus")
+
+    result = await load("device_id\na\n")
+
+    assert result.code == 2
+    assert result.err.startswith("jobs-grpc: a database URL is wrong: `sslmode` parameter must")
+    assert result.err.count("\n") == 1
 
 
 async def test_the_owners_dsn_is_required(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from jobs_grpc import checks
 from jobs_grpc.cli import failures
 from jobs_grpc.cli.failures import Failed
 from jobs_grpc.cli.output import byte_progress
+from jobs_grpc.cli.signals import interrupting
 from jobs_grpc.config import read_dsn
 from jobs_grpc.fleet import Member, import_devices
+from jobs_grpc.principal import IDENTIFIER_RULE, is_identifier
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -43,9 +46,9 @@ def add_commands(commands: "Commands") -> None:
 
 def _import(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
-    if checks.check_text("tenant", args.tenant, checks.MAX_ID):
-        raise Failed("--tenant must be 1–256 characters", failures.USAGE)
-    with _open(args.file) as (file, size):
+    if not is_identifier(args.tenant):
+        raise Failed(f"--tenant {IDENTIFIER_RULE}", failures.USAGE)
+    with interrupting(), _open(args.file) as (file, size):
         members = _Members(args.file, file)
         imported = asyncio.run(
             import_devices(owner_dsn, args.tenant, byte_progress(members, file, size))
@@ -110,11 +113,22 @@ def _problem(row: dict[str, str], member: Member) -> str | None:
 
 @contextmanager
 def _open(name: str) -> Iterator[tuple[TextIO, int | None]]:
-    if name == "-":
-        yield sys.stdin, None
-        return
+    """The file, and its size if it is one that has a size."""
+    size = None
     try:
-        with Path(name).open(encoding="utf-8-sig", newline="") as file:
-            yield file, Path(name).stat().st_size
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as e:
+        if name == "-":
+            raw = _standard_input()
+        else:
+            raw = Path(name).open("rb")  # noqa: SIM115 - closed with its wrapper
+            size = os.fstat(raw.fileno()).st_size if raw.seekable() else None
+    except OSError as e:
         raise Failed(f"can't read {name}: {e.strerror}", failures.USAGE) from None
+    with TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+        yield file, size
+
+
+def _standard_input() -> BinaryIO:
+    """As bytes: the locale's encoding is not the file's."""
+    if sys.stdin is None:
+        raise Failed("standard input is closed", failures.USAGE)
+    return sys.stdin.buffer

@@ -1,15 +1,11 @@
 """Who is calling, from the metadata that a trusted caller states."""
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from jobs_grpc.errors import CallerAmbiguous, CallerInvalid, TenantRequired
 from jobs_grpc.interceptors.around import Around, Context, is_infrastructure
-from jobs_grpc.principal import Principal, set_principal
-
-# No space at either end: HTTP lets intermediaries strip it, which would name another tenant.
-_IDENTIFIER = re.compile(r"(?! )[\x20-\x7e]{1,256}(?<! )")
+from jobs_grpc.principal import IDENTIFIER_RULE, Principal, is_identifier, set_principal
 
 
 class Authenticate(Around):
@@ -35,6 +31,6 @@ def _single(context: Context, key: str) -> str | None:
         return None
     if len(values) > 1:
         raise CallerAmbiguous(f"{key} was sent {len(values)} times; send it once")
-    if not isinstance(values[0], str) or not _IDENTIFIER.fullmatch(values[0]):
-        raise CallerInvalid(f"{key} must be 1–256 printable ASCII characters, no space at the ends")
+    if not isinstance(values[0], str) or not is_identifier(values[0]):
+        raise CallerInvalid(f"{key} {IDENTIFIER_RULE}")
     return values[0]
