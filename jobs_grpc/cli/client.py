@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf import json_format
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.cli import failures
+from jobs_grpc.cli import arguments, failures
 from jobs_grpc.cli.failures import Failed
-from jobs_grpc.cli.output import print_table
+from jobs_grpc.cli.output import print_table, printable
 from jobs_grpc.config import DEFAULT_ADDRESS
+from jobs_grpc.principal import IDENTIFIER_RULE, is_identifier
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -30,39 +32,52 @@ if TYPE_CHECKING:
 _MAX_JOBS = 200
 _MAX_EXECUTIONS = 5000
 
+# The numbers of a Struct are doubles: beyond it they no longer tell neighbours apart.
+_MAX_EXACT_INTEGER = 2**53
+
 
 def add_commands(commands: "Commands") -> None:
     """Add the client commands."""
     create = _add(commands, "create", _create, "create a job")
-    create.add_argument("--type", required=True, help="what to do, e.g. reboot")
+    create.add_argument(
+        "--type", type=arguments.text, required=True, help="what to do, e.g. reboot"
+    )
     create.add_argument(
         "--params", default="{}", metavar="JSON", help="its parameters, or @FILE to read them"
     )
     target = create.add_mutually_exclusive_group(required=True)
-    target.add_argument("--device", metavar="ID", help="on one device")
-    target.add_argument("--group", metavar="ID", help="on the members of a group")
+    target.add_argument("--device", type=arguments.text, metavar="ID", help="on one device")
+    target.add_argument(
+        "--group", type=arguments.text, metavar="ID", help="on the members of a group"
+    )
     target.add_argument("--all", action="store_true", help="on all devices")
-    create.add_argument("--job-id", metavar="ID", help="its identity [a UUID is made]")
+    create.add_argument(
+        "--job-id", type=arguments.text, metavar="ID", help="its identity [a UUID is made]"
+    )
     expiry = create.add_mutually_exclusive_group()
-    expiry.add_argument("--expires-in-hours", type=int, metavar="N", help="1–720 [24]")
+    expiry.add_argument("--expires-in-hours", type=arguments.hours, metavar="N", help="1–720 [24]")
     expiry.add_argument("--never-expires", action="store_true")
 
     list_ = _add(commands, "list", _list, "list jobs, newest first")
     list_.add_argument("--status", choices=pb.Job.Status.keys()[1:], help="only such jobs")
-    list_.add_argument("--limit", type=_positive, default=50, metavar="N", help="at most [50]")
+    list_.add_argument(
+        "--limit", type=arguments.limit, default=50, metavar="N", help="at most [50]"
+    )
 
     get = _add(commands, "get", _get, "show a job and where its devices stand")
-    get.add_argument("job_id", metavar="JOB")
+    get.add_argument("job_id", type=arguments.text, metavar="JOB")
     get.add_argument(
         "--status", choices=pb.JobExecution.Status.keys()[1:], help="only such devices"
     )
     get.add_argument(
-        "--limit", type=_positive, default=20, metavar="N", help="devices at most [20]"
+        "--limit", type=arguments.limit, default=20, metavar="N", help="devices at most [20]"
     )
 
     cancel = _add(commands, "cancel", _cancel, "cancel a job")
-    cancel.add_argument("job_id", metavar="JOB")
-    cancel.add_argument("--reason", default="", help="why [canceled by operator]")
+    cancel.add_argument("job_id", type=arguments.text, metavar="JOB")
+    cancel.add_argument(
+        "--reason", type=arguments.text, default="", help="why [canceled by operator]"
+    )
 
 
 def _add(commands: "Commands", name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -77,12 +92,17 @@ def _add(commands: "Commands", name: str, run: Any, text: str) -> argparse.Argum
     )
     parser.add_argument(
         "--server",
+        type=arguments.server,
         default=environ("JOBS_SERVER") or DEFAULT_ADDRESS,
         metavar="HOST:PORT",
-        help=f"[JOBS_SERVER, or {DEFAULT_ADDRESS}]",
+        help=f"or unix:PATH [JOBS_SERVER, or {DEFAULT_ADDRESS}]",
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="a call at most [60]"
+        "--timeout",
+        type=arguments.timeout,
+        default=60.0,
+        metavar="SECONDS",
+        help="a call at most [60]",
     )
     parser.add_argument("--json", action="store_true", help="the answer as JSON")
     parser.set_defaults(run=run)
@@ -102,14 +122,24 @@ class _Client:
 
 @contextmanager
 def _connected(args: argparse.Namespace) -> Iterator[_Client]:
-    user = args.user or getpass.getuser()
-    metadata = (("x-tenant-id", args.tenant), ("x-user-id", user))
+    metadata = [("x-tenant-id", args.tenant)]
+    if user := args.user or _login_name():
+        metadata.append(("x-user-id", user))
     for key, value in metadata:
-        if not value.isascii() or not value.isprintable():
-            raise Failed(f"{key} must be printable ASCII", failures.USAGE)
+        if not is_identifier(value):
+            raise Failed(f"{key} {IDENTIFIER_RULE}", failures.USAGE)
     with grpc.insecure_channel(args.server) as channel:
         stub = jobs_pb2_grpc.JobServiceStub(channel)
         yield _Client(stub, {"metadata": metadata, "timeout": args.timeout})
+
+
+def _login_name() -> str | None:
+    """The name to act under if none was given; an account may have none, or an unfit one."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return None
+    return name if is_identifier(name) else None
 
 
 def _create(args: argparse.Namespace) -> None:
@@ -124,7 +154,10 @@ def _create(args: argparse.Namespace) -> None:
     )
     try:
         request.document_params.update(_read_params(args.params))
-    except (ValueError, OverflowError) as e:
+        pb.CreateJobRequest.FromString(request.SerializeToString())
+    except (RecursionError, EncodeError, DecodeError):
+        raise Failed("--params: is nested too deeply", failures.USAGE) from None
+    except ValueError as e:
         raise Failed(f"--params: {e}", failures.USAGE) from None
     with _connected(args) as client:
         response: pb.CreateJobResponse = client.call("CreateJob", request)
@@ -134,7 +167,7 @@ def _create(args: argparse.Namespace) -> None:
     count = response.execution_count
     expiry = _time(response.expires_at) if response.HasField("expires_at") else "never"
     devices = f"{count} device" if count == 1 else f"{count} devices"
-    print(f"created {response.job_id} for {devices}, expires: {expiry}")
+    print(f"created {printable(response.job_id)} for {devices}, expires: {expiry}")
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -188,7 +221,7 @@ def _get(args: argparse.Namespace) -> None:
         _print_json(job)
         return
     for name, value in _facts(job):
-        print(f"{name:<9} {value}")
+        print(f"{name:<9} {printable(value)}")
     print()
     print_table(
         ("DEVICE", "STATUS", "UPDATED", "STARTED", "ATTEMPT", "DETAILS"),
@@ -215,7 +248,7 @@ def _cancel(args: argparse.Namespace) -> None:
     if args.json:
         _print_json(response)
     else:
-        print(f"canceled {response.job_id}")
+        print(f"canceled {printable(response.job_id)}")
 
 
 def _facts(job: pb.Job) -> Iterator[tuple[str, str]]:
@@ -257,7 +290,9 @@ def _print_json(message: Message) -> None:
     fields = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    print(json.dumps(_whole(fields), ensure_ascii=False, indent=2))
+    # Escapes of our own would not be JSON's.
+    ascii_only = sys.stdout.encoding != "utf-8"
+    print(json.dumps(_whole(fields), ensure_ascii=ascii_only, indent=2))
 
 
 def _whole(value: Any) -> Any:
@@ -267,7 +302,7 @@ def _whole(value: Any) -> Any:
             return {key: _whole(item) for key, item in value.items()}
         case list():
             return [_whole(item) for item in value]
-        case float() if value.is_integer():
+        case float() if value.is_integer() and abs(value) <= _MAX_EXACT_INTEGER:
             return int(value)
     return value
 
@@ -283,14 +318,31 @@ def _read_params(text: str) -> dict[str, Any]:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except OSError as e:
             raise Failed(f"can't read {text[1:]}: {e.strerror}", failures.USAGE) from None
-    params = json.loads(text)
+    params = json.loads(
+        text, parse_int=_exact_integer, parse_float=_finite, parse_constant=_no_constant
+    )
     if not isinstance(params, dict):
         raise ValueError("must be a JSON object")
     return params
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
+def _exact_integer(text: str) -> int:
+    # Looked at by length first: int() gives up on thousands of digits.
+    if len(text) > 20 or abs(int(text)) > _MAX_EXACT_INTEGER:
+        raise ValueError(f"{_shortened(text)} is beyond ±2^53 and would be rounded; send a string")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{_shortened(text)} is too large a number")
     return number
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 30 else f"{text[:30]}…"

@@ -5,6 +5,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from jobs_grpc.cli.output import printable
 from jobs_grpc.config import read_dsn
 from jobs_grpc.migrate import RequestRole, migrate
 
@@ -38,4 +39,5 @@ def _migrate(args: argparse.Namespace) -> None:
     else:
         role = RequestRole()
     done = asyncio.run(migrate(owner_dsn, role))
-    print("\n".join(done) if done else "the schema is current")
+    for line in "\n".join(done or ["the schema is current"]).split("\n"):
+        print(printable(line))

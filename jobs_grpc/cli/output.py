@@ -12,8 +12,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def printable(text: str) -> str:
+    """The text on one line, with what could steer a terminal or reorder the line escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on a terminal; elsewhere, or without rich, tab-separated lines with a header."""
+    cells = ([printable(cell) for cell in row] for row in rows)
     if sys.stdout.isatty():
         try:
             from rich.console import Console
@@ -30,12 +36,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
                     no_wrap=column == "STATUS",
                     overflow="fold",
                 )
-            for row in rows:
+            for row in cells:
                 table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
             Console().print(table)
             return
     print("\t".join(columns))
-    for row in rows:
+    for row in cells:
         print("\t".join(row))
 
 
