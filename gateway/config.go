@@ -62,7 +62,7 @@ func (c *Config) flags() *flag.FlagSet {
 	f.BoolVar(&c.InsecureMetadata, "insecure-metadata", false, "listen beyond loopback although any caller could name any tenant")
 	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "DEBUG, INFO, WARN or ERROR")
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "Serves /customer/jobs in front of a jobs gRPC server.\n\n"+
+		fmt.Fprintf(f.Output(), "Serves REST, /customer/jobs and /device/v1/jobs, in front of a jobs gRPC server.\n\n"+
 			"Each flag can be given in the environment: --upstream as %sUPSTREAM.\n\n", envPrefix)
 		f.PrintDefaults()
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
@@ -16,8 +17,6 @@ import (
 
 	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
 )
-
-var jobsFile = jobsv1.File_fleet_jobs_v1_jobs_proto
 
 // decodedBody is a request's body after checkRequest: the message it said. Errors found
 // while the generated code decodes would lose which field is at fault.
@@ -47,17 +46,25 @@ func decode(o *operation, body []byte) (proto.Message, *problem) {
 	if p != nil {
 		return nil, p
 	}
-	rpc := jobsFile.Services().ByName("JobService").Methods().ByName(protoreflect.Name(o.ID))
-	if p := checkNames(o, rpc.Input(), members); p != nil {
+	request := o.request()
+	if p := checkNames(o, request, members); p != nil {
 		return nil, p
 	}
-	message := newMessage(rpc.Input())
-	if err := protojson.Unmarshal(body, message); err != nil {
-		return nil, blame(rpc.Input(), members, err)
+	if p := checkEnums(request, members); p != nil {
+		return nil, p
 	}
-	if create, ok := message.(*jobsv1.CreateJobRequest); ok && givenAsNull(members, "expires_in_hours") {
+	message := newMessage(request)
+	if err := protojson.Unmarshal(body, message); err != nil {
+		return nil, blame(request, members, err)
+	}
+	if givenAsNull(members, "expires_in_hours") {
 		// To protobuf null is "not given"; to the document it is "never".
-		create.NeverExpires = true
+		switch message := message.(type) {
+		case *jobsv1.CreateJobRequest:
+			message.NeverExpires = true
+		case *jobsv1.RetryExecutionsRequest:
+			message.NeverExpires = true
+		}
 	}
 	return message, nil
 }
@@ -74,33 +81,75 @@ func checkNames(o *operation, request protoreflect.MessageDescriptor, members []
 		}
 		seen[m.name] = true
 	}
+	var given []string // a field that is null is not
+	for _, m := range members {
+		if !m.isNull() {
+			given = append(given, m.name)
+		}
+	}
+	return checkOneofs(request, given, "Exactly one")
+}
+
+// checkOneofs names the fields that clash.
+func checkOneofs(request protoreflect.MessageDescriptor, given []string, howMany string) *problem {
 	for i := range request.Oneofs().Len() {
-		if p := checkOneof(request.Oneofs().Get(i), members); p != nil {
-			return p
+		fields := request.Oneofs().Get(i).Fields()
+		var all, clashing []string
+		var violations []violation
+		for j := range fields.Len() {
+			all = append(all, string(fields.Get(j).Name()))
+		}
+		for _, name := range given {
+			if slices.Contains(all, name) {
+				clashing = append(clashing, name)
+				violations = append(violations, violation{name, "clashes with another field"})
+			}
+		}
+		if len(clashing) > 1 {
+			detail := fmt.Sprintf("%s must not be given together: %s of %s must be set",
+				strings.Join(clashing, " and "), howMany, strings.Join(all, ", "))
+			return newProblem(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
 		}
 	}
 	return nil
 }
 
-// checkOneof names the fields that clash. One that is null is not given.
-func checkOneof(oneof protoreflect.OneofDescriptor, members []member) *problem {
-	var given, all []string
-	var violations []violation
-	for i := range oneof.Fields().Len() {
-		all = append(all, string(oneof.Fields().Get(i).Name()))
-	}
+// checkEnums takes names only. protojson takes numbers as well, whatever they are.
+func checkEnums(request protoreflect.MessageDescriptor, members []member) *problem {
 	for _, m := range members {
-		if slices.Contains(all, m.name) && !m.isNull() {
-			given = append(given, m.name)
-			violations = append(violations, violation{m.name, "clashes with another field"})
+		field := request.Fields().ByName(protoreflect.Name(m.name))
+		if field.Kind() != protoreflect.EnumKind || m.isNull() {
+			continue
+		}
+		values := []json.RawMessage{m.value}
+		if field.IsList() && json.Unmarshal(m.value, &values) != nil {
+			return invalidField(m.name, m.name+" must be a list of names")
+		}
+		for _, value := range values {
+			var name string
+			if json.Unmarshal(value, &name) != nil || string(value) == "null" {
+				return invalidField(m.name, m.name+" must be given by name")
+			}
+			if known := enumNames(field.Enum()); !slices.Contains(known, name) {
+				return unknownName(m.name, name, known)
+			}
 		}
 	}
-	if len(given) < 2 {
-		return nil
+	return nil
+}
+
+// enumNames are those of an enum's values, without the one that stands for none.
+func enumNames(enum protoreflect.EnumDescriptor) (names []string) {
+	for i := range enum.Values().Len() {
+		if value := enum.Values().Get(i); value.Number() != 0 {
+			names = append(names, string(value.Name()))
+		}
 	}
-	detail := fmt.Sprintf("%s must not be given together: Exactly one of %s must be set",
-		strings.Join(given, " and "), strings.Join(all, ", "))
-	return newProblem(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
+	return names
+}
+
+func unknownName(field, name string, known []string) *problem {
+	return invalidField(field, fmt.Sprintf("%s %q is unknown; it must be one of %s", field, clip(name), strings.Join(known, ", ")))
 }
 
 var ofField = regexp.MustCompile(` field \w+`)

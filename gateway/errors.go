@@ -17,6 +17,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
 )
 
 // errorDomain is that of the errors whose text the service wrote for its callers.
@@ -28,6 +30,8 @@ type problem struct {
 	Code            string      `json:"code"`
 	Reason          string      `json:"reason"`
 	FieldViolations []violation `json:"field_violations"`
+	// With EXECUTION_CHANGED: what the execution is.
+	Present json.RawMessage `json:"present,omitempty"`
 
 	status     int
 	retryAfter time.Duration
@@ -72,7 +76,7 @@ func (p *problem) write(w http.ResponseWriter) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(p.status)
-	body, _ := json.Marshal(p) // of strings only: it can't fail
+	body, _ := json.Marshal(p) // of strings, and of JSON that shapes.go made: it can't fail
 	_, _ = w.Write(body)
 }
 
@@ -119,6 +123,8 @@ func problemOf(err error) (p *problem, isService bool) {
 			for _, v := range detail.FieldViolations {
 				p.FieldViolations = append(p.FieldViolations, violation{v.Field, v.Description})
 			}
+		case *jobsv1.DeviceExecution:
+			p.Present, _ = appendMessage(nil, detail.ProtoReflect(), nil) // a test writes every field
 		case *errdetails.RetryInfo:
 			p.retryAfter = detail.RetryDelay.AsDuration()
 		}

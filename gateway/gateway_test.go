@@ -105,15 +105,15 @@ func TestErrorsOfTheServer(t *testing.T) {
 		status  int
 		want    problem
 	}{
-		{codes.Unavailable, m(info("DATABASE_UNAVAILABLE")), 503, problem{"text", "UNAVAILABLE", "DATABASE_UNAVAILABLE", nil, 0, 0}},
-		{codes.ResourceExhausted, m(info("OVERLOADED"), retry), 429, problem{"text", "RESOURCE_EXHAUSTED", "OVERLOADED", nil, 0, 1200 * time.Millisecond}},
-		{codes.PermissionDenied, m(info("ROLE")), 403, problem{"text", "PERMISSION_DENIED", "ROLE", nil, 0, 0}},
-		{codes.Aborted, m(info("VERSION")), 409, problem{"text", "ABORTED", "VERSION", nil, 0, 0}},
+		{codes.Unavailable, m(info("DATABASE_UNAVAILABLE")), 503, problem{"text", "UNAVAILABLE", "DATABASE_UNAVAILABLE", nil, nil, 0, 0}},
+		{codes.ResourceExhausted, m(info("OVERLOADED"), retry), 429, problem{"text", "RESOURCE_EXHAUSTED", "OVERLOADED", nil, nil, 0, 1200 * time.Millisecond}},
+		{codes.PermissionDenied, m(info("ROLE")), 403, problem{"text", "PERMISSION_DENIED", "ROLE", nil, nil, 0, 0}},
+		{codes.Aborted, m(info("VERSION")), 409, problem{"text", "ABORTED", "VERSION", nil, nil, 0, 0}},
 		// Without the service's ErrorInfo the text is not for callers.
-		{codes.Unavailable, nil, 503, problem{fixedTexts[codes.Unavailable].Detail, "UNAVAILABLE", "SERVICE_UNAVAILABLE", nil, 0, 0}},
-		{codes.Unimplemented, nil, 501, problem{fixedTexts[codes.Unimplemented].Detail, "UNIMPLEMENTED", "NOT_IMPLEMENTED", nil, 0, 0}},
-		{codes.Unknown, nil, 500, problem{"Internal error", "INTERNAL", "INTERNAL", nil, 0, 0}},
-		{codes.DataLoss, nil, 500, problem{"Internal error", "INTERNAL", "INTERNAL", nil, 0, 0}},
+		{codes.Unavailable, nil, 503, problem{fixedTexts[codes.Unavailable].Detail, "UNAVAILABLE", "SERVICE_UNAVAILABLE", nil, nil, 0, 0}},
+		{codes.Unimplemented, nil, 501, problem{fixedTexts[codes.Unimplemented].Detail, "UNIMPLEMENTED", "NOT_IMPLEMENTED", nil, nil, 0, 0}},
+		{codes.Unknown, nil, 500, problem{"Internal error", "INTERNAL", "INTERNAL", nil, nil, 0, 0}},
+		{codes.DataLoss, nil, 500, problem{"Internal error", "INTERNAL", "INTERNAL", nil, nil, 0, 0}},
 	} {
 		st, err := status.New(c.code, "text").WithDetails(c.details...)
 		if err != nil {

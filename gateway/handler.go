@@ -74,13 +74,18 @@ func newTranslator(upstream *grpc.ClientConn, logger *slog.Logger) (http.Handler
 		runtime.WithOutgoingTrailerMatcher(noHeader),
 		runtime.WithForwardResponseOption(shapeAnswer),
 		runtime.WithErrorHandler(handleError(logger)),
+		// Device ids may hold a slash; with this the library unescapes after it has split.
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithWriteContentLength(),
 		runtime.WithHealthzEndpoint(grpc_health_v1.NewHealthClient(upstream)),
 	)
-	client := jobsv1.NewJobServiceClient(upstream)
-	if err := jobsv1.RegisterJobServiceHandlerClient(context.Background(), mux, client); err != nil {
+	operators, devices := jobsv1.NewJobServiceClient(upstream), jobsv1.NewDeviceJobServiceClient(upstream)
+	if err := jobsv1.RegisterJobServiceHandlerClient(context.Background(), mux, operators); err != nil {
+		return nil, fmt.Errorf("REST mapping: %w", err)
+	}
+	if err := jobsv1.RegisterDeviceJobServiceHandlerClient(context.Background(), mux, devices); err != nil {
 		return nil, fmt.Errorf("REST mapping: %w", err)
 	}
 	return mux, nil

@@ -15,10 +15,12 @@ import (
 )
 
 // The headers that become metadata. All others stay outside.
-var allowedHeaders = []string{"authorization", "x-tenant-id", "x-user-id", "x-request-id", "traceparent", "tracestate"}
+var allowedHeaders = []string{
+	"authorization", "x-tenant-id", "x-user-id", "x-device-id", "x-request-id", "traceparent", "tracestate",
+}
 
 // Who calls must be said once, or the answer could be about somebody else.
-var callerHeaders = []string{"X-Tenant-Id", "X-User-Id", "Authorization"}
+var callerHeaders = []string{"X-Tenant-Id", "X-User-Id", "X-Device-Id", "Authorization"}
 
 var (
 	requestIDPattern   = regexp.MustCompile(`^[\x21-\x7e]{1,128}$`)

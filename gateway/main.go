@@ -1,5 +1,5 @@
-// Command jobs-gateway serves the REST API /customer/jobs in front of the gRPC service
-// fleet.jobs.v1.JobService. It keeps no state: any number of them can run.
+// Command jobs-gateway serves the REST API, /customer for operators and /device for devices,
+// in front of the gRPC services of fleet.jobs.v1. It keeps no state: any number of them can run.
 package main
 
 import (

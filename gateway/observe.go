@@ -52,10 +52,11 @@ func observe(all routes, m *metrics, logger *slog.Logger, next http.Handler) htt
 		m.inFlight.Inc()
 		defer m.inFlight.Dec()
 		requestID := nameRequest(w, r)
-		matched := all.match(r.URL)
+		matched, encoded := all.match(r.Method, r.URL)
 		template := "none" // one label for all paths that don't exist
 		if matched != nil {
 			template = matched.template
+			r.URL.RawPath = encoded
 		}
 		method, path := r.Method, r.URL.Path
 		answer := &answer{ResponseWriter: w, status: http.StatusOK}

@@ -17,7 +17,7 @@ const docsPolicy = "default-src 'none'; script-src 'self' 'unsafe-inline'; style
 func docsPage() http.Handler {
 	ui := v5emb.NewWithConfig(swgui.Config{
 		SettingsUI: map[string]string{"validatorUrl": "null", "tryItOutEnabled": "true"},
-	})("Operator Jobs API", "/openapi.json", "/docs")
+	})("Fleet Jobs API", "/openapi.json", "/docs")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", docsPolicy)
 		ui.ServeHTTP(w, r)

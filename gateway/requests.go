@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -12,9 +14,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // checkRequest finds what the translation to protobuf would take too lightly, drop, or
@@ -47,33 +51,46 @@ func checkQuery(o *operation, r *http.Request) *problem {
 			return malformed("The query is not UTF-8")
 		case p == nil:
 			return invalidField(clip(name), fmt.Sprintf("unknown parameter %q", clip(name)))
-		case len(values) > 1:
+		case len(values) > 1 && p.Schema.Items == nil:
 			return invalidField(name, name+" was given more than once")
-		case values[0] == "":
-			delete(query, name)
-		default:
-			if wrong := checkValue(p, values[0]); wrong != "" {
-				return invalidField(name, wrong)
+		}
+		query[name] = slices.DeleteFunc(values, func(value string) bool { return value == "" })
+		for _, value := range query[name] {
+			if p := checkValue(name, cmp.Or(p.Schema.Items, &p.Schema), value); p != nil {
+				return p
 			}
 		}
+		if len(query[name]) == 0 {
+			delete(query, name)
+		}
+	}
+	if p := checkOneofs(o.request(), slices.Sorted(maps.Keys(query)), "At most one"); p != nil {
+		return p
 	}
 	r.URL.RawQuery = query.Encode()
 	return nil
 }
 
-func checkValue(p *parameter, value string) string {
+func checkValue(name string, s *schema, value string) *problem {
 	if !utf8.ValidString(value) {
-		return p.Name + " is not UTF-8"
+		return invalidField(name, name+" is not UTF-8")
 	}
-	if p.Schema.Type == "integer" {
+	switch {
+	case s.Type == "integer":
 		if _, err := strconv.ParseInt(value, 10, 32); err != nil {
-			return p.Name + " must be a whole number of 32 bits"
+			return invalidField(name, name+" must be a whole number of 32 bits")
 		}
+	case s.Type == "boolean" && value != "true" && value != "false":
+		return invalidField(name, name+" must be true or false")
+	case s.Format == "date-time":
+		if t, err := time.Parse(time.RFC3339, value); err != nil || !timestamppb.New(t).IsValid() {
+			// A plus sign that is not encoded is a space to a query.
+			return invalidField(name, name+" must be a time like 2026-11-24T15:05:36Z; a + in it is written %2B")
+		}
+	case s.Enum != nil && !slices.Contains(s.Enum, value):
+		return unknownName(name, value, s.Enum)
 	}
-	if p.Schema.Enum != nil && !slices.Contains(p.Schema.Enum, value) {
-		return fmt.Sprintf("%s %q is unknown; it must be one of %s", p.Name, clip(value), strings.Join(p.Schema.Enum, ", "))
-	}
-	return ""
+	return nil
 }
 
 // checkBody reads the body, wholly, so that a client that goes away is noticed from here on,

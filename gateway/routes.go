@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // openAPI is the committed description of the REST API. The routes are read off it, so
@@ -15,6 +18,8 @@ import (
 //
 //go:embed gen/openapi.json
 var openAPI []byte
+
+const protoPackage = "fleet.jobs.v1"
 
 type route struct {
 	template string // e.g. /customer/jobs/{job_id}
@@ -24,6 +29,7 @@ type route struct {
 
 type operation struct {
 	ID         string `json:"operationId"`
+	RPC        string `json:"x-rpc"` // if it is not the ID
 	Parameters []parameter
 	// Set if the operation takes a body.
 	RequestBody *struct{} `json:"requestBody"`
@@ -32,10 +38,27 @@ type operation struct {
 type parameter struct {
 	Name   string
 	In     string
-	Schema struct {
-		Type string
-		Enum []string
+	Schema schema
+}
+
+type schema struct {
+	Type   string
+	Format string
+	Enum   []string
+	Items  *schema // of an array: a parameter that may be repeated
+}
+
+// request is what the operation takes: requests are named after their calls.
+func (o *operation) request() protoreflect.MessageDescriptor {
+	return messageNamed(cmp.Or(o.RPC, o.ID) + "Request")
+}
+
+func messageNamed(name string) protoreflect.MessageDescriptor {
+	known, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(protoPackage + "." + name))
+	if err != nil {
+		panic(err) // generated code registers every message
 	}
+	return known.Descriptor()
 }
 
 // query finds a query parameter by name.
@@ -91,41 +114,7 @@ func readRoutes(document []byte) (routes, error) {
 	for _, path := range docsAssets() {
 		all = append(all, &route{path, page})
 	}
+	// The document's paths come in no order, and answers must not depend on it.
+	slices.SortFunc(all, func(a, b *route) int { return strings.Compare(a.template, b.template) })
 	return all, nil
-}
-
-// match finds the route of a path, or nil. A parameter is one segment, never empty.
-func (rs routes) match(u *url.URL) *route {
-	// An encoded slash is a part of a segment, and none of ours has one. The library
-	// would take it for a separator.
-	if strings.Contains(strings.ToLower(u.RawPath), "%2f") {
-		return nil
-	}
-	for _, r := range rs {
-		if matches(r.template, u.Path) {
-			return r
-		}
-	}
-	return nil
-}
-
-func matches(template, path string) bool {
-	for {
-		wanted, templateRest, more := strings.Cut(template, "/")
-		segment, pathRest, pathMore := strings.Cut(path, "/")
-		if more != pathMore {
-			return false
-		}
-		if strings.HasPrefix(wanted, "{") {
-			if segment == "" {
-				return false
-			}
-		} else if wanted != segment {
-			return false
-		}
-		if !more {
-			return true
-		}
-		template, path = templateRest, pathRest
-	}
 }

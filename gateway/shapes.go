@@ -25,6 +25,11 @@ var notInRows = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.Job.next_executions_page_token": true,
 }
 
+// Where only one kind of list fills a field, "" elsewhere would be no value of it.
+var onlyIfFilled = map[protoreflect.FullName]bool{
+	"fleet.jobs.v1.JobExecution.job_id": true,
+}
+
 // shapes is the JSON of answers: every field, by its proto name, unset ones as null, or
 // false if they are booleans. (protojson leaves unset optional fields and members of
 // oneofs out.) Requests are read in decode.go.
@@ -77,7 +82,7 @@ func appendMessage(b []byte, m protoreflect.Message, without map[protoreflect.Fu
 	before := byte('{')
 	for i := range fields.Len() {
 		field := fields.Get(i)
-		if without[field.FullName()] {
+		if without[field.FullName()] || onlyIfFilled[field.FullName()] && !m.Has(field) {
 			continue
 		}
 		b = append(b, before, '"')

@@ -6,20 +6,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fleet.jobs.v1 import jobs_pb2, jobs_pb2_grpc
+from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 from grpc.aio import Server
 
 from jobs_grpc import interceptors
 from jobs_grpc import server as grpc_server
+from jobs_grpc.batcher import Batcher
 from jobs_grpc.config import Config
 from jobs_grpc.database import Database
+from jobs_grpc.device_job_service import DeviceJobService
 from jobs_grpc.health import Health
 from jobs_grpc.job_service import JobService
 from jobs_grpc.store import Store
+from jobs_grpc.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
-SERVICES = (jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,)
+SERVICES = (
+    jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+    device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"].full_name,
+)
 
 # Seconds between saying NOT_SERVING and taking no new calls. gRPC hands calls over one by
 # one, and cuts off those that have arrived but wait for that; and watchers are to be told.
@@ -39,6 +45,9 @@ class App:
     serving: asyncio.Event
     """Set when the service has become ready for the first time."""
 
+    stopping: asyncio.Event
+    """Set when a stop begins; streams end then."""
+
     failed: "asyncio.Task[None]"
     """Ends, with the reason as its exception, if the service may not go on serving."""
 
@@ -52,9 +61,15 @@ async def running(config: Config) -> AsyncIterator[App]:
     database = Database(config)
     health = Health(database.check, SERVICES)
     in_flight = interceptors.InFlight()
-    server = grpc_server.make_server(interceptors.chain(in_flight))
+    stopping = asyncio.Event()
+    server = grpc_server.make_server(interceptors.chain(in_flight, stopping))
+    store = Store(database)
+    batcher = Batcher(store)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(
-        JobService(Store(database), config.max_document_bytes), server
+        JobService(store, config.max_document_bytes, stopping), server
+    )
+    device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
+        DeviceJobService(store, batcher, config.max_document_bytes, stopping), server
     )
     grpc_server.add_health(server, health.servicer)
     if config.reflection:
@@ -64,22 +79,46 @@ async def running(config: Config) -> AsyncIterator[App]:
     await health.start()
     await server.start()
     follower = asyncio.create_task(health.follow())
+    sweeping = asyncio.create_task(_sweep(config))
     logger.info("listening on %s", address)
     try:
-        yield App(address, health.serving, follower)
+        yield App(address, health.serving, stopping, follower)
     finally:
         await health.stop()
+        stopping.set()
         await _drain(server, in_flight, config.shutdown_grace)
         follower.cancel()
-        await asyncio.wait({follower})
+        sweeping.cancel()
+        await asyncio.wait({follower, sweeping})
+        await batcher.close()
         await database.close()
         logger.info("stopped")
 
 
+async def _sweep(config: Config) -> None:
+    if config.owner_database_url is None:
+        logger.warning(
+            "JOBS_OWNER_DATABASE_URL is not set: this server ends no execution that is"
+            " in progress for too long, and deletes nothing"
+        )
+        return
+    sweeper = Sweeper(
+        config.owner_database_url,
+        retention_days=config.retention_days,
+        statement_cache_size=config.statement_cache_size,
+    )
+    async with sweeper:
+        await sweeper.follow()
+
+
 async def _drain(server: Server, in_flight: interceptors.InFlight, grace: float) -> None:
     """Take no new calls, and give those that have arrived `grace` seconds."""
-    await asyncio.sleep(_FAREWELL)
-    in_flight.end_infrastructure()
-    await server.stop(grace)
+    try:
+        await asyncio.sleep(_FAREWELL)
+        in_flight.end_infrastructure()
+        await server.stop(grace)
+    finally:
+        # A second signal may cut this short; gRPC minds a loop that ends under it.
+        await server.stop(None)
     if not await in_flight.cleaned_up(_CLEANUP_TIMEOUT):
         logger.warning("calls that were cut off have not ended")

@@ -115,6 +115,18 @@ class Config:
     database_url: str = _setting(
         "JOBS_DATABASE_URL", _dsn, "PostgreSQL, as the request role (required)"
     )
+    owner_database_url: str | None = _setting(
+        "JOBS_OWNER_DATABASE_URL",
+        _dsn,
+        "PostgreSQL, as the tables' owner: to sweep; unset, this server does not",
+        None,
+    )
+    retention_days: int | None = _setting(
+        "JOBS_RETENTION_DAYS",
+        integer(1, 36500),
+        "delete jobs that have been over for so long; unset: never",
+        None,
+    )
     listen: str = _setting(
         "JOBS_LISTEN", address, "HOST:PORT, [IPV6]:PORT or unix:PATH", DEFAULT_ADDRESS
     )
@@ -192,7 +204,7 @@ class Config:
 
 
 def read_dsn(environ: Mapping[str, str], variable: str) -> str:
-    """A DSN that is not part of Config, such as the owner's: validated in the same way."""
+    """A DSN that a command cannot do without, such as the owner's: validated in the same way."""
     value = environ.get(variable)
     if not value:
         raise ConfigError(f"{variable} is not set; it must look like postgresql://user@host/db")
@@ -215,6 +227,8 @@ def describe_settings() -> list[tuple[str, str, str]]:
 
 
 def _as_text(value: object) -> str:
+    if value is None:
+        return "unset"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

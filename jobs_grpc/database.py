@@ -29,6 +29,16 @@ _UNAVAILABLE = ("08", "53", "57", "58", "25006", "40001", "40P01")
 _CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
+def is_unavailable(error: Exception) -> bool:
+    """Whether an error of the driver speaks of the server or the way there, not of the SQL."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_UNAVAILABLE)
+    # asyncpg's own DataError is an InterfaceError, too: an argument of a wrong type, our defect.
+    return isinstance(error, (*_CONNECTION_LOST, TimeoutError)) and not isinstance(
+        error, ValueError
+    )
+
+
 class NotReady(Exception):
     """The database can't be used yet; the message says why."""
 
@@ -67,13 +77,8 @@ class Database:
             raise DatabaseUnavailable from e
         try:
             rows: list[Row] = await connection.fetch(sql, *args)
-        except ValueError:
-            # asyncpg's own DataError, an InterfaceError: an argument of a wrong type, our defect.
-            raise
-        except (*_CONNECTION_LOST, TimeoutError) as e:
-            raise DatabaseUnavailable from e
-        except asyncpg.PostgresError as e:
-            if _is_unavailable(e):
+        except Exception as e:
+            if is_unavailable(e):
                 raise DatabaseUnavailable from e
             raise
         finally:
@@ -103,7 +108,7 @@ class Database:
             raise
         except (*_CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
             await self._drop_probe()
-            answers = isinstance(e, asyncpg.PostgresError) and not _is_unavailable(e)
+            answers = isinstance(e, asyncpg.PostgresError) and not is_unavailable(e)
             what = "can't be used" if answers else "does not answer"
             raise NotReady(f"the database {what}: {str(e) or type(e).__name__}") from e
 
@@ -140,10 +145,6 @@ class Database:
         if self._probe is not None:
             self._probe.terminate()
             self._probe = None
-
-
-def _is_unavailable(error: asyncpg.PostgresError) -> bool:
-    return (error.sqlstate or "").startswith(_UNAVAILABLE)
 
 
 async def _give_back(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:

@@ -12,9 +12,17 @@
     ├── GroupEmpty            FAILED_PRECONDITION GROUP_EMPTY
     ├── TenantEmpty           FAILED_PRECONDITION TENANT_EMPTY
     ├── JobNotCancelable      FAILED_PRECONDITION JOB_NOT_CANCELABLE
+    ├── JobNotRetryable       FAILED_PRECONDITION JOB_NOT_RETRYABLE
+    ├── JobNotDeletable       FAILED_PRECONDITION JOB_NOT_DELETABLE
     ├── JobIdTaken            ALREADY_EXISTS      JOB_ID_TAKEN
+    ├── DeviceRequired        UNAUTHENTICATED     DEVICE_REQUIRED
+    ├── ExecutionNotFound     NOT_FOUND           EXECUTION_NOT_FOUND
+    ├── ExecutionOver         FAILED_PRECONDITION EXECUTION_OVER
+    ├── ExecutionRunning      FAILED_PRECONDITION EXECUTION_RUNNING
+    ├── ExecutionChanged      ABORTED             EXECUTION_CHANGED
     ├── Overloaded            RESOURCE_EXHAUSTED  OVERLOADED
     ├── DatabaseUnavailable   UNAVAILABLE         DATABASE_UNAVAILABLE
+    ├── ServerStopping        UNAVAILABLE         SERVER_STOPPING
     └── Internal              INTERNAL            INTERNAL
 
 Each is raised where it is found and becomes a status in one place, the interceptor
@@ -25,6 +33,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fleet.jobs.v1 import error_reason_pb2 as reasons
+from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from grpc import StatusCode
 
 
@@ -150,14 +159,105 @@ class JobNotCancelable(JobsError):
         super().__init__(f"Cannot cancel job in status {status}", job_id=job_id, status=status)
 
 
+class JobNotRetryable(JobsError):
+    """The job is canceled, or past its expiry without a new one."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.JOB_NOT_RETRYABLE
+
+    def __init__(self, job_id: str, status: str) -> None:
+        problem = (
+            "Cannot retry job in status CANCELED"
+            if status == "CANCELED"
+            else "Cannot retry job past its expiry without expires_in_hours or never_expires"
+        )
+        super().__init__(problem, job_id=job_id, status=status)
+
+
+class JobNotDeletable(JobsError):
+    """The job is not over, or a device of it is still at work."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.JOB_NOT_DELETABLE
+
+    def __init__(self, job_id: str, status: str) -> None:
+        problem = (
+            "Cannot delete job in status IN_PROGRESS"
+            if status == "IN_PROGRESS"
+            else f"Cannot delete job in status {status} while devices are at work"
+        )
+        super().__init__(problem, job_id=job_id, status=status)
+
+
 class JobIdTaken(JobsError):
-    """The job_id belongs to a job that another request created."""
+    """The job_id belongs to a job that another request created, or to a deleted one."""
 
     code = StatusCode.ALREADY_EXISTS
     reason = reasons.JOB_ID_TAKEN
 
     def __init__(self, job_id: str) -> None:
-        super().__init__("Another request has created a job with this job_id", job_id=job_id)
+        super().__init__("The job_id is taken by another or a deleted job", job_id=job_id)
+
+
+class DeviceRequired(JobsError):
+    """The caller names no device."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = reasons.DEVICE_REQUIRED
+
+
+class ExecutionNotFound(JobsError):
+    """The device has no execution of this job."""
+
+    code = StatusCode.NOT_FOUND
+    reason = reasons.EXECUTION_NOT_FOUND
+
+    def __init__(self, job_id: str, device_id: str) -> None:
+        super().__init__("Execution not found", job_id=job_id, device_id=device_id)
+
+
+class ExecutionOver(JobsError):
+    """The execution is final, or its job is dead."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.EXECUTION_OVER
+
+    def __init__(self, job_id: str, device_id: str, status: str) -> None:
+        super().__init__(
+            f"Execution is over in status {status}",
+            job_id=job_id,
+            device_id=device_id,
+            status=status,
+        )
+
+
+class ExecutionRunning(JobsError):
+    """The device is at work, and the caller did not say to end that."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.EXECUTION_RUNNING
+
+    def __init__(self, job_id: str, device_id: str) -> None:
+        super().__init__(
+            "Cannot cancel an execution in status IN_PROGRESS without force",
+            job_id=job_id,
+            device_id=device_id,
+        )
+
+
+class ExecutionChanged(JobsError):
+    """The execution is not as the caller expected; `present` is what it is."""
+
+    code = StatusCode.ABORTED
+    reason = reasons.EXECUTION_CHANGED
+
+    def __init__(self, present: DeviceExecution) -> None:
+        super().__init__(
+            f"Execution is at attempt {present.execution_number}, version {present.version}",
+            job_id=present.job_id,
+            device_id=present.device_id,
+        )
+        self.present = present
 
 
 class Overloaded(JobsError):
@@ -179,6 +279,16 @@ class DatabaseUnavailable(JobsError):
 
     def __init__(self) -> None:
         super().__init__("The database is unavailable; retry later")
+
+
+class ServerStopping(JobsError):
+    """A stream ends, or a call is cut off, because the server stops."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = reasons.SERVER_STOPPING
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping; call again")
 
 
 class Internal(JobsError):

@@ -1,6 +1,9 @@
 """JobService: each method checks the request, delegates to the store, maps the answer."""
 
+import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -9,24 +12,38 @@ from grpc.aio import ServicerContext
 
 from jobs_grpc import checks, paging
 from jobs_grpc.documents import to_json
-from jobs_grpc.errors import InvalidPageToken
-from jobs_grpc.mapping import executions_from_row, job_from_row, to_timestamp
+from jobs_grpc.errors import InvalidPageToken, JobNotFound
+from jobs_grpc.mapping import (
+    execution_from_row,
+    execution_of_device_from_row,
+    executions_from_row,
+    job_from_row,
+    to_moment,
+    to_timestamp,
+)
 from jobs_grpc.principal import current_principal
-from jobs_grpc.store import Store
+from jobs_grpc.store import Row, Store
+from jobs_grpc.watching import Watching
 
 DEFAULT_JOBS = 50
 MAX_JOBS = 200
 DEFAULT_EXECUTIONS = 1000
 MAX_EXECUTIONS = 5000
+MAX_ATTEMPTS = 100
 DEFAULT_EXPIRES_IN_HOURS = 24
+DEFAULT_REASON = "canceled by operator"
+
+# Seconds between looks at the jobs that are watched.
+WATCH_INTERVAL = 0.25
 
 
 class JobService(jobs_pb2_grpc.JobServiceServicer):
     """The operator's side; the contract is in jobs.proto."""
 
-    def __init__(self, store: Store, max_document_bytes: int) -> None:
+    def __init__(self, store: Store, max_document_bytes: int, stopping: asyncio.Event) -> None:
         self._store = store
         self._max_document_bytes = max_document_bytes
+        self._watching = Watching(self._jobs, WATCH_INTERVAL, stopping)
 
     async def CreateJob(
         self,
@@ -42,6 +59,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         violations += checks.check_target(request)
         violations += checks.check_expiry(request)
+        violations += checks.check_in_progress_timeout(request)
         checks.require(violations)
 
         caller = current_principal()
@@ -55,6 +73,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             target_group_id=request.target_group_id or None,
             target_all=request.target_all,
             expires_in_hours=_expires_in_hours(request),
+            in_progress_timeout_minutes=(
+                request.in_progress_timeout_minutes
+                if request.HasField("in_progress_timeout_minutes")
+                else None
+            ),
             created_by=caller.subject,
         )
         return pb.CreateJobResponse(
@@ -70,16 +93,25 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[pb.ListJobsRequest, pb.ListJobsResponse],
     ) -> pb.ListJobsResponse:
         limit = request.limit if request.HasField("limit") else DEFAULT_JOBS
+        wanted = {*request.statuses} | ({request.status} if request.status else set())
         checks.require(
-            checks.check_status(request.status, pb.Job.Status)
+            checks.check_statuses(wanted, pb.Job.Status)
             + checks.check_range("limit", limit, 1, MAX_JOBS)
             + checks.check_offset(request.offset)
+            + checks.check_job_filters(request)
         )
         before_created_at, before_job_id = _jobs_position(request)
 
         rows = await self._store.list_jobs(
             current_principal().tenant_id,
-            status=pb.Job.Status.Name(request.status) if request.status else None,
+            statuses=sorted(map(pb.Job.Status.Name, wanted)) or None,
+            document_type=request.document_type or None,
+            created_by=request.created_by or None,
+            target_device_id=request.target_device_id or None,
+            target_group_id=request.target_group_id or None,
+            target_all=request.target_all or None,
+            created_from=to_moment(request, "created_from"),
+            created_until=to_moment(request, "created_until"),
             before_created_at=before_created_at,
             before_job_id=before_job_id,
             limit=limit + 1,
@@ -88,8 +120,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         response = pb.ListJobsResponse()
         if paging.fill(response.jobs, map(job_from_row, rows), limit):
             last = rows[len(response.jobs) - 1]
-            response.next_page_token = paging.jobs_token(
-                request.status, last["created_at"], last["job_id"]
+            response.next_page_token = paging.moment_token(
+                request, last["created_at"], last["job_id"]
             )
         return response
 
@@ -110,9 +142,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         job = job_from_row(row)
         if paging.fill(job.executions, executions_from_row(row), limit, job.ByteSize()):
-            job.next_executions_page_token = paging.executions_token(
-                request.job_id,
-                pb.JobExecution.STATUS_UNSPECIFIED,
+            job.next_executions_page_token = paging.device_token(
+                pb.ListJobExecutionsRequest(job_id=request.job_id),
                 job.executions[-1].device_id if job.executions else "",
             )
         return pb.GetJobResponse(job=job)
@@ -124,29 +155,67 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> pb.ListJobExecutionsResponse:
         limit = request.limit if request.HasField("limit") else DEFAULT_EXECUTIONS
         checks.require(
-            checks.check_job_id(request.job_id)
+            checks.check_executions_of(request)
             + checks.check_status(request.status, pb.JobExecution.Status)
             + checks.check_range("limit", limit, 1, MAX_EXECUTIONS)
         )
-        after_device_id = (
-            paging.executions_position(request.page_token, request.job_id, request.status)
-            if request.page_token
-            else ""
-        )
+        status = pb.JobExecution.Status.Name(request.status) if request.status else None
+        response = pb.ListJobExecutionsResponse()
+        if request.device_id:
+            await self._list_of_device(request, status, limit, response)
+        else:
+            await self._list_of_job(request, status, limit, response)
+        return response
 
+    async def _list_of_job(
+        self,
+        request: pb.ListJobExecutionsRequest,
+        status: str | None,
+        limit: int,
+        response: pb.ListJobExecutionsResponse,
+    ) -> None:
+        after_device_id = (
+            paging.device_position(request.page_token, request) if request.page_token else ""
+        )
         row = await self._store.list_job_executions(
             current_principal().tenant_id,
             job_id=request.job_id,
-            status=pb.JobExecution.Status.Name(request.status) if request.status else None,
+            status=status,
             after_device_id=after_device_id,
             limit=limit + 1,
         )
-        response = pb.ListJobExecutionsResponse()
-        if paging.fill(response.executions, executions_from_row(row), limit):
-            response.next_page_token = paging.executions_token(
-                request.job_id, request.status, response.executions[-1].device_id
+        executions = executions_from_row(row)
+        if paging.fill(response.executions, executions, limit):
+            response.next_page_token = paging.device_token(
+                request, response.executions[-1].device_id
             )
-        return response
+
+    async def _list_of_device(
+        self,
+        request: pb.ListJobExecutionsRequest,
+        status: str | None,
+        limit: int,
+        response: pb.ListJobExecutionsResponse,
+    ) -> None:
+        before = (
+            paging.moment_position(request.page_token, request)
+            if request.page_token
+            else (None, None)
+        )
+        rows = await self._store.list_device_executions(
+            current_principal().tenant_id,
+            device_id=request.device_id,
+            job_id=request.job_id or None,
+            status=status,
+            before_queued_at=before[0],
+            before_job_id=before[1],
+            limit=limit + 1,
+        )
+        if paging.fill(response.executions, map(execution_of_device_from_row, rows), limit):
+            last = rows[len(response.executions) - 1]
+            response.next_page_token = paging.moment_token(
+                request, last["queued_at"], last["job_id"]
+            )
 
     async def CancelJob(
         self,
@@ -157,9 +226,100 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         await self._store.cancel_job(
             current_principal().tenant_id,
             job_id=request.job_id,
-            reason=request.reason or "canceled by operator",
+            reason=request.reason or DEFAULT_REASON,
+            force=request.force,
         )
         return pb.CancelJobResponse(job_id=request.job_id, status=pb.Job.CANCELED)
+
+    async def CancelExecution(
+        self,
+        request: pb.CancelExecutionRequest,
+        context: ServicerContext[pb.CancelExecutionRequest, pb.CancelExecutionResponse],
+    ) -> pb.CancelExecutionResponse:
+        checks.require(
+            checks.check_job_id(request.job_id)
+            + checks.check_text("device_id", request.device_id, checks.MAX_ID)
+            + checks.check_reason(request.reason)
+        )
+        row = await self._store.cancel_execution(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            device_id=request.device_id,
+            reason=request.reason or DEFAULT_REASON,
+            force=request.force,
+        )
+        return pb.CancelExecutionResponse(execution=execution_from_row(row))
+
+    async def RetryExecutions(
+        self,
+        request: pb.RetryExecutionsRequest,
+        context: ServicerContext[pb.RetryExecutionsRequest, pb.RetryExecutionsResponse],
+    ) -> pb.RetryExecutionsResponse:
+        checks.require(
+            checks.check_job_id(request.job_id)
+            + checks.check_retried_statuses(request.statuses)
+            + checks.check_expiry(request)
+        )
+        row = await self._store.retry_executions(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            statuses=[pb.JobExecution.Status.Name(status) for status in set(request.statuses)],
+            expires_in_hours=(
+                request.expires_in_hours if request.HasField("expires_in_hours") else None
+            ),
+            never_expires=request.never_expires,
+        )
+        return pb.RetryExecutionsResponse(
+            retried_count=row["retried_count"], expires_at=to_timestamp(row["expires_at"])
+        )
+
+    async def ListExecutionAttempts(
+        self,
+        request: pb.ListExecutionAttemptsRequest,
+        context: ServicerContext[pb.ListExecutionAttemptsRequest, pb.ListExecutionAttemptsResponse],
+    ) -> pb.ListExecutionAttemptsResponse:
+        checks.require(
+            checks.check_job_id(request.job_id)
+            + checks.check_text("device_id", request.device_id, checks.MAX_ID)
+        )
+        rows = await self._store.list_execution_attempts(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            device_id=request.device_id,
+            limit=MAX_ATTEMPTS,
+        )
+        response = pb.ListExecutionAttemptsResponse()
+        paging.fill(response.attempts, map(execution_from_row, rows), MAX_ATTEMPTS)
+        return response
+
+    async def DeleteJob(
+        self,
+        request: pb.DeleteJobRequest,
+        context: ServicerContext[pb.DeleteJobRequest, pb.DeleteJobResponse],
+    ) -> pb.DeleteJobResponse:
+        checks.require(checks.check_job_id(request.job_id))
+        await self._store.delete_job(current_principal().tenant_id, job_id=request.job_id)
+        return pb.DeleteJobResponse()
+
+    async def WatchJob(
+        self,
+        request: pb.WatchJobRequest,
+        context: ServicerContext[pb.WatchJobRequest, pb.WatchJobResponse],
+    ) -> AsyncIterator[pb.WatchJobResponse]:
+        checks.require(checks.check_job_id(request.job_id))
+        tenant_id = current_principal().tenant_id
+        async with aclosing(self._watching.changes(tenant_id, request.job_id)) as rows:
+            async for row in rows:
+                if row is None:
+                    raise JobNotFound(request.job_id)
+                job = job_from_row(row)
+                yield pb.WatchJobResponse(job=job)
+                if job.status != pb.Job.IN_PROGRESS:
+                    return
+
+    async def _jobs(self, tenant_id: str, job_ids: list[str]) -> dict[str, Row]:
+        rows = await self._store.get_jobs(tenant_id, job_ids=job_ids)
+        return {row["job_id"]: row for row in rows}
 
 
 def _expires_in_hours(request: pb.CreateJobRequest) -> int | None:
@@ -175,4 +335,4 @@ def _jobs_position(request: pb.ListJobsRequest) -> tuple[datetime, str] | tuple[
         return None, None
     if request.offset:
         raise InvalidPageToken("page_token and offset must not both be set")
-    return paging.jobs_position(request.page_token, request.status)
+    return paging.moment_position(request.page_token, request)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.documents import from_json
@@ -37,6 +39,8 @@ def job_from_row(row: Row) -> pb.Job:
         created_at=to_timestamp(row["created_at"]),
         updated_at=to_timestamp(row["updated_at"]),
         cancel_reason=row["cancel_reason"],
+        completed_at=to_timestamp(row["completed_at"]),
+        in_progress_timeout_minutes=row["in_progress_timeout_minutes"],
         total_executions=row["total_executions"],
         succeeded_count=row["succeeded"],
         failed_count=row["failed"] + row["timed_out"] + row["rejected"],
@@ -51,11 +55,70 @@ def job_from_row(row: Row) -> pb.Job:
     )
 
 
+def device_execution_from_row(row: Row, *, with_document: bool = True) -> DeviceExecution:
+    """A row of jobs.execution_states."""
+    details = row["status_details"]
+    return DeviceExecution(
+        job_id=row["job_id"],
+        device_id=row["device_id"],
+        document_type=row["document_type"],
+        document_params=from_json(row["document_params"]) if with_document else None,
+        status=pb.JobExecution.Status.Value(row["status"]),
+        status_details=None if details is None else from_json(details),
+        execution_number=row["execution_number"],
+        version=row["version"],
+        queued_at=to_timestamp(row["queued_at"]),
+        started_at=to_timestamp(row["started_at"]),
+        last_updated_at=to_timestamp(row["last_updated_at"]),
+        expires_at=to_timestamp(row["expires_at"]),
+        times_out_at=to_timestamp(row["times_out_at"]),
+    )
+
+
+def to_moment(request: Message, field: str) -> datetime | None:
+    """A Timestamp field of a request, which checks have found valid; None if it is unset."""
+    if not request.HasField(field):
+        return None
+    moment: Timestamp = getattr(request, field)
+    return moment.ToDatetime(UTC)
+
+
+def execution_from_row(row: Row) -> pb.JobExecution:
+    """A row of jobs.execution_states, or of an attempt, as the operator sees it."""
+    details = row["status_details"]
+    return pb.JobExecution(
+        device_id=row["device_id"],
+        status=pb.JobExecution.Status.Value(row["status"]),
+        status_details=None if details is None else from_json(details),
+        queued_at=to_timestamp(row["queued_at"]),
+        started_at=to_timestamp(row["started_at"]),
+        last_updated_at=to_timestamp(row["last_updated_at"]),
+        execution_number=row["execution_number"],
+        times_out_at=to_timestamp(row["times_out_at"]),
+    )
+
+
+def execution_of_device_from_row(row: Row) -> pb.JobExecution:
+    """The same where the executions of a device are listed: with its job."""
+    execution = execution_from_row(row)
+    execution.job_id = row["job_id"]
+    return execution
+
+
 def executions_from_row(row: Row) -> Iterator[pb.JobExecution]:
     """The executions in a row of jobs.execution_page, whose columns are parallel arrays."""
     if row["device_ids"] is None:
         return
-    for device_id, status, details, number, queued_at, started_at, last_updated_at in zip(
+    for (
+        device_id,
+        status,
+        details,
+        number,
+        queued_at,
+        started_at,
+        last_updated_at,
+        times_out_at,
+    ) in zip(
         row["device_ids"],
         row["statuses"],
         row["status_details"],
@@ -63,6 +126,7 @@ def executions_from_row(row: Row) -> Iterator[pb.JobExecution]:
         row["queued_ats"],
         row["started_ats"],
         row["last_updated_ats"],
+        row["times_out_ats"],
         strict=True,
     ):
         yield pb.JobExecution(
@@ -73,4 +137,5 @@ def executions_from_row(row: Row) -> Iterator[pb.JobExecution]:
             started_at=to_timestamp(started_at),
             last_updated_at=to_timestamp(last_updated_at),
             execution_number=number,
+            times_out_at=to_timestamp(times_out_at),
         )

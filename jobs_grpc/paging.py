@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Iterable, MutableSequence
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from jobs_grpc.errors import InvalidPageToken
 
@@ -16,16 +18,11 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024 - 4096
 # A repeated message costs its field tag and length besides itself.
 _ITEM_OVERHEAD = 6
 
-
-class _Message(Protocol):
-    def ByteSize(self) -> int: ...
-
-
 _FOREIGN = "page_token is not one that this service made"
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
-T = TypeVar("T", bound=_Message)
+T = TypeVar("T", bound=Message)
 
 
 def fill(page: MutableSequence[T], items: Iterable[T], limit: int, used: int = 0) -> bool:
@@ -42,16 +39,16 @@ def fill(page: MutableSequence[T], items: Iterable[T], limit: int, used: int = 0
     return False
 
 
-def jobs_token(status: int, created_at: datetime, job_id: str) -> str:
-    """The cursor of ListJobs after the job with this key."""
-    return _encode(("jobs", status), created_at.isoformat(), job_id)
+def moment_token(request: Message, moment: datetime, job_id: str) -> str:
+    """The cursor of a list by time, after this key; good for `request` and its next pages."""
+    return _encode(request, moment.isoformat(), job_id)
 
 
-def jobs_position(token: str, status: int) -> tuple[datetime, str]:
-    """The key in a jobs_token. Raises InvalidPageToken."""
+def moment_position(token: str, request: Message) -> tuple[datetime, str]:
+    """The key in a moment_token. Raises InvalidPageToken."""
     try:
-        created_at, job_id = _decode(token, ("jobs", status))
-        moment = datetime.fromisoformat(created_at)
+        written, job_id = _decode(token, request)
+        moment = datetime.fromisoformat(written)
         if moment.tzinfo is not None:
             return moment.astimezone(UTC), job_id
     except (ValueError, OverflowError):
@@ -59,26 +56,26 @@ def jobs_position(token: str, status: int) -> tuple[datetime, str]:
     raise InvalidPageToken(_FOREIGN)
 
 
-def executions_token(job_id: str, status: int, after_device_id: str) -> str:
-    """The cursor of ListJobExecutions after a device ("": from the first)."""
-    return _encode(("executions", job_id, status), after_device_id)
+def device_token(request: Message, after_device_id: str) -> str:
+    """The cursor of a list by device, after this one ("": from the first)."""
+    return _encode(request, after_device_id)
 
 
-def executions_position(token: str, job_id: str, status: int) -> str:
-    """The device_id in an executions_token. Raises InvalidPageToken."""
+def device_position(token: str, request: Message) -> str:
+    """The device_id in a device_token. Raises InvalidPageToken."""
     try:
-        (after_device_id,) = _decode(token, ("executions", job_id, status))
+        (after_device_id,) = _decode(token, request)
     except ValueError:
         raise InvalidPageToken(_FOREIGN) from None
     return after_device_id
 
 
-def _encode(filters: tuple[object, ...], *position: str) -> str:
-    raw = json.dumps([_digest(filters), *position], separators=(",", ":"))
+def _encode(request: Message, *position: str) -> str:
+    raw = json.dumps([_digest(request), *position], separators=(",", ":"))
     return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
 
-def _decode(token: str, filters: tuple[object, ...]) -> list[str]:
+def _decode(token: str, request: Message) -> list[str]:
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         parts = json.loads(raw)
@@ -87,7 +84,7 @@ def _decode(token: str, filters: tuple[object, ...]) -> list[str]:
     if not isinstance(parts, list) or not parts or not all(_is_text(part) for part in parts):
         raise InvalidPageToken(_FOREIGN)
     digest, *position = parts
-    if digest != _digest(filters):
+    if digest != _digest(request):
         raise InvalidPageToken("page_token was made for another request; start without one")
     return position
 
@@ -97,5 +94,12 @@ def _is_text(part: object) -> bool:
     return isinstance(part, str) and not _UNSTORABLE.search(part)
 
 
-def _digest(filters: tuple[object, ...]) -> str:
-    return hashlib.sha256(repr(filters).encode()).hexdigest()[:16]
+def _digest(request: Message) -> str:
+    """Tells requests apart that differ in more than where the page is."""
+    filters = type(request)()
+    filters.CopyFrom(request)
+    for field in ("limit", "offset", "page_token"):
+        if field in request.DESCRIPTOR.fields_by_name:
+            filters.ClearField(field)
+    raw = request.DESCRIPTOR.full_name.encode() + filters.SerializeToString(deterministic=True)
+    return hashlib.sha256(raw).hexdigest()[:16]

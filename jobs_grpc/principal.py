@@ -12,10 +12,11 @@ _IDENTIFIER = re.compile(r"(?! )[\x20-\x7e]{1,256}(?<! )")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The tenant a call acts for, and the user who acts, if the caller said so."""
+    """The tenant a call acts for, and the user or device that acts, if the caller said so."""
 
     tenant_id: str
     subject: str | None = None
+    device_id: str | None = None
 
 
 _current: ContextVar[Principal] = ContextVar("principal")
@@ -34,6 +35,14 @@ def set_principal(principal: Principal) -> None:
 def find_principal() -> Principal | None:
     """The caller, or None if there is no RPC or its caller is not known (yet)."""
     return _current.get(None)
+
+
+def current_device() -> tuple[str, str]:
+    """The tenant and device of the caller; the chain lets nobody else reach a device's RPC."""
+    caller = current_principal()
+    if caller.device_id is None:
+        raise LookupError("the caller is not a device")
+    return caller.tenant_id, caller.device_id
 
 
 def is_identifier(text: str) -> bool:

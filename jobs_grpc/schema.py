@@ -11,6 +11,7 @@ TENANT_TABLES = (
     "jobs.jobs",
     "jobs.job_progress",
     "jobs.job_executions",
+    "jobs.execution_attempts",
     "public.device_state",
     "public.device_group_members",
 )

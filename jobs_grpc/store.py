@@ -1,6 +1,7 @@
 """One method a SQL function; SQLSTATEs of those functions become domain errors."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import asyncpg
 from jobs_grpc import errors
 from jobs_grpc.database import Database, Row
 
-__all__ = ["Row", "Store"]
+__all__ = ["Report", "Row", "Store"]
 
 # Each RAISE of sql/functions has its own code. A domain error is made of the call's
 # arguments and the DETAIL of the RAISE.
@@ -20,7 +21,25 @@ _DOMAIN_ERRORS: Mapping[str, Callable[[Mapping[str, Any], str], errors.JobsError
     "JB004": lambda args, _: errors.JobIdTaken(args["job_id"]),
     "JB005": lambda args, _: errors.JobNotFound(args["job_id"]),
     "JB006": lambda args, detail: errors.JobNotCancelable(args["job_id"], detail),
+    "JB007": lambda args, _: errors.ExecutionNotFound(args["job_id"], args["device_id"]),
+    "JB008": lambda args, detail: errors.ExecutionOver(args["job_id"], args["device_id"], detail),
+    "JB010": lambda args, _: errors.ExecutionRunning(args["job_id"], args["device_id"]),
+    "JB011": lambda args, detail: errors.JobNotRetryable(args["job_id"], detail),
+    "JB012": lambda args, detail: errors.JobNotDeletable(args["job_id"], detail),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a device says of its execution; None leaves things as they are, or unchecked."""
+
+    job_id: str
+    device_id: str
+    status: str
+    status_details: str | None
+    execution_number: int | None
+    expected_version: int | None
+    extend_timeout_minutes: int | None = None
 
 
 class Store:
@@ -44,6 +63,7 @@ class Store:
         target_group_id: str | None,
         target_all: bool,
         expires_in_hours: int | None,
+        in_progress_timeout_minutes: int | None,
         created_by: str | None,
     ) -> Row:
         """See create_job.sql; `document_params` is JSON."""
@@ -57,6 +77,7 @@ class Store:
             target_group_id=target_group_id,
             target_all=target_all,
             expires_in_hours=expires_in_hours,
+            in_progress_timeout_minutes=in_progress_timeout_minutes,
             created_by=created_by,
         )
         return rows[0]
@@ -65,7 +86,14 @@ class Store:
         self,
         tenant_id: str,
         *,
-        status: str | None,
+        statuses: list[str] | None,
+        document_type: str | None,
+        created_by: str | None,
+        target_device_id: str | None,
+        target_group_id: str | None,
+        target_all: bool | None,
+        created_from: datetime | None,
+        created_until: datetime | None,
         before_created_at: datetime | None,
         before_job_id: str | None,
         limit: int,
@@ -75,11 +103,18 @@ class Store:
         return await self._call(
             "list_jobs",
             tenant_id,
-            status=status,
+            statuses=statuses,
             before_created_at=before_created_at,
             before_job_id=before_job_id,
             limit=limit,
             offset=offset,
+            document_type=document_type,
+            created_by=created_by,
+            target_device_id=target_device_id,
+            target_group_id=target_group_id,
+            target_all=target_all,
+            created_from=created_from,
+            created_until=created_until,
         )
 
     async def get_job(self, tenant_id: str, *, job_id: str, executions_limit: int) -> Row:
@@ -109,9 +144,130 @@ class Store:
         )
         return rows[0]
 
-    async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str) -> None:
+    async def list_device_executions(
+        self,
+        tenant_id: str,
+        *,
+        device_id: str,
+        job_id: str | None,
+        status: str | None,
+        before_queued_at: datetime | None,
+        before_job_id: str | None,
+        limit: int,
+    ) -> Sequence[Row]:
+        """See list_device_executions.sql."""
+        return await self._call(
+            "list_device_executions",
+            tenant_id,
+            device_id=device_id,
+            job_id=job_id,
+            status=status,
+            before_queued_at=before_queued_at,
+            before_job_id=before_job_id,
+            limit=limit,
+        )
+
+    async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str, force: bool) -> None:
         """See cancel_job.sql."""
-        await self._call("cancel_job", tenant_id, job_id=job_id, reason=reason)
+        await self._call("cancel_job", tenant_id, job_id=job_id, reason=reason, force=force)
+
+    async def cancel_execution(
+        self, tenant_id: str, *, job_id: str, device_id: str, reason: str, force: bool
+    ) -> Row:
+        """See cancel_execution.sql."""
+        rows = await self._call(
+            "cancel_execution",
+            tenant_id,
+            job_id=job_id,
+            device_id=device_id,
+            reason=reason,
+            force=force,
+        )
+        return rows[0]
+
+    async def retry_executions(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        statuses: Sequence[str],
+        expires_in_hours: int | None,
+        never_expires: bool,
+    ) -> Row:
+        """See retry_executions.sql."""
+        rows = await self._call(
+            "retry_executions",
+            tenant_id,
+            job_id=job_id,
+            statuses=statuses,
+            expires_in_hours=expires_in_hours,
+            never_expires=never_expires,
+        )
+        return rows[0]
+
+    async def list_execution_attempts(
+        self, tenant_id: str, *, job_id: str, device_id: str, limit: int
+    ) -> Sequence[Row]:
+        """See list_execution_attempts.sql."""
+        return await self._call(
+            "list_execution_attempts",
+            tenant_id,
+            job_id=job_id,
+            device_id=device_id,
+            limit=limit,
+        )
+
+    async def delete_job(self, tenant_id: str, *, job_id: str) -> None:
+        """See delete_job.sql."""
+        await self._call("delete_job", tenant_id, job_id=job_id)
+
+    async def get_jobs(self, tenant_id: str, *, job_ids: list[str]) -> Sequence[Row]:
+        """See get_jobs.sql."""
+        return await self._call("get_jobs", tenant_id, job_ids=job_ids)
+
+    async def pending_markers(self, tenant_id: str, *, device_ids: list[str]) -> Sequence[Row]:
+        """See pending_markers.sql."""
+        return await self._call("pending_markers", tenant_id, device_ids=device_ids)
+
+    async def get_execution(self, tenant_id: str, *, device_id: str, job_id: str) -> Row:
+        """See get_execution.sql."""
+        rows = await self._call("get_execution", tenant_id, device_id=device_id, job_id=job_id)
+        return rows[0]
+
+    async def list_pending_executions(
+        self, tenant_id: str, *, device_id: str, limit: int
+    ) -> Sequence[Row]:
+        """See list_pending_executions.sql."""
+        return await self._call(
+            "list_pending_executions", tenant_id, device_id=device_id, limit=limit
+        )
+
+    async def start_execution(
+        self, tenant_id: str, *, device_id: str, job_id: str | None, status_details: str | None
+    ) -> Row | None:
+        """See start_execution.sql; `status_details` is JSON."""
+        rows = await self._call(
+            "start_execution",
+            tenant_id,
+            device_id=device_id,
+            job_id=job_id,
+            status_details=status_details,
+        )
+        return rows[0] if rows else None
+
+    async def report_executions(self, tenant_id: str, reports: Sequence[Report]) -> Sequence[Row]:
+        """See report_executions.sql: a row a report, with its `outcome`."""
+        return await self._call(
+            "report_executions",
+            tenant_id,
+            job_ids=[report.job_id for report in reports],
+            device_ids=[report.device_id for report in reports],
+            statuses=[report.status for report in reports],
+            status_details=[report.status_details for report in reports],
+            execution_numbers=[report.execution_number for report in reports],
+            expected_versions=[report.expected_version for report in reports],
+            extend_timeout_minutes=[report.extend_timeout_minutes for report in reports],
+        )
 
     async def _call(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:
         """Call jobs.`function`, whose parameters are p_tenant_id and then `args`, in order."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import asyncpg
 import grpc
 import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1 import jobs_pb2_grpc
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -97,6 +99,15 @@ class Database:
             job_id,
         )
 
+    async def overdue(self, tenant: str, job_id: str) -> None:
+        """Let the deadline of the job's running executions be a minute ago."""
+        await self.owner.execute(
+            "UPDATE jobs.job_executions SET times_out_at = now() - interval '1 minute'"
+            " WHERE tenant_id = $1 AND job_id = $2 AND status = 'IN_PROGRESS'",
+            tenant,
+            job_id,
+        )
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -138,6 +149,79 @@ class Operator:
         request = pb.CancelJobRequest(job_id=job_id, **fields)
         return await self.stub.CancelJob(request, metadata=self.metadata, timeout=TIMEOUT)
 
+    async def cancel_execution(self, job_id: str, device: str, **fields: Any) -> pb.JobExecution:
+        """Cancel one device's execution."""
+        request = pb.CancelExecutionRequest(job_id=job_id, device_id=device, **fields)
+        response = await self.stub.CancelExecution(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.execution
+
+    async def retry(self, job_id: str, *statuses: Any, **fields: Any) -> pb.RetryExecutionsResponse:
+        """Queue again what ended in one of the statuses."""
+        request = pb.RetryExecutionsRequest(job_id=job_id, statuses=statuses, **fields)
+        return await self.stub.RetryExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def attempts(self, job_id: str, device: str) -> Sequence[pb.JobExecution]:
+        """List the attempts of one device, the present one first."""
+        request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device)
+        response = await self.stub.ListExecutionAttempts(
+            request, metadata=self.metadata, timeout=TIMEOUT
+        )
+        return response.attempts
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job."""
+        request = pb.DeleteJobRequest(job_id=job_id)
+        await self.stub.DeleteJob(request, metadata=self.metadata, timeout=TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that calls DeviceJobService. Keywords are the requests' fields."""
+
+    stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub"
+    tenant: str
+    name: str
+
+    async def _call(self, method: str, request: Message) -> Any:
+        metadata = (("x-tenant-id", self.tenant), ("x-device-id", self.name))
+        return await getattr(self.stub, method)(request, metadata=metadata, timeout=TIMEOUT)
+
+    async def pending(self, **fields: Any) -> device_pb.ListPendingExecutionsResponse:
+        """List what there is to do."""
+        request = device_pb.ListPendingExecutionsRequest(**fields)
+        response: device_pb.ListPendingExecutionsResponse = await self._call(
+            "ListPendingExecutions", request
+        )
+        return response
+
+    async def start_next(self, **fields: Any) -> device_pb.DeviceExecution | None:
+        """Start the next execution; None if there is none."""
+        request = device_pb.StartNextExecutionRequest(**fields)
+        response = await self._call("StartNextExecution", request)
+        return response.execution if response.HasField("execution") else None
+
+    async def start(self, job_id: str, **fields: Any) -> device_pb.DeviceExecution:
+        """Start the execution of a job."""
+        request = device_pb.StartExecutionRequest(job_id=job_id, **fields)
+        execution: device_pb.DeviceExecution = (
+            await self._call("StartExecution", request)
+        ).execution
+        return execution
+
+    async def get(self, job_id: str) -> device_pb.DeviceExecution:
+        """Read the execution of a job."""
+        request = device_pb.GetExecutionRequest(job_id=job_id)
+        execution: device_pb.DeviceExecution = (await self._call("GetExecution", request)).execution
+        return execution
+
+    async def update(self, job_id: str, status: Any, **fields: Any) -> device_pb.DeviceExecution:
+        """Report how it goes."""
+        request = device_pb.UpdateExecutionRequest(job_id=job_id, status=status, **fields)
+        execution: device_pb.DeviceExecution = (
+            await self._call("UpdateExecution", request)
+        ).execution
+        return execution
+
 
 @dataclass
 class Failure:
@@ -149,6 +233,7 @@ class Failure:
     metadata: dict[str, str] = field(default_factory=dict)
     violations: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
+    present: device_pb.DeviceExecution | None = None
     request_id: str | None = None
 
     def read(self, error: grpc.aio.AioRpcError) -> None:
@@ -163,12 +248,15 @@ class Failure:
     def _read_details(self, status: Status) -> None:
         for packed in status.details:
             info, bad_request, retry = ErrorInfo(), BadRequest(), RetryInfo()
+            present = device_pb.DeviceExecution()
             if packed.Unpack(info):
                 assert info.domain == "fleet.jobs.v1"
                 self.reason = info.reason
                 self.metadata = dict(info.metadata)
             elif packed.Unpack(bad_request):
                 self.violations = {v.field: v.description for v in bad_request.field_violations}
+            elif packed.Unpack(present):
+                self.present = present
             elif packed.Unpack(retry):
                 self.retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
 
@@ -195,6 +283,10 @@ class Server:
     def operator(self, tenant: str, user: str | None = None) -> Operator:
         """A caller in a tenant."""
         return Operator(jobs_pb2_grpc.JobServiceStub(self.channel), tenant, user)
+
+    def device(self, tenant: str, name: str) -> Device:
+        """A device of a tenant."""
+        return Device(device_jobs_pb2_grpc.DeviceJobServiceStub(self.channel), tenant, name)
 
 
 @asynccontextmanager

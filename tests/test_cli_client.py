@@ -1,4 +1,4 @@
-"""jobs-grpc create, list, get, cancel."""
+"""jobs-grpc create, list, get, and a job from create to cancel."""
 
 import json
 from pathlib import Path
@@ -80,6 +80,22 @@ async def test_json_is_the_answer_of_the_service(
     assert [execution["device_id"] for execution in job["executions"]] == ["d00001"]
     assert [each["job_id"] for each in jobs["jobs"]] == ["j"]
     assert canceled == {"job_id": "j", "status": "CANCELED"}
+
+
+async def test_the_time_at_work_can_be_limited(
+    shell: Shell, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, 1)
+    create = ("create", "--type", "reboot", "--all", "--job-id", "j")
+
+    created = await shell(*create, "--in-progress-timeout", "90")
+    got = await shell("get", "j")
+    refused = await shell(*create, "--in-progress-timeout", "0")
+
+    assert created.code == got.code == 0
+    assert "timeout   90 min IN_PROGRESS\n" in got.out
+    assert refused.code == 2
+    assert refused.err.endswith("--in-progress-timeout: must be a whole number from 1 to 10080\n")
 
 
 async def test_parameters_can_come_from_a_file(

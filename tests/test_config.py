@@ -7,6 +7,8 @@ from jobs_grpc.config import Config, ConfigError, describe_settings, read_dsn
 DSN = "postgresql://jobs_request:secret@db.example/jobs"
 
 DEFAULTS = {
+    "owner_database_url": None,
+    "retention_days": None,
     "listen": "127.0.0.1:50051",
     "insecure_metadata": False,
     "pool_min_size": 1,
@@ -24,6 +26,8 @@ DEFAULTS = {
 # Variable, what it says, the field, what that becomes.
 VARIABLES = [
     ("JOBS_DATABASE_URL", "postgres://u@h/d", "database_url", "postgres://u@h/d"),
+    ("JOBS_OWNER_DATABASE_URL", "postgres://o@h/d", "owner_database_url", "postgres://o@h/d"),
+    ("JOBS_RETENTION_DAYS", "36500", "retention_days", 36500),
     ("JOBS_LISTEN", "localhost:0", "listen", "localhost:0"),
     ("JOBS_INSECURE_METADATA", "true", "insecure_metadata", True),
     ("JOBS_POOL_MIN_SIZE", "0", "pool_min_size", 0),
@@ -43,6 +47,10 @@ WRONG = [
     ("JOBS_DATABASE_URL", "host=localhost dbname=jobs"),
     ("JOBS_DATABASE_URL", "postgresql://u@h:port/d"),
     ("JOBS_DATABASE_URL", "postgresql://u@[::1/d"),
+    ("JOBS_OWNER_DATABASE_URL", "mysql://u@h/d"),
+    ("JOBS_RETENTION_DAYS", "0"),
+    ("JOBS_RETENTION_DAYS", "36501"),
+    ("JOBS_RETENTION_DAYS", "off"),
     ("JOBS_DATABASE_URL", "postgresql://ho..st/d"),
     ("JOBS_DATABASE_URL", "postgresql://h%00/d"),
     ("JOBS_DATABASE_URL", "postgresql://h%0a/d"),
@@ -156,9 +164,13 @@ def test_other_variables_do_not_matter() -> None:
 
 @pytest.mark.parametrize("dsn", DSNS_WITH_A_PASSWORD)
 def test_a_password_is_never_shown(dsn: str) -> None:
-    for read in (Config.from_env, lambda environ: read_dsn(environ, "JOBS_DATABASE_URL")):
+    for variable, read in (
+        ("JOBS_DATABASE_URL", Config.from_env),
+        ("JOBS_OWNER_DATABASE_URL", Config.from_env),
+        ("JOBS_OWNER_DATABASE_URL", lambda environ: read_dsn(environ, "JOBS_OWNER_DATABASE_URL")),
+    ):
         with pytest.raises(ConfigError) as raised:
-            read({"JOBS_DATABASE_URL": dsn})
+            read({"JOBS_DATABASE_URL": DSN, variable: dsn})
         assert "hunter2" not in str(raised.value)
         assert raised.value.__suppress_context__
 

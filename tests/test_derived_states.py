@@ -28,6 +28,7 @@ FATES = {
     "live": "QUEUED",
     "expired": "TIMED_OUT",
     "canceled": "REJECTED",
+    "canceled with force": "REJECTED",
     "canceled, then expired": "REJECTED",
     "expired, then canceled": "TIMED_OUT",
 }
@@ -63,7 +64,7 @@ async def found(connection: asyncpg.Connection, tenant: str) -> set[str]:
     statuses = set()
     for status in ("IN_PROGRESS", "COMPLETED", "CANCELED"):
         if await connection.fetch(
-            "SELECT * FROM jobs.list_jobs($1, $2, NULL, NULL, 10, 0)", tenant, status
+            "SELECT * FROM jobs.list_jobs($1, $2, NULL, NULL, 10, 0)", tenant, [status]
         ):
             statuses.add(f"job {status}")
     for status in STATES:
@@ -223,7 +224,7 @@ async def end(database: Database, operator: Operator, history: str, running: boo
         with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
             await operator.cancel("j")
     elif "canceled" in history:
-        await operator.cancel("j")
+        await operator.cancel("j", force="force" in history)
     if history == "canceled, then expired":
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
@@ -249,7 +250,10 @@ async def test_the_counts_are_those_of_the_executions_that_are_listed(
 
     await end(database, operator, history, running="IN_PROGRESS" in states)
 
-    expected = Counter(FATES[history] if state == "QUEUED" else state for state in states)
+    fates = {"QUEUED": FATES[history]}
+    if history == "canceled with force":
+        fates["IN_PROGRESS"] = "REJECTED"
+    expected = Counter(fates.get(state, state) for state in states)
     job = await operator.get("j")
     listed = await all_executions(operator, "j", limit=limit)
     assert Counter(pb.JobExecution.Status.Name(e.status) for e in listed) == expected

@@ -45,6 +45,7 @@ async def _dev(data_dir: Path) -> AsyncIterator[tuple[str, str]]:
         os.killpg(process.pid, signal.SIGINT)
         _, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
+    assert b"JOBS_OWNER_DATABASE_URL" not in errors, "it must sweep"
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()
 
 
@@ -76,7 +77,8 @@ async def test_the_calls_it_prints_work(data_dir: Path) -> None:
             called.append(method)
 
     service = pb.DESCRIPTOR.services_by_name["JobService"]
-    assert sorted(called) == sorted(method.name for method in service.methods)
+    unary = [method.name for method in service.methods if not method.server_streaming]
+    assert sorted(called) == sorted(unary)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
@@ -123,5 +125,6 @@ async def test_a_second_signal_leaves_no_postgresql(data_dir: Path, number: int)
 
     code, errors = await _ended(process)
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()
-    assert code == 130
+    # 0 if the second came when all was done.
+    assert code in (0, 130)
     assert "Traceback" not in errors

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
 from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from grpc import StatusCode
 
@@ -117,8 +119,42 @@ async def job_not_cancelable(world: World) -> None:
     await world.operator.cancel("j")
 
 
+async def job_not_retryable(world: World) -> None:
+    await world.operator.cancel("j")
+    await world.operator.retry("j", "REJECTED")
+
+
+async def job_not_deletable(world: World) -> None:
+    await world.operator.delete("j")
+
+
 async def job_id_taken(world: World) -> None:
     await world.operator.create(job_id="j", document_type="update", target_all=True)
+
+
+async def device_required(world: World) -> None:
+    stub = world.server.device(world.operator.tenant, "d").stub
+    request = ListPendingExecutionsRequest()
+    await stub.ListPendingExecutions(request, metadata=world.operator.metadata, timeout=TIMEOUT)
+
+
+async def execution_not_found(world: World) -> None:
+    await world.server.device(world.operator.tenant, "nowhere").get("j")
+
+
+async def execution_over(world: World) -> None:
+    await world.operator.cancel("j")
+    await world.server.device(world.operator.tenant, "d").start("j")
+
+
+async def execution_running(world: World) -> None:
+    await world.server.device(world.operator.tenant, "d").start("j")
+    await world.operator.cancel_execution("j", "d")
+
+
+async def execution_changed(world: World) -> None:
+    device = world.server.device(world.operator.tenant, "d")
+    await device.update("j", "SUCCEEDED", expected_version=7)
 
 
 async def overloaded(world: World) -> None:
@@ -134,6 +170,16 @@ async def overloaded(world: World) -> None:
 async def database_unavailable(world: World) -> None:
     async with narrow(world, JOBS_QUERY_TIMEOUT="0.2") as operator, locked(world):
         await operator.cancel("j")
+
+
+async def server_stopping(world: World) -> None:
+    async with serving(world.database.request_dsn) as server:
+        stub: Any = server.operator(world.operator.tenant).stub
+        watch = stub.WatchJob(pb.WatchJobRequest(job_id="j"), metadata=world.operator.metadata)
+        await anext(aiter(watch))
+        server.app.stopping.set()
+        async for _ in watch:
+            pass
 
 
 async def internal(world: World) -> None:
@@ -154,9 +200,17 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     group_empty: StatusCode.FAILED_PRECONDITION,
     tenant_empty: StatusCode.FAILED_PRECONDITION,
     job_not_cancelable: StatusCode.FAILED_PRECONDITION,
+    job_not_retryable: StatusCode.FAILED_PRECONDITION,
+    job_not_deletable: StatusCode.FAILED_PRECONDITION,
     job_id_taken: StatusCode.ALREADY_EXISTS,
+    device_required: StatusCode.UNAUTHENTICATED,
+    execution_not_found: StatusCode.NOT_FOUND,
+    execution_over: StatusCode.FAILED_PRECONDITION,
+    execution_running: StatusCode.FAILED_PRECONDITION,
+    execution_changed: StatusCode.ABORTED,
     overloaded: StatusCode.RESOURCE_EXHAUSTED,
     database_unavailable: StatusCode.UNAVAILABLE,
+    server_stopping: StatusCode.UNAVAILABLE,
     internal: StatusCode.INTERNAL,
 }
 

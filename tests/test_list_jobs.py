@@ -133,7 +133,8 @@ async def one_of_each(database: Database, operator: Operator) -> Operator:
     await database.add_devices(operator.tenant, ["a", "b"])
     await create(operator, "live", "completed", "canceled", "expired", "expired-at-work")
     await database.owner.execute(
-        "UPDATE jobs.jobs SET status = 'COMPLETED' WHERE tenant_id = $1 AND job_id = 'completed'",
+        "UPDATE jobs.jobs SET status = 'COMPLETED', completed_at = now()"
+        " WHERE tenant_id = $1 AND job_id = 'completed'",
         operator.tenant,
     )
     await operator.cancel("canceled")

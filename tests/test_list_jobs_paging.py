@@ -21,9 +21,10 @@ STATUSES = ("IN_PROGRESS", "COMPLETED", "CANCELED")
 JOBS = """
     INSERT INTO jobs.jobs
         (tenant_id, job_id, document_type, document_params, target_all, status, canceled_at,
-         cancel_reason, created_at, updated_at)
+         cancel_reason, completed_at, created_at, updated_at)
     SELECT $1, format('j%s', n), 'reboot', '{}', true, status::jobs.job_status,
            CASE status WHEN 'CANCELED' THEN now() END, CASE status WHEN 'CANCELED' THEN 'no' END,
+           CASE status WHEN 'COMPLETED' THEN now() END,
            timestamptz '2026-01-01Z' + second * interval '1 second', now()
     FROM unnest($2::text[], $3::integer[]) WITH ORDINALITY AS job (status, second, n)
 """

@@ -225,7 +225,10 @@ async def test_the_request_role_may_do_no_more_than_it_needs(fresh: Unmigrated) 
     )
 
     tables = ("jobs.job_executions", "jobs.job_progress", "jobs.jobs")
-    assert [tuple(row) for row in beyond] == [(t, p) for t in tables for p in ("INSERT", "UPDATE")]
+    assert [tuple(row) for row in beyond] == [
+        ("jobs.execution_attempts", "INSERT"),
+        *((t, p) for t in tables for p in ("INSERT", "UPDATE")),
+    ]
     creates = "SELECT has_schema_privilege($1, 'jobs', 'CREATE')"
     assert not await fresh.owner.fetchval(creates, fresh.role.name)
 

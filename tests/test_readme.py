@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fleet.jobs.v1 import error_reason_pb2, jobs_pb2
+from fleet.jobs.v1 import device_jobs_pb2, error_reason_pb2, jobs_pb2
 
 from jobs_grpc.config import describe_settings
 
@@ -23,10 +23,14 @@ def test_it_lists_every_setting_with_its_default() -> None:
 
 def test_it_lists_every_call() -> None:
     section = README.partition("## The calls")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", section, re.MULTILINE)
 
-    service = jobs_pb2.DESCRIPTOR.services_by_name["JobService"]
-    assert sorted(rows) == sorted(method.name for method in service.methods)
+    calls = [name for row in rows for name in re.findall(r"\w+", row)]
+    services = (
+        jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
+        device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"],
+    )
+    assert sorted(calls) == sorted(m.name for service in services for m in service.methods)
 
 
 def test_it_lists_every_error_reason() -> None:

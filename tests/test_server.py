@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServerReflectionResponse,
 )
 
+from jobs_grpc.app import SERVICES
 from jobs_grpc.server import CannotListen
 from tests.support import Database, Server, fails, serving, starting
 
@@ -35,7 +36,7 @@ async def test_reflection_lists_what_is_served(server: Server, reflection: str) 
     response = await _reflect(server.channel, reflection, list_services="")
 
     names = {service.name for service in response.list_services_response.service}
-    assert names == {"fleet.jobs.v1.JobService", "grpc.health.v1.Health", *REFLECTIONS}
+    assert names == {*SERVICES, "grpc.health.v1.Health", *REFLECTIONS}
 
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)

@@ -14,6 +14,7 @@ TABLES = (
     "jobs.jobs",
     "jobs.job_progress",
     "jobs.job_executions",
+    "jobs.execution_attempts",
     "jobs.job_states",
     "jobs.execution_states",
     "public.device_state",
@@ -22,11 +23,15 @@ TABLES = (
 
 # Each function of the request path, called for the tenant $1.
 CALLS = (
-    "SELECT * FROM jobs.create_job($1, 'k', 'reboot', '{}', NULL, NULL, true, 24, NULL)",
+    "SELECT * FROM jobs.create_job($1, 'k', 'reboot', '{}', NULL, NULL, true, 24, NULL, NULL)",
     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
     "SELECT * FROM jobs.get_job($1, 'j', 10)",
     "SELECT * FROM jobs.list_job_executions($1, 'j', NULL, '', 10)",
-    "SELECT * FROM jobs.cancel_job($1, 'j', 'no')",
+    "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
+    "SELECT * FROM jobs.cancel_execution($1, 'j', 'theirs', 'no', true)",
+    "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false)",
+    "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'theirs', 10)",
+    "SELECT * FROM jobs.delete_job($1, 'done')",
 )
 
 INJECTIONS = (
@@ -48,7 +53,18 @@ async def other(database: Database, server: Server) -> Operator:
     operator = server.operator(uuid.uuid4().hex)
     await database.add_devices(operator.tenant, ["theirs"], group="g")
     await operator.create(job_id="j", target_all=True)
+    await tried_twice(operator, "tried")
+    await operator.create(job_id="done", target_all=True)
+    await operator.cancel("done")
     return operator
+
+
+async def tried_twice(operator: Operator, job_id: str) -> None:
+    """Create a job for all whose first attempts are history."""
+    await operator.create(job_id=job_id, target_all=True)
+    for execution in (await operator.get(job_id)).executions:
+        await operator.cancel_execution(job_id, execution.device_id)
+    await operator.retry(job_id, "REJECTED")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +91,16 @@ async def test_a_caller_who_is_not_clear_is_refused(
         (operator.stub.GetJob, pb.GetJobRequest(job_id="j")),
         (operator.stub.ListJobExecutions, pb.ListJobExecutionsRequest(job_id="j")),
         (operator.stub.CancelJob, pb.CancelJobRequest(job_id="j")),
+        (operator.stub.CancelExecution, pb.CancelExecutionRequest(job_id="j", device_id="d")),
+        (
+            operator.stub.RetryExecutions,
+            pb.RetryExecutionsRequest(job_id="j", statuses=[pb.JobExecution.FAILED]),
+        ),
+        (
+            operator.stub.ListExecutionAttempts,
+            pb.ListExecutionAttemptsRequest(job_id="j", device_id="d"),
+        ),
+        (operator.stub.DeleteJob, pb.DeleteJobRequest(job_id="j")),
     ]
     for call, request in calls:
         with fails(StatusCode.UNAUTHENTICATED, reason):
@@ -104,6 +130,14 @@ async def test_a_job_is_not_there_for_another_tenant(operator: Operator, other: 
         await operator.executions("j")
     with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.cancel("j")
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.retry("tried", "REJECTED")
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.delete("done")
+    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        await operator.cancel_execution("j", "theirs")
+    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        await operator.attempts("tried", "theirs")
     assert not (await operator.list()).jobs
     assert (await other.get("j")).status == pb.Job.IN_PROGRESS
 
@@ -175,7 +209,7 @@ async def test_the_request_role_sees_the_rows_of_the_tenant_it_names_and_no_othe
     database: Database, operator: Operator, other: Operator, table: str
 ) -> None:
     await database.add_devices(operator.tenant, ["ours"], group="g")
-    await operator.create(job_id="j", target_all=True)
+    await tried_twice(operator, "j")
     tenants = f"SELECT DISTINCT tenant_id FROM {table}"
 
     session = await asyncpg.connect(database.request_dsn)

@@ -59,6 +59,13 @@ INVALID: list[tuple[str, dict[str, Any], set[str]]] = [
     ("cancel", {"job_id": "j", "reason": "x" * 1001}, {"reason"}),
     ("cancel", {"job_id": "j", "reason": "a\0"}, {"reason"}),
     ("cancel", {"job_id": "", "reason": "\0"}, {"job_id", "reason"}),
+    ("cancel_execution", {"job_id": "", "device": "d"}, {"job_id"}),
+    ("cancel_execution", {"job_id": "j", "device": ""}, {"device_id"}),
+    ("cancel_execution", {"job_id": "j", "device": "x" * 257}, {"device_id"}),
+    ("cancel_execution", {"job_id": "j", "device": "a\0"}, {"device_id"}),
+    ("cancel_execution", {"job_id": "j", "device": "d", "reason": "x" * 1001}, {"reason"}),
+    ("attempts", {"job_id": "", "device": ""}, {"job_id", "device_id"}),
+    ("delete", {"job_id": ""}, {"job_id"}),
 ]
 
 # The same, but as long, as large or as odd as may be.

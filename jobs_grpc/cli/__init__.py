@@ -13,7 +13,7 @@ from typing import NoReturn
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from jobs_grpc.cli import client, dev, devices, migrate, serve
+from jobs_grpc.cli import changes, client, dev, devices, migrate, serve, simulate, watch
 from jobs_grpc.cli.failures import Failed, explain
 from jobs_grpc.cli.output import printable
 
@@ -25,7 +25,7 @@ exit codes:
   1  failed for another reason
   2  the arguments or the request are wrong
   3  no such job or device
-  4  refused in the present state: taken, empty, not cancelable
+  4  refused in the present state: taken, empty, running, over
   5  server or database unavailable, overloaded or too slow
   6  the caller is not known
 """
@@ -75,6 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("jobs-grpc"))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (dev, serve, migrate, devices, client):
+    for module in (dev, serve, migrate, devices, client, changes, watch, simulate):
         module.add_commands(commands)
     return parser

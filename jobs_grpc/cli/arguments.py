@@ -36,5 +36,6 @@ def server(value: str) -> str:
 
 
 hours = _argument(config.integer(1, 720))
+minutes = _argument(config.integer(1, 10080))
 limit = _argument(config.integer(1, 2**31 - 1))
 timeout = _argument(config.seconds(0.001, 86400))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _DATABASE = "jobs"
 
+# A member of the first group.
+_DEMO_DEVICE = "device-0003"
+
 
 def add_commands(commands: "Commands") -> None:
     """Add `dev`."""
@@ -30,7 +33,8 @@ def add_commands(commands: "Commands") -> None:
         help="start an embedded PostgreSQL with a demo fleet, and serve on it",
         description="Start an embedded PostgreSQL, migrate it, load a demo fleet (tenant "
         "'demo': 1,000 devices in three groups) and serve. Data is kept in a folder of the "
-        "user's, or in JOBS_DATA_DIR. The settings of `serve` apply, but for JOBS_DATABASE_URL.",
+        "user's, or in JOBS_DATA_DIR. The settings of `serve` apply, but for JOBS_DATABASE_URL "
+        "and JOBS_OWNER_DATABASE_URL.",
     )
     parser.set_defaults(run=_dev)
 
@@ -39,12 +43,16 @@ def _dev(args: argparse.Namespace) -> None:
     role = RequestRole()
     data_dir = Path(os.environ.get("JOBS_DATA_DIR") or embedded.default_data_dir()).absolute()
     # Checked before anything is started; the DSN follows when there is a server.
-    Config.from_env(os.environ | {"JOBS_DATABASE_URL": "postgresql://"})
+    placeholder = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
+    Config.from_env(os.environ | placeholder)
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
     with interrupting(), embedded.running(data_dir) as cluster:
         asyncio.run(_prepare(cluster, role))
-        dsn = cluster.dsn(_DATABASE, role.name)
-        config = Config.from_env(os.environ | {"JOBS_DATABASE_URL": dsn})
+        dsns = {
+            "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
+            "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
+        }
+        config = Config.from_env(os.environ | dsns)
         serve(config, on_serving=lambda running: print(_greeting(running, cluster), flush=True))
     print("PostgreSQL has stopped; the data is kept.", file=sys.stderr)
 
@@ -88,7 +96,11 @@ def _greeting(running: app.App, cluster: embedded.Cluster) -> str:
             grpcurl("ListJobs", status="IN_PROGRESS", limit=10),
             grpcurl("GetJob", job_id="reboot-1", executions_limit=5),
             grpcurl("ListJobExecutions", job_id="reboot-1", status="QUEUED", limit=5),
+            grpcurl("CancelExecution", job_id="reboot-1", device_id=_DEMO_DEVICE),
+            grpcurl("RetryExecutions", job_id="reboot-1", statuses=["REJECTED"]),
+            grpcurl("ListExecutionAttempts", job_id="reboot-1", device_id=_DEMO_DEVICE),
             grpcurl("CancelJob", job_id="reboot-1", reason="just trying"),
+            grpcurl("DeleteJob", job_id="reboot-1"),
             "",
             "The same without grpcurl:",
             "",

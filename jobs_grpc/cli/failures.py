@@ -60,10 +60,15 @@ def explain(error: Exception) -> Failed | None:
     return None
 
 
+def exit_code(code: grpc.StatusCode) -> int:
+    """What a command ends with when a call has failed so."""
+    return _EXIT_CODES.get(code, FAILED)
+
+
 def _explain_rpc(error: grpc.RpcError) -> Failed:
     code: grpc.StatusCode = error.code()
     details: str = error.details() or ""
-    return Failed(f"{code.name}: {' '.join(details.split())}", _EXIT_CODES.get(code, FAILED))
+    return Failed(f"{code.name}: {' '.join(details.split())}", exit_code(code))
 
 
 def _one_line(error: Exception) -> str:

@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -33,38 +33,42 @@ def add_commands(commands: "Commands") -> None:
 def serve(config: Config, on_serving: Callable[[app.App], None] | None = None) -> None:
     """Serve until a signal says stop; `on_serving` is called once when the service is ready."""
     telemetry.configure_logging(config.log_level, config.log_format)
-    asyncio.run(_until_signal(config, on_serving))
+    try:
+        asyncio.run(_until_signal(config, on_serving))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
-@asynccontextmanager
-async def _set_by_signal(stop: asyncio.Event) -> AsyncIterator[None]:
-    """Let the first signal set `stop`; the next does what it did before.
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """Let the first signal set `stop`, and a further one cancel the present task.
 
-    Not with the loop's own handlers: those leave SIGTERM with its default, which would
-    end the process without any cleaning up.
+    Not with the loop's own handlers: they would leave SIGTERM with its default afterwards.
     """
-    loop = asyncio.get_running_loop()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - coroutines run in tasks
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        restore()
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(task.cancel if stop.is_set() else stop.set)
 
-    def restore() -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number in STOP_SIGNALS:
-        signal.signal(number, on_signal)
+    handlers = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        restore()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 async def _until_signal(config: Config, on_serving: Callable[[app.App], None] | None) -> None:
     stop = asyncio.Event()
-    async with _set_by_signal(stop), app.running(config) as running:
+    with _signals(stop):
+        await _serve_until(stop, config, on_serving)
+
+
+async def _serve_until(
+    stop: asyncio.Event, config: Config, on_serving: Callable[[app.App], None] | None
+) -> None:
+    async with app.running(config) as running:
         stopping = asyncio.create_task(stop.wait())
         serving = asyncio.create_task(running.serving.wait())
         waiting: set[asyncio.Task[object]] = {stopping, serving, running.failed}
@@ -79,10 +83,7 @@ async def _until_signal(config: Config, on_serving: Callable[[app.App], None] | 
 
 
 def _serve(args: argparse.Namespace) -> None:
-    config = Config.from_env(os.environ)
-    # For the second signal: nothing here needs cleaning up.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    serve(config)
+    serve(Config.from_env(os.environ))
 
 
 def _settings() -> str:

@@ -1,5 +1,6 @@
 """What every call goes through before it reaches a service, and on its way back."""
 
+import asyncio
 from collections.abc import Sequence
 
 from grpc.aio import ServerInterceptor
@@ -11,6 +12,6 @@ from jobs_grpc.interceptors.observe import InFlight, Observe
 __all__ = ["InFlight", "chain"]
 
 
-def chain(in_flight: InFlight) -> Sequence[ServerInterceptor]:
+def chain(in_flight: InFlight, stopping: asyncio.Event) -> Sequence[ServerInterceptor]:
     """The interceptors, outermost first."""
-    return (Observe(in_flight), Errors(), Authenticate())
+    return (Observe(in_flight), Errors(stopping), Authenticate())

@@ -3,7 +3,7 @@
 import abc
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -58,8 +58,9 @@ class Around(ServerInterceptor, abc.ABC):
                 return await behaviour(request, context)
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with around(context):
-                async for response in behaviour(request, context):
+            # Closed here, also when the call is cut off: else its cleanup comes any time later.
+            async with around(context), aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
                     yield response
 
         wrapped = stream if inspect.isasyncgenfunction(behaviour) else answer

@@ -3,26 +3,34 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from jobs_grpc.errors import CallerAmbiguous, CallerInvalid, TenantRequired
+from jobs_grpc.errors import CallerAmbiguous, CallerInvalid, DeviceRequired, TenantRequired
 from jobs_grpc.interceptors.around import Around, Context, is_infrastructure
 from jobs_grpc.principal import IDENTIFIER_RULE, Principal, is_identifier, set_principal
 
+_DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"
+
+# Brokers and bridges report for devices; each report names its own.
+_BRIDGE = f"{_DEVICE_SERVICE}ReportExecutions"
+
 
 class Authenticate(Around):
-    """Requires exactly one x-tenant-id and takes at most one x-user-id."""
+    """Requires exactly one x-tenant-id, and one x-device-id of devices; takes an x-user-id."""
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         if not is_infrastructure(method):
-            set_principal(_principal(context))
+            set_principal(_principal(method, context))
         yield
 
 
-def _principal(context: Context) -> Principal:
+def _principal(method: str, context: Context) -> Principal:
     tenant_id = _single(context, "x-tenant-id")
     if tenant_id is None:
         raise TenantRequired("The call names no tenant: send x-tenant-id")
-    return Principal(tenant_id=tenant_id, subject=_single(context, "x-user-id"))
+    device_id = _single(context, "x-device-id")
+    if device_id is None and method.startswith(_DEVICE_SERVICE) and method != _BRIDGE:
+        raise DeviceRequired("The call names no device: send x-device-id")
+    return Principal(tenant_id, subject=_single(context, "x-user-id"), device_id=device_id)
 
 
 def _single(context: Context, key: str) -> str | None:

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -18,11 +18,13 @@ from grpc_status import rpc_status
 
 from jobs_grpc.errors import (
     DatabaseUnavailable,
+    ExecutionChanged,
     Internal,
     InvalidRequest,
     JobsError,
     MalformedRequest,
     Overloaded,
+    ServerStopping,
 )
 from jobs_grpc.interceptors.around import (
     Around,
@@ -39,7 +41,13 @@ DOMAIN = "fleet.jobs.v1"
 
 
 class Errors(Around):
-    """Answers a JobsError as it says, and everything else with a fixed INTERNAL."""
+    """Answers a JobsError as it says, and everything else with a fixed INTERNAL.
+
+    `stopping` is set when the server begins to stop.
+    """
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
 
     async def intercept_service(
         self,
@@ -67,11 +75,12 @@ class Errors(Around):
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
-            if context.cancelled() or context.done():
+            # Unless the server stops, it is the client that has gone; nobody would read it.
+            if not self._stopping.is_set() or context.cancelled() or context.done():
                 raise
             # The server is stopping. Left alone, the client would wait for its deadline.
             logger.warning("%s was cut off", method)
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
+            await _abort(context, ServerStopping())
         except Exception:
             logger.exception("%s failed", method)
             await _abort(context, Internal())
@@ -92,8 +101,9 @@ def _decode_in_behaviour(handler: Handler) -> Handler:
     if inspect.isasyncgenfunction(behaviour):
 
         async def stream(raw: bytes, context: Context) -> AsyncIterator[Any]:
-            async for response in behaviour(decode(raw), context):
-                yield response
+            async with aclosing(behaviour(decode(raw), context)) as responses:
+                async for response in responses:
+                    yield response
 
         return remake(handler, stream, None)
 
@@ -130,6 +140,8 @@ def _details(error: JobsError) -> list[Message]:
                 for v in error.violations
             ]
             return [BadRequest(field_violations=violations)]
+        case ExecutionChanged():
+            return [error.present]
         case Overloaded():
             return [RetryInfo(retry_delay=Duration(seconds=error.retry_after))]
     return []

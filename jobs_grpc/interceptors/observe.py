@@ -63,11 +63,16 @@ class Observe(Around):
         telemetry.request_id.set(request_id)
         context.set_trailing_metadata((("x-request-id", request_id),))
         started = time.perf_counter()
+        code: grpc.StatusCode | None = None
         with self._in_flight.entered(method):
             try:
                 yield
+            except asyncio.CancelledError:
+                # The client has gone, which the context may not say.
+                code = grpc.StatusCode.CANCELLED
+                raise
             finally:
-                _log(method, context, time.perf_counter() - started)
+                _log(method, code or _code(context), time.perf_counter() - started)
 
 
 def _request_id(context: Context) -> str:
@@ -77,8 +82,7 @@ def _request_id(context: Context) -> str:
     return str(uuid.uuid4())
 
 
-def _log(method: str, context: Context, seconds: float) -> None:
-    code = grpc.StatusCode.CANCELLED if context.cancelled() else _code(context)
+def _log(method: str, code: grpc.StatusCode, seconds: float) -> None:
     principal = find_principal()
     logger.log(
         logging.DEBUG if is_infrastructure(method) else logging.INFO,

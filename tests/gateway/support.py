@@ -119,6 +119,13 @@ class Rest:
         """Create a job; document_type is "reboot" unless given."""
         return await self.send("POST", "/customer/jobs", {"document_type": "reboot"} | body)
 
+    async def as_device(self, name: str, method: str, path: str = "", body: Any = None) -> Any:
+        """What a device is answered at /device/v1/jobs; it must be 200."""
+        headers = [("X-Device-Id", name)]
+        response = await self.send(method, f"/device/v1/jobs{path}", body, headers=headers)
+        assert response.status_code == 200, response.text
+        return response.json()
+
     async def get(self, path: str = "", **query: Any) -> Any:
         """Read something below /customer/jobs that is there."""
         response = await self.send("GET", f"/customer/jobs{path}", params=query)

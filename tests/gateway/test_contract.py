@@ -9,10 +9,18 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.support import GATEWAY, Gateway, Rest, require_go
+from tests.gateway.support import GATEWAY, TIMEOUT, Gateway, Rest, require_go
 from tests.support import Database, Server
 
-SERVICE = "fleet.jobs.v1.JobService"
+PACKAGE = "fleet.jobs.v1"
+
+# A path that ends in a verb is that of a job called so, too, to the other methods: a GET of
+# it is no 405 but a job that is not there.
+ANY_METHOD = """
+[[operations]]
+include-path-regex = "[}]:[a-z]+$"
+checks.unsupported_method.enabled = false
+"""
 
 
 async def run(*command: str | Path, cwd: Path = GATEWAY) -> str:
@@ -31,7 +39,7 @@ async def test_answers_are_as_the_openapi_document_says(
     """Requests that fit it and requests that don't: no 5xx, and nothing that it does not say."""
     await database.add_devices(rest.tenant, 3, group="north")
     await rest.create(job_id="a", target_all=True)
-    (tmp_path / "schemathesis.toml").write_text("")
+    (tmp_path / "schemathesis.toml").write_text(ANY_METHOD)
 
     output = await run(
         Path(sys.executable).with_name("schemathesis"),
@@ -39,6 +47,7 @@ async def test_answers_are_as_the_openapi_document_says(
         "run", GATEWAY / "gen" / "openapi.json",
         "--url", gateway.url,
         "--header", f"X-Tenant-Id: {rest.tenant}",
+        "--header", "X-Device-Id: d00001",
         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,"
         "response_schema_conformance,response_headers_conformance,unsupported_method",
         "--phases", "examples,coverage,fuzzing,stateful",
@@ -52,7 +61,7 @@ async def test_answers_are_as_the_openapi_document_says(
     )  # fmt: skip
 
     print(output)
-    assert "5 selected / 5 total" in output
+    assert "15 selected / 15 total" in output
 
 
 @pytest.fixture(scope="session")
@@ -67,27 +76,79 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     grpcurl: Path, server: Server, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, 1)
+    caller = ("-H", f"x-tenant-id: {tenant}", "-H", "x-device-id: d00001")
 
-    async def call(rpc: str, request: Any) -> Any:
+    async def call(service: str, rpc: str, request: Any) -> Any:
         output = await run(
-            grpcurl, "-plaintext", "-H", f"x-tenant-id: {tenant}",
-            "-d", json.dumps(request), server.address, f"{SERVICE}/{rpc}",
+            grpcurl, "-plaintext", *caller, *("-max-time", "20"),
+            "-d", json.dumps(request), server.address, f"{PACKAGE}.{service}/{rpc}",
         )  # fmt: skip
-        return json.loads(output)
+        # A stream answers one object after another: the first will do.
+        return json.JSONDecoder().raw_decode(output)[0]
 
-    listed = await run(grpcurl, "-plaintext", server.address, "list", SERVICE)
-    calls = {
-        "CreateJob": {"job_id": "a", "document_type": "reboot", "target_all": True},
-        "GetJob": {"job_id": "a"},
-        "ListJobs": {},
-        "ListJobExecutions": {"job_id": "a"},
-        "CancelJob": {"job_id": "a"},
-    }
-    assert {line.rpartition(".")[2] for line in listed.split()} == set(calls)
-    answers = {rpc: await call(rpc, request) for rpc, request in calls.items()}
+    job = {"job_id": "a"}
+    execution = job | {"device_id": "d00001"}
+    failed = job | {"status": "FAILED"}
+    calls = [
+        ("JobService", "CreateJob", job | {"document_type": "reboot", "target_all": True}),
+        ("JobService", "GetJob", job),
+        ("JobService", "ListJobs", {}),
+        ("JobService", "ListJobExecutions", job),
+        ("DeviceJobService", "ListPendingExecutions", {}),
+        ("DeviceJobService", "StartNextExecution", {}),
+        ("DeviceJobService", "StartExecution", job),
+        ("DeviceJobService", "GetExecution", job),
+        ("DeviceJobService", "UpdateExecution", failed),
+        ("JobService", "RetryExecutions", job | {"statuses": ["FAILED"]}),
+        ("JobService", "ListExecutionAttempts", execution),
+        ("DeviceJobService", "ReportExecutions", {"report_id": "r", "report": failed}),
+        ("JobService", "WatchJob", job),  # it is over, so the stream ends
+        ("JobService", "RetryExecutions", job | {"statuses": ["FAILED"]}),
+        ("JobService", "CancelExecution", execution),
+        ("JobService", "CreateJob", {"job_id": "b", "document_type": "x", "target_all": True}),
+        ("JobService", "CancelJob", {"job_id": "b"}),
+        ("JobService", "DeleteJob", {"job_id": "b"}),
+    ]
+    answers = {rpc: await call(service, rpc, request) for service, rpc, request in calls}
 
-    assert answers["CreateJob"]["execution_count"] == 1
+    for service in ("JobService", "DeviceJobService"):
+        listed = await run(grpcurl, "-plaintext", server.address, "list", f"{PACKAGE}.{service}")
+        names = {line.rpartition(".")[2] for line in listed.split()}
+        called = {rpc for name, rpc, _ in calls if name == service}
+        # It has no end but the caller's: grpcurl would wait for it.
+        assert names - {"WatchPendingExecutions"} == called
     assert answers["GetJob"]["job"]["status"] == "IN_PROGRESS"
     assert answers["ListJobs"]["jobs"][0]["job_id"] == "a"
     assert answers["ListJobExecutions"]["executions"][0]["device_id"] == "d00001"
-    assert answers["CancelJob"] == {"job_id": "a", "status": "CANCELED"}
+    assert answers["StartNextExecution"]["execution"]["status"] == "IN_PROGRESS"
+    assert answers["UpdateExecution"]["execution"]["status"] == "FAILED"
+    assert answers["RetryExecutions"]["retried_count"] == 1
+    assert len(answers["ListExecutionAttempts"]["attempts"]) == 2
+    assert answers["ReportExecutions"]["execution"]["execution_number"] == 2
+    assert answers["WatchJob"]["job"]["status"] == "COMPLETED"
+    assert answers["CancelExecution"]["execution"]["status"] == "REJECTED"
+    assert answers["CancelJob"] == {"job_id": "b", "status": "CANCELED"}
+    assert answers["DeleteJob"] == {}
+
+
+async def test_grpcurl_watches_by_reflection(
+    grpcurl: Path, server: Server, database: Database, tenant: str
+) -> None:
+    """A stream without end: the first answer, then the caller goes away."""
+    await database.add_devices(tenant, 1)
+    await server.operator(tenant).create(job_id="a", target_all=True)
+    process = await asyncio.create_subprocess_exec(
+        grpcurl, "-plaintext", "-H", f"x-tenant-id: {tenant}", "-H", "x-device-id: d00001",
+        server.address, f"{PACKAGE}.DeviceJobService/WatchPendingExecutions",
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            output = await process.stdout.readuntil(b"\n}\n")
+    finally:
+        process.kill()
+        await process.wait()
+
+    (execution,) = json.loads(output)["executions"]
+    assert (execution["job_id"], execution["status"]) == ("a", "QUEUED")

@@ -1,6 +1,7 @@
 """docs/rest.md keeps up with the gateway."""
 
 import asyncio
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -12,9 +13,9 @@ PAGE = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8")
 
 
 async def test_its_curl_lines_run(gateway: Gateway, database: Database) -> None:
-    await database.add_devices("demo", 3, group="north")
+    await database.add_devices("demo", ["device-0003", "device-0006"], group="north")
     commands = re.findall(r"^curl (?:.*\\\n)*.*$", PAGE, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 15
 
     for command in commands:
         own = command.replace("http://127.0.0.1:8080", gateway.url)
@@ -25,6 +26,28 @@ async def test_its_curl_lines_run(gateway: Gateway, database: Database) -> None:
         )
         output, _ = await process.communicate()
         assert process.returncode == 0, f"{command}\n{output.decode()}"
+
+
+def test_it_lists_every_route() -> None:
+    """With all query parameters, but for those that have a paragraph of their own."""
+    document = json.loads((GATEWAY / "gen" / "openapi.json").read_text(encoding="utf-8"))
+    expected = {}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            rpc = operation.get("x-rpc", operation["operationId"])
+            query = {p["name"] for p in operation["parameters"] if p.get("in") == "query"}
+            expected[f"{method.upper()} {path}"] = (rpc, query)
+
+    rows = re.findall(r"^\| `([A-Z]+ /[^`?]+)(?:\?([^`]*))?`(.*?) \| (\w+) \|", PAGE, re.MULTILINE)
+    listed = {}
+    for route, query, more, rpc in rows:
+        names = set(re.findall(r"(\w+)=", query))
+        if more:
+            paragraph = PAGE.partition("**Filters**")[2].partition("\n\n")[0]
+            names |= set(re.findall(r"`(\w+)(?:=true)?`", paragraph))
+        listed[route] = (rpc, names)
+
+    assert listed == expected
 
 
 def test_it_lists_every_setting_with_its_default(gateway_binary: Path) -> None:

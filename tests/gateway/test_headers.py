@@ -29,7 +29,9 @@ async def test_the_user_becomes_created_by(
     assert [row["created_by"] for row in await rest.get()] == ["olivia", None]
 
 
-@pytest.mark.parametrize("name", ["X-Tenant-Id", "x-tenant-id", "X-User-Id", "Authorization"])
+@pytest.mark.parametrize(
+    "name", ["X-Tenant-Id", "x-tenant-id", "X-User-Id", "X-Device-Id", "Authorization"]
+)
 async def test_a_caller_who_is_stated_twice_is_refused(rest: Rest, name: str) -> None:
     headers = [(name, "a"), (name, "a")]
 

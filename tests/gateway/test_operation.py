@@ -188,6 +188,8 @@ async def test_browsers_may_call_only_from_origins_that_are_listed(
         preflight = await own.options(JOBS, headers=asked)
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-origin"] == "https://ops.example.com"
+        assert "PATCH" in preflight.headers["access-control-allow-methods"]
+        assert "x-device-id" in preflight.headers["access-control-allow-headers"]
         assert "x-tenant-id" in preflight.headers["access-control-allow-headers"]
         answer = await own.get(JOBS, headers=asked)
         assert answer.headers["access-control-allow-origin"] == "https://ops.example.com"

@@ -100,6 +100,7 @@ async def test_get_answers_the_jobs_fields_with_its_executions_inside(
 
     for name in ("created_at", "updated_at", "expires_at"):
         assert datetime.fromisoformat(job[name]).utcoffset() == timedelta(0)
+    assert job["completed_at"] is None
     assert {k: v for k, v in job.items() if not k.endswith("_at") and k != "executions"} == {
         "job_id": "a",
         "tenant_id": rest.tenant,
@@ -111,6 +112,7 @@ async def test_get_answers_the_jobs_fields_with_its_executions_inside(
         "status": "IN_PROGRESS",
         "created_by": "olivia",
         "cancel_reason": None,
+        "in_progress_timeout_minutes": None,
         "total_executions": 2,
         "succeeded_count": 1,
         "failed_count": 0,
@@ -124,7 +126,7 @@ async def test_get_answers_the_jobs_fields_with_its_executions_inside(
     done, queued = job["executions"]
     assert list(done) == [
         "device_id", "status", "status_details", "queued_at", "started_at", "last_updated_at",
-        "execution_number",
+        "execution_number", "times_out_at",
     ]  # fmt: skip
     assert (done["device_id"], done["status"]) == ("pump-1", "SUCCEEDED")
     assert datetime.fromisoformat(done["started_at"]).tzinfo

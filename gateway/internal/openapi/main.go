@@ -1,6 +1,6 @@
 // Command openapi lifts the Swagger 2.0 document of protoc-gen-openapiv2 (stdin) to the
 // OpenAPI 3.0 document of the REST API as it is served (stdout). It adds what only the
-// gateway knows: 201, headers, errors, nulls, and that the body of a DELETE is optional.
+// gateway knows: 201, headers, errors, nulls, and which bodies are optional.
 package main
 
 import (
@@ -11,9 +11,12 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
-	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
+	_ "jobs-gateway/gen/fleet/jobs/v1" // registers the messages
 )
+
+const packagePrefix = "fleet.jobs.v1."
 
 // object is a JSON object; its members are written in alphabetical order.
 type object = map[string]any
@@ -37,14 +40,14 @@ func lift(swagger object) object {
 		schemas[name] = liftSchema(name, schema.(object))
 	}
 	// Answers hold what is inside of these, not the messages themselves.
-	for _, name := range []string{"ListJobsResponse", "GetJobResponse", "ListJobExecutionsResponse"} {
+	for _, name := range opened {
 		delete(schemas, name)
 	}
 	paths := object{}
 	for path, item := range swagger["paths"].(object) {
 		operations := object{}
 		for method, operation := range item.(object) {
-			operations[method] = liftOperation(method, operation.(object))
+			operations[method] = liftOperation(path, operation.(object))
 		}
 		paths[path] = operations
 	}
@@ -61,7 +64,7 @@ func liftSchema(name string, schema object) object {
 	if call, isBody := strings.CutSuffix(name, "Body"); isBody {
 		name = call + "Request" // what the path leaves of it
 	}
-	message := jobsv1.File_fleet_jobs_v1_jobs_proto.Messages().ByName(protoreflect.Name(name))
+	message := findMessage(name)
 	properties, ok := schema["properties"].(object)
 	if message == nil || !ok {
 		return schema
@@ -82,7 +85,7 @@ func liftSchema(name string, schema object) object {
 		if mayBeNull(field, name) {
 			property["nullable"] = true
 		}
-		if !isRequest && !getOnly[string(field.FullName())] {
+		if !isRequest && !sometimes[string(field.FullName())] {
 			required = append(required, string(field.Name()))
 		}
 		for key, value := range limits[string(field.FullName())] {
@@ -103,6 +106,16 @@ func liftSchema(name string, schema object) object {
 	return schema
 }
 
+// findMessage finds a message by its name, or nil if it is none of this package's.
+func findMessage(name string) protoreflect.MessageDescriptor {
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(packagePrefix + name))
+	if err != nil {
+		return nil
+	}
+	message, _ := found.(protoreflect.MessageDescriptor)
+	return message
+}
+
 // mayBeNull follows shapes.go in answers: what is unset is null, but a bool false. In
 // requests null is "not given".
 func mayBeNull(field protoreflect.FieldDescriptor, schema string) bool {
@@ -121,13 +134,19 @@ func alternatives(oneof protoreflect.OneofDescriptor) []any {
 	return all
 }
 
-func liftOperation(method string, operation object) object {
+func liftOperation(path string, operation object) object {
 	id := operation["operationId"].(string)
-	parameters := []any{}
-	for name := range headerParameters {
-		parameters = append(parameters, object{"$ref": "#/components/parameters/" + name})
+	if name, ok := secondRoutes[id]; ok {
+		operation["operationId"] = name
+		id = strings.TrimSuffix(id, "2")
+		operation["x-rpc"] = id // what the gateway calls
 	}
-	sortRefs(parameters)
+	tag := "jobs"
+	parameters := []any{refTo("TenantId"), refTo("UserId")}
+	if strings.HasPrefix(path, "/device/") {
+		tag = "device"
+		parameters = append(parameters, refTo("DeviceId"))
+	}
 	for _, p := range operation["parameters"].([]any) {
 		parameter := p.(object)
 		if parameter["in"] == "body" {
@@ -136,26 +155,27 @@ func liftOperation(method string, operation object) object {
 				content["example"] = createExample
 			}
 			operation["requestBody"] = object{
-				"required": method != "delete",
+				"required": requiredInRequests[id+"Request"] != nil,
 				"content":  object{"application/json": content},
 			}
 			continue
 		}
 		schema := object{}
-		for _, key := range []string{"type", "format", "enum"} {
+		delete(parameter, "collectionFormat") // "multi" is what OpenAPI 3.0 means anyway
+		for _, key := range []string{"type", "format", "enum", "items"} {
 			if value, ok := parameter[key]; ok {
 				schema[key] = value
 				delete(parameter, key)
 			}
 		}
-		for key, value := range limits["fleet.jobs.v1."+id+"Request."+parameter["name"].(string)] {
+		for key, value := range limits[packagePrefix+id+"Request."+parameter["name"].(string)] {
 			schema[key] = value
 		}
 		parameter["schema"] = schema
 		parameters = append(parameters, parameter)
 	}
 	operation["parameters"] = parameters
-	operation["tags"] = []string{"jobs"}
+	operation["tags"] = []string{tag}
 	operation["responses"] = liftResponses(id, operation["responses"].(object))
 	return operation
 }
@@ -168,7 +188,7 @@ func liftResponses(id string, from object) object {
 	case id == "CreateJob":
 		code = "201"
 		headers["Location"] = stringHeader("The job.")
-	case strings.HasPrefix(id, "List"):
+	case id == "ListJobs", id == "ListJobExecutions":
 		headers["X-Next-Page-Token"] = stringHeader("The next page's page_token. Absent on the last.")
 		headers["Link"] = stringHeader(`The next page: <…>; rel="next". Absent on the last.`)
 	}

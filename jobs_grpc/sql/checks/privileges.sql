@@ -7,6 +7,7 @@ FROM (VALUES
     ('jobs.job_progress', 'UPDATE'),
     ('jobs.job_executions', 'SELECT'), ('jobs.job_executions', 'INSERT'),
     ('jobs.job_executions', 'UPDATE'),
+    ('jobs.execution_attempts', 'SELECT'), ('jobs.execution_attempts', 'INSERT'),
     ('jobs.job_states', 'SELECT'), ('jobs.execution_states', 'SELECT'),
     ('public.device_state', 'SELECT'), ('public.device_group_members', 'SELECT')
 ) AS needed (name, privilege)

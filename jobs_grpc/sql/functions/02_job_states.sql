@@ -17,15 +17,19 @@ SELECT
     p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         AS total_executions,
     CASE WHEN d.queued_as = 'QUEUED' THEN p.queued ELSE 0 END AS queued,
-    p.in_progress,
+    CASE WHEN j.canceled_running THEN 0 ELSE p.in_progress END AS in_progress,
     p.succeeded,
     p.failed,
     p.timed_out + CASE WHEN d.queued_as = 'TIMED_OUT' THEN p.queued ELSE 0 END AS timed_out,
-    p.rejected + CASE WHEN d.queued_as = 'REJECTED' THEN p.queued ELSE 0 END AS rejected
+    p.rejected + CASE WHEN d.queued_as = 'REJECTED' THEN p.queued ELSE 0 END
+        + CASE WHEN j.canceled_running THEN p.in_progress ELSE 0 END AS rejected,
+    CASE WHEN d.status = j.status THEN j.completed_at ELSE j.expires_at END AS completed_at,
+    j.in_progress_timeout_minutes
 FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (
     SELECT
         jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
         jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_as
-) d;
+) d
+WHERE j.deleted_at IS NULL;

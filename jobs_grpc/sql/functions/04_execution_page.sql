@@ -10,14 +10,15 @@ CREATE OR REPLACE FUNCTION jobs.execution_page(
     execution_numbers integer[],
     queued_ats timestamptz[],
     started_ats timestamptz[],
-    last_updated_ats timestamptz[]
+    last_updated_ats timestamptz[],
+    times_out_ats timestamptz[]
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT
         array_agg(e.device_id), array_agg(e.status), array_agg(e.status_details),
         array_agg(e.execution_number), array_agg(e.queued_at), array_agg(e.started_at),
-        array_agg(e.last_updated_at)
+        array_agg(e.last_updated_at), array_agg(e.times_out_at)
     FROM (
         SELECT s.*
         FROM jobs.execution_states s

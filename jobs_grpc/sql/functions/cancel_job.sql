@@ -1,8 +1,9 @@
--- Cancels a job that is IN_PROGRESS: one row is written, however many devices it targets.
+-- Cancels a job that is IN_PROGRESS: one row is written, however many devices it targets,
+-- and also if those at work are to end with it.
 --
 -- JB005 no such job      JB006 the job is over; DETAIL has its status
 CREATE OR REPLACE FUNCTION jobs.cancel_job(
-    p_tenant_id text, p_job_id text, p_reason text
+    p_tenant_id text, p_job_id text, p_reason text, p_force boolean DEFAULT false
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -26,12 +27,16 @@ BEGIN
     v_now := clock_timestamp();
     SELECT jobs.job_status_at(j.status, j.expires_at, v_in_progress, v_now) INTO v_status
     FROM jobs.jobs j
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+    END IF;
     IF v_status <> 'IN_PROGRESS' THEN
         RAISE EXCEPTION 'job is over' USING ERRCODE = 'JB006', DETAIL = v_status;
     END IF;
 
     UPDATE jobs.jobs
-    SET status = 'CANCELED', canceled_at = v_now, cancel_reason = p_reason, updated_at = v_now
+    SET status = 'CANCELED', canceled_at = v_now, cancel_reason = p_reason,
+        canceled_running = p_force, settled = false, updated_at = v_now
     WHERE tenant_id = p_tenant_id AND job_id = p_job_id;
 END $$;

@@ -11,7 +11,8 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_target_device_id text,
     p_target_group_id text,
     p_target_all boolean,
-    p_expires_in_hours integer,  -- NULL: never
+    p_expires_in_hours integer,             -- NULL: never
+    p_in_progress_timeout_minutes integer,  -- NULL: none
     p_created_by text
 ) RETURNS TABLE (execution_count integer, expires_at timestamptz)
 LANGUAGE plpgsql
@@ -26,25 +27,28 @@ BEGIN
     -- here for the first to commit.
     INSERT INTO jobs.jobs
         (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
-         target_all, expires_at, created_by, created_at, updated_at)
+         target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
+         created_at, updated_at)
     VALUES
         (p_tenant_id, p_job_id, p_document_type, p_document_params, p_target_device_id,
-         p_target_group_id, p_target_all, v_now + make_interval(hours => p_expires_in_hours),
+         p_target_group_id, p_target_all, p_expires_in_hours,
+         v_now + make_interval(hours => p_expires_in_hours), p_in_progress_timeout_minutes,
          p_created_by, v_now, v_now)
     ON CONFLICT (tenant_id, job_id) DO NOTHING;
 
     IF NOT FOUND THEN
         RETURN QUERY
-        SELECT s.total_executions, s.expires_at
+        SELECT s.total_executions, j.created_at + make_interval(hours => j.expires_in_hours)
         FROM jobs.job_states s
+        JOIN jobs.jobs j ON j.tenant_id = s.tenant_id AND j.job_id = s.job_id
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           AND s.document_type = p_document_type
           AND s.document_params = p_document_params
           AND s.target_device_id IS NOT DISTINCT FROM p_target_device_id
           AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
           AND s.target_all = p_target_all
-          AND s.expires_at IS NOT DISTINCT FROM
-              s.created_at + make_interval(hours => p_expires_in_hours);
+          AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours
+          AND j.in_progress_timeout_minutes IS NOT DISTINCT FROM p_in_progress_timeout_minutes;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'job_id taken' USING ERRCODE = 'JB004';
         END IF;

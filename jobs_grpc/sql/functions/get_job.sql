@@ -24,13 +24,16 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     failed integer,
     timed_out integer,
     rejected integer,
+    completed_at timestamptz,
+    in_progress_timeout_minutes integer,
     device_ids text[],
     statuses text[],
     status_details jsonb[],
     execution_numbers integer[],
     queued_ats timestamptz[],
     started_ats timestamptz[],
-    last_updated_ats timestamptz[]
+    last_updated_ats timestamptz[],
+    times_out_ats timestamptz[]
 )
 LANGUAGE plpgsql
 AS $$

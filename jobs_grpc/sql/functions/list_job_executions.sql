@@ -14,7 +14,8 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     execution_numbers integer[],
     queued_ats timestamptz[],
     started_ats timestamptz[],
-    last_updated_ats timestamptz[]
+    last_updated_ats timestamptz[],
+    times_out_ats timestamptz[]
 )
 LANGUAGE plpgsql
 AS $$
@@ -26,7 +27,7 @@ BEGIN
     FROM jobs.jobs j
     CROSS JOIN LATERAL
         jobs.execution_page(p_tenant_id, p_job_id, p_status, p_after_device_id, p_limit) e
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
 
     IF NOT FOUND THEN
         RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';

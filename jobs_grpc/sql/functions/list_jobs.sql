@@ -1,11 +1,18 @@
 -- Jobs, newest first, from after (p_before_created_at, p_before_job_id) if given.
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
-    p_status text,                    -- NULL: all
+    p_statuses text[],                -- NULL: all
     p_before_created_at timestamptz,  -- NULL: from the newest
     p_before_job_id text,
     p_limit integer,
-    p_offset integer
+    p_offset integer,
+    p_document_type text DEFAULT NULL,  -- NULL, here and below: all
+    p_created_by text DEFAULT NULL,
+    p_target_device_id text DEFAULT NULL,
+    p_target_group_id text DEFAULT NULL,
+    p_target_all boolean DEFAULT NULL,
+    p_created_from timestamptz DEFAULT NULL,
+    p_created_until timestamptz DEFAULT NULL
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql
 -- The limit is unknown when the plan is made, and the guess, a tenth of the rows, would
@@ -21,7 +28,14 @@ BEGIN
     SELECT s.*
     FROM jobs.job_states s
     WHERE s.tenant_id = p_tenant_id
-      AND (p_status IS NULL OR s.status = p_status)
+      AND (p_statuses IS NULL OR s.status = ANY (p_statuses))
+      AND (p_document_type IS NULL OR s.document_type = p_document_type)
+      AND (p_created_by IS NULL OR s.created_by = p_created_by)
+      AND (p_target_device_id IS NULL OR s.target_device_id = p_target_device_id)
+      AND (p_target_group_id IS NULL OR s.target_group_id = p_target_group_id)
+      AND (p_target_all IS NULL OR s.target_all = p_target_all)
+      AND s.created_at >= coalesce(p_created_from, '-infinity')
+      AND s.created_at < coalesce(p_created_until, 'infinity')
       AND (s.created_at, s.job_id)
           < (coalesce(p_before_created_at, 'infinity'), coalesce(p_before_job_id, ''))
     ORDER BY s.created_at DESC, s.job_id DESC

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xda\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_FIELD\x10\x01\x12\x15\n\x11MALFORMED_REQUEST\x10\x02\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x03\x12\x13\n\x0fTENANT_REQUIRED\x10\x04\x12\x14\n\x10\x43\x41LLER_AMBIGUOUS\x10\x05\x12\x12\n\x0e\x43\x41LLER_INVALID\x10\x06\x12\x11\n\rJOB_NOT_FOUND\x10\x07\x12\x14\n\x10\x44\x45VICE_NOT_FOUND\x10\x08\x12\x0f\n\x0bGROUP_EMPTY\x10\t\x12\x10\n\x0cTENANT_EMPTY\x10\n\x12\x16\n\x12JOB_NOT_CANCELABLE\x10\x0b\x12\x10\n\x0cJOB_ID_TAKEN\x10\x0c\x12\x0e\n\nOVERLOADED\x10\r\x12\x18\n\x14\x44\x41TABASE_UNAVAILABLE\x10\x0e\x12\x0c\n\x08INTERNAL\x10\x0f\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x8d\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_FIELD\x10\x01\x12\x15\n\x11MALFORMED_REQUEST\x10\x02\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x03\x12\x13\n\x0fTENANT_REQUIRED\x10\x04\x12\x14\n\x10\x43\x41LLER_AMBIGUOUS\x10\x05\x12\x12\n\x0e\x43\x41LLER_INVALID\x10\x06\x12\x11\n\rJOB_NOT_FOUND\x10\x07\x12\x14\n\x10\x44\x45VICE_NOT_FOUND\x10\x08\x12\x0f\n\x0bGROUP_EMPTY\x10\t\x12\x10\n\x0cTENANT_EMPTY\x10\n\x12\x16\n\x12JOB_NOT_CANCELABLE\x10\x0b\x12\x10\n\x0cJOB_ID_TAKEN\x10\x0c\x12\x0e\n\nOVERLOADED\x10\r\x12\x18\n\x14\x44\x41TABASE_UNAVAILABLE\x10\x0e\x12\x0c\n\x08INTERNAL\x10\x0f\x12\x13\n\x0f\x44\x45VICE_REQUIRED\x10\x10\x12\x17\n\x13\x45XECUTION_NOT_FOUND\x10\x11\x12\x12\n\x0e\x45XECUTION_OVER\x10\x12\x12\x15\n\x11\x45XECUTION_CHANGED\x10\x13\x12\x15\n\x11\x45XECUTION_RUNNING\x10\x14\x12\x15\n\x11JOB_NOT_RETRYABLE\x10\x15\x12\x15\n\x11JOB_NOT_DELETABLE\x10\x16\x12\x13\n\x0fSERVER_STOPPING\x10\x17\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleet.jobs.v1.error_reason_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=52
-  _globals['_ERRORREASON']._serialized_end=398
+  _globals['_ERRORREASON']._serialized_end=577
 # @@protoc_insertion_point(module_scope)

@@ -74,7 +74,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "job_id": "reboot-2026-11", "status": "CANCELED" } }
     """
     JOB_ID_TAKEN: _ErrorReason.ValueType  # 12
-    """ALREADY_EXISTS. The job_id belongs to a job that another request created."""
+    """ALREADY_EXISTS. The job_id belongs to a job that another request created, or to a
+    deleted one whose rows have not gone yet.
+    """
     OVERLOADED: _ErrorReason.ValueType  # 13
     """RESOURCE_EXHAUSTED. The server has more work than it can take in time; retry
     after the delay in google.rpc.RetryInfo.
@@ -86,6 +88,44 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     INTERNAL: _ErrorReason.ValueType  # 15
     """INTERNAL. A defect of the service. Its log has the cause under the request id
     that the answer's `x-request-id` metadata names.
+    """
+    DEVICE_REQUIRED: _ErrorReason.ValueType  # 16
+    """UNAUTHENTICATED. A call of DeviceJobService names no device: send `x-device-id`."""
+    EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 17
+    """NOT_FOUND. The device has no execution of this job.
+
+        { "reason": "EXECUTION_NOT_FOUND", "domain": "fleet.jobs.v1",
+          "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
+    """
+    EXECUTION_OVER: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION. The execution is final, or its job was canceled or expired
+    before it started, or canceled with force; `status` says what it is.
+
+        { "reason": "EXECUTION_OVER", "domain": "fleet.jobs.v1",
+          "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17",
+                        "status": "REJECTED" } }
+    """
+    EXECUTION_CHANGED: _ErrorReason.ValueType  # 19
+    """ABORTED. The execution's version or attempt is not the expected one. The present
+    DeviceExecution is in the details: decide again.
+    """
+    EXECUTION_RUNNING: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION. The device is at work on it; cancel it with force.
+
+        { "reason": "EXECUTION_RUNNING", "domain": "fleet.jobs.v1",
+          "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
+    """
+    JOB_NOT_RETRYABLE: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION. Only a job that is IN_PROGRESS or COMPLETED can be retried,
+    and one past its expiry only with a new expiry; `status` says what it is.
+    """
+    JOB_NOT_DELETABLE: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION. Only a job that is over, with no device at work, can be
+    deleted; `status` says what it is.
+    """
+    SERVER_STOPPING: _ErrorReason.ValueType  # 23
+    """UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
+    than its grace. Call again; another server will answer.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -147,7 +187,9 @@ JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 11
       "metadata": { "job_id": "reboot-2026-11", "status": "CANCELED" } }
 """
 JOB_ID_TAKEN: ErrorReason.ValueType  # 12
-"""ALREADY_EXISTS. The job_id belongs to a job that another request created."""
+"""ALREADY_EXISTS. The job_id belongs to a job that another request created, or to a
+deleted one whose rows have not gone yet.
+"""
 OVERLOADED: ErrorReason.ValueType  # 13
 """RESOURCE_EXHAUSTED. The server has more work than it can take in time; retry
 after the delay in google.rpc.RetryInfo.
@@ -159,5 +201,43 @@ call may have taken effect: CreateJob with a job_id may simply be sent again.
 INTERNAL: ErrorReason.ValueType  # 15
 """INTERNAL. A defect of the service. Its log has the cause under the request id
 that the answer's `x-request-id` metadata names.
+"""
+DEVICE_REQUIRED: ErrorReason.ValueType  # 16
+"""UNAUTHENTICATED. A call of DeviceJobService names no device: send `x-device-id`."""
+EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 17
+"""NOT_FOUND. The device has no execution of this job.
+
+    { "reason": "EXECUTION_NOT_FOUND", "domain": "fleet.jobs.v1",
+      "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
+"""
+EXECUTION_OVER: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION. The execution is final, or its job was canceled or expired
+before it started, or canceled with force; `status` says what it is.
+
+    { "reason": "EXECUTION_OVER", "domain": "fleet.jobs.v1",
+      "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17",
+                    "status": "REJECTED" } }
+"""
+EXECUTION_CHANGED: ErrorReason.ValueType  # 19
+"""ABORTED. The execution's version or attempt is not the expected one. The present
+DeviceExecution is in the details: decide again.
+"""
+EXECUTION_RUNNING: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION. The device is at work on it; cancel it with force.
+
+    { "reason": "EXECUTION_RUNNING", "domain": "fleet.jobs.v1",
+      "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
+"""
+JOB_NOT_RETRYABLE: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION. Only a job that is IN_PROGRESS or COMPLETED can be retried,
+and one past its expiry only with a new expiry; `status` says what it is.
+"""
+JOB_NOT_DELETABLE: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION. Only a job that is over, with no device at work, can be
+deleted; `status` says what it is.
+"""
+SERVER_STOPPING: ErrorReason.ValueType  # 23
+"""UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
+than its grace. Call again; another server will answer.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

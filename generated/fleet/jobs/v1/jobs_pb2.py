@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66leet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x06\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x15\n\rdocument_type\x18\x03 \x01(\t\x12\x30\n\x0f\x64ocument_params\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1a\n\x10target_device_id\x18\x05 \x01(\tH\x00\x12\x19\n\x0ftarget_group_id\x18\x06 \x01(\tH\x00\x12\x14\n\ntarget_all\x18\x07 \x01(\x08H\x00\x12)\n\x06status\x18\x08 \x01(\x0e\x32\x19.fleet.jobs.v1.Job.Status\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\ncreated_by\x18\n \x01(\tH\x01\x88\x01\x01\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rcancel_reason\x18\r \x01(\tH\x02\x88\x01\x01\x12\x18\n\x10total_executions\x18\x0e \x01(\x05\x12\x17\n\x0fsucceeded_count\x18\x0f \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x10 \x01(\x05\x12\x38\n\x10\x65xecution_counts\x18\x11 \x01(\x0b\x32\x1e.fleet.jobs.v1.ExecutionCounts\x12/\n\nexecutions\x18\x12 \x03(\x0b\x32\x1b.fleet.jobs.v1.JobExecution\x12\"\n\x1anext_executions_page_token\x18\x13 \x01(\t\"N\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bIN_PROGRESS\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\x0c\n\x08\x43\x41NCELED\x10\x03\x42\x08\n\x06targetB\r\n\x0b_created_byB\x10\n\x0e_cancel_reason\"~\n\x0f\x45xecutionCounts\x12\x0e\n\x06queued\x18\x01 \x01(\x05\x12\x13\n\x0bin_progress\x18\x02 \x01(\x05\x12\x11\n\tsucceeded\x18\x03 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x05\x12\x11\n\ttimed_out\x18\x05 \x01(\x05\x12\x10\n\x08rejected\x18\x06 \x01(\x05\"\xab\x03\n\x0cJobExecution\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12-\n\tqueued_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_updated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x65xecution_number\x18\x07 \x01(\x05\"u\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0f\n\x0bIN_PROGRESS\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tTIMED_OUT\x10\x05\x12\x0c\n\x08REJECTED\x10\x06\"\x8d\x02\n\x10\x43reateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x15\n\rdocument_type\x18\x02 \x01(\t\x12\x30\n\x0f\x64ocument_params\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1a\n\x10target_device_id\x18\x04 \x01(\tH\x00\x12\x19\n\x0ftarget_group_id\x18\x05 \x01(\tH\x00\x12\x14\n\ntarget_all\x18\x06 \x01(\x08H\x00\x12\x1d\n\x10\x65xpires_in_hours\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\rnever_expires\x18\x08 \x01(\x08\x42\x08\n\x06targetB\x13\n\x11_expires_in_hours\"\x97\x01\n\x11\x43reateJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.fleet.jobs.v1.Job.Status\x12\x17\n\x0f\x65xecution_count\x18\x03 \x01(\x05\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x0fListJobsRequest\x12)\n\x06status\x18\x01 \x01(\x0e\x32\x19.fleet.jobs.v1.Job.Status\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06offset\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\tB\x08\n\x06_limit\"M\n\x10ListJobsResponse\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.fleet.jobs.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x1d\n\x10\x65xecutions_limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x13\n\x11_executions_limit\"1\n\x0eGetJobResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.fleet.jobs.v1.Job\"\x90\x01\n\x18ListJobExecutionsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\x08\n\x06_limit\"e\n\x19ListJobExecutionsResponse\x12/\n\nexecutions\x18\x01 \x03(\x0b\x32\x1b.fleet.jobs.v1.JobExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"N\n\x11\x43\x61ncelJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.fleet.jobs.v1.Job.Status2\xa8\x03\n\nJobService\x12N\n\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\x12K\n\x08ListJobs\x12\x1e.fleet.jobs.v1.ListJobsRequest\x1a\x1f.fleet.jobs.v1.ListJobsResponse\x12\x45\n\x06GetJob\x12\x1c.fleet.jobs.v1.GetJobRequest\x1a\x1d.fleet.jobs.v1.GetJobResponse\x12\x66\n\x11ListJobExecutions\x12\'.fleet.jobs.v1.ListJobExecutionsRequest\x1a(.fleet.jobs.v1.ListJobExecutionsResponse\x12N\n\tCancelJob\x12\x1f.fleet.jobs.v1.CancelJobRequest\x1a .fleet.jobs.v1.CancelJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66leet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x06\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x15\n\rdocument_type\x18\x03 \x01(\t\x12\x30\n\x0f\x64ocument_params\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1a\n\x10target_device_id\x18\x05 \x01(\tH\x00\x12\x19\n\x0ftarget_group_id\x18\x06 \x01(\tH\x00\x12\x14\n\ntarget_all\x18\x07 \x01(\x08H\x00\x12)\n\x06status\x18\x08 \x01(\x0e\x32\x19.fleet.jobs.v1.Job.Status\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\ncreated_by\x18\n \x01(\tH\x01\x88\x01\x01\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rcancel_reason\x18\r \x01(\tH\x02\x88\x01\x01\x12\x18\n\x10total_executions\x18\x0e \x01(\x05\x12\x17\n\x0fsucceeded_count\x18\x0f \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x10 \x01(\x05\x12\x38\n\x10\x65xecution_counts\x18\x11 \x01(\x0b\x32\x1e.fleet.jobs.v1.ExecutionCounts\x12/\n\nexecutions\x18\x12 \x03(\x0b\x32\x1b.fleet.jobs.v1.JobExecution\x12\"\n\x1anext_executions_page_token\x18\x13 \x01(\t\x12\x30\n\x0c\x63ompleted_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x1bin_progress_timeout_minutes\x18\x15 \x01(\x05H\x03\x88\x01\x01\"N\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bIN_PROGRESS\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\x0c\n\x08\x43\x41NCELED\x10\x03\x42\x08\n\x06targetB\r\n\x0b_created_byB\x10\n\x0e_cancel_reasonB\x1e\n\x1c_in_progress_timeout_minutes\"~\n\x0f\x45xecutionCounts\x12\x0e\n\x06queued\x18\x01 \x01(\x05\x12\x13\n\x0bin_progress\x18\x02 \x01(\x05\x12\x11\n\tsucceeded\x18\x03 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x05\x12\x11\n\ttimed_out\x18\x05 \x01(\x05\x12\x10\n\x08rejected\x18\x06 \x01(\x05\"\xed\x03\n\x0cJobExecution\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12-\n\tqueued_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_updated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x65xecution_number\x18\x07 \x01(\x05\x12\x30\n\x0ctimes_out_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06job_id\x18\t \x01(\t\"u\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0f\n\x0bIN_PROGRESS\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tTIMED_OUT\x10\x05\x12\x0c\n\x08REJECTED\x10\x06\"\xd7\x02\n\x10\x43reateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x15\n\rdocument_type\x18\x02 \x01(\t\x12\x30\n\x0f\x64ocument_params\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1a\n\x10target_device_id\x18\x04 \x01(\tH\x00\x12\x19\n\x0ftarget_group_id\x18\x05 \x01(\tH\x00\x12\x14\n\ntarget_all\x18\x06 \x01(\x08H\x00\x12\x1d\n\x10\x65xpires_in_hours\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\rnever_expires\x18\x08 \x01(\x08\x12(\n\x1bin_progress_timeout_minutes\x18\t \x01(\x05H\x02\x88\x01\x01\x42\x08\n\x06targetB\x13\n\x11_expires_in_hoursB\x1e\n\x1c_in_progress_timeout_minutes\"\x97\x01\n\x11\x43reateJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.fleet.jobs.v1.Job.Status\x12\x17\n\x0f\x65xecution_count\x18\x03 \x01(\x05\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x03\n\x0fListJobsRequest\x12)\n\x06status\x18\x01 \x01(\x0e\x32\x19.fleet.jobs.v1.Job.Status\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06offset\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12+\n\x08statuses\x18\x05 \x03(\x0e\x32\x19.fleet.jobs.v1.Job.Status\x12\x15\n\rdocument_type\x18\x06 \x01(\t\x12\x12\n\ncreated_by\x18\x07 \x01(\t\x12\x1a\n\x10target_device_id\x18\x08 \x01(\tH\x00\x12\x19\n\x0ftarget_group_id\x18\t \x01(\tH\x00\x12\x14\n\ntarget_all\x18\n \x01(\x08H\x00\x12\x30\n\x0c\x63reated_from\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcreated_until\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06targetB\x08\n\x06_limit\"M\n\x10ListJobsResponse\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.fleet.jobs.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x1d\n\x10\x65xecutions_limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x13\n\x11_executions_limit\"1\n\x0eGetJobResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.fleet.jobs.v1.Job\"\xa3\x01\n\x18ListJobExecutionsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x11\n\tdevice_id\x18\x05 \x01(\tB\x08\n\x06_limit\"e\n\x19ListJobExecutionsResponse\x12/\n\nexecutions\x18\x01 \x03(\x0b\x32\x1b.fleet.jobs.v1.JobExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"N\n\x11\x43\x61ncelJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.fleet.jobs.v1.Job.Status\"Z\n\x16\x43\x61ncelExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"I\n\x17\x43\x61ncelExecutionResponse\x12.\n\texecution\x18\x01 \x01(\x0b\x32\x1b.fleet.jobs.v1.JobExecution\"\xa9\x01\n\x16RetryExecutionsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x34\n\x08statuses\x18\x02 \x03(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12\x1d\n\x10\x65xpires_in_hours\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rnever_expires\x18\x04 \x01(\x08\x42\x13\n\x11_expires_in_hours\"`\n\x17RetryExecutionsResponse\x12\x15\n\rretried_count\x18\x01 \x01(\x05\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x1cListExecutionAttemptsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\"N\n\x1dListExecutionAttemptsResponse\x12-\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1b.fleet.jobs.v1.JobExecution\"\"\n\x10\x44\x65leteJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"3\n\x10WatchJobResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.fleet.jobs.v1.Job2\xff\x06\n\nJobService\x12N\n\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\x12K\n\x08ListJobs\x12\x1e.fleet.jobs.v1.ListJobsRequest\x1a\x1f.fleet.jobs.v1.ListJobsResponse\x12\x45\n\x06GetJob\x12\x1c.fleet.jobs.v1.GetJobRequest\x1a\x1d.fleet.jobs.v1.GetJobResponse\x12\x66\n\x11ListJobExecutions\x12\'.fleet.jobs.v1.ListJobExecutionsRequest\x1a(.fleet.jobs.v1.ListJobExecutionsResponse\x12N\n\tCancelJob\x12\x1f.fleet.jobs.v1.CancelJobRequest\x1a .fleet.jobs.v1.CancelJobResponse\x12`\n\x0f\x43\x61ncelExecution\x12%.fleet.jobs.v1.CancelExecutionRequest\x1a&.fleet.jobs.v1.CancelExecutionResponse\x12`\n\x0fRetryExecutions\x12%.fleet.jobs.v1.RetryExecutionsRequest\x1a&.fleet.jobs.v1.RetryExecutionsResponse\x12r\n\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\x12N\n\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\x12M\n\x08WatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,35 +34,55 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleet.jobs.v1.jobs_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOB']._serialized_start=107
-  _globals['_JOB']._serialized_end=876
-  _globals['_JOB_STATUS']._serialized_start=755
-  _globals['_JOB_STATUS']._serialized_end=833
-  _globals['_EXECUTIONCOUNTS']._serialized_start=878
-  _globals['_EXECUTIONCOUNTS']._serialized_end=1004
-  _globals['_JOBEXECUTION']._serialized_start=1007
-  _globals['_JOBEXECUTION']._serialized_end=1434
-  _globals['_JOBEXECUTION_STATUS']._serialized_start=1317
-  _globals['_JOBEXECUTION_STATUS']._serialized_end=1434
-  _globals['_CREATEJOBREQUEST']._serialized_start=1437
-  _globals['_CREATEJOBREQUEST']._serialized_end=1706
-  _globals['_CREATEJOBRESPONSE']._serialized_start=1709
-  _globals['_CREATEJOBRESPONSE']._serialized_end=1860
-  _globals['_LISTJOBSREQUEST']._serialized_start=1862
-  _globals['_LISTJOBSREQUEST']._serialized_end=1988
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1990
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2067
-  _globals['_GETJOBREQUEST']._serialized_start=2069
-  _globals['_GETJOBREQUEST']._serialized_end=2152
-  _globals['_GETJOBRESPONSE']._serialized_start=2154
-  _globals['_GETJOBRESPONSE']._serialized_end=2203
-  _globals['_LISTJOBEXECUTIONSREQUEST']._serialized_start=2206
-  _globals['_LISTJOBEXECUTIONSREQUEST']._serialized_end=2350
-  _globals['_LISTJOBEXECUTIONSRESPONSE']._serialized_start=2352
-  _globals['_LISTJOBEXECUTIONSRESPONSE']._serialized_end=2453
-  _globals['_CANCELJOBREQUEST']._serialized_start=2455
-  _globals['_CANCELJOBREQUEST']._serialized_end=2505
-  _globals['_CANCELJOBRESPONSE']._serialized_start=2507
-  _globals['_CANCELJOBRESPONSE']._serialized_end=2585
-  _globals['_JOBSERVICE']._serialized_start=2588
-  _globals['_JOBSERVICE']._serialized_end=3012
+  _globals['_JOB']._serialized_end=1000
+  _globals['_JOB_STATUS']._serialized_start=847
+  _globals['_JOB_STATUS']._serialized_end=925
+  _globals['_EXECUTIONCOUNTS']._serialized_start=1002
+  _globals['_EXECUTIONCOUNTS']._serialized_end=1128
+  _globals['_JOBEXECUTION']._serialized_start=1131
+  _globals['_JOBEXECUTION']._serialized_end=1624
+  _globals['_JOBEXECUTION_STATUS']._serialized_start=1507
+  _globals['_JOBEXECUTION_STATUS']._serialized_end=1624
+  _globals['_CREATEJOBREQUEST']._serialized_start=1627
+  _globals['_CREATEJOBREQUEST']._serialized_end=1970
+  _globals['_CREATEJOBRESPONSE']._serialized_start=1973
+  _globals['_CREATEJOBRESPONSE']._serialized_end=2124
+  _globals['_LISTJOBSREQUEST']._serialized_start=2127
+  _globals['_LISTJOBSREQUEST']._serialized_end=2529
+  _globals['_LISTJOBSRESPONSE']._serialized_start=2531
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2608
+  _globals['_GETJOBREQUEST']._serialized_start=2610
+  _globals['_GETJOBREQUEST']._serialized_end=2693
+  _globals['_GETJOBRESPONSE']._serialized_start=2695
+  _globals['_GETJOBRESPONSE']._serialized_end=2744
+  _globals['_LISTJOBEXECUTIONSREQUEST']._serialized_start=2747
+  _globals['_LISTJOBEXECUTIONSREQUEST']._serialized_end=2910
+  _globals['_LISTJOBEXECUTIONSRESPONSE']._serialized_start=2912
+  _globals['_LISTJOBEXECUTIONSRESPONSE']._serialized_end=3013
+  _globals['_CANCELJOBREQUEST']._serialized_start=3015
+  _globals['_CANCELJOBREQUEST']._serialized_end=3080
+  _globals['_CANCELJOBRESPONSE']._serialized_start=3082
+  _globals['_CANCELJOBRESPONSE']._serialized_end=3160
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=3162
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=3252
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=3254
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=3327
+  _globals['_RETRYEXECUTIONSREQUEST']._serialized_start=3330
+  _globals['_RETRYEXECUTIONSREQUEST']._serialized_end=3499
+  _globals['_RETRYEXECUTIONSRESPONSE']._serialized_start=3501
+  _globals['_RETRYEXECUTIONSRESPONSE']._serialized_end=3597
+  _globals['_LISTEXECUTIONATTEMPTSREQUEST']._serialized_start=3599
+  _globals['_LISTEXECUTIONATTEMPTSREQUEST']._serialized_end=3664
+  _globals['_LISTEXECUTIONATTEMPTSRESPONSE']._serialized_start=3666
+  _globals['_LISTEXECUTIONATTEMPTSRESPONSE']._serialized_end=3744
+  _globals['_DELETEJOBREQUEST']._serialized_start=3746
+  _globals['_DELETEJOBREQUEST']._serialized_end=3780
+  _globals['_DELETEJOBRESPONSE']._serialized_start=3782
+  _globals['_DELETEJOBRESPONSE']._serialized_end=3801
+  _globals['_WATCHJOBREQUEST']._serialized_start=3803
+  _globals['_WATCHJOBREQUEST']._serialized_end=3836
+  _globals['_WATCHJOBRESPONSE']._serialized_start=3838
+  _globals['_WATCHJOBRESPONSE']._serialized_end=3889
+  _globals['_JOBSERVICE']._serialized_start=3892
+  _globals['_JOBSERVICE']._serialized_end=4787
 # @@protoc_insertion_point(module_scope)

@@ -45,7 +45,7 @@ class Job(_message.Message):
         """Canceled by an operator. Executions that were running then may still go on."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-        """COMPLETED and CANCELED are final."""
+        """CANCELED is final, and COMPLETED unless RetryExecutions queues anything again."""
 
     STATUS_UNSPECIFIED: Job.Status.ValueType  # 0
     """Not a status. In a request: no filter."""
@@ -77,6 +77,8 @@ class Job(_message.Message):
     EXECUTION_COUNTS_FIELD_NUMBER: _builtins.int
     EXECUTIONS_FIELD_NUMBER: _builtins.int
     NEXT_EXECUTIONS_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COMPLETED_AT_FIELD_NUMBER: _builtins.int
+    IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Unique in the tenant."""
     tenant_id: _builtins.str
@@ -105,6 +107,8 @@ class Job(_message.Message):
     """Reads the executions that follow, as ListJobExecutionsRequest.page_token.
     Empty if there are none. Filled by GetJob only.
     """
+    in_progress_timeout_minutes: _builtins.int
+    """Minutes that an execution may be IN_PROGRESS for. Unset: no limit."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The document's parameters."""
@@ -129,6 +133,10 @@ class Job(_message.Message):
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobExecution]:
         """The first executions by device_id. Filled by GetJob only."""
 
+    @_builtins.property
+    def completed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it became COMPLETED. Set only if the status is that."""
+
     def __init__(
         self,
         *,
@@ -151,21 +159,27 @@ class Job(_message.Message):
         execution_counts: Global___ExecutionCounts | None = ...,
         executions: _abc.Iterable[Global___JobExecution] | None = ...,
         next_executions_page_token: _builtins.str = ...,
+        completed_at: _timestamp_pb2.Timestamp | None = ...,
+        in_progress_timeout_minutes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "cancel_reason", b"cancel_reason", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "cancel_reason", b"cancel_reason", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "document_type", b"document_type", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "document_type", b"document_type", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
     _WhichOneofReturnType__created_by: _TypeAlias = _typing.Literal["created_by"]  # noqa: Y015
     _WhichOneofArgType__created_by: _TypeAlias = _typing.Literal["_created_by", b"_created_by"]  # noqa: Y015
+    _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
+    _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cancel_reason) -> _WhichOneofReturnType__cancel_reason | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by) -> _WhichOneofReturnType__created_by | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_progress_timeout_minutes) -> _WhichOneofReturnType__in_progress_timeout_minutes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -236,12 +250,14 @@ class JobExecution(_message.Message):
         FAILED: JobExecution._Status.ValueType  # 4
         """The device tried and failed."""
         TIMED_OUT: JobExecution._Status.ValueType  # 5
-        """The job expired before the device started."""
+        """The job expired before the device started, or the device took longer than
+        the job's in_progress_timeout_minutes.
+        """
         REJECTED: JobExecution._Status.ValueType  # 6
-        """The device refused, or the job was canceled before the device started."""
+        """The device refused, or an operator canceled."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-        """All but QUEUED and IN_PROGRESS are final."""
+        """All but QUEUED and IN_PROGRESS are final for this attempt."""
 
     STATUS_UNSPECIFIED: JobExecution.Status.ValueType  # 0
     """Not a status. In a request: no filter."""
@@ -254,9 +270,11 @@ class JobExecution(_message.Message):
     FAILED: JobExecution.Status.ValueType  # 4
     """The device tried and failed."""
     TIMED_OUT: JobExecution.Status.ValueType  # 5
-    """The job expired before the device started."""
+    """The job expired before the device started, or the device took longer than
+    the job's in_progress_timeout_minutes.
+    """
     REJECTED: JobExecution.Status.ValueType  # 6
-    """The device refused, or the job was canceled before the device started."""
+    """The device refused, or an operator canceled."""
 
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -265,12 +283,16 @@ class JobExecution(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_AT_FIELD_NUMBER: _builtins.int
     EXECUTION_NUMBER_FIELD_NUMBER: _builtins.int
+    TIMES_OUT_AT_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The device, unique in the job."""
     status: Global___JobExecution.Status.ValueType
     """Where the device stands at the moment of the answer."""
     execution_number: _builtins.int
     """Which attempt this is; the first is 1."""
+    job_id: _builtins.str
+    """The job. Filled where the executions of a device are listed."""
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
         """What is known about it, e.g. {"reason": "canceled by operator"}. May be unset."""
@@ -285,7 +307,11 @@ class JobExecution(_message.Message):
 
     @_builtins.property
     def last_updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When the status last changed."""
+        """When it last changed."""
+
+    @_builtins.property
+    def times_out_at(self) -> _timestamp_pb2.Timestamp:
+        """When it becomes TIMED_OUT if it is still IN_PROGRESS. Unset: never, or it is not."""
 
     def __init__(
         self,
@@ -297,10 +323,12 @@ class JobExecution(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         last_updated_at: _timestamp_pb2.Timestamp | None = ...,
         execution_number: _builtins.int = ...,
+        times_out_at: _timestamp_pb2.Timestamp | None = ...,
+        job_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "execution_number", b"execution_number", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "execution_number", b"execution_number", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,6 +348,7 @@ class CreateJobRequest(_message.Message):
     TARGET_ALL_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_HOURS_FIELD_NUMBER: _builtins.int
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
+    IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job's identity in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
     Empty: the server makes a UUID. Give one to be able to repeat the call.
@@ -338,6 +367,10 @@ class CreateJobRequest(_message.Message):
     """
     never_expires: _builtins.bool
     """The job does not expire. Not together with expires_in_hours."""
+    in_progress_timeout_minutes: _builtins.int
+    """Minutes that an execution may be IN_PROGRESS for, 1–10080; then it becomes
+    TIMED_OUT, within two seconds. Unset: no limit.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """Parameters for it; unset means {}. At most 32 KiB as compact JSON (the server's
@@ -358,17 +391,22 @@ class CreateJobRequest(_message.Message):
         target_all: _builtins.bool = ...,
         expires_in_hours: _builtins.int | None = ...,
         never_expires: _builtins.bool = ...,
+        in_progress_timeout_minutes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "document_params", b"document_params", "document_type", b"document_type", "expires_in_hours", b"expires_in_hours", "job_id", b"job_id", "never_expires", b"never_expires", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "document_type", b"document_type", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "never_expires", b"never_expires", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
+    _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
+    _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_in_hours) -> _WhichOneofReturnType__expires_in_hours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_progress_timeout_minutes) -> _WhichOneofReturnType__in_progress_timeout_minutes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -418,6 +456,14 @@ class ListJobsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    DOCUMENT_TYPE_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    TARGET_DEVICE_ID_FIELD_NUMBER: _builtins.int
+    TARGET_GROUP_ID_FIELD_NUMBER: _builtins.int
+    TARGET_ALL_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_UNTIL_FIELD_NUMBER: _builtins.int
     status: Global___Job.Status.ValueType
     """Only jobs with this status. STATUS_UNSPECIFIED: all."""
     limit: _builtins.int
@@ -428,6 +474,28 @@ class ListJobsRequest(_message.Message):
     """
     page_token: _builtins.str
     """next_page_token of the page before, with the same filters and no offset."""
+    document_type: _builtins.str
+    """Only jobs of this type. Empty: all."""
+    created_by: _builtins.str
+    """Only jobs that this user created. Empty: all."""
+    target_device_id: _builtins.str
+    """At this device itself, not at a group or at all."""
+    target_group_id: _builtins.str
+    """At this group."""
+    target_all: _builtins.bool
+    """At all devices; false is no filter."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___Job.Status.ValueType]:
+        """Only jobs with one of these statuses; together with status, that one as well."""
+
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Only jobs created at this time or later. Unset: from the first."""
+
+    @_builtins.property
+    def created_until(self) -> _timestamp_pb2.Timestamp:
+        """Only jobs created before this time. Unset: to the last."""
+
     def __init__(
         self,
         *,
@@ -435,14 +503,27 @@ class ListJobsRequest(_message.Message):
         limit: _builtins.int | None = ...,
         offset: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        statuses: _abc.Iterable[Global___Job.Status.ValueType] | None = ...,
+        document_type: _builtins.str = ...,
+        created_by: _builtins.str = ...,
+        target_device_id: _builtins.str = ...,
+        target_group_id: _builtins.str = ...,
+        target_all: _builtins.bool = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "created_from", b"created_from", "created_until", b"created_until", "limit", b"limit", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "offset", b"offset", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "created_by", b"created_by", "created_from", b"created_from", "created_until", b"created_until", "document_type", b"document_type", "limit", b"limit", "offset", b"offset", "page_token", b"page_token", "status", b"status", "statuses", b"statuses", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
 
@@ -532,16 +613,19 @@ class ListJobExecutionsRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """The job. Required, unless there is a device_id."""
     status: Global___JobExecution.Status.ValueType
     """Only executions with this status. STATUS_UNSPECIFIED: all."""
     limit: _builtins.int
     """At most this many executions: 1–5000, default 1000. May change between pages."""
     page_token: _builtins.str
-    """next_page_token of the page before with the same job_id and status, or
-    Job.next_executions_page_token (with no status).
+    """next_page_token of the page before with the same job_id, device_id and status, or
+    Job.next_executions_page_token (with only the job_id).
     """
+    device_id: _builtins.str
+    """Only this device's: of all jobs, or of the one."""
     def __init__(
         self,
         *,
@@ -549,10 +633,11 @@ class ListJobExecutionsRequest(_message.Message):
         status: Global___JobExecution.Status.ValueType = ...,
         limit: _builtins.int | None = ...,
         page_token: _builtins.str = ...,
+        device_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "device_id", b"device_id", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -594,21 +679,27 @@ class CancelJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Required."""
     reason: _builtins.str
     """Why; becomes status_details.reason of the executions that are REJECTED by it.
     At most 1000 characters, no U+0000; empty means "canceled by operator".
     """
+    force: _builtins.bool
+    """Executions that are IN_PROGRESS are REJECTED, too; what their devices still report
+    is refused with EXECUTION_OVER.
+    """
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,3 +728,244 @@ class CancelJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
+
+@_typing.final
+class CancelExecutionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required."""
+    device_id: _builtins.str
+    """Required."""
+    reason: _builtins.str
+    """Why; see CancelJobRequest.reason."""
+    force: _builtins.bool
+    """Also if the device is at work."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "force", b"force", "job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelExecutionRequest: _TypeAlias = CancelExecutionRequest  # noqa: Y015
+
+@_typing.final
+class CancelExecutionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> Global___JobExecution:
+        """The execution after it."""
+
+    def __init__(
+        self,
+        *,
+        execution: Global___JobExecution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelExecutionResponse: _TypeAlias = CancelExecutionResponse  # noqa: Y015
+
+@_typing.final
+class RetryExecutionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_HOURS_FIELD_NUMBER: _builtins.int
+    NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required."""
+    expires_in_hours: _builtins.int
+    """Hours from now until the job expires: 1–720. Unset: its expiry stays."""
+    never_expires: _builtins.bool
+    """The job no longer expires. Not together with expires_in_hours."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
+        """Required: which executions, of FAILED, TIMED_OUT and REJECTED."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        statuses: _abc.Iterable[Global___JobExecution.Status.ValueType] | None = ...,
+        expires_in_hours: _builtins.int | None = ...,
+        never_expires: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "expires_in_hours", b"expires_in_hours"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "expires_in_hours", b"expires_in_hours", "job_id", b"job_id", "never_expires", b"never_expires", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
+    _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_in_hours) -> _WhichOneofReturnType__expires_in_hours | None: ...
+
+Global___RetryExecutionsRequest: _TypeAlias = RetryExecutionsRequest  # noqa: Y015
+
+@_typing.final
+class RetryExecutionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRIED_COUNT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    retried_count: _builtins.int
+    """How many executions were queued again: of each device one at most."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the job expires. Unset: never."""
+
+    def __init__(
+        self,
+        *,
+        retried_count: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "retried_count", b"retried_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryExecutionsResponse: _TypeAlias = RetryExecutionsResponse  # noqa: Y015
+
+@_typing.final
+class ListExecutionAttemptsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required."""
+    device_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExecutionAttemptsRequest: _TypeAlias = ListExecutionAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class ListExecutionAttemptsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobExecution]:
+        """By execution_number, descending; at most 100, and fewer if the answer would exceed
+        4 MiB.
+        """
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[Global___JobExecution] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExecutionAttemptsResponse: _TypeAlias = ListExecutionAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
+
+@_typing.final
+class WatchJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
+
+@_typing.final
+class WatchJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job, without its executions."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015

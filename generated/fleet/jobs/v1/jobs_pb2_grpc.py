@@ -82,6 +82,31 @@ class JobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.CancelExecution = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/CancelExecution',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelExecutionRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelExecutionResponse.FromString,
+                _registered_method=True)
+        self.RetryExecutions = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/RetryExecutions',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RetryExecutionsRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RetryExecutionsResponse.FromString,
+                _registered_method=True)
+        self.ListExecutionAttempts = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/ListExecutionAttempts',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsResponse.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/DeleteJob',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
+        self.WatchJob = channel.unary_stream(
+                '/fleet.jobs.v1.JobService/WatchJob',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -116,7 +141,8 @@ class JobServiceServicer:
         All of it happens or none of it.
 
         With a job_id the call can be repeated safely: the same request again is
-        answered as the first was; a different one gets ALREADY_EXISTS.
+        answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
+        rows of a deleted job with this id are still there.
 
         NOT_FOUND            DEVICE_NOT_FOUND
         FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
@@ -146,7 +172,9 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobExecutions(self, request, context):
-        """Lists the executions of one job by device_id, ascending (byte order).
+        """Lists the executions of one job by device_id, ascending (byte order); or, without a
+        job_id, those of one device across jobs, newest first (queued_at, then job_id, both
+        descending).
 
         NOT_FOUND            JOB_NOT_FOUND
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN
@@ -158,10 +186,69 @@ class JobServiceServicer:
     def CancelJob(self, request, context):
         """Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
         REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-        go on and may still report. The cost does not depend on the number of devices.
+        go on and may still report, or with force are REJECTED, too. The cost does not
+        depend on the number of devices.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelExecution(self, request, context):
+        """Cancels one device's execution: QUEUED becomes REJECTED, with status_details
+        {"reason": …}; IN_PROGRESS does with force only.
+
+        NOT_FOUND            EXECUTION_NOT_FOUND
+        FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryExecutions(self, request, context):
+        """Queues again, as the next attempt, the executions of a job that ended in one of the
+        given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
+        if there was anything to queue; otherwise nothing changes, its expiry included. What
+        the attempts before came to stays readable.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
+        new one is given
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExecutionAttempts(self, request, context):
+        """Lists the attempts of one device's execution, the present one first.
+
+        NOT_FOUND            EXECUTION_NOT_FOUND
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
+        for readers and devices at once; rows go in the background, and until they have gone
+        its job_id stays taken.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJob(self, request, context):
+        """Follows a job: its state now, and again on each change, at most four times a second.
+        Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
+        The stream outlives a restart of the database.
+
+        NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+        UNAVAILABLE          SERVER_STOPPING: watch again
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +281,31 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'CancelExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelExecution,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelExecutionRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelExecutionResponse.SerializeToString,
+            ),
+            'RetryExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryExecutions,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RetryExecutionsRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RetryExecutionsResponse.SerializeToString,
+            ),
+            'ListExecutionAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExecutionAttempts,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.SerializeToString,
+            ),
+            'WatchJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJob,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +466,141 @@ class JobService:
             '/fleet.jobs.v1.JobService/CancelJob',
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/CancelExecution',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelExecutionRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.CancelExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/RetryExecutions',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.RetryExecutionsRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.RetryExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExecutionAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/ListExecutionAttempts',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/DeleteJob',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/WatchJob',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,7 +62,8 @@ class JobServiceStub:
     All of it happens or none of it.
 
     With a job_id the call can be repeated safely: the same request again is
-    answered as the first was; a different one gets ALREADY_EXISTS.
+    answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
+    rows of a deleted job with this id are still there.
 
       NOT_FOUND            DEVICE_NOT_FOUND
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
@@ -80,7 +81,9 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND
     """
     ListJobExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobExecutionsRequest, _jobs_pb2.ListJobExecutionsResponse]
-    """Lists the executions of one job by device_id, ascending (byte order).
+    """Lists the executions of one job by device_id, ascending (byte order); or, without a
+    job_id, those of one device across jobs, newest first (queued_at, then job_id, both
+    descending).
 
       NOT_FOUND            JOB_NOT_FOUND
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
@@ -88,10 +91,49 @@ class JobServiceStub:
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
     REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-    go on and may still report. The cost does not depend on the number of devices.
+    go on and may still report, or with force are REJECTED, too. The cost does not
+    depend on the number of devices.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+    """
+    CancelExecution: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelExecutionRequest, _jobs_pb2.CancelExecutionResponse]
+    """Cancels one device's execution: QUEUED becomes REJECTED, with status_details
+    {"reason": …}; IN_PROGRESS does with force only.
+
+      NOT_FOUND            EXECUTION_NOT_FOUND
+      FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+    """
+    RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
+    """Queues again, as the next attempt, the executions of a job that ended in one of the
+    given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
+    if there was anything to queue; otherwise nothing changes, its expiry included. What
+    the attempts before came to stays readable.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
+                           new one is given
+    """
+    ListExecutionAttempts: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]
+    """Lists the attempts of one device's execution, the present one first.
+
+      NOT_FOUND            EXECUTION_NOT_FOUND
+    """
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
+    """Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
+    for readers and devices at once; rows go in the background, and until they have gone
+    its job_id stays taken.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+    """
+    WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
+    """Follows a job: its state now, and again on each change, at most four times a second.
+    Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
+    The stream outlives a restart of the database.
+
+      NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+      UNAVAILABLE          SERVER_STOPPING: watch again
     """
 
 @_typing.type_check_only
@@ -128,7 +170,8 @@ class JobServiceAsyncStub(JobServiceStub):
     All of it happens or none of it.
 
     With a job_id the call can be repeated safely: the same request again is
-    answered as the first was; a different one gets ALREADY_EXISTS.
+    answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
+    rows of a deleted job with this id are still there.
 
       NOT_FOUND            DEVICE_NOT_FOUND
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
@@ -146,7 +189,9 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
     """
     ListJobExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobExecutionsRequest, _jobs_pb2.ListJobExecutionsResponse]  # type: ignore[assignment]
-    """Lists the executions of one job by device_id, ascending (byte order).
+    """Lists the executions of one job by device_id, ascending (byte order); or, without a
+    job_id, those of one device across jobs, newest first (queued_at, then job_id, both
+    descending).
 
       NOT_FOUND            JOB_NOT_FOUND
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
@@ -154,10 +199,49 @@ class JobServiceAsyncStub(JobServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
     REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-    go on and may still report. The cost does not depend on the number of devices.
+    go on and may still report, or with force are REJECTED, too. The cost does not
+    depend on the number of devices.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+    """
+    CancelExecution: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelExecutionRequest, _jobs_pb2.CancelExecutionResponse]  # type: ignore[assignment]
+    """Cancels one device's execution: QUEUED becomes REJECTED, with status_details
+    {"reason": …}; IN_PROGRESS does with force only.
+
+      NOT_FOUND            EXECUTION_NOT_FOUND
+      FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+    """
+    RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
+    """Queues again, as the next attempt, the executions of a job that ended in one of the
+    given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
+    if there was anything to queue; otherwise nothing changes, its expiry included. What
+    the attempts before came to stays readable.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
+                           new one is given
+    """
+    ListExecutionAttempts: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]  # type: ignore[assignment]
+    """Lists the attempts of one device's execution, the present one first.
+
+      NOT_FOUND            EXECUTION_NOT_FOUND
+    """
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
+    for readers and devices at once; rows go in the background, and until they have gone
+    its job_id stays taken.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+    """
+    WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
+    """Follows a job: its state now, and again on each change, at most four times a second.
+    Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
+    The stream outlives a restart of the database.
+
+      NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+      UNAVAILABLE          SERVER_STOPPING: watch again
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -197,7 +281,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         All of it happens or none of it.
 
         With a job_id the call can be repeated safely: the same request again is
-        answered as the first was; a different one gets ALREADY_EXISTS.
+        answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
+        rows of a deleted job with this id are still there.
 
           NOT_FOUND            DEVICE_NOT_FOUND
           FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
@@ -233,7 +318,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobExecutionsResponse, _abc.Awaitable[_jobs_pb2.ListJobExecutionsResponse]]:
-        """Lists the executions of one job by device_id, ascending (byte order).
+        """Lists the executions of one job by device_id, ascending (byte order); or, without a
+        job_id, those of one device across jobs, newest first (queued_at, then job_id, both
+        descending).
 
           NOT_FOUND            JOB_NOT_FOUND
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
@@ -247,10 +334,79 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
         """Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
         REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-        go on and may still report. The cost does not depend on the number of devices.
+        go on and may still report, or with force are REJECTED, too. The cost does not
+        depend on the number of devices.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+        """
+
+    @_abc_1.abstractmethod
+    def CancelExecution(
+        self,
+        request: _jobs_pb2.CancelExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.CancelExecutionResponse, _abc.Awaitable[_jobs_pb2.CancelExecutionResponse]]:
+        """Cancels one device's execution: QUEUED becomes REJECTED, with status_details
+        {"reason": …}; IN_PROGRESS does with force only.
+
+          NOT_FOUND            EXECUTION_NOT_FOUND
+          FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+        """
+
+    @_abc_1.abstractmethod
+    def RetryExecutions(
+        self,
+        request: _jobs_pb2.RetryExecutionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.RetryExecutionsResponse, _abc.Awaitable[_jobs_pb2.RetryExecutionsResponse]]:
+        """Queues again, as the next attempt, the executions of a job that ended in one of the
+        given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
+        if there was anything to queue; otherwise nothing changes, its expiry included. What
+        the attempts before came to stays readable.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
+                               new one is given
+        """
+
+    @_abc_1.abstractmethod
+    def ListExecutionAttempts(
+        self,
+        request: _jobs_pb2.ListExecutionAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListExecutionAttemptsResponse, _abc.Awaitable[_jobs_pb2.ListExecutionAttemptsResponse]]:
+        """Lists the attempts of one device's execution, the present one first.
+
+          NOT_FOUND            EXECUTION_NOT_FOUND
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _jobs_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
+        """Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
+        for readers and devices at once; rows go in the background, and until they have gone
+        its job_id stays taken.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+        """
+
+    @_abc_1.abstractmethod
+    def WatchJob(
+        self,
+        request: _jobs_pb2.WatchJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
+        """Follows a job: its state now, and again on each change, at most four times a second.
+        Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
+        The stream outlives a restart of the database.
+
+          NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+          UNAVAILABLE          SERVER_STOPPING: watch again
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// COMPLETED and CANCELED are final.
+// CANCELED is final, and COMPLETED unless RetryExecutions queues anything again.
 type Job_Status int32
 
 const (
@@ -81,7 +81,7 @@ func (Job_Status) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// All but QUEUED and IN_PROGRESS are final.
+// All but QUEUED and IN_PROGRESS are final for this attempt.
 type JobExecution_Status int32
 
 const (
@@ -95,9 +95,10 @@ const (
 	JobExecution_SUCCEEDED JobExecution_Status = 3
 	// The device tried and failed.
 	JobExecution_FAILED JobExecution_Status = 4
-	// The job expired before the device started.
+	// The job expired before the device started, or the device took longer than
+	// the job's in_progress_timeout_minutes.
 	JobExecution_TIMED_OUT JobExecution_Status = 5
-	// The device refused, or the job was canceled before the device started.
+	// The device refused, or an operator canceled.
 	JobExecution_REJECTED JobExecution_Status = 6
 )
 
@@ -194,8 +195,12 @@ type Job struct {
 	// Reads the executions that follow, as ListJobExecutionsRequest.page_token.
 	// Empty if there are none. Filled by GetJob only.
 	NextExecutionsPageToken string `protobuf:"bytes,19,opt,name=next_executions_page_token,json=nextExecutionsPageToken,proto3" json:"next_executions_page_token,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// When it became COMPLETED. Set only if the status is that.
+	CompletedAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=completed_at,json=completedAt,proto3" json:"completed_at,omitempty"`
+	// Minutes that an execution may be IN_PROGRESS for. Unset: no limit.
+	InProgressTimeoutMinutes *int32 `protobuf:"varint,21,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
@@ -374,6 +379,20 @@ func (x *Job) GetNextExecutionsPageToken() string {
 	return ""
 }
 
+func (x *Job) GetCompletedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompletedAt
+	}
+	return nil
+}
+
+func (x *Job) GetInProgressTimeoutMinutes() int32 {
+	if x != nil && x.InProgressTimeoutMinutes != nil {
+		return *x.InProgressTimeoutMinutes
+	}
+	return 0
+}
+
 type isJob_Target interface {
 	isJob_Target()
 }
@@ -503,12 +522,16 @@ type JobExecution struct {
 	QueuedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=queued_at,json=queuedAt,proto3" json:"queued_at,omitempty"`
 	// When the device started. Unset if it has not.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// When the status last changed.
+	// When it last changed.
 	LastUpdatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_updated_at,json=lastUpdatedAt,proto3" json:"last_updated_at,omitempty"`
 	// Which attempt this is; the first is 1.
 	ExecutionNumber int32 `protobuf:"varint,7,opt,name=execution_number,json=executionNumber,proto3" json:"execution_number,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// When it becomes TIMED_OUT if it is still IN_PROGRESS. Unset: never, or it is not.
+	TimesOutAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
+	// The job. Filled where the executions of a device are listed.
+	JobId         string `protobuf:"bytes,9,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobExecution) Reset() {
@@ -590,6 +613,20 @@ func (x *JobExecution) GetExecutionNumber() int32 {
 	return 0
 }
 
+func (x *JobExecution) GetTimesOutAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TimesOutAt
+	}
+	return nil
+}
+
+func (x *JobExecution) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
 // Exactly one target is required.
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -616,9 +653,12 @@ type CreateJobRequest struct {
 	// default 24.
 	ExpiresInHours *int32 `protobuf:"varint,7,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job does not expire. Not together with expires_in_hours.
-	NeverExpires  bool `protobuf:"varint,8,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	NeverExpires bool `protobuf:"varint,8,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
+	// Minutes that an execution may be IN_PROGRESS for, 1–10080; then it becomes
+	// TIMED_OUT, within two seconds. Unset: no limit.
+	InProgressTimeoutMinutes *int32 `protobuf:"varint,9,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *CreateJobRequest) Reset() {
@@ -718,6 +758,13 @@ func (x *CreateJobRequest) GetNeverExpires() bool {
 		return x.NeverExpires
 	}
 	return false
+}
+
+func (x *CreateJobRequest) GetInProgressTimeoutMinutes() int32 {
+	if x != nil && x.InProgressTimeoutMinutes != nil {
+		return *x.InProgressTimeoutMinutes
+	}
+	return 0
 }
 
 type isCreateJobRequest_Target interface {
@@ -828,7 +875,25 @@ type ListJobsRequest struct {
 	// created meanwhile shift the pages; page_token does neither.
 	Offset int32 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
 	// next_page_token of the page before, with the same filters and no offset.
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only jobs with one of these statuses; together with status, that one as well.
+	Statuses []Job_Status `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.Job_Status" json:"statuses,omitempty"`
+	// Only jobs of this type. Empty: all.
+	DocumentType string `protobuf:"bytes,6,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
+	// Only jobs that this user created. Empty: all.
+	CreatedBy string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// Only jobs that were aimed so.
+	//
+	// Types that are valid to be assigned to Target:
+	//
+	//	*ListJobsRequest_TargetDeviceId
+	//	*ListJobsRequest_TargetGroupId
+	//	*ListJobsRequest_TargetAll
+	Target isListJobsRequest_Target `protobuf_oneof:"target"`
+	// Only jobs created at this time or later. Unset: from the first.
+	CreatedFrom *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_from,json=createdFrom,proto3" json:"created_from,omitempty"`
+	// Only jobs created before this time. Unset: to the last.
+	CreatedUntil  *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_until,json=createdUntil,proto3" json:"created_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -890,6 +955,100 @@ func (x *ListJobsRequest) GetPageToken() string {
 	}
 	return ""
 }
+
+func (x *ListJobsRequest) GetStatuses() []Job_Status {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetDocumentType() string {
+	if x != nil {
+		return x.DocumentType
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetTarget() isListJobsRequest_Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetTargetDeviceId() string {
+	if x != nil {
+		if x, ok := x.Target.(*ListJobsRequest_TargetDeviceId); ok {
+			return x.TargetDeviceId
+		}
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetTargetGroupId() string {
+	if x != nil {
+		if x, ok := x.Target.(*ListJobsRequest_TargetGroupId); ok {
+			return x.TargetGroupId
+		}
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetTargetAll() bool {
+	if x != nil {
+		if x, ok := x.Target.(*ListJobsRequest_TargetAll); ok {
+			return x.TargetAll
+		}
+	}
+	return false
+}
+
+func (x *ListJobsRequest) GetCreatedFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedFrom
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetCreatedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedUntil
+	}
+	return nil
+}
+
+type isListJobsRequest_Target interface {
+	isListJobsRequest_Target()
+}
+
+type ListJobsRequest_TargetDeviceId struct {
+	// At this device itself, not at a group or at all.
+	TargetDeviceId string `protobuf:"bytes,8,opt,name=target_device_id,json=targetDeviceId,proto3,oneof"`
+}
+
+type ListJobsRequest_TargetGroupId struct {
+	// At this group.
+	TargetGroupId string `protobuf:"bytes,9,opt,name=target_group_id,json=targetGroupId,proto3,oneof"`
+}
+
+type ListJobsRequest_TargetAll struct {
+	// At all devices; false is no filter.
+	TargetAll bool `protobuf:"varint,10,opt,name=target_all,json=targetAll,proto3,oneof"`
+}
+
+func (*ListJobsRequest_TargetDeviceId) isListJobsRequest_Target() {}
+
+func (*ListJobsRequest_TargetGroupId) isListJobsRequest_Target() {}
+
+func (*ListJobsRequest_TargetAll) isListJobsRequest_Target() {}
 
 type ListJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1048,15 +1207,17 @@ func (x *GetJobResponse) GetJob() *Job {
 
 type ListJobExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// The job. Required, unless there is a device_id.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Only executions with this status. STATUS_UNSPECIFIED: all.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
 	// At most this many executions: 1–5000, default 1000. May change between pages.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
-	// next_page_token of the page before with the same job_id and status, or
-	// Job.next_executions_page_token (with no status).
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// next_page_token of the page before with the same job_id, device_id and status, or
+	// Job.next_executions_page_token (with only the job_id).
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only this device's: of all jobs, or of the one.
+	DeviceId      string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1115,6 +1276,13 @@ func (x *ListJobExecutionsRequest) GetLimit() int32 {
 func (x *ListJobExecutionsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListJobExecutionsRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
 	}
 	return ""
 }
@@ -1180,7 +1348,10 @@ type CancelJobRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Why; becomes status_details.reason of the executions that are REJECTED by it.
 	// At most 1000 characters, no U+0000; empty means "canceled by operator".
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Executions that are IN_PROGRESS are REJECTED, too; what their devices still report
+	// is refused with EXECUTION_OVER.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1227,6 +1398,13 @@ func (x *CancelJobRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *CancelJobRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type CancelJobResponse struct {
@@ -1283,11 +1461,525 @@ func (x *CancelJobResponse) GetStatus() Job_Status {
 	return Job_STATUS_UNSPECIFIED
 }
 
+type CancelExecutionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Required.
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// Why; see CancelJobRequest.reason.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Also if the device is at work.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelExecutionRequest) Reset() {
+	*x = CancelExecutionRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelExecutionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelExecutionRequest) ProtoMessage() {}
+
+func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
+func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CancelExecutionRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *CancelExecutionRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *CancelExecutionRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CancelExecutionRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type CancelExecutionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The execution after it.
+	Execution     *JobExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelExecutionResponse) Reset() {
+	*x = CancelExecutionResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelExecutionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelExecutionResponse) ProtoMessage() {}
+
+func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
+func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CancelExecutionResponse) GetExecution() *JobExecution {
+	if x != nil {
+		return x.Execution
+	}
+	return nil
+}
+
+type RetryExecutionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Required: which executions, of FAILED, TIMED_OUT and REJECTED.
+	Statuses []JobExecution_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
+	// Hours from now until the job expires: 1–720. Unset: its expiry stays.
+	ExpiresInHours *int32 `protobuf:"varint,3,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
+	// The job no longer expires. Not together with expires_in_hours.
+	NeverExpires  bool `protobuf:"varint,4,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryExecutionsRequest) Reset() {
+	*x = RetryExecutionsRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryExecutionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryExecutionsRequest) ProtoMessage() {}
+
+func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
+func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RetryExecutionsRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *RetryExecutionsRequest) GetStatuses() []JobExecution_Status {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *RetryExecutionsRequest) GetExpiresInHours() int32 {
+	if x != nil && x.ExpiresInHours != nil {
+		return *x.ExpiresInHours
+	}
+	return 0
+}
+
+func (x *RetryExecutionsRequest) GetNeverExpires() bool {
+	if x != nil {
+		return x.NeverExpires
+	}
+	return false
+}
+
+type RetryExecutionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many executions were queued again: of each device one at most.
+	RetriedCount int32 `protobuf:"varint,1,opt,name=retried_count,json=retriedCount,proto3" json:"retried_count,omitempty"`
+	// When the job expires. Unset: never.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryExecutionsResponse) Reset() {
+	*x = RetryExecutionsResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryExecutionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryExecutionsResponse) ProtoMessage() {}
+
+func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
+func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
+	if x != nil {
+		return x.RetriedCount
+	}
+	return 0
+}
+
+func (x *RetryExecutionsResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+type ListExecutionAttemptsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Required.
+	DeviceId      string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListExecutionAttemptsRequest) Reset() {
+	*x = ListExecutionAttemptsRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListExecutionAttemptsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListExecutionAttemptsRequest) ProtoMessage() {}
+
+func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
+func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListExecutionAttemptsRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ListExecutionAttemptsRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+type ListExecutionAttemptsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By execution_number, descending; at most 100, and fewer if the answer would exceed
+	// 4 MiB.
+	Attempts      []*JobExecution `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListExecutionAttemptsResponse) Reset() {
+	*x = ListExecutionAttemptsResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListExecutionAttemptsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListExecutionAttemptsResponse) ProtoMessage() {}
+
+func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
+func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+type DeleteJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteJobRequest) Reset() {
+	*x = DeleteJobRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteJobRequest) ProtoMessage() {}
+
+func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
+func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DeleteJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+type DeleteJobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteJobResponse) Reset() {
+	*x = DeleteJobResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteJobResponse) ProtoMessage() {}
+
+func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
+func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+}
+
+type WatchJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchJobRequest) Reset() {
+	*x = WatchJobRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchJobRequest) ProtoMessage() {}
+
+func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
+func (*WatchJobRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *WatchJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+type WatchJobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job, without its executions.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchJobResponse) Reset() {
+	*x = WatchJobResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchJobResponse) ProtoMessage() {}
+
+func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
+func (*WatchJobResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *WatchJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
 var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\b\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\t\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -1315,7 +2007,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"executions\x18\x12 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\n" +
 	"executions\x12;\n" +
-	"\x1anext_executions_page_token\x18\x13 \x01(\tR\x17nextExecutionsPageToken\"N\n" +
+	"\x1anext_executions_page_token\x18\x13 \x01(\tR\x17nextExecutionsPageToken\x12=\n" +
+	"\fcompleted_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12B\n" +
+	"\x1bin_progress_timeout_minutes\x18\x15 \x01(\x05H\x03R\x18inProgressTimeoutMinutes\x88\x01\x01\"N\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vIN_PROGRESS\x10\x01\x12\r\n" +
@@ -1323,7 +2017,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\bCANCELED\x10\x03B\b\n" +
 	"\x06targetB\r\n" +
 	"\v_created_byB\x10\n" +
-	"\x0e_cancel_reason\"\xb9\x01\n" +
+	"\x0e_cancel_reasonB\x1e\n" +
+	"\x1c_in_progress_timeout_minutes\"\xb9\x01\n" +
 	"\x0fExecutionCounts\x12\x16\n" +
 	"\x06queued\x18\x01 \x01(\x05R\x06queued\x12\x1f\n" +
 	"\vin_progress\x18\x02 \x01(\x05R\n" +
@@ -1331,7 +2026,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\tsucceeded\x18\x03 \x01(\x05R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x05R\btimedOut\x12\x1a\n" +
-	"\brejected\x18\x06 \x01(\x05R\brejected\"\x81\x04\n" +
+	"\brejected\x18\x06 \x01(\x05R\brejected\"\xd6\x04\n" +
 	"\fJobExecution\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
@@ -1340,7 +2035,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12B\n" +
 	"\x0flast_updated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rlastUpdatedAt\x12)\n" +
-	"\x10execution_number\x18\a \x01(\x05R\x0fexecutionNumber\"u\n" +
+	"\x10execution_number\x18\a \x01(\x05R\x0fexecutionNumber\x12<\n" +
+	"\ftimes_out_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"timesOutAt\x12\x15\n" +
+	"\x06job_id\x18\t \x01(\tR\x05jobId\"u\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1350,7 +2048,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\x04\x12\r\n" +
 	"\tTIMED_OUT\x10\x05\x12\f\n" +
-	"\bREJECTED\x10\x06\"\xfa\x02\n" +
+	"\bREJECTED\x10\x06\"\xde\x03\n" +
 	"\x10CreateJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12#\n" +
 	"\rdocument_type\x18\x02 \x01(\tR\fdocumentType\x12@\n" +
@@ -1360,21 +2058,35 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"target_all\x18\x06 \x01(\bH\x00R\ttargetAll\x12-\n" +
 	"\x10expires_in_hours\x18\a \x01(\x05H\x01R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
-	"\rnever_expires\x18\b \x01(\bR\fneverExpiresB\b\n" +
+	"\rnever_expires\x18\b \x01(\bR\fneverExpires\x12B\n" +
+	"\x1bin_progress_timeout_minutes\x18\t \x01(\x05H\x02R\x18inProgressTimeoutMinutes\x88\x01\x01B\b\n" +
 	"\x06targetB\x13\n" +
-	"\x11_expires_in_hours\"\xc1\x01\n" +
+	"\x11_expires_in_hoursB\x1e\n" +
+	"\x1c_in_progress_timeout_minutes\"\xc1\x01\n" +
 	"\x11CreateJobResponse\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12'\n" +
 	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x129\n" +
 	"\n" +
-	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xa0\x01\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x9c\x04\n" +
 	"\x0fListJobsRequest\x121\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12\x19\n" +
-	"\x05limit\x18\x02 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x16\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x05R\x06offset\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageTokenB\b\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x125\n" +
+	"\bstatuses\x18\x05 \x03(\x0e2\x19.fleet.jobs.v1.Job.StatusR\bstatuses\x12#\n" +
+	"\rdocument_type\x18\x06 \x01(\tR\fdocumentType\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\a \x01(\tR\tcreatedBy\x12*\n" +
+	"\x10target_device_id\x18\b \x01(\tH\x00R\x0etargetDeviceId\x12(\n" +
+	"\x0ftarget_group_id\x18\t \x01(\tH\x00R\rtargetGroupId\x12\x1f\n" +
+	"\n" +
+	"target_all\x18\n" +
+	" \x01(\bH\x00R\ttargetAll\x12=\n" +
+	"\fcreated_from\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vcreatedFrom\x12?\n" +
+	"\rcreated_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedUntilB\b\n" +
+	"\x06targetB\b\n" +
 	"\x06_limit\"b\n" +
 	"\x10ListJobsResponse\x12&\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x12.fleet.jobs.v1.JobR\x04jobs\x12&\n" +
@@ -1384,32 +2096,68 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10executions_limit\x18\x02 \x01(\x05H\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
 	"\x11_executions_limit\"6\n" +
 	"\x0eGetJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xb1\x01\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xce\x01\n" +
 	"\x18ListJobExecutionsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12\x19\n" +
 	"\x05limit\x18\x03 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageTokenB\b\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x1b\n" +
+	"\tdevice_id\x18\x05 \x01(\tR\bdeviceIdB\b\n" +
 	"\x06_limit\"\x80\x01\n" +
 	"\x19ListJobExecutionsResponse\x12;\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\n" +
 	"executions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"A\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n" +
 	"\x10CancelJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"]\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"]\n" +
 	"\x11CancelJobResponse\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n" +
-	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status2\xa8\x03\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\"z\n" +
+	"\x16CancelExecutionRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"T\n" +
+	"\x17CancelExecutionResponse\x129\n" +
+	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\"\xd8\x01\n" +
+	"\x16RetryExecutionsRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12>\n" +
+	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\bstatuses\x12-\n" +
+	"\x10expires_in_hours\x18\x03 \x01(\x05H\x00R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
+	"\rnever_expires\x18\x04 \x01(\bR\fneverExpiresB\x13\n" +
+	"\x11_expires_in_hours\"y\n" +
+	"\x17RetryExecutionsResponse\x12#\n" +
+	"\rretried_count\x18\x01 \x01(\x05R\fretriedCount\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"R\n" +
+	"\x1cListExecutionAttemptsRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\"X\n" +
+	"\x1dListExecutionAttemptsResponse\x127\n" +
+	"\battempts\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\battempts\")\n" +
+	"\x10DeleteJobRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"\x13\n" +
+	"\x11DeleteJobResponse\"(\n" +
+	"\x0fWatchJobRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"8\n" +
+	"\x10WatchJobResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job2\xff\x06\n" +
 	"\n" +
 	"JobService\x12N\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\x12K\n" +
 	"\bListJobs\x12\x1e.fleet.jobs.v1.ListJobsRequest\x1a\x1f.fleet.jobs.v1.ListJobsResponse\x12E\n" +
 	"\x06GetJob\x12\x1c.fleet.jobs.v1.GetJobRequest\x1a\x1d.fleet.jobs.v1.GetJobResponse\x12f\n" +
 	"\x11ListJobExecutions\x12'.fleet.jobs.v1.ListJobExecutionsRequest\x1a(.fleet.jobs.v1.ListJobExecutionsResponse\x12N\n" +
-	"\tCancelJob\x12\x1f.fleet.jobs.v1.CancelJobRequest\x1a .fleet.jobs.v1.CancelJobResponseB\x9b\x01\n" +
+	"\tCancelJob\x12\x1f.fleet.jobs.v1.CancelJobRequest\x1a .fleet.jobs.v1.CancelJobResponse\x12`\n" +
+	"\x0fCancelExecution\x12%.fleet.jobs.v1.CancelExecutionRequest\x1a&.fleet.jobs.v1.CancelExecutionResponse\x12`\n" +
+	"\x0fRetryExecutions\x12%.fleet.jobs.v1.RetryExecutionsRequest\x1a&.fleet.jobs.v1.RetryExecutionsResponse\x12r\n" +
+	"\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\x12N\n" +
+	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\x12M\n" +
+	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01B\x9b\x01\n" +
 	"\x11com.fleet.jobs.v1B\tJobsProtoP\x01Z%jobs-gateway/gen/fleet/jobs/v1;jobsv1\xa2\x02\x03FJX\xaa\x02\rFleet.Jobs.V1\xca\x02\rFleet\\Jobs\\V1\xe2\x02\x19Fleet\\Jobs\\V1\\GPBMetadata\xea\x02\x0fFleet::Jobs::V1b\x06proto3"
 
 var (
@@ -1425,63 +2173,93 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
-	(Job_Status)(0),                   // 0: fleet.jobs.v1.Job.Status
-	(JobExecution_Status)(0),          // 1: fleet.jobs.v1.JobExecution.Status
-	(*Job)(nil),                       // 2: fleet.jobs.v1.Job
-	(*ExecutionCounts)(nil),           // 3: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),              // 4: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),          // 5: fleet.jobs.v1.CreateJobRequest
-	(*CreateJobResponse)(nil),         // 6: fleet.jobs.v1.CreateJobResponse
-	(*ListJobsRequest)(nil),           // 7: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),          // 8: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),             // 9: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),            // 10: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),  // 11: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil), // 12: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),          // 13: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),         // 14: fleet.jobs.v1.CancelJobResponse
-	(*structpb.Struct)(nil),           // 15: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),     // 16: google.protobuf.Timestamp
+	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
+	(JobExecution_Status)(0),              // 1: fleet.jobs.v1.JobExecution.Status
+	(*Job)(nil),                           // 2: fleet.jobs.v1.Job
+	(*ExecutionCounts)(nil),               // 3: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 4: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 5: fleet.jobs.v1.CreateJobRequest
+	(*CreateJobResponse)(nil),             // 6: fleet.jobs.v1.CreateJobResponse
+	(*ListJobsRequest)(nil),               // 7: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 8: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 9: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 10: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 11: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 12: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 13: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 14: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 15: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 16: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 17: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 18: fleet.jobs.v1.RetryExecutionsResponse
+	(*ListExecutionAttemptsRequest)(nil),  // 19: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 20: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 21: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 22: fleet.jobs.v1.DeleteJobResponse
+	(*WatchJobRequest)(nil),               // 23: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 24: fleet.jobs.v1.WatchJobResponse
+	(*structpb.Struct)(nil),               // 25: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 26: google.protobuf.Timestamp
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	15, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	25, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	0,  // 1: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	16, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	16, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	16, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	26, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	26, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	26, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
 	3,  // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
 	4,  // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	1,  // 7: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	15, // 8: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	16, // 9: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	16, // 10: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	16, // 11: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	15, // 12: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	0,  // 13: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	16, // 14: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 15: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	2,  // 16: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	2,  // 17: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	1,  // 18: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	4,  // 19: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,  // 20: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	5,  // 21: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	7,  // 22: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	9,  // 23: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	11, // 24: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	13, // 25: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	6,  // 26: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	8,  // 27: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	10, // 28: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	12, // 29: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	14, // 30: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	26, // [26:31] is the sub-list for method output_type
-	21, // [21:26] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	26, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	1,  // 8: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	25, // 9: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	26, // 10: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	26, // 11: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	26, // 12: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	26, // 13: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	25, // 14: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	0,  // 15: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	26, // 16: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 17: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,  // 18: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	26, // 19: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	26, // 20: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	2,  // 21: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	2,  // 22: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	1,  // 23: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	4,  // 24: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,  // 25: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	4,  // 26: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	1,  // 27: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	26, // 28: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	4,  // 29: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	2,  // 30: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	5,  // 31: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	7,  // 32: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	9,  // 33: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	11, // 34: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	13, // 35: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	15, // 36: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	17, // 37: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	19, // 38: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	21, // 39: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	23, // 40: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	6,  // 41: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	8,  // 42: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	10, // 43: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	12, // 44: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	14, // 45: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	16, // 46: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	18, // 47: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	20, // 48: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	22, // 49: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	24, // 50: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	41, // [41:51] is the sub-list for method output_type
+	31, // [31:41] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -1499,16 +2277,21 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*CreateJobRequest_TargetGroupId)(nil),
 		(*CreateJobRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[5].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[5].OneofWrappers = []any{
+		(*ListJobsRequest_TargetDeviceId)(nil),
+		(*ListJobsRequest_TargetGroupId)(nil),
+		(*ListJobsRequest_TargetAll)(nil),
+	}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[9].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,11 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	JobService_CreateJob_FullMethodName         = "/fleet.jobs.v1.JobService/CreateJob"
-	JobService_ListJobs_FullMethodName          = "/fleet.jobs.v1.JobService/ListJobs"
-	JobService_GetJob_FullMethodName            = "/fleet.jobs.v1.JobService/GetJob"
-	JobService_ListJobExecutions_FullMethodName = "/fleet.jobs.v1.JobService/ListJobExecutions"
-	JobService_CancelJob_FullMethodName         = "/fleet.jobs.v1.JobService/CancelJob"
+	JobService_CreateJob_FullMethodName             = "/fleet.jobs.v1.JobService/CreateJob"
+	JobService_ListJobs_FullMethodName              = "/fleet.jobs.v1.JobService/ListJobs"
+	JobService_GetJob_FullMethodName                = "/fleet.jobs.v1.JobService/GetJob"
+	JobService_ListJobExecutions_FullMethodName     = "/fleet.jobs.v1.JobService/ListJobExecutions"
+	JobService_CancelJob_FullMethodName             = "/fleet.jobs.v1.JobService/CancelJob"
+	JobService_CancelExecution_FullMethodName       = "/fleet.jobs.v1.JobService/CancelExecution"
+	JobService_RetryExecutions_FullMethodName       = "/fleet.jobs.v1.JobService/RetryExecutions"
+	JobService_ListExecutionAttempts_FullMethodName = "/fleet.jobs.v1.JobService/ListExecutionAttempts"
+	JobService_DeleteJob_FullMethodName             = "/fleet.jobs.v1.JobService/DeleteJob"
+	JobService_WatchJob_FullMethodName              = "/fleet.jobs.v1.JobService/WatchJob"
 )
 
 // JobServiceClient is the client API for JobService service.
@@ -62,7 +67,8 @@ type JobServiceClient interface {
 	// All of it happens or none of it.
 	//
 	// With a job_id the call can be repeated safely: the same request again is
-	// answered as the first was; a different one gets ALREADY_EXISTS.
+	// answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
+	// rows of a deleted job with this id are still there.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
@@ -77,18 +83,54 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetJob(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*GetJobResponse, error)
-	// Lists the executions of one job by device_id, ascending (byte order).
+	// Lists the executions of one job by device_id, ascending (byte order); or, without a
+	// job_id, those of one device across jobs, newest first (queued_at, then job_id, both
+	// descending).
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListJobExecutions(ctx context.Context, in *ListJobExecutionsRequest, opts ...grpc.CallOption) (*ListJobExecutionsResponse, error)
 	// Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
 	// REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-	// go on and may still report. The cost does not depend on the number of devices.
+	// go on and may still report, or with force are REJECTED, too. The cost does not
+	// depend on the number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
 	CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*CancelJobResponse, error)
+	// Cancels one device's execution: QUEUED becomes REJECTED, with status_details
+	// {"reason": …}; IN_PROGRESS does with force only.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	//	FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
+	// Queues again, as the next attempt, the executions of a job that ended in one of the
+	// given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
+	// if there was anything to queue; otherwise nothing changes, its expiry included. What
+	// the attempts before came to stays readable.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
+	//	                     new one is given
+	RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error)
+	// Lists the attempts of one device's execution, the present one first.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	ListExecutionAttempts(ctx context.Context, in *ListExecutionAttemptsRequest, opts ...grpc.CallOption) (*ListExecutionAttemptsResponse, error)
+	// Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
+	// for readers and devices at once; rows go in the background, and until they have gone
+	// its job_id stays taken.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+	DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
+	// Follows a job: its state now, and again on each change, at most four times a second.
+	// Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
+	// The stream outlives a restart of the database.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+	//	UNAVAILABLE          SERVER_STOPPING: watch again
+	WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobResponse], error)
 }
 
 type jobServiceClient struct {
@@ -149,6 +191,65 @@ func (c *jobServiceClient) CancelJob(ctx context.Context, in *CancelJobRequest, 
 	return out, nil
 }
 
+func (c *jobServiceClient) CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelExecutionResponse)
+	err := c.cc.Invoke(ctx, JobService_CancelExecution_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetryExecutionsResponse)
+	err := c.cc.Invoke(ctx, JobService_RetryExecutions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) ListExecutionAttempts(ctx context.Context, in *ListExecutionAttemptsRequest, opts ...grpc.CallOption) (*ListExecutionAttemptsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListExecutionAttemptsResponse)
+	err := c.cc.Invoke(ctx, JobService_ListExecutionAttempts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteJobResponse)
+	err := c.cc.Invoke(ctx, JobService_DeleteJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[0], JobService_WatchJob_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchJobRequest, WatchJobResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
+
 // JobServiceServer is the server API for JobService service.
 // All implementations must embed UnimplementedJobServiceServer
 // for forward compatibility.
@@ -185,7 +286,8 @@ type JobServiceServer interface {
 	// All of it happens or none of it.
 	//
 	// With a job_id the call can be repeated safely: the same request again is
-	// answered as the first was; a different one gets ALREADY_EXISTS.
+	// answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
+	// rows of a deleted job with this id are still there.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
@@ -200,18 +302,54 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetJob(context.Context, *GetJobRequest) (*GetJobResponse, error)
-	// Lists the executions of one job by device_id, ascending (byte order).
+	// Lists the executions of one job by device_id, ascending (byte order); or, without a
+	// job_id, those of one device across jobs, newest first (queued_at, then job_id, both
+	// descending).
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListJobExecutions(context.Context, *ListJobExecutionsRequest) (*ListJobExecutionsResponse, error)
 	// Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
 	// REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-	// go on and may still report. The cost does not depend on the number of devices.
+	// go on and may still report, or with force are REJECTED, too. The cost does not
+	// depend on the number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
 	CancelJob(context.Context, *CancelJobRequest) (*CancelJobResponse, error)
+	// Cancels one device's execution: QUEUED becomes REJECTED, with status_details
+	// {"reason": …}; IN_PROGRESS does with force only.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	//	FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
+	// Queues again, as the next attempt, the executions of a job that ended in one of the
+	// given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
+	// if there was anything to queue; otherwise nothing changes, its expiry included. What
+	// the attempts before came to stays readable.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
+	//	                     new one is given
+	RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error)
+	// Lists the attempts of one device's execution, the present one first.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	ListExecutionAttempts(context.Context, *ListExecutionAttemptsRequest) (*ListExecutionAttemptsResponse, error)
+	// Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
+	// for readers and devices at once; rows go in the background, and until they have gone
+	// its job_id stays taken.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+	DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
+	// Follows a job: its state now, and again on each change, at most four times a second.
+	// Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
+	// The stream outlives a restart of the database.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+	//	UNAVAILABLE          SERVER_STOPPING: watch again
+	WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error
 	mustEmbedUnimplementedJobServiceServer()
 }
 
@@ -236,6 +374,21 @@ func (UnimplementedJobServiceServer) ListJobExecutions(context.Context, *ListJob
 }
 func (UnimplementedJobServiceServer) CancelJob(context.Context, *CancelJobRequest) (*CancelJobResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelJob not implemented")
+}
+func (UnimplementedJobServiceServer) CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelExecution not implemented")
+}
+func (UnimplementedJobServiceServer) RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetryExecutions not implemented")
+}
+func (UnimplementedJobServiceServer) ListExecutionAttempts(context.Context, *ListExecutionAttemptsRequest) (*ListExecutionAttemptsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListExecutionAttempts not implemented")
+}
+func (UnimplementedJobServiceServer) DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteJob not implemented")
+}
+func (UnimplementedJobServiceServer) WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchJob not implemented")
 }
 func (UnimplementedJobServiceServer) mustEmbedUnimplementedJobServiceServer() {}
 func (UnimplementedJobServiceServer) testEmbeddedByValue()                    {}
@@ -348,6 +501,89 @@ func _JobService_CancelJob_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_CancelExecution_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelExecutionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).CancelExecution(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_CancelExecution_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).CancelExecution(ctx, req.(*CancelExecutionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_RetryExecutions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetryExecutionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).RetryExecutions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_RetryExecutions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).RetryExecutions(ctx, req.(*RetryExecutionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_ListExecutionAttempts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListExecutionAttemptsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).ListExecutionAttempts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_ListExecutionAttempts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).ListExecutionAttempts(ctx, req.(*ListExecutionAttemptsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_DeleteJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).DeleteJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_DeleteJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).DeleteJob(ctx, req.(*DeleteJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_WatchJob_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchJobRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(JobServiceServer).WatchJob(m, &grpc.GenericServerStream[WatchJobRequest, WatchJobResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_WatchJobServer = grpc.ServerStreamingServer[WatchJobResponse]
+
 // JobService_ServiceDesc is the grpc.ServiceDesc for JobService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -375,7 +611,29 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "CancelJob",
 			Handler:    _JobService_CancelJob_Handler,
 		},
+		{
+			MethodName: "CancelExecution",
+			Handler:    _JobService_CancelExecution_Handler,
+		},
+		{
+			MethodName: "RetryExecutions",
+			Handler:    _JobService_RetryExecutions_Handler,
+		},
+		{
+			MethodName: "ListExecutionAttempts",
+			Handler:    _JobService_ListExecutionAttempts_Handler,
+		},
+		{
+			MethodName: "DeleteJob",
+			Handler:    _JobService_DeleteJob_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchJob",
+			Handler:       _JobService_WatchJob_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "fleet/jobs/v1/jobs.proto",
 }

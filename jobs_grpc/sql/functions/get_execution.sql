@@ -1,0 +1,20 @@
+-- One device's execution of a job.
+--
+-- JB007 the device has no execution of this job
+CREATE OR REPLACE FUNCTION jobs.get_execution(
+    p_tenant_id text, p_device_id text, p_job_id text
+) RETURNS SETOF jobs.execution_states
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    RETURN QUERY
+    SELECT s.*
+    FROM jobs.execution_states s
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'execution not found' USING ERRCODE = 'JB007';
+    END IF;
+END $$;

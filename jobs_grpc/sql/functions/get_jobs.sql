@@ -1,0 +1,14 @@
+-- Those of the jobs that there are, without executions.
+CREATE OR REPLACE FUNCTION jobs.get_jobs(
+    p_tenant_id text, p_job_ids text[]
+) RETURNS SETOF jobs.job_states
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    RETURN QUERY
+    SELECT s.*
+    FROM jobs.job_states s
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = ANY (p_job_ids);
+END $$;

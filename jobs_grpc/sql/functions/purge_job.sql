@@ -1,0 +1,47 @@
+-- Removes rows of a deleted job: the next p_limit executions after p_after_device_id
+-- ('': from the start) with their attempts and, after the last one, the job. Answers the
+-- device to go on after; NULL: this was the end.
+CREATE OR REPLACE FUNCTION jobs.purge_job(
+    p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer
+) RETURNS text
+LANGUAGE plpgsql
+SET lock_timeout = '1s'
+-- The limit and the range are to be known when the plan is made.
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    v_last text;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    PERFORM FROM jobs.job_progress p
+    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
+    FOR UPDATE;
+
+    PERFORM FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NOT NULL;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+
+    SELECT e.device_id INTO v_last
+    FROM jobs.job_executions e
+    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id > p_after_device_id
+    ORDER BY e.device_id
+    LIMIT 1 OFFSET p_limit - 1;
+
+    DELETE FROM jobs.execution_attempts a
+    WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id > p_after_device_id
+      AND (v_last IS NULL OR a.device_id <= v_last);
+    DELETE FROM jobs.job_executions e
+    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id > p_after_device_id
+      AND (v_last IS NULL OR e.device_id <= v_last);
+
+    IF v_last IS NOT NULL THEN
+        RETURN v_last;
+    END IF;
+
+    DELETE FROM jobs.job_progress p WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
+    DELETE FROM jobs.jobs j WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    RETURN NULL;
+END $$;

@@ -1,0 +1,88 @@
+"""Ids that look like verbs or paths: each character of an id is the id's."""
+
+from urllib.parse import quote
+
+import pytest
+
+from tests.gateway.support import Rest, assert_error
+from tests.support import Database
+
+JOBS = "/customer/jobs"
+
+
+@pytest.mark.parametrize(
+    "job_id", ["a:retry", "a:delete", "a:start", ":retry", "jobs:startNext", "a:retry:retry"]
+)
+async def test_a_job_whose_id_ends_in_a_verb(database: Database, rest: Rest, job_id: str) -> None:
+    """It is read, started, reported, retried, canceled and deleted like any other."""
+    await database.add_devices(rest.tenant, 2)
+    created = await rest.create(job_id=job_id, target_all=True)
+    assert created.headers["location"] == f"{JOBS}/{job_id}"
+
+    assert (await rest.get(f"/{job_id}"))["job_id"] == job_id
+    assert (await rest.as_device("d00001", "GET", f"/{job_id}"))["status"] == "QUEUED"
+    started = await rest.as_device("d00001", "POST", f"/{job_id}:start")
+    assert (started["job_id"], started["status"]) == (job_id, "IN_PROGRESS")
+    await rest.as_device("d00001", "PATCH", f"/{job_id}", {"status": "FAILED"})
+    response = await rest.send("POST", f"{JOBS}/{job_id}:retry", {"statuses": ["FAILED"]})
+    assert response.json()["retried_count"] == 1
+    assert (await rest.send("DELETE", f"{JOBS}/{job_id}")).json()["status"] == "CANCELED"
+    assert (await rest.send("POST", f"{JOBS}/{job_id}:delete")).status_code == 200
+    assert await rest.get() == []
+
+
+async def test_a_verb_means_the_job_before_it(database: Database, rest: Rest) -> None:
+    """Jobs "a" and "a:retry" side by side: each call is about one of them."""
+    await database.add_devices(rest.tenant, 1)
+    for job_id in ("a", "a:retry"):
+        await rest.create(job_id=job_id, target_all=True)
+        await rest.as_device("d00001", "PATCH", f"/{job_id}", {"status": "FAILED"})
+
+    await rest.send("POST", f"{JOBS}/a:retry", {"statuses": ["FAILED"]})
+    assert (await rest.get("/a"))["status"] == "IN_PROGRESS"
+    assert (await rest.get("/a:retry"))["status"] == "COMPLETED"
+    await rest.send("DELETE", f"{JOBS}/a")
+    await rest.send("POST", f"{JOBS}/a:delete")
+
+    assert [row["job_id"] for row in await rest.get()] == ["a:retry"]
+
+
+async def test_an_encoded_colon_begins_no_verb(database: Database, rest: Rest) -> None:
+    await database.add_devices(rest.tenant, 1)
+    await rest.create(job_id="a", target_all=True)
+
+    response = await rest.send("POST", f"{JOBS}/a%3Aretry", {"statuses": ["FAILED"]})
+    assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+    assert response.headers["allow"] == "DELETE, GET"
+    response = await rest.send("POST", f"{JOBS}/%61:re%74ry", {"statuses": ["FAILED"]})
+    assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+    assert (await rest.get("/%61"))["job_id"] == "a"
+    response = await rest.send("GET", "/cust%6Fmer/jobs/a")
+    assert response.json()["job_id"] == "a"
+
+
+@pytest.mark.parametrize(
+    "device", ["a/b", "a%2Fb", "a b+c", "pümp", "a:retry", "...", "a?b#c", "attempts", "/"]
+)
+async def test_any_device_id_can_be_in_a_path(database: Database, rest: Rest, device: str) -> None:
+    await database.add_devices(rest.tenant, [device, "other"])
+    await rest.create(job_id="a", target_all=True)
+    name = quote(device, safe="")
+
+    (listed,) = (await rest.send("GET", f"/customer/devices/{name}/executions")).json()
+    assert (listed["device_id"], listed["job_id"]) == (device, "a")
+    (attempt,) = await rest.get(f"/a/executions/{name}/attempts")
+    assert attempt["device_id"] == device
+    canceled = (await rest.send("DELETE", f"{JOBS}/a/executions/{name}")).json()
+    assert (canceled["device_id"], canceled["status"]) == (device, "REJECTED")
+
+
+async def test_the_next_page_of_a_device_with_a_slash(database: Database, rest: Rest) -> None:
+    await database.add_devices(rest.tenant, ["a/b"])
+    for job_id in ("1", "2"):
+        await rest.create(job_id=job_id, target_all=True)
+
+    page = await rest.send("GET", "/customer/devices/a%2Fb/executions?limit=1")
+    page = await rest.send("GET", page.links["next"]["url"])
+
+    assert [e["job_id"] for e in page.json()] == ["1"]

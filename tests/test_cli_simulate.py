@@ -1,0 +1,207 @@
+"""jobs-grpc simulate: a fleet of clients that carries out jobs."""
+
+import asyncio
+import json
+import os
+import signal
+from contextlib import AsyncExitStack
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.cli.simulated import Behaviour
+from tests.cli import Shell, spawn
+from tests.fleets import fleet_of, running
+from tests.support import TIMEOUT, Database, Operator, Server, serving, until
+
+
+@pytest.fixture
+async def job(database: Database, operator: Operator) -> str:
+    """A job for twenty devices."""
+    await database.add_devices(operator.tenant, 20)
+    await operator.create(job_id="j", target_all=True)
+    return "j"
+
+
+async def until_counts(operator: Operator, job_id: str, **counts: int) -> pb.Job:
+    """Return the job when its counts are these."""
+    job = pb.Job()
+
+    async def so() -> bool:
+        job.CopyFrom(await operator.get(job_id, executions_limit=1))
+        return job.execution_counts == pb.ExecutionCounts(**counts)
+
+    await until(so)
+    return job
+
+
+@pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
+@pytest.mark.parametrize("poll", [None, 0.1], ids=["watch", "poll"])
+async def test_a_fleet_completes_one_job_after_the_other(
+    server: Server, operator: Operator, job: str, bridge: bool, poll: float | None
+) -> None:
+    fleet = fleet_of(20, server.address, operator.tenant, bridge=bridge, poll=poll)
+    async with running(fleet) as totals:
+        first = await until_counts(operator, job, succeeded=20)
+        await operator.create(job_id="second", target_all=True)
+        second = await until_counts(operator, "second", succeeded=20)
+
+    assert first.status == second.status == pb.Job.COMPLETED
+    assert first.executions[0].status_details == {"percent": 100}
+    assert (totals.started, totals.succeeded, totals.errors, totals.gone) == (40, 40, 0, 0)
+    assert totals.at_work == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("failure_rate", {"failed": 20}),
+        ("reject_rate", {"rejected": 20}),
+        ("silence_rate", {"in_progress": 20}),
+    ],
+)
+@pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
+async def test_a_rate_of_one_is_every_device(
+    server: Server, operator: Operator, job: str, name: str, counts: dict[str, int], bridge: bool
+) -> None:
+    fleet = fleet_of(20, server.address, operator.tenant, bridge=bridge, **{name: 1.0})
+    async with running(fleet) as totals:
+        ended = await until_counts(operator, job, **counts)
+
+    assert totals.started == totals.failed + totals.rejected + totals.silent == 20
+    assert totals.succeeded == totals.gone == totals.errors == 0
+    if name != "silence_rate":
+        assert ended.status == pb.Job.COMPLETED
+        assert ended.executions[0].status_details["reason"]
+
+
+async def test_silent_devices_hang_until_another_fleet_takes_over(
+    server: Server, operator: Operator, job: str
+) -> None:
+    async with running(
+        fleet_of(20, server.address, operator.tenant, silence_rate=1.0, poll=0.02)
+    ) as totals:
+        await until_counts(operator, job, in_progress=20)
+        await operator.create(job_id="second", target_all=True)
+        await until_counts(operator, "second", queued=20)
+    assert totals.started == 20
+
+    async with running(fleet_of(20, server.address, operator.tenant)) as totals:
+        await until_counts(operator, job, succeeded=20)
+        await until_counts(operator, "second", succeeded=20)
+    assert totals.started == 40
+
+
+@pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
+async def test_what_others_end_meanwhile_is_gone(
+    database: Database, server: Server, operator: Operator, job: str, bridge: bool
+) -> None:
+    fleet = fleet_of(1, server.address, operator.tenant, latency=(0.5, 0.5), bridge=bridge)
+    async with running(fleet) as totals:
+        await until_counts(operator, job, queued=19, in_progress=1)
+        await database.move(operator.tenant, job, "d00001", "TIMED_OUT")
+
+        async def gone() -> bool:
+            return totals.gone == 1
+
+        await until(gone)
+
+    assert totals.succeeded == totals.errors == totals.at_work == 0
+
+
+@pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
+async def test_a_fleet_survives_a_restart_of_the_server(
+    database: Database, operator: Operator, job: str, bridge: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        async with serving(database.request_dsn) as first:
+            fleet = fleet_of(
+                20, first.address, operator.tenant, latency=(0.05, 1.0), progress=9, bridge=bridge
+            )
+            totals = await stack.enter_async_context(running(fleet))
+
+            async def under_way() -> bool:
+                return totals.succeeded > 0
+
+            await until(under_way)
+        await stack.enter_async_context(serving(database.request_dsn, JOBS_LISTEN=first.address))
+        await until_counts(operator, job, succeeded=20)
+
+    assert (totals.started, totals.succeeded, totals.errors) == (20, 20, 0), totals.last_error
+
+
+def test_devices_fare_the_same_with_the_same_seed() -> None:
+    def plans(seed: int) -> list[object]:
+        behaviour = Behaviour((1, 5), 0.2, 0.2, 0.2, 2, seed)
+        return [behaviour.plan(f"d{n}", number) for n in range(200) for number in (1, 2)]
+
+    assert plans(1) == plans(1) != plans(2)
+    endings = [plan[0] for plan in plans(1)]  # type: ignore[index]
+    assert all(40 < endings.count(e) < 120 for e in (None, "FAILED", "REJECTED"))
+
+
+@pytest.mark.parametrize("how", [["--json"], []], ids=["json", "plain"])
+async def test_ctrl_c_ends_it_with_a_summary(
+    server: Server, operator: Operator, job: str, how: list[str]
+) -> None:
+    process = await spawn(
+        "simulate",
+        "--devices",
+        "20",
+        "--device-format",
+        "d{:05}",
+        "--latency",
+        "0:0.1",
+        "--failure-rate",
+        "0",
+        "--silence-rate",
+        "0",
+        *how,
+        JOBS_SERVER=server.address,
+        JOBS_TENANT=operator.tenant,
+    )
+    await until_counts(operator, job, succeeded=20)
+    os.killpg(process.pid, signal.SIGINT)
+    async with asyncio.timeout(TIMEOUT):
+        out, err = await process.communicate()
+
+    assert (process.returncode, err) == (0, b"")
+    if how:
+        summary = json.loads(out)
+        assert (summary["started"], summary["errors"]) == (20, 0)
+    else:
+        assert out.decode().startswith("after 0:00:0")
+        assert ": 20 started, " in out.decode()
+
+
+async def test_it_ends_when_its_time_is_over(server: Server, tenant: str) -> None:
+    process = await spawn(
+        "simulate", "--devices", "3", "--for", "0.2", "--tenant", tenant, "--server", server.address
+    )
+    out, err = await process.communicate()
+
+    assert (process.returncode, err) == (0, b"")
+    assert out == b"after 0:00:00: 0 started, 0 succeeded\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--devices", "0"], "--devices: must be from 1 to 100000"),
+        (["--device-format", "device"], "--device-format: must be printable ASCII with a field"),
+        (["--device-format", "{nothing}"], "--device-format: must be printable"),
+        (["--latency", "5:1"], "--latency: must be MIN:MAX seconds"),
+        (["--failure-rate", "2"], "--failure-rate: must be from 0 to 1"),
+        (["--failure-rate", "nan"], "--failure-rate: must be from 0 to 1"),
+        (["--poll", "0"], "--poll: must be seconds, more than 0"),
+        (["--failure-rate", "0.6", "--reject-rate", "0.6"], "the rates must not add up"),
+        (["--tenant", "é"], "x-tenant-id must be 1–256 printable ASCII"),
+    ],
+)
+async def test_wrong_arguments_are_explained(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = await Shell(capsys)("simulate", "--tenant", "t", "--devices", "1", *argv)
+
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err

@@ -1,0 +1,136 @@
+"""ListJobs by what jobs are, and ListJobExecutions by device."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
+
+from tests.support import Database, Operator, Server, all_executions, all_jobs, fails
+
+
+@pytest.fixture
+async def jobs(database: Database, server: Server, operator: Operator) -> Operator:
+    """An operator with three jobs, a second apart, that differ in everything."""
+    await database.add_devices(operator.tenant, ["a", "b"], group="north")
+    other = server.operator(operator.tenant, user="oscar")
+    await operator.create(job_id="one", document_type="reboot", target_device_id="a")
+    await other.create(job_id="group", document_type="update", target_group_id="north")
+    await operator.create(job_id="every", document_type="reboot", target_all=True)
+    await operator.cancel("group")
+    for number, job_id in enumerate(("one", "group", "every")):
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET created_at = $3 WHERE tenant_id = $1 AND job_id = $2",
+            operator.tenant,
+            job_id,
+            datetime(2026, 1, 1, 0, 0, number, tzinfo=UTC),
+        )
+    return operator
+
+
+def second(number: int) -> Timestamp:
+    """A moment of the fixture's minute."""
+    return Timestamp(seconds=1767225600 + number)
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, ["every", "group", "one"]),
+        ({"document_type": "reboot"}, ["every", "one"]),
+        ({"created_by": "oscar"}, ["group"]),
+        ({"target_device_id": "a"}, ["one"]),
+        ({"target_group_id": "north"}, ["group"]),
+        ({"target_all": True}, ["every"]),
+        ({"target_all": False}, ["every", "group", "one"]),
+        ({"created_from": second(1)}, ["every", "group"]),
+        ({"created_until": second(1)}, ["one"]),
+        ({"created_from": second(1), "created_until": second(2)}, ["group"]),
+        ({"statuses": ["CANCELED", "COMPLETED"]}, ["group"]),
+        ({"statuses": ["CANCELED"], "status": "IN_PROGRESS"}, ["every", "group", "one"]),
+        ({"document_type": "reboot", "created_by": "olivia", "target_all": True}, ["every"]),
+        ({"document_type": "nothing of the kind"}, []),
+    ],
+)
+async def test_filters_narrow_the_list(
+    jobs: Operator, filters: dict[str, Any], expected: list[str]
+) -> None:
+    found = await all_jobs(jobs, limit=1, **filters)
+
+    assert [job.job_id for job in found] == expected
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"document_type": "update"}, {"created_by": "oscar"}, {"target_all": True}, {"statuses": [1]}],
+)
+async def test_a_token_is_bound_to_all_filters(jobs: Operator, other: dict[str, Any]) -> None:
+    page = await jobs.list(limit=1)
+
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await jobs.list(limit=1, page_token=page.next_page_token, **other)
+
+
+@pytest.mark.parametrize(
+    ("filters", "at_fault"),
+    [
+        ({"statuses": [0]}, "status"),
+        ({"statuses": [9]}, "status"),
+        ({"document_type": "x" * 101}, "document_type"),
+        ({"created_by": "\n"}, "created_by"),
+        ({"target_device_id": "\0"}, "target_device_id"),
+        ({"target_group_id": "x" * 257}, "target_group_id"),
+        ({"created_from": Timestamp(seconds=2**62)}, "created_from"),
+        ({"created_until": Timestamp(nanos=-1)}, "created_until"),
+    ],
+)
+async def test_a_wrong_filter_is_named(
+    operator: Operator, filters: dict[str, Any], at_fault: str
+) -> None:
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.list(**filters)
+
+    assert set(failure.violations) == {at_fault}
+
+
+async def test_a_devices_executions_are_listed_across_jobs_newest_first(
+    database: Database, jobs: Operator
+) -> None:
+    for number, job_id in enumerate(("every", "one", "group")):
+        await database.owner.execute(
+            "UPDATE jobs.job_executions SET queued_at = $3 WHERE tenant_id = $1 AND job_id = $2",
+            jobs.tenant,
+            job_id,
+            datetime(2026, 1, 1, 0, 0, number // 2, tzinfo=UTC),
+        )
+
+    found = await all_executions(jobs, "", device_id="a", limit=1)
+    of_b = await jobs.executions("", device_id="b")
+    rejected = await jobs.executions("", device_id="a", status="REJECTED")
+    of_one = await jobs.executions("one", device_id="a")
+
+    assert [each.job_id for each in found] == ["group", "one", "every"]
+    assert {each.device_id for each in found} == {"a"}
+    assert [each.job_id for each in of_b.executions] == ["group", "every"]
+    assert [each.job_id for each in rejected.executions] == ["group"]
+    assert rejected.executions[0].status == pb.JobExecution.REJECTED
+    assert [each.job_id for each in of_one.executions] == ["one"]
+
+
+async def test_a_devices_executions_are_its_tenants(server: Server, jobs: Operator) -> None:
+    assert not (await server.operator("elsewhere").executions("", device_id="a")).executions
+
+
+async def test_a_token_of_one_device_is_not_for_another(jobs: Operator) -> None:
+    page = await jobs.executions("", device_id="a", limit=1)
+
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await jobs.executions("", device_id="b", page_token=page.next_page_token)
+
+
+async def test_a_job_or_a_device_is_required(operator: Operator) -> None:
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.executions("")
+    assert set(failure.violations) == {"job_id"}
