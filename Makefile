@@ -72,6 +72,10 @@ test-gateway: # What is tested in Go; the rest is in tests/gateway
 bench-gateway: $(READY) gateway-build ## Compare the gateway's rate of calls with the server's (needs Go)
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
+.PHONY: bench-hot-job
+bench-hot-job: $(READY) ## Reports a second on one job, beside an UPDATE and a COUNT a report
+	@PYTHONPATH=generated $(BIN)/python -m bench.hot_job $(ARGS)
+
 .PHONY: check-gateway
 check-gateway: $(READY) # Format, lint, and the committed code is what the mapping generates
 	@command -v go gofmt >/dev/null || { echo 'Go is needed to check the gateway' >&2; exit 1; }

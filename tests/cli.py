@@ -9,6 +9,14 @@ import pytest
 
 from jobs_grpc.cli import run
 
+# As a shell in a terminal starts it: not with SIGINT ignored, as tests in the background are.
+_COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jobs_grpc.cli import main
+main()
+"""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -46,8 +54,8 @@ async def spawn(
     environ = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")} | variables
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "jobs_grpc.cli",
+        "-c",
+        _COMMAND,
         *argv,
         env=environ,
         stdin=stdin,

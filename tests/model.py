@@ -79,6 +79,12 @@ class Model:
         job.move("QUEUED", "TIMED_OUT")
         job.settle()
 
+    def time_out(self, job_id: str, device: str) -> None:
+        """The clock passes the deadline of an execution that is IN_PROGRESS."""
+        job, execution = self._of(job_id, device)
+        execution.status = "TIMED_OUT"
+        job.settle()
+
     def cancel_execution(self, job_id: str, device: str, force: bool) -> None:
         """CancelExecution."""
         job, execution = self._of(job_id, device)

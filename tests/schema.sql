@@ -641,6 +641,9 @@ END $$;
 
 CREATE FUNCTION jobs.report_executions(p_tenant_id text, p_job_ids text[], p_device_ids text[], p_statuses text[], p_status_details text[], p_execution_numbers integer[], p_expected_versions integer[], p_extend_timeout_minutes integer[]) RETURNS TABLE(outcome text, met_status text, tenant_id text, job_id text, device_id text, status text, status_details jsonb, execution_number integer, queued_at timestamp with time zone, started_at timestamp with time zone, last_updated_at timestamp with time zone, version integer, stored_pending boolean, document_type text, document_params jsonb, expires_at timestamp with time zone, times_out_at timestamp with time zone)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -667,7 +670,7 @@ BEGIN
             AS r (job_id, device_id, status, status_details, execution_number,
                   expected_version, extend_timeout_minutes, n)
     ), decided AS (
-        SELECT r.*, e.status AS stored_status, a.status AS met_status,
+        SELECT r.*, e.ctid AS place, e.status AS stored_status, a.status AS met_status,
                make_interval(mins => j.in_progress_timeout_minutes) AS timeout,
                jobs.report_outcome(
                    a.status,
@@ -679,8 +682,12 @@ BEGIN
         FROM report r
         LEFT JOIN jobs.jobs j
             ON j.tenant_id = p_tenant_id AND j.job_id = r.job_id AND j.deleted_at IS NULL
-        LEFT JOIN jobs.job_executions e
-            ON e.tenant_id = p_tenant_id AND e.job_id = j.job_id AND e.device_id = r.device_id
+        LEFT JOIN LATERAL (
+            SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = j.job_id AND e.device_id = r.device_id
+            OFFSET 0
+        ) e ON true
         CROSS JOIN LATERAL (
             SELECT jobs.execution_status_at(
                 e.status, j.canceled_at, j.canceled_running, j.expires_at, v_now
@@ -700,7 +707,7 @@ BEGIN
             last_updated_at = v_now
         FROM decided d
         WHERE d.outcome = 'APPLIED'
-          AND e.tenant_id = p_tenant_id AND e.job_id = d.job_id AND e.device_id = d.device_id
+          AND e.tenant_id = p_tenant_id AND e.ctid = d.place
         RETURNING e.job_id, d.stored_status AS before, e.status AS after
     ), moved AS (
         SELECT c.job_id,
@@ -732,8 +739,12 @@ BEGIN
     RETURN QUERY
     SELECT v_outcomes[r.n], v_met_statuses[r.n], s.*
     FROM unnest(p_job_ids, p_device_ids) WITH ORDINALITY AS r (job_id, device_id, n)
-    LEFT JOIN jobs.execution_states s
-        ON s.tenant_id = p_tenant_id AND s.job_id = r.job_id AND s.device_id = r.device_id
+    LEFT JOIN LATERAL (
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = r.job_id AND s.device_id = r.device_id
+        OFFSET 0
+    ) s ON true
     ORDER BY r.n;
 END $$;
 

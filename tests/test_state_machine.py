@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from jobs_grpc.sweeper import Sweeper
 from tests.model import LIVE, RETRYABLE, Model, Refused
 from tests.support import Database, Failure, Server
 
@@ -30,13 +31,15 @@ T = TypeVar("T")
 async def test_the_service_does_what_the_model_does(database: Database, server: Server) -> None:
     loop = asyncio.get_running_loop()
 
-    def machine() -> RuleBasedStateMachine:
-        return _Machine(database, server, loop)
-
     fewer = settings(max_examples=25, stateful_step_count=30, deadline=None)
-    # A factory will do; the annotation asks for a class.
-    run: Any = run_state_machine_as_test
-    await asyncio.to_thread(run, machine, settings=fewer)
+    async with Sweeper(database.owner_dsn) as sweeper:
+
+        def machine() -> RuleBasedStateMachine:
+            return _Machine(database, server, sweeper, loop)
+
+        # A factory will do; the annotation asks for a class.
+        run: Any = run_state_machine_as_test
+        await asyncio.to_thread(run, machine, settings=fewer)
 
 
 class _Machine(RuleBasedStateMachine):
@@ -44,9 +47,16 @@ class _Machine(RuleBasedStateMachine):
 
     jobs = Bundle("jobs")
 
-    def __init__(self, database: Database, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        database: Database,
+        server: Server,
+        sweeper: Sweeper,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         super().__init__()
         self._database = database
+        self._sweeper = sweeper
         self._loop = loop
         self._server = server
         self._operator = server.operator(uuid.uuid4().hex)
@@ -117,6 +127,27 @@ class _Machine(RuleBasedStateMachine):
         if self._model.jobs[job_id].status == "IN_PROGRESS":
             self._await(self._database.expire(self._operator.tenant, job_id))
             self._model.expire(job_id)
+
+    @rule()
+    def sweep(self) -> None:
+        """Changes nothing that anybody can see."""
+        self._await(self._sweeper.run_once())
+
+    @rule(job_id=jobs, device=st.sampled_from(DEVICES))
+    def pass_deadline(self, job_id: str, device: str) -> None:
+        execution = self._model.jobs[job_id].executions.get(device)
+        if execution is not None and execution.status == "IN_PROGRESS":
+            self._await(
+                self._database.owner.execute(
+                    "UPDATE jobs.job_executions SET times_out_at = now()"
+                    " WHERE tenant_id = $1 AND job_id = $2 AND device_id = $3",
+                    self._operator.tenant,
+                    job_id,
+                    device,
+                )
+            )
+            self._await(self._sweeper.run_once())
+            self._model.time_out(job_id, device)
 
     @rule(job_id=jobs, device=st.sampled_from(DEVICES))
     def start(self, job_id: str, device: str) -> None:
