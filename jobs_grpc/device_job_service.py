@@ -23,7 +23,7 @@ from jobs_grpc.errors import (
     ServerStopping,
     Violation,
 )
-from jobs_grpc.mapping import device_execution_from_row
+from jobs_grpc.mapping import device_execution_from_row, given
 from jobs_grpc.principal import Principal, current_device, current_principal
 from jobs_grpc.store import Report, Row, Store
 from jobs_grpc.watching import Watching
@@ -222,17 +222,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             device_id=device_id,
             status=JobExecution.Status.Name(request.status),
             status_details=details,
-            execution_number=(
-                request.execution_number if request.HasField("execution_number") else None
-            ),
-            expected_version=(
-                request.expected_version if request.HasField("expected_version") else None
-            ),
-            extend_timeout_minutes=(
-                request.extend_timeout_minutes
-                if request.HasField("extend_timeout_minutes")
-                else None
-            ),
+            execution_number=given(request, "execution_number", None),
+            expected_version=given(request, "expected_version", None),
+            extend_timeout_minutes=given(request, "extend_timeout_minutes", None),
         )
 
     def _details(self, request: Any) -> tuple[str | None, list[Violation]]:
@@ -244,7 +236,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
 def _pending_limit(
     request: pb.ListPendingExecutionsRequest | pb.WatchPendingExecutionsRequest,
 ) -> int:
-    limit = request.limit if request.HasField("limit") else DEFAULT_PENDING
+    limit = given(request, "limit", DEFAULT_PENDING)
     checks.require(checks.check_range("limit", limit, 1, MAX_PENDING))
     return limit
 

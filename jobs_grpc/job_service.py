@@ -17,6 +17,7 @@ from jobs_grpc.mapping import (
     execution_from_row,
     execution_of_device_from_row,
     executions_from_row,
+    given,
     job_from_row,
     to_moment,
     to_timestamp,
@@ -73,11 +74,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             target_group_id=request.target_group_id or None,
             target_all=request.target_all,
             expires_in_hours=_expires_in_hours(request),
-            in_progress_timeout_minutes=(
-                request.in_progress_timeout_minutes
-                if request.HasField("in_progress_timeout_minutes")
-                else None
-            ),
+            in_progress_timeout_minutes=given(request, "in_progress_timeout_minutes", None),
             created_by=caller.subject,
         )
         return pb.CreateJobResponse(
@@ -92,7 +89,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ListJobsRequest,
         context: ServicerContext[pb.ListJobsRequest, pb.ListJobsResponse],
     ) -> pb.ListJobsResponse:
-        limit = request.limit if request.HasField("limit") else DEFAULT_JOBS
+        limit = given(request, "limit", DEFAULT_JOBS)
         wanted = {*request.statuses} | ({request.status} if request.status else set())
         checks.require(
             checks.check_statuses(wanted, pb.Job.Status)
@@ -130,9 +127,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.GetJobRequest,
         context: ServicerContext[pb.GetJobRequest, pb.GetJobResponse],
     ) -> pb.GetJobResponse:
-        limit = (
-            request.executions_limit if request.HasField("executions_limit") else DEFAULT_EXECUTIONS
-        )
+        limit = given(request, "executions_limit", DEFAULT_EXECUTIONS)
         checks.require(
             checks.check_job_id(request.job_id)
             + checks.check_range("executions_limit", limit, 0, MAX_EXECUTIONS)
@@ -153,7 +148,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ListJobExecutionsRequest,
         context: ServicerContext[pb.ListJobExecutionsRequest, pb.ListJobExecutionsResponse],
     ) -> pb.ListJobExecutionsResponse:
-        limit = request.limit if request.HasField("limit") else DEFAULT_EXECUTIONS
+        limit = given(request, "limit", DEFAULT_EXECUTIONS)
         checks.require(
             checks.check_executions_of(request)
             + checks.check_status(request.status, pb.JobExecution.Status)
@@ -264,9 +259,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             current_principal().tenant_id,
             job_id=request.job_id,
             statuses=[pb.JobExecution.Status.Name(status) for status in set(request.statuses)],
-            expires_in_hours=(
-                request.expires_in_hours if request.HasField("expires_in_hours") else None
-            ),
+            expires_in_hours=given(request, "expires_in_hours", None),
             never_expires=request.never_expires,
         )
         return pb.RetryExecutionsResponse(
@@ -325,9 +318,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 def _expires_in_hours(request: pb.CreateJobRequest) -> int | None:
     if request.never_expires:
         return None
-    if request.HasField("expires_in_hours"):
-        return request.expires_in_hours
-    return DEFAULT_EXPIRES_IN_HOURS
+    return given(request, "expires_in_hours", DEFAULT_EXPIRES_IN_HOURS)
 
 
 def _jobs_position(request: pb.ListJobsRequest) -> tuple[datetime, str] | tuple[None, None]:

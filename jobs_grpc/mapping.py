@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
@@ -10,6 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.documents import from_json
 from jobs_grpc.store import Row
+
+D = TypeVar("D", int, None)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -73,6 +76,12 @@ def device_execution_from_row(row: Row, *, with_document: bool = True) -> Device
         expires_at=to_timestamp(row["expires_at"]),
         times_out_at=to_timestamp(row["times_out_at"]),
     )
+
+
+def given(request: Message, field: str, default: D) -> int | D:
+    """An optional number of a request, or `default` if it is unset; 0 is a number."""
+    value: int = getattr(request, field)
+    return value if request.HasField(field) else default
 
 
 def to_moment(request: Message, field: str) -> datetime | None:

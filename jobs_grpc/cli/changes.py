@@ -7,7 +7,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, connected
-from jobs_grpc.cli.output import print_json, printable, time_text
+from jobs_grpc.cli.output import devices_text, expiry_text, print_json, printable
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -82,9 +82,8 @@ def _retry(args: argparse.Namespace) -> None:
     if args.json:
         print_json(response)
         return
-    count = response.retried_count
-    expiry = time_text(response.expires_at) if response.HasField("expires_at") else "never"
-    devices = f"{count} device" if count == 1 else f"{count} devices"
+    devices = devices_text(response.retried_count)
+    expiry = expiry_text(response)
     print(f"queued {printable(args.job_id)} again for {devices}, expires: {expiry}")
 
 

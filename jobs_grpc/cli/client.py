@@ -16,6 +16,8 @@ from jobs_grpc.cli.failures import Failed
 from jobs_grpc.cli.output import (
     MAX_EXACT_INTEGER,
     as_json,
+    devices_text,
+    expiry_text,
     note,
     print_json,
     print_table,
@@ -97,9 +99,8 @@ def _create(args: argparse.Namespace) -> None:
     if args.json:
         print_json(response)
         return
-    count = response.execution_count
-    expiry = time_text(response.expires_at) if response.HasField("expires_at") else "never"
-    devices = f"{count} device" if count == 1 else f"{count} devices"
+    devices = devices_text(response.execution_count)
+    expiry = expiry_text(response)
     print(f"created {printable(response.job_id)} for {devices}, expires: {expiry}")
 
 
@@ -183,7 +184,7 @@ def _facts(job: pb.Job) -> Iterator[tuple[str, str]]:
     yield "params", as_json(job.document_params)
     yield "target", target_text(job)
     yield "created", time_text(job.created_at) + (f" by {job.created_by}" if job.created_by else "")
-    yield "expires", time_text(job.expires_at) if job.HasField("expires_at") else "never"
+    yield "expires", expiry_text(job)
     if job.HasField("in_progress_timeout_minutes"):
         yield "timeout", f"{job.in_progress_timeout_minutes} min IN_PROGRESS"
     states = [

@@ -79,6 +79,19 @@ def time_text(moment: Timestamp) -> str:
     return datetime.fromtimestamp(moment.seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def expiry_text(message: Message) -> str:
+    """The expires_at of a job, or of an answer about one."""
+    if not message.HasField("expires_at"):
+        return "never"
+    moment: Timestamp = message.expires_at  # type: ignore[attr-defined]
+    return time_text(moment)
+
+
+def devices_text(count: int) -> str:
+    """So many devices."""
+    return f"{count} device" if count == 1 else f"{count} devices"
+
+
 def as_json(message: Message) -> str:
     """A Struct as JSON in one line."""
     return json.dumps(_whole(json_format.MessageToDict(message)), ensure_ascii=False)

@@ -5,34 +5,15 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.gateway.support import GATEWAY, TIMEOUT, Gateway, Rest, assert_error, running
-from tests.support import Database, Server, until
+from tests.support import Database, Server, mutex_held, until
 
 JOBS = "/customer/jobs"
-
-
-@asynccontextmanager
-async def locked(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
-    """Hold the job's mutex: whoever cancels the job waits."""
-    holder = await asyncpg.connect(database.owner_dsn)
-    try:
-        async with holder.transaction():
-            await holder.execute(
-                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2 FOR UPDATE",
-                tenant,
-                job_id,
-            )
-            yield
-    finally:
-        await holder.close()
 
 
 async def test_health_is_the_servers(client: httpx.AsyncClient) -> None:
@@ -71,7 +52,7 @@ async def test_the_clients_timeout_becomes_the_servers_deadline(
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
 
-    async with locked(database, rest.tenant, "a"):
+    async with mutex_held(database, rest.tenant, "a"):
         timeout = [("Grpc-Timeout", "300m")]
         response = await rest.send("DELETE", f"{JOBS}/a", headers=timeout)
         assert_error(response, 504, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
@@ -92,7 +73,7 @@ async def test_a_client_that_goes_away_cancels_the_call(
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
 
-    async with locked(database, rest.tenant, "a"):
+    async with mutex_held(database, rest.tenant, "a"):
         body = {"reason": "never mind"}
         headers = [("X-Request-Id", f"gone-{rest.tenant}")]
         call = asyncio.create_task(rest.send("DELETE", f"{JOBS}/a", body, headers=headers))
@@ -150,7 +131,7 @@ async def test_a_stop_lets_calls_in_flight_end(
         running(gateway_binary, server.address) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client,
     ):
-        async with locked(database, rest.tenant, "a"):
+        async with mutex_held(database, rest.tenant, "a"):
             own = Rest(client, rest.tenant)
             call = asyncio.create_task(own.send("DELETE", f"{JOBS}/a"))
             await database.until_blocked(1)
