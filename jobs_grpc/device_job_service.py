@@ -1,6 +1,7 @@
 """DeviceJobService: each method checks the request, delegates to the store, maps the answer."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, MutableSequence
 from contextlib import aclosing, suppress
 from typing import Any
@@ -18,6 +19,7 @@ from jobs_grpc.errors import (
     ExecutionChanged,
     ExecutionNotFound,
     ExecutionOver,
+    Internal,
     JobsError,
     Overloaded,
     ServerStopping,
@@ -25,8 +27,10 @@ from jobs_grpc.errors import (
 )
 from jobs_grpc.mapping import device_execution_from_row, given
 from jobs_grpc.principal import Principal, current_device, current_principal
-from jobs_grpc.store import Report, Row, Store
+from jobs_grpc.store import Row, Store, Update
 from jobs_grpc.watching import Watching
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PENDING = 10
 MAX_PENDING = 100
@@ -69,11 +73,11 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         details, violations = self._details(request)
         checks.require(violations)
         tenant_id, device_id = current_device()
-        row = await self._store.start_execution(
-            tenant_id, device_id=device_id, job_id=None, status_details=details
+        row = await self._batcher.update(
+            tenant_id, Update(None, device_id, None, status_details=details, next=True)
         )
         return pb.StartNextExecutionResponse(
-            execution=None if row is None else device_execution_from_row(row)
+            execution=None if row["outcome"] == "NONE" else device_execution_from_row(row)
         )
 
     async def StartExecution(
@@ -84,11 +88,10 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         details, violations = self._details(request)
         checks.require(violations + checks.check_job_id(request.job_id))
         tenant_id, device_id = current_device()
-        row = await self._store.start_execution(
-            tenant_id, device_id=device_id, job_id=request.job_id, status_details=details
+        row = await self._batcher.update(
+            tenant_id, Update(request.job_id, device_id, None, status_details=details)
         )
-        assert row is not None  # noqa: S101 - with a job_id it is there or an error
-        return pb.StartExecutionResponse(execution=device_execution_from_row(row))
+        return pb.StartExecutionResponse(execution=_updated(request.job_id, device_id, row))
 
     async def GetExecution(
         self,
@@ -106,9 +109,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         context: ServicerContext[pb.UpdateExecutionRequest, pb.UpdateExecutionResponse],
     ) -> pb.UpdateExecutionResponse:
         tenant_id, device_id = current_device()
-        report = self._checked(request, device_id)
-        row = await self._batcher.report(tenant_id, report)
-        return pb.UpdateExecutionResponse(execution=_reported(report, row))
+        row = await self._batcher.update(tenant_id, self._checked(request, device_id))
+        return pb.UpdateExecutionResponse(execution=_updated(request.job_id, device_id, row))
 
     async def ReportExecutions(  # type: ignore[override]  # gRPC takes this form, too
         self,
@@ -197,19 +199,21 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.ReportExecutionsResponse:
         response = pb.ReportExecutionsResponse(report_id=request.report_id)
         try:
-            report = self._checked(request.report, _reporting_device(caller, request))
-            row = await self._batcher.report(caller.tenant_id, report)
-            response.execution.CopyFrom(_reported(report, row, with_document=False))
+            device_id = _reporting_device(caller, request)
+            update = self._checked(request.report, device_id, with_document=False)
+            row = await self._batcher.update(caller.tenant_id, update)
+            response.execution.CopyFrom(_updated(request.report.job_id, device_id, row))
         except JobsError as e:
-            present = e.present if isinstance(e, ExecutionChanged) else None
-            response.error.CopyFrom(
-                pb.ReportError(
-                    code=e.code.value[0], reason=e.reason, message=e.message, present=present
-                )
-            )
+            response.error.CopyFrom(_report_error(e))
+        except Exception:
+            # A defect that one report meets is not to cost the others their stream.
+            logger.exception("a report failed")
+            response.error.CopyFrom(_report_error(Internal()))
         return response
 
-    def _checked(self, request: pb.UpdateExecutionRequest, device_id: str) -> Report:
+    def _checked(
+        self, request: pb.UpdateExecutionRequest, device_id: str, *, with_document: bool = True
+    ) -> Update:
         details, violations = self._details(request)
         checks.require(
             violations
@@ -217,7 +221,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             + checks.check_reported_status(request.status)
             + checks.check_extension(request)
         )
-        return Report(
+        return Update(
             job_id=request.job_id,
             device_id=device_id,
             status=JobExecution.Status.Name(request.status),
@@ -225,6 +229,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             execution_number=given(request, "execution_number", None),
             expected_version=given(request, "expected_version", None),
             extend_timeout_minutes=given(request, "extend_timeout_minutes", None),
+            with_document=with_document,
         )
 
     def _details(self, request: Any) -> tuple[str | None, list[Violation]]:
@@ -252,13 +257,22 @@ def _reporting_device(caller: Principal, request: pb.ReportExecutionsRequest) ->
     return caller.device_id or request.device_id
 
 
-def _reported(report: Report, row: Row, *, with_document: bool = True) -> pb.DeviceExecution:
-    """The execution after a report; raises what the report met."""
+def _updated(job_id: str, device_id: str, row: Row) -> pb.DeviceExecution:
+    """The execution after an update; raises what the update met."""
     match row["outcome"]:
         case "EXECUTION_NOT_FOUND":
-            raise ExecutionNotFound(report.job_id, report.device_id)
+            raise ExecutionNotFound(job_id, device_id)
         case "EXECUTION_OVER":
-            raise ExecutionOver(report.job_id, report.device_id, row["met_status"])
+            raise ExecutionOver(job_id, device_id, row["met_status"])
         case "EXECUTION_CHANGED":
-            raise ExecutionChanged(device_execution_from_row(row, with_document=with_document))
-    return device_execution_from_row(row, with_document=with_document)
+            raise ExecutionChanged(device_execution_from_row(row))
+    return device_execution_from_row(row)
+
+
+def _report_error(error: JobsError) -> pb.ReportError:
+    return pb.ReportError(
+        code=error.code.value[0],
+        reason=error.reason,
+        message=error.message,
+        present=error.present if isinstance(error, ExecutionChanged) else None,
+    )

@@ -58,14 +58,14 @@ def job_from_row(row: Row) -> pb.Job:
     )
 
 
-def device_execution_from_row(row: Row, *, with_document: bool = True) -> DeviceExecution:
-    """A row of jobs.execution_states."""
-    details = row["status_details"]
+def device_execution_from_row(row: Row) -> DeviceExecution:
+    """A row of jobs.execution_states; without its document if there is none in it."""
+    params, details = row["document_params"], row["status_details"]
     return DeviceExecution(
         job_id=row["job_id"],
         device_id=row["device_id"],
         document_type=row["document_type"],
-        document_params=from_json(row["document_params"]) if with_document else None,
+        document_params=None if params is None else from_json(params),
         status=pb.JobExecution.Status.Value(row["status"]),
         status_details=None if details is None else from_json(details),
         execution_number=row["execution_number"],

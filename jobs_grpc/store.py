@@ -10,7 +10,7 @@ import asyncpg
 from jobs_grpc import errors
 from jobs_grpc.database import Database, Row
 
-__all__ = ["Report", "Row", "Store"]
+__all__ = ["Row", "Store", "Update"]
 
 # Each RAISE of sql/functions has its own code. A domain error is made of the call's
 # arguments and the DETAIL of the RAISE.
@@ -30,16 +30,22 @@ _DOMAIN_ERRORS: Mapping[str, Callable[[Mapping[str, Any], str], errors.JobsError
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a device says of its execution; None leaves things as they are, or unchecked."""
+class Update:
+    """What a device says of an execution; None leaves things as they are, or unchecked."""
 
-    job_id: str
+    job_id: str | None
+    """None: the device's next."""
     device_id: str
-    status: str
-    status_details: str | None
-    execution_number: int | None
-    expected_version: int | None
+    status: str | None
+    """None: it starts."""
+    status_details: str | None = None
+    """JSON."""
+    execution_number: int | None = None
+    expected_version: int | None = None
     extend_timeout_minutes: int | None = None
+    next: bool = False
+    """The job is, or is to be, chosen as the device's next; with a start only."""
+    with_document: bool = True
 
 
 class Store:
@@ -242,31 +248,23 @@ class Store:
             "list_pending_executions", tenant_id, device_id=device_id, limit=limit
         )
 
-    async def start_execution(
-        self, tenant_id: str, *, device_id: str, job_id: str | None, status_details: str | None
-    ) -> Row | None:
-        """See start_execution.sql; `status_details` is JSON."""
-        rows = await self._call(
-            "start_execution",
-            tenant_id,
-            device_id=device_id,
-            job_id=job_id,
-            status_details=status_details,
-        )
-        return rows[0] if rows else None
-
-    async def report_executions(self, tenant_id: str, reports: Sequence[Report]) -> Sequence[Row]:
-        """See report_executions.sql: a row a report, with its `outcome`."""
+    async def update_executions(
+        self, tenant_id: str, updates: Sequence[Update], *, wait: bool
+    ) -> Sequence[Row]:
+        """See update_executions.sql: a row an update, with its `outcome`."""
         return await self._call(
-            "report_executions",
+            "update_executions",
             tenant_id,
-            job_ids=[report.job_id for report in reports],
-            device_ids=[report.device_id for report in reports],
-            statuses=[report.status for report in reports],
-            status_details=[report.status_details for report in reports],
-            execution_numbers=[report.execution_number for report in reports],
-            expected_versions=[report.expected_version for report in reports],
-            extend_timeout_minutes=[report.extend_timeout_minutes for report in reports],
+            wait=wait,
+            job_ids=[update.job_id for update in updates],
+            next=[update.next for update in updates],
+            device_ids=[update.device_id for update in updates],
+            statuses=[update.status for update in updates],
+            status_details=[update.status_details for update in updates],
+            execution_numbers=[update.execution_number for update in updates],
+            expected_versions=[update.expected_version for update in updates],
+            extend_timeout_minutes=[update.extend_timeout_minutes for update in updates],
+            with_documents=[update.with_document for update in updates],
         )
 
     async def _call(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:

@@ -24,6 +24,8 @@ class Execution:
     queued: int
     status: str = "QUEUED"
     attempt: int = 1
+    reported: bool = False
+    """The device itself has ended it."""
 
 
 @dataclass
@@ -104,6 +106,7 @@ class Model:
         self._clock += 1
         for each in again:
             each.status, each.attempt, each.queued = "QUEUED", each.attempt + 1, self._clock
+            each.reported = False
         if again:
             job.status = "IN_PROGRESS"
             job.expired = False
@@ -131,11 +134,11 @@ class Model:
     def report(self, job_id: str, device: str, status: str) -> None:
         """UpdateExecution, without details or expectations."""
         job, execution = self._of(job_id, device)
-        if execution.status == status and status not in LIVE:
+        if execution.status == status and status not in LIVE and execution.reported:
             return
         if execution.status not in LIVE:
             raise Refused("EXECUTION_OVER")
-        execution.status = status
+        execution.status, execution.reported = status, status not in LIVE
         job.settle()
 
     def _of(self, job_id: str, device: str) -> tuple[Job, Execution]:

@@ -34,6 +34,7 @@ CREATE TABLE jobs.job_executions (
     status jobs.execution_status DEFAULT 'QUEUED'::jobs.execution_status NOT NULL,
     execution_number integer DEFAULT 1 NOT NULL,
     version integer DEFAULT 1 NOT NULL,
+    canceled boolean DEFAULT false NOT NULL,
     queued_at timestamp with time zone NOT NULL,
     started_at timestamp with time zone,
     times_out_at timestamp with time zone,
@@ -112,6 +113,9 @@ BEGIN
     PERFORM FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'execution not found' USING ERRCODE = 'JB007';
+    END IF;
 
     v_now := clock_timestamp();
     SELECT jobs.execution_status_at(
@@ -131,7 +135,7 @@ BEGIN
     END IF;
 
     UPDATE jobs.job_executions e
-    SET status = 'REJECTED', status_details = jsonb_build_object('reason', p_reason),
+    SET status = 'REJECTED', canceled = true, status_details = jsonb_build_object('reason', p_reason),
         version = e.version + 1, last_updated_at = v_now, times_out_at = NULL
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
 
@@ -573,6 +577,16 @@ BEGIN
     LIMIT p_limit;
 END $$;
 
+CREATE FUNCTION jobs.next_execution(p_tenant_id text, p_device_id text) RETURNS text
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT s.job_id
+    FROM jobs.execution_states s
+   WHERE ((s.tenant_id = next_execution.p_tenant_id) AND (s.device_id = next_execution.p_device_id) AND s.stored_pending AND (s.status = ANY (ARRAY['QUEUED'::text, 'IN_PROGRESS'::text])))
+   ORDER BY (s.status = 'QUEUED'::text), s.queued_at, s.job_id
+  LIMIT 1;
+END;
+
 CREATE FUNCTION jobs.pending_markers(p_tenant_id text, p_device_ids text[]) RETURNS TABLE(device_id text, marker text)
     LANGUAGE plpgsql
     AS $$
@@ -639,119 +653,6 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION jobs.report_executions(p_tenant_id text, p_job_ids text[], p_device_ids text[], p_statuses text[], p_status_details text[], p_execution_numbers integer[], p_expected_versions integer[], p_extend_timeout_minutes integer[]) RETURNS TABLE(outcome text, met_status text, tenant_id text, job_id text, device_id text, status text, status_details jsonb, execution_number integer, queued_at timestamp with time zone, started_at timestamp with time zone, last_updated_at timestamp with time zone, version integer, stored_pending boolean, document_type text, document_params jsonb, expires_at timestamp with time zone, times_out_at timestamp with time zone)
-    LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    AS $$
-#variable_conflict use_column
-DECLARE
-    v_outcomes text[];
-    v_met_statuses text[];
-    v_changed_jobs text[];
-    v_now timestamptz;
-BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    -- In key order, so that batches that overlap wait for each other, never in a circle.
-    PERFORM FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = ANY (p_job_ids)
-    ORDER BY p.job_id
-    FOR UPDATE;
-    v_now := clock_timestamp();
-
-    WITH report AS (
-        SELECT r.n, r.job_id, r.device_id, r.status::jobs.execution_status AS status,
-               r.status_details::jsonb AS status_details, r.execution_number, r.expected_version,
-               make_interval(mins => r.extend_timeout_minutes) AS extension
-        FROM unnest(p_job_ids, p_device_ids, p_statuses, p_status_details, p_execution_numbers,
-                    p_expected_versions, p_extend_timeout_minutes) WITH ORDINALITY
-            AS r (job_id, device_id, status, status_details, execution_number,
-                  expected_version, extend_timeout_minutes, n)
-    ), decided AS (
-        SELECT r.*, e.ctid AS place, e.status AS stored_status, a.status AS met_status,
-               make_interval(mins => j.in_progress_timeout_minutes) AS timeout,
-               jobs.report_outcome(
-                   a.status,
-                   CASE WHEN a.status = e.status THEN e.status_details
-                        ELSE jobs.execution_end_details(a.status, j.cancel_reason) END,
-                   e.execution_number, e.version,
-                   r.status, r.status_details, r.execution_number, r.expected_version
-               ) AS outcome
-        FROM report r
-        LEFT JOIN jobs.jobs j
-            ON j.tenant_id = p_tenant_id AND j.job_id = r.job_id AND j.deleted_at IS NULL
-        LEFT JOIN LATERAL (
-            SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version
-            FROM jobs.job_executions e
-            WHERE e.tenant_id = p_tenant_id AND e.job_id = j.job_id AND e.device_id = r.device_id
-            OFFSET 0
-        ) e ON true
-        CROSS JOIN LATERAL (
-            SELECT jobs.execution_status_at(
-                e.status, j.canceled_at, j.canceled_running, j.expires_at, v_now
-            ) AS status
-        ) a
-    ), changed AS (
-        UPDATE jobs.job_executions e
-        SET status = d.status,
-            status_details = coalesce(d.status_details, e.status_details),
-            version = e.version + 1,
-            started_at = CASE WHEN d.status = 'IN_PROGRESS'
-                              THEN coalesce(e.started_at, v_now) ELSE e.started_at END,
-            times_out_at = CASE WHEN d.status <> 'IN_PROGRESS' THEN NULL
-                                WHEN d.extension IS NOT NULL THEN v_now + d.extension
-                                WHEN e.status = 'QUEUED' THEN v_now + d.timeout
-                                ELSE e.times_out_at END,
-            last_updated_at = v_now
-        FROM decided d
-        WHERE d.outcome = 'APPLIED'
-          AND e.tenant_id = p_tenant_id AND e.ctid = d.place
-        RETURNING e.job_id, d.stored_status AS before, e.status AS after
-    ), moved AS (
-        SELECT c.job_id,
-               count(*) FILTER (WHERE c.before = 'QUEUED') AS left_queued,
-               count(*) FILTER (WHERE c.before = 'IN_PROGRESS') AS left_in_progress,
-               count(*) FILTER (WHERE c.after = 'IN_PROGRESS') AS in_progress,
-               count(*) FILTER (WHERE c.after = 'SUCCEEDED') AS succeeded,
-               count(*) FILTER (WHERE c.after = 'FAILED') AS failed,
-               count(*) FILTER (WHERE c.after = 'REJECTED') AS rejected
-        FROM changed c
-        GROUP BY c.job_id
-    ), counted AS (
-        UPDATE jobs.job_progress p
-        SET queued = p.queued - m.left_queued,
-            in_progress = p.in_progress - m.left_in_progress + m.in_progress,
-            succeeded = p.succeeded + m.succeeded,
-            failed = p.failed + m.failed,
-            rejected = p.rejected + m.rejected
-        FROM moved m
-        WHERE p.tenant_id = p_tenant_id AND p.job_id = m.job_id
-    )
-    SELECT array_agg(d.outcome ORDER BY d.n), array_agg(d.met_status::text ORDER BY d.n),
-           array_agg(DISTINCT d.job_id) FILTER (WHERE d.outcome = 'APPLIED')
-    INTO v_outcomes, v_met_statuses, v_changed_jobs
-    FROM decided d;
-
-    PERFORM jobs.complete_jobs(p_tenant_id, v_changed_jobs, v_now);
-
-    RETURN QUERY
-    SELECT v_outcomes[r.n], v_met_statuses[r.n], s.*
-    FROM unnest(p_job_ids, p_device_ids) WITH ORDINALITY AS r (job_id, device_id, n)
-    LEFT JOIN LATERAL (
-        SELECT s.*
-        FROM jobs.execution_states s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = r.job_id AND s.device_id = r.device_id
-        OFFSET 0
-    ) s ON true
-    ORDER BY r.n;
-END $$;
-
-CREATE FUNCTION jobs.report_outcome(present jobs.execution_status, present_details jsonb, present_number integer, present_version integer, reported jobs.execution_status, reported_details jsonb, expected_number integer, expected_version integer) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (present IS NULL) THEN 'EXECUTION_NOT_FOUND'::text WHEN (expected_number <> present_number) THEN 'EXECUTION_CHANGED'::text WHEN ((present = reported) AND (present <> ALL (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND COALESCE((reported_details = present_details), (reported_details IS NULL))) THEN 'REPEATED'::text WHEN (expected_version <> present_version) THEN 'EXECUTION_CHANGED'::text WHEN (present <> ALL (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) THEN 'EXECUTION_OVER'::text ELSE 'APPLIED'::text END;
-
 CREATE FUNCTION jobs.retire_job(p_tenant_id text, p_job_id text, p_days integer) RETURNS boolean
     LANGUAGE plpgsql
     SET lock_timeout TO '1s'
@@ -794,6 +695,9 @@ BEGIN
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+    END IF;
 
     v_now := clock_timestamp();
     SELECT j.* INTO v_job
@@ -854,7 +758,7 @@ BEGIN
     UPDATE jobs.job_executions e
     SET status = 'QUEUED', execution_number = e.execution_number + 1, version = e.version + 1,
         queued_at = v_now, started_at = NULL, times_out_at = NULL, last_updated_at = v_now,
-        status_details = NULL
+        status_details = NULL, canceled = false
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = ANY (v_stored);
 
     UPDATE jobs.job_progress p
@@ -921,7 +825,7 @@ BEGIN
         LIMIT 1 OFFSET p_limit - 1;
 
         UPDATE jobs.job_executions e
-        SET status = v_fate, last_updated_at = v_dated,
+        SET status = v_fate, canceled = v_fate = 'REJECTED', last_updated_at = v_dated,
             status_details = jobs.execution_end_details(v_fate, v_cancel_reason)
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
           AND e.device_id > p_after_device_id
@@ -931,7 +835,8 @@ BEGIN
 
         IF v_cut_off THEN
             UPDATE jobs.job_executions e
-            SET status = 'REJECTED', last_updated_at = v_canceled_at, times_out_at = NULL,
+            SET status = 'REJECTED', canceled = true, last_updated_at = v_canceled_at,
+                times_out_at = NULL,
                 status_details = jobs.execution_end_details('REJECTED', v_cancel_reason)
             WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
               AND e.device_id > p_after_device_id
@@ -961,78 +866,6 @@ BEGIN
                           THEN j.expires_at ELSE j.updated_at END
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     RETURN NULL;
-END $$;
-
-CREATE FUNCTION jobs.start_execution(p_tenant_id text, p_device_id text, p_job_id text, p_status_details jsonb) RETURNS SETOF jobs.execution_states
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    v_job_id text := p_job_id;
-    v_status jobs.execution_status;
-    v_timeout interval;
-    v_now timestamptz;
-BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    LOOP
-        IF p_job_id IS NULL THEN
-            v_now := clock_timestamp();
-            SELECT e.job_id INTO v_job_id
-            FROM jobs.job_executions e
-            JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
-            WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
-              AND e.status IN ('QUEUED', 'IN_PROGRESS')
-              AND jobs.execution_status_at(
-                  e.status, j.canceled_at, j.canceled_running, j.expires_at, v_now
-              ) IN ('QUEUED', 'IN_PROGRESS')
-              AND j.deleted_at IS NULL
-            ORDER BY e.status = 'QUEUED', e.queued_at, e.job_id
-            LIMIT 1;
-            IF NOT FOUND THEN
-                RETURN;
-            END IF;
-        END IF;
-
-        PERFORM FROM jobs.job_progress p
-        WHERE p.tenant_id = p_tenant_id AND p.job_id = v_job_id
-        FOR UPDATE;
-
-        v_now := clock_timestamp();
-        SELECT jobs.execution_status_at(
-                   e.status, j.canceled_at, j.canceled_running, j.expires_at, v_now
-               ),
-               make_interval(mins => j.in_progress_timeout_minutes)
-        INTO v_status, v_timeout
-        FROM jobs.job_executions e
-        JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = v_job_id AND e.device_id = p_device_id
-          AND j.deleted_at IS NULL;
-
-        EXIT WHEN v_status IN ('QUEUED', 'IN_PROGRESS');
-        IF p_job_id IS NOT NULL AND v_status IS NULL THEN
-            RAISE EXCEPTION 'execution not found' USING ERRCODE = 'JB007';
-        ELSIF p_job_id IS NOT NULL THEN
-            RAISE EXCEPTION 'execution is over' USING ERRCODE = 'JB008', DETAIL = v_status;
-        END IF;
-        -- It was over, or gone, by the time its job was locked; there may be another one.
-    END LOOP;
-
-    IF v_status = 'QUEUED' THEN
-        UPDATE jobs.job_executions e
-        SET status = 'IN_PROGRESS', version = e.version + 1, started_at = v_now,
-            last_updated_at = v_now, times_out_at = v_now + v_timeout,
-            status_details = coalesce(p_status_details, e.status_details)
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = v_job_id AND e.device_id = p_device_id;
-
-        UPDATE jobs.job_progress p
-        SET queued = p.queued - 1, in_progress = p.in_progress + 1
-        WHERE p.tenant_id = p_tenant_id AND p.job_id = v_job_id;
-    END IF;
-
-    RETURN QUERY
-    SELECT s.*
-    FROM jobs.execution_states s
-    WHERE s.tenant_id = p_tenant_id AND s.job_id = v_job_id AND s.device_id = p_device_id;
 END $$;
 
 CREATE FUNCTION jobs.time_out_executions(p_tenant_id text, p_job_id text, p_device_ids text[]) RETURNS integer
@@ -1074,6 +907,161 @@ BEGIN
     END IF;
     RETURN v_count;
 END $$;
+
+CREATE FUNCTION jobs.update_executions(p_tenant_id text, p_wait boolean, p_job_ids text[], p_next boolean[], p_device_ids text[], p_statuses text[], p_status_details text[], p_execution_numbers integer[], p_expected_versions integer[], p_extend_timeout_minutes integer[], p_with_documents boolean[]) RETURNS TABLE(outcome text, met_status text, job_id text, device_id text, status text, status_details jsonb, execution_number integer, queued_at timestamp with time zone, started_at timestamp with time zone, last_updated_at timestamp with time zone, version integer, document_type text, document_params jsonb, expires_at timestamp with time zone, times_out_at timestamp with time zone)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    v_job_ids text[] := p_job_ids;
+    v_locked text[];
+    v_outcomes text[];
+    v_met_statuses text[];
+    v_changed_jobs text[];
+    v_now timestamptz;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    IF true = ANY (p_next) THEN
+        SELECT array_agg(
+            CASE WHEN u.next AND u.job_id IS NULL
+                 THEN jobs.next_execution(p_tenant_id, u.device_id) ELSE u.job_id END
+            ORDER BY u.n
+        )
+        INTO v_job_ids
+        FROM unnest(p_job_ids, p_next, p_device_ids) WITH ORDINALITY
+            AS u (job_id, next, device_id, n);
+    END IF;
+
+    IF p_wait THEN
+        SELECT coalesce(array_agg(l.job_id), '{}') INTO v_locked
+        FROM (
+            SELECT p.job_id
+            FROM jobs.job_progress p
+            WHERE p.tenant_id = p_tenant_id AND p.job_id = ANY (v_job_ids)
+            ORDER BY p.job_id
+            FOR UPDATE
+        ) l;
+    ELSE
+        SELECT coalesce(array_agg(l.job_id), '{}') INTO v_locked
+        FROM (
+            SELECT p.job_id
+            FROM jobs.job_progress p
+            WHERE p.tenant_id = p_tenant_id AND p.job_id = ANY (v_job_ids)
+            ORDER BY p.job_id
+            FOR UPDATE SKIP LOCKED
+        ) l;
+    END IF;
+    v_now := clock_timestamp();
+
+    WITH given AS (
+        SELECT u.n, u.job_id, u.next, u.device_id, u.status::jobs.execution_status AS status,
+               u.status_details::jsonb AS status_details, u.execution_number, u.expected_version,
+               make_interval(mins => u.extend_timeout_minutes) AS extension
+        FROM unnest(v_job_ids, p_next, p_device_ids, p_statuses, p_status_details,
+                    p_execution_numbers, p_expected_versions, p_extend_timeout_minutes)
+            WITH ORDINALITY
+            AS u (job_id, next, device_id, status, status_details, execution_number,
+                  expected_version, extend_timeout_minutes, n)
+    ), met AS (
+        SELECT u.*, j.job_id IS NOT NULL AND j.job_id <> ALL (v_locked) AS busy,
+               e.ctid AS place, e.status AS stored_status, a.status AS met_status,
+               make_interval(mins => j.in_progress_timeout_minutes) AS timeout,
+               jobs.update_outcome(
+                   a.status,
+                   e.status_details, e.execution_number, e.version,
+                   e.canceled OR a.status <> e.status,
+                   u.status, u.status_details, u.execution_number, u.expected_version
+               ) AS outcome
+        FROM given u
+        LEFT JOIN jobs.jobs j
+            ON j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
+        LEFT JOIN LATERAL (
+            SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version, e.canceled
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = j.job_id AND e.device_id = u.device_id
+            OFFSET 0
+        ) e ON true
+        CROSS JOIN LATERAL (
+            SELECT jobs.execution_status_at(
+                e.status, j.canceled_at, j.canceled_running, j.expires_at, v_now
+            ) AS status
+        ) a
+    ), decided AS (
+        SELECT m.n, m.job_id, m.status, m.status_details, m.extension,
+               m.place, m.stored_status, m.met_status, m.timeout,
+               CASE
+                   WHEN m.busy THEN 'BUSY'
+                   WHEN m.next AND m.job_id IS NULL THEN 'NONE'
+                   WHEN m.next AND m.outcome NOT IN ('APPLIED', 'REPEATED') THEN 'AGAIN'
+                   ELSE m.outcome
+               END AS outcome
+        FROM met m
+    ), changed AS (
+        UPDATE jobs.job_executions e
+        SET status = coalesce(d.status, 'IN_PROGRESS'),
+            status_details = coalesce(d.status_details, e.status_details),
+            version = e.version + 1,
+            started_at = CASE WHEN coalesce(d.status, 'IN_PROGRESS') = 'IN_PROGRESS'
+                              THEN coalesce(e.started_at, v_now) ELSE e.started_at END,
+            times_out_at = CASE WHEN d.status <> 'IN_PROGRESS' THEN NULL
+                                WHEN d.extension IS NOT NULL THEN v_now + d.extension
+                                WHEN e.status = 'QUEUED' THEN v_now + d.timeout
+                                ELSE e.times_out_at END,
+            last_updated_at = v_now
+        FROM decided d
+        WHERE d.outcome = 'APPLIED'
+          AND e.tenant_id = p_tenant_id AND e.ctid = d.place
+        RETURNING e.job_id, d.stored_status AS before, e.status AS after
+    ), moved AS (
+        SELECT c.job_id,
+               count(*) FILTER (WHERE c.before = 'QUEUED') AS left_queued,
+               count(*) FILTER (WHERE c.before = 'IN_PROGRESS') AS left_in_progress,
+               count(*) FILTER (WHERE c.after = 'IN_PROGRESS') AS in_progress,
+               count(*) FILTER (WHERE c.after = 'SUCCEEDED') AS succeeded,
+               count(*) FILTER (WHERE c.after = 'FAILED') AS failed,
+               count(*) FILTER (WHERE c.after = 'REJECTED') AS rejected
+        FROM changed c
+        GROUP BY c.job_id
+    ), counted AS (
+        UPDATE jobs.job_progress p
+        SET queued = p.queued - m.left_queued,
+            in_progress = p.in_progress - m.left_in_progress + m.in_progress,
+            succeeded = p.succeeded + m.succeeded,
+            failed = p.failed + m.failed,
+            rejected = p.rejected + m.rejected
+        FROM moved m
+        WHERE p.tenant_id = p_tenant_id AND p.job_id = m.job_id
+    )
+    SELECT array_agg(d.outcome ORDER BY d.n), array_agg(d.met_status::text ORDER BY d.n),
+           array_agg(DISTINCT d.job_id) FILTER (WHERE d.outcome = 'APPLIED')
+    INTO v_outcomes, v_met_statuses, v_changed_jobs
+    FROM decided d;
+
+    PERFORM jobs.complete_jobs(p_tenant_id, v_changed_jobs, v_now);
+
+    RETURN QUERY
+    SELECT v_outcomes[u.n], v_met_statuses[u.n], u.job_id, s.device_id, s.status,
+           s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
+           s.version, s.document_type, CASE WHEN u.with_document THEN s.document_params END,
+           s.expires_at, s.times_out_at
+    FROM unnest(v_job_ids, p_device_ids, p_with_documents) WITH ORDINALITY
+        AS u (job_id, device_id, with_document, n)
+    LEFT JOIN LATERAL (
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = u.job_id AND s.device_id = u.device_id
+        OFFSET 0
+    ) s ON true
+    ORDER BY u.n;
+END $$;
+
+CREATE FUNCTION jobs.update_outcome(present jobs.execution_status, present_details jsonb, present_number integer, present_version integer, ended_by_operator boolean, reported jobs.execution_status, reported_details jsonb, expected_number integer, expected_version integer) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (present IS NULL) THEN 'EXECUTION_NOT_FOUND'::text WHEN ((reported IS NULL) AND (present = 'IN_PROGRESS'::jobs.execution_status)) THEN 'REPEATED'::text WHEN (expected_number <> present_number) THEN 'EXECUTION_CHANGED'::text WHEN ((present = reported) AND (present <> ALL (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (NOT ended_by_operator) AND COALESCE((reported_details = present_details), (reported_details IS NULL))) THEN 'REPEATED'::text WHEN (expected_version <> present_version) THEN 'EXECUTION_CHANGED'::text WHEN (present <> ALL (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) THEN 'EXECUTION_OVER'::text ELSE 'APPLIED'::text END;
 
 CREATE TABLE jobs.execution_attempts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",

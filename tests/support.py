@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import grpc
@@ -19,6 +19,7 @@ from google.rpc.status_pb2 import Status
 
 from jobs_grpc import app
 from jobs_grpc.config import Config
+from jobs_grpc.store import Store
 
 TIMEOUT = 30.0
 
@@ -359,6 +360,16 @@ async def mutex_held(database: Database, tenant: str, job_id: str) -> AsyncItera
             yield
     finally:
         await holder.close()
+
+
+@asynccontextmanager
+async def session(database: Database) -> AsyncIterator[tuple[asyncpg.Connection, Store]]:
+    """A session of the request role, as another server has it, and the store on it."""
+    connection = await asyncpg.connect(database.request_dsn)
+    try:
+        yield connection, Store(cast("Any", connection))  # of the pool, it needs `fetch` only
+    finally:
+        await connection.close()
 
 
 async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:

@@ -1,4 +1,4 @@
-"""Reports that wait together go to the database together."""
+"""What waits together goes to the database together, and waits for no more than it must."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,8 +8,8 @@ import pytest
 from jobs_grpc import database as service_database
 from jobs_grpc.batcher import Batcher
 from jobs_grpc.config import Config
-from jobs_grpc.store import Report, Store
-from tests.support import Database, Operator, mutex_held
+from jobs_grpc.store import Store, Update
+from tests.support import Database, Operator, mutex_held, session
 
 DEVICES = [f"d{n:03}" for n in range(100)]
 
@@ -29,19 +29,24 @@ async def batcher(database: Database, operator: Operator) -> AsyncIterator[Batch
     await connected.close()
 
 
-def report(device: str, status: str = "SUCCEEDED", job_id: str = "j") -> Report:
+def report(device: str, status: str = "SUCCEEDED", job_id: str = "j") -> Update:
     """A report without expectations."""
-    return Report(job_id, device, status, None, None, None)
+    return Update(job_id, device, status)
+
+
+def start_next(device: str) -> Update:
+    """A start of whatever is next."""
+    return Update(None, device, None, next=True)
 
 
 async def test_what_gathers_behind_a_batch_is_the_next_one(
     database: Database, operator: Operator, batcher: Batcher
 ) -> None:
     async with mutex_held(database, operator.tenant, "j"):
-        first = asyncio.ensure_future(batcher.report(operator.tenant, report(DEVICES[0])))
+        first = asyncio.create_task(batcher.update(operator.tenant, report(DEVICES[0])))
         await database.until_blocked(1)
         others = [
-            asyncio.ensure_future(batcher.report(operator.tenant, report(device)))
+            asyncio.create_task(batcher.update(operator.tenant, report(device)))
             for device in DEVICES[1:]
         ]
     rows = await asyncio.gather(first, *others)
@@ -51,13 +56,31 @@ async def test_what_gathers_behind_a_batch_is_the_next_one(
     assert len({row["last_updated_at"] for row in rows}) == 2
 
 
+async def test_starts_share_a_batch(
+    database: Database, operator: Operator, batcher: Batcher
+) -> None:
+    async with mutex_held(database, operator.tenant, "j"):
+        first = asyncio.create_task(batcher.update(operator.tenant, start_next(DEVICES[0])))
+        await database.until_blocked(1)
+        others = [
+            asyncio.create_task(batcher.update(operator.tenant, start_next(device)))
+            for device in DEVICES[1:]
+        ]
+    rows = await asyncio.gather(first, *others)
+
+    assert [row["device_id"] for row in rows] == DEVICES
+    assert {row["status"] for row in rows} == {"IN_PROGRESS"}
+    assert len({row["started_at"] for row in rows}) <= 3
+    assert (await operator.get("j")).execution_counts.in_progress == 100
+
+
 async def test_an_execution_is_once_in_a_batch_and_in_order(
     database: Database, operator: Operator, batcher: Batcher
 ) -> None:
     statuses = ["IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED"]
     async with mutex_held(database, operator.tenant, "j"):
         reports = [
-            asyncio.ensure_future(batcher.report(operator.tenant, report("d000", status)))
+            asyncio.create_task(batcher.update(operator.tenant, report("d000", status)))
             for status in statuses
         ]
         await database.until_blocked(1)
@@ -72,10 +95,10 @@ async def test_who_gives_up_while_waiting_is_left_out(
     database: Database, operator: Operator, batcher: Batcher
 ) -> None:
     async with mutex_held(database, operator.tenant, "j"):
-        first = asyncio.ensure_future(batcher.report(operator.tenant, report("d000")))
+        first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
         await database.until_blocked(1)
-        given_up = asyncio.ensure_future(batcher.report(operator.tenant, report("d001")))
-        last = asyncio.ensure_future(batcher.report(operator.tenant, report("d002")))
+        given_up = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
+        last = asyncio.create_task(batcher.update(operator.tenant, report("d002")))
         await asyncio.sleep(0)  # both are in the queue
         given_up.cancel()
     await first
@@ -90,7 +113,7 @@ async def test_a_report_that_breaks_a_batch_does_not_break_the_others(
     """A status that is none can't come through the service: a defect, say."""
     async with mutex_held(database, operator.tenant, "j"):
         first, broken, last = (
-            asyncio.ensure_future(batcher.report(operator.tenant, report(device, status)))
+            asyncio.create_task(batcher.update(operator.tenant, report(device, status)))
             for device, status in (("d000", "SUCCEEDED"), ("d001", "NONE"), ("d002", "FAILED"))
         )
         await database.until_blocked(1)
@@ -105,11 +128,74 @@ async def test_tenants_do_not_wait_for_each_other(
 ) -> None:
     other = f"{operator.tenant}-other"
     async with mutex_held(database, operator.tenant, "j"):
-        waiting = asyncio.ensure_future(batcher.report(operator.tenant, report("d000")))
+        waiting = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
         await database.until_blocked(1)
 
-        row = await batcher.report(other, report("d000"))
+        row = await batcher.update(other, report("d000"))
 
         assert row["outcome"] == "EXECUTION_NOT_FOUND"
         assert not waiting.done()
     await waiting
+
+
+async def test_a_job_that_somebody_else_has_keeps_back_its_own_devices_only(
+    database: Database, operator: Operator, batcher: Batcher
+) -> None:
+    """A retry of many executions holds it, say."""
+    await operator.create(job_id="k", target_all=True)
+    await batcher.update(operator.tenant, report("d000", "FAILED"))
+    async with session(database) as (retrying, store):
+        async with retrying.transaction():
+            await store.retry_executions(
+                operator.tenant,
+                job_id="j",
+                statuses=["FAILED"],
+                expires_in_hours=None,
+                never_expires=False,
+            )
+            kept = [
+                asyncio.create_task(batcher.update(operator.tenant, update))
+                for update in (report("d001"), report("d001"), start_next("d002"))
+            ]
+            await database.until_blocked(1)
+
+            others = await asyncio.gather(
+                *(
+                    batcher.update(operator.tenant, report(device, job_id="k"))
+                    for device in DEVICES[:50]
+                )
+            )
+
+            assert {row["outcome"] for row in others} == {"APPLIED"}
+            assert not any(task.done() for task in kept)
+        applied, repeated, started = await asyncio.gather(*kept)
+
+    assert (applied["outcome"], repeated["outcome"]) == ("APPLIED", "REPEATED")
+    assert (started["job_id"], started["status"]) == ("j", "IN_PROGRESS")
+    job = await operator.get("j")
+    assert (job.execution_counts.succeeded, job.execution_counts.in_progress) == (1, 1)
+    assert job.execution_counts.failed == 0
+
+
+async def test_two_jobs_that_others_have_do_not_wait_for_each_other(
+    database: Database, operator: Operator, batcher: Batcher
+) -> None:
+    await operator.create(job_id="k", target_all=True)
+    async with mutex_held(database, operator.tenant, "j"):
+        async with mutex_held(database, operator.tenant, "k"):
+            one = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
+            other = asyncio.create_task(batcher.update(operator.tenant, report("d001", job_id="k")))
+            await database.until_blocked(2)
+
+        assert (await other)["outcome"] == "APPLIED"
+        assert not one.done()
+    await one
+
+
+async def test_what_fails_is_told_and_the_next_one_goes_on(
+    database: Database, operator: Operator, batcher: Batcher
+) -> None:
+    with pytest.raises(Exception, match="NONE"):
+        await batcher.update(operator.tenant, report("d000", "NONE"))
+
+    assert (await batcher.update(operator.tenant, report("d000")))["outcome"] == "APPLIED"

@@ -49,8 +49,9 @@ async def test_the_device_does_not_get_it(pump: Device, operator: Operator) -> N
     assert await pump.start_next() is None
     with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_OVER"):
         await pump.start("j")
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_OVER"):
-        await pump.update("j", "SUCCEEDED")
+    for status in ("SUCCEEDED", "REJECTED"):
+        with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_OVER"):
+            await pump.update("j", status)
 
 
 async def test_a_running_one_is_canceled_with_force_only(pump: Device, operator: Operator) -> None:

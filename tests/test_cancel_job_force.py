@@ -7,6 +7,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
+from jobs_grpc.sweeper import Sweeper
 from tests.support import Database, Device, Operator, Server, fails, mutex_held
 
 
@@ -78,13 +79,24 @@ async def test_what_had_timed_out_stays_so(
         {"status": "FAILED"},
         {"status": "REJECTED", "status_details": {"reason": "no space"}},
         {"status": "REJECTED", "status_details": {"percent": 10}},
+        {"status": "REJECTED", "status_details": {"reason": "smoke"}},
+        {"status": "REJECTED"},
     ],
     ids=str,
 )
+@pytest.mark.parametrize("settled", [False, True], ids=["derived", "settled"])
 async def test_a_later_report_is_refused(
-    running: Device, operator: Operator, report: dict[str, Any]
+    database: Database,
+    running: Device,
+    operator: Operator,
+    report: dict[str, Any],
+    settled: bool,
 ) -> None:
-    await operator.cancel("j", force=True)
+    """A REJECTED, too: it is the operator's, and the device is to learn of it."""
+    await operator.cancel("j", reason="smoke", force=True)
+    if settled:
+        async with Sweeper(database.owner_dsn) as sweeper:
+            await sweeper.run_once()
 
     with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_OVER") as failure:
         await running.update("j", **report)

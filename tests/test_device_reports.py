@@ -3,13 +3,13 @@
 import asyncio
 from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
 from grpc import StatusCode
 
-from tests.support import Database, Device, Operator, Server, fails, mutex_held
+from jobs_grpc.store import Update
+from tests.support import Database, Device, Operator, Server, fails, mutex_held, session
 
 FINAL = ["SUCCEEDED", "FAILED", "REJECTED"]
 
@@ -179,21 +179,16 @@ async def test_two_last_devices_at_once_complete_the_job_once(
     """Neither sees the other's report until it has committed, and yet one is the last."""
     await database.add_devices(operator.tenant, ["a", "b"])
     await operator.create(job_id="j", target_all=True)
-    first = await asyncpg.connect(database.request_dsn)
-    try:
+    async with session(database) as (first, store):
         async with first.transaction():
-            await first.execute(
-                "SELECT FROM jobs.report_executions($1, '{j}', '{a}', '{SUCCEEDED}',"
-                " '{NULL}', '{NULL}', '{NULL}', '{NULL}')",
-                operator.tenant,
+            await store.update_executions(
+                operator.tenant, [Update("j", "a", "SUCCEEDED")], wait=True
             )
             second = asyncio.create_task(
                 server.device(operator.tenant, "b").update("j", "SUCCEEDED")
             )
             await database.until_blocked(1)
         last = await second
-    finally:
-        await first.close()
 
     job = await operator.get("j")
     assert job.status == pb.Job.COMPLETED
@@ -239,32 +234,74 @@ async def test_batches_in_opposite_orders_do_not_deadlock(
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b"])
     for job_id in ("j1", "j2"):
-        await operator.create(job_id=job_id, target_all=True)
-    report = (
-        "SELECT FROM jobs.report_executions($1, $2, $3, '{SUCCEEDED,SUCCEEDED}', '{NULL,NULL}',"
-        " '{NULL,NULL}', '{NULL,NULL}', '{NULL,NULL}')"
-    )
-    one, other = [await asyncpg.connect(database.request_dsn) for _ in range(2)]
-    try:
+        await operator.create(job_id=job_id, target_device_id="a" if job_id == "j1" else "b")
+    forward = [Update("j1", "a", "SUCCEEDED"), Update("j2", "b", "IN_PROGRESS")]
+    backward = [Update("j2", "b", "SUCCEEDED"), Update("j1", "a", "SUCCEEDED")]
+    async with session(database) as (_, one), session(database) as (_, other):
         # Both wait for the row that is first in key order, whichever they name first.
         async with mutex_held(database, operator.tenant, "j1"):
-            forward = asyncio.create_task(
-                one.execute(report, operator.tenant, ["j1", "j2"], ["a", "a"])
-            )
-            backward = asyncio.create_task(
-                other.execute(report, operator.tenant, ["j2", "j1"], ["b", "b"])
-            )
+            batches = [
+                asyncio.create_task(store.update_executions(operator.tenant, updates, wait=True))
+                for store, updates in ((one, forward), (other, backward))
+            ]
             await database.until_blocked(2)
             await database.owner.execute(
                 "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = 'j2'"
                 " FOR UPDATE NOWAIT",
                 operator.tenant,
             )
-        await forward
-        await backward
-    finally:
-        await one.close()
-        await other.close()
+        await asyncio.gather(*batches)
 
     for job_id in ("j1", "j2"):
         assert (await operator.get(job_id)).status == pb.Job.COMPLETED
+
+
+async def test_a_batch_does_not_touch_a_job_that_it_did_not_lock(
+    database: Database, operator: Operator
+) -> None:
+    """It was created, and then taken by somebody else, while the batch waited for another."""
+    await database.add_devices(operator.tenant, ["a", "b"])
+    await operator.create(job_id="j", target_all=True)
+    updates = [Update("j", "a", "SUCCEEDED"), Update("new", "b", "SUCCEEDED")]
+    async with session(database) as (_, store):
+        async with mutex_held(database, operator.tenant, "j"):
+            batch = asyncio.create_task(
+                store.update_executions(operator.tenant, updates, wait=True)
+            )
+            await database.until_blocked(1)
+            await operator.create(job_id="new", target_all=True)
+        rows = await batch
+
+    assert [row["outcome"] for row in rows] == ["APPLIED", "BUSY"]
+    assert (await operator.get("new")).execution_counts == pb.ExecutionCounts(queued=2)
+
+
+async def test_a_job_can_be_reported_on_once_its_create_has_committed(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["a"])
+    await operator.create(job_id="j", target_all=True)
+    device = server.device(operator.tenant, "a")
+    async with session(database) as (creating, store):
+        async with creating.transaction():
+            await store.create_job(
+                operator.tenant,
+                job_id="new",
+                document_type="reboot",
+                document_params="{}",
+                target_device_id=None,
+                target_group_id=None,
+                target_all=True,
+                expires_in_hours=None,
+                in_progress_timeout_minutes=None,
+                created_by=None,
+            )
+            with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+                await device.update("new", "SUCCEEDED")
+            started = await device.start_next()
+        assert started is not None
+        assert started.job_id == "j"
+
+    await device.update("new", "SUCCEEDED")
+    job = await operator.get("new")
+    assert (job.status, job.execution_counts.succeeded) == (pb.Job.COMPLETED, 1)

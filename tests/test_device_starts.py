@@ -2,12 +2,12 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Device, Operator, Server, fails, mutex_held
+from jobs_grpc.store import Update
+from tests.support import Database, Device, Operator, Server, fails, mutex_held, session
 
 
 @pytest.fixture
@@ -154,54 +154,91 @@ async def test_of_cancel_and_start_at_once_the_first_wins(
 ) -> None:
     """A cancel holds the job, uncommitted, while the start waits for it."""
     await operator.create(job_id="j", target_all=True)
-    await operator.create(job_id="next", target_all=True)
-    canceling = await asyncpg.connect(database.request_dsn)
-    try:
-        async with canceling.transaction():
-            await canceling.execute("SELECT jobs.cancel_job($1, 'j', 'no')", device.tenant)
-            starting = asyncio.create_task(device.start("j"))
-            starting_next = asyncio.create_task(device.start_next())
-            await database.until_blocked(2)
-        with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_OVER"):
-            await starting
-        started = await starting_next
-    finally:
-        await canceling.close()
+    async with session(database) as (canceling, _), canceling.transaction():
+        await canceling.execute("SELECT jobs.cancel_job($1, 'j', 'no')", device.tenant)
+        starting = asyncio.create_task(device.start("j"))
+        await database.until_blocked(1)
 
-    assert started is not None
-    assert started.job_id == "next"
+    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_OVER"):
+        await starting
 
 
-async def test_of_expiry_and_start_at_once_expiry_wins(
+async def test_a_next_one_that_is_canceled_meanwhile_is_passed_over(
     database: Database, device: Device, operator: Operator
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+    await operator.create(job_id="second", target_all=True)
+    async with session(database) as (canceling, _), canceling.transaction():
+        await canceling.execute("SELECT jobs.cancel_job($1, 'j', 'no')", device.tenant)
+        starting = asyncio.create_task(device.start_next())
+        await database.until_blocked(1)
+
+    started = await starting
+    assert started is not None
+    assert started.job_id == "second"
+
+
+async def test_while_one_start_waits_for_a_job_it_holds_no_other_one(
+    database: Database, device: Device, operator: Operator
+) -> None:
+    """So starts that fall through to a second job can't wait for each other in a circle."""
+    await operator.create(job_id="z", target_all=True)
+    await operator.create(job_id="a", target_all=True)
+    async with session(database) as (canceling, _), session(database) as (_, store):
+        async with canceling.transaction():
+            await canceling.execute("SELECT jobs.cancel_job($1, 'z', 'no')", device.tenant)
+            update = Update(None, device.name, None, next=True)
+            starting = asyncio.create_task(
+                store.update_executions(device.tenant, [update], wait=True)
+            )
+            await database.until_blocked(1)
+        (row,) = await starting
+
+    assert (row["outcome"], row["job_id"]) == ("AGAIN", "z")
+    assert (await device.get("a")).status == pb.JobExecution.QUEUED
+
+
+@pytest.mark.parametrize("next_", [False, True], ids=["start", "start next"])
+async def test_of_expiry_and_start_at_once_expiry_wins(
+    database: Database, device: Device, operator: Operator, next_: bool
 ) -> None:
     """The start began before the expiry, but had the job only after it."""
     await operator.create(job_id="j", target_all=True)
     async with mutex_held(database, device.tenant, "j"):
-        starting = asyncio.create_task(device.start("j"))
-        starting_next = asyncio.create_task(device.start_next())
-        await database.until_blocked(2)
+        starting = asyncio.create_task(device.start_next() if next_ else device.start("j"))
+        await database.until_blocked(1)
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
             device.tenant,
         )
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_OVER"):
-        await starting
-    assert await starting_next is None
+    if next_:
+        assert await starting is None
+    else:
+        with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_OVER"):
+            await starting
 
 
 async def test_two_starts_at_once_start_one_execution(
     database: Database, device: Device, operator: Operator
 ) -> None:
+    """Through two servers, since one would not send both at once."""
     await operator.create(job_id="first", target_all=True)
     await operator.create(job_id="second", target_all=True)
-    async with mutex_held(database, device.tenant, "first"):
-        starts = [asyncio.create_task(device.start_next()) for _ in range(2)]
-        await database.until_blocked(2)
+    async with session(database) as (_, one), session(database) as (_, other):
+        async with mutex_held(database, device.tenant, "first"):
+            starts = [
+                asyncio.create_task(
+                    store.update_executions(
+                        device.tenant, [Update(None, device.name, None, next=True)], wait=True
+                    )
+                )
+                for store in (one, other)
+            ]
+            await database.until_blocked(2)
+        rows = [row for start in starts for row in await start]
 
-    one, other = [await start for start in starts]
-
-    assert one is not None
-    assert one == other
-    assert one.job_id == "first"
+    assert sorted(row["outcome"] for row in rows) == ["APPLIED", "REPEATED"]
+    assert {(row["job_id"], row["version"]) for row in rows} == {("first", 2)}
+    assert (await operator.get("first")).execution_counts == pb.ExecutionCounts(in_progress=1)
+    assert (await operator.get("second")).execution_counts == pb.ExecutionCounts(queued=1)

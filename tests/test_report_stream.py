@@ -107,6 +107,36 @@ async def test_each_report_has_its_own_outcome(
     assert answered["invalid"].error.message.startswith("status must be one of")
 
 
+async def test_a_report_that_meets_a_defect_does_not_cost_the_others_their_stream(
+    database: Database, server: Server, operator: Operator, fleet: list[str]
+) -> None:
+    """A constraint that no report should meet stands for the defect."""
+    await database.owner.execute(
+        "ALTER TABLE jobs.job_executions ADD CONSTRAINT defect"
+        " CHECK (status_details ->> 'n' IS DISTINCT FROM 'defect')"
+    )
+    try:
+        async with reporting(server, operator.tenant) as stream:
+            answered = await answers(
+                stream,
+                [
+                    report("d000", "SUCCEEDED"),
+                    report("d001", "SUCCEEDED", status_details={"n": "defect"}),
+                    report("d002", "SUCCEEDED"),
+                ],
+            )
+    finally:
+        await database.owner.execute("ALTER TABLE jobs.job_executions DROP CONSTRAINT defect")
+
+    assert answered["d001"].error == device_pb.ReportError(
+        code=StatusCode.INTERNAL.value[0],
+        reason=error_reason_pb2.INTERNAL,
+        message="Internal error",
+    )
+    for device in ("d000", "d002"):
+        assert answered[device].execution.status == pb.JobExecution.SUCCEEDED
+
+
 async def test_a_device_may_report_for_itself_only(
     server: Server, operator: Operator, fleet: list[str]
 ) -> None:

@@ -8,8 +8,19 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
+from jobs_grpc.store import Update
 from jobs_grpc.sweeper import Sweeper
-from tests.support import TIMEOUT, Database, Device, Operator, Server, fails, mutex_held, serving
+from tests.support import (
+    TIMEOUT,
+    Database,
+    Device,
+    Operator,
+    Server,
+    fails,
+    mutex_held,
+    serving,
+    session,
+)
 
 RUNNING = {"target_all": True, "in_progress_timeout_minutes": 30}
 
@@ -153,19 +164,14 @@ async def test_a_report_that_has_the_job_first_counts(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
     """The sweeper has found the execution, and waits for the report to commit."""
-    reporting = await asyncpg.connect(database.request_dsn)
-    try:
+    async with session(database) as (reporting, store):
         async with reporting.transaction():
-            await reporting.execute(
-                "SELECT FROM jobs.report_executions($1, '{j}', '{pump}', '{SUCCEEDED}', '{NULL}',"
-                " '{NULL}', '{NULL}', '{NULL}')",
-                operator.tenant,
+            await store.update_executions(
+                operator.tenant, [Update("j", "pump", "SUCCEEDED")], wait=True
             )
             sweeping = asyncio.create_task(sweeper.run_once())
             await database.until_blocked(1)
         await sweeping
-    finally:
-        await reporting.close()
 
     job = await operator.get("j")
     assert job.execution_counts == pb.ExecutionCounts(queued=1, succeeded=1)

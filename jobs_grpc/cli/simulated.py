@@ -16,10 +16,8 @@ from jobs_grpc.cli.bridge import Bridge
 from jobs_grpc.cli.persistence import Backoff, Gone, Persistence, Totals
 from jobs_grpc.cli.watch import KEEPALIVE
 
-# Calls of the fleet at a time: bounds memory. Starts of one job wait for each other in the
-# database, each on a connection, so they are few; reports go there in batches, so they are many.
-_MAX_STARTS = 16
-_MAX_REPORTS = 256
+# Calls of the fleet at a time: bounds memory.
+_MAX_CALLS = 256
 
 _FAILURES = ("checksum mismatch", "no space left", "network lost", "installer crashed")
 
@@ -85,7 +83,7 @@ class Fleet:
 async def run_fleet(fleet: Fleet, totals: Totals) -> None:
     """Be the fleet until cancelled. Raises a group of CallFailed if the server won't have it."""
     persistence = Persistence(totals)
-    starts, reports = asyncio.Semaphore(_MAX_STARTS), asyncio.Semaphore(_MAX_REPORTS)
+    slots = asyncio.Semaphore(_MAX_CALLS)
     async with AsyncExitStack() as stack:
         stubs: list[Any] = []
         for _ in range(min(_CHANNELS, len(fleet.device_ids))):
@@ -99,7 +97,7 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
             for number, device_id in enumerate(fleet.device_ids):
                 metadata = (*fleet.metadata, ("x-device-id", device_id))
                 stub = stubs[number % len(stubs)]
-                calls = Calls(stub, metadata, fleet.timeout, starts, reports, persistence)
+                calls = Calls(stub, metadata, fleet.timeout, slots, persistence)
                 report = bridge.report if bridge else calls.report
                 device = Device(device_id, fleet.behaviour, calls, report, persistence, totals)
                 group.create_task(device.poll(fleet.poll) if fleet.poll else device.watch())
@@ -113,15 +111,13 @@ class Calls:
         stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub",
         metadata: tuple[tuple[str, str], ...],
         timeout: float,
-        starts: asyncio.Semaphore,
-        reports: asyncio.Semaphore,
+        slots: asyncio.Semaphore,
         persistence: Persistence,
     ) -> None:
         self._stub: Any = stub
         self._metadata = metadata
         self._timeout = timeout
-        self._starts = starts
-        self._reports = reports
+        self._slots = slots
         self._persistence = persistence
 
     async def start_next(self) -> pb.DeviceExecution | None:
@@ -129,7 +125,7 @@ class Calls:
 
         async def attempt() -> pb.StartNextExecutionResponse:
             response: pb.StartNextExecutionResponse = await self._unary(
-                self._starts, "StartNextExecution", pb.StartNextExecutionRequest()
+                "StartNextExecution", pb.StartNextExecutionRequest()
             )
             return response
 
@@ -138,7 +134,7 @@ class Calls:
 
     async def report(self, _device_id: str, update: pb.UpdateExecutionRequest) -> None:
         """Report once; raises AioRpcError."""
-        await self._unary(self._reports, "UpdateExecution", update)
+        await self._unary("UpdateExecution", update)
 
     async def pending(self) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
         """What there is to do, again at each change, for ever."""
@@ -158,8 +154,8 @@ class Calls:
                 call.cancel()
             await backoff.wait()
 
-    async def _unary(self, slots: asyncio.Semaphore, method: str, request: Any) -> Any:
-        async with slots:
+    async def _unary(self, method: str, request: Any) -> Any:
+        async with self._slots:
             return await getattr(self._stub, method)(
                 request, metadata=self._metadata, timeout=self._timeout
             )

@@ -17,6 +17,9 @@ BEGIN
     PERFORM FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'execution not found' USING ERRCODE = 'JB007';
+    END IF;
 
     v_now := clock_timestamp();
     SELECT jobs.execution_status_at(
@@ -36,7 +39,7 @@ BEGIN
     END IF;
 
     UPDATE jobs.job_executions e
-    SET status = 'REJECTED', status_details = jsonb_build_object('reason', p_reason),
+    SET status = 'REJECTED', canceled = true, status_details = jsonb_build_object('reason', p_reason),
         version = e.version + 1, last_updated_at = v_now, times_out_at = NULL
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
 

@@ -29,6 +29,9 @@ BEGIN
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+    END IF;
 
     v_now := clock_timestamp();
     SELECT j.* INTO v_job
@@ -89,7 +92,7 @@ BEGIN
     UPDATE jobs.job_executions e
     SET status = 'QUEUED', execution_number = e.execution_number + 1, version = e.version + 1,
         queued_at = v_now, started_at = NULL, times_out_at = NULL, last_updated_at = v_now,
-        status_details = NULL
+        status_details = NULL, canceled = false
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = ANY (v_stored);
 
     UPDATE jobs.job_progress p

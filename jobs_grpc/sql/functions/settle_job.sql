@@ -52,7 +52,7 @@ BEGIN
         LIMIT 1 OFFSET p_limit - 1;
 
         UPDATE jobs.job_executions e
-        SET status = v_fate, last_updated_at = v_dated,
+        SET status = v_fate, canceled = v_fate = 'REJECTED', last_updated_at = v_dated,
             status_details = jobs.execution_end_details(v_fate, v_cancel_reason)
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
           AND e.device_id > p_after_device_id
@@ -62,7 +62,8 @@ BEGIN
 
         IF v_cut_off THEN
             UPDATE jobs.job_executions e
-            SET status = 'REJECTED', last_updated_at = v_canceled_at, times_out_at = NULL,
+            SET status = 'REJECTED', canceled = true, last_updated_at = v_canceled_at,
+                times_out_at = NULL,
                 status_details = jobs.execution_end_details('REJECTED', v_cancel_reason)
             WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
               AND e.device_id > p_after_device_id

@@ -102,6 +102,7 @@ CREATE TABLE jobs.job_executions (
     status           jobs.execution_status NOT NULL DEFAULT 'QUEUED',
     execution_number integer NOT NULL DEFAULT 1,
     version          integer NOT NULL DEFAULT 1,
+    canceled         boolean NOT NULL DEFAULT false,  -- REJECTED by the operator, not the device
     queued_at        timestamptz NOT NULL,
     started_at       timestamptz,
     times_out_at     timestamptz,  -- of an IN_PROGRESS row; NULL: never

@@ -67,7 +67,8 @@ class DeviceJobServiceStub:
       QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
       IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 
-    The others are final; the same final report again is answered with what is stored.
+    The others are final; the same final report again is answered with what is stored,
+    but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
     An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
     may still report, unless it was canceled with force. The last final report of a job's
     devices completes the job. An operator may retry an execution that is final: it is
@@ -135,7 +136,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
       IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 
-    The others are final; the same final report again is answered with what is stored.
+    The others are final; the same final report again is answered with what is stored,
+    but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
     An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
     may still report, unless it was canceled with force. The last final report of a job's
     devices completes the job. An operator may retry an execution that is final: it is
@@ -230,7 +232,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
           QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
           IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 
-        The others are final; the same final report again is answered with what is stored.
+        The others are final; the same final report again is answered with what is stored,
+        but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
         An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
         may still report, unless it was canceled with force. The last final report of a job's
         devices completes the job. An operator may retry an execution that is final: it is
