@@ -294,6 +294,9 @@ BEGIN
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+    END IF;
 
     v_now := clock_timestamp();
     SELECT jobs.job_status_at(j.status, j.expires_at, v_in_progress, v_now),
@@ -577,6 +580,24 @@ BEGIN
     LIMIT p_limit;
 END $$;
 
+CREATE FUNCTION jobs.lock_job(p_tenant_id text, p_job_id text, p_wait_ms integer) RETURNS boolean
+    LANGUAGE plpgsql
+    SET lock_timeout TO '1s'
+    AS $$
+BEGIN
+    IF p_wait_ms > 0 THEN
+        PERFORM set_config('lock_timeout', p_wait_ms::text, true);
+        PERFORM FROM jobs.job_progress p
+        WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
+        FOR UPDATE;
+    ELSE
+        PERFORM FROM jobs.job_progress p
+        WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
+        FOR UPDATE NOWAIT;
+    END IF;
+    RETURN FOUND;
+END $$;
+
 CREATE FUNCTION jobs.next_execution(p_tenant_id text, p_device_id text) RETURNS text
     LANGUAGE sql STABLE
     BEGIN ATOMIC
@@ -611,7 +632,7 @@ BEGIN
     ) p;
 END $$;
 
-CREATE FUNCTION jobs.purge_job(p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer) RETURNS text
+CREATE FUNCTION jobs.purge_job(p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer) RETURNS text
     LANGUAGE plpgsql
     SET lock_timeout TO '1s'
     SET plan_cache_mode TO 'force_custom_plan'
@@ -621,9 +642,9 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    PERFORM FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
+    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN NULL;
+    END IF;
 
     PERFORM FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NOT NULL;
@@ -653,7 +674,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION jobs.retire_job(p_tenant_id text, p_job_id text, p_days integer) RETURNS boolean
+CREATE FUNCTION jobs.retire_job(p_tenant_id text, p_job_id text, p_days integer, p_wait_ms integer) RETURNS boolean
     LANGUAGE plpgsql
     SET lock_timeout TO '1s'
     AS $$
@@ -662,9 +683,9 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    PERFORM FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
+    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN false;
+    END IF;
     v_now := clock_timestamp();
 
     UPDATE jobs.jobs j
@@ -778,7 +799,7 @@ BEGIN
     RETURN QUERY SELECT v_retried, v_expires_at;
 END $$;
 
-CREATE FUNCTION jobs.settle_job(p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer) RETURNS text
+CREATE FUNCTION jobs.settle_job(p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer) RETURNS text
     LANGUAGE plpgsql
     SET lock_timeout TO '1s'
     SET plan_cache_mode TO 'force_custom_plan'
@@ -798,11 +819,13 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
+    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN NULL;
+    END IF;
+    v_now := clock_timestamp();
     SELECT p.queued, p.in_progress INTO v_queued, v_in_progress
     FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
-    v_now := clock_timestamp();
+    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
     SELECT jobs.queued_status_at(j.canceled_at, j.expires_at, v_now),
            CASE WHEN j.expires_at <= coalesce(j.canceled_at, v_now)
@@ -868,7 +891,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION jobs.time_out_executions(p_tenant_id text, p_job_id text, p_device_ids text[]) RETURNS integer
+CREATE FUNCTION jobs.time_out_executions(p_tenant_id text, p_job_id text, p_device_ids text[], p_wait_ms integer) RETURNS integer
     LANGUAGE plpgsql
     SET lock_timeout TO '1s'
     AS $$
@@ -878,15 +901,16 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    PERFORM FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
+    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN 0;
+    END IF;
     v_now := clock_timestamp();
 
-    -- A forced cancel has ended them already.
+    -- A forced cancel has ended them already, and so has a deletion.
     PERFORM FROM jobs.jobs j
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.canceled_running;
-    IF FOUND THEN
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
+      AND NOT j.canceled_running AND j.deleted_at IS NULL;
+    IF NOT FOUND THEN
         RETURN 0;
     END IF;
 

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.sweeper import Sweeper
-from tests.support import Database, Operator, Server, fails, mutex_held
+from tests.support import TIMEOUT, Database, Operator, Server, fails, mutex_held
 
 TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
 
@@ -16,7 +16,7 @@ TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
     """A sweeper of the module's database that keeps jobs for 30 days."""
-    async with Sweeper(database.owner_dsn, retention_days=30) as sweeper:
+    async with Sweeper(database.owner_dsn, retention_days=30, patience=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
@@ -187,7 +187,7 @@ async def test_a_purge_takes_the_attempts_too(
 async def test_a_purge_goes_batch_by_batch_and_the_job_is_last(
     database: Database, deleted: Operator
 ) -> None:
-    purge = "SELECT jobs.purge_job($1, 'j', $2, 1000)"
+    purge = "SELECT jobs.purge_job($1, 'j', $2, 1000, 0)"
 
     left = []
     after: str | None = ""
@@ -201,7 +201,7 @@ async def test_a_purge_goes_batch_by_batch_and_the_job_is_last(
 async def test_a_purge_that_was_interrupted_is_finished(
     database: Database, deleted: Operator, sweeper: Sweeper
 ) -> None:
-    await database.owner.execute("SELECT jobs.purge_job($1, 'j', '', 1000)", deleted.tenant)
+    await database.owner.execute("SELECT jobs.purge_job($1, 'j', '', 1000, 0)", deleted.tenant)
 
     await sweeper.run_once()
 
@@ -209,7 +209,7 @@ async def test_a_purge_that_was_interrupted_is_finished(
 
 
 async def test_what_is_not_deleted_is_not_purged(database: Database, deleted: Operator) -> None:
-    await database.owner.execute("SELECT jobs.purge_job($1, 'k', '', 1000)", deleted.tenant)
+    await database.owner.execute("SELECT jobs.purge_job($1, 'k', '', 1000, 0)", deleted.tenant)
 
     assert await rows(database, deleted) == [2, 2, 5000]
 

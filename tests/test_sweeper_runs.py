@@ -54,7 +54,7 @@ BUSY = """
 @asynccontextmanager
 async def sweepers(database: Database, count: int) -> AsyncIterator[list[Sweeper]]:
     """That many, as of that many replicas."""
-    running = [Sweeper(database.owner_dsn) for _ in range(count)]
+    running = [Sweeper(database.owner_dsn, patience=4 * TIMEOUT) for _ in range(count)]
     for each in running:
         await each.__aenter__()
     yield running
@@ -64,8 +64,8 @@ async def sweepers(database: Database, count: int) -> AsyncIterator[list[Sweeper
 
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of the module's database."""
-    async with Sweeper(database.owner_dsn) as sweeper:
+    """A sweeper of the module's database that waits for jobs as long as a test does."""
+    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
@@ -97,6 +97,28 @@ async def test_finding_nothing_is_one_probe_of_an_index(
     pages = re.search(r"shared hit=(\d+)", text)
     assert pages is not None
     assert int(pages[1]) <= 4, text
+
+
+async def test_a_tick_that_finds_nothing_is_one_probe_a_kind(
+    cluster: tuple[Postgres, str], idle: asyncpg.Connection
+) -> None:
+    """As the database counts them, once the sweeper's sessions are gone."""
+    dsn = cluster[0].dsn(await idle.fetchval("SELECT current_database()"))
+    await idle.execute("SELECT pg_stat_force_next_flush()")
+    before = await _scans(idle)
+
+    async with Sweeper(dsn, retention_days=30) as sweeper:
+        await sweeper.run_once()
+
+    async def counted() -> bool:
+        return await _scans(idle) != before and await idle.fetchval(
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()"
+        )
+
+    await until(counted)
+    after = await _scans(idle)
+    scans = {name: count - before[name] for name, count in after.items() if count != before[name]}
+    assert scans == {index: 1 for _, index in DUE.values()}
 
 
 async def test_a_job_that_fails_does_not_stop_the_others(
@@ -159,21 +181,19 @@ async def test_failing_executions_do_not_stand_in_the_way_of_others(
 
 
 async def test_a_job_that_is_busy_is_left_for_later_without_a_word(
-    database: Database,
-    operator: Operator,
-    sweeper: Sweeper,
-    caplog: pytest.LogCaptureFixture,
+    database: Database, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
     await database.add_devices(operator.tenant, ["x"])
     for job_id in "ab":
         await operator.create(job_id=job_id, target_all=True)
         await operator.cancel(job_id)
 
-    async with mutex_held(database, operator.tenant, "a"):
-        await sweeper.run_once()
-        assert await _stored(database, operator) == {"a": "QUEUED", "b": "REJECTED"}
+    async with Sweeper(database.owner_dsn) as sweeper:
+        async with mutex_held(database, operator.tenant, "a"):
+            await sweeper.run_once()
+            assert await _stored(database, operator) == {"a": "QUEUED", "b": "REJECTED"}
 
-    await sweeper.run_once()
+        await sweeper.run_once()
     assert await _stored(database, operator) == {"a": "REJECTED", "b": "REJECTED"}
     assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
@@ -290,6 +310,16 @@ async def _all_lanes(caplog: pytest.LogCaptureFixture, text: str) -> bool:
 
 async def _logged(caplog: pytest.LogCaptureFixture, text: str, times: int) -> bool:
     return sum(text in record.getMessage() for record in caplog.records) >= times
+
+
+async def _scans(session: asyncpg.Connection) -> dict[str, int]:
+    """How often each index of ours was scanned, and each table from end to end."""
+    rows = await session.fetch(
+        "SELECT indexrelname AS name, idx_scan AS scans FROM pg_stat_user_indexes"
+        " WHERE schemaname = 'jobs'"
+        " UNION ALL SELECT relname, seq_scan FROM pg_stat_user_tables WHERE schemaname = 'jobs'"
+    )
+    return {row["name"]: row["scans"] for row in rows}
 
 
 async def _set_queued(database: Database, operator: Operator, queued: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.sweeper import Sweeper
-from tests.support import Database, Operator, Server, all_executions, mutex_held
+from tests.support import TIMEOUT, Database, Operator, Server, all_executions, mutex_held
 
 DEVICES = ["done", "failed", "queued-1", "queued-2", "running"]
 
@@ -29,8 +29,8 @@ ENDS = {
 
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of the module's database."""
-    async with Sweeper(database.owner_dsn) as sweeper:
+    """A sweeper of the module's database that waits for jobs as long as a test does."""
+    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
@@ -189,7 +189,7 @@ async def test_between_batches_no_reader_can_tell_either(
 ) -> None:
     await end(database, server, operator, "expired, then canceled")
     before = await answers(server, operator)
-    settle = "SELECT jobs.settle_job($1, 'j', $2, 1)"
+    settle = "SELECT jobs.settle_job($1, 'j', $2, 1, 0)"
 
     after: str | None = ""
     batches = 0
@@ -227,7 +227,7 @@ async def test_a_cancel_in_the_middle_changes_nothing_for_what_has_expired(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await end(database, server, operator, "expired, a device at work")
-    await database.owner.execute("SELECT jobs.settle_job($1, 'j', '', 3)", operator.tenant)
+    await database.owner.execute("SELECT jobs.settle_job($1, 'j', '', 3, 0)", operator.tenant)
     assert (await stored(database, operator))[0]["QUEUED"] == 1
 
     await operator.cancel("j", reason="no")
@@ -247,7 +247,7 @@ async def test_a_cancel_that_waits_for_the_settler_finds_what_it_would_have_foun
     settling = await asyncpg.connect(database.owner_dsn)
     try:
         async with settling.transaction():
-            await settling.execute("SELECT jobs.settle_job($1, 'j', '', 100)", operator.tenant)
+            await settling.execute("SELECT jobs.settle_job($1, 'j', '', 100, 0)", operator.tenant)
             canceling = asyncio.create_task(operator.cancel("j", reason="no"))
             await database.until_blocked(1)
         await canceling

@@ -27,8 +27,8 @@ RUNNING = {"target_all": True, "in_progress_timeout_minutes": 30}
 
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of the module's database."""
-    async with Sweeper(database.owner_dsn) as sweeper:
+    """A sweeper of the module's database that waits for jobs as long as a test does."""
+    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
@@ -198,7 +198,7 @@ async def test_a_sweep_that_has_the_job_first_ends_it(
     try:
         async with sweeping.transaction():
             await sweeping.execute(
-                "SELECT jobs.time_out_executions($1, 'j', '{pump}')", operator.tenant
+                "SELECT jobs.time_out_executions($1, 'j', '{pump}', 0)", operator.tenant
             )
             report = asyncio.create_task(device.update("j", "SUCCEEDED"))
             await database.until_blocked(1)

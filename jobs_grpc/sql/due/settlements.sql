@@ -2,6 +2,6 @@
 SELECT tenant_id, job_id
 FROM jobs.jobs
 WHERE NOT settled AND deleted_at IS NULL AND coalesce(canceled_at, expires_at) <= now()
-  AND job_id || '/' || tenant_id <> ALL ($2::text[])
+  AND job_id || '/' || tenant_id NOT IN (SELECT unnest($2::text[]))
 ORDER BY coalesce(canceled_at, expires_at)
 LIMIT $1

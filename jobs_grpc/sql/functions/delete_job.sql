@@ -17,6 +17,9 @@ BEGIN
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+    END IF;
 
     v_now := clock_timestamp();
     SELECT jobs.job_status_at(j.status, j.expires_at, v_in_progress, v_now),

@@ -1,8 +1,8 @@
 -- Removes rows of a deleted job: the next p_limit executions after p_after_device_id
 -- ('': from the start) with their attempts and, after the last one, the job. Answers the
--- device to go on after; NULL: this was the end.
+-- device to go on after; NULL: this was the end. See lock_job for p_wait_ms.
 CREATE OR REPLACE FUNCTION jobs.purge_job(
-    p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer
+    p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text
 LANGUAGE plpgsql
 SET lock_timeout = '1s'
@@ -14,9 +14,9 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    PERFORM FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
+    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN NULL;
+    END IF;
 
     PERFORM FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NOT NULL;

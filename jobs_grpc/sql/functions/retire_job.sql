@@ -1,7 +1,8 @@
 -- Marks a job deleted that has been over for p_days, also if a device that was at work
 -- when it was canceled never came back. Answers whether it was this call.
+-- See lock_job for p_wait_ms.
 CREATE OR REPLACE FUNCTION jobs.retire_job(
-    p_tenant_id text, p_job_id text, p_days integer
+    p_tenant_id text, p_job_id text, p_days integer, p_wait_ms integer
 ) RETURNS boolean
 LANGUAGE plpgsql
 SET lock_timeout = '1s'
@@ -11,9 +12,9 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    PERFORM FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
+    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN false;
+    END IF;
     v_now := clock_timestamp();
 
     UPDATE jobs.jobs j

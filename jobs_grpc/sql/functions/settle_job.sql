@@ -1,9 +1,9 @@
 -- Writes down what readers derive for a dead job: for the next p_limit executions after
 -- p_after_device_id ('': from the start) and, after the last one, for the job. Answers
 -- the device to go on after; NULL: this was the end. Nothing of it is visible, so the
--- version of an execution stays.
+-- version of an execution stays. See lock_job for p_wait_ms.
 CREATE OR REPLACE FUNCTION jobs.settle_job(
-    p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer
+    p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text
 LANGUAGE plpgsql
 SET lock_timeout = '1s'
@@ -25,11 +25,13 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
+    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN NULL;
+    END IF;
+    v_now := clock_timestamp();
     SELECT p.queued, p.in_progress INTO v_queued, v_in_progress
     FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
-    v_now := clock_timestamp();
+    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
     SELECT jobs.queued_status_at(j.canceled_at, j.expires_at, v_now),
            CASE WHEN j.expires_at <= coalesce(j.canceled_at, v_now)

@@ -1,11 +1,10 @@
 -- Ends those of the executions that are past their deadline, and completes the job if
 -- they were the last. Answers how many they were: by the time the job is had, a device
--- may have reported.
+-- may have reported. See lock_job for p_wait_ms.
 CREATE OR REPLACE FUNCTION jobs.time_out_executions(
-    p_tenant_id text, p_job_id text, p_device_ids text[]
+    p_tenant_id text, p_job_id text, p_device_ids text[], p_wait_ms integer
 ) RETURNS integer
 LANGUAGE plpgsql
--- A job that is busy waits for the next tick, not the other jobs for it.
 SET lock_timeout = '1s'
 AS $$
 DECLARE
@@ -14,15 +13,16 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    PERFORM FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
+    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN 0;
+    END IF;
     v_now := clock_timestamp();
 
-    -- A forced cancel has ended them already.
+    -- A forced cancel has ended them already, and so has a deletion.
     PERFORM FROM jobs.jobs j
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.canceled_running;
-    IF FOUND THEN
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
+      AND NOT j.canceled_running AND j.deleted_at IS NULL;
+    IF NOT FOUND THEN
         RETURN 0;
     END IF;
 
