@@ -32,8 +32,9 @@ class Watching(Generic[T]):
     """Tells watchers the value of their key, and again whenever it has changed.
 
     Values are fetched for all watched keys of a tenant at once, every `interval` seconds
-    while anybody watches, and at once for who has just come. A watcher that is slow gets
-    the newest value only. An outage of the database is waited out.
+    while anybody watches; those who have just come are told at once, and the others are not
+    asked for on their account. Nobody is told more often than every `interval`; a watcher
+    that is slow gets the newest value only. An outage of the database is waited out.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Watching(Generic[T]):
 
     async def changes(self, tenant_id: str, key: str) -> AsyncGenerator[T | None, None]:
         """The values of a key; None while there is none. Raises ServerStopping at a stop."""
+        clock = asyncio.get_running_loop().time
         watcher: _Watcher[T] = _Watcher(key)
         self._add(tenant_id, watcher)
         stopping = asyncio.create_task(self._stopping.wait())
@@ -64,11 +66,14 @@ class Watching(Generic[T]):
                 if stopping.done():
                     raise ServerStopping
                 watcher.news.clear()
+                again = clock() + self._interval
                 yield watcher.value
+                await asyncio.wait({stopping}, timeout=again - clock())
         finally:
             stopping.cancel()
             self._watchers[tenant_id].discard(watcher)
-            self._wakes[tenant_id].set()
+            if not self._watchers[tenant_id]:
+                self._wakes[tenant_id].set()
 
     def _add(self, tenant_id: str, watcher: _Watcher[T]) -> None:
         if tenant_id not in self._watchers:
@@ -83,24 +88,34 @@ class Watching(Generic[T]):
 
     async def _poll(self, tenant_id: str) -> None:
         watchers, wake = self._watchers[tenant_id], self._wakes[tenant_id]
+        clock = asyncio.get_running_loop().time
+        due = clock()
+        answers = True
         while watchers:
             wake.clear()
-            await self._tell(tenant_id, list(watchers))
+            if clock() >= due:
+                answers = await self._tell(tenant_id, list(watchers))
+                due = clock() + self._interval
+            # While the database is away, arrivals wait for the next time like everybody.
+            elif answers and (untold := [each for each in watchers if not each.told]):
+                answers = await self._tell(tenant_id, untold)
             try:
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout_at(due):
                     await wake.wait()
             except TimeoutError:
                 pass
         del self._watchers[tenant_id], self._wakes[tenant_id]
 
-    async def _tell(self, tenant_id: str, watchers: list[_Watcher[T]]) -> None:
+    async def _tell(self, tenant_id: str, watchers: list[_Watcher[T]]) -> bool:
+        """Let the watchers see what there is; whether that could be fetched."""
         try:
             values = await self._fetch(tenant_id, sorted({w.key for w in watchers}))
         except (DatabaseUnavailable, Overloaded) as e:
             logger.warning("watchers wait for the database: %r", e.__cause__ or e)
-            return
+            return False
         except Exception:
             logger.exception("a poll for watchers failed")
-            return
+            return False
         for watcher in watchers:
             watcher.see(values.get(watcher.key))
+        return True
