@@ -107,8 +107,12 @@ async def _sweep(config: Config) -> None:
         retention_days=config.retention_days,
         statement_cache_size=config.statement_cache_size,
     )
-    async with sweeper:
-        await sweeper.follow()
+    try:
+        async with sweeper:
+            await sweeper.follow()
+    except Exception as e:
+        # Calls are served on: they do not need it, and other replicas may sweep.
+        logger.error("sweeping has ended until this server is restarted: %r", e)
 
 
 async def _drain(server: Server, in_flight: interceptors.InFlight, grace: float) -> None:

@@ -15,7 +15,7 @@ from jobs_grpc import embedded, schema
 from jobs_grpc.migrate import RequestRole, migrate
 from jobs_grpc.sweeper import Sweeper
 from tests.postgres import Postgres, new_data_dir
-from tests.support import TIMEOUT, Database, Operator, Server, mutex_held, starting, until
+from tests.support import TIMEOUT, Database, Operator, Server, mutex_held, serving, starting, until
 
 # What is looked for in each tick, with the parameters, and the index that finds it.
 DUE: dict[str, tuple[list[object], str]] = {
@@ -279,6 +279,30 @@ async def test_without_the_owners_login_the_log_says_once_that_nothing_is_swept(
 ) -> None:
     async with starting(database.request_dsn):
         await until(lambda: _logged(caplog, "JOBS_OWNER_DATABASE_URL is not set", 1))
+
+
+async def test_a_sweeper_that_ends_is_told_in_a_line_and_calls_are_served_on(
+    database: Database,
+    operator: Operator,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is known to end it: here, its pool can't be made."""
+
+    async def no_pool(*args: object, **kwargs: object) -> None:
+        raise ValueError("no\npool")
+
+    owner_dsn = {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
+    monkeypatch.setattr(Sweeper, "__aenter__", no_pool)
+    async with serving(database.request_dsn, **owner_dsn) as server:
+        await until(lambda: _logged(caplog, "sweeping has ended", 1))
+        assert not (await server.operator(operator.tenant).list()).jobs
+
+    (record,) = [each for each in caplog.records if "sweeping has ended" in each.getMessage()]
+    assert record.levelno == logging.ERROR
+    assert "ValueError('no\\npool')" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert not record.exc_info
 
 
 async def test_no_session_is_left_after_a_stop_in_the_middle(
