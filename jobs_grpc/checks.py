@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -65,22 +65,15 @@ def check_offset(offset: int) -> list[Violation]:
     return [] if offset >= 0 else [Violation("offset", "offset must be 0 or more")]
 
 
-def check_status(
-    status: int, enum: type[pb.Job.Status] | type[pb.JobExecution.Status]
+def check_statuses(
+    statuses: Set[int], enum: type[pb.Job.Status] | type[pb.JobExecution.Status]
 ) -> list[Violation]:
-    """A status of the enum; 0, unspecified, is none and fits."""
-    if status in enum.values():
-        return []
-    known = ", ".join(enum.keys()[1:])
-    return [Violation("status", f"status {status} is unknown; it must be one of {known}")]
-
-
-def check_statuses(statuses: Iterable[int], enum: type[pb.Job.Status]) -> list[Violation]:
-    """Several statuses to look for; 0, unspecified, is none of them."""
-    if all(status in enum.values() and status != 0 for status in statuses):
-        return []
-    known = ", ".join(enum.keys()[1:])
-    return [Violation("status", f"status is unknown; it must be one of {known}")]
+    """Statuses to look for, possibly none; 0, unspecified, is not one."""
+    if unknown := statuses - {*enum.values()[1:]}:
+        known = ", ".join(enum.keys()[1:])
+        problem = f"status {min(unknown)} is unknown; it must be one of {known}"
+        return [Violation("status", problem)]
+    return []
 
 
 def check_job_filters(request: pb.ListJobsRequest) -> list[Violation]:

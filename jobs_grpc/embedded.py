@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
+
+from jobs_grpc.signals import handling
 
 _SUPERUSER = "postgres"
 _ROOT_DATA_DIR = Path("/var/lib/jobs-grpc")
@@ -283,19 +284,11 @@ def _signals_held_back() -> Iterator[None]:
     Cut short, a start leaves a server behind that is not known yet, and a stop one that
     was not told.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     caught: list[int] = []
-    handlers = {
-        each: signal.signal(each, lambda number, _: caught.append(number))
-        for each in (signal.SIGINT, signal.SIGTERM)
-    }
     try:
-        yield
+        with handling(lambda number, _: caught.append(number)):
+            yield
     finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
         if caught:
             signal.raise_signal(caught[0])
 

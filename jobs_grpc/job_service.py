@@ -90,7 +90,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[pb.ListJobsRequest, pb.ListJobsResponse],
     ) -> pb.ListJobsResponse:
         limit = given(request, "limit", DEFAULT_JOBS)
-        wanted = {*request.statuses} | ({request.status} if request.status else set())
+        wanted = {*request.statuses} | ({request.status} - {0})
         checks.require(
             checks.check_statuses(wanted, pb.Job.Status)
             + checks.check_range("limit", limit, 1, MAX_JOBS)
@@ -151,7 +151,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         limit = given(request, "limit", DEFAULT_EXECUTIONS)
         checks.require(
             checks.check_executions_of(request)
-            + checks.check_status(request.status, pb.JobExecution.Status)
+            + checks.check_statuses({request.status} - {0}, pb.JobExecution.Status)
             + checks.check_range("limit", limit, 1, MAX_EXECUTIONS)
         )
         status = pb.JobExecution.Status.Name(request.status) if request.status else None

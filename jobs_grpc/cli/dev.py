@@ -13,9 +13,9 @@ import asyncpg
 
 from jobs_grpc import app, embedded, fleet
 from jobs_grpc.cli.serve import serve
-from jobs_grpc.cli.signals import interrupting
 from jobs_grpc.config import DEFAULT_ADDRESS, Config
 from jobs_grpc.migrate import RequestRole, migrate
+from jobs_grpc.signals import interrupting
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands

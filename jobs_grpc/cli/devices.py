@@ -15,10 +15,10 @@ from jobs_grpc import checks
 from jobs_grpc.cli import failures
 from jobs_grpc.cli.failures import Failed
 from jobs_grpc.cli.output import byte_progress
-from jobs_grpc.cli.signals import interrupting
 from jobs_grpc.config import read_dsn
 from jobs_grpc.fleet import Member, import_devices
 from jobs_grpc.principal import IDENTIFIER_RULE, is_identifier
+from jobs_grpc.signals import interrupting
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands

@@ -3,15 +3,14 @@
 import argparse
 import asyncio
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from jobs_grpc import app, telemetry
-from jobs_grpc.cli.signals import STOP_SIGNALS
 from jobs_grpc.config import Config, describe_settings
+from jobs_grpc.signals import handling
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -39,8 +38,7 @@ def serve(config: Config, on_serving: Callable[[app.App], None] | None = None) -
         raise KeyboardInterrupt from None
 
 
-@contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def _signals(stop: asyncio.Event) -> AbstractContextManager[None]:
     """Let the first signal set `stop`, and a further one cancel the present task.
 
     Not with the loop's own handlers: they would leave SIGTERM with its default afterwards.
@@ -51,12 +49,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(task.cancel if stop.is_set() else stop.set)
 
-    handlers = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    return handling(on_signal)
 
 
 async def _until_signal(config: Config, on_serving: Callable[[app.App], None] | None) -> None:
