@@ -102,7 +102,7 @@ class Sweeper:
         await self._keep_house()
 
     async def follow(self) -> None:
-        """Do what is due, every `interval` seconds, whatever happens.
+        """Do what is due, every `interval` seconds if it takes no longer, whatever happens.
 
         Deadlines have a loop and a connection of their own: a promise is made on them, and
         the rest may take its time.
@@ -115,6 +115,7 @@ class Sweeper:
         problem: str | None = None
         while True:
             before = problem
+            following = time.monotonic() + self._interval
             try:
                 await tick()
                 problem = None
@@ -129,7 +130,7 @@ class Sweeper:
                     )
             if before is not None and problem is None:
                 logger.info("sweeping (%s) goes on", name)
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(max(0, following - time.monotonic()))
 
     async def _watch_deadlines(self) -> None:
         await self._sweep("time_outs", _BATCH, self._time_out)

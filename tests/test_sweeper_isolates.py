@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC
 
 import asyncpg
 import pytest
@@ -11,7 +12,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc import schema
 from jobs_grpc.sweeper import Sweeper
-from tests.support import TIMEOUT, Database, Operator, Server, mutex_held
+from tests.support import TIMEOUT, Database, Operator, Server, mutex_held, until
 
 # What the database says when it is asked to time out the job "b", for which a test sets the
 # trouble: a SQLSTATE, or "slow".
@@ -195,6 +196,70 @@ async def test_jobs_that_stay_busy_are_waited_for_a_second_altogether(
 
     assert await timed_out(operator) == ""
     assert 0.5 < elapsed < 4  # A second, and some for a busy machine.
+
+
+async def test_a_deadline_is_kept_although_a_tick_waits_for_others(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    """It comes when the tick has just looked, and is to wait for busy jobs for a second."""
+    await overdue(database, server, operator, "abcde")
+    holder = await asyncpg.connect(database.owner_dsn)
+    try:
+        async with Sweeper(database.owner_dsn) as sweeper, holder.transaction():
+            await holder.execute(
+                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 FOR UPDATE", operator.tenant
+            )
+            await operator.create(job_id="late", target_all=True, in_progress_timeout_minutes=1)
+            await server.device(operator.tenant, "pump").start("late")
+            following = asyncio.create_task(sweeper.follow())
+            await database.until_blocked(1)
+            times_out_at = await database.owner.fetchval(
+                "UPDATE jobs.job_executions SET times_out_at = clock_timestamp()"
+                " WHERE tenant_id = $1 AND job_id = 'late' RETURNING times_out_at",
+                operator.tenant,
+            )
+
+            async def over() -> bool:
+                return await timed_out(operator) == "late"
+
+            await until(over)
+            following.cancel()
+            await asyncio.wait({following})
+    finally:
+        await holder.close()
+
+    (execution,) = (await operator.get("late")).executions
+    late = execution.last_updated_at.ToDatetime(UTC) - times_out_at
+    assert late.total_seconds() < 1.8
+
+
+async def test_if_most_jobs_fail_the_log_tells_of_some(
+    troubled: Database, operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not the jobs' fault. Their counts are wrong, so nothing can be taken off them."""
+    await troubled.add_devices(operator.tenant, ["pump", "valve"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+    for table in ("jobs", "job_progress", "job_executions"):
+        await troubled.owner.execute(
+            f"INSERT INTO jobs.{table} SELECT (jsonb_populate_record(t,"
+            " jsonb_build_object('job_id', 'j' || n))).*"
+            f" FROM jobs.{table} t, generate_series(1, 250) n WHERE tenant_id = $1",
+            operator.tenant,
+        )
+    queued = "UPDATE jobs.job_progress SET queued = $2 WHERE tenant_id = $1"
+    settled = "SELECT count(*) FROM jobs.jobs WHERE tenant_id = $1 AND settled"
+    await troubled.owner.execute(queued, operator.tenant, 1)
+
+    async with Sweeper(troubled.owner_dsn) as sweeper:
+        for _ in range(4):
+            await sweeper.run_once()
+        assert await troubled.owner.fetchval(settled, operator.tenant) == 0
+        assert 100 <= len(caplog.records) < 110
+
+        await troubled.owner.execute(queued, operator.tenant, 2)
+        await sweeper.run_once()
+    assert await troubled.owner.fetchval(settled, operator.tenant) == 251
 
 
 async def test_a_settlement_does_not_wait_for_a_job_that_is_busy(
