@@ -7,35 +7,21 @@ and what one leaves undone the next tick finds.
 
 import asyncio
 import logging
-import math
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 
 import asyncpg
 
-from jobs_grpc import schema
-from jobs_grpc.database import Row, is_outage, is_unavailable
+from jobs_grpc.database import Row, is_unavailable
+from jobs_grpc.due import Due, Job
 
 logger = logging.getLogger(__name__)
-
-Job = tuple[str, str]
-"""A tenant and a job_id."""
-
-_Act = Callable[[Job, Sequence[Row], int], Awaitable[bool]]
-"""Does what is due of a job that may be waited for so many milliseconds; whether it did any."""
 
 # Executions that one statement may write: the time for which it keeps others off a job.
 _BATCH = 1000
 # Jobs that are looked up at once.
 _JOBS = 100
-# Jobs that a tick passes over; to look for others among so many takes its time.
-_MAX_PASSED_OVER = 1000
-# More that fail are not the jobs' fault.
-_MAX_FAILING = 100
-# The part of a tick's patience that one job can have.
-_MAX_SHARE = 0.25
 
 _ACQUIRE_TIMEOUT = 30.0
 _CLOSE_TIMEOUT = 5.0
@@ -46,13 +32,13 @@ class NotTheOwner(Exception):
 
 
 class _StatementTimedOut(Exception):
-    """The server has answered in time that it canceled the statement."""
+    """The statement took too long and was canceled; the server and the session are well."""
 
 
 class Sweeper:
     """Sweeps once (`run_once`) or until canceled (`follow`), within `async with`.
 
-    `patience` is for how many seconds a tick waits for jobs that are busy, all in all.
+    `patience` is for how many seconds a tick waits for jobs that are busy, of each kind.
     """
 
     def __init__(
@@ -71,7 +57,12 @@ class Sweeper:
         self._interval = interval
         self._patience = patience
         self._statement_timeout = statement_timeout
-        self._failing: dict[str, set[Job]] = defaultdict(set)
+        self._time_outs = Due("time_outs", _BATCH, self._fetch, self._time_out)
+        self._housework = [Due("settlements", _JOBS, self._fetch, self._settle)]
+        if retention_days is not None:
+            retirements = Due("retirements", _JOBS, self._fetch, self._retire, retention_days)
+            self._housework.append(retirements)
+        self._housework.append(Due("purges", _JOBS, self._fetch, self._purge))
 
     async def __aenter__(self) -> "Sweeper":
         # It connects when first used, so the database may be away at the start.
@@ -133,84 +124,11 @@ class Sweeper:
             await asyncio.sleep(max(0, following - time.monotonic()))
 
     async def _watch_deadlines(self) -> None:
-        await self._sweep("time_outs", _BATCH, self._time_out)
+        await self._time_outs.sweep(self._patience)
 
     async def _keep_house(self) -> None:
-        await self._sweep("settlements", _JOBS, self._settle)
-        if self._retention_days is not None:
-            await self._sweep("retirements", _JOBS, self._retire, self._retention_days)
-        await self._sweep("purges", _JOBS, self._purge)
-
-    async def _sweep(self, what: str, limit: int, act: _Act, *args: object) -> None:
-        """Find `what` is due and act on it, job by job, until there is no more.
-
-        What is free comes first; then what was busy or has failed before, which so delays
-        nobody else.
-        """
-        failing = self._failing[what]
-        passed_over = set(failing)
-        await self._pass(what, limit, act, args, passed_over, patience=0)
-        if not passed_over:
-            return
-        again: set[Job] = set()
-        share = self._patience * min(_MAX_SHARE, 1 / len(passed_over))
-        if await self._pass(what, limit, act, args, again, patience=share):
-            failing &= again
-
-    async def _pass(
-        self,
-        what: str,
-        limit: int,
-        act: _Act,
-        args: Sequence[object],
-        passed_over: set[Job],
-        *,
-        patience: float,
-    ) -> bool:
-        """Act on all jobs but those passed over, and add to these what could not be done.
-
-        `patience` is for a job; with any, a pass ends when the tick's is used up. Answers
-        whether it came to the end of what is due.
-        """
-        wait_ms = math.ceil(patience * 1000)
-        end = time.monotonic() + (self._patience if patience else math.inf)
-        before: Sequence[Row] = ()
-        while True:
-            keys = [f"{job_id}/{tenant_id}" for tenant_id, job_id in passed_over]
-            due = await self._fetch(schema.read_sql(f"due/{what}.sql"), limit, keys, *args)
-            jobs: dict[Job, list[Row]] = {}
-            for row in due:
-                jobs.setdefault((row["tenant_id"], row["job_id"]), []).append(row)
-            for job, rows in jobs.items():
-                if time.monotonic() > end:
-                    return False
-                if not await self._isolated(what, job, act(job, rows, wait_ms)):
-                    passed_over.add(job)
-            # The same again is nobody's to do now; to go on would be to spin.
-            if len(due) < limit or due == before:
-                return True
-            if len(passed_over) > _MAX_PASSED_OVER or len(self._failing[what]) > _MAX_FAILING:
-                return False
-            before = due
-
-    async def _isolated(self, what: str, job: Job, action: Awaitable[bool]) -> bool:
-        """Whether the action did anything. A job that fails is logged once, until it succeeds."""
-        failing = self._failing[what]
-        try:
-            done = await action
-        except asyncpg.LockNotAvailableError:
-            return False  # The job is busy.
-        except Exception as e:
-            if is_outage(e):
-                raise
-            if job not in failing and len(failing) <= _MAX_FAILING:
-                failing.add(job)
-                logger.exception(
-                    "a job is passed over", extra={"task": what, "tenant": job[0], "job": job[1]}
-                )
-            return False
-        failing.discard(job)
-        return done
+        for due in self._housework:
+            await due.sweep(self._patience)
 
     async def _time_out(self, job: Job, rows: Sequence[Row], wait_ms: int) -> bool:
         device_ids = [row["device_id"] for row in rows]
