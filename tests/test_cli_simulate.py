@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.cli.persistence import Totals
 from jobs_grpc.cli.simulated import Behaviour
 from tests.cli import Shell, spawn
 from tests.fleets import fleet_of, running
@@ -35,6 +36,18 @@ async def until_counts(operator: Operator, job_id: str, **counts: int) -> pb.Job
     return job
 
 
+async def until_idle(totals: Totals, started: int) -> None:
+    """Return when the devices have started that many and had an answer to every last report.
+
+    An operator may see the end of a job before the device that reported it has its answer.
+    """
+
+    async def idle() -> bool:
+        return totals.started >= started and totals.at_work == 0
+
+    await until(idle)
+
+
 @pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
 @pytest.mark.parametrize("poll", [None, 0.1], ids=["watch", "poll"])
 async def test_a_fleet_completes_one_job_after_the_other(
@@ -45,11 +58,11 @@ async def test_a_fleet_completes_one_job_after_the_other(
         first = await until_counts(operator, job, succeeded=20)
         await operator.create(job_id="second", target_all=True)
         second = await until_counts(operator, "second", succeeded=20)
+        await until_idle(totals, started=40)
 
     assert first.status == second.status == pb.Job.COMPLETED
     assert first.executions[0].status_details == {"percent": 100}
     assert (totals.started, totals.succeeded, totals.errors, totals.gone) == (40, 40, 0, 0)
-    assert totals.at_work == 0
 
 
 @pytest.mark.parametrize(
@@ -67,6 +80,7 @@ async def test_a_rate_of_one_is_every_device(
     fleet = fleet_of(20, server.address, operator.tenant, bridge=bridge, **{name: 1.0})
     async with running(fleet) as totals:
         ended = await until_counts(operator, job, **counts)
+        await until_idle(totals, started=20)
 
     assert totals.started == totals.failed + totals.rejected + totals.silent == 20
     assert totals.succeeded == totals.gone == totals.errors == 0
@@ -84,12 +98,14 @@ async def test_silent_devices_hang_until_another_fleet_takes_over(
         await until_counts(operator, job, in_progress=20)
         await operator.create(job_id="second", target_all=True)
         await until_counts(operator, "second", queued=20)
-    assert totals.started == 20
+        await until_idle(totals, started=20)
+    assert totals.started == totals.silent == 20
 
     async with running(fleet_of(20, server.address, operator.tenant)) as totals:
         await until_counts(operator, job, succeeded=20)
         await until_counts(operator, "second", succeeded=20)
-    assert totals.started == 40
+        await until_idle(totals, started=40)
+    assert totals.started == totals.succeeded == 40
 
 
 @pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
@@ -126,6 +142,7 @@ async def test_a_fleet_survives_a_restart_of_the_server(
             await until(under_way)
         await stack.enter_async_context(serving(database.request_dsn, JOBS_LISTEN=first.address))
         await until_counts(operator, job, succeeded=20)
+        await until_idle(totals, started=20)
 
     assert (totals.started, totals.succeeded, totals.errors) == (20, 20, 0), totals.last_error
 
