@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import re
 import sys
 from dataclasses import dataclass
 
 import pytest
 
 from jobs_grpc.cli import run
+from tests.support import TIMEOUT
 
 # As a shell in a terminal starts it: not with SIGINT ignored, as tests in the background are.
 _COMMAND = """
@@ -63,3 +65,13 @@ async def spawn(
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
+
+
+async def address_of(process: asyncio.subprocess.Process) -> str:
+    """Where a spawned `serve` listens, as soon as it says so."""
+    assert process.stderr
+    async with asyncio.timeout(TIMEOUT):
+        while line := await process.stderr.readline():
+            if match := re.search(r"listening on (\S+)", line.decode()):
+                return match[1]
+    raise AssertionError("the process ended before it listened")

@@ -5,9 +5,16 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.postgres import Postgres, postgres
 from tests.support import Database, Operator, Server, serving
+
+# How fast the machine is at the moment, is not what is tested.
+settings.register_profile(
+    "steady", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

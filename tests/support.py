@@ -1,6 +1,7 @@
 """What tests say things with: a database, an operator, an expected error."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -55,6 +56,12 @@ class Database:
     async def move(self, tenant: str, job_id: str, device: str, status: str) -> None:
         """Put an execution into another stored state, as a device's report would."""
         async with self.owner.transaction():
+            # First, as every transition does: else it could deadlock with one.
+            await self.owner.execute(
+                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2 FOR UPDATE",
+                tenant,
+                job_id,
+            )
             before = await self.owner.fetchval(
                 "SELECT status::text FROM jobs.job_executions"
                 " WHERE tenant_id = $1 AND job_id = $2 AND device_id = $3",
@@ -78,17 +85,21 @@ class Database:
                 job_id,
             )
 
+    async def blocked(self) -> int:
+        """How many sessions of this database wait for another one's lock."""
+        waiting: int = await self.owner.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock'"
+        )
+        return waiting
+
     async def until_blocked(self, count: int) -> None:
         """Return when `count` sessions of this database wait for another one's lock."""
 
-        async def blocked() -> bool:
-            waiting: int = await self.owner.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND wait_event_type = 'Lock'"
-            )
-            return waiting == count
+        async def so_many() -> bool:
+            return await self.blocked() == count
 
-        await until(blocked)
+        await until(so_many)
 
     async def expire(self, tenant: str, job_id: str) -> None:
         """Let the job's expiry be an hour ago, and its creation before that."""
@@ -301,7 +312,9 @@ async def serving(database_url: str, **variables: str) -> AsyncIterator[Server]:
 @asynccontextmanager
 async def starting(database_url: str, **variables: str) -> AsyncIterator[Server]:
     """The service on a free port, possibly not ready."""
-    environ = {"JOBS_DATABASE_URL": database_url, "JOBS_LISTEN": "127.0.0.1:0"} | variables
+    environ = {"JOBS_DATABASE_URL": database_url, "JOBS_LISTEN": "127.0.0.1:0"}
+    # A machine that is busy with other things is not what a test calls overloaded.
+    environ |= {"JOBS_POOL_TIMEOUT": f"{TIMEOUT}"} | variables
     config = Config.from_env(environ)
     async with app.running(config) as running, connected(running.address) as channel:
         yield Server(config, running.address, channel, running)
@@ -313,6 +326,38 @@ async def connected(address: str) -> AsyncIterator[grpc.aio.Channel]:
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield channel
+
+
+@contextmanager
+def reserved_address() -> Iterator[str]:
+    """An address on loopback for a server and for the one after it.
+
+    A port that a server has left would be anybody's: the system gives it to an outgoing
+    connection, perhaps to one of the clients that try to reach the server again.
+    """
+    with socket.socket() as reserved:
+        # Beside it, gRPC may listen: this one only is bound.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+async def until_listed(operator: Operator) -> None:
+    """Return when a list is answered; until then, only the database may be unavailable."""
+
+    async def listed() -> bool:
+        try:
+            await operator.list()
+        except grpc.aio.AioRpcError as e:
+            refusal = Failure(e.code())
+            refusal.read(e)
+            assert refusal.code is grpc.StatusCode.UNAVAILABLE
+            assert refusal.reason == "DATABASE_UNAVAILABLE"
+            assert refusal.message == "The database is unavailable; retry later"
+            return False
+        return True
+
+    await until(listed)
 
 
 async def until_healthy(channel: grpc.aio.Channel) -> None:

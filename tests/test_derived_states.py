@@ -232,7 +232,7 @@ async def end(database: Database, operator: Operator, history: str, running: boo
         )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     states=st.lists(st.sampled_from(STATES), min_size=1, max_size=12),
     history=st.sampled_from(sorted(FATES)),

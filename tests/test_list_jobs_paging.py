@@ -168,7 +168,7 @@ async def test_an_answer_ends_before_it_would_exceed_a_message(
     assert seen == sorted((f"j{n}" for n in range(200)), reverse=True)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     jobs=st.lists(st.tuples(st.sampled_from(STATUSES), st.integers(0, 9)), max_size=30),
     wanted=st.sampled_from(("STATUS_UNSPECIFIED", *STATUSES)),

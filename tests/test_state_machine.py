@@ -31,7 +31,7 @@ T = TypeVar("T")
 async def test_the_service_does_what_the_model_does(database: Database, server: Server) -> None:
     loop = asyncio.get_running_loop()
 
-    fewer = settings(max_examples=25, stateful_step_count=30, deadline=None)
+    fewer = settings(max_examples=25, stateful_step_count=30)
     async with Sweeper(database.owner_dsn) as sweeper:
 
         def machine() -> RuleBasedStateMachine:

@@ -122,7 +122,7 @@ def is_valid(
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(request=requests())
 async def test_a_request_is_taken_exactly_if_it_is_valid(
     database: Database, server: Server, request: dict[str, Any]
@@ -156,7 +156,7 @@ async def test_a_request_is_taken_exactly_if_it_is_valid(
         assert failure.violations
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     fields=st.one_of(
         st.fixed_dictionaries(
@@ -189,7 +189,7 @@ async def test_no_request_fails_in_another_way_than_documented(
     assert code in (StatusCode.OK, StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(document=st.dictionaries(st.text("abé🚀", max_size=9), JSON, max_size=5))
 async def test_any_document_comes_back_as_it_was_sent(
     database: Database, server: Server, document: dict[str, Any]
