@@ -172,6 +172,7 @@ async def test_a_pipe_has_no_bar(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_undoes_the_import(database: Database, tenant: str, number: int) -> None:
+    before = await database.owner.fetchval("SELECT clock_timestamp()")
     process = await spawn(
         *("devices", "import", "-", "--tenant", tenant),
         stdin=asyncio.subprocess.PIPE,
@@ -185,8 +186,10 @@ async def test_a_signal_undoes_the_import(database: Database, tenant: str, numbe
         sessions = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND state LIKE 'idle in transaction%' AND query LIKE 'COPY %'"
+            # Not that of another import, which may take a moment to go.
+            " AND backend_start > $1"
         )
-        return bool(await database.owner.fetchval(sessions))
+        return bool(await database.owner.fetchval(sessions, before))
 
     await until(waiting_for_more)
     process.send_signal(number)

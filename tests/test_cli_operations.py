@@ -11,7 +11,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc_health.v1 import health_pb2
 
 from jobs_grpc.config import describe_settings
-from tests.cli import Shell, spawn
+from tests.cli import Shell, address_of, spawn
 from tests.postgres import Postgres
 from tests.support import (
     TIMEOUT,
@@ -127,11 +127,7 @@ async def test_a_second_signal_ends_the_calls_in_flight(
         JOBS_LISTEN="127.0.0.1:0",
         JOBS_SHUTDOWN_GRACE="600",
     )
-    assert process.stderr
-    async with asyncio.timeout(TIMEOUT):
-        line = (await process.stderr.readline()).decode()
-    _, _, address = line.strip().rpartition("listening on ")
-    async with connected(address) as channel:
+    async with connected(await address_of(process)) as channel:
         await until_healthy(channel)
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
         await operator.create(job_id="j", target_all=True)
