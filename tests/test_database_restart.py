@@ -2,11 +2,10 @@
 
 import asyncio
 
-import grpc
 from grpc import StatusCode
 
 from jobs_grpc.migrate import RequestRole
-from tests.support import Database, Failure, Operator, fails, mutex_held, until
+from tests.support import Database, Operator, fails, mutex_held, until_listed
 
 MESSAGE = "The database is unavailable; retry later"
 
@@ -21,25 +20,6 @@ async def _terminate_all(database: Database) -> int:
     return ended
 
 
-async def _until_listed(operator: Operator) -> None:
-    """Return when a list is answered; until then it may be refused, in the one right way."""
-    refusals: list[Failure] = []
-
-    async def listed() -> bool:
-        try:
-            await operator.list()
-        except grpc.aio.AioRpcError as e:
-            refusals.append(Failure(e.code()))
-            refusals[-1].read(e)
-            return False
-        return True
-
-    await until(listed)
-    for refusal in refusals:
-        assert refusal.code is StatusCode.UNAVAILABLE
-        assert (refusal.reason, refusal.message) == ("DATABASE_UNAVAILABLE", MESSAGE)
-
-
 async def test_idle_sessions_that_were_ended_are_replaced(
     database: Database, operator: Operator
 ) -> None:
@@ -47,18 +27,19 @@ async def test_idle_sessions_that_were_ended_are_replaced(
 
     assert await _terminate_all(database) > 0
 
-    await _until_listed(operator)
+    await until_listed(operator)
 
 
 async def test_calls_go_on_while_sessions_are_ended(database: Database, operator: Operator) -> None:
     async def call_often() -> None:
         for _ in range(50):
-            await _until_listed(operator)
+            await until_listed(operator)
 
     callers = [asyncio.create_task(call_often()) for _ in range(5)]
     while not all(caller.done() for caller in callers):
         await _terminate_all(database)
     await asyncio.gather(*callers)
+    await until_listed(operator)
 
 
 async def test_a_call_whose_session_is_ended_is_unavailable_and_undone(
@@ -77,7 +58,7 @@ async def test_a_call_whose_session_is_ended_is_unavailable_and_undone(
         assert failure.message == MESSAGE
         assert failure.metadata == {}
 
-    await _until_listed(operator)
+    await until_listed(operator)
     await operator.cancel("a")
 
 

@@ -23,6 +23,7 @@ from tests.support import (
     fails,
     mutex_held,
     serving,
+    until_listed,
 )
 
 
@@ -286,5 +287,6 @@ async def test_a_call_that_took_too_long_has_no_effect_and_frees_its_connection(
             await operator.cancel("j")
 
         assert failure.message == "The database is unavailable; retry later"
-        assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+        await until_listed(operator)
+        assert (await world.operator.get("j")).status == pb.Job.IN_PROGRESS
         await world.database.until_blocked(0)
