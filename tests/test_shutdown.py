@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 
 from jobs_grpc.migrate import RequestRole
+from tests.cli import address_of
 from tests.support import (
     TIMEOUT,
     Database,
@@ -211,7 +211,7 @@ async def test_sigterm_ends_the_process_when_its_calls_are_answered(
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        address = await _read_address(process)
+        address = await address_of(process)
         async with connected(address) as channel:
             await until_healthy(channel)
             operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
@@ -232,17 +232,12 @@ async def test_sigterm_ends_the_process_when_its_calls_are_answered(
             await process.wait()
 
 
-async def _read_address(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr
-    async with asyncio.timeout(TIMEOUT):
-        while line := await process.stderr.readline():
-            if match := re.search(r"listening on (\S+)", line.decode()):
-                return match[1]
-    raise AssertionError("the process ended before it listened")
-
-
-async def test_calls_that_have_arrived_are_served(database: Database, tenant: str) -> None:
+async def test_calls_that_have_arrived_are_served(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """gRPC has them, but has not handed them over: this loop was busy, and then stops."""
+    # What is sent has arrived only when gRPC's threads had their turn, too.
+    monkeypatch.setattr("jobs_grpc.app._FAREWELL", 1.0)
     warm, sent, release = threading.Event(), threading.Event(), threading.Event()
 
     def call(address: str) -> list[StatusCode]:
