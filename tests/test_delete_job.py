@@ -192,21 +192,31 @@ async def test_a_start_that_comes_first_keeps_it_from_being_deleted(
         await deleting
 
 
-async def test_a_start_that_waited_for_it_finds_the_job_gone_and_the_next_one_instead(
+async def test_a_start_that_waited_for_it_finds_the_job_gone(
     database: Database, pump: Device, operator: Operator, rival: asyncpg.Connection
 ) -> None:
-    """The job was live when the starts chose it."""
-    await operator.create(job_id="next", target_all=True)
     async with rival.transaction():
         await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
         await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
         starting = asyncio.create_task(pump.start("j"))
-        starting_next = asyncio.create_task(pump.start_next())
-        await database.until_blocked(2)
+        await database.until_blocked(1)
 
     with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await starting
-    started = await starting_next
+
+
+async def test_a_start_of_the_next_one_that_waited_for_it_gets_the_one_after(
+    database: Database, pump: Device, operator: Operator, rival: asyncpg.Connection
+) -> None:
+    """The job was live when the start chose it."""
+    await operator.create(job_id="next", target_all=True)
+    async with rival.transaction():
+        await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
+        await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
+        starting = asyncio.create_task(pump.start_next())
+        await database.until_blocked(1)
+
+    started = await starting
     assert started is not None
     assert started.job_id == "next"
 

@@ -13,6 +13,7 @@ from grpc import StatusCode
 from jobs_grpc.store import Update
 from jobs_grpc.sweeper import Sweeper
 from tests.support import (
+    TIMEOUT,
     Database,
     Device,
     Operator,
