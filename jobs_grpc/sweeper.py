@@ -104,7 +104,10 @@ class Sweeper:
 
     async def _repeat(self, name: str, tick: Callable[[], Awaitable[None]]) -> None:
         problem: str | None = None
-        while True:
+        lane = asyncio.current_task()
+        assert lane is not None  # noqa: S101 - coroutines run in tasks
+        # An error of the driver's in the moment of the cancel can hide it.
+        while not lane.cancelling():
             before = problem
             following = time.monotonic() + self._interval
             try:

@@ -346,6 +346,29 @@ async def test_no_session_is_left_after_a_stop_in_the_middle(
     assert (await _stored(database, operator)) == {"j": "QUEUED"}
 
 
+async def test_a_stop_ends_it_although_the_driver_hides_it(
+    sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a connection is refused in the moment of the stop."""
+    asked = asyncio.Event()
+
+    async def refused(*args: object) -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionRefusedError from None
+
+    monkeypatch.setattr(Sweeper, "_keep_house", refused)
+    following = asyncio.create_task(sweeper.follow())
+    await asked.wait()
+
+    following.cancel()
+    await asyncio.wait({following}, timeout=10)
+
+    assert following.cancelled()
+
+
 async def _all_lanes(caplog: pytest.LogCaptureFixture, text: str) -> bool:
     lanes = ("deadlines", "housekeeping")
     assert not any(record.exc_info for record in caplog.records)
