@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import grpc
 from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 from grpc.aio import Server
 
-from jobs_grpc import interceptors
+from jobs_grpc import interceptors, tls
 from jobs_grpc import server as grpc_server
+from jobs_grpc.auth.callers import Callers, known_callers
+from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.batcher import Batcher
 from jobs_grpc.config import Config
-from jobs_grpc.database import Database
+from jobs_grpc.database import Database, NotReady
 from jobs_grpc.device_job_service import DeviceJobService
 from jobs_grpc.health import Health
 from jobs_grpc.job_service import JobService
@@ -56,13 +59,31 @@ class App:
 async def running(config: Config) -> AsyncIterator[App]:
     """The service, from its start to the end of the block; then it drains and stops.
 
-    Health says NOT_SERVING until the database is ready. Raises CannotListen.
+    Health says NOT_SERVING until the database is ready. Raises CannotListen and ConfigError.
     """
+    _warn(config)
+    files = tls.Files.of(config)
+    credentials = tls.server_credentials(files) if files else None
+    async with known_callers(config) as callers, _running(config, callers, credentials) as started:
+        yield started
+
+
+@asynccontextmanager
+async def _running(
+    config: Config, callers: Callers, credentials: grpc.ServerCredentials | None
+) -> AsyncIterator[App]:
     database = Database(config)
-    health = Health(database.check, SERVICES)
+
+    async def check() -> None:
+        await database.check()
+        if problem := callers.problem():
+            raise NotReady(problem)
+
+    health = Health(check, SERVICES)
     in_flight = interceptors.InFlight()
     stopping = asyncio.Event()
-    server = grpc_server.make_server(interceptors.chain(in_flight, stopping))
+    peers = TrustedPeers(config.trusted_peers) if config.trusted_peers else None
+    server = grpc_server.make_server(interceptors.chain(in_flight, stopping, callers, peers))
     store = Store(database)
     batcher = Batcher(store)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(
@@ -75,7 +96,7 @@ async def running(config: Config) -> AsyncIterator[App]:
     if config.reflection:
         grpc_server.add_reflection(server, SERVICES)
 
-    address = grpc_server.listen(server, config.listen)
+    address = grpc_server.listen(server, config.listen, credentials)
     await health.start()
     await server.start()
     follower = asyncio.create_task(health.follow())
@@ -93,6 +114,19 @@ async def running(config: Config) -> AsyncIterator[App]:
         await batcher.close()
         await database.close()
         logger.info("stopped")
+
+
+def _warn(config: Config) -> None:
+    """Say in the log what was switched off by hand."""
+    if config.insecure_metadata and config.auth == "metadata":
+        logger.warning(
+            "JOBS_INSECURE_METADATA: whoever reaches %s can name any tenant", config.listen
+        )
+    if config.tls_in_front and not config.tls_cert and config.auth == "jwt":
+        logger.warning(
+            "JOBS_TLS_IN_FRONT: tokens reach %s in the clear; TLS must end in front of it",
+            config.listen,
+        )
 
 
 async def _sweep(config: Config) -> None:

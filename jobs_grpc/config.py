@@ -1,12 +1,22 @@
 """The configuration: read once from the environment, validated here and nowhere else."""
 
-import ipaddress
-import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+
+from jobs_grpc.parsers import (
+    address,
+    boolean,
+    choice,
+    dsn,
+    integer,
+    is_loopback,
+    keys_at,
+    listed,
+    none_or,
+    seconds,
+    several,
+)
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -20,104 +30,16 @@ def _setting(variable: str, parse: Callable[[str], Any], text: str, default: Any
     return field(default=default, metadata=metadata)
 
 
-def _dsn(value: str) -> str:
-    # Said without the value, nor what urlsplit makes of it: either may hold a password.
-    try:
-        parts = urlsplit(value)
-        query = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
-        hosts = [unquote(parts.netloc.rpartition("@")[2]), *query.get("host", [])]
-        ports = ",".join(query.get("port", [])).split(",")
-        value.encode()  # no lone surrogates
-        well_formed = (
-            parts.scheme in {"postgresql", "postgres"}
-            and parts.port != 0
-            and all(_is_host(host) for listed in hosts for host in listed.split(","))
-            and all(_is_port(port) for port in ports if port)
-            and "\0" not in unquote(value)
-        )
-    except ValueError:
-        well_formed = False
-    if not well_formed:
-        raise ValueError(
-            "must look like postgresql://user:password@host/database,"
-            " with special characters of the password percent-encoded"
-        )
-    return value
-
-
-def _is_host(text: str) -> bool:
-    """A host, with or without a port, or the path of a socket. ValueError if DNS can't have it."""
-    if not text.startswith(("/", "[")):
-        text.partition(":")[0].encode("idna")
-    return not any(unicodedata.category(character) == "Cc" for character in text)
-
-
-def address(value: str) -> str:
-    """Where to listen or to connect; ValueError says what it must be."""
-    if re.fullmatch("unix:.+", value):
-        return value
-    host, _, port = value.rpartition(":")
-    bare = host[1:-1] if re.fullmatch(r"\[.+\]", host) else host
-    if not bare or (":" in host and bare == host) or not _is_port(port):
-        raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
-    return value
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) <= 65535
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """A parser of whole numbers; its ValueError says what they must be."""
-
-    def parse(value: str) -> int:
-        digits = value.strip()
-        if not digits.isascii() or not digits.isdecimal() or not low <= int(digits) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return int(digits)
-
-    return parse
-
-
-def seconds(low: float, high: float) -> Callable[[str], float]:
-    """A parser of seconds; its ValueError says what they must be."""
-
-    def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not low <= number <= high:
-            raise ValueError(f"must be seconds from {low:g} to {high:g}")
-        return number
-
-    return parse
-
-
-def _choice(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        for choice in choices:
-            if value.lower() == choice.lower():
-                return choice
-        raise ValueError(f"must be one of {', '.join(choices)}")
-
-    return parse
-
-
-def _boolean(value: str) -> bool:
-    return _choice("true", "false")(value) == "true"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Settings of `jobs-grpc serve`. Times are seconds, sizes are bytes."""
 
     database_url: str = _setting(
-        "JOBS_DATABASE_URL", _dsn, "PostgreSQL, as the request role (required)"
+        "JOBS_DATABASE_URL", dsn, "PostgreSQL, as the request role (required)"
     )
     owner_database_url: str | None = _setting(
         "JOBS_OWNER_DATABASE_URL",
-        _dsn,
+        dsn,
         "PostgreSQL, as the tables' owner: to sweep; unset, this server does not",
         None,
     )
@@ -132,9 +54,74 @@ class Config:
     )
     insecure_metadata: bool = _setting(
         "JOBS_INSECURE_METADATA",
-        _boolean,
+        boolean,
         "listen beyond loopback although callers are trusted to state their tenant",
         False,
+    )
+    auth: str = _setting(
+        "JOBS_AUTH",
+        choice("metadata", "jwt"),
+        "how callers are known: metadata (they state who they are) or jwt (by a token)",
+        "metadata",
+    )
+    default_roles: tuple[str, ...] = _setting(
+        "JOBS_DEFAULT_ROLES",
+        none_or(several("viewer", "operator", "admin", "device", "bridge")),
+        "metadata: of a caller who states neither x-roles nor x-device-id; or none",
+        ("admin", "bridge"),
+    )
+    tls_cert: str | None = _setting(
+        "JOBS_TLS_CERT", str, "certificate chain to serve TLS with, a PEM file", None
+    )
+    tls_key: str | None = _setting("JOBS_TLS_KEY", str, "its private key, a PEM file", None)
+    tls_client_ca: str | None = _setting(
+        "JOBS_TLS_CLIENT_CA",
+        str,
+        "clients must have a certificate of these authorities, a PEM file",
+        None,
+    )
+    trusted_peers: tuple[str, ...] = _setting(
+        "JOBS_TRUSTED_PEERS",
+        listed,
+        "only clients whose certificate has one of these: SPIFFE ids, DNS or common names",
+        (),
+    )
+    tls_in_front: bool = _setting(
+        "JOBS_TLS_IN_FRONT",
+        boolean,
+        "jwt: listen beyond loopback without TLS, since a proxy in front has it",
+        False,
+    )
+    jwt_keys: str | None = _setting(
+        "JOBS_JWT_KEYS", keys_at, "jwt: a JWKS file, a PEM file, or the https:// of a JWKS", None
+    )
+    jwt_issuer: str | None = _setting("JOBS_JWT_ISSUER", str, "jwt: whose tokens are taken", None)
+    jwt_audience: str | None = _setting(
+        "JOBS_JWT_AUDIENCE", str, "jwt: whom tokens must be for", None
+    )
+    jwt_algorithms: tuple[str, ...] = _setting(
+        "JOBS_JWT_ALGORITHMS",
+        several("RS256", "ES256", "EdDSA"),
+        "jwt: what tokens may be signed with: RS256, ES256, EdDSA",
+        ("RS256",),
+    )
+    jwt_leeway: int = _setting(
+        "JOBS_JWT_LEEWAY", integer(0, 300), "jwt: seconds that clocks may differ by", 30
+    )
+    jwt_refresh: float = _setting(
+        "JOBS_JWT_REFRESH", seconds(1, 86400), "jwt: the keys are read again after", 300.0
+    )
+    jwt_tenant_claim: str = _setting(
+        "JOBS_JWT_TENANT_CLAIM", str, "jwt: the claim with the tenant", "tenant_id"
+    )
+    jwt_subject_claim: str = _setting(
+        "JOBS_JWT_SUBJECT_CLAIM", str, "jwt: the claim with the user", "sub"
+    )
+    jwt_roles_claim: str = _setting(
+        "JOBS_JWT_ROLES_CLAIM", str, "jwt: the claim with the roles", "roles"
+    )
+    jwt_device_claim: str = _setting(
+        "JOBS_JWT_DEVICE_CLAIM", str, "jwt: the claim with the device", "device_id"
     )
     pool_min_size: int = _setting(
         "JOBS_POOL_MIN_SIZE", integer(0, 1000), "connections kept open", 1
@@ -165,16 +152,16 @@ class Config:
         "JOBS_SHUTDOWN_GRACE", seconds(0, 3600), "calls in flight may go on for, at a stop", 10.0
     )
     reflection: bool = _setting(
-        "JOBS_REFLECTION", _boolean, "serve gRPC reflection (grpcurl without protos)", True
+        "JOBS_REFLECTION", boolean, "serve gRPC reflection (grpcurl without protos)", True
     )
     log_level: str = _setting(
         "JOBS_LOG_LEVEL",
-        _choice("DEBUG", "INFO", "WARNING", "ERROR"),
+        choice("DEBUG", "INFO", "WARNING", "ERROR"),
         "DEBUG, INFO, WARNING or ERROR",
         "INFO",
     )
     log_format: str = _setting(
-        "JOBS_LOG_FORMAT", _choice("text", "json"), "text or json, on stderr", "text"
+        "JOBS_LOG_FORMAT", choice("text", "json"), "text or json, on stderr", "text"
     )
 
     def __post_init__(self) -> None:
@@ -184,12 +171,8 @@ class Config:
                 f"JOBS_POOL_MIN_SIZE ({self.pool_min_size}) exceeds "
                 f"JOBS_POOL_MAX_SIZE ({self.pool_max_size})"
             )
-        if not self.insecure_metadata and not _is_loopback(self.listen):
-            raise ConfigError(
-                f"JOBS_LISTEN={self.listen} is not loopback, and any caller could name any "
-                "tenant; keep to loopback behind a proxy that authenticates, or set "
-                "JOBS_INSECURE_METADATA=true"
-            )
+        _check_tls(self)
+        _check_auth(self)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Config":
@@ -203,13 +186,51 @@ class Config:
         )
 
 
+def _check_tls(config: Config) -> None:
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise ConfigError("JOBS_TLS_CERT and JOBS_TLS_KEY must be set together")
+    if config.tls_client_ca and not config.tls_cert:
+        raise ConfigError("JOBS_TLS_CLIENT_CA needs JOBS_TLS_CERT and JOBS_TLS_KEY")
+    if config.trusted_peers and not config.tls_client_ca:
+        raise ConfigError("JOBS_TRUSTED_PEERS needs JOBS_TLS_CLIENT_CA")
+
+
+def _check_auth(config: Config) -> None:
+    required = {
+        "JOBS_JWT_KEYS": config.jwt_keys,
+        "JOBS_JWT_ISSUER": config.jwt_issuer,
+        "JOBS_JWT_AUDIENCE": config.jwt_audience,
+    }
+    beyond = not is_local(config.listen)
+    if config.auth == "metadata":
+        if config.jwt_keys:
+            # Else whoever forgot JOBS_AUTH would believe every caller.
+            raise ConfigError("JOBS_JWT_KEYS is set, but JOBS_AUTH is not jwt")
+        if beyond and not config.insecure_metadata and not config.trusted_peers:
+            raise ConfigError(
+                f"JOBS_LISTEN={config.listen} is not loopback, and any caller could name any "
+                "tenant; set JOBS_AUTH=jwt, or JOBS_TLS_CLIENT_CA and JOBS_TRUSTED_PEERS, or "
+                "JOBS_INSECURE_METADATA=true behind a proxy that authenticates"
+            )
+        return
+    for variable, value in required.items():
+        if not value:
+            raise ConfigError(f"{variable} is not set, and JOBS_AUTH=jwt needs it")
+    if beyond and not config.tls_cert and not config.tls_in_front:
+        raise ConfigError(
+            f"JOBS_LISTEN={config.listen} is not loopback, and tokens would be readable on the "
+            "way; set JOBS_TLS_CERT and JOBS_TLS_KEY, or JOBS_TLS_IN_FRONT=true behind a proxy "
+            "with TLS"
+        )
+
+
 def read_dsn(environ: Mapping[str, str], variable: str) -> str:
     """A DSN that a command cannot do without, such as the owner's: validated in the same way."""
     value = environ.get(variable)
     if not value:
         raise ConfigError(f"{variable} is not set; it must look like postgresql://user@host/db")
     try:
-        return _dsn(value)
+        return dsn(value)
     except ValueError as e:
         raise ConfigError(f"{variable} {e}") from None
 
@@ -227,8 +248,10 @@ def describe_settings() -> list[tuple[str, str, str]]:
 
 
 def _as_text(value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return "unset"
+    if isinstance(value, tuple):
+        return ",".join(value)
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -243,15 +266,10 @@ def _read(setting: "Field[Any]", environ: Mapping[str, str]) -> Any:
         return setting.metadata["parse"](value)
     except ValueError as e:
         # A DSN may hold a password: its value stays out of the message.
-        shown = variable if setting.metadata["parse"] is _dsn else f"{variable}={value}"
+        shown = variable if setting.metadata["parse"] is dsn else f"{variable}={value}"
         raise ConfigError(f"{shown} {e}") from None
 
 
-def _is_loopback(listen: str) -> bool:
-    if listen.startswith("unix:"):
-        return True
-    host = listen.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def is_local(listen: str) -> bool:
+    """Whether an address is this machine's alone."""
+    return listen.startswith("unix:") or is_loopback(listen.rpartition(":")[0].strip("[]"))

@@ -23,12 +23,19 @@
     ├── Overloaded            RESOURCE_EXHAUSTED  OVERLOADED
     ├── DatabaseUnavailable   UNAVAILABLE         DATABASE_UNAVAILABLE
     ├── ServerStopping        UNAVAILABLE         SERVER_STOPPING
+    ├── TokenRequired         UNAUTHENTICATED     TOKEN_REQUIRED
+    ├── TokenInvalid          UNAUTHENTICATED     TOKEN_INVALID
+    ├── CallerMismatch        PERMISSION_DENIED   CALLER_MISMATCH
+    ├── PeerNotTrusted        PERMISSION_DENIED   PEER_NOT_TRUSTED
+    ├── KeysUnavailable       UNAVAILABLE         KEYS_UNAVAILABLE
+    ├── RoleRequired          PERMISSION_DENIED   ROLE_REQUIRED
     └── Internal              INTERNAL            INTERNAL
 
 Each is raised where it is found and becomes a status in one place, the interceptor
 `interceptors/errors.py`. A message is for the caller: it never holds internals.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -107,6 +114,68 @@ class CallerInvalid(JobsError):
 
     code = StatusCode.UNAUTHENTICATED
     reason = reasons.CALLER_INVALID
+
+
+class TokenRequired(JobsError):
+    """The call has no token."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = reasons.TOKEN_REQUIRED
+
+    def __init__(self) -> None:
+        super().__init__("The call has no token: send authorization: Bearer TOKEN")
+
+
+class TokenInvalid(JobsError):
+    """The token is not one that is taken; `problem` says why, without anything of it."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = reasons.TOKEN_INVALID
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"The token {problem}")
+
+
+class CallerMismatch(JobsError):
+    """Metadata says another caller than the token does."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = reasons.CALLER_MISMATCH
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} is not what the token says; leave it out", key=key)
+
+
+class PeerNotTrusted(JobsError):
+    """The client's certificate is of nobody whom the server is told to trust."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = reasons.PEER_NOT_TRUSTED
+
+    def __init__(self) -> None:
+        super().__init__("The client certificate is not of a trusted peer")
+
+
+class KeysUnavailable(JobsError):
+    """There are no keys yet to verify tokens with."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = reasons.KEYS_UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("Tokens can't be verified yet; retry later")
+
+
+class RoleRequired(JobsError):
+    """None of the caller's roles may call this."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = reasons.ROLE_REQUIRED
+
+    def __init__(self, roles: Sequence[str]) -> None:
+        super().__init__(
+            f"This call needs one of the roles {', '.join(roles)}", roles=",".join(roles)
+        )
 
 
 class JobNotFound(JobsError):

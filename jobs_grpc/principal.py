@@ -3,20 +3,35 @@
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import StrEnum
 
 IDENTIFIER_RULE = "must be 1–256 printable ASCII characters, no space at the ends"
+TENANT_RULE = "must be 1–256 printable ASCII characters, no comma, no space at the ends"
 
 # No space at either end: HTTP lets intermediaries strip it, which would name another tenant.
 _IDENTIFIER = re.compile(r"(?! )[\x20-\x7e]{1,256}(?<! )")
 
 
+class Role(StrEnum):
+    """What a caller may do; the table of who may call what is auth/policy.py."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    DEVICE = "device"
+    BRIDGE = "bridge"
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The tenant a call acts for, and the user or device that acts, if the caller said so."""
+    """The tenant a call acts for, with what roles, and the user or device that acts, if known."""
 
     tenant_id: str
+    roles: frozenset[Role]
     subject: str | None = None
     device_id: str | None = None
+    expires_at: float | None = None
+    """When the caller is not known any more, in seconds since 1970; None: never."""
 
 
 _current: ContextVar[Principal] = ContextVar("principal")
@@ -46,5 +61,10 @@ def current_device() -> tuple[str, str]:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether a call can name this tenant or user: IDENTIFIER_RULE."""
+    """Whether a call can name this user or device: IDENTIFIER_RULE."""
     return _IDENTIFIER.fullmatch(text) is not None
+
+
+def is_tenant(text: str) -> bool:
+    """Whether a call can name this tenant: TENANT_RULE."""
+    return is_identifier(text) and "," not in text

@@ -35,10 +35,10 @@ def make_server(interceptors: Sequence[ServerInterceptor]) -> Server:
     return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
 
 
-def listen(server: Server, address: str) -> str:
+def listen(server: Server, address: str, tls: grpc.ServerCredentials | None = None) -> str:
     """Bind `address` and return it with the port that was assigned."""
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
     except RuntimeError:
         raise CannotListen(
             f"can't listen on {address}: it is in use or not an address here"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -9,6 +10,9 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 # What a record has by itself; all else came as extra={…} and belongs in the output.
 _BUILTIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+# Of one word. What callers are called is theirs to say.
+_PLAIN = re.compile(r"[^\s\"=\x00-\x20\x7f-\x9f]+")
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
@@ -22,10 +26,16 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
+def _shown(value: object) -> str:
+    """A value as it is, or quoted if it could be taken for more than that."""
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         parts = [_time(record), f"{record.levelname:<7}", record.getMessage()]
-        parts += [f"{key}={value}" for key, value in _extras(record).items()]
+        parts += [f"{key}={_shown(value)}" for key, value in _extras(record).items()]
         line = " ".join(parts)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -50,3 +60,5 @@ def configure_logging(level: str, log_format: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # The trail is no matter of how much one wants to read.
+    logging.getLogger("jobs_grpc.audit").setLevel(logging.INFO)

@@ -128,10 +128,13 @@ class Operator:
     stub: "jobs_pb2_grpc.JobServiceAsyncStub"
     tenant: str
     user: str | None = None
+    stated: tuple[tuple[str, str], ...] | None = None
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What the calls say of the caller."""
+        """What the calls say of the caller: `stated`, or the tenant and the user."""
+        if self.stated is not None:
+            return self.stated
         user = (("x-user-id", self.user),) if self.user else ()
         return (("x-tenant-id", self.tenant), *user)
 
@@ -296,6 +299,14 @@ class Server:
         """A caller in a tenant."""
         return Operator(jobs_pb2_grpc.JobServiceStub(self.channel), tenant, user)
 
+    def caller(self, *stated: tuple[str, str]) -> Operator:
+        """A caller who says this of itself."""
+        return Operator(jobs_pb2_grpc.JobServiceStub(self.channel), "", stated=stated)
+
+    def bearer(self, token: str, *stated: tuple[str, str]) -> Operator:
+        """A caller with a token."""
+        return self.caller(("authorization", f"Bearer {token}"), *stated)
+
     def device(self, tenant: str, name: str) -> Device:
         """A device of a tenant."""
         return Device(device_jobs_pb2_grpc.DeviceJobServiceStub(self.channel), tenant, name)
@@ -310,21 +321,52 @@ async def serving(database_url: str, **variables: str) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def starting(database_url: str, **variables: str) -> AsyncIterator[Server]:
-    """The service on a free port, possibly not ready."""
-    environ = {"JOBS_DATABASE_URL": database_url, "JOBS_LISTEN": "127.0.0.1:0"}
-    # A machine that is busy with other things is not what a test calls overloaded.
-    environ |= {"JOBS_POOL_TIMEOUT": f"{TIMEOUT}"} | variables
-    config = Config.from_env(environ)
-    async with app.running(config) as running, connected(running.address) as channel:
+async def serving_tls(
+    database_url: str, credentials: grpc.ChannelCredentials, **variables: str
+) -> AsyncIterator[Server]:
+    """The service as it is ready to serve over TLS."""
+    async with (
+        _running(database_url, variables) as (config, running),
+        connected(running.address, credentials) as channel,
+    ):
+        await until_healthy(channel)
         yield Server(config, running.address, channel, running)
 
 
 @asynccontextmanager
-async def connected(address: str) -> AsyncIterator[grpc.aio.Channel]:
+async def starting(database_url: str, **variables: str) -> AsyncIterator[Server]:
+    """The service on a free port, possibly not ready."""
+    async with (
+        _running(database_url, variables) as (config, running),
+        connected(running.address) as channel,
+    ):
+        yield Server(config, running.address, channel, running)
+
+
+@asynccontextmanager
+async def _running(
+    database_url: str, variables: dict[str, str]
+) -> AsyncIterator[tuple[Config, app.App]]:
+    environ = {"JOBS_DATABASE_URL": database_url, "JOBS_LISTEN": "127.0.0.1:0"}
+    # A machine that is busy with other things is not what a test calls overloaded.
+    environ |= {"JOBS_POOL_TIMEOUT": f"{TIMEOUT}"} | variables
+    config = Config.from_env(environ)
+    async with app.running(config) as running:
+        yield config, running
+
+
+@asynccontextmanager
+async def connected(
+    address: str, credentials: grpc.ChannelCredentials | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
     """A connection of its own to an address."""
     options = (("grpc.use_local_subchannel_pool", 1),)
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    channel = (
+        grpc.aio.secure_channel(address, credentials, options=options)
+        if credentials
+        else grpc.aio.insecure_channel(address, options=options)
+    )
+    async with channel:
         yield channel
 
 

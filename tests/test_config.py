@@ -11,6 +11,23 @@ DEFAULTS = {
     "retention_days": None,
     "listen": "127.0.0.1:50051",
     "insecure_metadata": False,
+    "auth": "metadata",
+    "default_roles": ("admin", "bridge"),
+    "tls_cert": None,
+    "tls_key": None,
+    "tls_client_ca": None,
+    "trusted_peers": (),
+    "tls_in_front": False,
+    "jwt_keys": None,
+    "jwt_issuer": None,
+    "jwt_audience": None,
+    "jwt_algorithms": ("RS256",),
+    "jwt_leeway": 30,
+    "jwt_refresh": 300.0,
+    "jwt_tenant_claim": "tenant_id",
+    "jwt_subject_claim": "sub",
+    "jwt_roles_claim": "roles",
+    "jwt_device_claim": "device_id",
     "pool_min_size": 1,
     "pool_max_size": 10,
     "pool_timeout": 5.0,
@@ -30,6 +47,23 @@ VARIABLES = [
     ("JOBS_RETENTION_DAYS", "36500", "retention_days", 36500),
     ("JOBS_LISTEN", "localhost:0", "listen", "localhost:0"),
     ("JOBS_INSECURE_METADATA", "true", "insecure_metadata", True),
+    ("JOBS_AUTH", "JWT", "auth", "jwt"),
+    ("JOBS_DEFAULT_ROLES", "viewer, operator", "default_roles", ("viewer", "operator")),
+    ("JOBS_TLS_CERT", "server.crt", "tls_cert", "server.crt"),
+    ("JOBS_TLS_KEY", "server.key", "tls_key", "server.key"),
+    ("JOBS_TLS_CLIENT_CA", "ca.crt", "tls_client_ca", "ca.crt"),
+    ("JOBS_TRUSTED_PEERS", "spiffe://a/b, c", "trusted_peers", ("spiffe://a/b", "c")),
+    ("JOBS_TLS_IN_FRONT", "true", "tls_in_front", True),
+    ("JOBS_JWT_KEYS", "https://login.example/keys", "jwt_keys", "https://login.example/keys"),
+    ("JOBS_JWT_ISSUER", "https://login.example", "jwt_issuer", "https://login.example"),
+    ("JOBS_JWT_AUDIENCE", "jobs", "jwt_audience", "jobs"),
+    ("JOBS_JWT_ALGORITHMS", "ES256,EdDSA", "jwt_algorithms", ("ES256", "EdDSA")),
+    ("JOBS_JWT_LEEWAY", "0", "jwt_leeway", 0),
+    ("JOBS_JWT_REFRESH", "60", "jwt_refresh", 60.0),
+    ("JOBS_JWT_TENANT_CLAIM", "org", "jwt_tenant_claim", "org"),
+    ("JOBS_JWT_SUBJECT_CLAIM", "email", "jwt_subject_claim", "email"),
+    ("JOBS_JWT_ROLES_CLAIM", "realm_access.roles", "jwt_roles_claim", "realm_access.roles"),
+    ("JOBS_JWT_DEVICE_CLAIM", "serial", "jwt_device_claim", "serial"),
     ("JOBS_POOL_MIN_SIZE", "0", "pool_min_size", 0),
     ("JOBS_POOL_MAX_SIZE", "1000", "pool_max_size", 1000),
     ("JOBS_POOL_TIMEOUT", "0.5", "pool_timeout", 0.5),
@@ -42,7 +76,31 @@ VARIABLES = [
     ("JOBS_LOG_FORMAT", "json", "log_format", "json"),
 ]
 
+# What some of them can't be set without.
+COMPANIONS = {
+    "JOBS_AUTH": ("JOBS_JWT_KEYS", "JOBS_JWT_ISSUER", "JOBS_JWT_AUDIENCE"),
+    "JOBS_TLS_CERT": ("JOBS_TLS_KEY",),
+    "JOBS_TLS_KEY": ("JOBS_TLS_CERT",),
+    "JOBS_TLS_CLIENT_CA": ("JOBS_TLS_CERT", "JOBS_TLS_KEY"),
+    "JOBS_TRUSTED_PEERS": ("JOBS_TLS_CERT", "JOBS_TLS_KEY", "JOBS_TLS_CLIENT_CA"),
+    "JOBS_JWT_KEYS": ("JOBS_AUTH", "JOBS_JWT_ISSUER", "JOBS_JWT_AUDIENCE"),
+}
+
 WRONG = [
+    ("JOBS_AUTH", "none"),
+    ("JOBS_DEFAULT_ROLES", "root"),
+    ("JOBS_DEFAULT_ROLES", "viewer,"),
+    ("JOBS_TRUSTED_PEERS", "a,,b"),
+    ("JOBS_TLS_IN_FRONT", "1"),
+    ("JOBS_JWT_KEYS", "http://login.example/keys"),
+    ("JOBS_JWT_KEYS", "https://"),
+    ("JOBS_JWT_KEYS", "https://user@login.example/keys"),
+    ("JOBS_JWT_KEYS", "ftp://login.example/keys"),
+    ("JOBS_JWT_ALGORITHMS", "none"),
+    ("JOBS_JWT_ALGORITHMS", "HS256"),
+    ("JOBS_JWT_ALGORITHMS", "RS256,HS256"),
+    ("JOBS_JWT_LEEWAY", "301"),
+    ("JOBS_JWT_REFRESH", "0"),
     ("JOBS_DATABASE_URL", "mysql://u@h/d"),
     ("JOBS_DATABASE_URL", "host=localhost dbname=jobs"),
     ("JOBS_DATABASE_URL", "postgresql://u@h:port/d"),
@@ -120,7 +178,9 @@ def test_the_defaults_are_what_the_documentation_says() -> None:
     ("variable", "text", "field", "value"), VARIABLES, ids=[case[0] for case in VARIABLES]
 )
 def test_each_variable_sets_its_field(variable: str, text: str, field: str, value: object) -> None:
-    config = Config.from_env({"JOBS_DATABASE_URL": DSN, variable: text})
+    values = {name: "jwt" if name == "JOBS_AUTH" else "x" for name in COMPANIONS.get(variable, ())}
+
+    config = Config.from_env({"JOBS_DATABASE_URL": DSN, variable: text} | values)
 
     assert getattr(config, field) == value
 
@@ -213,3 +273,64 @@ def test_the_owners_dsn_is_read_in_the_same_way() -> None:
     assert read_dsn({"JOBS_OWNER_DATABASE_URL": DSN}, "JOBS_OWNER_DATABASE_URL") == DSN
     with pytest.raises(ConfigError, match=r"^JOBS_OWNER_DATABASE_URL is not set"):
         read_dsn({}, "JOBS_OWNER_DATABASE_URL")
+
+
+TLS = {"JOBS_TLS_CERT": "c", "JOBS_TLS_KEY": "k"}
+MUTUAL = TLS | {"JOBS_TLS_CLIENT_CA": "ca", "JOBS_TRUSTED_PEERS": "spiffe://a/b"}
+TOKENS = {
+    "JOBS_AUTH": "jwt",
+    "JOBS_JWT_KEYS": "k",
+    "JOBS_JWT_ISSUER": "i",
+    "JOBS_JWT_AUDIENCE": "a",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JOBS_TLS_CERT": "c"}, "JOBS_TLS_CERT and JOBS_TLS_KEY must be set together"),
+        ({"JOBS_TLS_KEY": "k"}, "JOBS_TLS_CERT and JOBS_TLS_KEY must be set together"),
+        ({"JOBS_TLS_CLIENT_CA": "ca"}, "JOBS_TLS_CLIENT_CA needs JOBS_TLS_CERT and JOBS_TLS_KEY"),
+        (TLS | {"JOBS_TRUSTED_PEERS": "a"}, "JOBS_TRUSTED_PEERS needs JOBS_TLS_CLIENT_CA"),
+        ({"JOBS_AUTH": "jwt"}, "JOBS_JWT_KEYS is not set, and JOBS_AUTH=jwt needs it"),
+        (TOKENS | {"JOBS_JWT_ISSUER": ""}, "JOBS_JWT_ISSUER is not set, and JOBS_AUTH=jwt needs"),
+        (TOKENS | {"JOBS_JWT_AUDIENCE": ""}, "JOBS_JWT_AUDIENCE is not set, and JOBS_AUTH=jwt"),
+        # Whoever forgot it would believe every caller.
+        (TOKENS | {"JOBS_AUTH": ""}, "JOBS_JWT_KEYS is set, but JOBS_AUTH is not jwt"),
+    ],
+)
+def test_what_belongs_together_is_set_together(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Config.from_env({"JOBS_DATABASE_URL": DSN} | variables)
+
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("variables", "may"),
+    [
+        (TLS, False),
+        (TLS | {"JOBS_TLS_CLIENT_CA": "ca"}, False),
+        (MUTUAL, True),
+        ({"JOBS_INSECURE_METADATA": "true"}, True),
+        ({"JOBS_TLS_IN_FRONT": "true"}, False),
+        (TOKENS, False),
+        (TOKENS | {"JOBS_INSECURE_METADATA": "true"}, False),
+        (TOKENS | {"JOBS_TLS_IN_FRONT": "true"}, True),
+        (TOKENS | TLS, True),
+    ],
+)
+def test_what_may_listen_beyond_loopback(variables: dict[str, str], may: bool) -> None:
+    environ = {"JOBS_DATABASE_URL": DSN, "JOBS_LISTEN": "10.1.2.3:50051"} | variables
+
+    if may:
+        assert Config.from_env(environ).listen == "10.1.2.3:50051"
+    else:
+        with pytest.raises(ConfigError, match=r"^JOBS_LISTEN=10\.1\.2\.3:50051 is not loopback"):
+            Config.from_env(environ)
+
+
+def test_no_default_roles_can_be_said() -> None:
+    environ = {"JOBS_DATABASE_URL": DSN, "JOBS_DEFAULT_ROLES": "none"}
+
+    assert Config.from_env(environ).default_roles == ()

@@ -1,9 +1,11 @@
 """Errors: each reason can happen, and nothing internal gets out."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,6 +16,16 @@ from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
 from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from grpc import StatusCode
 
+from tests.identities import (
+    AUDIENCE,
+    ISSUER,
+    Authority,
+    channel_credentials,
+    claims,
+    jwks,
+    new_key,
+    token,
+)
 from tests.postgres import Postgres
 from tests.support import (
     TIMEOUT,
@@ -23,8 +35,12 @@ from tests.support import (
     fails,
     mutex_held,
     serving,
+    serving_tls,
+    starting,
     until_listed,
 )
+
+KEY = new_key()
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,65 @@ async def server_stopping(world: World) -> None:
             pass
 
 
+@asynccontextmanager
+async def knowing_tokens(world: World, keys: str | None = None) -> AsyncIterator[Server]:
+    """A server that takes tokens of KEY; or that has no keys, since nobody answers at `keys`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jwks.json"
+        path.write_text(jwks(KEY))
+        variables = {
+            "JOBS_AUTH": "jwt",
+            "JOBS_JWT_KEYS": keys or str(path),
+            "JOBS_JWT_ISSUER": ISSUER,
+            "JOBS_JWT_AUDIENCE": AUDIENCE,
+        }
+        async with starting(world.database.request_dsn, **variables) as server:
+            yield server
+
+
+async def token_required(world: World) -> None:
+    async with knowing_tokens(world) as server:
+        await server.operator(world.operator.tenant).list()
+
+
+async def token_invalid(world: World) -> None:
+    async with knowing_tokens(world) as server:
+        await server.bearer("garbage").list()
+
+
+async def caller_mismatch(world: World) -> None:
+    async with knowing_tokens(world) as server:
+        text = token(KEY, claims(world.operator.tenant, "viewer"))
+        await server.bearer(text, ("x-tenant-id", "other")).list()
+
+
+async def keys_unavailable(world: World) -> None:
+    """Nothing listens on port 1."""
+    async with knowing_tokens(world, "http://127.0.0.1:1/") as server:
+        await server.bearer(token(KEY, claims(world.operator.tenant, "viewer"))).list()
+
+
+async def role_required(world: World) -> None:
+    stated = (("x-tenant-id", world.operator.tenant), ("x-roles", "viewer"))
+    await world.server.caller(*stated).delete("j")
+
+
+async def peer_not_trusted(world: World) -> None:
+    authority = Authority()
+    known = channel_credentials(authority, authority.client("somebody"))
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = authority.server().write(Path(folder), "server")
+        (Path(folder) / "ca").write_bytes(authority.certificate)
+        variables = {
+            "JOBS_TLS_CERT": certificate,
+            "JOBS_TLS_KEY": key,
+            "JOBS_TLS_CLIENT_CA": f"{folder}/ca",
+            "JOBS_TRUSTED_PEERS": "spiffe://acme.example/gateway",
+        }
+        async with serving_tls(world.database.request_dsn, known, **variables) as server:
+            await server.operator(world.operator.tenant).list()
+
+
 async def internal(world: World) -> None:
     async with broken(world.cluster) as operator:
         await operator.get("j")
@@ -196,6 +271,12 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     tenant_required: StatusCode.UNAUTHENTICATED,
     caller_ambiguous: StatusCode.UNAUTHENTICATED,
     caller_invalid: StatusCode.UNAUTHENTICATED,
+    token_required: StatusCode.UNAUTHENTICATED,
+    token_invalid: StatusCode.UNAUTHENTICATED,
+    caller_mismatch: StatusCode.PERMISSION_DENIED,
+    role_required: StatusCode.PERMISSION_DENIED,
+    peer_not_trusted: StatusCode.PERMISSION_DENIED,
+    keys_unavailable: StatusCode.UNAVAILABLE,
     job_not_found: StatusCode.NOT_FOUND,
     device_not_found: StatusCode.NOT_FOUND,
     group_empty: StatusCode.FAILED_PRECONDITION,

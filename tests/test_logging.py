@@ -132,7 +132,7 @@ async def test_json_stays_one_line_a_record(broken: Server) -> None:
         await _line(written, "CreateJob INTERNAL")
 
     records = [json.loads(line) for line in written.getvalue().splitlines()]
-    assert [record["level"] for record in records] == ["ERROR", "INFO"]
+    assert [record["level"] for record in records] == ["INFO", "ERROR", "INFO"]
 
 
 async def test_documents_never_reach_the_log(

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
-from jobs_grpc import config
+from jobs_grpc import parsers
 
 T = TypeVar("T")
 
@@ -32,10 +32,10 @@ def text(value: str) -> str:
 
 def server(value: str) -> str:
     """Where a server listens."""
-    return _argument(config.address)(text(value))
+    return _argument(parsers.address)(text(value))
 
 
-hours = _argument(config.integer(1, 720))
-minutes = _argument(config.integer(1, 10080))
-limit = _argument(config.integer(1, 2**31 - 1))
-timeout = _argument(config.seconds(0.001, 86400))
+hours = _argument(parsers.integer(1, 720))
+minutes = _argument(parsers.integer(1, 10080))
+limit = _argument(parsers.integer(1, 2**31 - 1))
+timeout = _argument(parsers.seconds(0.001, 86400))

@@ -26,6 +26,11 @@ def add_commands(commands: "Commands") -> None:
         epilog=_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--insecure-metadata",
+        action="store_true",
+        help="as JOBS_INSECURE_METADATA=true",
+    )
     parser.set_defaults(run=_serve)
 
 
@@ -76,7 +81,8 @@ async def _serve_until(
 
 
 def _serve(args: argparse.Namespace) -> None:
-    serve(Config.from_env(os.environ))
+    flags = {"JOBS_INSECURE_METADATA": "true"} if args.insecure_metadata else {}
+    serve(Config.from_env(os.environ | flags))
 
 
 def _settings() -> str:

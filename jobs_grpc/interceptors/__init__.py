@@ -5,13 +5,29 @@ from collections.abc import Sequence
 
 from grpc.aio import ServerInterceptor
 
-from jobs_grpc.interceptors.authenticate import Authenticate
+from jobs_grpc.auth.callers import Callers
+from jobs_grpc.auth.peers import TrustedPeers
+from jobs_grpc.interceptors.audit import Audit
+from jobs_grpc.interceptors.authenticate import Authenticate, Authorize
 from jobs_grpc.interceptors.errors import Errors
+from jobs_grpc.interceptors.expire import EndWithToken
 from jobs_grpc.interceptors.observe import InFlight, Observe
 
 __all__ = ["InFlight", "chain"]
 
 
-def chain(in_flight: InFlight, stopping: asyncio.Event) -> Sequence[ServerInterceptor]:
+def chain(
+    in_flight: InFlight,
+    stopping: asyncio.Event,
+    callers: Callers,
+    peers: TrustedPeers | None,
+) -> Sequence[ServerInterceptor]:
     """The interceptors, outermost first."""
-    return (Observe(in_flight), Errors(stopping), Authenticate())
+    return (
+        Observe(in_flight),
+        Errors(stopping),
+        Audit(),
+        Authenticate(callers, peers),
+        Authorize(),
+        EndWithToken(),
+    )

@@ -1,44 +1,51 @@
-"""Who is calling, from the metadata that a trusted caller states."""
+"""Who is calling, and whether it may call this."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from jobs_grpc.errors import CallerAmbiguous, CallerInvalid, DeviceRequired, TenantRequired
-from jobs_grpc.interceptors.around import Around, Context, is_infrastructure
-from jobs_grpc.principal import IDENTIFIER_RULE, Principal, is_identifier, set_principal
-
-_DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"
-
-# Brokers and bridges report for devices; each report names its own.
-_BRIDGE = f"{_DEVICE_SERVICE}ReportExecutions"
+from jobs_grpc.auth import policy
+from jobs_grpc.auth.callers import Callers
+from jobs_grpc.auth.peers import TrustedPeers
+from jobs_grpc.errors import DeviceRequired, RoleRequired
+from jobs_grpc.interceptors.around import Around, Context
+from jobs_grpc.principal import Principal, find_principal, set_principal
 
 
 class Authenticate(Around):
-    """Requires exactly one x-tenant-id, and one x-device-id of devices; takes an x-user-id."""
+    """Sets the Principal of each call, but for those that are open to anybody.
+
+    With `peers`, clients must be of these, too.
+    """
+
+    def __init__(self, callers: Callers, peers: TrustedPeers | None) -> None:
+        self._callers = callers
+        self._peers = peers
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        if not is_infrastructure(method):
-            set_principal(_principal(method, context))
+        if policy.allowed(method) is not policy.ANYBODY:
+            if self._peers:
+                auth_context: Any = context.auth_context()
+                self._peers.check(auth_context)
+            metadata: Any = context.invocation_metadata() or ()
+            set_principal(await self._callers.identify(metadata))
         yield
 
 
-def _principal(method: str, context: Context) -> Principal:
-    tenant_id = _single(context, "x-tenant-id")
-    if tenant_id is None:
-        raise TenantRequired("The call names no tenant: send x-tenant-id")
-    device_id = _single(context, "x-device-id")
-    if device_id is None and method.startswith(_DEVICE_SERVICE) and method != _BRIDGE:
+class Authorize(Around):
+    """Holds callers to what the policy allows their roles, and devices to be named."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        allowed = policy.allowed(method)
+        if allowed is not policy.ANYBODY:
+            _require(method, allowed, find_principal())
+        yield
+
+
+def _require(method: str, allowed: policy.Allowed, caller: Principal | None) -> None:
+    if caller is None or not caller.roles & allowed:
+        raise RoleRequired(sorted(allowed))
+    if caller.device_id is None and policy.needs_device(method, caller.roles):
         raise DeviceRequired("The call names no device: send x-device-id")
-    return Principal(tenant_id, subject=_single(context, "x-user-id"), device_id=device_id)
-
-
-def _single(context: Context, key: str) -> str | None:
-    values = [value for name, value in context.invocation_metadata() or () if name == key]
-    if not values:
-        return None
-    if len(values) > 1:
-        raise CallerAmbiguous(f"{key} was sent {len(values)} times; send it once")
-    if not isinstance(values[0], str) or not is_identifier(values[0]):
-        raise CallerInvalid(f"{key} {IDENTIFIER_RULE}")
-    return values[0]

@@ -29,7 +29,10 @@ class DeviceJobServiceStub:
     """The device's side of fleet jobs: what there is to do, and how it went.
 
     Metadata of every call, besides what JobService takes:
-    x-device-id   required, once: the device that calls
+    x-device-id   once: the device that calls. Required, unless a token says it; a bridge
+    states the device that it acts for.
+    The roles are device (as itself only) and bridge (as any device of its tenant); who
+    states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
@@ -82,7 +85,10 @@ class DeviceJobServiceServicer:
     """The device's side of fleet jobs: what there is to do, and how it went.
 
     Metadata of every call, besides what JobService takes:
-    x-device-id   required, once: the device that calls
+    x-device-id   once: the device that calls. Required, unless a token says it; a bridge
+    states the device that it acts for.
+    The roles are device (as itself only) and bridge (as any device of its tenant); who
+    states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
@@ -157,6 +163,7 @@ class DeviceJobServiceServicer:
         x-device-id is not required here. With it, only that device's reports are taken.
 
         UNAVAILABLE          SERVER_STOPPING: send what was not answered again
+        UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,7 +229,10 @@ class DeviceJobService:
     """The device's side of fleet jobs: what there is to do, and how it went.
 
     Metadata of every call, besides what JobService takes:
-    x-device-id   required, once: the device that calls
+    x-device-id   once: the device that calls. Required, unless a token says it; a bridge
+    states the device that it acts for.
+    The roles are device (as itself only) and bridge (as any device of its tenant); who
+    states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID

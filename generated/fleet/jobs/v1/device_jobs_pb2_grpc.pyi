@@ -30,7 +30,10 @@ class DeviceJobServiceStub:
     """The device's side of fleet jobs: what there is to do, and how it went.
 
     Metadata of every call, besides what JobService takes:
-      x-device-id   required, once: the device that calls
+      x-device-id   once: the device that calls. Required, unless a token says it; a bridge
+                    states the device that it acts for.
+    The roles are device (as itself only) and bridge (as any device of its tenant); who
+    states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
       UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
@@ -89,6 +92,7 @@ class DeviceJobServiceStub:
     x-device-id is not required here. With it, only that device's reports are taken.
 
       UNAVAILABLE          SERVER_STOPPING: send what was not answered again
+      UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
     """
     WatchPendingExecutions: _grpc.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]
     """Follows what the device has to do: as ListPendingExecutions answers now, and again
@@ -102,7 +106,10 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     """The device's side of fleet jobs: what there is to do, and how it went.
 
     Metadata of every call, besides what JobService takes:
-      x-device-id   required, once: the device that calls
+      x-device-id   once: the device that calls. Required, unless a token says it; a bridge
+                    states the device that it acts for.
+    The roles are device (as itself only) and bridge (as any device of its tenant); who
+    states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
       UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
@@ -158,6 +165,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     x-device-id is not required here. With it, only that device's reports are taken.
 
       UNAVAILABLE          SERVER_STOPPING: send what was not answered again
+      UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
     """
     WatchPendingExecutions: _aio.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]  # type: ignore[assignment]
     """Follows what the device has to do: as ListPendingExecutions answers now, and again
@@ -170,7 +178,10 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     """The device's side of fleet jobs: what there is to do, and how it went.
 
     Metadata of every call, besides what JobService takes:
-      x-device-id   required, once: the device that calls
+      x-device-id   once: the device that calls. Required, unless a token says it; a bridge
+                    states the device that it acts for.
+    The roles are device (as itself only) and bridge (as any device of its tenant); who
+    states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
       UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
@@ -260,6 +271,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         x-device-id is not required here. With it, only that device's reports are taken.
 
           UNAVAILABLE          SERVER_STOPPING: send what was not answered again
+          UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
         """
 
     @_abc_1.abstractmethod

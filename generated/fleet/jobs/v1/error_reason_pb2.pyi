@@ -39,12 +39,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     for other filters, or came together with an offset.
     """
     TENANT_REQUIRED: _ErrorReason.ValueType  # 4
-    """UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`."""
+    """UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`, or a token that does."""
     CALLER_AMBIGUOUS: _ErrorReason.ValueType  # 5
-    """UNAUTHENTICATED. The call names more than one tenant or more than one user."""
+    """UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
+    `x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
+    what a proxy makes of two.
+    """
     CALLER_INVALID: _ErrorReason.ValueType  # 6
-    """UNAUTHENTICATED. `x-tenant-id` or `x-user-id` is empty, longer than 256
-    characters, has characters outside printable ASCII, or a space at either end.
+    """UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
+    256 characters, has characters outside printable ASCII, or a space at either end;
+    or `x-roles` has what is no role.
     """
     JOB_NOT_FOUND: _ErrorReason.ValueType  # 7
     """NOT_FOUND. No such job in this tenant.
@@ -127,6 +131,36 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
     than its grace. Call again; another server will answer.
     """
+    TOKEN_REQUIRED: _ErrorReason.ValueType  # 40
+    """UNAUTHENTICATED. The server knows callers by tokens, and the call has none: send
+    `authorization: Bearer …`.
+    """
+    TOKEN_INVALID: _ErrorReason.ValueType  # 41
+    """UNAUTHENTICATED. The token is not one that the server takes; the message says why:
+    malformed, expired, of another issuer or for another audience … Get a new one. A
+    stream ends so when its token expires.
+    """
+    CALLER_MISMATCH: _ErrorReason.ValueType  # 42
+    """PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
+    the token does; `key` says which. Leave it out.
+
+        { "reason": "CALLER_MISMATCH", "domain": "fleet.jobs.v1",
+          "metadata": { "key": "x-tenant-id" } }
+    """
+    ROLE_REQUIRED: _ErrorReason.ValueType  # 43
+    """PERMISSION_DENIED. None of the caller's roles may make this call; `roles` may.
+
+        { "reason": "ROLE_REQUIRED", "domain": "fleet.jobs.v1",
+          "metadata": { "roles": "admin,operator" } }
+    """
+    PEER_NOT_TRUSTED: _ErrorReason.ValueType  # 44
+    """PERMISSION_DENIED. The client's certificate is genuine, but not of a peer that the
+    server is told to trust.
+    """
+    KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 45
+    """UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
+    Retry.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, for programs. It is the `reason` of the google.rpc.ErrorInfo
@@ -152,12 +186,16 @@ INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 3
 for other filters, or came together with an offset.
 """
 TENANT_REQUIRED: ErrorReason.ValueType  # 4
-"""UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`."""
+"""UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`, or a token that does."""
 CALLER_AMBIGUOUS: ErrorReason.ValueType  # 5
-"""UNAUTHENTICATED. The call names more than one tenant or more than one user."""
+"""UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
+`x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
+what a proxy makes of two.
+"""
 CALLER_INVALID: ErrorReason.ValueType  # 6
-"""UNAUTHENTICATED. `x-tenant-id` or `x-user-id` is empty, longer than 256
-characters, has characters outside printable ASCII, or a space at either end.
+"""UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
+256 characters, has characters outside printable ASCII, or a space at either end;
+or `x-roles` has what is no role.
 """
 JOB_NOT_FOUND: ErrorReason.ValueType  # 7
 """NOT_FOUND. No such job in this tenant.
@@ -239,5 +277,35 @@ deleted; `status` says what it is.
 SERVER_STOPPING: ErrorReason.ValueType  # 23
 """UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
 than its grace. Call again; another server will answer.
+"""
+TOKEN_REQUIRED: ErrorReason.ValueType  # 40
+"""UNAUTHENTICATED. The server knows callers by tokens, and the call has none: send
+`authorization: Bearer …`.
+"""
+TOKEN_INVALID: ErrorReason.ValueType  # 41
+"""UNAUTHENTICATED. The token is not one that the server takes; the message says why:
+malformed, expired, of another issuer or for another audience … Get a new one. A
+stream ends so when its token expires.
+"""
+CALLER_MISMATCH: ErrorReason.ValueType  # 42
+"""PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
+the token does; `key` says which. Leave it out.
+
+    { "reason": "CALLER_MISMATCH", "domain": "fleet.jobs.v1",
+      "metadata": { "key": "x-tenant-id" } }
+"""
+ROLE_REQUIRED: ErrorReason.ValueType  # 43
+"""PERMISSION_DENIED. None of the caller's roles may make this call; `roles` may.
+
+    { "reason": "ROLE_REQUIRED", "domain": "fleet.jobs.v1",
+      "metadata": { "roles": "admin,operator" } }
+"""
+PEER_NOT_TRUSTED: ErrorReason.ValueType  # 44
+"""PERMISSION_DENIED. The client's certificate is genuine, but not of a peer that the
+server is told to trust.
+"""
+KEYS_UNAVAILABLE: ErrorReason.ValueType  # 45
+"""UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
+Retry.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -30,19 +30,26 @@ class JobServiceStub:
     device stands.
 
     Metadata of every call:
-    x-tenant-id   required, once: the tenant the call acts for
+    authorization Bearer and a token, once: who calls, where the server knows callers by
+    tokens. It then says what the next four would, which may be left out.
+    x-tenant-id   required, once: the tenant the call acts for; no comma
     x-user-id     optional, once: who acts; it becomes Job.created_by
+    x-roles       optional, once: viewer (reads), operator (also creates, cancels and
+    retries), admin (also deletes), comma-separated; who states none may
+    do everything, unless the server is set up otherwise
     x-request-id  optional: names the call in the server's log, and comes back in the
     trailers: 1–128 printable ASCII characters without spaces, or else
     one is made
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
+    TOKEN_REQUIRED, TOKEN_INVALID
+    PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
     RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
-    UNAVAILABLE          DATABASE_UNAVAILABLE
+    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
     INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.
@@ -114,19 +121,26 @@ class JobServiceServicer:
     device stands.
 
     Metadata of every call:
-    x-tenant-id   required, once: the tenant the call acts for
+    authorization Bearer and a token, once: who calls, where the server knows callers by
+    tokens. It then says what the next four would, which may be left out.
+    x-tenant-id   required, once: the tenant the call acts for; no comma
     x-user-id     optional, once: who acts; it becomes Job.created_by
+    x-roles       optional, once: viewer (reads), operator (also creates, cancels and
+    retries), admin (also deletes), comma-separated; who states none may
+    do everything, unless the server is set up otherwise
     x-request-id  optional: names the call in the server's log, and comes back in the
     trailers: 1–128 printable ASCII characters without spaces, or else
     one is made
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
+    TOKEN_REQUIRED, TOKEN_INVALID
+    PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
     RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
-    UNAVAILABLE          DATABASE_UNAVAILABLE
+    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
     INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.
@@ -249,6 +263,7 @@ class JobServiceServicer:
 
         NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
         UNAVAILABLE          SERVER_STOPPING: watch again
+        UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -320,19 +335,26 @@ class JobService:
     device stands.
 
     Metadata of every call:
-    x-tenant-id   required, once: the tenant the call acts for
+    authorization Bearer and a token, once: who calls, where the server knows callers by
+    tokens. It then says what the next four would, which may be left out.
+    x-tenant-id   required, once: the tenant the call acts for; no comma
     x-user-id     optional, once: who acts; it becomes Job.created_by
+    x-roles       optional, once: viewer (reads), operator (also creates, cancels and
+    retries), admin (also deletes), comma-separated; who states none may
+    do everything, unless the server is set up otherwise
     x-request-id  optional: names the call in the server's log, and comes back in the
     trailers: 1–128 printable ASCII characters without spaces, or else
     one is made
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
+    TOKEN_REQUIRED, TOKEN_INVALID
+    PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
     RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
-    UNAVAILABLE          DATABASE_UNAVAILABLE
+    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
     INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
     if they did not exist.

@@ -36,7 +36,11 @@ const (
 //
 // Metadata of every call, besides what JobService takes:
 //
-//	x-device-id   required, once: the device that calls
+//	x-device-id   once: the device that calls. Required, unless a token says it; a bridge
+//	              states the device that it acts for.
+//
+// The roles are device (as itself only) and bridge (as any device of its tenant); who
+// states x-device-id and no x-roles is that device.
 //
 // Errors are as in JobService; every call can also fail with
 //
@@ -85,6 +89,7 @@ type DeviceJobServiceClient interface {
 	// x-device-id is not required here. With it, only that device's reports are taken.
 	//
 	//	UNAVAILABLE          SERVER_STOPPING: send what was not answered again
+	//	UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
 	ReportExecutions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportExecutionsRequest, ReportExecutionsResponse], error)
 	// Follows what the device has to do: as ListPendingExecutions answers now, and again
 	// within a second of each change. The stream outlives a restart of the database.
@@ -191,7 +196,11 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 //
 // Metadata of every call, besides what JobService takes:
 //
-//	x-device-id   required, once: the device that calls
+//	x-device-id   once: the device that calls. Required, unless a token says it; a bridge
+//	              states the device that it acts for.
+//
+// The roles are device (as itself only) and bridge (as any device of its tenant); who
+// states x-device-id and no x-roles is that device.
 //
 // Errors are as in JobService; every call can also fail with
 //
@@ -240,6 +249,7 @@ type DeviceJobServiceServer interface {
 	// x-device-id is not required here. With it, only that device's reports are taken.
 	//
 	//	UNAVAILABLE          SERVER_STOPPING: send what was not answered again
+	//	UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
 	ReportExecutions(grpc.BidiStreamingServer[ReportExecutionsRequest, ReportExecutionsResponse]) error
 	// Follows what the device has to do: as ListPendingExecutions answers now, and again
 	// within a second of each change. The stream outlives a restart of the database.

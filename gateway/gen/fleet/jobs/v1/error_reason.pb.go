@@ -41,12 +41,15 @@ const (
 	// INVALID_ARGUMENT. The page token is not one that this service made, was made
 	// for other filters, or came together with an offset.
 	ErrorReason_INVALID_PAGE_TOKEN ErrorReason = 3
-	// UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`.
+	// UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`, or a token that does.
 	ErrorReason_TENANT_REQUIRED ErrorReason = 4
-	// UNAUTHENTICATED. The call names more than one tenant or more than one user.
+	// UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
+	// `x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
+	// what a proxy makes of two.
 	ErrorReason_CALLER_AMBIGUOUS ErrorReason = 5
-	// UNAUTHENTICATED. `x-tenant-id` or `x-user-id` is empty, longer than 256
-	// characters, has characters outside printable ASCII, or a space at either end.
+	// UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
+	// 256 characters, has characters outside printable ASCII, or a space at either end;
+	// or `x-roles` has what is no role.
 	ErrorReason_CALLER_INVALID ErrorReason = 6
 	// NOT_FOUND. No such job in this tenant.
 	//
@@ -114,6 +117,30 @@ const (
 	// UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
 	// than its grace. Call again; another server will answer.
 	ErrorReason_SERVER_STOPPING ErrorReason = 23
+	// UNAUTHENTICATED. The server knows callers by tokens, and the call has none: send
+	// `authorization: Bearer …`.
+	ErrorReason_TOKEN_REQUIRED ErrorReason = 40
+	// UNAUTHENTICATED. The token is not one that the server takes; the message says why:
+	// malformed, expired, of another issuer or for another audience … Get a new one. A
+	// stream ends so when its token expires.
+	ErrorReason_TOKEN_INVALID ErrorReason = 41
+	// PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
+	// the token does; `key` says which. Leave it out.
+	//
+	//	{ "reason": "CALLER_MISMATCH", "domain": "fleet.jobs.v1",
+	//	  "metadata": { "key": "x-tenant-id" } }
+	ErrorReason_CALLER_MISMATCH ErrorReason = 42
+	// PERMISSION_DENIED. None of the caller's roles may make this call; `roles` may.
+	//
+	//	{ "reason": "ROLE_REQUIRED", "domain": "fleet.jobs.v1",
+	//	  "metadata": { "roles": "admin,operator" } }
+	ErrorReason_ROLE_REQUIRED ErrorReason = 43
+	// PERMISSION_DENIED. The client's certificate is genuine, but not of a peer that the
+	// server is told to trust.
+	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 44
+	// UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
+	// Retry.
+	ErrorReason_KEYS_UNAVAILABLE ErrorReason = 45
 )
 
 // Enum value maps for ErrorReason.
@@ -143,6 +170,12 @@ var (
 		21: "JOB_NOT_RETRYABLE",
 		22: "JOB_NOT_DELETABLE",
 		23: "SERVER_STOPPING",
+		40: "TOKEN_REQUIRED",
+		41: "TOKEN_INVALID",
+		42: "CALLER_MISMATCH",
+		43: "ROLE_REQUIRED",
+		44: "PEER_NOT_TRUSTED",
+		45: "KEYS_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -169,6 +202,12 @@ var (
 		"JOB_NOT_RETRYABLE":        21,
 		"JOB_NOT_DELETABLE":        22,
 		"SERVER_STOPPING":          23,
+		"TOKEN_REQUIRED":           40,
+		"TOKEN_INVALID":            41,
+		"CALLER_MISMATCH":          42,
+		"ROLE_REQUIRED":            43,
+		"PEER_NOT_TRUSTED":         44,
+		"KEYS_UNAVAILABLE":         45,
 	}
 )
 
@@ -203,7 +242,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x8d\x04\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x88\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -230,7 +269,13 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x11EXECUTION_RUNNING\x10\x14\x12\x15\n" +
 	"\x11JOB_NOT_RETRYABLE\x10\x15\x12\x15\n" +
 	"\x11JOB_NOT_DELETABLE\x10\x16\x12\x13\n" +
-	"\x0fSERVER_STOPPING\x10\x17B\xa2\x01\n" +
+	"\x0fSERVER_STOPPING\x10\x17\x12\x12\n" +
+	"\x0eTOKEN_REQUIRED\x10(\x12\x11\n" +
+	"\rTOKEN_INVALID\x10)\x12\x13\n" +
+	"\x0fCALLER_MISMATCH\x10*\x12\x11\n" +
+	"\rROLE_REQUIRED\x10+\x12\x14\n" +
+	"\x10PEER_NOT_TRUSTED\x10,\x12\x14\n" +
+	"\x10KEYS_UNAVAILABLE\x10-B\xa2\x01\n" +
 	"\x11com.fleet.jobs.v1B\x10ErrorReasonProtoP\x01Z%jobs-gateway/gen/fleet/jobs/v1;jobsv1\xa2\x02\x03FJX\xaa\x02\rFleet.Jobs.V1\xca\x02\rFleet\\Jobs\\V1\xe2\x02\x19Fleet\\Jobs\\V1\\GPBMetadata\xea\x02\x0fFleet::Jobs::V1b\x06proto3"
 
 var (

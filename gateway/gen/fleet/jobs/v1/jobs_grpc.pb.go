@@ -40,8 +40,13 @@ const (
 //
 // Metadata of every call:
 //
-//	x-tenant-id   required, once: the tenant the call acts for
+//	authorization Bearer and a token, once: who calls, where the server knows callers by
+//	              tokens. It then says what the next four would, which may be left out.
+//	x-tenant-id   required, once: the tenant the call acts for; no comma
 //	x-user-id     optional, once: who acts; it becomes Job.created_by
+//	x-roles       optional, once: viewer (reads), operator (also creates, cancels and
+//	              retries), admin (also deletes), comma-separated; who states none may
+//	              do everything, unless the server is set up otherwise
 //	x-request-id  optional: names the call in the server's log, and comes back in the
 //	              trailers: 1–128 printable ASCII characters without spaces, or else
 //	              one is made
@@ -49,11 +54,13 @@ const (
 // Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
 // fail with
 //
-//	UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+//	UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
+//	                     TOKEN_REQUIRED, TOKEN_INVALID
+//	PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
 //	INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
 //	                     MALFORMED_REQUEST
 //	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
-//	UNAVAILABLE          DATABASE_UNAVAILABLE
+//	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
 //	INTERNAL             INTERNAL
 //
 // and with what its own comment adds. Another tenant's jobs and devices read as
@@ -130,6 +137,7 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
+	//	UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
 	WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobResponse], error)
 }
 
@@ -259,8 +267,13 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //
 // Metadata of every call:
 //
-//	x-tenant-id   required, once: the tenant the call acts for
+//	authorization Bearer and a token, once: who calls, where the server knows callers by
+//	              tokens. It then says what the next four would, which may be left out.
+//	x-tenant-id   required, once: the tenant the call acts for; no comma
 //	x-user-id     optional, once: who acts; it becomes Job.created_by
+//	x-roles       optional, once: viewer (reads), operator (also creates, cancels and
+//	              retries), admin (also deletes), comma-separated; who states none may
+//	              do everything, unless the server is set up otherwise
 //	x-request-id  optional: names the call in the server's log, and comes back in the
 //	              trailers: 1–128 printable ASCII characters without spaces, or else
 //	              one is made
@@ -268,11 +281,13 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 // Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
 // fail with
 //
-//	UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+//	UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
+//	                     TOKEN_REQUIRED, TOKEN_INVALID
+//	PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
 //	INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
 //	                     MALFORMED_REQUEST
 //	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
-//	UNAVAILABLE          DATABASE_UNAVAILABLE
+//	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
 //	INTERNAL             INTERNAL
 //
 // and with what its own comment adds. Another tenant's jobs and devices read as
@@ -349,6 +364,7 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
+	//	UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
 	WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error
 	mustEmbedUnimplementedJobServiceServer()
 }

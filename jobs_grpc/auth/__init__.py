@@ -1,0 +1,1 @@
+"""Who may call: how a caller becomes a Principal, and what its roles allow."""

@@ -1,0 +1,57 @@
+"""Who may call what: the whole of it is the table below."""
+
+from collections.abc import Mapping
+
+from jobs_grpc.principal import Role
+
+Allowed = frozenset[Role]
+
+ANYBODY = None
+"""Whoever can connect, without saying who it is: infrastructure has no tenant."""
+
+_READ: Allowed = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN})
+_OPERATE: Allowed = frozenset({Role.OPERATOR, Role.ADMIN})
+_DELETE: Allowed = frozenset({Role.ADMIN})
+# A device as itself only; a bridge as any device of its tenant, which it names.
+_DEVICE: Allowed = frozenset({Role.DEVICE, Role.BRIDGE})
+
+POLICY: Mapping[str, Allowed | None] = {
+    "/fleet.jobs.v1.JobService/ListJobs": _READ,
+    "/fleet.jobs.v1.JobService/GetJob": _READ,
+    "/fleet.jobs.v1.JobService/ListJobExecutions": _READ,
+    "/fleet.jobs.v1.JobService/ListExecutionAttempts": _READ,
+    "/fleet.jobs.v1.JobService/WatchJob": _READ,
+    "/fleet.jobs.v1.JobService/CreateJob": _OPERATE,
+    "/fleet.jobs.v1.JobService/CancelJob": _OPERATE,
+    "/fleet.jobs.v1.JobService/CancelExecution": _OPERATE,
+    "/fleet.jobs.v1.JobService/RetryExecutions": _OPERATE,
+    "/fleet.jobs.v1.JobService/DeleteJob": _DELETE,
+    "/fleet.jobs.v1.DeviceJobService/ListPendingExecutions": _DEVICE,
+    "/fleet.jobs.v1.DeviceJobService/StartNextExecution": _DEVICE,
+    "/fleet.jobs.v1.DeviceJobService/StartExecution": _DEVICE,
+    "/fleet.jobs.v1.DeviceJobService/GetExecution": _DEVICE,
+    "/fleet.jobs.v1.DeviceJobService/UpdateExecution": _DEVICE,
+    "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions": _DEVICE,
+    "/fleet.jobs.v1.DeviceJobService/ReportExecutions": _DEVICE,
+    "/grpc.health.v1.Health/Check": ANYBODY,
+    "/grpc.health.v1.Health/List": ANYBODY,
+    "/grpc.health.v1.Health/Watch": ANYBODY,
+    # Tells the contract, which is public; JOBS_REFLECTION=false takes it away.
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": ANYBODY,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANYBODY,
+}
+
+_DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"
+_REPORT_EXECUTIONS = f"{_DEVICE_SERVICE}ReportExecutions"
+
+
+def allowed(method: str) -> Allowed | None:
+    """The roles that may call `method`, or ANYBODY; nobody, if the table lacks it."""
+    return POLICY.get(method, frozenset())
+
+
+def needs_device(method: str, roles: frozenset[Role]) -> bool:
+    """Whether the caller must be, or name, one device. A bridge's reports each name their own."""
+    if method == _REPORT_EXECUTIONS and Role.BRIDGE in roles:
+        return False
+    return method.startswith(_DEVICE_SERVICE)

@@ -1,0 +1,82 @@
+"""The audit trail: a line for each thing that an operator did, or was not let do."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import grpc
+from fleet.jobs.v1 import error_reason_pb2 as reasons
+from grpc import StatusCode
+from grpc.aio import ServerInterceptor
+
+from jobs_grpc.errors import JobsError
+from jobs_grpc.interceptors.around import Context, Continuation, MaybeHandler, remake
+from jobs_grpc.principal import find_principal
+
+logger = logging.getLogger("jobs_grpc.audit")
+
+AUDITED = frozenset(
+    f"/fleet.jobs.v1.JobService/{name}"
+    for name in ("CreateJob", "CancelJob", "CancelExecution", "RetryExecutions", "DeleteJob")
+)
+
+# Of a name that a request gives, which may be anything of any length.
+_MAX_SHOWN = 256
+
+
+class Audit(ServerInterceptor):
+    """Who did what, when, to which job, in which request, and what came of it.
+
+    It stands outside of authentication, so that refusals are in the trail, too. Of the
+    request it tells names only: never documents, reasons or tokens.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> MaybeHandler:
+        """Wrap the handlers of what changes jobs."""
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or method not in AUDITED:
+            return handler
+        behaviour: Any = handler.unary_unary
+
+        async def answer(request: Any, context: Context) -> Any:
+            started = time.perf_counter()
+            code, reason, job_id = StatusCode.OK, None, request.job_id
+            try:
+                response = await behaviour(request, context)
+                job_id = getattr(response, "job_id", job_id)
+                return response
+            except JobsError as e:
+                code, reason = e.code, reasons.ErrorReason.Name(e.reason)
+                raise
+            except asyncio.CancelledError:
+                # Whether it has taken effect is not known.
+                code = StatusCode.CANCELLED
+                raise
+            except Exception:
+                code = StatusCode.INTERNAL
+                raise
+            finally:
+                caller = find_principal()
+                logger.info(
+                    "audit %s",
+                    method.rpartition("/")[2],
+                    extra={
+                        "code": code.name,
+                        "tenant": caller.tenant_id if caller else None,
+                        "subject": caller.subject if caller else None,
+                        "roles": ",".join(sorted(caller.roles)) if caller else None,
+                        "peer": context.peer(),
+                        "job_id": job_id[:_MAX_SHOWN] or None,
+                        "device_id": getattr(request, "device_id", "")[:_MAX_SHOWN] or None,
+                        "reason": reason,
+                        "ms": round((time.perf_counter() - started) * 1000, 2),
+                    },
+                )
+
+        return remake(handler, answer, handler.request_deserializer)

@@ -1,0 +1,63 @@
+"""A stream may outlive the token that it was opened with; here it does not."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc.aio import ServerInterceptor
+
+from jobs_grpc.errors import TokenInvalid
+from jobs_grpc.interceptors.around import Context, Continuation, MaybeHandler, remake
+from jobs_grpc.principal import find_principal
+
+
+class EndWithToken(ServerInterceptor):
+    """Ends streams when their caller's token expires. Calls with one answer are let finish."""
+
+    async def intercept_service(
+        self,
+        continuation: Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> MaybeHandler:
+        """Wrap handlers that answer with a stream."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler.response_streaming:
+            return handler
+        behaviour: Any = handler.unary_stream or handler.stream_stream
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with aclosing(behaviour(request, context)) as responses:
+                # Each on its own: at a yield, it is gRPC that this task is busy with.
+                while True:
+                    async with _while_token_lasts():
+                        response = await anext(responses, None)
+                    if response is None:
+                        return
+                    yield response
+
+        async def answer(request: Any, context: Context) -> None:
+            async with _while_token_lasts():
+                await behaviour(request, context)
+
+        wrapped = stream if inspect.isasyncgenfunction(behaviour) else answer
+        return remake(handler, wrapped, handler.request_deserializer)
+
+
+@asynccontextmanager
+async def _while_token_lasts() -> AsyncIterator[None]:
+    caller = find_principal()
+    if caller is None or caller.expires_at is None:
+        yield
+        return
+    limit = asyncio.timeout(caller.expires_at - time.time())
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise TokenInvalid("has expired") from None
+        raise

@@ -1,0 +1,93 @@
+"""The server's certificate, and whose certificates clients may show; read again when changed."""
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from jobs_grpc.config import Config, ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """PEM files: a certificate chain, its key, and the clients' authorities, if asked for."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None
+
+    @classmethod
+    def of(cls, config: Config) -> "Files | None":
+        """What is configured; None without TLS."""
+        if config.tls_cert is None or config.tls_key is None:
+            return None
+        client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
+        return cls(Path(config.tls_cert), Path(config.tls_key), client_ca)
+
+    def state(self) -> tuple[tuple[int, int, int], ...]:
+        """What differs once a file is written or replaced. OSError if one is not there."""
+        paths = filter(None, (self.certificate, self.key, self.client_ca))
+        stats = (path.stat() for path in paths)
+        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """The files' contents. OSError (ssl.SSLError is one) if they are not fit to serve with."""
+        # Raises unless the key is the certificate's. A passphrase would be asked for at a
+        # terminal; an empty one is refused.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key, password=lambda: "")
+        if self.client_ca:
+            context.load_verify_locations(self.client_ca)
+        return grpc.ssl_server_certificate_configuration(
+            [(self.key.read_bytes(), self.certificate.read_bytes())],
+            root_certificates=self.client_ca.read_bytes() if self.client_ca else None,
+        )
+
+
+class _Reloading:
+    """Hands gRPC the files' contents when they have changed; the last good ones stay if broken."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._seen: object = files.state()
+        self.first = files.read()
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called by gRPC for each handshake; None: as before."""
+        try:
+            state = self._files.state()
+            if state == self._seen:
+                return None
+            read = self._files.read()
+            if self._files.state() != state:
+                return None  # Written meanwhile: the next handshake looks again.
+        except (OSError, ValueError) as e:
+            broken = str(e)
+            if broken != self._seen:
+                self._seen = broken
+                logger.warning("the new TLS files are not usable, the old ones stay: %s", broken)
+            return None
+        self._seen = state
+        logger.info("the TLS files have changed and were read again")
+        return read
+
+
+def server_credentials(files: Files) -> grpc.ServerCredentials:
+    """TLS with these files; clients must have a certificate if authorities are given.
+
+    ConfigError if the files are not usable at the start.
+    """
+    try:
+        reloading = _Reloading(files)
+    except (OSError, ValueError) as e:
+        names = ", ".join(str(p) for p in (files.certificate, files.key, files.client_ca) if p)
+        raise ConfigError(f"the TLS files are not usable ({names}): {e}") from None
+    return grpc.dynamic_ssl_server_credentials(
+        reloading.first,
+        reloading,  # type: ignore[arg-type]  # None is meant to say "as before"
+        require_client_authentication=files.client_ca is not None,
+    )

@@ -1,0 +1,180 @@
+"""Keys, certificates and tokens, made when they are needed."""
+
+import base64
+import datetime
+import ipaddress
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, hmac, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from joserfc import jwk, jws
+from joserfc.jwk import Key
+
+ISSUER = "https://login.example"
+AUDIENCE = "jobs"
+
+_PKCS8 = serialization.PrivateFormat.PKCS8
+_PEM = serialization.Encoding.PEM
+
+
+def new_key(algorithm: str = "RS256", key_id: str | None = "k1") -> Key:
+    """A private key for an algorithm."""
+    named: Any = {"kid": key_id} if key_id else {}
+    match algorithm:
+        case "RS256":
+            return jwk.RSAKey.generate_key(2048, named)
+        case "ES256":
+            return jwk.ECKey.generate_key("P-256", named)
+    return jwk.OKPKey.generate_key("Ed25519", named)
+
+
+def jwks(*keys: Key) -> str:
+    """The public halves as a JWKS."""
+    return json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
+
+
+def claims(tenant: str, *roles: str, **more: Any) -> dict[str, Any]:
+    """What a good token says, for a minute; `more` adds, replaces, or with None takes away."""
+    every = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "exp": int(time.time()) + 60,
+        "sub": "olivia",
+        "tenant_id": tenant,
+        "roles": list(roles),
+    } | more
+    return {name: value for name, value in every.items() if value is not None}
+
+
+def token(key: Key, said: dict[str, Any], algorithm: str = "RS256", **headers: Any) -> str:
+    """A signed token."""
+    named = {"kid": key.kid} if key.kid else {}
+    header = {"alg": algorithm} | named | headers
+    registry = _Any(algorithms=[algorithm], strict_check_header=False)
+    return jws.serialize_compact(header, json.dumps(said), key, registry=registry)
+
+
+class _Any(jws.JWSRegistry):
+    """Signs whatever there is to be refused."""
+
+    def check_header(self, header: Any) -> None:
+        """Anything goes."""
+
+    def get_alg(self, name: str) -> Any:
+        """Without the library's warning of EdDSA."""
+        return self.algorithms[name]
+
+
+def pem(key: Key) -> bytes:
+    """The public half as PEM."""
+    assert isinstance(key, (jwk.RSAKey, jwk.ECKey, jwk.OKPKey))
+    return key.as_pem(private=False)
+
+
+def unsigned(said: dict[str, Any]) -> str:
+    """A token with `alg: none`."""
+    return f"{_encoded({'alg': 'none', 'kid': 'k1'})}.{_encoded(said)}."
+
+
+def confused(key: Key, said: dict[str, Any]) -> str:
+    """A token signed with HS256 and the text of a public key as the secret."""
+    signed = f"{_encoded({'alg': 'HS256', 'kid': 'k1'})}.{_encoded(said)}"
+    mac = hmac.HMAC(pem(key), hashes.SHA256())
+    mac.update(signed.encode())
+    return f"{signed}.{_base64(mac.finalize())}"
+
+
+def _encoded(part: object) -> str:
+    return _base64(json.dumps(part).encode())
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key, as PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def write(self, folder: Path, name: str) -> tuple[str, str]:
+        """Put them into files, each replaced at once; returns the paths."""
+        paths = folder / f"{name}.crt", folder / f"{name}.key"
+        for path, content in zip(paths, (self.certificate, self.key), strict=True):
+            replace(path, content)
+        return str(paths[0]), str(paths[1])
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Let a file have another content, at once."""
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.replace(path)
+
+
+class Authority:
+    """A certificate authority."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name("authority")
+        self.certificate = self._sign(self._name, self._key.public_key(), [], ca=True)
+
+    def client(self, common_name: str, *uris: str, dns: str | None = None) -> Pair:
+        """A certificate for a client."""
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
+        return self._pair(common_name, [*names, *([x509.DNSName(dns)] if dns else [])])
+
+    def server(self, common_name: str = "jobs") -> Pair:
+        """A certificate for a server on 127.0.0.1."""
+        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        return self._pair(common_name, [address, x509.DNSName("localhost")])
+
+    def _pair(self, common_name: str, names: list[x509.GeneralName]) -> Pair:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign(_name(common_name), key.public_key(), names)
+        return Pair(certificate, key.private_bytes(_PEM, _PKCS8, serialization.NoEncryption()))
+
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        names: list[x509.GeneralName],
+        ca: bool = False,
+    ) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def channel_credentials(authority: Authority, client: Pair | None = None) -> Any:
+    """For a client that trusts the authority, with a certificate of its own or without."""
+    return grpc.ssl_channel_credentials(
+        authority.certificate,
+        client.key if client else None,
+        client.certificate if client else None,
+    )

@@ -1,0 +1,317 @@
+"""The keys that tokens are verified with: rotation, outages, and what is no key."""
+
+import asyncio
+import json
+import threading
+import time
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+from joserfc.errors import SecurityWarning
+from joserfc.jwk import RSAKey
+
+from jobs_grpc.auth.keys import Keys, UnusableKeys
+from jobs_grpc.auth.tokens import Rules, Tokens
+from jobs_grpc.config import ConfigError
+from jobs_grpc.errors import TokenInvalid
+from tests.identities import AUDIENCE, ISSUER, claims, jwks, new_key, replace, token
+from tests.support import Database, Server, fails, is_healthy, serving, starting, until
+
+OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
+JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_ISSUER": ISSUER, "JOBS_JWT_AUDIENCE": AUDIENCE}
+RULES = Rules(ISSUER, AUDIENCE, ("RS256",), 0, "tenant_id", "sub", "roles", "device_id")
+
+
+class Endpoint:
+    """A JWKS at an address; what it answers can be changed."""
+
+    def __init__(self) -> None:
+        self.body = jwks(OLD).encode()
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.requests = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                endpoint.requests += 1
+                endpoint.go_on.wait(30)
+                self.send_response(endpoint.status)
+                for name, value in endpoint.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(endpoint.body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}/jwks"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self.go_on.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """An address with the key OLD."""
+    made = Endpoint()
+    yield made
+    made.close()
+
+
+async def loaded(source: str | Path, refresh: float = 300) -> Keys:
+    """Keys as at the start."""
+    keys = Keys(str(source), refresh)
+    await keys.load()
+    return keys
+
+
+async def knows(keys: Keys, key_id: str) -> bool:
+    """Whether a key is found."""
+    return await keys.find(key_id, "RS256") is not None
+
+
+@pytest.fixture
+async def server(database: Database, endpoint: Endpoint) -> AsyncIterator[Server]:
+    """A server that reads the endpoint again every second."""
+    variables = JWT | {"JOBS_JWT_KEYS": endpoint.address, "JOBS_JWT_REFRESH": "1"}
+    async with serving(database.request_dsn, **variables) as running:
+        yield running
+
+
+async def test_a_rotated_key_is_taken_and_the_one_before_is_not(
+    server: Server, endpoint: Endpoint, tenant: str
+) -> None:
+    old = server.bearer(token(OLD, claims(tenant, "viewer")))
+    await old.list()
+    await old.list()  # remembered by now
+
+    endpoint.body = jwks(NEW).encode()
+    new = server.bearer(token(NEW, claims(tenant, "viewer")))
+
+    async def is_taken() -> bool:
+        try:
+            await new.list()
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    await until(is_taken)
+    with fails(StatusCode.UNAUTHENTICATED, "TOKEN_INVALID") as failure:
+        await old.list()
+    assert failure.message == "The token is signed with an unknown key"
+
+
+async def test_a_key_that_is_withdrawn_is_forgotten_by_the_next_refresh(
+    server: Server, endpoint: Endpoint, tenant: str
+) -> None:
+    caller = server.bearer(token(OLD, claims(tenant, "viewer")))
+    await caller.list()
+    endpoint.body = jwks(NEW).encode()
+
+    async def is_refused() -> bool:
+        try:
+            await caller.list()
+        except grpc.aio.AioRpcError:
+            return True
+        return False
+
+    await until(is_refused)
+
+
+async def test_a_file_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(OLD))
+    keys = await loaded(path)
+    replace(path, jwks(NEW).encode())
+
+    assert await knows(keys, "new")
+    assert not await knows(keys, "old")
+
+
+async def test_an_outage_leaves_the_keys_known_last(endpoint: Endpoint) -> None:
+    keys = await loaded(endpoint.address, refresh=0.01)
+    following = asyncio.create_task(keys.follow())
+    for status, body in ((500, b""), (200, b"<html>"), (200, b'{"keys": []}'), (200, b"[" * 9999)):
+        endpoint.status, endpoint.body = status, body
+        before = endpoint.requests
+
+        async def asked(before: int = before) -> bool:
+            return endpoint.requests > before + 1
+
+        await until(asked)
+        assert await knows(keys, "old")
+    endpoint.status, endpoint.body = 200, jwks(NEW).encode()
+    await until(lambda: knows(keys, "new"))
+    following.cancel()
+    await asyncio.wait({following})
+
+
+async def test_unknown_keys_are_asked_for_once_in_an_interval(endpoint: Endpoint) -> None:
+    keys = await loaded(endpoint.address)
+    assert endpoint.requests == 1
+
+    for number in range(50):
+        assert not await knows(keys, f"made up {number}")
+
+    assert endpoint.requests == 2
+
+
+async def test_who_asks_for_a_new_key_at_once_waits_for_one_fetch(endpoint: Endpoint) -> None:
+    keys = await loaded(endpoint.address)
+    endpoint.body = jwks(OLD, NEW).encode()
+    endpoint.go_on.clear()
+    asking = [asyncio.create_task(knows(keys, "new")) for _ in range(20)]
+
+    async def is_asked() -> bool:
+        return endpoint.requests == 2
+
+    await until(is_asked)
+    # Who has a known key does not wait.
+    assert await knows(keys, "old")
+    endpoint.go_on.set()
+    assert all(await asyncio.gather(*asking))
+    assert endpoint.requests == 2
+
+
+async def test_without_keys_at_the_start_it_is_not_ready_until_there_are(
+    database: Database, endpoint: Endpoint, tenant: str
+) -> None:
+    endpoint.status = 503
+    variables = JWT | {"JOBS_JWT_KEYS": endpoint.address, "JOBS_JWT_REFRESH": "1"}
+    async with starting(database.request_dsn, **variables) as server:
+        caller = server.bearer(token(OLD, claims(tenant, "viewer")))
+        assert not await is_healthy(server.channel)
+        with fails(StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE"):
+            await caller.list()
+
+        endpoint.status = 200
+        await until(lambda: is_healthy(server.channel))
+        assert not (await caller.list()).jobs
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "No such file"),
+        ("", "Expecting value"),
+        ("[]", 'a JWKS is an object with "keys"'),
+        ('{"keys": 1}', 'a JWKS is an object with "keys"'),
+        ('{"keys": []}', "has no key"),
+        ('{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k"}]}', "has no key"),
+        ('{"keys": [{"kty": "RSA", "kid": "k"}, 7, {"kty": "RSA", "n": 1, "e": 2}]}', "has no key"),
+        (json.dumps({"keys": [OLD.as_dict(private=False, use="enc")]}), "has no key"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no key of a known kind"),
+    ],
+)
+async def test_a_file_without_keys_ends_the_start(
+    database: Database, tmp_path: Path, content: str | None, says: str
+) -> None:
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(ConfigError) as raised:
+        async with starting(database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT):
+            pass
+    assert str(raised.value).startswith(f"JOBS_JWT_KEYS: {path}")
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+async def test_a_weak_key_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)  # the library only warns
+        path.write_text(jwks(RSAKey.generate_key(1024, {"kid": "weak"})))
+
+        with pytest.raises(UnusableKeys, match="has no key"):
+            await loaded(path)
+
+
+async def test_an_address_is_not_followed_elsewhere_and_not_read_without_end(
+    endpoint: Endpoint,
+) -> None:
+    other = Endpoint()
+    try:
+        endpoint.status, endpoint.headers = 302, {"Location": other.address}
+        assert not (await loaded(endpoint.address)).there
+        assert other.requests == 0
+        endpoint.status, endpoint.headers = 200, {}
+        endpoint.body = jwks(OLD).encode() + b" " * 300_000
+        assert not (await loaded(endpoint.address)).there
+    finally:
+        other.close()
+
+
+async def test_a_key_for_another_algorithm_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    elliptic, other = new_key("ES256", "e"), OLD.as_dict(private=False, kid="o", alg="RS512")
+    document = json.loads(jwks(OLD, elliptic))
+    document["keys"].append(other)
+    path.write_text(json.dumps(document))
+    keys = await loaded(path)
+
+    assert await keys.find("e", "ES256")
+    assert not await keys.find("e", "RS256")
+    assert not await keys.find("old", "ES256")
+    assert not await keys.find("o", "RS256")
+
+
+async def test_with_several_keys_a_token_names_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(OLD, NEW))
+    keys = await loaded(path)
+
+    assert await keys.find(None, "RS256") is None
+
+
+async def test_verified_tokens_are_remembered_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(OLD))
+    tokens = Tokens(await loaded(path), RULES)
+    monkeypatch.setattr("jobs_grpc.auth.tokens._MAX_REMEMBERED", 3)
+    said = [claims("t", "viewer", jti=str(number)) for number in range(10)]
+    bearers = [(("authorization", f"Bearer {token(OLD, one)}"),) for one in said]
+
+    first = await tokens.identify(bearers[0])
+    assert await tokens.identify(bearers[0]) is first
+    for bearer in bearers:
+        await tokens.identify(bearer)
+    assert len(tokens._remembered) == 3
+    assert await tokens.identify(bearers[0]) is not first
+
+
+async def test_a_remembered_token_expires_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(OLD))
+    tokens = Tokens(await loaded(path), RULES)
+    said = claims("t", "viewer", exp=int(time.time()) + 1)
+    bearer = (("authorization", f"Bearer {token(OLD, said)}"),)
+
+    async def has_expired() -> bool:
+        try:
+            await tokens.identify(bearer)
+        except TokenInvalid as e:
+            return str(e) == "The token has expired"
+        return False
+
+    await until(has_expired)
+    assert time.time() >= said["exp"]
