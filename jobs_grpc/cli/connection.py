@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,7 +15,7 @@ from google.protobuf.message import Message
 
 from jobs_grpc.cli import arguments, failures
 from jobs_grpc.cli.failures import Failed
-from jobs_grpc.config import DEFAULT_ADDRESS
+from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 from jobs_grpc.principal import IDENTIFIER_RULE, is_identifier
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ def add_client_command(
     """A command that calls JobService, with the options that all of them take."""
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     environ = os.environ.get
-    tenant = environ("JOBS_TENANT")
     parser.add_argument(
-        "--tenant", default=tenant, required=not tenant, help="for whom to act [JOBS_TENANT]"
+        "--tenant",
+        default=environ("JOBS_TENANT"),
+        help="for whom to act [JOBS_TENANT, or the token's]",
     )
     parser.add_argument(
-        "--user", default=environ("JOBS_USER"), help="who acts [JOBS_USER, or the login name]"
+        "--user",
+        default=environ("JOBS_USER"),
+        help="who acts [JOBS_USER, or the token's, or the login name]",
     )
     parser.add_argument(
         "--server",
@@ -48,6 +52,26 @@ def add_client_command(
         metavar="SECONDS",
         help="a call at most [60]",
     )
+    secure = parser.add_argument_group("where callers are known by tokens or certificates")
+    secure.add_argument(
+        "--token-file",
+        default=environ("JOBS_TOKEN_FILE"),
+        metavar="FILE",
+        help="the token to call with [JOBS_TOKEN_FILE, or the token itself in JOBS_TOKEN]",
+    )
+    secure.add_argument("--tls", action="store_true", help="speak TLS [if any of these is given]")
+    for option, what in (
+        ("ca", "the authorities that the server's certificate is of, PEM"),
+        ("cert", "the certificate to show, PEM"),
+        ("key", "its private key, PEM"),
+    ):
+        variable = f"JOBS_{'CA' if option == 'ca' else f'CLIENT_{option.upper()}'}"
+        secure.add_argument(
+            f"--{option}",
+            default=environ(variable),
+            metavar="FILE",
+            help=f"{what} [{variable}]",
+        )
     parser.add_argument("--json", action="store_true", help="the answer as JSON")
     parser.set_defaults(run=run)
     return parser
@@ -67,20 +91,60 @@ class Client:
 
 def caller_metadata(args: argparse.Namespace) -> tuple[tuple[str, str], ...]:
     """What calls say of the caller that the command line names."""
-    metadata = [("x-tenant-id", args.tenant)]
-    if user := args.user or _login_name():
+    token = _token(args)
+    if not args.tenant and not token:
+        raise Failed("--tenant is required, or JOBS_TENANT, or a token", failures.USAGE)
+    metadata = [("x-tenant-id", args.tenant)] if args.tenant else []
+    # The token says who acts, and the server refuses another name beside it.
+    if user := args.user or (None if token else _login_name()):
         metadata.append(("x-user-id", user))
     for key, value in metadata:
         if not is_identifier(value):
             raise Failed(f"{key} {IDENTIFIER_RULE}", failures.USAGE)
+    if token:
+        if channel_credentials(args) is None and not is_local(args.server):
+            raise Failed("a token is sent over TLS only: give --tls or --ca", failures.USAGE)
+        metadata.append(("authorization", f"Bearer {token}"))
     return tuple(metadata)
+
+
+def channel_credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
+    """What the command line says of TLS; None without."""
+    if not (args.tls or args.ca or args.cert or args.key):
+        return None
+    if bool(args.cert) != bool(args.key):
+        raise Failed("--cert and --key must be given together", failures.USAGE)
+    return grpc.ssl_channel_credentials(*map(_read, (args.ca, args.key, args.cert)))
+
+
+def _token(args: argparse.Namespace) -> str | None:
+    """The token to call with. It is not an argument: others see those."""
+    token = _read(args.token_file) or os.environ.get("JOBS_TOKEN", "").encode()
+    text = token.decode("ascii", "replace").strip()
+    if not text.isprintable() or not text.isascii():
+        raise Failed("the token must be one line of ASCII", failures.USAGE)
+    return text or None
+
+
+def _read(path: str | None) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as e:
+        raise Failed(f"can't read {path}: {e.strerror}", failures.USAGE) from None
 
 
 @contextmanager
 def connected(args: argparse.Namespace, *options: tuple[str, Any]) -> Iterator[Client]:
     """The server and the caller that the command line names, over a channel with `options`."""
     metadata = caller_metadata(args)
-    with grpc.insecure_channel(args.server, options=options) as channel:
+    credentials = channel_credentials(args)
+    with (
+        grpc.secure_channel(args.server, credentials, options=options)
+        if credentials
+        else grpc.insecure_channel(args.server, options=options)
+    ) as channel:
         stub = jobs_pb2_grpc.JobServiceStub(channel)
         yield Client(stub, {"metadata": metadata, "timeout": args.timeout})
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from jobs_grpc.cli import failures
-from jobs_grpc.cli.connection import add_client_command, caller_metadata
+from jobs_grpc.cli.connection import add_client_command, caller_metadata, channel_credentials
 from jobs_grpc.cli.failures import Failed
 from jobs_grpc.cli.output import note
 from jobs_grpc.cli.persistence import CallFailed, Totals
@@ -141,6 +141,7 @@ def _fleet(args: argparse.Namespace) -> Fleet:
     return Fleet(
         server=args.server,
         metadata=caller_metadata(args),
+        credentials=channel_credentials(args),
         device_ids=[args.device_format.format(number) for number in numbers],
         behaviour=behaviour,
         poll=poll,

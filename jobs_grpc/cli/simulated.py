@@ -78,6 +78,8 @@ class Fleet:
     """Seconds between questions for work; None: streams tell of it."""
     bridge: bool
     timeout: float
+    credentials: grpc.ChannelCredentials | None = None
+    """None: without TLS."""
 
 
 async def run_fleet(fleet: Fleet, totals: Totals) -> None:
@@ -87,7 +89,11 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
     async with AsyncExitStack() as stack:
         stubs: list[Any] = []
         for _ in range(min(_CHANNELS, len(fleet.device_ids))):
-            channel = grpc.aio.insecure_channel(fleet.server, options=_CHANNEL_OPTIONS)
+            channel = (
+                grpc.aio.secure_channel(fleet.server, fleet.credentials, options=_CHANNEL_OPTIONS)
+                if fleet.credentials
+                else grpc.aio.insecure_channel(fleet.server, options=_CHANNEL_OPTIONS)
+            )
             await stack.enter_async_context(channel)
             stubs.append(device_jobs_pb2_grpc.DeviceJobServiceStub(channel))
         async with asyncio.TaskGroup() as group:
