@@ -37,6 +37,8 @@ type Config struct {
 	UpstreamServerName string
 
 	CORSOrigins      list
+	RequireToken     bool
+	TLSInFront       bool
 	InsecureMetadata bool
 	LogLevel         slog.Level
 }
@@ -59,6 +61,8 @@ func (c *Config) flags() *flag.FlagSet {
 	f.StringVar(&c.UpstreamKey, "upstream-key", "", "its private key, a PEM `FILE`")
 	f.StringVar(&c.UpstreamServerName, "upstream-server-name", "", "the `NAME` in the upstream's certificate, if it is not its host")
 	f.Var(&c.CORSOrigins, "cors-origins", "browsers' `ORIGINS` that may call, comma-separated, e.g. https://ops.example.com")
+	f.BoolVar(&c.RequireToken, "require-token", false, "callers must send Authorization: Bearer; only for an upstream with JOBS_AUTH=jwt, which verifies it")
+	f.BoolVar(&c.TLSInFront, "tls-in-front", false, "with require-token: listen beyond loopback without TLS, since a proxy in front has it")
 	f.BoolVar(&c.InsecureMetadata, "insecure-metadata", false, "listen beyond loopback although any caller could name any tenant")
 	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "DEBUG, INFO, WARN or ERROR")
 	f.Usage = func() {
@@ -109,10 +113,13 @@ func (c *Config) validate() error {
 		return errors.New("timeout and max-body-bytes must be more than 0")
 	case slices.ContainsFunc(c.CORSOrigins, isNoOrigin):
 		return fmt.Errorf("cors-origins=%s: each must be like https://ops.example.com, without a path; * is not taken", &c.CORSOrigins)
-	case !c.InsecureMetadata && c.TLSClientCA == "" && !isLoopback(c.Listen):
+	case c.RequireToken && !c.TLSInFront && c.TLSCert == "" && !isLoopback(c.Listen):
+		return fmt.Errorf("listen=%s is not loopback, and tokens would be readable on the way; set tls-cert "+
+			"and tls-key, or tls-in-front behind a proxy with TLS", c.Listen)
+	case !c.RequireToken && !c.InsecureMetadata && c.TLSClientCA == "" && !isLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not loopback, and any caller could name any tenant; keep to "+
-			"loopback behind a proxy that authenticates, demand client certificates (tls-client-ca), "+
-			"or set insecure-metadata", c.Listen)
+			"loopback behind a proxy that authenticates, demand tokens (require-token) or client "+
+			"certificates (tls-client-ca), or set insecure-metadata", c.Listen)
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, log
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		if o := matched.operations[r.Method]; o != nil {
-			if p := cmp.Or(checkCaller(r), checkSize(r)); p != nil {
+			if p := cmp.Or(checkCaller(r), checkToken(r, config.RequireToken), checkSize(r)); p != nil {
 				p.write(w)
 				return
 			}

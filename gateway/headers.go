@@ -74,6 +74,15 @@ func checkCaller(r *http.Request) *problem {
 	return nil
 }
 
+// checkToken refuses callers without a token, if one is required. The server verifies it.
+func checkToken(r *http.Request, required bool) *problem {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !required || strings.EqualFold(scheme, "Bearer") && strings.TrimSpace(token) != "" {
+		return nil
+	}
+	return newProblem(codes.Unauthenticated, "TOKEN_REQUIRED", "The call has no token: send Authorization: Bearer TOKEN")
+}
+
 // checkSize refuses headers that are together more than the server takes.
 func checkSize(r *http.Request) *problem {
 	size := 0

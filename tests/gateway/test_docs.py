@@ -65,6 +65,8 @@ def test_it_lists_every_setting_with_its_default(gateway_binary: Path) -> None:
 
     assert rows == expected | {
         "JOBS_GATEWAY_UPSTREAM_TLS": "false",
+        "JOBS_GATEWAY_REQUIRE_TOKEN": "false",
+        "JOBS_GATEWAY_TLS_IN_FRONT": "false",
         "JOBS_GATEWAY_INSECURE_METADATA": "false",
     }
 

@@ -190,6 +190,7 @@ async def test_browsers_may_call_only_from_origins_that_are_listed(
     ("settings", "words"),
     [
         ({"LISTEN": "0.0.0.0:0"}, "is not loopback"),
+        ({"LISTEN": "0.0.0.0:0", "REQUIRE_TOKEN": "true"}, "tokens would be readable"),
         ({"LISTEN": "nowhere"}, "is not loopback"),
         ({"TIMEOUT": "soon"}, "JOBS_GATEWAY_TIMEOUT=soon"),
         ({"TIMEOUT": "0"}, "more than 0"),
