@@ -94,6 +94,11 @@ generate-gateway: $(READY) ## Generate the gateway's Go code and OpenAPI documen
 	@out=$$(realpath $(OUT)) && cd gateway && \
 	go run ./internal/openapi < "$$out/gateway/bin/jobs.swagger.json" > "$$out/gateway/gen/openapi.json"
 
+.PHONY: audit
+audit: $(READY) ## Ask public databases for known vulnerabilities of what is locked (needs the network)
+	@$(BIN)/uv tool run pip-audit --disable-pip --require-hashes --requirement requirements/dev.lock
+	@$(if $(WITH_GATEWAY),cd gateway && go run golang.org/x/vuln/cmd/govulncheck@latest ./...)
+
 .PHONY: lock
 lock: $(READY) ## Resolve the dependencies anew (UPGRADE=1 takes the newest versions)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

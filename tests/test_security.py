@@ -1,0 +1,20 @@
+"""SECURITY.md names tests that exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+
+
+def test_each_threat_names_a_test_that_exists() -> None:
+    table = PAGE.partition("## Threats")[2].partition("\nNot held")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 20
+
+    for row in rows:
+        named = re.findall(r"`((?:gateway/)?test_\w+\.py)(?:::(test_\w+))?`", row.split("|")[3])
+        assert named, row
+        for file, test in named:
+            text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert f"def {test}" in text, row
