@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 import time
 import warnings
@@ -315,3 +316,21 @@ async def test_a_remembered_token_expires_all_the_same(tmp_path: Path) -> None:
 
     await until(has_expired)
     assert time.time() >= said["exp"]
+
+
+async def test_without_the_extra_the_start_ends_in_one_line() -> None:
+    without = (
+        "import sys; sys.modules['joserfc'] = None\n"
+        "from jobs_grpc.cli import run; sys.exit(run(['serve']))"
+    )
+    environ = JWT | {"JOBS_DATABASE_URL": "postgresql://h/d", "JOBS_JWT_KEYS": "keys.pem"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", without, env=environ, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+
+    assert process.returncode == 2
+    assert err.decode() == (
+        "jobs-grpc: JOBS_AUTH=jwt needs the extra jwt (joserfc.errors can't be imported):"
+        " pip install 'jobs-grpc[jwt]'\n"
+    )

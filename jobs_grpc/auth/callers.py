@@ -35,7 +35,8 @@ async def known_callers(config: Config) -> AsyncIterator[Callers]:
         from jobs_grpc.auth.tokens import Rules, Tokens
     except ImportError as e:
         raise ConfigError(
-            f"JOBS_AUTH=jwt needs the extra jwt ({e.name} is missing): pip install 'jobs-grpc[jwt]'"
+            f"JOBS_AUTH=jwt needs the extra jwt ({e.name} can't be imported): "
+            "pip install 'jobs-grpc[jwt]'"
         ) from None
     # Config has seen to it that what may be unset in other modes is set.
     rules = Rules(

@@ -7,7 +7,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 from urllib.error import URLError
@@ -143,7 +142,8 @@ def _read(source: str) -> dict[str | None, Key]:
     try:
         raw = _fetch(source) if _is_address(source) else Path(source).read_bytes()
         keys = _parse(raw)
-    except (OSError, ValueError, RecursionError, HTTPException, JoseError) as e:
+    except Exception as e:
+        # What is there may be anything; nothing of it may end the one who reads it.
         reason = e.reason if isinstance(e, URLError) else e
         raise UnusableKeys(f"{source}: {' '.join(str(reason).split())}") from None
     if not keys:
