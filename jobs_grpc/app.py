@@ -62,7 +62,9 @@ async def running(config: Config) -> AsyncIterator[App]:
     health = Health(database.check, SERVICES)
     in_flight = interceptors.InFlight()
     stopping = asyncio.Event()
-    server = grpc_server.make_server(interceptors.chain(in_flight, stopping))
+    server = grpc_server.make_server(
+        interceptors.chain(config, in_flight, stopping), config.max_request_bytes
+    )
     store = Store(database)
     batcher = Batcher(store)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(

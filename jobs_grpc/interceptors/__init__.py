@@ -5,13 +5,25 @@ from collections.abc import Sequence
 
 from grpc.aio import ServerInterceptor
 
+from jobs_grpc.config import Config
 from jobs_grpc.interceptors.authenticate import Authenticate
 from jobs_grpc.interceptors.errors import Errors
+from jobs_grpc.interceptors.limits import ServerLimits, TenantLimits
+from jobs_grpc.interceptors.messages import Messages
 from jobs_grpc.interceptors.observe import InFlight, Observe
 
 __all__ = ["InFlight", "chain"]
 
 
-def chain(in_flight: InFlight, stopping: asyncio.Event) -> Sequence[ServerInterceptor]:
+def chain(
+    config: Config, in_flight: InFlight, stopping: asyncio.Event
+) -> Sequence[ServerInterceptor]:
     """The interceptors, outermost first."""
-    return (Observe(in_flight), Errors(stopping), Authenticate())
+    return (
+        Observe(in_flight),
+        Errors(stopping),
+        ServerLimits(config),
+        Authenticate(),
+        TenantLimits(config),
+        Messages(config.max_request_bytes),
+    )

@@ -33,6 +33,9 @@ class DeviceJobServiceStub:
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     def __init__(self, channel):
@@ -86,6 +89,9 @@ class DeviceJobServiceServicer:
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     def ListPendingExecutions(self, request, context):
@@ -226,6 +232,9 @@ class DeviceJobService:
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     @staticmethod

@@ -127,6 +127,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
     than its grace. Call again; another server will answer.
     """
+    LIMIT_EXCEEDED: _ErrorReason.ValueType  # 60
+    """RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
+    google.rpc.RetryInfo in the details, the same call may succeed after that delay;
+    without it, it will not.
+
+        { "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
+          "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, for programs. It is the `reason` of the google.rpc.ErrorInfo
@@ -239,5 +247,13 @@ deleted; `status` says what it is.
 SERVER_STOPPING: ErrorReason.ValueType  # 23
 """UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
 than its grace. Call again; another server will answer.
+"""
+LIMIT_EXCEEDED: ErrorReason.ValueType  # 60
+"""RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
+google.rpc.RetryInfo in the details, the same call may succeed after that delay;
+without it, it will not.
+
+    { "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
+      "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

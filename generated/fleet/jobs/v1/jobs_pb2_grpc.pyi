@@ -42,7 +42,12 @@ class JobServiceStub:
       UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
-      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+                           LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+                           server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+                           JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+                           delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+                           one over twice that is refused before it is read, without details
       UNAVAILABLE          DATABASE_UNAVAILABLE
       INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
@@ -153,7 +158,12 @@ class JobServiceAsyncStub(JobServiceStub):
       UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
-      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+                           LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+                           server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+                           JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+                           delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+                           one over twice that is refused before it is read, without details
       UNAVAILABLE          DATABASE_UNAVAILABLE
       INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
@@ -260,7 +270,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
       UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
-      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+                           LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+                           server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+                           JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+                           delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+                           one over twice that is refused before it is read, without details
       UNAVAILABLE          DATABASE_UNAVAILABLE
       INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as

@@ -114,6 +114,13 @@ const (
 	// UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
 	// than its grace. Call again; another server will answer.
 	ErrorReason_SERVER_STOPPING ErrorReason = 23
+	// RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
+	// google.rpc.RetryInfo in the details, the same call may succeed after that delay;
+	// without it, it will not.
+	//
+	//	{ "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
+	//	  "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
+	ErrorReason_LIMIT_EXCEEDED ErrorReason = 60
 )
 
 // Enum value maps for ErrorReason.
@@ -143,6 +150,7 @@ var (
 		21: "JOB_NOT_RETRYABLE",
 		22: "JOB_NOT_DELETABLE",
 		23: "SERVER_STOPPING",
+		60: "LIMIT_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -169,6 +177,7 @@ var (
 		"JOB_NOT_RETRYABLE":        21,
 		"JOB_NOT_DELETABLE":        22,
 		"SERVER_STOPPING":          23,
+		"LIMIT_EXCEEDED":           60,
 	}
 )
 
@@ -203,7 +212,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x8d\x04\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xa1\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -230,7 +239,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x11EXECUTION_RUNNING\x10\x14\x12\x15\n" +
 	"\x11JOB_NOT_RETRYABLE\x10\x15\x12\x15\n" +
 	"\x11JOB_NOT_DELETABLE\x10\x16\x12\x13\n" +
-	"\x0fSERVER_STOPPING\x10\x17B\xa2\x01\n" +
+	"\x0fSERVER_STOPPING\x10\x17\x12\x12\n" +
+	"\x0eLIMIT_EXCEEDED\x10<B\xa2\x01\n" +
 	"\x11com.fleet.jobs.v1B\x10ErrorReasonProtoP\x01Z%jobs-gateway/gen/fleet/jobs/v1;jobsv1\xa2\x02\x03FJX\xaa\x02\rFleet.Jobs.V1\xca\x02\rFleet\\Jobs\\V1\xe2\x02\x19Fleet\\Jobs\\V1\\GPBMetadata\xea\x02\x0fFleet::Jobs::V1b\x06proto3"
 
 var (
