@@ -67,9 +67,7 @@ async def running(config: Config) -> AsyncIterator[App]:
     )
     store = Store(database)
     batcher = Batcher(store)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(
-        JobService(store, config.max_document_bytes, stopping), server
-    )
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(store, config, stopping), server)
     device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
         DeviceJobService(store, batcher, config.max_document_bytes, stopping), server
     )

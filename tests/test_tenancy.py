@@ -23,13 +23,13 @@ TABLES = (
 
 # Each function of the request path, called for the tenant $1.
 CALLS = (
-    "SELECT * FROM jobs.create_job($1, 'k', 'reboot', '{}', NULL, NULL, true, 24, NULL, NULL)",
+    "SELECT * FROM jobs.create_job($1, 'k', 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 9, 9)",
     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
     "SELECT * FROM jobs.get_job($1, 'j', 10)",
     "SELECT * FROM jobs.list_job_executions($1, 'j', NULL, '', 10)",
     "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
     "SELECT * FROM jobs.cancel_execution($1, 'j', 'theirs', 'no', true)",
-    "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false)",
+    "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false, 9)",
     "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'theirs', 10)",
     "SELECT * FROM jobs.delete_job($1, 'done')",
 )

@@ -157,6 +157,10 @@ class JobServiceServicer:
         NOT_FOUND            DEVICE_NOT_FOUND
         FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
         ALREADY_EXISTS       JOB_ID_TAKEN
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+        JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+        refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+        IN_PROGRESS. A job that is there is answered all the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +230,8 @@ class JobServiceServicer:
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
         new one is given
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+        of the tenant are IN_PROGRESS
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

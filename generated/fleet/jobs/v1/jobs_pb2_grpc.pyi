@@ -73,6 +73,10 @@ class JobServiceStub:
       NOT_FOUND            DEVICE_NOT_FOUND
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
       ALREADY_EXISTS       JOB_ID_TAKEN
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+                           JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+                           refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+                           IN_PROGRESS. A job that is there is answered all the same.
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the tenant's jobs, newest first (created_at, then job_id, both
@@ -118,6 +122,8 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
                            new one is given
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+                           of the tenant are IN_PROGRESS
     """
     ListExecutionAttempts: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]
     """Lists the attempts of one device's execution, the present one first.
@@ -186,6 +192,10 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            DEVICE_NOT_FOUND
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
       ALREADY_EXISTS       JOB_ID_TAKEN
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+                           JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+                           refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+                           IN_PROGRESS. A job that is there is answered all the same.
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the tenant's jobs, newest first (created_at, then job_id, both
@@ -231,6 +241,8 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
                            new one is given
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+                           of the tenant are IN_PROGRESS
     """
     ListExecutionAttempts: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]  # type: ignore[assignment]
     """Lists the attempts of one device's execution, the present one first.
@@ -302,6 +314,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            DEVICE_NOT_FOUND
           FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
           ALREADY_EXISTS       JOB_ID_TAKEN
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+                               JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+                               refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+                               IN_PROGRESS. A job that is there is answered all the same.
         """
 
     @_abc_1.abstractmethod
@@ -383,6 +399,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
                                new one is given
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+                               of the tenant are IN_PROGRESS
         """
 
     @_abc_1.abstractmethod

@@ -78,6 +78,10 @@ type JobServiceClient interface {
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	ALREADY_EXISTS       JOB_ID_TAKEN
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+	//	                     JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+	//	                     refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+	//	                     IN_PROGRESS. A job that is there is answered all the same.
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
 	// Lists the tenant's jobs, newest first (created_at, then job_id, both
 	// descending), without their executions.
@@ -117,6 +121,8 @@ type JobServiceClient interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
 	//	                     new one is given
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+	//	                     of the tenant are IN_PROGRESS
 	RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one device's execution, the present one first.
 	//
@@ -302,6 +308,10 @@ type JobServiceServer interface {
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	ALREADY_EXISTS       JOB_ID_TAKEN
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+	//	                     JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+	//	                     refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+	//	                     IN_PROGRESS. A job that is there is answered all the same.
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
 	// Lists the tenant's jobs, newest first (created_at, then job_id, both
 	// descending), without their executions.
@@ -341,6 +351,8 @@ type JobServiceServer interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
 	//	                     new one is given
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+	//	                     of the tenant are IN_PROGRESS
 	RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one device's execution, the present one first.
 	//
