@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-_OPTIONS = (
+OPTIONS = (
     # A second server on the port is an error, not a silent partner.
     ("grpc.so_reuseport", 0),
     # Connections are recycled, so that clients spread over replicas that come and go.
@@ -35,7 +35,7 @@ def make_server(interceptors: Sequence[ServerInterceptor], max_request_bytes: in
     A request of up to twice `max_request_bytes` is left for the chain to refuse, since what
     gRPC refuses by itself gets neither a reason nor a line in the log.
     """
-    options = (*_OPTIONS, ("grpc.max_receive_message_length", 2 * max_request_bytes))
+    options = (*OPTIONS, ("grpc.max_receive_message_length", 2 * max_request_bytes))
     return grpc.aio.server(interceptors=interceptors, options=options)
 
 
