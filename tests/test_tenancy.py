@@ -123,25 +123,6 @@ async def test_the_longest_names_are_taken(database: Database, server: Server) -
     assert job.created_by == "u" * 256
 
 
-async def test_a_job_is_not_there_for_another_tenant(operator: Operator, other: Operator) -> None:
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.get("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.executions("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.cancel("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.retry("tried", "REJECTED")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.delete("done")
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await operator.cancel_execution("j", "theirs")
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await operator.attempts("tried", "theirs")
-    assert not (await operator.list()).jobs
-    assert (await other.get("j")).status == pb.Job.IN_PROGRESS
-
-
 async def test_another_tenants_devices_and_groups_are_not_there(
     database: Database, operator: Operator, other: Operator
 ) -> None:
