@@ -3,7 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -95,4 +95,11 @@ async def connection(address: str, window: int = 65535) -> AsyncIterator[Connect
     try:
         yield Connection(reader, writer)
     finally:
-        writer.close()
+        await close(writer)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, also one that the server has closed."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()

@@ -56,7 +56,7 @@ class Rpc:
         return GetMessageClass(self.method.input_type)()
 
     async def call(
-        self, channel: grpc.aio.Channel, request: Message | bytes, **metadata: str
+        self, channel: grpc.aio.Channel, request: Message | bytes, /, **metadata: str
     ) -> Answer:
         """Send one request and read what comes: of a stream that has no end, the first answer.
 
