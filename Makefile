@@ -76,6 +76,10 @@ bench-gateway: $(READY) gateway-build ## Compare the gateway's rate of calls wit
 bench-hot-job: $(READY) ## Reports a second on one job, beside an UPDATE and a COUNT a report
 	@PYTHONPATH=generated $(BIN)/python -m bench.hot_job $(ARGS)
 
+.PHONY: bench-fairness
+bench-fairness: $(READY) ## A quiet tenant's latency beside the flood of another
+	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)
+
 .PHONY: check-gateway
 check-gateway: $(READY) # Format, lint, and the committed code is what the mapping generates
 	@command -v go gofmt >/dev/null || { echo 'Go is needed to check the gateway' >&2; exit 1; }

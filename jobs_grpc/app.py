@@ -83,12 +83,12 @@ async def _running(
     in_flight = interceptors.InFlight()
     stopping = asyncio.Event()
     peers = TrustedPeers(config.trusted_peers) if config.trusted_peers else None
-    server = grpc_server.make_server(interceptors.chain(in_flight, stopping, callers, peers))
+    server = grpc_server.make_server(
+        interceptors.chain(config, in_flight, stopping, callers, peers), config.max_request_bytes
+    )
     store = Store(database)
     batcher = Batcher(store)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(
-        JobService(store, config.max_document_bytes, stopping), server
-    )
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(store, config, stopping), server)
     device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
         DeviceJobService(store, batcher, config.max_document_bytes, stopping), server
     )

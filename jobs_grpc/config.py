@@ -148,6 +148,42 @@ class Config:
         "document_params at most, as compact JSON",
         32768,
     )
+    max_request_bytes: int = _setting(
+        "JOBS_MAX_REQUEST_BYTES",
+        integer(65536, 67108864),
+        "a request message at most",
+        4194304,
+    )
+    max_calls: int = _setting(
+        "JOBS_MAX_CALLS",
+        integer(1, 1000000),
+        "unary calls in flight at most, of all tenants",
+        1000,
+    )
+    max_tenant_calls: int = _setting(
+        "JOBS_MAX_TENANT_CALLS",
+        integer(1, 1000000),
+        "unary calls in flight at most, of a tenant",
+        100,
+    )
+    max_streams: int = _setting(
+        "JOBS_MAX_STREAMS", integer(1, 1000000), "open streams at most, of all tenants", 20000
+    )
+    max_tenant_streams: int = _setting(
+        "JOBS_MAX_TENANT_STREAMS", integer(1, 1000000), "open streams at most, of a tenant", 10000
+    )
+    max_device_streams: int = _setting(
+        "JOBS_MAX_DEVICE_STREAMS", integer(1, 1000000), "open streams at most, of a device", 4
+    )
+    max_targets: int = _setting(
+        "JOBS_MAX_TARGETS", integer(1, 100000000), "devices of a job at most", 1000000
+    )
+    max_active_jobs: int | None = _setting(
+        "JOBS_MAX_ACTIVE_JOBS",
+        integer(1, 100000000),
+        "jobs of a tenant in progress at most; unset: no limit",
+        None,
+    )
     shutdown_grace: float = _setting(
         "JOBS_SHUTDOWN_GRACE", seconds(0, 3600), "calls in flight may go on for, at a stop", 10.0
     )

@@ -10,6 +10,7 @@ from asyncpg.pool import PoolConnectionProxy
 from jobs_grpc import schema
 from jobs_grpc.config import Config
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
+from jobs_grpc.fair import FairSlots
 
 logger = logging.getLogger(__name__)
 
@@ -62,17 +63,20 @@ class NotIsolated(Exception):
 class Database:
     """A pool that opens once the database has proved ready, and survives its restarts.
 
+    Tenants take turns for its connections.
+
     No statement leaves anything behind in its session, so connections are not reset
     between uses and a transaction pooler may stand in between.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._slots = FairSlots(config.pool_max_size)
         self._pool: asyncpg.Pool | None = None
         self._probe: asyncpg.Connection | None = None
 
-    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
-        """Run one statement, in its own transaction.
+    async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
+        """Run one statement for the tenant that is its first argument, in its own transaction.
 
         Raises DatabaseUnavailable, Overloaded if no connection came free in time, and
         asyncpg.PostgresError for what the statement itself raised.
@@ -80,9 +84,14 @@ class Database:
         pool = self._pool
         if pool is None:
             raise DatabaseUnavailable from NotReady("the database has not proved ready")
+        async with self._slots.slot(tenant_id, self._config.pool_timeout):
+            return await self._fetch(pool, sql, tenant_id, *args)
+
+    async def _fetch(self, pool: asyncpg.Pool, sql: str, *args: object) -> Sequence[Row]:
         try:
             connection = await pool.acquire(timeout=self._config.pool_timeout)
         except TimeoutError as e:
+            # Full all the same while a connection is being given back.
             full = pool.get_size() - pool.get_idle_size() >= pool.get_max_size()
             raise (Overloaded() if full else DatabaseUnavailable()) from e
         except (*_CONNECTION_LOST, asyncpg.PostgresError) as e:

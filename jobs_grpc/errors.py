@@ -21,6 +21,7 @@
     ├── ExecutionRunning      FAILED_PRECONDITION EXECUTION_RUNNING
     ├── ExecutionChanged      ABORTED             EXECUTION_CHANGED
     ├── Overloaded            RESOURCE_EXHAUSTED  OVERLOADED
+    ├── LimitExceeded         RESOURCE_EXHAUSTED  LIMIT_EXCEEDED
     ├── DatabaseUnavailable   UNAVAILABLE         DATABASE_UNAVAILABLE
     ├── ServerStopping        UNAVAILABLE         SERVER_STOPPING
     ├── TokenRequired         UNAUTHENTICATED     TOKEN_REQUIRED
@@ -338,6 +339,23 @@ class Overloaded(JobsError):
 
     def __init__(self) -> None:
         super().__init__("The server is overloaded; retry later")
+
+
+class LimitExceeded(JobsError):
+    """More than a setting of the server allows; `limit` is the setting's name.
+
+    Retry after `retry_after` seconds; None: the same call will be refused again.
+    """
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    reason = reasons.LIMIT_EXCEEDED
+
+    def __init__(
+        self, message: str, limit: str, value: float, retry_after: int | None = None
+    ) -> None:
+        shown = f"{value:.10g}"
+        super().__init__(f"{message} ({limit} is {shown})", limit=limit, value=shown)
+        self.retry_after = retry_after
 
 
 class DatabaseUnavailable(JobsError):

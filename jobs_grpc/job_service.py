@@ -11,6 +11,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc import checks, paging
+from jobs_grpc.config import Config
 from jobs_grpc.documents import to_json
 from jobs_grpc.errors import InvalidPageToken, JobNotFound
 from jobs_grpc.mapping import (
@@ -41,9 +42,11 @@ WATCH_INTERVAL = 0.25
 class JobService(jobs_pb2_grpc.JobServiceServicer):
     """The operator's side; the contract is in jobs.proto."""
 
-    def __init__(self, store: Store, max_document_bytes: int, stopping: asyncio.Event) -> None:
+    def __init__(self, store: Store, config: Config, stopping: asyncio.Event) -> None:
         self._store = store
-        self._max_document_bytes = max_document_bytes
+        self._max_document_bytes = config.max_document_bytes
+        self._max_targets = config.max_targets
+        self._max_active_jobs = config.max_active_jobs
         self._watching = Watching(self._jobs, WATCH_INTERVAL, stopping)
 
     async def CreateJob(
@@ -76,6 +79,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             expires_in_hours=_expires_in_hours(request),
             in_progress_timeout_minutes=given(request, "in_progress_timeout_minutes", None),
             created_by=caller.subject,
+            max_targets=self._max_targets,
+            max_active_jobs=self._max_active_jobs,
         )
         return pb.CreateJobResponse(
             job_id=job_id,
@@ -261,6 +266,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             statuses=[pb.JobExecution.Status.Name(status) for status in set(request.statuses)],
             expires_in_hours=given(request, "expires_in_hours", None),
             never_expires=request.never_expires,
+            max_active_jobs=self._max_active_jobs,
         )
         return pb.RetryExecutionsResponse(
             retried_count=row["retried_count"], expires_at=to_timestamp(row["expires_at"])

@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-_OPTIONS = (
+OPTIONS = (
     # A second server on the port is an error, not a silent partner.
     ("grpc.so_reuseport", 0),
     # Connections are recycled, so that clients spread over replicas that come and go.
@@ -19,7 +19,6 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 20 * 1000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10 * 1000),
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
 )
 
@@ -30,9 +29,14 @@ class CannotListen(Exception):
     """The address is taken or not ours; the message says which."""
 
 
-def make_server(interceptors: Sequence[ServerInterceptor]) -> Server:
-    """A server without services or port yet."""
-    return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+def make_server(interceptors: Sequence[ServerInterceptor], max_request_bytes: int) -> Server:
+    """A server without services or port yet.
+
+    A request of up to twice `max_request_bytes` is left for the chain to refuse, since what
+    gRPC refuses by itself gets neither a reason nor a line in the log.
+    """
+    options = (*OPTIONS, ("grpc.max_receive_message_length", 2 * max_request_bytes))
+    return grpc.aio.server(interceptors=interceptors, options=options)
 
 
 def listen(server: Server, address: str, tls: grpc.ServerCredentials | None = None) -> str:

@@ -26,6 +26,15 @@ _DOMAIN_ERRORS: Mapping[str, Callable[[Mapping[str, Any], str], errors.JobsError
     "JB010": lambda args, _: errors.ExecutionRunning(args["job_id"], args["device_id"]),
     "JB011": lambda args, detail: errors.JobNotRetryable(args["job_id"], detail),
     "JB012": lambda args, detail: errors.JobNotDeletable(args["job_id"], detail),
+    "JB013": lambda args, _: errors.LimitExceeded(
+        "The job has too many devices", "JOBS_MAX_TARGETS", args["max_targets"]
+    ),
+    "JB014": lambda args, _: errors.LimitExceeded(
+        "The tenant has too many jobs in progress",
+        "JOBS_MAX_ACTIVE_JOBS",
+        args["max_active_jobs"],
+        retry_after=60,
+    ),
 }
 
 
@@ -71,6 +80,8 @@ class Store:
         expires_in_hours: int | None,
         in_progress_timeout_minutes: int | None,
         created_by: str | None,
+        max_targets: int,
+        max_active_jobs: int | None,
     ) -> Row:
         """See create_job.sql; `document_params` is JSON."""
         rows = await self._call(
@@ -85,6 +96,8 @@ class Store:
             expires_in_hours=expires_in_hours,
             in_progress_timeout_minutes=in_progress_timeout_minutes,
             created_by=created_by,
+            max_targets=max_targets,
+            max_active_jobs=max_active_jobs,
         )
         return rows[0]
 
@@ -199,6 +212,7 @@ class Store:
         statuses: Sequence[str],
         expires_in_hours: int | None,
         never_expires: bool,
+        max_active_jobs: int | None,
     ) -> Row:
         """See retry_executions.sql."""
         rows = await self._call(
@@ -208,6 +222,7 @@ class Store:
             statuses=statuses,
             expires_in_hours=expires_in_hours,
             never_expires=never_expires,
+            max_active_jobs=max_active_jobs,
         )
         return rows[0]
 

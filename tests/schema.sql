@@ -15,32 +15,23 @@ CREATE TYPE jobs.job_status AS ENUM (
     'CANCELED'
 );
 
-CREATE FUNCTION jobs.execution_end_details(status jobs.execution_status, cancel_reason text) RETURNS jsonb
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (status = 'REJECTED'::jobs.execution_status) THEN jsonb_build_object('reason', cancel_reason) ELSE '{"reason": "job expired"}'::jsonb END;
-
-CREATE FUNCTION jobs.queued_status_at(canceled_at timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) RETURNS jobs.execution_status
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (expires_at <= COALESCE(canceled_at, at)) THEN 'TIMED_OUT'::jobs.execution_status WHEN (canceled_at IS NOT NULL) THEN 'REJECTED'::jobs.execution_status ELSE 'QUEUED'::jobs.execution_status END;
-
-CREATE FUNCTION jobs.execution_status_at(status jobs.execution_status, canceled_at timestamp with time zone, canceled_running boolean, expires_at timestamp with time zone, at timestamp with time zone) RETURNS jobs.execution_status
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (status = 'QUEUED'::jobs.execution_status) THEN jobs.queued_status_at(canceled_at, expires_at, at) WHEN ((status = 'IN_PROGRESS'::jobs.execution_status) AND canceled_running) THEN 'REJECTED'::jobs.execution_status ELSE status END;
-
-CREATE TABLE jobs.job_executions (
+CREATE TABLE jobs.job_progress (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
-    status jobs.execution_status DEFAULT 'QUEUED'::jobs.execution_status NOT NULL,
-    execution_number integer DEFAULT 1 NOT NULL,
-    version integer DEFAULT 1 NOT NULL,
-    canceled boolean DEFAULT false NOT NULL,
-    queued_at timestamp with time zone NOT NULL,
-    started_at timestamp with time zone,
-    times_out_at timestamp with time zone,
-    last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb
-);
+    queued integer NOT NULL,
+    in_progress integer DEFAULT 0 NOT NULL,
+    succeeded integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    timed_out integer DEFAULT 0 NOT NULL,
+    rejected integer DEFAULT 0 NOT NULL,
+    CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
+    CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
+    CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
+    CONSTRAINT job_progress_rejected_check CHECK ((rejected >= 0)),
+    CONSTRAINT job_progress_succeeded_check CHECK ((succeeded >= 0)),
+    CONSTRAINT job_progress_timed_out_check CHECK ((timed_out >= 0))
+)
+WITH (fillfactor='50');
 
 CREATE TABLE jobs.jobs (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
@@ -68,6 +59,71 @@ CREATE TABLE jobs.jobs (
     CONSTRAINT jobs_check2 CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_check3 CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_check4 CHECK (((canceled_at IS NOT NULL) OR (NOT canceled_running)))
+);
+
+CREATE FUNCTION jobs.active_jobs(p_tenant_id text, p_job_id text, p_max integer) RETURNS integer
+    LANGUAGE sql
+    BEGIN ATOMIC
+ SELECT (count(*))::integer AS count
+    FROM ( SELECT
+            FROM jobs.jobs j
+           WHERE ((j.tenant_id = active_jobs.p_tenant_id) AND (j.job_id <> active_jobs.p_job_id) AND (j.status = 'IN_PROGRESS'::jobs.job_status) AND (j.deleted_at IS NULL) AND ((j.expires_at IS NULL) OR (j.expires_at > now())))
+         UNION ALL
+          SELECT
+            FROM (jobs.jobs j
+              JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
+           WHERE ((j.tenant_id = active_jobs.p_tenant_id) AND (j.job_id <> active_jobs.p_job_id) AND (j.status = 'IN_PROGRESS'::jobs.job_status) AND (j.deleted_at IS NULL) AND (j.expires_at <= now()) AND (p.in_progress > 0))
+  LIMIT active_jobs.p_max) active;
+END;
+
+CREATE FUNCTION jobs.admit_active_job(p_tenant_id text, p_job_id text, p_max integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_at_once integer := current_setting('max_connections')::integer;
+    v_lock bigint := hashtextextended('jobs of ' || p_tenant_id, 0);
+BEGIN
+    IF p_max IS NULL THEN
+        RETURN;
+    END IF;
+    -- Which lock, is decided with some room: two who share it could not both make it theirs.
+    IF jobs.active_jobs(p_tenant_id, p_job_id, p_max) < p_max - 2 * v_at_once THEN
+        PERFORM pg_advisory_xact_lock_shared(v_lock);
+        IF jobs.active_jobs(p_tenant_id, p_job_id, p_max) < p_max - v_at_once THEN
+            RETURN;
+        END IF;
+    END IF;
+    PERFORM pg_advisory_xact_lock(v_lock);
+    IF jobs.active_jobs(p_tenant_id, p_job_id, p_max) >= p_max THEN
+        RAISE EXCEPTION 'too many active jobs' USING ERRCODE = 'JB014';
+    END IF;
+END $$;
+
+CREATE FUNCTION jobs.execution_end_details(status jobs.execution_status, cancel_reason text) RETURNS jsonb
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (status = 'REJECTED'::jobs.execution_status) THEN jsonb_build_object('reason', cancel_reason) ELSE '{"reason": "job expired"}'::jsonb END;
+
+CREATE FUNCTION jobs.queued_status_at(canceled_at timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) RETURNS jobs.execution_status
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (expires_at <= COALESCE(canceled_at, at)) THEN 'TIMED_OUT'::jobs.execution_status WHEN (canceled_at IS NOT NULL) THEN 'REJECTED'::jobs.execution_status ELSE 'QUEUED'::jobs.execution_status END;
+
+CREATE FUNCTION jobs.execution_status_at(status jobs.execution_status, canceled_at timestamp with time zone, canceled_running boolean, expires_at timestamp with time zone, at timestamp with time zone) RETURNS jobs.execution_status
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (status = 'QUEUED'::jobs.execution_status) THEN jobs.queued_status_at(canceled_at, expires_at, at) WHEN ((status = 'IN_PROGRESS'::jobs.execution_status) AND canceled_running) THEN 'REJECTED'::jobs.execution_status ELSE status END;
+
+CREATE TABLE jobs.job_executions (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    status jobs.execution_status DEFAULT 'QUEUED'::jobs.execution_status NOT NULL,
+    execution_number integer DEFAULT 1 NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    canceled boolean DEFAULT false NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    times_out_at timestamp with time zone,
+    last_updated_at timestamp with time zone NOT NULL,
+    status_details jsonb
 );
 
 CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
@@ -203,7 +259,7 @@ BEGIN
       AND p.in_progress = 0 AND (p.queued = 0 OR j.expires_at <= p_now);
 END $$;
 
-CREATE FUNCTION jobs.create_job(p_tenant_id text, p_job_id text, p_document_type text, p_document_params jsonb, p_target_device_id text, p_target_group_id text, p_target_all boolean, p_expires_in_hours integer, p_in_progress_timeout_minutes integer, p_created_by text) RETURNS TABLE(execution_count integer, expires_at timestamp with time zone)
+CREATE FUNCTION jobs.create_job(p_tenant_id text, p_job_id text, p_document_type text, p_document_params jsonb, p_target_device_id text, p_target_group_id text, p_target_all boolean, p_expires_in_hours integer, p_in_progress_timeout_minutes integer, p_created_by text, p_max_targets integer, p_max_active_jobs integer) RETURNS TABLE(execution_count integer, expires_at timestamp with time zone)
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -244,6 +300,21 @@ BEGIN
         RETURN;
     END IF;
 
+    PERFORM jobs.admit_active_job(p_tenant_id, p_job_id, p_max_active_jobs);
+
+    -- Before anything is inserted: to take back a million rows costs as much as to keep them.
+    IF p_target_group_id IS NOT NULL AND EXISTS (
+        SELECT FROM public.device_group_members m
+        WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id
+        OFFSET p_max_targets
+    ) OR p_target_all AND EXISTS (
+        SELECT FROM public.device_state d
+        WHERE d.tenant_id = p_tenant_id
+        OFFSET p_max_targets
+    ) THEN
+        RAISE EXCEPTION 'too many targets' USING ERRCODE = 'JB013';
+    END IF;
+
     IF p_target_device_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
@@ -270,6 +341,11 @@ BEGIN
         ELSE
             RAISE EXCEPTION 'no devices in tenant' USING ERRCODE = 'JB003';
         END IF;
+    END IF;
+
+    -- Some may have joined meanwhile.
+    IF execution_count > p_max_targets THEN
+        RAISE EXCEPTION 'too many targets' USING ERRCODE = 'JB013';
     END IF;
 
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
@@ -384,24 +460,6 @@ END $$;
 CREATE FUNCTION jobs.job_status_at(status jobs.job_status, expires_at timestamp with time zone, in_progress integer, at timestamp with time zone) RETURNS jobs.job_status
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN ((status = 'IN_PROGRESS'::jobs.job_status) AND (in_progress = 0) AND (expires_at <= at)) THEN 'COMPLETED'::jobs.job_status ELSE status END;
-
-CREATE TABLE jobs.job_progress (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    queued integer NOT NULL,
-    in_progress integer DEFAULT 0 NOT NULL,
-    succeeded integer DEFAULT 0 NOT NULL,
-    failed integer DEFAULT 0 NOT NULL,
-    timed_out integer DEFAULT 0 NOT NULL,
-    rejected integer DEFAULT 0 NOT NULL,
-    CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
-    CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
-    CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
-    CONSTRAINT job_progress_rejected_check CHECK ((rejected >= 0)),
-    CONSTRAINT job_progress_succeeded_check CHECK ((succeeded >= 0)),
-    CONSTRAINT job_progress_timed_out_check CHECK ((timed_out >= 0))
-)
-WITH (fillfactor='50');
 
 CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
  SELECT j.tenant_id,
@@ -696,7 +754,7 @@ BEGIN
     RETURN FOUND;
 END $$;
 
-CREATE FUNCTION jobs.retry_executions(p_tenant_id text, p_job_id text, p_statuses text[], p_expires_in_hours integer, p_never_expires boolean) RETURNS TABLE(retried_count integer, expires_at timestamp with time zone)
+CREATE FUNCTION jobs.retry_executions(p_tenant_id text, p_job_id text, p_statuses text[], p_expires_in_hours integer, p_never_expires boolean, p_max_active_jobs integer) RETURNS TABLE(retried_count integer, expires_at timestamp with time zone)
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -751,6 +809,10 @@ BEGIN
     IF v_retried = 0 THEN
         RETURN QUERY SELECT 0, v_job.expires_at;
         RETURN;
+    END IF;
+
+    IF v_status <> 'IN_PROGRESS' THEN
+        PERFORM jobs.admit_active_job(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
 
     -- With another expiry they would come to life, so what this one made of them is written
@@ -1153,6 +1215,8 @@ CREATE INDEX job_executions_pending ON jobs.job_executions USING btree (tenant_i
 CREATE INDEX job_executions_timing_out ON jobs.job_executions USING btree (times_out_at) WHERE ((status = 'IN_PROGRESS'::jobs.execution_status) AND (times_out_at IS NOT NULL));
 
 CREATE INDEX jobs_deleted ON jobs.jobs USING btree (tenant_id, job_id) WHERE (deleted_at IS NOT NULL);
+
+CREATE INDEX jobs_in_progress ON jobs.jobs USING btree (tenant_id, expires_at) WHERE ((status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_newest_first ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC);
 

@@ -152,6 +152,7 @@ async def test_a_job_that_somebody_else_has_keeps_back_its_own_devices_only(
                 statuses=["FAILED"],
                 expires_in_hours=None,
                 never_expires=False,
+                max_active_jobs=None,
             )
             kept = [
                 asyncio.create_task(batcher.update(operator.tenant, update))

@@ -29,7 +29,7 @@ async def _being_created(database: Database, tenant: str, job_id: str) -> AsyncI
         transaction = holder.transaction()
         await transaction.start()
         await holder.execute(
-            "SELECT jobs.create_job($1, $2, 'other', '{}', NULL, NULL, true, NULL, NULL, NULL)",
+            "SELECT jobs.create_job($1, $2, 'x', '{}', NULL, NULL, true, NULL, NULL, NULL, 9, 9)",
             tenant,
             job_id,
         )

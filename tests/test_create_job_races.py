@@ -13,7 +13,10 @@ from grpc.aio import AioRpcError
 
 from tests.support import Database, Operator, Server, connected, fails
 
-CREATE = "SELECT * FROM jobs.create_job($1, 'j', 'reboot', '{}', NULL, NULL, true, 24, NULL, NULL)"
+CREATE = (
+    "SELECT * FROM jobs.create_job($1, 'j', 'reboot', '{}', NULL, NULL, true, 24, NULL, NULL,"
+    " 99, 99)"
+)
 
 
 @asynccontextmanager

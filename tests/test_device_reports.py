@@ -295,6 +295,8 @@ async def test_a_job_can_be_reported_on_once_its_create_has_committed(
                 expires_in_hours=None,
                 in_progress_timeout_minutes=None,
                 created_by=None,
+                max_targets=9,
+                max_active_jobs=None,
             )
             with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
                 await device.update("new", "SUCCEEDED")

@@ -184,6 +184,18 @@ async def overloaded(world: World) -> None:
             waiting.cancel()
 
 
+async def limit_exceeded(world: World) -> None:
+    async with serving(world.database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+        operator = server.operator(world.operator.tenant)
+        async with locked(world):
+            waiting = asyncio.create_task(operator.cancel("j"))
+            await world.database.until_blocked(1)
+            try:
+                await operator.list()
+            finally:
+                waiting.cancel()
+
+
 async def database_unavailable(world: World) -> None:
     async with narrow(world, JOBS_QUERY_TIMEOUT="0.2") as operator, locked(world):
         await operator.cancel("j")
@@ -291,6 +303,7 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     execution_running: StatusCode.FAILED_PRECONDITION,
     execution_changed: StatusCode.ABORTED,
     overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    limit_exceeded: StatusCode.RESOURCE_EXHAUSTED,
     database_unavailable: StatusCode.UNAVAILABLE,
     server_stopping: StatusCode.UNAVAILABLE,
     internal: StatusCode.INTERNAL,
@@ -312,7 +325,7 @@ async def test_the_reason_comes_with_its_status(
     assert failure.message
     assert failure.request_id
     assert bool(failure.violations) == (scenario is invalid_field)
-    assert failure.retry_after == (1 if scenario is overloaded else None)
+    assert failure.retry_after == (1 if scenario in (overloaded, limit_exceeded) else None)
 
 
 def test_every_reason_has_a_scenario() -> None:

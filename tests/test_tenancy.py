@@ -23,13 +23,13 @@ TABLES = (
 
 # Each function of the request path, called for the tenant $1.
 CALLS = (
-    "SELECT * FROM jobs.create_job($1, 'k', 'reboot', '{}', NULL, NULL, true, 24, NULL, NULL)",
+    "SELECT * FROM jobs.create_job($1, 'k', 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 9, 9)",
     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
     "SELECT * FROM jobs.get_job($1, 'j', 10)",
     "SELECT * FROM jobs.list_job_executions($1, 'j', NULL, '', 10)",
     "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
     "SELECT * FROM jobs.cancel_execution($1, 'j', 'theirs', 'no', true)",
-    "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false)",
+    "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false, 9)",
     "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'theirs', 10)",
     "SELECT * FROM jobs.delete_job($1, 'done')",
 )
@@ -121,25 +121,6 @@ async def test_the_longest_names_are_taken(database: Database, server: Server) -
     job = await operator.get("j")
     assert job.tenant_id == operator.tenant
     assert job.created_by == "u" * 256
-
-
-async def test_a_job_is_not_there_for_another_tenant(operator: Operator, other: Operator) -> None:
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.get("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.executions("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.cancel("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.retry("tried", "REJECTED")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.delete("done")
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await operator.cancel_execution("j", "theirs")
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await operator.attempts("tried", "theirs")
-    assert not (await operator.list()).jobs
-    assert (await other.get("j")).status == pb.Job.IN_PROGRESS
 
 
 async def test_another_tenants_devices_and_groups_are_not_there(

@@ -7,16 +7,20 @@ from grpc.aio import ServerInterceptor
 
 from jobs_grpc.auth.callers import Callers
 from jobs_grpc.auth.peers import TrustedPeers
+from jobs_grpc.config import Config
 from jobs_grpc.interceptors.audit import Audit
 from jobs_grpc.interceptors.authenticate import Authenticate, Authorize
 from jobs_grpc.interceptors.errors import Errors
 from jobs_grpc.interceptors.expire import EndWithToken
+from jobs_grpc.interceptors.limits import ServerLimits, TenantLimits
+from jobs_grpc.interceptors.messages import Messages
 from jobs_grpc.interceptors.observe import InFlight, Observe
 
 __all__ = ["InFlight", "chain"]
 
 
 def chain(
+    config: Config,
     in_flight: InFlight,
     stopping: asyncio.Event,
     callers: Callers,
@@ -26,8 +30,11 @@ def chain(
     return (
         Observe(in_flight),
         Errors(stopping),
+        ServerLimits(config),
+        Messages(config.max_request_bytes),
         Audit(),
         Authenticate(callers, peers),
         Authorize(),
+        TenantLimits(config),
         EndWithToken(),
     )

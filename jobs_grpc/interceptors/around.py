@@ -41,30 +41,34 @@ class Around(ServerInterceptor, abc.ABC):
         if handler is None:
             return None
         method = str(handler_call_details.method)
-        return self._wrap(handler, lambda context: self.around(method, context))
+        return wrap(handler, lambda context: self.around(method, context))
 
-    def _wrap(
-        self, handler: Handler, around: Callable[[Context], AbstractAsyncContextManager[None]]
-    ) -> Handler:
-        behaviour: Any = (
-            handler.unary_unary
-            or handler.unary_stream
-            or handler.stream_unary
-            or handler.stream_stream
-        )
 
-        async def answer(request: Any, context: Context) -> Any:
-            async with around(context):
-                return await behaviour(request, context)
+def wrap(
+    handler: Handler, around: Callable[[Context], AbstractAsyncContextManager[None]]
+) -> Handler:
+    """The handler inside of a context manager, entered for each call."""
+    behaviour = behaviour_of(handler)
 
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            # Closed here, also when the call is cut off: else its cleanup comes any time later.
-            async with around(context), aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
-                    yield response
+    async def answer(request: Any, context: Context) -> Any:
+        async with around(context):
+            return await behaviour(request, context)
 
-        wrapped = stream if inspect.isasyncgenfunction(behaviour) else answer
-        return remake(handler, wrapped, handler.request_deserializer)
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        # Closed here, also when the call is cut off: else its cleanup comes any time later.
+        async with around(context), aclosing(behaviour(request, context)) as responses:
+            async for response in responses:
+                yield response
+
+    wrapped = stream if inspect.isasyncgenfunction(behaviour) else answer
+    return remake(handler, wrapped, handler.request_deserializer)
+
+
+def behaviour_of(handler: Handler) -> Any:
+    """The function that serves a call, of whatever kind."""
+    return (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
 
 
 def remake(handler: Handler, behaviour: Any, request_deserializer: Any) -> Handler:

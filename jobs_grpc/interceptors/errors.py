@@ -1,17 +1,16 @@
 """Exceptions become statuses here, and only here; no exception's text reaches a client."""
 
 import asyncio
-import inspect
 import logging
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, NoReturn
+from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import grpc
 from fleet.jobs.v1 import error_reason_pb2 as reasons
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
@@ -22,18 +21,11 @@ from jobs_grpc.errors import (
     Internal,
     InvalidRequest,
     JobsError,
-    MalformedRequest,
+    LimitExceeded,
     Overloaded,
     ServerStopping,
 )
-from jobs_grpc.interceptors.around import (
-    Around,
-    Context,
-    Continuation,
-    Handler,
-    MaybeHandler,
-    remake,
-)
+from jobs_grpc.interceptors.around import Around, Context
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +41,6 @@ class Errors(Around):
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
 
-    async def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
-        """Bring the decoding of requests inside, then wrap as usual."""
-
-        async def decode_inside(details: grpc.HandlerCallDetails) -> MaybeHandler:
-            handler = await continuation(details)
-            if handler is None or handler.request_streaming:
-                return handler
-            return _decode_in_behaviour(handler)
-
-        return await super().intercept_service(decode_inside, handler_call_details)
-
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         try:
@@ -72,6 +49,13 @@ class Errors(Around):
             if isinstance(error, DatabaseUnavailable):
                 logger.warning("database unavailable: %r", error.__cause__)
             await _abort(context, error)
+        except ExceptionGroup as group:
+            # Of tasks that end together, the first failure ended the others.
+            errors, others = group.split(JobsError)
+            if errors is None or others is not None:
+                logger.exception("%s failed", method)
+                await _abort(context, Internal())
+            await _abort(context, _first(errors))
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
@@ -86,31 +70,9 @@ class Errors(Around):
             await _abort(context, Internal())
 
 
-def _decode_in_behaviour(handler: Handler) -> Handler:
-    """Without this, gRPC itself decodes, and fails with UNKNOWN on malformed bytes."""
-    behaviour: Any = handler.unary_unary or handler.unary_stream
-    deserialize: Any = handler.request_deserializer
-
-    def decode(raw: bytes) -> Message:
-        try:
-            message: Message = deserialize(raw)
-        except DecodeError:
-            raise MalformedRequest("The request is not a valid protobuf message") from None
-        return message
-
-    if inspect.isasyncgenfunction(behaviour):
-
-        async def stream(raw: bytes, context: Context) -> AsyncIterator[Any]:
-            async with aclosing(behaviour(decode(raw), context)) as responses:
-                async for response in responses:
-                    yield response
-
-        return remake(handler, stream, None)
-
-    async def answer(raw: bytes, context: Context) -> Any:
-        return await behaviour(decode(raw), context)
-
-    return remake(handler, answer, None)
+def _first(group: ExceptionGroup[JobsError]) -> JobsError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _abort(context: Context, error: JobsError) -> NoReturn:
@@ -142,6 +104,6 @@ def _details(error: JobsError) -> list[Message]:
             return [BadRequest(field_violations=violations)]
         case ExecutionChanged():
             return [error.present]
-        case Overloaded():
-            return [RetryInfo(retry_delay=Duration(seconds=error.retry_after))]
+        case Overloaded(retry_after=int(seconds)) | LimitExceeded(retry_after=int(seconds)):
+            return [RetryInfo(retry_delay=Duration(seconds=seconds))]
     return []

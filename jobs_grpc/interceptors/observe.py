@@ -67,7 +67,7 @@ class Observe(Around):
         with self._in_flight.entered(method):
             try:
                 yield
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, GeneratorExit):
                 # The client has gone, which the context may not say.
                 code = grpc.StatusCode.CANCELLED
                 raise

@@ -3,6 +3,7 @@
 --
 -- JB001 the device is not the tenant's      JB002 the group has no members
 -- JB003 the tenant has no devices           JB004 another request has this job_id
+-- JB013 more than p_max_targets devices     JB014 p_max_active_jobs are in progress
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -13,7 +14,9 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_target_all boolean,
     p_expires_in_hours integer,             -- NULL: never
     p_in_progress_timeout_minutes integer,  -- NULL: none
-    p_created_by text
+    p_created_by text,
+    p_max_targets integer,
+    p_max_active_jobs integer               -- NULL: no limit
 ) RETURNS TABLE (execution_count integer, expires_at timestamptz)
 LANGUAGE plpgsql
 AS $$
@@ -55,6 +58,21 @@ BEGIN
         RETURN;
     END IF;
 
+    PERFORM jobs.admit_active_job(p_tenant_id, p_job_id, p_max_active_jobs);
+
+    -- Before anything is inserted: to take back a million rows costs as much as to keep them.
+    IF p_target_group_id IS NOT NULL AND EXISTS (
+        SELECT FROM public.device_group_members m
+        WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id
+        OFFSET p_max_targets
+    ) OR p_target_all AND EXISTS (
+        SELECT FROM public.device_state d
+        WHERE d.tenant_id = p_tenant_id
+        OFFSET p_max_targets
+    ) THEN
+        RAISE EXCEPTION 'too many targets' USING ERRCODE = 'JB013';
+    END IF;
+
     IF p_target_device_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
@@ -81,6 +99,11 @@ BEGIN
         ELSE
             RAISE EXCEPTION 'no devices in tenant' USING ERRCODE = 'JB003';
         END IF;
+    END IF;
+
+    -- Some may have joined meanwhile.
+    IF execution_count > p_max_targets THEN
+        RAISE EXCEPTION 'too many targets' USING ERRCODE = 'JB013';
     END IF;
 
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued)

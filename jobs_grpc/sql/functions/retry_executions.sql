@@ -3,12 +3,14 @@
 --
 -- JB005 no such job
 -- JB011 the job is CANCELED, or past its expiry and to keep it; DETAIL has its status
+-- JB014 the job is not in progress, and p_max_active_jobs are
 CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_tenant_id text,
     p_job_id text,
     p_statuses text[],           -- of FAILED, TIMED_OUT and REJECTED
     p_expires_in_hours integer,  -- from now; NULL: as before
-    p_never_expires boolean
+    p_never_expires boolean,
+    p_max_active_jobs integer    -- NULL: no limit
 ) RETURNS TABLE (retried_count integer, expires_at timestamptz)
 LANGUAGE plpgsql
 AS $$
@@ -64,6 +66,10 @@ BEGIN
     IF v_retried = 0 THEN
         RETURN QUERY SELECT 0, v_job.expires_at;
         RETURN;
+    END IF;
+
+    IF v_status <> 'IN_PROGRESS' THEN
+        PERFORM jobs.admit_active_job(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
 
     -- With another expiry they would come to life, so what this one made of them is written

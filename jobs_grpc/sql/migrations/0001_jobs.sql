@@ -69,6 +69,10 @@ CREATE TABLE jobs.jobs (
 
 CREATE INDEX jobs_newest_first ON jobs.jobs (tenant_id, created_at DESC, job_id DESC);
 
+-- Counts the jobs in progress; those past their expiry are looked at one by one.
+CREATE INDEX jobs_in_progress ON jobs.jobs (tenant_id, expires_at)
+    WHERE status = 'IN_PROGRESS' AND deleted_at IS NULL;
+
 -- What the sweeper looks for, across tenants. Each holds only rows that are still to be
 -- swept, by the moment they are due, so that finding nothing is one probe.
 CREATE INDEX jobs_unsettled ON jobs.jobs (coalesce(canceled_at, expires_at))

@@ -36,6 +36,9 @@ class DeviceJobServiceStub:
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     def __init__(self, channel):
@@ -92,6 +95,9 @@ class DeviceJobServiceServicer:
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     def ListPendingExecutions(self, request, context):
@@ -236,6 +242,9 @@ class DeviceJobService:
 
     Errors are as in JobService; every call can also fail with
     UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     @staticmethod

@@ -37,6 +37,9 @@ class DeviceJobServiceStub:
 
     Errors are as in JobService; every call can also fail with
       UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+                           JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     @_typing.overload
@@ -113,6 +116,9 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
     Errors are as in JobService; every call can also fail with
       UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+                           JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -185,6 +191,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors are as in JobService; every call can also fail with
       UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    and a stream of a device with
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+                           JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
     """
 
     @_abc_1.abstractmethod

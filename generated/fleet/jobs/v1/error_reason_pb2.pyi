@@ -161,6 +161,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
     Retry.
     """
+    LIMIT_EXCEEDED: _ErrorReason.ValueType  # 60
+    """RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
+    google.rpc.RetryInfo in the details, the same call may succeed after that delay;
+    without it, it will not.
+
+        { "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
+          "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, for programs. It is the `reason` of the google.rpc.ErrorInfo
@@ -307,5 +315,13 @@ server is told to trust.
 KEYS_UNAVAILABLE: ErrorReason.ValueType  # 45
 """UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
 Retry.
+"""
+LIMIT_EXCEEDED: ErrorReason.ValueType  # 60
+"""RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
+google.rpc.RetryInfo in the details, the same call may succeed after that delay;
+without it, it will not.
+
+    { "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
+      "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

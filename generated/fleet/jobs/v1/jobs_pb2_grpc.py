@@ -48,7 +48,12 @@ class JobServiceStub:
     PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
-    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+    LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+    server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+    JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+    delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+    one over twice that is refused before it is read, without details
     UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
     INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
@@ -139,7 +144,12 @@ class JobServiceServicer:
     PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
-    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+    LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+    server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+    JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+    delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+    one over twice that is refused before it is read, without details
     UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
     INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
@@ -161,6 +171,10 @@ class JobServiceServicer:
         NOT_FOUND            DEVICE_NOT_FOUND
         FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
         ALREADY_EXISTS       JOB_ID_TAKEN
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+        JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+        refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+        IN_PROGRESS. A job that is there is answered all the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,6 +244,8 @@ class JobServiceServicer:
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
         new one is given
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+        of the tenant are IN_PROGRESS
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -353,7 +369,12 @@ class JobService:
     PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
-    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+    LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+    server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+    JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+    delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+    one over twice that is refused before it is read, without details
     UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
     INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as

@@ -49,7 +49,12 @@ class JobServiceStub:
       PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
-      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+                           LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+                           server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+                           JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+                           delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+                           one over twice that is refused before it is read, without details
       UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
       INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
@@ -75,6 +80,10 @@ class JobServiceStub:
       NOT_FOUND            DEVICE_NOT_FOUND
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
       ALREADY_EXISTS       JOB_ID_TAKEN
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+                           JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+                           refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+                           IN_PROGRESS. A job that is there is answered all the same.
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the tenant's jobs, newest first (created_at, then job_id, both
@@ -120,6 +129,8 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
                            new one is given
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+                           of the tenant are IN_PROGRESS
     """
     ListExecutionAttempts: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]
     """Lists the attempts of one device's execution, the present one first.
@@ -168,7 +179,12 @@ class JobServiceAsyncStub(JobServiceStub):
       PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
-      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+                           LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+                           server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+                           JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+                           delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+                           one over twice that is refused before it is read, without details
       UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
       INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
@@ -191,6 +207,10 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            DEVICE_NOT_FOUND
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
       ALREADY_EXISTS       JOB_ID_TAKEN
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+                           JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+                           refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+                           IN_PROGRESS. A job that is there is answered all the same.
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the tenant's jobs, newest first (created_at, then job_id, both
@@ -236,6 +256,8 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
                            new one is given
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+                           of the tenant are IN_PROGRESS
     """
     ListExecutionAttempts: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]  # type: ignore[assignment]
     """Lists the attempts of one device's execution, the present one first.
@@ -283,7 +305,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
       PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
-      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+      RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+                           LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+                           server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+                           JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+                           delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+                           one over twice that is refused before it is read, without details
       UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
       INTERNAL             INTERNAL
     and with what its own comment adds. Another tenant's jobs and devices read as
@@ -310,6 +337,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            DEVICE_NOT_FOUND
           FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
           ALREADY_EXISTS       JOB_ID_TAKEN
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+                               JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+                               refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+                               IN_PROGRESS. A job that is there is answered all the same.
         """
 
     @_abc_1.abstractmethod
@@ -391,6 +422,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
                                new one is given
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+                               of the tenant are IN_PROGRESS
         """
 
     @_abc_1.abstractmethod

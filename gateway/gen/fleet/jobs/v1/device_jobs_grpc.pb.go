@@ -45,6 +45,11 @@ const (
 // Errors are as in JobService; every call can also fail with
 //
 //	UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+//
+// and a stream of a device with
+//
+//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+//	                     JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
 type DeviceJobServiceClient interface {
 	// Lists what the device has to do: first what it is IN_PROGRESS with, so that a
 	// restart does not lose it, then what is QUEUED, oldest first.
@@ -205,6 +210,11 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 // Errors are as in JobService; every call can also fail with
 //
 //	UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+//
+// and a stream of a device with
+//
+//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
+//	                     JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
 type DeviceJobServiceServer interface {
 	// Lists what the device has to do: first what it is IN_PROGRESS with, so that a
 	// restart does not lose it, then what is QUEUED, oldest first.

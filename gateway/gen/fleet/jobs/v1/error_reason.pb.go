@@ -141,6 +141,13 @@ const (
 	// UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
 	// Retry.
 	ErrorReason_KEYS_UNAVAILABLE ErrorReason = 45
+	// RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
+	// google.rpc.RetryInfo in the details, the same call may succeed after that delay;
+	// without it, it will not.
+	//
+	//	{ "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
+	//	  "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
+	ErrorReason_LIMIT_EXCEEDED ErrorReason = 60
 )
 
 // Enum value maps for ErrorReason.
@@ -176,6 +183,7 @@ var (
 		43: "ROLE_REQUIRED",
 		44: "PEER_NOT_TRUSTED",
 		45: "KEYS_UNAVAILABLE",
+		60: "LIMIT_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -208,6 +216,7 @@ var (
 		"ROLE_REQUIRED":            43,
 		"PEER_NOT_TRUSTED":         44,
 		"KEYS_UNAVAILABLE":         45,
+		"LIMIT_EXCEEDED":           60,
 	}
 )
 
@@ -242,7 +251,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x88\x05\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x9c\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -275,7 +284,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x0fCALLER_MISMATCH\x10*\x12\x11\n" +
 	"\rROLE_REQUIRED\x10+\x12\x14\n" +
 	"\x10PEER_NOT_TRUSTED\x10,\x12\x14\n" +
-	"\x10KEYS_UNAVAILABLE\x10-B\xa2\x01\n" +
+	"\x10KEYS_UNAVAILABLE\x10-\x12\x12\n" +
+	"\x0eLIMIT_EXCEEDED\x10<B\xa2\x01\n" +
 	"\x11com.fleet.jobs.v1B\x10ErrorReasonProtoP\x01Z%jobs-gateway/gen/fleet/jobs/v1;jobsv1\xa2\x02\x03FJX\xaa\x02\rFleet.Jobs.V1\xca\x02\rFleet\\Jobs\\V1\xe2\x02\x19Fleet\\Jobs\\V1\\GPBMetadata\xea\x02\x0fFleet::Jobs::V1b\x06proto3"
 
 var (

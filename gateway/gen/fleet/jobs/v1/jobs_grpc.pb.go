@@ -59,7 +59,12 @@ const (
 //	PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
 //	INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
 //	                     MALFORMED_REQUEST
-//	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+//	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+//	                     LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+//	                     server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+//	                     JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+//	                     delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+//	                     one over twice that is refused before it is read, without details
 //	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
 //	INTERNAL             INTERNAL
 //
@@ -80,6 +85,10 @@ type JobServiceClient interface {
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	ALREADY_EXISTS       JOB_ID_TAKEN
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+	//	                     JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+	//	                     refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+	//	                     IN_PROGRESS. A job that is there is answered all the same.
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
 	// Lists the tenant's jobs, newest first (created_at, then job_id, both
 	// descending), without their executions.
@@ -119,6 +128,8 @@ type JobServiceClient interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
 	//	                     new one is given
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+	//	                     of the tenant are IN_PROGRESS
 	RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one device's execution, the present one first.
 	//
@@ -286,7 +297,12 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
 //	INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
 //	                     MALFORMED_REQUEST
-//	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo)
+//	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
+//	                     LIMIT_EXCEEDED: more calls in flight, or open streams, of the
+//	                     server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
+//	                     JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
+//	                     delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
+//	                     one over twice that is refused before it is read, without details
 //	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
 //	INTERNAL             INTERNAL
 //
@@ -307,6 +323,10 @@ type JobServiceServer interface {
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	ALREADY_EXISTS       JOB_ID_TAKEN
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
+	//	                     JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
+	//	                     refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
+	//	                     IN_PROGRESS. A job that is there is answered all the same.
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
 	// Lists the tenant's jobs, newest first (created_at, then job_id, both
 	// descending), without their executions.
@@ -346,6 +366,8 @@ type JobServiceServer interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
 	//	                     new one is given
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
+	//	                     of the tenant are IN_PROGRESS
 	RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one device's execution, the present one first.
 	//

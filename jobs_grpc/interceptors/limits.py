@@ -1,0 +1,120 @@
+"""How many calls and streams may be open at once. Health checks and reflection don't count."""
+
+import abc
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+
+import grpc
+from grpc.aio import ServerInterceptor
+
+from jobs_grpc.config import Config
+from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.interceptors.around import Continuation, MaybeHandler, is_infrastructure, wrap
+from jobs_grpc.principal import current_principal
+
+# Seconds after which who was refused may try again.
+_RETRY_AFTER = 1
+
+
+class Gauge:
+    """What is open now, by key. Of a key with nothing open, nothing is kept."""
+
+    def __init__(self, what: str, setting: str, limit: int) -> None:
+        self._what = what
+        self._setting = setting
+        self._limit = limit
+        self._open: dict[object, int] = {}
+
+    def __len__(self) -> int:
+        """How many keys have anything open."""
+        return len(self._open)
+
+    @contextmanager
+    def one_more(self, key: object) -> Iterator[None]:
+        """For the time that one more is open; LimitExceeded if that would be too many."""
+        before = self._open.get(key, 0)
+        if before >= self._limit:
+            raise LimitExceeded(self._what, self._setting, self._limit, _RETRY_AFTER)
+        self._open[key] = before + 1
+        try:
+            yield
+        finally:
+            if self._open[key] == 1:
+                del self._open[key]
+            else:
+                self._open[key] -= 1
+
+
+class _Limits(ServerInterceptor, abc.ABC):
+    """Counts each call that is not infrastructure."""
+
+    @abc.abstractmethod
+    def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
+        """Where a call or stream counts, and under which keys."""
+
+    async def intercept_service(
+        self,
+        continuation: Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> MaybeHandler:
+        """Let nobody past a limit."""
+        handler = await continuation(handler_call_details)
+        if handler is None or is_infrastructure(str(handler_call_details.method)):
+            return handler
+        streaming = handler.request_streaming or handler.response_streaming
+        return wrap(handler, lambda _: self._admitted(streaming))
+
+    @asynccontextmanager
+    async def _admitted(self, streaming: bool) -> AsyncIterator[None]:
+        with ExitStack() as opened:
+            for gauge, key in self._counted(streaming):
+                opened.enter_context(gauge.one_more(key))
+            yield
+
+
+class ServerLimits(_Limits):
+    """What all callers together may have open.
+
+    Stands before authentication: who floods the server without credentials is bounded, too.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._calls = Gauge(
+            "The server has too many calls in flight", "JOBS_MAX_CALLS", config.max_calls
+        )
+        self._streams = Gauge(
+            "The server has too many open streams", "JOBS_MAX_STREAMS", config.max_streams
+        )
+
+    def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
+        return [(self._streams if streaming else self._calls, None)]
+
+
+class TenantLimits(_Limits):
+    """What a tenant, and a device of it, may have open."""
+
+    def __init__(self, config: Config) -> None:
+        self._calls = Gauge(
+            "The tenant has too many calls in flight",
+            "JOBS_MAX_TENANT_CALLS",
+            config.max_tenant_calls,
+        )
+        self._streams = Gauge(
+            "The tenant has too many open streams",
+            "JOBS_MAX_TENANT_STREAMS",
+            config.max_tenant_streams,
+        )
+        self._device_streams = Gauge(
+            "The device has too many open streams",
+            "JOBS_MAX_DEVICE_STREAMS",
+            config.max_device_streams,
+        )
+
+    def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
+        caller = current_principal()
+        if not streaming:
+            return [(self._calls, caller.tenant_id)]
+        of_tenant = (self._streams, caller.tenant_id)
+        if caller.device_id is None:
+            return [of_tenant]
+        return [of_tenant, (self._device_streams, (caller.tenant_id, caller.device_id))]

@@ -1,0 +1,23 @@
+-- How many of the tenant's jobs readers see IN_PROGRESS, apart from p_job_id: p_max at most,
+-- so that no more are counted. The caller has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.active_jobs(
+    p_tenant_id text, p_job_id text, p_max integer
+) RETURNS integer
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+    SELECT count(*)::integer FROM (
+        SELECT
+        FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
+          AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
+          AND (j.expires_at IS NULL OR j.expires_at > now())
+        UNION ALL
+        SELECT
+        FROM jobs.jobs j
+        JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
+        WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
+          AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
+          AND j.expires_at <= now() AND p.in_progress > 0
+        LIMIT p_max
+    ) active;
+END;

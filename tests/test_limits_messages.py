@@ -1,0 +1,89 @@
+"""Limits of messages: how large a request may be, alone or in a stream."""
+
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+from grpc.aio import Channel
+
+from tests.support import TIMEOUT, Database, Operator, Server, fails, serving
+
+LIMIT = 65536
+
+REPORTS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
+
+
+def padded(size: int) -> bytes:
+    """A GetJobRequest for the job "j" with that many bytes: the last job_id counts."""
+    last = pb.GetJobRequest(job_id="j").SerializeToString()
+    # A tag, and a length in three bytes.
+    return b"\x0a" + _varint(size - len(last) - 4) + b"x" * (size - len(last) - 4) + last
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number & 127 | 128, number >> 7 & 127 | 128, number >> 14])
+
+
+async def get(server: Server, tenant: str, raw: bytes) -> bytes:
+    """Call GetJob with bytes."""
+    call: Any = server.channel.unary_unary("/fleet.jobs.v1.JobService/GetJob")
+    answer: bytes = await call(raw, metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
+    return answer
+
+
+async def report(channel: Channel, tenant: str, raw: bytes) -> None:
+    """Send bytes as a report, and read until the stream ends."""
+    call: Any = channel.stream_stream(REPORTS)
+    async for _ in call([raw], metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT):
+        pass
+
+
+@pytest.fixture
+async def job(database: Database, operator: Operator) -> Operator:
+    """The test's tenant, with the job "j"."""
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    return operator
+
+
+async def test_a_request_may_be_so_large(database: Database, job: Operator) -> None:
+    async with serving(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+        assert await get(server, job.tenant, padded(LIMIT))
+
+        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+            await get(server, job.tenant, padded(LIMIT + 1))
+
+    assert failure.message == f"The request has {LIMIT + 1} bytes (JOBS_MAX_REQUEST_BYTES is 65536)"
+    assert failure.metadata == {"limit": "JOBS_MAX_REQUEST_BYTES", "value": "65536"}
+    assert failure.retry_after is None
+
+
+async def test_what_is_much_larger_is_refused_unread(database: Database, job: Operator) -> None:
+    """By gRPC itself, which gives no reason."""
+    async with serving(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+        with fails(StatusCode.RESOURCE_EXHAUSTED) as failure:
+            await get(server, job.tenant, padded(2 * LIMIT + 1))
+
+        assert "larger than max" in failure.message
+        assert await get(server, job.tenant, padded(100))
+
+
+async def test_a_report_that_is_too_large_ends_its_stream(
+    database: Database, job: Operator
+) -> None:
+    async with serving(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+            await report(server.channel, job.tenant, padded(LIMIT + 1))
+
+    assert failure.metadata["limit"] == "JOBS_MAX_REQUEST_BYTES"
+
+
+async def test_a_report_that_is_no_message_ends_its_stream(server: Server, job: Operator) -> None:
+    with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
+        await report(server.channel, job.tenant, b"\xff")
+
+
+async def test_the_caller_is_checked_before_the_message(server: Server) -> None:
+    with fails(StatusCode.UNAUTHENTICATED, "CALLER_INVALID"):
+        await get(server, "", b"\xff")
