@@ -119,6 +119,9 @@ func problemOf(err error) (p *problem, isService bool) {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
 			p.Reason, isService = detail.Reason, detail.Domain == errorDomain
+			if detail.Metadata["limit"] == requestLimit {
+				p.status = http.StatusRequestEntityTooLarge
+			}
 		case *errdetails.BadRequest:
 			for _, v := range detail.FieldViolations {
 				p.FieldViolations = append(p.FieldViolations, violation{v.Field, v.Description})
@@ -144,6 +147,9 @@ func problemOf(err error) (p *problem, isService bool) {
 	}
 	return newProblem(codes.Internal, "INTERNAL", "Internal error"), false
 }
+
+// The limit of the service that is about the body, not about how much is going on.
+const requestLimit = "JOBS_MAX_REQUEST_BYTES"
 
 var protoPrefix = regexp.MustCompile(`^proto: ?(syntax error )?(\(line \d+:\d+\): )?`)
 

@@ -60,10 +60,14 @@ class Rpc:
     ) -> Answer:
         """Send one request and read what comes: of a stream that has no end, the first answer.
 
-        Metadata as keywords: tenant="t" is x-tenant-id.
+        Metadata as keywords: tenant="t" is x-tenant-id. The caller has all roles.
         """
         raw = request if isinstance(request, bytes) else request.SerializeToString()
-        call = self._start(channel, raw, [(f"x-{k}-id", v) for k, v in metadata.items()])
+        stated = [
+            ("x-roles", "admin,bridge,device"),
+            *((f"x-{k}-id", v) for k, v in metadata.items()),
+        ]
+        call = self._start(channel, raw, stated)
         failure, messages = Failure(grpc.StatusCode.OK), []
         answer_type = GetMessageClass(self.method.output_type)
         try:

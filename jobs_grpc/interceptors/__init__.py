@@ -31,10 +31,10 @@ def chain(
         Observe(in_flight),
         Errors(stopping),
         ServerLimits(config),
-        Messages(config.max_request_bytes),
         Audit(),
         Authenticate(callers, peers),
-        Authorize(),
         TenantLimits(config),
+        Messages(config.max_request_bytes),
+        Authorize(),
         EndWithToken(),
     )

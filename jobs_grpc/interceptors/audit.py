@@ -7,11 +7,13 @@ from typing import Any
 
 import grpc
 from fleet.jobs.v1 import error_reason_pb2 as reasons
+from google.protobuf.message import Message
 from grpc import StatusCode
 from grpc.aio import ServerInterceptor
 
 from jobs_grpc.errors import JobsError
 from jobs_grpc.interceptors.around import Context, Continuation, MaybeHandler, remake
+from jobs_grpc.interceptors.messages import find_request
 from jobs_grpc.principal import find_principal
 
 logger = logging.getLogger("jobs_grpc.audit")
@@ -29,7 +31,8 @@ class Audit(ServerInterceptor):
     """Who did what, when, to which job, in which request, and what came of it.
 
     It stands outside of authentication, so that refusals are in the trail, too. Of the
-    request it tells names only: never documents, reasons or tokens.
+    request it tells names only: never documents, reasons or tokens; and nothing at all if
+    the caller is not known, since it is not decoded then.
     """
 
     async def intercept_service(
@@ -46,10 +49,10 @@ class Audit(ServerInterceptor):
 
         async def answer(request: Any, context: Context) -> Any:
             started = time.perf_counter()
-            code, reason, job_id = StatusCode.OK, None, request.job_id
+            code, reason, made = StatusCode.OK, None, None
             try:
                 response = await behaviour(request, context)
-                job_id = getattr(response, "job_id", job_id)
+                made = getattr(response, "job_id", None)
                 return response
             except JobsError as e:
                 code, reason = e.code, reasons.ErrorReason.Name(e.reason)
@@ -62,7 +65,7 @@ class Audit(ServerInterceptor):
                 code = StatusCode.INTERNAL
                 raise
             finally:
-                caller = find_principal()
+                caller, said = find_principal(), find_request()
                 logger.info(
                     "audit %s",
                     method.rpartition("/")[2],
@@ -72,11 +75,16 @@ class Audit(ServerInterceptor):
                         "subject": caller.subject if caller else None,
                         "roles": ",".join(sorted(caller.roles)) if caller else None,
                         "peer": context.peer(),
-                        "job_id": job_id[:_MAX_SHOWN] or None,
-                        "device_id": getattr(request, "device_id", "")[:_MAX_SHOWN] or None,
+                        "job_id": made or _name(said, "job_id"),
+                        "device_id": _name(said, "device_id"),
                         "reason": reason,
                         "ms": round((time.perf_counter() - started) * 1000, 2),
                     },
                 )
 
         return remake(handler, answer, handler.request_deserializer)
+
+
+def _name(request: Message | None, field: str) -> str | None:
+    """An id that the request names, cut to what one can be; None if it names none."""
+    return getattr(request, field, "")[:_MAX_SHOWN] or None

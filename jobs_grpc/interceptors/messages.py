@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -18,6 +19,13 @@ from jobs_grpc.interceptors.around import (
     behaviour_of,
     remake,
 )
+
+_request: ContextVar[Message] = ContextVar("request")
+
+
+def find_request() -> Message | None:
+    """The request, or a stream's latest, that is being served; None if none was decoded."""
+    return _request.get(None)
 
 
 class Messages(ServerInterceptor):
@@ -61,6 +69,7 @@ class Messages(ServerInterceptor):
             message: Message = deserialize(raw)
         except DecodeError:
             raise MalformedRequest("The request is not a valid protobuf message") from None
+        _request.set(message)
         return message
 
     async def _each(self, handler: Handler, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:

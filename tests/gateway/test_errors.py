@@ -292,11 +292,11 @@ async def test_a_document_that_is_too_large_for_the_service(rest: Rest) -> None:
     assert_error(response, *BAD, "INVALID_FIELD")
 
 
-async def test_a_body_that_grows_over_grpcs_limit(rest: Rest) -> None:
+async def test_a_body_that_grows_over_the_services_limit(rest: Rest) -> None:
     """500,000 numbers are 1 MB of JSON and over 4 MiB of protobuf."""
     body = b'{"document_params": {"a": [%s1]}}' % (b"1," * 500_000)
     response = await rest.send("POST", JOBS, body)
-    assert_error(response, 413, "RESOURCE_EXHAUSTED", "BODY_TOO_LARGE")
+    assert_error(response, 413, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
 
 
 @pytest.mark.parametrize(
