@@ -9,7 +9,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from jobs_grpc import schema
 from jobs_grpc.config import Config
-from jobs_grpc.errors import DatabaseUnavailable, Overloaded
+from jobs_grpc.errors import DatabaseUnavailable, LockTimeout, Overloaded
 from jobs_grpc.fair import FairSlots
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class Database:
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
         """Run one statement for the tenant that is its first argument, in its own transaction.
 
-        Raises DatabaseUnavailable, Overloaded if no connection came free in time, and
-        asyncpg.PostgresError for what the statement itself raised.
+        Raises DatabaseUnavailable (LockTimeout is one), Overloaded if no connection came free
+        in time, and asyncpg.PostgresError for what the statement itself raised.
         """
         pool = self._pool
         if pool is None:
@@ -98,6 +98,8 @@ class Database:
             raise DatabaseUnavailable from e
         try:
             rows: list[Row] = await connection.fetch(sql, *args)
+        except asyncpg.LockNotAvailableError as e:
+            raise LockTimeout from e
         except Exception as e:
             if is_unavailable(e):
                 raise DatabaseUnavailable from e

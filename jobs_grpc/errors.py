@@ -368,6 +368,10 @@ class DatabaseUnavailable(JobsError):
         super().__init__("The database is unavailable; retry later")
 
 
+class LockTimeout(DatabaseUnavailable):
+    """Somebody else has locked what the call needs, for longer than it waits."""
+
+
 class ServerStopping(JobsError):
     """A stream ends, or a call is cut off, because the server stops."""
 

@@ -264,13 +264,13 @@ class Store:
         )
 
     async def update_executions(
-        self, tenant_id: str, updates: Sequence[Update], *, wait: bool
+        self, tenant_id: str, updates: Sequence[Update], *, wait_ms: int
     ) -> Sequence[Row]:
-        """See update_executions.sql: a row an update, with its `outcome`."""
+        """See update_executions.sql: a row an update, with its `outcome`. Raises LockTimeout."""
         return await self._call(
             "update_executions",
             tenant_id,
-            wait=wait,
+            wait_ms=wait_ms,
             job_ids=[update.job_id for update in updates],
             next=[update.next for update in updates],
             device_ids=[update.device_id for update in updates],

@@ -52,3 +52,9 @@ def tenant() -> str:
 def operator(server: Server, tenant: str) -> Operator:
     """A caller in the test's tenant."""
     return server.operator(tenant, user="olivia")
+
+
+@pytest.fixture
+def patient_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What devices say keeps its place among those who wait for a job, for as long as a test."""
+    monkeypatch.setattr("jobs_grpc.batcher._PATIENCE", 60_000)

@@ -994,7 +994,7 @@ BEGIN
     RETURN v_count;
 END $$;
 
-CREATE FUNCTION jobs.update_executions(p_tenant_id text, p_wait boolean, p_job_ids text[], p_next boolean[], p_device_ids text[], p_statuses text[], p_status_details text[], p_execution_numbers integer[], p_expected_versions integer[], p_extend_timeout_minutes integer[], p_with_documents boolean[]) RETURNS TABLE(outcome text, met_status text, job_id text, device_id text, status text, status_details jsonb, execution_number integer, queued_at timestamp with time zone, started_at timestamp with time zone, last_updated_at timestamp with time zone, version integer, document_type text, document_params jsonb, expires_at timestamp with time zone, times_out_at timestamp with time zone)
+CREATE FUNCTION jobs.update_executions(p_tenant_id text, p_wait_ms integer, p_job_ids text[], p_next boolean[], p_device_ids text[], p_statuses text[], p_status_details text[], p_execution_numbers integer[], p_expected_versions integer[], p_extend_timeout_minutes integer[], p_with_documents boolean[]) RETURNS TABLE(outcome text, met_status text, job_id text, device_id text, status text, status_details jsonb, execution_number integer, queued_at timestamp with time zone, started_at timestamp with time zone, last_updated_at timestamp with time zone, version integer, document_type text, document_params jsonb, expires_at timestamp with time zone, times_out_at timestamp with time zone)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1022,7 +1022,8 @@ BEGIN
             AS u (job_id, next, device_id, n);
     END IF;
 
-    IF p_wait THEN
+    IF p_wait_ms > 0 THEN
+        PERFORM set_config('lock_timeout', p_wait_ms::text, true);
         SELECT coalesce(array_agg(l.job_id), '{}') INTO v_locked
         FROM (
             SELECT p.job_id
@@ -1063,8 +1064,12 @@ BEGIN
                    u.status, u.status_details, u.execution_number, u.expected_version
                ) AS outcome
         FROM given u
-        LEFT JOIN jobs.jobs j
-            ON j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
+        LEFT JOIN LATERAL (
+            SELECT j.*
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
+            OFFSET 0
+        ) j ON true
         LEFT JOIN LATERAL (
             SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version, e.canceled
             FROM jobs.job_executions e
@@ -1082,7 +1087,10 @@ BEGIN
                CASE
                    WHEN m.busy THEN 'BUSY'
                    WHEN m.next AND m.job_id IS NULL THEN 'NONE'
-                   WHEN m.next AND m.outcome NOT IN ('APPLIED', 'REPEATED') THEN 'AGAIN'
+                   WHEN m.next AND (
+                       m.outcome NOT IN ('APPLIED', 'REPEATED')
+                       OR m.job_id IS DISTINCT FROM jobs.next_execution(p_tenant_id, m.device_id)
+                   ) THEN 'AGAIN'
                    ELSE m.outcome
                END AS outcome
         FROM met m
@@ -1132,7 +1140,9 @@ BEGIN
     RETURN QUERY
     SELECT v_outcomes[u.n], v_met_statuses[u.n], u.job_id, s.device_id, s.status,
            s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
-           s.version, s.document_type, CASE WHEN u.with_document THEN s.document_params END,
+           s.version, s.document_type,
+           CASE WHEN u.with_document AND v_outcomes[u.n] NOT IN ('BUSY', 'AGAIN')
+                THEN s.document_params END,
            s.expires_at, s.times_out_at
     FROM unnest(v_job_ids, p_device_ids, p_with_documents) WITH ORDINALITY
         AS u (job_id, device_id, with_document, n)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -178,19 +179,87 @@ async def test_a_job_that_somebody_else_has_keeps_back_its_own_devices_only(
     assert job.execution_counts.failed == 0
 
 
-async def test_two_jobs_that_others_have_do_not_wait_for_each_other(
+async def test_jobs_that_others_have_take_turns_on_one_connection(
     database: Database, operator: Operator, batcher: Batcher
 ) -> None:
+    """So however many they are, they leave connections to the rest."""
+    held = [f"held-{n}" for n in range(12)]
+    for job_id in ("k", *held):
+        await operator.create(job_id=job_id, target_all=True)
+    async with AsyncExitStack() as mutexes:
+        for job_id in held:
+            await mutexes.enter_async_context(mutex_held(database, operator.tenant, job_id))
+        async with mutex_held(database, operator.tenant, "k"):
+            kept = [
+                asyncio.create_task(batcher.update(operator.tenant, report("d000", job_id=job_id)))
+                for job_id in held
+            ]
+            moving = asyncio.create_task(
+                batcher.update(operator.tenant, report("d001", job_id="k"))
+            )
+            await database.until_blocked(1)
+
+        assert (await moving)["outcome"] == "APPLIED"
+        assert not any(task.done() for task in kept)
+    assert {(await task)["outcome"] for task in kept} == {"APPLIED"}
+
+
+async def test_a_start_does_not_overtake_an_earlier_report(
+    database: Database, operator: Operator, batcher: Batcher
+) -> None:
+    """Both wait for the job by the time it is free."""
+    async with mutex_held(database, operator.tenant, "j"):
+        first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
+        await database.until_blocked(1)
+        done = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
+        await asyncio.sleep(0)  # It is called by now.
+        starting = asyncio.create_task(batcher.update(operator.tenant, start_next("d001")))
+        others = [
+            asyncio.create_task(batcher.update(operator.tenant, start_next(device)))
+            for device in DEVICES[2:]
+        ]
+        await asyncio.sleep(0)
+        # This comes after the batch in which the starts have found the job held.
+        await batcher.update(operator.tenant, report("d001", job_id="none"))
+    await asyncio.gather(first, *others)
+
+    assert ((await done)["outcome"], (await done)["version"]) == ("APPLIED", 2)
+    assert (await starting)["outcome"] == "NONE"
+
+
+async def test_a_start_that_waited_is_not_of_a_second_job(
+    database: Database, operator: Operator, batcher: Batcher
+) -> None:
+    """The device has started another job by the time the one that was next is free."""
     await operator.create(job_id="k", target_all=True)
     async with mutex_held(database, operator.tenant, "j"):
-        async with mutex_held(database, operator.tenant, "k"):
-            one = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
-            other = asyncio.create_task(batcher.update(operator.tenant, report("d001", job_id="k")))
-            await database.until_blocked(2)
+        starting = asyncio.create_task(batcher.update(operator.tenant, start_next("d000")))
+        await database.until_blocked(1)
+        await batcher.update(operator.tenant, Update("k", "d000", None))
 
-        assert (await other)["outcome"] == "APPLIED"
-        assert not one.done()
-    await one
+    assert ((await starting)["job_id"], (await starting)["outcome"]) == ("k", "REPEATED")
+    assert (await operator.get("j")).execution_counts.queued == 100
+
+
+async def test_order_also_holds_after_a_batch_has_failed(
+    database: Database, operator: Operator, batcher: Batcher
+) -> None:
+    """Its updates are sent one by one, while what was called later waits."""
+    await operator.create(job_id="k", target_all=True)
+    async with mutex_held(database, operator.tenant, "j"):
+        updates = [
+            report("d000", "NONE", job_id="k"),
+            report("d001", "IN_PROGRESS"),
+            report("d002", "IN_PROGRESS"),
+            report("d002", "SUCCEEDED"),
+            report("d001", "SUCCEEDED"),
+        ]
+        tasks = [asyncio.create_task(batcher.update(operator.tenant, each)) for each in updates]
+        await database.until_blocked(1)
+    broken, *rows = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert "NONE" in str(broken)
+    assert [row["version"] for row in rows if not isinstance(row, BaseException)] == [2, 2, 3, 3]
 
 
 async def test_what_fails_is_told_and_the_next_one_goes_on(

@@ -178,6 +178,7 @@ async def test_one_row_is_written_and_an_index_finds_it(
     assert "jobs_deleted" in str(plan)
 
 
+@pytest.mark.usefixtures("patient_devices")
 async def test_a_start_that_comes_first_keeps_it_from_being_deleted(
     database: Database, pump: Device, operator: Operator
 ) -> None:

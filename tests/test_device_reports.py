@@ -182,7 +182,7 @@ async def test_two_last_devices_at_once_complete_the_job_once(
     async with session(database) as (first, store):
         async with first.transaction():
             await store.update_executions(
-                operator.tenant, [Update("j", "a", "SUCCEEDED")], wait=True
+                operator.tenant, [Update("j", "a", "SUCCEEDED")], wait_ms=30000
             )
             second = asyncio.create_task(
                 server.device(operator.tenant, "b").update("j", "SUCCEEDED")
@@ -195,6 +195,7 @@ async def test_two_last_devices_at_once_complete_the_job_once(
     assert job.completed_at == last.last_updated_at
 
 
+@pytest.mark.usefixtures("patient_devices")
 async def test_of_cancel_and_last_report_at_once_the_first_wins(
     database: Database, device: Device, operator: Operator
 ) -> None:
@@ -241,7 +242,9 @@ async def test_batches_in_opposite_orders_do_not_deadlock(
         # Both wait for the row that is first in key order, whichever they name first.
         async with mutex_held(database, operator.tenant, "j1"):
             batches = [
-                asyncio.create_task(store.update_executions(operator.tenant, updates, wait=True))
+                asyncio.create_task(
+                    store.update_executions(operator.tenant, updates, wait_ms=30000)
+                )
                 for store, updates in ((one, forward), (other, backward))
             ]
             await database.until_blocked(2)
@@ -266,7 +269,7 @@ async def test_a_batch_does_not_touch_a_job_that_it_did_not_lock(
     async with session(database) as (_, store):
         async with mutex_held(database, operator.tenant, "j"):
             batch = asyncio.create_task(
-                store.update_executions(operator.tenant, updates, wait=True)
+                store.update_executions(operator.tenant, updates, wait_ms=30000)
             )
             await database.until_blocked(1)
             await operator.create(job_id="new", target_all=True)

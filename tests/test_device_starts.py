@@ -189,7 +189,7 @@ async def test_while_one_start_waits_for_a_job_it_holds_no_other_one(
             await canceling.execute("SELECT jobs.cancel_job($1, 'z', 'no')", device.tenant)
             update = Update(None, device.name, None, next=True)
             starting = asyncio.create_task(
-                store.update_executions(device.tenant, [update], wait=True)
+                store.update_executions(device.tenant, [update], wait_ms=30000)
             )
             await database.until_blocked(1)
         (row,) = await starting
@@ -230,7 +230,7 @@ async def test_two_starts_at_once_start_one_execution(
             starts = [
                 asyncio.create_task(
                     store.update_executions(
-                        device.tenant, [Update(None, device.name, None, next=True)], wait=True
+                        device.tenant, [Update(None, device.name, None, next=True)], wait_ms=30000
                     )
                 )
                 for store in (one, other)

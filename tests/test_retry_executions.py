@@ -328,6 +328,7 @@ async def test_a_report_that_names_no_attempt_is_about_the_present_one(
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
+@pytest.mark.usefixtures("patient_devices")
 async def test_a_report_that_comes_before_it_is_retried(
     database: Database, pump: Device, operator: Operator
 ) -> None:

@@ -3,7 +3,7 @@
 from grpc import StatusCode
 
 from tests.proxy import proxied
-from tests.support import Database, fails, serving, until_listed
+from tests.support import Database, Operator, fails, mutex_held, serving, until_listed
 
 # The wait for a connection is the shorter, as it is by default.
 IMPATIENT = {
@@ -35,3 +35,16 @@ async def test_slow_connects_delay_the_start_but_do_not_prevent_it(
     """Each takes more than half of what the checks may take together."""
     async with proxied(database.request_dsn, delay=1.6) as proxy, serving(proxy.dsn) as server:
         assert not (await server.operator(tenant).list()).jobs
+
+
+async def test_a_lock_timeout_of_the_logins_is_no_defect(
+    database: Database, operator: Operator
+) -> None:
+    """Administrators set one, so that nobody waits for ever."""
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    joint = "&" if "?" in database.request_dsn else "?"
+    impatient = f"{database.request_dsn}{joint}lock_timeout=50"
+    async with serving(impatient) as server, mutex_held(database, operator.tenant, "j"):
+        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            await server.operator(operator.tenant).cancel("j")

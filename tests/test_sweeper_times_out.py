@@ -170,7 +170,7 @@ async def test_a_report_that_has_the_job_first_counts(
     async with session(database) as (reporting, store):
         async with reporting.transaction():
             await store.update_executions(
-                operator.tenant, [Update("j", "pump", "SUCCEEDED")], wait=True
+                operator.tenant, [Update("j", "pump", "SUCCEEDED")], wait_ms=30000
             )
             sweeping = asyncio.create_task(sweeper.run_once())
             await database.until_blocked(1)
@@ -180,6 +180,7 @@ async def test_a_report_that_has_the_job_first_counts(
     assert job.execution_counts == pb.ExecutionCounts(queued=1, succeeded=1)
 
 
+@pytest.mark.usefixtures("patient_devices")
 async def test_progress_that_has_the_job_first_keeps_it_going(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:

@@ -6,14 +6,16 @@
 -- update_outcome, or
 --
 -- NONE   there is no next execution
--- AGAIN  the next one had ended by the time its job was had; there may be another
--- BUSY   somebody else has the job, and p_wait is false; or it has only just been created
+-- AGAIN  it was no longer the next one when its job was had; there may be another
+-- BUSY   somebody else has the job, and p_wait_ms is 0; or it has only just been created
+--
+-- SQLSTATE 55P03 if it has waited in vain.
 --
 -- Locks are had in key order, so that who waits for several never waits in a circle. One
 -- statement locks them all, and a job that it did not lock is not touched.
 CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_tenant_id text,
-    p_wait boolean,                 -- for jobs that somebody else has
+    p_wait_ms integer,              -- for jobs that somebody else has; 0: not at all
     p_job_ids text[],               -- NULL: the device's next
     p_next boolean[],               -- the job was, or is to be, chosen as the device's next
     p_device_ids text[],
@@ -41,8 +43,8 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     times_out_at timestamptz
 )
 LANGUAGE plpgsql
--- A batch is a few rows of a job that may have a million. They are found one by one by the
--- primary key, whatever the statistics say or do not say yet: hence OFFSET 0, which keeps a
+-- A batch is a few rows of a job that may have a million. They are found one by one by an
+-- index, whatever the statistics say or do not say yet: hence OFFSET 0, which keeps a
 -- sub-select apart, and the rows' places (nobody moves them: we have the mutex).
 SET enable_hashjoin = off
 SET enable_mergejoin = off
@@ -70,7 +72,8 @@ BEGIN
             AS u (job_id, next, device_id, n);
     END IF;
 
-    IF p_wait THEN
+    IF p_wait_ms > 0 THEN
+        PERFORM set_config('lock_timeout', p_wait_ms::text, true);
         SELECT coalesce(array_agg(l.job_id), '{}') INTO v_locked
         FROM (
             SELECT p.job_id
@@ -111,8 +114,12 @@ BEGIN
                    u.status, u.status_details, u.execution_number, u.expected_version
                ) AS outcome
         FROM given u
-        LEFT JOIN jobs.jobs j
-            ON j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
+        LEFT JOIN LATERAL (
+            SELECT j.*
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
+            OFFSET 0
+        ) j ON true
         LEFT JOIN LATERAL (
             SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version, e.canceled
             FROM jobs.job_executions e
@@ -130,7 +137,10 @@ BEGIN
                CASE
                    WHEN m.busy THEN 'BUSY'
                    WHEN m.next AND m.job_id IS NULL THEN 'NONE'
-                   WHEN m.next AND m.outcome NOT IN ('APPLIED', 'REPEATED') THEN 'AGAIN'
+                   WHEN m.next AND (
+                       m.outcome NOT IN ('APPLIED', 'REPEATED')
+                       OR m.job_id IS DISTINCT FROM jobs.next_execution(p_tenant_id, m.device_id)
+                   ) THEN 'AGAIN'
                    ELSE m.outcome
                END AS outcome
         FROM met m
@@ -180,7 +190,9 @@ BEGIN
     RETURN QUERY
     SELECT v_outcomes[u.n], v_met_statuses[u.n], u.job_id, s.device_id, s.status,
            s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
-           s.version, s.document_type, CASE WHEN u.with_document THEN s.document_params END,
+           s.version, s.document_type,
+           CASE WHEN u.with_document AND v_outcomes[u.n] NOT IN ('BUSY', 'AGAIN')
+                THEN s.document_params END,
            s.expires_at, s.times_out_at
     FROM unnest(v_job_ids, p_device_ids, p_with_documents) WITH ORDINALITY
         AS u (job_id, device_id, with_document, n)

@@ -112,6 +112,7 @@ class DeviceJobServiceServicer:
         """Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
         A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
         can be repeated safely. No execution in the answer means that there is none to do.
+        Together with a StartExecution at the same moment, it may start a second one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +165,8 @@ class DeviceJobServiceServicer:
         """Reports for many devices over one stream, for brokers and bridges. Each report is
         answered once it is durable, or with its own error; answers may come in another
         order, reports of one execution are applied in theirs. At most 256 reports of a
-        stream are under way; the client is held back beyond that.
+        stream are under way; the client is held back beyond that. Reports of a job that
+        somebody else holds, such as a retry of many executions, wait until it is free.
 
         x-device-id is not required here. With it, only that device's reports are taken.
 

@@ -54,6 +54,7 @@ class DeviceJobServiceStub:
     """Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
     A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
     can be repeated safely. No execution in the answer means that there is none to do.
+    Together with a StartExecution at the same moment, it may start a second one.
     """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]
     """Starts the execution of one job. If it is IN_PROGRESS already, it is answered
@@ -90,7 +91,8 @@ class DeviceJobServiceStub:
     """Reports for many devices over one stream, for brokers and bridges. Each report is
     answered once it is durable, or with its own error; answers may come in another
     order, reports of one execution are applied in theirs. At most 256 reports of a
-    stream are under way; the client is held back beyond that.
+    stream are under way; the client is held back beyond that. Reports of a job that
+    somebody else holds, such as a retry of many executions, wait until it is free.
 
     x-device-id is not required here. With it, only that device's reports are taken.
 
@@ -130,6 +132,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     """Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
     A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
     can be repeated safely. No execution in the answer means that there is none to do.
+    Together with a StartExecution at the same moment, it may start a second one.
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]  # type: ignore[assignment]
     """Starts the execution of one job. If it is IN_PROGRESS already, it is answered
@@ -166,7 +169,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     """Reports for many devices over one stream, for brokers and bridges. Each report is
     answered once it is durable, or with its own error; answers may come in another
     order, reports of one execution are applied in theirs. At most 256 reports of a
-    stream are under way; the client is held back beyond that.
+    stream are under way; the client is held back beyond that. Reports of a job that
+    somebody else holds, such as a retry of many executions, wait until it is free.
 
     x-device-id is not required here. With it, only that device's reports are taken.
 
@@ -215,6 +219,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
         A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
         can be repeated safely. No execution in the answer means that there is none to do.
+        Together with a StartExecution at the same moment, it may start a second one.
         """
 
     @_abc_1.abstractmethod
@@ -275,7 +280,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reports for many devices over one stream, for brokers and bridges. Each report is
         answered once it is durable, or with its own error; answers may come in another
         order, reports of one execution are applied in theirs. At most 256 reports of a
-        stream are under way; the client is held back beyond that.
+        stream are under way; the client is held back beyond that. Reports of a job that
+        somebody else holds, such as a retry of many executions, wait until it is free.
 
         x-device-id is not required here. With it, only that device's reports are taken.
 

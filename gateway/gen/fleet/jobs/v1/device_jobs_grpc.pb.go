@@ -57,6 +57,7 @@ type DeviceJobServiceClient interface {
 	// Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
 	// A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
 	// can be repeated safely. No execution in the answer means that there is none to do.
+	// Together with a StartExecution at the same moment, it may start a second one.
 	StartNextExecution(ctx context.Context, in *StartNextExecutionRequest, opts ...grpc.CallOption) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS already, it is answered
 	// unchanged.
@@ -89,7 +90,8 @@ type DeviceJobServiceClient interface {
 	// Reports for many devices over one stream, for brokers and bridges. Each report is
 	// answered once it is durable, or with its own error; answers may come in another
 	// order, reports of one execution are applied in theirs. At most 256 reports of a
-	// stream are under way; the client is held back beyond that.
+	// stream are under way; the client is held back beyond that. Reports of a job that
+	// somebody else holds, such as a retry of many executions, wait until it is free.
 	//
 	// x-device-id is not required here. With it, only that device's reports are taken.
 	//
@@ -222,6 +224,7 @@ type DeviceJobServiceServer interface {
 	// Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
 	// A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
 	// can be repeated safely. No execution in the answer means that there is none to do.
+	// Together with a StartExecution at the same moment, it may start a second one.
 	StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS already, it is answered
 	// unchanged.
@@ -254,7 +257,8 @@ type DeviceJobServiceServer interface {
 	// Reports for many devices over one stream, for brokers and bridges. Each report is
 	// answered once it is durable, or with its own error; answers may come in another
 	// order, reports of one execution are applied in theirs. At most 256 reports of a
-	// stream are under way; the client is held back beyond that.
+	// stream are under way; the client is held back beyond that. Reports of a job that
+	// somebody else holds, such as a retry of many executions, wait until it is free.
 	//
 	// x-device-id is not required here. With it, only that device's reports are taken.
 	//
