@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -55,22 +55,58 @@ class App:
     """Ends, with the reason as its exception, if the service may not go on serving."""
 
 
+async def serve(
+    config: Config,
+    stop: asyncio.Event,
+    on_serving: Callable[[str], None],
+    *,
+    shares_port: bool = False,
+    sweeps: bool = True,
+) -> None:
+    """Serve until `stop` is set. `on_serving` is called once, with the address, when ready.
+
+    Raises what `running` does, and NotIsolated.
+    """
+    async with running(config, shares_port=shares_port, sweeps=sweeps) as service:
+        stopping = asyncio.create_task(stop.wait())
+        serving = asyncio.create_task(service.serving.wait())
+        waiting: set[asyncio.Task[object]] = {stopping, serving, service.failed}
+        while not stopping.done() and not service.failed.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if serving in done:
+                on_serving(service.address)
+        for task in (stopping, serving):
+            task.cancel()
+        if service.failed.done():
+            await service.failed
+
+
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[App]:
+async def running(
+    config: Config, *, shares_port: bool = False, sweeps: bool = True
+) -> AsyncIterator[App]:
     """The service, from its start to the end of the block; then it drains and stops.
 
-    Health says NOT_SERVING until the database is ready. Raises CannotListen and ConfigError.
+    Health says NOT_SERVING until the database is ready. With `shares_port` other processes
+    may listen there as well. Raises CannotListen and ConfigError.
     """
     _warn(config)
     files = tls.Files.of(config)
     credentials = tls.server_credentials(files) if files else None
-    async with known_callers(config) as callers, _running(config, callers, credentials) as started:
+    async with (
+        known_callers(config) as callers,
+        _running(config, callers, credentials, shares_port, sweeps) as started,
+    ):
         yield started
 
 
 @asynccontextmanager
 async def _running(
-    config: Config, callers: Callers, credentials: grpc.ServerCredentials | None
+    config: Config,
+    callers: Callers,
+    credentials: grpc.ServerCredentials | None,
+    shares_port: bool,
+    sweeps: bool,
 ) -> AsyncIterator[App]:
     database = Database(config)
 
@@ -84,7 +120,9 @@ async def _running(
     stopping = asyncio.Event()
     peers = TrustedPeers(config.trusted_peers) if config.trusted_peers else None
     server = grpc_server.make_server(
-        interceptors.chain(config, in_flight, stopping, callers, peers), config.max_request_bytes
+        interceptors.chain(config, in_flight, stopping, callers, peers),
+        config.max_request_bytes,
+        shares_port=shares_port,
     )
     store = Store(database)
     batcher = Batcher(store)
@@ -100,7 +138,9 @@ async def _running(
     await health.start()
     await server.start()
     follower = asyncio.create_task(health.follow())
-    sweeping = asyncio.create_task(_sweep(config))
+    background = {follower}
+    if sweeps:
+        background.add(asyncio.create_task(_sweep(config)))
     logger.info("listening on %s", address)
     try:
         yield App(address, health.serving, stopping, follower)
@@ -108,9 +148,9 @@ async def _running(
         await health.stop()
         stopping.set()
         await _drain(server, in_flight, config.shutdown_grace)
-        follower.cancel()
-        sweeping.cancel()
-        await asyncio.wait({follower, sweeping})
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background)
         await batcher.close()
         await database.close()
         logger.info("stopped")

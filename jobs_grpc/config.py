@@ -1,5 +1,6 @@
 """The configuration: read once from the environment, validated here and nowhere else."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
@@ -16,6 +17,7 @@ from jobs_grpc.parsers import (
     none_or,
     seconds,
     several,
+    worker_count,
 )
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -51,6 +53,12 @@ class Config:
     )
     listen: str = _setting(
         "JOBS_LISTEN", address, "HOST:PORT, [IPV6]:PORT or unix:PATH", DEFAULT_ADDRESS
+    )
+    workers: int = _setting(
+        "JOBS_WORKERS",
+        worker_count,
+        "processes that share the port; each has its own connections",
+        1,
     )
     insecure_metadata: bool = _setting(
         "JOBS_INSECURE_METADATA",
@@ -202,6 +210,16 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check what concerns two settings together."""
+        if self.workers > 1 and self.listen.startswith("unix:"):
+            raise ConfigError(
+                f"JOBS_WORKERS={self.workers} can't share JOBS_LISTEN={self.listen}: a socket in a"
+                " folder has one server; set HOST:PORT"
+            )
+        if self.workers > 1 and sys.platform != "linux":
+            raise ConfigError(
+                f"JOBS_WORKERS={self.workers} needs Linux, which spreads connections over"
+                " processes; elsewhere it must be 1"
+            )
         if self.pool_min_size > self.pool_max_size:
             raise ConfigError(
                 f"JOBS_POOL_MIN_SIZE ({self.pool_min_size}) exceeds "

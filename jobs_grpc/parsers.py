@@ -67,6 +67,9 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+worker_count = integer(1, 256)
+
+
 def seconds(low: float, high: float) -> Callable[[str], float]:
     """A parser of seconds; its ValueError says what they must be."""
 

@@ -9,8 +9,6 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 OPTIONS = (
-    # A second server on the port is an error, not a silent partner.
-    ("grpc.so_reuseport", 0),
     # Connections are recycled, so that clients spread over replicas that come and go.
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),
     ("grpc.max_connection_age_grace_ms", 5 * 60 * 1000),
@@ -29,13 +27,20 @@ class CannotListen(Exception):
     """The address is taken or not ours; the message says which."""
 
 
-def make_server(interceptors: Sequence[ServerInterceptor], max_request_bytes: int) -> Server:
+def make_server(
+    interceptors: Sequence[ServerInterceptor], max_request_bytes: int, *, shares_port: bool
+) -> Server:
     """A server without services or port yet.
 
     A request of up to twice `max_request_bytes` is left for the chain to refuse, since what
-    gRPC refuses by itself gets neither a reason nor a line in the log.
+    gRPC refuses by itself gets neither a reason nor a line in the log. Unless it is to share
+    its port, a second server there is an error, not a silent partner.
     """
-    options = (*OPTIONS, ("grpc.max_receive_message_length", 2 * max_request_bytes))
+    options = (
+        *OPTIONS,
+        ("grpc.max_receive_message_length", 2 * max_request_bytes),
+        ("grpc.so_reuseport", int(shares_port)),
+    )
     return grpc.aio.server(interceptors=interceptors, options=options)
 
 

@@ -37,5 +37,6 @@ def server(value: str) -> str:
 
 hours = _argument(parsers.integer(1, 720))
 minutes = _argument(parsers.integer(1, 10080))
+worker_count = _argument(parsers.worker_count)
 limit = _argument(parsers.integer(1, 2**31 - 1))
 timeout = _argument(parsers.seconds(0.001, 86400))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from jobs_grpc import app, embedded, fleet
+from jobs_grpc import embedded, fleet
 from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, Config
 from jobs_grpc.migrate import RequestRole, migrate
@@ -53,7 +53,7 @@ def _dev(args: argparse.Namespace) -> None:
             "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
         }
         config = Config.from_env(os.environ | dsns)
-        serve(config, on_serving=lambda running: print(_greeting(running, cluster), flush=True))
+        serve(config, on_serving=lambda address: print(_greeting(address, cluster), flush=True))
     print("PostgreSQL has stopped; the data is kept.", file=sys.stderr)
 
 
@@ -69,21 +69,21 @@ async def _prepare(cluster: embedded.Cluster, role: RequestRole) -> None:
     await fleet.load_demo_fleet(cluster.dsn(_DATABASE))
 
 
-def _greeting(running: app.App, cluster: embedded.Cluster) -> str:
+def _greeting(address: str, cluster: embedded.Cluster) -> str:
     def grpcurl(method: str, **request: object) -> str:
         body = shlex.quote(json.dumps(request))
         return (
             f"  grpcurl -plaintext -H 'x-tenant-id: {fleet.DEMO_TENANT}' -d {body}"
-            f" {running.address} fleet.jobs.v1.JobService/{method}"
+            f" {address} fleet.jobs.v1.JobService/{method}"
         )
 
     command = shlex.quote(sys.argv[0])
-    server = f" --server {running.address}" if running.address != DEFAULT_ADDRESS else ""
+    server = f" --server {address}" if address != DEFAULT_ADDRESS else ""
     groups = ", ".join(fleet.DEMO_GROUPS)
     return "\n".join(
         [
             "",
-            f"Serving on {running.address}; tenant {fleet.DEMO_TENANT!r} has 1,000 devices in the"
+            f"Serving on {address}; tenant {fleet.DEMO_TENANT!r} has 1,000 devices in the"
             f" groups {groups}. In another terminal:",
             "",
             grpcurl(

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from jobs_grpc import app, telemetry
+from jobs_grpc import app, telemetry, workers
+from jobs_grpc.cli import arguments
 from jobs_grpc.config import Config, describe_settings
 from jobs_grpc.signals import handling
 
@@ -31,11 +32,17 @@ def add_commands(commands: "Commands") -> None:
         action="store_true",
         help="as JOBS_INSECURE_METADATA=true",
     )
+    parser.add_argument(
+        "--workers",
+        type=arguments.worker_count,
+        metavar="N",
+        help="processes; JOBS_WORKERS if not given",
+    )
     parser.set_defaults(run=_serve)
 
 
-def serve(config: Config, on_serving: Callable[[app.App], None] | None = None) -> None:
-    """Serve until a signal says stop; `on_serving` is called once when the service is ready."""
+def serve(config: Config, on_serving: Callable[[str], None]) -> None:
+    """Serve until a signal says stop; `on_serving` is called once, with the address, when ready."""
     telemetry.configure_logging(config.log_level, config.log_format)
     try:
         asyncio.run(_until_signal(config, on_serving))
@@ -57,32 +64,18 @@ def _signals(stop: asyncio.Event) -> AbstractContextManager[None]:
     return handling(on_signal)
 
 
-async def _until_signal(config: Config, on_serving: Callable[[app.App], None] | None) -> None:
+async def _until_signal(config: Config, on_serving: Callable[[str], None]) -> None:
     stop = asyncio.Event()
+    serve = app.serve if config.workers == 1 else workers.serve
     with _signals(stop):
-        await _serve_until(stop, config, on_serving)
-
-
-async def _serve_until(
-    stop: asyncio.Event, config: Config, on_serving: Callable[[app.App], None] | None
-) -> None:
-    async with app.running(config) as running:
-        stopping = asyncio.create_task(stop.wait())
-        serving = asyncio.create_task(running.serving.wait())
-        waiting: set[asyncio.Task[object]] = {stopping, serving, running.failed}
-        while not stopping.done() and not running.failed.done():
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if serving in done and on_serving:
-                on_serving(running)
-        for task in (stopping, serving):
-            task.cancel()
-        if running.failed.done():
-            await running.failed
+        await serve(config, stop, on_serving)
 
 
 def _serve(args: argparse.Namespace) -> None:
     flags = {"JOBS_INSECURE_METADATA": "true"} if args.insecure_metadata else {}
-    serve(Config.from_env(os.environ | flags))
+    if args.workers is not None:
+        flags["JOBS_WORKERS"] = str(args.workers)
+    serve(Config.from_env(os.environ | flags), on_serving=lambda address: None)
 
 
 def _settings() -> str:
