@@ -72,9 +72,11 @@ test-gateway: # What is tested in Go; the rest is in tests/gateway
 bench-gateway: $(READY) gateway-build ## Compare the gateway's rate of calls with the server's (needs Go)
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
-.PHONY: bench-hot-job
-bench-hot-job: $(READY) ## Reports a second on one job, beside an UPDATE and a COUNT a report
-	@PYTHONPATH=generated $(BIN)/python -m bench.hot_job $(ARGS)
+# Kept apart: the peers and the plots are nobody else's dependencies.
+BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
+.PHONY: bench
+bench: $(BENCH_READY) ## Measure the service beside the document's design (ARGS=--quick tries it)
+	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
 
 .PHONY: bench-fairness
 bench-fairness: $(READY) ## A quiet tenant's latency beside the flood of another
@@ -108,16 +110,27 @@ lock: $(READY) ## Resolve the dependencies anew (UPGRADE=1 takes the newest vers
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
 	  --custom-compile-command 'make lock' --output-file requirements/dev.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
+	  --constraint requirements/dev.lock \
+	  --custom-compile-command 'make lock' --output-file requirements/bench.lock
 
 .PHONY: clean
 clean: ## Remove the environment and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
-$(READY): requirements/dev.lock pyproject.toml
+define make-venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 …' >&2; exit 1; }
-	@echo 'Creating .venv from requirements/dev.lock …'
-	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo 'Creating $(@D) from $< …'
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+endef
+
+$(READY): requirements/dev.lock pyproject.toml
+	$(make-venv)
+
+$(BENCH_READY): requirements/bench.lock pyproject.toml
+	$(make-venv)

@@ -1,0 +1,63 @@
+"""Growth, as pictures: milliseconds by devices, and calls a second by clients."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from bench.measure import DOCUMENT, LIMIT, SERVICE, Results
+
+mpl.use("svg")
+
+from matplotlib import pyplot as plt
+
+# The same figures give the same file.
+mpl.rcParams["svg.hashsalt"] = "bench"
+mpl.rcParams["svg.fonttype"] = "none"
+
+_STYLES = {
+    SERVICE: ("this service", "#1f77b4", "o"),
+    DOCUMENT: ("the document's design", "#d62728", "s"),
+    LIMIT: ("the bare SQL", "#7f7f7f", "^"),
+}
+
+
+def plot(results: Results, folder: Path) -> None:
+    """growth.svg and clients.svg."""
+    folder.mkdir(exist_ok=True)
+    _panels(results, folder / "growth.svg", ("create", "list", "get", "cancel"), "devices", "ms")
+    names = ("create_by_clients", "get_by_clients", "list_by_clients")
+    _panels(results, folder / "clients.svg", names, "clients", "calls a second")
+
+
+def _panels(
+    results: Results, path: Path, workloads: tuple[str, ...], x_label: str, y_label: str
+) -> None:
+    figure, axes = plt.subplots(1, len(workloads), figsize=(3.2 * len(workloads), 3.2))
+    for workload, axis in zip(workloads, axes, strict=True):
+        for subject, (label, color, marker) in _STYLES.items():
+            points = [m for m in results if (m.workload, m.subject) == (workload, subject)]
+            if points:
+                axis.plot(
+                    [_count(m.case) for m in points],
+                    [m.median for m in points],
+                    label=label,
+                    color=color,
+                    marker=marker,
+                    markersize=4,
+                )
+        _label(axis, workload.partition("_")[0], x_label, y_label)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _label(axis: Any, title: str, x_label: str, y_label: str) -> None:
+    axis.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
+    axis.grid(visible=True, which="major", alpha=0.3)
+
+
+def _count(case: str) -> int:
+    return int(case.split()[0].replace(",", ""))

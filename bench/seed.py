@@ -1,0 +1,36 @@
+"""Fleets and jobs, the same in both databases, written without either service."""
+
+from bench.environment import Environment
+
+
+async def fleet(env: Environment, tenant: str, devices: int) -> None:
+    """Devices d0000000, d0000001 …"""
+    for connection in (env.service, env.document):
+        await connection.execute(
+            "INSERT INTO device_state (tenant_id, device_id)"
+            " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
+            tenant,
+            devices,
+        )
+
+
+async def job(env: Environment, tenant: str, job_id: str) -> None:
+    """A job for all devices of the tenant."""
+    await env.service.fetch(
+        "SELECT * FROM jobs.create_job($1, $2, 'bench', '{}', NULL, NULL, true, 24, NULL, NULL)",
+        tenant,
+        job_id,
+    )
+    async with env.document.transaction():
+        await env.document.execute(
+            "INSERT INTO jobs (tenant_id, job_id, document_type, target_all, expires_at)"
+            " VALUES ($1, $2, 'bench', true, now() + interval '1 day')",
+            tenant,
+            job_id,
+        )
+        await env.document.execute(
+            "INSERT INTO job_executions (tenant_id, job_id, device_id)"
+            " SELECT tenant_id, $2, device_id FROM device_state WHERE tenant_id = $1",
+            tenant,
+            job_id,
+        )
