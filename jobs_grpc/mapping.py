@@ -1,8 +1,11 @@
-"""Database rows to protobuf messages: the one place that knows both shapes."""
+"""Database rows to protobuf messages: the one place that knows both shapes.
+
+A constructor takes an enum by its name, and a message as its fields.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
@@ -17,13 +20,16 @@ D = TypeVar("D", int, None)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def to_timestamp(moment: datetime | None) -> Timestamp | None:
-    """A moment as the contract has it: UTC, microseconds."""
+def to_timestamp(moment: datetime | None) -> Any:
+    """A moment as the contract has it, UTC and microseconds, for the constructor of a message.
+
+    As the fields of a Timestamp: to make one, only for it to be copied, would take twice the
+    time, and Timestamp.FromDatetime five times that.
+    """
     if moment is None:
         return None
     since = moment - _EPOCH
-    # Five times as fast as Timestamp.FromDatetime.
-    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
+    return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
 
 
 def job_from_row(row: Row) -> pb.Job:
@@ -36,7 +42,7 @@ def job_from_row(row: Row) -> pb.Job:
         target_device_id=row["target_device_id"],
         target_group_id=row["target_group_id"],
         target_all=row["target_all"] or None,  # type: ignore[arg-type]  # unset, not false
-        status=pb.Job.Status.Value(row["status"]),
+        status=row["status"],
         expires_at=to_timestamp(row["expires_at"]),
         created_by=row["created_by"],
         created_at=to_timestamp(row["created_at"]),
@@ -66,7 +72,7 @@ def device_execution_from_row(row: Row) -> DeviceExecution:
         device_id=row["device_id"],
         document_type=row["document_type"],
         document_params=None if params is None else from_json(params),
-        status=pb.JobExecution.Status.Value(row["status"]),
+        status=row["status"],
         status_details=None if details is None else from_json(details),
         execution_number=row["execution_number"],
         version=row["version"],
@@ -97,7 +103,7 @@ def execution_from_row(row: Row) -> pb.JobExecution:
     details = row["status_details"]
     return pb.JobExecution(
         device_id=row["device_id"],
-        status=pb.JobExecution.Status.Value(row["status"]),
+        status=row["status"],
         status_details=None if details is None else from_json(details),
         queued_at=to_timestamp(row["queued_at"]),
         started_at=to_timestamp(row["started_at"]),
@@ -140,7 +146,7 @@ def executions_from_row(row: Row) -> Iterator[pb.JobExecution]:
     ):
         yield pb.JobExecution(
             device_id=device_id,
-            status=pb.JobExecution.Status.Value(status),
+            status=status,
             status_details=None if details is None else from_json(details),
             queued_at=to_timestamp(queued_at),
             started_at=to_timestamp(started_at),
