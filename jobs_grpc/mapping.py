@@ -5,15 +5,17 @@ A constructor takes an enum by its name, and a message as its fields.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.documents import from_json
 from jobs_grpc.store import Row
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 D = TypeVar("D", int, None)
 

@@ -439,7 +439,7 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION jobs.get_job(p_tenant_id text, p_job_id text, p_executions_limit integer) RETURNS TABLE(tenant_id text, job_id text, document_type text, document_params jsonb, target_device_id text, target_group_id text, target_all boolean, status text, expires_at timestamp with time zone, created_by text, created_at timestamp with time zone, updated_at timestamp with time zone, cancel_reason text, total_executions integer, queued integer, in_progress integer, succeeded integer, failed integer, timed_out integer, rejected integer, completed_at timestamp with time zone, in_progress_timeout_minutes integer, device_ids text[], statuses text[], status_details jsonb[], execution_numbers integer[], queued_ats timestamp with time zone[], started_ats timestamp with time zone[], last_updated_ats timestamp with time zone[], times_out_ats timestamp with time zone[])
+CREATE FUNCTION jobs.get_job(p_tenant_id text, p_job_id text, p_executions_limit integer) RETURNS TABLE(tenant_id text, job_id text, document_type text, document_params jsonb, target_device_id text, target_group_id text, target_all boolean, status text, expires_at timestamp with time zone, created_by text, created_at timestamp with time zone, updated_at timestamp with time zone, cancel_reason text, total_executions integer, queued integer, in_progress integer, succeeded integer, failed integer, timed_out integer, rejected integer, completed_at timestamp with time zone, in_progress_timeout_minutes integer, stored_status jobs.job_status, device_ids text[], statuses text[], status_details jsonb[], execution_numbers integer[], queued_ats timestamp with time zone[], started_ats timestamp with time zone[], last_updated_ats timestamp with time zone[], times_out_ats timestamp with time zone[])
     LANGUAGE plpgsql
     AS $$
 BEGIN
@@ -507,7 +507,8 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             WHEN (d.status = j.status) THEN j.completed_at
             ELSE j.expires_at
         END AS completed_at,
-    j.in_progress_timeout_minutes
+    j.in_progress_timeout_minutes,
+    j.status AS stored_status
    FROM ((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
@@ -607,6 +608,9 @@ BEGIN
     SELECT s.*
     FROM jobs.job_states s
     WHERE s.tenant_id = p_tenant_id
+      -- What is stored rules out most of the others before their counts are looked up.
+      AND (p_statuses IS NULL OR s.stored_status::text = ANY (p_statuses)
+           OR s.stored_status = 'IN_PROGRESS' AND s.expires_at <= now())
       AND (p_statuses IS NULL OR s.status = ANY (p_statuses))
       AND (p_document_type IS NULL OR s.document_type = p_document_type)
       AND (p_created_by IS NULL OR s.created_by = p_created_by)

@@ -24,7 +24,8 @@ SELECT
     p.rejected + CASE WHEN d.queued_as = 'REJECTED' THEN p.queued ELSE 0 END
         + CASE WHEN j.canceled_running THEN p.in_progress ELSE 0 END AS rejected,
     CASE WHEN d.status = j.status THEN j.completed_at ELSE j.expires_at END AS completed_at,
-    j.in_progress_timeout_minutes
+    j.in_progress_timeout_minutes,
+    j.status AS stored_status
 FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

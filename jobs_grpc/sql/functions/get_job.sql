@@ -26,6 +26,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     rejected integer,
     completed_at timestamptz,
     in_progress_timeout_minutes integer,
+    stored_status jobs.job_status,
     device_ids text[],
     statuses text[],
     status_details jsonb[],

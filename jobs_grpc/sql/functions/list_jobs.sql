@@ -28,6 +28,9 @@ BEGIN
     SELECT s.*
     FROM jobs.job_states s
     WHERE s.tenant_id = p_tenant_id
+      -- What is stored rules out most of the others before their counts are looked up.
+      AND (p_statuses IS NULL OR s.stored_status::text = ANY (p_statuses)
+           OR s.stored_status = 'IN_PROGRESS' AND s.expires_at <= now())
       AND (p_statuses IS NULL OR s.status = ANY (p_statuses))
       AND (p_document_type IS NULL OR s.document_type = p_document_type)
       AND (p_created_by IS NULL OR s.created_by = p_created_by)
