@@ -5,24 +5,29 @@ Writes bench/results/latest.json and, from it, the figures of docs/performance.m
 
 import argparse
 import asyncio
+import functools
 import json
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from bench import plots, report
 from bench.calls import Void
-from bench.environment import described, environment
+from bench.environment import Environment, described, environment
 from bench.h2load import h2load_version
 from bench.measure import FULL, QUICK, Measured, Results, Scale
 from bench.workloads import calls, concurrency, growth, memory, reports
 
 _ROOT = Path(__file__).parents[1]
 _RESULTS = _ROOT / "bench" / "results" / "latest.json"
+_SOAK = _RESULTS.with_name("soak.json")
 _PAGE = _ROOT / "docs" / "performance.md"
 
-_WORKLOADS = {
+Workload = Callable[[Environment, Scale, Results], Awaitable[None]]
+
+_WORKLOADS: dict[str, Workload] = {
     "growth": growth.run,
     "calls": calls.run,
     "reports": reports.run,
@@ -37,45 +42,50 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="that it works, in seconds")
     parser.add_argument("--only", choices=_WORKLOADS, nargs="+", help="some of the workloads")
     parser.add_argument("--render", action="store_true", help="the page, from the last results")
+    parser.add_argument("--soak", type=int, metavar="MINUTES", help="memory under load, instead")
     args = parser.parse_args()
 
     if not args.render:
-        results, machine = asyncio.run(
-            _measure(QUICK if args.quick else FULL, args.only or list(_WORKLOADS), h2load_version())
-        )
+        scale = QUICK if args.quick else FULL
+        workloads = {name: _WORKLOADS[name] for name in args.only or _WORKLOADS}
+        if args.soak:
+            workloads = {"soak": functools.partial(memory.soak, minutes=args.soak)}
+        results, machine = asyncio.run(_measure(scale, workloads, h2load_version()))
         print(report.rendered(results, machine))
         if args.quick or args.only:
             return
-        _save(results, machine)
-    results, machine = _load()
+        _save(_SOAK if args.soak else _RESULTS, results, machine)
+    results, machine = _load(_RESULTS)
+    if _SOAK.exists():
+        results += _load(_SOAK)[0]
     report.replace_figures(_PAGE, report.rendered(results, machine))
     plots.plot(results, _PAGE.parent / "performance")
 
 
 async def _measure(
-    scale: Scale, workloads: list[str], h2load: str
+    scale: Scale, workloads: dict[str, Workload], h2load: str
 ) -> tuple[Results, dict[str, str]]:
     results = Results()
     async with environment() as env:
-        for name in workloads:
+        for name, run in workloads.items():
             print(f"{name} …", flush=True)
             started = time.monotonic()
             try:
-                await _WORKLOADS[name](env, scale, results)
+                await run(env, scale, results)
             except Void as e:
                 sys.exit(f"void: {e}")
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
         return results, await described(env, h2load)
 
 
-def _save(results: Results, machine: dict[str, str]) -> None:
-    _RESULTS.parent.mkdir(exist_ok=True)
+def _save(path: Path, results: Results, machine: dict[str, str]) -> None:
+    path.parent.mkdir(exist_ok=True)
     figures = [asdict(measured) for measured in results]
-    _RESULTS.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
 
 
-def _load() -> tuple[Results, dict[str, str]]:
-    saved = json.loads(_RESULTS.read_text())
+def _load(path: Path) -> tuple[Results, dict[str, str]]:
+    saved = json.loads(path.read_text())
     return Results(Measured(**figure) for figure in saved["figures"]), saved["machine"]
 
 

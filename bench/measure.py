@@ -41,7 +41,7 @@ FULL = Scale(
 
 QUICK = Scale(
     runs=1,
-    seconds=0.3,
+    seconds=0.1,
     sizes=(100, 1_000),
     clients=(1, 4),
     listed=(60, 10),

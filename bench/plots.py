@@ -55,7 +55,12 @@ def _panels(
 
 
 def _label(axis: Any, title: str, x_label: str, y_label: str) -> None:
-    axis.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
+    # Times differ by orders of magnitude, rates do not.
+    axis.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log")
+    if y_label == "ms":
+        axis.set(yscale="log")
+    else:
+        axis.set(ylim=(0, None))
     axis.grid(visible=True, which="major", alpha=0.3)
 
 

@@ -40,6 +40,7 @@ TABLES = (
     Table("get_by_processes", "GetJob, 10 executions, by processes"),
     Table("list_by_processes", "ListJobs, 50 jobs of 10, by processes"),
     Table("memory", "Memory of the server process"),
+    Table("soak", "Memory under creates, reads and lists in turn (`--soak`)"),
 )
 
 

@@ -1,17 +1,20 @@
 """The memory of a server process: at rest, and with many streams open."""
 
 import asyncio
+import itertools
+import time
 
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.calls import TENANT
+from bench.calls import TENANT, rpc
 from bench.environment import Environment, Server
 from bench.h2load import load
 from bench.measure import SERVICE, Results, Scale
-from bench.workloads.calls import TEN, get
+from bench.workloads.calls import TEN, create_one, get
 
 _STREAMS_A_CONNECTION = 100
 _MIB = 1 << 20
@@ -56,3 +59,23 @@ async def _watched(service: Server, scale: Scale, results: Results) -> None:
     )
     for channel in channels:
         await channel.close()
+
+
+async def soak(env: Environment, scale: Scale, results: Results, minutes: int) -> None:
+    """soak: MiB resident, a minute after the other, under creates, reads and lists in turn."""
+    await env.empty()
+    await seed.fleet(env, TEN, 10)
+    await seed.job(env, TEN, "j")
+    async with env.serving() as service:
+        listing = rpc(service.address, "ListJobs", pb.ListJobsRequest(), tenant=TEN)
+        turns = itertools.cycle(
+            (create_one(service, service)[0], get(service, service, TEN)[0], listing)
+        )
+        started = time.monotonic()
+        for minute in range(1, minutes + 1):
+            while time.monotonic() < started + 60 * minute:
+                # A page of jobs that others create is not of one size.
+                await load(next(turns), seconds=scale.seconds, varies=1 << 20)
+            if minute in {1, minutes} or not minute % 10:
+                case = f"minute {minute}"
+                results.add("soak", case, SERVICE, "MiB", service.resident() / _MIB)
