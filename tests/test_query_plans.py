@@ -97,7 +97,7 @@ def _list_device(store: Store) -> Awaitable[Sequence[Row]]:
 
 
 def _update(store: Store, *updates: Update) -> Awaitable[Sequence[Row]]:
-    return store.update_executions(TENANT, updates, wait=True)
+    return store.update_executions(TENANT, updates, wait_ms=1000)
 
 
 _REPORTS = [
@@ -205,7 +205,7 @@ async def caller(cluster: tuple[Postgres, str]) -> AsyncIterator[asyncpg.Connect
         await owner.execute(_FLEET, TENANT, DEVICES)
         for number in range(JOBS):
             await owner.fetch(
-                "SELECT jobs.create_job($1, $2, 'x', '{}', NULL, NULL, true, 24, NULL, NULL)",
+                "SELECT jobs.create_job($1, $2, 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 2000000, NULL)",
                 TENANT,
                 f"j{number}",
             )
