@@ -15,6 +15,7 @@ from jobs_grpc.interceptors.expire import EndWithToken
 from jobs_grpc.interceptors.limits import ServerLimits, TenantLimits
 from jobs_grpc.interceptors.messages import Messages
 from jobs_grpc.interceptors.observe import InFlight, Observe
+from jobs_grpc.interceptors.once import Once
 
 __all__ = ["InFlight", "chain"]
 
@@ -28,6 +29,7 @@ def chain(
 ) -> Sequence[ServerInterceptor]:
     """The interceptors, outermost first."""
     return (
+        Once(),
         Observe(in_flight),
         Errors(stopping),
         ServerLimits(config),
