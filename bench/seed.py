@@ -17,7 +17,8 @@ async def fleet(env: Environment, tenant: str, devices: int) -> None:
 async def job(env: Environment, tenant: str, job_id: str) -> None:
     """A job for all devices of the tenant."""
     await env.service.fetch(
-        "SELECT * FROM jobs.create_job($1, $2, 'bench', '{}', NULL, NULL, true, 24, NULL, NULL, 2000000, NULL)",
+        "SELECT * FROM jobs.create_job($1, $2, 'bench', '{}', NULL, NULL, true, 24,"
+        " NULL, NULL, 2000000, NULL)",
         tenant,
         job_id,
     )

@@ -205,7 +205,8 @@ async def caller(cluster: tuple[Postgres, str]) -> AsyncIterator[asyncpg.Connect
         await owner.execute(_FLEET, TENANT, DEVICES)
         for number in range(JOBS):
             await owner.fetch(
-                "SELECT jobs.create_job($1, $2, 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 2000000, NULL)",
+                "SELECT jobs.create_job($1, $2, 'x', '{}', NULL, NULL, true, 24,"
+                " NULL, NULL, 2000000, NULL)",
                 TENANT,
                 f"j{number}",
             )
