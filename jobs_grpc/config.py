@@ -257,9 +257,10 @@ def _check_auth(config: Config) -> None:
     }
     beyond = not is_local(config.listen)
     if config.auth == "metadata":
-        if config.jwt_keys:
-            # Else whoever forgot JOBS_AUTH would believe every caller.
-            raise ConfigError("JOBS_JWT_KEYS is set, but JOBS_AUTH is not jwt")
+        for variable, value in required.items():
+            if value:
+                # Else whoever forgot JOBS_AUTH would believe every caller.
+                raise ConfigError(f"{variable} is set, but JOBS_AUTH is not jwt")
         if beyond and not config.insecure_metadata and not config.trusted_peers:
             raise ConfigError(
                 f"JOBS_LISTEN={config.listen} is not loopback, and any caller could name any "
@@ -320,7 +321,8 @@ def _read(setting: "Field[Any]", environ: Mapping[str, str]) -> Any:
         return setting.metadata["parse"](value)
     except ValueError as e:
         # A DSN may hold a password: its value stays out of the message.
-        shown = variable if setting.metadata["parse"] is dsn else f"{variable}={value}"
+        secret = setting.metadata["parse"] in (dsn, keys_at)
+        shown = variable if secret else f"{variable}={value}"
         raise ConfigError(f"{shown} {e}") from None
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
@@ -15,6 +16,36 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+class _Servicer(health_aio.HealthServicer):
+    """The library's, but a watcher that does not read holds up nobody.
+
+    The library writes to watchers while it holds the lock that a change of status needs.
+    """
+
+    _server_status: Any
+    _server_watchers: Any
+    _watcher_count_by_service: Any
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+        service, told = request.service, None
+        changed = self._server_watchers[service]
+        self._watcher_count_by_service[service] += 1
+        try:
+            while True:
+                async with changed:
+                    await changed.wait_for(lambda: self._status(service) != told)  # noqa: B023
+                    told = self._status(service)
+                await context.write(health_pb2.HealthCheckResponse(status=told))
+        finally:
+            self._watcher_count_by_service[service] -= 1
+            if self._watcher_count_by_service[service] == 0:
+                del self._server_watchers[service]
+                del self._watcher_count_by_service[service]
+
+    def _status(self, service: str) -> Any:
+        return self._server_status.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+
+
 class Health:
     """Follows `check` and sets the status of the whole server ("") and of `services`."""
 
@@ -24,7 +55,7 @@ class Health:
         services: Sequence[str],
         interval: float = 1.0,
     ) -> None:
-        self.servicer = health_aio.HealthServicer()
+        self.servicer = _Servicer()
         self._check = check
         self._services = ("", *services)
         self._interval = interval

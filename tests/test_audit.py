@@ -1,5 +1,6 @@
 """The audit trail: who did what to which job, and what came of it."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from jobs_grpc.auth.policy import POLICY
 from jobs_grpc.interceptors.audit import AUDITED
 from jobs_grpc.principal import Role
 from tests.identities import AUDIENCE, ISSUER, claims, jwks, new_key, token
-from tests.support import TIMEOUT, Database, Operator, Server, fails, serving
+from tests.support import TIMEOUT, Database, Operator, Server, fails, mutex_held, serving
 
 SECRET = "hunter2"
 
@@ -163,3 +164,21 @@ def test_the_trail_is_there_whatever_the_level(capsys: pytest.CaptureFixture[str
 
     assert "an action" in (err := capsys.readouterr().err)
     assert "a call" not in err
+
+
+async def test_what_a_limit_refuses_is_a_line_too(
+    database: Database, tenant: str, trail: Any
+) -> None:
+    await database.add_devices(tenant, ["d"])
+    async with serving(database.request_dsn, JOBS_MAX_CALLS="1") as server:
+        operator = server.operator(tenant)
+        await operator.create(job_id="j", target_all=True)
+        async with mutex_held(database, tenant, "j"):
+            waiting = asyncio.create_task(operator.cancel("j"))
+            await database.until_blocked(1)
+            with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+                await operator.delete("j")
+        await waiting
+
+    refused = [line for line in trail() if line["code"] == "RESOURCE_EXHAUSTED"]
+    assert [line["message"] for line in refused] == ["audit DeleteJob"]

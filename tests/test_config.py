@@ -102,6 +102,8 @@ COMPANIONS = {
     "JOBS_TLS_CLIENT_CA": ("JOBS_TLS_CERT", "JOBS_TLS_KEY"),
     "JOBS_TRUSTED_PEERS": ("JOBS_TLS_CERT", "JOBS_TLS_KEY", "JOBS_TLS_CLIENT_CA"),
     "JOBS_JWT_KEYS": ("JOBS_AUTH", "JOBS_JWT_ISSUER", "JOBS_JWT_AUDIENCE"),
+    "JOBS_JWT_ISSUER": ("JOBS_AUTH", "JOBS_JWT_KEYS", "JOBS_JWT_AUDIENCE"),
+    "JOBS_JWT_AUDIENCE": ("JOBS_AUTH", "JOBS_JWT_KEYS", "JOBS_JWT_ISSUER"),
 }
 
 WRONG = [
@@ -325,6 +327,7 @@ TOKENS = {
         (TOKENS | {"JOBS_JWT_AUDIENCE": ""}, "JOBS_JWT_AUDIENCE is not set, and JOBS_AUTH=jwt"),
         # Whoever forgot it would believe every caller.
         (TOKENS | {"JOBS_AUTH": ""}, "JOBS_JWT_KEYS is set, but JOBS_AUTH is not jwt"),
+        ({"JOBS_JWT_ISSUER": "i"}, "JOBS_JWT_ISSUER is set, but JOBS_AUTH is not jwt"),
     ],
 )
 def test_what_belongs_together_is_set_together(variables: dict[str, str], message: str) -> None:

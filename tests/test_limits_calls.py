@@ -134,6 +134,21 @@ async def test_health_checks_pass_a_full_server(database: Database, jobs: Operat
         stream.cancel()
 
 
+async def test_streams_of_health_are_limited_apart(database: Database, jobs: Operator) -> None:
+    """They need no credentials: however many there are, they take nothing from others."""
+    async with serving(database.request_dsn, JOBS_MAX_CALLS="1", JOBS_MAX_STREAMS="1") as server:
+        first, second = watch_health(server.channel), watch_health(server.channel)
+        await first.read()
+
+        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+            await second.read()
+        stream = watch(server, jobs.tenant)
+        await stream.read()
+        assert await is_healthy(server.channel)
+        first.cancel()
+        stream.cancel()
+
+
 @pytest.mark.parametrize(
     ("limit", "device", "other"),
     [

@@ -5,10 +5,12 @@ import logging
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from jobs_grpc import server as grpc_server
 from tests.http2 import (
@@ -23,7 +25,7 @@ from tests.http2 import (
     frame,
     message,
 )
-from tests.support import TIMEOUT, Database, Operator, Server, serving, until
+from tests.support import TIMEOUT, Database, Operator, Server, serving, until, watch_health
 
 SERVICE = "/fleet.jobs.v1"
 
@@ -89,6 +91,28 @@ async def test_who_does_not_read_holds_up_nobody_and_gets_the_newest_in_the_end(
         received = received[5 + length :]
     assert answers[-1].status == pb.Job.COMPLETED
     assert len(answers) <= 3
+
+
+async def test_who_watches_health_and_does_not_read_holds_up_neither_it_nor_the_stop(
+    database: Database,
+) -> None:
+    """A change of status is told to all others, and the server stops in its time."""
+    async with serving(database.request_dsn) as own, connection(own.address, window=0) as slow:
+        slow.call(1, "/grpc.health.v1.Health/Watch", {}, HealthCheckRequest())
+        other = watch_health(own.channel)
+        assert (await other.read()).status == HealthCheckResponse.SERVING
+
+        await database.owner.execute(f"REVOKE USAGE ON SCHEMA jobs FROM {await role_of(own)}")
+        try:
+            assert (await other.read()).status == HealthCheckResponse.NOT_SERVING
+        finally:
+            await database.owner.execute(f"GRANT USAGE ON SCHEMA jobs TO {await role_of(own)}")
+        assert (await other.read()).status == HealthCheckResponse.SERVING
+
+
+async def role_of(server: Server) -> str:
+    """The login of its DSN."""
+    return (urlsplit(server.config.database_url).username or "").join('""')
 
 
 async def test_reports_whose_answers_are_not_read_are_held_back(

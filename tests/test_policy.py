@@ -11,7 +11,7 @@ from grpc import StatusCode
 
 from jobs_grpc.auth.policy import ANYBODY, POLICY, allowed
 from jobs_grpc.principal import Role
-from tests.support import TIMEOUT, Database, Server, fails, serving
+from tests.support import TIMEOUT, Database, Operator, Server, fails, serving
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -185,3 +185,13 @@ async def test_a_tenant_with_a_comma_is_two(server: Server) -> None:
     """A proxy that folds two headers makes one of them."""
     with fails(StatusCode.UNAUTHENTICATED, "CALLER_AMBIGUOUS"):
         await server.operator("a,b").list()
+
+
+async def test_where_metadata_is_believed_a_token_is_refused(operator: Operator) -> None:
+    """Else a gateway that demands tokens, before a server that does not look, lets all pass."""
+    metadata = (*operator.metadata, ("authorization", "Bearer made-up"))
+
+    with fails(StatusCode.UNAUTHENTICATED, "TOKEN_INVALID") as failure:
+        await operator.stub.ListJobs(jobs_pb2.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT)
+
+    assert "is not verified here" in failure.message

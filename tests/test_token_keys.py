@@ -148,7 +148,7 @@ async def test_a_file_is_read_again(tmp_path: Path) -> None:
 async def test_an_outage_leaves_the_keys_known_last(endpoint: Endpoint) -> None:
     keys = await loaded(endpoint.address, refresh=0.01)
     following = asyncio.create_task(keys.follow())
-    for status, body in ((500, b""), (200, b"<html>"), (200, b'{"keys": []}'), (200, b"[" * 9999)):
+    for status, body in ((500, b""), (200, b"<html>"), (200, b'{"keys": 5}'), (200, b"[" * 9999)):
         endpoint.status, endpoint.body = status, body
         before = endpoint.requests
 
@@ -161,6 +161,31 @@ async def test_an_outage_leaves_the_keys_known_last(endpoint: Endpoint) -> None:
     await until(lambda: knows(keys, "new"))
     following.cancel()
     await asyncio.wait({following})
+
+
+async def test_an_empty_set_withdraws_all_keys(endpoint: Endpoint) -> None:
+    keys = await loaded(endpoint.address, refresh=0.01)
+    following = asyncio.create_task(keys.follow())
+    endpoint.body = b'{"keys": []}'
+
+    async def withdrawn() -> bool:
+        return not keys.there
+
+    await until(withdrawn)
+    assert not await knows(keys, "old")
+    following.cancel()
+    await asyncio.wait({following})
+
+
+async def test_a_provider_that_hangs_does_not_hold_calls_with_made_up_keys(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs_grpc.auth.keys._ASK_TIMEOUT", 0.01)
+    keys = await loaded(endpoint.address)
+    endpoint.go_on.clear()
+
+    assert not any(await asyncio.gather(*(knows(keys, f"made up {n}") for n in range(20))))
+    endpoint.go_on.set()
 
 
 async def test_unknown_keys_are_asked_for_once_in_an_interval(endpoint: Endpoint) -> None:

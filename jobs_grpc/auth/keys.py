@@ -23,6 +23,9 @@ _MAX_SIZE = 256 * 1024
 _STEP_TIMEOUT = 5.0
 _FETCH_TIMEOUT = 10.0
 
+# Seconds for which a call waits for keys that may have its token's.
+_ASK_TIMEOUT = 1.0
+
 # Seconds until a fetch that failed is tried again, or the interval if that is shorter.
 _RETRY = 10.0
 
@@ -66,10 +69,13 @@ class Keys:
         """
         try:
             self._take(await asyncio.to_thread(_read, self._source))
+            problem = f"{self._source} has no keys"
         except UnusableKeys as e:
-            if not _is_address(self._source):
-                raise
-            logger.warning("no keys yet, no token can be verified: %s", e)
+            problem = str(e)
+        if not self.there and not _is_address(self._source):
+            raise UnusableKeys(problem)
+        if not self.there:
+            logger.warning("no keys yet, no token can be verified: %s", problem)
 
     async def follow(self) -> None:
         """Read the keys again and again, until cancelled."""
@@ -98,18 +104,22 @@ class Keys:
             if time.monotonic() - self._asked_at < self._refresh:
                 return
             self._asked_at = time.monotonic()
-        await self._read_once()
+        # Who makes up ids is not to have calls wait for a provider that hangs.
+        await asyncio.wait({self._begin_reading()}, timeout=_ASK_TIMEOUT)
 
     async def _read_once(self) -> bool:
+        try:
+            await asyncio.shield(self._begin_reading())
+        except UnusableKeys:
+            return False
+        return True
+
+    def _begin_reading(self) -> "asyncio.Task[None]":
         """Read the keys, together with whoever else is waiting for that."""
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
             self._reading.add_done_callback(self._end)
-        try:
-            await asyncio.shield(self._reading)
-        except UnusableKeys:
-            return False
-        return True
+        return self._reading
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         self._reading = None
@@ -138,17 +148,13 @@ def _is_address(source: str) -> bool:
 
 
 def _read(source: str) -> dict[str | None, Key]:
-    """The keys by their ids. UnusableKeys if there are none."""
+    """The keys by their ids. UnusableKeys unless there are some, or are said to be none."""
     try:
-        raw = _fetch(source) if _is_address(source) else Path(source).read_bytes()
-        keys = _parse(raw)
+        return _parse(_fetch(source) if _is_address(source) else Path(source).read_bytes())
     except Exception as e:
         # What is there may be anything; nothing of it may end the one who reads it.
         reason = e.reason if isinstance(e, URLError) else e
         raise UnusableKeys(f"{source}: {' '.join(str(reason).split())}") from None
-    if not keys:
-        raise UnusableKeys(f"{source} has no key that tokens could be verified with")
-    return keys
 
 
 def _parse(raw: bytes) -> dict[str | None, Key]:
@@ -158,7 +164,9 @@ def _parse(raw: bytes) -> dict[str | None, Key]:
                 key = import_key(raw, kind)
             except (ValueError, JoseError):
                 continue
-            return {None: key} if _is_strong(key) else {}
+            if not _is_strong(key):
+                raise ValueError(_NONE_FITS)
+            return {None: key}
         raise ValueError("the PEM has no key of a known kind")
     document = json.loads(raw)
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
@@ -174,10 +182,14 @@ def _parse(raw: bytes) -> dict[str | None, Key]:
                 continue
             if _is_strong(imported):
                 keys[imported.kid] = imported
+    # An empty set is one that withdraws all keys; one of others' keys only is a mistake.
+    if document["keys"] and not keys:
+        raise ValueError(_NONE_FITS)
     return keys
 
 
 _KINDS = ("RSA", "EC", "OKP")
+_NONE_FITS = "has no key that tokens could be verified with"
 
 
 def _is_strong(key: Key) -> bool:
@@ -201,7 +213,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def _fetch(address: str) -> bytes:
     """What is at an address, certificates verified (SSL_CERT_FILE names other authorities)."""
     deadline = time.monotonic() + _FETCH_TIMEOUT
-    opener = urllib.request.build_opener(_NoRedirects())
+    # Only loopback is asked without TLS, and no proxy has a say in that.
+    direct = [urllib.request.ProxyHandler({})] if address.startswith("http://") else []
+    opener = urllib.request.build_opener(_NoRedirects(), *direct)
     request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310
     with opener.open(request, timeout=_STEP_TIMEOUT) as response:
         body = b""

@@ -10,7 +10,7 @@ x-roles       the roles, comma-separated. A caller who states none has the defau
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from jobs_grpc.errors import CallerAmbiguous, CallerInvalid, TenantRequired
+from jobs_grpc.errors import CallerAmbiguous, CallerInvalid, TenantRequired, TokenInvalid
 from jobs_grpc.principal import (
     IDENTIFIER_RULE,
     TENANT_RULE,
@@ -23,6 +23,7 @@ from jobs_grpc.principal import (
 # As gRPC hands it over. Values of keys that end in -bin are bytes.
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
+_AUTHORIZATION = "authorization"
 _TENANT, _USER, _DEVICE, _ROLES = "x-tenant-id", "x-user-id", "x-device-id", "x-roles"
 
 
@@ -33,7 +34,10 @@ class Stated:
         self._default_roles = default_roles
 
     async def identify(self, metadata: Metadata) -> Principal:
-        """The caller. Raises TenantRequired, CallerAmbiguous or CallerInvalid."""
+        """The caller. Raises TenantRequired, CallerAmbiguous, CallerInvalid or TokenInvalid."""
+        if any(key == _AUTHORIZATION for key, _ in metadata):
+            # Else a proxy that demands tokens, and leaves them to us, would let anybody pass.
+            raise TokenInvalid("is not verified here, where metadata is believed; leave it out")
         tenant_id = tenant(metadata)
         if tenant_id is None:
             raise TenantRequired(f"The call names no tenant: send {_TENANT}")

@@ -21,6 +21,9 @@ from jobs_grpc.principal import IDENTIFIER_RULE, is_identifier
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
 
+# What is not encrypted is not for a proxy that the environment names.
+NO_PROXY = ("grpc.enable_http_proxy", 0)
+
 
 def add_client_command(
     commands: "Commands", name: str, run: Any, text: str
@@ -143,7 +146,7 @@ def connected(args: argparse.Namespace, *options: tuple[str, Any]) -> Iterator[C
     with (
         grpc.secure_channel(args.server, credentials, options=options)
         if credentials
-        else grpc.insecure_channel(args.server, options=options)
+        else grpc.insecure_channel(args.server, options=(*options, NO_PROXY))
     ) as channel:
         stub = jobs_pb2_grpc.JobServiceStub(channel)
         yield Client(stub, {"metadata": metadata, "timeout": args.timeout})

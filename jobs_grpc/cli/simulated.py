@@ -13,6 +13,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 
 from jobs_grpc.cli.bridge import Bridge
+from jobs_grpc.cli.connection import NO_PROXY
 from jobs_grpc.cli.persistence import Backoff, Gone, Persistence, Totals
 from jobs_grpc.cli.watch import KEEPALIVE
 
@@ -92,7 +93,7 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
             channel = (
                 grpc.aio.secure_channel(fleet.server, fleet.credentials, options=_CHANNEL_OPTIONS)
                 if fleet.credentials
-                else grpc.aio.insecure_channel(fleet.server, options=_CHANNEL_OPTIONS)
+                else grpc.aio.insecure_channel(fleet.server, options=(*_CHANNEL_OPTIONS, NO_PROXY))
             )
             await stack.enter_async_context(channel)
             stubs.append(device_jobs_pb2_grpc.DeviceJobServiceStub(channel))

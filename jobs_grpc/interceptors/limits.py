@@ -1,4 +1,4 @@
-"""How many calls and streams may be open at once. Health checks and reflection don't count."""
+"""How many calls and streams may be open at once. Health checks are never refused."""
 
 import abc
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -46,7 +46,7 @@ class Gauge:
 
 
 class _Limits(ServerInterceptor, abc.ABC):
-    """Counts each call that is not infrastructure."""
+    """Counts calls, and refuses those that are too many."""
 
     @abc.abstractmethod
     def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
@@ -59,17 +59,23 @@ class _Limits(ServerInterceptor, abc.ABC):
     ) -> MaybeHandler:
         """Let nobody past a limit."""
         handler = await continuation(handler_call_details)
-        if handler is None or is_infrastructure(str(handler_call_details.method)):
-            return handler
+        if handler is None:
+            return None
         streaming = handler.request_streaming or handler.response_streaming
-        return wrap(handler, lambda _: self._admitted(streaming))
+        infrastructure = is_infrastructure(str(handler_call_details.method))
+        counted = self._infrastructure if infrastructure else self._counted
+        return wrap(handler, lambda _: _admitted(counted(streaming)))
 
-    @asynccontextmanager
-    async def _admitted(self, streaming: bool) -> AsyncIterator[None]:
-        with ExitStack() as opened:
-            for gauge, key in self._counted(streaming):
-                opened.enter_context(gauge.one_more(key))
-            yield
+    def _infrastructure(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
+        return ()
+
+
+@asynccontextmanager
+async def _admitted(counted: Sequence[tuple[Gauge, object]]) -> AsyncIterator[None]:
+    with ExitStack() as opened:
+        for gauge, key in counted:
+            opened.enter_context(gauge.one_more(key))
+        yield
 
 
 class ServerLimits(_Limits):
@@ -85,9 +91,18 @@ class ServerLimits(_Limits):
         self._streams = Gauge(
             "The server has too many open streams", "JOBS_MAX_STREAMS", config.max_streams
         )
+        # Apart, so that whoever opens them without credentials takes nothing from others.
+        self._watches = Gauge(
+            "The server has too many open streams of health and reflection",
+            "JOBS_MAX_CALLS",
+            config.max_calls,
+        )
 
     def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
         return [(self._streams if streaming else self._calls, None)]
+
+    def _infrastructure(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
+        return [(self._watches, None)] if streaming else ()
 
 
 class TenantLimits(_Limits):
