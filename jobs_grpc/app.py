@@ -145,9 +145,7 @@ async def _running(
     try:
         yield App(address, health.serving, stopping, follower)
     finally:
-        await health.stop()
-        stopping.set()
-        await _drain(server, in_flight, config.shutdown_grace)
+        await _drain(server, health, stopping, in_flight, config.shutdown_grace)
         for task in background:
             task.cancel()
         await asyncio.wait(background)
@@ -189,14 +187,23 @@ async def _sweep(config: Config) -> None:
         logger.error("sweeping has ended until this server is restarted: %r", e)
 
 
-async def _drain(server: Server, in_flight: interceptors.InFlight, grace: float) -> None:
-    """Take no new calls, and give those that have arrived `grace` seconds."""
+async def _drain(
+    server: Server,
+    health: Health,
+    stopping: asyncio.Event,
+    in_flight: interceptors.InFlight,
+    grace: float,
+) -> None:
+    """Say so, take no new calls, and give those that have arrived `grace` seconds."""
     try:
+        await health.stop()
+        stopping.set()
         await asyncio.sleep(_FAREWELL)
         in_flight.end_infrastructure()
         await server.stop(grace)
     finally:
         # A second signal may cut this short; gRPC minds a loop that ends under it.
+        stopping.set()
         await server.stop(None)
     if not await in_flight.cleaned_up(_CLEANUP_TIMEOUT):
         logger.warning("calls that were cut off have not ended")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from grpc_health.v1 import health_pb2
@@ -16,6 +17,10 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+# Seconds for which a stop waits for watchers to be told.
+_TELLING_TIMEOUT = 1.0
+
+
 class _Servicer(health_aio.HealthServicer):
     """The library's, but a watcher that does not read holds up nobody.
 
@@ -26,17 +31,37 @@ class _Servicer(health_aio.HealthServicer):
     _server_watchers: Any
     _watcher_count_by_service: Any
 
+    def __init__(self) -> None:
+        super().__init__()
+        # What each watcher was told last, and by when that may have changed.
+        self._told: dict[object, tuple[str, Any]] = {}
+        self._told_more = asyncio.Event()
+
+    async def until_told(self, limit: float) -> None:
+        """Return when all watchers know the status, or after `limit` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while any(self._status(name) != told for name, told in self._told.values()):
+                    self._told_more.clear()
+                    await self._told_more.wait()
+
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         service, told = request.service, None
         changed = self._server_watchers[service]
         self._watcher_count_by_service[service] += 1
+        watcher = object()
+        self._told[watcher] = (service, told)
         try:
             while True:
                 async with changed:
                     await changed.wait_for(lambda: self._status(service) != told)  # noqa: B023
                     told = self._status(service)
                 await context.write(health_pb2.HealthCheckResponse(status=told))
+                self._told[watcher] = (service, told)
+                self._told_more.set()
         finally:
+            del self._told[watcher]
+            self._told_more.set()
             self._watcher_count_by_service[service] -= 1
             if self._watcher_count_by_service[service] == 0:
                 del self._server_watchers[service]
@@ -89,8 +114,9 @@ class Health:
             await asyncio.sleep(self._interval)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING for good."""
+        """Say NOT_SERVING for good; watchers that read are told when this returns."""
         await self.servicer.enter_graceful_shutdown()
+        await self.servicer.until_told(_TELLING_TIMEOUT)
 
     async def _set(self, status: int) -> None:
         for service in self._services:

@@ -1,5 +1,6 @@
 """Logging: one line a record, as text or JSON, each with the request it belongs to."""
 
+import asyncio
 import json
 import logging
 import re
@@ -55,9 +56,20 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
+def _matters(record: logging.LogRecord) -> bool:
+    """Whether a record is none of gRPC's that say nothing, or say what only a caller may know."""
+    if not record.name.startswith("grpc"):
+        return True
+    # A handler that a stop cuts off while it answers that it is cut off.
+    cut_off = record.exc_info is not None and record.exc_info[0] is asyncio.CancelledError
+    # Metadata that is not text, quoted whole: it may be a token.
+    return not cut_off and not record.getMessage().startswith("Invalid encoding on")
+
+
 def configure_logging(level: str, log_format: str) -> None:
     """Send the log to stderr; `log_format` is "text" or "json"."""
     handler = logging.StreamHandler()
+    handler.addFilter(_matters)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # The trail is no matter of how much one wants to read.
