@@ -76,7 +76,7 @@ func TestTheServersFilesAreReadAgain(t *testing.T) {
 	nextCert, nextKey := selfSigned(t, "next")
 	var log bytes.Buffer
 	config, err := serverTLS(
-		&Config{TLSCert: cert, TLSKey: key, TLSClientCA: ca},
+		&Config{TLSCert: cert, TLSKey: key, TLSClientCA: ca, TrustedPeers: list{"first", "next"}},
 		slog.New(slog.NewTextHandler(&log, nil)),
 	)
 	if err != nil {
@@ -112,6 +112,19 @@ func TestTheServersFilesAreReadAgain(t *testing.T) {
 	expect("gone", "next", "next", 5)
 	replace(t, cert, firstCert, key, firstKey, ca, firstCert)
 	expect("mended", "first", "first", 6)
+}
+
+func TestAPeerThatIsNotOnTheListIsRefused(t *testing.T) {
+	cert, key := selfSigned(t, "proxy")
+	for peers, taken := range map[string]bool{"proxy": true, "other": false} {
+		config, err := serverTLS(&Config{TLSCert: cert, TLSKey: key, TLSClientCA: cert, TrustedPeers: list{peers}}, discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := shake(t, config, cert, key); (err == nil) != taken {
+			t.Errorf("%s: %v", peers, err)
+		}
+	}
 }
 
 func TestTheUpstreamsFilesAreReadAgain(t *testing.T) {

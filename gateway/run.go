@@ -125,6 +125,9 @@ func readServerTLS(config *Config) (*tls.Config, error) {
 			return nil, fmt.Errorf("tls-client-ca: %w", err)
 		}
 		secured.ClientAuth = tls.RequireAndVerifyClientCert
+		if len(config.TrustedPeers) > 0 {
+			secured.VerifyConnection = onlyPeers(config.TrustedPeers)
+		}
 	}
 	return secured, nil
 }

@@ -86,6 +86,7 @@ func TestTLSOnBothSides(t *testing.T) {
 	environment := map[string]string{
 		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_LISTEN": "0.0.0.0:0",
 		"JOBS_GATEWAY_TLS_CERT": cert, "JOBS_GATEWAY_TLS_KEY": key, "JOBS_GATEWAY_TLS_CLIENT_CA": cert,
+		"JOBS_GATEWAY_TRUSTED_PEERS": "proxy",
 		"JOBS_GATEWAY_UPSTREAM_CA":   cert, "JOBS_GATEWAY_UPSTREAM_CERT": cert, "JOBS_GATEWAY_UPSTREAM_KEY": key,
 	}
 	config, err := readConfig(nil, func(name string) (string, bool) { v, ok := environment[name]; return v, ok })
