@@ -26,9 +26,10 @@ type Config struct {
 	ShutdownGrace time.Duration
 	MaxBodyBytes  int64
 
-	TLSCert     string
-	TLSKey      string
-	TLSClientCA string
+	TLSCert      string
+	TLSKey       string
+	TLSClientCA  string
+	TrustedPeers list
 
 	UpstreamTLS        bool
 	UpstreamCA         string
@@ -55,6 +56,7 @@ func (c *Config) flags() *flag.FlagSet {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain to serve HTTPS with, a PEM `FILE`")
 	f.StringVar(&c.TLSKey, "tls-key", "", "its private key, a PEM `FILE`")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "clients must have a certificate of these authorities, a PEM `FILE`")
+	f.Var(&c.TrustedPeers, "trusted-peers", "only `CLIENTS` whose certificate has one of these, comma-separated: SPIFFE ids, DNS or common names")
 	f.BoolVar(&c.UpstreamTLS, "upstream-tls", false, "speak TLS to the upstream, trusting the system's authorities")
 	f.StringVar(&c.UpstreamCA, "upstream-ca", "", "speak TLS to the upstream, trusting these authorities, a PEM `FILE`")
 	f.StringVar(&c.UpstreamCert, "upstream-cert", "", "certificate to show the upstream, a PEM `FILE`")
@@ -105,6 +107,8 @@ func (c *Config) validate() error {
 		return errors.New("tls-cert and tls-key must be set together")
 	case c.TLSClientCA != "" && c.TLSCert == "":
 		return errors.New("tls-client-ca needs tls-cert and tls-key")
+	case len(c.TrustedPeers) > 0 && c.TLSClientCA == "":
+		return errors.New("trusted-peers needs tls-client-ca")
 	case (c.UpstreamCert == "") != (c.UpstreamKey == ""):
 		return errors.New("upstream-cert and upstream-key must be set together")
 	case c.UpstreamServerName != "" && !c.upstreamTLS():
@@ -116,10 +120,10 @@ func (c *Config) validate() error {
 	case c.RequireToken && !c.TLSInFront && c.TLSCert == "" && !isLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not loopback, and tokens would be readable on the way; set tls-cert "+
 			"and tls-key, or tls-in-front behind a proxy with TLS", c.Listen)
-	case !c.RequireToken && !c.InsecureMetadata && c.TLSClientCA == "" && !isLoopback(c.Listen):
+	case !c.RequireToken && !c.InsecureMetadata && len(c.TrustedPeers) == 0 && !isLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not loopback, and any caller could name any tenant; keep to "+
-			"loopback behind a proxy that authenticates, demand tokens (require-token) or client "+
-			"certificates (tls-client-ca), or set insecure-metadata", c.Listen)
+			"loopback behind a proxy that authenticates, demand tokens (require-token) or certificates "+
+			"of certain clients (tls-client-ca and trusted-peers), or set insecure-metadata", c.Listen)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 // run serves until ctx ends, then drains.
 func run(ctx context.Context, config *Config, logger *slog.Logger) error {
-	upstream, err := dial(config)
+	upstream, err := dial(config, logger)
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func run(ctx context.Context, config *Config, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	tlsConfig, err := serverTLS(config)
+	tlsConfig, err := serverTLS(config, logger)
 	if err != nil {
 		return err
 	}
@@ -93,20 +93,41 @@ func drain(server *http.Server, grace time.Duration, logger *slog.Logger) error 
 	return nil
 }
 
-func serverTLS(config *Config) (*tls.Config, error) {
+// serverTLS is nil without TLS. Its files are looked at in each handshake.
+func serverTLS(config *Config, logger *slog.Logger) (*tls.Config, error) {
 	if config.TLSCert == "" {
 		return nil, nil
 	}
+	read := func() (*tls.Config, error) { return readServerTLS(config) }
+	files, err := newReloading(logger, read, config.TLSCert, config.TLSKey, config.TLSClientCA)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return files.get(), nil },
+	}, nil
+}
+
+func readServerTLS(config *Config) (*tls.Config, error) {
 	certificate, err := tls.LoadX509KeyPair(config.TLSCert, config.TLSKey)
 	if err != nil {
 		return nil, fmt.Errorf("tls-cert and tls-key: %w", err)
 	}
-	secured := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
+	secured := &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{certificate},
+		// http.Server adds them to its own only.
+		NextProtos: []string{"h2", "http/1.1"},
+	}
 	if config.TLSClientCA != "" {
 		if secured.ClientCAs, err = readCertificates(config.TLSClientCA); err != nil {
 			return nil, fmt.Errorf("tls-client-ca: %w", err)
 		}
 		secured.ClientAuth = tls.RequireAndVerifyClientCert
+		if len(config.TrustedPeers) > 0 {
+			secured.VerifyConnection = onlyPeers(config.TrustedPeers)
+		}
 	}
 	return secured, nil
 }

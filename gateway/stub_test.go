@@ -71,7 +71,7 @@ func newGateway(tb testing.TB, environment map[string]string) http.Handler {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	upstream, err := dial(config)
+	upstream, err := dial(config, discard)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"log/slog"
@@ -26,7 +27,7 @@ import (
 )
 
 // selfSigned writes a certificate that is its own authority, for both ends.
-func selfSigned(t *testing.T) (cert, key string) {
+func selfSigned(t *testing.T, name string) (cert, key string) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +36,7 @@ func selfSigned(t *testing.T) (cert, key string) {
 		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, Subject: pkix.Name{CommonName: name},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
@@ -69,8 +70,8 @@ func (e *events) Write(line []byte) (int, error) {
 }
 
 func TestTLSOnBothSides(t *testing.T) {
-	cert, key := selfSigned(t)
-	strangersCert, strangersKey := selfSigned(t)
+	cert, key := selfSigned(t, "proxy")
+	strangersCert, strangersKey := selfSigned(t, "proxy")
 	authorities, err := readCertificates(cert)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +86,8 @@ func TestTLSOnBothSides(t *testing.T) {
 	environment := map[string]string{
 		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_LISTEN": "0.0.0.0:0",
 		"JOBS_GATEWAY_TLS_CERT": cert, "JOBS_GATEWAY_TLS_KEY": key, "JOBS_GATEWAY_TLS_CLIENT_CA": cert,
-		"JOBS_GATEWAY_UPSTREAM_CA": cert, "JOBS_GATEWAY_UPSTREAM_CERT": cert, "JOBS_GATEWAY_UPSTREAM_KEY": key,
+		"JOBS_GATEWAY_TRUSTED_PEERS": "proxy",
+		"JOBS_GATEWAY_UPSTREAM_CA":   cert, "JOBS_GATEWAY_UPSTREAM_CERT": cert, "JOBS_GATEWAY_UPSTREAM_KEY": key,
 	}
 	config, err := readConfig(nil, func(name string) (string, bool) { v, ok := environment[name]; return v, ok })
 	if err != nil {
@@ -128,8 +130,8 @@ func TestTLSOnBothSides(t *testing.T) {
 }
 
 func TestAnUpstreamThatIsNotTrustedIsNotCalled(t *testing.T) {
-	cert, key := selfSigned(t)
-	other, _ := selfSigned(t)
+	cert, key := selfSigned(t, "proxy")
+	other, _ := selfSigned(t, "other")
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)

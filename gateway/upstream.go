@@ -1,11 +1,11 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"os"
+	"log/slog"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,8 +22,8 @@ const serviceConfig = `{"loadBalancingConfig": [{"round_robin": {}}]}`
 var reconnect = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
 
 // dial makes the connection to the server, which is opened at once and kept.
-func dial(config *Config) (*grpc.ClientConn, error) {
-	secured, err := upstreamCredentials(config)
+func dial(config *Config, logger *slog.Logger) (*grpc.ClientConn, error) {
+	secured, err := upstreamCredentials(config, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -46,10 +46,19 @@ func dial(config *Config) (*grpc.ClientConn, error) {
 	return connection, nil
 }
 
-func upstreamCredentials(config *Config) (credentials.TransportCredentials, error) {
+func upstreamCredentials(config *Config, logger *slog.Logger) (credentials.TransportCredentials, error) {
 	if !config.upstreamTLS() {
 		return insecure.NewCredentials(), nil
 	}
+	read := func() (credentials.TransportCredentials, error) { return readUpstreamCredentials(config) }
+	files, err := newReloading(logger, read, config.UpstreamCA, config.UpstreamCert, config.UpstreamKey)
+	if err != nil {
+		return nil, err
+	}
+	return &reloadingCredentials{files.last, files}, nil
+}
+
+func readUpstreamCredentials(config *Config) (credentials.TransportCredentials, error) {
 	secured := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.UpstreamServerName}
 	var err error
 	if config.UpstreamCA != "" {
@@ -67,14 +76,17 @@ func upstreamCredentials(config *Config) (credentials.TransportCredentials, erro
 	return credentials.NewTLS(secured), nil
 }
 
-func readCertificates(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("no certificate in " + file)
-	}
-	return pool, nil
+// reloadingCredentials looks at the files in each handshake: crypto/tls has no callback for
+// the authorities of a client.
+type reloadingCredentials struct {
+	credentials.TransportCredentials
+	files *reloading[credentials.TransportCredentials]
+}
+
+func (c *reloadingCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c.files.get().ClientHandshake(ctx, authority, raw)
+}
+
+func (c *reloadingCredentials) Clone() credentials.TransportCredentials {
+	return &reloadingCredentials{c.TransportCredentials.Clone(), c.files}
 }

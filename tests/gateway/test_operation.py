@@ -186,12 +186,17 @@ async def test_browsers_may_call_only_from_origins_that_are_listed(
         assert stranger.headers["vary"] == "Origin"
 
 
+TLS = {"TLS_CERT": "a.pem", "TLS_KEY": "a.pem", "TLS_CLIENT_CA": "a.pem"}
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"LISTEN": "0.0.0.0:0"}, "is not loopback"),
         ({"LISTEN": "0.0.0.0:0", "REQUIRE_TOKEN": "true"}, "tokens would be readable"),
         ({"LISTEN": "nowhere"}, "is not loopback"),
+        (TLS | {"LISTEN": "0.0.0.0:0"}, "any caller could name any tenant"),
+        ({"TRUSTED_PEERS": "proxy"}, "trusted-peers needs tls-client-ca"),
         ({"TIMEOUT": "soon"}, "JOBS_GATEWAY_TIMEOUT=soon"),
         ({"TIMEOUT": "0"}, "more than 0"),
         ({"CORS_ORIGINS": "*"}, "cors-origins=*"),
