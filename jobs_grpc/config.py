@@ -79,7 +79,10 @@ class Config:
         ("admin", "bridge"),
     )
     tls_cert: str | None = _setting(
-        "JOBS_TLS_CERT", str, "certificate chain to serve TLS with, a PEM file", None
+        "JOBS_TLS_CERT",
+        str,
+        "certificate chain to serve TLS with, a PEM file; read again when it changes",
+        None,
     )
     tls_key: str | None = _setting("JOBS_TLS_KEY", str, "its private key, a PEM file", None)
     tls_client_ca: str | None = _setting(
@@ -117,7 +120,10 @@ class Config:
         "JOBS_JWT_LEEWAY", integer(0, 300), "jwt: seconds that clocks may differ by", 30
     )
     jwt_refresh: float = _setting(
-        "JOBS_JWT_REFRESH", seconds(1, 86400), "jwt: the keys are read again after", 300.0
+        "JOBS_JWT_REFRESH",
+        seconds(1, 86400),
+        "jwt: seconds after which the keys are read again",
+        300.0,
     )
     jwt_tenant_claim: str = _setting(
         "JOBS_JWT_TENANT_CLAIM", str, "jwt: the claim with the tenant", "tenant_id"
@@ -138,11 +144,14 @@ class Config:
     pool_timeout: float = _setting(
         "JOBS_POOL_TIMEOUT",
         seconds(0.01, 300),
-        "wait for a free connection, then RESOURCE_EXHAUSTED",
+        "seconds to wait for a free connection, then RESOURCE_EXHAUSTED",
         5.0,
     )
     query_timeout: float = _setting(
-        "JOBS_QUERY_TIMEOUT", seconds(0.01, 3600), "a statement at most, then UNAVAILABLE", 30.0
+        "JOBS_QUERY_TIMEOUT",
+        seconds(0.01, 3600),
+        "seconds for a statement at most, then UNAVAILABLE",
+        30.0,
     )
     statement_cache_size: int = _setting(
         "JOBS_STATEMENT_CACHE_SIZE",
@@ -153,7 +162,7 @@ class Config:
     max_document_bytes: int = _setting(
         "JOBS_MAX_DOCUMENT_BYTES",
         integer(1024, 262144),
-        "document_params at most, as compact JSON",
+        "document_params at most, in bytes as compact JSON",
         32768,
     )
     max_request_bytes: int = _setting(
@@ -193,7 +202,10 @@ class Config:
         None,
     )
     shutdown_grace: float = _setting(
-        "JOBS_SHUTDOWN_GRACE", seconds(0, 3600), "calls in flight may go on for, at a stop", 10.0
+        "JOBS_SHUTDOWN_GRACE",
+        seconds(0, 3600),
+        "seconds that calls in flight may go on for, at a stop",
+        10.0,
     )
     reflection: bool = _setting(
         "JOBS_REFLECTION", boolean, "serve gRPC reflection (grpcurl without protos)", True

@@ -174,9 +174,10 @@ class RoleRequired(JobsError):
     reason = reasons.ROLE_REQUIRED
 
     def __init__(self, roles: Sequence[str]) -> None:
-        super().__init__(
-            f"This call needs one of the roles {', '.join(roles)}", roles=",".join(roles)
+        needed = (
+            f"one of the roles {', '.join(roles)}" if len(roles) > 1 else f"the role {roles[0]}"
         )
+        super().__init__(f"This call needs {needed}", roles=",".join(roles))
 
 
 class JobNotFound(JobsError):

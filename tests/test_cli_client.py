@@ -127,6 +127,15 @@ async def test_limits_beyond_a_page_are_read_page_by_page(
     assert len(got.out.split("\n\n")[1].splitlines()) == 1 + 5050
 
 
+async def test_a_list_of_nothing_says_so(shell: Shell) -> None:
+    listed = await shell("list")
+    completed = await shell("list", "--status", "COMPLETED")
+
+    assert (listed.code, len(listed.out.splitlines())) == (0, 1)
+    assert listed.err == "there are no jobs\n"
+    assert completed.err == "there are no such jobs\n"
+
+
 async def test_get_can_be_narrowed_to_a_status(
     shell: Shell, database: Database, tenant: str
 ) -> None:

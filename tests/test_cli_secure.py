@@ -87,7 +87,7 @@ async def test_a_token_is_all_that_is_said_of_the_caller(
     assert json.loads(got.out)["created_by"] == "olivia"
     refused = await shell("delete", job_id)
     assert (refused.code, refused.out) == (6, "")
-    assert "PERMISSION_DENIED: This call needs one of the roles admin" in refused.err
+    assert "PERMISSION_DENIED: This call needs the role admin" in refused.err
     other = await shell("list", "--tenant", "other")
     assert (other.code, "x-tenant-id is not what the token says" in other.err) == (6, True)
 

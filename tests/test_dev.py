@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf import json_format
 
+from jobs_grpc import embedded
 from tests.cli import spawn
 from tests.postgres import new_data_dir
 from tests.support import TIMEOUT, Operator, connected, until
@@ -30,9 +34,11 @@ def data_dir() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def _dev(data_dir: Path) -> AsyncIterator[tuple[str, str]]:
+async def _dev(data_dir: Path, **settings: str) -> AsyncIterator[tuple[str, str]]:
     """A running `jobs-grpc dev`: its address and its greeting. Ends with Ctrl-C."""
-    process = await spawn("dev", JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0")
+    process = await spawn(
+        "dev", stdin=None, JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0", **settings
+    )
     assert process.stdout is not None
     async with asyncio.timeout(TIMEOUT):
         greeting = (await process.stdout.readuntil(b"Ctrl-C stops.\n")).decode()
@@ -79,6 +85,40 @@ async def test_the_calls_it_prints_work(data_dir: Path) -> None:
     service = pb.DESCRIPTOR.services_by_name["JobService"]
     unary = [method.name for method in service.methods if not method.server_streaming]
     assert sorted(called) == sorted(unary)
+
+
+async def test_it_prints_no_calls_that_its_settings_refuse(data_dir: Path, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "key.pem").write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    settings = {
+        "JOBS_AUTH": "jwt",
+        "JOBS_JWT_KEYS": str(tmp_path / "key.pem"),
+        "JOBS_JWT_ALGORITHMS": "ES256",
+        "JOBS_JWT_ISSUER": "issuer",
+        "JOBS_JWT_AUDIENCE": "jobs",
+    }
+    async with _dev(data_dir, **settings) as (_, greeting):
+        assert "docs/authentication.md" in greeting
+        assert "x-tenant-id" not in greeting
+        assert "create --tenant" not in greeting
+
+
+async def test_it_says_what_to_do_about_data_that_it_cannot_use(data_dir: Path) -> None:
+    async with _dev(data_dir):
+        pass
+    with embedded.running(data_dir) as cluster:
+        connection = await asyncpg.connect(cluster.dsn("jobs"))
+        await connection.execute("UPDATE jobs.schema_migrations SET checksum = 'other'")
+        await connection.close()
+
+    process = await spawn("dev", JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0")
+    code, errors = await _ended(process)
+
+    assert code == 1
+    assert f"To begin anew, move {data_dir} away or set JOBS_DATA_DIR\n" in errors
+    assert not (data_dir / "pgdata" / "postmaster.pid").exists()
 
 
 async def _ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:

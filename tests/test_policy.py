@@ -119,7 +119,7 @@ async def test_roles_add_up(server: Server, tenant: str) -> None:
     assert not (await caller.list()).jobs
     with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED") as failure:
         await caller.delete("j")
-    assert failure.message == "This call needs one of the roles admin"
+    assert failure.message == "This call needs the role admin"
 
 
 @pytest.mark.parametrize("roles", ["", ",", "root", "viewer,root", "VIEWER", "viewer admin"])

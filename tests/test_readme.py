@@ -11,14 +11,19 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_it_lists_every_setting_with_its_default() -> None:
-    rows = re.findall(r"^\| `(JOBS_\w+)` \| (\S+) \|", README, re.MULTILINE)
+def test_it_lists_every_setting_as_serve_help_does() -> None:
+    rows = re.findall(r"^\| `(JOBS_\w+)` \| (\S+) \| (.*) \|$", README, re.MULTILINE)
 
     expected = [
-        (name, f"`{default}`" if default else "required")
-        for name, default, _ in describe_settings()
+        (name, f"`{default}`" if default else "required", meaning.removesuffix(" (required)"))
+        for name, default, meaning in describe_settings()
     ]
-    assert rows == expected
+    assert [(name, default, _plain(meaning)) for name, default, meaning in rows] == expected
+
+
+def _plain(text: str) -> str:
+    """Without the markup for links and code."""
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).replace("`", "")
 
 
 def test_it_lists_every_call() -> None:

@@ -133,7 +133,8 @@ class Keys:
         if _texts(keys) != _texts(self._keys):
             self._keys = keys
             self.generation += 1
-            logger.info("tokens are verified with %d keys of %s", len(keys), self._source)
+            count = "1 key" if len(keys) == 1 else f"{len(keys)} keys"
+            logger.info("tokens are verified with %s of %s", count, self._source)
 
 
 _OTHER_NAMES = {"EdDSA": "Ed25519"}  # RFC 9864

@@ -27,7 +27,7 @@ exit codes:
   3  no such job or device
   4  refused in the present state: taken, empty, running, over
   5  server or database unavailable, overloaded or too slow
-  6  the caller is not known
+  6  the caller is not known, or may not do this
 """
 
 

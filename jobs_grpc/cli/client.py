@@ -118,6 +118,8 @@ def _list(args: argparse.Namespace) -> None:
     if args.json:
         print_json(result)
         return
+    if not result.jobs:
+        note("there are no such jobs" if args.status else "there are no jobs")
     print_table(
         ("JOB", "STATUS", "TYPE", "TARGET", "DEVICES", "DONE", "FAILED", "CREATED"),
         (

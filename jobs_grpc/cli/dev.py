@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from jobs_grpc import embedded, fleet
+from jobs_grpc.cli.failures import Failed
 from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, Config
-from jobs_grpc.migrate import RequestRole, migrate
+from jobs_grpc.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.signals import interrupting
 
 if TYPE_CHECKING:
@@ -47,13 +48,19 @@ def _dev(args: argparse.Namespace) -> None:
     Config.from_env(os.environ | placeholder)
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
     with interrupting(), embedded.running(data_dir) as cluster:
-        asyncio.run(_prepare(cluster, role))
+        try:
+            asyncio.run(_prepare(cluster, role))
+        except MigrationError as e:
+            raise Failed(f"{e}. To begin anew, move {data_dir} away or set JOBS_DATA_DIR") from None
         dsns = {
             "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
             "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
         }
         config = Config.from_env(os.environ | dsns)
-        serve(config, on_serving=lambda address: print(_greeting(address, cluster), flush=True))
+        serve(
+            config,
+            on_serving=lambda address: print(_greeting(address, cluster, config), flush=True),
+        )
     print("PostgreSQL has stopped; the data is kept.", file=sys.stderr)
 
 
@@ -69,7 +76,28 @@ async def _prepare(cluster: embedded.Cluster, role: RequestRole) -> None:
     await fleet.load_demo_fleet(cluster.dsn(_DATABASE))
 
 
-def _greeting(address: str, cluster: embedded.Cluster) -> str:
+def _greeting(address: str, cluster: embedded.Cluster, config: Config) -> str:
+    groups = ", ".join(fleet.DEMO_GROUPS)
+    return "\n".join(
+        [
+            "",
+            f"Serving on {address}; tenant {fleet.DEMO_TENANT!r} has 1,000 devices in the"
+            f" groups {groups}.",
+            *_calls(address, config),
+            "",
+            f"Data: {cluster.data_dir}",
+            f"SQL:  psql {shlex.quote(cluster.dsn(_DATABASE))}",
+            "Ctrl-C stops.",
+            "",
+        ]
+    )
+
+
+def _calls(address: str, config: Config) -> list[str]:
+    if config.auth != "metadata" or config.tls_cert:
+        # What to show depends on keys that the user has.
+        return ["Callers need TLS or a token: docs/authentication.md has calls to try."]
+
     def grpcurl(method: str, **request: object) -> str:
         body = shlex.quote(json.dumps(request))
         return (
@@ -79,37 +107,27 @@ def _greeting(address: str, cluster: embedded.Cluster) -> str:
 
     command = shlex.quote(sys.argv[0])
     server = f" --server {address}" if address != DEFAULT_ADDRESS else ""
-    groups = ", ".join(fleet.DEMO_GROUPS)
-    return "\n".join(
-        [
-            "",
-            f"Serving on {address}; tenant {fleet.DEMO_TENANT!r} has 1,000 devices in the"
-            f" groups {groups}. In another terminal:",
-            "",
-            grpcurl(
-                "CreateJob",
-                job_id="reboot-1",
-                document_type="reboot",
-                document_params={"delay_seconds": 5},
-                target_group_id=fleet.DEMO_GROUPS[0],
-            ),
-            grpcurl("ListJobs", status="IN_PROGRESS", limit=10),
-            grpcurl("GetJob", job_id="reboot-1", executions_limit=5),
-            grpcurl("ListJobExecutions", job_id="reboot-1", status="QUEUED", limit=5),
-            grpcurl("CancelExecution", job_id="reboot-1", device_id=_DEMO_DEVICE),
-            grpcurl("RetryExecutions", job_id="reboot-1", statuses=["REJECTED"]),
-            grpcurl("ListExecutionAttempts", job_id="reboot-1", device_id=_DEMO_DEVICE),
-            grpcurl("CancelJob", job_id="reboot-1", reason="just trying"),
-            grpcurl("DeleteJob", job_id="reboot-1"),
-            "",
-            "The same without grpcurl:",
-            "",
-            f"  {command} create --tenant demo{server} --type reboot --all",
-            f"  {command} list --tenant demo{server}",
-            "",
-            f"Data: {cluster.data_dir}",
-            f"SQL:  psql {shlex.quote(cluster.dsn(_DATABASE))}",
-            "Ctrl-C stops.",
-            "",
-        ]
-    )
+    return [
+        "In another terminal:",
+        "",
+        grpcurl(
+            "CreateJob",
+            job_id="try-1",
+            document_type="reboot",
+            document_params={"delay_seconds": 5},
+            target_group_id=fleet.DEMO_GROUPS[0],
+        ),
+        grpcurl("ListJobs", status="IN_PROGRESS", limit=10),
+        grpcurl("GetJob", job_id="try-1", executions_limit=5),
+        grpcurl("ListJobExecutions", job_id="try-1", status="QUEUED", limit=5),
+        grpcurl("CancelExecution", job_id="try-1", device_id=_DEMO_DEVICE),
+        grpcurl("RetryExecutions", job_id="try-1", statuses=["REJECTED"]),
+        grpcurl("ListExecutionAttempts", job_id="try-1", device_id=_DEMO_DEVICE),
+        grpcurl("CancelJob", job_id="try-1", reason="just trying"),
+        grpcurl("DeleteJob", job_id="try-1"),
+        "",
+        "The same without grpcurl:",
+        "",
+        f"  {command} create --tenant demo{server} --type reboot --device device-0001",
+        f"  {command} list --tenant demo{server}",
+    ]
