@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -142,16 +142,17 @@ async def _running(
     if sweeps:
         background.add(asyncio.create_task(_sweep(config)))
     logger.info("listening on %s", address)
-    try:
+    # From the last to the first, and all of them, also if a second signal cuts one short.
+    async with AsyncExitStack() as at_end:
+        at_end.callback(logger.info, "stopped")
+        at_end.push_async_callback(database.close)
+        at_end.push_async_callback(batcher.close)
+        at_end.push_async_callback(_end, background)
+        at_end.push_async_callback(_cut_off, server, stopping, in_flight)
+        at_end.push_async_callback(
+            _drain, server, health, stopping, in_flight, config.shutdown_grace
+        )
         yield App(address, health.serving, stopping, follower)
-    finally:
-        await _drain(server, health, stopping, in_flight, config.shutdown_grace)
-        for task in background:
-            task.cancel()
-        await asyncio.wait(background)
-        await batcher.close()
-        await database.close()
-        logger.info("stopped")
 
 
 def _warn(config: Config) -> None:
@@ -195,15 +196,24 @@ async def _drain(
     grace: float,
 ) -> None:
     """Say so, take no new calls, and give those that have arrived `grace` seconds."""
-    try:
-        await health.stop()
-        stopping.set()
-        await asyncio.sleep(_FAREWELL)
-        in_flight.end_infrastructure()
-        await server.stop(grace)
-    finally:
-        # A second signal may cut this short; gRPC minds a loop that ends under it.
-        stopping.set()
-        await server.stop(None)
-    if not await in_flight.cleaned_up(_CLEANUP_TIMEOUT):
+    await health.stop()
+    stopping.set()
+    await asyncio.sleep(_FAREWELL)
+    in_flight.end_infrastructure()
+    await server.stop(grace)
+
+
+async def _cut_off(
+    server: Server, stopping: asyncio.Event, in_flight: interceptors.InFlight
+) -> None:
+    """End the calls that are left; gRPC minds a loop that ends under it."""
+    stopping.set()
+    await server.stop(None)
+    if not await in_flight.ended(_CLEANUP_TIMEOUT):
         logger.warning("calls that were cut off have not ended")
+
+
+async def _end(tasks: set["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

@@ -145,6 +145,8 @@ async def test_a_second_signal_ends_the_calls_in_flight(
                 await call
     assert process.returncode == 130
     assert b"Traceback" not in errors
+    assert b"pending" not in errors
+    assert b"stopped" in errors
 
 
 async def test_dev_without_its_extra_is_one_line(

@@ -23,31 +23,36 @@ class InFlight:
     """The calls being served, as the tasks that serve them."""
 
     def __init__(self) -> None:
-        self._calls: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._infrastructure: set[asyncio.Task[object]] = set()
 
     @contextmanager
     def entered(self, method: str) -> Iterator[None]:
         """For the time that the present task serves a call of `method`."""
-        tasks = self._infrastructure if is_infrastructure(method) else self._calls
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - coroutines run in tasks
-        tasks.add(task)
+        # Past the block gRPC sends the answer: a loop that ends in the midst of it is minded.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if not is_infrastructure(method):
+            yield
+            return
+        self._infrastructure.add(task)
         try:
             yield
         finally:
-            tasks.discard(task)
+            self._infrastructure.discard(task)
 
     def end_infrastructure(self) -> None:
         """Cut off health watches and reflection, which never end by themselves."""
         for task in self._infrastructure:
             task.cancel()
 
-    async def cleaned_up(self, limit: float) -> bool:
-        """Wait until no call is being served, cleanup included; False after `limit` seconds."""
-        if not self._calls:
+    async def ended(self, limit: float) -> bool:
+        """Wait until all calls have ended, cleanup included; False after `limit` seconds."""
+        if not self._tasks:
             return True
-        _, left = await asyncio.wait(self._calls, timeout=limit)
+        _, left = await asyncio.wait(self._tasks, timeout=limit)
         return not left
 
 
