@@ -171,6 +171,12 @@ class Config:
         "a request message at most",
         4194304,
     )
+    message_timeout: float = _setting(
+        "JOBS_MESSAGE_TIMEOUT",
+        seconds(0.1, 3600),
+        "seconds within which the message of a call must have come",
+        30.0,
+    )
     max_calls: int = _setting(
         "JOBS_MAX_CALLS",
         integer(1, 1000000),

@@ -1,13 +1,15 @@
 """Limits of messages: how large a request may be, alone or in a stream."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
-from grpc.aio import Channel
+from grpc.aio import AioRpcError, Channel
 
-from tests.support import TIMEOUT, Database, Operator, Server, fails, serving
+from tests.support import TIMEOUT, Database, Operator, Server, fails, is_healthy, serving, until
 
 LIMIT = 65536
 
@@ -27,7 +29,7 @@ def _varint(number: int) -> bytes:
 
 async def get(server: Server, tenant: str, raw: bytes) -> bytes:
     """Call GetJob with bytes."""
-    call: Any = server.channel.unary_unary("/fleet.jobs.v1.JobService/GetJob")
+    call: Any = server.channel.unary_unary(GET)
     answer: bytes = await call(raw, metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
     return answer
 
@@ -37,6 +39,25 @@ async def report(channel: Channel, tenant: str, raw: bytes) -> None:
     call: Any = channel.stream_stream(REPORTS)
     async for _ in call([raw], metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT):
         pass
+
+
+GET = "/fleet.jobs.v1.JobService/GetJob"
+CHECK = "/grpc.health.v1.Health/Check"
+
+
+def begin(
+    server: Server, tenant: str, *raws: bytes, method: str = GET, complete: bool = False
+) -> Any:
+    """Call a method, send messages, and unless it is to be complete, leave it at that."""
+
+    async def sent() -> AsyncIterator[bytes]:
+        for raw in raws:
+            yield raw
+        if not complete:
+            await asyncio.Event().wait()
+
+    call: Any = server.channel.stream_unary(method)
+    return call(sent(), metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -87,3 +108,64 @@ async def test_a_report_that_is_no_message_ends_its_stream(server: Server, job: 
 async def test_the_caller_is_checked_before_the_message(server: Server) -> None:
     with fails(StatusCode.UNAUTHENTICATED, "CALLER_INVALID"):
         await get(server, "", b"\xff")
+
+
+async def test_who_is_not_known_is_refused_before_there_is_a_message(server: Server) -> None:
+    with fails(StatusCode.UNAUTHENTICATED, "CALLER_INVALID"):
+        await begin(server, "")
+
+
+async def test_a_call_counts_before_its_message_has_come(database: Database, job: Operator) -> None:
+    async with serving(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+        call = begin(server, job.tenant)
+
+        async def counted() -> bool:
+            try:
+                await server.operator(job.tenant).list()
+            except AioRpcError as e:
+                return e.code() == StatusCode.RESOURCE_EXHAUSTED
+            return False
+
+        await until(counted)
+        call.cancel()
+
+
+async def test_a_message_must_come_in_time(database: Database, job: Operator) -> None:
+    async with serving(database.request_dsn, JOBS_MESSAGE_TIMEOUT="0.1") as server:
+        with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+            await begin(server, job.tenant)
+
+    assert failure.message == "The request has not come within 0.1 s (JOBS_MESSAGE_TIMEOUT)"
+
+
+async def test_a_call_without_a_message_is_told_so(server: Server, job: Operator) -> None:
+    with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+        await begin(server, job.tenant, complete=True)
+
+    assert failure.message == "The call has no request"
+
+
+async def test_the_first_message_is_the_request(server: Server, job: Operator) -> None:
+    raw = pb.GetJobRequest(job_id="j").SerializeToString()
+    answer = await begin(server, job.tenant, raw)
+
+    assert pb.GetJobResponse.FromString(answer).job.job_id == "j"
+
+
+async def test_few_can_keep_health_checks_waiting_for_a_message(
+    database: Database, job: Operator
+) -> None:
+    """They need no credentials, so the longest wait ends when there is one too many."""
+    async with serving(database.request_dsn) as server:
+        first = begin(server, "", method=CHECK)
+        others: list[Any] = []
+
+        async def ended() -> bool:
+            others.append(begin(server, "", method=CHECK))
+            return bool(first.done())
+
+        await until(ended)
+        assert len(others) >= 16
+        assert await is_healthy(server.channel)
+        for other in others:
+            other.cancel()

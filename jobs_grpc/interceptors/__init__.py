@@ -16,6 +16,7 @@ from jobs_grpc.interceptors.limits import ServerLimits, TenantLimits
 from jobs_grpc.interceptors.messages import Messages
 from jobs_grpc.interceptors.observe import InFlight, Observe
 from jobs_grpc.interceptors.once import Once
+from jobs_grpc.interceptors.unread import Unread
 
 __all__ = ["InFlight", "chain"]
 
@@ -30,13 +31,14 @@ def chain(
     """The interceptors, outermost first."""
     return (
         Once(),
+        Unread(),
         Observe(in_flight),
         Errors(stopping),
         Audit(),
         ServerLimits(config),
         Authenticate(callers, peers),
         TenantLimits(config),
-        Messages(config.max_request_bytes),
+        Messages(config.max_request_bytes, config.message_timeout),
         Authorize(),
         EndWithToken(),
     )

@@ -1,14 +1,15 @@
-"""What comes in is decoded here, within its size."""
+"""What comes in is read and decoded here, within its size and time."""
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc.aio import ServerInterceptor
+from grpc.aio import EOF, ServerInterceptor
 
 from jobs_grpc.errors import LimitExceeded, MalformedRequest
 from jobs_grpc.interceptors.around import (
@@ -17,8 +18,12 @@ from jobs_grpc.interceptors.around import (
     Handler,
     MaybeHandler,
     behaviour_of,
+    is_infrastructure,
     remake,
 )
+
+# Calls of infrastructure that keep the server waiting for their message.
+_MAX_WAITS = 16
 
 _request: ContextVar[Message] = ContextVar("request")
 
@@ -28,14 +33,42 @@ def find_request() -> Message | None:
     return _request.get(None)
 
 
+class _Waits:
+    """Waits for messages: at most `size` at once, as one more ends the longest of them.
+
+    For calls of anybody, which are not counted. Who sends a request at once waits for next
+    to nothing, whoever else keeps the server waiting.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._open: dict[asyncio.Timeout, None] = {}
+
+    @asynccontextmanager
+    async def one_more(self, limit: float) -> AsyncIterator[None]:
+        """TimeoutError after `limit` seconds, or when it is the longest of too many."""
+        if len(self._open) == self._size:
+            longest = next(iter(self._open))
+            del self._open[longest]
+            longest.reschedule(asyncio.get_running_loop().time())
+        async with asyncio.timeout(limit) as wait:
+            self._open[wait] = None
+            try:
+                yield
+            finally:
+                self._open.pop(wait, None)
+
+
 class Messages(ServerInterceptor):
-    """Decodes requests, also those of streams, and refuses what is too large or no message.
+    """Reads and decodes requests, also those of streams; refuses what is too large or no message.
 
     Without this, gRPC itself decodes, and fails with UNKNOWN on malformed bytes.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, timeout: float) -> None:
         self._max_bytes = max_bytes
+        self._timeout = timeout
+        self._waits = _Waits(_MAX_WAITS)
 
     async def intercept_service(
         self,
@@ -47,19 +80,40 @@ class Messages(ServerInterceptor):
         if handler is None:
             return None
         behaviour = behaviour_of(handler)
-        taken = self._each if handler.request_streaming else self._one
+        infrastructure = is_infrastructure(str(handler_call_details.method))
+        within = self._waits.one_more if infrastructure else asyncio.timeout
 
-        async def answer(raw: Any, context: Context) -> Any:
-            return await behaviour(taken(handler, raw), context)
+        async def request(raws: Any, context: Context) -> Any:
+            if handler.request_streaming:
+                return self._each(handler, raws)
+            try:
+                async with within(self._timeout):
+                    return self._only(handler, await context.read())
+            except TimeoutError:
+                raise MalformedRequest(
+                    f"The request has not come within {self._timeout:g} s (JOBS_MESSAGE_TIMEOUT)"
+                ) from None
 
-        async def stream(raw: Any, context: Context) -> AsyncIterator[Any]:
-            async with aclosing(behaviour(taken(handler, raw), context)) as responses:
+        async def answer(raws: Any, context: Context) -> Any:
+            return await behaviour(await request(raws, context), context)
+
+        async def stream(raws: Any, context: Context) -> AsyncIterator[Any]:
+            async with aclosing(behaviour(await request(raws, context), context)) as responses:
                 async for response in responses:
                     yield response
 
         return remake(handler, stream if inspect.isasyncgenfunction(behaviour) else answer, None)
 
-    def _one(self, handler: Handler, raw: bytes) -> Message:
+    def _only(self, handler: Handler, raw: Any) -> Message:
+        if raw is EOF:
+            raise MalformedRequest("The call has no request")
+        return self._decoded(handler, raw)
+
+    async def _each(self, handler: Handler, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        async for raw in raws:
+            yield self._decoded(handler, raw)
+
+    def _decoded(self, handler: Handler, raw: bytes) -> Message:
         if len(raw) > self._max_bytes:
             raise LimitExceeded(
                 f"The request has {len(raw)} bytes", "JOBS_MAX_REQUEST_BYTES", self._max_bytes
@@ -71,7 +125,3 @@ class Messages(ServerInterceptor):
             raise MalformedRequest("The request is not a valid protobuf message") from None
         _request.set(message)
         return message
-
-    async def _each(self, handler: Handler, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-        async for raw in raws:
-            yield self._one(handler, raw)
