@@ -45,6 +45,10 @@ _WRONG_CLAIMS = {
 # EdDSA has a name for each curve since RFC 9864; Ed25519 is the one of these.
 _ALGORITHMS = {"Ed25519": "EdDSA"}
 
+# What access tokens are called, if anything (RFC 9068). A provider signs other things with
+# the same keys, and they may say much the same: notices of a logout, security events, proofs.
+_TYPES = (None, "jwt", "at+jwt")
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -153,6 +157,8 @@ class Tokens:
             raise TokenInvalid("is signed with an algorithm that is not taken")
         if "crit" in headers or not (key_id is None or isinstance(key_id, str)):
             raise ValueError
+        if _type(headers) not in _TYPES:
+            raise TokenInvalid("is of another type")
         key = await self._keys.find(key_id, _ALGORITHMS.get(algorithm, algorithm))
         if key is None:
             if not self._keys.there:
@@ -187,6 +193,14 @@ def _bearer(metadata: Metadata) -> bytes:
     if scheme.lower() != "bearer" or not token.strip():
         raise TokenRequired
     return token.strip().encode()
+
+
+def _type(headers: Mapping[str, Any]) -> str | None:
+    if "typ" not in headers:
+        return None
+    if not isinstance(headers["typ"], str):
+        raise ValueError
+    return headers["typ"].lower().removeprefix("application/")
 
 
 def _agreed(principal: Principal, metadata: Metadata) -> Principal:
