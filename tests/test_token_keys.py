@@ -21,10 +21,21 @@ from jobs_grpc.auth.keys import Keys, UnusableKeys
 from jobs_grpc.auth.tokens import Rules, Tokens
 from jobs_grpc.config import ConfigError
 from jobs_grpc.errors import TokenInvalid
-from tests.identities import AUDIENCE, ISSUER, claims, jwks, new_key, replace, token
+from tests.identities import (
+    AUDIENCE,
+    ISSUER,
+    claims,
+    jwks,
+    new_key,
+    pem,
+    private_pem,
+    replace,
+    token,
+)
 from tests.support import Database, Server, fails, is_healthy, serving, starting, until
 
 OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
+NOT_PUBLIC = "has a private key or a secret; only public keys belong there"
 JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_ISSUER": ISSUER, "JOBS_JWT_AUDIENCE": AUDIENCE}
 RULES = Rules(ISSUER, AUDIENCE, ("RS256",), 0, "tenant_id", "sub", "roles", "device_id")
 
@@ -163,6 +174,25 @@ async def test_an_outage_leaves_the_keys_known_last(endpoint: Endpoint) -> None:
     await asyncio.wait({following})
 
 
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (jwks(NEW, new_key(key_id="new")), "has two keys with the kid 'new'"),
+        (json.dumps({"keys": [NEW.as_dict(private=True)]}), NOT_PUBLIC),
+    ],
+)
+async def test_a_set_that_is_refused_leaves_the_keys_known_last(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture, keys: str, says: str
+) -> None:
+    known = await loaded(endpoint.address)
+    endpoint.body = keys.encode()
+
+    assert not await knows(known, "new")
+    assert await knows(known, "old")
+    [line] = caplog.messages
+    assert line.endswith(f"those known last stay: {endpoint.address}: {says}")
+
+
 async def test_an_empty_set_withdraws_all_keys(endpoint: Endpoint) -> None:
     keys = await loaded(endpoint.address, refresh=0.01)
     following = asyncio.create_task(keys.follow())
@@ -239,13 +269,21 @@ async def test_without_keys_at_the_start_it_is_not_ready_until_there_are(
         ("[]", 'a JWKS is an object with "keys"'),
         ('{"keys": 1}', 'a JWKS is an object with "keys"'),
         ('{"keys": []}', "has no key"),
-        ('{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k"}]}', "has no key"),
+        ('{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k"}]}', NOT_PUBLIC),
         ('{"keys": [{"kty": "RSA", "kid": "k"}, 7, {"kty": "RSA", "n": 1, "e": 2}]}', "has no key"),
         (json.dumps({"keys": [OLD.as_dict(private=False, use="enc")]}), "has no key"),
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no key of a known kind"),
+        (jwks(OLD, NEW, new_key(key_id="old")), "has two keys with the kid 'old'"),
+        (jwks(OLD, new_key(key_id=None), new_key("ES256", None)), "has two keys without a kid"),
+        (jwks(NEW)[:-2] + ", " + json.dumps(OLD.as_dict(private=True)) + "]}", NOT_PUBLIC),
+        (json.dumps({"keys": [OLD.as_dict(private=True, use="enc")]}), NOT_PUBLIC),
+        (json.dumps({"keys": [new_key("EdDSA").as_dict(private=True)]}), NOT_PUBLIC),
+        (private_pem(OLD).decode(), NOT_PUBLIC),
+        (private_pem(OLD, "p").decode(), NOT_PUBLIC),
+        ((pem(OLD) + private_pem(OLD)).decode(), NOT_PUBLIC),
     ],
 )
-async def test_a_file_without_keys_ends_the_start(
+async def test_a_file_without_usable_keys_ends_the_start(
     database: Database, tmp_path: Path, content: str | None, says: str
 ) -> None:
     path = tmp_path / "keys"
@@ -356,6 +394,6 @@ async def test_without_the_extra_the_start_ends_in_one_line() -> None:
 
     assert process.returncode == 2
     assert err.decode() == (
-        "jobs-grpc: JOBS_AUTH=jwt needs the extra jwt (joserfc.errors can't be imported):"
+        "jobs-grpc: JOBS_AUTH=jwt needs the extra jwt (joserfc.jwk can't be imported):"
         " pip install 'jobs-grpc[jwt]'\n"
     )
