@@ -218,7 +218,7 @@ async def test_a_provider_that_hangs_does_not_hold_calls_with_made_up_keys(
     endpoint.go_on.set()
 
 
-async def test_unknown_keys_are_asked_for_once_in_an_interval(endpoint: Endpoint) -> None:
+async def test_unknown_keys_are_asked_for_once_in_a_while(endpoint: Endpoint) -> None:
     keys = await loaded(endpoint.address)
     assert endpoint.requests == 1
 
@@ -226,6 +226,24 @@ async def test_unknown_keys_are_asked_for_once_in_an_interval(endpoint: Endpoint
         assert not await knows(keys, f"made up {number}")
 
     assert endpoint.requests == 2
+
+
+async def test_made_up_keys_hold_up_a_rotated_one_for_a_while_only(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await loaded(endpoint.address)
+    assert not await knows(keys, "made up")
+    endpoint.body = jwks(NEW).encode()
+    assert not await knows(keys, "new")
+
+    monkeypatch.setattr("jobs_grpc.auth.keys._ASK_SPACING", 0.1)
+
+    async def is_taken() -> bool:
+        await knows(keys, "made up as well")
+        return await knows(keys, "new")
+
+    await until(is_taken)
+    assert endpoint.requests == 3
 
 
 async def test_who_asks_for_a_new_key_at_once_waits_for_one_fetch(endpoint: Endpoint) -> None:

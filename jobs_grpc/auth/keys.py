@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from urllib.error import URLError
 
@@ -14,6 +15,10 @@ logger = logging.getLogger(__name__)
 
 # Seconds for which a call waits for keys that may have its token's.
 _ASK_TIMEOUT = 1.0
+
+# Seconds between readings that tokens with unknown keys ask for. Who makes up ids spends them
+# all, so this, and not the interval, is how long a rotated key may be held up by that.
+_ASK_SPACING = 30.0
 
 # Seconds until a fetch that failed is tried again, or the interval if that is shorter.
 _RETRY = 10.0
@@ -34,7 +39,7 @@ class Keys:
         self._refresh = refresh
         self._keys: KeySet = {}
         self._reading: asyncio.Task[None] | None = None
-        self._asked_at = -refresh
+        self._asked_at = -math.inf
         self.generation = 0
 
     @property
@@ -77,9 +82,9 @@ class Keys:
         return key if key is not None and fits(key, algorithm) else None
 
     async def _ask(self) -> None:
-        """Read the keys since one was not found: once in an interval, however many ask."""
+        """Read the keys since one was not found: once in a while, however many ask."""
         if self._reading is None:
-            if time.monotonic() - self._asked_at < self._refresh:
+            if time.monotonic() - self._asked_at < min(self._refresh, _ASK_SPACING):
                 return
             self._asked_at = time.monotonic()
         # Who makes up ids is not to have calls wait for a provider that hangs.
