@@ -9,16 +9,20 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import device_jobs_pb2_grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import RSAKey
 
+from jobs_grpc.auth.claims import Rules
 from jobs_grpc.auth.keys import Keys, UnusableKeys
-from jobs_grpc.auth.tokens import Rules, Tokens
+from jobs_grpc.auth.tokens import Tokens
 from jobs_grpc.config import ConfigError
 from jobs_grpc.errors import TokenInvalid
 from tests.identities import (
@@ -32,7 +36,17 @@ from tests.identities import (
     replace,
     token,
 )
-from tests.support import Database, Server, fails, is_healthy, serving, starting, until
+from tests.support import (
+    TIMEOUT,
+    Database,
+    Operator,
+    Server,
+    fails,
+    is_healthy,
+    serving,
+    starting,
+    until,
+)
 
 OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
 NOT_PUBLIC = "has a private key or a secret; only public keys belong there"
@@ -93,6 +107,15 @@ async def loaded(source: str | Path, refresh: float = 300) -> Keys:
     return keys
 
 
+async def is_known(caller: Operator) -> bool:
+    """Whether a caller's token is taken."""
+    try:
+        await caller.list()
+    except grpc.aio.AioRpcError:
+        return False
+    return True
+
+
 async def knows(keys: Keys, key_id: str) -> bool:
     """Whether a key is found."""
     return await keys.find(key_id, "RS256") is not None
@@ -116,14 +139,7 @@ async def test_a_rotated_key_is_taken_and_the_one_before_is_not(
     endpoint.body = jwks(NEW).encode()
     new = server.bearer(token(NEW, claims(tenant, "viewer")))
 
-    async def is_taken() -> bool:
-        try:
-            await new.list()
-        except grpc.aio.AioRpcError:
-            return False
-        return True
-
-    await until(is_taken)
+    await until(lambda: is_known(new))
     with fails(StatusCode.UNAUTHENTICATED, "TOKEN_INVALID") as failure:
         await old.list()
     assert failure.message == "The token is signed with an unknown key"
@@ -137,13 +153,69 @@ async def test_a_key_that_is_withdrawn_is_forgotten_by_the_next_refresh(
     endpoint.body = jwks(NEW).encode()
 
     async def is_refused() -> bool:
-        try:
-            await caller.list()
-        except grpc.aio.AioRpcError:
-            return True
-        return False
+        return not await is_known(caller)
 
     await until(is_refused)
+
+
+async def test_a_stream_ends_when_its_key_is_withdrawn(
+    database: Database, server: Server, endpoint: Endpoint, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["d"])
+    endpoint.body = jwks(OLD, NEW).encode()
+    new = server.bearer(token(NEW, claims(tenant, "operator")))
+    await until(lambda: is_known(new))
+    await new.create(job_id="j", target_all=True)
+    old = token(OLD, claims(tenant, "viewer", "device", device_id="d"))
+    stays, ends = (
+        cast(Any, caller.stub).WatchJob(
+            pb.WatchJobRequest(job_id="j"), metadata=caller.metadata, timeout=TIMEOUT
+        )
+        for caller in (new, server.bearer(old))
+    )
+    stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
+    reports = stub.ReportExecutions(metadata=(("authorization", f"Bearer {old}"),), timeout=TIMEOUT)
+    update = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
+    await reports.write(device_pb.ReportExecutionsRequest(report=update))
+    assert (await reports.read()).execution.device_id == "d"
+    for stream in (stays, ends):
+        assert (await stream.read()).job.job_id == "j"
+
+    endpoint.body = jwks(NEW).encode()
+
+    async def to_its_end(stream: Any) -> None:
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+
+    for stream in (ends, reports):
+        with fails(StatusCode.UNAUTHENTICATED, "TOKEN_INVALID") as failure:
+            await to_its_end(stream)
+        assert failure.message == "The token is signed with a key that was withdrawn"
+    assert not stays.done()
+    await new.cancel("j", force=True)
+    await to_its_end(stays)
+    assert await stays.code() is StatusCode.OK
+
+
+async def test_a_key_that_is_replaced_under_its_name_is_withdrawn(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(OLD, NEW))
+    keys = await loaded(path)
+    tokens = Tokens(keys, RULES)
+    replaced, kept = (
+        (("authorization", f"Bearer {token(key, claims('t', 'viewer'))}"),) for key in (OLD, NEW)
+    )
+    caller, other = await tokens.identify(replaced), await tokens.identify(kept)
+    before = caller.withdrawn
+
+    replace(path, jwks(new_key(key_id="old"), NEW).encode())
+    await knows(keys, "unknown, so that they are read again")
+
+    assert (before, caller.withdrawn) == (False, True)
+    with pytest.raises(TokenInvalid, match="has a wrong signature"):
+        await tokens.identify(replaced)
+    # What the others' keys signed need not be verified again.
+    assert await tokens.identify(kept) is other
 
 
 async def test_a_file_is_read_again(tmp_path: Path) -> None:
@@ -412,6 +484,6 @@ async def test_without_the_extra_the_start_ends_in_one_line() -> None:
 
     assert process.returncode == 2
     assert err.decode() == (
-        "jobs-grpc: JOBS_AUTH=jwt needs the extra jwt (joserfc.jwk can't be imported):"
+        "jobs-grpc: JOBS_AUTH=jwt needs the extra jwt (joserfc.errors can't be imported):"
         " pip install 'jobs-grpc[jwt]'\n"
     )

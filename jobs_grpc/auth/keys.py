@@ -4,12 +4,14 @@ import asyncio
 import logging
 import math
 import time
+from typing import NamedTuple
 from urllib.error import URLError
 
 from joserfc.jwk import Key
 
 from jobs_grpc.auth import source
 from jobs_grpc.auth.key_set import KeySet, fits, parse
+from jobs_grpc.withdrawal import Withdrawal
 
 logger = logging.getLogger(__name__)
 
@@ -28,19 +30,25 @@ class UnusableKeys(Exception):
     """There are no keys to be had; the message says why, in one line."""
 
 
+class KnownKey(NamedTuple):
+    """A key for as long as it is in the set, under the same id and unchanged."""
+
+    key: Key
+    withdrawal: Withdrawal
+
+
 class Keys:
     """Reads the keys again every `refresh` seconds, and when a token names an unknown one.
 
-    While they can't be read, those known last stay. `generation` changes with the keys.
+    While they can't be read, those known last stay.
     """
 
     def __init__(self, where: str, refresh: float) -> None:
         self._where = where
         self._refresh = refresh
-        self._keys: KeySet = {}
+        self._keys: dict[str | None, KnownKey] = {}
         self._reading: asyncio.Task[None] | None = None
         self._asked_at = -math.inf
-        self.generation = 0
 
     @property
     def there(self) -> bool:
@@ -69,17 +77,17 @@ class Keys:
             await asyncio.sleep(self._refresh if done else min(self._refresh, _RETRY))
             done = await self._read_once()
 
-    async def find(self, key_id: str | None, algorithm: str) -> Key | None:
+    async def find(self, key_id: str | None, algorithm: str) -> KnownKey | None:
         """The key that a token names, fit for the algorithm; None if there is none.
 
         A token need not name one if there is only one.
         """
         if key_id is not None and key_id not in self._keys:
             await self._ask()
-        key = self._keys.get(key_id)
-        if key is None and len(self._keys) == 1 and (key_id is None or None in self._keys):
-            [key] = self._keys.values()
-        return key if key is not None and fits(key, algorithm) else None
+        known = self._keys.get(key_id)
+        if known is None and len(self._keys) == 1 and (key_id is None or None in self._keys):
+            [known] = self._keys.values()
+        return known if known and fits(known.key, algorithm) else None
 
     async def _ask(self) -> None:
         """Read the keys since one was not found: once in a while, however many ask."""
@@ -113,15 +121,17 @@ class Keys:
         self._take(await asyncio.to_thread(_read, self._where))
 
     def _take(self, keys: KeySet) -> None:
-        if _texts(keys) != _texts(self._keys):
-            self._keys = keys
-            self.generation += 1
+        before, self._keys = self._keys, {}
+        for key_id, key in keys.items():
+            known = before.get(key_id)
+            unchanged = known and known.key.as_dict() == key.as_dict()
+            self._keys[key_id] = known if known and unchanged else KnownKey(key, Withdrawal())
+        if self._keys != before:
             count = "1 key" if len(keys) == 1 else f"{len(keys)} keys"
             logger.info("tokens are verified with %s of %s", count, self._where)
-
-
-def _texts(keys: KeySet) -> dict[str | None, object]:
-    return {key_id: key.as_dict(private=False) for key_id, key in keys.items()}
+        for key_id, known in before.items():
+            if self._keys.get(key_id) is not known:
+                known.withdrawal.happen()
 
 
 def _read(where: str) -> KeySet:
