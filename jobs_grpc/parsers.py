@@ -128,14 +128,17 @@ def none_or(parse: Callable[[str], tuple[str, ...]]) -> Callable[[str], tuple[st
 
 
 def keys_at(value: str) -> str:
-    """A file, or an address that keys may be fetched from."""
+    """A file, or an address that keys may be fetched from, its scheme in small letters."""
     parts = urlsplit(value)
-    if parts.scheme in {"", "file"} or "://" not in value:
+    if not parts.scheme or "://" not in value:
         return value
     local = parts.scheme == "http" and is_loopback(parts.hostname or "")
     if not parts.hostname or parts.username or not (parts.scheme == "https" or local):
-        raise ValueError("must be a file or an https:// address (http:// on loopback only)")
-    return value
+        raise ValueError(
+            "must be the path of a file (without file://) or an https:// address"
+            " (http:// on loopback only)"
+        )
+    return f"{parts.scheme}://{value.partition('://')[2]}"
 
 
 def is_loopback(host: str) -> bool:

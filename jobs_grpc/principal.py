@@ -1,9 +1,12 @@
 """Who is calling."""
 
 import re
+import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from jobs_grpc.withdrawal import Withdrawal
 
 IDENTIFIER_RULE = "must be 1–256 printable ASCII characters, no space at the ends"
 TENANT_RULE = "must be 1–256 printable ASCII characters, no comma, no space at the ends"
@@ -32,6 +35,18 @@ class Principal:
     device_id: str | None = None
     expires_at: float | None = None
     """When the caller is not known any more, in seconds since 1970; None: never."""
+    withdrawal: Withdrawal | None = field(default=None, compare=False, repr=False)
+    """Of the key that vouches for the caller; None: nothing that could be withdrawn does."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether `expires_at` is over."""
+        return self.expires_at is not None and self.expires_at <= time.time()
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether nothing vouches for the caller any more."""
+        return self.withdrawal is not None and self.withdrawal.happened
 
 
 _current: ContextVar[Principal] = ContextVar("principal")

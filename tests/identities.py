@@ -78,6 +78,12 @@ def pem(key: Key) -> bytes:
     return key.as_pem(private=False)
 
 
+def private_pem(key: Key, password: str | None = None) -> bytes:
+    """The private key as PEM."""
+    assert isinstance(key, (jwk.RSAKey, jwk.ECKey, jwk.OKPKey))
+    return key.as_pem(private=True, password=password)
+
+
 def unsigned(said: dict[str, Any]) -> str:
     """A token with `alg: none`."""
     return f"{_encoded({'alg': 'none', 'kid': 'k1'})}.{_encoded(said)}."

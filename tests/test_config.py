@@ -340,6 +340,33 @@ def test_what_belongs_together_is_set_together(variables: dict[str, str], messag
 
 
 @pytest.mark.parametrize(
+    "text", ["file:///etc/jobs/keys.pem", "File://keys.pem", "HTTP://login.example/keys"]
+)
+def test_keys_are_not_at_just_any_address(text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Config.from_env(TOKENS | {"JOBS_DATABASE_URL": DSN, "JOBS_JWT_KEYS": text})
+
+    assert str(raised.value) == (
+        "JOBS_JWT_KEYS must be the path of a file (without file://) or an https:// address"
+        " (http:// on loopback only)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("HTTPS://Login.example/Keys", "https://Login.example/Keys"),
+        ("Http://127.0.0.1:1/keys", "http://127.0.0.1:1/keys"),
+        ("/etc/jobs/Keys.pem", "/etc/jobs/Keys.pem"),
+    ],
+)
+def test_the_scheme_of_an_address_may_be_in_capitals(text: str, value: str) -> None:
+    variables = TOKENS | {"JOBS_DATABASE_URL": DSN, "JOBS_JWT_KEYS": text}
+
+    assert Config.from_env(variables).jwt_keys == value
+
+
+@pytest.mark.parametrize(
     ("variables", "may"),
     [
         (TLS, False),

@@ -9,7 +9,7 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
 from grpc import StatusCode
 
-from jobs_grpc.auth.policy import ANYBODY, POLICY, allowed
+from jobs_grpc.auth.policy import ANYBODY, POLICY, allowed, is_open
 from jobs_grpc.principal import Role
 from tests.support import TIMEOUT, Database, Operator, Server, fails, serving
 
@@ -71,7 +71,13 @@ def test_only_health_and_reflection_are_open_to_anybody() -> None:
 
 
 def test_what_has_no_line_is_for_nobody() -> None:
-    assert allowed("/fleet.jobs.v1.JobService/Format") == frozenset()
+    for method in ("/fleet.jobs.v1.JobService/Format", "/grpc.health.v1.Health/Format"):
+        assert allowed(method) == frozenset()
+        assert not is_open(method)
+
+
+def test_what_has_no_roles_is_open() -> None:
+    assert {method for method in POLICY if is_open(method)} == set(POLICY) - set(METHODS)
 
 
 @pytest.mark.parametrize(

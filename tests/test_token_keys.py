@@ -9,22 +9,47 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import device_jobs_pb2_grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import RSAKey
 
+from jobs_grpc.auth.claims import Rules
 from jobs_grpc.auth.keys import Keys, UnusableKeys
-from jobs_grpc.auth.tokens import Rules, Tokens
+from jobs_grpc.auth.tokens import Tokens
 from jobs_grpc.config import ConfigError
 from jobs_grpc.errors import TokenInvalid
-from tests.identities import AUDIENCE, ISSUER, claims, jwks, new_key, replace, token
-from tests.support import Database, Server, fails, is_healthy, serving, starting, until
+from tests.identities import (
+    AUDIENCE,
+    ISSUER,
+    claims,
+    jwks,
+    new_key,
+    pem,
+    private_pem,
+    replace,
+    token,
+)
+from tests.support import (
+    TIMEOUT,
+    Database,
+    Operator,
+    Server,
+    fails,
+    is_healthy,
+    serving,
+    starting,
+    until,
+)
 
 OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
+NOT_PUBLIC = "has a private key or a secret; only public keys belong there"
 JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_ISSUER": ISSUER, "JOBS_JWT_AUDIENCE": AUDIENCE}
 RULES = Rules(ISSUER, AUDIENCE, ("RS256",), 0, "tenant_id", "sub", "roles", "device_id")
 
@@ -82,6 +107,15 @@ async def loaded(source: str | Path, refresh: float = 300) -> Keys:
     return keys
 
 
+async def is_known(caller: Operator) -> bool:
+    """Whether a caller's token is taken."""
+    try:
+        await caller.list()
+    except grpc.aio.AioRpcError:
+        return False
+    return True
+
+
 async def knows(keys: Keys, key_id: str) -> bool:
     """Whether a key is found."""
     return await keys.find(key_id, "RS256") is not None
@@ -105,14 +139,7 @@ async def test_a_rotated_key_is_taken_and_the_one_before_is_not(
     endpoint.body = jwks(NEW).encode()
     new = server.bearer(token(NEW, claims(tenant, "viewer")))
 
-    async def is_taken() -> bool:
-        try:
-            await new.list()
-        except grpc.aio.AioRpcError:
-            return False
-        return True
-
-    await until(is_taken)
+    await until(lambda: is_known(new))
     with fails(StatusCode.UNAUTHENTICATED, "TOKEN_INVALID") as failure:
         await old.list()
     assert failure.message == "The token is signed with an unknown key"
@@ -126,13 +153,69 @@ async def test_a_key_that_is_withdrawn_is_forgotten_by_the_next_refresh(
     endpoint.body = jwks(NEW).encode()
 
     async def is_refused() -> bool:
-        try:
-            await caller.list()
-        except grpc.aio.AioRpcError:
-            return True
-        return False
+        return not await is_known(caller)
 
     await until(is_refused)
+
+
+async def test_a_stream_ends_when_its_key_is_withdrawn(
+    database: Database, server: Server, endpoint: Endpoint, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["d"])
+    endpoint.body = jwks(OLD, NEW).encode()
+    new = server.bearer(token(NEW, claims(tenant, "operator")))
+    await until(lambda: is_known(new))
+    await new.create(job_id="j", target_all=True)
+    old = token(OLD, claims(tenant, "viewer", "device", device_id="d"))
+    stays, ends = (
+        cast(Any, caller.stub).WatchJob(
+            pb.WatchJobRequest(job_id="j"), metadata=caller.metadata, timeout=TIMEOUT
+        )
+        for caller in (new, server.bearer(old))
+    )
+    stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
+    reports = stub.ReportExecutions(metadata=(("authorization", f"Bearer {old}"),), timeout=TIMEOUT)
+    update = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
+    await reports.write(device_pb.ReportExecutionsRequest(report=update))
+    assert (await reports.read()).execution.device_id == "d"
+    for stream in (stays, ends):
+        assert (await stream.read()).job.job_id == "j"
+
+    endpoint.body = jwks(NEW).encode()
+
+    async def to_its_end(stream: Any) -> None:
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+
+    for stream in (ends, reports):
+        with fails(StatusCode.UNAUTHENTICATED, "TOKEN_INVALID") as failure:
+            await to_its_end(stream)
+        assert failure.message == "The token is signed with a key that was withdrawn"
+    assert not stays.done()
+    await new.cancel("j", force=True)
+    await to_its_end(stays)
+    assert await stays.code() is StatusCode.OK
+
+
+async def test_a_key_that_is_replaced_under_its_name_is_withdrawn(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(OLD, NEW))
+    keys = await loaded(path)
+    tokens = Tokens(keys, RULES)
+    replaced, kept = (
+        (("authorization", f"Bearer {token(key, claims('t', 'viewer'))}"),) for key in (OLD, NEW)
+    )
+    caller, other = await tokens.identify(replaced), await tokens.identify(kept)
+    before = caller.withdrawn
+
+    replace(path, jwks(new_key(key_id="old"), NEW).encode())
+    await knows(keys, "unknown, so that they are read again")
+
+    assert (before, caller.withdrawn) == (False, True)
+    with pytest.raises(TokenInvalid, match="has a wrong signature"):
+        await tokens.identify(replaced)
+    # What the others' keys signed need not be verified again.
+    assert await tokens.identify(kept) is other
 
 
 async def test_a_file_is_read_again(tmp_path: Path) -> None:
@@ -163,6 +246,25 @@ async def test_an_outage_leaves_the_keys_known_last(endpoint: Endpoint) -> None:
     await asyncio.wait({following})
 
 
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (jwks(NEW, new_key(key_id="new")), "has two keys with the kid 'new'"),
+        (json.dumps({"keys": [NEW.as_dict(private=True)]}), NOT_PUBLIC),
+    ],
+)
+async def test_a_set_that_is_refused_leaves_the_keys_known_last(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture, keys: str, says: str
+) -> None:
+    known = await loaded(endpoint.address)
+    endpoint.body = keys.encode()
+
+    assert not await knows(known, "new")
+    assert await knows(known, "old")
+    [line] = caplog.messages
+    assert line.endswith(f"those known last stay: {endpoint.address}: {says}")
+
+
 async def test_an_empty_set_withdraws_all_keys(endpoint: Endpoint) -> None:
     keys = await loaded(endpoint.address, refresh=0.01)
     following = asyncio.create_task(keys.follow())
@@ -188,7 +290,7 @@ async def test_a_provider_that_hangs_does_not_hold_calls_with_made_up_keys(
     endpoint.go_on.set()
 
 
-async def test_unknown_keys_are_asked_for_once_in_an_interval(endpoint: Endpoint) -> None:
+async def test_unknown_keys_are_asked_for_once_in_a_while(endpoint: Endpoint) -> None:
     keys = await loaded(endpoint.address)
     assert endpoint.requests == 1
 
@@ -196,6 +298,24 @@ async def test_unknown_keys_are_asked_for_once_in_an_interval(endpoint: Endpoint
         assert not await knows(keys, f"made up {number}")
 
     assert endpoint.requests == 2
+
+
+async def test_made_up_keys_hold_up_a_rotated_one_for_a_while_only(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await loaded(endpoint.address)
+    assert not await knows(keys, "made up")
+    endpoint.body = jwks(NEW).encode()
+    assert not await knows(keys, "new")
+
+    monkeypatch.setattr("jobs_grpc.auth.keys._ASK_SPACING", 0.1)
+
+    async def is_taken() -> bool:
+        await knows(keys, "made up as well")
+        return await knows(keys, "new")
+
+    await until(is_taken)
+    assert endpoint.requests == 3
 
 
 async def test_who_asks_for_a_new_key_at_once_waits_for_one_fetch(endpoint: Endpoint) -> None:
@@ -239,13 +359,21 @@ async def test_without_keys_at_the_start_it_is_not_ready_until_there_are(
         ("[]", 'a JWKS is an object with "keys"'),
         ('{"keys": 1}', 'a JWKS is an object with "keys"'),
         ('{"keys": []}', "has no key"),
-        ('{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k"}]}', "has no key"),
+        ('{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k"}]}', NOT_PUBLIC),
         ('{"keys": [{"kty": "RSA", "kid": "k"}, 7, {"kty": "RSA", "n": 1, "e": 2}]}', "has no key"),
         (json.dumps({"keys": [OLD.as_dict(private=False, use="enc")]}), "has no key"),
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no key of a known kind"),
+        (jwks(OLD, NEW, new_key(key_id="old")), "has two keys with the kid 'old'"),
+        (jwks(OLD, new_key(key_id=None), new_key("ES256", None)), "has two keys without a kid"),
+        (jwks(NEW)[:-2] + ", " + json.dumps(OLD.as_dict(private=True)) + "]}", NOT_PUBLIC),
+        (json.dumps({"keys": [OLD.as_dict(private=True, use="enc")]}), NOT_PUBLIC),
+        (json.dumps({"keys": [new_key("EdDSA").as_dict(private=True)]}), NOT_PUBLIC),
+        (private_pem(OLD).decode(), NOT_PUBLIC),
+        (private_pem(OLD, "p").decode(), NOT_PUBLIC),
+        ((pem(OLD) + private_pem(OLD)).decode(), NOT_PUBLIC),
     ],
 )
-async def test_a_file_without_keys_ends_the_start(
+async def test_a_file_without_usable_keys_ends_the_start(
     database: Database, tmp_path: Path, content: str | None, says: str
 ) -> None:
     path = tmp_path / "keys"

@@ -100,6 +100,18 @@ def refused(tenant: str) -> dict[str, tuple[str, str]]:
         ),
         "another key by the known name": (token(other, good), "has a wrong signature"),
         "a critical header": (token(KEY, good, crit=["exp"]), "is malformed"),
+        "a critical header that is known": (
+            token(KEY, good, crit=["typ"], typ="JWT"),
+            "is malformed",
+        ),
+        "no critical header": (token(KEY, good, crit=[]), "is malformed"),
+        "a critical header that is no list": (token(KEY, good, crit=1), "is malformed"),
+        "a logout token": (token(KEY, good, typ="logout+jwt"), "is of another type"),
+        "a security event": (token(KEY, good, typ="secevent+jwt"), "is of another type"),
+        "a proof": (token(KEY, good, typ="dpop+jwt"), "is of another type"),
+        "an empty type": (token(KEY, good, typ=""), "is of another type"),
+        "a type that is no text": (token(KEY, good, typ=["JWT"]), "is malformed"),
+        "a type that is null": (token(KEY, good, typ=None), "is malformed"),
         "a kid that is no text": (token(KEY, good, kid=["k1"]), "is malformed"),
         "no tenant": (
             token(KEY, claims(tenant, "admin", tenant_id=None)),
@@ -130,6 +142,15 @@ async def test_a_token_that_is_not_good_is_refused(
 
     assert failure.message == f"The token {said}"
     assert text not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "kind", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"]
+)
+async def test_an_access_token_may_say_that_it_is_one(jwt: Server, tenant: str, kind: str) -> None:
+    text = token(KEY, claims(tenant, "viewer"), typ=kind)
+
+    assert not (await jwt.bearer(text).list()).jobs
 
 
 async def test_clocks_may_differ_a_little(jwt: Server, tenant: str) -> None:

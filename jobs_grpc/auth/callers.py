@@ -31,8 +31,9 @@ async def known_callers(config: Config) -> AsyncIterator[Callers]:
         return
     # Only here: tokens need packages that the service otherwise does without.
     try:
+        from jobs_grpc.auth.claims import Rules
         from jobs_grpc.auth.keys import Keys, UnusableKeys
-        from jobs_grpc.auth.tokens import Rules, Tokens
+        from jobs_grpc.auth.tokens import Tokens
     except ImportError as e:
         raise ConfigError(
             f"JOBS_AUTH=jwt needs the extra jwt ({e.name} can't be imported): "

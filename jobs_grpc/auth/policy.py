@@ -50,6 +50,11 @@ def allowed(method: str) -> Allowed | None:
     return POLICY.get(method, frozenset())
 
 
+def is_open(method: str) -> bool:
+    """Whether `method` is infrastructure: health checking, reflection."""
+    return allowed(method) is ANYBODY
+
+
 def needs_device(method: str, roles: frozenset[Role]) -> bool:
     """Whether the caller must be, or name, one device. A bridge's reports each name their own."""
     if method == _REPORT_EXECUTIONS and Role.BRIDGE in roles:

@@ -15,14 +15,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]]"
 
-# Served by libraries, for infrastructure that has no tenant.
-_INFRASTRUCTURE = ("/grpc.health.", "/grpc.reflection.")
-
-
-def is_infrastructure(method: str) -> bool:
-    """Whether a method ("/package.Service/Method") is health checking or reflection."""
-    return method.startswith(_INFRASTRUCTURE)
-
 
 class Around(ServerInterceptor, abc.ABC):
     """An interceptor that is a context manager around each call, of whatever kind."""

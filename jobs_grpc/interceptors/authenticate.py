@@ -24,7 +24,7 @@ class Authenticate(Around):
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        if policy.allowed(method) is not policy.ANYBODY:
+        if not policy.is_open(method):
             if self._peers:
                 auth_context: Any = context.auth_context()
                 self._peers.check(auth_context)

@@ -1,10 +1,10 @@
-"""A stream may outlive the token that it was opened with; here it does not."""
+"""A stream may outlive the token that it was opened with, or its key; here it does not."""
 
 import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -12,11 +12,16 @@ from grpc.aio import ServerInterceptor
 
 from jobs_grpc.errors import TokenInvalid
 from jobs_grpc.interceptors.around import Context, Continuation, MaybeHandler, remake
-from jobs_grpc.principal import find_principal
+from jobs_grpc.principal import Principal, find_principal
+
+_EXPIRED = "has expired"
 
 
 class EndWithToken(ServerInterceptor):
-    """Ends streams when their caller's token expires. Calls with one answer are let finish."""
+    """Ends streams when their caller's token expires, or its key is withdrawn.
+
+    Calls with one answer are let finish.
+    """
 
     async def intercept_service(
         self,
@@ -53,11 +58,26 @@ async def _while_token_lasts() -> AsyncIterator[None]:
     if caller is None or caller.expires_at is None:
         yield
         return
+    if problem := _problem(caller):
+        raise TokenInvalid(problem)
     limit = asyncio.timeout(caller.expires_at - time.time())
+
+    def end_now() -> None:
+        # One that has run out is ending already, and can't be moved.
+        if not limit.expired():
+            limit.reschedule(0)
+
     try:
         async with limit:
-            yield
+            with caller.withdrawal.heard(end_now) if caller.withdrawal else nullcontext():
+                yield
     except TimeoutError:
         if limit.expired():
-            raise TokenInvalid("has expired") from None
+            raise TokenInvalid(_problem(caller) or _EXPIRED) from None
         raise
+
+
+def _problem(caller: Principal) -> str | None:
+    if caller.withdrawn:
+        return "is signed with a key that was withdrawn"
+    return _EXPIRED if caller.expired else None

@@ -7,9 +7,10 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 import grpc
 from grpc.aio import ServerInterceptor
 
+from jobs_grpc.auth.policy import is_open
 from jobs_grpc.config import Config
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.interceptors.around import Continuation, MaybeHandler, is_infrastructure, wrap
+from jobs_grpc.interceptors.around import Continuation, MaybeHandler, wrap
 from jobs_grpc.principal import current_principal
 
 # Seconds after which who was refused may try again.
@@ -62,7 +63,7 @@ class _Limits(ServerInterceptor, abc.ABC):
         if handler is None:
             return None
         streaming = handler.request_streaming or handler.response_streaming
-        infrastructure = is_infrastructure(str(handler_call_details.method))
+        infrastructure = is_open(str(handler_call_details.method))
         counted = self._infrastructure if infrastructure else self._counted
         return wrap(handler, lambda _: _admitted(counted(streaming)))
 

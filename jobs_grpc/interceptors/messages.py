@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc.aio import EOF, ServerInterceptor
 
+from jobs_grpc.auth import policy
 from jobs_grpc.errors import LimitExceeded, MalformedRequest
 from jobs_grpc.interceptors.around import (
     Context,
@@ -18,11 +19,10 @@ from jobs_grpc.interceptors.around import (
     Handler,
     MaybeHandler,
     behaviour_of,
-    is_infrastructure,
     remake,
 )
 
-# Calls of infrastructure that keep the server waiting for their message.
+# Calls of anybody that keep the server waiting for their message.
 _MAX_WAITS = 16
 
 _request: ContextVar[Message] = ContextVar("request")
@@ -80,8 +80,8 @@ class Messages(ServerInterceptor):
         if handler is None:
             return None
         behaviour = behaviour_of(handler)
-        infrastructure = is_infrastructure(str(handler_call_details.method))
-        within = self._waits.one_more if infrastructure else asyncio.timeout
+        anybody = policy.is_open(str(handler_call_details.method))
+        within = self._waits.one_more if anybody else asyncio.timeout
 
         async def request(raws: Any, context: Context) -> Any:
             if handler.request_streaming:

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 import grpc
 
 from jobs_grpc import telemetry
-from jobs_grpc.interceptors.around import Around, Context, is_infrastructure
+from jobs_grpc.auth.policy import is_open
+from jobs_grpc.interceptors.around import Around, Context
 from jobs_grpc.principal import find_principal
 
 logger = logging.getLogger("jobs_grpc.calls")
@@ -34,7 +35,7 @@ class InFlight:
         # Past the block gRPC sends the answer: a loop that ends in the midst of it is minded.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if not is_infrastructure(method):
+        if not is_open(method):
             yield
             return
         self._infrastructure.add(task)
@@ -90,7 +91,7 @@ def _request_id(context: Context) -> str:
 def _log(method: str, code: grpc.StatusCode, seconds: float) -> None:
     principal = find_principal()
     logger.log(
-        logging.DEBUG if is_infrastructure(method) else logging.INFO,
+        logging.DEBUG if is_open(method) else logging.INFO,
         "%s %s",
         method.rpartition("/")[2],
         code.name,
