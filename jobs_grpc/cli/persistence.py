@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import grpc
 
+from jobs_grpc.cli.failures import call_text
+
 T = TypeVar("T")
 
 # Seconds between attempts; spread, so that a fleet does not come back all at once.
@@ -63,7 +65,7 @@ class CallFailed(Exception):
     """A call, or one report of a stream, has failed."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(f"{code.name}: {' '.join(message.split())}")
+        super().__init__(call_text(code, message))
         self.code = code
 
 
