@@ -56,6 +56,10 @@ class Totals:
     """Calls that failed otherwise than by the server being away."""
 
     at_work: int = 0
+    asked: bool = False
+    """Whether the server was called."""
+    answered: bool = False
+    """Whether it has ever answered."""
     away: str = ""
     """Why the server can't be reached at the moment."""
     last_error: str = ""
@@ -102,6 +106,7 @@ class Persistence:
         the execution is not the device's.
         """
         backoff = Backoff()
+        self.asks()
         while True:
             try:
                 result = await attempt()
@@ -115,8 +120,13 @@ class Persistence:
                 self.succeeded()
                 return result
 
+    def asks(self) -> None:
+        """The server is called."""
+        self._totals.asked = True
+
     def succeeded(self) -> None:
         """The server has answered."""
+        self._totals.answered = True
         self._totals.away = ""
 
     def failed(self, error: grpc.aio.AioRpcError | CallFailed) -> None:
@@ -128,5 +138,6 @@ class Persistence:
         if error.code in _AWAY:
             self._totals.away = str(error)
         else:
+            self._totals.answered = True
             self._totals.errors += 1
             self._totals.last_error = str(error)
