@@ -135,7 +135,7 @@ async def test_a_port_that_wants_tls_is_hinted_at(
     without_certificate = await shell("list")
     monkeypatch.delenv("JOBS_CA")
     plain = await shell("list")
-    simulated = await shell("simulate", "--devices", "1", "--for", "1")
+    simulated = await shell("simulate", "--devices", "1", "--for", "2")
 
     for result in (without_certificate, plain, simulated):
         assert (result.code, result.out, result.err.count("\n")) == (5, "", 1)
