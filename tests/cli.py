@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pty
 import re
 import sys
 from dataclasses import dataclass
@@ -65,6 +66,31 @@ async def spawn(
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
+
+
+async def on_terminal(*argv: str, columns: int = 80, **variables: str) -> tuple[int, str]:
+    """Run `jobs-grpc *argv` on a terminal that wide: the exit code, and what it showed."""
+    ours, theirs = pty.openpty()
+    variables |= {"COLUMNS": f"{columns}", "TERM": "xterm"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "jobs_grpc.cli", *argv),
+        env=os.environ | variables,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = await asyncio.to_thread(_read_all, ours)
+    os.close(ours)
+    return await process.wait(), shown
+
+
+def _read_all(terminal: int) -> str:
+    read = b""
+    while True:
+        try:
+            read += os.read(terminal, 65536)
+        except OSError:  # Linux's end of a terminal
+            return read.decode()
 
 
 async def address_of(process: asyncio.subprocess.Process) -> str:

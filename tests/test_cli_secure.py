@@ -17,7 +17,7 @@ from tests.identities import (
     new_key,
     token,
 )
-from tests.support import Database, Server, serving_tls
+from tests.support import Database, Server, reserved_address, serving_tls
 
 KEY = new_key()
 
@@ -123,3 +123,62 @@ async def test_a_token_is_not_sent_in_the_clear(
 
     assert result.err == "jobs-grpc: a token is sent over TLS only: give --tls or --ca\n"
     assert result.code == 2
+
+
+async def test_a_port_that_wants_tls_is_hinted_at(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hint = "(the server may want TLS: --tls or --ca; or a client certificate: --cert and --key)\n"
+    monkeypatch.setenv("JOBS_TENANT", "t")
+    for name in ("JOBS_CLIENT_CERT", "JOBS_CLIENT_KEY"):
+        monkeypatch.delenv(name)
+    without_certificate = await shell("list")
+    monkeypatch.delenv("JOBS_CA")
+    plain = await shell("list")
+    simulated = await shell("simulate", "--devices", "1", "--for", "2")
+
+    for result in (without_certificate, plain, simulated):
+        assert (result.code, result.out, result.err.count("\n")) == (5, "", 1)
+        assert result.err.endswith(hint)
+
+
+async def test_a_port_without_tls_is_hinted_at(
+    shell: Shell, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_TENANT", "t")
+
+    result = await shell("list", "--server", server.address)
+
+    assert (result.code, result.out, result.err.count("\n")) == (5, "", 1)
+    assert result.err.endswith(
+        "(the server may not speak TLS: leave out --tls, --ca, --cert and --key)\n"
+    )
+
+
+async def test_where_nobody_listens_tls_is_not_the_matter(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_TENANT", "t")
+    with reserved_address() as address:
+        secure = await shell("list", "--server", address)
+        for name in ("JOBS_CA", "JOBS_CLIENT_CERT", "JOBS_CLIENT_KEY"):
+            monkeypatch.delenv(name)
+        plain = await shell("list", "--server", address)
+
+    for result in (secure, plain):
+        assert result.code == 5
+        assert result.err.endswith("Connection refused\n")
+
+
+async def test_an_operator_is_told_what_a_fleet_needs(
+    shell: Shell, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_TOKEN", token(KEY, claims(tenant, "operator")))
+
+    result = await shell("simulate", "--devices", "1", "--for", "10")
+
+    assert (result.code, result.out) == (6, "")
+    assert result.err == (
+        "jobs-grpc: PERMISSION_DENIED: x-device-id is not what the token says; leave it out,"
+        " or send a token with the role bridge and no device of its own\n"
+    )

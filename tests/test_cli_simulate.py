@@ -5,11 +5,13 @@ import json
 import os
 import re
 import signal
+import socket
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.cli.persistence import Totals
 from jobs_grpc.cli.simulated import Behaviour
@@ -196,14 +198,81 @@ async def test_ctrl_c_ends_it_with_a_summary(
         assert re.match(r"after 0:0\d:\d\d: 20 started, ", out.decode().splitlines()[-1])
 
 
+async def test_a_server_that_goes_away_is_no_failure(
+    database: Database, operator: Operator, job: str
+) -> None:
+    with reserved_address() as address:
+        async with serving(database.request_dsn, JOBS_LISTEN=address) as server:
+            process = await spawn(
+                *("simulate", "--devices", "20", "--device-format", "d{:05}", "--latency", "0"),
+                *("--failure-rate", "0", "--silence-rate", "0", "--json"),
+                JOBS_SERVER=address,
+                JOBS_TENANT=operator.tenant,
+            )
+            there = Operator(jobs_pb2_grpc.JobServiceStub(server.channel), operator.tenant)
+            await until_counts(there, job, succeeded=20)
+        assert process.stderr is not None
+        async with asyncio.timeout(TIMEOUT):
+            away = (await process.stderr.readline()).decode()
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = await process.communicate()
+
+    assert away.startswith("the server is away, trying again: UNAVAILABLE: ")
+    assert (process.returncode, err) == (0, b"")
+    assert json.loads(out)["started"] == 20
+
+
 async def test_it_ends_when_its_time_is_over(server: Server, tenant: str) -> None:
     process = await spawn(
-        "simulate", "--devices", "3", "--for", "0.2", "--tenant", tenant, "--server", server.address
+        "simulate", "--devices", "3", "--for", "3", "--tenant", tenant, "--server", server.address
     )
     out, err = await process.communicate()
 
     assert (process.returncode, err) == (0, b"")
     assert re.fullmatch(r"after 0:0\d:\d\d: 0 started, 0 succeeded\n", out.decode())
+
+
+@pytest.mark.parametrize("how", [["--json"], ["--bridge"], ["--poll", "0.01"]], ids=" ".join)
+async def test_a_server_that_is_never_reached_is_a_failure(
+    how: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with reserved_address() as address:
+        result = await Shell(capsys)(
+            "simulate", "--devices", "3", "--for", "2", "--tenant", "t", "--server", address, *how
+        )
+
+    assert (result.code, result.out) == (5, "")
+    assert result.err.startswith(
+        f"jobs-grpc: the server at {address} could not be reached: UNAVAILABLE: "
+    )
+    assert result.err.count("\n") == 1
+
+
+async def test_a_server_that_never_answers_is_a_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        result = await Shell(capsys)(
+            "simulate", "--devices", "3", "--for", "1", "--tenant", "t", "--server", address
+        )
+
+    assert (result.code, result.out) == (5, "")
+    assert result.err == (
+        f"jobs-grpc: the server at {address} could not be reached: there was no answer\n"
+    )
+
+
+async def test_who_has_not_asked_yet_misses_no_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with reserved_address() as address:
+        result = await Shell(capsys)(
+            *("simulate", "--devices", "1", "--poll", "86400", "--for", "0.1"),
+            *("--tenant", "t", "--server", address),
+        )
+
+    assert (result.code, result.err) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,8 @@ import asyncio
 import io
 import json
 import os
-import pty
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -16,7 +14,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from rich.console import Console
 
 from jobs_grpc.cli import live
-from tests.cli import Shell, spawn
+from tests.cli import Shell, on_terminal, spawn
 from tests.fleets import fleet_of, running
 from tests.support import TIMEOUT, Database, Operator, Server, reserved_address, serving
 
@@ -167,32 +165,13 @@ async def test_on_a_terminal_it_shows_a_bar(
     for number in range(1, 51):
         await database.move(operator.tenant, job, f"d{number:05}", "SUCCEEDED")
     await operator.cancel(job)
-    ours, theirs = pty.openpty()
-    environ = os.environ | {"JOBS_SERVER": server.address, "JOBS_TENANT": operator.tenant}
-    environ |= {"COLUMNS": "80", "TERM": "xterm"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "jobs_grpc.cli", "watch", job),
-        env=environ,
-        stdout=theirs,
-        stderr=theirs,
+    code, shown = await on_terminal(
+        "watch", job, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
     )
-    os.close(theirs)
-    shown = await asyncio.to_thread(_read_all, ours)
-    os.close(ours)
 
-    assert await process.wait() == 4
+    assert code == 4
     assert "50 of 50 over" in shown
     assert "100 %" in shown
-
-
-def _read_all(terminal: int) -> str:
-    read = b""
-    while True:
-        try:
-            read += os.read(terminal, 65536)
-        except OSError:  # Linux's end of a terminal
-            return read.decode()
 
 
 def test_the_display_fits_a_terminal() -> None:

@@ -13,8 +13,15 @@ def test_each_threat_names_a_test_that_exists() -> None:
     assert len(rows) > 20
 
     for row in rows:
-        named = re.findall(r"`((?:gateway/)?test_\w+\.py)(?:::(test_\w+))?`", row.split("|")[3])
-        assert named, row
+        tests = row.split("|")[3]
+        named = [
+            (ROOT / "tests" / file, f"def {test}")
+            for file, test in re.findall(r"`((?:gateway/)?test_\w+\.py)(?:::(test_\w+))?`", tests)
+        ]
+        named += [
+            (ROOT / file, f"func {test}(")
+            for file, test in re.findall(r"`(gateway/\w+_test\.go)::(Test\w+)`", tests)
+        ]
+        assert len(named) == tests.count("`") / 2 > 0, row
         for file, test in named:
-            text = (ROOT / "tests" / file).read_text(encoding="utf-8")
-            assert f"def {test}" in text, row
+            assert test in file.read_text(encoding="utf-8"), row

@@ -485,5 +485,5 @@ async def test_without_the_extra_the_start_ends_in_one_line() -> None:
     assert process.returncode == 2
     assert err.decode() == (
         "jobs-grpc: JOBS_AUTH=jwt needs the extra jwt (joserfc.errors can't be imported):"
-        " pip install 'jobs-grpc[jwt]'\n"
+        " in a clone of jobs-grpc, pip install '.[jwt]'\n"
     )

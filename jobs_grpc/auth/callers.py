@@ -37,7 +37,7 @@ async def known_callers(config: Config) -> AsyncIterator[Callers]:
     except ImportError as e:
         raise ConfigError(
             f"JOBS_AUTH=jwt needs the extra jwt ({e.name} can't be imported): "
-            "pip install 'jobs-grpc[jwt]'"
+            "in a clone of jobs-grpc, pip install '.[jwt]'"
         ) from None
     # Config has seen to it that what may be unset in other modes is set.
     rules = Rules(

@@ -20,16 +20,35 @@ from jobs_grpc.cli.output import (
     expiry_text,
     note,
     print_json,
-    print_table,
     printable,
     time_text,
 )
+from jobs_grpc.cli.tables import Column, print_table
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
 
 _MAX_JOBS = 200
 _MAX_EXECUTIONS = 5000
+
+_JOBS = (
+    Column("JOB"),
+    Column("STATUS", leaves=1),
+    Column("TYPE", leaves=5, least=6),
+    Column("TARGET", leaves=6, least=12),
+    Column("DEVICES", leaves=2, number=True),
+    Column("DONE", leaves=4, number=True),
+    Column("FAILED", leaves=3, number=True),
+    Column("CREATED", leaves=7),
+)
+_EXECUTIONS = (
+    Column("DEVICE"),
+    Column("STATUS", leaves=1),
+    Column("UPDATED", leaves=4),
+    Column("STARTED", leaves=5),
+    Column("ATTEMPT", leaves=3, number=True),
+    Column("DETAILS", leaves=2, least=20, folds=True),
+)
 
 
 def add_commands(commands: "Commands") -> None:
@@ -121,7 +140,7 @@ def _list(args: argparse.Namespace) -> None:
     if not result.jobs:
         note("there are no such jobs" if args.status else "there are no jobs")
     print_table(
-        ("JOB", "STATUS", "TYPE", "TARGET", "DEVICES", "DONE", "FAILED", "CREATED"),
+        _JOBS,
         (
             (
                 job.job_id,
@@ -160,7 +179,7 @@ def _get(args: argparse.Namespace) -> None:
         print(f"{name:<9} {printable(value)}")
     print()
     print_table(
-        ("DEVICE", "STATUS", "UPDATED", "STARTED", "ATTEMPT", "DETAILS"),
+        _EXECUTIONS,
         (
             (
                 execution.device_id,

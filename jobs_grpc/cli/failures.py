@@ -1,5 +1,7 @@
 """Failures as a person should see them: one line, and an exit code for scripts."""
 
+import re
+
 import asyncpg
 import grpc
 
@@ -28,6 +30,20 @@ _EXIT_CODES = {
     grpc.StatusCode.UNAUTHENTICATED: UNKNOWN_CALLER,
     grpc.StatusCode.PERMISSION_DENIED: UNKNOWN_CALLER,
 }
+
+
+# How gRPC says that a connection was not made since one end speaks TLS and the other does not.
+# (A connection that was made and is lost has no "failed to connect".)
+_HINTS = (
+    (
+        r"failed to connect .*Socket closed$",
+        "(the server may want TLS: --tls or --ca; or a client certificate: --cert and --key)",
+    ),
+    (
+        r"failed to connect .*WRONG_VERSION_NUMBER",
+        "(the server may not speak TLS: leave out --tls, --ca, --cert and --key)",
+    ),
+)
 
 
 class Failed(Exception):
@@ -65,10 +81,16 @@ def exit_code(code: grpc.StatusCode) -> int:
     return _EXIT_CODES.get(code, FAILED)
 
 
+def call_text(code: grpc.StatusCode, details: str | None) -> str:
+    """A call's failure in one line, with a hint where one end speaks TLS and the other does not."""
+    text = f"{code.name}: {' '.join((details or '').split())}"
+    hints = (hint for pattern, hint in _HINTS if re.search(pattern, text))
+    return " ".join((text, *hints))
+
+
 def _explain_rpc(error: grpc.RpcError) -> Failed:
     code: grpc.StatusCode = error.code()
-    details: str = error.details() or ""
-    return Failed(f"{code.name}: {' '.join(details.split())}", exit_code(code))
+    return Failed(call_text(code, error.details()), exit_code(code))
 
 
 def _one_line(error: Exception) -> str:

@@ -1,8 +1,8 @@
-"""What the commands print: tables for terminals, plain lines for pipes, bars for waiting."""
+"""What the commands print: texts, JSON, notes, and a bar for waiting."""
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
@@ -24,34 +24,6 @@ MAX_EXACT_INTEGER = 2**53
 def printable(text: str) -> str:
     """The text on one line, with what could steer a terminal or reorder the line escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on a terminal; elsewhere, or without rich, tab-separated lines with a header."""
-    cells = ([printable(cell) for cell in row] for row in rows)
-    if sys.stdout.isatty():
-        try:
-            from rich.console import Console
-            from rich.table import Table
-            from rich.text import Text
-        except ImportError:
-            pass
-        else:
-            table = Table(box=None, header_style="bold", pad_edge=False)
-            for column in columns:
-                table.add_column(
-                    column,
-                    justify="right" if column in _NUMBERS else "left",
-                    no_wrap=column == "STATUS",
-                    overflow="fold",
-                )
-            for row in cells:
-                table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-            Console().print(table)
-            return
-    print("\t".join(columns))
-    for row in cells:
-        print("\t".join(row))
 
 
 def byte_progress(items: Iterable[T], file: TextIO, size: int | None) -> Iterator[T]:
@@ -124,16 +96,3 @@ def note(text: str) -> None:
     """Tell a person something that is not part of the output."""
     sys.stdout.flush()
     print(text, file=sys.stderr)
-
-
-_NUMBERS = frozenset({"DEVICES", "DONE", "FAILED", "ATTEMPT"})
-
-_STYLES = {
-    "IN_PROGRESS": "cyan",
-    "COMPLETED": "green",
-    "SUCCEEDED": "green",
-    "CANCELED": "yellow",
-    "REJECTED": "yellow",
-    "FAILED": "red",
-    "TIMED_OUT": "red",
-}

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import grpc
 
+from jobs_grpc.cli.failures import call_text
+
 T = TypeVar("T")
 
 # Seconds between attempts; spread, so that a fleet does not come back all at once.
@@ -54,6 +56,10 @@ class Totals:
     """Calls that failed otherwise than by the server being away."""
 
     at_work: int = 0
+    asked: bool = False
+    """Whether the server was called."""
+    answered: bool = False
+    """Whether it has ever answered."""
     away: str = ""
     """Why the server can't be reached at the moment."""
     last_error: str = ""
@@ -63,7 +69,7 @@ class CallFailed(Exception):
     """A call, or one report of a stream, has failed."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(f"{code.name}: {' '.join(message.split())}")
+        super().__init__(call_text(code, message))
         self.code = code
 
 
@@ -100,6 +106,7 @@ class Persistence:
         the execution is not the device's.
         """
         backoff = Backoff()
+        self.asks()
         while True:
             try:
                 result = await attempt()
@@ -113,8 +120,13 @@ class Persistence:
                 self.succeeded()
                 return result
 
+    def asks(self) -> None:
+        """The server is called."""
+        self._totals.asked = True
+
     def succeeded(self) -> None:
         """The server has answered."""
+        self._totals.answered = True
         self._totals.away = ""
 
     def failed(self, error: grpc.aio.AioRpcError | CallFailed) -> None:
@@ -126,5 +138,6 @@ class Persistence:
         if error.code in _AWAY:
             self._totals.away = str(error)
         else:
+            self._totals.answered = True
             self._totals.errors += 1
             self._totals.last_error = str(error)

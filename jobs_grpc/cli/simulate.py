@@ -35,6 +35,9 @@ _LINE_INTERVAL = 5.0
 
 _DAY = 86400.0
 
+# What of the totals the summary leaves out.
+_NO_NUMBERS = frozenset({"at_work", "asked", "answered", "away", "last_error"})
+
 
 def add_commands(commands: "Commands") -> None:
     """Add `simulate`."""
@@ -111,6 +114,11 @@ def _simulate(args: argparse.Namespace) -> None:
         asyncio.run(_until_told(_fleet(args), totals, args.run_for, args.json))
     except CallFailed as e:
         raise Failed(str(e), failures.exit_code(e.code)) from None
+    if totals.asked and not totals.answered:
+        reason = totals.away or "there was no answer"
+        raise Failed(
+            f"the server at {args.server} could not be reached: {reason}", failures.UNAVAILABLE
+        )
     elapsed = timedelta(seconds=time.monotonic() - started)
     if args.json:
         print(json.dumps({"seconds": round(elapsed.total_seconds(), 3)} | _numbers(totals)))
@@ -196,7 +204,7 @@ async def _show(title: str, quiet: bool, totals: Totals) -> None:
 
 def _numbers(totals: Totals) -> dict[str, int]:
     fields = dataclasses.asdict(totals)
-    return {name: fields[name] for name in fields if name not in ("at_work", "away", "last_error")}
+    return {name: fields[name] for name in fields if name not in _NO_NUMBERS}
 
 
 def _typed(parse: Callable[[str], T], what: str) -> Callable[[str], T]:

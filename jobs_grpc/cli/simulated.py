@@ -146,6 +146,7 @@ class Calls:
     async def pending(self) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
         """What there is to do, again at each change, for ever."""
         backoff = Backoff()
+        self._persistence.asks()
         while True:
             call = self._stub.WatchPendingExecutions(
                 pb.WatchPendingExecutionsRequest(), metadata=self._metadata

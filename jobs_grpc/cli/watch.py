@@ -139,7 +139,7 @@ def _follow(args: argparse.Namespace, lost: Callable[[str], None]) -> Generator[
                 ) from None
             if e.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
-            lost(" ".join((e.details() or "").split()))
+            lost(failures.call_text(e.code(), e.details()))
         left = _left(deadline)
         time.sleep(min(delay, left) if left is not None else delay)
         delay = min(delay * random.uniform(1.5, 2), _MAX_DELAY)  # noqa: S311 - spreads clients

@@ -1,13 +1,18 @@
-"""docs/rest.md keeps up with the gateway."""
+"""docs/rest.md keeps up with the gateway, and the example of docs/authentication.md runs."""
 
 import asyncio
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
-from tests.gateway.support import GATEWAY, ROOT, Gateway
-from tests.support import Database
+import grpc
+
+from jobs_grpc.config import Config
+from tests.gateway.support import GATEWAY, ROOT, Gateway, running
+from tests.support import Database, serving_tls
 
 PAGE = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8")
 
@@ -26,6 +31,67 @@ async def test_its_curl_lines_run(gateway: Gateway, database: Database) -> None:
         )
         output, _ = await process.communicate()
         assert process.returncode == 0, f"{command}\n{output.decode()}"
+
+
+async def test_the_worked_example_runs(
+    gateway_binary: Path, database: Database, tenant: str, tmp_path: Path
+) -> None:
+    """All of it but grpcurl, on free ports of loopback, without `make`."""
+    await database.add_devices(tenant, [f"device-{n:04}" for n in range(1, 1001)])
+    await database.add_devices(tenant, ["device-0003", "device-0006"], group="north")
+    page = (ROOT / "docs" / "authentication.md").read_text(encoding="utf-8")
+    example = page.partition("## A worked example")[2].partition("\n## ")[0]
+    files, server, gateway, *calls = re.findall(r"```sh\n(.*?)```", example, re.DOTALL)
+    assert len(calls) == 2
+    told, told_gateway = (
+        dict(re.findall(r"(JOBS_\w+)=(\S+)", text.replace("=trial/", f"={tmp_path}/trial/")))
+        for text in (server, gateway)
+    )
+    await _shell(files.replace('"demo"', f'"{tenant}"'), tmp_path)
+    Config.from_env({"JOBS_DATABASE_URL": database.request_dsn} | told)
+
+    authority = grpc.ssl_channel_credentials((tmp_path / "trial" / "ca.crt").read_bytes())
+    settings = {name.removeprefix("JOBS_GATEWAY_"): told_gateway[name] for name in told_gateway}
+    loopback = {"JOBS_LISTEN": "127.0.0.1:0"}
+    async with (
+        serving_tls(database.request_dsn, authority, **told | loopback) as served,
+        running(gateway_binary, served.address, **settings | {"LISTEN": "127.0.0.1:0"}) as rest,
+    ):
+        own = rest.url.removeprefix("http://")
+        output = [
+            await _shell(
+                re.sub(r"^grpcurl (?:.*\\\n)*.*$", "", text, flags=re.MULTILINE)
+                .replace("127.0.0.1:8443", own)
+                .replace(".venv/bin/python", sys.executable)
+                .replace(".venv/bin/jobs-grpc", f"{sys.executable} -m jobs_grpc.cli")
+                .replace("curl ", "curl --silent --show-error --fail-with-body ")
+                .replace("--for 20", "--latency 0 --for 5"),
+                tmp_path,
+                code,
+                JOBS_SERVER=served.address,
+            )
+            for text, code in zip(calls, (0, 6), strict=True)
+        ]
+
+    assert '{"job_id":"trial-1","status":"IN_PROGRESS","execution_count":2,' in output[0]
+    assert ": 2 started, " in output[0]
+    assert "job       trial-1\n" in output[1]
+    assert "PERMISSION_DENIED: This call needs the role admin" in output[1]
+
+
+async def _shell(text: str, folder: Path, code: int = 0, **variables: str) -> str:
+    """What commands print, each of which succeeds, but the last one ends with `code`."""
+    environ = {name: os.environ[name] for name in os.environ if not name.startswith("JOBS_")}
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-euc", text),
+        cwd=folder,
+        env=environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output = (await process.communicate())[0].decode()
+    assert process.returncode == code, f"{text}\n{output}"
+    return output
 
 
 def test_it_lists_every_route() -> None:
