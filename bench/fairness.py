@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ PAUSE = 0.002
 def main() -> None:
     """Measure and print; or be the flood."""
     parser = argparse.ArgumentParser(prog="bench.fairness", description=__doc__)
-    parser.add_argument("--callers", type=int, default=200, help="of the flood [200]")
-    parser.add_argument("--seconds", type=float, default=5, help="a phase [5]")
+    parser.add_argument("--callers", type=int, default=100, help="of the flood [100]")
+    parser.add_argument("--connections", type=int, default=8, help="of the flood [8]")
+    parser.add_argument("--seconds", type=float, default=15, help="a phase [15]")
     parser.add_argument("--runs", type=int, default=3, help="pairs of phases [3]")
     parser.add_argument("--busy", action="store_true", help="the flood reads, and does not wait")
     parser.add_argument("--rude", action="store_true", help="the flood does not wait for retries")
@@ -77,6 +79,7 @@ async def _measure(cluster: embedded.Cluster, args: argparse.Namespace) -> None:
         for tenant in TENANTS:
             await _until_there(address, tenant)
         flood = ["-m", "bench.fairness", "--flood", address, "--callers", str(args.callers)]
+        flood += ["--connections", str(args.connections)]
         flood += [f"--{name}" for name in ("busy", "rude") if vars(args)[name]]
         held = owner.transaction()
         await held.start()
@@ -114,10 +117,16 @@ async def _flood(address: str, args: argparse.Namespace) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(15, stop.set)
 
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
+    async with AsyncExitStack() as open_channels:
+        # Channels of one process share connections, unless they are told not to.
+        alone = [("grpc.use_local_subchannel_pool", 1)]
+        stubs: list[Any] = []
+        for _ in range(args.connections):
+            channel = grpc.aio.insecure_channel(address, options=alone)
+            await open_channels.enter_async_context(channel)
+            stubs.append(jobs_pb2_grpc.JobServiceStub(channel))
 
-        async def caller() -> None:
+        async def caller(stub: Any) -> None:
             while True:
                 try:
                     if args.busy:
@@ -132,7 +141,7 @@ async def _flood(address: str, args: argparse.Namespace) -> None:
                     if not args.rude:
                         await asyncio.sleep(_delay(e))
 
-        tasks = [asyncio.create_task(caller()) for _ in range(args.callers)]
+        tasks = [asyncio.create_task(caller(stubs[n % len(stubs)])) for n in range(args.callers)]
         started = time.perf_counter()
         print("flooding", flush=True)
         await stop.wait()

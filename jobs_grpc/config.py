@@ -189,6 +189,12 @@ class Config:
         "unary calls in flight at most, of a tenant",
         100,
     )
+    max_tenant_rate: int = _setting(
+        "JOBS_MAX_TENANT_RATE",
+        integer(0, 1000000),
+        "calls of a tenant a second, while others call as well; more have to wait; 0: no limit",
+        200,
+    )
     max_streams: int = _setting(
         "JOBS_MAX_STREAMS", integer(1, 1000000), "open streams at most, of all tenants", 20000
     )

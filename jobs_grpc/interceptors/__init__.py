@@ -16,6 +16,7 @@ from jobs_grpc.interceptors.limits import ServerLimits, TenantLimits
 from jobs_grpc.interceptors.messages import Messages
 from jobs_grpc.interceptors.observe import InFlight, Observe
 from jobs_grpc.interceptors.once import Once
+from jobs_grpc.interceptors.pace import Pace
 from jobs_grpc.interceptors.unread import Unread
 
 __all__ = ["InFlight", "chain"]
@@ -38,6 +39,7 @@ def chain(
         ServerLimits(config),
         Authenticate(callers, peers),
         TenantLimits(config),
+        *([Pace(config.max_tenant_rate)] if config.max_tenant_rate else []),
         Messages(config.max_request_bytes, config.message_timeout),
         Authorize(),
         EndWithToken(),
