@@ -117,9 +117,12 @@ async def test_who_is_not_known_is_refused_before_there_is_a_message(server: Ser
 
 async def test_a_call_counts_before_its_message_has_come(database: Database, job: Operator) -> None:
     async with serving(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        call = begin(server, job.tenant)
+        calls = [begin(server, job.tenant)]
 
         async def counted() -> bool:
+            if calls[-1].done():
+                # It came while the list was asked for, and was the one too many.
+                calls.append(begin(server, job.tenant))
             try:
                 await server.operator(job.tenant).list()
             except AioRpcError as e:
@@ -127,7 +130,7 @@ async def test_a_call_counts_before_its_message_has_come(database: Database, job
             return False
 
         await until(counted)
-        call.cancel()
+        calls[-1].cancel()
 
 
 async def test_a_message_must_come_in_time(database: Database, job: Operator) -> None:
