@@ -192,7 +192,7 @@ class Config:
     max_tenant_rate: int = _setting(
         "JOBS_MAX_TENANT_RATE",
         integer(0, 1000000),
-        "calls of a tenant a second, while others call as well; more have to wait; 0: no limit",
+        "unary calls of a tenant a second, while others call too; more wait; 0: any number",
         200,
     )
     max_streams: int = _setting(

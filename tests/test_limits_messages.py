@@ -1,6 +1,7 @@
 """Limits of messages: how large a request may be, alone or in a stream."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Channel
 
+from jobs_grpc.interceptors.messages import Waits
 from tests.support import TIMEOUT, Database, Operator, Server, fails, is_healthy, serving, until
 
 LIMIT = 65536
@@ -115,30 +117,76 @@ async def test_who_is_not_known_is_refused_before_there_is_a_message(server: Ser
         await begin(server, "")
 
 
+async def unread(server: Server, tenant: str) -> Any:
+    """A call that counts, where JOBS_MAX_TENANT_CALLS is 1, and whose message does not come."""
+    calls = [begin(server, tenant)]
+
+    async def counted() -> bool:
+        if calls[-1].done():
+            # It came while the list was asked for, and was the one too many.
+            calls.append(begin(server, tenant))
+        try:
+            await server.operator(tenant).list()
+        except AioRpcError as e:
+            return e.code() == StatusCode.RESOURCE_EXHAUSTED
+        return False
+
+    await until(counted)
+    return calls[-1]
+
+
 async def test_a_call_counts_before_its_message_has_come(database: Database, job: Operator) -> None:
     async with serving(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        calls = [begin(server, job.tenant)]
+        call = await unread(server, job.tenant)
+        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+            await server.operator(job.tenant).list()
 
-        async def counted() -> bool:
-            if calls[-1].done():
-                # It came while the list was asked for, and was the one too many.
-                calls.append(begin(server, job.tenant))
-            try:
-                await server.operator(job.tenant).list()
-            except AioRpcError as e:
-                return e.code() == StatusCode.RESOURCE_EXHAUSTED
-            return False
+        assert failure.metadata["limit"] == "JOBS_MAX_TENANT_CALLS"
+        call.cancel()
 
-        await until(counted)
-        calls[-1].cancel()
+
+async def test_a_call_that_is_given_up_before_its_message_is_canceled(
+    database: Database, job: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not one that lacks its message."""
+    async with serving(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+        call = await unread(server, job.tenant)
+        caplog.set_level(logging.INFO)
+        caplog.clear()
+        call.cancel()
+
+        async def logged() -> bool:
+            return any(message.startswith("GetJob") for message in caplog.messages)
+
+        await until(logged)
+        assert "GetJob CANCELLED" in caplog.messages
+
+
+async def test_a_wait_that_has_just_run_out_is_in_nobodys_way() -> None:
+    waits = Waits(1)
+
+    async def runs_out() -> None:
+        async with waits.one_more(0):
+            await asyncio.Event().wait()
+
+    first = asyncio.create_task(runs_out())
+    # It begins to wait, and its time is over before it hears of that.
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert not first.done()
+
+    async with waits.one_more(TIMEOUT):
+        pass
+    with pytest.raises(TimeoutError):
+        await first
 
 
 async def test_a_message_must_come_in_time(database: Database, job: Operator) -> None:
-    async with serving(database.request_dsn, JOBS_MESSAGE_TIMEOUT="0.1") as server:
+    async with serving(database.request_dsn, JOBS_MESSAGE_TIMEOUT="1") as server:
         with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
             await begin(server, job.tenant)
 
-    assert failure.message == "The request has not come within 0.1 s (JOBS_MESSAGE_TIMEOUT)"
+    assert failure.message == "The request has not come within 1 s (JOBS_MESSAGE_TIMEOUT)"
 
 
 async def test_a_call_without_a_message_is_told_so(server: Server, job: Operator) -> None:

@@ -218,6 +218,37 @@ async def test_a_key_that_is_replaced_under_its_name_is_withdrawn(tmp_path: Path
     assert await tokens.identify(kept) is other
 
 
+async def test_a_key_of_which_something_else_is_said_is_not_withdrawn(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [OLD.as_dict(private=False) | {"x5t": "a"}]}))
+    keys = await loaded(path)
+    signed = (("authorization", f"Bearer {token(OLD, claims('t', 'viewer'))}"),)
+    caller = await Tokens(keys, RULES).identify(signed)
+
+    renewed = json.dumps({"keys": [OLD.as_dict(private=False) | {"x5t": "b"}]})
+    replace(path, renewed.encode())
+    await knows(keys, "unknown, so that they are read again")
+
+    assert not caller.withdrawn
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        OLD.as_dict(private=False),
+        new_key(key_id="old").as_dict(private=False) | {"key_ops": ["encrypt"]},
+    ],
+    ids=["the same", "for encryption"],
+)
+async def test_what_stands_beside_a_key_and_is_no_other_to_verify_with(
+    tmp_path: Path, beside: dict[str, str]
+) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [OLD.as_dict(private=False), beside]}))
+
+    assert await knows(await loaded(path), "old")
+
+
 async def test_a_file_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(jwks(OLD))

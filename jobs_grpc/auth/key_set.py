@@ -70,7 +70,7 @@ def _parse_jwks(raw: bytes) -> KeySet:
     for key in map(_import, found):
         if key is None:
             continue
-        if key.kid in keys:
+        if key.kid in keys and not is_same(keys[key.kid], key):
             # Which of them is meant is anybody's guess, and another server's may be another.
             named = "without a kid" if key.kid is None else f"with the kid {key.kid!r:.100}"
             raise ValueError(f"has two keys {named}")
@@ -86,12 +86,19 @@ def _import(jwk: Mapping[str, Any]) -> Key | None:
     # Other kinds, and what is for encryption, stand beside them.
     if jwk.get("use", "sig") != "sig" or jwk.get("kty") not in _KINDS:
         return None
+    if "verify" not in jwk.get("key_ops", ["verify"]):
+        return None
     try:
         key: Key = import_key(dict(jwk))
     except (ValueError, TypeError, LookupError, JoseError) as e:
         logger.warning("a key is passed over: %s", e)
         return None
     return key
+
+
+def is_same(one: Key, other: Key) -> bool:
+    """Whether two are one key for one algorithm, whatever else is said of them."""
+    return one.thumbprint() == other.thumbprint() and one.alg == other.alg
 
 
 def _is_strong(key: Key) -> bool:

@@ -10,7 +10,7 @@ from urllib.error import URLError
 from joserfc.jwk import Key
 
 from jobs_grpc.auth import source
-from jobs_grpc.auth.key_set import KeySet, fits, parse
+from jobs_grpc.auth.key_set import KeySet, fits, is_same, parse
 from jobs_grpc.withdrawal import Withdrawal
 
 logger = logging.getLogger(__name__)
@@ -124,8 +124,8 @@ class Keys:
         before, self._keys = self._keys, {}
         for key_id, key in keys.items():
             known = before.get(key_id)
-            unchanged = known and known.key.as_dict() == key.as_dict()
-            self._keys[key_id] = known if known and unchanged else KnownKey(key, Withdrawal())
+            same = known and is_same(known.key, key)
+            self._keys[key_id] = known if known and same else KnownKey(key, Withdrawal())
         if self._keys != before:
             count = "1 key" if len(keys) == 1 else f"{len(keys)} keys"
             logger.info("tokens are verified with %s of %s", count, self._where)

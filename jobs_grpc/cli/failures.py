@@ -36,7 +36,7 @@ _EXIT_CODES = {
 # (A connection that was made and is lost has no "failed to connect".)
 _HINTS = (
     (
-        r"failed to connect .*Socket closed$",
+        r"failed to connect .*(Socket closed|Connection reset by peer)$",
         "(the server may want TLS: --tls or --ca; or a client certificate: --cert and --key)",
     ),
     (

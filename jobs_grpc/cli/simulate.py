@@ -28,7 +28,7 @@ T = TypeVar("T")
 _MAX_WATCHING = 500
 
 # Polls of the whole fleet a second, unless --poll says otherwise.
-_POLL_RATE = 250
+_POLL_RATE = 150
 
 # Seconds between lines where there is no terminal.
 _LINE_INTERVAL = 5.0

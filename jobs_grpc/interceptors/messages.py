@@ -22,6 +22,9 @@ from jobs_grpc.interceptors.around import (
     remake,
 )
 
+# Seconds within which gRPC cancels a call that the client has canceled.
+_MOMENT = 0.1
+
 # Calls of anybody that keep the server waiting for their message.
 _MAX_WAITS = 16
 
@@ -33,7 +36,7 @@ def find_request() -> Message | None:
     return _request.get(None)
 
 
-class _Waits:
+class Waits:
     """Waits for messages: at most `size` at once, as one more ends the longest of them.
 
     For calls of anybody, which are not counted. Who sends a request at once waits for next
@@ -50,7 +53,8 @@ class _Waits:
         if len(self._open) == self._size:
             longest = next(iter(self._open))
             del self._open[longest]
-            longest.reschedule(asyncio.get_running_loop().time())
+            if not longest.expired():
+                longest.reschedule(asyncio.get_running_loop().time())
         async with asyncio.timeout(limit) as wait:
             self._open[wait] = None
             try:
@@ -68,7 +72,7 @@ class Messages(ServerInterceptor):
     def __init__(self, max_bytes: int, timeout: float) -> None:
         self._max_bytes = max_bytes
         self._timeout = timeout
-        self._waits = _Waits(_MAX_WAITS)
+        self._waits = Waits(_MAX_WAITS)
 
     async def intercept_service(
         self,
@@ -88,7 +92,12 @@ class Messages(ServerInterceptor):
                 return self._each(handler, raws)
             try:
                 async with within(self._timeout):
-                    return self._only(handler, await context.read())
+                    raw = await context.read()
+                    if raw is EOF:
+                        # That is also how a call ends that is canceled, as gRPC then says.
+                        await asyncio.sleep(_MOMENT)
+                        raise MalformedRequest("The call has no request")
+                    return self._decoded(handler, raw)
             except TimeoutError:
                 raise MalformedRequest(
                     f"The request has not come within {self._timeout:g} s (JOBS_MESSAGE_TIMEOUT)"
@@ -103,11 +112,6 @@ class Messages(ServerInterceptor):
                     yield response
 
         return remake(handler, stream if inspect.isasyncgenfunction(behaviour) else answer, None)
-
-    def _only(self, handler: Handler, raw: Any) -> Message:
-        if raw is EOF:
-            raise MalformedRequest("The call has no request")
-        return self._decoded(handler, raw)
 
     async def _each(self, handler: Handler, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         async for raw in raws:

@@ -5,15 +5,25 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
+from grpc.aio import ServerInterceptor
+
 from jobs_grpc.auth import policy
-from jobs_grpc.interceptors.around import Around, Context
+from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.interceptors.around import Continuation, MaybeHandler, wrap
 from jobs_grpc.principal import current_principal
 
 # Seconds for which a tenant that has called counts as one that calls.
 _RECENT = 1.0
 
+# Seconds after which who was refused may try again.
+_RETRY_AFTER = 1
+
 # Calls that come together after a while without any, and wait for nothing.
 _BURST = 10
+
+# Seconds that a call waits at most; what would have to wait longer is refused.
+_PATIENCE = 1.0
 
 
 class Rate:
@@ -29,8 +39,11 @@ class Rate:
         """How many tenants are kept."""
         return len(self._called)
 
-    def delay(self, tenant_id: str, now: float) -> float:
-        """The seconds that a call of now has to wait: none, as long as nobody else calls."""
+    def delay(self, tenant_id: str, now: float) -> float | None:
+        """The seconds that a call of now has to wait: none, as long as nobody else calls.
+
+        None if there are too many before it. Then, it takes no turn.
+        """
         self._called[tenant_id] = now
         self._called.move_to_end(tenant_id)
         while next(iter(self._called.values())) < now - _RECENT:
@@ -41,25 +54,54 @@ class Rate:
             return 0
         rested = now - (_BURST - 1) * self._step
         due = max(self._due.get(tenant_id, rested), rested)
+        if due > now + _PATIENCE:
+            return None
         self._due[tenant_id] = due + self._step
         return max(0, due - now)
 
+    def give_back(self, tenant_id: str) -> None:
+        """Return the turn of a call that was given up: those that come now are due earlier."""
+        if tenant_id in self._due:
+            self._due[tenant_id] -= self._step
 
-class Pace(Around):
+
+class Pace(ServerInterceptor):
     """Spreads the calls of a tenant over time, so that the event loop has some for others.
 
     gRPC takes calls in by the order of their arrival, whosever they are. Those that wait
     here, with their message still unread, cost next to nothing; a refusal would cost as much
-    as an answer, and be followed by the next call at once.
+    as an answer, and be followed by the next call at once. Streams have limits of their own.
     """
 
-    def __init__(self, calls_per_second: float) -> None:
+    def __init__(self, calls_per_second: int) -> None:
+        self._limit = calls_per_second
         self._rate = Rate(calls_per_second)
 
+    async def intercept_service(
+        self,
+        continuation: Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> MaybeHandler:
+        """Wrap the handlers of calls with one answer, but for those that are open to anybody."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming or handler.response_streaming:
+            return handler
+        if policy.is_open(str(handler_call_details.method)):
+            return handler
+        return wrap(handler, lambda _: self._in_turn())
+
     @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        if not policy.is_open(method):
-            now = asyncio.get_running_loop().time()
-            if delay := self._rate.delay(current_principal().tenant_id, now):
+    async def _in_turn(self) -> AsyncIterator[None]:
+        tenant_id = current_principal().tenant_id
+        delay = self._rate.delay(tenant_id, asyncio.get_running_loop().time())
+        if delay is None:
+            raise LimitExceeded(
+                "The tenant calls too often", "JOBS_MAX_TENANT_RATE", self._limit, _RETRY_AFTER
+            )
+        if delay:
+            try:
                 await asyncio.sleep(delay)
+            except asyncio.CancelledError:
+                self._rate.give_back(tenant_id)
+                raise
         yield

@@ -65,7 +65,7 @@ async def test_the_worked_example_runs(
                 .replace(".venv/bin/python", sys.executable)
                 .replace(".venv/bin/jobs-grpc", f"{sys.executable} -m jobs_grpc.cli")
                 .replace("curl ", "curl --silent --show-error --fail-with-body ")
-                .replace("--for 20", "--latency 0 --for 5"),
+                .replace("--for 20", "--latency 0 --for 15"),
                 tmp_path,
                 code,
                 JOBS_SERVER=served.address,
