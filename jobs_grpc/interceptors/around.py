@@ -16,12 +16,12 @@ MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]]"
 
 
-class Around(ServerInterceptor, abc.ABC):
-    """An interceptor that is a context manager around each call, of whatever kind."""
+class Interceptor(ServerInterceptor, abc.ABC):
+    """One that makes a handler out of the one within, depending on the method only."""
 
     @abc.abstractmethod
-    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
-        """Entered before the handler of `method` runs, left after it."""
+    def wrapped(self, method: str, handler: Handler) -> Handler:
+        """The handler of `method` ("/package.Service/Method") as it is from here on outwards."""
 
     async def intercept_service(
         self,
@@ -30,9 +30,18 @@ class Around(ServerInterceptor, abc.ABC):
     ) -> MaybeHandler:
         """Wrap the handler; None means that nobody serves the method."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = str(handler_call_details.method)
+        return None if handler is None else self.wrapped(str(handler_call_details.method), handler)
+
+
+class Around(Interceptor, abc.ABC):
+    """An interceptor that is a context manager around each call, of whatever kind."""
+
+    @abc.abstractmethod
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+        """Entered before the handler of `method` runs, left after it."""
+
+    def wrapped(self, method: str, handler: Handler) -> Handler:
+        """Put the context manager around it."""
         return wrap(handler, lambda context: self.around(method, context))
 
 
@@ -63,13 +72,21 @@ def behaviour_of(handler: Handler) -> Any:
     )
 
 
-def remake(handler: Handler, behaviour: Any, request_deserializer: Any) -> Handler:
-    """A handler of the same kind with another behaviour."""
+def remake(
+    handler: Handler,
+    behaviour: Any,
+    request_deserializer: Any,
+    *,
+    request_streaming: bool | None = None,
+) -> Handler:
+    """A handler of the same kind, unless its requests are to be another, with another behaviour."""
+    if request_streaming is None:
+        request_streaming = handler.request_streaming
     make: Any = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
-    }[handler.request_streaming, handler.response_streaming]
+    }[request_streaming, handler.response_streaming]
     made: Handler = make(behaviour, request_deserializer, handler.response_serializer)
     return made

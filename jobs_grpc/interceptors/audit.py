@@ -5,14 +5,12 @@ import logging
 import time
 from typing import Any
 
-import grpc
 from fleet.jobs.v1 import error_reason_pb2 as reasons
 from google.protobuf.message import Message
 from grpc import StatusCode
-from grpc.aio import ServerInterceptor
 
 from jobs_grpc.errors import JobsError
-from jobs_grpc.interceptors.around import Context, Continuation, MaybeHandler, remake
+from jobs_grpc.interceptors.around import Context, Handler, Interceptor, remake
 from jobs_grpc.interceptors.messages import find_request
 from jobs_grpc.principal import find_principal
 
@@ -27,7 +25,7 @@ AUDITED = frozenset(
 _MAX_SHOWN = 256
 
 
-class Audit(ServerInterceptor):
+class Audit(Interceptor):
     """Who did what, when, to which job, in which request, and what came of it.
 
     It stands outside of authentication, so that refusals are in the trail, too. Of the
@@ -35,15 +33,9 @@ class Audit(ServerInterceptor):
     the caller is not known, since it is not decoded then.
     """
 
-    async def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
+    def wrapped(self, method: str, handler: Handler) -> Handler:
         """Wrap the handlers of what changes jobs."""
-        handler = await continuation(handler_call_details)
-        method = str(handler_call_details.method)
-        if handler is None or method not in AUDITED:
+        if method not in AUDITED:
             return handler
         behaviour: Any = handler.unary_unary
 

@@ -7,30 +7,22 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any
 
-import grpc
-from grpc.aio import ServerInterceptor
-
 from jobs_grpc.errors import TokenInvalid
-from jobs_grpc.interceptors.around import Context, Continuation, MaybeHandler, remake
+from jobs_grpc.interceptors.around import Context, Handler, Interceptor, remake
 from jobs_grpc.principal import Principal, find_principal
 
 _EXPIRED = "has expired"
 
 
-class EndWithToken(ServerInterceptor):
+class EndWithToken(Interceptor):
     """Ends streams when their caller's token expires, or its key is withdrawn.
 
     Calls with one answer are let finish.
     """
 
-    async def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
+    def wrapped(self, method: str, handler: Handler) -> Handler:
         """Wrap handlers that answer with a stream."""
-        handler = await continuation(handler_call_details)
-        if handler is None or not handler.response_streaming:
+        if not handler.response_streaming:
             return handler
         behaviour: Any = handler.unary_stream or handler.stream_stream
 
@@ -48,8 +40,8 @@ class EndWithToken(ServerInterceptor):
             async with _while_token_lasts():
                 await behaviour(request, context)
 
-        wrapped = stream if inspect.isasyncgenfunction(behaviour) else answer
-        return remake(handler, wrapped, handler.request_deserializer)
+        ending = stream if inspect.isasyncgenfunction(behaviour) else answer
+        return remake(handler, ending, handler.request_deserializer)
 
 
 @asynccontextmanager

@@ -4,13 +4,10 @@ import abc
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
-import grpc
-from grpc.aio import ServerInterceptor
-
 from jobs_grpc.auth.policy import is_open
 from jobs_grpc.config import Config
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.interceptors.around import Continuation, MaybeHandler, wrap
+from jobs_grpc.interceptors.around import Handler, Interceptor, wrap
 from jobs_grpc.principal import current_principal
 
 # Seconds after which who was refused may try again.
@@ -46,25 +43,17 @@ class Gauge:
                 self._open[key] -= 1
 
 
-class _Limits(ServerInterceptor, abc.ABC):
+class _Limits(Interceptor, abc.ABC):
     """Counts calls, and refuses those that are too many."""
 
     @abc.abstractmethod
     def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
         """Where a call or stream counts, and under which keys."""
 
-    async def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
+    def wrapped(self, method: str, handler: Handler) -> Handler:
         """Let nobody past a limit."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
         streaming = handler.request_streaming or handler.response_streaming
-        infrastructure = is_open(str(handler_call_details.method))
-        counted = self._infrastructure if infrastructure else self._counted
+        counted = self._infrastructure if is_open(method) else self._counted
         return wrap(handler, lambda _: _admitted(counted(streaming)))
 
     def _infrastructure(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:

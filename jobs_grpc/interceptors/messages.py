@@ -7,17 +7,15 @@ from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc.aio import EOF, ServerInterceptor
+from grpc.aio import EOF
 
 from jobs_grpc.auth import policy
 from jobs_grpc.errors import LimitExceeded, MalformedRequest
 from jobs_grpc.interceptors.around import (
     Context,
-    Continuation,
     Handler,
-    MaybeHandler,
+    Interceptor,
     behaviour_of,
     remake,
 )
@@ -63,7 +61,7 @@ class Waits:
                 self._open.pop(wait, None)
 
 
-class Messages(ServerInterceptor):
+class Messages(Interceptor):
     """Reads and decodes requests, also those of streams; refuses what is too large or no message.
 
     Without this, gRPC itself decodes, and fails with UNKNOWN on malformed bytes.
@@ -74,17 +72,10 @@ class Messages(ServerInterceptor):
         self._timeout = timeout
         self._waits = Waits(_MAX_WAITS)
 
-    async def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
+    def wrapped(self, method: str, handler: Handler) -> Handler:
         """Make a handler that takes bytes."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
         behaviour = behaviour_of(handler)
-        anybody = policy.is_open(str(handler_call_details.method))
+        anybody = policy.is_open(method)
         within = self._waits.one_more if anybody else asyncio.timeout
 
         async def request(raws: Any, context: Context) -> Any:

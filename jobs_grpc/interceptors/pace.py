@@ -5,12 +5,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import grpc
-from grpc.aio import ServerInterceptor
-
 from jobs_grpc.auth import policy
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.interceptors.around import Continuation, MaybeHandler, wrap
+from jobs_grpc.interceptors.around import Handler, Interceptor, wrap
 from jobs_grpc.principal import current_principal
 
 # Seconds for which a tenant that has called counts as one that calls.
@@ -65,7 +62,7 @@ class Rate:
             self._due[tenant_id] -= self._step
 
 
-class Pace(ServerInterceptor):
+class Pace(Interceptor):
     """Spreads the calls of a tenant over time, so that the event loop has some for others.
 
     gRPC takes calls in by the order of their arrival, whosever they are. Those that wait
@@ -77,16 +74,10 @@ class Pace(ServerInterceptor):
         self._limit = calls_per_second
         self._rate = Rate(calls_per_second)
 
-    async def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
+    def wrapped(self, method: str, handler: Handler) -> Handler:
         """Wrap the handlers of calls with one answer, but for those that are open to anybody."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.response_streaming:
-            return handler
-        if policy.is_open(str(handler_call_details.method)):
+        streaming = handler.request_streaming or handler.response_streaming
+        if streaming or policy.is_open(method):
             return handler
         return wrap(handler, lambda _: self._in_turn())
 
