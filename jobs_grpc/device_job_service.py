@@ -25,7 +25,7 @@ from jobs_grpc.errors import (
     ServerStopping,
     Violation,
 )
-from jobs_grpc.mapping import device_execution_from_row, given
+from jobs_grpc.mapping import Fields, device_execution_fields, given
 from jobs_grpc.principal import Principal, current_device, current_principal
 from jobs_grpc.store import Row, Store, Update
 from jobs_grpc.watching import Watching
@@ -77,7 +77,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             tenant_id, Update(None, device_id, None, status_details=details, next=True)
         )
         return pb.StartNextExecutionResponse(
-            execution=None if row["outcome"] == "NONE" else device_execution_from_row(row)
+            execution=None if row["outcome"] == "NONE" else device_execution_fields(row)
         )
 
     async def StartExecution(
@@ -101,7 +101,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         checks.require(checks.check_job_id(request.job_id))
         tenant_id, device_id = current_device()
         row = await self._store.get_execution(tenant_id, device_id=device_id, job_id=request.job_id)
-        return pb.GetExecutionResponse(execution=device_execution_from_row(row))
+        return pb.GetExecutionResponse(execution=device_execution_fields(row))
 
     async def UpdateExecution(
         self,
@@ -176,7 +176,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         rows = await self._store.list_pending_executions(
             tenant_id, device_id=device_id, limit=limit + 1
         )
-        return paging.fill(page, map(device_execution_from_row, rows), limit)
+        return paging.fill(page, map(device_execution_fields, rows), limit)
 
     async def _fill_pending_at_last(
         self,
@@ -197,19 +197,20 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     async def _answer(
         self, caller: Principal, request: pb.ReportExecutionsRequest
     ) -> pb.ReportExecutionsResponse:
-        response = pb.ReportExecutionsResponse(report_id=request.report_id)
         try:
             device_id = _reporting_device(caller, request)
             update = self._checked(request.report, device_id, with_document=False)
             row = await self._batcher.update(caller.tenant_id, update)
-            response.execution.CopyFrom(_updated(request.report.job_id, device_id, row))
+            execution = _updated(request.report.job_id, device_id, row)
         except JobsError as e:
-            response.error.CopyFrom(_report_error(e))
+            error = _report_error(e)
         except Exception:
             # A defect that one report meets is not to cost the others their stream.
             logger.exception("a report failed")
-            response.error.CopyFrom(_report_error(Internal()))
-        return response
+            error = _report_error(Internal())
+        else:
+            return pb.ReportExecutionsResponse(report_id=request.report_id, execution=execution)
+        return pb.ReportExecutionsResponse(report_id=request.report_id, error=error)
 
     def _checked(
         self, request: pb.UpdateExecutionRequest, device_id: str, *, with_document: bool = True
@@ -257,16 +258,16 @@ def _reporting_device(caller: Principal, request: pb.ReportExecutionsRequest) ->
     return caller.device_id or request.device_id
 
 
-def _updated(job_id: str, device_id: str, row: Row) -> pb.DeviceExecution:
-    """The execution after an update; raises what the update met."""
+def _updated(job_id: str, device_id: str, row: Row) -> Fields:
+    """The DeviceExecution after an update; raises what the update met."""
     match row["outcome"]:
         case "EXECUTION_NOT_FOUND":
             raise ExecutionNotFound(job_id, device_id)
         case "EXECUTION_OVER":
             raise ExecutionOver(job_id, device_id, row["met_status"])
         case "EXECUTION_CHANGED":
-            raise ExecutionChanged(device_execution_from_row(row))
-    return device_execution_from_row(row)
+            raise ExecutionChanged(pb.DeviceExecution(**device_execution_fields(row)))
+    return device_execution_fields(row)
 
 
 def _report_error(error: JobsError) -> pb.ReportError:

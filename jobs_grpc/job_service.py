@@ -15,11 +15,11 @@ from jobs_grpc.config import Config
 from jobs_grpc.documents import to_json
 from jobs_grpc.errors import InvalidPageToken, JobNotFound
 from jobs_grpc.mapping import (
-    execution_from_row,
-    execution_of_device_from_row,
-    executions_from_row,
+    execution_fields,
+    execution_of_device_fields,
     given,
-    job_from_row,
+    job_fields,
+    page_fields,
     to_moment,
     to_timestamp,
 )
@@ -120,7 +120,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             offset=request.offset,
         )
         response = pb.ListJobsResponse()
-        if paging.fill(response.jobs, map(job_from_row, rows), limit):
+        if paging.fill(response.jobs, map(job_fields, rows), limit):
             last = rows[len(response.jobs) - 1]
             response.next_page_token = paging.moment_token(
                 request, last["created_at"], last["job_id"]
@@ -140,13 +140,14 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.get_job(
             current_principal().tenant_id, job_id=request.job_id, executions_limit=limit + 1
         )
-        job = job_from_row(row)
-        if paging.fill(job.executions, executions_from_row(row), limit, job.ByteSize()):
+        response = pb.GetJobResponse(job=job_fields(row))
+        job = response.job
+        if paging.fill(job.executions, page_fields(row), limit, job.ByteSize()):
             job.next_executions_page_token = paging.device_token(
                 pb.ListJobExecutionsRequest(job_id=request.job_id),
                 job.executions[-1].device_id if job.executions else "",
             )
-        return pb.GetJobResponse(job=job)
+        return response
 
     async def ListJobExecutions(
         self,
@@ -184,8 +185,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             after_device_id=after_device_id,
             limit=limit + 1,
         )
-        executions = executions_from_row(row)
-        if paging.fill(response.executions, executions, limit):
+        if paging.fill(response.executions, page_fields(row), limit):
             response.next_page_token = paging.device_token(
                 request, response.executions[-1].device_id
             )
@@ -211,7 +211,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             before_job_id=before[1],
             limit=limit + 1,
         )
-        if paging.fill(response.executions, map(execution_of_device_from_row, rows), limit):
+        if paging.fill(response.executions, map(execution_of_device_fields, rows), limit):
             last = rows[len(response.executions) - 1]
             response.next_page_token = paging.moment_token(
                 request, last["queued_at"], last["job_id"]
@@ -248,7 +248,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             reason=request.reason or DEFAULT_REASON,
             force=request.force,
         )
-        return pb.CancelExecutionResponse(execution=execution_from_row(row))
+        return pb.CancelExecutionResponse(execution=execution_fields(row))
 
     async def RetryExecutions(
         self,
@@ -288,7 +288,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             limit=MAX_ATTEMPTS,
         )
         response = pb.ListExecutionAttemptsResponse()
-        paging.fill(response.attempts, map(execution_from_row, rows), MAX_ATTEMPTS)
+        paging.fill(response.attempts, map(execution_fields, rows), MAX_ATTEMPTS)
         return response
 
     async def DeleteJob(
@@ -311,9 +311,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             async for row in rows:
                 if row is None:
                     raise JobNotFound(request.job_id)
-                job = job_from_row(row)
-                yield pb.WatchJobResponse(job=job)
-                if job.status != pb.Job.IN_PROGRESS:
+                yield pb.WatchJobResponse(job=job_fields(row))
+                if row["status"] != "IN_PROGRESS":
                     return
 
     async def _jobs(self, tenant_id: str, job_ids: list[str]) -> dict[str, Row]:

@@ -4,9 +4,9 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -22,20 +22,21 @@ _FOREIGN = "page_token is not one that this service made"
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
-T = TypeVar("T", bound=Message)
 
+def fill(page: Any, items: Iterable[Mapping[str, Any]], limit: int, used: int = 0) -> bool:
+    """Add items to `page`, a repeated field, up to `limit` and to the size of an answer.
 
-def fill(page: MutableSequence[T], items: Iterable[T], limit: int, used: int = 0) -> bool:
-    """Append items to `page`, up to `limit` and to the size of an answer.
-
-    `used` is the size in bytes of what else the answer holds. True if items are left over.
+    An item is the fields of a message. `used` is the size in bytes of what else the answer
+    holds. True if items are left over.
     """
     size = used
-    for item in items:
-        size += item.ByteSize() + _ITEM_OVERHEAD
-        if len(page) == limit or (size > MAX_ANSWER_BYTES and page):
+    for fields in items:
+        if len(page) == limit:
             return True
-        page.append(item)
+        size += page.add(**fields).ByteSize() + _ITEM_OVERHEAD
+        if size > MAX_ANSWER_BYTES and len(page) > 1:
+            del page[-1]
+            return True
     return False
 
 
