@@ -1,9 +1,9 @@
-"""The shape all interceptors share: something before a call, and something after it."""
+"""The shapes of interceptors: something before a call, or around it."""
 
 import abc
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -33,11 +33,35 @@ class Interceptor(ServerInterceptor, abc.ABC):
         return None if handler is None else self.wrapped(str(handler_call_details.method), handler)
 
 
+class Before(Interceptor, abc.ABC):
+    """An interceptor that has its say before each call, of whatever kind."""
+
+    @abc.abstractmethod
+    async def before(self, method: str, context: Context) -> None:
+        """Awaited before the handler of `method` runs; what it raises refuses the call."""
+
+    def wrapped(self, method: str, handler: Handler) -> Handler:
+        """Put it in front."""
+        behaviour = behaviour_of(handler)
+
+        async def answer(request: Any, context: Context) -> Any:
+            await self.before(method, context)
+            return await behaviour(request, context)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            await self.before(method, context)
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
+
+        return remake(handler, like(behaviour, answer, stream), handler.request_deserializer)
+
+
 class Around(Interceptor, abc.ABC):
     """An interceptor that is a context manager around each call, of whatever kind."""
 
     @abc.abstractmethod
-    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+    def around(self, method: str, context: Context) -> AbstractContextManager[None]:
         """Entered before the handler of `method` runs, left after it."""
 
     def wrapped(self, method: str, handler: Handler) -> Handler:
@@ -45,24 +69,27 @@ class Around(Interceptor, abc.ABC):
         return wrap(handler, lambda context: self.around(method, context))
 
 
-def wrap(
-    handler: Handler, around: Callable[[Context], AbstractAsyncContextManager[None]]
-) -> Handler:
+def wrap(handler: Handler, around: Callable[[Context], AbstractContextManager[None]]) -> Handler:
     """The handler inside of a context manager, entered for each call."""
     behaviour = behaviour_of(handler)
 
     async def answer(request: Any, context: Context) -> Any:
-        async with around(context):
+        with around(context):
             return await behaviour(request, context)
 
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
         # Closed here, also when the call is cut off: else its cleanup comes any time later.
-        async with around(context), aclosing(behaviour(request, context)) as responses:
-            async for response in responses:
-                yield response
+        with around(context):
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
 
-    wrapped = stream if inspect.isasyncgenfunction(behaviour) else answer
-    return remake(handler, wrapped, handler.request_deserializer)
+    return remake(handler, like(behaviour, answer, stream), handler.request_deserializer)
+
+
+def like(behaviour: Any, answer: Any, stream: Any) -> Any:
+    """Of two functions the one that answers as `behaviour` does: once, or by yielding."""
+    return stream if inspect.isasyncgenfunction(behaviour) else answer
 
 
 def behaviour_of(handler: Handler) -> Any:

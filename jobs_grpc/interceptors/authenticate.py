@@ -1,18 +1,17 @@
 """Who is calling, and whether it may call this."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from jobs_grpc.auth import policy
 from jobs_grpc.auth.callers import Callers
 from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.errors import DeviceRequired, RoleRequired
-from jobs_grpc.interceptors.around import Around, Context
+from jobs_grpc.interceptors.around import Before, Context
+from jobs_grpc.interceptors.once import call_metadata
 from jobs_grpc.principal import Principal, find_principal, set_principal
 
 
-class Authenticate(Around):
+class Authenticate(Before):
     """Sets the Principal of each call, but for those that are open to anybody.
 
     With `peers`, clients must be of these, too.
@@ -22,26 +21,22 @@ class Authenticate(Around):
         self._callers = callers
         self._peers = peers
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        if not policy.is_open(method):
-            if self._peers:
-                auth_context: Any = context.auth_context()
-                self._peers.check(auth_context)
-            metadata: Any = context.invocation_metadata() or ()
-            set_principal(await self._callers.identify(metadata))
-        yield
+    async def before(self, method: str, context: Context) -> None:
+        if policy.is_open(method):
+            return
+        if self._peers:
+            auth_context: Any = context.auth_context()
+            self._peers.check(auth_context)
+        set_principal(await self._callers.identify(call_metadata()))
 
 
-class Authorize(Around):
+class Authorize(Before):
     """Holds callers to what the policy allows their roles, and devices to be named."""
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def before(self, method: str, context: Context) -> None:
         allowed = policy.allowed(method)
         if allowed is not policy.ANYBODY:
             _require(method, allowed, find_principal())
-        yield
 
 
 def _require(method: str, allowed: policy.Allowed, caller: Principal | None) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import NoReturn
+from contextlib import aclosing
+from typing import Any, NoReturn
 
 import grpc
 from fleet.jobs.v1 import error_reason_pb2 as reasons
@@ -25,14 +25,21 @@ from jobs_grpc.errors import (
     Overloaded,
     ServerStopping,
 )
-from jobs_grpc.interceptors.around import Around, Context
+from jobs_grpc.interceptors.around import (
+    Context,
+    Handler,
+    Interceptor,
+    behaviour_of,
+    like,
+    remake,
+)
 
 logger = logging.getLogger(__name__)
 
 DOMAIN = "fleet.jobs.v1"
 
 
-class Errors(Around):
+class Errors(Interceptor):
     """Answers a JobsError as it says, and everything else with a fixed INTERNAL.
 
     `stopping` is set when the server begins to stop.
@@ -41,33 +48,56 @@ class Errors(Around):
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        try:
-            yield
-        except JobsError as error:
-            if isinstance(error, DatabaseUnavailable):
-                logger.warning("database unavailable: %r", error.__cause__)
-            await _abort(context, error)
-        except ExceptionGroup as group:
-            # Of tasks that end together, the first failure ended the others.
-            errors, others = group.split(JobsError)
-            if errors is None or others is not None:
-                logger.exception("%s failed", method)
-                await _abort(context, Internal())
-            await _abort(context, _first(errors))
-        except grpc.aio.AbortError:
-            raise
-        except asyncio.CancelledError:
-            # Unless the server stops, it is the client that has gone; nobody would read it.
-            if not self._stopping.is_set() or context.cancelled() or context.done():
+    def wrapped(self, method: str, handler: Handler) -> Handler:
+        """Let no exception out but what gRPC itself raises."""
+        behaviour = behaviour_of(handler)
+
+        async def answer(request: Any, context: Context) -> Any:
+            try:
+                return await behaviour(request, context)
+            except (Exception, asyncio.CancelledError) as e:
+                await self._tell(method, context, e)
                 raise
-            # The server is stopping. Left alone, the client would wait for its deadline.
-            logger.warning("%s was cut off", method)
-            await _abort(context, ServerStopping())
-        except Exception:
-            logger.exception("%s failed", method)
-            await _abort(context, Internal())
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+            except (Exception, asyncio.CancelledError) as e:
+                await self._tell(method, context, e)
+                raise
+
+        return remake(handler, like(behaviour, answer, stream), handler.request_deserializer)
+
+    async def _tell(self, method: str, context: Context, raised: BaseException) -> None:
+        """Abort with what the client is told; return if that is nothing of ours."""
+        error = self._told(method, context, raised)
+        if error is not None:
+            await _abort(context, error)
+
+    def _told(self, method: str, context: Context, raised: BaseException) -> JobsError | None:
+        match raised:
+            case JobsError():
+                if isinstance(raised, DatabaseUnavailable):
+                    logger.warning("database unavailable: %r", raised.__cause__)
+                return raised
+            case ExceptionGroup():
+                # Of tasks that end together, the first failure ended the others.
+                errors, others = raised.split(JobsError)
+                if errors is not None and others is None:
+                    return _first(errors)
+            case grpc.aio.AbortError():
+                return None
+            case asyncio.CancelledError():
+                # Unless the server stops, it is the client that has gone; nobody would read it.
+                if not self._stopping.is_set() or context.cancelled() or context.done():
+                    return None
+                # The server is stopping. Left alone, the client would wait for its deadline.
+                logger.warning("%s was cut off", method)
+                return ServerStopping()
+        logger.error("%s failed", method, exc_info=raised)
+        return Internal()
 
 
 def _first(group: ExceptionGroup[JobsError]) -> JobsError:

@@ -1,14 +1,13 @@
 """A stream may outlive the token that it was opened with, or its key; here it does not."""
 
 import asyncio
-import inspect
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any
 
 from jobs_grpc.errors import TokenInvalid
-from jobs_grpc.interceptors.around import Context, Handler, Interceptor, remake
+from jobs_grpc.interceptors.around import Context, Handler, Interceptor, like, remake
 from jobs_grpc.principal import Principal, find_principal
 
 _EXPIRED = "has expired"
@@ -40,8 +39,7 @@ class EndWithToken(Interceptor):
             async with _while_token_lasts():
                 await behaviour(request, context)
 
-        ending = stream if inspect.isasyncgenfunction(behaviour) else answer
-        return remake(handler, ending, handler.request_deserializer)
+        return remake(handler, like(behaviour, answer, stream), handler.request_deserializer)
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """How many calls and streams may be open at once. Health checks are never refused."""
 
 import abc
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from jobs_grpc.auth.policy import is_open
 from jobs_grpc.config import Config
@@ -47,25 +47,17 @@ class _Limits(Interceptor, abc.ABC):
     """Counts calls, and refuses those that are too many."""
 
     @abc.abstractmethod
-    def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
-        """Where a call or stream counts, and under which keys."""
+    def _counted(self, streaming: bool) -> AbstractContextManager[None]:
+        """For the time that one more call or stream is open."""
 
     def wrapped(self, method: str, handler: Handler) -> Handler:
         """Let nobody past a limit."""
         streaming = handler.request_streaming or handler.response_streaming
         counted = self._infrastructure if is_open(method) else self._counted
-        return wrap(handler, lambda _: _admitted(counted(streaming)))
+        return wrap(handler, lambda _: counted(streaming))
 
-    def _infrastructure(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
-        return ()
-
-
-@asynccontextmanager
-async def _admitted(counted: Sequence[tuple[Gauge, object]]) -> AsyncIterator[None]:
-    with ExitStack() as opened:
-        for gauge, key in counted:
-            opened.enter_context(gauge.one_more(key))
-        yield
+    def _infrastructure(self, streaming: bool) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class ServerLimits(_Limits):
@@ -88,11 +80,11 @@ class ServerLimits(_Limits):
             config.max_calls,
         )
 
-    def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
-        return [(self._streams if streaming else self._calls, None)]
+    def _counted(self, streaming: bool) -> AbstractContextManager[None]:
+        return (self._streams if streaming else self._calls).one_more(None)
 
-    def _infrastructure(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
-        return [(self._watches, None)] if streaming else ()
+    def _infrastructure(self, streaming: bool) -> AbstractContextManager[None]:
+        return self._watches.one_more(None) if streaming else nullcontext()
 
 
 class TenantLimits(_Limits):
@@ -115,11 +107,18 @@ class TenantLimits(_Limits):
             config.max_device_streams,
         )
 
-    def _counted(self, streaming: bool) -> Sequence[tuple[Gauge, object]]:
+    def _counted(self, streaming: bool) -> AbstractContextManager[None]:
         caller = current_principal()
         if not streaming:
-            return [(self._calls, caller.tenant_id)]
-        of_tenant = (self._streams, caller.tenant_id)
+            return self._calls.one_more(caller.tenant_id)
         if caller.device_id is None:
-            return [of_tenant]
-        return [of_tenant, (self._device_streams, (caller.tenant_id, caller.device_id))]
+            return self._streams.one_more(caller.tenant_id)
+        return self._stream_of(caller.tenant_id, caller.device_id)
+
+    @contextmanager
+    def _stream_of(self, tenant_id: str, device_id: str) -> Iterator[None]:
+        with (
+            self._streams.one_more(tenant_id),
+            self._device_streams.one_more((tenant_id, device_id)),
+        ):
+            yield

@@ -1,7 +1,6 @@
 """What comes in is read and decoded here, within its size and time."""
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ from jobs_grpc.interceptors.around import (
     Handler,
     Interceptor,
     behaviour_of,
+    like,
     remake,
 )
 
@@ -102,7 +102,7 @@ class Messages(Interceptor):
                 async for response in responses:
                     yield response
 
-        return remake(handler, stream if inspect.isasyncgenfunction(behaviour) else answer, None)
+        return remake(handler, like(behaviour, answer, stream), None)
 
     async def _each(self, handler: Handler, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         async for raw in raws:

@@ -2,20 +2,26 @@
 
 import asyncio
 import logging
+import random
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import grpc
 
 from jobs_grpc import telemetry
 from jobs_grpc.auth.policy import is_open
 from jobs_grpc.interceptors.around import Around, Context
+from jobs_grpc.interceptors.once import Metadata, call_metadata
 from jobs_grpc.principal import find_principal
 
 logger = logging.getLogger("jobs_grpc.calls")
+
+_CODES: Mapping[object, grpc.StatusCode] = {
+    known: code for code in grpc.StatusCode for known in (code, code.value[0])
+}
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -63,9 +69,9 @@ class Observe(Around):
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        request_id = _request_id(context)
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
+        request_id = _request_id(call_metadata())
         telemetry.request_id.set(request_id)
         context.set_trailing_metadata((("x-request-id", request_id),))
         started = time.perf_counter()
@@ -81,11 +87,12 @@ class Observe(Around):
                 _log(method, code or _code(context), time.perf_counter() - started)
 
 
-def _request_id(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
+def _request_id(metadata: Metadata) -> str:
+    for key, value in metadata:
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
-    return str(uuid.uuid4())
+    # uuid4 would ask the system for randomness that nobody could foresee; this is no secret.
+    return str(uuid.UUID(int=random.getrandbits(128), version=4))
 
 
 def _log(method: str, code: grpc.StatusCode, seconds: float) -> None:
@@ -103,6 +110,5 @@ def _log(method: str, code: grpc.StatusCode, seconds: float) -> None:
 
 
 def _code(context: Context) -> grpc.StatusCode:
-    # Before the end it may be unset, or the bare number.
-    code: object = context.code()
-    return next((c for c in grpc.StatusCode if code in (c, c.value[0])), grpc.StatusCode.OK)
+    # It is a code, its bare number, or unset before the end.
+    return _CODES.get(context.code(), grpc.StatusCode.OK)

@@ -1,15 +1,29 @@
-"""The chain is built once a method, not once a call."""
+"""What is the same for all calls of a method, or all the way through a call, is made once."""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import TypeAlias
 
 import grpc
 from grpc.aio import ServerInterceptor
 
 from jobs_grpc.interceptors.around import Continuation, Handler, MaybeHandler
 
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+_metadata: ContextVar[Metadata] = ContextVar("metadata", default=())
+
+
+def call_metadata() -> Metadata:
+    """What the client sent with the call that is being served."""
+    return _metadata.get()
+
 
 class Once(ServerInterceptor):
-    """Keeps the handlers that the interceptors within have made.
+    """Keeps the handlers that the interceptors within have made, and a call's metadata.
 
-    gRPC asks for a handler at each call, and what they make depends on the method only.
+    gRPC asks for a handler at each call, and what they make depends on the method only. The
+    metadata is at hand here; a context would make it anew each time it is asked.
     """
 
     def __init__(self) -> None:
@@ -21,6 +35,7 @@ class Once(ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> MaybeHandler:
         """Answer the handler from before. Of methods that nobody serves, nothing is kept."""
+        _metadata.set(handler_call_details.invocation_metadata)
         method = str(handler_call_details.method)
         handler = self._handlers.get(method)
         if handler is None:

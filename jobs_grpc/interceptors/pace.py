@@ -2,12 +2,10 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from jobs_grpc.auth import policy
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.interceptors.around import Handler, Interceptor, wrap
+from jobs_grpc.interceptors.around import Before, Context, Handler
 from jobs_grpc.principal import current_principal
 
 # Seconds for which a tenant that has called counts as one that calls.
@@ -62,7 +60,7 @@ class Rate:
             self._due[tenant_id] -= self._step
 
 
-class Pace(Interceptor):
+class Pace(Before):
     """Spreads the calls of a tenant over time, so that the event loop has some for others.
 
     gRPC takes calls in by the order of their arrival, whosever they are. Those that wait
@@ -75,14 +73,14 @@ class Pace(Interceptor):
         self._rate = Rate(calls_per_second)
 
     def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Wrap the handlers of calls with one answer, but for those that are open to anybody."""
+        """Only handlers of calls with one answer, and not of those that are open to anybody."""
         streaming = handler.request_streaming or handler.response_streaming
         if streaming or policy.is_open(method):
             return handler
-        return wrap(handler, lambda _: self._in_turn())
+        return super().wrapped(method, handler)
 
-    @asynccontextmanager
-    async def _in_turn(self) -> AsyncIterator[None]:
+    async def before(self, method: str, context: Context) -> None:
+        """Wait until the call is due."""
         tenant_id = current_principal().tenant_id
         delay = self._rate.delay(tenant_id, asyncio.get_running_loop().time())
         if delay is None:
@@ -95,4 +93,3 @@ class Pace(Interceptor):
             except asyncio.CancelledError:
                 self._rate.give_back(tenant_id)
                 raise
-        yield
