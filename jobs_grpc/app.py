@@ -92,10 +92,10 @@ async def running(
     """
     _warn(config)
     files = tls.Files.of(config)
-    credentials = tls.server_credentials(files) if files else None
+    make_credentials = tls.server_credentials(files) if files else None
     async with (
         known_callers(config) as callers,
-        _running(config, callers, credentials, shares_port, sweeps) as started,
+        _running(config, callers, make_credentials, shares_port, sweeps) as started,
     ):
         yield started
 
@@ -104,7 +104,7 @@ async def running(
 async def _running(
     config: Config,
     callers: Callers,
-    credentials: grpc.ServerCredentials | None,
+    make_credentials: Callable[[], grpc.ServerCredentials] | None,
     shares_port: bool,
     sweeps: bool,
 ) -> AsyncIterator[App]:
@@ -122,7 +122,7 @@ async def _running(
     server = grpc_server.make_server(
         interceptors.chain(config, in_flight, stopping, callers, peers),
         config.max_request_bytes,
-        shares_port=shares_port,
+        config.listen,
     )
     store = Store(database)
     batcher = Batcher(store)
@@ -134,16 +134,18 @@ async def _running(
     if config.reflection:
         grpc_server.add_reflection(server, SERVICES)
 
-    address = grpc_server.listen(server, config.listen, credentials)
-    await health.start()
-    await server.start()
-    follower = asyncio.create_task(health.follow())
-    background = {follower}
-    if sweeps:
-        background.add(asyncio.create_task(_sweep(config)))
-    logger.info("listening on %s", address)
     # From the last to the first, and all of them, also if a second signal cuts one short.
     async with AsyncExitStack() as at_end:
+        address = at_end.enter_context(
+            grpc_server.listening(server, config.listen, make_credentials, reserve=not shares_port)
+        )
+        await health.start()
+        await server.start()
+        follower = asyncio.create_task(health.follow())
+        background = {follower}
+        if sweeps:
+            background.add(asyncio.create_task(_sweep(config)))
+        logger.info("listening on %s", address)
         at_end.callback(logger.info, "stopped")
         at_end.push_async_callback(database.close)
         at_end.push_async_callback(batcher.close)

@@ -1,12 +1,17 @@
 """The gRPC server: its options, its port, its infrastructure services."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
 
 import grpc
 from grpc.aio import Server, ServerInterceptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from jobs_grpc.acceptors import Acceptors
+from jobs_grpc.ports import CannotListen, reserved
 
 OPTIONS = (
     # Connections are recycled, so that clients spread over replicas that come and go.
@@ -23,36 +28,59 @@ OPTIONS = (
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
-class CannotListen(Exception):
-    """The address is taken or not ours; the message says which."""
+# Of a process, on one port; more make no difference that could be measured.
+_ACCEPTORS = 4
 
 
 def make_server(
-    interceptors: Sequence[ServerInterceptor], max_request_bytes: int, *, shares_port: bool
+    interceptors: Sequence[ServerInterceptor], max_request_bytes: int, address: str
 ) -> Server:
-    """A server without services or port yet.
+    """A server without services, which is to listen on `address`.
 
     A request of up to twice `max_request_bytes` is left for the chain to refuse, since what
-    gRPC refuses by itself gets neither a reason nor a line in the log. Unless it is to share
-    its port, a second server there is an error, not a silent partner.
+    gRPC refuses by itself gets neither a reason nor a line in the log.
     """
+    shared = not is_unix(address)
     options = (
         *OPTIONS,
         ("grpc.max_receive_message_length", 2 * max_request_bytes),
-        ("grpc.so_reuseport", int(shares_port)),
+        ("grpc.so_reuseport", int(shared)),
     )
-    return grpc.aio.server(interceptors=interceptors, options=options)
+    servers = [
+        grpc.aio.server(interceptors=interceptors, options=options)
+        for _ in range(_ACCEPTORS if shared else 1)
+    ]
+    return cast("Server", Acceptors(servers))
 
 
-def listen(server: Server, address: str, tls: grpc.ServerCredentials | None = None) -> str:
-    """Bind `address` and return it with the port that was assigned."""
-    try:
-        port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
-    except RuntimeError:
-        raise CannotListen(
-            f"can't listen on {address}: it is in use or not an address here"
-        ) from None
-    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+@contextmanager
+def listening(
+    server: Server,
+    address: str,
+    make_credentials: Callable[[], grpc.ServerCredentials] | None,
+    *,
+    reserve: bool,
+) -> Iterator[str]:
+    """Bind `address`, and answer it with the port that was assigned.
+
+    With `reserve`, keep others off it for the time of the block: else a second service there
+    would be no error, but a silent partner. Raises CannotListen.
+    """
+    with reserved(address) if reserve and not is_unix(address) else nullcontext(address) as at:
+        try:
+            if make_credentials:
+                made_by: Any = make_credentials  # as Acceptors takes them
+                server.add_secure_port(at, made_by)
+            else:
+                server.add_insecure_port(at)
+        except RuntimeError:
+            raise CannotListen(address) from None
+        yield at
+
+
+def is_unix(address: str) -> bool:
+    """Whether it is no port, but the path of a socket."""
+    return address.startswith("unix:")
 
 
 def add_health(server: Server, servicer: health_aio.HealthServicer) -> None:
@@ -75,7 +103,6 @@ def add_reflection(server: Server, services: Sequence[str]) -> None:
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    server.add_registered_method_handlers(_REFLECTION_V1, {"ServerReflectionInfo": method})
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method}),)
     )

@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,46 +49,57 @@ class Files:
         )
 
 
-class _Reloading:
-    """Hands gRPC the files' contents when they have changed; the last good ones stay if broken."""
+class _Latest:
+    """The files' contents, read again when they have changed; the last good ones if broken."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
         self._seen: object = files.state()
-        self.first = files.read()
+        self._read = files.read()
 
-    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC for each handshake; None: as before."""
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """The same object as before, unless they have changed."""
         try:
             state = self._files.state()
-            if state == self._seen:
-                return None
-            read = self._files.read()
-            if self._files.state() != state:
-                return None  # Written meanwhile: the next handshake looks again.
+            if state != self._seen:
+                read = self._files.read()
+                # If it was written meanwhile, the next time tells.
+                if self._files.state() == state:
+                    self._seen, self._read = state, read
+                    logger.info("the TLS files have changed and were read again")
         except (OSError, ValueError) as e:
             broken = str(e)
             if broken != self._seen:
                 self._seen = broken
                 logger.warning("the new TLS files are not usable, the old ones stay: %s", broken)
-            return None
-        self._seen = state
-        logger.info("the TLS files have changed and were read again")
-        return read
+        return self._read
 
 
-def server_credentials(files: Files) -> grpc.ServerCredentials:
+def server_credentials(files: Files) -> Callable[[], grpc.ServerCredentials]:
     """TLS with these files; clients must have a certificate if authorities are given.
 
-    ConfigError if the files are not usable at the start.
+    Makes credentials for a server at a time: they can't be shared. ConfigError if the files
+    are not usable at the start.
     """
     try:
-        reloading = _Reloading(files)
+        latest = _Latest(files)
     except (OSError, ValueError) as e:
         names = ", ".join(str(p) for p in (files.certificate, files.key, files.client_ca) if p)
         raise ConfigError(f"the TLS files are not usable ({names}): {e}") from None
-    return grpc.dynamic_ssl_server_credentials(
-        reloading.first,
-        reloading,  # type: ignore[arg-type]  # None is meant to say "as before"
-        require_client_authentication=files.client_ca is not None,
-    )
+
+    def make() -> grpc.ServerCredentials:
+        used = latest.read()
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            """Called by gRPC for each handshake; None: as before."""
+            nonlocal used
+            before, used = used, latest.read()
+            return None if used is before else used
+
+        return grpc.dynamic_ssl_server_credentials(
+            used,
+            renewed,  # type: ignore[arg-type]  # None is meant to say "as before"
+            require_client_authentication=files.client_ca is not None,
+        )
+
+    return make

@@ -8,17 +8,16 @@ import asyncio
 import logging
 import multiprocessing
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from jobs_grpc import app, telemetry
 from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.database import NotIsolated
-from jobs_grpc.server import CannotListen
+from jobs_grpc.ports import CannotListen, reserved
 from jobs_grpc.signals import STOP_SIGNALS
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ async def serve(config: Config, stop: asyncio.Event, on_serving: Callable[[str],
     `on_serving` is called once, with the address, when all of them are ready. A worker that
     dies is replaced. What ends a service that has one process ends all of them, and is raised.
     """
-    with _reserved(config.listen) as address:
+    with reserved(config.listen) as address:
         config = replace(config, listen=address)
         logger.info("starting %d workers on %s", config.workers, address)
         serving: set[int] = set()
@@ -164,31 +163,6 @@ async def _until_told(parent: Connection, stop: asyncio.Event) -> None:
     with suppress(EOFError, ConnectionError):
         await _receive(parent)
     stop.set()
-
-
-@contextmanager
-def _reserved(listen: str) -> Iterator[str]:
-    """Keep others off the address for the time of the block; answers it with its port.
-
-    Bound alone, so that a port that somebody has is an error, and shared only afterwards.
-    Never listened on, so that connections go to the workers.
-    """
-    host, _, port = listen.rpartition(":")
-    with ExitStack() as closing:
-        try:
-            family, *_, at = socket.getaddrinfo(
-                host.strip("[]"), int(port), type=socket.SOCK_STREAM
-            )[0]
-            reservation = closing.enter_context(socket.socket(family))
-            reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            reservation.bind(at)
-        except OSError:
-            raise CannotListen(
-                f"can't listen on {listen}: it is in use or not an address here"
-            ) from None
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        yield f"{host}:{reservation.getsockname()[1]}"
 
 
 @contextmanager

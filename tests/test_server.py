@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 )
 
 from jobs_grpc.app import SERVICES
-from jobs_grpc.server import CannotListen
+from jobs_grpc.ports import CannotListen
 from tests.support import Database, Server, fails, serving, starting
 
 REFLECTIONS = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]

@@ -9,7 +9,7 @@ from jobs_grpc.config import ConfigError
 from jobs_grpc.database import NotIsolated
 from jobs_grpc.embedded import EmbeddedError
 from jobs_grpc.migrate import MigrationError
-from jobs_grpc.server import CannotListen
+from jobs_grpc.ports import CannotListen
 
 FAILED = 1
 USAGE = 2

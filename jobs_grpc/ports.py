@@ -1,0 +1,35 @@
+"""A port of one's own, although several sockets listen on it."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+
+class CannotListen(Exception):
+    """The address is taken or not ours; the message says which."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"can't listen on {address}: it is in use or not an address here")
+
+
+@contextmanager
+def reserved(address: str) -> Iterator[str]:
+    """Keep others off HOST:PORT for the time of the block; answers it with its port.
+
+    Bound alone, so that a port that somebody has is an error, and shared only afterwards.
+    Never listened on, so that connections go to those that do. Raises CannotListen.
+    """
+    host, _, port = address.rpartition(":")
+    with ExitStack() as closing:
+        try:
+            family, *_, at = socket.getaddrinfo(
+                host.strip("[]"), int(port), type=socket.SOCK_STREAM
+            )[0]
+            reservation = closing.enter_context(socket.socket(family))
+            reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reservation.bind(at)
+        except OSError:
+            raise CannotListen(address) from None
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield f"{host}:{reservation.getsockname()[1]}"
