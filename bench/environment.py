@@ -92,10 +92,11 @@ class Environment:
             yield server
 
     @asynccontextmanager
-    async def echoing(self, answer: bytes) -> AsyncIterator[Server]:
-        """The echo, answering with a serialized GetJobResponse."""
+    async def echoing(self, method: str, answer: bytes) -> AsyncIterator[Server]:
+        """The echo of one method, with its answer serialized."""
         address = _free_address()
-        async with self._server(address, ("-m", "bench.echo", address), {}, answer) as server:
+        command = ("-m", "bench.echo", address, method)
+        async with self._server(address, command, {}, answer) as server:
             yield server
 
     @asynccontextmanager

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 SERVICE, DOCUMENT, LIMIT = "service", "document", "limit"
+# Where LIMIT is of the database: the limit of the transport.
+ECHO = "echo"
 
 LOWER_IS_BETTER = ("ms", "MiB", "bytes")
 

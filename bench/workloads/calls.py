@@ -115,7 +115,7 @@ async def _get(
     answer = (await ours.once()).body
     if len(pb.GetJobResponse.FromString(answer).job.executions) != int(tenant):
         raise Void("GetJob did not answer all executions")
-    async with env.echoing(answer) as echo:
+    async with env.echoing("GetJob", answer) as echo:
         echoed, _ = get(echo, document, tenant)
         subjects = {SERVICE: ours, DOCUMENT: theirs, LIMIT: echoed}
         await alternate(
