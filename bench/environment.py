@@ -187,8 +187,8 @@ async def environment() -> AsyncIterator[Environment]:
             await document.close()
 
 
-async def described(env: Environment, h2load: str) -> dict[str, str]:
-    """The machine and the versions, as figures need them beside them."""
+async def described(env: Environment, clients: dict[str, str]) -> dict[str, str]:
+    """The machine and the versions, as figures need them beside them; with those of `clients`."""
     packages = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -197,7 +197,7 @@ async def described(env: Environment, h2load: str) -> dict[str, str]:
         "python": platform.python_version(),
         "postgresql": str(await env.service.fetchval("SHOW server_version")),
         **{name: version(name) for name in packages},
-        "h2load": h2load,
+        **clients,
     }
 
 

@@ -25,6 +25,8 @@ class Scale:
     """Jobs, and executions of each, for ListJobs."""
     reports: int
     streams: int
+    canceled: int
+    """Jobs, one after another, by any number of clients."""
 
     def runs_at(self, size: int) -> int:
         """How often to measure jobs of a size."""
@@ -39,6 +41,7 @@ FULL = Scale(
     listed=(200, 10_000),
     reports=20_000,
     streams=1_000,
+    canceled=3_000,
 )
 
 QUICK = Scale(
@@ -49,6 +52,7 @@ QUICK = Scale(
     listed=(60, 10),
     reports=500,
     streams=20,
+    canceled=40,
 )
 
 

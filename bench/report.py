@@ -36,6 +36,7 @@ TABLES = (
     Table("create_by_clients", "CreateJob, one device, by clients", plot="clients"),
     Table("get_by_clients", "GetJob, 10 executions, by clients"),
     Table("list_by_clients", "ListJobs, 50 jobs of 10, by clients"),
+    Table("cancel_by_clients", "CancelJob, one device each, by clients"),
     Table("create_by_processes", "CreateJob, one device, by processes"),
     Table("get_by_processes", "GetJob, 10 executions, by processes"),
     Table("list_by_processes", "ListJobs, 50 jobs of 10, by processes"),

@@ -6,6 +6,7 @@ from bench import seed
 from bench.calls import Call, rest, rpc
 from bench.environment import Environment, Server
 from bench.measure import DOCUMENT, SERVICE, Results, Scale, alternate
+from bench.workloads import cancel
 from bench.workloads.calls import TEN, create_one, get, rate
 
 _PROCESSES = (1, 2)
@@ -26,6 +27,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
         for clients in scale.clients:
             for name, calls in _calls(service, document).items():
                 await _compare(scale, results, f"{name}_by_clients", f"{clients}", calls, clients)
+        await cancel.run(env, scale, results, service, document)
     for processes in _PROCESSES:
         async with (
             env.serving(processes) as service,
