@@ -100,6 +100,15 @@ class Environment:
             yield server
 
     @asynccontextmanager
+    async def parts(self, tenant: str, answer: bytes) -> AsyncIterator[Server]:
+        """What answers GetJob with a serialized message once the database has answered."""
+        address = _free_address()
+        command = ("-m", "bench.parts", address, tenant)
+        variables = {"PARTS_DSN": self.service_dsn}
+        async with self._server(address, command, variables, answer) as server:
+            yield server
+
+    @asynccontextmanager
     async def _server(
         self, address: str, command: tuple[str, ...], variables: dict[str, str], stdin: bytes = b""
     ) -> AsyncIterator[Server]:

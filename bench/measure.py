@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 SERVICE, DOCUMENT, LIMIT = "service", "document", "limit"
 # Where LIMIT is of the database: the limit of the transport.
 ECHO = "echo"
+# Transport, driver and database, and nothing of ours in between.
+PARTS = "parts"
 
 LOWER_IS_BETTER = ("ms", "MiB", "bytes")
 

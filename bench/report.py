@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import DOCUMENT, ECHO, LIMIT, SERVICE, Measured, Results
+from bench.measure import DOCUMENT, ECHO, LIMIT, PARTS, SERVICE, Measured, Results
 from bench.targets import find_target
 
 _BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -58,7 +58,13 @@ def rendered(results: Results, described: dict[str, str]) -> str:
 
 
 def _rendered(table: Table, rows: list[Measured], results: Results) -> str:
-    names = {SERVICE: "service", DOCUMENT: "document's", LIMIT: table.limit, ECHO: "the echo"}
+    names = {
+        SERVICE: "service",
+        DOCUMENT: "document's",
+        LIMIT: table.limit,
+        ECHO: "the echo",
+        PARTS: "the parts",
+    }
     subjects = [s for s in names if any(m.subject == s for m in rows)]
     others = [s for s in subjects if s != SERVICE]
     head = ["", *(names[s] for s in subjects), *(f"times {names[s]}" for s in others)]
