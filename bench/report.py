@@ -39,6 +39,7 @@ TABLES = (
     Table("cancel_by_clients", "CancelJob, one device each, by clients"),
     Table("create_by_processes", "CreateJob, one device, by processes"),
     Table("get_by_processes", "GetJob, 10 executions, by processes"),
+    Table("get_1000_by_processes", "GetJob, 1,000 executions, by processes"),
     Table("list_by_processes", "ListJobs, 50 jobs of 10, by processes"),
     Table("memory", "Memory of the server process"),
     Table("soak", "Memory under creates, reads and lists in turn (`--soak`)"),
