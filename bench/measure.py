@@ -48,13 +48,13 @@ FULL = Scale(
 
 QUICK = Scale(
     runs=1,
-    seconds=0.1,
+    seconds=0.05,
     sizes=(100, 1_000),
     clients=(1, 4),
-    listed=(60, 10),
-    reports=500,
+    listed=(50, 10),
+    reports=320,
     streams=20,
-    canceled=40,
+    canceled=20,
 )
 
 
