@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import plots, report
+from bench import ghz, plots, report
 from bench.calls import Void
 from bench.environment import Environment, described, environment
 from bench.h2load import h2load_version
@@ -75,7 +75,7 @@ async def _measure(
             except Void as e:
                 sys.exit(f"void: {e}")
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-        return results, await described(env, h2load)
+        return results, await described(env, {"h2load": h2load, **ghz.versions(env.folder)})
 
 
 def _save(path: Path, results: Results, machine: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 TENANT = "bench"
 
 _JOBS = "fleet.jobs.v1.JobService"
+DEVICES = "fleet.jobs.v1.DeviceJobService"
 
 
 class Void(Exception):
@@ -35,6 +36,11 @@ class Call:
     path: str
     headers: dict[str, str]
     body: bytes | None
+
+    @property
+    def url(self) -> str:
+        """Where it goes."""
+        return f"http://{self.address}{self.path}"
 
     @property
     def is_http1(self) -> bool:
@@ -63,7 +69,7 @@ class Call:
 
 @dataclass(frozen=True)
 class GrpcCall(Call):
-    """A unary call of gRPC; `body` is the serialized message."""
+    """A call of gRPC, unary when it is made once; `body` has all of its messages framed."""
 
     message: bytes = field(default=b"")
 
@@ -87,19 +93,18 @@ class GrpcCall(Call):
 def rpc(
     address: str,
     method: str,
-    request: Message,
-    *,
+    *requests: Message,
     tenant: str = TENANT,
     device: str = "",
     service: str = _JOBS,
 ) -> Call:
-    """A call of this service."""
-    message = request.SerializeToString()
+    """A call of this service; with several requests a stream of them, for h2load only."""
+    messages = [request.SerializeToString() for request in requests]
     headers = {"content-type": "application/grpc", "te": "trailers", "x-tenant-id": tenant}
     if device:
         headers["x-device-id"] = device
-    framed = b"\0" + len(message).to_bytes(4, "big") + message
-    return GrpcCall(address, f"/{service}/{method}", headers, framed, message)
+    framed = b"".join(b"\0" + len(each).to_bytes(4, "big") + each for each in messages)
+    return GrpcCall(address, f"/{service}/{method}", headers, framed, messages[0])
 
 
 def rest(

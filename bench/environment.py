@@ -92,10 +92,20 @@ class Environment:
             yield server
 
     @asynccontextmanager
-    async def echoing(self, answer: bytes) -> AsyncIterator[Server]:
-        """The echo, answering with a serialized GetJobResponse."""
+    async def echoing(self, method: str, answer: bytes) -> AsyncIterator[Server]:
+        """The echo of one method, with its answer serialized."""
         address = _free_address()
-        async with self._server(address, ("-m", "bench.echo", address), {}, answer) as server:
+        command = ("-m", "bench.echo", address, method)
+        async with self._server(address, command, {}, answer) as server:
+            yield server
+
+    @asynccontextmanager
+    async def parts(self, tenant: str, answer: bytes) -> AsyncIterator[Server]:
+        """What answers GetJob with a serialized message once the database has answered."""
+        address = _free_address()
+        command = ("-m", "bench.parts", address, tenant)
+        variables = {"PARTS_DSN": self.service_dsn}
+        async with self._server(address, command, variables, answer) as server:
             yield server
 
     @asynccontextmanager
@@ -186,8 +196,8 @@ async def environment() -> AsyncIterator[Environment]:
             await document.close()
 
 
-async def described(env: Environment, h2load: str) -> dict[str, str]:
-    """The machine and the versions, as figures need them beside them."""
+async def described(env: Environment, clients: dict[str, str]) -> dict[str, str]:
+    """The machine and the versions, as figures need them beside them; with those of `clients`."""
     packages = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -196,7 +206,7 @@ async def described(env: Environment, h2load: str) -> dict[str, str]:
         "python": platform.python_version(),
         "postgresql": str(await env.service.fetchval("SHOW server_version")),
         **{name: version(name) for name in packages},
-        "h2load": h2load,
+        **clients,
     }
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +70,40 @@ async def load(
         sampling.cancel()
         with suppress(asyncio.CancelledError):
             await sampling
-    size = len(expected) + (0 if call.is_http1 else _FRAME)
-    if not (size - varies) * count <= measured.data <= (size + varies) * count:
-        raise Void(f"{call.path}: {measured.data} bytes are not {count} answers of {size}")
+    _check_size(call, measured.data, count, expected, varies)
     return Load(count, measured.rate, measured.median, measured.p99)
+
+
+async def together(
+    clients: Sequence[Sequence[Call]], *, answers: int, like: bytes, varies: int = 0
+) -> float:
+    """Seconds until each client has made its calls, one after another.
+
+    A client is a process of its own, since those of one h2load send one body, and go through
+    its URIs in one order. Its calls differ in nothing but their paths. `answers` messages are
+    to come, `like` this one, give or take `varies` bytes. Raises Void.
+    """
+    with _folder() as name:
+        folders = [Path(tempfile.mkdtemp(dir=name)) for _ in clients]
+        processes = [
+            await _start(calls[0], folder, f"-n{len(calls)}", "-c1", "--input-file=-")
+            for calls, folder in zip(clients, folders, strict=True)
+        ]
+        # Each waits for its URIs, so they begin together.
+        runs = await asyncio.gather(
+            *(
+                _end(process, folder, len(calls), "".join(f"{call.url}\n" for call in calls))
+                for process, folder, calls in zip(processes, folders, clients, strict=True)
+            )
+        )
+    _check_size(clients[0][0], sum(run.data for run in runs), answers, like, varies)
+    return max(run.ended for run in runs) - min(run.began for run in runs)
+
+
+def _check_size(call: Call, data: int, answers: int, like: bytes, varies: int) -> None:
+    size = len(like) + (0 if call.is_http1 else _FRAME)
+    if not (size - varies) * answers <= data <= (size + varies) * answers:
+        raise Void(f"{call.path}: {data} bytes are not {answers} answers of {size}")
 
 
 async def _sample(call: Call, check: Callable[[bytes], bool]) -> None:
@@ -86,6 +116,8 @@ async def _sample(call: Call, check: Callable[[bytes], bool]) -> None:
 
 @dataclass(frozen=True)
 class _Run:
+    began: float
+    ended: float
     rate: float
     median: float
     p99: float
@@ -93,26 +125,40 @@ class _Run:
 
 
 async def _run(call: Call, count: int, clients: int, rate: float | None) -> _Run:
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-h2load-") as name:
-        log, body = Path(name) / "log", Path(name) / "body"
-        command = ["h2load", f"-n{count}", f"-c{clients}", "-t1", "-m1", f"--log-file={log}"]
-        if call.is_http1:
-            command.append("--h1")
+    with _folder() as name:
+        options = [f"-n{count}", f"-c{clients}"]
         if rate is not None:
-            command.append(f"--rps={max(1, round(rate / clients))}")
-        if call.body is not None:
-            body.write_bytes(call.body)
-            command.append(f"--data={body}")
-        for header, value in call.headers.items():
-            command.append(f"--header={header}: {value}")
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            f"http://{call.address}{call.path}",
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        out = (await process.communicate())[0].decode()
-        return _parse(out, count, log.read_text())
+            options.append(f"--rps={max(1, round(rate / clients))}")
+        process = await _start(call, Path(name), *options, call.url)
+        return await _end(process, Path(name), count)
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="jobs-bench-h2load-")
+
+
+async def _start(call: Call, folder: Path, *options: str) -> asyncio.subprocess.Process:
+    command = ["h2load", *options, "-t1", "-m1", f"--log-file={folder / 'log'}"]
+    if call.is_http1:
+        command.append("--h1")
+    if call.body is not None:
+        (folder / "body").write_bytes(call.body)
+        command.append(f"--data={folder / 'body'}")
+    for header, value in call.headers.items():
+        command.append(f"--header={header}: {value}")
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+async def _end(
+    process: asyncio.subprocess.Process, folder: Path, count: int, uris: str = ""
+) -> _Run:
+    out = (await process.communicate(uris.encode()))[0].decode()
+    return _parse(out, count, (folder / "log").read_text())
 
 
 def _parse(out: str, count: int, log: str) -> _Run:
@@ -121,10 +167,15 @@ def _parse(out: str, count: int, log: str) -> _Run:
     data = re.search(r"\((\d+)\) data", out)
     if not done or not status or not data or int(status[1]) != count:
         raise Void(out)
-    taken = sorted(int(line.split("\t")[2]) / 1e6 for line in log.splitlines())
-    if len(taken) != count:
-        raise Void(f"{len(taken)} of {count} calls were logged")
+    # When a call began, its status, and how long it took, in microseconds.
+    rows = [line.split("\t") for line in log.splitlines()]
+    calls = [(int(began) / 1e6, int(took) / 1e6) for began, _, took, *_ in rows]
+    if len(calls) != count:
+        raise Void(f"{len(calls)} of {count} calls were logged")
+    taken = sorted(took for _, took in calls)
     return _Run(
+        min(began for began, _ in calls),
+        max(began + took for began, took in calls),
         float(done[1]),
         taken[len(taken) // 2],
         taken[min(len(taken) - 1, len(taken) * 99 // 100)],

@@ -5,6 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 SERVICE, DOCUMENT, LIMIT = "service", "document", "limit"
+# Where LIMIT is of the database: the limit of the transport.
+ECHO = "echo"
+# Transport, driver and database, and nothing of ours in between.
+PARTS = "parts"
 
 LOWER_IS_BETTER = ("ms", "MiB", "bytes")
 
@@ -23,6 +27,8 @@ class Scale:
     """Jobs, and executions of each, for ListJobs."""
     reports: int
     streams: int
+    canceled: int
+    """Jobs, one after another, by any number of clients."""
 
     def runs_at(self, size: int) -> int:
         """How often to measure jobs of a size."""
@@ -37,16 +43,18 @@ FULL = Scale(
     listed=(200, 10_000),
     reports=20_000,
     streams=1_000,
+    canceled=3_000,
 )
 
 QUICK = Scale(
     runs=1,
-    seconds=0.1,
+    seconds=0.05,
     sizes=(100, 1_000),
     clients=(1, 4),
-    listed=(60, 10),
-    reports=500,
+    listed=(50, 10),
+    reports=320,
     streams=20,
+    canceled=20,
 )
 
 

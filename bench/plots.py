@@ -26,13 +26,16 @@ def plot(results: Results, folder: Path) -> None:
     """growth.svg and clients.svg."""
     folder.mkdir(exist_ok=True)
     _panels(results, folder / "growth.svg", ("create", "list", "get", "cancel"), "devices", "ms")
-    names = ("create_by_clients", "get_by_clients", "list_by_clients")
+    names = ("create_by_clients", "get_by_clients", "list_by_clients", "cancel_by_clients")
     _panels(results, folder / "clients.svg", names, "clients", "calls a second")
 
 
 def _panels(
     results: Results, path: Path, workloads: tuple[str, ...], x_label: str, y_label: str
 ) -> None:
+    # Without Go there is none of cancels by clients.
+    measured = {m.workload for m in results}
+    workloads = tuple(name for name in workloads if name in measured)
     figure, axes = plt.subplots(1, len(workloads), figsize=(3.2 * len(workloads), 3.2))
     for workload, axis in zip(workloads, axes, strict=True):
         for subject, (label, color, marker) in _STYLES.items():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import DOCUMENT, LIMIT, SERVICE, Measured, Results
+from bench.measure import DOCUMENT, ECHO, LIMIT, PARTS, SERVICE, Measured, Results
 from bench.targets import find_target
 
 _BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -36,8 +36,10 @@ TABLES = (
     Table("create_by_clients", "CreateJob, one device, by clients", plot="clients"),
     Table("get_by_clients", "GetJob, 10 executions, by clients"),
     Table("list_by_clients", "ListJobs, 50 jobs of 10, by clients"),
+    Table("cancel_by_clients", "CancelJob, one device each, by clients"),
     Table("create_by_processes", "CreateJob, one device, by processes"),
     Table("get_by_processes", "GetJob, 10 executions, by processes"),
+    Table("get_1000_by_processes", "GetJob, 1,000 executions, by processes"),
     Table("list_by_processes", "ListJobs, 50 jobs of 10, by processes"),
     Table("memory", "Memory of the server process"),
     Table("soak", "Memory under creates, reads and lists in turn (`--soak`)"),
@@ -57,8 +59,14 @@ def rendered(results: Results, described: dict[str, str]) -> str:
 
 
 def _rendered(table: Table, rows: list[Measured], results: Results) -> str:
-    subjects = [s for s in (SERVICE, DOCUMENT, LIMIT) if any(m.subject == s for m in rows)]
-    names = {SERVICE: "service", DOCUMENT: "document's", LIMIT: table.limit}
+    names = {
+        SERVICE: "service",
+        DOCUMENT: "document's",
+        LIMIT: table.limit,
+        ECHO: "the echo",
+        PARTS: "the parts",
+    }
+    subjects = [s for s in names if any(m.subject == s for m in rows)]
     others = [s for s in subjects if s != SERVICE]
     head = ["", *(names[s] for s in subjects), *(f"times {names[s]}" for s in others)]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]

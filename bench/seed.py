@@ -35,3 +35,28 @@ async def job(env: Environment, tenant: str, job_id: str) -> None:
             tenant,
             job_id,
         )
+
+
+async def jobs(env: Environment, tenant: str, prefix: str, count: int) -> list[str]:
+    """So many jobs for the tenant's device d0000000, and their ids, which are equally long."""
+    job_ids = [f"{prefix}-{number:07}" for number in range(count)]
+    await env.service.execute(
+        "SELECT count(*) FROM unnest($2::text[]) j, jobs.create_job($1, j, 'bench', '{}',"
+        " 'd0000000', NULL, false, 24, NULL, NULL, 2000000, NULL)",
+        tenant,
+        job_ids,
+    )
+    async with env.document.transaction():
+        await env.document.execute(
+            "INSERT INTO jobs (tenant_id, job_id, document_type, target_device_id, expires_at)"
+            " SELECT $1, unnest($2::text[]), 'bench', 'd0000000', now() + interval '1 day'",
+            tenant,
+            job_ids,
+        )
+        await env.document.execute(
+            "INSERT INTO job_executions (tenant_id, job_id, device_id)"
+            " SELECT $1, unnest($2::text[]), 'd0000000'",
+            tenant,
+            job_ids,
+        )
+    return job_ids

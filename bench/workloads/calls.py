@@ -10,7 +10,7 @@ from bench import seed
 from bench.calls import Call, Void, rest, rpc
 from bench.environment import Environment, Server
 from bench.h2load import load
-from bench.measure import DOCUMENT, LIMIT, SERVICE, Results, Scale, alternate
+from bench.measure import DOCUMENT, LIMIT, PARTS, SERVICE, Results, Scale, alternate
 
 TEN, THOUSAND = "10", "1000"
 
@@ -115,9 +115,10 @@ async def _get(
     answer = (await ours.once()).body
     if len(pb.GetJobResponse.FromString(answer).job.executions) != int(tenant):
         raise Void("GetJob did not answer all executions")
-    async with env.echoing(answer) as echo:
+    async with env.echoing("GetJob", answer) as echo, env.parts(tenant, answer) as parts:
         echoed, _ = get(echo, document, tenant)
-        subjects = {SERVICE: ours, DOCUMENT: theirs, LIMIT: echoed}
+        by_parts, _ = get(parts, document, tenant)
+        subjects = {SERVICE: ours, DOCUMENT: theirs, LIMIT: echoed, PARTS: by_parts}
         await alternate(
             results,
             "get_rate",

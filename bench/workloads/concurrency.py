@@ -6,7 +6,8 @@ from bench import seed
 from bench.calls import Call, rest, rpc
 from bench.environment import Environment, Server
 from bench.measure import DOCUMENT, SERVICE, Results, Scale, alternate
-from bench.workloads.calls import TEN, create_one, get, rate
+from bench.workloads import cancel
+from bench.workloads.calls import TEN, THOUSAND, create_one, get, rate
 
 _PROCESSES = (1, 2)
 _VARIES = 16
@@ -16,8 +17,9 @@ _LISTED = 50
 async def run(env: Environment, scale: Scale, results: Results) -> None:
     """…_by_clients and …_by_processes: calls a second."""
     await env.empty()
-    await seed.fleet(env, TEN, 10)
-    await seed.job(env, TEN, "j")
+    for tenant in (TEN, THOUSAND):
+        await seed.fleet(env, tenant, int(tenant))
+        await seed.job(env, tenant, "j")
     await seed.fleet(env, "listed", 10)
     for number in range(_LISTED):
         await seed.job(env, "listed", f"j{number}")
@@ -26,12 +28,15 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
         for clients in scale.clients:
             for name, calls in _calls(service, document).items():
                 await _compare(scale, results, f"{name}_by_clients", f"{clients}", calls, clients)
+        await cancel.run(env, scale, results, service, document)
     for processes in _PROCESSES:
         async with (
             env.serving(processes) as service,
             env.serving_document(processes) as document,
         ):
-            for name, calls in _calls(service, document).items():
+            # Of which nearly all is the server's CPU: there, a second process shows.
+            thousand = {"get_1000": get(service, document, THOUSAND)}
+            for name, calls in (_calls(service, document) | thousand).items():
                 await _compare(scale, results, f"{name}_by_processes", f"{processes}", calls, 16)
 
 

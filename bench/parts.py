@@ -1,0 +1,56 @@
+"""The parts without the service: grpc.aio and asyncpg, and nothing of ours in between.
+
+`python -m bench.parts ADDRESS TENANT` reads the answer to GetJob, serialized, from stdin. For
+each call it asks the database of PARTS_DSN what the service asks, and throws the rows away.
+"""
+
+import asyncio
+import os
+import sys
+
+import asyncpg
+import grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+
+# As many as the service has at most.
+_CONNECTIONS = 10
+
+# What the service asks for by default.
+_EXECUTIONS = 1001
+
+
+class _Parts(jobs_pb2_grpc.JobServiceServicer):
+    def __init__(self, tenant: str, answer: pb.GetJobResponse) -> None:
+        self._tenant = tenant
+        self._answer = answer
+        self._idle: asyncio.LifoQueue[asyncpg.Connection] = asyncio.LifoQueue()
+
+    async def connect(self) -> None:
+        for _ in range(_CONNECTIONS):
+            self._idle.put_nowait(await asyncpg.connect(os.environ["PARTS_DSN"]))
+
+    async def GetJob(self, request: pb.GetJobRequest, context: object) -> pb.GetJobResponse:
+        connection = await self._idle.get()
+        try:
+            await connection.fetch(
+                "SELECT * FROM jobs.get_job($1, $2, $3)", self._tenant, request.job_id, _EXECUTIONS
+            )
+        finally:
+            self._idle.put_nowait(connection)
+        return self._answer
+
+
+async def _serve(address: str, tenant: str, answer: pb.GetJobResponse) -> None:
+    parts = _Parts(tenant, answer)
+    await parts.connect()
+    server = grpc.aio.server()
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(parts, server)
+    server.add_insecure_port(address)
+    await server.start()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    ready = pb.GetJobResponse.FromString(sys.stdin.buffer.read())
+    asyncio.run(_serve(sys.argv[1], sys.argv[2], ready))
