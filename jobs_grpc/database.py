@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -73,6 +74,9 @@ class Database:
         self._config = config
         self._slots = FairSlots(config.pool_max_size)
         self._pool: asyncpg.Pool | None = None
+        # Of the pool's, used within the last second: to give one back and have it again
+        # takes as long as an eighth of a small call.
+        self._at_hand: list[PoolConnectionProxy] = []
         self._probe: asyncpg.Connection | None = None
 
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
@@ -88,32 +92,46 @@ class Database:
             return await self._fetch(pool, sql, tenant_id, *args)
 
     async def _fetch(self, pool: asyncpg.Pool, sql: str, *args: object) -> Sequence[Row]:
+        connection = self._idle() or await self._acquire(pool)
         try:
-            connection = await pool.acquire(timeout=self._config.pool_timeout)
+            rows: list[Row] = await connection.fetch(sql, *args)
+        except BaseException as e:
+            await _give_back(pool, connection)
+            if isinstance(e, asyncpg.LockNotAvailableError):
+                raise LockTimeout from e
+            if isinstance(e, Exception) and is_unavailable(e):
+                raise DatabaseUnavailable from e
+            raise
+        self._at_hand.append(connection)
+        return rows
+
+    def _idle(self) -> PoolConnectionProxy | None:
+        """One that is at hand, unless it was closed meanwhile."""
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            # What closes is no longer the pool's, and refuses to be asked.
+            with suppress(asyncpg.InterfaceError):
+                if not connection.is_closed():
+                    return connection
+        return None
+
+    async def _acquire(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
+        try:
+            return await pool.acquire(timeout=self._config.pool_timeout)
         except TimeoutError as e:
             # Full all the same while a connection is being given back.
             full = pool.get_size() - pool.get_idle_size() >= pool.get_max_size()
             raise (Overloaded() if full else DatabaseUnavailable()) from e
         except (*_CONNECTION_LOST, asyncpg.PostgresError) as e:
             raise DatabaseUnavailable from e
-        try:
-            rows: list[Row] = await connection.fetch(sql, *args)
-        except asyncpg.LockNotAvailableError as e:
-            raise LockTimeout from e
-        except Exception as e:
-            if is_unavailable(e):
-                raise DatabaseUnavailable from e
-            raise
-        finally:
-            await _give_back(pool, connection)
-        return rows
 
     async def check(self) -> None:
         """Open the pool if the database answers, its schema is current and it isolates.
 
         Raises NotReady, or NotIsolated after it has cut off all calls. Uses a connection of
-        its own, so that load on the pool does not read as an outage.
+        its own, so that load on the pool does not read as an outage. To be called once a second.
         """
+        await self._put_away()
         try:
             if self._probe is None or self._probe.is_closed():
                 self._probe = await self._connect()
@@ -128,6 +146,7 @@ class Database:
             if self._pool is not None:
                 self._pool.terminate()
                 self._pool = None
+                self._at_hand.clear()
             raise
         except (*_CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
             await self._drop_probe()
@@ -138,11 +157,17 @@ class Database:
     async def close(self) -> None:
         """Close all connections, in use or not."""
         await self._drop_probe()
+        await self._put_away()
         if self._pool is not None:
             try:
                 await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT)
             except TimeoutError:
                 self._pool.terminate()
+
+    async def _put_away(self) -> None:
+        """Give what is at hand back to the pool, which closes what is not used for long."""
+        while self._pool and (connection := self._idle()):
+            await _give_back(self._pool, connection)
 
     async def _connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(

@@ -1,5 +1,6 @@
 """One method a SQL function; SQLSTATEs of those functions become domain errors."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -284,14 +285,17 @@ class Store:
 
     async def _call(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:
         """Call jobs.`function`, whose parameters are p_tenant_id and then `args`, in order."""
-        placeholders = ", ".join(f"${n}" for n in range(1, len(args) + 2))
         try:
             return await self._database.fetch(
-                f"SELECT * FROM jobs.{function}({placeholders})",  # noqa: S608 - our own names
-                tenant_id,
-                *args.values(),
+                _statement(function, 1 + len(args)), tenant_id, *args.values()
             )
         except asyncpg.PostgresError as e:
             if (domain_error := _DOMAIN_ERRORS.get(e.sqlstate or "")) is None:
                 raise
             raise domain_error(args, getattr(e, "detail", None) or "") from None
+
+
+@functools.cache
+def _statement(function: str, parameters: int) -> str:
+    placeholders = ", ".join(f"${n}" for n in range(1, parameters + 1))
+    return f"SELECT * FROM jobs.{function}({placeholders})"  # noqa: S608 - our own names

@@ -71,6 +71,8 @@ def configure_logging(level: str, log_format: str) -> None:
     handler = logging.StreamHandler()
     handler.addFilter(_matters)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    # Of thread and process nothing is shown, so nothing is looked up for each record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # The trail is no matter of how much one wants to read.
     logging.getLogger("jobs_grpc.audit").setLevel(logging.INFO)
