@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import datetime
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
@@ -24,7 +23,7 @@ from jobs_grpc.mapping import (
     to_timestamp,
 )
 from jobs_grpc.principal import current_principal
-from jobs_grpc.store import Row, Store
+from jobs_grpc.store import Moment, Row, Store
 from jobs_grpc.watching import Watching
 
 DEFAULT_JOBS = 50
@@ -326,7 +325,7 @@ def _expires_in_hours(request: pb.CreateJobRequest) -> int | None:
     return given(request, "expires_in_hours", DEFAULT_EXPIRES_IN_HOURS)
 
 
-def _jobs_position(request: pb.ListJobsRequest) -> tuple[datetime, str] | tuple[None, None]:
+def _jobs_position(request: pb.ListJobsRequest) -> tuple[Moment, str] | tuple[None, None]:
     if not request.page_token:
         return None, None
     if request.offset:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,6 +16,9 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024 - 4096
 
 # A repeated message costs its field tag and length besides itself.
 _ITEM_OVERHEAD = 6
+
+# Microseconds, some two thousand years either way, which PostgreSQL takes as well.
+_MAX_MOMENT = 2**56
 
 _FOREIGN = "page_token is not one that this service made"
 
@@ -40,19 +42,19 @@ def fill(page: Any, items: Iterable[Mapping[str, Any]], limit: int, used: int = 
     return False
 
 
-def moment_token(request: Message, moment: datetime, job_id: str) -> str:
+def moment_token(request: Message, moment: int, job_id: str) -> str:
     """The cursor of a list by time, after this key; good for `request` and its next pages."""
-    return _encode(request, moment.isoformat(), job_id)
+    return _encode(request, str(moment), job_id)
 
 
-def moment_position(token: str, request: Message) -> tuple[datetime, str]:
+def moment_position(token: str, request: Message) -> tuple[int, str]:
     """The key in a moment_token. Raises InvalidPageToken."""
     try:
         written, job_id = _decode(token, request)
-        moment = datetime.fromisoformat(written)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC), job_id
-    except (ValueError, OverflowError):
+        moment = int(written)
+        if abs(moment) <= _MAX_MOMENT:
+            return moment, job_id
+    except ValueError:
         pass
     raise InvalidPageToken(_FOREIGN)
 

@@ -3,15 +3,14 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from jobs_grpc import errors
-from jobs_grpc.database import Database, Row
+from jobs_grpc.database import Database, Moment, Row
 
-__all__ = ["Row", "Store", "Update"]
+__all__ = ["Moment", "Row", "Store", "Update"]
 
 # Each RAISE of sql/functions has its own code. A domain error is made of the call's
 # arguments and the DETAIL of the RAISE.
@@ -112,9 +111,9 @@ class Store:
         target_device_id: str | None,
         target_group_id: str | None,
         target_all: bool | None,
-        created_from: datetime | None,
-        created_until: datetime | None,
-        before_created_at: datetime | None,
+        created_from: Moment | None,
+        created_until: Moment | None,
+        before_created_at: Moment | None,
         before_job_id: str | None,
         limit: int,
         offset: int,
@@ -171,7 +170,7 @@ class Store:
         device_id: str,
         job_id: str | None,
         status: str | None,
-        before_queued_at: datetime | None,
+        before_queued_at: Moment | None,
         before_job_id: str | None,
         limit: int,
     ) -> Sequence[Row]:
