@@ -1,4 +1,4 @@
-"""The parts without the service: grpc.aio and asyncpg, and nothing of ours in between.
+"""The parts without the service: grpc.aio and asyncpg, set up as there, and nothing in between.
 
 `python -m bench.parts ADDRESS TENANT` reads the answer to GetJob, serialized, from stdin. For
 each call it asks the database of PARTS_DSN what the service asks, and throws the rows away.
@@ -9,9 +9,11 @@ import os
 import sys
 
 import asyncpg
-import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
+
+from jobs_grpc.database import set_types
+from jobs_grpc.server import make_server
 
 # As many as the service has at most.
 _CONNECTIONS = 10
@@ -28,7 +30,9 @@ class _Parts(jobs_pb2_grpc.JobServiceServicer):
 
     async def connect(self) -> None:
         for _ in range(_CONNECTIONS):
-            self._idle.put_nowait(await asyncpg.connect(os.environ["PARTS_DSN"]))
+            connection = await asyncpg.connect(os.environ["PARTS_DSN"])
+            await set_types(connection)
+            self._idle.put_nowait(connection)
 
     async def GetJob(self, request: pb.GetJobRequest, context: object) -> pb.GetJobResponse:
         connection = await self._idle.get()
@@ -44,11 +48,11 @@ class _Parts(jobs_pb2_grpc.JobServiceServicer):
 async def _serve(address: str, tenant: str, answer: pb.GetJobResponse) -> None:
     parts = _Parts(tenant, answer)
     await parts.connect()
-    server = grpc.aio.server()
+    server = make_server((), 4 * 1024 * 1024, address)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(parts, server)
     server.add_insecure_port(address)
     await server.start()
-    await server.wait_for_termination()
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

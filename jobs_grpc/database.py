@@ -190,7 +190,7 @@ class Database:
             timeout=_CONNECT_TIMEOUT,
             command_timeout=self._config.query_timeout,
             statement_cache_size=self._config.statement_cache_size,
-            init=_set_types,
+            init=set_types,
             reset=_no_reset,
         )
 
@@ -208,7 +208,7 @@ async def _give_back(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> Non
         logger.warning("a connection was given up: %r", e)
 
 
-async def _set_types(connection: asyncpg.Connection) -> None:
+async def set_types(connection: asyncpg.Connection) -> None:
     """Let moments be numbers, and look up what the driver would have to when a call asks.
 
     A datetime takes ten times as long to make, and a page has thousands.

@@ -1,6 +1,7 @@
 """A port of one's own, although several sockets listen on it."""
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,6 +11,16 @@ class CannotListen(Exception):
 
     def __init__(self, address: str) -> None:
         super().__init__(f"can't listen on {address}: it is in use or not an address here")
+
+
+def is_path(address: str) -> bool:
+    """Whether it is no port, but a socket in the file system."""
+    return address.startswith("unix:")
+
+
+def can_be_shared(address: str) -> bool:
+    """Whether several sockets can listen there, and the system spreads connections over them."""
+    return sys.platform == "linux" and not is_path(address)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from jobs_grpc.acceptors import Acceptors
-from jobs_grpc.ports import CannotListen, reserved
+from jobs_grpc.ports import CannotListen, can_be_shared, is_path, reserved
 
 OPTIONS = (
     # Connections are recycled, so that clients spread over replicas that come and go.
@@ -40,7 +40,7 @@ def make_server(
     A request of up to twice `max_request_bytes` is left for the chain to refuse, since what
     gRPC refuses by itself gets neither a reason nor a line in the log.
     """
-    shared = not is_unix(address)
+    shared = can_be_shared(address)
     options = (
         *OPTIONS,
         ("grpc.max_receive_message_length", 2 * max_request_bytes),
@@ -63,24 +63,20 @@ def listening(
 ) -> Iterator[str]:
     """Bind `address`, and answer it with the port that was assigned.
 
-    With `reserve`, keep others off it for the time of the block: else a second service there
-    would be no error, but a silent partner. Raises CannotListen.
+    With `reserve`, if it can be shared, keep others off it for the time of the block: else a
+    second service there would be no error, but a silent partner. Raises CannotListen.
     """
-    with reserved(address) if reserve and not is_unix(address) else nullcontext(address) as at:
+    reserve = reserve and can_be_shared(address)
+    with reserved(address) if reserve else nullcontext(address) as at:
         try:
             if make_credentials:
                 made_by: Any = make_credentials  # as Acceptors takes them
-                server.add_secure_port(at, made_by)
+                port = server.add_secure_port(at, made_by)
             else:
-                server.add_insecure_port(at)
+                port = server.add_insecure_port(at)
         except RuntimeError:
             raise CannotListen(address) from None
-        yield at
-
-
-def is_unix(address: str) -> bool:
-    """Whether it is no port, but the path of a socket."""
-    return address.startswith("unix:")
+        yield at if is_path(at) else f"{at.rpartition(':')[0]}:{port}"
 
 
 def add_health(server: Server, servicer: health_aio.HealthServicer) -> None:
