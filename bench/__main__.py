@@ -18,7 +18,7 @@ from bench.calls import Void
 from bench.environment import Environment, described, environment
 from bench.h2load import h2load_version
 from bench.measure import FULL, QUICK, Measured, Results, Scale
-from bench.workloads import calls, concurrency, growth, memory, reports
+from bench.workloads import calls, concurrency, growth, layers, memory, reports
 
 _ROOT = Path(__file__).parents[1]
 _RESULTS = _ROOT / "bench" / "results" / "latest.json"
@@ -30,6 +30,7 @@ Workload = Callable[[Environment, Scale, Results], Awaitable[None]]
 _WORKLOADS: dict[str, Workload] = {
     "growth": growth.run,
     "calls": calls.run,
+    "layers": layers.run,
     "reports": reports.run,
     "concurrency": concurrency.run,
     "memory": memory.run,

@@ -37,8 +37,15 @@ class Server:
 
     def resident(self) -> int:
         """Bytes of memory in use, by all of its processes."""
+        return sum(each.memory_info().rss for each in self._processes())
+
+    def busy(self) -> float:
+        """Seconds of CPU that all of its processes have taken so far."""
+        return sum(sum(each.cpu_times()[:2]) for each in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
         parent = psutil.Process(self.process.pid)
-        return sum(each.memory_info().rss for each in (parent, *parent.children(recursive=True)))
+        return [parent, *parent.children(recursive=True)]
 
 
 @dataclass(frozen=True)
@@ -100,10 +107,15 @@ class Environment:
             yield server
 
     @asynccontextmanager
-    async def parts(self, tenant: str, answer: bytes) -> AsyncIterator[Server]:
-        """What answers GetJob with a serialized message once the database has answered."""
+    async def parts(
+        self, tenant: str, answer: bytes, *, mapping: bool = False
+    ) -> AsyncIterator[Server]:
+        """What answers GetJob with a serialized message once the database has answered.
+
+        With `mapping`, with a message made of what the database has answered.
+        """
         address = _free_address()
-        command = ("-m", "bench.parts", address, tenant)
+        command = ("-m", "bench.parts", address, tenant, *(["mapping"] if mapping else []))
         variables = {"PARTS_DSN": self.service_dsn}
         async with self._server(address, command, variables, answer) as server:
             yield server

@@ -31,6 +31,8 @@ class Load:
     rate: float
     median: float
     p99: float
+    cpu: float
+    """A call, if it was asked how busy the server was."""
 
 
 def h2load_version() -> str:
@@ -51,11 +53,12 @@ async def load(
     rate: float | None = None,
     check: Callable[[bytes], bool] = lambda body: True,
     varies: int = 0,
+    busy: Callable[[], float] = lambda: 0.0,
 ) -> Load:
     """Make the call for about so long, after a warm-up; each client waits for its answer.
 
     `rate` limits the calls a second, of all clients together. `check` looks at answers, which
-    may differ by up to `varies` bytes. Raises Void.
+    may differ by up to `varies` bytes. `busy` says how much CPU has been taken. Raises Void.
     """
     expected = (await call.once()).body
     if not check(expected):
@@ -64,14 +67,16 @@ async def load(
     warm = await _run(call, max(clients, int(warm.rate * min(1.0, seconds / 2))), clients, None)
     count = max(clients, int(min(warm.rate, rate or warm.rate) * seconds))
     sampling = asyncio.create_task(_sample(call, check))
+    before = busy()
     try:
         measured = await _run(call, count, clients, rate)
     finally:
         sampling.cancel()
+        taken = busy() - before
         with suppress(asyncio.CancelledError):
             await sampling
     _check_size(call, measured.data, count, expected, varies)
-    return Load(count, measured.rate, measured.median, measured.p99)
+    return Load(count, measured.rate, measured.median, measured.p99, taken / count)
 
 
 async def together(

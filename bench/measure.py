@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 SERVICE, DOCUMENT, LIMIT = "service", "document", "limit"
 # Where LIMIT is of the database: the limit of the transport.
 ECHO = "echo"
-# Transport, driver and database, and nothing of ours in between.
+# Transport, driver and database, and nothing of ours in between; and with rows made messages.
 PARTS = "parts"
+MAPPED = "mapped"
 
-LOWER_IS_BETTER = ("ms", "MiB", "bytes")
+LOWER_IS_BETTER = ("ms", "µs", "MiB", "bytes")
 
 
 @dataclass(frozen=True)

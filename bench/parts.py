@@ -1,7 +1,8 @@
 """The parts without the service: grpc.aio and asyncpg, set up as there, and nothing in between.
 
-`python -m bench.parts ADDRESS TENANT` reads the answer to GetJob, serialized, from stdin. For
-each call it asks the database of PARTS_DSN what the service asks, and throws the rows away.
+`python -m bench.parts ADDRESS TENANT [mapping]` reads the answer to GetJob, serialized, from
+stdin. For each call it asks the database of PARTS_DSN what the service asks, and throws the rows
+away; or, with `mapping`, answers what the service makes of them.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.database import set_types
+from jobs_grpc.mapping import job_fields, page_fields
+from jobs_grpc.paging import fill
 from jobs_grpc.server import make_server
 
 # As many as the service has at most.
@@ -23,8 +26,9 @@ _EXECUTIONS = 1001
 
 
 class _Parts(jobs_pb2_grpc.JobServiceServicer):
-    def __init__(self, tenant: str, answer: pb.GetJobResponse) -> None:
+    def __init__(self, tenant: str, answer: pb.GetJobResponse, mapping: bool) -> None:
         self._tenant = tenant
+        self._mapping = mapping
         self._answer = answer
         self._idle: asyncio.LifoQueue[asyncpg.Connection] = asyncio.LifoQueue()
 
@@ -37,16 +41,19 @@ class _Parts(jobs_pb2_grpc.JobServiceServicer):
     async def GetJob(self, request: pb.GetJobRequest, context: object) -> pb.GetJobResponse:
         connection = await self._idle.get()
         try:
-            await connection.fetch(
+            [row] = await connection.fetch(
                 "SELECT * FROM jobs.get_job($1, $2, $3)", self._tenant, request.job_id, _EXECUTIONS
             )
         finally:
             self._idle.put_nowait(connection)
-        return self._answer
+        if not self._mapping:
+            return self._answer
+        response = pb.GetJobResponse(job=job_fields(row))
+        fill(response.job.executions, page_fields(row), _EXECUTIONS)
+        return response
 
 
-async def _serve(address: str, tenant: str, answer: pb.GetJobResponse) -> None:
-    parts = _Parts(tenant, answer)
+async def _serve(address: str, parts: _Parts) -> None:
     await parts.connect()
     server = make_server((), 4 * 1024 * 1024, address)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(parts, server)
@@ -57,4 +64,4 @@ async def _serve(address: str, tenant: str, answer: pb.GetJobResponse) -> None:
 
 if __name__ == "__main__":
     ready = pb.GetJobResponse.FromString(sys.stdin.buffer.read())
-    asyncio.run(_serve(sys.argv[1], sys.argv[2], ready))
+    asyncio.run(_serve(sys.argv[1], _Parts(sys.argv[2], ready, sys.argv[3:] == ["mapping"])))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import DOCUMENT, ECHO, LIMIT, PARTS, SERVICE, Measured, Results
+from bench.measure import DOCUMENT, ECHO, LIMIT, MAPPED, PARTS, SERVICE, Measured, Results
 from bench.targets import find_target
 
 _BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -24,6 +24,7 @@ TABLES = (
     Table("create_one", "CreateJob, one device"),
     Table("get", "GetJob: the first 1,000 executions here, all of them in the document's"),
     Table("get_rate", "GetJob, the same answer, 16 clients", "the echo"),
+    Table("layers", "GetJob, CPU of the server a call"),
     Table("get_p99", "GetJob, the 99th percentile at half of the document's rate"),
     Table("page", "ListJobExecutions, a page of 1,000, to the end of the largest job"),
     Table("list", "ListJobs, of a tenant with one job"),
@@ -65,6 +66,7 @@ def _rendered(table: Table, rows: list[Measured], results: Results) -> str:
         LIMIT: table.limit,
         ECHO: "the echo",
         PARTS: "the parts",
+        MAPPED: "the parts and mapping",
     }
     subjects = [s for s in names if any(m.subject == s for m in rows)]
     others = [s for s in subjects if s != SERVICE]
