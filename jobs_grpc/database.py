@@ -98,16 +98,23 @@ class Database:
 
     async def _fetch(self, pool: asyncpg.Pool, sql: str, *args: object) -> Sequence[Row]:
         connection = self._idle() or await self._acquire(pool)
+        intact = False
         try:
             rows: list[Row] = await connection.fetch(sql, *args)
-        except BaseException as e:
-            await _give_back(pool, connection)
+            intact = True
+        except Exception as e:
+            # A refusal of the statement says nothing against the connection.
+            intact = isinstance(e, asyncpg.PostgresError) and not is_outage(e)
             if isinstance(e, asyncpg.LockNotAvailableError):
                 raise LockTimeout from e
-            if isinstance(e, Exception) and is_unavailable(e):
+            if is_unavailable(e):
                 raise DatabaseUnavailable from e
             raise
-        self._at_hand.append(connection)
+        finally:
+            if intact:
+                self._at_hand.append(connection)
+            else:
+                await _give_back(pool, connection)
         return rows
 
     def _idle(self) -> PoolConnectionProxy | None:
@@ -136,7 +143,6 @@ class Database:
         Raises NotReady, or NotIsolated after it has cut off all calls. Uses a connection of
         its own, so that load on the pool does not read as an outage. To be called once a second.
         """
-        await self._put_away()
         try:
             if self._probe is None or self._probe.is_closed():
                 self._probe = await self._connect()
@@ -147,6 +153,7 @@ class Database:
                 await _check_privileges(self._probe, "checks/privileges.sql")
             if self._pool is None:
                 self._pool = await self._open_pool()
+            await self._put_away(self._pool)
         except NotIsolated:
             if self._pool is not None:
                 self._pool.terminate()
@@ -162,17 +169,27 @@ class Database:
     async def close(self) -> None:
         """Close all connections, in use or not."""
         await self._drop_probe()
-        await self._put_away()
         if self._pool is not None:
+            while connection := self._idle():
+                await _give_back(self._pool, connection)
             try:
                 await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT)
             except TimeoutError:
                 self._pool.terminate()
 
-    async def _put_away(self) -> None:
+    async def _put_away(self, pool: asyncpg.Pool) -> None:
         """Give what is at hand back to the pool, which closes what is not used for long."""
-        while self._pool and (connection := self._idle()):
-            await _give_back(self._pool, connection)
+
+        async def away(connection: PoolConnectionProxy) -> None:
+            try:
+                async with asyncio.timeout(_PROBE_TIMEOUT):
+                    await forget_plans(connection)
+            except (*_CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
+                logger.warning("plans could not be forgotten: %r", e)
+            finally:
+                await _give_back(pool, connection)
+
+        await asyncio.gather(*map(away, iter(self._idle, None)))
 
     async def _connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(
@@ -221,6 +238,15 @@ async def set_types(connection: asyncpg.Connection) -> None:
         format="tuple",
     )
     await connection.fetch(schema.read_sql("checks/types.sql"))
+
+
+async def forget_plans(connection: asyncpg.Connection | PoolConnectionProxy) -> None:
+    """Have statements planned anew.
+
+    A plan is kept until the tables are analyzed, also one that was made while they, or a
+    tenant's part of them, were so small that any index would do.
+    """
+    await connection.execute("DISCARD PLANS")
 
 
 async def _no_reset(connection: object) -> None:

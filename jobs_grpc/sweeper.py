@@ -13,7 +13,7 @@ from types import TracebackType
 
 import asyncpg
 
-from jobs_grpc.database import Row, is_unavailable
+from jobs_grpc.database import Row, forget_plans, is_unavailable
 from jobs_grpc.due import Due, Job
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class Sweeper:
             command_timeout=self._statement_timeout,
             statement_cache_size=self._statement_cache_size,
             init=_check_owner,
+            reset=forget_plans,
         )
         return self
 
