@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import operator
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import asyncpg
@@ -25,6 +27,9 @@ Moment: TypeAlias = int
 _CONNECT_TIMEOUT = 5.0
 _PROBE_TIMEOUT = 3.0
 _CLOSE_TIMEOUT = 5.0
+
+# Seconds for which a connection is kept out of the pool.
+_AT_HAND = 1.0
 
 # SQLSTATE classes and codes that speak of the server's condition, not of the statement:
 # connection exceptions, insufficient resources, shutdown and start, system errors,
@@ -79,9 +84,9 @@ class Database:
         self._config = config
         self._slots = FairSlots(config.pool_max_size)
         self._pool: asyncpg.Pool | None = None
-        # Of the pool's, used within the last second: to give one back and have it again
-        # takes as long as an eighth of a small call.
-        self._at_hand: list[PoolConnectionProxy] = []
+        # To give a connection back and have it again takes as long as an eighth of a small call.
+        self._at_hand: list[_Borrowed] = []
+        self._put_aways: set[asyncio.Task[None]] = set()
         self._probe: asyncpg.Connection | None = None
 
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
@@ -90,17 +95,17 @@ class Database:
         Raises DatabaseUnavailable (LockTimeout is one), Overloaded if no connection came free
         in time, and asyncpg.PostgresError for what the statement itself raised.
         """
-        pool = self._pool
-        if pool is None:
-            raise DatabaseUnavailable from NotReady("the database has not proved ready")
         async with self._slots.slot(tenant_id, self._config.pool_timeout):
+            pool = self._pool
+            if pool is None:
+                raise DatabaseUnavailable from NotReady("the database has not proved ready")
             return await self._fetch(pool, sql, tenant_id, *args)
 
     async def _fetch(self, pool: asyncpg.Pool, sql: str, *args: object) -> Sequence[Row]:
-        connection = self._idle() or await self._acquire(pool)
+        borrowed = self._idle() or _Borrowed(await self._acquire(pool))
         intact = False
         try:
-            rows: list[Row] = await connection.fetch(sql, *args)
+            rows: list[Row] = await borrowed.connection.fetch(sql, *args)
             intact = True
         except Exception as e:
             # A refusal of the statement says nothing against the connection.
@@ -111,21 +116,32 @@ class Database:
                 raise DatabaseUnavailable from e
             raise
         finally:
-            if intact:
-                self._at_hand.append(connection)
+            if not intact or pool is not self._pool:
+                await _give_back(pool, borrowed.connection)
+            elif borrowed.is_due():
+                self._put_away(pool, borrowed)
             else:
-                await _give_back(pool, connection)
+                self._at_hand.append(borrowed)
         return rows
 
-    def _idle(self) -> PoolConnectionProxy | None:
+    def _idle(self) -> "_Borrowed | None":
         """One that is at hand, unless it was closed meanwhile."""
         while self._at_hand:
-            connection = self._at_hand.pop()
+            borrowed = self._at_hand.pop()
             # What closes is no longer the pool's, and refuses to be asked.
             with suppress(asyncpg.InterfaceError):
-                if not connection.is_closed():
-                    return connection
+                if not borrowed.connection.is_closed():
+                    return borrowed
         return None
+
+    def _put_away(self, pool: asyncpg.Pool, borrowed: "_Borrowed") -> None:
+        """Give a connection back to the pool, which closes what is not used for long.
+
+        Nobody waits for it, as it may not answer.
+        """
+        task = asyncio.create_task(_retire(pool, borrowed.connection))
+        self._put_aways.add(task)
+        task.add_done_callback(self._put_aways.discard)
 
     async def _acquire(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
         try:
@@ -153,7 +169,12 @@ class Database:
                 await _check_privileges(self._probe, "checks/privileges.sql")
             if self._pool is None:
                 self._pool = await self._open_pool()
-            await self._put_away(self._pool)
+            for _ in range(len(self._at_hand)):
+                borrowed = self._at_hand.pop(0)
+                if borrowed.is_due():
+                    self._put_away(self._pool, borrowed)
+                else:
+                    self._at_hand.append(borrowed)
         except NotIsolated:
             if self._pool is not None:
                 self._pool.terminate()
@@ -169,27 +190,17 @@ class Database:
     async def close(self) -> None:
         """Close all connections, in use or not."""
         await self._drop_probe()
-        if self._pool is not None:
-            while connection := self._idle():
-                await _give_back(self._pool, connection)
-            try:
-                await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT)
-            except TimeoutError:
-                self._pool.terminate()
-
-    async def _put_away(self, pool: asyncpg.Pool) -> None:
-        """Give what is at hand back to the pool, which closes what is not used for long."""
-
-        async def away(connection: PoolConnectionProxy) -> None:
-            try:
-                async with asyncio.timeout(_PROBE_TIMEOUT):
-                    await forget_plans(connection)
-            except (*_CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
-                logger.warning("plans could not be forgotten: %r", e)
-            finally:
-                await _give_back(pool, connection)
-
-        await asyncio.gather(*map(away, iter(self._idle, None)))
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        while borrowed := self._idle():
+            await _give_back(pool, borrowed.connection)
+        try:
+            await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT)
+        except TimeoutError:
+            pool.terminate()
+        if self._put_aways:
+            await asyncio.wait(self._put_aways)
 
     async def _connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(
@@ -217,10 +228,32 @@ class Database:
             self._probe = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Borrowed:
+    """A connection of the pool's that stays at hand between uses, for a while."""
+
+    connection: PoolConnectionProxy
+    since: float = field(default_factory=time.monotonic)
+
+    def is_due(self) -> bool:
+        """Whether it is to go back, also if it is always in use: its plans get old."""
+        return time.monotonic() - self.since > _AT_HAND
+
+
+async def _retire(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT):
+            await forget_plans(connection)
+    except (*_CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
+        logger.warning("plans could not be forgotten: %r", e)
+    finally:
+        await _give_back(pool, connection)
+
+
 async def _give_back(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:
     """Release a connection, also one that no longer answers: that one is closed instead."""
     try:
-        await pool.release(connection)
+        await pool.release(connection, timeout=_PROBE_TIMEOUT)
     except (*_CONNECTION_LOST, TimeoutError) as e:
         logger.warning("a connection was given up: %r", e)
 

@@ -1,5 +1,6 @@
 """A port of one's own, although several sockets listen on it."""
 
+import errno
 import socket
 import sys
 from collections.abc import Iterator
@@ -33,14 +34,31 @@ def reserved(address: str) -> Iterator[str]:
     host, _, port = address.rpartition(":")
     with ExitStack() as closing:
         try:
-            family, *_, at = socket.getaddrinfo(
-                host.strip("[]"), int(port), type=socket.SOCK_STREAM
-            )[0]
-            reservation = closing.enter_context(socket.socket(family))
-            reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            reservation.bind(at)
-        except OSError:
+            found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+            bound = 0
+            for family, *_, at in found:
+                # As gRPC does, all that a name stands for, and that this machine has.
+                with _unless_missing(among=len(found)):
+                    reservation = closing.enter_context(socket.socket(family))
+                    if family == socket.AF_INET6 and len(found) > 1:
+                        reservation.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    reservation.bind((at[0], bound or at[1], *at[2:]))
+                    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+                    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    bound = reservation.getsockname()[1]
+        except (OSError, UnicodeError):
             raise CannotListen(address) from None
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        yield f"{host}:{reservation.getsockname()[1]}"
+        if not bound:
+            raise CannotListen(address)
+        yield f"{host}:{bound}"
+
+
+@contextmanager
+def _unless_missing(among: int) -> Iterator[None]:
+    """Pass over one of several addresses that are not all of this machine's."""
+    try:
+        yield
+    except OSError as e:
+        if among == 1 or e.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise

@@ -1,6 +1,7 @@
 """Several gRPC servers that are one: connections spread over them, and a stop reaches them all."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -68,8 +69,10 @@ async def accepting(gate: Gate) -> AsyncIterator[tuple[Acceptors, str]]:
     with reserved("127.0.0.1:0") as address:
         acceptors.add_insecure_port(address)
         await acceptors.start()
-        yield acceptors, address
-        await acceptors.stop(None)
+        try:
+            yield acceptors, address
+        finally:
+            await acceptors.stop(None)
 
 
 @asynccontextmanager
@@ -104,6 +107,31 @@ async def test_a_stop_lets_the_calls_of_all_of_them_finish() -> None:
 
         assert len(await answers) == CONNECTIONS
         await asyncio.wait_for(stopping, TIMEOUT)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "192.0.2.1"])
+async def test_what_is_no_address_here_can_not_be_reserved(host: str) -> None:
+    with pytest.raises(CannotListen, match=f"can't listen on {host}:0"), reserved(f"{host}:0"):
+        pass
+
+
+async def test_all_addresses_of_a_name_are_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a name that stands for two addresses, and for one that is not there."""
+    names = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 0))
+        for each in ("127.0.0.2", "192.0.2.1", "127.0.0.3")
+    ]
+    with monkeypatch.context() as resolving:
+        resolving.setattr(socket, "getaddrinfo", lambda *_, **__: names)
+        reservation = reserved("both:0")
+        address = reservation.__enter__()
+    port = address.rpartition(":")[2]
+    try:
+        for each in ("127.0.0.2", "127.0.0.3"):
+            with pytest.raises(CannotListen), reserved(f"{each}:{port}"):
+                pass
+    finally:
+        reservation.__exit__(None, None, None)
 
 
 async def test_nobody_else_gets_the_port() -> None:

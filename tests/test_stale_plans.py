@@ -1,8 +1,13 @@
-"""Plans that were made while a tenant was small do not outlive that by more than a second."""
+"""Plans that were made while a tenant was small do not outlive that by more than seconds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
 
 from jobs_grpc.config import Config
 from jobs_grpc.database import Database as Pool
-from tests.support import Database
+from tests.support import Database, until
 
 # PostgreSQL may keep a plan for any arguments after five calls.
 _CALLS_UNTIL_KEPT = 8
@@ -14,12 +19,12 @@ _JOBS = """
 """
 # What a session has read is counted at once, and added up until it is told to everybody.
 _ROWS_READ = """
-    CREATE FUNCTION public.rows_read() RETURNS integer LANGUAGE sql VOLATILE AS $$
+    CREATE OR REPLACE FUNCTION public.rows_read() RETURNS integer LANGUAGE sql VOLATILE AS $$
         SELECT sum(pg_stat_get_xact_tuples_returned(c.oid))
         FROM pg_class c
         WHERE c.relnamespace = 'jobs'::regnamespace AND c.relkind IN ('r', 'i')
     $$;
-    CREATE FUNCTION public.rows_read_for_a_job(tenant text) RETURNS integer
+    CREATE OR REPLACE FUNCTION public.rows_read_for_a_job(tenant text) RETURNS integer
     LANGUAGE plpgsql AS $$
     DECLARE
         before integer := public.rows_read();
@@ -37,9 +42,12 @@ async def rows_read(pool: Pool, tenant: str) -> int:
     return rows
 
 
-async def test_a_tenant_that_has_grown_is_read_by_its_keys(database: Database, tenant: str) -> None:
-    config = Config.from_env({"JOBS_DATABASE_URL": database.request_dsn, "JOBS_POOL_MAX_SIZE": "1"})
-    for each, jobs in ((tenant, 1), ("another", 200)):
+@pytest.fixture
+async def small(database: Database, tenant: str) -> AsyncIterator[Pool]:
+    """Two connections that have kept their plans for a tenant with one job."""
+    config = Config.from_env({"JOBS_DATABASE_URL": database.request_dsn, "JOBS_POOL_MAX_SIZE": "2"})
+    await database.owner.execute("TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions")
+    for each, jobs in ((tenant, 1), (f"{tenant}-other", 200)):
         await database.add_devices(each, 1)
         await database.owner.fetch(_JOBS, each, 1, jobs)
     await database.owner.execute("ANALYZE")
@@ -48,13 +56,63 @@ async def test_a_tenant_that_has_grown_is_read_by_its_keys(database: Database, t
     try:
         await pool.check()
         for _ in range(_CALLS_UNTIL_KEPT):
-            await rows_read(pool, tenant)
-        await database.owner.fetch(_JOBS, tenant, 2, 5000)
-
-        # Else this test tests nothing.
-        assert await rows_read(pool, tenant) > 5000
-        await pool.check()
-
-        assert await rows_read(pool, tenant) < 20
+            await asyncio.gather(*(rows_read(pool, tenant) for _ in range(2)))
+        yield pool
     finally:
         await pool.close()
+
+
+async def test_a_tenant_that_has_grown_is_read_by_its_keys(
+    database: Database, tenant: str, small: Pool
+) -> None:
+    await database.owner.fetch(_JOBS, tenant, 2, 5000)
+
+    # Else this test tests nothing.
+    assert await rows_read(small, tenant) > 5000
+
+    async def few() -> bool:
+        await small.check()
+        return await rows_read(small, tenant) < 20
+
+    await until(few)
+
+
+async def test_so_it_is_if_no_connection_has_a_rest(
+    database: Database, tenant: str, small: Pool
+) -> None:
+    await database.owner.fetch(_JOBS, tenant, 2, 5000)
+    most: list[int] = []
+
+    async def read_on() -> None:
+        while True:
+            most.append(await rows_read(small, tenant))
+
+    async def few() -> bool:
+        del most[:-10]
+        return len(most) == 10 and max(most) < 20
+
+    callers = [asyncio.create_task(read_on()) for _ in range(6)]
+    try:
+        await until(few)
+    finally:
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+
+
+async def test_what_ends_while_the_pool_closes_does_not_hold_it_up(
+    database: Database, small: Pool
+) -> None:
+    under_way = asyncio.create_task(small.fetch("SELECT $1::text, pg_sleep(0.3)", "t"))
+
+    async def begun() -> bool:
+        sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        return bool(await database.owner.fetch(sleeping))
+
+    await until(begun)
+
+    # Less than after which it would be cut off.
+    async with asyncio.timeout(4):
+        await small.close()
+
+    assert await under_way
