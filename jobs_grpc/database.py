@@ -118,10 +118,8 @@ class Database:
         finally:
             if not intact or pool is not self._pool:
                 await _give_back(pool, borrowed.connection)
-            elif borrowed.is_due():
-                self._put_away(pool, borrowed)
             else:
-                self._at_hand.append(borrowed)
+                self._keep(pool, borrowed)
         return rows
 
     def _idle(self) -> "_Borrowed | None":
@@ -134,11 +132,14 @@ class Database:
                     return borrowed
         return None
 
-    def _put_away(self, pool: asyncpg.Pool, borrowed: "_Borrowed") -> None:
-        """Give a connection back to the pool, which closes what is not used for long.
+    def _keep(self, pool: asyncpg.Pool, borrowed: "_Borrowed") -> None:
+        """Have a connection at hand, or give it back to the pool once that is due.
 
-        Nobody waits for it, as it may not answer.
+        The pool closes what is not used for long. Nobody waits for it, as it may not answer.
         """
+        if not borrowed.is_due():
+            self._at_hand.append(borrowed)
+            return
         task = asyncio.create_task(_retire(pool, borrowed.connection))
         self._put_aways.add(task)
         task.add_done_callback(self._put_aways.discard)
@@ -169,12 +170,9 @@ class Database:
                 await _check_privileges(self._probe, "checks/privileges.sql")
             if self._pool is None:
                 self._pool = await self._open_pool()
-            for _ in range(len(self._at_hand)):
-                borrowed = self._at_hand.pop(0)
-                if borrowed.is_due():
-                    self._put_away(self._pool, borrowed)
-                else:
-                    self._at_hand.append(borrowed)
+            at_hand, self._at_hand = self._at_hand, []
+            for borrowed in at_hand:
+                self._keep(self._pool, borrowed)
         except NotIsolated:
             if self._pool is not None:
                 self._pool.terminate()

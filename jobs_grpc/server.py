@@ -28,7 +28,7 @@ OPTIONS = (
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
-# Of a process, on one port; more make no difference that could be measured.
+# Of a process, on one port.
 _ACCEPTORS = 4
 
 
