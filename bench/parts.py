@@ -14,8 +14,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.database import set_types
-from jobs_grpc.mapping import job_fields, page_fields
-from jobs_grpc.paging import fill
+from jobs_grpc.mapping import add_executions, job_fields
+from jobs_grpc.paging import keep
 from jobs_grpc.server import make_server
 
 # As many as the service has at most.
@@ -49,7 +49,7 @@ class _Parts(jobs_pb2_grpc.JobServiceServicer):
         if not self._mapping:
             return self._answer
         response = pb.GetJobResponse(job=job_fields(row))
-        fill(response.job.executions, page_fields(row), _EXECUTIONS)
+        keep(response.job.executions, add_executions(response.job.executions, row), _EXECUTIONS)
         return response
 
 

@@ -14,11 +14,11 @@ from jobs_grpc.config import Config
 from jobs_grpc.documents import to_json
 from jobs_grpc.errors import InvalidPageToken, JobNotFound
 from jobs_grpc.mapping import (
+    add_executions,
     execution_fields,
     execution_of_device_fields,
     given,
     job_fields,
-    page_fields,
     to_moment,
     to_timestamp,
 )
@@ -141,7 +141,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         response = pb.GetJobResponse(job=job_fields(row))
         job = response.job
-        if paging.fill(job.executions, page_fields(row), limit, job.ByteSize()):
+        if paging.keep(job.executions, add_executions(job.executions, row), limit, job.ByteSize()):
             job.next_executions_page_token = paging.device_token(
                 pb.ListJobExecutionsRequest(job_id=request.job_id),
                 job.executions[-1].device_id if job.executions else "",
@@ -184,7 +184,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             after_device_id=after_device_id,
             limit=limit + 1,
         )
-        if paging.fill(response.executions, page_fields(row), limit):
+        if paging.keep(response.executions, add_executions(response.executions, row), limit):
             response.next_page_token = paging.device_token(
                 request, response.executions[-1].device_id
             )

@@ -5,10 +5,10 @@ parsing its bytes, while fields are taken in where they belong. A constructor, a
 repeated field, take them as keywords; an enum by its name, and a message as its fields again.
 """
 
-import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from fleet.jobs.v1.jobs_pb2 import JobExecution
 from google.protobuf.message import Message
 
 from jobs_grpc.documents import from_json
@@ -26,6 +26,10 @@ Fields: TypeAlias = Any
 
 _STATES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
 
+# Of a JobExecution besides its device_id and its status_details: four moments, two numbers
+# and the tags and lengths of all.
+_MAX_BYTES_BESIDES = 96
+
 # PostgreSQL's, in the seconds that a Timestamp counts.
 _EPOCH = 946_684_800
 
@@ -34,8 +38,8 @@ def to_timestamp(moment: Moment | None) -> Fields:
     """The fields of a Timestamp, as the contract has it: UTC and microseconds."""
     if moment is None:
         return None
-    seconds, microseconds = divmod(moment, 1_000_000)
-    return {"seconds": seconds + _EPOCH, "nanos": microseconds * 1000}
+    seconds, nanos = _seconds_and_nanos(moment)
+    return {"seconds": seconds, "nanos": nanos}
 
 
 def job_fields(row: Row) -> Fields:
@@ -93,12 +97,18 @@ def execution_of_device_fields(row: Row) -> Fields:
     return execution_fields(row) | {"job_id": row["job_id"]}
 
 
-def page_fields(row: Row) -> Iterator[Fields]:
-    """The JobExecutions of a row of jobs.execution_page, whose columns are parallel arrays."""
+def add_executions(page: Any, row: Row) -> Iterator[int]:
+    """Add to `page` the JobExecutions of a row of jobs.execution_page, one at each step.
+
+    Yields the bytes that each takes at most. The columns of the row are parallel arrays.
+    """
     if row["device_ids"] is None:
         return
-    # Of a job, many executions share their times.
-    timestamp = functools.cache(to_timestamp)
+    # Executions of a job have most in common with the one before: to change that one where
+    # they differ, and to copy it, takes half of what making each anew takes, or a third.
+    execution = JobExecution()
+    size = _MAX_BYTES_BESIDES
+    old_details = old_queued_at = old_started_at = old_last_updated_at = old_times_out_at = None
     for (
         device_id,
         status,
@@ -119,16 +129,29 @@ def page_fields(row: Row) -> Iterator[Fields]:
         row["times_out_ats"],
         strict=True,
     ):
-        yield {
-            "device_id": device_id,
-            "status": status,
-            "status_details": _document(details),
-            "queued_at": timestamp(queued_at),
-            "started_at": timestamp(started_at),
-            "last_updated_at": timestamp(last_updated_at),
-            "execution_number": number,
-            "times_out_at": timestamp(times_out_at),
-        }
+        execution.device_id = device_id
+        execution.status = status
+        execution.execution_number = number
+        if details != old_details:
+            old_details = details
+            execution.ClearField("status_details")
+            if details is not None:
+                execution.status_details.CopyFrom(from_json(details))
+            size = _MAX_BYTES_BESIDES + execution.status_details.ByteSize()
+        if queued_at != old_queued_at:
+            old_queued_at = queued_at
+            _set_moment(execution, "queued_at", queued_at)
+        if started_at != old_started_at:
+            old_started_at = started_at
+            _set_moment(execution, "started_at", started_at)
+        if last_updated_at != old_last_updated_at:
+            old_last_updated_at = last_updated_at
+            _set_moment(execution, "last_updated_at", last_updated_at)
+        if times_out_at != old_times_out_at:
+            old_times_out_at = times_out_at
+            _set_moment(execution, "times_out_at", times_out_at)
+        page.add().CopyFrom(execution)
+        yield size + len(device_id.encode())
 
 
 def given(request: Message, field: str, default: D) -> int | D:
@@ -143,6 +166,19 @@ def to_moment(request: Message, field: str) -> Moment | None:
         return None
     timestamp: Timestamp = getattr(request, field)
     return (timestamp.seconds - _EPOCH) * 1_000_000 + timestamp.nanos // 1000
+
+
+def _seconds_and_nanos(moment: Moment) -> tuple[int, int]:
+    seconds, microseconds = divmod(moment, 1_000_000)
+    return seconds + _EPOCH, microseconds * 1000
+
+
+def _set_moment(message: Any, field: str, moment: Moment | None) -> None:
+    if moment is None:
+        message.ClearField(field)
+        return
+    timestamp: Timestamp = getattr(message, field)
+    timestamp.seconds, timestamp.nanos = _seconds_and_nanos(moment)
 
 
 def _document(text: str | None) -> "Struct | None":

@@ -25,18 +25,24 @@ _FOREIGN = "page_token is not one that this service made"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def fill(page: Any, items: Iterable[Mapping[str, Any]], limit: int, used: int = 0) -> bool:
+def fill(page: Any, items: Iterable[Mapping[str, Any]], limit: int) -> bool:
     """Add items to `page`, a repeated field, up to `limit` and to the size of an answer.
 
-    An item is the fields of a message. `used` is the size in bytes of what else the answer
-    holds. True if items are left over.
+    An item is the fields of a message. True if items are left over.
+    """
+    return keep(page, (page.add(**fields).ByteSize() for fields in items), limit)
+
+
+def keep(page: Any, sizes: Iterable[int], limit: int, used: int = 0) -> bool:
+    """Have items added to `page` up to `limit` and to the size of an answer.
+
+    At each step `sizes` adds an item to the page and yields its size in bytes. `used` is that
+    of what else the answer holds. True if items are left over.
     """
     size = used
-    for fields in items:
-        if len(page) == limit:
-            return True
-        size += page.add(**fields).ByteSize() + _ITEM_OVERHEAD
-        if size > MAX_ANSWER_BYTES and len(page) > 1:
+    for number, size_of_item in enumerate(sizes, start=1):
+        size += size_of_item + _ITEM_OVERHEAD
+        if number > limit or (size > MAX_ANSWER_BYTES and number > 1):
             del page[-1]
             return True
     return False

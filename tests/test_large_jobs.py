@@ -57,6 +57,20 @@ async def test_long_details_make_pages_shorter_and_lose_nothing(
     assert all(e.status_details == {"reason": "é" * 1000} for e in seen)
 
 
+async def test_long_names_make_pages_shorter_and_lose_nothing(
+    database: Database, plain: Operator
+) -> None:
+    names = [f"{number:05}" + "🚀" * 251 for number in range(5000)]
+    await database.add_devices(plain.tenant, names)
+    await plain.create(job_id="j", target_all=True)
+
+    job = await plain.get("j", executions_limit=5000)
+    rest = await all_executions(plain, "j", limit=5000, page_token=job.next_executions_page_token)
+
+    assert MAX_MESSAGE * 0.9 < job.ByteSize() <= MAX_MESSAGE
+    assert [e.device_id for e in [*job.executions, *rest]] == names
+
+
 async def test_a_large_document_leaves_less_room_for_executions(
     database: Database, plain: Operator
 ) -> None:

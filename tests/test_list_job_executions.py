@@ -68,6 +68,35 @@ async def test_a_filter_finds_the_executions_that_read_so(mixed: Operator) -> No
         assert await all_executions(mixed, "j", status="QUEUED", limit=limit) == []
 
 
+async def test_executions_side_by_side_keep_what_is_their_own(
+    database: Database, operator: Operator, server: Server
+) -> None:
+    await database.add_devices(operator.tenant, 12)
+    await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=5)
+    reports: list[dict[str, object]] = [
+        {"status": "IN_PROGRESS", "status_details": {"step": 1}},
+        {"status": "IN_PROGRESS", "status_details": {"step": 1}},
+        {"status": "SUCCEEDED"},
+        {"status": "IN_PROGRESS", "status_details": {}},
+        {"status": "FAILED", "status_details": {"step": 2}},
+    ]
+    for number, report in zip((2, 3, 4, 6, 7), reports, strict=True):
+        await server.device(operator.tenant, f"d{number:05}").update("j", **report)
+    await operator.cancel_execution("j", "d00009")
+    await operator.cancel_execution("j", "d00010")
+    await operator.retry("j", "REJECTED")
+
+    page = await operator.executions("j")
+
+    assert len(page.executions) == 12
+    for execution in page.executions:
+        (alone,) = (await operator.executions("j", device_id=execution.device_id)).executions
+        alone.ClearField("job_id")
+        assert execution == alone
+        assert execution.HasField("status_details") == alone.HasField("status_details")
+    assert page.executions[5].HasField("status_details")
+
+
 async def test_the_limit_may_change_between_pages(mixed: Operator) -> None:
     page = await mixed.executions("j", limit=2)
 
