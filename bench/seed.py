@@ -37,6 +37,25 @@ async def job(env: Environment, tenant: str, job_id: str) -> None:
         )
 
 
+async def started(env: Environment, tenant: str, job_id: str) -> None:
+    """Its devices have started, each at a moment of its own, and said so again later."""
+    start = (
+        "UPDATE {} SET status = 'IN_PROGRESS', started_at = queued_at + n * interval '1 ms',"
+        " last_updated_at = queued_at + n * interval '17 ms'"
+        " FROM (SELECT device_id AS device, row_number() OVER (ORDER BY device_id) AS n"
+        " FROM device_state WHERE tenant_id = $1) d"
+        " WHERE tenant_id = $1 AND job_id = $2 AND device_id = device"
+    )
+    await env.document.execute(start.format("job_executions"), tenant, job_id)
+    await env.service.execute(start.format("jobs.job_executions"), tenant, job_id)
+    await env.service.execute(
+        "UPDATE jobs.job_progress SET in_progress = queued, queued = 0"
+        " WHERE tenant_id = $1 AND job_id = $2",
+        tenant,
+        job_id,
+    )
+
+
 async def jobs(env: Environment, tenant: str, prefix: str, count: int) -> list[str]:
     """So many jobs for the tenant's device d0000000, and their ids, which are equally long."""
     job_ids = [f"{prefix}-{number:07}" for number in range(count)]

@@ -12,7 +12,10 @@ from bench.environment import Environment, Server
 from bench.h2load import load
 from bench.measure import DOCUMENT, LIMIT, PARTS, SERVICE, Results, Scale, alternate
 
-TEN, THOUSAND = "10", "1000"
+TEN, THOUSAND, UNDER_WAY = "10", "1000", "1000-under-way"
+
+# Whose job is read, and how many executions it has.
+READ = {TEN: 10, THOUSAND: 1000, UNDER_WAY: 1000}
 
 # Of the document's rate, for latencies at equal load.
 _SHARE = 0.5
@@ -29,8 +32,10 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
         # Ten thousand jobs that no statistics know of yet would slow the reads of the document's
         # design, which keeps its plans.
         await env.settle()
-        for tenant in (TEN, THOUSAND):
+        for tenant in READ:
             await _get(env, scale, results, service, document, tenant)
+        for tenant in (TEN, THOUSAND):
+            await _get_p99(scale, results, service, document, tenant)
         await _list(env, scale, results, service, document)
         await _pages(scale, results, service)
 
@@ -38,17 +43,29 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
 async def _seed(env: Environment, scale: Scale) -> None:
     jobs, executions = scale.listed
     await env.empty()
-    await seed.fleet(env, TEN, 10)
-    await seed.fleet(env, THOUSAND, 1000)
+    await seed_read(env)
     await seed.fleet(env, "listed", executions)
     await seed.fleet(env, "few", 10)
     await seed.fleet(env, "largest", scale.sizes[-1])
-    for tenant in (TEN, THOUSAND, "largest"):
-        await seed.job(env, tenant, "j")
+    await seed.job(env, "largest", "j")
     for number in range(jobs):
         await seed.job(env, "listed", f"j{number}")
         await seed.job(env, "few", f"j{number}")
     await env.settle()
+
+
+async def seed_read(env: Environment) -> None:
+    """The jobs that are read."""
+    for tenant, executions in READ.items():
+        await seed.fleet(env, tenant, executions)
+        await seed.job(env, tenant, "j")
+    await seed.started(env, UNDER_WAY, "j")
+
+
+def case(tenant: str) -> str:
+    """What is read of the tenant."""
+    same = tenant != UNDER_WAY
+    return f"{READ[tenant]:,} executions" + ("" if same else ", started one by one")
 
 
 def create_one(service: Server, document: Server) -> tuple[Call, Call]:
@@ -113,10 +130,9 @@ async def _create_one(
 async def _get(
     env: Environment, scale: Scale, results: Results, service: Server, document: Server, tenant: str
 ) -> None:
-    case = f"{int(tenant):,} executions"
     ours, theirs = get(service, document, tenant)
     answer = (await ours.once()).body
-    if len(pb.GetJobResponse.FromString(answer).job.executions) != int(tenant):
+    if len(pb.GetJobResponse.FromString(answer).job.executions) != READ[tenant]:
         raise Void("GetJob did not answer all executions")
     async with env.echoing("GetJob", answer) as echo, env.parts(tenant, answer) as parts:
         echoed, _ = get(echo, document, tenant)
@@ -125,23 +141,34 @@ async def _get(
         await alternate(
             results,
             "get_rate",
-            case,
+            case(tenant),
             "/s",
             scale.runs,
             {subject: rate(call, scale) for subject, call in subjects.items()},
         )
-    slower = results.find("get_rate", case, DOCUMENT)
+
+
+async def _get_p99(
+    scale: Scale, results: Results, service: Server, document: Server, tenant: str
+) -> None:
+    slower = results.find("get_rate", case(tenant), DOCUMENT)
     assert slower is not None
+    limit = slower.median * _SHARE
 
     def p99(call: Call) -> Callable[[], Awaitable[float]]:
         async def measure() -> float:
-            limit = slower.median * _SHARE
             return (await load(call, seconds=scale.seconds, rate=limit)).p99 * 1000
 
         return measure
 
+    subjects = zip((SERVICE, DOCUMENT), get(service, document, tenant), strict=True)
     await alternate(
-        results, "get_p99", case, "ms", scale.runs, {SERVICE: p99(ours), DOCUMENT: p99(theirs)}
+        results,
+        "get_p99",
+        case(tenant),
+        "ms",
+        scale.runs,
+        {subject: p99(call) for subject, call in subjects},
     )
 
 
@@ -150,11 +177,11 @@ async def _list(
 ) -> None:
     jobs, executions = scale.listed
     for tenant, size in (("few", 10), ("listed", executions)):
-        case = f"50 of {jobs} jobs of {size:,}"
+        listed = f"50 of {jobs} jobs of {size:,}"
         await alternate(
             results,
             "list_rate",
-            case,
+            listed,
             "/s",
             scale.runs,
             {
@@ -173,7 +200,9 @@ async def _list(
                 )
             )
 
-        await alternate(results, "list_in_database", case, "ms", scale.runs, {SERVICE: in_database})
+        await alternate(
+            results, "list_in_database", listed, "ms", scale.runs, {SERVICE: in_database}
+        )
 
 
 async def _median_ms(action: Callable[[], Awaitable[object]]) -> float:
@@ -202,9 +231,9 @@ async def _pages(scale: Scale, results: Results, service: Server) -> None:
         raise Void(f"the pages had {executions} executions")
     tenth = max(1, len(taken) // 10)
     middle = len(taken) // 2
-    for case, pages in (
+    for part, pages in (
         ("first tenth", taken[:tenth]),
         ("middle tenth", taken[middle - tenth // 2 : middle + tenth // 2 + 1]),
         ("last tenth", taken[-tenth:]),
     ):
-        results.add("page", case, SERVICE, "ms", statistics.median(pages))
+        results.add("page", part, SERVICE, "ms", statistics.median(pages))

@@ -7,7 +7,7 @@ from bench.calls import Call, rest, rpc
 from bench.environment import Environment, Server
 from bench.measure import DOCUMENT, SERVICE, Results, Scale, alternate
 from bench.workloads import cancel
-from bench.workloads.calls import TEN, THOUSAND, create_one, get, rate
+from bench.workloads.calls import TEN, THOUSAND, create_one, get, rate, seed_read
 
 _PROCESSES = (1, 2)
 _VARIES = 16
@@ -17,9 +17,7 @@ _LISTED = 50
 async def run(env: Environment, scale: Scale, results: Results) -> None:
     """…_by_clients and …_by_processes: calls a second."""
     await env.empty()
-    for tenant in (TEN, THOUSAND):
-        await seed.fleet(env, tenant, int(tenant))
-        await seed.job(env, tenant, "j")
+    await seed_read(env)
     await seed.fleet(env, "listed", 10)
     for number in range(_LISTED):
         await seed.job(env, "listed", f"j{number}")

@@ -3,22 +3,19 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from bench import seed
 from bench.calls import Call
 from bench.environment import Environment, Server
 from bench.h2load import load
 from bench.measure import DOCUMENT, ECHO, MAPPED, PARTS, SERVICE, Results, Scale, alternate
-from bench.workloads.calls import TEN, THOUSAND, get
+from bench.workloads.calls import READ, case, get, seed_read
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
     """layers: microseconds of CPU a call, without PostgreSQL's."""
     await env.empty()
-    for tenant in (TEN, THOUSAND):
-        await seed.fleet(env, tenant, int(tenant))
-        await seed.job(env, tenant, "j")
+    await seed_read(env)
     await env.settle()
-    for tenant in (TEN, THOUSAND):
+    for tenant in READ:
         await _compare(env, scale, results, tenant)
 
 
@@ -38,8 +35,7 @@ async def _compare(env: Environment, scale: Scale, results: Results, tenant: str
             PARTS: _cpu(get(parts, document, tenant)[0], parts, scale),
             MAPPED: _cpu(get(mapped, document, tenant)[0], mapped, scale),
         }
-        case = f"{int(tenant):,} executions"
-        await alternate(results, "layers", case, "µs", scale.runs, subjects)
+        await alternate(results, "layers", case(tenant), "µs", scale.runs, subjects)
 
 
 def _cpu(call: Call, server: Server, scale: Scale) -> Callable[[], Awaitable[float]]:

@@ -6,8 +6,9 @@ is given 32 streams, and so is an echo, which shows what the transport alone can
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import asyncpg
@@ -21,7 +22,6 @@ from bench.calls import DEVICES, TENANT, Void, rpc
 from bench.environment import Environment, Server
 from bench.h2load import together
 from bench.measure import DOCUMENT, ECHO, LIMIT, SERVICE, Results, Scale, alternate
-from bench.workloads.calls import rate
 
 REPORTERS = 32
 _DEVICES = 50_000
@@ -31,6 +31,9 @@ _BATCH = 500
 
 # Answers differ in their times; one with an error is 50 bytes shorter.
 _VARIES = 4
+
+_CALLERS = 16
+_VARIES_UPDATED = 16
 
 _METADATA = (("x-tenant-id", TENANT),)
 
@@ -78,27 +81,36 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
 async def _updates(
     env: Environment, scale: Scale, results: Results, service: Server, case: str
 ) -> None:
-    """Progress of one device, a call each, by 16 callers at once: one row, one mutex."""
+    """Progress, a call each, by callers at once: of a device each, and of one and the same."""
     await seed.job(env, TENANT, "updated")
-    call = rpc(
-        service.address,
-        "UpdateExecution",
-        device_pb.UpdateExecutionRequest(job_id="updated", status=pb.JobExecution.IN_PROGRESS),
-        device="d0000000",
-        service=DEVICES,
-    )
+    names = [f"d{number:07}" for number in range(_CALLERS)]
+    for devices, devices_case in (
+        (names, f"{_CALLERS} devices of {case}"),
+        (names[:1], f"one device of {case}"),
+    ):
+        subjects = {
+            SERVICE: partial(_updated, service, devices, scale.reports // 4),
+            DOCUMENT: partial(_one_by_one, env, "updated", max(100, scale.reports // 20), devices),
+        }
+        await alternate(results, "update", devices_case, "/s", scale.runs, subjects)
 
-    async def one_by_one() -> float:
-        return await _one_by_one(env, "updated", max(100, scale.reports // 20), ["d0000000"])
 
-    await alternate(
-        results,
-        "update",
-        case,
-        "/s",
-        scale.runs,
-        {SERVICE: rate(call, scale, varies=16), DOCUMENT: one_by_one},
-    )
+async def _updated(server: Server, names: Sequence[str], updates: int) -> float:
+    request = device_pb.UpdateExecutionRequest(job_id="updated", status=pb.JobExecution.IN_PROGRESS)
+    callers = [
+        rpc(server.address, "UpdateExecution", request, device=name, service=DEVICES)
+        for name in itertools.islice(itertools.cycle(names), _CALLERS)
+    ]
+    like = (await callers[0].once()).body
+    each = updates // _CALLERS
+    for calls in (max(1, each // 2), each):  # To warm up first.
+        seconds = await together(
+            [[caller] * calls for caller in callers],
+            answers=calls * _CALLERS,
+            like=like,
+            varies=_VARIES_UPDATED,
+        )
+    return each * _CALLERS / seconds
 
 
 async def _one_by_one(
