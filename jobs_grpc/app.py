@@ -16,10 +16,11 @@ from jobs_grpc.auth.callers import Callers, known_callers
 from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.batcher import Batcher
 from jobs_grpc.config import Config
-from jobs_grpc.database import Database, NotReady
+from jobs_grpc.database import Database
 from jobs_grpc.device_job_service import DeviceJobService
 from jobs_grpc.health import Health
 from jobs_grpc.job_service import JobService
+from jobs_grpc.readiness import NotReady
 from jobs_grpc.store import Store
 from jobs_grpc.sweeper import Sweeper
 

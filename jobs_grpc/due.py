@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import asyncpg
 
 from jobs_grpc import schema
-from jobs_grpc.database import Row, is_outage
+from jobs_grpc.database import Row
+from jobs_grpc.outages import is_outage
 
 logger = logging.getLogger(__name__)
 

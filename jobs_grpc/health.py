@@ -9,7 +9,7 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
-from jobs_grpc.database import NotReady
+from jobs_grpc.readiness import NotReady
 
 logger = logging.getLogger(__name__)
 

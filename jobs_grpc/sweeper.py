@@ -13,8 +13,10 @@ from types import TracebackType
 
 import asyncpg
 
-from jobs_grpc.database import Row, forget_plans, is_unavailable
+from jobs_grpc.connections import forget_plans
+from jobs_grpc.database import Row
 from jobs_grpc.due import Due, Job
+from jobs_grpc.outages import is_unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 
 from jobs_grpc import app, telemetry
 from jobs_grpc.config import Config, ConfigError
-from jobs_grpc.database import NotIsolated
 from jobs_grpc.ports import CannotListen, reserved
+from jobs_grpc.readiness import NotIsolated
 from jobs_grpc.signals import STOP_SIGNALS
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 from grpc import StatusCode
 
-from jobs_grpc.database import NotIsolated
 from jobs_grpc.migrate import RequestRole, migrate
+from jobs_grpc.readiness import NotIsolated
 from tests.postgres import Postgres
 from tests.support import TIMEOUT, Database, fails, is_healthy, serving, starting, until
 

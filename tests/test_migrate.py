@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import asyncpg
 import pytest
 
-from jobs_grpc.database import NotIsolated
 from jobs_grpc.migrate import MigrationError, RequestRole, migrate
+from jobs_grpc.readiness import NotIsolated
 from tests.postgres import Postgres
 from tests.support import serving, starting, until_healthy
 

@@ -6,10 +6,10 @@ import asyncpg
 import grpc
 
 from jobs_grpc.config import ConfigError
-from jobs_grpc.database import NotIsolated
 from jobs_grpc.embedded import EmbeddedError
 from jobs_grpc.migrate import MigrationError
 from jobs_grpc.ports import CannotListen
+from jobs_grpc.readiness import NotIsolated
 
 FAILED = 1
 USAGE = 2
