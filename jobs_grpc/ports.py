@@ -1,4 +1,4 @@
-"""A port of one's own, although several sockets listen on it."""
+"""An address of one's own: a port, although several sockets listen on it, or a path."""
 
 import errno
 import socket
@@ -17,6 +17,19 @@ class CannotListen(Exception):
 def is_path(address: str) -> bool:
     """Whether it is no port, but a socket in the file system."""
     return address.startswith("unix:")
+
+
+def check_is_free(path: str) -> None:
+    """Raise CannotListen if somebody listens on a unix: path, who would go on unheard.
+
+    What a server that is gone has left there does no harm.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path.removeprefix("unix:").removeprefix("//"))
+        except OSError:
+            return
+    raise CannotListen(path)
 
 
 def can_be_shared(address: str) -> bool:

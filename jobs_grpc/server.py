@@ -11,7 +11,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from jobs_grpc.acceptors import Acceptors
-from jobs_grpc.ports import CannotListen, can_be_shared, is_path, reserved
+from jobs_grpc.ports import CannotListen, can_be_shared, check_is_free, is_path, reserved
 
 OPTIONS = (
     # Connections are recycled, so that clients spread over replicas that come and go.
@@ -66,6 +66,8 @@ def listening(
     With `reserve`, if it can be shared, keep others off it for the time of the block: else a
     second service there would be no error, but a silent partner. Raises CannotListen.
     """
+    if is_path(address):
+        check_is_free(address)
     reserve = reserve and can_be_shared(address)
     with reserved(address) if reserve else nullcontext(address) as at:
         try:

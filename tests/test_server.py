@@ -1,5 +1,6 @@
 """The server around the services: reflection, its address, and what nobody serves."""
 
+import socket
 import tempfile
 from typing import Any
 
@@ -85,4 +86,23 @@ async def test_it_serves_on_a_unix_socket(database: Database) -> None:
         address = f"unix:{folder}/jobs.sock"
         async with serving(database.request_dsn, JOBS_LISTEN=address) as server:
             assert server.address == address
+            assert not (await server.operator("any").list()).jobs
+
+
+async def test_a_second_server_on_the_unix_socket_is_refused(database: Database) -> None:
+    with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
+        for written in (f"unix:{folder}/jobs.sock", f"unix://{folder}/jobs.sock"):
+            async with serving(database.request_dsn, JOBS_LISTEN=written) as server:
+                with pytest.raises(CannotListen, match=f"can't listen on {written}: it is in use"):
+                    async with starting(database.request_dsn, JOBS_LISTEN=written):
+                        pass
+
+                assert not (await server.operator("any").list()).jobs
+
+
+async def test_a_unix_socket_that_was_left_behind_is_used_again(database: Database) -> None:
+    with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
+        with socket.socket(socket.AF_UNIX) as gone:
+            gone.bind(f"{folder}/jobs.sock")
+        async with serving(database.request_dsn, JOBS_LISTEN=f"unix:{folder}/jobs.sock") as server:
             assert not (await server.operator("any").list()).jobs
