@@ -38,8 +38,8 @@ def to_timestamp(moment: Moment | None) -> Fields:
     """The fields of a Timestamp, as the contract has it: UTC and microseconds."""
     if moment is None:
         return None
-    seconds, nanos = _seconds_and_nanos(moment)
-    return {"seconds": seconds, "nanos": nanos}
+    seconds, microseconds = divmod(moment, 1_000_000)
+    return {"seconds": seconds + _EPOCH, "nanos": microseconds * 1000}
 
 
 def job_fields(row: Row) -> Fields:
@@ -140,16 +140,22 @@ def add_executions(page: Any, row: Row) -> Iterator[int]:
             size = _MAX_BYTES_BESIDES + execution.status_details.ByteSize()
         if queued_at != old_queued_at:
             old_queued_at = queued_at
-            _set_moment(execution, "queued_at", queued_at)
+            _set(execution.queued_at, queued_at)
         if started_at != old_started_at:
             old_started_at = started_at
-            _set_moment(execution, "started_at", started_at)
+            if started_at is None:
+                execution.ClearField("started_at")
+            else:
+                _set(execution.started_at, started_at)
         if last_updated_at != old_last_updated_at:
             old_last_updated_at = last_updated_at
-            _set_moment(execution, "last_updated_at", last_updated_at)
+            _set(execution.last_updated_at, last_updated_at)
         if times_out_at != old_times_out_at:
             old_times_out_at = times_out_at
-            _set_moment(execution, "times_out_at", times_out_at)
+            if times_out_at is None:
+                execution.ClearField("times_out_at")
+            else:
+                _set(execution.times_out_at, times_out_at)
         page.add().CopyFrom(execution)
         yield size + len(device_id.encode())
 
@@ -168,17 +174,10 @@ def to_moment(request: Message, field: str) -> Moment | None:
     return (timestamp.seconds - _EPOCH) * 1_000_000 + timestamp.nanos // 1000
 
 
-def _seconds_and_nanos(moment: Moment) -> tuple[int, int]:
+def _set(timestamp: "Timestamp", moment: Moment) -> None:
     seconds, microseconds = divmod(moment, 1_000_000)
-    return seconds + _EPOCH, microseconds * 1000
-
-
-def _set_moment(message: Any, field: str, moment: Moment | None) -> None:
-    if moment is None:
-        message.ClearField(field)
-        return
-    timestamp: Timestamp = getattr(message, field)
-    timestamp.seconds, timestamp.nanos = _seconds_and_nanos(moment)
+    timestamp.seconds = seconds + _EPOCH
+    timestamp.nanos = microseconds * 1000
 
 
 def _document(text: str | None) -> "Struct | None":
