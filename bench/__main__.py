@@ -18,7 +18,7 @@ from bench.calls import Void
 from bench.environment import Environment, described, environment
 from bench.h2load import h2load_version
 from bench.measure import FULL, QUICK, Measured, Results, Scale
-from bench.workloads import calls, concurrency, growth, layers, memory, reports
+from bench.workloads import calls, concurrency, growth, layers, memory, reports, updates
 
 _ROOT = Path(__file__).parents[1]
 _RESULTS = _ROOT / "bench" / "results" / "latest.json"
@@ -32,6 +32,7 @@ _WORKLOADS: dict[str, Workload] = {
     "calls": calls.run,
     "layers": layers.run,
     "reports": reports.run,
+    "updates": updates.run,
     "concurrency": concurrency.run,
     "memory": memory.run,
 }

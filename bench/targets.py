@@ -27,7 +27,7 @@ TARGETS = (
     Target("cancel", "100,000 ", DOCUMENT, 100),
     Target("expire", "1,000,000 ", DOCUMENT, 100),
     Target("report", "", DOCUMENT, 20),
-    Target("update", "", DOCUMENT, 20),
+    Target("update", "100,000", DOCUMENT, 20),
     Target("report", "", LIMIT, 0.5),
 )
 

@@ -6,9 +6,8 @@ is given 32 streams, and so is an echo, which shows what the transport alone can
 """
 
 import asyncio
-import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 
 import asyncpg
@@ -32,9 +31,6 @@ _BATCH = 500
 # Answers differ in their times; one with an error is 50 bytes shorter.
 _VARIES = 4
 
-_CALLERS = 16
-_VARIES_UPDATED = 16
-
 _METADATA = (("x-tenant-id", TENANT),)
 
 _BARE_UPDATE = """
@@ -49,7 +45,7 @@ _BARE_COUNT = """
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
-    """report, update: a second."""
+    """report: a second."""
     await env.empty()
     devices = max(_DEVICES if scale.reports > 1000 else 1000, scale.reports)
     await seed.fleet(env, TENANT, devices)
@@ -66,56 +62,20 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
                 await seed.job(env, TENANT, streamed)
                 await seed.job(env, TENANT, bare)
                 await env.settle()
-                one_by_one = max(100, scale.reports // 20)
                 subjects = {
-                    DOCUMENT: partial(_one_by_one, env, bare, one_by_one),
+                    DOCUMENT: partial(one_by_one, env, TENANT, bare, max(100, scale.reports // 20)),
                     SERVICE: partial(_streamed, service, streamed, scale, like),
                     LIMIT: partial(_bare, env, bare, scale),
                     ECHO: partial(_streamed, echo, streamed, scale, like),
                 }
                 await alternate(results, "report", case, "/s", 1, subjects)
                 await _expect(service, streamed, scale.reports)
-        await _updates(env, scale, results, service, case)
 
 
-async def _updates(
-    env: Environment, scale: Scale, results: Results, service: Server, case: str
-) -> None:
-    """Progress, a call each, by callers at once: of a device each, and of one and the same."""
-    await seed.job(env, TENANT, "updated")
-    names = [f"d{number:07}" for number in range(_CALLERS)]
-    for devices, devices_case in (
-        (names, f"{_CALLERS} devices of {case}"),
-        (names[:1], f"one device of {case}"),
-    ):
-        subjects = {
-            SERVICE: partial(_updated, service, devices, scale.reports // 4),
-            DOCUMENT: partial(_one_by_one, env, "updated", max(100, scale.reports // 20), devices),
-        }
-        await alternate(results, "update", devices_case, "/s", scale.runs, subjects)
-
-
-async def _updated(server: Server, names: Sequence[str], updates: int) -> float:
-    request = device_pb.UpdateExecutionRequest(job_id="updated", status=pb.JobExecution.IN_PROGRESS)
-    callers = [
-        rpc(server.address, "UpdateExecution", request, device=name, service=DEVICES)
-        for name in itertools.islice(itertools.cycle(names), _CALLERS)
-    ]
-    like = (await callers[0].once()).body
-    each = updates // _CALLERS
-    for calls in (max(1, each // 2), each):  # To warm up first.
-        seconds = await together(
-            [[caller] * calls for caller in callers],
-            answers=calls * _CALLERS,
-            like=like,
-            varies=_VARIES_UPDATED,
-        )
-    return each * _CALLERS / seconds
-
-
-async def _one_by_one(
-    env: Environment, job_id: str, reports: int, devices: Iterable[str] = ()
+async def one_by_one(
+    env: Environment, tenant: str, job_id: str, reports: int, devices: Iterable[str] = ()
 ) -> float:
+    """Reports a second in the document's design, of these devices in turn, or each of its own."""
     names = list(devices) or [f"d{number:07}" for number in range(reports)]
     numbers = iter(range(reports))
 
@@ -124,14 +84,14 @@ async def _one_by_one(
             await connection.execute(
                 "UPDATE job_executions SET status = 'SUCCEEDED', last_updated_at = now()"
                 " WHERE tenant_id = $1 AND job_id = $2 AND device_id = $3",
-                TENANT,
+                tenant,
                 job_id,
                 names[number % len(names)],
             )
             await connection.fetchval(
                 "SELECT COUNT(*) FROM job_executions WHERE tenant_id = $1 AND job_id = $2"
                 " AND status NOT IN ('SUCCEEDED', 'FAILED', 'TIMED_OUT', 'REJECTED')",
-                TENANT,
+                tenant,
                 job_id,
             )
 
