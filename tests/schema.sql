@@ -159,6 +159,7 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
 
 CREATE FUNCTION jobs.cancel_execution(p_tenant_id text, p_job_id text, p_device_id text, p_reason text, p_force boolean) RETURNS SETOF jobs.execution_states
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
     v_status jobs.execution_status;
@@ -441,6 +442,7 @@ END $$;
 
 CREATE FUNCTION jobs.get_job(p_tenant_id text, p_job_id text, p_executions_limit integer) RETURNS TABLE(tenant_id text, job_id text, document_type text, document_params jsonb, target_device_id text, target_group_id text, target_all boolean, status text, expires_at timestamp with time zone, created_by text, created_at timestamp with time zone, updated_at timestamp with time zone, cancel_reason text, total_executions integer, queued integer, in_progress integer, succeeded integer, failed integer, timed_out integer, rejected integer, completed_at timestamp with time zone, in_progress_timeout_minutes integer, stored_status jobs.job_status, device_ids text[], statuses text[], status_details jsonb[], execution_numbers integer[], queued_ats timestamp with time zone[], started_ats timestamp with time zone[], last_updated_ats timestamp with time zone[], times_out_ats timestamp with time zone[])
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -517,6 +519,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
 
 CREATE FUNCTION jobs.get_jobs(p_tenant_id text, p_job_ids text[]) RETURNS SETOF jobs.job_states
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -579,6 +582,7 @@ END $$;
 
 CREATE FUNCTION jobs.list_job_executions(p_tenant_id text, p_job_id text, p_status text, p_after_device_id text, p_limit integer) RETURNS TABLE(device_ids text[], statuses text[], status_details jsonb[], execution_numbers integer[], queued_ats timestamp with time zone[], started_ats timestamp with time zone[], last_updated_ats timestamp with time zone[], times_out_ats timestamp with time zone[])
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -597,10 +601,17 @@ END $$;
 
 CREATE FUNCTION jobs.list_jobs(p_tenant_id text, p_statuses text[], p_before_created_at timestamp with time zone, p_before_job_id text, p_limit integer, p_offset integer, p_document_type text DEFAULT NULL::text, p_created_by text DEFAULT NULL::text, p_target_device_id text DEFAULT NULL::text, p_target_group_id text DEFAULT NULL::text, p_target_all boolean DEFAULT NULL::boolean, p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF jobs.job_states
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS $$
+DECLARE
+    -- One bound of the two, as the index begins its walk at one only.
+    v_until timestamptz := coalesce(p_created_until, 'infinity');
+    v_before_created_at timestamptz := least(p_before_created_at, v_until);
+    v_before_job_id text :=
+        CASE WHEN p_before_created_at < v_until THEN p_before_job_id ELSE '' END;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -618,9 +629,7 @@ BEGIN
       AND (p_target_group_id IS NULL OR s.target_group_id = p_target_group_id)
       AND (p_target_all IS NULL OR s.target_all = p_target_all)
       AND s.created_at >= coalesce(p_created_from, '-infinity')
-      AND s.created_at < coalesce(p_created_until, 'infinity')
-      AND (s.created_at, s.job_id)
-          < (coalesce(p_before_created_at, 'infinity'), coalesce(p_before_job_id, ''))
+      AND (s.created_at, s.job_id) < (v_before_created_at, v_before_job_id)
     ORDER BY s.created_at DESC, s.job_id DESC
     LIMIT p_limit OFFSET p_offset;
 END $$;
@@ -672,6 +681,7 @@ END;
 
 CREATE FUNCTION jobs.pending_markers(p_tenant_id text, p_device_ids text[]) RETURNS TABLE(device_id text, marker text)
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 BEGIN
@@ -1000,6 +1010,7 @@ END $$;
 
 CREATE FUNCTION jobs.update_executions(p_tenant_id text, p_wait_ms integer, p_job_ids text[], p_next boolean[], p_device_ids text[], p_statuses text[], p_status_details text[], p_execution_numbers integer[], p_expected_versions integer[], p_extend_timeout_minutes integer[], p_with_documents boolean[]) RETURNS TABLE(outcome text, met_status text, job_id text, device_id text, status text, status_details jsonb, execution_number integer, queued_at timestamp with time zone, started_at timestamp with time zone, last_updated_at timestamp with time zone, version integer, document_type text, document_params jsonb, expires_at timestamp with time zone, times_out_at timestamp with time zone)
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'

@@ -214,6 +214,9 @@ async def caller(cluster: tuple[Postgres, str]) -> AsyncIterator[asyncpg.Connect
         await owner.execute(_SMALL_PROGRESS)
         await owner.execute(_ATTEMPTS, TENANT)
         await owner.execute("VACUUM ANALYZE")
+        await owner.execute(
+            f"ALTER ROLE {postgres.role.name} IN DATABASE {name} SET log_planner_stats = on"
+        )
         caller = await asyncpg.connect(postgres.dsn(name, postgres.role))
         yield caller
         await caller.close()
@@ -250,3 +253,35 @@ async def test_a_call_reads_no_more_than_it_answers(caller: asyncpg.Connection, 
         assert reads
         assert reads.keys() <= most.keys(), reads
         assert all(count <= most[index] for index, count in reads.items()), reads
+
+
+async def _plannings(caller: asyncpg.Connection, call: Callable[[Store], Awaitable[object]]) -> int:
+    """How many statements a call plans."""
+    said: list[str] = []
+
+    def listen(connection: object, message: asyncpg.PostgresLogMessage) -> None:
+        said.append(message.message)
+
+    await caller.execute("SET client_min_messages = log")
+    caller.add_log_listener(listen)
+    try:
+        await _reads(caller, call)
+    finally:
+        caller.remove_log_listener(listen)
+        await caller.execute("RESET client_min_messages")
+    return said.count("PLANNER STATISTICS")
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_does_with_the_plans_that_are_kept(
+    caller: asyncpg.Connection, name: str
+) -> None:
+    call, _ = CALLS[name]
+    await caller.execute("DISCARD PLANS")
+    assert await _plannings(caller, call)
+
+    for _ in range(_CALLS_UNTIL_KEPT):
+        await _reads(caller, call)
+
+    # Statistics that come in between would have them made anew, but not each time.
+    assert 0 in [await _plannings(caller, call) for _ in range(3)]

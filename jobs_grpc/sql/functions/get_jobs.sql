@@ -3,6 +3,7 @@ CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

@@ -18,6 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     times_out_ats timestamptz[]
 )
 LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

@@ -17,10 +17,17 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
 LANGUAGE plpgsql
 -- The limit is unknown when the plan is made, and the guess, a tenth of the rows, would
 -- read and sort them all. The index gives the order, and a page is a few of its rows.
+SET plan_cache_mode = force_generic_plan
 SET enable_sort = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
+DECLARE
+    -- One bound of the two, as the index begins its walk at one only.
+    v_until timestamptz := coalesce(p_created_until, 'infinity');
+    v_before_created_at timestamptz := least(p_before_created_at, v_until);
+    v_before_job_id text :=
+        CASE WHEN p_before_created_at < v_until THEN p_before_job_id ELSE '' END;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -38,9 +45,7 @@ BEGIN
       AND (p_target_group_id IS NULL OR s.target_group_id = p_target_group_id)
       AND (p_target_all IS NULL OR s.target_all = p_target_all)
       AND s.created_at >= coalesce(p_created_from, '-infinity')
-      AND s.created_at < coalesce(p_created_until, 'infinity')
-      AND (s.created_at, s.job_id)
-          < (coalesce(p_before_created_at, 'infinity'), coalesce(p_before_job_id, ''))
+      AND (s.created_at, s.job_id) < (v_before_created_at, v_before_job_id)
     ORDER BY s.created_at DESC, s.job_id DESC
     LIMIT p_limit OFFSET p_offset;
 END $$;
