@@ -10,7 +10,7 @@ from jobs_grpc.config import Config
 from jobs_grpc.connections import CONNECT_TIMEOUT, Connections
 from jobs_grpc.errors import DatabaseUnavailable, LockTimeout
 from jobs_grpc.fair import FairSlots
-from jobs_grpc.outages import CONNECTION_LOST, is_outage, is_unavailable
+from jobs_grpc.outages import CONNECTION_LOST, is_of_foreign_session, is_outage, is_unavailable
 from jobs_grpc.readiness import NotIsolated, NotReady, prove_ready
 
 Row = asyncpg.Record
@@ -19,6 +19,11 @@ Moment: TypeAlias = int
 """A timestamptz, here and above: microseconds since 2000-01-01, as PostgreSQL counts."""
 
 _PROBE_TIMEOUT = 3.0
+
+_POOLED = (
+    "a pooler that does not track prepared statements stands in between:"
+    " set JOBS_STATEMENT_CACHE_SIZE=0"
+)
 
 
 class Database:
@@ -53,6 +58,8 @@ class Database:
                 intact = isinstance(e, asyncpg.PostgresError) and not is_outage(e)
                 if isinstance(e, asyncpg.LockNotAvailableError):
                     raise LockTimeout from e
+                if is_of_foreign_session(e):
+                    raise DatabaseUnavailable from NotReady(_POOLED)
                 if is_unavailable(e):
                     raise DatabaseUnavailable from e
                 raise
@@ -82,6 +89,8 @@ class Database:
             raise
         except (*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
             self._drop_probe()
+            if is_of_foreign_session(e):
+                raise NotReady(_POOLED) from e
             answers = isinstance(e, asyncpg.PostgresError) and not is_unavailable(e)
             what = "can't be used" if answers else "does not answer"
             raise NotReady(f"the database {what}: {str(e) or type(e).__name__}") from e

@@ -10,6 +10,9 @@ _OUTAGE = ("08", "53", "57P", "58", "25006")
 # Those of a statement that may succeed the next time: canceled, serialization failure, deadlock.
 _TRANSIENT = ("57014", "40001", "40P01")
 
+# A prepared statement that is not there, or is already.
+_FOREIGN_SESSION = ("26000", "42P05")
+
 # What a lost connection can surface as. InternalClientError: asyncpg caught in mid-switch.
 CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -30,3 +33,8 @@ def is_outage(error: Exception) -> bool:
         return (error.sqlstate or "").startswith(_OUTAGE)
     # asyncpg's own DataError is an InterfaceError, too: an argument of a wrong type, our defect.
     return isinstance(error, (*CONNECTION_LOST, TimeoutError)) and not isinstance(error, ValueError)
+
+
+def is_of_foreign_session(error: Exception) -> bool:
+    """Whether the connection speaks to another session than before: a pooler stands between."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _FOREIGN_SESSION

@@ -1,6 +1,7 @@
 """Connections are not reset between uses, so no call may leave anything behind in one."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -31,15 +32,15 @@ LEFT_BEHIND = {
 
 @dataclass(frozen=True)
 class Used:
-    """A service whose one connection has served every RPC, and a way into that connection."""
+    """A service with one connection, and a way into that connection."""
 
     pool: ServiceDatabase
     operator: Operator
 
 
-@pytest.fixture(scope="module")
-async def used(database: Database) -> AsyncIterator[Used]:
-    """After every RPC, in success and in failure."""
+@asynccontextmanager
+async def service_of_one_connection(database: Database, tenant: str) -> AsyncIterator[Used]:
+    """A service, and the connection with which it serves the tenant and everybody else."""
     opened: list[ServiceDatabase] = []
 
     class Watched(ServiceDatabase):
@@ -51,10 +52,16 @@ async def used(database: Database) -> AsyncIterator[Used]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jobs_grpc.app.Database", Watched)
         async with serving(database.request_dsn, **pool_of_one) as server:
-            operator = server.operator("tenant", user="olivia")
-            await database.add_devices("tenant", 3, group="group")
-            await _call_everything(operator)
-            yield Used(opened[0], operator)
+            yield Used(opened[0], server.operator(tenant, user="olivia"))
+
+
+@pytest.fixture(scope="module")
+async def used(database: Database) -> AsyncIterator[Used]:
+    """After every RPC, in success and in failure."""
+    async with service_of_one_connection(database, "tenant") as used:
+        await database.add_devices("tenant", 3, group="group")
+        await _call_everything(used.operator)
+        yield used
 
 
 async def _call_everything(operator: Operator) -> None:
@@ -88,3 +95,21 @@ async def test_a_tenant_is_not_seen_by_the_next_statement(used: Used) -> None:
     await used.operator.list()
 
     assert not await used.pool.fetch("SELECT FROM jobs.jobs WHERE $1 <> ''", "any")
+
+
+async def test_what_a_pooler_does_to_prepared_statements_names_the_setting(
+    database: Database, tenant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It passes the connection on to a session that does not know what was prepared."""
+    await database.owner.execute(
+        "CREATE FUNCTION public.forget(tenant text) RETURNS void LANGUAGE plpgsql"
+        " AS $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
+    )
+    async with service_of_one_connection(database, tenant) as used:
+        await used.operator.list()
+        await used.pool.fetch("SELECT public.forget($1)", "any")
+
+        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            await used.operator.list()
+
+    assert "set JOBS_STATEMENT_CACHE_SIZE=0" in caplog.text
