@@ -33,7 +33,7 @@ TABLES = (
     Table("cancel", "CancelJob, all queued", "an UPDATE of one row"),
     Table("expire", "An expiry shows: a read here, a tick that writes in the document's"),
     Table("report", "Reports on one job", "the bare batched SQL"),
-    Table("update", "UpdateExecution on one job, 16 callers"),
+    Table("update", "UpdateExecution on one job, 16 callers (32 connections in the document's)"),
     Table("create_by_clients", "CreateJob, one device, by clients", plot="clients"),
     Table("get_by_clients", "GetJob, 10 executions, by clients"),
     Table("list_by_clients", "ListJobs, 50 jobs of 10, by clients"),

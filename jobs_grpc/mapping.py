@@ -3,6 +3,7 @@
 Fields, not messages: a message that becomes part of another one is copied, by writing and
 parsing its bytes, while fields are taken in where they belong. A constructor, and `add` of a
 repeated field, take them as keywords; an enum by its name, and a message as its fields again.
+Where messages have most in common, as the executions of a job, a copy is cheaper still.
 """
 
 from collections.abc import Iterator
@@ -108,7 +109,9 @@ def add_executions(page: Any, row: Row) -> Iterator[int]:
     # they differ, and to copy it, takes half of what making each anew takes, or a third.
     execution = JobExecution()
     size = _MAX_BYTES_BESIDES
-    old_details = old_queued_at = old_started_at = old_last_updated_at = old_times_out_at = None
+    old_status = old_details = old_queued_at = old_started_at = old_last_updated_at = (
+        old_times_out_at
+    ) = None
     for (
         device_id,
         status,
@@ -130,7 +133,9 @@ def add_executions(page: Any, row: Row) -> Iterator[int]:
         strict=True,
     ):
         execution.device_id = device_id
-        execution.status = status
+        if status != old_status:
+            old_status = status
+            execution.status = JobExecution.Status.Value(status)
         execution.execution_number = number
         if details != old_details:
             old_details = details

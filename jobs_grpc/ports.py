@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from urllib.parse import unquote
 
 
 class CannotListen(Exception):
@@ -22,13 +23,17 @@ def is_path(address: str) -> bool:
 def check_is_free(path: str) -> None:
     """Raise CannotListen if somebody listens on a unix: path, who would go on unheard.
 
-    What a server that is gone has left there does no harm.
+    What a server that is gone has left there does no harm. Percent-encoded, as gRPC takes it.
     """
     with socket.socket(socket.AF_UNIX) as probe:
+        # One that hangs may have no room for us: it is there all the same.
+        probe.setblocking(False)
         try:
-            probe.connect(path.removeprefix("unix:").removeprefix("//"))
-        except OSError:
+            probe.connect(unquote(path.removeprefix("unix:").removeprefix("//")))
+        except (FileNotFoundError, ConnectionRefusedError):
             return
+        except OSError:
+            raise CannotListen(path) from None
     raise CannotListen(path)
 
 

@@ -602,12 +602,15 @@ END $$;
 CREATE FUNCTION jobs.list_jobs(p_tenant_id text, p_statuses text[], p_before_created_at timestamp with time zone, p_before_job_id text, p_limit integer, p_offset integer, p_document_type text DEFAULT NULL::text, p_created_by text DEFAULT NULL::text, p_target_device_id text DEFAULT NULL::text, p_target_group_id text DEFAULT NULL::text, p_target_all boolean DEFAULT NULL::boolean, p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF jobs.job_states
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
+    SET max_parallel_workers_per_gather TO '0'
     SET enable_sort TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS $$
 DECLARE
-    -- One bound of the two, as the index begins its walk at one only.
+    -- Bounds that the index can use: below row-level security it takes no coalesce() that is
+    -- left in a plan for any arguments, and it begins its walk at one bound only.
+    v_from timestamptz := coalesce(p_created_from, '-infinity');
     v_until timestamptz := coalesce(p_created_until, 'infinity');
     v_before_created_at timestamptz := least(p_before_created_at, v_until);
     v_before_job_id text :=
@@ -628,7 +631,7 @@ BEGIN
       AND (p_target_device_id IS NULL OR s.target_device_id = p_target_device_id)
       AND (p_target_group_id IS NULL OR s.target_group_id = p_target_group_id)
       AND (p_target_all IS NULL OR s.target_all = p_target_all)
-      AND s.created_at >= coalesce(p_created_from, '-infinity')
+      AND s.created_at >= v_from
       AND (s.created_at, s.job_id) < (v_before_created_at, v_before_job_id)
     ORDER BY s.created_at DESC, s.job_id DESC
     LIMIT p_limit OFFSET p_offset;
@@ -670,14 +673,20 @@ BEGIN
 END $$;
 
 CREATE FUNCTION jobs.next_execution(p_tenant_id text, p_device_id text) RETURNS text
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT s.job_id
-    FROM jobs.execution_states s
-   WHERE ((s.tenant_id = next_execution.p_tenant_id) AND (s.device_id = next_execution.p_device_id) AND s.stored_pending AND (s.status = ANY (ARRAY['QUEUED'::text, 'IN_PROGRESS'::text])))
-   ORDER BY (s.status = 'QUEUED'::text), s.queued_at, s.job_id
-  LIMIT 1;
-END;
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+BEGIN
+    -- The stored status finds the index, the derived one leaves out dead jobs.
+    RETURN (
+        SELECT s.job_id
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.device_id = p_device_id
+          AND s.stored_pending AND s.status IN ('QUEUED', 'IN_PROGRESS')
+        ORDER BY s.status = 'QUEUED', s.queued_at, s.job_id
+        LIMIT 1
+    );
+END $$;
 
 CREATE FUNCTION jobs.pending_markers(p_tenant_id text, p_device_ids text[]) RETURNS TABLE(device_id text, marker text)
     LANGUAGE plpgsql

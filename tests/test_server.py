@@ -2,6 +2,7 @@
 
 import socket
 import tempfile
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import grpc
@@ -106,3 +107,21 @@ async def test_a_unix_socket_that_was_left_behind_is_used_again(database: Databa
             gone.bind(f"{folder}/jobs.sock")
         async with serving(database.request_dsn, JOBS_LISTEN=f"unix:{folder}/jobs.sock") as server:
             assert not (await server.operator("any").list()).jobs
+
+
+async def test_a_unix_socket_of_a_server_that_hangs_is_not_taken(database: Database) -> None:
+    with tempfile.TemporaryDirectory(prefix="jobs test ") as folder, ExitStack() as waiting:
+        hanging = waiting.enter_context(socket.socket(socket.AF_UNIX))
+        hanging.bind(f"{folder}/jobs.sock")
+        hanging.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                one = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect(f"{folder}/jobs.sock")
+
+        with pytest.raises(CannotListen):
+            async with starting(
+                database.request_dsn, JOBS_LISTEN=f"unix:{folder.replace(' ', '%20')}/jobs.sock"
+            ):
+                pass

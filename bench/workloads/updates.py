@@ -1,4 +1,8 @@
-"""One hot job of more and more devices, a call each: the document counts what remains each time."""
+"""One hot job of more and more devices, a call each.
+
+The document's design counts, after each update, what remains of the job. It is given 32
+connections and no service around it.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -8,7 +12,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.calls import DEVICES, rpc
+from bench.calls import DEVICES, Void, rpc
 from bench.environment import Environment, Server
 from bench.h2load import together
 from bench.measure import DOCUMENT, SERVICE, Results, Scale, alternate
@@ -51,13 +55,15 @@ async def _compare(
     case: str,
 ) -> None:
     subjects = {
-        SERVICE: partial(_ours, service, tenant, names, scale.reports // 4),
+        SERVICE: partial(_ours, env, service, tenant, names, scale.reports // 4),
         DOCUMENT: partial(one_by_one, env, tenant, "j", max(100, scale.reports // 50), names),
     }
     await alternate(results, "update", case, "/s", scale.runs, subjects)
 
 
-async def _ours(server: Server, tenant: str, names: Sequence[str], updates: int) -> float:
+async def _ours(
+    env: Environment, server: Server, tenant: str, names: Sequence[str], updates: int
+) -> float:
     request = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
     callers = [
         rpc(server.address, "UpdateExecution", request, tenant=tenant, device=name, service=DEVICES)
@@ -66,10 +72,22 @@ async def _ours(server: Server, tenant: str, names: Sequence[str], updates: int)
     like = (await callers[0].once()).body
     each = updates // _CALLERS
     for calls in (max(1, each // 2), each):  # To warm up first.
+        before = await _versions(env, tenant)
         seconds = await together(
             [[caller] * calls for caller in callers],
             answers=calls * _CALLERS,
             like=like,
             varies=_VARIES,
         )
+        # Sizes alone would not tell a few errors among many answers.
+        if (applied := await _versions(env, tenant) - before) != calls * _CALLERS:
+            raise Void(f"of {calls * _CALLERS} updates {applied} were applied")
     return each * _CALLERS / seconds
+
+
+async def _versions(env: Environment, tenant: str) -> int:
+    """Goes up by one with each update."""
+    total: int = await env.service.fetchval(
+        "SELECT sum(version) FROM jobs.job_executions WHERE tenant_id = $1", tenant
+    )
+    return total

@@ -7,6 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.cancel_execution(
     p_tenant_id text, p_job_id text, p_device_id text, p_reason text, p_force boolean
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
+-- To plan takes longer than to find the rows by their keys.
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE

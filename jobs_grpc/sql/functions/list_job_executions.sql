@@ -18,6 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     times_out_ats timestamptz[]
 )
 LANGUAGE plpgsql
+-- To plan takes longer than to find the rows by their keys.
 SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
