@@ -56,12 +56,16 @@ generate: $(READY) ## Generate Python code from the contract
 	  --mypy_out=quiet:$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) $(PROTOS)
 	@touch $(GENERATED)/fleet/jobs/v1/py.typed
 
+.PHONY: need-go
+need-go:
+	@command -v go gofmt >/dev/null || { echo 'Go is needed for the gateway' >&2; exit 1; }
+
 .PHONY: gateway
 gateway: gateway-build ## Serve REST on 127.0.0.1:8080 in front of a local server (needs Go)
 	@exec gateway/bin/jobs-gateway
 
 .PHONY: gateway-build
-gateway-build: # One static binary, gateway/bin/jobs-gateway
+gateway-build: need-go # One static binary, gateway/bin/jobs-gateway
 	@cd gateway && CGO_ENABLED=0 go build -trimpath -o bin/jobs-gateway .
 
 .PHONY: test-gateway
@@ -83,8 +87,7 @@ bench-fairness: $(READY) ## A quiet tenant's latency beside the flood of another
 	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)
 
 .PHONY: check-gateway
-check-gateway: $(READY) # Format, lint, and the committed code is what the mapping generates
-	@command -v go gofmt >/dev/null || { echo 'Go is needed to check the gateway' >&2; exit 1; }
+check-gateway: need-go $(READY) # Format, lint, and the committed code is what the mapping generates
 	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \
 	  { echo "gofmt -w $$unformatted" >&2; exit 1; }
 	@cd gateway && go mod tidy -diff && go vet ./... && go tool staticcheck ./...

@@ -52,8 +52,11 @@ def main() -> None:
         workloads = {name: _WORKLOADS[name] for name in args.only or _WORKLOADS}
         if args.soak:
             workloads = {"soak": functools.partial(memory.soak, minutes=args.soak)}
-        results, machine = asyncio.run(_measure(scale, workloads, h2load_version()))
-        print(report.rendered(results, machine))
+        try:
+            results, machine = asyncio.run(_measure(scale, workloads, h2load_version()))
+        except KeyboardInterrupt:
+            sys.exit(130)
+        print(report.rendered(results, machine, with_targets=not args.quick))
         if args.quick or args.only:
             return
         _save(_SOAK if args.soak else _RESULTS, results, machine)

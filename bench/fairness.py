@@ -12,11 +12,12 @@ Phases alternate.
 import argparse
 import asyncio
 import os
+import socket
 import statistics
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
         with embedded.running(Path(folder) / "data") as cluster:
-            asyncio.run(_measure(cluster, args))
+            asyncio.run(_measure(cluster, args, Path(folder) / "server.log"))
 
 
-async def _measure(cluster: embedded.Cluster, args: argparse.Namespace) -> None:
+async def _measure(cluster: embedded.Cluster, args: argparse.Namespace, log: Path) -> None:
     owner = await asyncpg.connect(cluster.dsn("postgres"))
     await owner.execute("CREATE DATABASE jobs")
     await owner.close()
@@ -69,15 +70,18 @@ async def _measure(cluster: embedded.Cluster, args: argparse.Namespace) -> None:
         list(TENANTS),
     )
     alone, beside = [], []
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     async with _process(
         *("-m", "jobs_grpc.cli", "serve"),
+        log=log,
         JOBS_DATABASE_URL=cluster.dsn("jobs", role.name),
-        JOBS_LISTEN="127.0.0.1:50978",
+        JOBS_LISTEN=address,
         JOBS_LOG_LEVEL="ERROR",
     ):
-        address = "127.0.0.1:50978"
         for tenant in TENANTS:
-            await _until_there(address, tenant)
+            if not await _is_there(address, tenant):
+                sys.exit(f"the server does not answer: {await asyncio.to_thread(log.read_text)}")
         flood = ["-m", "bench.fairness", "--flood", address, "--callers", str(args.callers)]
         flood += ["--connections", str(args.connections)]
         flood += [f"--{name}" for name in ("busy", "rude") if vars(args)[name]]
@@ -160,18 +164,18 @@ def _delay(error: grpc.aio.AioRpcError) -> float:
     return 0
 
 
-async def _until_there(address: str, tenant: str) -> None:
-    """Return when the server has made the tenant's job."""
+async def _is_there(address: str, tenant: str) -> bool:
+    """Whether the server has made the tenant's job, within some ten seconds."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
         request = jobs_pb2.CreateJobRequest(job_id="j", document_type="x", target_all=True)
         for _ in range(100):
             try:
-                await stub.CreateJob(request, metadata=_metadata(tenant), wait_for_ready=True)
-                return
+                await stub.CreateJob(request, metadata=_metadata(tenant))
+                return True
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(0.1)
-    sys.exit("the server does not answer")
+    return False
 
 
 def _metadata(tenant: str) -> tuple[tuple[str, str], ...]:
@@ -187,16 +191,22 @@ def _show(took: list[float]) -> str:
 
 
 class _process:  # noqa: N801 - read as a verb
-    """A Python process, ended with the block."""
+    """A Python process, ended with the block; what it says of itself goes to `log`."""
 
-    def __init__(self, *arguments: str, **environ: str) -> None:
+    def __init__(self, *arguments: str, log: Path | None = None, **environ: str) -> None:
         self._arguments = arguments
+        self._log = log
         self._environ = os.environ | environ
 
     async def __aenter__(self) -> Any:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *self._arguments, env=self._environ, stdout=asyncio.subprocess.PIPE
-        )
+        with self._log.open("w") if self._log else nullcontext() as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *self._arguments,
+                env=self._environ,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
         return self._process
 
     async def __aexit__(self, *args: object) -> None:

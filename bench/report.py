@@ -47,19 +47,19 @@ TABLES = (
 )
 
 
-def rendered(results: Results, described: dict[str, str]) -> str:
-    """All tables, as Markdown."""
+def rendered(results: Results, described: dict[str, str], *, with_targets: bool = True) -> str:
+    """All tables, as Markdown. Targets are those of full size."""
     parts = ["; ".join(f"{name} {value}" for name, value in described.items()) + "."]
     for table in TABLES:
         rows = [m for m in results if m.workload == table.workload]
         if rows:
-            parts += [f"### {table.title}", _rendered(table, rows, results)]
+            parts += [f"### {table.title}", _rendered(table, rows, results, with_targets)]
             if table.plot:
                 parts.append(f"![{table.title}](performance/{table.plot}.svg)")
     return "\n\n".join(parts)
 
 
-def _rendered(table: Table, rows: list[Measured], results: Results) -> str:
+def _rendered(table: Table, rows: list[Measured], results: Results, with_targets: bool) -> str:
     names = {
         SERVICE: "service",
         DOCUMENT: "document's",
@@ -78,7 +78,9 @@ def _rendered(table: Table, rows: list[Measured], results: Results) -> str:
         ours = found[SERVICE]
         for other in others:
             theirs = found[other]
-            cells.append("" if not ours or not theirs else _factor(table, case, ours, theirs))
+            cells.append(
+                "" if not ours or not theirs else _factor(table, case, ours, theirs, with_targets)
+            )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -98,11 +100,12 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _factor(table: Table, case: str, ours: Measured, theirs: Measured) -> str:
+def _factor(table: Table, case: str, ours: Measured, theirs: Measured, with_targets: bool) -> str:
     """How many times better; below 1 it is worse."""
     factor = ours.times_better(theirs)
     text = f"{_number(factor)}×"
-    if target := find_target(table.workload, case, theirs.subject):
+    target = find_target(table.workload, case, theirs.subject)
+    if target and with_targets:
         reached = factor >= target.at_least
         text += f" ({'' if reached else '**missed** '}≥ {_number(target.at_least)}×)"
     return text

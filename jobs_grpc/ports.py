@@ -9,10 +9,11 @@ from urllib.parse import unquote
 
 
 class CannotListen(Exception):
-    """The address is taken or not ours; the message says which."""
+    """The address is taken or not ours."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(f"can't listen on {address}: it is in use or not an address here")
+        what = "one where a socket can be made" if is_path(address) else "an address here"
+        super().__init__(f"can't listen on {address}: it is in use or not {what}")
 
 
 def is_path(address: str) -> bool:
