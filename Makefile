@@ -82,6 +82,10 @@ BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
 bench: $(BENCH_READY) ## Measure the service beside the document's design (ARGS=--quick tries it)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
 
+.PHONY: bench-workers
+bench-workers: $(BENCH_READY) ## Do more workers answer more calls? (needs cpulimit)
+	@PYTHONPATH=generated .venv-bench/bin/python -m bench.workers $(ARGS)
+
 .PHONY: bench-fairness
 bench-fairness: $(READY) ## A quiet tenant's latency beside the flood of another
 	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)

@@ -29,6 +29,8 @@ class Load:
 
     calls: int
     rate: float
+    rate_of_half: float
+    """Until half of the calls were answered: all clients were still calling."""
     median: float
     p99: float
     cpu: float
@@ -76,7 +78,14 @@ async def load(
         with suppress(asyncio.CancelledError):
             await sampling
     _check_size(call, measured.data, count, expected, varies)
-    return Load(count, measured.rate, measured.median, measured.p99, taken / count)
+    return Load(
+        count,
+        measured.rate,
+        measured.rate_of_half,
+        measured.median,
+        measured.p99,
+        taken / count,
+    )
 
 
 async def together(
@@ -124,6 +133,7 @@ class _Run:
     began: float
     ended: float
     rate: float
+    rate_of_half: float
     median: float
     p99: float
     data: int
@@ -178,10 +188,14 @@ def _parse(out: str, count: int, log: str) -> _Run:
     if len(calls) != count:
         raise Void(f"{len(calls)} of {count} calls were logged")
     taken = sorted(took for _, took in calls)
+    began = min(began for began, _ in calls)
+    ended = sorted(began + took for began, took in calls)
+    half = (count + 1) // 2
     return _Run(
-        min(began for began, _ in calls),
-        max(began + took for began, took in calls),
+        began,
+        ended[-1],
         float(done[1]),
+        half / (ended[half - 1] - began),
         taken[len(taken) // 2],
         taken[min(len(taken) - 1, len(taken) * 99 // 100)],
         int(data[1]),

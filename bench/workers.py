@@ -1,0 +1,110 @@
+"""Do workers get in each other's way? Calls a second of one to four, each with a part of a core.
+
+Run by `make bench-workers`. PostgreSQL and the load need cores as well, and where there are few, a
+second worker finds none that is free. So each is held to a fifth of one, by cpulimit, and all
+together have less than one: what more of them achieve is then a matter of the workers alone.
+"""
+
+import argparse
+import asyncio
+import shutil
+import statistics
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psutil
+
+from bench.calls import Call
+from bench.environment import Environment, Server, environment
+from bench.h2load import h2load_version, load
+from bench.workloads.calls import TEN, THOUSAND, create_one, get, seed_read
+
+# Percent of a core.
+_SHARE = 20
+
+# Where the kernel puts more connections, they take longer; all are at it for the first half.
+_CLIENTS = 64
+
+# An answer to CreateJob may be some bytes longer or shorter.
+_VARIES = 16
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="bench.workers", description=__doc__)
+    parser.add_argument("--most", type=int, default=4, help="workers [4]")
+    parser.add_argument("--seconds", type=float, default=5, help="a run [5]")
+    parser.add_argument("--runs", type=int, default=3, help="of each, in turn [3]")
+    args = parser.parse_args()
+    h2load_version()
+    if shutil.which("cpulimit") is None:
+        sys.exit("cpulimit is needed: apt-get install cpulimit")
+    try:
+        asyncio.run(_measure(args))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def _measure(args: argparse.Namespace) -> None:
+    numbers = range(1, args.most + 1)
+    rates: dict[tuple[str, int], list[float]] = {}
+    async with environment() as env:
+        await env.empty()
+        await seed_read(env)
+        await env.settle()
+        for run in range(args.runs):
+            for workers in numbers:
+                async with _limited(env, workers) as server:
+                    for name, call in _calls(server).items():
+                        loaded = await load(
+                            call, seconds=args.seconds, clients=_CLIENTS, varies=_VARIES
+                        )
+                        rates.setdefault((name, workers), []).append(loaded.rate_of_half)
+                        print(
+                            f"  run {run + 1}, {workers} × {name}: {loaded.rate_of_half:,.0f}/s",
+                            flush=True,
+                        )
+    print(f"\n| workers, each with {_SHARE} % of a core | " + " | ".join(map(str, numbers)) + " |")
+    print("|---|" + "---|" * len(numbers))
+    for name in dict.fromkeys(name for name, _ in rates):
+        medians = [statistics.median(rates[name, workers]) for workers in numbers]
+        shown = " | ".join(f"{each:,.0f}/s, {each / medians[0]:.1f}×" for each in medians)
+        print(f"| {name} | {shown} |")
+
+
+def _calls(server: Server) -> dict[str, Call]:
+    create, _ = create_one(server, server)
+    ten, _ = get(server, server, TEN)
+    thousand, _ = get(server, server, THOUSAND)
+    return {
+        "CreateJob, one device": create,
+        "GetJob, 10 executions": ten,
+        "GetJob, 1,000 executions": thousand,
+    }
+
+
+@asynccontextmanager
+async def _limited(env: Environment, workers: int) -> AsyncIterator[Server]:
+    """A server whose processes have `_SHARE` percent of a core each."""
+    async with env.serving(workers) as server:
+        parent = psutil.Process(server.process.pid)
+        limits = [
+            await asyncio.create_subprocess_exec(
+                *("cpulimit", f"--limit={_SHARE}", f"--pid={each.pid}"),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            for each in [parent, *parent.children(recursive=True)]
+        ]
+        try:
+            yield server
+        finally:
+            # It lets the process go on.
+            for limit in limits:
+                limit.terminate()
+                await limit.wait()
+
+
+if __name__ == "__main__":
+    main()
