@@ -37,13 +37,14 @@ class Server:
 
     def resident(self) -> int:
         """Bytes of memory in use, by all of its processes."""
-        return sum(each.memory_info().rss for each in self._processes())
+        return sum(each.memory_info().rss for each in self.processes())
 
     def busy(self) -> float:
         """Seconds of CPU that all of its processes have taken so far."""
-        return sum(sum(each.cpu_times()[:2]) for each in self._processes())
+        return sum(sum(each.cpu_times()[:2]) for each in self.processes())
 
-    def _processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """All of them, the one that was started first."""
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 

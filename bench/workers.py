@@ -8,26 +8,21 @@ together have less than one: what more of them achieve is then a matter of the w
 import argparse
 import asyncio
 import shutil
-import statistics
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import psutil
-
-from bench.calls import Call
+from bench.calls import Call, Void
 from bench.environment import Environment, Server, environment
 from bench.h2load import h2load_version, load
-from bench.workloads.calls import TEN, THOUSAND, create_one, get, seed_read
+from bench.measure import SERVICE, Results
+from bench.workloads.calls import TEN, THOUSAND, VARIES, create_one, get, seed_read
 
 # Percent of a core.
 _SHARE = 20
 
 # Where the kernel puts more connections, they take longer; all are at it for the first half.
 _CLIENTS = 64
-
-# An answer to CreateJob may be some bytes longer or shorter.
-_VARIES = 16
 
 
 def main() -> None:
@@ -42,33 +37,31 @@ def main() -> None:
         sys.exit("cpulimit is needed: apt-get install cpulimit")
     try:
         asyncio.run(_measure(args))
+    except Void as e:
+        sys.exit(f"void: {e}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 async def _measure(args: argparse.Namespace) -> None:
     numbers = range(1, args.most + 1)
-    rates: dict[tuple[str, int], list[float]] = {}
+    results = Results()
     async with environment() as env:
         await env.empty()
         await seed_read(env)
         await env.settle()
-        for run in range(args.runs):
+        for _ in range(args.runs):
             for workers in numbers:
                 async with _limited(env, workers) as server:
                     for name, call in _calls(server).items():
                         loaded = await load(
-                            call, seconds=args.seconds, clients=_CLIENTS, varies=_VARIES
+                            call, seconds=args.seconds, clients=_CLIENTS, varies=VARIES
                         )
-                        rates.setdefault((name, workers), []).append(loaded.rate_of_half)
-                        print(
-                            f"  run {run + 1}, {workers} × {name}: {loaded.rate_of_half:,.0f}/s",
-                            flush=True,
-                        )
+                        results.add(name, f"{workers}", SERVICE, "/s", loaded.rate_of_half)
     print(f"\n| workers, each with {_SHARE} % of a core | " + " | ".join(map(str, numbers)) + " |")
     print("|---|" + "---|" * len(numbers))
-    for name in dict.fromkeys(name for name, _ in rates):
-        medians = [statistics.median(rates[name, workers]) for workers in numbers]
+    for name in dict.fromkeys(each.workload for each in results):
+        medians = [each.median for each in results if each.workload == name]
         shown = " | ".join(f"{each:,.0f}/s, {each / medians[0]:.1f}×" for each in medians)
         print(f"| {name} | {shown} |")
 
@@ -88,21 +81,23 @@ def _calls(server: Server) -> dict[str, Call]:
 async def _limited(env: Environment, workers: int) -> AsyncIterator[Server]:
     """A server whose processes have `_SHARE` percent of a core each."""
     async with env.serving(workers) as server:
-        parent = psutil.Process(server.process.pid)
         limits = [
             await asyncio.create_subprocess_exec(
                 *("cpulimit", f"--limit={_SHARE}", f"--pid={each.pid}"),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
             )
-            for each in [parent, *parent.children(recursive=True)]
+            for each in server.processes()
         ]
         try:
             yield server
+            if any(limit.returncode is not None for limit in limits):
+                raise Void("a process was not held to its share")
         finally:
             # It lets the process go on.
             for limit in limits:
-                limit.terminate()
+                if limit.returncode is None:
+                    limit.terminate()
                 await limit.wait()
 
 

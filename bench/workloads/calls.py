@@ -21,7 +21,7 @@ READ = {TEN: 10, THOUSAND: 1000, UNDER_WAY: 1000}
 _SHARE = 0.5
 
 # A response with a time in it may be some bytes longer or shorter.
-_VARIES = 16
+VARIES = 16
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
@@ -109,7 +109,7 @@ async def _create_one(
         "1 device",
         "/s",
         scale.runs,
-        {subject: rate(call, scale, varies=_VARIES) for subject, call in subjects},
+        {subject: rate(call, scale, varies=VARIES) for subject, call in subjects},
     )
     for connection, table in (
         (env.service, "jobs.job_executions"),

@@ -7,10 +7,9 @@ from bench.calls import Call, rest, rpc
 from bench.environment import Environment, Server
 from bench.measure import DOCUMENT, SERVICE, Results, Scale, alternate
 from bench.workloads import cancel
-from bench.workloads.calls import TEN, THOUSAND, create_one, get, rate, seed_read
+from bench.workloads.calls import TEN, THOUSAND, VARIES, create_one, get, rate, seed_read
 
 _PROCESSES = (1, 2)
-_VARIES = 16
 _LISTED = 50
 
 
@@ -61,7 +60,7 @@ async def _compare(
         "/s",
         1,
         {
-            SERVICE: rate(ours, scale, clients, _VARIES),
-            DOCUMENT: rate(theirs, scale, clients, _VARIES),
+            SERVICE: rate(ours, scale, clients, VARIES),
+            DOCUMENT: rate(theirs, scale, clients, VARIES),
         },
     )
