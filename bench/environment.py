@@ -18,8 +18,8 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobs_grpc import embedded
-from jobs_grpc.migrate import RequestRole, migrate
+from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.dev import embedded_postgres
 
 # Its defaults, but for room to write millions of rows without a checkpoint in between.
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=8GB", "checkpoint_timeout=30min")
@@ -185,7 +185,7 @@ async def environment() -> AsyncIterator[Environment]:
         folder = Path(name)
         # PostgreSQL may run as another account.
         folder.chmod(0o711)  # noqa: ASYNC240
-        with embedded.running(folder / "data", *SETTINGS) as cluster:
+        with embedded_postgres.running(folder / "data", *SETTINGS) as cluster:
             first = await asyncpg.connect(cluster.dsn("postgres"))
             for database in ("service", "document"):
                 await first.execute(f"CREATE DATABASE {database}")

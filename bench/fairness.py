@@ -27,8 +27,8 @@ from fleet.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
-from jobs_grpc import embedded
-from jobs_grpc.migrate import RequestRole, migrate
+from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.dev import embedded_postgres
 
 TENANTS = ("quiet", "flood")
 
@@ -53,11 +53,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
-        with embedded.running(Path(folder) / "data") as cluster:
+        with embedded_postgres.running(Path(folder) / "data") as cluster:
             asyncio.run(_measure(cluster, args, Path(folder) / "server.log"))
 
 
-async def _measure(cluster: embedded.Cluster, args: argparse.Namespace, log: Path) -> None:
+async def _measure(cluster: embedded_postgres.Cluster, args: argparse.Namespace, log: Path) -> None:
     owner = await asyncpg.connect(cluster.dsn("postgres"))
     await owner.execute("CREATE DATABASE jobs")
     await owner.close()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import asyncpg
 
-from jobs_grpc import app
 from jobs_grpc.config import Config
-from tests.postgres import postgres
+from jobs_grpc.server import app
+from tests.support.postgres import postgres
 
 GATEWAY = Path(__file__).parents[1] / "gateway"
 

@@ -13,10 +13,10 @@ import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
-from jobs_grpc.connections import set_types
-from jobs_grpc.mapping import add_executions, job_fields
-from jobs_grpc.paging import keep
-from jobs_grpc.server import make_server
+from jobs_grpc.db.connections import set_types
+from jobs_grpc.server.grpc_server import make_server
+from jobs_grpc.services.conversions import add_executions, job_fields
+from jobs_grpc.services.pagination import keep
 
 # As many as the service has at most.
 _CONNECTIONS = 10

@@ -65,10 +65,10 @@ func checkCaller(r *http.Request) *problem {
 	for _, name := range callerHeaders {
 		values := r.Header.Values(name)
 		if len(values) > 1 {
-			return newProblem(codes.Unauthenticated, "CALLER_AMBIGUOUS", name+" was sent more than once; send it once")
+			return newProblem(codes.Unauthenticated, "DUPLICATE_METADATA", name+" was sent more than once; send it once")
 		}
 		if len(values) == 1 && !isPrintableASCII(values[0]) {
-			return newProblem(codes.Unauthenticated, "CALLER_INVALID", name+" must be printable ASCII")
+			return newProblem(codes.Unauthenticated, "INVALID_METADATA", name+" must be printable ASCII")
 		}
 	}
 	return nil

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-from jobs_grpc.parsers import (
+from jobs_grpc.config_types import (
     address,
     boolean,
     choice,
@@ -97,8 +97,8 @@ class Config:
         "only clients whose certificate has one of these: SPIFFE ids, DNS or common names",
         (),
     )
-    tls_in_front: bool = _setting(
-        "JOBS_TLS_IN_FRONT",
+    tls_terminated_upstream: bool = _setting(
+        "JOBS_TLS_TERMINATED_UPSTREAM",
         boolean,
         "jwt: listen beyond loopback without TLS, since a proxy in front has it",
         False,
@@ -119,8 +119,8 @@ class Config:
     jwt_leeway: int = _setting(
         "JOBS_JWT_LEEWAY", integer(0, 300), "jwt: seconds that clocks may differ by", 30
     )
-    jwt_refresh: float = _setting(
-        "JOBS_JWT_REFRESH",
+    jwt_refresh_interval: float = _setting(
+        "JOBS_JWT_REFRESH_INTERVAL",
         seconds(1, 86400),
         "jwt: seconds after which the keys are read again",
         300.0,
@@ -171,8 +171,8 @@ class Config:
         "a request message at most",
         4194304,
     )
-    message_timeout: float = _setting(
-        "JOBS_MESSAGE_TIMEOUT",
+    request_read_timeout: float = _setting(
+        "JOBS_REQUEST_READ_TIMEOUT",
         seconds(0.1, 3600),
         "seconds within which the message of a call must have come",
         30.0,
@@ -295,11 +295,11 @@ def _check_auth(config: Config) -> None:
     for variable, value in required.items():
         if not value:
             raise ConfigError(f"{variable} is not set, and JOBS_AUTH=jwt needs it")
-    if beyond and not config.tls_cert and not config.tls_in_front:
+    if beyond and not config.tls_cert and not config.tls_terminated_upstream:
         raise ConfigError(
             f"JOBS_LISTEN={config.listen} is not loopback, and tokens would be readable on the "
-            "way; set JOBS_TLS_CERT and JOBS_TLS_KEY, or JOBS_TLS_IN_FRONT=true behind a proxy "
-            "with TLS"
+            "way; set JOBS_TLS_CERT and JOBS_TLS_KEY, or JOBS_TLS_TERMINATED_UPSTREAM=true behind "
+            "a proxy with TLS"
         )
 
 

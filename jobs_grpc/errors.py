@@ -5,8 +5,8 @@
     ├── MalformedRequest      INVALID_ARGUMENT    MALFORMED_REQUEST
     ├── InvalidPageToken      INVALID_ARGUMENT    INVALID_PAGE_TOKEN
     ├── TenantRequired        UNAUTHENTICATED     TENANT_REQUIRED
-    ├── CallerAmbiguous       UNAUTHENTICATED     CALLER_AMBIGUOUS
-    ├── CallerInvalid         UNAUTHENTICATED     CALLER_INVALID
+    ├── DuplicateMetadata       UNAUTHENTICATED     DUPLICATE_METADATA
+    ├── InvalidMetadata         UNAUTHENTICATED     INVALID_METADATA
     ├── JobNotFound           NOT_FOUND           JOB_NOT_FOUND
     ├── DeviceNotFound        NOT_FOUND           DEVICE_NOT_FOUND
     ├── GroupEmpty            FAILED_PRECONDITION GROUP_EMPTY
@@ -14,19 +14,19 @@
     ├── JobNotCancelable      FAILED_PRECONDITION JOB_NOT_CANCELABLE
     ├── JobNotRetryable       FAILED_PRECONDITION JOB_NOT_RETRYABLE
     ├── JobNotDeletable       FAILED_PRECONDITION JOB_NOT_DELETABLE
-    ├── JobIdTaken            ALREADY_EXISTS      JOB_ID_TAKEN
+    ├── JobAlreadyExists            ALREADY_EXISTS      JOB_ALREADY_EXISTS
     ├── DeviceRequired        UNAUTHENTICATED     DEVICE_REQUIRED
     ├── ExecutionNotFound     NOT_FOUND           EXECUTION_NOT_FOUND
-    ├── ExecutionOver         FAILED_PRECONDITION EXECUTION_OVER
-    ├── ExecutionRunning      FAILED_PRECONDITION EXECUTION_RUNNING
+    ├── ExecutionFinished         FAILED_PRECONDITION EXECUTION_FINISHED
+    ├── ExecutionInProgress      FAILED_PRECONDITION EXECUTION_IN_PROGRESS
     ├── ExecutionChanged      ABORTED             EXECUTION_CHANGED
     ├── Overloaded            RESOURCE_EXHAUSTED  OVERLOADED
     ├── LimitExceeded         RESOURCE_EXHAUSTED  LIMIT_EXCEEDED
     ├── DatabaseUnavailable   UNAVAILABLE         DATABASE_UNAVAILABLE
     ├── ServerStopping        UNAVAILABLE         SERVER_STOPPING
     ├── TokenRequired         UNAUTHENTICATED     TOKEN_REQUIRED
-    ├── TokenInvalid          UNAUTHENTICATED     TOKEN_INVALID
-    ├── CallerMismatch        PERMISSION_DENIED   CALLER_MISMATCH
+    ├── InvalidToken          UNAUTHENTICATED     INVALID_TOKEN
+    ├── MetadataMismatch        PERMISSION_DENIED   METADATA_MISMATCH
     ├── PeerNotTrusted        PERMISSION_DENIED   PEER_NOT_TRUSTED
     ├── KeysUnavailable       UNAVAILABLE         KEYS_UNAVAILABLE
     ├── RoleRequired          PERMISSION_DENIED   ROLE_REQUIRED
@@ -103,18 +103,18 @@ class TenantRequired(JobsError):
     reason = reasons.TENANT_REQUIRED
 
 
-class CallerAmbiguous(JobsError):
+class DuplicateMetadata(JobsError):
     """The caller names two tenants or two users."""
 
     code = StatusCode.UNAUTHENTICATED
-    reason = reasons.CALLER_AMBIGUOUS
+    reason = reasons.DUPLICATE_METADATA
 
 
-class CallerInvalid(JobsError):
+class InvalidMetadata(JobsError):
     """The caller's tenant or user is not an identifier."""
 
     code = StatusCode.UNAUTHENTICATED
-    reason = reasons.CALLER_INVALID
+    reason = reasons.INVALID_METADATA
 
 
 class TokenRequired(JobsError):
@@ -127,21 +127,21 @@ class TokenRequired(JobsError):
         super().__init__("The call has no token: send authorization: Bearer TOKEN")
 
 
-class TokenInvalid(JobsError):
+class InvalidToken(JobsError):
     """The token is not one that is taken; `problem` says why, without anything of it."""
 
     code = StatusCode.UNAUTHENTICATED
-    reason = reasons.TOKEN_INVALID
+    reason = reasons.INVALID_TOKEN
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"The token {problem}")
 
 
-class CallerMismatch(JobsError):
+class MetadataMismatch(JobsError):
     """Metadata says another caller than the token does."""
 
     code = StatusCode.PERMISSION_DENIED
-    reason = reasons.CALLER_MISMATCH
+    reason = reasons.METADATA_MISMATCH
 
     def __init__(self, key: str) -> None:
         other = (
@@ -265,11 +265,11 @@ class JobNotDeletable(JobsError):
         super().__init__(problem, job_id=job_id, status=status)
 
 
-class JobIdTaken(JobsError):
+class JobAlreadyExists(JobsError):
     """The job_id belongs to a job that another request created, or to a deleted one."""
 
     code = StatusCode.ALREADY_EXISTS
-    reason = reasons.JOB_ID_TAKEN
+    reason = reasons.JOB_ALREADY_EXISTS
 
     def __init__(self, job_id: str) -> None:
         super().__init__("The job_id is taken by another or a deleted job", job_id=job_id)
@@ -292,11 +292,11 @@ class ExecutionNotFound(JobsError):
         super().__init__("Execution not found", job_id=job_id, device_id=device_id)
 
 
-class ExecutionOver(JobsError):
+class ExecutionFinished(JobsError):
     """The execution is final, or its job is dead."""
 
     code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.EXECUTION_OVER
+    reason = reasons.EXECUTION_FINISHED
 
     def __init__(self, job_id: str, device_id: str, status: str) -> None:
         super().__init__(
@@ -307,11 +307,11 @@ class ExecutionOver(JobsError):
         )
 
 
-class ExecutionRunning(JobsError):
+class ExecutionInProgress(JobsError):
     """The device is at work, and the caller did not say to end that."""
 
     code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.EXECUTION_RUNNING
+    reason = reasons.EXECUTION_IN_PROGRESS
 
     def __init__(self, job_id: str, device_id: str) -> None:
         super().__init__(

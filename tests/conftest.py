@@ -1,14 +1,19 @@
 """Fixtures: a cluster a session, a database and a server a module, a tenant a test."""
 
+import os
 import uuid
 from collections.abc import AsyncIterator
+
+# Starting PostgreSQL forks, and gRPC's fork handlers can kill the child. gRPC reads this
+# variable when it is imported, hence before the imports below.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.postgres import Postgres, postgres
 from tests.support import Database, Operator, Server, serving
+from tests.support.postgres import Postgres, postgres
 
 # How fast the machine is at the moment, is not what is tested.
 settings.register_profile(
@@ -57,4 +62,4 @@ def operator(server: Server, tenant: str) -> Operator:
 @pytest.fixture
 def patient_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """What devices say keeps its place among those who wait for a job, for as long as a test."""
-    monkeypatch.setattr("jobs_grpc.batcher._PATIENCE", 60_000)
+    monkeypatch.setattr("jobs_grpc.db.update_batcher._PATIENCE", 60_000)

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 _PROBE = """
-import fleet.jobs.v1.jobs_pb2, jobs_grpc.app
-from jobs_grpc import schema
+import fleet.jobs.v1.jobs_pb2, jobs_grpc.server.app
+from jobs_grpc.db import schema
 print(jobs_grpc.__file__)
 print(fleet.jobs.v1.jobs_pb2.__file__)
 assert schema.migrations() and schema.code() and schema.read_sql("grants.sql")

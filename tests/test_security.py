@@ -16,7 +16,7 @@ def test_each_threat_names_a_test_that_exists() -> None:
         tests = row.split("|")[3]
         named = [
             (ROOT / "tests" / file, f"def {test}")
-            for file, test in re.findall(r"`((?:gateway/)?test_\w+\.py)(?:::(test_\w+))?`", tests)
+            for file, test in re.findall(r"`((?:\w+/)?test_\w+\.py)(?:::(test_\w+))?`", tests)
         ]
         named += [
             (ROOT / file, f"func {test}(")

@@ -7,9 +7,9 @@ from typing import Any
 from joserfc.errors import ExpiredTokenError, InvalidClaimError, MissingClaimError
 from joserfc.jwt import JWTClaimsRegistry
 
-from jobs_grpc.errors import TokenInvalid
-from jobs_grpc.principal import Principal, Role, is_identifier, is_tenant
-from jobs_grpc.withdrawal import Withdrawal
+from jobs_grpc.auth.principal import Principal, Role, is_identifier, is_tenant
+from jobs_grpc.auth.revocation import Revocation
+from jobs_grpc.errors import InvalidToken
 
 # A number may be of any size; this is the year 5138.
 _LATEST = 1e11
@@ -49,31 +49,31 @@ class Claims:
             exp={"essential": True},
         )
 
-    def principal(self, claims: dict[str, Any], withdrawal: Withdrawal) -> Principal:
-        """The caller, of whom a key says this that may be withdrawn. TokenInvalid."""
+    def principal(self, claims: dict[str, Any], revocation: Revocation) -> Principal:
+        """The caller, of whom a key says this that may be withdrawn. InvalidToken."""
         self._check(claims)
         rules = self._rules
         tenant_id = _find(claims, rules.tenant_claim)
         if not isinstance(tenant_id, str) or not is_tenant(tenant_id):
-            raise TokenInvalid(f"lacks a tenant in the claim {rules.tenant_claim}")
+            raise InvalidToken(f"lacks a tenant in the claim {rules.tenant_claim}")
         return Principal(
             tenant_id,
             _roles(_find(claims, rules.roles_claim)),
             subject=_identifier(claims, rules.subject_claim),
             device_id=_identifier(claims, rules.device_claim),
             expires_at=min(claims["exp"], _LATEST) + rules.leeway,
-            withdrawal=withdrawal,
+            revocation=revocation,
         )
 
     def _check(self, claims: dict[str, Any]) -> None:
         try:
             self._registry.validate(claims)
         except ExpiredTokenError:
-            raise TokenInvalid("has expired") from None
+            raise InvalidToken("has expired") from None
         except MissingClaimError as e:
-            raise TokenInvalid(f"lacks the claim {e.claim}") from None
+            raise InvalidToken(f"lacks the claim {e.claim}") from None
         except InvalidClaimError as e:
-            raise TokenInvalid(_WRONG.get(e.claim, f"has a wrong {e.claim}")) from None
+            raise InvalidToken(_WRONG.get(e.claim, f"has a wrong {e.claim}")) from None
 
 
 def _find(claims: Mapping[str, Any], name: str) -> Any:
@@ -91,7 +91,7 @@ def _identifier(claims: Mapping[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not is_identifier(value):
-        raise TokenInvalid(f"has a wrong {name}")
+        raise InvalidToken(f"has a wrong {name}")
     return value
 
 

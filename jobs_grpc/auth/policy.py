@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jobs_grpc.principal import Role
+from jobs_grpc.auth.principal import Role
 
 Allowed = frozenset[Role]
 

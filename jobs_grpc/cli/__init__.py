@@ -14,7 +14,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from jobs_grpc.cli import changes, client, dev, devices, migrate, serve, simulate, watch
-from jobs_grpc.cli.failures import Failed, explain
+from jobs_grpc.cli.errors import Failed, explain
 from jobs_grpc.cli.output import printable
 
 __all__ = ["main", "run"]

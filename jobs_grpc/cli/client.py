@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import DecodeError, EncodeError
 
-from jobs_grpc.cli import arguments, failures
+from jobs_grpc.cli import arguments, errors
 from jobs_grpc.cli.connection import add_client_command, connected
-from jobs_grpc.cli.failures import Failed
+from jobs_grpc.cli.errors import Failed
 from jobs_grpc.cli.output import (
     MAX_EXACT_INTEGER,
     as_json,
@@ -110,9 +110,9 @@ def _create(args: argparse.Namespace) -> None:
         request.document_params.update(_read_params(args.params))
         pb.CreateJobRequest.FromString(request.SerializeToString())
     except (RecursionError, EncodeError, DecodeError):
-        raise Failed("--params: is nested too deeply", failures.USAGE) from None
+        raise Failed("--params: is nested too deeply", errors.USAGE) from None
     except ValueError as e:
-        raise Failed(f"--params: {e}", failures.USAGE) from None
+        raise Failed(f"--params: {e}", errors.USAGE) from None
     with connected(args) as client:
         response: pb.CreateJobResponse = client.call("CreateJob", request)
     if args.json:
@@ -231,7 +231,7 @@ def _read_params(text: str) -> dict[str, Any]:
         try:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except OSError as e:
-            raise Failed(f"can't read {text[1:]}: {e.strerror}", failures.USAGE) from None
+            raise Failed(f"can't read {text[1:]}: {e.strerror}", errors.USAGE) from None
     params = json.loads(
         text, parse_int=_exact_integer, parse_float=_finite, parse_constant=_no_constant
     )

@@ -13,16 +13,14 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.message import Message
 
-from jobs_grpc.cli import arguments, failures
-from jobs_grpc.cli.failures import Failed
+from jobs_grpc.auth.principal import IDENTIFIER_RULE, is_identifier
+from jobs_grpc.cli import arguments, errors
+from jobs_grpc.cli.errors import Failed
+from jobs_grpc.client.channel import NO_PROXY
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local
-from jobs_grpc.principal import IDENTIFIER_RULE, is_identifier
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
-
-# What is not encrypted is not for a proxy that the environment names.
-NO_PROXY = ("grpc.enable_http_proxy", 0)
 
 
 def add_client_command(
@@ -96,17 +94,17 @@ def caller_metadata(args: argparse.Namespace) -> tuple[tuple[str, str], ...]:
     """What calls say of the caller that the command line names."""
     token = _token(args)
     if not args.tenant and not token:
-        raise Failed("--tenant is required, or JOBS_TENANT, or a token", failures.USAGE)
+        raise Failed("--tenant is required, or JOBS_TENANT, or a token", errors.USAGE)
     metadata = [("x-tenant-id", args.tenant)] if args.tenant else []
     # The token says who acts, and the server refuses another name beside it.
     if user := args.user or (None if token else _login_name()):
         metadata.append(("x-user-id", user))
     for key, value in metadata:
         if not is_identifier(value):
-            raise Failed(f"{key} {IDENTIFIER_RULE}", failures.USAGE)
+            raise Failed(f"{key} {IDENTIFIER_RULE}", errors.USAGE)
     if token:
         if channel_credentials(args) is None and not is_local(args.server):
-            raise Failed("a token is sent over TLS only: give --tls or --ca", failures.USAGE)
+            raise Failed("a token is sent over TLS only: give --tls or --ca", errors.USAGE)
         metadata.append(("authorization", f"Bearer {token}"))
     return tuple(metadata)
 
@@ -116,7 +114,7 @@ def channel_credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | N
     if not (args.tls or args.ca or args.cert or args.key):
         return None
     if bool(args.cert) != bool(args.key):
-        raise Failed("--cert and --key must be given together", failures.USAGE)
+        raise Failed("--cert and --key must be given together", errors.USAGE)
     return grpc.ssl_channel_credentials(*map(_read, (args.ca, args.key, args.cert)))
 
 
@@ -125,7 +123,7 @@ def _token(args: argparse.Namespace) -> str | None:
     token = _read(args.token_file) or os.environ.get("JOBS_TOKEN", "").encode()
     text = token.decode("ascii", "replace").strip()
     if not text.isprintable() or not text.isascii():
-        raise Failed("the token must be one line of ASCII", failures.USAGE)
+        raise Failed("the token must be one line of ASCII", errors.USAGE)
     return text or None
 
 
@@ -135,7 +133,7 @@ def _read(path: str | None) -> bytes | None:
     try:
         return Path(path).read_bytes()
     except OSError as e:
-        raise Failed(f"can't read {path}: {e.strerror}", failures.USAGE) from None
+        raise Failed(f"can't read {path}: {e.strerror}", errors.USAGE) from None
 
 
 @contextmanager

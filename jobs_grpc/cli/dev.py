@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from jobs_grpc import embedded, fleet
-from jobs_grpc.cli.failures import Failed
+from jobs_grpc.cli.errors import Failed
 from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, Config
-from jobs_grpc.migrate import MigrationError, RequestRole, migrate
-from jobs_grpc.signals import interrupting
+from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
+from jobs_grpc.dev import demo_fleet as fleet
+from jobs_grpc.dev import embedded_postgres
+from jobs_grpc.server.signals import interrupting
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -42,12 +43,14 @@ def add_commands(commands: "Commands") -> None:
 
 def _dev(args: argparse.Namespace) -> None:
     role = RequestRole()
-    data_dir = Path(os.environ.get("JOBS_DATA_DIR") or embedded.default_data_dir()).absolute()
+    data_dir = Path(
+        os.environ.get("JOBS_DATA_DIR") or embedded_postgres.default_data_dir()
+    ).absolute()
     # Checked before anything is started; the DSN follows when there is a server.
     placeholder = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
     Config.from_env(os.environ | placeholder)
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
-    with interrupting(), embedded.running(data_dir) as cluster:
+    with interrupting(), embedded_postgres.running(data_dir) as cluster:
         try:
             asyncio.run(_prepare(cluster, role))
         except MigrationError as e:
@@ -64,7 +67,7 @@ def _dev(args: argparse.Namespace) -> None:
     print("PostgreSQL has stopped; the data is kept.", file=sys.stderr)
 
 
-async def _prepare(cluster: embedded.Cluster, role: RequestRole) -> None:
+async def _prepare(cluster: embedded_postgres.Cluster, role: RequestRole) -> None:
     connection = await asyncpg.connect(cluster.dsn("postgres"))
     try:
         await connection.execute(f"CREATE DATABASE {_DATABASE}")
@@ -76,7 +79,7 @@ async def _prepare(cluster: embedded.Cluster, role: RequestRole) -> None:
     await fleet.load_demo_fleet(cluster.dsn(_DATABASE))
 
 
-def _greeting(address: str, cluster: embedded.Cluster, config: Config) -> str:
+def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) -> str:
     groups = ", ".join(fleet.DEMO_GROUPS)
     return "\n".join(
         [
@@ -96,7 +99,7 @@ def _greeting(address: str, cluster: embedded.Cluster, config: Config) -> str:
 def _calls(address: str, config: Config) -> list[str]:
     if config.auth != "metadata" or config.tls_cert:
         # What to show depends on keys that the user has.
-        return ["Callers need TLS or a token: docs/authentication.md has calls to try."]
+        return ["Authenticator need TLS or a token: docs/authentication.md has calls to try."]
 
     def grpcurl(method: str, **request: object) -> str:
         body = shlex.quote(json.dumps(request))

@@ -11,14 +11,14 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from jobs_grpc import checks
-from jobs_grpc.cli import failures
-from jobs_grpc.cli.failures import Failed
+from jobs_grpc.auth.principal import IDENTIFIER_RULE, is_identifier
+from jobs_grpc.cli import errors
+from jobs_grpc.cli.errors import Failed
 from jobs_grpc.cli.output import byte_progress
 from jobs_grpc.config import read_dsn
-from jobs_grpc.fleet import Member, import_devices
-from jobs_grpc.principal import IDENTIFIER_RULE, is_identifier
-from jobs_grpc.signals import interrupting
+from jobs_grpc.db.device_import import Member, import_devices
+from jobs_grpc.server.signals import interrupting
+from jobs_grpc.services import validation
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -47,7 +47,7 @@ def add_commands(commands: "Commands") -> None:
 def _import(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
     if not is_identifier(args.tenant):
-        raise Failed(f"--tenant {IDENTIFIER_RULE}", failures.USAGE)
+        raise Failed(f"--tenant {IDENTIFIER_RULE}", errors.USAGE)
     with interrupting(), _open(args.file) as (file, size):
         members = _Members(args.file, file)
         imported = asyncio.run(
@@ -89,7 +89,7 @@ class _Members:
             # The reader counts a line once it has taken it in.
             problems.append(f"{self._name}:{reader.line_num + 1}: {e}")
         if problems:
-            raise Failed("nothing was loaded:\n" + "\n".join(problems), failures.USAGE)
+            raise Failed("nothing was loaded:\n" + "\n".join(problems), errors.USAGE)
 
     def _check_header(self, columns: object) -> None:
         found = list(columns) if isinstance(columns, list) else []
@@ -98,16 +98,16 @@ class _Members:
             shown = f", not {', '.join(map(repr, found))}" if found else ""
             raise Failed(
                 f"{self._name}:1: the header must be device_id or device_id,group_id{shown}",
-                failures.USAGE,
+                errors.USAGE,
             )
 
 
 def _problem(row: dict[str, str], member: Member) -> str | None:
     if None in row or None in row.values():
         return "has another number of columns than the header"
-    violations = checks.check_text("device_id", member.device_id, checks.MAX_ID)
+    violations = validation.check_text("device_id", member.device_id, validation.MAX_ID)
     if member.group_id is not None:
-        violations += checks.check_text("group_id", member.group_id, checks.MAX_ID)
+        violations += validation.check_text("group_id", member.group_id, validation.MAX_ID)
     return "; ".join(v.description for v in violations) or None
 
 
@@ -122,7 +122,7 @@ def _open(name: str) -> Iterator[tuple[TextIO, int | None]]:
             raw = Path(name).open("rb")  # noqa: SIM115 - closed with its wrapper
             size = os.fstat(raw.fileno()).st_size if raw.seekable() else None
     except OSError as e:
-        raise Failed(f"can't read {name}: {e.strerror}", failures.USAGE) from None
+        raise Failed(f"can't read {name}: {e.strerror}", errors.USAGE) from None
     with TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
         yield file, size
 
@@ -130,5 +130,5 @@ def _open(name: str) -> Iterator[tuple[TextIO, int | None]]:
 def _standard_input() -> BinaryIO:
     """As bytes: the locale's encoding is not the file's."""
     if sys.stdin is None:
-        raise Failed("standard input is closed", failures.USAGE)
+        raise Failed("standard input is closed", errors.USAGE)
     return sys.stdin.buffer

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs_grpc.cli.client import target_text
-from jobs_grpc.cli.persistence import Totals
 from jobs_grpc.cli.watch import age, clock, counts
+from jobs_grpc.client.retry import Totals
 
 # Over first, so that the bar fills from the left. Without colours, the characters still
 # tell what is over, at work and waiting apart.

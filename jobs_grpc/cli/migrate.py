@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobs_grpc.cli.output import printable
 from jobs_grpc.config import read_dsn
-from jobs_grpc.migrate import RequestRole, migrate
+from jobs_grpc.db.migrate import RequestRole, migrate
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands

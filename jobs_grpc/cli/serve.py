@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from jobs_grpc import app, telemetry, workers
+from jobs_grpc import logs
 from jobs_grpc.cli import arguments
 from jobs_grpc.config import Config, describe_settings
-from jobs_grpc.signals import handling
+from jobs_grpc.server import app, supervisor
+from jobs_grpc.server.signals import handling
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -43,7 +44,7 @@ def add_commands(commands: "Commands") -> None:
 
 def serve(config: Config, on_serving: Callable[[str], None]) -> None:
     """Serve until a signal says stop; `on_serving` is called once, with the address, when ready."""
-    telemetry.configure_logging(config.log_level, config.log_format)
+    logs.configure_logging(config.log_level, config.log_format)
     try:
         asyncio.run(_until_signal(config, on_serving))
     except asyncio.CancelledError:
@@ -66,7 +67,7 @@ def _signals(stop: asyncio.Event) -> AbstractContextManager[None]:
 
 async def _until_signal(config: Config, on_serving: Callable[[str], None]) -> None:
     stop = asyncio.Event()
-    serve = app.serve if config.workers == 1 else workers.serve
+    serve = app.serve if config.workers == 1 else supervisor.serve
     with _signals(stop):
         await serve(config, stop, on_serving)
 

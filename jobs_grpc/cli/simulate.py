@@ -11,13 +11,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from jobs_grpc.cli import failures
+from jobs_grpc.cli import errors
 from jobs_grpc.cli.connection import add_client_command, caller_metadata, channel_credentials
-from jobs_grpc.cli.failures import Failed
+from jobs_grpc.cli.errors import Failed
 from jobs_grpc.cli.output import note
-from jobs_grpc.cli.persistence import CallFailed, Totals
-from jobs_grpc.cli.simulated import Behaviour, Fleet, run_fleet
 from jobs_grpc.cli.watch import clock
+from jobs_grpc.client.retry import CallFailed, Totals
+from jobs_grpc.dev.simulator.fleet import Behaviour, Fleet, run_fleet
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -107,17 +107,17 @@ def add_commands(commands: "Commands") -> None:
 
 def _simulate(args: argparse.Namespace) -> None:
     if args.failure_rate + args.reject_rate + args.silence_rate > 1:
-        raise Failed("the rates must not add up to more than 1", failures.USAGE)
+        raise Failed("the rates must not add up to more than 1", errors.USAGE)
     totals = Totals()
     started = time.monotonic()
     try:
         asyncio.run(_until_told(_fleet(args), totals, args.run_for, args.json))
     except CallFailed as e:
-        raise Failed(str(e), failures.exit_code(e.code)) from None
+        raise Failed(str(e), errors.exit_code(e.code)) from None
     if totals.asked and not totals.answered:
         reason = totals.away or "there was no answer"
         raise Failed(
-            f"the server at {args.server} could not be reached: {reason}", failures.UNAVAILABLE
+            f"the server at {args.server} could not be reached: {reason}", errors.UNAVAILABLE
         )
     elapsed = timedelta(seconds=time.monotonic() - started)
     if args.json:

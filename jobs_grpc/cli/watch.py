@@ -12,20 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import failures
+from jobs_grpc.cli import errors
 from jobs_grpc.cli.connection import add_client_command, connected
-from jobs_grpc.cli.failures import Failed
+from jobs_grpc.cli.errors import Failed
 from jobs_grpc.cli.output import note, print_json
+from jobs_grpc.client.channel import KEEPALIVE
+from jobs_grpc.client.status_text import call_text
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
-
-# A server that has gone without a word is noticed although a watch only listens.
-KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-)
 
 # Seconds between attempts to reach a server that is away.
 _FIRST_DELAY = 0.2
@@ -109,7 +104,7 @@ def _watch(args: argparse.Namespace) -> None:
         view.close()
     assert last  # noqa: S101 - the last answer is the job that is over
     if last.status != pb.Job.COMPLETED or last.succeeded_count != last.total_executions:
-        raise Failed(summary(last), failures.REFUSED)
+        raise Failed(summary(last), errors.REFUSED)
     if isinstance(view, Lines):
         return  # The last line says it all.
     print(summary(last))
@@ -135,11 +130,11 @@ def _follow(args: argparse.Namespace, lost: Callable[[str], None]) -> Generator[
             if left is not None and left <= 0:
                 raise Failed(
                     f"{args.job_id} was not over within {args.timeout:g} seconds",
-                    failures.UNAVAILABLE,
+                    errors.UNAVAILABLE,
                 ) from None
             if e.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
-            lost(failures.call_text(e.code(), e.details()))
+            lost(call_text(e.code(), e.details()))
         left = _left(deadline)
         time.sleep(min(delay, left) if left is not None else delay)
         delay = min(delay * random.uniform(1.5, 2), _MAX_DELAY)  # noqa: S311 - spreads clients

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from tests.gateway.support import TIMEOUT, assert_error, running
-from tests.identities import (
+from tests.support import Database, serving_tls
+from tests.support.identities import (
     AUDIENCE,
     ISSUER,
     Authority,
@@ -19,7 +20,6 @@ from tests.identities import (
     new_key,
     token,
 )
-from tests.support import Database, serving_tls
 
 KEY = new_key()
 JOBS = "/customer/jobs"
@@ -120,7 +120,7 @@ async def test_refusals_have_their_status(verifying: httpx.AsyncClient, tenant: 
     assert_error(none, 401, "UNAUTHENTICATED", "TOKEN_REQUIRED")
     assert none.headers["www-authenticate"] == "Bearer"
     old = await verifying.get(JOBS, headers=bearer(tenant, "viewer", exp=1))
-    assert_error(old, 401, "UNAUTHENTICATED", "TOKEN_INVALID", "The token has expired")
+    assert_error(old, 401, "UNAUTHENTICATED", "INVALID_TOKEN", "The token has expired")
     viewer = await verifying.delete(f"{JOBS}/j", headers=bearer(tenant, "viewer"))
     assert_error(viewer, 403, "PERMISSION_DENIED", "ROLE_REQUIRED")
 
@@ -133,7 +133,7 @@ async def test_a_tenant_beside_the_token_must_be_the_tokens(
     same = await verifying.get(JOBS, headers=headers | {"X-Tenant-Id": tenant})
     assert same.json() == []
     other = await verifying.get(JOBS, headers=headers | {"X-Tenant-Id": "other"})
-    assert_error(other, 403, "PERMISSION_DENIED", "CALLER_MISMATCH")
+    assert_error(other, 403, "PERMISSION_DENIED", "METADATA_MISMATCH")
 
 
 SPOOFED = [

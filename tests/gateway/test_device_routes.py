@@ -116,9 +116,9 @@ async def test_errors_of_the_service(rest: Rest) -> None:
         assert_error(response, 404, "NOT_FOUND", "EXECUTION_NOT_FOUND")
     await rest.as_device("d00001", "PATCH", "/1", {"status": "REJECTED"})
     response = await send(rest, "POST", "/1:start")
-    assert_error(response, 400, "FAILED_PRECONDITION", "EXECUTION_OVER")
+    assert_error(response, 400, "FAILED_PRECONDITION", "EXECUTION_FINISHED")
     response = await send(rest, "PATCH", "/1", {"status": "SUCCEEDED"})
-    assert_error(response, 400, "FAILED_PRECONDITION", "EXECUTION_OVER")
+    assert_error(response, 400, "FAILED_PRECONDITION", "EXECUTION_FINISHED")
 
 
 @pytest.mark.parametrize(
@@ -155,11 +155,11 @@ async def test_a_device_is_required(rest: Rest) -> None:
 @pytest.mark.parametrize(
     ("devices", "reason"),
     [
-        (["d00001", "d00002"], "CALLER_AMBIGUOUS"),
-        (["d00001", "d00001"], "CALLER_AMBIGUOUS"),
-        ([""], "CALLER_INVALID"),
-        ([b"p\xc3\xbcmp"], "CALLER_INVALID"),
-        (["a" * 257], "CALLER_INVALID"),
+        (["d00001", "d00002"], "DUPLICATE_METADATA"),
+        (["d00001", "d00001"], "DUPLICATE_METADATA"),
+        ([""], "INVALID_METADATA"),
+        ([b"p\xc3\xbcmp"], "INVALID_METADATA"),
+        (["a" * 257], "INVALID_METADATA"),
     ],
 )
 async def test_a_device_who_is_none_or_two_is_refused(

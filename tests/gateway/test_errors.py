@@ -31,7 +31,7 @@ async def test_the_services_own_errors(database: Database, rest: Rest) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
     response = await rest.create(job_id="a", target_all=True, expires_in_hours=1)
-    assert_error(response, 409, "ALREADY_EXISTS", "JOB_ID_TAKEN")
+    assert_error(response, 409, "ALREADY_EXISTS", "JOB_ALREADY_EXISTS")
     await rest.send("DELETE", f"{JOBS}/a")
     response = await rest.send("DELETE", f"{JOBS}/a")
     expected = "Cannot cancel job in status CANCELED"

@@ -37,7 +37,7 @@ async def test_a_caller_who_is_stated_twice_is_refused(rest: Rest, name: str) ->
 
     response = await rest.send("GET", JOBS, headers=headers)
 
-    assert_error(response, 401, "UNAUTHENTICATED", "CALLER_AMBIGUOUS")
+    assert_error(response, 401, "UNAUTHENTICATED", "DUPLICATE_METADATA")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ async def test_a_caller_who_is_no_identifier_is_refused(
 ) -> None:
     response = await client.get(JOBS, headers=headers)
 
-    assert_error(response, 401, "UNAUTHENTICATED", "CALLER_INVALID")
+    assert_error(response, 401, "UNAUTHENTICATED", "INVALID_METADATA")
 
 
 async def test_headers_up_to_what_the_server_takes_are_never_refused(rest: Rest) -> None:

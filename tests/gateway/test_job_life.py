@@ -137,10 +137,10 @@ async def test_cancel_of_an_execution_that_runs_needs_force(database: Database, 
     await rest.as_device("d00001", "POST", "/a:start")
     path = f"{JOBS}/a/executions/d00001"
 
-    assert_error(await rest.send("DELETE", path), *PRECONDITION, "EXECUTION_RUNNING")
+    assert_error(await rest.send("DELETE", path), *PRECONDITION, "EXECUTION_IN_PROGRESS")
     response = await rest.send("DELETE", path, {"force": True})
     assert response.json()["status"] == "REJECTED"
-    assert_error(await rest.send("DELETE", path), *PRECONDITION, "EXECUTION_OVER")
+    assert_error(await rest.send("DELETE", path), *PRECONDITION, "EXECUTION_FINISHED")
     response = await rest.send("DELETE", f"{JOBS}/a/executions/none")
     assert_error(response, 404, "NOT_FOUND", "EXECUTION_NOT_FOUND")
 

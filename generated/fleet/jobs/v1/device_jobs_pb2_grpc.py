@@ -35,7 +35,7 @@ class DeviceJobServiceStub:
     states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
-    UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
     and a stream of a device with
     RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
     JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
@@ -94,7 +94,7 @@ class DeviceJobServiceServicer:
     states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
-    UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
     and a stream of a device with
     RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
     JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
@@ -123,7 +123,7 @@ class DeviceJobServiceServicer:
         unchanged.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_OVER: it is final, or its job is canceled or expired
+        FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +145,7 @@ class DeviceJobServiceServicer:
         IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 
         The others are final; the same final report again is answered with what is stored,
-        but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
+        but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
         An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
         may still report, unless it was canceled with force. The last final report of a job's
         devices completes the job. An operator may retry an execution that is final: it is
@@ -153,7 +153,7 @@ class DeviceJobServiceServicer:
         execution_number that it is about.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_OVER
+        FAILED_PRECONDITION  EXECUTION_FINISHED
         ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
         not the present one; the DeviceExecution is in the details
         """
@@ -171,7 +171,7 @@ class DeviceJobServiceServicer:
         x-device-id is not required here. With it, only that device's reports are taken.
 
         UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-        UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
+        UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,7 +243,7 @@ class DeviceJobService:
     states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
-    UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+    UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
     and a stream of a device with
     RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
     JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)

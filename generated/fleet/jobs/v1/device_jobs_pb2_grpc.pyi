@@ -36,7 +36,7 @@ class DeviceJobServiceStub:
     states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
-      UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+      UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
     and a stream of a device with
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
                            JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
@@ -61,7 +61,7 @@ class DeviceJobServiceStub:
     unchanged.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_OVER: it is final, or its job is canceled or expired
+      FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]
     """Reads the execution of one job.
@@ -75,7 +75,7 @@ class DeviceJobServiceStub:
       IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 
     The others are final; the same final report again is answered with what is stored,
-    but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
+    but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
     An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
     may still report, unless it was canceled with force. The last final report of a job's
     devices completes the job. An operator may retry an execution that is final: it is
@@ -83,7 +83,7 @@ class DeviceJobServiceStub:
     execution_number that it is about.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_OVER
+      FAILED_PRECONDITION  EXECUTION_FINISHED
       ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
                            not the present one; the DeviceExecution is in the details
     """
@@ -97,7 +97,7 @@ class DeviceJobServiceStub:
     x-device-id is not required here. With it, only that device's reports are taken.
 
       UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-      UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
+      UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
     """
     WatchPendingExecutions: _grpc.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]
     """Follows what the device has to do: as ListPendingExecutions answers now, and again
@@ -117,7 +117,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
-      UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+      UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
     and a stream of a device with
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
                            JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
@@ -139,7 +139,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     unchanged.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_OVER: it is final, or its job is canceled or expired
+      FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """Reads the execution of one job.
@@ -153,7 +153,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 
     The others are final; the same final report again is answered with what is stored,
-    but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
+    but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
     An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
     may still report, unless it was canceled with force. The last final report of a job's
     devices completes the job. An operator may retry an execution that is final: it is
@@ -161,7 +161,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     execution_number that it is about.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_OVER
+      FAILED_PRECONDITION  EXECUTION_FINISHED
       ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
                            not the present one; the DeviceExecution is in the details
     """
@@ -175,7 +175,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     x-device-id is not required here. With it, only that device's reports are taken.
 
       UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-      UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
+      UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
     """
     WatchPendingExecutions: _aio.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]  # type: ignore[assignment]
     """Follows what the device has to do: as ListPendingExecutions answers now, and again
@@ -194,7 +194,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     states x-device-id and no x-roles is that device.
 
     Errors are as in JobService; every call can also fail with
-      UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+      UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
     and a stream of a device with
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
                            JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
@@ -232,7 +232,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         unchanged.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_OVER: it is final, or its job is canceled or expired
+          FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
         """
 
     @_abc_1.abstractmethod
@@ -258,7 +258,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
           IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 
         The others are final; the same final report again is answered with what is stored,
-        but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
+        but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
         An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
         may still report, unless it was canceled with force. The last final report of a job's
         devices completes the job. An operator may retry an execution that is final: it is
@@ -266,7 +266,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         execution_number that it is about.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_OVER
+          FAILED_PRECONDITION  EXECUTION_FINISHED
           ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
                                not the present one; the DeviceExecution is in the details
         """
@@ -286,7 +286,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         x-device-id is not required here. With it, only that device's reports are taken.
 
           UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-          UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
+          UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
         """
 
     @_abc_1.abstractmethod

@@ -40,12 +40,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     TENANT_REQUIRED: _ErrorReason.ValueType  # 4
     """UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`, or a token that does."""
-    CALLER_AMBIGUOUS: _ErrorReason.ValueType  # 5
+    DUPLICATE_METADATA: _ErrorReason.ValueType  # 5
     """UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
     `x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
     what a proxy makes of two.
     """
-    CALLER_INVALID: _ErrorReason.ValueType  # 6
+    INVALID_METADATA: _ErrorReason.ValueType  # 6
     """UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
     256 characters, has characters outside printable ASCII, or a space at either end;
     or `x-roles` has what is no role.
@@ -77,7 +77,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "JOB_NOT_CANCELABLE", "domain": "fleet.jobs.v1",
           "metadata": { "job_id": "reboot-2026-11", "status": "CANCELED" } }
     """
-    JOB_ID_TAKEN: _ErrorReason.ValueType  # 12
+    JOB_ALREADY_EXISTS: _ErrorReason.ValueType  # 12
     """ALREADY_EXISTS. The job_id belongs to a job that another request created, or to a
     deleted one whose rows have not gone yet.
     """
@@ -101,11 +101,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "EXECUTION_NOT_FOUND", "domain": "fleet.jobs.v1",
           "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
     """
-    EXECUTION_OVER: _ErrorReason.ValueType  # 18
+    EXECUTION_FINISHED: _ErrorReason.ValueType  # 18
     """FAILED_PRECONDITION. The execution is final, or its job was canceled or expired
     before it started, or canceled with force; `status` says what it is.
 
-        { "reason": "EXECUTION_OVER", "domain": "fleet.jobs.v1",
+        { "reason": "EXECUTION_FINISHED", "domain": "fleet.jobs.v1",
           "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17",
                         "status": "REJECTED" } }
     """
@@ -113,10 +113,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED. The execution's version or attempt is not the expected one. The present
     DeviceExecution is in the details: decide again.
     """
-    EXECUTION_RUNNING: _ErrorReason.ValueType  # 20
+    EXECUTION_IN_PROGRESS: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION. The device is at work on it; cancel it with force.
 
-        { "reason": "EXECUTION_RUNNING", "domain": "fleet.jobs.v1",
+        { "reason": "EXECUTION_IN_PROGRESS", "domain": "fleet.jobs.v1",
           "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
     """
     JOB_NOT_RETRYABLE: _ErrorReason.ValueType  # 21
@@ -135,16 +135,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED. The server knows callers by tokens, and the call has none: send
     `authorization: Bearer …`.
     """
-    TOKEN_INVALID: _ErrorReason.ValueType  # 41
+    INVALID_TOKEN: _ErrorReason.ValueType  # 41
     """UNAUTHENTICATED. The token is not one that the server takes; the message says why:
     malformed, expired, of another issuer or for another audience … Get a new one. A
     stream ends so when its token expires.
     """
-    CALLER_MISMATCH: _ErrorReason.ValueType  # 42
+    METADATA_MISMATCH: _ErrorReason.ValueType  # 42
     """PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
     the token does; `key` says which. Leave it out.
 
-        { "reason": "CALLER_MISMATCH", "domain": "fleet.jobs.v1",
+        { "reason": "METADATA_MISMATCH", "domain": "fleet.jobs.v1",
           "metadata": { "key": "x-tenant-id" } }
     """
     ROLE_REQUIRED: _ErrorReason.ValueType  # 43
@@ -195,12 +195,12 @@ for other filters, or came together with an offset.
 """
 TENANT_REQUIRED: ErrorReason.ValueType  # 4
 """UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`, or a token that does."""
-CALLER_AMBIGUOUS: ErrorReason.ValueType  # 5
+DUPLICATE_METADATA: ErrorReason.ValueType  # 5
 """UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
 `x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
 what a proxy makes of two.
 """
-CALLER_INVALID: ErrorReason.ValueType  # 6
+INVALID_METADATA: ErrorReason.ValueType  # 6
 """UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
 256 characters, has characters outside printable ASCII, or a space at either end;
 or `x-roles` has what is no role.
@@ -232,7 +232,7 @@ JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 11
     { "reason": "JOB_NOT_CANCELABLE", "domain": "fleet.jobs.v1",
       "metadata": { "job_id": "reboot-2026-11", "status": "CANCELED" } }
 """
-JOB_ID_TAKEN: ErrorReason.ValueType  # 12
+JOB_ALREADY_EXISTS: ErrorReason.ValueType  # 12
 """ALREADY_EXISTS. The job_id belongs to a job that another request created, or to a
 deleted one whose rows have not gone yet.
 """
@@ -256,11 +256,11 @@ EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 17
     { "reason": "EXECUTION_NOT_FOUND", "domain": "fleet.jobs.v1",
       "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
 """
-EXECUTION_OVER: ErrorReason.ValueType  # 18
+EXECUTION_FINISHED: ErrorReason.ValueType  # 18
 """FAILED_PRECONDITION. The execution is final, or its job was canceled or expired
 before it started, or canceled with force; `status` says what it is.
 
-    { "reason": "EXECUTION_OVER", "domain": "fleet.jobs.v1",
+    { "reason": "EXECUTION_FINISHED", "domain": "fleet.jobs.v1",
       "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17",
                     "status": "REJECTED" } }
 """
@@ -268,10 +268,10 @@ EXECUTION_CHANGED: ErrorReason.ValueType  # 19
 """ABORTED. The execution's version or attempt is not the expected one. The present
 DeviceExecution is in the details: decide again.
 """
-EXECUTION_RUNNING: ErrorReason.ValueType  # 20
+EXECUTION_IN_PROGRESS: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION. The device is at work on it; cancel it with force.
 
-    { "reason": "EXECUTION_RUNNING", "domain": "fleet.jobs.v1",
+    { "reason": "EXECUTION_IN_PROGRESS", "domain": "fleet.jobs.v1",
       "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
 """
 JOB_NOT_RETRYABLE: ErrorReason.ValueType  # 21
@@ -290,16 +290,16 @@ TOKEN_REQUIRED: ErrorReason.ValueType  # 40
 """UNAUTHENTICATED. The server knows callers by tokens, and the call has none: send
 `authorization: Bearer …`.
 """
-TOKEN_INVALID: ErrorReason.ValueType  # 41
+INVALID_TOKEN: ErrorReason.ValueType  # 41
 """UNAUTHENTICATED. The token is not one that the server takes; the message says why:
 malformed, expired, of another issuer or for another audience … Get a new one. A
 stream ends so when its token expires.
 """
-CALLER_MISMATCH: ErrorReason.ValueType  # 42
+METADATA_MISMATCH: ErrorReason.ValueType  # 42
 """PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
 the token does; `key` says which. Leave it out.
 
-    { "reason": "CALLER_MISMATCH", "domain": "fleet.jobs.v1",
+    { "reason": "METADATA_MISMATCH", "domain": "fleet.jobs.v1",
       "metadata": { "key": "x-tenant-id" } }
 """
 ROLE_REQUIRED: ErrorReason.ValueType  # 43

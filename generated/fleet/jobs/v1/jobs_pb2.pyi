@@ -688,7 +688,7 @@ class CancelJobRequest(_message.Message):
     """
     force: _builtins.bool
     """Executions that are IN_PROGRESS are REJECTED, too; what their devices still report
-    is refused with EXECUTION_OVER.
+    is refused with EXECUTION_FINISHED.
     """
     def __init__(
         self,

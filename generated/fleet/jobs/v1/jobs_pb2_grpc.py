@@ -43,9 +43,9 @@ class JobServiceStub:
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
-    TOKEN_REQUIRED, TOKEN_INVALID
-    PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
+    UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
+    TOKEN_REQUIRED, INVALID_TOKEN
+    PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
     RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
@@ -139,9 +139,9 @@ class JobServiceServicer:
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
-    TOKEN_REQUIRED, TOKEN_INVALID
-    PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
+    UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
+    TOKEN_REQUIRED, INVALID_TOKEN
+    PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
     RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
@@ -170,7 +170,7 @@ class JobServiceServicer:
 
         NOT_FOUND            DEVICE_NOT_FOUND
         FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
-        ALREADY_EXISTS       JOB_ID_TAKEN
+        ALREADY_EXISTS       JOB_ALREADY_EXISTS
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
         JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
         refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
@@ -229,7 +229,7 @@ class JobServiceServicer:
         {"reason": …}; IN_PROGRESS does with force only.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+        FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -279,7 +279,7 @@ class JobServiceServicer:
 
         NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
         UNAVAILABLE          SERVER_STOPPING: watch again
-        UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
+        UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -364,9 +364,9 @@ class JobService:
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-    UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
-    TOKEN_REQUIRED, TOKEN_INVALID
-    PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
+    UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
+    TOKEN_REQUIRED, INVALID_TOKEN
+    PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
     INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
     MALFORMED_REQUEST
     RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);

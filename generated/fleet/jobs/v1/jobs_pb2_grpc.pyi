@@ -44,9 +44,9 @@ class JobServiceStub:
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-      UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
-                           TOKEN_REQUIRED, TOKEN_INVALID
-      PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
+      UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
+                           TOKEN_REQUIRED, INVALID_TOKEN
+      PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
       RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
@@ -79,7 +79,7 @@ class JobServiceStub:
 
       NOT_FOUND            DEVICE_NOT_FOUND
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
-      ALREADY_EXISTS       JOB_ID_TAKEN
+      ALREADY_EXISTS       JOB_ALREADY_EXISTS
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
                            JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
                            refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
@@ -118,7 +118,7 @@ class JobServiceStub:
     {"reason": …}; IN_PROGRESS does with force only.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+      FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
     """
     RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
     """Queues again, as the next attempt, the executions of a job that ended in one of the
@@ -152,7 +152,7 @@ class JobServiceStub:
 
       NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
       UNAVAILABLE          SERVER_STOPPING: watch again
-      UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
+      UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
     """
 
 @_typing.type_check_only
@@ -174,9 +174,9 @@ class JobServiceAsyncStub(JobServiceStub):
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-      UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
-                           TOKEN_REQUIRED, TOKEN_INVALID
-      PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
+      UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
+                           TOKEN_REQUIRED, INVALID_TOKEN
+      PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
       RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
@@ -206,7 +206,7 @@ class JobServiceAsyncStub(JobServiceStub):
 
       NOT_FOUND            DEVICE_NOT_FOUND
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
-      ALREADY_EXISTS       JOB_ID_TAKEN
+      ALREADY_EXISTS       JOB_ALREADY_EXISTS
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
                            JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
                            refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
@@ -245,7 +245,7 @@ class JobServiceAsyncStub(JobServiceStub):
     {"reason": …}; IN_PROGRESS does with force only.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+      FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
     """
     RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
     """Queues again, as the next attempt, the executions of a job that ended in one of the
@@ -279,7 +279,7 @@ class JobServiceAsyncStub(JobServiceStub):
 
       NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
       UNAVAILABLE          SERVER_STOPPING: watch again
-      UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
+      UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -300,9 +300,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
     fail with
-      UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
-                           TOKEN_REQUIRED, TOKEN_INVALID
-      PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
+      UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
+                           TOKEN_REQUIRED, INVALID_TOKEN
+      PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
       INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
                            MALFORMED_REQUEST
       RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
@@ -336,7 +336,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            DEVICE_NOT_FOUND
           FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
-          ALREADY_EXISTS       JOB_ID_TAKEN
+          ALREADY_EXISTS       JOB_ALREADY_EXISTS
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
                                JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
                                refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
@@ -405,7 +405,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         {"reason": …}; IN_PROGRESS does with force only.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+          FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
         """
 
     @_abc_1.abstractmethod
@@ -463,7 +463,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
           UNAVAILABLE          SERVER_STOPPING: watch again
-          UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
+          UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

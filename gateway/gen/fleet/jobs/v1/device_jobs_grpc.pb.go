@@ -44,7 +44,7 @@ const (
 //
 // Errors are as in JobService; every call can also fail with
 //
-//	UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+//	UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
 //
 // and a stream of a device with
 //
@@ -63,7 +63,7 @@ type DeviceJobServiceClient interface {
 	// unchanged.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_OVER: it is final, or its job is canceled or expired
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
 	StartExecution(ctx context.Context, in *StartExecutionRequest, opts ...grpc.CallOption) (*StartExecutionResponse, error)
 	// Reads the execution of one job.
 	//
@@ -75,7 +75,7 @@ type DeviceJobServiceClient interface {
 	//	IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 	//
 	// The others are final; the same final report again is answered with what is stored,
-	// but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
+	// but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
 	// An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
 	// may still report, unless it was canceled with force. The last final report of a job's
 	// devices completes the job. An operator may retry an execution that is final: it is
@@ -83,7 +83,7 @@ type DeviceJobServiceClient interface {
 	// execution_number that it is about.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_OVER
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED
 	//	ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
 	//	                     not the present one; the DeviceExecution is in the details
 	UpdateExecution(ctx context.Context, in *UpdateExecutionRequest, opts ...grpc.CallOption) (*UpdateExecutionResponse, error)
@@ -96,7 +96,7 @@ type DeviceJobServiceClient interface {
 	// x-device-id is not required here. With it, only that device's reports are taken.
 	//
 	//	UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-	//	UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
+	//	UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
 	ReportExecutions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportExecutionsRequest, ReportExecutionsResponse], error)
 	// Follows what the device has to do: as ListPendingExecutions answers now, and again
 	// within a second of each change. The stream outlives a restart of the database.
@@ -211,7 +211,7 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 //
 // Errors are as in JobService; every call can also fail with
 //
-//	UNAUTHENTICATED      DEVICE_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID
+//	UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
 //
 // and a stream of a device with
 //
@@ -230,7 +230,7 @@ type DeviceJobServiceServer interface {
 	// unchanged.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_OVER: it is final, or its job is canceled or expired
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
 	StartExecution(context.Context, *StartExecutionRequest) (*StartExecutionResponse, error)
 	// Reads the execution of one job.
 	//
@@ -242,7 +242,7 @@ type DeviceJobServiceServer interface {
 	//	IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
 	//
 	// The others are final; the same final report again is answered with what is stored,
-	// but a REJECTED that is the operator's, who canceled it, is EXECUTION_OVER.
+	// but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
 	// An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
 	// may still report, unless it was canceled with force. The last final report of a job's
 	// devices completes the job. An operator may retry an execution that is final: it is
@@ -250,7 +250,7 @@ type DeviceJobServiceServer interface {
 	// execution_number that it is about.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_OVER
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED
 	//	ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
 	//	                     not the present one; the DeviceExecution is in the details
 	UpdateExecution(context.Context, *UpdateExecutionRequest) (*UpdateExecutionResponse, error)
@@ -263,7 +263,7 @@ type DeviceJobServiceServer interface {
 	// x-device-id is not required here. With it, only that device's reports are taken.
 	//
 	//	UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-	//	UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: likewise
+	//	UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
 	ReportExecutions(grpc.BidiStreamingServer[ReportExecutionsRequest, ReportExecutionsResponse]) error
 	// Follows what the device has to do: as ListPendingExecutions answers now, and again
 	// within a second of each change. The stream outlives a restart of the database.

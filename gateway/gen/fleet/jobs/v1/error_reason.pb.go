@@ -46,11 +46,11 @@ const (
 	// UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
 	// `x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
 	// what a proxy makes of two.
-	ErrorReason_CALLER_AMBIGUOUS ErrorReason = 5
+	ErrorReason_DUPLICATE_METADATA ErrorReason = 5
 	// UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
 	// 256 characters, has characters outside printable ASCII, or a space at either end;
 	// or `x-roles` has what is no role.
-	ErrorReason_CALLER_INVALID ErrorReason = 6
+	ErrorReason_INVALID_METADATA ErrorReason = 6
 	// NOT_FOUND. No such job in this tenant.
 	//
 	//	{ "reason": "JOB_NOT_FOUND", "domain": "fleet.jobs.v1",
@@ -76,7 +76,7 @@ const (
 	ErrorReason_JOB_NOT_CANCELABLE ErrorReason = 11
 	// ALREADY_EXISTS. The job_id belongs to a job that another request created, or to a
 	// deleted one whose rows have not gone yet.
-	ErrorReason_JOB_ID_TAKEN ErrorReason = 12
+	ErrorReason_JOB_ALREADY_EXISTS ErrorReason = 12
 	// RESOURCE_EXHAUSTED. The server has more work than it can take in time; retry
 	// after the delay in google.rpc.RetryInfo.
 	ErrorReason_OVERLOADED ErrorReason = 13
@@ -96,18 +96,18 @@ const (
 	// FAILED_PRECONDITION. The execution is final, or its job was canceled or expired
 	// before it started, or canceled with force; `status` says what it is.
 	//
-	//	{ "reason": "EXECUTION_OVER", "domain": "fleet.jobs.v1",
+	//	{ "reason": "EXECUTION_FINISHED", "domain": "fleet.jobs.v1",
 	//	  "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17",
 	//	                "status": "REJECTED" } }
-	ErrorReason_EXECUTION_OVER ErrorReason = 18
+	ErrorReason_EXECUTION_FINISHED ErrorReason = 18
 	// ABORTED. The execution's version or attempt is not the expected one. The present
 	// DeviceExecution is in the details: decide again.
 	ErrorReason_EXECUTION_CHANGED ErrorReason = 19
 	// FAILED_PRECONDITION. The device is at work on it; cancel it with force.
 	//
-	//	{ "reason": "EXECUTION_RUNNING", "domain": "fleet.jobs.v1",
+	//	{ "reason": "EXECUTION_IN_PROGRESS", "domain": "fleet.jobs.v1",
 	//	  "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
-	ErrorReason_EXECUTION_RUNNING ErrorReason = 20
+	ErrorReason_EXECUTION_IN_PROGRESS ErrorReason = 20
 	// FAILED_PRECONDITION. Only a job that is IN_PROGRESS or COMPLETED can be retried,
 	// and one past its expiry only with a new expiry; `status` says what it is.
 	ErrorReason_JOB_NOT_RETRYABLE ErrorReason = 21
@@ -123,13 +123,13 @@ const (
 	// UNAUTHENTICATED. The token is not one that the server takes; the message says why:
 	// malformed, expired, of another issuer or for another audience … Get a new one. A
 	// stream ends so when its token expires.
-	ErrorReason_TOKEN_INVALID ErrorReason = 41
+	ErrorReason_INVALID_TOKEN ErrorReason = 41
 	// PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
 	// the token does; `key` says which. Leave it out.
 	//
-	//	{ "reason": "CALLER_MISMATCH", "domain": "fleet.jobs.v1",
+	//	{ "reason": "METADATA_MISMATCH", "domain": "fleet.jobs.v1",
 	//	  "metadata": { "key": "x-tenant-id" } }
-	ErrorReason_CALLER_MISMATCH ErrorReason = 42
+	ErrorReason_METADATA_MISMATCH ErrorReason = 42
 	// PERMISSION_DENIED. None of the caller's roles may make this call; `roles` may.
 	//
 	//	{ "reason": "ROLE_REQUIRED", "domain": "fleet.jobs.v1",
@@ -158,28 +158,28 @@ var (
 		2:  "MALFORMED_REQUEST",
 		3:  "INVALID_PAGE_TOKEN",
 		4:  "TENANT_REQUIRED",
-		5:  "CALLER_AMBIGUOUS",
-		6:  "CALLER_INVALID",
+		5:  "DUPLICATE_METADATA",
+		6:  "INVALID_METADATA",
 		7:  "JOB_NOT_FOUND",
 		8:  "DEVICE_NOT_FOUND",
 		9:  "GROUP_EMPTY",
 		10: "TENANT_EMPTY",
 		11: "JOB_NOT_CANCELABLE",
-		12: "JOB_ID_TAKEN",
+		12: "JOB_ALREADY_EXISTS",
 		13: "OVERLOADED",
 		14: "DATABASE_UNAVAILABLE",
 		15: "INTERNAL",
 		16: "DEVICE_REQUIRED",
 		17: "EXECUTION_NOT_FOUND",
-		18: "EXECUTION_OVER",
+		18: "EXECUTION_FINISHED",
 		19: "EXECUTION_CHANGED",
-		20: "EXECUTION_RUNNING",
+		20: "EXECUTION_IN_PROGRESS",
 		21: "JOB_NOT_RETRYABLE",
 		22: "JOB_NOT_DELETABLE",
 		23: "SERVER_STOPPING",
 		40: "TOKEN_REQUIRED",
-		41: "TOKEN_INVALID",
-		42: "CALLER_MISMATCH",
+		41: "INVALID_TOKEN",
+		42: "METADATA_MISMATCH",
 		43: "ROLE_REQUIRED",
 		44: "PEER_NOT_TRUSTED",
 		45: "KEYS_UNAVAILABLE",
@@ -191,28 +191,28 @@ var (
 		"MALFORMED_REQUEST":        2,
 		"INVALID_PAGE_TOKEN":       3,
 		"TENANT_REQUIRED":          4,
-		"CALLER_AMBIGUOUS":         5,
-		"CALLER_INVALID":           6,
+		"DUPLICATE_METADATA":       5,
+		"INVALID_METADATA":         6,
 		"JOB_NOT_FOUND":            7,
 		"DEVICE_NOT_FOUND":         8,
 		"GROUP_EMPTY":              9,
 		"TENANT_EMPTY":             10,
 		"JOB_NOT_CANCELABLE":       11,
-		"JOB_ID_TAKEN":             12,
+		"JOB_ALREADY_EXISTS":       12,
 		"OVERLOADED":               13,
 		"DATABASE_UNAVAILABLE":     14,
 		"INTERNAL":                 15,
 		"DEVICE_REQUIRED":          16,
 		"EXECUTION_NOT_FOUND":      17,
-		"EXECUTION_OVER":           18,
+		"EXECUTION_FINISHED":       18,
 		"EXECUTION_CHANGED":        19,
-		"EXECUTION_RUNNING":        20,
+		"EXECUTION_IN_PROGRESS":    20,
 		"JOB_NOT_RETRYABLE":        21,
 		"JOB_NOT_DELETABLE":        22,
 		"SERVER_STOPPING":          23,
 		"TOKEN_REQUIRED":           40,
-		"TOKEN_INVALID":            41,
-		"CALLER_MISMATCH":          42,
+		"INVALID_TOKEN":            41,
+		"METADATA_MISMATCH":        42,
 		"ROLE_REQUIRED":            43,
 		"PEER_NOT_TRUSTED":         44,
 		"KEYS_UNAVAILABLE":         45,
@@ -251,37 +251,37 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x9c\x05\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xb0\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
 	"\x11MALFORMED_REQUEST\x10\x02\x12\x16\n" +
 	"\x12INVALID_PAGE_TOKEN\x10\x03\x12\x13\n" +
-	"\x0fTENANT_REQUIRED\x10\x04\x12\x14\n" +
-	"\x10CALLER_AMBIGUOUS\x10\x05\x12\x12\n" +
-	"\x0eCALLER_INVALID\x10\x06\x12\x11\n" +
+	"\x0fTENANT_REQUIRED\x10\x04\x12\x16\n" +
+	"\x12DUPLICATE_METADATA\x10\x05\x12\x14\n" +
+	"\x10INVALID_METADATA\x10\x06\x12\x11\n" +
 	"\rJOB_NOT_FOUND\x10\a\x12\x14\n" +
 	"\x10DEVICE_NOT_FOUND\x10\b\x12\x0f\n" +
 	"\vGROUP_EMPTY\x10\t\x12\x10\n" +
 	"\fTENANT_EMPTY\x10\n" +
 	"\x12\x16\n" +
-	"\x12JOB_NOT_CANCELABLE\x10\v\x12\x10\n" +
-	"\fJOB_ID_TAKEN\x10\f\x12\x0e\n" +
+	"\x12JOB_NOT_CANCELABLE\x10\v\x12\x16\n" +
+	"\x12JOB_ALREADY_EXISTS\x10\f\x12\x0e\n" +
 	"\n" +
 	"OVERLOADED\x10\r\x12\x18\n" +
 	"\x14DATABASE_UNAVAILABLE\x10\x0e\x12\f\n" +
 	"\bINTERNAL\x10\x0f\x12\x13\n" +
 	"\x0fDEVICE_REQUIRED\x10\x10\x12\x17\n" +
-	"\x13EXECUTION_NOT_FOUND\x10\x11\x12\x12\n" +
-	"\x0eEXECUTION_OVER\x10\x12\x12\x15\n" +
-	"\x11EXECUTION_CHANGED\x10\x13\x12\x15\n" +
-	"\x11EXECUTION_RUNNING\x10\x14\x12\x15\n" +
+	"\x13EXECUTION_NOT_FOUND\x10\x11\x12\x16\n" +
+	"\x12EXECUTION_FINISHED\x10\x12\x12\x15\n" +
+	"\x11EXECUTION_CHANGED\x10\x13\x12\x19\n" +
+	"\x15EXECUTION_IN_PROGRESS\x10\x14\x12\x15\n" +
 	"\x11JOB_NOT_RETRYABLE\x10\x15\x12\x15\n" +
 	"\x11JOB_NOT_DELETABLE\x10\x16\x12\x13\n" +
 	"\x0fSERVER_STOPPING\x10\x17\x12\x12\n" +
 	"\x0eTOKEN_REQUIRED\x10(\x12\x11\n" +
-	"\rTOKEN_INVALID\x10)\x12\x13\n" +
-	"\x0fCALLER_MISMATCH\x10*\x12\x11\n" +
+	"\rINVALID_TOKEN\x10)\x12\x15\n" +
+	"\x11METADATA_MISMATCH\x10*\x12\x11\n" +
 	"\rROLE_REQUIRED\x10+\x12\x14\n" +
 	"\x10PEER_NOT_TRUSTED\x10,\x12\x14\n" +
 	"\x10KEYS_UNAVAILABLE\x10-\x12\x12\n" +

@@ -1350,7 +1350,7 @@ type CancelJobRequest struct {
 	// At most 1000 characters, no U+0000; empty means "canceled by operator".
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Executions that are IN_PROGRESS are REJECTED, too; what their devices still report
-	// is refused with EXECUTION_OVER.
+	// is refused with EXECUTION_FINISHED.
 	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -54,9 +54,9 @@ const (
 // Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
 // fail with
 //
-//	UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
-//	                     TOKEN_REQUIRED, TOKEN_INVALID
-//	PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
+//	UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
+//	                     TOKEN_REQUIRED, INVALID_TOKEN
+//	PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
 //	INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
 //	                     MALFORMED_REQUEST
 //	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
@@ -84,7 +84,7 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
-	//	ALREADY_EXISTS       JOB_ID_TAKEN
+	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
 	//	                     JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
 	//	                     refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
@@ -118,7 +118,7 @@ type JobServiceClient interface {
 	// {"reason": …}; IN_PROGRESS does with force only.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
 	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
 	// Queues again, as the next attempt, the executions of a job that ended in one of the
 	// given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
@@ -148,7 +148,7 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
-	//	UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
+	//	UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
 	WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobResponse], error)
 }
 
@@ -292,9 +292,9 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 // Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
 // fail with
 //
-//	UNAUTHENTICATED      TENANT_REQUIRED, CALLER_AMBIGUOUS, CALLER_INVALID,
-//	                     TOKEN_REQUIRED, TOKEN_INVALID
-//	PERMISSION_DENIED    ROLE_REQUIRED, CALLER_MISMATCH, PEER_NOT_TRUSTED
+//	UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
+//	                     TOKEN_REQUIRED, INVALID_TOKEN
+//	PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
 //	INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
 //	                     MALFORMED_REQUEST
 //	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
@@ -322,7 +322,7 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
-	//	ALREADY_EXISTS       JOB_ID_TAKEN
+	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
 	//	                     JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
 	//	                     refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
@@ -356,7 +356,7 @@ type JobServiceServer interface {
 	// {"reason": …}; IN_PROGRESS does with force only.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_OVER; EXECUTION_RUNNING without force
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
 	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
 	// Queues again, as the next attempt, the executions of a job that ended in one of the
 	// given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
@@ -386,7 +386,7 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
-	//	UNAUTHENTICATED      TOKEN_INVALID, once the token has expired: watch with a new one
+	//	UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
 	WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error
 	mustEmbedUnimplementedJobServiceServer()
 }

@@ -1,0 +1,1 @@
+"""Building blocks for callers of the service: retries and error texts."""

@@ -1,0 +1,1 @@
+"""Access to PostgreSQL: the store, connections, readiness checks, migrations and SQL files."""

@@ -1,0 +1,181 @@
+"""Bring a database's schema to this version: forward only, one migration a transaction."""
+
+import logging
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+from jobs_grpc.config import ConfigError
+from jobs_grpc.db import schema
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_REQUEST_ROLE = "jobs_request"
+
+# Any two migrating processes exclude each other; the number is arbitrary.
+_ADVISORY_LOCK = 7_203_114_905
+
+# Waiting for a lock longer would hold up all traffic that queues behind it.
+_LOCK_TIMEOUT = "5s"
+
+
+class MigrationError(Exception):
+    """The database can't be migrated; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRole:
+    """The login of the request path. Without a password it is created without one."""
+
+    name: str = DEFAULT_REQUEST_ROLE
+    password: str | None = None
+
+    @classmethod
+    def of_dsn(cls, dsn: str | None) -> "RequestRole":
+        """The user and password of a request DSN; the default role if there is none.
+
+        Found where the driver finds them; but a user that it would take from elsewhere,
+        such as the login name, is most likely the owner: then ConfigError.
+        """
+        if dsn is None:
+            return cls()
+        parts = urlsplit(dsn)
+        query = parse_qs(parts.query)
+        user = unquote(parts.username or "") or query.get("user", [""])[-1]
+        password = unquote(parts.password or "") or query.get("password", [""])[-1]
+        if not user:
+            raise ConfigError(
+                "JOBS_DATABASE_URL names no user to create or grant to: name one there,"
+                " or with --request-role"
+            )
+        return cls(user, password or None)
+
+
+async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
+    """Apply what is missing, and let `role` use it. Returns a line for each thing done.
+
+    Raises MigrationError, and whatever asyncpg raises if the database can't be reached.
+    """
+    connection = await asyncpg.connect(owner_dsn, timeout=10)
+    try:
+        if await connection.fetchval("SELECT $1 IN (current_user, session_user)", role.name):
+            raise MigrationError(
+                f"{role.name} is the owner that migrates, and can't be the request role as well; "
+                "JOBS_DATABASE_URL needs a login of its own"
+            )
+        # However long another migration takes; it is only tables that must not be waited for.
+        await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
+        await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
+        await connection.execute(schema.read_sql("bootstrap.sql"))
+        migrated = await _apply_migrations(connection)
+        return [
+            *migrated,
+            *await _ensure_role(connection, role),
+            *await _apply_code(connection, role, force=bool(migrated)),
+            *await _grant_device_tables(connection, role),
+        ]
+    finally:
+        await connection.close()
+
+
+async def _apply_migrations(connection: asyncpg.Connection) -> list[str]:
+    applied = {
+        row["version"]: row["checksum"]
+        for row in await connection.fetch("SELECT version, checksum FROM jobs.schema_migrations")
+    }
+    done = []
+    for migration in schema.migrations():
+        name = f"{migration.version:04} {migration.name}"
+        checksum = applied.get(migration.version)
+        if checksum is not None and checksum != migration.checksum:
+            raise MigrationError(
+                f"migration {name} was applied with other contents; "
+                "this is another product's or an altered database"
+            )
+        if checksum is None:
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO jobs.schema_migrations (version, name, checksum)"
+                    " VALUES ($1, $2, $3)",
+                    migration.version,
+                    migration.name,
+                    migration.checksum,
+                )
+            done.append(f"applied migration {name}")
+    return done
+
+
+async def _apply_code(
+    connection: asyncpg.Connection, role: RequestRole, *, force: bool
+) -> list[str]:
+    checksum = schema.code_checksum()
+    rows = await connection.fetch("SELECT checksum FROM jobs.schema_code ORDER BY applied_at DESC")
+    known = [row["checksum"] for row in rows]
+    newest = known[0] if known else None
+    if not force and newest != checksum and (checksum in known or await _is_ahead(connection)):
+        return ["left functions and views alone: a newer version has been here"]
+    async with connection.transaction():
+        if force or newest != checksum:
+            for sql in schema.code():
+                await connection.execute(sql)
+            await connection.execute(
+                "INSERT INTO jobs.schema_code (checksum) VALUES ($1)"
+                " ON CONFLICT (checksum) DO UPDATE SET applied_at = clock_timestamp()",
+                checksum,
+            )
+        await connection.execute(await _for_role(connection, role, schema.read_sql("grants.sql")))
+    return ["applied functions and views"] if force or newest != checksum else []
+
+
+async def _is_ahead(connection: asyncpg.Connection) -> bool:
+    """Whether the database has a migration that this version does not."""
+    latest: int = await connection.fetchval("SELECT max(version) FROM jobs.schema_migrations")
+    return latest > schema.migrations()[-1].version
+
+
+async def _grant_device_tables(connection: asyncpg.Connection, role: RequestRole) -> list[str]:
+    """The device tables may be somebody else's, who then has to grant."""
+    if await connection.fetchval(
+        "SELECT has_schema_privilege($1, 'public', 'USAGE')"
+        " AND has_table_privilege($1, 'public.device_state', 'SELECT')"
+        " AND has_table_privilege($1, 'public.device_group_members', 'SELECT')",
+        role.name,
+    ):
+        return []
+    sql = await _for_role(connection, role, schema.read_sql("grants_devices.sql"))
+    try:
+        async with connection.transaction():
+            await connection.execute(sql)
+    except asyncpg.InsufficientPrivilegeError:
+        return [f"still to do, by the owner of the device tables: {sql.strip()}"]
+    return []
+
+
+async def _ensure_role(connection: asyncpg.Connection, role: RequestRole) -> list[str]:
+    if await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role.name):
+        return []
+    sql = await _for_role(
+        connection, role, "CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE"
+    )
+    password = ""
+    if role.password:
+        password = " PASSWORD " + await connection.fetchval(
+            "SELECT quote_literal($1::text)", role.password
+        )
+    try:
+        await connection.execute(sql + password)
+    except asyncpg.InsufficientPrivilegeError:
+        hint = " PASSWORD '…'" if role.password else ""
+        raise MigrationError(
+            f"the owner may not create the request role; let an administrator run: {sql}{hint};"
+            " then migrate again"
+        ) from None
+    hint = "" if role.password else " without a password: set one if logins need it"
+    return [f"created role {role.name}{hint}"]
+
+
+async def _for_role(connection: asyncpg.Connection, role: RequestRole, sql: str) -> str:
+    quoted = await connection.fetchval("SELECT quote_ident($1)", role.name)
+    return sql.replace("{role}", quoted)

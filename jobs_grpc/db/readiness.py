@@ -1,0 +1,56 @@
+"""Whether a database may be used: it is what this version made, and keeps tenants apart."""
+
+import asyncpg
+
+from jobs_grpc.db import schema
+
+
+class NotReady(Exception):
+    """The database can't be used yet; the message says why."""
+
+
+class NotIsolated(Exception):
+    """Row-level security would not hold the request role to one tenant."""
+
+
+async def prove_ready(connection: asyncpg.Connection) -> None:
+    """Return if all is well for the role of the connection. Raises NotReady and NotIsolated."""
+    await _check_privileges(connection, "checks/schema_usage.sql")
+    await _check_isolation(connection)
+    await _check_schema(connection)
+    await _check_privileges(connection, "checks/privileges.sql")
+
+
+async def _check_isolation(connection: asyncpg.Connection) -> None:
+    problems = await connection.fetch(
+        schema.read_sql("checks/isolation.sql"), list(schema.TENANT_TABLES)
+    )
+    if problems:
+        what = "; ".join(row["problem"] for row in problems)
+        remedy = " ".join(f"{row['remedy']};" for row in problems)
+        raise NotIsolated(f"tenants are not isolated: {what}. To mend it: {remedy}")
+
+
+async def _check_schema(connection: asyncpg.Connection) -> None:
+    try:
+        current = await connection.fetchval(
+            schema.read_sql("checks/schema.sql"),
+            [migration.version for migration in schema.migrations()],
+            [migration.checksum for migration in schema.migrations()],
+            schema.code_checksum(),
+        )
+    except (
+        asyncpg.InvalidSchemaNameError,
+        asyncpg.UndefinedTableError,
+        asyncpg.InsufficientPrivilegeError,
+    ):
+        current = False
+    if not current:
+        raise NotReady("the schema is not current for this version: run `jobs-grpc migrate`")
+
+
+async def _check_privileges(connection: asyncpg.Connection, check: str) -> None:
+    missing = await connection.fetch(schema.read_sql(check))
+    if missing:
+        remedy = " ".join(f"{row['remedy']};" for row in missing)
+        raise NotReady(f"the request role lacks privileges; let the tables' owner run: {remedy}")

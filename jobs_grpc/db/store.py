@@ -1,0 +1,302 @@
+"""One method a SQL function; SQLSTATEs of those functions become domain errors."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from jobs_grpc import errors
+from jobs_grpc.db.database import Database, PgMicros, Row
+
+__all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
+
+# Each RAISE of sql/functions has its own code. A domain error is made of the call's
+# arguments and the DETAIL of the RAISE.
+_DOMAIN_ERRORS: Mapping[str, Callable[[Mapping[str, Any], str], errors.JobsError]] = {
+    "JB001": lambda args, _: errors.DeviceNotFound(args["target_device_id"]),
+    "JB002": lambda args, _: errors.GroupEmpty(args["target_group_id"]),
+    "JB003": lambda _args, _: errors.TenantEmpty(),
+    "JB004": lambda args, _: errors.JobAlreadyExists(args["job_id"]),
+    "JB005": lambda args, _: errors.JobNotFound(args["job_id"]),
+    "JB006": lambda args, detail: errors.JobNotCancelable(args["job_id"], detail),
+    "JB007": lambda args, _: errors.ExecutionNotFound(args["job_id"], args["device_id"]),
+    "JB008": lambda args, detail: errors.ExecutionFinished(
+        args["job_id"], args["device_id"], detail
+    ),
+    "JB010": lambda args, _: errors.ExecutionInProgress(args["job_id"], args["device_id"]),
+    "JB011": lambda args, detail: errors.JobNotRetryable(args["job_id"], detail),
+    "JB012": lambda args, detail: errors.JobNotDeletable(args["job_id"], detail),
+    "JB013": lambda args, _: errors.LimitExceeded(
+        "The job has too many devices", "JOBS_MAX_TARGETS", args["max_targets"]
+    ),
+    "JB014": lambda args, _: errors.LimitExceeded(
+        "The tenant has too many jobs in progress",
+        "JOBS_MAX_ACTIVE_JOBS",
+        args["max_active_jobs"],
+        retry_after=60,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionUpdate:
+    """What a device says of an execution; None leaves things as they are, or unchecked."""
+
+    job_id: str | None
+    """None: the device's next."""
+    device_id: str
+    status: str | None
+    """None: it starts."""
+    status_details: str | None = None
+    """JSON."""
+    execution_number: int | None = None
+    expected_version: int | None = None
+    extend_timeout_minutes: int | None = None
+    next: bool = False
+    """The job is, or is to be, chosen as the device's next; with a start only."""
+    with_document: bool = True
+
+
+class Store:
+    """The database as the services see it. Each call is one round trip, and atomic.
+
+    Besides what its SQL function raises, every method can raise DatabaseUnavailable and
+    Overloaded.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create_job(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        document_type: str,
+        document_params: str,
+        target_device_id: str | None,
+        target_group_id: str | None,
+        target_all: bool,
+        expires_in_hours: int | None,
+        in_progress_timeout_minutes: int | None,
+        created_by: str | None,
+        max_targets: int,
+        max_active_jobs: int | None,
+    ) -> Row:
+        """See create_job.sql; `document_params` is JSON."""
+        rows = await self._call(
+            "create_job",
+            tenant_id,
+            job_id=job_id,
+            document_type=document_type,
+            document_params=document_params,
+            target_device_id=target_device_id,
+            target_group_id=target_group_id,
+            target_all=target_all,
+            expires_in_hours=expires_in_hours,
+            in_progress_timeout_minutes=in_progress_timeout_minutes,
+            created_by=created_by,
+            max_targets=max_targets,
+            max_active_jobs=max_active_jobs,
+        )
+        return rows[0]
+
+    async def list_jobs(
+        self,
+        tenant_id: str,
+        *,
+        statuses: list[str] | None,
+        document_type: str | None,
+        created_by: str | None,
+        target_device_id: str | None,
+        target_group_id: str | None,
+        target_all: bool | None,
+        created_from: PgMicros | None,
+        created_until: PgMicros | None,
+        before_created_at: PgMicros | None,
+        before_job_id: str | None,
+        limit: int,
+        offset: int,
+    ) -> Sequence[Row]:
+        """See list_jobs.sql."""
+        return await self._call(
+            "list_jobs",
+            tenant_id,
+            statuses=statuses,
+            before_created_at=before_created_at,
+            before_job_id=before_job_id,
+            limit=limit,
+            offset=offset,
+            document_type=document_type,
+            created_by=created_by,
+            target_device_id=target_device_id,
+            target_group_id=target_group_id,
+            target_all=target_all,
+            created_from=created_from,
+            created_until=created_until,
+        )
+
+    async def get_job(self, tenant_id: str, *, job_id: str, executions_limit: int) -> Row:
+        """See get_job.sql."""
+        rows = await self._call(
+            "get_job", tenant_id, job_id=job_id, executions_limit=executions_limit
+        )
+        return rows[0]
+
+    async def list_job_executions(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        status: str | None,
+        after_device_id: str,
+        limit: int,
+    ) -> Row:
+        """See list_job_executions.sql."""
+        rows = await self._call(
+            "list_job_executions",
+            tenant_id,
+            job_id=job_id,
+            status=status,
+            after_device_id=after_device_id,
+            limit=limit,
+        )
+        return rows[0]
+
+    async def list_device_executions(
+        self,
+        tenant_id: str,
+        *,
+        device_id: str,
+        job_id: str | None,
+        status: str | None,
+        before_queued_at: PgMicros | None,
+        before_job_id: str | None,
+        limit: int,
+    ) -> Sequence[Row]:
+        """See list_device_executions.sql."""
+        return await self._call(
+            "list_device_executions",
+            tenant_id,
+            device_id=device_id,
+            job_id=job_id,
+            status=status,
+            before_queued_at=before_queued_at,
+            before_job_id=before_job_id,
+            limit=limit,
+        )
+
+    async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str, force: bool) -> None:
+        """See cancel_job.sql."""
+        await self._call("cancel_job", tenant_id, job_id=job_id, reason=reason, force=force)
+
+    async def cancel_execution(
+        self, tenant_id: str, *, job_id: str, device_id: str, reason: str, force: bool
+    ) -> Row:
+        """See cancel_execution.sql."""
+        rows = await self._call(
+            "cancel_execution",
+            tenant_id,
+            job_id=job_id,
+            device_id=device_id,
+            reason=reason,
+            force=force,
+        )
+        return rows[0]
+
+    async def retry_executions(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        statuses: Sequence[str],
+        expires_in_hours: int | None,
+        never_expires: bool,
+        max_active_jobs: int | None,
+    ) -> Row:
+        """See retry_executions.sql."""
+        rows = await self._call(
+            "retry_executions",
+            tenant_id,
+            job_id=job_id,
+            statuses=statuses,
+            expires_in_hours=expires_in_hours,
+            never_expires=never_expires,
+            max_active_jobs=max_active_jobs,
+        )
+        return rows[0]
+
+    async def list_execution_attempts(
+        self, tenant_id: str, *, job_id: str, device_id: str, limit: int
+    ) -> Sequence[Row]:
+        """See list_execution_attempts.sql."""
+        return await self._call(
+            "list_execution_attempts",
+            tenant_id,
+            job_id=job_id,
+            device_id=device_id,
+            limit=limit,
+        )
+
+    async def delete_job(self, tenant_id: str, *, job_id: str) -> None:
+        """See delete_job.sql."""
+        await self._call("delete_job", tenant_id, job_id=job_id)
+
+    async def get_jobs(self, tenant_id: str, *, job_ids: list[str]) -> Sequence[Row]:
+        """See get_jobs.sql."""
+        return await self._call("get_jobs", tenant_id, job_ids=job_ids)
+
+    async def pending_fingerprints(self, tenant_id: str, *, device_ids: list[str]) -> Sequence[Row]:
+        """See pending_fingerprints.sql."""
+        return await self._call("pending_fingerprints", tenant_id, device_ids=device_ids)
+
+    async def get_execution(self, tenant_id: str, *, device_id: str, job_id: str) -> Row:
+        """See get_execution.sql."""
+        rows = await self._call("get_execution", tenant_id, device_id=device_id, job_id=job_id)
+        return rows[0]
+
+    async def list_pending_executions(
+        self, tenant_id: str, *, device_id: str, limit: int
+    ) -> Sequence[Row]:
+        """See list_pending_executions.sql."""
+        return await self._call(
+            "list_pending_executions", tenant_id, device_id=device_id, limit=limit
+        )
+
+    async def update_executions(
+        self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
+    ) -> Sequence[Row]:
+        """See update_executions.sql: a row an update, with its `outcome`. Raises LockTimeout."""
+        return await self._call(
+            "update_executions",
+            tenant_id,
+            wait_ms=wait_ms,
+            job_ids=[update.job_id for update in updates],
+            next=[update.next for update in updates],
+            device_ids=[update.device_id for update in updates],
+            statuses=[update.status for update in updates],
+            status_details=[update.status_details for update in updates],
+            execution_numbers=[update.execution_number for update in updates],
+            expected_versions=[update.expected_version for update in updates],
+            extend_timeout_minutes=[update.extend_timeout_minutes for update in updates],
+            with_documents=[update.with_document for update in updates],
+        )
+
+    async def _call(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:
+        """Call jobs.`function`, whose parameters are p_tenant_id and then `args`, in order."""
+        try:
+            return await self._database.fetch(
+                _statement(function, 1 + len(args)), tenant_id, *args.values()
+            )
+        except asyncpg.PostgresError as e:
+            if (domain_error := _DOMAIN_ERRORS.get(e.sqlstate or "")) is None:
+                raise
+            raise domain_error(args, getattr(e, "detail", None) or "") from None
+
+
+@functools.cache
+def _statement(function: str, parameters: int) -> str:
+    placeholders = ", ".join(f"${n}" for n in range(1, parameters + 1))
+    return f"SELECT * FROM jobs.{function}({placeholders})"  # noqa: S608 - our own names

@@ -1,0 +1,1 @@
+"""Development tools: an embedded PostgreSQL, a demo fleet and a device simulator."""

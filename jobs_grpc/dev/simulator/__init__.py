@@ -1,0 +1,1 @@
+"""Simulated devices that carry out jobs through the public API."""

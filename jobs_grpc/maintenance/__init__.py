@@ -1,0 +1,1 @@
+"""Background work across tenants: timeouts, finalization, retention and purge."""

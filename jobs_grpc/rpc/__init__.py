@@ -1,0 +1,1 @@
+"""The call path around every method: limits, authentication, request reading, errors, logs."""

@@ -1,0 +1,1 @@
+"""The running server: composition, gRPC servers, health, TLS, worker processes, signals."""

@@ -1,0 +1,1 @@
+"""The gRPC services: each method validates the request, calls the store and converts the result."""

@@ -1,0 +1,93 @@
+"""The tables of jobs-grpc list and get on terminals of any width."""
+
+import re
+import uuid
+
+import pytest
+
+from tests.support import Database, Operator, Server
+from tests.support.cli import on_terminal
+
+ALL = ["JOB", "STATUS", "TYPE", "TARGET", "DEVICES", "DONE", "FAILED", "CREATED"]
+
+
+def plain(shown: str) -> list[str]:
+    """The lines without colors and the spaces at their ends."""
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("columns", "header"),
+    [
+        (40, ["JOB"]),
+        (80, [name for name in ALL if name not in ("TARGET", "CREATED")]),
+        (100, [name for name in ALL if name != "CREATED"]),
+        (140, ALL),
+    ],
+)
+async def test_a_list_is_a_line_a_job_with_its_whole_id(
+    database: Database, server: Server, operator: Operator, columns: int, header: list[str]
+) -> None:
+    await database.add_devices(operator.tenant, 1, group="north")
+    ids = [(await operator.create(target_group_id="north")).job_id for _ in range(2)]
+    assert len(ids[0]) == len(str(uuid.uuid4()))
+
+    code, shown = await on_terminal(
+        "list", columns=columns, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
+    )
+
+    lines = plain(shown)
+    assert code == 0
+    assert lines[0].split() == header
+    assert [line.split()[0] for line in lines[1:]] == ids[::-1]
+    assert all(len(line) <= columns for line in lines)
+
+
+async def test_what_is_cut_is_seen_to_be(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    device = str(uuid.uuid4())
+    await database.add_devices(operator.tenant, [device])
+    await operator.create(document_type="firmware-update " * 6, target_device_id=device)
+
+    _, shown = await on_terminal(
+        "list", columns=120, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
+    )
+
+    header, row = plain(shown)
+    assert header.split() == ALL
+    assert len(re.findall(r"  (firm\S*|device \w+)…(?=  )", row)) == 2
+
+
+async def test_an_id_that_is_wider_than_the_terminal_is_still_one_piece(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["d" * 100])
+    await operator.create(job_id="j" * 100, target_all=True)
+    as_caller = {"JOBS_SERVER": server.address, "JOBS_TENANT": operator.tenant}
+
+    _, jobs = await on_terminal("list", columns=80, **as_caller)
+    _, job = await on_terminal("get", "j" * 100, columns=80, **as_caller)
+
+    assert plain(jobs)[0].split()[0] == "JOB"
+    assert "j" * 100 in jobs
+    assert "d" * 100 in job
+
+
+async def test_details_of_a_device_are_never_cut(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    device = str(uuid.uuid4())
+    await database.add_devices(operator.tenant, [device])
+    await operator.create(job_id="j", target_all=True)
+    reason = "".join(f"{number:04}" for number in range(50))
+    await operator.cancel("j", reason=reason)
+
+    _, shown = await on_terminal(
+        "get", "j", columns=80, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
+    )
+
+    table = plain(shown.partition("DEVICE ")[2])
+    assert table[1].startswith(f"{device}  REJECTED")
+    assert all(len(line) <= 80 for line in table)
+    assert reason in "".join(line.strip() for line in table[1:])

@@ -1,0 +1,327 @@
+"""What each function reads of a database with a million executions: by which index, how much.
+
+Counted by PostgreSQL itself, below the functions, as the request role and both with the plans
+made for the arguments, where there are such, and with those that are kept for any.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import asyncpg
+import pytest
+
+from jobs_grpc.db.store import ExecutionUpdate, Row, Store
+from tests.support.postgres import Postgres
+
+TENANT = "t"
+JOBS, DEVICES = 4, 250_000
+SMALL_JOBS = 20_000
+
+# In the midst of them: they are a minute apart.
+EARLIER = datetime.now(UTC) - timedelta(minutes=10_000)
+HALF_AN_HOUR = timedelta(minutes=30)
+
+_FLEET = """
+    INSERT INTO device_state (tenant_id, device_id)
+    SELECT $1, 'd' || lpad(n::text, 6, '0') FROM generate_series(1, $2) n
+"""
+_SMALL_JOBS = """
+    INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_device_id,
+                           target_all, created_at, updated_at)
+    SELECT $1, 'small-' || n, 'reboot', '{}', 'd000001', false,
+           now() - n * interval '1 minute', now()
+    FROM generate_series(1, $2) n
+"""
+_SMALL_PROGRESS = """
+    INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
+    SELECT tenant_id, job_id, 1 FROM jobs.jobs WHERE NOT target_all
+"""
+
+_ATTEMPTS = """
+    INSERT INTO jobs.execution_attempts (tenant_id, job_id, device_id, execution_number, status,
+                                         queued_at, last_updated_at)
+    SELECT $1, 'j0', 'd' || lpad(n::text, 6, '0'), 1, 'FAILED', now(), now()
+    FROM generate_series(1, 10000) n
+"""
+
+# Sequential scans of a table are of relkind "r", entries that an index answered of "i".
+_COUNTERS = """
+    SELECT c.relname::text,
+           CASE c.relkind WHEN 'r' THEN pg_stat_get_xact_numscans(c.oid)
+                          ELSE pg_stat_get_xact_tuples_returned(c.oid) END AS count
+    FROM pg_class c
+    WHERE c.relnamespace = 'jobs'::regnamespace AND c.relkind IN ('r', 'i')
+"""
+
+# PostgreSQL may keep a plan for any arguments after five calls.
+_CALLS_UNTIL_KEPT = 8
+
+
+# Some more than is answered: entries of what other tests have undone are there until vacuum.
+PAGE, JOBS_PAGE = 1020, 80
+
+# A row that is written is looked up again, a job and its counts are looked at some times.
+ONE = 8
+AGAIN = 8 * 20
+
+DEVICE, WRITTEN = "d125001", "d125000"
+BATCH = 100
+
+
+def _list_jobs(store: Store, **given: Any) -> Awaitable[Sequence[Row]]:
+    filters: dict[str, Any] = dict.fromkeys(
+        (
+            *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
+            *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
+        )
+    )
+    return store.list_jobs(TENANT, **(filters | given), limit=51, offset=0)
+
+
+def _list_job(store: Store, after: str) -> Awaitable[Row]:
+    return store.list_job_executions(
+        TENANT, job_id="j1", status=None, after_device_id=after, limit=1001
+    )
+
+
+def _list_device(store: Store) -> Awaitable[Sequence[Row]]:
+    return store.list_device_executions(
+        TENANT,
+        device_id=DEVICE,
+        job_id=None,
+        status=None,
+        before_queued_at=None,
+        before_job_id=None,
+        limit=51,
+    )
+
+
+def _update(store: Store, *updates: ExecutionUpdate) -> Awaitable[Sequence[Row]]:
+    return store.update_executions(TENANT, updates, wait_ms=1000)
+
+
+_REPORTS = [
+    ExecutionUpdate("j1", f"d{number * 2000:06}", "SUCCEEDED", with_document=False)
+    for number in range(1, BATCH + 1)
+]
+
+# A call, and how many entries of which index it reads at most. Nothing else is read.
+CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = {
+    "get_job": (
+        lambda store: store.get_job(TENANT, job_id="j1", executions_limit=1001),
+        {"jobs_pkey": ONE, "job_progress_pkey": ONE, "job_executions_pkey": PAGE},
+    ),
+    "get_jobs": (
+        lambda store: store.get_jobs(TENANT, job_ids=["j1", "j2"]),
+        {"jobs_pkey": ONE, "job_progress_pkey": ONE},
+    ),
+    "list_jobs": (
+        _list_jobs,
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+    ),
+    "list_jobs, a later page": (
+        lambda store: _list_jobs(store, before_created_at=EARLIER, before_job_id="x"),
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+    ),
+    "list_jobs, of a common status": (
+        lambda store: _list_jobs(store, statuses=["IN_PROGRESS"]),
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+    ),
+    "list_jobs, of late": (
+        lambda store: _list_jobs(store, created_from=EARLIER, created_until=EARLIER + HALF_AN_HOUR),
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+    ),
+    "list_jobs, a later page of a time": (
+        lambda store: _list_jobs(
+            store,
+            created_from=EARLIER - HALF_AN_HOUR,
+            created_until=EARLIER + HALF_AN_HOUR,
+            before_created_at=EARLIER,
+            before_job_id="x",
+        ),
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+    ),
+    "list_jobs, of a rare status": (
+        lambda store: _list_jobs(store, statuses=["CANCELED"]),
+        # The others are passed by, but not joined.
+        {"jobs_newest_first": SMALL_JOBS + JOBS_PAGE, "job_progress_pkey": ONE},
+    ),
+    "list_job_executions": (
+        lambda store: _list_job(store, ""),
+        {"jobs_pkey": ONE, "job_executions_pkey": PAGE},
+    ),
+    "list_job_executions, a later page": (
+        lambda store: _list_job(store, DEVICE),
+        {"jobs_pkey": ONE, "job_executions_pkey": PAGE},
+    ),
+    "list_device_executions": (
+        _list_device,
+        {"jobs_pkey": ONE, "job_executions_by_device": JOBS},
+    ),
+    "list_pending_executions": (
+        lambda store: store.list_pending_executions(TENANT, device_id=DEVICE, limit=11),
+        {"jobs_pkey": ONE, "job_executions_pending": JOBS},
+    ),
+    "pending_fingerprints": (
+        lambda store: store.pending_fingerprints(TENANT, device_ids=[DEVICE]),
+        {"jobs_pkey": ONE, "job_executions_pending": ONE},
+    ),
+    "get_execution": (
+        lambda store: store.get_execution(TENANT, device_id=DEVICE, job_id="j1"),
+        {"jobs_pkey": ONE, "job_executions_pkey": ONE},
+    ),
+    "list_execution_attempts": (
+        lambda store: store.list_execution_attempts(
+            TENANT, job_id="j0", device_id="d000100", limit=100
+        ),
+        {"jobs_pkey": ONE, "job_executions_pkey": ONE, "execution_attempts_pkey": ONE},
+    ),
+    "cancel_job": (
+        lambda store: store.cancel_job(TENANT, job_id="j1", reason="r", force=False),
+        {"jobs_pkey": AGAIN, "job_progress_pkey": AGAIN},
+    ),
+    "cancel_execution": (
+        lambda store: store.cancel_execution(
+            TENANT, job_id="j1", device_id=WRITTEN, reason="r", force=False
+        ),
+        {"jobs_pkey": AGAIN, "job_progress_pkey": AGAIN, "job_executions_pkey": AGAIN},
+    ),
+    "update_executions, a start": (
+        lambda store: _update(store, ExecutionUpdate("j1", WRITTEN, None)),
+        {"jobs_pkey": AGAIN, "job_progress_pkey": AGAIN, "job_executions_pkey": AGAIN},
+    ),
+    "update_executions, a start of the next": (
+        lambda store: _update(store, ExecutionUpdate(None, WRITTEN, None, next=True)),
+        {
+            "jobs_pkey": AGAIN,
+            "job_progress_pkey": AGAIN,
+            "job_executions_pkey": AGAIN,
+            "job_executions_pending": AGAIN,
+        },
+    ),
+    "update_executions, a batch of reports": (
+        lambda store: _update(store, *_REPORTS),
+        {
+            "jobs_pkey": AGAIN + 8 * BATCH,
+            "job_progress_pkey": AGAIN + 8 * BATCH,
+            "job_executions_pkey": AGAIN + 8 * BATCH,
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Large:
+    """A database that is as large as it says above, and its owner."""
+
+    postgres: Postgres
+    name: str
+    owner: asyncpg.Connection
+
+
+@pytest.fixture(scope="module")
+async def large(cluster: tuple[Postgres, str]) -> AsyncIterator[Large]:
+    """Made once."""
+    postgres, template = cluster
+    async with postgres.database(template) as name:
+        owner = await asyncpg.connect(postgres.dsn(name))
+        await owner.execute(_FLEET, TENANT, DEVICES)
+        for number in range(JOBS):
+            await owner.fetch(
+                "SELECT jobs.create_job($1, $2, 'x', '{}', NULL, NULL, true, 24,"
+                " NULL, NULL, 2000000, NULL)",
+                TENANT,
+                f"j{number}",
+            )
+        await owner.execute(_SMALL_JOBS, TENANT, SMALL_JOBS)
+        await owner.execute(_SMALL_PROGRESS)
+        await owner.execute(_ATTEMPTS, TENANT)
+        await owner.execute("VACUUM ANALYZE")
+        yield Large(postgres, name, owner)
+        await owner.close()
+
+
+@pytest.fixture(scope="module")
+async def caller(large: Large) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the request role."""
+    caller = await asyncpg.connect(large.postgres.dsn(large.name, large.postgres.role))
+    yield caller
+    await caller.close()
+
+
+@pytest.fixture(scope="module")
+async def told_of_plannings(large: Large) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the request role that hears of each statement that is planned."""
+    if not await large.owner.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        pytest.skip("only a superuser may have PostgreSQL say what it plans")
+    setting = f"ALTER ROLE {large.postgres.role.name} IN DATABASE {large.name}"
+    await large.owner.execute(f"{setting} SET log_planner_stats = on")
+    caller = await asyncpg.connect(large.postgres.dsn(large.name, large.postgres.role))
+    await large.owner.execute(f"{setting} RESET log_planner_stats")
+    await caller.execute("SET client_min_messages = log")
+    yield caller
+    await caller.close()
+
+
+async def _counters(caller: asyncpg.Connection) -> dict[str, int]:
+    return {row["relname"]: row["count"] for row in await caller.fetch(_COUNTERS)}
+
+
+async def _reads(
+    caller: asyncpg.Connection, call: Callable[[Store], Awaitable[object]]
+) -> dict[str, int]:
+    """What a call reads, by table (sequential scans) and index (entries); then it is undone."""
+    store = Store(cast("Any", caller))  # of the pool, it needs `fetch` only
+    undone = caller.transaction()
+    await undone.start()
+    try:
+        before = await _counters(caller)
+        await call(store)
+        after = await _counters(caller)
+    finally:
+        await undone.rollback()
+    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_reads_no_more_than_it_answers(caller: asyncpg.Connection, name: str) -> None:
+    call, most = CALLS[name]
+
+    for _ in range(_CALLS_UNTIL_KEPT):
+        reads = await _reads(caller, call)
+
+        assert reads
+        assert reads.keys() <= most.keys(), reads
+        assert all(count <= most[index] for index, count in reads.items()), reads
+
+
+async def _plannings(caller: asyncpg.Connection, call: Callable[[Store], Awaitable[object]]) -> int:
+    """How many statements a call plans."""
+    said: list[str] = []
+
+    def listen(connection: object, message: asyncpg.PostgresLogMessage) -> None:
+        said.append(message.message)
+
+    caller.add_log_listener(listen)
+    try:
+        await _reads(caller, call)
+    finally:
+        caller.remove_log_listener(listen)
+    return said.count("PLANNER STATISTICS")
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_does_with_the_plans_that_are_kept(
+    told_of_plannings: asyncpg.Connection, name: str
+) -> None:
+    call, _ = CALLS[name]
+    await told_of_plannings.execute("DISCARD PLANS")
+    assert await _plannings(told_of_plannings, call)
+
+    for _ in range(_CALLS_UNTIL_KEPT):
+        await _reads(told_of_plannings, call)
+
+    # Statistics that come in between would have them made anew, but not each time.
+    assert 0 in [await _plannings(told_of_plannings, call) for _ in range(3)]

@@ -1,0 +1,115 @@
+"""Connections are not reset between uses, so no call may leave anything behind in one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.config import Config
+from jobs_grpc.db.database import Database as ServiceDatabase
+from tests.support import Database, Operator, fails, serving
+
+LEFT_BEHIND = {
+    # The driver switches jit off and on again around a look-up of types.
+    "settings": "SELECT name, setting FROM pg_settings"
+    " WHERE source = 'session' AND setting IS DISTINCT FROM reset_val",
+    "the tenant": "SELECT current_setting('app.tenant_id', true)"
+    " WHERE coalesce(current_setting('app.tenant_id', true), '') <> ''",
+    "another role": "SELECT current_user WHERE current_user <> session_user",
+    "temporary tables": "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+    "advisory locks": "SELECT * FROM pg_locks"
+    " WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+    "prepared transactions": "SELECT gid FROM pg_prepared_xacts"
+    " WHERE database = current_database()",
+    "SQL-level prepared statements": "SELECT name FROM pg_prepared_statements WHERE from_sql",
+    "open cursors": "SELECT name FROM pg_cursors WHERE is_holdable",
+    "listening": "SELECT pg_listening_channels()",
+}
+
+
+@dataclass(frozen=True)
+class Used:
+    """A service with one connection, and a way into that connection."""
+
+    pool: ServiceDatabase
+    operator: Operator
+
+
+@asynccontextmanager
+async def service_of_one_connection(database: Database, tenant: str) -> AsyncIterator[Used]:
+    """A service, and the connection with which it serves the tenant and everybody else."""
+    opened: list[ServiceDatabase] = []
+
+    class Watched(ServiceDatabase):
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            opened.append(self)
+
+    pool_of_one = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs_grpc.server.app.Database", Watched)
+        async with serving(database.request_dsn, **pool_of_one) as server:
+            yield Used(opened[0], server.operator(tenant, user="olivia"))
+
+
+@pytest.fixture(scope="module")
+async def used(database: Database) -> AsyncIterator[Used]:
+    """After every RPC, in success and in failure."""
+    async with service_of_one_connection(database, "tenant") as used:
+        await database.add_devices("tenant", 3, group="group")
+        await _call_everything(used.operator)
+        yield used
+
+
+async def _call_everything(operator: Operator) -> None:
+    await operator.create(job_id="a", target_all=True)
+    await operator.create(job_id="b", target_group_id="group", never_expires=True)
+    await operator.create(target_device_id="d00001")
+    await operator.list(status=pb.Job.IN_PROGRESS, limit=1)
+    await operator.get("a")
+    await operator.executions("a", limit=1)
+    await operator.cancel("a", reason="enough")
+    for expected, call in (
+        ("JOB_NOT_CANCELABLE", operator.cancel("a")),
+        ("GROUP_EMPTY", operator.create(target_group_id="nobody")),
+    ):
+        with fails(StatusCode.FAILED_PRECONDITION, expected):
+            await call
+    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await operator.create(job_id="a", target_device_id="d00001")
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.get("nowhere")
+
+
+@pytest.mark.parametrize("query", LEFT_BEHIND.values(), ids=LEFT_BEHIND)
+async def test_nothing_is_left_behind(used: Used, query: str) -> None:
+    sql = f"SELECT * FROM ({query}) left_behind WHERE $1 <> ''"
+
+    assert not [tuple(row) for row in await used.pool.fetch(sql, "any")]
+
+
+async def test_a_tenant_is_not_seen_by_the_next_statement(used: Used) -> None:
+    await used.operator.list()
+
+    assert not await used.pool.fetch("SELECT FROM jobs.jobs WHERE $1 <> ''", "any")
+
+
+async def test_what_a_pooler_does_to_prepared_statements_names_the_setting(
+    database: Database, tenant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It passes the connection on to a session that does not know what was prepared."""
+    await database.owner.execute(
+        "CREATE FUNCTION public.forget(tenant text) RETURNS void LANGUAGE plpgsql"
+        " AS $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
+    )
+    async with service_of_one_connection(database, tenant) as used:
+        await used.operator.list()
+        await used.pool.fetch("SELECT public.forget($1)", "any")
+
+        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            await used.operator.list()
+
+    assert "set JOBS_STATEMENT_CACHE_SIZE=0" in caplog.text

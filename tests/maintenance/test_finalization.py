@@ -1,0 +1,293 @@
+"""The sweeper writes down what readers derive, and no reader can tell."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support import TIMEOUT, Database, Operator, Server, all_executions, mutex_held
+
+DEVICES = ["done", "failed", "queued-1", "queued-2", "running"]
+
+# Whether a device is at work, what happens to the job, and how its queued rows end.
+ENDS = {
+    "canceled": (False, "REJECTED"),
+    "canceled, a device at work": (True, "REJECTED"),
+    "canceled, then expired": (True, "REJECTED"),
+    "canceled with force": (True, "REJECTED"),
+    "expired, then canceled with force": (True, "TIMED_OUT"),
+    "expired": (False, "TIMED_OUT"),
+    "expired, a device at work": (True, "TIMED_OUT"),
+    "expired, then canceled": (True, "TIMED_OUT"),
+    "expired, then completed by the last report": (True, "TIMED_OUT"),
+}
+
+
+@pytest.fixture
+async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
+    """A sweeper of the module's database that waits for jobs as long as a test does."""
+    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
+        yield sweeper
+
+
+async def answers(server: Server, operator: Operator) -> list[bytes]:
+    """What each reading call says of the tenant's job "j", to the byte."""
+    said: list[Any] = [await operator.get("j")]
+    said += [await operator.list(status=status) for status in pb.Job.Status.values()]
+    for status in pb.JobExecution.Status.values():
+        said.append(await operator.executions("j", status=status))
+        said += await all_executions(operator, "j", status=status, limit=1)
+    for name in DEVICES:
+        device = server.device(operator.tenant, name)
+        said += [await device.get("j"), await device.pending()]
+    return [message.SerializeToString(deterministic=True) for message in said]
+
+
+async def end(database: Database, server: Server, operator: Operator, how: str) -> None:
+    """Let the job "j" be on DEVICES, and end so."""
+    at_work, _ = ENDS[how]
+    await database.add_devices(operator.tenant, DEVICES)
+    await operator.create(job_id="j", target_all=True)
+    running = server.device(operator.tenant, "running")
+    await running.start("j", status_details={"percent": 5})
+    await server.device(operator.tenant, "done").update("j", "SUCCEEDED", status_details={"n": 1})
+    await server.device(operator.tenant, "failed").update("j", "FAILED")
+    if not at_work:
+        await running.update("j", "SUCCEEDED")
+    if how.startswith("expired"):
+        await database.expire(operator.tenant, "j")
+    if "canceled" in how:
+        await operator.cancel("j", reason='"no"\n\\ é', force=how.endswith("force"))
+    if how.endswith("then expired"):
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
+            operator.tenant,
+        )
+    if how.endswith("report"):
+        await running.update("j", "SUCCEEDED")
+
+
+async def stored(database: Database, operator: Operator) -> tuple[dict[str, int], dict[str, Any]]:
+    """The stored states of the executions, counted, and the stored job."""
+    rows = await database.owner.fetch(
+        "SELECT status::text, count(*)::integer AS n FROM jobs.job_executions WHERE tenant_id = $1"
+        " GROUP BY 1",
+        operator.tenant,
+    )
+    job = await database.owner.fetchrow(
+        "SELECT j.status::text, finalized, queued, expires_at, completed_at, updated_at"
+        " FROM jobs.jobs j JOIN jobs.job_progress USING (tenant_id, job_id) WHERE tenant_id = $1",
+        operator.tenant,
+    )
+    assert job is not None
+    return {row["status"]: row["n"] for row in rows}, dict(job)
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_no_reader_can_tell(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
+) -> None:
+    await end(database, server, operator, how)
+    before = await answers(server, operator)
+    assert (await stored(database, operator))[0]["QUEUED"] == 2
+
+    await sweeper.run_once()
+
+    assert await answers(server, operator) == before
+    states, job = await stored(database, operator)
+    assert "QUEUED" not in states
+    assert states[ENDS[how][1]] == (3 if how == "canceled with force" else 2)
+    assert "IN_PROGRESS" not in states or not how.endswith("force")
+    assert (job["queued"], job["finalized"]) == (0, True)
+
+
+async def test_an_idle_job_is_completed_at_its_expiry(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await end(database, server, operator, "expired")
+
+    await sweeper.run_once()
+
+    _, job = await stored(database, operator)
+    assert job["status"] == "COMPLETED"
+    assert job["completed_at"] == job["updated_at"] == job["expires_at"]
+
+
+async def test_an_expired_job_whose_devices_are_all_at_work_ends_with_the_last(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await end(database, server, operator, "expired, a device at work")
+    await sweeper.run_once()
+
+    last = await server.device(operator.tenant, "running").update("j", "SUCCEEDED")
+
+    job = await operator.get("j")
+    assert job.status == pb.Job.COMPLETED
+    assert job.completed_at == last.last_updated_at
+    await sweeper.run_once()
+    assert await operator.get("j") == job
+
+
+async def test_live_jobs_are_left_alone(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await database.add_devices(operator.tenant, DEVICES)
+    await operator.create(job_id="j", target_all=True)
+    await operator.create(job_id="k", target_all=True, never_expires=True)
+    before = await answers(server, operator)
+    rows = "SELECT xmin, t.* FROM jobs.jobs t WHERE tenant_id = $1 ORDER BY job_id"
+    written = await database.owner.fetch(rows, operator.tenant)
+
+    await sweeper.run_once()
+
+    assert await answers(server, operator) == before
+    assert await database.owner.fetch(rows, operator.tenant) == written
+
+
+async def test_a_job_that_is_done_needs_no_settling(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await database.add_devices(operator.tenant, ["done"])
+    await operator.create(job_id="j", target_all=True)
+
+    await server.device(operator.tenant, "done").update("j", "SUCCEEDED")
+
+    _, job = await stored(database, operator)
+    assert job["finalized"]
+
+
+@pytest.mark.parametrize("devices", [999, 1000, 1001, 2500])
+async def test_many_devices_are_settled_in_batches(
+    database: Database, operator: Operator, sweeper: Sweeper, devices: int
+) -> None:
+    await database.add_devices(operator.tenant, devices)
+    await operator.create(job_id="j", target_all=True)
+    await database.move(operator.tenant, "j", "d00500", "FAILED")
+    await operator.cancel("j", reason="no")
+    before = await operator.get("j", executions_limit=5000)
+
+    await sweeper.run_once()
+
+    assert await operator.get("j", executions_limit=5000) == before
+    states, job = await stored(database, operator)
+    assert states == {"REJECTED": devices - 1, "FAILED": 1}
+    assert job["finalized"]
+    largest = await database.owner.fetchval(
+        "SELECT max(n) FROM (SELECT count(*) AS n FROM jobs.job_executions"
+        " WHERE tenant_id = $1 GROUP BY xmin::text) AS transactions",
+        operator.tenant,
+    )
+    assert largest <= 1000
+
+
+async def test_between_batches_no_reader_can_tell_either(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await end(database, server, operator, "expired, then canceled")
+    before = await answers(server, operator)
+    settle = "SELECT jobs.finalize_job($1, 'j', $2, 1, 0)"
+
+    after: str | None = ""
+    batches = 0
+    while after is not None:
+        after = await database.owner.fetchval(settle, operator.tenant, after)
+        batches += 1
+        assert await answers(server, operator) == before
+
+    assert batches > 2
+    _, job = await stored(database, operator)
+    assert job["finalized"]
+
+
+async def test_a_job_that_lives_again_meanwhile_is_left_alone(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    """It is found expired, but has another expiry by the time it is had."""
+    await end(database, server, operator, "expired")
+    async with mutex_held(database, operator.tenant, "j"):
+        sweeping = asyncio.create_task(sweeper.run_once())
+        await database.until_blocked(1)
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET expires_at = now() + interval '1 hour' WHERE tenant_id = $1",
+            operator.tenant,
+        )
+    await sweeping
+
+    states, job = await stored(database, operator)
+    assert states["QUEUED"] == job["queued"] == 2
+    assert (job["status"], job["finalized"]) == ("IN_PROGRESS", False)
+    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+
+
+async def test_a_cancel_in_the_middle_changes_nothing_for_what_has_expired(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await end(database, server, operator, "expired, a device at work")
+    await database.owner.execute("SELECT jobs.finalize_job($1, 'j', '', 3, 0)", operator.tenant)
+    assert (await stored(database, operator))[0]["QUEUED"] == 1
+
+    await operator.cancel("j", reason="no")
+    before = await answers(server, operator)
+    await sweeper.run_once()
+
+    assert await answers(server, operator) == before
+    states, job = await stored(database, operator)
+    assert states["TIMED_OUT"] == 2
+    assert (job["status"], job["finalized"]) == ("CANCELED", True)
+
+
+async def test_a_cancel_that_waits_for_the_settler_finds_what_it_would_have_found_before(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await end(database, server, operator, "expired, a device at work")
+    settling = await asyncpg.connect(database.owner_dsn)
+    try:
+        async with settling.transaction():
+            await settling.execute("SELECT jobs.finalize_job($1, 'j', '', 100, 0)", operator.tenant)
+            canceling = asyncio.create_task(operator.cancel("j", reason="no"))
+            await database.until_blocked(1)
+        await canceling
+    finally:
+        await settling.close()
+
+    job = await operator.get("j")
+    assert job.status == pb.Job.CANCELED
+    assert job.execution_counts == pb.ExecutionCounts(
+        succeeded=1, failed=1, timed_out=2, in_progress=1
+    )
+
+
+async def test_a_forced_cancel_of_what_was_settled_at_its_expiry_is_settled_again(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await end(database, server, operator, "expired, a device at work")
+    await sweeper.run_once()
+    await operator.cancel("j", reason="no", force=True)
+    before = await answers(server, operator)
+
+    await sweeper.run_once()
+
+    assert await answers(server, operator) == before
+    states, _ = await stored(database, operator)
+    assert states == {"SUCCEEDED": 1, "FAILED": 1, "TIMED_OUT": 2, "REJECTED": 1}
+
+
+async def test_what_is_retried_is_settled_when_it_ends_again(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await end(database, server, operator, "expired")
+    await sweeper.run_once()
+    await operator.retry("j", "TIMED_OUT", expires_in_hours=1)
+    await database.expire(operator.tenant, "j")
+    before = await answers(server, operator)
+
+    await sweeper.run_once()
+
+    assert await answers(server, operator) == before
+    states, job = await stored(database, operator)
+    assert states["TIMED_OUT"] == 2
+    assert (job["status"], job["finalized"]) == ("COMPLETED", True)

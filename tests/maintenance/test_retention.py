@@ -1,0 +1,233 @@
+"""JOBS_RETENTION_DAYS: jobs that have been over for long go, and their rows after them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support import TIMEOUT, Database, Operator, Server, fails, mutex_held
+
+TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
+
+
+@pytest.fixture
+async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
+    """A sweeper of the module's database that keeps jobs for 30 days."""
+    async with Sweeper(database.owner_dsn, retention_days=30, patience=4 * TIMEOUT) as sweeper:
+        yield sweeper
+
+
+async def end(database: Database, server: Server, operator: Operator, how: str) -> None:
+    """Let the job "j" end so, now."""
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    match how:
+        case "completed":
+            await server.device(operator.tenant, "pump").update("j", "SUCCEEDED")
+        case "canceled":
+            await operator.cancel("j")
+        case "expired":
+            await database.owner.execute(
+                "UPDATE jobs.jobs SET expires_at = now() WHERE tenant_id = $1", operator.tenant
+            )
+
+
+async def age(database: Database, operator: Operator, days: str) -> None:
+    """Move the tenant's jobs that far into the past."""
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET created_at = created_at - $2::text::interval,"
+        " updated_at = updated_at - $2::text::interval,"
+        " expires_at = expires_at - $2::text::interval,"
+        " canceled_at = canceled_at - $2::text::interval,"
+        " completed_at = completed_at - $2::text::interval WHERE tenant_id = $1",
+        operator.tenant,
+        days,
+    )
+
+
+async def rows(database: Database, operator: Operator) -> list[int]:
+    """How many rows of the tenant's each table has."""
+    return [
+        await database.owner.fetchval(
+            f"SELECT count(*) FROM {table} WHERE tenant_id = $1", operator.tenant
+        )
+        for table in TABLES
+    ]
+
+
+@pytest.mark.parametrize("how", ["completed", "canceled", "expired"])
+async def test_a_job_that_has_been_over_for_longer_is_gone(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
+) -> None:
+    await end(database, server, operator, how)
+    await age(database, operator, "30 days 1 minute")
+
+    await sweeper.run_once()
+
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.get("j")
+    assert await rows(database, operator) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("how", ["completed", "canceled", "expired"])
+async def test_a_job_that_has_been_over_for_less_stays(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
+) -> None:
+    await end(database, server, operator, how)
+    await age(database, operator, "29 days 23 hours")
+    job = await operator.get("j")
+
+    await sweeper.run_once()
+
+    assert await operator.get("j") == job
+
+
+async def test_a_job_that_is_not_over_stays_however_old(
+    database: Database, operator: Operator, sweeper: Sweeper
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True, never_expires=True)
+    await age(database, operator, "10 years")
+
+    await sweeper.run_once()
+
+    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+
+
+async def test_by_default_jobs_stay(database: Database, server: Server, operator: Operator) -> None:
+    await end(database, server, operator, "completed")
+    await age(database, operator, "10 years")
+
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_once()
+
+    assert (await operator.get("j")).status == pb.Job.COMPLETED
+
+
+async def test_a_canceled_job_goes_although_a_device_never_came_back(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    await server.device(operator.tenant, "pump").start("j")
+    await operator.cancel("j")
+    await age(database, operator, "31 days")
+
+    await sweeper.run_once()
+
+    assert await rows(database, operator) == [0, 0, 0]
+    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        await server.device(operator.tenant, "pump").update("j", "SUCCEEDED")
+
+
+@pytest.fixture
+async def deleted(database: Database, operator: Operator) -> Operator:
+    """An operator whose job "j" of 2,500 devices is deleted, and "k" of as many is not."""
+    await database.add_devices(operator.tenant, 2500)
+    for job_id in ("j", "k"):
+        await operator.create(job_id=job_id, target_all=True)
+    await operator.cancel("j")
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET deleted_at = now() WHERE tenant_id = $1 AND job_id = 'j'",
+        operator.tenant,
+    )
+    return operator
+
+
+async def test_a_deleted_job_is_not_there_before_it_is_purged(
+    server: Server, deleted: Operator
+) -> None:
+    device = server.device(deleted.tenant, "d00001")
+
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await deleted.get("j")
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await deleted.executions("j")
+    assert [job.job_id for job in (await deleted.list()).jobs] == ["k"]
+    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        await device.get("j")
+    assert [each.job_id for each in (await device.pending()).executions] == ["k"]
+    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await deleted.create(job_id="j", target_all=True)
+
+
+async def test_a_purge_takes_all_of_the_job_and_nothing_else(
+    database: Database, deleted: Operator, sweeper: Sweeper
+) -> None:
+    await sweeper.run_once()
+
+    assert await rows(database, deleted) == [1, 1, 2500]
+    job = await deleted.get("k")
+    assert job.execution_counts == pb.ExecutionCounts(queued=2500)
+    assert (await deleted.create(job_id="j", target_all=True)).execution_count == 2500
+
+
+async def test_a_purge_takes_the_attempts_too(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    device = server.device(operator.tenant, "pump")
+    await operator.create(job_id="j", target_all=True)
+    await device.update("j", "FAILED")
+    await operator.retry("j", "FAILED")
+    await device.update("j", "SUCCEEDED")
+    assert len(await operator.attempts("j", "pump")) == 2
+
+    await operator.delete("j")
+    await sweeper.run_once()
+
+    assert await rows(database, operator) == [0, 0, 0]
+    attempts = "SELECT count(*) FROM jobs.execution_attempts WHERE tenant_id = $1"
+    assert await database.owner.fetchval(attempts, operator.tenant) == 0
+
+
+async def test_a_purge_goes_batch_by_batch_and_the_job_is_last(
+    database: Database, deleted: Operator
+) -> None:
+    purge = "SELECT jobs.purge_job($1, 'j', $2, 1000, 0)"
+
+    left = []
+    after: str | None = ""
+    while after is not None:
+        after = await database.owner.fetchval(purge, deleted.tenant, after)
+        left.append(await rows(database, deleted))
+
+    assert left == [[2, 2, 4000], [2, 2, 3000], [1, 1, 2500]]
+
+
+async def test_a_purge_that_was_interrupted_is_finished(
+    database: Database, deleted: Operator, sweeper: Sweeper
+) -> None:
+    await database.owner.execute("SELECT jobs.purge_job($1, 'j', '', 1000, 0)", deleted.tenant)
+
+    await sweeper.run_once()
+
+    assert await rows(database, deleted) == [1, 1, 2500]
+
+
+async def test_what_is_not_deleted_is_not_purged(database: Database, deleted: Operator) -> None:
+    await database.owner.execute("SELECT jobs.purge_job($1, 'k', '', 1000, 0)", deleted.tenant)
+
+    assert await rows(database, deleted) == [2, 2, 5000]
+
+
+async def test_a_job_that_lives_again_meanwhile_stays(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    """It is found over for long, but is over no more by the time it is had."""
+    await end(database, server, operator, "completed")
+    await age(database, operator, "31 days")
+    async with mutex_held(database, operator.tenant, "j"):
+        sweeping = asyncio.create_task(sweeper.run_once())
+        await database.until_blocked(1)
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET status = 'IN_PROGRESS', completed_at = NULL WHERE tenant_id = $1",
+            operator.tenant,
+        )
+    await sweeping
+
+    assert await rows(database, operator) == [1, 1, 1]
+    assert (await operator.get("j")).job_id == "j"

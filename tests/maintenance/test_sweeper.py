@@ -1,0 +1,409 @@
+"""How the sweeper goes about it: cheaply, in spite of failures, beside other sweepers."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import asyncpg
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.db import schema
+from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.dev import embedded_postgres
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support import TIMEOUT, Database, Operator, Server, mutex_held, serving, starting, until
+from tests.support.postgres import Postgres, new_data_dir
+
+# What is looked for in each tick, with the parameters, and the index that finds it.
+DUE: dict[str, tuple[list[object], str]] = {
+    "time_outs": ([1000, []], "job_executions_timing_out"),
+    "finalizations": ([100, []], "jobs_unfinalized"),
+    "retentions": ([100, [], 30], "jobs_over"),
+    "purges": ([100, []], "jobs_deleted"),
+}
+
+# Some thousand jobs of which nothing is due: live, with devices at work; done; canceled,
+# and finalized; expired, with a device at work, and finalized.
+BUSY = """
+    WITH job AS (
+        INSERT INTO jobs.jobs
+            (tenant_id, job_id, document_type, document_params, target_all, status, expires_at,
+             completed_at, canceled_at, cancel_reason, finalized, created_at, updated_at)
+        SELECT $1 || n % 50, 'j' || n, 'reboot', '{}', true,
+               (ARRAY['IN_PROGRESS', 'COMPLETED', 'CANCELED', 'IN_PROGRESS'])[kind]
+                   ::jobs.job_status,
+               now() + CASE kind WHEN 4 THEN interval '-1 hour' ELSE interval '1 hour' END,
+               CASE kind WHEN 2 THEN now() END, CASE kind WHEN 3 THEN now() END,
+               CASE kind WHEN 3 THEN 'no' END, kind > 1, now(), now()
+        FROM generate_series(1, 4000) n, LATERAL (SELECT 1 + n % 4 AS kind) AS k
+        RETURNING tenant_id, job_id, status
+    )
+    INSERT INTO jobs.job_executions
+        (tenant_id, job_id, device_id, status, queued_at, times_out_at, last_updated_at)
+    SELECT tenant_id, job_id, 'd' || d,
+           CASE status WHEN 'IN_PROGRESS' THEN 'IN_PROGRESS' ELSE 'SUCCEEDED' END
+               ::jobs.execution_status,
+           now(), CASE status WHEN 'IN_PROGRESS' THEN now() + interval '1 hour' END, now()
+    FROM job, generate_series(1, 5) d
+"""
+
+
+@asynccontextmanager
+async def sweepers(database: Database, count: int) -> AsyncIterator[list[Sweeper]]:
+    """That many, as of that many replicas."""
+    running = [Sweeper(database.owner_dsn, patience=4 * TIMEOUT) for _ in range(count)]
+    for each in running:
+        await each.__aenter__()
+    yield running
+    for each in running:
+        await each.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def patient(database: Database) -> AsyncIterator[None]:
+    """Let sweeps wait for a job for as long as a busy machine needs, not for a second only."""
+    functions = [
+        row["definition"]
+        for row in await database.owner.fetch(
+            "SELECT pg_get_functiondef(oid) AS definition FROM pg_proc"
+            " WHERE pronamespace = 'jobs'::regnamespace AND proconfig::text LIKE '%lock_timeout%'"
+        )
+    ]
+    assert functions
+    for definition in functions:
+        changed = re.sub("(lock_timeout TO) '1s'", rf"\1 '{TIMEOUT}s'", definition)
+        assert changed != definition
+        await database.owner.execute(changed)
+    yield
+    for definition in functions:
+        await database.owner.execute(definition)
+
+
+@pytest.fixture
+async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
+    """A sweeper of the module's database that waits for jobs as long as a test does."""
+    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
+        yield sweeper
+
+
+@pytest.fixture(scope="module")
+async def idle(cluster: tuple[Postgres, str]) -> AsyncIterator[asyncpg.Connection]:
+    """A session in a database of its own with BUSY in it, and statistics of it."""
+    postgres, template = cluster
+    async with postgres.database(template) as name:
+        owner = await asyncpg.connect(postgres.dsn(name))
+        await owner.execute(BUSY, "busy-")
+        await owner.execute("ANALYZE jobs.jobs, jobs.job_executions")
+        yield owner
+        await owner.close()
+
+
+@pytest.mark.parametrize("what", DUE)
+async def test_finding_nothing_is_one_probe_of_an_index(
+    idle: asyncpg.Connection, what: str
+) -> None:
+    args, index = DUE[what]
+    sql = schema.read_sql(f"due/{what}.sql")
+
+    plan = await idle.fetch(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {sql}", *args)
+
+    text = "\n".join(row[0] for row in plan)
+    assert f"using {index} on" in text, text
+    assert "Seq Scan" not in text
+    assert "Rows Removed" not in text
+    pages = re.search(r"shared hit=(\d+)", text)
+    assert pages is not None
+    assert int(pages[1]) <= 4, text
+
+
+async def test_a_tick_that_finds_nothing_is_one_probe_a_kind(
+    cluster: tuple[Postgres, str], idle: asyncpg.Connection
+) -> None:
+    """As the database counts them, once the sweeper's sessions are gone."""
+    dsn = cluster[0].dsn(await idle.fetchval("SELECT current_database()"))
+    await idle.execute("SELECT pg_stat_force_next_flush()")
+    before = await _scans(idle)
+
+    async with Sweeper(dsn, retention_days=30) as sweeper:
+        await sweeper.run_once()
+
+    async def counted() -> bool:
+        return await _scans(idle) != before and await idle.fetchval(
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()"
+        )
+
+    await until(counted)
+    after = await _scans(idle)
+    scans = {name: count - before[name] for name, count in after.items() if count != before[name]}
+    assert scans == {index: 1 for _, index in DUE.values()}
+
+
+async def test_a_job_that_fails_does_not_stop_the_others(
+    database: Database,
+    operator: Operator,
+    sweeper: Sweeper,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The counts of "b" are wrong, so what is due can't be taken off them."""
+    await database.add_devices(operator.tenant, ["x", "y"])
+    for job_id in "abc":
+        await operator.create(job_id=job_id, target_all=True)
+        await operator.cancel(job_id)
+    await _set_queued(database, operator, 1)
+
+    await sweeper.run_once()
+    await sweeper.run_once()
+
+    assert await _stored(database, operator) == {"a": "REJECTED", "b": "QUEUED", "c": "REJECTED"}
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert record.getMessage() == "a job is passed over"
+    assert vars(record)["job"] == "b"
+    assert record.exc_info
+
+    await _set_queued(database, operator, 2)
+    await sweeper.run_once()
+
+    assert (await _stored(database, operator))["b"] == "REJECTED"
+
+
+async def test_failing_executions_do_not_stand_in_the_way_of_others(
+    database: Database, operator: Operator, sweeper: Sweeper
+) -> None:
+    """More than a batch of them is due before the one that can be timed out."""
+    await database.add_devices(operator.tenant, 1500)
+    await operator.create(job_id="b", target_all=True)
+    await operator.create(job_id="a", target_device_id="d00001")
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET status = 'IN_PROGRESS', times_out_at ="
+        " now() - CASE job_id WHEN 'b' THEN interval '2 min' ELSE interval '1 min' END"
+        " WHERE tenant_id = $1",
+        operator.tenant,
+    )
+    await database.owner.execute(
+        "UPDATE jobs.job_progress SET queued = 0, in_progress = 1 WHERE tenant_id = $1",
+        operator.tenant,
+    )
+
+    await sweeper.run_once()
+
+    job = await operator.get("a")
+    assert job.execution_counts == pb.ExecutionCounts(timed_out=1)
+    await database.owner.execute(
+        "UPDATE jobs.job_progress SET in_progress = 1500 WHERE tenant_id = $1 AND job_id = 'b'",
+        operator.tenant,
+    )
+    await sweeper.run_once()
+    job = await operator.get("b", executions_limit=0)
+    assert job.execution_counts == pb.ExecutionCounts(timed_out=1500)
+
+
+async def test_a_job_that_is_busy_is_left_for_later_without_a_word(
+    database: Database, operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
+    await database.add_devices(operator.tenant, ["x"])
+    for job_id in "ab":
+        await operator.create(job_id=job_id, target_all=True)
+        await operator.cancel(job_id)
+
+    async with Sweeper(database.owner_dsn) as sweeper:
+        async with mutex_held(database, operator.tenant, "a"):
+            await sweeper.run_once()
+            assert await _stored(database, operator) == {"a": "QUEUED", "b": "REJECTED"}
+
+        await sweeper.run_once()
+    assert await _stored(database, operator) == {"a": "REJECTED", "b": "REJECTED"}
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+async def test_two_replicas_at_once_do_the_work_once(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    """Both have found it all when the first of them gets the job."""
+    await database.add_devices(operator.tenant, ["queued", "running"])
+    await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=1)
+    running = server.device(operator.tenant, "running")
+    version = (await running.start("j")).version
+    await database.overdue(operator.tenant, "j")
+    await database.expire(operator.tenant, "j")
+
+    async with patient(database), sweepers(database, 2) as replicas:
+        async with mutex_held(database, operator.tenant, "j"):
+            runs = [asyncio.create_task(each.run_once()) for each in replicas]
+            await database.until_blocked(2)
+        for run in runs:
+            await run
+
+    job = await operator.get("j")
+    assert job.status == pb.Job.COMPLETED
+    assert job.execution_counts == pb.ExecutionCounts(timed_out=2)
+    assert (await running.get("j")).version == version + 1
+    assert await database.owner.fetchval(
+        "SELECT timed_out = 2 AND queued = 0 AND in_progress = 0 FROM jobs.job_progress"
+        " WHERE tenant_id = $1",
+        operator.tenant,
+    )
+
+
+async def test_replicas_that_settle_and_purge_the_same_jobs_keep_the_counts(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 2500)
+    for job_id in "abcd":
+        await operator.create(job_id=job_id, target_all=True)
+        await operator.cancel(job_id)
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET deleted_at = now() WHERE tenant_id = $1 AND job_id IN ('c', 'd')",
+        operator.tenant,
+    )
+
+    async with sweepers(database, 3) as replicas:
+        await asyncio.gather(*(each.run_once() for each in replicas))
+
+    assert await _stored(database, operator) == {"a": "REJECTED", "b": "REJECTED"}
+    for job_id in "ab":
+        job = await operator.get(job_id, executions_limit=0)
+        assert job.execution_counts == pb.ExecutionCounts(rejected=2500)
+
+
+async def test_it_goes_on_after_the_database_was_away(caplog: pytest.LogCaptureFixture) -> None:
+    """It starts without a database, and sees it stop once more."""
+    caplog.set_level(logging.INFO, "jobs_grpc.maintenance.sweeper")
+    with new_data_dir() as data_dir:
+        with embedded_postgres.running(data_dir, "fsync=off") as cluster:
+            owner_dsn = cluster.dsn("postgres")
+            await migrate(owner_dsn, RequestRole())
+        async with Sweeper(owner_dsn, interval=0.01) as sweeper:
+            following = asyncio.create_task(sweeper.follow())
+            for _ in range(2):
+                await until(partial(_all_lanes, caplog, "is interrupted"))
+                with embedded_postgres.running(data_dir, "fsync=off"):
+                    await until(partial(_all_lanes, caplog, "goes on"))
+                    caplog.clear()
+            following.cancel()
+            await asyncio.wait({following}, timeout=TIMEOUT)
+            assert following.cancelled()
+
+
+async def test_a_login_that_sees_no_rows_is_told(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with starting(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.request_dsn):
+        await until(lambda: _logged(caplog, "not the login of the tables' owner", 2))
+
+
+async def test_without_the_owners_login_the_log_says_once_that_nothing_is_swept(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with starting(database.request_dsn):
+        await until(lambda: _logged(caplog, "JOBS_OWNER_DATABASE_URL is not set", 1))
+
+
+async def test_a_sweeper_that_ends_is_told_in_a_line_and_calls_are_served_on(
+    database: Database,
+    operator: Operator,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is known to end it: here, its pool can't be made."""
+
+    async def no_pool(*args: object, **kwargs: object) -> None:
+        raise ValueError("no\npool")
+
+    owner_dsn = {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
+    monkeypatch.setattr(Sweeper, "__aenter__", no_pool)
+    async with serving(database.request_dsn, **owner_dsn) as server:
+        await until(lambda: _logged(caplog, "sweeping has ended", 1))
+        assert not (await server.operator(operator.tenant).list()).jobs
+
+    (record,) = [each for each in caplog.records if "sweeping has ended" in each.getMessage()]
+    assert record.levelno == logging.ERROR
+    assert "ValueError('no\\npool')" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert not record.exc_info
+
+
+async def test_no_session_is_left_after_a_stop_in_the_middle(
+    database: Database, operator: Operator
+) -> None:
+    """A sweep waits for a job when the service is stopped."""
+    await database.add_devices(operator.tenant, ["x"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+    name = "application_name=sweep-to-stop"
+    dsn = f"{database.owner_dsn}{'&' if '?' in database.owner_dsn else '?'}{name}"
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sweep-to-stop'"
+    async with mutex_held(database, operator.tenant, "j"):
+        async with starting(database.request_dsn, JOBS_OWNER_DATABASE_URL=dsn):
+            await database.until_blocked(1)
+
+        async def gone() -> bool:
+            return bool(await database.owner.fetchval(sessions) == 0)
+
+        await until(gone)
+    assert (await _stored(database, operator)) == {"j": "QUEUED"}
+
+
+async def test_a_stop_ends_it_although_the_driver_hides_it(
+    sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a connection is refused in the moment of the stop."""
+    asked = asyncio.Event()
+
+    async def refused(*args: object) -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionRefusedError from None
+
+    monkeypatch.setattr(Sweeper, "_keep_house", refused)
+    following = asyncio.create_task(sweeper.follow())
+    await asked.wait()
+
+    following.cancel()
+    await asyncio.wait({following}, timeout=10)
+
+    assert following.cancelled()
+
+
+async def _all_lanes(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+    lanes = ("deadlines", "housekeeping")
+    assert not any(record.exc_info for record in caplog.records)
+    return all([await _logged(caplog, f"({lane}) {text}", 1) for lane in lanes])
+
+
+async def _logged(caplog: pytest.LogCaptureFixture, text: str, times: int) -> bool:
+    return sum(text in record.getMessage() for record in caplog.records) >= times
+
+
+async def _scans(session: asyncpg.Connection) -> dict[str, int]:
+    """How often each index of ours was scanned, and each table from end to end."""
+    rows = await session.fetch(
+        "SELECT indexrelname AS name, idx_scan AS scans FROM pg_stat_user_indexes"
+        " WHERE schemaname = 'jobs'"
+        " UNION ALL SELECT relname, seq_scan FROM pg_stat_user_tables WHERE schemaname = 'jobs'"
+    )
+    return {row["name"]: row["scans"] for row in rows}
+
+
+async def _set_queued(database: Database, operator: Operator, queued: int) -> None:
+    await database.owner.execute(
+        "UPDATE jobs.job_progress SET queued = $2 WHERE tenant_id = $1 AND job_id = 'b'",
+        operator.tenant,
+        queued,
+    )
+
+
+async def _stored(database: Database, operator: Operator) -> dict[str, str]:
+    """The stored state of each job's executions, which is the same for all of them."""
+    states = await database.owner.fetch(
+        "SELECT DISTINCT job_id, status::text FROM jobs.job_executions WHERE tenant_id = $1",
+        operator.tenant,
+    )
+    stored = {row["job_id"]: row["status"] for row in states}
+    assert len(states) == len(stored)
+    return stored

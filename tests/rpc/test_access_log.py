@@ -1,0 +1,166 @@
+"""The log: a line a call, as text or JSON, and nothing of a customer's documents."""
+
+import contextlib
+import io
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc import logs
+from tests.support import Database, Operator, Server, fails, is_healthy, serving, until
+from tests.support.postgres import Postgres
+
+SECRET = "hunter2"
+
+
+@contextlib.contextmanager
+def _log(log_format: str, level: str = "INFO") -> Iterator[io.StringIO]:
+    """What the service logs in the block, configured as by `serve`."""
+    root = logging.getLogger()
+    before, before_level = root.handlers[:], root.level
+    root.handlers = []
+    written = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(written):
+            logs.configure_logging(level, log_format)
+        yield written
+    finally:
+        root.handlers = before
+        root.setLevel(before_level)
+
+
+async def _line(written: io.StringIO, text: str) -> str:
+    """The one line with `text`; a call's is written just after its answer."""
+
+    async def there() -> bool:
+        return text in written.getvalue()
+
+    await until(there)
+    [line] = [line for line in written.getvalue().splitlines() if text in line]
+    return line
+
+
+@pytest.fixture
+async def broken(cluster: tuple[Postgres, str]) -> AsyncIterator[Server]:
+    """A service whose database refuses each new job for a reason that no code foresees."""
+    postgres, template = cluster
+    async with postgres.database(template) as name:
+        owner = await asyncpg.connect(postgres.dsn(name))
+        dsn = postgres.dsn(name, postgres.role)
+        await owner.execute("ALTER TABLE jobs.jobs ADD CONSTRAINT unforeseen CHECK (false)")
+        await Database(postgres.dsn(name), dsn, owner).add_devices("tenant", 1)
+        await owner.close()
+        async with serving(dsn) as server:
+            yield server
+
+
+async def test_a_call_is_one_line_of_text(operator: Operator) -> None:
+    with _log("text") as written:
+        await operator.list()
+        line = await _line(written, "ListJobs")
+
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 INFO    ListJobs OK"
+        rf" tenant={operator.tenant} ms=\d+(\.\d+)? request_id=[0-9a-f-]{{36}}",
+        line,
+    )
+    assert written.getvalue().count("\n") == 1
+
+
+async def test_a_call_is_one_line_of_json(operator: Operator) -> None:
+    with _log("json") as written:
+        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+            await operator.get("nowhere")
+        record: dict[str, Any] = json.loads(await _line(written, "GetJob"))
+
+    assert record["message"] == "GetJob NOT_FOUND"
+    assert record["level"] == "INFO"
+    assert record["logger"] == "jobs_grpc.calls"
+    assert record["tenant"] == operator.tenant
+    assert record["ms"] > 0
+    assert record["request_id"] == failure.request_id
+
+
+async def test_a_call_of_nobody_is_logged_without_a_tenant(server: Server) -> None:
+    with _log("json") as written:
+        with fails(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
+            await server.operator("").list()
+        record = json.loads(await _line(written, "ListJobs"))
+
+    assert record["message"] == "ListJobs UNAUTHENTICATED"
+    assert "tenant" not in record
+
+
+async def test_the_callers_request_id_is_used(operator: Operator) -> None:
+    metadata = (*operator.metadata, ("x-request-id", "order-66"))
+    with _log("json") as written:
+        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+            await operator.stub.GetJob(pb.GetJobRequest(job_id="nowhere"), metadata=metadata)
+        record = json.loads(await _line(written, "GetJob"))
+
+    assert record["request_id"] == failure.request_id == "order-66"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+async def test_an_unforeseen_failure_is_logged_with_its_cause(
+    broken: Server, log_format: str
+) -> None:
+    with _log(log_format) as written:
+        with fails(StatusCode.INTERNAL, "INTERNAL") as failure:
+            await broken.operator("tenant").create(target_all=True)
+        await _line(written, "CreateJob INTERNAL")
+        line = await _line(written, "/fleet.jobs.v1.JobService/CreateJob failed")
+
+    assert failure.message == "Internal error"
+    assert str(failure.request_id) in line
+    said = json.loads(line)["exception"] if log_format == "json" else written.getvalue()
+    assert "Traceback" in said
+    assert "unforeseen" in said
+
+
+async def test_json_stays_one_line_a_record(broken: Server) -> None:
+    with _log("json") as written:
+        with fails(StatusCode.INTERNAL, "INTERNAL"):
+            await broken.operator("tenant").create(target_all=True)
+        await _line(written, "CreateJob INTERNAL")
+
+    records = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [record["level"] for record in records] == ["INFO", "ERROR", "INFO"]
+
+
+async def test_documents_never_reach_the_log(
+    database: Database, operator: Operator, broken: Server
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    with _log("text", "DEBUG") as written:
+        await operator.create(job_id="a", target_all=True, document_params={"pw": SECRET})
+        with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+            await operator.create(job_id="a", target_all=True, document_params={SECRET: 1})
+        with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+            await operator.create(
+                target_all=True, document_params={"pw": SECRET, "n": float("nan")}
+            )
+        with fails(StatusCode.INTERNAL, "INTERNAL"):
+            await broken.operator("tenant").create(target_all=True, document_params={"pw": SECRET})
+        await _line(written, "CreateJob INTERNAL")
+
+    assert SECRET not in written.getvalue()
+
+
+async def test_health_checks_are_logged_at_debug_only(server: Server) -> None:
+    with _log("text") as written:
+        await is_healthy(server.channel)
+        await server.operator("tenant").list()
+        await _line(written, "ListJobs")
+    assert "Check" not in written.getvalue()
+
+    with _log("text", "DEBUG") as written:
+        await is_healthy(server.channel)
+        await _line(written, "Check OK")

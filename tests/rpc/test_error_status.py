@@ -1,0 +1,386 @@
+"""Errors: each reason can happen, and nothing internal gets out."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
+from fleet.jobs.v1.error_reason_pb2 import ErrorReason
+from grpc import StatusCode
+
+from tests.support import (
+    TIMEOUT,
+    Database,
+    Operator,
+    Server,
+    fails,
+    mutex_held,
+    serving,
+    serving_tls,
+    starting,
+    until_listed,
+)
+from tests.support.identities import (
+    AUDIENCE,
+    ISSUER,
+    Authority,
+    channel_credentials,
+    claims,
+    jwks,
+    new_key,
+    token,
+)
+from tests.support.postgres import Postgres
+
+KEY = new_key()
+
+
+@dataclass(frozen=True)
+class World:
+    """What a scenario happens in. The operator's tenant has a device and the job "j"."""
+
+    cluster: tuple[Postgres, str]
+    database: Database
+    server: Server
+    operator: Operator
+
+
+@pytest.fixture
+async def world(
+    cluster: tuple[Postgres, str], database: Database, server: Server, operator: Operator
+) -> World:
+    await database.add_devices(operator.tenant, ["d"])
+    await operator.create(job_id="j", target_all=True)
+    return World(cluster, database, server, operator)
+
+
+@asynccontextmanager
+async def broken(cluster: tuple[Postgres, str]) -> AsyncIterator[Operator]:
+    """A caller of a server whose database has lost a function."""
+    postgres, template = cluster
+    async with postgres.database(template) as name:
+        owner = await asyncpg.connect(postgres.dsn(name))
+        await owner.execute("DROP FUNCTION jobs.get_job")
+        await owner.close()
+        async with serving(postgres.dsn(name, postgres.role)) as server:
+            yield server.operator("secret-tenant")
+
+
+@asynccontextmanager
+async def narrow(world: World, **variables: str) -> AsyncIterator[Operator]:
+    """A caller of a server that has one connection to the database."""
+    variables |= {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
+    async with serving(world.database.request_dsn, **variables) as server:
+        yield server.operator(world.operator.tenant)
+
+
+def locked(world: World) -> AbstractAsyncContextManager[None]:
+    """Let whoever cancels the job "j" wait."""
+    return mutex_held(world.database, world.operator.tenant, "j")
+
+
+async def invalid_field(world: World) -> None:
+    await world.operator.list(limit=0)
+
+
+async def malformed_request(world: World) -> None:
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = world.server.channel.unary_unary(
+        "/fleet.jobs.v1.JobService/GetJob"
+    )
+    await call(b"\xff", metadata=world.operator.metadata, timeout=TIMEOUT)
+
+
+async def invalid_page_token(world: World) -> None:
+    await world.operator.list(page_token="garbage")
+
+
+async def tenant_required(world: World) -> None:
+    await world.operator.stub.ListJobs(pb.ListJobsRequest(), timeout=TIMEOUT)
+
+
+async def caller_ambiguous(world: World) -> None:
+    metadata = world.operator.metadata * 2
+    await world.operator.stub.ListJobs(pb.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT)
+
+
+async def caller_invalid(world: World) -> None:
+    await world.server.operator("x" * 257).list()
+
+
+async def job_not_found(world: World) -> None:
+    await world.operator.get("nowhere")
+
+
+async def device_not_found(world: World) -> None:
+    await world.operator.create(target_device_id="nowhere")
+
+
+async def group_empty(world: World) -> None:
+    await world.operator.create(target_group_id="nowhere")
+
+
+async def tenant_empty(world: World) -> None:
+    await world.server.operator(world.operator.tenant + "-other").create(target_all=True)
+
+
+async def job_not_cancelable(world: World) -> None:
+    await world.operator.cancel("j")
+    await world.operator.cancel("j")
+
+
+async def job_not_retryable(world: World) -> None:
+    await world.operator.cancel("j")
+    await world.operator.retry("j", "REJECTED")
+
+
+async def job_not_deletable(world: World) -> None:
+    await world.operator.delete("j")
+
+
+async def job_id_taken(world: World) -> None:
+    await world.operator.create(job_id="j", document_type="update", target_all=True)
+
+
+async def device_required(world: World) -> None:
+    stub = world.server.device(world.operator.tenant, "d").stub
+    request = ListPendingExecutionsRequest()
+    await stub.ListPendingExecutions(request, metadata=world.operator.metadata, timeout=TIMEOUT)
+
+
+async def execution_not_found(world: World) -> None:
+    await world.server.device(world.operator.tenant, "nowhere").get("j")
+
+
+async def execution_over(world: World) -> None:
+    await world.operator.cancel("j")
+    await world.server.device(world.operator.tenant, "d").start("j")
+
+
+async def execution_running(world: World) -> None:
+    await world.server.device(world.operator.tenant, "d").start("j")
+    await world.operator.cancel_execution("j", "d")
+
+
+async def execution_changed(world: World) -> None:
+    device = world.server.device(world.operator.tenant, "d")
+    await device.update("j", "SUCCEEDED", expected_version=7)
+
+
+async def overloaded(world: World) -> None:
+    async with narrow(world, JOBS_POOL_TIMEOUT="0.05") as operator, locked(world):
+        waiting = asyncio.create_task(operator.cancel("j"))
+        await world.database.until_blocked(1)
+        try:
+            await operator.list()
+        finally:
+            waiting.cancel()
+
+
+async def limit_exceeded(world: World) -> None:
+    async with serving(world.database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+        operator = server.operator(world.operator.tenant)
+        async with locked(world):
+            waiting = asyncio.create_task(operator.cancel("j"))
+            await world.database.until_blocked(1)
+            try:
+                await operator.list()
+            finally:
+                waiting.cancel()
+
+
+async def database_unavailable(world: World) -> None:
+    async with narrow(world, JOBS_QUERY_TIMEOUT="0.2") as operator, locked(world):
+        await operator.cancel("j")
+
+
+async def server_stopping(world: World) -> None:
+    async with serving(world.database.request_dsn) as server:
+        stub: Any = server.operator(world.operator.tenant).stub
+        watch = stub.WatchJob(pb.WatchJobRequest(job_id="j"), metadata=world.operator.metadata)
+        await anext(aiter(watch))
+        server.app.stopping.set()
+        async for _ in watch:
+            pass
+
+
+@asynccontextmanager
+async def knowing_tokens(world: World, keys: str | None = None) -> AsyncIterator[Server]:
+    """A server that takes tokens of KEY; or that has no keys, since nobody answers at `keys`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jwks.json"
+        path.write_text(jwks(KEY))
+        variables = {
+            "JOBS_AUTH": "jwt",
+            "JOBS_JWT_KEYS": keys or str(path),
+            "JOBS_JWT_ISSUER": ISSUER,
+            "JOBS_JWT_AUDIENCE": AUDIENCE,
+        }
+        async with starting(world.database.request_dsn, **variables) as server:
+            yield server
+
+
+async def token_required(world: World) -> None:
+    async with knowing_tokens(world) as server:
+        await server.operator(world.operator.tenant).list()
+
+
+async def token_invalid(world: World) -> None:
+    async with knowing_tokens(world) as server:
+        await server.bearer("garbage").list()
+
+
+async def caller_mismatch(world: World) -> None:
+    async with knowing_tokens(world) as server:
+        text = token(KEY, claims(world.operator.tenant, "viewer"))
+        await server.bearer(text, ("x-tenant-id", "other")).list()
+
+
+async def keys_unavailable(world: World) -> None:
+    """Nothing listens on port 1."""
+    async with knowing_tokens(world, "http://127.0.0.1:1/") as server:
+        await server.bearer(token(KEY, claims(world.operator.tenant, "viewer"))).list()
+
+
+async def role_required(world: World) -> None:
+    stated = (("x-tenant-id", world.operator.tenant), ("x-roles", "viewer"))
+    await world.server.caller(*stated).delete("j")
+
+
+async def peer_not_trusted(world: World) -> None:
+    authority = Authority()
+    known = channel_credentials(authority, authority.client("somebody"))
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = authority.server().write(Path(folder), "server")
+        (Path(folder) / "ca").write_bytes(authority.certificate)
+        variables = {
+            "JOBS_TLS_CERT": certificate,
+            "JOBS_TLS_KEY": key,
+            "JOBS_TLS_CLIENT_CA": f"{folder}/ca",
+            "JOBS_TRUSTED_PEERS": "spiffe://acme.example/gateway",
+        }
+        async with serving_tls(world.database.request_dsn, known, **variables) as server:
+            await server.operator(world.operator.tenant).list()
+
+
+async def internal(world: World) -> None:
+    async with broken(world.cluster) as operator:
+        await operator.get("j")
+
+
+# Each is the reason that its name says.
+SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
+    invalid_field: StatusCode.INVALID_ARGUMENT,
+    malformed_request: StatusCode.INVALID_ARGUMENT,
+    invalid_page_token: StatusCode.INVALID_ARGUMENT,
+    tenant_required: StatusCode.UNAUTHENTICATED,
+    caller_ambiguous: StatusCode.UNAUTHENTICATED,
+    caller_invalid: StatusCode.UNAUTHENTICATED,
+    token_required: StatusCode.UNAUTHENTICATED,
+    token_invalid: StatusCode.UNAUTHENTICATED,
+    caller_mismatch: StatusCode.PERMISSION_DENIED,
+    role_required: StatusCode.PERMISSION_DENIED,
+    peer_not_trusted: StatusCode.PERMISSION_DENIED,
+    keys_unavailable: StatusCode.UNAVAILABLE,
+    job_not_found: StatusCode.NOT_FOUND,
+    device_not_found: StatusCode.NOT_FOUND,
+    group_empty: StatusCode.FAILED_PRECONDITION,
+    tenant_empty: StatusCode.FAILED_PRECONDITION,
+    job_not_cancelable: StatusCode.FAILED_PRECONDITION,
+    job_not_retryable: StatusCode.FAILED_PRECONDITION,
+    job_not_deletable: StatusCode.FAILED_PRECONDITION,
+    job_id_taken: StatusCode.ALREADY_EXISTS,
+    device_required: StatusCode.UNAUTHENTICATED,
+    execution_not_found: StatusCode.NOT_FOUND,
+    execution_over: StatusCode.FAILED_PRECONDITION,
+    execution_running: StatusCode.FAILED_PRECONDITION,
+    execution_changed: StatusCode.ABORTED,
+    overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    limit_exceeded: StatusCode.RESOURCE_EXHAUSTED,
+    database_unavailable: StatusCode.UNAVAILABLE,
+    server_stopping: StatusCode.UNAVAILABLE,
+    internal: StatusCode.INTERNAL,
+}
+
+
+def reason_of(scenario: Callable[[World], Awaitable[None]]) -> str:
+    """The ErrorReason that a scenario is about."""
+    return scenario.__name__.upper()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=reason_of)
+async def test_the_reason_comes_with_its_status(
+    world: World, scenario: Callable[[World], Awaitable[None]]
+) -> None:
+    with fails(SCENARIOS[scenario], reason_of(scenario)) as failure:
+        await scenario(world)
+
+    assert failure.message
+    assert failure.request_id
+    assert bool(failure.violations) == (scenario is invalid_field)
+    assert failure.retry_after == (1 if scenario in (overloaded, limit_exceeded) else None)
+
+
+def test_every_reason_has_a_scenario() -> None:
+    reasons = set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
+
+    assert {reason_of(scenario) for scenario in SCENARIOS} == reasons
+
+
+async def test_a_defect_is_told_to_the_log_and_not_to_the_caller(
+    cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with broken(cluster) as operator:
+        with fails(StatusCode.INTERNAL, "INTERNAL") as failure:
+            await operator.get("secret-job")
+
+    assert failure.message == "Internal error"
+    assert failure.metadata == {}
+    assert "function jobs.get_job" in caplog.text
+    assert "UndefinedFunctionError" in caplog.text
+
+
+async def test_a_defect_of_one_call_does_not_hurt_the_next(
+    cluster: tuple[Postgres, str],
+) -> None:
+    async with broken(cluster) as operator:
+        for _ in range(20):
+            with fails(StatusCode.INTERNAL, "INTERNAL"):
+                await operator.get("j")
+
+        assert not (await operator.list()).jobs
+
+
+async def test_an_overloaded_server_serves_again_when_a_connection_comes_free(
+    world: World,
+) -> None:
+    async with narrow(world, JOBS_POOL_TIMEOUT="0.05") as operator:
+        async with locked(world):
+            waiting = asyncio.create_task(operator.cancel("j"))
+            await world.database.until_blocked(1)
+            with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
+                await operator.list()
+        await waiting
+
+        assert failure.message == "The server is overloaded; retry later"
+        assert (await operator.get("j")).status == pb.Job.CANCELED
+
+
+async def test_a_call_that_took_too_long_has_no_effect_and_frees_its_connection(
+    world: World,
+) -> None:
+    async with narrow(world, JOBS_QUERY_TIMEOUT="0.5") as operator, locked(world):
+        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
+            await operator.cancel("j")
+
+        assert failure.message == "The database is unavailable; retry later"
+        await until_listed(operator)
+        assert (await world.operator.get("j")).status == pb.Job.IN_PROGRESS
+        await world.database.until_blocked(0)

@@ -1,0 +1,196 @@
+"""Health: SERVING while the database can be used, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+
+from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.dev import embedded_postgres
+from tests.support import (
+    Database,
+    Operator,
+    Server,
+    fails,
+    is_healthy,
+    mutex_held,
+    serving,
+    starting,
+    until,
+    until_healthy,
+    watch_health,
+)
+from tests.support.postgres import Postgres, new_data_dir
+
+SERVICE = "fleet.jobs.v1.JobService"
+POOL_OF_ONE = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
+
+
+@dataclass(frozen=True)
+class OwnCluster:
+    """A migrated cluster that tests start and stop."""
+
+    folder: Path
+    request_dsn: str
+
+    def running(self) -> AbstractContextManager[embedded_postgres.Cluster]:
+        """Runs in the block."""
+        return embedded_postgres.running(self.folder, "fsync=off")
+
+
+@pytest.fixture(scope="module")
+async def own_cluster() -> AsyncIterator[OwnCluster]:
+    """Stopped."""
+    with new_data_dir() as data_dir:
+        with embedded_postgres.running(data_dir, "fsync=off") as cluster:
+            await migrate(cluster.dsn("postgres"), RequestRole())
+        yield OwnCluster(data_dir, cluster.dsn("postgres", RequestRole().name))
+
+
+async def _until_checked(owner: asyncpg.Connection, since: object = None) -> None:
+    """Return when the service has probed this database, after `since` if given."""
+    probes = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND usename <> current_user AND state = 'idle'"
+        " AND ($1::timestamptz IS NULL OR query_start > $1)"
+    )
+
+    async def probed() -> bool:
+        return bool(await owner.fetchval(probes, since))
+
+    await until(probed)
+
+
+async def _until_unhealthy(server: Server) -> None:
+    async def unhealthy() -> bool:
+        return not await is_healthy(server.channel)
+
+    await until(unhealthy)
+
+
+async def test_not_serving_until_the_database_answers(own_cluster: OwnCluster, tenant: str) -> None:
+    async with starting(own_cluster.request_dsn) as server:
+        assert not await is_healthy(server.channel)
+        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            await server.operator(tenant).list()
+
+        with own_cluster.running():
+            await until_healthy(server.channel)
+            assert not (await server.operator(tenant).list()).jobs
+
+
+async def test_not_serving_until_the_schema_is_current(
+    cluster: tuple[Postgres, str], tenant: str
+) -> None:
+    postgres, _ = cluster
+    async with postgres.database() as name:
+        owner = await asyncpg.connect(postgres.dsn(name))
+        try:
+            async with starting(postgres.dsn(name, postgres.role)) as server:
+                await _until_checked(owner)
+                assert not await is_healthy(server.channel)
+                with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
+                    await server.operator(tenant).list()
+                assert failure.message == "The database is unavailable; retry later"
+
+                await migrate(postgres.dsn(name), postgres.role)
+
+                await until_healthy(server.channel)
+                assert not (await server.operator(tenant).list()).jobs
+        finally:
+            await owner.close()
+
+
+async def test_follows_the_database_through_a_stop_and_a_start(
+    own_cluster: OwnCluster, tenant: str
+) -> None:
+    async with starting(own_cluster.request_dsn) as server:
+        operator = server.operator(tenant)
+        with own_cluster.running():
+            await until_healthy(server.channel)
+            await operator.list()
+
+        await _until_unhealthy(server)
+        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
+            await operator.list()
+        assert failure.message == "The database is unavailable; retry later"
+
+        with own_cluster.running():
+            await until_healthy(server.channel)
+            await operator.list()
+
+
+async def test_not_serving_when_the_functions_are_no_longer_the_ones_it_calls(
+    cluster: tuple[Postgres, str],
+) -> None:
+    postgres, template = cluster
+    async with (
+        postgres.database(template) as name,
+        serving(postgres.dsn(name, postgres.role)) as server,
+    ):
+        owner = await asyncpg.connect(postgres.dsn(name))
+        await owner.execute("UPDATE jobs.schema_code SET checksum = 'other'")
+        await owner.close()
+
+        await _until_unhealthy(server)
+
+
+@pytest.mark.parametrize("privilege", ["SELECT ON device_state", "USAGE ON SCHEMA jobs"])
+async def test_not_serving_while_the_request_role_lacks_a_privilege(
+    cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture, privilege: str
+) -> None:
+    postgres, template = cluster
+    async with postgres.database(template) as name:
+        owner = await asyncpg.connect(postgres.dsn(name))
+        await owner.execute(f"REVOKE {privilege} FROM {postgres.role.name}")
+        async with starting(postgres.dsn(name, postgres.role)) as server:
+            await _until_checked(owner)
+            assert not await is_healthy(server.channel)
+
+            await until(lambda: _logged(caplog, "GRANT"))
+            (line, *_) = [line for line in caplog.text.splitlines() if "GRANT" in line]
+            await owner.execute(line[line.index("GRANT") :])
+
+            await until_healthy(server.channel)
+        await owner.close()
+
+
+async def _logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+    return text in caplog.text
+
+
+@pytest.mark.parametrize("service", ["", SERVICE])
+async def test_answers_for_the_server_and_for_the_service(server: Server, service: str) -> None:
+    assert await is_healthy(server.channel, service)
+
+
+async def test_needs_no_tenant_to_be_watched(server: Server) -> None:
+    watch = watch_health(server.channel, SERVICE)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+
+
+async def test_an_unknown_service_is_not_found(server: Server) -> None:
+    with fails(StatusCode.NOT_FOUND):
+        await is_healthy(server.channel, "fleet.jobs.v1.Nothing")
+
+
+async def test_load_on_the_pool_is_no_outage(database: Database, tenant: str) -> None:
+    await database.add_devices(tenant, 1)
+    async with serving(database.request_dsn, **POOL_OF_ONE) as server:
+        operator: Operator = server.operator(tenant)
+        await operator.create(job_id="a", target_all=True)
+        async with mutex_held(database, tenant, "a"):
+            waiting = asyncio.create_task(operator.cancel("a"))
+            await database.until_blocked(1)
+            since = await database.owner.fetchval("SELECT clock_timestamp()")
+            await _until_checked(database.owner, since)
+
+            assert await is_healthy(server.channel)
+        await waiting

@@ -1,0 +1,171 @@
+"""CancelJob with force: devices at work are stopped, too."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support import Database, Device, Operator, Server, fails, mutex_held
+
+
+@pytest.fixture
+async def running(database: Database, server: Server, operator: Operator) -> Device:
+    """The device "pump", at work on the job "j"; "valve" is QUEUED in it."""
+    await database.add_devices(operator.tenant, ["pump", "valve"])
+    await operator.create(job_id="j", target_all=True)
+    device = server.device(operator.tenant, "pump")
+    await device.start("j", status_details={"percent": 10})
+    return device
+
+
+async def test_running_executions_are_rejected_with_the_reason(
+    running: Device, operator: Operator
+) -> None:
+    await operator.cancel("j", reason="smoke", force=True)
+
+    job = await operator.get("j")
+    assert job.status == pb.Job.CANCELED
+    assert job.execution_counts == pb.ExecutionCounts(rejected=2)
+    assert job.failed_count == 2
+    for execution in job.executions:
+        assert execution.status == pb.JobExecution.REJECTED
+        assert execution.status_details == {"reason": "smoke"}
+        assert execution.last_updated_at == job.updated_at
+    assert job.executions[0].HasField("started_at")
+
+
+async def test_lists_counts_and_filters_agree(running: Device, operator: Operator) -> None:
+    await operator.cancel("j", force=True)
+
+    (listed,) = (await operator.list(status="CANCELED")).jobs
+    assert listed.execution_counts == pb.ExecutionCounts(rejected=2)
+    rejected = await operator.executions("j", status="REJECTED")
+    assert [each.device_id for each in rejected.executions] == ["pump", "valve"]
+    assert not (await operator.executions("j", status="IN_PROGRESS")).executions
+
+
+async def test_what_had_ended_stays_as_it_was(
+    running: Device, server: Server, operator: Operator
+) -> None:
+    await server.device(operator.tenant, "valve").update("j", "FAILED", status_details={"n": 1})
+
+    await operator.cancel("j", force=True)
+
+    job = await operator.get("j")
+    assert job.execution_counts == pb.ExecutionCounts(rejected=1, failed=1)
+    assert job.executions[1].status_details == {"n": 1}
+
+
+async def test_what_had_timed_out_stays_so(
+    database: Database, running: Device, operator: Operator
+) -> None:
+    await database.expire(operator.tenant, "j")
+
+    await operator.cancel("j", force=True)
+
+    job = await operator.get("j")
+    assert job.execution_counts == pb.ExecutionCounts(rejected=1, timed_out=1)
+    assert job.executions[1].status_details == {"reason": "job expired"}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"status": "IN_PROGRESS"},
+        {"status": "SUCCEEDED"},
+        {"status": "FAILED"},
+        {"status": "REJECTED", "status_details": {"reason": "no space"}},
+        {"status": "REJECTED", "status_details": {"percent": 10}},
+        {"status": "REJECTED", "status_details": {"reason": "smoke"}},
+        {"status": "REJECTED"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("finalized", [False, True], ids=["derived", "finalized"])
+async def test_a_later_report_is_refused(
+    database: Database,
+    running: Device,
+    operator: Operator,
+    report: dict[str, Any],
+    finalized: bool,
+) -> None:
+    """A REJECTED, too: it is the operator's, and the device is to learn of it."""
+    await operator.cancel("j", reason="smoke", force=True)
+    if finalized:
+        async with Sweeper(database.owner_dsn) as sweeper:
+            await sweeper.run_once()
+
+    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+        await running.update("j", **report)
+
+    assert failure.metadata["status"] == "REJECTED"
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
+
+
+async def test_the_device_has_nothing_to_do_any_more(running: Device, operator: Operator) -> None:
+    await operator.create(job_id="next", target_all=True)
+
+    await operator.cancel("j", force=True)
+
+    assert [each.job_id for each in (await running.pending()).executions] == ["next"]
+    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        await running.start("j")
+    started = await running.start_next()
+    assert started is not None
+    assert started.job_id == "next"
+    assert (await running.get("j")).status == pb.JobExecution.REJECTED
+
+
+async def test_a_job_that_is_canceled_is_not_canceled_again_with_force(
+    running: Device, operator: Operator
+) -> None:
+    await operator.cancel("j")
+
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
+        await operator.cancel("j", force=True)
+
+    assert (await operator.get("j")).execution_counts.in_progress == 1
+
+
+async def test_one_row_is_written(database: Database, running: Device, operator: Operator) -> None:
+    stored = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY device_id"
+    before = await database.owner.fetch(stored, operator.tenant)
+
+    await operator.cancel("j", force=True)
+
+    assert await database.owner.fetch(stored, operator.tenant) == before
+
+
+async def test_a_report_that_comes_after_it_is_refused(
+    database: Database, running: Device, operator: Operator
+) -> None:
+    async with mutex_held(database, operator.tenant, "j"):
+        canceling = asyncio.create_task(operator.cancel("j", force=True))
+        await database.until_blocked(1)
+        reporting = asyncio.create_task(running.update("j", "SUCCEEDED"))
+        await database.until_blocked(2)
+
+    await canceling
+    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        await reporting
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
+
+
+@pytest.mark.usefixtures("patient_devices")
+async def test_a_report_that_comes_before_it_counts(
+    database: Database, running: Device, operator: Operator
+) -> None:
+    async with mutex_held(database, operator.tenant, "j"):
+        reporting = asyncio.create_task(running.update("j", "SUCCEEDED"))
+        await database.until_blocked(1)
+        canceling = asyncio.create_task(operator.cancel("j", force=True))
+        await database.until_blocked(2)
+
+    assert (await reporting).status == pb.JobExecution.SUCCEEDED
+    await canceling
+    job = await operator.get("j")
+    assert job.status == pb.Job.CANCELED
+    assert job.execution_counts == pb.ExecutionCounts(succeeded=1, rejected=1)

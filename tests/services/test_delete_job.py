@@ -1,0 +1,266 @@
+"""DeleteJob: the job is gone at once, and its rows later."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from tests.support import Database, Device, Operator, Server, fails, mutex_held
+
+
+@pytest.fixture
+async def pump(database: Database, server: Server, operator: Operator) -> Device:
+    """The only device of the tenant, QUEUED in the job "j"."""
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    return server.device(operator.tenant, "pump")
+
+
+@pytest.fixture
+async def rival(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the request role, to hold a transaction open in."""
+    connection = await asyncpg.connect(database.request_dsn)
+    yield connection
+    await connection.close()
+
+
+async def end(database: Database, pump: Device, operator: Operator, how: str) -> None:
+    """Let the job "j" be over in one of the ways there are."""
+    match how:
+        case "completed":
+            await pump.update("j", "SUCCEEDED")
+        case "expired":
+            await database.expire(operator.tenant, "j")
+        case "canceled":
+            await operator.cancel("j")
+        case _:
+            await pump.start("j")
+            await operator.cancel("j", force=True)
+
+
+@pytest.mark.parametrize("how", ["completed", "expired", "canceled", "canceled with force"])
+async def test_for_operators_it_is_not_there_any_more(
+    database: Database, pump: Device, operator: Operator, how: str
+) -> None:
+    await operator.create(job_id="other", target_all=True)
+    await end(database, pump, operator, how)
+
+    await operator.delete("j")
+
+    assert [each.job_id for each in (await operator.list()).jobs] == ["other"]
+    for call in (
+        operator.get("j"),
+        operator.executions("j"),
+        operator.cancel("j"),
+        operator.cancel("j", force=True),
+        operator.retry("j", "FAILED", never_expires=True),
+        operator.delete("j"),
+    ):
+        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+            await call
+        assert failure.metadata == {"job_id": "j"}
+    for execution in (operator.attempts("j", "pump"), operator.cancel_execution("j", "pump")):
+        with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+            await execution
+
+
+@pytest.mark.parametrize("how", ["completed", "expired", "canceled", "canceled with force"])
+async def test_for_devices_it_is_not_there_any_more(
+    database: Database, pump: Device, operator: Operator, how: str
+) -> None:
+    await end(database, pump, operator, how)
+
+    await operator.delete("j")
+
+    assert not (await pump.pending()).executions
+    assert await pump.start_next() is None
+    for call in (
+        pump.get("j"),
+        pump.start("j"),
+        pump.update("j", "SUCCEEDED"),
+        pump.update("j", "FAILED", execution_number=7),
+    ):
+        with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
+            await call
+        assert failure.metadata == {"job_id": "j", "device_id": "pump"}
+
+
+async def test_a_page_token_of_before_finds_it_gone(pump: Device, operator: Operator) -> None:
+    token = (await operator.get("j", executions_limit=0)).next_executions_page_token
+    await pump.update("j", "SUCCEEDED")
+
+    await operator.delete("j")
+
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.executions("j", page_token=token)
+
+
+async def test_its_job_id_stays_taken_also_for_the_same_request(
+    pump: Device, operator: Operator
+) -> None:
+    await pump.update("j", "SUCCEEDED")
+    await operator.delete("j")
+
+    for fields in ({}, {"document_type": "update"}):
+        with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+            await operator.create(job_id="j", target_all=True, **fields)
+
+
+async def test_a_job_in_progress_can_not_be_deleted(pump: Device, operator: Operator) -> None:
+    for _ in ("queued", "running"):
+        with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
+            await operator.delete("j")
+        assert failure.message == "Cannot delete job in status IN_PROGRESS"
+        assert failure.metadata == {"job_id": "j", "status": "IN_PROGRESS"}
+        await pump.start("j")
+
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
+
+
+async def test_an_expired_job_with_a_device_at_work_can_not_be_deleted(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    await pump.start("j")
+    await database.expire(operator.tenant, "j")
+
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
+        await operator.delete("j")
+
+    assert failure.metadata["status"] == "IN_PROGRESS"
+
+
+async def test_a_canceled_job_can_be_deleted_when_its_last_device_is_done(
+    pump: Device, operator: Operator
+) -> None:
+    await pump.start("j")
+    await operator.cancel("j")
+
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
+        await operator.delete("j")
+    assert failure.message == "Cannot delete job in status CANCELED while devices are at work"
+    assert failure.metadata == {"job_id": "j", "status": "CANCELED"}
+
+    await pump.update("j", "SUCCEEDED")
+    await operator.delete("j")
+
+
+async def test_unknown_and_other_tenants_jobs_are_not_found(
+    server: Server, pump: Device, operator: Operator
+) -> None:
+    await pump.update("j", "SUCCEEDED")
+
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.delete("nowhere")
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await server.operator(operator.tenant + "-other").delete("j")
+    assert (await operator.get("j")).status == pb.Job.COMPLETED
+
+
+async def test_one_row_is_written_and_an_index_finds_it(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    stored = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1"
+    await pump.update("j", "SUCCEEDED")
+    before = await database.owner.fetch(stored, operator.tenant)
+
+    await operator.delete("j")
+
+    assert await database.owner.fetch(stored, operator.tenant) == before
+    async with database.owner.transaction():
+        await database.owner.execute("SET LOCAL enable_seqscan = off")
+        plan = await database.owner.fetch(
+            "EXPLAIN SELECT tenant_id, job_id FROM jobs.jobs WHERE deleted_at IS NOT NULL"
+            " ORDER BY deleted_at LIMIT 100"
+        )
+    assert "jobs_deleted" in str(plan)
+
+
+@pytest.mark.usefixtures("patient_devices")
+async def test_a_start_that_comes_first_keeps_it_from_being_deleted(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    async with mutex_held(database, operator.tenant, "j"):
+        starting = asyncio.create_task(pump.start("j"))
+        await database.until_blocked(1)
+        deleting = asyncio.create_task(operator.delete("j"))
+        await database.until_blocked(2)
+
+    assert (await starting).status == pb.JobExecution.IN_PROGRESS
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
+        await deleting
+
+
+async def test_a_start_that_waited_for_it_finds_the_job_gone(
+    database: Database, pump: Device, operator: Operator, rival: asyncpg.Connection
+) -> None:
+    async with rival.transaction():
+        await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
+        await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
+        starting = asyncio.create_task(pump.start("j"))
+        await database.until_blocked(1)
+
+    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        await starting
+
+
+async def test_a_start_of_the_next_one_that_waited_for_it_gets_the_one_after(
+    database: Database, pump: Device, operator: Operator, rival: asyncpg.Connection
+) -> None:
+    """The job was live when the start chose it."""
+    await operator.create(job_id="next", target_all=True)
+    async with rival.transaction():
+        await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
+        await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
+        starting = asyncio.create_task(pump.start_next())
+        await database.until_blocked(1)
+
+    started = await starting
+    assert started is not None
+    assert started.job_id == "next"
+
+
+async def test_a_report_that_waited_for_it_finds_the_job_gone(
+    database: Database, pump: Device, operator: Operator, rival: asyncpg.Connection
+) -> None:
+    async with rival.transaction():
+        await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
+        await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
+        reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
+        await database.until_blocked(1)
+
+    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        await reporting
+
+
+async def test_a_retry_that_comes_first_keeps_it_from_being_deleted(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    await pump.update("j", "FAILED")
+    async with mutex_held(database, operator.tenant, "j"):
+        retrying = asyncio.create_task(operator.retry("j", "FAILED"))
+        await database.until_blocked(1)
+        deleting = asyncio.create_task(operator.delete("j"))
+        await database.until_blocked(2)
+
+    assert (await retrying).retried_count == 1
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
+        await deleting
+    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+
+
+async def test_of_two_at_once_one_finds_it_gone(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    await pump.update("j", "SUCCEEDED")
+    async with mutex_held(database, operator.tenant, "j"):
+        first = asyncio.create_task(operator.delete("j"))
+        await database.until_blocked(1)
+        second = asyncio.create_task(operator.delete("j"))
+        await database.until_blocked(2)
+
+    await first
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await second

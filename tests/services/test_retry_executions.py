@@ -1,0 +1,395 @@
+"""RetryExecutions: what failed is queued again, as the next attempt."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from tests.support import Database, Device, Operator, Server, fails, mutex_held
+
+ENDS = ("FAILED", "REJECTED", "TIMED_OUT", "SUCCEEDED")
+RETRIED = ("FAILED", "TIMED_OUT", "REJECTED")
+
+
+@pytest.fixture
+async def pump(database: Database, server: Server, operator: Operator) -> Device:
+    """The only device of the tenant, FAILED in the job "j", which is COMPLETED by that."""
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    device = server.device(operator.tenant, "pump")
+    await device.start("j")
+    await device.update("j", "FAILED", status_details={"code": 7})
+    return device
+
+
+@pytest.fixture
+async def mixed(database: Database, operator: Operator) -> Operator:
+    """An operator with the job "mixed", in which a device is in each state, by that name."""
+    await database.add_devices(operator.tenant, [*ENDS, "IN_PROGRESS", "QUEUED"])
+    await operator.create(job_id="mixed", target_all=True)
+    for state in (*ENDS, "IN_PROGRESS"):
+        await database.move(operator.tenant, "mixed", state, state)
+    return operator
+
+
+async def states(operator: Operator, job_id: str) -> dict[str, tuple[str, int]]:
+    """The status and attempt of each device."""
+    return {
+        each.device_id: (pb.JobExecution.Status.Name(each.status), each.execution_number)
+        for each in (await operator.get(job_id)).executions
+    }
+
+
+async def recount(database: Database, tenant: str, job_id: str) -> None:
+    """Check that the counts are those of the rows."""
+    counts = await database.owner.fetchrow(
+        "SELECT queued, in_progress, succeeded, failed, timed_out, rejected"
+        " FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2",
+        tenant,
+        job_id,
+    )
+    assert counts is not None
+    rows = await database.owner.fetch(
+        "SELECT lower(status::text) AS state, count(*) FROM jobs.job_executions"
+        " WHERE tenant_id = $1 AND job_id = $2 GROUP BY status",
+        tenant,
+        job_id,
+    )
+    counted = {row["state"]: row["count"] for row in rows}
+    assert {state: count for state, count in counts.items() if count} == counted
+
+
+async def test_it_queues_the_next_attempt(pump: Device, operator: Operator) -> None:
+    before = await pump.get("j")
+
+    response = await operator.retry("j", "FAILED")
+
+    assert response.retried_count == 1
+    after = await pump.get("j")
+    assert after.status == pb.JobExecution.QUEUED
+    assert (after.execution_number, after.version) == (2, before.version + 1)
+    assert after.queued_at.ToNanoseconds() > before.last_updated_at.ToNanoseconds()
+    assert after.last_updated_at == after.queued_at
+    assert not after.HasField("started_at")
+    assert not after.HasField("status_details")
+    assert after.expires_at == response.expires_at == before.expires_at
+
+
+async def test_a_completed_job_is_in_progress_again_until_it_is_done(
+    pump: Device, operator: Operator
+) -> None:
+    await operator.retry("j", "FAILED")
+
+    job = await operator.get("j")
+    assert job.status == pb.Job.IN_PROGRESS
+    assert not job.HasField("completed_at")
+    assert job.updated_at == job.executions[0].queued_at
+    assert job.execution_counts == pb.ExecutionCounts(queued=1)
+    assert [each.job_id for each in (await operator.list(status="IN_PROGRESS")).jobs] == ["j"]
+
+    started = await pump.start_next()
+    assert started is not None
+    assert started.execution_number == 2
+    last = await pump.update("j", "SUCCEEDED", execution_number=2)
+
+    job = await operator.get("j")
+    assert job.status == pb.Job.COMPLETED
+    assert job.completed_at == last.last_updated_at
+    assert job.execution_counts == pb.ExecutionCounts(succeeded=1)
+    assert job.total_executions == 1
+
+
+@pytest.mark.parametrize(
+    "statuses", [["FAILED"], ["TIMED_OUT"], ["REJECTED"], ["REJECTED", "FAILED"], RETRIED]
+)
+async def test_only_what_ended_in_one_of_the_given_ways_is_queued(
+    database: Database, mixed: Operator, statuses: list[str]
+) -> None:
+    before = await states(mixed, "mixed")
+
+    response = await mixed.retry("mixed", *statuses)
+
+    assert response.retried_count == len(statuses)
+    assert await states(mixed, "mixed") == before | dict.fromkeys(statuses, ("QUEUED", 2))
+    assert (await mixed.get("mixed")).execution_counts.queued == 1 + len(statuses)
+    await recount(database, mixed.tenant, "mixed")
+
+
+async def test_a_status_given_twice_counts_once(pump: Device, operator: Operator) -> None:
+    assert (await operator.retry("j", "FAILED", "FAILED")).retried_count == 1
+
+
+async def test_of_a_job_in_progress_updated_at_stays(mixed: Operator) -> None:
+    before = await mixed.get("mixed")
+
+    await mixed.retry("mixed", "FAILED")
+
+    after = await mixed.get("mixed")
+    assert after.status == pb.Job.IN_PROGRESS
+    assert after.updated_at == before.updated_at
+
+
+async def test_nothing_to_retry_changes_nothing(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    before = await operator.get("j")
+
+    response = await operator.retry("j", "TIMED_OUT", "REJECTED", expires_in_hours=48)
+
+    assert response.retried_count == 0
+    assert response.expires_at == before.expires_at
+    assert await operator.get("j") == before
+
+    await database.expire(operator.tenant, "j")
+    before = await operator.get("j")
+    assert (await operator.retry("j", "REJECTED", never_expires=True)).retried_count == 0
+    assert await operator.get("j") == before
+
+
+@pytest.mark.parametrize(
+    ("statuses", "fields", "at_fault"),
+    [
+        ([], {}, {"statuses"}),
+        (["QUEUED"], {}, {"statuses"}),
+        (["IN_PROGRESS"], {}, {"statuses"}),
+        (["FAILED", "SUCCEEDED"], {}, {"statuses"}),
+        ([0], {}, {"statuses"}),
+        ([99], {}, {"statuses"}),
+        (["FAILED"], {"expires_in_hours": 0}, {"expires_in_hours"}),
+        (["FAILED"], {"expires_in_hours": 721}, {"expires_in_hours"}),
+        (["FAILED"], {"expires_in_hours": 1, "never_expires": True}, {"never_expires"}),
+    ],
+)
+async def test_a_wrong_request_names_the_field(
+    pump: Device,
+    operator: Operator,
+    statuses: list[Any],
+    fields: dict[str, Any],
+    at_fault: set[str],
+) -> None:
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.retry("j", *statuses, **fields)
+
+    assert set(failure.violations) == at_fault
+
+
+async def test_unknown_and_other_tenants_jobs_are_not_found(
+    server: Server, pump: Device, operator: Operator
+) -> None:
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.retry("nowhere", "FAILED")
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await server.operator(operator.tenant + "-other").retry("j", "FAILED")
+
+
+@pytest.mark.parametrize("expiry", [{}, {"never_expires": True}], ids=str)
+async def test_a_canceled_job_can_not_be_retried(
+    database: Database, operator: Operator, expiry: dict[str, Any]
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
+        await operator.retry("j", "REJECTED", **expiry)
+
+    assert failure.message == "Cannot retry job in status CANCELED"
+    assert failure.metadata == {"job_id": "j", "status": "CANCELED"}
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "IN_PROGRESS"])
+async def test_past_its_expiry_a_job_needs_a_new_one(
+    database: Database, mixed: Operator, status: str
+) -> None:
+    if status == "COMPLETED":
+        await database.move(mixed.tenant, "mixed", "IN_PROGRESS", "SUCCEEDED")
+    await database.expire(mixed.tenant, "mixed")
+    before = await mixed.get("mixed")
+
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
+        await mixed.retry("mixed", "FAILED")
+
+    assert "past its expiry" in failure.message
+    assert failure.metadata == {"job_id": "mixed", "status": status}
+    assert await mixed.get("mixed") == before
+
+
+async def test_a_new_expiry_counts_from_now(pump: Device, operator: Operator) -> None:
+    response = await operator.retry("j", "FAILED", expires_in_hours=48)
+
+    job = await operator.get("j")
+    assert job.expires_at == response.expires_at
+    assert job.expires_at.seconds - job.executions[0].queued_at.seconds == 48 * 3600
+    assert (await pump.get("j")).expires_at == job.expires_at
+
+
+async def test_the_expiry_can_be_taken_away(pump: Device, operator: Operator) -> None:
+    response = await operator.retry("j", "FAILED", never_expires=True)
+
+    assert not response.HasField("expires_at")
+    assert not (await operator.get("j")).HasField("expires_at")
+
+
+async def test_a_repeated_create_is_answered_as_the_first_was_in_spite_of_a_new_expiry(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    first = await operator.create(job_id="j", target_all=True, expires_in_hours=3)
+    await operator.cancel_execution("j", "d00001")
+    await operator.retry("j", "REJECTED", never_expires=True)
+
+    assert await operator.create(job_id="j", target_all=True, expires_in_hours=3) == first
+    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await operator.create(job_id="j", target_all=True, never_expires=True)
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+async def test_what_the_old_expiry_ended_does_not_come_to_life_by_a_new_one(
+    database: Database, mixed: Operator, at_work: bool
+) -> None:
+    if not at_work:
+        await database.move(mixed.tenant, "mixed", "IN_PROGRESS", "SUCCEEDED")
+    await database.expire(mixed.tenant, "mixed")
+    expired = next(e for e in (await mixed.get("mixed")).executions if e.device_id == "QUEUED")
+    assert expired.status == pb.JobExecution.TIMED_OUT
+
+    response = await mixed.retry("mixed", "FAILED", expires_in_hours=1)
+
+    assert response.retried_count == 1
+    job = await mixed.get("mixed")
+    assert job.status == pb.Job.IN_PROGRESS
+    (after,) = (each for each in job.executions if each.device_id == "QUEUED")
+    assert after == expired
+    assert job.execution_counts == pb.ExecutionCounts(
+        queued=1,
+        in_progress=1 if at_work else 0,
+        succeeded=1 if at_work else 2,
+        timed_out=2,
+        rejected=1,
+    )
+    assert await mixed.attempts("mixed", "QUEUED") == [after]
+    await recount(database, mixed.tenant, "mixed")
+
+
+@pytest.mark.parametrize("expiry", [{"expires_in_hours": 1}, {"never_expires": True}], ids=str)
+async def test_what_the_old_expiry_ended_can_be_retried(
+    database: Database, server: Server, mixed: Operator, expiry: dict[str, Any]
+) -> None:
+    await database.expire(mixed.tenant, "mixed")
+    expired = next(e for e in (await mixed.get("mixed")).executions if e.device_id == "QUEUED")
+
+    response = await mixed.retry("mixed", "TIMED_OUT", **expiry)
+
+    assert response.retried_count == 2
+    now = await states(mixed, "mixed")
+    assert now["QUEUED"] == now["TIMED_OUT"] == ("QUEUED", 2)
+    assert now["FAILED"] == ("FAILED", 1)
+    assert (await mixed.attempts("mixed", "QUEUED"))[1] == expired
+    await recount(database, mixed.tenant, "mixed")
+    started = await server.device(mixed.tenant, "QUEUED").start_next()
+    assert started is not None
+    assert started.execution_number == 2
+
+
+async def test_a_device_gets_it_after_what_it_has_to_do_already(
+    pump: Device, operator: Operator
+) -> None:
+    await operator.create(job_id="older", target_all=True)
+
+    await operator.retry("j", "FAILED")
+
+    assert [each.job_id for each in (await pump.pending()).executions] == ["older", "j"]
+
+
+async def test_a_late_report_of_an_attempt_before_is_told_so(
+    pump: Device, operator: Operator
+) -> None:
+    await operator.retry("j", "FAILED")
+    present = await pump.get("j")
+
+    for report in ("FAILED", "SUCCEEDED", "IN_PROGRESS"):
+        with fails(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
+            await pump.update("j", report, execution_number=1)
+        assert failure.present == present
+
+    assert await pump.get("j") == present
+
+
+async def test_a_report_that_names_no_attempt_is_about_the_present_one(
+    pump: Device, operator: Operator
+) -> None:
+    await operator.retry("j", "FAILED")
+
+    after = await pump.update("j", "SUCCEEDED")
+
+    assert (after.status, after.execution_number) == (pb.JobExecution.SUCCEEDED, 2)
+    assert (await operator.get("j")).status == pb.Job.COMPLETED
+
+
+@pytest.mark.usefixtures("patient_devices")
+async def test_a_report_that_comes_before_it_is_retried(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    await operator.retry("j", "FAILED")
+    async with mutex_held(database, operator.tenant, "j"):
+        reporting = asyncio.create_task(
+            pump.update("j", "FAILED", execution_number=2, status_details={"code": 8})
+        )
+        await database.until_blocked(1)
+        retrying = asyncio.create_task(operator.retry("j", "FAILED"))
+        await database.until_blocked(2)
+
+    assert (await reporting).execution_number == 2
+    assert (await retrying).retried_count == 1
+    attempts = await operator.attempts("j", "pump")
+    assert [each.execution_number for each in attempts] == [3, 2, 1]
+    assert attempts[1].status_details == {"code": 8}
+    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+
+
+async def test_a_report_that_comes_after_it_has_changed(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    """The device repeats its last report, since it has lost the answer."""
+    async with mutex_held(database, operator.tenant, "j"):
+        retrying = asyncio.create_task(operator.retry("j", "FAILED"))
+        await database.until_blocked(1)
+        reporting = asyncio.create_task(
+            pump.update("j", "FAILED", execution_number=1, status_details={"code": 7})
+        )
+        await database.until_blocked(2)
+
+    assert (await retrying).retried_count == 1
+    with fails(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
+        await reporting
+    assert failure.present is not None
+    assert failure.present.execution_number == 2
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(queued=1)
+
+
+async def test_of_two_at_once_one_queues(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    async with mutex_held(database, operator.tenant, "j"):
+        retries = [asyncio.create_task(operator.retry("j", "FAILED")) for _ in range(2)]
+        await database.until_blocked(2)
+
+    assert sorted([(await each).retried_count for each in retries]) == [0, 1]
+    assert (await pump.get("j")).execution_number == 2
+
+
+async def test_an_expiry_that_passes_while_it_waits_refuses_it(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    async with mutex_held(database, operator.tenant, "j"):
+        retrying = asyncio.create_task(operator.retry("j", "FAILED"))
+        await database.until_blocked(1)
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
+            operator.tenant,
+        )
+
+    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE"):
+        await retrying

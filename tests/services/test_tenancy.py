@@ -1,0 +1,236 @@
+"""Tenants: who a caller is, and that tenants see nothing of each other."""
+
+import uuid
+from typing import Any
+
+import asyncpg
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from tests.support import TIMEOUT, Database, Operator, Server, all_jobs, fails
+
+TABLES = (
+    "jobs.jobs",
+    "jobs.job_progress",
+    "jobs.job_executions",
+    "jobs.execution_attempts",
+    "jobs.job_states",
+    "jobs.execution_states",
+    "public.device_state",
+    "public.device_group_members",
+)
+
+# Each function of the request path, called for the tenant $1.
+CALLS = (
+    "SELECT * FROM jobs.create_job($1, 'k', 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 9, 9)",
+    "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
+    "SELECT * FROM jobs.get_job($1, 'j', 10)",
+    "SELECT * FROM jobs.list_job_executions($1, 'j', NULL, '', 10)",
+    "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
+    "SELECT * FROM jobs.cancel_execution($1, 'j', 'theirs', 'no', true)",
+    "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false, 9)",
+    "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'theirs', 10)",
+    "SELECT * FROM jobs.delete_job($1, 'done')",
+)
+
+INJECTIONS = (
+    "'; DROP TABLE jobs.jobs; --",
+    "' OR '1'='1",
+    "x' OR tenant_id <> 'x",
+    "$1",
+    "%s{}%(a)s",
+    '"; SELECT pg_sleep(60); --',
+    "\\'; --",
+    "*",
+    "null",
+)
+
+
+@pytest.fixture
+async def other(database: Database, server: Server) -> Operator:
+    """Another tenant, with the device "theirs" in the group "g", and the job "j"."""
+    operator = server.operator(uuid.uuid4().hex)
+    await database.add_devices(operator.tenant, ["theirs"], group="g")
+    await operator.create(job_id="j", target_all=True)
+    await tried_twice(operator, "tried")
+    await operator.create(job_id="done", target_all=True)
+    await operator.cancel("done")
+    return operator
+
+
+async def tried_twice(operator: Operator, job_id: str) -> None:
+    """Create a job for all whose first attempts are history."""
+    await operator.create(job_id=job_id, target_all=True)
+    for execution in (await operator.get(job_id)).executions:
+        await operator.cancel_execution(job_id, execution.device_id)
+    await operator.retry(job_id, "REJECTED")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ([], "TENANT_REQUIRED"),
+        ([("x-user-id", "olivia")], "TENANT_REQUIRED"),
+        ([("x-tenant-id-bin", b"t")], "TENANT_REQUIRED"),
+        ([("x-tenant-id", "a"), ("x-tenant-id", "b")], "DUPLICATE_METADATA"),
+        ([("x-tenant-id", "a"), ("x-tenant-id", "a")], "DUPLICATE_METADATA"),
+        ([("x-tenant-id", "a"), ("x-user-id", "u"), ("x-user-id", "v")], "DUPLICATE_METADATA"),
+        ([("x-tenant-id", "")], "INVALID_METADATA"),
+        ([("x-tenant-id", "x" * 257)], "INVALID_METADATA"),
+        ([("x-tenant-id", "a"), ("x-user-id", "")], "INVALID_METADATA"),
+        ([("x-tenant-id", "a"), ("x-user-id", "x" * 257)], "INVALID_METADATA"),
+    ],
+)
+async def test_a_caller_who_is_not_clear_is_refused(
+    operator: Operator, metadata: list[tuple[str, str]], reason: str
+) -> None:
+    calls: list[tuple[Any, Any]] = [
+        (operator.stub.CreateJob, pb.CreateJobRequest(document_type="a", target_all=True)),
+        (operator.stub.ListJobs, pb.ListJobsRequest()),
+        (operator.stub.GetJob, pb.GetJobRequest(job_id="j")),
+        (operator.stub.ListJobExecutions, pb.ListJobExecutionsRequest(job_id="j")),
+        (operator.stub.CancelJob, pb.CancelJobRequest(job_id="j")),
+        (operator.stub.CancelExecution, pb.CancelExecutionRequest(job_id="j", device_id="d")),
+        (
+            operator.stub.RetryExecutions,
+            pb.RetryExecutionsRequest(job_id="j", statuses=[pb.JobExecution.FAILED]),
+        ),
+        (
+            operator.stub.ListExecutionAttempts,
+            pb.ListExecutionAttemptsRequest(job_id="j", device_id="d"),
+        ),
+        (operator.stub.DeleteJob, pb.DeleteJobRequest(job_id="j")),
+    ]
+    for call, request in calls:
+        with fails(StatusCode.UNAUTHENTICATED, reason):
+            await call(request, metadata=tuple(metadata), timeout=TIMEOUT)
+
+
+async def test_a_caller_is_checked_before_the_request(operator: Operator) -> None:
+    with fails(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
+        await operator.stub.GetJob(pb.GetJobRequest(), timeout=TIMEOUT)
+
+
+async def test_the_longest_names_are_taken(database: Database, server: Server) -> None:
+    operator = server.operator(uuid.uuid4().hex.ljust(256, "~"), user="u" * 256)
+    await database.add_devices(operator.tenant, 1)
+
+    await operator.create(job_id="j", target_all=True)
+
+    job = await operator.get("j")
+    assert job.tenant_id == operator.tenant
+    assert job.created_by == "u" * 256
+
+
+async def test_another_tenants_devices_and_groups_are_not_there(
+    database: Database, operator: Operator, other: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["ours"])
+
+    with fails(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
+        await operator.create(target_device_id="theirs")
+    with fails(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY"):
+        await operator.create(target_group_id="g")
+    assert (await operator.create(job_id="a", target_all=True)).execution_count == 1
+
+
+async def test_equal_names_in_two_tenants_are_two_things(
+    database: Database, operator: Operator, other: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["theirs", "ours"], group="g")
+    await operator.create(job_id="j", target_group_id="g")
+
+    await operator.cancel("j", reason="no")
+
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
+    assert (await other.get("j")).execution_counts == pb.ExecutionCounts(queued=1)
+
+
+async def test_a_page_token_of_another_tenant_tells_nothing(
+    operator: Operator, other: Operator
+) -> None:
+    await other.create(job_id="k", target_all=True)
+    jobs = (await other.list(limit=1)).next_page_token
+    executions = (await other.get("j", executions_limit=0)).next_executions_page_token
+
+    assert not (await operator.list(page_token=jobs)).jobs
+    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.executions("j", page_token=executions)
+
+
+@pytest.mark.parametrize("name", INJECTIONS)
+async def test_sql_in_names_is_only_text(
+    database: Database, server: Server, other: Operator, name: str
+) -> None:
+    operator = server.operator(f"{name}{uuid.uuid4().hex}", user=name)
+    await database.add_devices(operator.tenant, [name], group=name)
+
+    await operator.create(
+        job_id="device", target_device_id=name, document_type=name, document_params={name: name}
+    )
+    await operator.create(job_id="group", target_group_id=name)
+    await operator.cancel("group", reason=name)
+
+    jobs = {job.job_id: job for job in await all_jobs(operator)}
+    assert set(jobs) == {"device", "group"}
+    assert jobs["device"].target_device_id == name
+    assert jobs["device"].document_type == name
+    assert jobs["device"].document_params == {name: name}
+    assert jobs["device"].created_by == name
+    assert jobs["group"].cancel_reason == name
+    (execution,) = (await operator.executions("group")).executions
+    assert execution.device_id == name
+    assert execution.status_details == {"reason": name}
+    assert (await other.get("j")).status == pb.Job.IN_PROGRESS
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_the_request_role_sees_the_rows_of_the_tenant_it_names_and_no_others(
+    database: Database, operator: Operator, other: Operator, table: str
+) -> None:
+    await database.add_devices(operator.tenant, ["ours"], group="g")
+    await tried_twice(operator, "j")
+    tenants = f"SELECT DISTINCT tenant_id FROM {table}"
+
+    session = await asyncpg.connect(database.request_dsn)
+    try:
+        assert await session.fetch(tenants) == []
+        async with session.transaction():
+            await session.execute("SELECT set_config('app.tenant_id', $1, true)", operator.tenant)
+            assert await session.fetchval(tenants) == operator.tenant
+            assert len(await session.fetch(tenants)) == 1
+        assert await session.fetch(tenants) == []
+    finally:
+        await session.close()
+
+
+@pytest.mark.parametrize("table", ["jobs.jobs", "jobs.job_progress", "jobs.job_executions"])
+async def test_the_request_role_can_not_write_rows_of_another_tenant(
+    database: Database, operator: Operator, other: Operator, table: str
+) -> None:
+    session = await asyncpg.connect(database.request_dsn)
+    try:
+        async with session.transaction():
+            await session.execute("SELECT set_config('app.tenant_id', $1, true)", operator.tenant)
+            update = f"UPDATE {table} SET job_id = 'gone' WHERE tenant_id = $1"
+            assert await session.execute(update, other.tenant) == "UPDATE 0"
+        await session.execute("SELECT set_config('app.tenant_id', $1, false)", other.tenant)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await session.execute(f"UPDATE {table} SET tenant_id = $1", operator.tenant)
+    finally:
+        await session.close()
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_the_tenant_of_a_call_does_not_outlive_it(
+    database: Database, other: Operator, call: str
+) -> None:
+    session = await asyncpg.connect(database.request_dsn)
+    try:
+        await session.fetch(call, other.tenant)
+
+        assert await session.fetchval("SELECT current_setting('app.tenant_id', true)") == ""
+        assert await session.fetchval("SELECT count(*) FROM jobs.jobs") == 0
+    finally:
+        await session.close()
