@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
 // decodedBody is a request's body after checkRequest: the message it said. Errors found

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
 func TestOnlyTheAllowListBecomesMetadata(t *testing.T) {

@@ -1,4 +1,4 @@
-module jobs-gateway
+module github.com/jobs-grpc/jobs-grpc/gateway
 
 go 1.26.0
 

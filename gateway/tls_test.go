@@ -23,7 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
-	jobsv1 "jobs-gateway/gen/fleet/jobs/v1"
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
 // selfSigned writes a certificate that is its own authority, for both ends.

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	_ "jobs-gateway/gen/fleet/jobs/v1" // registers the messages
+	_ "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1" // registers the messages
 )
 
 const packagePrefix = "fleet.jobs.v1."

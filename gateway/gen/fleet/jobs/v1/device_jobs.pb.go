@@ -1110,8 +1110,8 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\fGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\x12`\n" +
 	"\x0fUpdateExecution\x12%.fleet.jobs.v1.UpdateExecutionRequest\x1a&.fleet.jobs.v1.UpdateExecutionResponse\x12g\n" +
 	"\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a'.fleet.jobs.v1.ReportExecutionsResponse(\x010\x01\x12w\n" +
-	"\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse0\x01B\xa1\x01\n" +
-	"\x11com.fleet.jobs.v1B\x0fDeviceJobsProtoP\x01Z%jobs-gateway/gen/fleet/jobs/v1;jobsv1\xa2\x02\x03FJX\xaa\x02\rFleet.Jobs.V1\xca\x02\rFleet\\Jobs\\V1\xe2\x02\x19Fleet\\Jobs\\V1\\GPBMetadata\xea\x02\x0fFleet::Jobs::V1b\x06proto3"
+	"\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse0\x01Bw\n" +
+	"\x11com.fleet.jobs.v1B\x0fDeviceJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
 var (
 	file_fleet_jobs_v1_device_jobs_proto_rawDescOnce sync.Once

@@ -285,8 +285,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\rROLE_REQUIRED\x10+\x12\x14\n" +
 	"\x10PEER_NOT_TRUSTED\x10,\x12\x14\n" +
 	"\x10KEYS_UNAVAILABLE\x10-\x12\x12\n" +
-	"\x0eLIMIT_EXCEEDED\x10<B\xa2\x01\n" +
-	"\x11com.fleet.jobs.v1B\x10ErrorReasonProtoP\x01Z%jobs-gateway/gen/fleet/jobs/v1;jobsv1\xa2\x02\x03FJX\xaa\x02\rFleet.Jobs.V1\xca\x02\rFleet\\Jobs\\V1\xe2\x02\x19Fleet\\Jobs\\V1\\GPBMetadata\xea\x02\x0fFleet::Jobs::V1b\x06proto3"
+	"\x0eLIMIT_EXCEEDED\x10<Bx\n" +
+	"\x11com.fleet.jobs.v1B\x10ErrorReasonProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
 var (
 	file_fleet_jobs_v1_error_reason_proto_rawDescOnce sync.Once

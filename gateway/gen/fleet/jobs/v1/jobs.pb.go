@@ -2157,8 +2157,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fRetryExecutions\x12%.fleet.jobs.v1.RetryExecutionsRequest\x1a&.fleet.jobs.v1.RetryExecutionsResponse\x12r\n" +
 	"\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\x12N\n" +
 	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\x12M\n" +
-	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01B\x9b\x01\n" +
-	"\x11com.fleet.jobs.v1B\tJobsProtoP\x01Z%jobs-gateway/gen/fleet/jobs/v1;jobsv1\xa2\x02\x03FJX\xaa\x02\rFleet.Jobs.V1\xca\x02\rFleet\\Jobs\\V1\xe2\x02\x19Fleet\\Jobs\\V1\\GPBMetadata\xea\x02\x0fFleet::Jobs::V1b\x06proto3"
+	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01Bq\n" +
+	"\x11com.fleet.jobs.v1B\tJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
 var (
 	file_fleet_jobs_v1_jobs_proto_rawDescOnce sync.Once
