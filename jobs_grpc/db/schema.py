@@ -1,9 +1,11 @@
-"""The SQL that this version is made of, read from its files."""
+"""Reads the SQL files of this version: migrations, views, functions and statements."""
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 
 # Tables that hold tenants' rows; each must have row-level security.
@@ -17,6 +19,16 @@ TENANT_TABLES = (
 )
 
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
+
+_CODE_FOLDERS = ("functions/internal", "functions/api", "views")
+
+# A view, a SQL-standard function body and RETURNS SETOF need the objects that they name to exist.
+# The body of a PL/pgSQL function does not: PostgreSQL resolves its names when it runs.
+_DEPENDS_ON = re.compile(r"^-- depends on: (.+)$", re.MULTILINE)
+
+
+class SchemaError(Exception):
+    """The SQL files of this version contradict each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +64,39 @@ def migrations() -> tuple[Migration, ...]:
 
 @cache
 def code() -> tuple[str, ...]:
-    """The functions and views, in the order in which they build on each other."""
-    folder = files("jobs_grpc.db").joinpath("sql/functions")
-    names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".sql"))
-    return tuple(read_sql(f"functions/{name}") for name in names)
+    """The views and functions, each one after those that its "depends on" line names."""
+    root = files("jobs_grpc.db").joinpath("sql")
+    code = {
+        path.name.removesuffix(".sql"): path.read_text(encoding="utf-8")
+        for folder in _CODE_FOLDERS
+        for path in root.joinpath(folder).iterdir()
+        if path.name.endswith(".sql")
+    }
+    return tuple(code[name] for name in order_by_dependency(code))
+
+
+def order_by_dependency(code: Mapping[str, str]) -> list[str]:
+    """Sorts the names of `code` so that each follows the names that its SQL depends on.
+
+    Raises SchemaError if a dependency is unknown or if dependencies form a cycle.
+    """
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for name, sql in sorted(code.items()):
+        match = _DEPENDS_ON.search(sql)
+        dependencies = match[1].split(", ") if match else []
+        for dependency in dependencies:
+            if dependency not in code:
+                raise SchemaError(f"{name}.sql depends on {dependency}, which has no file")
+        sorter.add(name, *dependencies)
+    try:
+        return list(sorter.static_order())
+    except CycleError as e:
+        cycle = " -> ".join(reversed(e.args[1]))
+        raise SchemaError(f"SQL files depend on each other in a cycle: {cycle}") from None
 
 
 def code_checksum() -> str:
-    """Identifies this version's set of functions and views."""
+    """Identifies this version's set of views and functions."""
     return _checksum("".join(code()))
 
 

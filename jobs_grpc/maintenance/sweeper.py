@@ -59,14 +59,16 @@ class Sweeper:
         self._interval = interval
         self._patience = patience
         self._statement_timeout = statement_timeout
-        self._time_outs = MaintenanceTask("time_outs", _BATCH, self._fetch, self._time_out)
-        self._housework = [MaintenanceTask("finalizations", _JOBS, self._fetch, self._settle)]
+        self._time_outs = MaintenanceTask(
+            "timed_out_executions", _BATCH, self._fetch, self._time_out
+        )
+        self._housework = [MaintenanceTask("jobs_to_finalize", _JOBS, self._fetch, self._settle)]
         if retention_days is not None:
             retentions = MaintenanceTask(
-                "retentions", _JOBS, self._fetch, self._retire, retention_days
+                "jobs_past_retention", _JOBS, self._fetch, self._retire, retention_days
             )
             self._housework.append(retentions)
-        self._housework.append(MaintenanceTask("purges", _JOBS, self._fetch, self._purge))
+        self._housework.append(MaintenanceTask("jobs_to_purge", _JOBS, self._fetch, self._purge))
 
     async def __aenter__(self) -> "Sweeper":
         # It connects when first used, so the database may be away at the start.

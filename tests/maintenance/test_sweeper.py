@@ -20,10 +20,10 @@ from tests.support.postgres import Postgres, new_data_dir
 
 # What is looked for in each tick, with the parameters, and the index that finds it.
 DUE: dict[str, tuple[list[object], str]] = {
-    "time_outs": ([1000, []], "job_executions_timing_out"),
-    "finalizations": ([100, []], "jobs_unfinalized"),
-    "retentions": ([100, [], 30], "jobs_over"),
-    "purges": ([100, []], "jobs_deleted"),
+    "timed_out_executions": ([1000, []], "job_executions_timing_out"),
+    "jobs_to_finalize": ([100, []], "jobs_unfinalized"),
+    "jobs_past_retention": ([100, [], 30], "jobs_over"),
+    "jobs_to_purge": ([100, []], "jobs_deleted"),
 }
 
 # Some thousand jobs of which nothing is due: live, with devices at work; done; canceled,
@@ -107,7 +107,7 @@ async def test_finding_nothing_is_one_probe_of_an_index(
     idle: asyncpg.Connection, what: str
 ) -> None:
     args, index = DUE[what]
-    sql = schema.read_sql(f"due/{what}.sql")
+    sql = schema.read_sql(f"maintenance/{what}.sql")
 
     plan = await idle.fetch(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {sql}", *args)
 

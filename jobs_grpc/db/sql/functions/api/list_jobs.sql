@@ -1,3 +1,4 @@
+-- depends on: job_states
 -- Jobs, newest first, from after (p_before_created_at, p_before_job_id) if given.
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,

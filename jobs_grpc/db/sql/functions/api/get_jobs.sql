@@ -1,3 +1,4 @@
+-- depends on: job_states
 -- Those of the jobs that there are, without executions.
 CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]

@@ -1,3 +1,4 @@
+-- depends on: execution_states
 -- One device's execution of a job.
 --
 -- JB007 the device has no execution of this job

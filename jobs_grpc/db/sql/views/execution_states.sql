@@ -1,3 +1,4 @@
+-- depends on: execution_end_details, execution_status_at
 -- Executions as a reader sees them. A row that a dead job left QUEUED, or IN_PROGRESS by a
 -- forced cancel, reads as what the job's end made of it, dated to that end.
 CREATE OR REPLACE VIEW jobs.execution_states WITH (security_invoker = true) AS

@@ -1,3 +1,4 @@
+-- depends on: execution_states
 -- A page of one job's executions by device_id, a column an array: one row to send and to
 -- decode instead of thousands. Arrays are NULL if the page is empty. The caller has set
 -- the tenant.

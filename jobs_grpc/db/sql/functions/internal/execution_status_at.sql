@@ -1,3 +1,4 @@
+-- depends on: queued_status_at
 -- What an execution is at a moment, whatever is stored of it. A forced cancel ends those
 -- at work, too.
 CREATE OR REPLACE FUNCTION jobs.execution_status_at(

@@ -1,3 +1,4 @@
+-- depends on: job_status_at, queued_status_at
 -- Jobs as a reader sees them: derived status and counts, without background work.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT

@@ -1,3 +1,4 @@
+-- depends on: execution_states
 -- A page of one device's executions across jobs, newest first, from after
 -- (p_before_queued_at, p_before_job_id) if given.
 CREATE OR REPLACE FUNCTION jobs.list_device_executions(

@@ -1,3 +1,4 @@
+-- depends on: execution_states
 -- Cancels one device's execution, and completes the job if it was the last. Answers the
 -- execution after it.
 --

@@ -1,3 +1,4 @@
+-- depends on: execution_states
 -- What a device has to do: IN_PROGRESS before QUEUED, each oldest first.
 CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_tenant_id text, p_device_id text, p_limit integer
