@@ -14,7 +14,7 @@ import asyncpg
 
 from jobs_grpc.config import Config
 from jobs_grpc.server import app
-from tests.support.postgres import postgres
+from tests.support.postgres import running_postgres
 
 GATEWAY = Path(__file__).parents[1] / "gateway"
 
@@ -30,7 +30,7 @@ async def serve() -> None:
 
 async def compare() -> int:
     """The benchmark's exit code."""
-    async with postgres() as (cluster, template), cluster.database(template) as name:
+    async with running_postgres() as (cluster, template), cluster.database(template) as name:
         owner = await asyncpg.connect(cluster.dsn(name))
         await owner.execute("INSERT INTO public.device_state VALUES ('bench', 'd00001')")
         await owner.close()

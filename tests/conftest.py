@@ -12,8 +12,10 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import Database, Operator, Server, serving
-from tests.support.postgres import Postgres, postgres
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.postgres import Postgres, running_postgres
+from tests.support.server import Server, running_server
 
 # How fast the machine is at the moment, is not what is tested.
 settings.register_profile(
@@ -25,7 +27,7 @@ settings.load_profile("steady")
 @pytest.fixture(scope="session")
 async def cluster() -> AsyncIterator[tuple[Postgres, str]]:
     """PostgreSQL, and the name of the migrated template."""
-    async with postgres() as running:
+    async with running_postgres() as running:
         yield running
 
 
@@ -43,7 +45,7 @@ async def database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
     """The service on the module's database, ready."""
-    async with serving(database.request_dsn) as running:
+    async with running_server(database.request_dsn) as running:
         yield running
 
 
@@ -60,6 +62,6 @@ def operator(server: Server, tenant: str) -> Operator:
 
 
 @pytest.fixture
-def patient_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_lock_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What devices say keeps its place among those who wait for a job, for as long as a test."""
     monkeypatch.setattr("jobs_grpc.db.update_batcher._PATIENCE", 60_000)

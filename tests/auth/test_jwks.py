@@ -25,17 +25,10 @@ from jobs_grpc.auth.jwks import Keys, UnusableKeys
 from jobs_grpc.auth.jwt import Tokens
 from jobs_grpc.config import ConfigError
 from jobs_grpc.errors import InvalidToken
-from tests.support import (
-    TIMEOUT,
-    Database,
-    Operator,
-    Server,
-    fails,
-    is_healthy,
-    serving,
-    starting,
-    until,
-)
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.health import is_healthy
 from tests.support.identities import (
     AUDIENCE,
     ISSUER,
@@ -47,6 +40,8 @@ from tests.support.identities import (
     replace,
     token,
 )
+from tests.support.server import Server, running_server, starting_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
 NOT_PUBLIC = "has a private key or a secret; only public keys belong there"
@@ -125,7 +120,7 @@ async def knows(keys: Keys, key_id: str) -> bool:
 async def server(database: Database, endpoint: Endpoint) -> AsyncIterator[Server]:
     """A server that reads the endpoint again every second."""
     variables = JWT | {"JOBS_JWT_KEYS": endpoint.address, "JOBS_JWT_REFRESH_INTERVAL": "1"}
-    async with serving(database.request_dsn, **variables) as running:
+    async with running_server(database.request_dsn, **variables) as running:
         yield running
 
 
@@ -139,8 +134,8 @@ async def test_a_rotated_key_is_taken_and_the_one_before_is_not(
     endpoint.body = jwks(NEW).encode()
     new = server.bearer(token(NEW, claims(tenant, "viewer")))
 
-    await until(lambda: is_known(new))
-    with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
+    await wait_until(lambda: is_known(new))
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
         await old.list()
     assert failure.message == "The token is signed with an unknown key"
 
@@ -155,7 +150,7 @@ async def test_a_key_that_is_withdrawn_is_forgotten_by_the_next_refresh(
     async def is_refused() -> bool:
         return not await is_known(caller)
 
-    await until(is_refused)
+    await wait_until(is_refused)
 
 
 async def test_a_stream_ends_when_its_key_is_withdrawn(
@@ -164,7 +159,7 @@ async def test_a_stream_ends_when_its_key_is_withdrawn(
     await database.add_devices(tenant, ["d"])
     endpoint.body = jwks(OLD, NEW).encode()
     new = server.bearer(token(NEW, claims(tenant, "operator")))
-    await until(lambda: is_known(new))
+    await wait_until(lambda: is_known(new))
     await new.create(job_id="j", target_all=True)
     old = token(OLD, claims(tenant, "viewer", "device", device_id="d"))
     stays, ends = (
@@ -188,7 +183,7 @@ async def test_a_stream_ends_when_its_key_is_withdrawn(
             pass
 
     for stream in (ends, reports):
-        with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
+        with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
             await to_its_end(stream)
         assert failure.message == "The token is signed with a key that was withdrawn"
     assert not stays.done()
@@ -269,10 +264,10 @@ async def test_an_outage_leaves_the_keys_known_last(endpoint: Endpoint) -> None:
         async def asked(before: int = before) -> bool:
             return endpoint.requests > before + 1
 
-        await until(asked)
+        await wait_until(asked)
         assert await knows(keys, "old")
     endpoint.status, endpoint.body = 200, jwks(NEW).encode()
-    await until(lambda: knows(keys, "new"))
+    await wait_until(lambda: knows(keys, "new"))
     following.cancel()
     await asyncio.wait({following})
 
@@ -304,7 +299,7 @@ async def test_an_empty_set_withdraws_all_keys(endpoint: Endpoint) -> None:
     async def withdrawn() -> bool:
         return not keys.there
 
-    await until(withdrawn)
+    await wait_until(withdrawn)
     assert not await knows(keys, "old")
     following.cancel()
     await asyncio.wait({following})
@@ -345,7 +340,7 @@ async def test_made_up_keys_hold_up_a_rotated_one_for_a_while_only(
         await knows(keys, "made up as well")
         return await knows(keys, "new")
 
-    await until(is_taken)
+    await wait_until(is_taken)
     assert endpoint.requests == 3
 
 
@@ -358,7 +353,7 @@ async def test_who_asks_for_a_new_key_at_once_waits_for_one_fetch(endpoint: Endp
     async def is_asked() -> bool:
         return endpoint.requests == 2
 
-    await until(is_asked)
+    await wait_until(is_asked)
     # Who has a known key does not wait.
     assert await knows(keys, "old")
     endpoint.go_on.set()
@@ -371,14 +366,14 @@ async def test_without_keys_at_the_start_it_is_not_ready_until_there_are(
 ) -> None:
     endpoint.status = 503
     variables = JWT | {"JOBS_JWT_KEYS": endpoint.address, "JOBS_JWT_REFRESH_INTERVAL": "1"}
-    async with starting(database.request_dsn, **variables) as server:
+    async with starting_server(database.request_dsn, **variables) as server:
         caller = server.bearer(token(OLD, claims(tenant, "viewer")))
         assert not await is_healthy(server.channel)
-        with fails(StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE"):
+        with expect_failure(StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE"):
             await caller.list()
 
         endpoint.status = 200
-        await until(lambda: is_healthy(server.channel))
+        await wait_until(lambda: is_healthy(server.channel))
         assert not (await caller.list()).jobs
 
 
@@ -412,7 +407,7 @@ async def test_a_file_without_usable_keys_ends_the_start(
         path.write_text(content)
 
     with pytest.raises(ConfigError) as raised:
-        async with starting(database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT):
+        async with starting_server(database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT):
             pass
     assert str(raised.value).startswith(f"JOBS_JWT_KEYS: {path}")
     assert says in str(raised.value)
@@ -498,7 +493,7 @@ async def test_a_remembered_token_expires_all_the_same(tmp_path: Path) -> None:
             return str(e) == "The token has expired"
         return False
 
-    await until(has_expired)
+    await wait_until(has_expired)
     assert time.time() >= said["exp"]
 
 

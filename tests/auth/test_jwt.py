@@ -13,7 +13,8 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import TIMEOUT, Database, Server, fails, serving
+from tests.support.database import Database
+from tests.support.failures import expect_failure
 from tests.support.identities import (
     AUDIENCE,
     ISSUER,
@@ -25,6 +26,8 @@ from tests.support.identities import (
     token,
     unsigned,
 )
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT
 
 KEY = new_key()
 JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_ISSUER": ISSUER, "JOBS_JWT_AUDIENCE": AUDIENCE}
@@ -38,7 +41,7 @@ async def jwt(
     """A server that takes tokens of KEY."""
     path = tmp_path_factory.mktemp("keys") / "jwks.json"
     path.write_text(jwks(KEY))
-    async with serving(database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT) as server:
+    async with running_server(database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT) as server:
         yield server
 
 
@@ -64,7 +67,7 @@ async def test_a_call_without_a_token_is_refused(jwt: Server, tenant: str) -> No
         jwt.caller(*stated, ("authorization", "Bearer")),
         jwt.caller(*stated, ("authorization", f"Basic {token(KEY, claims(tenant, 'admin'))}")),
     ):
-        with fails(StatusCode.UNAUTHENTICATED, "TOKEN_REQUIRED"):
+        with expect_failure(StatusCode.UNAUTHENTICATED, "TOKEN_REQUIRED"):
             await caller.list()
 
 
@@ -147,7 +150,7 @@ async def test_a_token_that_is_not_good_is_refused(
     caplog.set_level("DEBUG")
     text, said = refused(tenant)[what]
 
-    with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
         await jwt.bearer(text).list()
 
     assert failure.message == f"The token {said}"
@@ -179,7 +182,7 @@ async def test_an_exp_of_any_size_is_taken(jwt: Server, tenant: str) -> None:
 async def test_two_tokens_are_refused(jwt: Server, tenant: str) -> None:
     text = f"Bearer {token(KEY, claims(tenant, 'viewer'))}"
 
-    with fails(StatusCode.UNAUTHENTICATED, "DUPLICATE_METADATA"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "DUPLICATE_METADATA"):
         await jwt.caller(("authorization", text), ("authorization", text)).list()
 
 
@@ -191,7 +194,7 @@ async def test_what_is_stated_beside_a_token_must_agree_with_it(
 
     # Twice: the second time the token is known.
     for _ in range(2):
-        with fails(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH") as failure:
+        with expect_failure(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH") as failure:
             await jwt.bearer(text, (key, "other")).list()
         assert failure.metadata == {"key": key}
 
@@ -199,9 +202,9 @@ async def test_what_is_stated_beside_a_token_must_agree_with_it(
 async def test_roles_are_the_tokens_not_what_is_stated(jwt: Server, tenant: str) -> None:
     text = token(KEY, claims(tenant, "viewer"))
 
-    with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
         await jwt.bearer(text, ("x-roles", "admin")).delete("j")
-    with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
         await jwt.bearer(token(KEY, claims(tenant))).list()
 
 
@@ -222,13 +225,13 @@ async def test_a_device_is_whom_its_token_says(
 
     [execution] = (await device_call(jwt, text)).executions
     assert execution.device_id == "mine"
-    with fails(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH"):
+    with expect_failure(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH"):
         await device_call(jwt, text, ("x-device-id", "theirs"))
-    with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
         await jwt.bearer(text).list()
-    with fails(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
         await device_call(jwt, token(KEY, claims(tenant, "device")))
-    with fails(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH"):
+    with expect_failure(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH"):
         await device_call(jwt, token(KEY, claims(tenant, "device")), ("x-device-id", "mine"))
 
 
@@ -274,14 +277,14 @@ async def test_each_algorithm_and_a_pem_file(
     path = tmp_path / "key.pem"
     path.write_bytes(pem(key))
     variables = JWT | {"JOBS_JWT_KEYS": str(path), "JOBS_JWT_ALGORITHMS": algorithm}
-    async with serving(database.request_dsn, **variables) as server:
+    async with running_server(database.request_dsn, **variables) as server:
         said = claims(tenant, "viewer", aud=["mail", AUDIENCE])
 
         for headers in ({}, {"kid": "any"}):
             await server.bearer(token(key, said, algorithm, **headers)).list()
         if algorithm == "EdDSA":  # as RFC 9864 calls it
             await server.bearer(token(key, said, "Ed25519")).list()
-        with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
+        with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
             await server.bearer(token(new_key(algorithm), said, algorithm)).list()
 
 
@@ -295,7 +298,9 @@ async def test_claims_may_be_called_otherwise_and_lie_deeper(
         "JOBS_JWT_ROLES_CLAIM": "realm_access.roles",
         "JOBS_JWT_SUBJECT_CLAIM": "email",
     }
-    async with serving(database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT, **names) as server:
+    async with running_server(
+        database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT, **names
+    ) as server:
         said = claims("wrong") | {
             "https://acme.example/tenant": tenant,
             "realm_access": {"roles": ["offline_access", "operator"]},
@@ -317,7 +322,7 @@ async def test_roles_may_be_a_text_with_spaces(jwt: Server, tenant: str) -> None
 async def test_roles_that_are_none_are_none(jwt: Server, tenant: str, roles: Any) -> None:
     said = claims(tenant) | {"roles": roles}
 
-    with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
         await jwt.bearer(token(KEY, said)).list()
 
 
@@ -328,7 +333,7 @@ async def test_a_stream_ends_when_its_token_expires(
     path = tmp_path / "jwks.json"
     path.write_text(jwks(KEY))
     variables = JWT | {"JOBS_JWT_KEYS": str(path), "JOBS_JWT_LEEWAY": "0"}
-    async with serving(database.request_dsn, **variables) as server:
+    async with running_server(database.request_dsn, **variables) as server:
         await server.bearer(token(KEY, claims(tenant, "operator"))).create(
             job_id="j", target_all=True
         )
@@ -359,13 +364,13 @@ async def test_a_stream_ends_when_its_token_expires(
             await call.read()
 
         async def ends(stream: Any) -> None:
-            with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
+            with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
                 await stream()
             assert failure.message == "The token has expired"
             assert time.time() >= said["exp"]
 
         await asyncio.gather(*map(ends, (watch_job, watch_pending, report)))
-        with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
+        with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
             await caller.list()
 
 
@@ -376,7 +381,7 @@ async def test_documents_and_tokens_are_not_logged(
     await database.add_devices(tenant, 1)
     text = token(KEY, claims(tenant, "admin"))
     await jwt.bearer(text).create(target_all=True, document_params={"password": SECRET})
-    with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
         await jwt.bearer(text + "x").list()
 
     logged = caplog.text + json.dumps([vars(r) for r in caplog.records], default=str)

@@ -11,7 +11,11 @@ from grpc import StatusCode
 
 from jobs_grpc.auth.policy import ANYBODY, POLICY, allowed, is_open
 from jobs_grpc.auth.principal import Role
-from tests.support import TIMEOUT, Database, Operator, Server, fails, serving
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -107,7 +111,7 @@ async def test_a_role_reaches_what_the_table_says(
     assert roles is not None
 
     if role not in roles:
-        with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED") as failure:
+        with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED") as failure:
             await call(server, method, *stated)
         assert failure.metadata == {"roles": ",".join(sorted(roles))}
     elif "List" in method or "StartNext" in method:
@@ -115,7 +119,7 @@ async def test_a_role_reaches_what_the_table_says(
         with suppress_not_there():
             await call(server, method, *stated, **fields)
     else:
-        with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
             await call(server, method, *stated)
 
 
@@ -123,7 +127,7 @@ async def test_roles_add_up(server: Server, tenant: str) -> None:
     caller = server.caller(("x-tenant-id", tenant), ("x-roles", "viewer, device"))
 
     assert not (await caller.list()).jobs
-    with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED") as failure:
+    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED") as failure:
         await caller.delete("j")
     assert failure.message == "This call needs the role admin"
 
@@ -132,7 +136,7 @@ async def test_roles_add_up(server: Server, tenant: str) -> None:
 async def test_roles_that_are_none_are_refused_not_ignored(
     server: Server, tenant: str, roles: str
 ) -> None:
-    with fails(StatusCode.UNAUTHENTICATED, "INVALID_METADATA") as failure:
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA") as failure:
         await server.caller(("x-tenant-id", tenant), ("x-roles", roles)).list()
     assert failure.message.startswith("x-roles must be")
 
@@ -140,22 +144,22 @@ async def test_roles_that_are_none_are_refused_not_ignored(
 async def test_roles_are_stated_once(server: Server, tenant: str) -> None:
     twice = [("x-roles", "viewer"), ("x-roles", "admin")]
 
-    with fails(StatusCode.UNAUTHENTICATED, "DUPLICATE_METADATA"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "DUPLICATE_METADATA"):
         await server.caller(("x-tenant-id", tenant), *twice).list()
 
 
 async def test_who_states_no_roles_has_the_default_ones(
     database: Database, server: Server, tenant: str
 ) -> None:
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator(tenant).delete("nowhere")
 
-    async with serving(database.request_dsn, JOBS_DEFAULT_ROLES="viewer") as strict:
+    async with running_server(database.request_dsn, JOBS_DEFAULT_ROLES="viewer") as strict:
         assert not (await strict.operator(tenant).list()).jobs
-        with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+        with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
             await strict.operator(tenant).delete("nowhere")
-    async with serving(database.request_dsn, JOBS_DEFAULT_ROLES="none") as strict:
-        with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+    async with running_server(database.request_dsn, JOBS_DEFAULT_ROLES="none") as strict:
+        with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
             await strict.operator(tenant).list()
 
 
@@ -164,7 +168,7 @@ async def test_who_states_a_device_and_no_roles_is_that_device_and_no_more(
 ) -> None:
     assert not (await server.device(tenant, "d").pending()).executions
     caller = server.caller(("x-tenant-id", tenant), ("x-device-id", "d"))
-    with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
         await caller.list()
 
 
@@ -172,7 +176,7 @@ async def test_a_bridge_says_which_device_it_acts_for(server: Server, tenant: st
     method = "/fleet.jobs.v1.DeviceJobService/StartNextExecution"
     bridge = [("x-tenant-id", tenant), ("x-roles", "bridge")]
 
-    with fails(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
         await call(server, method, *bridge)
     await call(server, method, *bridge, ("x-device-id", "d"))
 
@@ -183,13 +187,13 @@ async def test_a_device_that_does_not_say_which_reports_nothing(
     stub: Any = server.device(tenant, "d").stub
     stated = (("x-tenant-id", tenant), ("x-roles", "device"))
 
-    with fails(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
         await stub.ReportExecutions(iter([]), metadata=stated, timeout=TIMEOUT).read()
 
 
 async def test_a_tenant_with_a_comma_is_two(server: Server) -> None:
     """A proxy that folds two headers makes one of them."""
-    with fails(StatusCode.UNAUTHENTICATED, "DUPLICATE_METADATA"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "DUPLICATE_METADATA"):
         await server.operator("a,b").list()
 
 
@@ -197,7 +201,7 @@ async def test_where_metadata_is_believed_a_token_is_refused(operator: Operator)
     """Else a gateway that demands tokens, before a server that does not look, lets all pass."""
     metadata = (*operator.metadata, ("authorization", "Bearer made-up"))
 
-    with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
         await operator.stub.ListJobs(jobs_pb2.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT)
 
     assert "is not verified here" in failure.message

@@ -6,8 +6,11 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Operator, Server, fails
+from tests.support.callers import Operator
 from tests.support.cli import Shell
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ async def test_delete(shell: Shell, operator: Operator) -> None:
     )
     assert (deleted.code, deleted.out) == (0, "deleted j\n")
     assert again.code == 3
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.get("j")
 
 

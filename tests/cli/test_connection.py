@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Database, Server, reserved_address, serving_tls
 from tests.support.cli import Shell
+from tests.support.database import Database
 from tests.support.identities import (
     AUDIENCE,
     ISSUER,
@@ -18,6 +18,7 @@ from tests.support.identities import (
     new_key,
     token,
 )
+from tests.support.server import Server, reserved_address, running_tls_server
 
 KEY = new_key()
 
@@ -48,7 +49,7 @@ async def secure(database: Database, folder: Path) -> AsyncIterator[Server]:
         "JOBS_TRUSTED_PEERS": "spiffe://acme.example/cli",
     }
     known = channel_credentials(authority, client)
-    async with serving_tls(database.request_dsn, known, **variables) as server:
+    async with running_tls_server(database.request_dsn, known, **variables) as server:
         yield server
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Database, Server
 from tests.support.cli import Shell, spawn
+from tests.support.database import Database
+from tests.support.server import Server
 
 CREATE = ("create", "--type", "x", "--all")
 
@@ -141,7 +142,7 @@ async def test_get_can_be_narrowed_to_a_status(
 ) -> None:
     await database.add_devices(tenant, 3)
     await shell("create", "--type", "x", "--all", "--job-id", "j")
-    await database.move(tenant, "j", "d00002", "FAILED")
+    await database.set_status(tenant, "j", "d00002", "FAILED")
 
     got = await shell("get", "j", "--status", "FAILED", "--json")
 

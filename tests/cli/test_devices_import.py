@@ -9,9 +9,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.support import TIMEOUT, Database, until
 from tests.support.cli import Result, Shell, spawn
+from tests.support.database import Database
 from tests.support.postgres import Postgres
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ async def test_a_signal_undoes_the_import(database: Database, tenant: str, numbe
         )
         return bool(await database.owner.fetchval(sessions, before))
 
-    await until(waiting_for_more)
+    await wait_until(waiting_for_more)
     process.send_signal(number)
 
     _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)

@@ -11,17 +11,13 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc_health.v1 import health_pb2
 
 from jobs_grpc.config import describe_settings
-from tests.support import (
-    TIMEOUT,
-    Database,
-    Operator,
-    connected,
-    mutex_held,
-    until_healthy,
-    watch_health,
-)
+from tests.support.callers import Operator
 from tests.support.cli import Shell, address_of, spawn
+from tests.support.database import Database, job_lock_held
+from tests.support.health import wait_until_healthy, watch_health
 from tests.support.postgres import Postgres
+from tests.support.server import open_channel
+from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture
@@ -127,15 +123,15 @@ async def test_a_second_signal_ends_the_calls_in_flight(
         JOBS_LISTEN="127.0.0.1:0",
         JOBS_SHUTDOWN_GRACE="600",
     )
-    async with connected(await address_of(process)) as channel:
-        await until_healthy(channel)
+    async with open_channel(await address_of(process)) as channel:
+        await wait_until_healthy(channel)
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
         await operator.create(job_id="j", target_all=True)
         watch = watch_health(channel)
         await watch.read()
-        async with mutex_held(database, tenant, "j"):
+        async with job_lock_held(database, tenant, "j"):
             call = asyncio.create_task(operator.cancel("j"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             process.send_signal(number)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             process.send_signal(number)

@@ -15,9 +15,12 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.client.retry import Totals
 from jobs_grpc.dev.simulator.fleet import Behaviour
-from tests.support import TIMEOUT, Database, Operator, Server, reserved_address, serving, until
+from tests.support.callers import Operator
 from tests.support.cli import Shell, spawn
-from tests.support.fleets import fleet_of, running
+from tests.support.database import Database
+from tests.support.fleets import make_fleet, running_fleet
+from tests.support.server import Server, reserved_address, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ async def until_counts(operator: Operator, job_id: str, **counts: int) -> pb.Job
         job.CopyFrom(await operator.get(job_id, executions_limit=1))
         return job.execution_counts == pb.ExecutionCounts(**counts)
 
-    await until(so)
+    await wait_until(so)
     return job
 
 
@@ -49,7 +52,7 @@ async def until_idle(totals: Totals, started: int) -> None:
     async def idle() -> bool:
         return totals.started >= started and totals.at_work == 0
 
-    await until(idle)
+    await wait_until(idle)
 
 
 @pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
@@ -57,8 +60,8 @@ async def until_idle(totals: Totals, started: int) -> None:
 async def test_a_fleet_completes_one_job_after_the_other(
     server: Server, operator: Operator, job: str, bridge: bool, poll: float | None
 ) -> None:
-    fleet = fleet_of(20, server.address, operator.tenant, bridge=bridge, poll=poll)
-    async with running(fleet) as totals:
+    fleet = make_fleet(20, server.address, operator.tenant, bridge=bridge, poll=poll)
+    async with running_fleet(fleet) as totals:
         first = await until_counts(operator, job, succeeded=20)
         await operator.create(job_id="second", target_all=True)
         second = await until_counts(operator, "second", succeeded=20)
@@ -81,8 +84,8 @@ async def test_a_fleet_completes_one_job_after_the_other(
 async def test_a_rate_of_one_is_every_device(
     server: Server, operator: Operator, job: str, name: str, counts: dict[str, int], bridge: bool
 ) -> None:
-    fleet = fleet_of(20, server.address, operator.tenant, bridge=bridge, **{name: 1.0})
-    async with running(fleet) as totals:
+    fleet = make_fleet(20, server.address, operator.tenant, bridge=bridge, **{name: 1.0})
+    async with running_fleet(fleet) as totals:
         ended = await until_counts(operator, job, **counts)
         await until_idle(totals, started=20)
 
@@ -96,8 +99,8 @@ async def test_a_rate_of_one_is_every_device(
 async def test_silent_devices_hang_until_another_fleet_takes_over(
     server: Server, operator: Operator, job: str
 ) -> None:
-    async with running(
-        fleet_of(20, server.address, operator.tenant, silence_rate=1.0, poll=0.02)
+    async with running_fleet(
+        make_fleet(20, server.address, operator.tenant, silence_rate=1.0, poll=0.02)
     ) as totals:
         await until_counts(operator, job, in_progress=20)
         await operator.create(job_id="second", target_all=True)
@@ -105,7 +108,7 @@ async def test_silent_devices_hang_until_another_fleet_takes_over(
         await until_idle(totals, started=20)
     assert totals.started == totals.silent == 20
 
-    async with running(fleet_of(20, server.address, operator.tenant)) as totals:
+    async with running_fleet(make_fleet(20, server.address, operator.tenant)) as totals:
         await until_counts(operator, job, succeeded=20)
         await until_counts(operator, "second", succeeded=20)
         await until_idle(totals, started=40)
@@ -118,15 +121,15 @@ async def test_what_others_end_meanwhile_is_gone(
 ) -> None:
     # At work for an hour, and a report every tenth of a second.
     hour: dict[str, Any] = {"latency": (3600, 3600), "progress": 35_999}
-    fleet = fleet_of(1, server.address, operator.tenant, bridge=bridge, **hour)
-    async with running(fleet) as totals:
+    fleet = make_fleet(1, server.address, operator.tenant, bridge=bridge, **hour)
+    async with running_fleet(fleet) as totals:
         await until_counts(operator, job, queued=19, in_progress=1)
-        await database.move(operator.tenant, job, "d00001", "TIMED_OUT")
+        await database.set_status(operator.tenant, job, "d00001", "TIMED_OUT")
 
         async def gone() -> bool:
             return totals.gone == 1
 
-        await until(gone)
+        await wait_until(gone)
 
     assert totals.succeeded == totals.errors == totals.at_work == 0
 
@@ -137,17 +140,17 @@ async def test_a_fleet_survives_a_restart_of_the_server(
 ) -> None:
     async with AsyncExitStack() as stack:
         address = stack.enter_context(reserved_address())
-        async with serving(database.request_dsn, JOBS_LISTEN=address):
-            fleet = fleet_of(
+        async with running_server(database.request_dsn, JOBS_LISTEN=address):
+            fleet = make_fleet(
                 20, address, operator.tenant, latency=(0.05, 1.0), progress=9, bridge=bridge
             )
-            totals = await stack.enter_async_context(running(fleet))
+            totals = await stack.enter_async_context(running_fleet(fleet))
 
             async def under_way() -> bool:
                 return totals.succeeded > 0
 
-            await until(under_way)
-        await stack.enter_async_context(serving(database.request_dsn, JOBS_LISTEN=address))
+            await wait_until(under_way)
+        await stack.enter_async_context(running_server(database.request_dsn, JOBS_LISTEN=address))
         await until_counts(operator, job, succeeded=20)
         await until_idle(totals, started=20)
 
@@ -202,7 +205,7 @@ async def test_a_server_that_goes_away_is_no_failure(
     database: Database, operator: Operator, job: str
 ) -> None:
     with reserved_address() as address:
-        async with serving(database.request_dsn, JOBS_LISTEN=address) as server:
+        async with running_server(database.request_dsn, JOBS_LISTEN=address) as server:
             process = await spawn(
                 *("simulate", "--devices", "20", "--device-format", "d{:05}", "--latency", "0"),
                 *("--failure-rate", "0", "--silence-rate", "0", "--json"),

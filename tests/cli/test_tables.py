@@ -5,8 +5,10 @@ import uuid
 
 import pytest
 
-from tests.support import Database, Operator, Server
+from tests.support.callers import Operator
 from tests.support.cli import on_terminal
+from tests.support.database import Database
+from tests.support.server import Server
 
 ALL = ["JOB", "STATUS", "TYPE", "TARGET", "DEVICES", "DONE", "FAILED", "CREATED"]
 

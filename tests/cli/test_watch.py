@@ -14,9 +14,12 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from rich.console import Console
 
 from jobs_grpc.cli import live
-from tests.support import TIMEOUT, Database, Operator, Server, reserved_address, serving
+from tests.support.callers import Operator
 from tests.support.cli import Shell, on_terminal, spawn
-from tests.support.fleets import fleet_of, running
+from tests.support.database import Database
+from tests.support.fleets import make_fleet, running_fleet
+from tests.support.server import Server, reserved_address, running_server
+from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def pairs(line: str) -> dict[str, str]:
 async def test_it_follows_a_fleet_that_carries_a_job_from_queued_to_completed(
     shell: Shell, server: Server, tenant: str, job: str
 ) -> None:
-    async with running(fleet_of(50, server.address, tenant)):
+    async with running_fleet(make_fleet(50, server.address, tenant)):
         result = await shell("watch", job)
 
     assert (result.code, result.err) == (0, "")
@@ -76,7 +79,7 @@ async def test_it_follows_a_fleet_that_carries_a_job_from_queued_to_completed(
 async def test_json_is_the_job_in_a_line_a_state(
     shell: Shell, server: Server, tenant: str, job: str
 ) -> None:
-    async with running(fleet_of(50, server.address, tenant)):
+    async with running_fleet(make_fleet(50, server.address, tenant)):
         result = await shell("watch", job, "--json")
 
     assert (result.code, result.err) == (0, "")
@@ -136,11 +139,11 @@ async def test_it_survives_a_restart_of_the_server(
 ) -> None:
     async with AsyncExitStack() as stack:
         address = stack.enter_context(reserved_address())
-        async with serving(database.request_dsn, JOBS_LISTEN=address):
+        async with running_server(database.request_dsn, JOBS_LISTEN=address):
             process, line = await stack.enter_async_context(watching(address, operator.tenant))
             assert pairs(line)["queued"] == "50"
         await operator.cancel(job)
-        async with serving(database.request_dsn, JOBS_LISTEN=address):
+        async with running_server(database.request_dsn, JOBS_LISTEN=address):
             out, err = await process.communicate()
 
     assert process.returncode == 4
@@ -163,7 +166,7 @@ async def test_on_a_terminal_it_shows_a_bar(
     database: Database, server: Server, operator: Operator, job: str
 ) -> None:
     for number in range(1, 51):
-        await database.move(operator.tenant, job, f"d{number:05}", "SUCCEEDED")
+        await database.set_status(operator.tenant, job, f"d{number:05}", "SUCCEEDED")
     await operator.cancel(job)
     code, shown = await on_terminal(
         "watch", job, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant

@@ -10,8 +10,12 @@ from grpc import StatusCode
 
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.readiness import NotIsolated
-from tests.support import TIMEOUT, Database, fails, is_healthy, serving, starting, until
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.health import is_healthy
 from tests.support.postgres import Postgres
+from tests.support.server import running_server, starting_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 @pytest.fixture
@@ -41,10 +45,10 @@ def _user(dsn: str) -> str:
 
 async def _refusal(database: Database) -> str:
     """Start the service, which must refuse; what it said."""
-    async with starting(database.request_dsn) as server:
+    async with starting_server(database.request_dsn) as server:
         while not server.app.failed.done():
             assert not await is_healthy(server.channel)
-            with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
                 await server.operator("any").list()
         assert not await is_healthy(server.channel)
         with pytest.raises(NotIsolated) as raised:
@@ -58,12 +62,12 @@ async def _mend(database: Database, refusal: str) -> None:
 
 
 async def _serves(database: Database) -> None:
-    async with starting(database.request_dsn) as server:
+    async with starting_server(database.request_dsn) as server:
 
         async def decided() -> bool:
             return server.app.failed.done() or await is_healthy(server.channel)
 
-        await until(decided)
+        await wait_until(decided)
         assert not server.app.failed.done(), server.app.failed.exception()
         assert not (await server.operator("any").list()).jobs
 
@@ -160,7 +164,7 @@ async def test_the_remedy_for_a_table_without_policy_makes_one(fresh: Database) 
 
     await _mend(fresh, await _refusal(fresh))
 
-    async with serving(fresh.request_dsn) as server:
+    async with running_server(fresh.request_dsn) as server:
         assert (await server.operator("acme").create(target_all=True)).execution_count == 2
 
 
@@ -179,7 +183,7 @@ async def test_all_problems_are_named_at_once(fresh: Database) -> None:
 
 
 async def test_a_service_whose_isolation_is_lost_stops_serving(fresh: Database) -> None:
-    async with serving(fresh.request_dsn) as server:
+    async with running_server(fresh.request_dsn) as server:
         await fresh.owner.execute("ALTER TABLE jobs.jobs DISABLE ROW LEVEL SECURITY")
 
         await asyncio.wait({server.app.failed}, timeout=TIMEOUT)

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import pytest
 from grpc import StatusCode
 
-from tests.support import Database, Operator, Server, fails
-from tests.support.rpcs import Answer, Rpc, requests, rpcs
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.rpcs import CallResult, Rpc, list_rpcs, sample_requests
+from tests.support.server import Server
 
 JOBS = ("running", "canceled", "retried", "done")
 
@@ -85,7 +88,7 @@ class Stranger:
         self_made = f"stranger-{uuid.uuid4().hex}"
         await self.database.add_devices(self_made, ["mine"], group="mine")
         await self.server.operator(self_made).create(job_id="mine", target_all=True)
-        made = list(requests(rpc, {name: values[name] for name in names}))[request]
+        made = list(sample_requests(rpc, {name: values[name] for name in names}))[request]
         answer = await rpc.call(
             self.server.channel, made, tenant=self_made, device=values["device_id"]
         )
@@ -95,11 +98,11 @@ class Stranger:
 def asked(rpc: Rpc, values: Mapping[str, str]) -> Iterator[tuple[Sequence[str], int]]:
     """With all names, with one identity alone, with none; and the requests made of each."""
     for names in (tuple(values), ("job_id",), ("device_id",), ()):
-        for request, _ in enumerate(requests(rpc, {name: values[name] for name in names})):
+        for request, _ in enumerate(sample_requests(rpc, {name: values[name] for name in names})):
             yield names, request
 
 
-def told(answer: Answer, values: Mapping[str, str]) -> str:
+def told(answer: CallResult, values: Mapping[str, str]) -> str:
     """What an answer says, apart from what the request said and from the time."""
     text = str(answer)
     for field, value in sorted(values.items()):
@@ -130,7 +133,7 @@ async def test_no_rpc_finds_or_changes_or_tells_anything_of_another_tenant(
     caplog.set_level(logging.DEBUG, "jobs_grpc")
     before = await everything(database, victim.tenant)
     stranger = Stranger(database, server)
-    walked = await rpcs(server.channel)
+    walked = await list_rpcs(server.channel)
     nowhere = {field: f"nowhere-{field}" for field in victim.names("any")}
 
     for rpc in walked:
@@ -165,14 +168,14 @@ def logged(caplog: pytest.LogCaptureFixture, values: Mapping[str, str]) -> str:
 async def test_the_walk_would_notice(server: Server, victim: Victim) -> None:
     """As the tenant itself, the same requests do find something."""
     found = 0
-    for rpc in await rpcs(server.channel):
+    for rpc in await list_rpcs(server.channel):
         if rpc.method.name.startswith(("Get", "List", "Watch")):
             values = victim.names("running")
             answers = [
                 await rpc.call(
                     server.channel, request, tenant=victim.tenant, device=values["device_id"]
                 )
-                for request in requests(rpc, values)
+                for request in sample_requests(rpc, values)
             ]
             found += any(victim.mark in told(answer, values) for answer in answers)
 
@@ -184,7 +187,7 @@ async def test_it_takes_no_longer_to_refuse_what_is_anothers(
 ) -> None:
     async def seconds(job_id: str) -> float:
         started = time.perf_counter()
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             await operator.get(job_id)
         return time.perf_counter() - started
 

@@ -10,8 +10,9 @@ import pytest
 
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.db.readiness import NotIsolated
-from tests.support import serving, starting, until_healthy
+from tests.support.health import wait_until_healthy
 from tests.support.postgres import Postgres
+from tests.support.server import running_server, starting_server
 
 EVERYTHING = ["applied migration 0001 jobs", "applied functions and views"]
 
@@ -50,7 +51,7 @@ async def test_a_fresh_database_gets_everything(fresh: Unmigrated) -> None:
     done = await migrate(fresh.owner_dsn, fresh.role)
 
     assert done == [EVERYTHING[0], f"created role {fresh.role.name}", EVERYTHING[1]]
-    async with serving(fresh.request_dsn) as server:
+    async with running_server(fresh.request_dsn) as server:
         assert not (await server.operator("any").list()).jobs
 
 
@@ -82,7 +83,7 @@ async def test_another_request_role_is_added(fresh: Unmigrated) -> None:
     async with fresh.postgres.role_in(fresh.name) as second:
         await migrate(fresh.owner_dsn, second)
 
-        async with serving(fresh.postgres.dsn(fresh.name, second)) as server:
+        async with running_server(fresh.postgres.dsn(fresh.name, second)) as server:
             assert not (await server.operator("any").list()).jobs
 
 
@@ -156,7 +157,7 @@ async def test_a_platforms_tables_rows_and_policies_are_kept(fresh: Unmigrated) 
     await migrate(fresh.owner_dsn, fresh.role)
 
     assert [await fresh.owner.fetch(sql) for sql in (shape, policies, rows)] == before
-    async with serving(fresh.request_dsn) as server:
+    async with running_server(fresh.request_dsn) as server:
         response = await server.operator("acme").create(target_group_id="pumps")
         assert response.execution_count == 1
 
@@ -174,7 +175,7 @@ async def test_row_level_security_of_a_platforms_table_is_left_to_the_platform(
     assert not await fresh.owner.fetch(
         "SELECT FROM pg_policy WHERE polrelid = 'public.device_state'::regclass"
     )
-    async with starting(fresh.request_dsn) as server:
+    async with starting_server(fresh.request_dsn) as server:
         with pytest.raises(NotIsolated, match="table device_state has no row-level security"):
             await server.app.failed
 
@@ -200,13 +201,13 @@ async def test_a_platforms_tables_may_belong_to_somebody_else(fresh: Unmigrated)
 
         await migrate(fresh.postgres.dsn(fresh.name, owner), fresh.role)
 
-        async with starting(fresh.request_dsn) as server:
+        async with starting_server(fresh.request_dsn) as server:
             await fresh.owner.execute(
                 f"SET ROLE {platform.name};"
                 f"GRANT SELECT ON device_state, device_group_members TO {fresh.role.name};"
                 "RESET ROLE"
             )
-            await until_healthy(server.channel)
+            await wait_until_healthy(server.channel)
             assert not (await server.operator("any").list()).jobs
 
 
@@ -249,7 +250,7 @@ async def test_an_owner_that_may_not_create_roles_is_told_the_sql(fresh: Unmigra
         assert f"PASSWORD '{fresh.role.password}'" not in sql[1]
         await fresh.owner.execute(sql[1].replace("…", str(fresh.role.password)))
         await migrate(owner_dsn, fresh.role)
-        async with serving(fresh.request_dsn) as server:
+        async with running_server(fresh.request_dsn) as server:
             assert not (await server.operator("any").list()).jobs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Database
+from tests.support.database import Database
 
 REVIEWED = Path(__file__).with_name("schema.sql")
 

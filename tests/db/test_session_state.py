@@ -10,7 +10,10 @@ from grpc import StatusCode
 
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database as ServiceDatabase
-from tests.support import Database, Operator, fails, serving
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import running_server
 
 LEFT_BEHIND = {
     # The driver switches jit off and on again around a look-up of types.
@@ -51,7 +54,7 @@ async def service_of_one_connection(database: Database, tenant: str) -> AsyncIte
     pool_of_one = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jobs_grpc.server.app.Database", Watched)
-        async with serving(database.request_dsn, **pool_of_one) as server:
+        async with running_server(database.request_dsn, **pool_of_one) as server:
             yield Used(opened[0], server.operator(tenant, user="olivia"))
 
 
@@ -76,11 +79,11 @@ async def _call_everything(operator: Operator) -> None:
         ("JOB_NOT_CANCELABLE", operator.cancel("a")),
         ("GROUP_EMPTY", operator.create(target_group_id="nobody")),
     ):
-        with fails(StatusCode.FAILED_PRECONDITION, expected):
+        with expect_failure(StatusCode.FAILED_PRECONDITION, expected):
             await call
-    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await operator.create(job_id="a", target_device_id="d00001")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.get("nowhere")
 
 
@@ -109,7 +112,7 @@ async def test_what_a_pooler_does_to_prepared_statements_names_the_setting(
         await used.operator.list()
         await used.pool.fetch("SELECT public.forget($1)", "any")
 
-        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await used.operator.list()
 
     assert "set JOBS_STATEMENT_CACHE_SIZE=0" in caplog.text

@@ -2,8 +2,11 @@
 
 from grpc import StatusCode
 
-from tests.support import Database, Operator, fails, mutex_held, serving, until_listed
-from tests.support.proxy import proxied
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.proxy import running_proxy
+from tests.support.server import running_server, wait_until_list_succeeds
 
 # The wait for a connection is the shorter, as it is by default.
 IMPATIENT = {
@@ -16,24 +19,30 @@ IMPATIENT = {
 async def test_a_call_to_a_silent_database_is_unavailable_and_gives_its_slot_back(
     database: Database, tenant: str
 ) -> None:
-    async with proxied(database.request_dsn) as proxy, serving(proxy.dsn, **IMPATIENT) as server:
+    async with (
+        running_proxy(database.request_dsn) as proxy,
+        running_server(proxy.dsn, **IMPATIENT) as server,
+    ):
         operator = server.operator(tenant)
-        await until_listed(operator)
+        await wait_until_list_succeeds(operator)
 
         proxy.freeze()
-        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await operator.list()
         proxy.thaw()
 
         # Within those limits, on a busy machine, not at once.
-        await until_listed(operator)
+        await wait_until_list_succeeds(operator)
 
 
 async def test_slow_connects_delay_the_start_but_do_not_prevent_it(
     database: Database, tenant: str
 ) -> None:
     """Each takes more than half of what the checks may take together."""
-    async with proxied(database.request_dsn, delay=1.6) as proxy, serving(proxy.dsn) as server:
+    async with (
+        running_proxy(database.request_dsn, delay=1.6) as proxy,
+        running_server(proxy.dsn) as server,
+    ):
         assert not (await server.operator(tenant).list()).jobs
 
 
@@ -45,6 +54,6 @@ async def test_a_lock_timeout_of_the_logins_is_no_defect(
     await operator.create(job_id="j", target_all=True)
     joint = "&" if "?" in database.request_dsn else "?"
     impatient = f"{database.request_dsn}{joint}lock_timeout=50"
-    async with serving(impatient) as server, mutex_held(database, operator.tenant, "j"):
-        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+    async with running_server(impatient) as server, job_lock_held(database, operator.tenant, "j"):
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await server.operator(operator.tenant).cancel("j")

@@ -8,7 +8,8 @@ import pytest
 
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database as Pool
-from tests.support import Database, until
+from tests.support.database import Database
+from tests.support.waiting import wait_until
 
 # PostgreSQL may keep a plan for any arguments after five calls.
 _CALLS_UNTIL_KEPT = 8
@@ -88,7 +89,7 @@ async def test_a_tenant_that_has_grown_is_read_by_its_keys(
         await small.check()
         return await rows_read(small, tenant) < 20
 
-    await until(few)
+    await wait_until(few)
 
 
 async def test_so_it_is_if_no_connection_has_a_rest(
@@ -107,7 +108,7 @@ async def test_so_it_is_if_no_connection_has_a_rest(
 
     callers = [asyncio.create_task(read_on()) for _ in range(6)]
     try:
-        await until(few)
+        await wait_until(few)
     finally:
         for caller in callers:
             caller.cancel()
@@ -123,7 +124,7 @@ async def test_what_ends_while_the_pool_closes_does_not_hold_it_up(
         sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         return bool(await database.owner.fetch(sleeping))
 
-    await until(begun)
+    await wait_until(begun)
 
     # Less than after which it would be cut off.
     async with asyncio.timeout(4):

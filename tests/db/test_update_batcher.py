@@ -10,7 +10,8 @@ from jobs_grpc.config import Config
 from jobs_grpc.db import database as service_database
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
-from tests.support import Database, Operator, mutex_held, session
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held, request_session
 
 DEVICES = [f"d{n:03}" for n in range(100)]
 
@@ -43,9 +44,9 @@ def start_next(device: str) -> ExecutionUpdate:
 async def test_what_gathers_behind_a_batch_is_the_next_one(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         first = asyncio.create_task(batcher.update(operator.tenant, report(DEVICES[0])))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         others = [
             asyncio.create_task(batcher.update(operator.tenant, report(device)))
             for device in DEVICES[1:]
@@ -60,9 +61,9 @@ async def test_what_gathers_behind_a_batch_is_the_next_one(
 async def test_starts_share_a_batch(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         first = asyncio.create_task(batcher.update(operator.tenant, start_next(DEVICES[0])))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         others = [
             asyncio.create_task(batcher.update(operator.tenant, start_next(device)))
             for device in DEVICES[1:]
@@ -79,12 +80,12 @@ async def test_an_execution_is_once_in_a_batch_and_in_order(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     statuses = ["IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED"]
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         reports = [
             asyncio.create_task(batcher.update(operator.tenant, report("d000", status)))
             for status in statuses
         ]
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
     rows = await asyncio.gather(*reports)
 
     assert [(row["version"], row["status"]) for row in rows] == [
@@ -95,9 +96,9 @@ async def test_an_execution_is_once_in_a_batch_and_in_order(
 async def test_who_gives_up_while_waiting_is_left_out(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         given_up = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
         last = asyncio.create_task(batcher.update(operator.tenant, report("d002")))
         await asyncio.sleep(0)  # both are in the queue
@@ -112,12 +113,12 @@ async def test_a_report_that_breaks_a_batch_does_not_break_the_others(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     """A status that is none can't come through the service: a defect, say."""
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         first, broken, last = (
             asyncio.create_task(batcher.update(operator.tenant, report(device, status)))
             for device, status in (("d000", "SUCCEEDED"), ("d001", "NONE"), ("d002", "FAILED"))
         )
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
     assert (await first)["outcome"] == (await last)["outcome"] == "APPLIED"
     with pytest.raises(Exception, match="NONE"):
@@ -128,9 +129,9 @@ async def test_tenants_do_not_wait_for_each_other(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     other = f"{operator.tenant}-other"
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         waiting = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
         row = await batcher.update(other, report("d000"))
 
@@ -145,7 +146,7 @@ async def test_a_job_that_somebody_else_has_keeps_back_its_own_devices_only(
     """A retry of many executions holds it, say."""
     await operator.create(job_id="k", target_all=True)
     await batcher.update(operator.tenant, report("d000", "FAILED"))
-    async with session(database) as (retrying, store):
+    async with request_session(database) as (retrying, store):
         async with retrying.transaction():
             await store.retry_executions(
                 operator.tenant,
@@ -159,7 +160,7 @@ async def test_a_job_that_somebody_else_has_keeps_back_its_own_devices_only(
                 asyncio.create_task(batcher.update(operator.tenant, update))
                 for update in (report("d001"), report("d001"), start_next("d002"))
             ]
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
 
             others = await asyncio.gather(
                 *(
@@ -188,8 +189,8 @@ async def test_jobs_that_others_have_take_turns_on_one_connection(
         await operator.create(job_id=job_id, target_all=True)
     async with AsyncExitStack() as mutexes:
         for job_id in held:
-            await mutexes.enter_async_context(mutex_held(database, operator.tenant, job_id))
-        async with mutex_held(database, operator.tenant, "k"):
+            await mutexes.enter_async_context(job_lock_held(database, operator.tenant, job_id))
+        async with job_lock_held(database, operator.tenant, "k"):
             kept = [
                 asyncio.create_task(batcher.update(operator.tenant, report("d000", job_id=job_id)))
                 for job_id in held
@@ -197,7 +198,7 @@ async def test_jobs_that_others_have_take_turns_on_one_connection(
             moving = asyncio.create_task(
                 batcher.update(operator.tenant, report("d001", job_id="k"))
             )
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
 
         assert (await moving)["outcome"] == "APPLIED"
         assert not any(task.done() for task in kept)
@@ -208,9 +209,9 @@ async def test_a_start_does_not_overtake_an_earlier_report(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     """Both wait for the job by the time it is free."""
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         done = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
         await asyncio.sleep(0)  # It is called by now.
         starting = asyncio.create_task(batcher.update(operator.tenant, start_next("d001")))
@@ -232,9 +233,9 @@ async def test_a_start_that_waited_is_not_of_a_second_job(
 ) -> None:
     """The device has started another job by the time the one that was next is free."""
     await operator.create(job_id="k", target_all=True)
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         starting = asyncio.create_task(batcher.update(operator.tenant, start_next("d000")))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         await batcher.update(operator.tenant, ExecutionUpdate("k", "d000", None))
 
     assert ((await starting)["job_id"], (await starting)["outcome"]) == ("k", "REPEATED")
@@ -246,7 +247,7 @@ async def test_order_also_holds_after_a_batch_has_failed(
 ) -> None:
     """Its updates are sent one by one, while what was called later waits."""
     await operator.create(job_id="k", target_all=True)
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         updates = [
             report("d000", "NONE", job_id="k"),
             report("d001", "IN_PROGRESS"),
@@ -255,7 +256,7 @@ async def test_order_also_holds_after_a_batch_has_failed(
             report("d001", "SUCCEEDED"),
         ]
         tasks = [asyncio.create_task(batcher.update(operator.tenant, each)) for each in updates]
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
     broken, *rows = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert "NONE" in str(broken)

@@ -19,9 +19,11 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf import json_format
 
 from jobs_grpc.dev import embedded_postgres
-from tests.support import TIMEOUT, Operator, connected, until
+from tests.support.callers import Operator
 from tests.support.cli import spawn
 from tests.support.postgres import new_data_dir
+from tests.support.server import open_channel
+from tests.support.waiting import TIMEOUT, wait_until
 
 GRPCURL = re.compile(r"grpcurl -plaintext (?P<args>.*) fleet\.jobs\.v1\.JobService/(?P<method>\w+)")
 
@@ -56,21 +58,21 @@ async def _dev(data_dir: Path, **settings: str) -> AsyncIterator[tuple[str, str]
 
 
 async def test_it_serves_a_demo_fleet_and_finds_its_data_again(data_dir: Path) -> None:
-    async with _dev(data_dir) as (address, _), connected(address) as channel:
+    async with _dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
         everything = await operator.create(job_id="everything", target_all=True)
         north = await operator.create(target_group_id="north")
         assert everything.execution_count == 1000
         assert north.execution_count == 333
 
-    async with _dev(data_dir) as (address, _), connected(address) as channel:
+    async with _dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
         assert (await operator.get("everything")).total_executions == 1000
 
 
 async def test_the_calls_it_prints_work(data_dir: Path) -> None:
     """Each printed grpcurl line, carried out as grpcurl does: JSON, metadata, method."""
-    async with _dev(data_dir) as (address, greeting), connected(address) as channel:
+    async with _dev(data_dir) as (address, greeting), open_channel(address) as channel:
         called = []
         for match in GRPCURL.finditer(greeting):
             _, header, _, body, target = shlex.split(match["args"])
@@ -134,7 +136,7 @@ async def test_a_stop_during_the_start_leaves_no_postgresql(data_dir: Path, numb
     async def starting() -> bool:
         return pid_file.exists()
 
-    await until(starting)
+    await wait_until(starting)
     process.send_signal(number)
 
     code, errors = await _ended(process)
@@ -163,7 +165,7 @@ async def test_a_second_signal_leaves_no_postgresql(data_dir: Path, number: int)
         return False
 
     process.send_signal(number)
-    await until(stopping)
+    await wait_until(stopping)
     process.send_signal(number)
 
     code, errors = await _ended(process)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.gateway.support import TIMEOUT, Gateway, Rest, go_build, running
-from tests.support import Server
+from tests.support.server import Server
 
 
 @pytest.fixture(scope="session")

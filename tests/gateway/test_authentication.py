@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.gateway.support import TIMEOUT, assert_error, running
-from tests.support import Database, serving_tls
+from tests.support.database import Database
 from tests.support.identities import (
     AUDIENCE,
     ISSUER,
@@ -20,6 +20,7 @@ from tests.support.identities import (
     new_key,
     token,
 )
+from tests.support.server import running_tls_server
 
 KEY = new_key()
 JOBS = "/customer/jobs"
@@ -65,7 +66,7 @@ async def client_of(
     """A client of a gateway that shows the server its certificate."""
     known = channel_credentials(files.authority, files.known)
     async with (
-        serving_tls(database.request_dsn, known, **files.serve(), **variables) as server,
+        running_tls_server(database.request_dsn, known, **files.serve(), **variables) as server,
         running(binary, server.address, **files.upstream(files.known, "known")) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client,
     ):
@@ -170,7 +171,7 @@ async def test_a_gateway_that_is_not_on_the_list_is_not_believed(
     known = channel_credentials(files.authority, files.known)
     stranger = files.upstream(files.authority.client("gateway"), "stranger")
     async with (
-        serving_tls(database.request_dsn, known, **files.serve()) as server,
+        running_tls_server(database.request_dsn, known, **files.serve()) as server,
         running(gateway_binary, server.address, **stranger) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client,
     ):
@@ -184,7 +185,7 @@ async def test_it_can_demand_a_token_itself(
     known = channel_credentials(files.authority, files.known)
     settings = files.upstream(files.known, "known") | {"REQUIRE_TOKEN": "true"}
     async with (
-        serving_tls(database.request_dsn, known, **files.serve()) as server,
+        running_tls_server(database.request_dsn, known, **files.serve()) as server,
         running(gateway_binary, server.address, **settings) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client,
     ):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.gateway.support import GATEWAY, TIMEOUT, Gateway, Rest, require_go
-from tests.support import Database, Server
+from tests.support.database import Database
+from tests.support.server import Server
 
 PACKAGE = "fleet.jobs.v1"
 

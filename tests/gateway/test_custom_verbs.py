@@ -5,7 +5,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.gateway.support import Rest, assert_error
-from tests.support import Database
+from tests.support.database import Database
 
 JOBS = "/customer/jobs"
 

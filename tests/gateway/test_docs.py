@@ -12,7 +12,8 @@ import grpc
 
 from jobs_grpc.config import Config
 from tests.gateway.support import GATEWAY, ROOT, Gateway, running
-from tests.support import Database, serving_tls
+from tests.support.database import Database
+from tests.support.server import running_tls_server
 
 PAGE = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8")
 
@@ -54,7 +55,7 @@ async def test_the_worked_example_runs(
     settings = {name.removeprefix("JOBS_GATEWAY_"): told_gateway[name] for name in told_gateway}
     loopback = {"JOBS_LISTEN": "127.0.0.1:0"}
     async with (
-        serving_tls(database.request_dsn, authority, **told | loopback) as served,
+        running_tls_server(database.request_dsn, authority, **told | loopback) as served,
         running(gateway_binary, served.address, **settings | {"LISTEN": "127.0.0.1:0"}) as rest,
     ):
         own = rest.url.removeprefix("http://")

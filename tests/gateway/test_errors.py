@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from tests.gateway.support import TIMEOUT, Rest, assert_error, running
-from tests.support import Database, Server
+from tests.support.database import Database
+from tests.support.server import Server
 
 BAD = (400, "INVALID_ARGUMENT")
 JOBS = "/customer/jobs"

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.gateway.support import Rest, assert_error
-from tests.support import Database
+from tests.support.database import Database
 
 JOBS = "/customer/jobs"
 

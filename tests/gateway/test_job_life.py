@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.support import Rest, assert_error
-from tests.support import Database
+from tests.support.database import Database
 
 JOBS = "/customer/jobs"
 PRECONDITION = (400, "FAILED_PRECONDITION")

@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from tests.gateway.support import GATEWAY, TIMEOUT, Gateway, Rest, assert_error, running
-from tests.support import Database, Server, mutex_held, until
+from tests.support.database import Database, job_lock_held
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 JOBS = "/customer/jobs"
 
@@ -52,11 +54,11 @@ async def test_the_clients_timeout_becomes_the_servers_deadline(
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
 
-    async with mutex_held(database, rest.tenant, "a"):
+    async with job_lock_held(database, rest.tenant, "a"):
         timeout = [("Grpc-Timeout", "300m")]
         response = await rest.send("DELETE", f"{JOBS}/a", headers=timeout)
         assert_error(response, 504, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
-        await database.until_blocked(0)  # the statement was canceled with the call
+        await database.wait_for_blocked_sessions(0)  # the statement was canceled with the call
 
     assert (await rest.get("/a"))["status"] == "IN_PROGRESS"
 
@@ -73,13 +75,13 @@ async def test_a_client_that_goes_away_cancels_the_call(
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
 
-    async with mutex_held(database, rest.tenant, "a"):
+    async with job_lock_held(database, rest.tenant, "a"):
         body = {"reason": "never mind"}
         headers = [("X-Request-Id", f"gone-{rest.tenant}")]
         call = asyncio.create_task(rest.send("DELETE", f"{JOBS}/a", body, headers=headers))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         call.cancel()
-        await database.until_blocked(0)
+        await database.wait_for_blocked_sessions(0)
 
     assert (await rest.get("/a"))["status"] == "IN_PROGRESS"
     await gateway.logged("request", request_id=f"gone-{rest.tenant}", status=499)
@@ -115,7 +117,7 @@ async def test_metrics_are_apart_from_the_api(gateway: Gateway, rest: Rest) -> N
             text = (await client.get("/metrics")).text
             return "jobs_gateway_requests_in_flight 0" in text
 
-        await until(idle)  # A request is over a moment after its answer.
+        await wait_until(idle)  # A request is over a moment after its answer.
         assert (await client.get(JOBS)).status_code == 404
 
     for labels in (
@@ -137,12 +139,12 @@ async def test_a_stop_lets_calls_in_flight_end(
         running(gateway_binary, server.address) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client,
     ):
-        async with mutex_held(database, rest.tenant, "a"):
+        async with job_lock_held(database, rest.tenant, "a"):
             own = Rest(client, rest.tenant)
             call = asyncio.create_task(own.send("DELETE", f"{JOBS}/a"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             gateway.process.send_signal(signal.SIGTERM)
-            await until(lambda: _refuses(gateway.url))
+            await wait_until(lambda: _refuses(gateway.url))
             assert gateway.process.returncode is None
         assert (await call).json() == {"job_id": "a", "status": "CANCELED"}
         assert await gateway.process.wait() == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.support import Rest
-from tests.support import Database
+from tests.support.database import Database
 
 
 async def test_create_answers_201_with_the_documents_four_fields(
@@ -94,7 +94,7 @@ async def test_get_answers_the_jobs_fields_with_its_executions_inside(
     await database.add_devices(rest.tenant, ["pump-1", "pump-2"])
     params = {"mode": "fast", "retries": 5, "ratio": 0.5}
     await rest.create(job_id="a", target_all=True, document_params=params)
-    await database.move(rest.tenant, "a", "pump-1", "SUCCEEDED")
+    await database.set_status(rest.tenant, "a", "pump-1", "SUCCEEDED")
 
     job = await rest.get("/a")
 
@@ -191,7 +191,7 @@ async def test_list_is_read_on_by_offset_or_by_the_headers(database: Database, r
 async def test_executions_are_listed_in_pages(database: Database, rest: Rest) -> None:
     await database.add_devices(rest.tenant, 5)
     await rest.create(job_id="a", target_all=True)
-    await database.move(rest.tenant, "a", "d00002", "FAILED")
+    await database.set_status(rest.tenant, "a", "d00002", "FAILED")
 
     page = await rest.send("GET", "/customer/jobs/a/executions?limit=3")
     seen = [e["device_id"] for e in page.json()]

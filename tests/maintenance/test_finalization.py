@@ -9,7 +9,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support import TIMEOUT, Database, Operator, Server, all_executions, mutex_held
+from tests.support.callers import Operator, all_executions
+from tests.support.database import Database, job_lock_held
+from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
 
 DEVICES = ["done", "failed", "queued-1", "queued-2", "running"]
 
@@ -166,7 +169,7 @@ async def test_many_devices_are_settled_in_batches(
 ) -> None:
     await database.add_devices(operator.tenant, devices)
     await operator.create(job_id="j", target_all=True)
-    await database.move(operator.tenant, "j", "d00500", "FAILED")
+    await database.set_status(operator.tenant, "j", "d00500", "FAILED")
     await operator.cancel("j", reason="no")
     before = await operator.get("j", executions_limit=5000)
 
@@ -208,9 +211,9 @@ async def test_a_job_that_lives_again_meanwhile_is_left_alone(
 ) -> None:
     """It is found expired, but has another expiry by the time it is had."""
     await end(database, server, operator, "expired")
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         sweeping = asyncio.create_task(sweeper.run_once())
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = now() + interval '1 hour' WHERE tenant_id = $1",
             operator.tenant,
@@ -249,7 +252,7 @@ async def test_a_cancel_that_waits_for_the_settler_finds_what_it_would_have_foun
         async with settling.transaction():
             await settling.execute("SELECT jobs.finalize_job($1, 'j', '', 100, 0)", operator.tenant)
             canceling = asyncio.create_task(operator.cancel("j", reason="no"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
         await canceling
     finally:
         await settling.close()

@@ -8,7 +8,11 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support import TIMEOUT, Database, Operator, Server, fails, mutex_held
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
 
 TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
 
@@ -67,7 +71,7 @@ async def test_a_job_that_has_been_over_for_longer_is_gone(
 
     await sweeper.run_once()
 
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.get("j")
     assert await rows(database, operator) == [0, 0, 0]
 
@@ -119,7 +123,7 @@ async def test_a_canceled_job_goes_although_a_device_never_came_back(
     await sweeper.run_once()
 
     assert await rows(database, operator) == [0, 0, 0]
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await server.device(operator.tenant, "pump").update("j", "SUCCEEDED")
 
 
@@ -142,15 +146,15 @@ async def test_a_deleted_job_is_not_there_before_it_is_purged(
 ) -> None:
     device = server.device(deleted.tenant, "d00001")
 
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await deleted.get("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await deleted.executions("j")
     assert [job.job_id for job in (await deleted.list()).jobs] == ["k"]
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await device.get("j")
     assert [each.job_id for each in (await device.pending()).executions] == ["k"]
-    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await deleted.create(job_id="j", target_all=True)
 
 
@@ -220,9 +224,9 @@ async def test_a_job_that_lives_again_meanwhile_stays(
     """It is found over for long, but is over no more by the time it is had."""
     await end(database, server, operator, "completed")
     await age(database, operator, "31 days")
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         sweeping = asyncio.create_task(sweeper.run_once())
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
             "UPDATE jobs.jobs SET status = 'IN_PROGRESS', completed_at = NULL WHERE tenant_id = $1",
             operator.tenant,

@@ -15,8 +15,11 @@ from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support import TIMEOUT, Database, Operator, Server, mutex_held, serving, starting, until
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
 from tests.support.postgres import Postgres, new_data_dir
+from tests.support.server import Server, running_server, starting_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 # What is looked for in each tick, with the parameters, and the index that finds it.
 DUE: dict[str, tuple[list[object], str]] = {
@@ -136,7 +139,7 @@ async def test_a_tick_that_finds_nothing_is_one_probe_a_kind(
             "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()"
         )
 
-    await until(counted)
+    await wait_until(counted)
     after = await _scans(idle)
     scans = {name: count - before[name] for name, count in after.items() if count != before[name]}
     assert scans == {index: 1 for _, index in DUE.values()}
@@ -210,7 +213,7 @@ async def test_a_job_that_is_busy_is_left_for_later_without_a_word(
         await operator.cancel(job_id)
 
     async with Sweeper(database.owner_dsn) as sweeper:
-        async with mutex_held(database, operator.tenant, "a"):
+        async with job_lock_held(database, operator.tenant, "a"):
             await sweeper.run_once()
             assert await _stored(database, operator) == {"a": "QUEUED", "b": "REJECTED"}
 
@@ -227,13 +230,13 @@ async def test_two_replicas_at_once_do_the_work_once(
     await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=1)
     running = server.device(operator.tenant, "running")
     version = (await running.start("j")).version
-    await database.overdue(operator.tenant, "j")
+    await database.make_overdue(operator.tenant, "j")
     await database.expire(operator.tenant, "j")
 
     async with patient(database), sweepers(database, 2) as replicas:
-        async with mutex_held(database, operator.tenant, "j"):
+        async with job_lock_held(database, operator.tenant, "j"):
             runs = [asyncio.create_task(each.run_once()) for each in replicas]
-            await database.until_blocked(2)
+            await database.wait_for_blocked_sessions(2)
         for run in runs:
             await run
 
@@ -279,9 +282,9 @@ async def test_it_goes_on_after_the_database_was_away(caplog: pytest.LogCaptureF
         async with Sweeper(owner_dsn, interval=0.01) as sweeper:
             following = asyncio.create_task(sweeper.follow())
             for _ in range(2):
-                await until(partial(_all_lanes, caplog, "is interrupted"))
+                await wait_until(partial(_all_lanes, caplog, "is interrupted"))
                 with embedded_postgres.running(data_dir, "fsync=off"):
-                    await until(partial(_all_lanes, caplog, "goes on"))
+                    await wait_until(partial(_all_lanes, caplog, "goes on"))
                     caplog.clear()
             following.cancel()
             await asyncio.wait({following}, timeout=TIMEOUT)
@@ -291,15 +294,15 @@ async def test_it_goes_on_after_the_database_was_away(caplog: pytest.LogCaptureF
 async def test_a_login_that_sees_no_rows_is_told(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with starting(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.request_dsn):
-        await until(lambda: _logged(caplog, "not the login of the tables' owner", 2))
+    async with starting_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.request_dsn):
+        await wait_until(lambda: _logged(caplog, "not the login of the tables' owner", 2))
 
 
 async def test_without_the_owners_login_the_log_says_once_that_nothing_is_swept(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with starting(database.request_dsn):
-        await until(lambda: _logged(caplog, "JOBS_OWNER_DATABASE_URL is not set", 1))
+    async with starting_server(database.request_dsn):
+        await wait_until(lambda: _logged(caplog, "JOBS_OWNER_DATABASE_URL is not set", 1))
 
 
 async def test_a_sweeper_that_ends_is_told_in_a_line_and_calls_are_served_on(
@@ -315,8 +318,8 @@ async def test_a_sweeper_that_ends_is_told_in_a_line_and_calls_are_served_on(
 
     owner_dsn = {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
     monkeypatch.setattr(Sweeper, "__aenter__", no_pool)
-    async with serving(database.request_dsn, **owner_dsn) as server:
-        await until(lambda: _logged(caplog, "sweeping has ended", 1))
+    async with running_server(database.request_dsn, **owner_dsn) as server:
+        await wait_until(lambda: _logged(caplog, "sweeping has ended", 1))
         assert not (await server.operator(operator.tenant).list()).jobs
 
     (record,) = [each for each in caplog.records if "sweeping has ended" in each.getMessage()]
@@ -336,14 +339,14 @@ async def test_no_session_is_left_after_a_stop_in_the_middle(
     name = "application_name=sweep-to-stop"
     dsn = f"{database.owner_dsn}{'&' if '?' in database.owner_dsn else '?'}{name}"
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sweep-to-stop'"
-    async with mutex_held(database, operator.tenant, "j"):
-        async with starting(database.request_dsn, JOBS_OWNER_DATABASE_URL=dsn):
-            await database.until_blocked(1)
+    async with job_lock_held(database, operator.tenant, "j"):
+        async with starting_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=dsn):
+            await database.wait_for_blocked_sessions(1)
 
         async def gone() -> bool:
             return bool(await database.owner.fetchval(sessions) == 0)
 
-        await until(gone)
+        await wait_until(gone)
     assert (await _stored(database, operator)) == {"j": "QUEUED"}
 
 

@@ -12,7 +12,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db import schema
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support import TIMEOUT, Database, Operator, Server, mutex_held, until
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.server import Server
+from tests.support.waiting import TIMEOUT, wait_until
 
 # What the database says when it is asked to time out the job "b", for which a test sets the
 # trouble: a SQLSTATE, or "slow".
@@ -150,9 +153,9 @@ async def test_a_job_that_failed_comes_after_those_that_did_not(
     await make_trouble(troubled, operator, None)
     await overdue(troubled, server, operator, "c")
 
-    async with mutex_held(troubled, operator.tenant, "b"):
+    async with job_lock_held(troubled, operator.tenant, "b"):
         sweeping = asyncio.create_task(sweeper.run_once())
-        await troubled.until_blocked(1)
+        await troubled.wait_for_blocked_sessions(1)
         assert await timed_out(operator) == "c"
     await sweeping
 
@@ -165,12 +168,12 @@ async def test_jobs_that_are_free_do_not_wait_for_those_that_are_busy(
     await overdue(database, server, operator, "abcd")
 
     async with (
-        mutex_held(database, operator.tenant, "a"),
-        mutex_held(database, operator.tenant, "b"),
-        mutex_held(database, operator.tenant, "c"),
+        job_lock_held(database, operator.tenant, "a"),
+        job_lock_held(database, operator.tenant, "b"),
+        job_lock_held(database, operator.tenant, "c"),
     ):
         sweeping = asyncio.create_task(sweeper.run_once())
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         assert await timed_out(operator) == "d"
     await sweeping
 
@@ -212,7 +215,7 @@ async def test_a_deadline_is_kept_although_a_tick_waits_for_others(
             await operator.create(job_id="late", target_all=True, in_progress_timeout_minutes=1)
             await server.device(operator.tenant, "pump").start("late")
             following = asyncio.create_task(sweeper.follow())
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             times_out_at = await database.owner.fetchval(
                 "UPDATE jobs.job_executions SET times_out_at = clock_timestamp()"
                 " WHERE tenant_id = $1 AND job_id = 'late' RETURNING times_out_at",
@@ -222,7 +225,7 @@ async def test_a_deadline_is_kept_although_a_tick_waits_for_others(
             async def over() -> bool:
                 return await timed_out(operator) == "late"
 
-            await until(over)
+            await wait_until(over)
             following.cancel()
             await asyncio.wait({following})
     finally:
@@ -271,9 +274,9 @@ async def test_a_settlement_does_not_wait_for_a_job_that_is_busy(
         await operator.cancel(job_id)
     finalized = "SELECT array_agg(job_id) FROM jobs.jobs WHERE tenant_id = $1 AND finalized"
 
-    async with mutex_held(database, operator.tenant, "a"):
+    async with job_lock_held(database, operator.tenant, "a"):
         sweeping = asyncio.create_task(sweeper.run_once())
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         assert await database.owner.fetchval(finalized, operator.tenant) == ["b"]
     await sweeping
 

@@ -12,18 +12,11 @@ from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support import (
-    TIMEOUT,
-    Database,
-    Device,
-    Operator,
-    Server,
-    fails,
-    mutex_held,
-    serving,
-    session,
-    until,
-)
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, job_lock_held, request_session
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 RUNNING = {"target_all": True, "in_progress_timeout_minutes": 30}
 
@@ -42,7 +35,7 @@ async def device(database: Database, server: Server, operator: Operator) -> Devi
     await operator.create(job_id="j", **RUNNING)
     device = server.device(operator.tenant, "pump")
     await device.start("j", status_details={"percent": 10})
-    await database.overdue(operator.tenant, "j")
+    await database.make_overdue(operator.tenant, "j")
     return device
 
 
@@ -69,7 +62,7 @@ async def test_an_execution_past_its_deadline_times_out(
 async def test_a_device_that_comes_too_late_is_told(device: Device, sweeper: Sweeper) -> None:
     await sweeper.run_once()
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.update("j", "SUCCEEDED")
     assert failure.message == "Execution is over in status TIMED_OUT"
     assert not (await device.pending()).executions
@@ -167,28 +160,28 @@ async def test_a_report_that_has_the_job_first_counts(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
     """The sweeper has found the execution, and waits for the report to commit."""
-    async with session(database) as (reporting, store):
+    async with request_session(database) as (reporting, store):
         async with reporting.transaction():
             await store.update_executions(
                 operator.tenant, [ExecutionUpdate("j", "pump", "SUCCEEDED")], wait_ms=30000
             )
             sweeping = asyncio.create_task(sweeper.run_once())
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
         await sweeping
 
     job = await operator.get("j")
     assert job.execution_counts == pb.ExecutionCounts(queued=1, succeeded=1)
 
 
-@pytest.mark.usefixtures("patient_devices")
+@pytest.mark.usefixtures("long_lock_wait")
 async def test_progress_that_has_the_job_first_keeps_it_going(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         progress = asyncio.create_task(device.update("j", "IN_PROGRESS", extend_timeout_minutes=10))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         sweeping = asyncio.create_task(sweeper.run_once())
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
     await sweeping
 
     assert await progress == await device.get("j")
@@ -205,8 +198,8 @@ async def test_a_sweep_that_has_the_job_first_ends_it(
                 "SELECT jobs.time_out_executions($1, 'j', '{pump}', 0)", operator.tenant
             )
             report = asyncio.create_task(device.update("j", "SUCCEEDED"))
-            await database.until_blocked(1)
-        with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+            await database.wait_for_blocked_sessions(1)
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
             await report
     finally:
         await sweeping.close()
@@ -219,7 +212,9 @@ async def test_a_serving_process_sweeps_by_itself(
     database: Database, device: Device, operator: Operator
 ) -> None:
     """Not before the deadline. How soon after it is the interval's matter, and the machine's."""
-    async with serving(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn) as server:
+    async with running_server(
+        database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn
+    ) as server:
         valve = server.device(operator.tenant, "valve")
         await valve.start("j")
         times_out_at = await database.owner.fetchval(
@@ -231,7 +226,7 @@ async def test_a_serving_process_sweeps_by_itself(
         async def timed_out() -> bool:
             return (await valve.get("j")).status == pb.JobExecution.TIMED_OUT
 
-        await until(timed_out)
+        await wait_until(timed_out)
         execution = await valve.get("j")
 
     assert execution.last_updated_at.ToDatetime(UTC) >= times_out_at

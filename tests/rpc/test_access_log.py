@@ -14,8 +14,13 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc import logs
-from tests.support import Database, Operator, Server, fails, is_healthy, serving, until
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.health import is_healthy
 from tests.support.postgres import Postgres
+from tests.support.server import Server, running_server
+from tests.support.waiting import wait_until
 
 SECRET = "hunter2"
 
@@ -42,7 +47,7 @@ async def _line(written: io.StringIO, text: str) -> str:
     async def there() -> bool:
         return text in written.getvalue()
 
-    await until(there)
+    await wait_until(there)
     [line] = [line for line in written.getvalue().splitlines() if text in line]
     return line
 
@@ -57,7 +62,7 @@ async def broken(cluster: tuple[Postgres, str]) -> AsyncIterator[Server]:
         await owner.execute("ALTER TABLE jobs.jobs ADD CONSTRAINT unforeseen CHECK (false)")
         await Database(postgres.dsn(name), dsn, owner).add_devices("tenant", 1)
         await owner.close()
-        async with serving(dsn) as server:
+        async with running_server(dsn) as server:
             yield server
 
 
@@ -76,7 +81,7 @@ async def test_a_call_is_one_line_of_text(operator: Operator) -> None:
 
 async def test_a_call_is_one_line_of_json(operator: Operator) -> None:
     with _log("json") as written:
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
             await operator.get("nowhere")
         record: dict[str, Any] = json.loads(await _line(written, "GetJob"))
 
@@ -90,7 +95,7 @@ async def test_a_call_is_one_line_of_json(operator: Operator) -> None:
 
 async def test_a_call_of_nobody_is_logged_without_a_tenant(server: Server) -> None:
     with _log("json") as written:
-        with fails(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
+        with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
             await server.operator("").list()
         record = json.loads(await _line(written, "ListJobs"))
 
@@ -101,7 +106,7 @@ async def test_a_call_of_nobody_is_logged_without_a_tenant(server: Server) -> No
 async def test_the_callers_request_id_is_used(operator: Operator) -> None:
     metadata = (*operator.metadata, ("x-request-id", "order-66"))
     with _log("json") as written:
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
             await operator.stub.GetJob(pb.GetJobRequest(job_id="nowhere"), metadata=metadata)
         record = json.loads(await _line(written, "GetJob"))
 
@@ -113,7 +118,7 @@ async def test_an_unforeseen_failure_is_logged_with_its_cause(
     broken: Server, log_format: str
 ) -> None:
     with _log(log_format) as written:
-        with fails(StatusCode.INTERNAL, "INTERNAL") as failure:
+        with expect_failure(StatusCode.INTERNAL, "INTERNAL") as failure:
             await broken.operator("tenant").create(target_all=True)
         await _line(written, "CreateJob INTERNAL")
         line = await _line(written, "/fleet.jobs.v1.JobService/CreateJob failed")
@@ -127,7 +132,7 @@ async def test_an_unforeseen_failure_is_logged_with_its_cause(
 
 async def test_json_stays_one_line_a_record(broken: Server) -> None:
     with _log("json") as written:
-        with fails(StatusCode.INTERNAL, "INTERNAL"):
+        with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
             await broken.operator("tenant").create(target_all=True)
         await _line(written, "CreateJob INTERNAL")
 
@@ -141,13 +146,13 @@ async def test_documents_never_reach_the_log(
     await database.add_devices(operator.tenant, 1)
     with _log("text", "DEBUG") as written:
         await operator.create(job_id="a", target_all=True, document_params={"pw": SECRET})
-        with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
             await operator.create(job_id="a", target_all=True, document_params={SECRET: 1})
-        with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
             await operator.create(
                 target_all=True, document_params={"pw": SECRET, "n": float("nan")}
             )
-        with fails(StatusCode.INTERNAL, "INTERNAL"):
+        with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
             await broken.operator("tenant").create(target_all=True, document_params={"pw": SECRET})
         await _line(written, "CreateJob INTERNAL")
 

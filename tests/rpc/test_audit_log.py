@@ -16,8 +16,12 @@ from jobs_grpc import logs
 from jobs_grpc.auth.policy import POLICY
 from jobs_grpc.auth.principal import Role
 from jobs_grpc.rpc.audit_log import AUDITED
-from tests.support import TIMEOUT, Database, Operator, Server, fails, mutex_held, serving
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
 from tests.support.identities import AUDIENCE, ISSUER, claims, jwks, new_key, token
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT
 
 SECRET = "hunter2"
 
@@ -75,11 +79,11 @@ async def test_each_action_is_a_line(database: Database, operator: Operator, tra
 
 async def test_a_refusal_is_a_line_too(server: Server, tenant: str, trail: Any) -> None:
     viewer = server.caller(("x-tenant-id", tenant), ("x-user-id", "vic"), ("x-roles", "viewer"))
-    with fails(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
         await viewer.delete("j")
-    with fails(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
         await server.caller().cancel("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator(tenant).cancel("j")
 
     refused, nobody, absent = trail()
@@ -102,11 +106,11 @@ async def test_a_token_is_not_in_it(
         "JOBS_JWT_ISSUER": ISSUER,
         "JOBS_JWT_AUDIENCE": AUDIENCE,
     }
-    async with serving(database.request_dsn, **variables) as server:
+    async with running_server(database.request_dsn, **variables) as server:
         good = token(key, claims(tenant, "admin"))
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             await server.bearer(good).delete("j")
-        with fails(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
+        with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
             await server.bearer(good[:-4]).delete("j")
 
     known, unknown = trail()
@@ -120,7 +124,7 @@ async def test_the_request_id_is_in_it(
 ) -> None:
     with configured("ERROR", "json"):
         metadata = (*operator.metadata, ("x-request-id", "order-66"))
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             request = pb.DeleteJobRequest(job_id="j")
             await operator.stub.DeleteJob(request, metadata=metadata, timeout=TIMEOUT)
 
@@ -133,7 +137,7 @@ async def test_what_a_request_names_can_not_forge_a_line(
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.audit")
     forged = "j tenant=other\n2026-01-01 INFO DeleteJob OK \x1b[2J" + "x" * 1000
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
         await operator.delete(forged)
 
     [record] = [r for r in caplog.records if r.name == "jobs_grpc.audit"]
@@ -170,13 +174,13 @@ async def test_what_a_limit_refuses_is_a_line_too(
     database: Database, tenant: str, trail: Any
 ) -> None:
     await database.add_devices(tenant, ["d"])
-    async with serving(database.request_dsn, JOBS_MAX_CALLS="1") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_CALLS="1") as server:
         operator = server.operator(tenant)
         await operator.create(job_id="j", target_all=True)
-        async with mutex_held(database, tenant, "j"):
+        async with job_lock_held(database, tenant, "j"):
             waiting = asyncio.create_task(operator.cancel("j"))
-            await database.until_blocked(1)
-            with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+            await database.wait_for_blocked_sessions(1)
+            with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
                 await operator.delete("j")
         await waiting
 

@@ -10,14 +10,18 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import TIMEOUT, Database, Operator, Server, fails, mutex_held, serving, until
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
     """A service with one connection: a slot that is not given back stops everything."""
     pool_of_one = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
-    async with serving(database.request_dsn, **pool_of_one) as running:
+    async with running_server(database.request_dsn, **pool_of_one) as running:
         yield running
 
 
@@ -44,16 +48,16 @@ async def test_a_canceled_call_gives_its_connection_back(
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="a", target_all=True)
-    async with mutex_held(database, operator.tenant, "a"):
+    async with job_lock_held(database, operator.tenant, "a"):
         call = operator.stub.CancelJob(
             pb.CancelJobRequest(job_id="a"), metadata=operator.metadata, timeout=30
         )
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
         call.cancel()
 
         assert len((await operator.list()).jobs) == 1
-        await database.until_blocked(0)
+        await database.wait_for_blocked_sessions(0)
     assert (await operator.get("a")).status == pb.Job.IN_PROGRESS
 
 
@@ -63,13 +67,13 @@ async def test_a_call_past_its_deadline_gives_its_connection_back(
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="a", target_all=True)
     timeout = 0.25
-    async with mutex_held(database, operator.tenant, "a"):
+    async with job_lock_held(database, operator.tenant, "a"):
         while not await _seen_waiting(database, operator, timeout):
             timeout *= 2  # The machine is busy.
             assert timeout < TIMEOUT
 
         assert len((await operator.list()).jobs) == 1
-        await database.until_blocked(0)
+        await database.wait_for_blocked_sessions(0)
     assert (await operator.get("a")).status == pb.Job.IN_PROGRESS
 
 
@@ -78,13 +82,13 @@ async def test_an_abandoned_create_leaves_no_job(database: Database, operator: O
     request = pb.CreateJobRequest(job_id="a", document_type="reboot", target_all=True)
     async with _being_created(database, operator.tenant, "a"):
         call = operator.stub.CreateJob(request, metadata=operator.metadata, timeout=30)
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
         call.cancel()
 
         assert not (await operator.list()).jobs
-        await database.until_blocked(0)
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await database.wait_for_blocked_sessions(0)
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.get("a")
     rows = "SELECT count(*) FROM jobs.job_executions WHERE tenant_id = $1"
     assert await database.owner.fetchval(rows, operator.tenant) == 0
@@ -95,9 +99,9 @@ async def test_an_abandoned_create_can_be_repeated(database: Database, operator:
     request = pb.CreateJobRequest(job_id="a", document_type="reboot", target_all=True)
     async with _being_created(database, operator.tenant, "a"):
         call = operator.stub.CreateJob(request, metadata=operator.metadata, timeout=30)
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         call.cancel()
-        await database.until_blocked(0)
+        await database.wait_for_blocked_sessions(0)
 
     response = await operator.create(job_id="a", target_all=True)
 
@@ -113,14 +117,14 @@ async def _seen_waiting(database: Database, operator: Operator, seconds: float) 
 
     async def waits_or_is_over() -> bool:
         nonlocal waits
-        waits = await database.blocked() == 1
+        waits = await database.blocked_sessions() == 1
         return waits or call.done()
 
-    await until(waits_or_is_over)
+    await wait_until(waits_or_is_over)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
     assert raised.value.code() is StatusCode.DEADLINE_EXCEEDED
-    await database.until_blocked(0)
+    await database.wait_for_blocked_sessions(0)
     return waits
 
 
@@ -129,14 +133,14 @@ async def test_many_that_give_up_while_they_queue_for_the_pool(
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="a", target_all=True)
-    async with mutex_held(database, operator.tenant, "a"):
+    async with job_lock_held(database, operator.tenant, "a"):
         calls = [asyncio.create_task(operator.cancel("a")) for _ in range(20)]
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
         for call in calls:
             call.cancel()
         await asyncio.wait(calls)
 
         assert len((await operator.list()).jobs) == 1
-        await database.until_blocked(0)
+        await database.wait_for_blocked_sessions(0)
     assert (await operator.get("a")).status == pb.Job.IN_PROGRESS

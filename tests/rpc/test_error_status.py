@@ -16,18 +16,9 @@ from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
 from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from grpc import StatusCode
 
-from tests.support import (
-    TIMEOUT,
-    Database,
-    Operator,
-    Server,
-    fails,
-    mutex_held,
-    serving,
-    serving_tls,
-    starting,
-    until_listed,
-)
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
 from tests.support.identities import (
     AUDIENCE,
     ISSUER,
@@ -39,6 +30,14 @@ from tests.support.identities import (
     token,
 )
 from tests.support.postgres import Postgres
+from tests.support.server import (
+    Server,
+    running_server,
+    running_tls_server,
+    starting_server,
+    wait_until_list_succeeds,
+)
+from tests.support.waiting import TIMEOUT
 
 KEY = new_key()
 
@@ -70,7 +69,7 @@ async def broken(cluster: tuple[Postgres, str]) -> AsyncIterator[Operator]:
         owner = await asyncpg.connect(postgres.dsn(name))
         await owner.execute("DROP FUNCTION jobs.get_job")
         await owner.close()
-        async with serving(postgres.dsn(name, postgres.role)) as server:
+        async with running_server(postgres.dsn(name, postgres.role)) as server:
             yield server.operator("secret-tenant")
 
 
@@ -78,13 +77,13 @@ async def broken(cluster: tuple[Postgres, str]) -> AsyncIterator[Operator]:
 async def narrow(world: World, **variables: str) -> AsyncIterator[Operator]:
     """A caller of a server that has one connection to the database."""
     variables |= {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
-    async with serving(world.database.request_dsn, **variables) as server:
+    async with running_server(world.database.request_dsn, **variables) as server:
         yield server.operator(world.operator.tenant)
 
 
 def locked(world: World) -> AbstractAsyncContextManager[None]:
     """Let whoever cancels the job "j" wait."""
-    return mutex_held(world.database, world.operator.tenant, "j")
+    return job_lock_held(world.database, world.operator.tenant, "j")
 
 
 async def invalid_field(world: World) -> None:
@@ -177,7 +176,7 @@ async def execution_changed(world: World) -> None:
 async def overloaded(world: World) -> None:
     async with narrow(world, JOBS_POOL_TIMEOUT="0.05") as operator, locked(world):
         waiting = asyncio.create_task(operator.cancel("j"))
-        await world.database.until_blocked(1)
+        await world.database.wait_for_blocked_sessions(1)
         try:
             await operator.list()
         finally:
@@ -185,11 +184,11 @@ async def overloaded(world: World) -> None:
 
 
 async def limit_exceeded(world: World) -> None:
-    async with serving(world.database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+    async with running_server(world.database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(world.operator.tenant)
         async with locked(world):
             waiting = asyncio.create_task(operator.cancel("j"))
-            await world.database.until_blocked(1)
+            await world.database.wait_for_blocked_sessions(1)
             try:
                 await operator.list()
             finally:
@@ -202,7 +201,7 @@ async def database_unavailable(world: World) -> None:
 
 
 async def server_stopping(world: World) -> None:
-    async with serving(world.database.request_dsn) as server:
+    async with running_server(world.database.request_dsn) as server:
         stub: Any = server.operator(world.operator.tenant).stub
         watch = stub.WatchJob(pb.WatchJobRequest(job_id="j"), metadata=world.operator.metadata)
         await anext(aiter(watch))
@@ -223,7 +222,7 @@ async def knowing_tokens(world: World, keys: str | None = None) -> AsyncIterator
             "JOBS_JWT_ISSUER": ISSUER,
             "JOBS_JWT_AUDIENCE": AUDIENCE,
         }
-        async with starting(world.database.request_dsn, **variables) as server:
+        async with starting_server(world.database.request_dsn, **variables) as server:
             yield server
 
 
@@ -266,7 +265,7 @@ async def peer_not_trusted(world: World) -> None:
             "JOBS_TLS_CLIENT_CA": f"{folder}/ca",
             "JOBS_TRUSTED_PEERS": "spiffe://acme.example/gateway",
         }
-        async with serving_tls(world.database.request_dsn, known, **variables) as server:
+        async with running_tls_server(world.database.request_dsn, known, **variables) as server:
             await server.operator(world.operator.tenant).list()
 
 
@@ -319,7 +318,7 @@ def reason_of(scenario: Callable[[World], Awaitable[None]]) -> str:
 async def test_the_reason_comes_with_its_status(
     world: World, scenario: Callable[[World], Awaitable[None]]
 ) -> None:
-    with fails(SCENARIOS[scenario], reason_of(scenario)) as failure:
+    with expect_failure(SCENARIOS[scenario], reason_of(scenario)) as failure:
         await scenario(world)
 
     assert failure.message
@@ -338,7 +337,7 @@ async def test_a_defect_is_told_to_the_log_and_not_to_the_caller(
     cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with broken(cluster) as operator:
-        with fails(StatusCode.INTERNAL, "INTERNAL") as failure:
+        with expect_failure(StatusCode.INTERNAL, "INTERNAL") as failure:
             await operator.get("secret-job")
 
     assert failure.message == "Internal error"
@@ -352,7 +351,7 @@ async def test_a_defect_of_one_call_does_not_hurt_the_next(
 ) -> None:
     async with broken(cluster) as operator:
         for _ in range(20):
-            with fails(StatusCode.INTERNAL, "INTERNAL"):
+            with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
                 await operator.get("j")
 
         assert not (await operator.list()).jobs
@@ -364,8 +363,8 @@ async def test_an_overloaded_server_serves_again_when_a_connection_comes_free(
     async with narrow(world, JOBS_POOL_TIMEOUT="0.05") as operator:
         async with locked(world):
             waiting = asyncio.create_task(operator.cancel("j"))
-            await world.database.until_blocked(1)
-            with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
+            await world.database.wait_for_blocked_sessions(1)
+            with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
                 await operator.list()
         await waiting
 
@@ -377,10 +376,10 @@ async def test_a_call_that_took_too_long_has_no_effect_and_frees_its_connection(
     world: World,
 ) -> None:
     async with narrow(world, JOBS_QUERY_TIMEOUT="0.5") as operator, locked(world):
-        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
             await operator.cancel("j")
 
         assert failure.message == "The database is unavailable; retry later"
-        await until_listed(operator)
+        await wait_until_list_succeeds(operator)
         assert (await world.operator.get("j")).status == pb.Job.IN_PROGRESS
-        await world.database.until_blocked(0)
+        await world.database.wait_for_blocked_sessions(0)

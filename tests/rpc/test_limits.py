@@ -15,19 +15,12 @@ from grpc.aio import EOF
 
 from jobs_grpc.errors import LimitExceeded
 from jobs_grpc.rpc.limits import ConcurrencyLimiter
-from tests.support import (
-    TIMEOUT,
-    Database,
-    Failure,
-    Operator,
-    Server,
-    fails,
-    is_healthy,
-    mutex_held,
-    serving,
-    until,
-    watch_health,
-)
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import Failure, expect_failure
+from tests.support.health import is_healthy, watch_health
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 @pytest.fixture
@@ -42,10 +35,10 @@ async def jobs(database: Database, operator: Operator) -> Operator:
 @asynccontextmanager
 async def occupied(database: Database, tenant: str, **limits: str) -> AsyncIterator[Server]:
     """A server in which a call of the tenant is in flight."""
-    async with serving(database.request_dsn, **limits) as server:
-        async with mutex_held(database, tenant, "j"):
+    async with running_server(database.request_dsn, **limits) as server:
+        async with job_lock_held(database, tenant, "j"):
             waiting = asyncio.create_task(server.operator(tenant).cancel("j"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             yield server
         await waiting
 
@@ -70,7 +63,7 @@ async def test_a_tenant_has_so_many_calls_in_flight_and_others_have_theirs(
     database: Database, jobs: Operator
 ) -> None:
     async with occupied(database, jobs.tenant, JOBS_MAX_TENANT_CALLS="1") as server:
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await server.operator(jobs.tenant).list()
 
         assert is_limit(failure, "JOBS_MAX_TENANT_CALLS", "1")
@@ -80,22 +73,22 @@ async def test_a_tenant_has_so_many_calls_in_flight_and_others_have_theirs(
 
 
 async def test_a_call_that_has_ended_makes_room(database: Database, jobs: Operator) -> None:
-    async with serving(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(jobs.tenant)
         for _ in range(3):
             assert len((await operator.list()).jobs) == 2
-            with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+            with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
                 await operator.get("nowhere")
-            with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+            with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
                 await operator.list(limit=0)
 
 
 async def test_a_client_that_has_gone_makes_room(database: Database, jobs: Operator) -> None:
-    async with serving(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(jobs.tenant)
-        async with mutex_held(database, jobs.tenant, "j"):
+        async with job_lock_held(database, jobs.tenant, "j"):
             gone = asyncio.create_task(operator.cancel("j"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             gone.cancel()
 
             async def answered() -> bool:
@@ -103,7 +96,7 @@ async def test_a_client_that_has_gone_makes_room(database: Database, jobs: Opera
                     return len((await operator.list()).jobs) == 2
                 return False
 
-            await until(answered)
+            await wait_until(answered)
 
 
 async def test_the_server_has_so_many_calls_in_flight_also_of_nobody(
@@ -112,9 +105,9 @@ async def test_the_server_has_so_many_calls_in_flight_also_of_nobody(
     """Counted before authentication: a flood without credentials costs no more than that."""
     async with occupied(database, jobs.tenant, JOBS_MAX_CALLS="1") as server:
         other = server.operator("another")
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await other.list()
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
             await other.stub.ListJobs(pb.ListJobsRequest(), timeout=TIMEOUT)
 
         assert is_limit(failure, "JOBS_MAX_CALLS", "1")
@@ -136,11 +129,13 @@ async def test_health_checks_pass_a_full_server(database: Database, jobs: Operat
 
 async def test_streams_of_health_are_limited_apart(database: Database, jobs: Operator) -> None:
     """They need no credentials: however many there are, they take nothing from others."""
-    async with serving(database.request_dsn, JOBS_MAX_CALLS="1", JOBS_MAX_STREAMS="1") as server:
+    async with running_server(
+        database.request_dsn, JOBS_MAX_CALLS="1", JOBS_MAX_STREAMS="1"
+    ) as server:
         first, second = watch_health(server.channel), watch_health(server.channel)
         await first.read()
 
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
             await second.read()
         stream = watch(server, jobs.tenant)
         await stream.read()
@@ -160,11 +155,11 @@ async def test_streams_of_health_are_limited_apart(database: Database, jobs: Ope
 async def test_streams_are_limited(
     database: Database, jobs: Operator, limit: str, device: str, other: str | None
 ) -> None:
-    async with serving(database.request_dsn, **{limit: "1"}) as server:
+    async with running_server(database.request_dsn, **{limit: "1"}) as server:
         first = watch(server, jobs.tenant)
         await first.read()
 
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await watch(server, jobs.tenant, device).read()
         assert is_limit(failure, limit, "1")
 
@@ -183,11 +178,11 @@ async def test_streams_are_limited(
                 return await again.read() is not EOF
             return False
 
-        await until(room)
+        await wait_until(room)
 
 
 async def test_another_tenants_streams_are_its_own(database: Database, jobs: Operator) -> None:
-    async with serving(database.request_dsn, JOBS_MAX_TENANT_STREAMS="1") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_STREAMS="1") as server:
         streams = [watch(server, tenant) for tenant in (jobs.tenant, "another")]
 
         first, second = [await stream.read() for stream in streams]

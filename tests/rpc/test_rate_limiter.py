@@ -6,7 +6,9 @@ import pytest
 from grpc.aio import AioRpcError
 
 from jobs_grpc.rpc.rate_limiter import Rate
-from tests.support import Database, serving, until
+from tests.support.database import Database
+from tests.support.server import running_server
+from tests.support.waiting import wait_until
 
 # Calls of a flood at once. Ten of them wait for nothing.
 FLOOD = 18
@@ -84,7 +86,7 @@ def test_a_call_that_is_given_up_gives_its_turn_back(rate: Rate) -> None:
 async def test_a_tenant_that_calls_too_often_is_refused_and_another_is_not(
     database: Database, tenant: str
 ) -> None:
-    async with serving(database.request_dsn, JOBS_MAX_TENANT_RATE="1") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_RATE="1") as server:
         quiet, flood = server.operator(tenant), server.operator("flood")
 
         async def refused() -> bool:
@@ -94,5 +96,5 @@ async def test_a_tenant_that_calls_too_often_is_refused_and_another_is_not(
             failures = [a for a in answers if isinstance(a, AioRpcError)]
             return any("JOBS_MAX_TENANT_RATE" in (f.details() or "") for f in failures)
 
-        await until(refused)
+        await wait_until(refused)
         await quiet.list()

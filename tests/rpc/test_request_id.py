@@ -7,7 +7,9 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import TIMEOUT, Operator, fails
+from tests.support.callers import Operator
+from tests.support.failures import expect_failure
+from tests.support.waiting import TIMEOUT
 
 
 async def answered(operator: Operator, *request_ids: str) -> str:
@@ -56,7 +58,7 @@ async def test_the_callers_comes_back_with_a_failure(
         else (StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED")
     )
 
-    with fails(code, reason) as failure:
+    with expect_failure(code, reason) as failure:
         await operator.stub.GetJob(
             pb.GetJobRequest(job_id="nowhere"),
             metadata=(*metadata, ("x-request-id", "mine")),
@@ -67,7 +69,7 @@ async def test_the_callers_comes_back_with_a_failure(
 
 
 async def test_one_is_made_for_a_failure_too(operator: Operator) -> None:
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
         await operator.get("nowhere")
 
     assert str(uuid.UUID(failure.request_id)) == failure.request_id

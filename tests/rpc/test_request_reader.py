@@ -11,7 +11,12 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Channel
 
 from jobs_grpc.rpc.request_reader import Waits
-from tests.support import TIMEOUT, Database, Operator, Server, fails, is_healthy, serving, until
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.health import is_healthy
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 LIMIT = 65536
 
@@ -71,10 +76,10 @@ async def job(database: Database, operator: Operator) -> Operator:
 
 
 async def test_a_request_may_be_so_large(database: Database, job: Operator) -> None:
-    async with serving(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+    async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
         assert await get(server, job.tenant, padded(LIMIT))
 
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await get(server, job.tenant, padded(LIMIT + 1))
 
     assert failure.message == f"The request has {LIMIT + 1} bytes (JOBS_MAX_REQUEST_BYTES is 65536)"
@@ -84,8 +89,8 @@ async def test_a_request_may_be_so_large(database: Database, job: Operator) -> N
 
 async def test_what_is_much_larger_is_refused_unread(database: Database, job: Operator) -> None:
     """By gRPC itself, which gives no reason."""
-    async with serving(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
-        with fails(StatusCode.RESOURCE_EXHAUSTED) as failure:
+    async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED) as failure:
             await get(server, job.tenant, padded(2 * LIMIT + 1))
 
         assert "larger than max" in failure.message
@@ -95,25 +100,25 @@ async def test_what_is_much_larger_is_refused_unread(database: Database, job: Op
 async def test_a_report_that_is_too_large_ends_its_stream(
     database: Database, job: Operator
 ) -> None:
-    async with serving(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+    async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await report(server.channel, job.tenant, padded(LIMIT + 1))
 
     assert failure.metadata["limit"] == "JOBS_MAX_REQUEST_BYTES"
 
 
 async def test_a_report_that_is_no_message_ends_its_stream(server: Server, job: Operator) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
         await report(server.channel, job.tenant, b"\xff")
 
 
 async def test_the_caller_is_checked_before_the_message(server: Server) -> None:
-    with fails(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
         await get(server, "", b"\xff")
 
 
 async def test_who_is_not_known_is_refused_before_there_is_a_message(server: Server) -> None:
-    with fails(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
         await begin(server, "")
 
 
@@ -131,14 +136,14 @@ async def unread(server: Server, tenant: str) -> Any:
             return e.code() == StatusCode.RESOURCE_EXHAUSTED
         return False
 
-    await until(counted)
+    await wait_until(counted)
     return calls[-1]
 
 
 async def test_a_call_counts_before_its_message_has_come(database: Database, job: Operator) -> None:
-    async with serving(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         call = await unread(server, job.tenant)
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await server.operator(job.tenant).list()
 
         assert failure.metadata["limit"] == "JOBS_MAX_TENANT_CALLS"
@@ -149,7 +154,7 @@ async def test_a_call_that_is_given_up_before_its_message_is_canceled(
     database: Database, job: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And not one that lacks its message."""
-    async with serving(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         call = await unread(server, job.tenant)
         caplog.set_level(logging.INFO)
         caplog.clear()
@@ -158,7 +163,7 @@ async def test_a_call_that_is_given_up_before_its_message_is_canceled(
         async def logged() -> bool:
             return any(message.startswith("GetJob") for message in caplog.messages)
 
-        await until(logged)
+        await wait_until(logged)
         assert "GetJob CANCELLED" in caplog.messages
 
 
@@ -182,15 +187,15 @@ async def test_a_wait_that_has_just_run_out_is_in_nobodys_way() -> None:
 
 
 async def test_a_message_must_come_in_time(database: Database, job: Operator) -> None:
-    async with serving(database.request_dsn, JOBS_REQUEST_READ_TIMEOUT="1") as server:
-        with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+    async with running_server(database.request_dsn, JOBS_REQUEST_READ_TIMEOUT="1") as server:
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
             await begin(server, job.tenant)
 
     assert failure.message == "The request has not come within 1 s (JOBS_REQUEST_READ_TIMEOUT)"
 
 
 async def test_a_call_without_a_message_is_told_so(server: Server, job: Operator) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
         await begin(server, job.tenant, complete=True)
 
     assert failure.message == "The call has no request"
@@ -207,7 +212,7 @@ async def test_few_can_keep_health_checks_waiting_for_a_message(
     database: Database, job: Operator
 ) -> None:
     """They need no credentials, so the longest wait ends when there is one too many."""
-    async with serving(database.request_dsn) as server:
+    async with running_server(database.request_dsn) as server:
         first = begin(server, "", method=CHECK)
         others: list[Any] = []
 
@@ -215,7 +220,7 @@ async def test_few_can_keep_health_checks_waiting_for_a_message(
             others.append(begin(server, "", method=CHECK))
             return bool(first.done())
 
-        await until(ended)
+        await wait_until(ended)
         assert len(others) >= 16
         assert await is_healthy(server.channel)
         for other in others:

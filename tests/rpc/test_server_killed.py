@@ -8,8 +8,11 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support import Database, Operator, all_executions, connected, until_healthy
+from tests.support.callers import Operator, all_executions
 from tests.support.cli import address_of, spawn
+from tests.support.database import Database
+from tests.support.health import wait_until_healthy
+from tests.support.server import open_channel
 
 DEVICES = [f"d{n:04}" for n in range(1000)]
 
@@ -28,8 +31,8 @@ async def test_what_was_acknowledged_is_stored_and_counted(
     )
 
     acknowledged: set[str] = set()
-    async with connected(await address_of(process)) as channel:
-        await until_healthy(channel)
+    async with open_channel(await address_of(process)) as channel:
+        await wait_until_healthy(channel)
         stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)
         stream = stub.ReportExecutions(metadata=(("x-tenant-id", operator.tenant),))
         window = asyncio.Semaphore(WINDOW)

@@ -11,7 +11,8 @@ import pytest
 
 from jobs_grpc.server.acceptors import Acceptors
 from jobs_grpc.server.sockets import CannotListen, reserved
-from tests.support import TIMEOUT, connected, until
+from tests.support.server import open_channel
+from tests.support.waiting import TIMEOUT, wait_until
 
 METHOD = "/test.Service/Method"
 
@@ -81,7 +82,7 @@ async def called(address: str) -> AsyncIterator["asyncio.Future[list[bytes]]"]:
     async with AsyncExitStack() as channels:
         calls: list[Any] = []
         for _ in range(CONNECTIONS):
-            channel: Any = await channels.enter_async_context(connected(address))
+            channel: Any = await channels.enter_async_context(open_channel(address))
             calls.append(channel.unary_unary(METHOD)(b"", wait_for_ready=True, timeout=TIMEOUT))
         yield asyncio.gather(*calls)
 
@@ -101,7 +102,7 @@ async def test_a_stop_lets_the_calls_of_all_of_them_finish() -> None:
         return gate.waiting == CONNECTIONS
 
     async with accepting(gate) as (acceptors, address), called(address) as answers:
-        await until(all_wait)
+        await wait_until(all_wait)
         stopping = asyncio.create_task(acceptors.stop(TIMEOUT))
         gate.opened.set()
 

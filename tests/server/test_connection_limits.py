@@ -13,7 +13,9 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from jobs_grpc.server import grpc_server
-from tests.support import TIMEOUT, Database, Operator, Server, serving, until, watch_health
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.health import watch_health
 from tests.support.http2 import (
     DATA,
     ENHANCE_YOUR_CALM,
@@ -26,6 +28,8 @@ from tests.support.http2 import (
     frame,
     message,
 )
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 SERVICE = "/fleet.jobs.v1"
 
@@ -97,7 +101,10 @@ async def test_who_watches_health_and_does_not_read_holds_up_neither_it_nor_the_
     database: Database,
 ) -> None:
     """A change of status is told to all others, and the server stops in its time."""
-    async with serving(database.request_dsn) as own, connection(own.address, window=0) as slow:
+    async with (
+        running_server(database.request_dsn) as own,
+        connection(own.address, window=0) as slow,
+    ):
         slow.call(1, "/grpc.health.v1.Health/Watch", {}, HealthCheckRequest())
         other = watch_health(own.channel)
         assert (await other.read()).status == HealthCheckResponse.SERVING
@@ -141,7 +148,7 @@ async def test_reports_whose_answers_are_not_read_are_held_back(
         async def all_under_way() -> bool:
             return await version() == 1 + 256
 
-        await until(all_under_way)
+        await wait_until(all_under_way)
         assert (await job.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
         assert await version() == 1 + 256
 
@@ -156,7 +163,7 @@ async def test_who_never_reads_is_cut_off_when_its_connection_is_old(
     short = {"grpc.max_connection_age_ms": 200, "grpc.max_connection_age_grace_ms": 200}
     options = dict(grpc_server.OPTIONS) | short
     monkeypatch.setattr(grpc_server, "OPTIONS", tuple(options.items()))
-    async with serving(database.request_dsn) as server, asyncio.timeout(TIMEOUT):
+    async with running_server(database.request_dsn) as server, asyncio.timeout(TIMEOUT):
         async with not_read(server, job) as slow:
             async for _ in slow.frames():
                 pass
@@ -166,5 +173,5 @@ async def test_who_never_reads_is_cut_off_when_its_connection_is_old(
         async def ended() -> bool:
             return "WatchJob CANCELLED" in caplog.text
 
-        await until(ended)
+        await wait_until(ended)
         assert (await server.operator(job.tenant).get("j")).job_id == "j"

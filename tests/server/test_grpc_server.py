@@ -15,7 +15,9 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 
 from jobs_grpc.server.app import SERVICES
 from jobs_grpc.server.sockets import CannotListen
-from tests.support import Database, Server, fails, serving, starting
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server, starting_server
 
 REFLECTIONS = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
 
@@ -52,8 +54,8 @@ async def test_reflection_knows_the_messages(server: Server, reflection: str) ->
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
 async def test_reflection_can_be_switched_off(database: Database, reflection: str) -> None:
-    async with serving(database.request_dsn, JOBS_REFLECTION="false") as server:
-        with fails(StatusCode.UNIMPLEMENTED):
+    async with running_server(database.request_dsn, JOBS_REFLECTION="false") as server:
+        with expect_failure(StatusCode.UNIMPLEMENTED):
             await _reflect(server.channel, reflection, list_services="")
 
 
@@ -61,13 +63,13 @@ async def test_reflection_can_be_switched_off(database: Database, reflection: st
 async def test_what_nobody_serves_is_unimplemented(server: Server, method: str) -> None:
     call: Any = server.channel.unary_unary(f"/{method}")
 
-    with fails(StatusCode.UNIMPLEMENTED):
+    with expect_failure(StatusCode.UNIMPLEMENTED):
         await call(b"", metadata=(("x-tenant-id", "any"),))
 
 
 async def test_a_second_server_on_the_port_is_refused(server: Server, database: Database) -> None:
     with pytest.raises(CannotListen, match=f"can't listen on {server.address}: it is in use"):
-        async with starting(database.request_dsn, JOBS_LISTEN=server.address):
+        async with starting_server(database.request_dsn, JOBS_LISTEN=server.address):
             pass
 
     assert not (await server.operator("any").list()).jobs
@@ -78,14 +80,14 @@ async def test_an_address_of_another_machine_is_refused(database: Database) -> N
     variables = {"JOBS_LISTEN": "192.0.2.1:50051", "JOBS_INSECURE_METADATA": "true"}
 
     with pytest.raises(CannotListen, match="not an address here"):
-        async with starting(database.request_dsn, **variables):
+        async with starting_server(database.request_dsn, **variables):
             pass
 
 
 async def test_it_serves_on_a_unix_socket(database: Database) -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
         address = f"unix:{folder}/jobs.sock"
-        async with serving(database.request_dsn, JOBS_LISTEN=address) as server:
+        async with running_server(database.request_dsn, JOBS_LISTEN=address) as server:
             assert server.address == address
             assert not (await server.operator("any").list()).jobs
 
@@ -93,9 +95,9 @@ async def test_it_serves_on_a_unix_socket(database: Database) -> None:
 async def test_a_second_server_on_the_unix_socket_is_refused(database: Database) -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
         for written in (f"unix:{folder}/jobs.sock", f"unix://{folder}/jobs.sock"):
-            async with serving(database.request_dsn, JOBS_LISTEN=written) as server:
+            async with running_server(database.request_dsn, JOBS_LISTEN=written) as server:
                 with pytest.raises(CannotListen, match=f"can't listen on {written}: it is in use"):
-                    async with starting(database.request_dsn, JOBS_LISTEN=written):
+                    async with starting_server(database.request_dsn, JOBS_LISTEN=written):
                         pass
 
                 assert not (await server.operator("any").list()).jobs
@@ -105,7 +107,9 @@ async def test_a_unix_socket_that_was_left_behind_is_used_again(database: Databa
     with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
         with socket.socket(socket.AF_UNIX) as gone:
             gone.bind(f"{folder}/jobs.sock")
-        async with serving(database.request_dsn, JOBS_LISTEN=f"unix:{folder}/jobs.sock") as server:
+        async with running_server(
+            database.request_dsn, JOBS_LISTEN=f"unix:{folder}/jobs.sock"
+        ) as server:
             assert not (await server.operator("any").list()).jobs
 
 
@@ -121,7 +125,7 @@ async def test_a_unix_socket_of_a_server_that_hangs_is_not_taken(database: Datab
                 one.connect(f"{folder}/jobs.sock")
 
         with pytest.raises(CannotListen):
-            async with starting(
+            async with starting_server(
                 database.request_dsn, JOBS_LISTEN=f"unix:{folder.replace(' ', '%20')}/jobs.sock"
             ):
                 pass

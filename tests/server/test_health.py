@@ -13,20 +13,12 @@ from grpc_health.v1 import health_pb2
 
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
-from tests.support import (
-    Database,
-    Operator,
-    Server,
-    fails,
-    is_healthy,
-    mutex_held,
-    serving,
-    starting,
-    until,
-    until_healthy,
-    watch_health,
-)
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.health import is_healthy, wait_until_healthy, watch_health
 from tests.support.postgres import Postgres, new_data_dir
+from tests.support.server import Server, running_server, starting_server
+from tests.support.waiting import wait_until
 
 SERVICE = "fleet.jobs.v1.JobService"
 POOL_OF_ONE = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
@@ -64,24 +56,24 @@ async def _until_checked(owner: asyncpg.Connection, since: object = None) -> Non
     async def probed() -> bool:
         return bool(await owner.fetchval(probes, since))
 
-    await until(probed)
+    await wait_until(probed)
 
 
 async def _until_unhealthy(server: Server) -> None:
     async def unhealthy() -> bool:
         return not await is_healthy(server.channel)
 
-    await until(unhealthy)
+    await wait_until(unhealthy)
 
 
 async def test_not_serving_until_the_database_answers(own_cluster: OwnCluster, tenant: str) -> None:
-    async with starting(own_cluster.request_dsn) as server:
+    async with starting_server(own_cluster.request_dsn) as server:
         assert not await is_healthy(server.channel)
-        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await server.operator(tenant).list()
 
         with own_cluster.running():
-            await until_healthy(server.channel)
+            await wait_until_healthy(server.channel)
             assert not (await server.operator(tenant).list()).jobs
 
 
@@ -92,16 +84,16 @@ async def test_not_serving_until_the_schema_is_current(
     async with postgres.database() as name:
         owner = await asyncpg.connect(postgres.dsn(name))
         try:
-            async with starting(postgres.dsn(name, postgres.role)) as server:
+            async with starting_server(postgres.dsn(name, postgres.role)) as server:
                 await _until_checked(owner)
                 assert not await is_healthy(server.channel)
-                with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
+                with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
                     await server.operator(tenant).list()
                 assert failure.message == "The database is unavailable; retry later"
 
                 await migrate(postgres.dsn(name), postgres.role)
 
-                await until_healthy(server.channel)
+                await wait_until_healthy(server.channel)
                 assert not (await server.operator(tenant).list()).jobs
         finally:
             await owner.close()
@@ -110,19 +102,19 @@ async def test_not_serving_until_the_schema_is_current(
 async def test_follows_the_database_through_a_stop_and_a_start(
     own_cluster: OwnCluster, tenant: str
 ) -> None:
-    async with starting(own_cluster.request_dsn) as server:
+    async with starting_server(own_cluster.request_dsn) as server:
         operator = server.operator(tenant)
         with own_cluster.running():
-            await until_healthy(server.channel)
+            await wait_until_healthy(server.channel)
             await operator.list()
 
         await _until_unhealthy(server)
-        with fails(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
             await operator.list()
         assert failure.message == "The database is unavailable; retry later"
 
         with own_cluster.running():
-            await until_healthy(server.channel)
+            await wait_until_healthy(server.channel)
             await operator.list()
 
 
@@ -132,7 +124,7 @@ async def test_not_serving_when_the_functions_are_no_longer_the_ones_it_calls(
     postgres, template = cluster
     async with (
         postgres.database(template) as name,
-        serving(postgres.dsn(name, postgres.role)) as server,
+        running_server(postgres.dsn(name, postgres.role)) as server,
     ):
         owner = await asyncpg.connect(postgres.dsn(name))
         await owner.execute("UPDATE jobs.schema_code SET checksum = 'other'")
@@ -149,15 +141,15 @@ async def test_not_serving_while_the_request_role_lacks_a_privilege(
     async with postgres.database(template) as name:
         owner = await asyncpg.connect(postgres.dsn(name))
         await owner.execute(f"REVOKE {privilege} FROM {postgres.role.name}")
-        async with starting(postgres.dsn(name, postgres.role)) as server:
+        async with starting_server(postgres.dsn(name, postgres.role)) as server:
             await _until_checked(owner)
             assert not await is_healthy(server.channel)
 
-            await until(lambda: _logged(caplog, "GRANT"))
+            await wait_until(lambda: _logged(caplog, "GRANT"))
             (line, *_) = [line for line in caplog.text.splitlines() if "GRANT" in line]
             await owner.execute(line[line.index("GRANT") :])
 
-            await until_healthy(server.channel)
+            await wait_until_healthy(server.channel)
         await owner.close()
 
 
@@ -177,18 +169,18 @@ async def test_needs_no_tenant_to_be_watched(server: Server) -> None:
 
 
 async def test_an_unknown_service_is_not_found(server: Server) -> None:
-    with fails(StatusCode.NOT_FOUND):
+    with expect_failure(StatusCode.NOT_FOUND):
         await is_healthy(server.channel, "fleet.jobs.v1.Nothing")
 
 
 async def test_load_on_the_pool_is_no_outage(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
-    async with serving(database.request_dsn, **POOL_OF_ONE) as server:
-        operator: Operator = server.operator(tenant)
+    async with running_server(database.request_dsn, **POOL_OF_ONE) as server:
+        operator = server.operator(tenant)
         await operator.create(job_id="a", target_all=True)
-        async with mutex_held(database, tenant, "a"):
+        async with job_lock_held(database, tenant, "a"):
             waiting = asyncio.create_task(operator.cancel("a"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             since = await database.owner.fetchval("SELECT clock_timestamp()")
             await _until_checked(database.owner, since)
 

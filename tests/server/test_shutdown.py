@@ -18,19 +18,13 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 
 from jobs_grpc.db.migrate import RequestRole
-from tests.support import (
-    TIMEOUT,
-    Database,
-    Operator,
-    connected,
-    fails,
-    mutex_held,
-    serving,
-    until,
-    until_healthy,
-    watch_health,
-)
+from tests.support.callers import Operator
 from tests.support.cli import address_of
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.health import wait_until_healthy, watch_health
+from tests.support.server import open_channel, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # Longer than a test may take: a stop that uses it up is found out.
@@ -65,8 +59,8 @@ async def _service(
     """A service whose tenant has a job "a"."""
     await database.add_devices(tenant, 1)
     async with AsyncExitStack() as running:
-        server = await running.enter_async_context(serving(database.request_dsn, **grace))
-        async with connected(server.address) as channel:
+        server = await running.enter_async_context(running_server(database.request_dsn, **grace))
+        async with open_channel(server.address) as channel:
             operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
             await operator.create(job_id="a", target_all=True)
             service = Stoppable(server.address, channel, operator, running)
@@ -82,9 +76,9 @@ async def _next_status(watch: Any) -> int:
 
 async def test_calls_in_flight_are_answered(database: Database, tenant: str) -> None:
     async with _service(database, tenant, LONG) as service:
-        async with mutex_held(database, tenant, "a"):
+        async with job_lock_held(database, tenant, "a"):
             call = asyncio.create_task(service.operator.cancel("a"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             service.stop()
             await _until_refused(service.address, tenant)
             assert service.stopping
@@ -97,13 +91,13 @@ async def test_new_calls_are_refused_while_others_are_finished(
     database: Database, tenant: str
 ) -> None:
     async with _service(database, tenant, LONG) as service:
-        async with mutex_held(database, tenant, "a"):
+        async with job_lock_held(database, tenant, "a"):
             call = asyncio.create_task(service.operator.cancel("a"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             service.stop()
             await _until_refused(service.address, tenant)
 
-            with fails(StatusCode.UNAVAILABLE):
+            with expect_failure(StatusCode.UNAVAILABLE):
                 await service.operator.list()
         await call
 
@@ -114,9 +108,9 @@ async def test_health_says_not_serving_before_the_last_call_has_ended(
     async with _service(database, tenant, LONG) as service:
         watch = watch_health(service.channel)
         assert await _next_status(watch) == health_pb2.HealthCheckResponse.SERVING
-        async with mutex_held(database, tenant, "a"):
+        async with job_lock_held(database, tenant, "a"):
             call = asyncio.create_task(service.operator.cancel("a"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             service.stop()
 
             assert await _next_status(watch) == NOT_SERVING
@@ -136,9 +130,9 @@ async def test_an_open_watch_does_not_hold_up_the_stop(database: Database, tenan
 async def test_a_call_that_outlasts_the_grace_is_cut_off_and_undone(
     database: Database, tenant: str
 ) -> None:
-    async with _service(database, tenant, SHORT) as service, mutex_held(database, tenant, "a"):
+    async with _service(database, tenant, SHORT) as service, job_lock_held(database, tenant, "a"):
         call = asyncio.create_task(service.operator.cancel("a"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
         service.stop()
         await service.stopped()
@@ -146,7 +140,7 @@ async def test_a_call_that_outlasts_the_grace_is_cut_off_and_undone(
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await asyncio.wait_for(call, TIMEOUT)
         assert raised.value.code() in {StatusCode.UNAVAILABLE, StatusCode.CANCELLED}
-        await database.until_blocked(0)
+        await database.wait_for_blocked_sessions(0)
     status = "SELECT status::text FROM jobs.jobs WHERE tenant_id = $1"
     assert await database.owner.fetchval(status, tenant) == "IN_PROGRESS"
 
@@ -156,19 +150,19 @@ async def test_no_session_is_left_afterwards(database: Database, tenant: str) ->
         service.stop()
         await service.stopped()
 
-        await until(lambda: _no_session(database))
+        await wait_until(lambda: _no_session(database))
 
 
 async def test_no_session_is_left_of_a_call_that_was_cut_off(
     database: Database, tenant: str
 ) -> None:
-    async with _service(database, tenant, SHORT) as service, mutex_held(database, tenant, "a"):
+    async with _service(database, tenant, SHORT) as service, job_lock_held(database, tenant, "a"):
         call = asyncio.create_task(service.operator.cancel("a"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         service.stop()
         await service.stopped()
 
-        await until(lambda: _no_session(database))
+        await wait_until(lambda: _no_session(database))
         with pytest.raises(grpc.aio.AioRpcError):
             await call
 
@@ -184,7 +178,7 @@ async def _until_refused(address: str, tenant: str) -> None:
     """Return when the server takes no new connection's call."""
 
     async def refused() -> bool:
-        async with connected(address) as channel:
+        async with open_channel(address) as channel:
             stub = jobs_pb2_grpc.JobServiceStub(channel)
             metadata = Operator(stub, tenant).metadata
             try:
@@ -194,7 +188,7 @@ async def _until_refused(address: str, tenant: str) -> None:
                 return e.code() is StatusCode.UNAVAILABLE
             return False
 
-    await until(refused)
+    await wait_until(refused)
 
 
 async def test_sigterm_ends_the_process_when_its_calls_are_answered(
@@ -212,13 +206,13 @@ async def test_sigterm_ends_the_process_when_its_calls_are_answered(
     )
     try:
         address = await address_of(process)
-        async with connected(address) as channel:
-            await until_healthy(channel)
+        async with open_channel(address) as channel:
+            await wait_until_healthy(channel)
             operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
             await operator.create(job_id="a", target_all=True)
-            async with mutex_held(database, tenant, "a"):
+            async with job_lock_held(database, tenant, "a"):
                 call = asyncio.create_task(operator.cancel("a"))
-                await database.until_blocked(1)
+                await database.wait_for_blocked_sessions(1)
                 process.send_signal(signal.SIGTERM)
                 await _until_refused(address, tenant)
 
@@ -255,7 +249,7 @@ async def test_calls_that_have_arrived_are_served(
             sent.set()
             return [each.code() for each in calls]
 
-    async with serving(database.request_dsn) as server:
+    async with running_server(database.request_dsn) as server:
         calling = asyncio.create_task(asyncio.to_thread(call, server.address))
         await asyncio.to_thread(warm.wait, TIMEOUT)
         release.set()

@@ -15,17 +15,12 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.config import Config, ConfigError
-from tests.support import (
-    TIMEOUT,
-    Database,
-    Operator,
-    connected,
-    mutex_held,
-    serving,
-    until,
-    until_healthy,
-)
+from tests.support.callers import Operator
 from tests.support.cli import spawn
+from tests.support.database import Database, job_lock_held
+from tests.support.health import wait_until_healthy
+from tests.support.server import open_channel, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 @dataclass
@@ -83,10 +78,10 @@ async def _callers(address: str, tenant: str, count: int) -> AsyncIterator[list[
     """Callers with a connection each."""
     async with AsyncExitStack() as open_channels:
         channels = [
-            await open_channels.enter_async_context(connected(address)) for _ in range(count)
+            await open_channels.enter_async_context(open_channel(address)) for _ in range(count)
         ]
         for channel in channels:
-            await until_healthy(channel)
+            await wait_until_healthy(channel)
         yield [Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant) for channel in channels]
 
 
@@ -102,7 +97,7 @@ async def _until_gone(pids: list[int]) -> None:
     async def gone() -> bool:
         return not any(map(_is_alive, pids))
 
-    await until(gone)
+    await wait_until(gone)
 
 
 async def test_connections_are_spread_over_the_processes(database: Database, tenant: str) -> None:
@@ -113,9 +108,9 @@ async def test_connections_are_spread_over_the_processes(database: Database, ten
         _callers(address, tenant, 24) as callers,
     ):
         await callers[0].create(job_id="a", target_all=True)
-        async with mutex_held(database, tenant, "a"):
+        async with job_lock_held(database, tenant, "a"):
             calls = [asyncio.create_task(caller.cancel("a", force=True)) for caller in callers]
-            await database.until_blocked(2)
+            await database.wait_for_blocked_sessions(2)
         answers = await asyncio.gather(*calls, return_exceptions=True)
 
     assert sum(isinstance(answer, pb.CancelJobResponse) for answer in answers) == 1
@@ -143,14 +138,14 @@ async def test_a_stop_drains_all_of_them(database: Database, tenant: str) -> Non
         service, address, pids = started
         await callers[0].create(job_id="a", target_all=True)
         await callers[0].create(job_id="b", target_all=True)
-        async with mutex_held(database, tenant, "a"), mutex_held(database, tenant, "b"):
+        async with job_lock_held(database, tenant, "a"), job_lock_held(database, tenant, "b"):
             calls = [
                 asyncio.create_task(caller.cancel("ab"[number % 2]))
                 for number, caller in enumerate(callers)
             ]
-            await database.until_blocked(2)
+            await database.wait_for_blocked_sessions(2)
             service.process.terminate()
-            await until(lambda: _is_refused(address))
+            await wait_until(lambda: _is_refused(address))
         answers = await asyncio.gather(*calls, return_exceptions=True)
 
         assert await service.ended() == 0
@@ -180,12 +175,12 @@ async def test_a_signal_to_all_processes_of_the_group_is_one_stop(
         _callers(address, tenant, 1) as (caller,),
     ):
         await caller.create(job_id="a", target_all=True)
-        async with mutex_held(database, tenant, "a"):
+        async with job_lock_held(database, tenant, "a"):
             call = asyncio.create_task(caller.cancel("a"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             os.killpg(service.process.pid, signal.SIGINT)
             # The other has nothing to finish.
-            await until(lambda: _one_is_left(pids))
+            await wait_until(lambda: _one_is_left(pids))
 
         assert (await call).status == pb.Job.CANCELED
         assert await service.ended() == 0
@@ -202,11 +197,11 @@ async def test_a_second_signal_ends_them_at_once(database: Database, tenant: str
         _callers(address, tenant, 1) as (caller,),
     ):
         await caller.create(job_id="a", target_all=True)
-        async with mutex_held(database, tenant, "a"):
+        async with job_lock_held(database, tenant, "a"):
             call = asyncio.create_task(caller.cancel("a"))
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             service.process.terminate()
-            await until(lambda: _one_is_left(pids))
+            await wait_until(lambda: _one_is_left(pids))
             service.process.terminate()
 
             assert await service.ended() == 130
@@ -224,7 +219,7 @@ async def test_workers_end_with_their_parent(database: Database) -> None:
 
 async def test_a_port_that_a_server_has_is_refused(database: Database) -> None:
     async with (
-        serving(database.request_dsn) as other,
+        running_server(database.request_dsn) as other,
         _started(database.request_dsn, JOBS_LISTEN=other.address) as service,
     ):
         assert await service.ended() == 1

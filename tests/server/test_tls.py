@@ -11,16 +11,11 @@ from cryptography.hazmat.primitives import serialization as s
 from grpc import StatusCode
 
 from jobs_grpc.config import ConfigError
-from tests.support import (
-    Database,
-    Server,
-    connected,
-    fails,
-    serving_tls,
-    starting,
-    until_healthy,
-)
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.health import wait_until_healthy
 from tests.support.identities import Authority, Pair, channel_credentials, replace
+from tests.support.server import Server, open_channel, running_tls_server, starting_server
 
 GATEWAY = "spiffe://acme.example/ns/jobs/sa/gateway"
 
@@ -46,7 +41,7 @@ def mutual(authority: Authority, files: dict[str, str], tmp_path: Path) -> dict[
 
 async def list_with(server: Server, credentials: Any) -> None:
     """List jobs over a new connection."""
-    async with connected(server.address, credentials) as channel:
+    async with open_channel(server.address, credentials) as channel:
         await Server(server.config, server.address, channel, server.app).operator("t").list()
 
 
@@ -70,15 +65,19 @@ def der(pair: Pair) -> bytes:
 async def test_it_serves_over_tls(
     database: Database, authority: Authority, files: dict[str, str]
 ) -> None:
-    async with serving_tls(database.request_dsn, channel_credentials(authority), **files) as server:
+    async with running_tls_server(
+        database.request_dsn, channel_credentials(authority), **files
+    ) as server:
         assert not (await server.operator("t").list()).jobs
 
 
 async def test_plaintext_to_a_tls_port_gets_nowhere(
     database: Database, authority: Authority, files: dict[str, str]
 ) -> None:
-    async with serving_tls(database.request_dsn, channel_credentials(authority), **files) as server:
-        with fails(StatusCode.UNAVAILABLE):
+    async with running_tls_server(
+        database.request_dsn, channel_credentials(authority), **files
+    ) as server:
+        with expect_failure(StatusCode.UNAVAILABLE):
             await list_with(server, None)
 
 
@@ -86,9 +85,9 @@ async def test_a_client_without_a_certificate_gets_nowhere(
     database: Database, authority: Authority, mutual: dict[str, str]
 ) -> None:
     known = channel_credentials(authority, authority.client("known"))
-    async with serving_tls(database.request_dsn, known, **mutual) as server:
+    async with running_tls_server(database.request_dsn, known, **mutual) as server:
         await list_with(server, known)
-        with fails(StatusCode.UNAVAILABLE):
+        with expect_failure(StatusCode.UNAVAILABLE):
             await list_with(server, channel_credentials(authority))
 
 
@@ -97,10 +96,10 @@ async def test_a_client_of_another_authority_gets_nowhere(
 ) -> None:
     known = channel_credentials(authority, authority.client("known", GATEWAY))
     stranger = channel_credentials(authority, Authority().client("known", GATEWAY))
-    async with serving_tls(
+    async with running_tls_server(
         database.request_dsn, known, JOBS_TRUSTED_PEERS=GATEWAY, **mutual
     ) as server:
-        with fails(StatusCode.UNAVAILABLE):
+        with expect_failure(StatusCode.UNAVAILABLE):
             await list_with(server, stranger)
 
 
@@ -109,7 +108,7 @@ async def test_only_peers_on_the_list_are_believed(
 ) -> None:
     peers = f"{GATEWAY}, ops.example, batch"
     known = channel_credentials(authority, authority.client("any", GATEWAY))
-    async with serving_tls(
+    async with running_tls_server(
         database.request_dsn, known, JOBS_TRUSTED_PEERS=peers, **mutual
     ) as server:
         for pair in (
@@ -128,7 +127,7 @@ async def test_only_peers_on_the_list_are_believed(
             authority.client(GATEWAY),
             authority.client("any", dns="spiffe.example"),
         ):
-            with fails(StatusCode.PERMISSION_DENIED, "PEER_NOT_TRUSTED"):
+            with expect_failure(StatusCode.PERMISSION_DENIED, "PEER_NOT_TRUSTED"):
                 await list_with(server, channel_credentials(authority, pair))
 
 
@@ -137,10 +136,10 @@ async def test_health_is_told_to_whoever_may_connect(
 ) -> None:
     """`serving_tls` waits for it."""
     probe = channel_credentials(authority, authority.client("kubelet"))
-    async with serving_tls(
+    async with running_tls_server(
         database.request_dsn, probe, JOBS_TRUSTED_PEERS=GATEWAY, **mutual
     ) as server:
-        with fails(StatusCode.PERMISSION_DENIED, "PEER_NOT_TRUSTED"):
+        with expect_failure(StatusCode.PERMISSION_DENIED, "PEER_NOT_TRUSTED"):
             await server.operator("t").list()
 
 
@@ -149,10 +148,10 @@ async def test_with_trusted_peers_metadata_is_taken_beyond_loopback(
 ) -> None:
     known = channel_credentials(authority, authority.client("any", GATEWAY))
     beyond = {"JOBS_LISTEN": "0.0.0.0:0", "JOBS_TRUSTED_PEERS": GATEWAY} | mutual
-    async with starting(database.request_dsn, **beyond) as server:
+    async with starting_server(database.request_dsn, **beyond) as server:
         address = f"127.0.0.1:{server.address.rpartition(':')[2]}"
-        async with connected(address, known) as channel:
-            await until_healthy(channel)
+        async with open_channel(address, known) as channel:
+            await wait_until_healthy(channel)
             caller = Server(server.config, address, channel, server.app)
             assert not (await caller.operator("t").list()).jobs
 
@@ -160,7 +159,9 @@ async def test_with_trusted_peers_metadata_is_taken_beyond_loopback(
 async def test_a_new_certificate_is_shown_without_a_restart(
     database: Database, authority: Authority, files: dict[str, str], tmp_path: Path
 ) -> None:
-    async with serving_tls(database.request_dsn, channel_credentials(authority), **files) as server:
+    async with running_tls_server(
+        database.request_dsn, channel_credentials(authority), **files
+    ) as server:
         before = await serial(server.address)
         pair = authority.server()
         pair.write(tmp_path, "server")
@@ -178,7 +179,9 @@ async def test_files_that_are_broken_or_half_written_leave_the_last_good_ones(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with serving_tls(database.request_dsn, channel_credentials(authority), **files) as server:
+    async with running_tls_server(
+        database.request_dsn, channel_credentials(authority), **files
+    ) as server:
         before, pair = await serial(server.address), authority.server()
         caplog.set_level(logging.WARNING)
 
@@ -205,11 +208,11 @@ async def test_a_new_client_authority_counts_at_once(
 ) -> None:
     other = Authority()
     known = channel_credentials(authority, authority.client("known"))
-    async with serving_tls(database.request_dsn, known, **mutual) as server:
+    async with running_tls_server(database.request_dsn, known, **mutual) as server:
         replace(tmp_path / "ca.crt", other.certificate)
 
         await list_with(server, channel_credentials(authority, other.client("known")))
-        with fails(StatusCode.UNAVAILABLE):
+        with expect_failure(StatusCode.UNAVAILABLE):
             await list_with(server, known)
 
 
@@ -220,7 +223,7 @@ async def test_files_that_are_not_usable_end_the_start(
     break_key(Path(files["JOBS_TLS_KEY"]), broken, authority)
 
     with pytest.raises(ConfigError, match="TLS files are not usable") as raised:
-        async with starting(database.request_dsn, **files):
+        async with starting_server(database.request_dsn, **files):
             pass
     assert "\n" not in str(raised.value)
 

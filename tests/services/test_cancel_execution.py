@@ -6,7 +6,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Device, Operator, Server, fails, mutex_held
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -47,17 +50,17 @@ async def test_the_device_does_not_get_it(pump: Device, operator: Operator) -> N
 
     assert not (await pump.pending()).executions
     assert await pump.start_next() is None
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await pump.start("j")
     for status in ("SUCCEEDED", "REJECTED"):
-        with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
             await pump.update("j", status)
 
 
 async def test_a_running_one_is_canceled_with_force_only(pump: Device, operator: Operator) -> None:
     started = await pump.start("j", status_details={"percent": 10})
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS") as failure:
         await operator.cancel_execution("j", "pump")
     assert failure.metadata == {"job_id": "j", "device_id": "pump"}
     assert await pump.get("j") == started
@@ -68,7 +71,7 @@ async def test_a_running_one_is_canceled_with_force_only(pump: Device, operator:
     assert execution.status_details == {"reason": "stuck"}
     assert execution.started_at == started.started_at
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await pump.update("j", "SUCCEEDED")
 
 
@@ -136,7 +139,7 @@ async def test_what_is_over_can_not_be_canceled(
             await database.expire(operator.tenant, "j")
     before = await operator.get("j")
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await operator.cancel_execution("j", "pump", force=force)
 
     assert failure.metadata == {"job_id": "j", "device_id": "pump", "status": status}
@@ -148,27 +151,27 @@ async def test_other_jobs_devices_and_tenants_executions_are_not_found(
 ) -> None:
     other = server.operator(operator.tenant + "-other")
 
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
         await operator.cancel_execution("j", "nowhere")
     assert failure.metadata == {"job_id": "j", "device_id": "nowhere"}
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await operator.cancel_execution("nowhere", "pump")
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await other.cancel_execution("j", "pump")
 
 
-@pytest.mark.usefixtures("patient_devices")
+@pytest.mark.usefixtures("long_lock_wait")
 async def test_of_it_and_a_report_at_once_the_report_wins_if_it_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         canceling = asyncio.create_task(operator.cancel_execution("j", "pump", force=True))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     await reporting
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await canceling
     assert failure.metadata["status"] == "SUCCEEDED"
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(succeeded=1, queued=1)
@@ -177,43 +180,43 @@ async def test_of_it_and_a_report_at_once_the_report_wins_if_it_is_first(
 async def test_of_it_and_a_report_at_once_it_wins_if_it_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         canceling = asyncio.create_task(operator.cancel_execution("j", "pump"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     await canceling
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await reporting
     assert failure.metadata["status"] == "REJECTED"
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
 
 
-@pytest.mark.usefixtures("patient_devices")
+@pytest.mark.usefixtures("long_lock_wait")
 async def test_a_start_that_comes_first_keeps_it_from_being_canceled(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         starting = asyncio.create_task(pump.start("j"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         canceling = asyncio.create_task(operator.cancel_execution("j", "pump"))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     await starting
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS"):
         await canceling
 
 
 async def test_the_last_two_at_once_complete_the_job(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         canceling = [
             asyncio.create_task(operator.cancel_execution("j", device))
             for device in ("pump", "valve")
         ]
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     ends = [(await execution).last_updated_at for execution in canceling]
     job = await operator.get("j")

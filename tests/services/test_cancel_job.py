@@ -6,7 +6,9 @@ import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Operator, fails
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
 
 
 async def test_queued_executions_are_rejected_with_the_reason(
@@ -46,8 +48,8 @@ async def test_running_and_finished_executions_stay_as_they_are(
 ) -> None:
     await database.add_devices(operator.tenant, ["done", "queued", "running"])
     await operator.create(job_id="a", target_all=True)
-    await database.move(operator.tenant, "a", "running", "IN_PROGRESS")
-    await database.move(operator.tenant, "a", "done", "SUCCEEDED")
+    await database.set_status(operator.tenant, "a", "running", "IN_PROGRESS")
+    await database.set_status(operator.tenant, "a", "done", "SUCCEEDED")
 
     await operator.cancel("a")
 
@@ -64,18 +66,18 @@ async def test_only_a_job_in_progress_can_be_canceled(
     await operator.create(job_id="expired", target_all=True)
     await database.expire(operator.tenant, "expired")
 
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
         await operator.cancel("canceled")
     assert failure.message == "Cannot cancel job in status CANCELED"
     assert failure.metadata == {"job_id": "canceled", "status": "CANCELED"}
 
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
         await operator.cancel("expired")
     assert failure.message == "Cannot cancel job in status COMPLETED"
 
 
 async def test_an_unknown_job_is_not_found(operator: Operator) -> None:
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
         await operator.cancel("nowhere")
     assert failure.message == "Job not found"
 
@@ -91,8 +93,8 @@ async def test_of_two_cancels_at_once_one_wins(database: Database, operator: Ope
                 "SELECT jobs.cancel_job($1, $2, $3)", operator.tenant, "a", "the first"
             )
             second = asyncio.create_task(operator.cancel("a", reason="the second"))
-            await database.until_blocked(1)
-        with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+            await database.wait_for_blocked_sessions(1)
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
             await second
     finally:
         await first.close()

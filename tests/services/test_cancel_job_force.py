@@ -8,7 +8,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support import Database, Device, Operator, Server, fails, mutex_held
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ async def test_a_later_report_is_refused(
         async with Sweeper(database.owner_dsn) as sweeper:
             await sweeper.run_once()
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await running.update("j", **report)
 
     assert failure.metadata["status"] == "REJECTED"
@@ -111,7 +114,7 @@ async def test_the_device_has_nothing_to_do_any_more(running: Device, operator: 
     await operator.cancel("j", force=True)
 
     assert [each.job_id for each in (await running.pending()).executions] == ["next"]
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await running.start("j")
     started = await running.start_next()
     assert started is not None
@@ -124,7 +127,7 @@ async def test_a_job_that_is_canceled_is_not_canceled_again_with_force(
 ) -> None:
     await operator.cancel("j")
 
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
         await operator.cancel("j", force=True)
 
     assert (await operator.get("j")).execution_counts.in_progress == 1
@@ -142,27 +145,27 @@ async def test_one_row_is_written(database: Database, running: Device, operator:
 async def test_a_report_that_comes_after_it_is_refused(
     database: Database, running: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         canceling = asyncio.create_task(operator.cancel("j", force=True))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         reporting = asyncio.create_task(running.update("j", "SUCCEEDED"))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     await canceling
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await reporting
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
 
 
-@pytest.mark.usefixtures("patient_devices")
+@pytest.mark.usefixtures("long_lock_wait")
 async def test_a_report_that_comes_before_it_counts(
     database: Database, running: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         reporting = asyncio.create_task(running.update("j", "SUCCEEDED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         canceling = asyncio.create_task(operator.cancel("j", force=True))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     assert (await reporting).status == pb.JobExecution.SUCCEEDED
     await canceling

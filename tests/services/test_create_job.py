@@ -10,7 +10,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.json_format import MessageToDict
 from grpc import StatusCode
 
-from tests.support import Database, Operator, Server, fails
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
 
@@ -204,7 +207,7 @@ async def test_a_device_that_is_not_the_tenants_is_not_found(
     await database.add_devices(operator.tenant + "-other", ["theirs"])
 
     for device in ("nowhere", "theirs"):
-        with fails(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
+        with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
             await operator.create(target_device_id=device)
         assert failure.message == "Device not found"
         assert failure.metadata == {"device_id": device}
@@ -218,14 +221,14 @@ async def test_a_group_without_members_is_refused(database: Database, operator: 
     )
 
     for group in ("nowhere", "left", "theirs"):
-        with fails(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY") as failure:
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY") as failure:
             await operator.create(target_group_id=group)
         assert failure.message == "Group has no members"
         assert failure.metadata == {"group_id": group}
 
 
 async def test_a_tenant_without_devices_is_refused(operator: Operator) -> None:
-    with fails(StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY") as failure:
         await operator.create(target_all=True)
     assert failure.message == "No devices in tenant"
 
@@ -241,7 +244,7 @@ async def test_a_tenant_without_devices_is_refused(operator: Operator) -> None:
 async def test_a_refused_create_leaves_nothing_behind(
     database: Database, operator: Operator, target: dict[str, Any], code: StatusCode, reason: str
 ) -> None:
-    with fails(code, reason):
+    with expect_failure(code, reason):
         await operator.create(job_id="j", **target)
 
     assert await stored(database, operator.tenant) == dict.fromkeys(TABLES, 0)

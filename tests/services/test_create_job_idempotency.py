@@ -6,7 +6,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Operator, Server, fails
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 REQUEST: dict[str, Any] = {
     "job_id": "j",
@@ -84,8 +87,8 @@ async def test_a_repetition_is_answered_the_same_after_a_cancel(
 async def test_a_repetition_is_answered_the_same_after_devices_reported(
     database: Database, operator: Operator, first: pb.CreateJobResponse
 ) -> None:
-    await database.move(operator.tenant, "j", "a", "SUCCEEDED")
-    await database.move(operator.tenant, "j", "b", "FAILED")
+    await database.set_status(operator.tenant, "j", "a", "SUCCEEDED")
+    await database.set_status(operator.tenant, "j", "b", "FAILED")
 
     assert await operator.create(**REQUEST) == first
 
@@ -114,7 +117,7 @@ async def test_any_other_request_finds_the_job_id_taken(
     await database.add_devices(operator.tenant, ["c"], group="south")
     before = await operator.get("j")
 
-    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS") as failure:
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS") as failure:
         await operator.create(**REQUEST | difference)
 
     assert failure.metadata == {"job_id": "j"}
@@ -124,7 +127,7 @@ async def test_any_other_request_finds_the_job_id_taken(
 async def test_a_taken_job_id_is_told_before_missing_targets(
     operator: Operator, first: pb.CreateJobResponse
 ) -> None:
-    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await operator.create(job_id="j", target_device_id="nowhere")
 
 

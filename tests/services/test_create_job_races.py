@@ -11,7 +11,10 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from tests.support import Database, Operator, Server, connected, fails
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server, open_channel
 
 CREATE = (
     "SELECT * FROM jobs.create_job($1, 'j', 'reboot', '{}', NULL, NULL, true, 24, NULL, NULL,"
@@ -24,7 +27,7 @@ async def clients(server: Server, tenant: str, count: int) -> AsyncIterator[list
     """That many operators in the tenant, each with a connection of its own."""
     async with AsyncExitStack() as stack:
         channels = [
-            await stack.enter_async_context(connected(server.address)) for _ in range(count)
+            await stack.enter_async_context(open_channel(server.address)) for _ in range(count)
         ]
         yield [Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant) for channel in channels]
 
@@ -79,7 +82,7 @@ async def test_an_equal_create_waits_for_the_first_and_is_answered_the_same(
     async with rival.transaction():
         first = await rival.fetchrow(CREATE, operator.tenant)
         second = asyncio.create_task(operator.create(job_id="j", target_all=True))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
     response = await second
 
@@ -96,9 +99,9 @@ async def test_another_create_waits_for_the_first_and_finds_the_job_id_taken(
     async with rival.transaction():
         await rival.execute(CREATE, operator.tenant)
         second = asyncio.create_task(operator.create(job_id="j", target_device_id="d00001"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
-    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await second
     assert (await operator.get("j")).total_executions == 2
 
@@ -111,7 +114,7 @@ async def test_a_create_that_waited_creates_the_job_if_the_first_is_rolled_back(
     await transaction.start()
     await rival.execute(CREATE, operator.tenant)
     second = asyncio.create_task(operator.create(job_id="j", target_device_id="d00002"))
-    await database.until_blocked(1)
+    await database.wait_for_blocked_sessions(1)
     await transaction.rollback()
 
     assert (await second).execution_count == 1
@@ -125,9 +128,9 @@ async def test_a_job_that_is_not_committed_is_not_there_to_read_or_to_cancel(
     async with rival.transaction():
         await rival.execute(CREATE, operator.tenant)
 
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             await operator.cancel("j")
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             await operator.get("j")
         assert not (await operator.list()).jobs
 
@@ -143,7 +146,7 @@ async def test_a_repeated_create_is_answered_the_same_while_a_cancel_commits(
     async with rival.transaction():
         await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
         again = asyncio.create_task(operator.create(job_id="j", target_all=True))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
     assert await again == first
     assert (await operator.get("j")).status == pb.Job.CANCELED

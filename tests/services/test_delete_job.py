@@ -8,7 +8,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Device, Operator, Server, fails, mutex_held
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -59,11 +62,11 @@ async def test_for_operators_it_is_not_there_any_more(
         operator.retry("j", "FAILED", never_expires=True),
         operator.delete("j"),
     ):
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
             await call
         assert failure.metadata == {"job_id": "j"}
     for execution in (operator.attempts("j", "pump"), operator.cancel_execution("j", "pump")):
-        with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
             await execution
 
 
@@ -83,7 +86,7 @@ async def test_for_devices_it_is_not_there_any_more(
         pump.update("j", "SUCCEEDED"),
         pump.update("j", "FAILED", execution_number=7),
     ):
-        with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
             await call
         assert failure.metadata == {"job_id": "j", "device_id": "pump"}
 
@@ -94,7 +97,7 @@ async def test_a_page_token_of_before_finds_it_gone(pump: Device, operator: Oper
 
     await operator.delete("j")
 
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.executions("j", page_token=token)
 
 
@@ -105,13 +108,13 @@ async def test_its_job_id_stays_taken_also_for_the_same_request(
     await operator.delete("j")
 
     for fields in ({}, {"document_type": "update"}):
-        with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
             await operator.create(job_id="j", target_all=True, **fields)
 
 
 async def test_a_job_in_progress_can_not_be_deleted(pump: Device, operator: Operator) -> None:
     for _ in ("queued", "running"):
-        with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
             await operator.delete("j")
         assert failure.message == "Cannot delete job in status IN_PROGRESS"
         assert failure.metadata == {"job_id": "j", "status": "IN_PROGRESS"}
@@ -126,7 +129,7 @@ async def test_an_expired_job_with_a_device_at_work_can_not_be_deleted(
     await pump.start("j")
     await database.expire(operator.tenant, "j")
 
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
         await operator.delete("j")
 
     assert failure.metadata["status"] == "IN_PROGRESS"
@@ -138,7 +141,7 @@ async def test_a_canceled_job_can_be_deleted_when_its_last_device_is_done(
     await pump.start("j")
     await operator.cancel("j")
 
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
         await operator.delete("j")
     assert failure.message == "Cannot delete job in status CANCELED while devices are at work"
     assert failure.metadata == {"job_id": "j", "status": "CANCELED"}
@@ -152,9 +155,9 @@ async def test_unknown_and_other_tenants_jobs_are_not_found(
 ) -> None:
     await pump.update("j", "SUCCEEDED")
 
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.delete("nowhere")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator(operator.tenant + "-other").delete("j")
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
@@ -178,18 +181,18 @@ async def test_one_row_is_written_and_an_index_finds_it(
     assert "jobs_deleted" in str(plan)
 
 
-@pytest.mark.usefixtures("patient_devices")
+@pytest.mark.usefixtures("long_lock_wait")
 async def test_a_start_that_comes_first_keeps_it_from_being_deleted(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         starting = asyncio.create_task(pump.start("j"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         deleting = asyncio.create_task(operator.delete("j"))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     assert (await starting).status == pb.JobExecution.IN_PROGRESS
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
         await deleting
 
 
@@ -200,9 +203,9 @@ async def test_a_start_that_waited_for_it_finds_the_job_gone(
         await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
         await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
         starting = asyncio.create_task(pump.start("j"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await starting
 
 
@@ -215,7 +218,7 @@ async def test_a_start_of_the_next_one_that_waited_for_it_gets_the_one_after(
         await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
         await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
         starting = asyncio.create_task(pump.start_next())
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
     started = await starting
     assert started is not None
@@ -229,9 +232,9 @@ async def test_a_report_that_waited_for_it_finds_the_job_gone(
         await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
         await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
         reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await reporting
 
 
@@ -239,14 +242,14 @@ async def test_a_retry_that_comes_first_keeps_it_from_being_deleted(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "FAILED")
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         retrying = asyncio.create_task(operator.retry("j", "FAILED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         deleting = asyncio.create_task(operator.delete("j"))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     assert (await retrying).retried_count == 1
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
         await deleting
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
@@ -255,12 +258,12 @@ async def test_of_two_at_once_one_finds_it_gone(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "SUCCEEDED")
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         first = asyncio.create_task(operator.delete("j"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         second = asyncio.create_task(operator.delete("j"))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     await first
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await second

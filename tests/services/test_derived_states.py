@@ -17,7 +17,10 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import Database, Operator, Server, all_executions, fails
+from tests.support.callers import Operator, all_executions
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -128,7 +131,7 @@ async def test_at_the_moment_it_expires_a_job_with_a_device_at_work_is_in_progre
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b"])
     await operator.create(job_id="j", target_all=True)
-    await database.move(operator.tenant, "j", "a", "IN_PROGRESS")
+    await database.set_status(operator.tenant, "j", "a", "IN_PROGRESS")
 
     async with frozen(database) as session:
         await expire_in(session, operator.tenant, timedelta())
@@ -203,7 +206,7 @@ async def test_an_expired_job_at_work_can_be_canceled_and_its_timeouts_stay(
 ) -> None:
     await database.add_devices(operator.tenant, ["queued", "running"])
     await operator.create(job_id="j", target_all=True)
-    await database.move(operator.tenant, "j", "running", "IN_PROGRESS")
+    await database.set_status(operator.tenant, "j", "running", "IN_PROGRESS")
     await database.expire(operator.tenant, "j")
 
     await operator.cancel("j", reason="no")
@@ -221,7 +224,7 @@ async def end(database: Database, operator: Operator, history: str, running: boo
     if history in ("expired", "expired, then canceled"):
         await database.expire(operator.tenant, "j")
     if history == "expired, then canceled" and not running:
-        with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
             await operator.cancel("j")
     elif "canceled" in history:
         await operator.cancel("j", force="force" in history)
@@ -246,7 +249,7 @@ async def test_the_counts_are_those_of_the_executions_that_are_listed(
     await operator.create(job_id="j", target_all=True)
     for number, state in enumerate(states, 1):
         if state != "QUEUED":
-            await database.move(operator.tenant, "j", f"d{number:05}", state)
+            await database.set_status(operator.tenant, "j", f"d{number:05}", state)
 
     await end(database, operator, history, running="IN_PROGRESS" in states)
 

@@ -9,7 +9,10 @@ from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
 from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
-from tests.support import Database, Device, Operator, Server, fails, mutex_held, session
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, job_lock_held, request_session
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 FINAL = ["SUCCEEDED", "FAILED", "REJECTED"]
 
@@ -69,7 +72,7 @@ async def test_the_same_final_report_again_is_answered_with_what_is_stored(
 async def test_final_is_final(device: Device, status: str) -> None:
     await device.update("j", "SUCCEEDED", status_details={"n": 1})
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.update("j", status, status_details={"n": 2})
 
     assert failure.message == "Execution is over in status SUCCEEDED"
@@ -82,10 +85,10 @@ async def test_a_mismatch_is_answered_with_the_present_state(
 ) -> None:
     present = await device.start("j")
 
-    with fails(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
+    with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
         await device.update("j", "SUCCEEDED", **expectation)
 
-    assert failure.present == present == await device.get("j")
+    assert failure.current == present == await device.get("j")
     done = await device.update("j", "SUCCEEDED", expected_version=2, execution_number=1)
     assert done.version == 3
 
@@ -107,7 +110,7 @@ async def test_a_wrong_report_names_the_field(
 ) -> None:
     request = {"job_id": "j", "status": "SUCCEEDED"} | fields
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await device.update(**request)
 
     assert set(failure.violations) == {at_fault}
@@ -115,10 +118,10 @@ async def test_a_wrong_report_names_the_field(
 
 async def test_a_device_must_say_which_it_is(device: Device) -> None:
     nameless = Device(device.stub, device.tenant, "")
-    with fails(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
         await nameless.pending()
 
-    with fails(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
         await device.stub.ListPendingExecutions(
             ListPendingExecutionsRequest(), metadata=(("x-tenant-id", device.tenant),)
         )
@@ -179,7 +182,7 @@ async def test_two_last_devices_at_once_complete_the_job_once(
     """Neither sees the other's report until it has committed, and yet one is the last."""
     await database.add_devices(operator.tenant, ["a", "b"])
     await operator.create(job_id="j", target_all=True)
-    async with session(database) as (first, store):
+    async with request_session(database) as (first, store):
         async with first.transaction():
             await store.update_executions(
                 operator.tenant, [ExecutionUpdate("j", "a", "SUCCEEDED")], wait_ms=30000
@@ -187,7 +190,7 @@ async def test_two_last_devices_at_once_complete_the_job_once(
             second = asyncio.create_task(
                 server.device(operator.tenant, "b").update("j", "SUCCEEDED")
             )
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
         last = await second
 
     job = await operator.get("j")
@@ -195,18 +198,18 @@ async def test_two_last_devices_at_once_complete_the_job_once(
     assert job.completed_at == last.last_updated_at
 
 
-@pytest.mark.usefixtures("patient_devices")
+@pytest.mark.usefixtures("long_lock_wait")
 async def test_of_cancel_and_last_report_at_once_the_first_wins(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, device.tenant, "j"):
+    async with job_lock_held(database, device.tenant, "j"):
         reporting = asyncio.create_task(device.update("j", "SUCCEEDED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         canceling = asyncio.create_task(operator.cancel("j"))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     await reporting
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
         await canceling
     assert failure.message == "Cannot cancel job in status COMPLETED"
     assert (await operator.get("j")).status == pb.Job.COMPLETED
@@ -216,15 +219,15 @@ async def test_of_expiry_and_report_at_once_expiry_wins(
     database: Database, device: Device, operator: Operator
 ) -> None:
     """The report began before the expiry, but had the job only after it."""
-    async with mutex_held(database, device.tenant, "j"):
+    async with job_lock_held(database, device.tenant, "j"):
         reporting = asyncio.create_task(device.update("j", "SUCCEEDED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
             device.tenant,
         )
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await reporting
     assert failure.metadata["status"] == "TIMED_OUT"
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=1)
@@ -238,16 +241,16 @@ async def test_batches_in_opposite_orders_do_not_deadlock(
         await operator.create(job_id=job_id, target_device_id="a" if job_id == "j1" else "b")
     forward = [ExecutionUpdate("j1", "a", "SUCCEEDED"), ExecutionUpdate("j2", "b", "IN_PROGRESS")]
     backward = [ExecutionUpdate("j2", "b", "SUCCEEDED"), ExecutionUpdate("j1", "a", "SUCCEEDED")]
-    async with session(database) as (_, one), session(database) as (_, other):
+    async with request_session(database) as (_, one), request_session(database) as (_, other):
         # Both wait for the row that is first in key order, whichever they name first.
-        async with mutex_held(database, operator.tenant, "j1"):
+        async with job_lock_held(database, operator.tenant, "j1"):
             batches = [
                 asyncio.create_task(
                     store.update_executions(operator.tenant, updates, wait_ms=30000)
                 )
                 for store, updates in ((one, forward), (other, backward))
             ]
-            await database.until_blocked(2)
+            await database.wait_for_blocked_sessions(2)
             await database.owner.execute(
                 "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = 'j2'"
                 " FOR UPDATE NOWAIT",
@@ -266,12 +269,12 @@ async def test_a_batch_does_not_touch_a_job_that_it_did_not_lock(
     await database.add_devices(operator.tenant, ["a", "b"])
     await operator.create(job_id="j", target_all=True)
     updates = [ExecutionUpdate("j", "a", "SUCCEEDED"), ExecutionUpdate("new", "b", "SUCCEEDED")]
-    async with session(database) as (_, store):
-        async with mutex_held(database, operator.tenant, "j"):
+    async with request_session(database) as (_, store):
+        async with job_lock_held(database, operator.tenant, "j"):
             batch = asyncio.create_task(
                 store.update_executions(operator.tenant, updates, wait_ms=30000)
             )
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
             await operator.create(job_id="new", target_all=True)
         rows = await batch
 
@@ -285,7 +288,7 @@ async def test_a_job_can_be_reported_on_once_its_create_has_committed(
     await database.add_devices(operator.tenant, ["a"])
     await operator.create(job_id="j", target_all=True)
     device = server.device(operator.tenant, "a")
-    async with session(database) as (creating, store):
+    async with request_session(database) as (creating, store):
         async with creating.transaction():
             await store.create_job(
                 operator.tenant,
@@ -301,7 +304,7 @@ async def test_a_job_can_be_reported_on_once_its_create_has_committed(
                 max_targets=9,
                 max_active_jobs=None,
             )
-            with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+            with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
                 await device.update("new", "SUCCEEDED")
             started = await device.start_next()
         assert started is not None

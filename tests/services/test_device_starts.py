@@ -7,7 +7,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
-from tests.support import Database, Device, Operator, Server, fails, mutex_held, session
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, job_lock_held, request_session
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -124,7 +127,7 @@ async def test_what_is_over_can_not_start(
         case _:
             await device.update("j", pb.JobExecution.SUCCEEDED)
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.start("j")
 
     status = {"canceled": "REJECTED", "expired": "TIMED_OUT", "succeeded": "SUCCEEDED"}[end]
@@ -139,11 +142,11 @@ async def test_other_devices_and_tenants_executions_are_not_found(
     strangers = [server.device(device.tenant, "other"), server.device("elsewhere", "pump")]
 
     for stranger in strangers:
-        with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
             await stranger.start("j")
-        with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
             await stranger.get("j")
-        with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
             await stranger.update("j", pb.JobExecution.SUCCEEDED)
         assert await stranger.start_next() is None
         assert not (await stranger.pending()).executions
@@ -154,12 +157,12 @@ async def test_of_cancel_and_start_at_once_the_first_wins(
 ) -> None:
     """A cancel holds the job, uncommitted, while the start waits for it."""
     await operator.create(job_id="j", target_all=True)
-    async with session(database) as (canceling, _), canceling.transaction():
+    async with request_session(database) as (canceling, _), canceling.transaction():
         await canceling.execute("SELECT jobs.cancel_job($1, 'j', 'no')", device.tenant)
         starting = asyncio.create_task(device.start("j"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
-    with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await starting
 
 
@@ -168,10 +171,10 @@ async def test_a_next_one_that_is_canceled_meanwhile_is_passed_over(
 ) -> None:
     await operator.create(job_id="j", target_all=True)
     await operator.create(job_id="second", target_all=True)
-    async with session(database) as (canceling, _), canceling.transaction():
+    async with request_session(database) as (canceling, _), canceling.transaction():
         await canceling.execute("SELECT jobs.cancel_job($1, 'j', 'no')", device.tenant)
         starting = asyncio.create_task(device.start_next())
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
 
     started = await starting
     assert started is not None
@@ -184,14 +187,14 @@ async def test_while_one_start_waits_for_a_job_it_holds_no_other_one(
     """So starts that fall through to a second job can't wait for each other in a circle."""
     await operator.create(job_id="z", target_all=True)
     await operator.create(job_id="a", target_all=True)
-    async with session(database) as (canceling, _), session(database) as (_, store):
+    async with request_session(database) as (canceling, _), request_session(database) as (_, store):
         async with canceling.transaction():
             await canceling.execute("SELECT jobs.cancel_job($1, 'z', 'no')", device.tenant)
             update = ExecutionUpdate(None, device.name, None, next=True)
             starting = asyncio.create_task(
                 store.update_executions(device.tenant, [update], wait_ms=30000)
             )
-            await database.until_blocked(1)
+            await database.wait_for_blocked_sessions(1)
         (row,) = await starting
 
     assert (row["outcome"], row["job_id"]) == ("AGAIN", "z")
@@ -204,9 +207,9 @@ async def test_of_expiry_and_start_at_once_expiry_wins(
 ) -> None:
     """The start began before the expiry, but had the job only after it."""
     await operator.create(job_id="j", target_all=True)
-    async with mutex_held(database, device.tenant, "j"):
+    async with job_lock_held(database, device.tenant, "j"):
         starting = asyncio.create_task(device.start_next() if next_ else device.start("j"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
             device.tenant,
@@ -215,7 +218,7 @@ async def test_of_expiry_and_start_at_once_expiry_wins(
     if next_:
         assert await starting is None
     else:
-        with fails(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
             await starting
 
 
@@ -225,8 +228,8 @@ async def test_two_starts_at_once_start_one_execution(
     """Through two servers, since one would not send both at once."""
     await operator.create(job_id="first", target_all=True)
     await operator.create(job_id="second", target_all=True)
-    async with session(database) as (_, one), session(database) as (_, other):
-        async with mutex_held(database, device.tenant, "first"):
+    async with request_session(database) as (_, one), request_session(database) as (_, other):
+        async with job_lock_held(database, device.tenant, "first"):
             starts = [
                 asyncio.create_task(
                     store.update_executions(
@@ -237,7 +240,7 @@ async def test_two_starts_at_once_start_one_execution(
                 )
                 for store in (one, other)
             ]
-            await database.until_blocked(2)
+            await database.wait_for_blocked_sessions(2)
         rows = [row for start in starts for row in await start]
 
     assert sorted(row["outcome"] for row in rows) == ["APPLIED", "REPEATED"]

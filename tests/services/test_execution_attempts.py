@@ -4,7 +4,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Device, Operator, Server, fails
+from tests.support.callers import Device, Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -107,10 +110,10 @@ async def test_an_answer_is_never_too_large(
 async def test_other_jobs_devices_and_tenants_executions_are_not_found(
     server: Server, pump: Device, operator: Operator
 ) -> None:
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
         await operator.attempts("j", "nowhere")
     assert failure.metadata == {"job_id": "j", "device_id": "nowhere"}
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await operator.attempts("nowhere", "pump")
-    with fails(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await server.operator(operator.tenant + "-other").attempts("j", "pump")

@@ -14,7 +14,9 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import Database, Operator, Server, fails, serving, until
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
 from tests.support.http2 import (
     DATA,
     HEADERS,
@@ -26,7 +28,9 @@ from tests.support.http2 import (
     frame,
     message,
 )
-from tests.support.rpcs import STRUCT, Rpc, requests, rpcs
+from tests.support.rpcs import STRUCT, Rpc, list_rpcs, sample_requests
+from tests.support.server import Server, running_server
+from tests.support.waiting import wait_until
 
 DEFECTS = {StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.UNAVAILABLE, StatusCode.CANCELLED}
 
@@ -77,7 +81,7 @@ def messages(draw: st.DrawFn, made: Message) -> Message:
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
     """A server that takes all of them from one device."""
-    async with serving(database.request_dsn, JOBS_MAX_DEVICE_STREAMS="1000") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_DEVICE_STREAMS="1000") as server:
         yield server
 
 
@@ -95,7 +99,7 @@ async def fuzzed(database: Database, server: Server) -> Operator:
 async def test_no_generated_request_meets_a_defect(
     server: Server, fuzzed: Operator, data: st.DataObject
 ) -> None:
-    rpc: Rpc = data.draw(st.sampled_from(await rpcs(server.channel)), "rpc")
+    rpc: Rpc = data.draw(st.sampled_from(await list_rpcs(server.channel)), "rpc")
     request = data.draw(messages(rpc.new_request()), "request")
 
     answer = await rpc.call(server.channel, request, tenant=fuzzed.tenant, device="d")
@@ -109,9 +113,9 @@ async def test_no_bytes_in_place_of_a_message_meet_a_defect(
     server: Server, fuzzed: Operator, data: st.DataObject
 ) -> None:
     """Bytes of any kind, and requests with a byte changed, left out or put in."""
-    rpc: Rpc = data.draw(st.sampled_from(await rpcs(server.channel)), "rpc")
+    rpc: Rpc = data.draw(st.sampled_from(await list_rpcs(server.channel)), "rpc")
     names = {"job_id": "j", "device_id": "d", "group_id": "g", "document_type": "x"}
-    good = data.draw(st.sampled_from(list(requests(rpc, names)))).SerializeToString()
+    good = data.draw(st.sampled_from(list(sample_requests(rpc, names)))).SerializeToString()
     at = data.draw(st.integers(0, len(good)))
     mutated = good[:at] + data.draw(st.binary(max_size=3)) + good[at + data.draw(INT32) % 3 :]
     raw = data.draw(st.binary(max_size=60) | st.just(mutated), "bytes")
@@ -167,8 +171,8 @@ async def settle(server: Server, limit: tuple[int, int]) -> None:
     async def finalized() -> bool:
         return descriptors() <= limit[0] and len(asyncio.all_tasks()) <= limit[1]
 
-    await until(finalized)
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    await wait_until(finalized)
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator("any").get("nowhere")
 
 

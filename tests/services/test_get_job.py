@@ -8,7 +8,10 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from tests.support import Database, Operator, Server, all_executions, fails
+from tests.support.callers import Operator, all_executions
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 def struct(**fields: Any) -> Struct:
@@ -58,7 +61,7 @@ async def test_every_field_of_the_job_is_told(database: Database, operator: Oper
 async def test_every_field_of_an_execution_is_told(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True)
-    await database.move(operator.tenant, "j", "d00001", "FAILED")
+    await database.set_status(operator.tenant, "j", "d00001", "FAILED")
     await database.owner.execute(
         "UPDATE jobs.job_executions SET execution_number = 3, queued_at = '2026-01-01T00:00:00Z',"
         " started_at = '2026-01-01T00:00:00.000001Z', last_updated_at = '2026-01-01T01:00:00.5Z',"
@@ -141,10 +144,10 @@ async def test_another_tenants_job_reads_as_one_that_is_not_there(
     await database.add_devices(other.tenant, 1)
     await other.create(job_id="j", target_all=True)
 
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as foreign:
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as foreign:
         await operator.get("j")
     await database.owner.execute("DELETE FROM jobs.jobs WHERE tenant_id = $1", other.tenant)
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as unknown:
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as unknown:
         await operator.get("j")
 
     assert foreign.message == unknown.message == "Job not found"

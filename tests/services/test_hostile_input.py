@@ -10,8 +10,10 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from tests.support import Database, Operator, Server, serving
-from tests.support.rpcs import STRUCT, Rpc, is_ours, requests, rpcs
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.rpcs import STRUCT, Rpc, is_contract_message, list_rpcs, sample_requests
+from tests.support.server import Server, running_server
 
 INJECTIONS = (
     "'; DROP TABLE jobs.jobs; --",
@@ -69,7 +71,7 @@ def strings(fields: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Plan
         here = (*path, field.name)
         if field.message_type is not None and field.message_type.full_name == STRUCT:
             yield ".".join(here), _planting(here, lambda struct, t: struct.update({t: {"k": [t]}}))
-        elif is_ours(field):
+        elif is_contract_message(field):
             yield from strings(field.message_type.fields, here)
         elif field.type == FieldDescriptor.TYPE_STRING:
             yield ".".join(here), _planting(here, None)
@@ -91,7 +93,7 @@ def _planting(path: tuple[str, ...], put: Callable[[Any, str], None] | None) -> 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
     """A server that takes all of them at once from one device."""
-    async with serving(database.request_dsn, JOBS_MAX_DEVICE_STREAMS="1000") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_DEVICE_STREAMS="1000") as server:
         yield server
 
 
@@ -117,8 +119,8 @@ async def test_hostile_text_is_only_text_wherever_it_stands(
         answer = await rpc.call(server.channel, request, tenant=operator.tenant, device="d")
         assert answer.code in DOCUMENTED, (rpc.path, what, str(answer))
 
-    for rpc in await rpcs(server.channel):
-        *_, base = requests(rpc, good)
+    for rpc in await list_rpcs(server.channel):
+        *_, base = sample_requests(rpc, good)
         for path, plant in strings(rpc.method.input_type.fields):
             places += 1
             sent = []
@@ -134,7 +136,7 @@ async def test_hostile_text_is_only_text_wherever_it_stands(
 
 
 async def test_text_that_is_not_utf_8_is_no_message(server: Server, operator: Operator) -> None:
-    for rpc in await rpcs(server.channel):
+    for rpc in await list_rpcs(server.channel):
         for field in rpc.method.input_type.fields:
             if field.type == FieldDescriptor.TYPE_STRING:
                 tag = field.number << 3 | 2
@@ -148,8 +150,8 @@ async def test_hostile_metadata_is_only_text(
     database: Database, server: Server, operator: Operator, key: str
 ) -> None:
     """What HTTP/2 can carry: visible ASCII."""
-    for rpc in await rpcs(server.channel):
-        *_, request = requests(rpc, {"job_id": "j", "device_id": "d", "document_type": "x"})
+    for rpc in await list_rpcs(server.channel):
+        *_, request = sample_requests(rpc, {"job_id": "j", "device_id": "d", "document_type": "x"})
         for text in (text for text in INJECTIONS if "\n" not in text):
             metadata = {"tenant": operator.tenant, "device": "d"} | {key: text}
             answer = await rpc.call(server.channel, request, **metadata)

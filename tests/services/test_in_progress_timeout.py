@@ -8,7 +8,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from grpc import StatusCode
 
-from tests.support import Database, Device, Operator, Server, fails
+from tests.support.callers import Device, Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 MINUTE = timedelta(minutes=1)
 
@@ -37,7 +40,7 @@ async def test_it_belongs_to_the_job(device: Device, operator: Operator) -> None
 
 @pytest.mark.parametrize("minutes", [0, -1, 10081])
 async def test_it_is_from_a_minute_to_a_week(operator: Operator, minutes: int) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, in_progress_timeout_minutes=minutes)
 
     assert set(failure.violations) == {"in_progress_timeout_minutes"}
@@ -59,7 +62,7 @@ async def test_it_makes_another_request_of_a_repetition(device: Device, operator
 
     assert response.execution_count == 1
     for other in ({"in_progress_timeout_minutes": 31}, {}):
-        with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
             await operator.create(**again, **other)
 
 
@@ -144,7 +147,7 @@ async def test_a_device_can_set_a_deadline_where_the_job_has_none(
 async def test_a_wrong_extension_is_refused(device: Device, fields: dict[str, Any]) -> None:
     await device.start("j")
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await device.update("j", **fields)
 
     assert set(failure.violations) == {"extend_timeout_minutes"}
@@ -168,11 +171,11 @@ async def test_a_report_after_the_deadline_counts_as_long_as_nobody_swept(
     database: Database, device: Device, operator: Operator
 ) -> None:
     await device.start("j")
-    await database.overdue(operator.tenant, "j")
+    await database.make_overdue(operator.tenant, "j")
 
     progress = await device.update("j", "IN_PROGRESS", extend_timeout_minutes=10)
     assert allowed(progress) == 10 * MINUTE
 
-    await database.overdue(operator.tenant, "j")
+    await database.make_overdue(operator.tenant, "j")
     await device.update("j", "SUCCEEDED")
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(succeeded=1)

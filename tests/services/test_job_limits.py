@@ -7,7 +7,10 @@ import asyncpg
 import pytest
 from grpc import StatusCode
 
-from tests.support import Database, Failure, Operator, Server, fails, serving
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import Failure, expect_failure
+from tests.support.server import Server, running_server
 
 EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
 
@@ -16,7 +19,7 @@ EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
 async def strict(database: Database) -> AsyncIterator[Server]:
     """A server that takes jobs of three devices, and two of a tenant."""
     limits = {"JOBS_MAX_TARGETS": "3", "JOBS_MAX_ACTIVE_JOBS": "2"}
-    async with serving(database.request_dsn, **limits) as server:
+    async with running_server(database.request_dsn, **limits) as server:
         yield server
 
 
@@ -38,7 +41,7 @@ async def test_a_job_has_so_many_devices(database: Database, limited: Operator) 
     await database.add_devices(limited.tenant, ["one-more"], group="g")
 
     for target in ({"target_all": True}, {"target_group_id": "g"}):
-        with fails(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await limited.create(job_id="too-many", **target)
         assert is_limit(failure, "JOBS_MAX_TARGETS", "3", None)
 
@@ -54,13 +57,13 @@ async def test_devices_that_join_just_then_count(database: Database, limited: Op
     await joining.execute("BEGIN")
     await joining.execute("LOCK jobs.job_executions IN ACCESS EXCLUSIVE MODE")
     creating = asyncio.create_task(limited.create(job_id="j", target_all=True))
-    await database.until_blocked(1)
+    await database.wait_for_blocked_sessions(1)
 
     await database.add_devices(limited.tenant, ["one-more"])
     await joining.execute("COMMIT")
     await joining.close()
 
-    with fails(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
         await creating
     assert is_limit(failure, "JOBS_MAX_TARGETS", "3", None)
 
@@ -69,15 +72,15 @@ async def test_a_tenant_has_so_many_jobs_in_progress(strict: Server, limited: Op
     await limited.create(job_id="a", target_all=True)
     await limited.create(job_id="b", target_all=True)
 
-    with fails(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
         await limited.create(job_id="c", target_all=True)
 
     assert is_limit(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
     assert (await limited.create(job_id="b", target_all=True)).execution_count == 3
-    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await limited.create(job_id="b", target_group_id="g")
     # Another tenant's are its own.
-    with fails(StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY"):
         await strict.operator("nobody").create(target_all=True)
 
     await limited.cancel("a")
@@ -95,7 +98,7 @@ async def test_a_job_past_its_expiry_is_in_progress_only_while_a_device_is(
         await database.expire(limited.tenant, job_id)
 
     await limited.create(job_id="a", never_expires=True, target_all=True)
-    with fails(EXHAUSTED, "LIMIT_EXCEEDED"):
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
         await limited.create(job_id="b", target_all=True)
 
     await device.update("running", "SUCCEEDED")
@@ -109,7 +112,7 @@ async def test_a_retry_makes_a_job_one_more(strict: Server, limited: Operator) -
     for job_id in ("a", "b"):
         await limited.create(job_id=job_id, target_all=True)
 
-    with fails(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
         await limited.retry("failed", "FAILED")
     assert is_limit(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
     assert (await limited.retry("failed", "REJECTED")).retried_count == 0
@@ -130,15 +133,15 @@ async def test_jobs_that_come_at_once_do_not_pass_together(
     await holder.execute("BEGIN")
     await holder.execute("LOCK jobs.job_executions IN ACCESS EXCLUSIVE MODE")
     first = asyncio.create_task(limited.create(job_id="b", target_all=True))
-    await database.until_blocked(1)
+    await database.wait_for_blocked_sessions(1)
     second = asyncio.create_task(limited.create(job_id="c", target_all=True))
-    await database.until_blocked(2)
+    await database.wait_for_blocked_sessions(2)
 
     await holder.execute("COMMIT")
     await holder.close()
 
     assert (await first).execution_count == 3
-    with fails(EXHAUSTED, "LIMIT_EXCEEDED"):
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
         await second
 
 
@@ -146,7 +149,7 @@ async def test_far_from_the_limit_jobs_do_not_wait_for_one_another(
     database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, 1)
-    async with serving(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="100000") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="100000") as server:
         holder = await asyncpg.connect(database.owner_dsn)
         async with holder.transaction():
             # As another job that is being created would.

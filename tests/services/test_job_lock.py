@@ -5,7 +5,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from tests.support import Database, until
+from tests.support.database import Database
+from tests.support.waiting import wait_until
 
 # A job that is over, has been for long, and is of interest to whoever comes first.
 CREATE = """
@@ -64,7 +65,7 @@ async def test_a_job_that_appears_after_the_lock_is_left_alone(
                 pid = calling.get_server_pid()
                 return call.done() or bool(await database.owner.fetchval(waiting, pid))
 
-            await until(locked)
+            await wait_until(locked)
             await creating.execute(CREATE, tenant, function == "purge_job")
             await creating.execute(EXECUTION, tenant)
             await creating.execute(PROGRESS, tenant)

@@ -7,7 +7,9 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
-from tests.support import Database, Operator, Server, all_executions
+from tests.support.callers import Operator, all_executions
+from tests.support.database import Database
+from tests.support.server import Server
 
 MAX_MESSAGE = 4 * 1024 * 1024
 

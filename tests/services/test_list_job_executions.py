@@ -4,7 +4,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Operator, Server, all_executions, fails
+from tests.support.callers import Operator, all_executions
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -13,7 +16,7 @@ async def mixed(database: Database, operator: Operator) -> Operator:
     await database.add_devices(operator.tenant, 9)
     await operator.create(job_id="j", target_all=True)
     for number in range(1, 10, 2):
-        await database.move(operator.tenant, "j", f"d{number:05}", "SUCCEEDED")
+        await database.set_status(operator.tenant, "j", f"d{number:05}", "SUCCEEDED")
     return operator
 
 
@@ -114,9 +117,9 @@ async def test_a_token_that_was_not_made_for_the_request_is_refused(mixed: Opera
     of_jobs = (await mixed.list(limit=1)).next_page_token
 
     for token in ("garbage", "é", of_queued, of_k, of_jobs):
-        with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
             await mixed.executions("j", page_token=token)
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await mixed.executions("j", status="QUEUED", page_token=of_all)
 
 
@@ -124,7 +127,7 @@ async def test_the_jobs_token_goes_on_without_a_filter_only(mixed: Operator) -> 
     token = (await mixed.get("j", executions_limit=4)).next_executions_page_token
 
     assert numbers(await all_executions(mixed, "j", page_token=token)) == [5, 6, 7, 8, 9]
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await mixed.executions("j", status="QUEUED", page_token=token)
 
 
@@ -133,9 +136,9 @@ async def test_another_tenants_job_reads_as_one_that_is_not_there(
 ) -> None:
     other = server.operator(mixed.tenant + "-other")
 
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as foreign:
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as foreign:
         await other.executions("j")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as unknown:
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as unknown:
         await mixed.executions("nowhere")
 
     assert foreign.message == unknown.message == "Job not found"

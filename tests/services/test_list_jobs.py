@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support import Database, Operator
+from tests.support.callers import Operator
+from tests.support.database import Database
 
 
 async def ids(operator: Operator, **fields: Any) -> list[str]:
@@ -55,7 +56,7 @@ async def test_a_listed_job_is_the_job_without_its_executions(
         target_group_id="north",
         expires_in_hours=3,
     )
-    await database.move(operator.tenant, "j", "d00001", "IN_PROGRESS")
+    await database.set_status(operator.tenant, "j", "d00001", "IN_PROGRESS")
     await operator.cancel("j", reason="no")
 
     (listed,) = (await operator.list()).jobs
@@ -72,7 +73,7 @@ async def test_a_listed_job_counts_its_executions(database: Database, operator: 
     await create(operator, "j")
     moves = ["IN_PROGRESS", *["SUCCEEDED"] * 2, *["FAILED"] * 3, "TIMED_OUT", "REJECTED"]
     for number, status in enumerate(moves, 1):
-        await database.move(operator.tenant, "j", f"d{number:05}", status)
+        await database.set_status(operator.tenant, "j", f"d{number:05}", status)
 
     (job,) = (await operator.list()).jobs
 
@@ -138,7 +139,7 @@ async def one_of_each(database: Database, operator: Operator) -> Operator:
         operator.tenant,
     )
     await operator.cancel("canceled")
-    await database.move(operator.tenant, "expired-at-work", "a", "IN_PROGRESS")
+    await database.set_status(operator.tenant, "expired-at-work", "a", "IN_PROGRESS")
     await database.expire(operator.tenant, "expired")
     await database.expire(operator.tenant, "expired-at-work")
     return operator

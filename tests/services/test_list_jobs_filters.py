@@ -8,7 +8,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from tests.support import Database, Operator, Server, all_executions, all_jobs, fails
+from tests.support.callers import Operator, all_executions, all_jobs
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ async def test_filters_narrow_the_list(
 async def test_a_token_is_bound_to_all_filters(jobs: Operator, other: dict[str, Any]) -> None:
     page = await jobs.list(limit=1)
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await jobs.list(limit=1, page_token=page.next_page_token, **other)
 
 
@@ -89,7 +92,7 @@ async def test_a_token_is_bound_to_all_filters(jobs: Operator, other: dict[str, 
 async def test_a_wrong_filter_is_named(
     operator: Operator, filters: dict[str, Any], at_fault: str
 ) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.list(**filters)
 
     assert set(failure.violations) == {at_fault}
@@ -126,11 +129,11 @@ async def test_a_devices_executions_are_its_tenants(server: Server, jobs: Operat
 async def test_a_token_of_one_device_is_not_for_another(jobs: Operator) -> None:
     page = await jobs.executions("", device_id="a", limit=1)
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await jobs.executions("", device_id="b", page_token=page.next_page_token)
 
 
 async def test_a_job_or_a_device_is_required(operator: Operator) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.executions("")
     assert set(failure.violations) == {"job_id"}

@@ -11,7 +11,10 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import Database, Operator, Server, all_jobs, fails
+from tests.support.callers import Operator, all_jobs
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 MAX_MESSAGE = 4 * 1024 * 1024
 
@@ -91,7 +94,7 @@ async def test_a_page_can_go_on_where_an_offset_ended(five_jobs: Operator) -> No
 
 @pytest.mark.parametrize("token", ["garbage", "e30", "W10", "!", "é", "=", "A" * 10_000, "bnVsbA"])
 async def test_a_token_that_was_not_made_here_is_refused(five_jobs: Operator, token: str) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await five_jobs.list(page_token=token)
 
 
@@ -114,7 +117,7 @@ async def test_a_token_with_a_forged_position_is_refused(
 ) -> None:
     token = (await five_jobs.list(limit=1)).next_page_token
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await five_jobs.list(page_token=forged(token, *position))
 
 
@@ -122,21 +125,21 @@ async def test_a_token_for_another_filter_is_refused(five_jobs: Operator) -> Non
     token = (await five_jobs.list(limit=1, status=pb.Job.IN_PROGRESS)).next_page_token
 
     for status in (pb.Job.STATUS_UNSPECIFIED, pb.Job.CANCELED):
-        with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
             await five_jobs.list(status=status, page_token=token)
 
 
 async def test_a_token_together_with_an_offset_is_refused(five_jobs: Operator) -> None:
     token = (await five_jobs.list(limit=1)).next_page_token
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await five_jobs.list(page_token=token, offset=1)
 
 
 async def test_a_token_of_the_executions_is_refused(five_jobs: Operator) -> None:
     token = (await five_jobs.get("a", executions_limit=0)).next_executions_page_token
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await five_jobs.list(page_token=token)
 
 

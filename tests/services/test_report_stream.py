@@ -12,7 +12,11 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc, error_reason_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import TIMEOUT, Database, Operator, Server, fails, mutex_held, serving, until
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 Stream = grpc.aio.StreamStreamCall[
     device_pb.ReportExecutionsRequest, device_pb.ReportExecutionsResponse
@@ -77,7 +81,7 @@ async def test_a_fleet_completes_its_job(
 async def test_each_report_has_its_own_outcome(
     database: Database, server: Server, operator: Operator, fleet: list[str]
 ) -> None:
-    await database.move(operator.tenant, "j", "d001", "FAILED")
+    await database.set_status(operator.tenant, "j", "d001", "FAILED")
     requests = [
         report("d000", "SUCCEEDED", "good"),
         report("d001", "SUCCEEDED", "over"),
@@ -198,7 +202,7 @@ async def test_a_client_that_is_too_fast_is_held_back(
                 written += 1
             await stream.done_writing()
 
-        async with mutex_held(database, operator.tenant, "j"):
+        async with job_lock_held(database, operator.tenant, "j"):
             writing = asyncio.create_task(write())
             seen: list[int] = []
 
@@ -206,7 +210,7 @@ async def test_a_client_that_is_too_fast_is_held_back(
                 seen.append(written)
                 return len(seen) > 20 and seen[-20] == written > 0
 
-            await until(stalled)
+            await wait_until(stalled)
             assert written < total
         answered = [answer.report_id async for answer in stream]
         await writing
@@ -218,11 +222,11 @@ async def test_a_stream_that_is_given_up_does_not_take_others_with_it(
     database: Database, server: Server, operator: Operator, fleet: list[str]
 ) -> None:
     async with (
-        mutex_held(database, operator.tenant, "j"),
+        job_lock_held(database, operator.tenant, "j"),
         reporting(server, operator.tenant) as stream,
     ):
         await stream.write(report("d000", "SUCCEEDED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         other = asyncio.create_task(server.device(operator.tenant, "d001").update("j", "SUCCEEDED"))
         await operator.list()
 
@@ -232,13 +236,13 @@ async def test_a_stream_that_is_given_up_does_not_take_others_with_it(
 async def test_a_stop_answers_what_was_read_and_ends_the_stream(
     database: Database, operator: Operator, fleet: list[str]
 ) -> None:
-    async with serving(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as own:
+    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as own:
         stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(own.channel)
         stream = stub.ReportExecutions(metadata=(("x-tenant-id", operator.tenant),))
         await stream.write(report("d000", "SUCCEEDED"))
         assert (await stream.read()).report_id == "d000"
         own.app.stopping.set()
-        with fails(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
+        with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
             await stream.read()
             raise await _error(stream)
 

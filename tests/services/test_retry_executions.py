@@ -7,7 +7,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import Database, Device, Operator, Server, fails, mutex_held
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 ENDS = ("FAILED", "REJECTED", "TIMED_OUT", "SUCCEEDED")
 RETRIED = ("FAILED", "TIMED_OUT", "REJECTED")
@@ -30,7 +33,7 @@ async def mixed(database: Database, operator: Operator) -> Operator:
     await database.add_devices(operator.tenant, [*ENDS, "IN_PROGRESS", "QUEUED"])
     await operator.create(job_id="mixed", target_all=True)
     for state in (*ENDS, "IN_PROGRESS"):
-        await database.move(operator.tenant, "mixed", state, state)
+        await database.set_status(operator.tenant, "mixed", state, state)
     return operator
 
 
@@ -169,7 +172,7 @@ async def test_a_wrong_request_names_the_field(
     fields: dict[str, Any],
     at_fault: set[str],
 ) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.retry("j", *statuses, **fields)
 
     assert set(failure.violations) == at_fault
@@ -178,9 +181,9 @@ async def test_a_wrong_request_names_the_field(
 async def test_unknown_and_other_tenants_jobs_are_not_found(
     server: Server, pump: Device, operator: Operator
 ) -> None:
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.retry("nowhere", "FAILED")
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator(operator.tenant + "-other").retry("j", "FAILED")
 
 
@@ -192,7 +195,7 @@ async def test_a_canceled_job_can_not_be_retried(
     await operator.create(job_id="j", target_all=True)
     await operator.cancel("j")
 
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
         await operator.retry("j", "REJECTED", **expiry)
 
     assert failure.message == "Cannot retry job in status CANCELED"
@@ -204,11 +207,11 @@ async def test_past_its_expiry_a_job_needs_a_new_one(
     database: Database, mixed: Operator, status: str
 ) -> None:
     if status == "COMPLETED":
-        await database.move(mixed.tenant, "mixed", "IN_PROGRESS", "SUCCEEDED")
+        await database.set_status(mixed.tenant, "mixed", "IN_PROGRESS", "SUCCEEDED")
     await database.expire(mixed.tenant, "mixed")
     before = await mixed.get("mixed")
 
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
         await mixed.retry("mixed", "FAILED")
 
     assert "past its expiry" in failure.message
@@ -241,7 +244,7 @@ async def test_a_repeated_create_is_answered_as_the_first_was_in_spite_of_a_new_
     await operator.retry("j", "REJECTED", never_expires=True)
 
     assert await operator.create(job_id="j", target_all=True, expires_in_hours=3) == first
-    with fails(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await operator.create(job_id="j", target_all=True, never_expires=True)
 
 
@@ -250,7 +253,7 @@ async def test_what_the_old_expiry_ended_does_not_come_to_life_by_a_new_one(
     database: Database, mixed: Operator, at_work: bool
 ) -> None:
     if not at_work:
-        await database.move(mixed.tenant, "mixed", "IN_PROGRESS", "SUCCEEDED")
+        await database.set_status(mixed.tenant, "mixed", "IN_PROGRESS", "SUCCEEDED")
     await database.expire(mixed.tenant, "mixed")
     expired = next(e for e in (await mixed.get("mixed")).executions if e.device_id == "QUEUED")
     assert expired.status == pb.JobExecution.TIMED_OUT
@@ -310,9 +313,9 @@ async def test_a_late_report_of_an_attempt_before_is_told_so(
     present = await pump.get("j")
 
     for report in ("FAILED", "SUCCEEDED", "IN_PROGRESS"):
-        with fails(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
+        with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
             await pump.update("j", report, execution_number=1)
-        assert failure.present == present
+        assert failure.current == present
 
     assert await pump.get("j") == present
 
@@ -328,18 +331,18 @@ async def test_a_report_that_names_no_attempt_is_about_the_present_one(
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-@pytest.mark.usefixtures("patient_devices")
+@pytest.mark.usefixtures("long_lock_wait")
 async def test_a_report_that_comes_before_it_is_retried(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await operator.retry("j", "FAILED")
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         reporting = asyncio.create_task(
             pump.update("j", "FAILED", execution_number=2, status_details={"code": 8})
         )
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         retrying = asyncio.create_task(operator.retry("j", "FAILED"))
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     assert (await reporting).execution_number == 2
     assert (await retrying).retried_count == 1
@@ -353,28 +356,28 @@ async def test_a_report_that_comes_after_it_has_changed(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     """The device repeats its last report, since it has lost the answer."""
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         retrying = asyncio.create_task(operator.retry("j", "FAILED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         reporting = asyncio.create_task(
             pump.update("j", "FAILED", execution_number=1, status_details={"code": 7})
         )
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     assert (await retrying).retried_count == 1
-    with fails(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
+    with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
         await reporting
-    assert failure.present is not None
-    assert failure.present.execution_number == 2
+    assert failure.current is not None
+    assert failure.current.execution_number == 2
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(queued=1)
 
 
 async def test_of_two_at_once_one_queues(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         retries = [asyncio.create_task(operator.retry("j", "FAILED")) for _ in range(2)]
-        await database.until_blocked(2)
+        await database.wait_for_blocked_sessions(2)
 
     assert sorted([(await each).retried_count for each in retries]) == [0, 1]
     assert (await pump.get("j")).execution_number == 2
@@ -383,13 +386,13 @@ async def test_of_two_at_once_one_queues(
 async def test_an_expiry_that_passes_while_it_waits_refuses_it(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with mutex_held(database, operator.tenant, "j"):
+    async with job_lock_held(database, operator.tenant, "j"):
         retrying = asyncio.create_task(operator.retry("j", "FAILED"))
-        await database.until_blocked(1)
+        await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
             operator.tenant,
         )
 
-    with fails(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE"):
         await retrying

@@ -19,8 +19,10 @@ from hypothesis.stateful import (
 )
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support import Database, Failure, Server
-from tests.support.model import LIVE, RETRYABLE, Model, Refused
+from tests.support.database import Database
+from tests.support.failures import Failure
+from tests.support.model import LIVE, RETRYABLE, Model, OperationRejected
+from tests.support.server import Server
 
 DEVICES = ["a", "b", "c"]
 STATES = [field.name for field in pb.ExecutionCounts.DESCRIPTOR.fields]
@@ -74,7 +76,7 @@ class _Machine(RuleBasedStateMachine):
         met: str | None
         try:
             expected()
-        except Refused as e:
+        except OperationRejected as e:
             refusal = e.reason
         try:
             answer = self._await(call)

@@ -8,7 +8,11 @@ import pytest
 from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 from grpc import StatusCode
 
-from tests.support import TIMEOUT, Database, Operator, Server, fails, serving
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT
 
 # The default of JOBS_MAX_DOCUMENT_BYTES.
 MAX_BYTES = 32 * 1024
@@ -69,7 +73,7 @@ def nested(lists: int, objects: int) -> bytes:
 async def test_what_can_not_be_stored_is_refused(
     operator: Operator, params: Struct, at_fault: str
 ) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, document_params=params)
 
     assert set(failure.violations) == {at_fault}
@@ -90,7 +94,7 @@ async def test_the_largest_document_is_exactly_32_kib(
     largest = filler * count + "x" * rest
 
     await operator.create(job_id="j", target_all=True, document_params=document(a=largest))
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, document_params=document(a=largest + "x"))
 
     assert (await operator.get("j")).document_params["a"] == largest
@@ -101,11 +105,11 @@ async def test_the_largest_document_is_exactly_32_kib(
 
 async def test_the_size_that_is_allowed_can_be_set(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
-    async with serving(database.request_dsn, JOBS_MAX_DOCUMENT_BYTES="1024") as server:
+    async with running_server(database.request_dsn, JOBS_MAX_DOCUMENT_BYTES="1024") as server:
         operator = server.operator(tenant)
 
         await operator.create(target_all=True, document_params=document(a="x" * 1016))
-        with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
             await operator.create(target_all=True, document_params=document(a="x" * 1017))
 
     assert failure.violations["document_params"].endswith("at most 1024 are allowed")
@@ -120,13 +124,13 @@ async def test_numbers_count_as_they_are_written_out(
     for number in (1e300, -1e300, 1e-300):
         fits, exceeds = [number] * 100, [number] * 110
         await operator.create(target_all=True, document_params=document(a=fits))
-        with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
             await operator.create(target_all=True, document_params=document(a=exceeds))
         assert set(failure.violations) == {"document_params"}
 
 
 async def test_a_document_of_megabytes_is_refused(operator: Operator) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, document_params=document(a="x" * 3_000_000))
 
     assert set(failure.violations) == {"document_params"}
@@ -155,7 +159,7 @@ async def test_a_hostile_key_leaves_the_answer_short_and_on_one_line(
 async def test_at_most_twenty_violations_are_told(operator: Operator) -> None:
     params = document(**{f"key{number}": math.nan for number in range(100)})
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(job_id="/", document_params=params)
 
     assert 3 <= len(failure.violations) <= 20
@@ -170,7 +174,7 @@ async def test_a_document_nested_too_deeply_is_malformed(
         "/fleet.jobs.v1.JobService/CreateJob"
     )
 
-    with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
         await call(nested(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
 
 
@@ -183,7 +187,7 @@ async def test_a_document_of_more_than_20_levels_is_refused(
         "/fleet.jobs.v1.JobService/CreateJob"
     )
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await call(nested(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
 
     assert "is nested deeper than 20 levels" in failure.message
@@ -209,7 +213,7 @@ async def test_a_document_far_beyond_the_limit_is_refused_unread(operator: Opera
     values = params.fields["k" * 2_000_000].list_value.values
     values.extend([Value(null_value=NullValue.NULL_VALUE)] * 490_000)
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, document_params=params)
 
     assert failure.message == "document_params is larger than 32768 bytes as JSON"

@@ -8,7 +8,11 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import TIMEOUT, Database, Operator, Server, all_jobs, fails
+from tests.support.callers import Operator, all_jobs
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
 
 TABLES = (
     "jobs.jobs",
@@ -103,12 +107,12 @@ async def test_a_caller_who_is_not_clear_is_refused(
         (operator.stub.DeleteJob, pb.DeleteJobRequest(job_id="j")),
     ]
     for call, request in calls:
-        with fails(StatusCode.UNAUTHENTICATED, reason):
+        with expect_failure(StatusCode.UNAUTHENTICATED, reason):
             await call(request, metadata=tuple(metadata), timeout=TIMEOUT)
 
 
 async def test_a_caller_is_checked_before_the_request(operator: Operator) -> None:
-    with fails(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
+    with expect_failure(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
         await operator.stub.GetJob(pb.GetJobRequest(), timeout=TIMEOUT)
 
 
@@ -128,9 +132,9 @@ async def test_another_tenants_devices_and_groups_are_not_there(
 ) -> None:
     await database.add_devices(operator.tenant, ["ours"])
 
-    with fails(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
         await operator.create(target_device_id="theirs")
-    with fails(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY"):
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY"):
         await operator.create(target_group_id="g")
     assert (await operator.create(job_id="a", target_all=True)).execution_count == 1
 
@@ -155,7 +159,7 @@ async def test_a_page_token_of_another_tenant_tells_nothing(
     executions = (await other.get("j", executions_limit=0)).next_executions_page_token
 
     assert not (await operator.list(page_token=jobs)).jobs
-    with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.executions("j", page_token=executions)
 
 

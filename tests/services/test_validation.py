@@ -7,7 +7,11 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import TIMEOUT, Database, Operator, Server, fails
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
 
 ALL = {"target_all": True}
 
@@ -88,7 +92,7 @@ VALID: list[dict[str, Any]] = [
 async def test_the_fields_at_fault_are_named(
     operator: Operator, rpc: str, request_fields: dict[str, Any], at_fault: set[str]
 ) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await getattr(operator, rpc)(**request_fields)
 
     assert set(failure.violations) == at_fault
@@ -121,7 +125,7 @@ async def test_the_longest_reason_is_taken(database: Database, operator: Operato
 
 
 async def test_a_message_is_one_sentence_for_each_of_several_faults(operator: Operator) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(job_id="/", document_type="", expires_in_hours=0)
 
     assert set(failure.violations) == {"job_id", "document_type", "target", "expires_in_hours"}
@@ -133,9 +137,9 @@ async def test_an_invalid_request_changes_nothing(database: Database, operator: 
     await operator.create(job_id="j", **ALL)
     before = await operator.get("j")
 
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
         await operator.cancel("j", reason="x" * 1001)
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
         await operator.create(job_id="k", expires_in_hours=0, **ALL)
 
     assert (await operator.list()).jobs[0].status == pb.Job.IN_PROGRESS
@@ -158,7 +162,7 @@ async def test_bytes_that_are_no_request_are_malformed(
         f"/fleet.jobs.v1.JobService/{method}"
     )
 
-    with fails(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
         await call(raw, metadata=operator.metadata, timeout=TIMEOUT)
 
     assert failure.request_id

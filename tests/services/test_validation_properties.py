@@ -12,7 +12,9 @@ from grpc import StatusCode
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from tests.support import Database, Failure, Server
+from tests.support.database import Database
+from tests.support.failures import Failure
+from tests.support.server import Server
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 

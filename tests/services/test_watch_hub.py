@@ -9,7 +9,7 @@ import pytest
 
 from jobs_grpc.errors import DatabaseUnavailable, ServerStopping
 from jobs_grpc.services.watch_hub import WatchHub
-from tests.support import until
+from tests.support.waiting import wait_until
 
 # Longer than any test: what is told in it was not told by a regular poll.
 NEVER = 3600.0
@@ -112,7 +112,7 @@ async def test_those_who_come_while_one_is_asked_for_are_asked_for_together() ->
             for watch in watches
         )
 
-    await until(all_wait)
+    await wait_until(all_wait)
     answer.set()
 
     assert await asyncio.gather(first, *others) == [1] * 5
@@ -142,7 +142,7 @@ async def test_a_stream_of_arrivals_neither_starves_nor_hurries_the_others() -> 
         async def in_the_middle_of_an_interval() -> bool:
             return clock() >= middle
 
-        await until(in_the_middle_of_an_interval)
+        await wait_until(in_the_middle_of_an_interval)
         source.meanwhile = meanwhile
         async with aclosing(watching.changes("tenant", "a")) as watch, asyncio.timeout(10):
             times = []

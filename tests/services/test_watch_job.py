@@ -9,7 +9,11 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.db.migrate import RequestRole
-from tests.support import TIMEOUT, Database, Operator, Server, fails, serving, until
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 def watch(operator: Operator, job_id: str) -> AsyncIterator[pb.Job]:
@@ -75,7 +79,7 @@ async def test_other_tenants_and_unknown_jobs_are_not_found(
     server: Server, operator: Operator, device: Any
 ) -> None:
     for stranger, job_id in ((operator, "nowhere"), (server.operator("elsewhere"), "j")):
-        with fails(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             await anext(watch(stranger, job_id))
 
 
@@ -101,18 +105,18 @@ async def test_it_outlives_the_sessions_it_is_read_with(
         " AND datname = current_database()",
         RequestRole.of_dsn(database.request_dsn).name,
     )
-    await database.move(operator.tenant, "j", "pump", "IN_PROGRESS")
+    await database.set_status(operator.tenant, "j", "pump", "IN_PROGRESS")
 
     assert (await anext(jobs)).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
 async def test_a_stop_ends_it(database: Database, operator: Operator, device: Any) -> None:
-    async with serving(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as own:
+    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as own:
         jobs = watch(own.operator(operator.tenant), "j")
         await anext(jobs)
         own.app.stopping.set()
 
-        with fails(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
+        with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
             await anext(jobs)
 
 
@@ -132,6 +136,6 @@ async def test_a_client_that_leaves_is_logged_as_that(
         lines[:] = [r.getMessage() for r in own if "WatchJob" in r.getMessage()]
         return bool(lines)
 
-    await until(logged)
+    await wait_until(logged)
     assert lines == ["WatchJob CANCELLED"]
     assert "cut off" not in caplog.text

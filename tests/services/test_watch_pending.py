@@ -9,7 +9,11 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support import TIMEOUT, Database, Device, Operator, Server, fails, serving
+from tests.support.callers import Device, Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT
 
 
 def watch(device: Device, **fields: Any) -> AsyncIterator[device_pb.WatchPendingExecutionsResponse]:
@@ -95,7 +99,7 @@ async def test_the_limit_is_that_of_an_answer(device: Device, operator: Operator
 
 
 async def test_a_limit_out_of_range_is_refused(device: Device) -> None:
-    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
         await anext(watch(device, limit=101))
 
 
@@ -106,7 +110,7 @@ async def test_watchers_wait_while_all_of_them_ask_at_once(
     narrow = {"JOBS_POOL_MAX_SIZE": "1", "JOBS_POOL_TIMEOUT": "0.01"}
     names = [f"d{n}" for n in range(60)]
     await database.add_devices(tenant, names)
-    async with serving(database.request_dsn, **narrow) as own:
+    async with running_server(database.request_dsn, **narrow) as own:
         watches = [watch(own.device(tenant, name)) for name in names]
         await asyncio.gather(*(anext(responses) for responses in watches))
         await operator.create(job_id="j", target_all=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from jobs_grpc.cli import run
-from tests.support import TIMEOUT
+from tests.support.waiting import TIMEOUT
 
 # As a shell in a terminal starts it: not with SIGINT ignored, as tests in the background are.
 _COMMAND = """

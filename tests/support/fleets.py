@@ -7,10 +7,10 @@ from typing import Any
 
 from jobs_grpc.client.retry import Totals
 from jobs_grpc.dev.simulator.fleet import Behaviour, Fleet, run_fleet
-from tests.support import TIMEOUT
+from tests.support.waiting import TIMEOUT
 
 
-def fleet_of(devices: int, address: str, tenant: str, **fields: Any) -> Fleet:
+def make_fleet(devices: int, address: str, tenant: str, **fields: Any) -> Fleet:
     """The devices of Database.add_devices: quick and without fail, unless fields say otherwise."""
     behaviour = {
         "latency": (0.0, 0.02),
@@ -33,7 +33,7 @@ def fleet_of(devices: int, address: str, tenant: str, **fields: Any) -> Fleet:
 
 
 @asynccontextmanager
-async def running(fleet: Fleet) -> AsyncIterator[Totals]:
+async def running_fleet(fleet: Fleet) -> AsyncIterator[Totals]:
     """The fleet, for the time of the block, and what it has done."""
     totals = Totals()
     task = asyncio.create_task(run_fleet(fleet, totals))

@@ -9,7 +9,7 @@ LIVE = frozenset({"QUEUED", "IN_PROGRESS"})
 RETRYABLE = frozenset({"FAILED", "TIMED_OUT", "REJECTED"})
 
 
-class Refused(Exception):
+class OperationRejected(Exception):
     """The operation is answered with this ErrorReason."""
 
     def __init__(self, reason: str) -> None:
@@ -68,7 +68,7 @@ class Model:
         """CancelJob."""
         job = self.jobs[job_id]
         if job.status != "IN_PROGRESS":
-            raise Refused("JOB_NOT_CANCELABLE")
+            raise OperationRejected("JOB_NOT_CANCELABLE")
         job.move("QUEUED", "REJECTED")
         if force:
             job.move("IN_PROGRESS", "REJECTED")
@@ -91,9 +91,9 @@ class Model:
         """CancelExecution."""
         job, execution = self._of(job_id, device)
         if execution.status not in LIVE:
-            raise Refused("EXECUTION_FINISHED")
+            raise OperationRejected("EXECUTION_FINISHED")
         if execution.status == "IN_PROGRESS" and not force:
-            raise Refused("EXECUTION_IN_PROGRESS")
+            raise OperationRejected("EXECUTION_IN_PROGRESS")
         execution.status = "REJECTED"
         job.settle()
 
@@ -101,7 +101,7 @@ class Model:
         """RetryExecutions, with a new expiry if `renew`. Returns how many were queued."""
         job = self.jobs[job_id]
         if job.status == "CANCELED" or (job.expired and not renew):
-            raise Refused("JOB_NOT_RETRYABLE")
+            raise OperationRejected("JOB_NOT_RETRYABLE")
         again = [each for each in job.executions.values() if each.status in statuses]
         self._clock += 1
         for each in again:
@@ -116,7 +116,7 @@ class Model:
         """StartExecution."""
         _, execution = self._of(job_id, device)
         if execution.status not in LIVE:
-            raise Refused("EXECUTION_FINISHED")
+            raise OperationRejected("EXECUTION_FINISHED")
         execution.status = "IN_PROGRESS"
 
     def start_next(self, device: str) -> str | None:
@@ -137,12 +137,12 @@ class Model:
         if execution.status == status and status not in LIVE and execution.reported:
             return
         if execution.status not in LIVE:
-            raise Refused("EXECUTION_FINISHED")
+            raise OperationRejected("EXECUTION_FINISHED")
         execution.status, execution.reported = status, status not in LIVE
         job.settle()
 
     def _of(self, job_id: str, device: str) -> tuple[Job, Execution]:
         job = self.jobs[job_id]
         if device not in job.executions:
-            raise Refused("EXECUTION_NOT_FOUND")
+            raise OperationRejected("EXECUTION_NOT_FOUND")
         return job, job.executions[device]

@@ -75,7 +75,7 @@ def new_data_dir() -> Iterator[Path]:
 
 
 @contextmanager
-def cluster() -> Iterator[str]:
+def running_cluster() -> Iterator[str]:
     """The owner DSN of JOBS_TEST_DATABASE_URL, or of an embedded cluster of our own."""
     if dsn := os.environ.get("JOBS_TEST_DATABASE_URL"):
         yield dsn
@@ -87,9 +87,9 @@ def cluster() -> Iterator[str]:
 
 
 @asynccontextmanager
-async def postgres() -> AsyncIterator[tuple[Postgres, str]]:
+async def running_postgres() -> AsyncIterator[tuple[Postgres, str]]:
     """A cluster with a request role, and the name of a migrated template database."""
-    with cluster() as owner_dsn:
+    with running_cluster() as owner_dsn:
         role = RequestRole(f"{_PREFIX}_request", secrets.token_hex(8))
         running = Postgres(owner_dsn, role)
         try:

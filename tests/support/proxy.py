@@ -52,7 +52,7 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(target_dsn: str, delay: float = 0) -> AsyncIterator[Proxy]:
+async def running_proxy(target_dsn: str, delay: float = 0) -> AsyncIterator[Proxy]:
     """A proxy to a database; `delay` is seconds before a connection is made."""
     proxy = Proxy(target_dsn, delay)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)

@@ -18,7 +18,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServerReflectionResponse,
 )
 
-from tests.support import TIMEOUT, Failure
+from tests.support.failures import Failure
+from tests.support.waiting import TIMEOUT
 
 STRUCT = "google.protobuf.Struct"
 
@@ -26,7 +27,7 @@ _REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
 
 @dataclass(frozen=True)
-class Answer:
+class CallResult:
     """What a call came to: its answers, or how it failed."""
 
     code: grpc.StatusCode
@@ -37,7 +38,7 @@ class Answer:
         """All that the caller is told."""
         failed = self.failure
         details = (failed.message, failed.reason, failed.metadata, failed.violations)
-        return f"{self.code} {' '.join(map(str, self.messages))} {details} {failed.present}"
+        return f"{self.code} {' '.join(map(str, self.messages))} {details} {failed.current}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Rpc:
 
     async def call(
         self, channel: grpc.aio.Channel, request: Message | bytes, /, **metadata: str
-    ) -> Answer:
+    ) -> CallResult:
         """Send one request and read what comes: of a stream that has no end, the first answer.
 
         Metadata as keywords: tenant="t" is x-tenant-id. The caller has all roles.
@@ -81,7 +82,7 @@ class Rpc:
             failure.read(e)
         finally:
             call.cancel()
-        return Answer(failure.code, messages, failure)
+        return CallResult(failure.code, messages, failure)
 
     def _start(
         self, channel: grpc.aio.Channel, raw: bytes, metadata: Sequence[tuple[str, str]]
@@ -103,7 +104,7 @@ async def _answers(call: Any) -> AsyncIterator[bytes]:
         yield await call
 
 
-async def rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
+async def list_rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
     """All RPCs of our services."""
     call: Any = channel.stream_stream(
         _REFLECTION,
@@ -120,7 +121,7 @@ async def rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
     return [Rpc(method) for service in services for method in service.methods]
 
 
-def requests(rpc: Rpc, values: Mapping[str, str]) -> Iterator[Message]:
+def sample_requests(rpc: Rpc, values: Mapping[str, str]) -> Iterator[Message]:
     """Requests with a value in every field that ends in one of the names.
 
     One for each member of a oneof, and each once without and once with its statuses and flags.
@@ -158,11 +159,11 @@ def _fill(message: Message, values: Mapping[str, str], choice: int, decided: boo
                 getattr(message, field.name).append(last)
             else:
                 setattr(message, field.name, last)
-        elif is_ours(field):
+        elif is_contract_message(field):
             _fill(getattr(message, field.name), values, choice, decided)
 
 
-def is_ours(field: Any) -> bool:
+def is_contract_message(field: Any) -> bool:
     """Whether it holds one message of the contract's own."""
     return (
         field.message_type is not None

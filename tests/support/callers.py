@@ -1,0 +1,151 @@
+"""Callers of the two services, one method for each RPC, and whole lists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.message import Message
+
+from tests.support.waiting import TIMEOUT
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A caller of JobService in one tenant. Keyword arguments are request fields."""
+
+    stub: "jobs_pb2_grpc.JobServiceAsyncStub"
+    tenant: str
+    user: str | None = None
+    explicit_metadata: tuple[tuple[str, str], ...] | None = None
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of every call: `explicit_metadata`, or else the tenant and the user."""
+        if self.explicit_metadata is not None:
+            return self.explicit_metadata
+        user = (("x-user-id", self.user),) if self.user else ()
+        return (("x-tenant-id", self.tenant), *user)
+
+    async def create(self, **fields: Any) -> pb.CreateJobResponse:
+        """Create a job; document_type defaults to "reboot"."""
+        request = pb.CreateJobRequest(**({"document_type": "reboot"} | fields))
+        return await self.stub.CreateJob(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def list(self, **fields: Any) -> pb.ListJobsResponse:
+        """List jobs."""
+        request = pb.ListJobsRequest(**fields)
+        return await self.stub.ListJobs(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def get(self, job_id: str, **fields: Any) -> pb.Job:
+        """Get a job."""
+        request = pb.GetJobRequest(job_id=job_id, **fields)
+        response = await self.stub.GetJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.job
+
+    async def executions(self, job_id: str, **fields: Any) -> pb.ListJobExecutionsResponse:
+        """List a job's executions."""
+        request = pb.ListJobExecutionsRequest(job_id=job_id, **fields)
+        return await self.stub.ListJobExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def cancel(self, job_id: str, **fields: Any) -> pb.CancelJobResponse:
+        """Cancel a job."""
+        request = pb.CancelJobRequest(job_id=job_id, **fields)
+        return await self.stub.CancelJob(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def cancel_execution(self, job_id: str, device: str, **fields: Any) -> pb.JobExecution:
+        """Cancel one device's execution."""
+        request = pb.CancelExecutionRequest(job_id=job_id, device_id=device, **fields)
+        response = await self.stub.CancelExecution(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.execution
+
+    async def retry(self, job_id: str, *statuses: Any, **fields: Any) -> pb.RetryExecutionsResponse:
+        """Retry the job's executions that have one of the statuses."""
+        request = pb.RetryExecutionsRequest(job_id=job_id, statuses=statuses, **fields)
+        return await self.stub.RetryExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def attempts(self, job_id: str, device: str) -> Sequence[pb.JobExecution]:
+        """List the attempts of one device, the current one first."""
+        request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device)
+        response = await self.stub.ListExecutionAttempts(
+            request, metadata=self.metadata, timeout=TIMEOUT
+        )
+        return response.attempts
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job."""
+        request = pb.DeleteJobRequest(job_id=job_id)
+        await self.stub.DeleteJob(request, metadata=self.metadata, timeout=TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A caller of DeviceJobService as one device. Keyword arguments are request fields."""
+
+    stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub"
+    tenant: str
+    name: str
+
+    async def _call(self, method: str, request: Message) -> Any:
+        metadata = (("x-tenant-id", self.tenant), ("x-device-id", self.name))
+        return await getattr(self.stub, method)(request, metadata=metadata, timeout=TIMEOUT)
+
+    async def pending(self, **fields: Any) -> device_pb.ListPendingExecutionsResponse:
+        """List pending executions."""
+        request = device_pb.ListPendingExecutionsRequest(**fields)
+        response: device_pb.ListPendingExecutionsResponse = await self._call(
+            "ListPendingExecutions", request
+        )
+        return response
+
+    async def start_next(self, **fields: Any) -> device_pb.DeviceExecution | None:
+        """Start the next execution; return None if no execution is pending."""
+        request = device_pb.StartNextExecutionRequest(**fields)
+        response = await self._call("StartNextExecution", request)
+        return response.execution if response.HasField("execution") else None
+
+    async def start(self, job_id: str, **fields: Any) -> device_pb.DeviceExecution:
+        """Start the execution of a job."""
+        request = device_pb.StartExecutionRequest(job_id=job_id, **fields)
+        execution: device_pb.DeviceExecution = (
+            await self._call("StartExecution", request)
+        ).execution
+        return execution
+
+    async def get(self, job_id: str) -> device_pb.DeviceExecution:
+        """Read the execution of a job."""
+        request = device_pb.GetExecutionRequest(job_id=job_id)
+        execution: device_pb.DeviceExecution = (await self._call("GetExecution", request)).execution
+        return execution
+
+    async def update(self, job_id: str, status: Any, **fields: Any) -> device_pb.DeviceExecution:
+        """Report a status."""
+        request = device_pb.UpdateExecutionRequest(job_id=job_id, status=status, **fields)
+        execution: device_pb.DeviceExecution = (
+            await self._call("UpdateExecution", request)
+        ).execution
+        return execution
+
+
+async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:
+    """List the jobs of all pages, starting at the first page or at `page_token`."""
+    jobs: list[pb.Job] = []
+    while True:
+        page = await operator.list(**fields)
+        jobs += page.jobs
+        if not page.next_page_token:
+            return jobs
+        fields["page_token"] = page.next_page_token
+
+
+async def all_executions(operator: Operator, job_id: str, **fields: Any) -> list[pb.JobExecution]:
+    """List the executions of all pages, starting at the first page or at `page_token`."""
+    executions: list[pb.JobExecution] = []
+    while True:
+        page = await operator.executions(job_id, **fields)
+        executions += page.executions
+        if not page.next_page_token:
+            return executions
+        fields["page_token"] = page.next_page_token

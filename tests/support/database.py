@@ -1,0 +1,133 @@
+"""A test's database: its devices, changes of stored rows, and locks."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import asyncpg
+
+from jobs_grpc.db.store import Store
+from tests.support.waiting import wait_until
+
+
+@dataclass(frozen=True)
+class Database:
+    """A migrated database: the DSNs of both logins, and a connection as the owner."""
+
+    owner_dsn: str
+    request_dsn: str
+    owner: asyncpg.Connection
+
+    async def add_devices(self, tenant: str, devices: int | Iterable[str], group: str = "") -> None:
+        """Add devices by name, or that many named d00001, d00002 …, optionally to a group."""
+        if isinstance(devices, int):
+            devices = [f"d{n:05}" for n in range(1, devices + 1)]
+        names = list(devices)
+        await self.owner.execute(
+            "INSERT INTO public.device_state (tenant_id, device_id) SELECT $1, unnest($2::text[])"
+            " ON CONFLICT DO NOTHING",
+            tenant,
+            names,
+        )
+        if group:
+            await self.owner.execute(
+                "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
+                " SELECT $1, $2, unnest($3::text[])",
+                tenant,
+                group,
+                names,
+            )
+
+    async def set_status(self, tenant: str, job_id: str, device: str, status: str) -> None:
+        """Store another status for an execution, as a device's report would."""
+        async with self.owner.transaction():
+            # Lock the job first, as every transition does, to avoid a deadlock with one.
+            await self.owner.execute(
+                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2 FOR UPDATE",
+                tenant,
+                job_id,
+            )
+            before = await self.owner.fetchval(
+                "SELECT status::text FROM jobs.job_executions"
+                " WHERE tenant_id = $1 AND job_id = $2 AND device_id = $3",
+                tenant,
+                job_id,
+                device,
+            )
+            await self.owner.execute(
+                "UPDATE jobs.job_executions SET status = $4::jobs.execution_status,"
+                " started_at = now(), last_updated_at = now()"
+                " WHERE tenant_id = $1 AND job_id = $2 AND device_id = $3",
+                tenant,
+                job_id,
+                device,
+                status,
+            )
+            await self.owner.execute(
+                f"UPDATE jobs.job_progress SET {before} = {before} - 1, {status} = {status} + 1"
+                " WHERE tenant_id = $1 AND job_id = $2",
+                tenant,
+                job_id,
+            )
+
+    async def blocked_sessions(self) -> int:
+        """Count the sessions of this database that wait for a lock."""
+        waiting: int = await self.owner.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock'"
+        )
+        return waiting
+
+    async def wait_for_blocked_sessions(self, count: int) -> None:
+        """Return when exactly `count` sessions of this database wait for a lock."""
+
+        async def all_blocked() -> bool:
+            return await self.blocked_sessions() == count
+
+        await wait_until(all_blocked)
+
+    async def expire(self, tenant: str, job_id: str) -> None:
+        """Move the job's expiry to an hour ago, and its creation to an hour before that."""
+        await self.owner.execute(
+            "UPDATE jobs.jobs SET expires_at = now() - interval '1 hour',"
+            " created_at = now() - interval '2 hours', updated_at = now() - interval '2 hours'"
+            " WHERE tenant_id = $1 AND job_id = $2",
+            tenant,
+            job_id,
+        )
+
+    async def make_overdue(self, tenant: str, job_id: str) -> None:
+        """Move the timeout of the job's IN_PROGRESS executions to a minute ago."""
+        await self.owner.execute(
+            "UPDATE jobs.job_executions SET times_out_at = now() - interval '1 minute'"
+            " WHERE tenant_id = $1 AND job_id = $2 AND status = 'IN_PROGRESS'",
+            tenant,
+            job_id,
+        )
+
+
+@asynccontextmanager
+async def job_lock_held(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
+    """Hold a job's lock in a separate session, so that transitions of the job wait."""
+    holder = await asyncpg.connect(database.owner_dsn)
+    try:
+        async with holder.transaction():
+            await holder.execute(
+                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2 FOR UPDATE",
+                tenant,
+                job_id,
+            )
+            yield
+    finally:
+        await holder.close()
+
+
+@asynccontextmanager
+async def request_session(database: Database) -> AsyncIterator[tuple[asyncpg.Connection, Store]]:
+    """Open a session of the request role, as a second server would, with a store on it."""
+    connection = await asyncpg.connect(database.request_dsn)
+    try:
+        yield connection, Store(cast("Any", connection))  # the store only calls `fetch`
+    finally:
+        await connection.close()

@@ -1,0 +1,16 @@
+"""Waiting for a condition."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+TIMEOUT = 30.0
+"""Seconds after which a wait or a call in a test fails."""
+
+
+async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Poll until the condition holds; fail after TIMEOUT seconds."""
+    deadline = time.monotonic() + TIMEOUT
+    while not await condition():
+        assert time.monotonic() < deadline, f"the condition did not hold within {TIMEOUT} s"
+        await asyncio.sleep(0.01)
