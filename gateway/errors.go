@@ -76,7 +76,7 @@ func (p *problem) write(w http.ResponseWriter) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(p.status)
-	body, _ := json.Marshal(p) // of strings, and of JSON that shapes.go made: it can't fail
+	body, _ := json.Marshal(p) // of strings, and of JSON that marshal.go made: it can't fail
 	_, _ = w.Write(body)
 }
 

@@ -1,4 +1,4 @@
-"""docs/rest.md keeps up with the gateway, and the example of docs/authentication.md runs."""
+"""docs/reference/rest.md keeps up with the gateway, and the example of docs/authentication.md runs."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.gateway.support import GATEWAY, ROOT, Gateway, running
 from tests.support.database import Database
 from tests.support.server import running_tls_server
 
-PAGE = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "rest.md").read_text(encoding="utf-8")
 
 
 async def test_its_curl_lines_run(gateway: Gateway, database: Database) -> None:

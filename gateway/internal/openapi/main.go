@@ -116,7 +116,7 @@ func findMessage(name string) protoreflect.MessageDescriptor {
 	return message
 }
 
-// mayBeNull follows shapes.go in answers: what is unset is null, but a bool false. In
+// mayBeNull follows marshal.go in answers: what is unset is null, but a bool false. In
 // requests null is "not given".
 func mayBeNull(field protoreflect.FieldDescriptor, schema string) bool {
 	if strings.HasSuffix(schema, "Request") {

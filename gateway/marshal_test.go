@@ -46,7 +46,7 @@ func TestEveryUnaryCallHasARoute(t *testing.T) {
 	}
 }
 
-// A field of a kind that shapes.go can't write must not wait for a caller to find it.
+// A field of a kind that marshal.go can't write must not wait for a caller to find it.
 func TestEveryFieldOfEveryAnswerHasAShape(t *testing.T) {
 	seen := map[protoreflect.FullName]bool{}
 	var fill func(message protoreflect.Message)
