@@ -1,18 +1,26 @@
-"""The README keeps up with the code."""
+"""The reference pages match the code, and links between pages work."""
 
 import re
 from pathlib import Path
 
+import pytest
 from fleet.jobs.v1 import device_jobs_pb2, error_reason_pb2, jobs_pb2
 
+from jobs_grpc.auth import policy
 from jobs_grpc.config import describe_settings
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+CALLS = (DOCS / "reference" / "calls.md").read_text(encoding="utf-8")
+ERRORS = (DOCS / "reference" / "errors.md").read_text(encoding="utf-8")
+SETTINGS = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md"))
+)
 
 
-def test_it_lists_every_setting_as_serve_help_does() -> None:
-    rows = re.findall(r"^\| `(JOBS_\w+)` \| (\S+) \| (.*) \|$", README, re.MULTILINE)
+def test_settings_page_lists_every_setting_as_serve_help_does() -> None:
+    rows = re.findall(r"^\| `(JOBS_\w+)` \| (\S+) \| (.*) \|$", SETTINGS, re.MULTILINE)
 
     expected = [
         (name, f"`{default}`" if default else "required", meaning.removesuffix(" (required)"))
@@ -22,36 +30,61 @@ def test_it_lists_every_setting_as_serve_help_does() -> None:
 
 
 def _plain(text: str) -> str:
-    """Without the markup for links and code."""
+    """Return `text` without the Markdown of links and code."""
     return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).replace("`", "")
 
 
-def test_it_lists_every_call() -> None:
-    section = README.partition("## The calls")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", section, re.MULTILINE)
-
-    calls = [name for row in rows for name in re.findall(r"\w+", row)]
-    services = (
-        jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
-        device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"],
-    )
-    assert sorted(calls) == sorted(m.name for service in services for m in service.methods)
-
-
-def test_it_lists_every_error_reason() -> None:
-    table = README.partition("## Errors")[2]
-
+def test_errors_page_lists_every_error_reason() -> None:
     for reason in error_reason_pb2.ErrorReason.keys()[1:]:
-        assert f"`{reason}`" in table
+        assert f"`{reason}`" in ERRORS
 
 
-def test_links_lead_somewhere() -> None:
-    for page in (
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        ROOT / "SECURITY.md",
-        *ROOT.glob("docs/**/*.md"),
-    ):
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+def test_calls_page_lists_every_call_with_its_roles() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", CALLS, re.MULTILINE)
+
+    methods = {
+        method.name: f"/{service.full_name}/{method.name}"
+        for service in (
+            jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
+            device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"],
+        )
+        for method in service.methods
+    }
+    assert sorted(name for name, _ in rows) == sorted(methods)
+    for name, roles in rows:
+        assert set(roles.split(", ")) == set(policy.allowed(methods[name]) or ()), name
+
+
+def test_index_lists_every_page() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+
+    for page in (*DOCS.glob("*.md"), *DOCS.glob("reference/*.md")):
+        assert f"]({page.relative_to(DOCS)})" in index or page.name == "README.md", page
+
+
+def test_decisions_index_lists_every_decision() -> None:
+    index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+
+    for page in DOCS.glob("decisions/*.md"):
+        assert f"]({page.name})" in index or page.name == "README.md", page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        file, _, fragment = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        if fragment and target.suffix == ".md":
+            assert fragment in _anchors(target), link
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the fragment of each heading of a page, as GitHub derives it."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", _plain(heading).lower()).replace(" ", "-") for heading in headings
+    }
