@@ -15,8 +15,8 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.db.connections import set_types
 from jobs_grpc.server.grpc_server import make_server
-from jobs_grpc.services.conversions import add_executions, job_fields
-from jobs_grpc.services.pagination import keep
+from jobs_grpc.services.conversions import append_executions, job_fields
+from jobs_grpc.services.pagination import append_until_full
 
 # As many as the service has at most.
 _CONNECTIONS = 10
@@ -49,7 +49,9 @@ class _Parts(jobs_pb2_grpc.JobServiceServicer):
         if not self._mapping:
             return self._answer
         response = pb.GetJobResponse(job=job_fields(row))
-        keep(response.job.executions, add_executions(response.job.executions, row), _EXECUTIONS)
+        append_until_full(
+            response.job.executions, append_executions(response.job.executions, row), _EXECUTIONS
+        )
         return response
 
 

@@ -105,9 +105,9 @@ class _Members:
 def _problem(row: dict[str, str], member: Member) -> str | None:
     if None in row or None in row.values():
         return "has another number of columns than the header"
-    violations = validation.check_text("device_id", member.device_id, validation.MAX_ID)
+    violations = validation.check_text("device_id", member.device_id, validation.MAX_ID_LENGTH)
     if member.group_id is not None:
-        violations += validation.check_text("group_id", member.group_id, validation.MAX_ID)
+        violations += validation.check_text("group_id", member.group_id, validation.MAX_ID_LENGTH)
     return "; ".join(v.description for v in violations) or None
 
 

@@ -1,9 +1,7 @@
-"""Database rows to the fields of protobuf messages: the one place that knows both shapes.
+"""Converts database rows to the fields of protobuf messages, and request fields to SQL values.
 
-Fields, not messages: a message that becomes part of another one is copied, by writing and
-parsing its bytes, while fields are taken in where they belong. A constructor, and `add` of a
-repeated field, take them as keywords; an enum by its name, and a message as its fields again.
-Where messages have most in common, as the executions of a job, a copy is cheaper still.
+Rows become keyword arguments for a message constructor rather than messages: to put a message
+into another one, Python's protobuf serializes and parses it.
 """
 
 from collections.abc import Iterator
@@ -21,30 +19,30 @@ if TYPE_CHECKING:
 
 D = TypeVar("D", int, None)
 
-# dict[str, Any], but the stubs of constructors know messages only.
-Fields: TypeAlias = Any
-"""Of a message, by name; None is a field that is unset."""
+# In fact dict[str, Any] or None, but the type stubs of message constructors accept messages only.
+MessageFields: TypeAlias = Any
+"""Keyword arguments for a message constructor. None leaves a field, or the message, unset."""
 
-_STATES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
+_EXECUTION_STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
 
-# Of a JobExecution besides its device_id and its status_details: four moments, two numbers
-# and the tags and lengths of all.
-_MAX_BYTES_BESIDES = 96
+# Upper bound for the bytes of a JobExecution without the contents of device_id and
+# status_details: four timestamps, two numbers, and the tags and lengths of all fields.
+_EXECUTION_OVERHEAD_BYTES = 96
 
-# PostgreSQL's, in the seconds that a Timestamp counts.
-_EPOCH = 946_684_800
+# 2000-01-01 UTC, where PgMicros starts, in the Unix seconds of a Timestamp.
+_PG_EPOCH_SECONDS = 946_684_800
 
 
-def to_timestamp(moment: PgMicros | None) -> Fields:
-    """The fields of a Timestamp, as the contract has it: UTC and microseconds."""
-    if moment is None:
+def timestamp_fields(micros: PgMicros | None) -> MessageFields:
+    """The fields of a Timestamp, with microsecond precision."""
+    if micros is None:
         return None
-    seconds, microseconds = divmod(moment, 1_000_000)
-    return {"seconds": seconds + _EPOCH, "nanos": microseconds * 1000}
+    seconds, nanos = _timestamp_parts(micros)
+    return {"seconds": seconds, "nanos": nanos}
 
 
-def job_fields(row: Row) -> Fields:
-    """A Job, of a row of jobs.job_states."""
+def job_fields(row: Row) -> MessageFields:
+    """The fields of a Job, from a row of jobs.job_states."""
     return {
         "job_id": row["job_id"],
         "tenant_id": row["tenant_id"],
@@ -52,63 +50,67 @@ def job_fields(row: Row) -> Fields:
         "document_params": from_json(row["document_params"]),
         "target_device_id": row["target_device_id"],
         "target_group_id": row["target_group_id"],
-        "target_all": row["target_all"] or None,  # unset, not false
+        "target_all": row["target_all"] or None,  # the oneof `target` is unset, not false
         "status": row["status"],
-        "expires_at": to_timestamp(row["expires_at"]),
+        "expires_at": timestamp_fields(row["expires_at"]),
         "created_by": row["created_by"],
-        "created_at": to_timestamp(row["created_at"]),
-        "updated_at": to_timestamp(row["updated_at"]),
+        "created_at": timestamp_fields(row["created_at"]),
+        "updated_at": timestamp_fields(row["updated_at"]),
         "cancel_reason": row["cancel_reason"],
-        "completed_at": to_timestamp(row["completed_at"]),
+        "completed_at": timestamp_fields(row["completed_at"]),
         "in_progress_timeout_minutes": row["in_progress_timeout_minutes"],
         "total_executions": row["total_executions"],
         "succeeded_count": row["succeeded"],
         "failed_count": row["failed"] + row["timed_out"] + row["rejected"],
-        "execution_counts": {state: row[state] for state in _STATES},
+        "execution_counts": {status: row[status] for status in _EXECUTION_STATUSES},
     }
 
 
-def device_execution_fields(row: Row) -> Fields:
-    """A DeviceExecution, of a row of jobs.execution_states; its document only if it is in it."""
-    fields: Fields = execution_of_device_fields(row) | {
+def device_execution_fields(row: Row) -> MessageFields:
+    """The fields of a DeviceExecution, from a row of jobs.execution_states.
+
+    The document is left out if the row has none.
+    """
+    fields: MessageFields = execution_with_job_fields(row) | {
         "document_type": row["document_type"],
-        "document_params": _document(row["document_params"]),
+        "document_params": _optional_struct(row["document_params"]),
         "version": row["version"],
-        "expires_at": to_timestamp(row["expires_at"]),
+        "expires_at": timestamp_fields(row["expires_at"]),
     }
     return fields
 
 
-def execution_fields(row: Row) -> Fields:
-    """A JobExecution, of a row of jobs.execution_states or of an attempt."""
+def execution_fields(row: Row) -> MessageFields:
+    """The fields of a JobExecution, from a row of jobs.execution_states or of an attempt."""
     return {
         "device_id": row["device_id"],
         "status": row["status"],
-        "status_details": _document(row["status_details"]),
-        "queued_at": to_timestamp(row["queued_at"]),
-        "started_at": to_timestamp(row["started_at"]),
-        "last_updated_at": to_timestamp(row["last_updated_at"]),
+        "status_details": _optional_struct(row["status_details"]),
+        "queued_at": timestamp_fields(row["queued_at"]),
+        "started_at": timestamp_fields(row["started_at"]),
+        "last_updated_at": timestamp_fields(row["last_updated_at"]),
         "execution_number": row["execution_number"],
-        "times_out_at": to_timestamp(row["times_out_at"]),
+        "times_out_at": timestamp_fields(row["times_out_at"]),
     }
 
 
-def execution_of_device_fields(row: Row) -> Fields:
-    """The same where the executions of a device are listed: with its job."""
+def execution_with_job_fields(row: Row) -> MessageFields:
+    """The same as execution_fields, and the job_id."""
     return execution_fields(row) | {"job_id": row["job_id"]}
 
 
-def add_executions(page: Any, row: Row) -> Iterator[int]:
-    """Add to `page` the JobExecutions of a row of jobs.execution_page, one at each step.
+def append_executions(page: Any, row: Row) -> Iterator[int]:
+    """Append the executions of a row of jobs.execution_page to `page`, one at each step.
 
-    Yields the bytes that each takes at most. The columns of the row are parallel arrays.
+    The columns of the row are parallel arrays. Yields an upper bound for the size of each
+    message in bytes.
     """
     if row["device_ids"] is None:
         return
-    # Executions of a job have most in common with the one before: to change that one where
-    # they differ, and to copy it, takes half of what making each anew takes, or a third.
+    # Neighboring executions of a job share most values. Changing one message where they differ
+    # and appending a copy takes a half to a third of the time of building each message.
     execution = JobExecution()
-    size = _MAX_BYTES_BESIDES
+    max_bytes = _EXECUTION_OVERHEAD_BYTES
     old_status = old_details = old_queued_at = old_started_at = old_last_updated_at = (
         old_times_out_at
     ) = None
@@ -142,48 +144,50 @@ def add_executions(page: Any, row: Row) -> Iterator[int]:
             execution.ClearField("status_details")
             if details is not None:
                 execution.status_details.CopyFrom(from_json(details))
-            size = _MAX_BYTES_BESIDES + execution.status_details.ByteSize()
+            max_bytes = _EXECUTION_OVERHEAD_BYTES + execution.status_details.ByteSize()
         if queued_at != old_queued_at:
             old_queued_at = queued_at
-            _set(execution.queued_at, queued_at)
+            _set_timestamp(execution, "queued_at", queued_at)
         if started_at != old_started_at:
             old_started_at = started_at
-            if started_at is None:
-                execution.ClearField("started_at")
-            else:
-                _set(execution.started_at, started_at)
+            _set_timestamp(execution, "started_at", started_at)
         if last_updated_at != old_last_updated_at:
             old_last_updated_at = last_updated_at
-            _set(execution.last_updated_at, last_updated_at)
+            _set_timestamp(execution, "last_updated_at", last_updated_at)
         if times_out_at != old_times_out_at:
             old_times_out_at = times_out_at
-            if times_out_at is None:
-                execution.ClearField("times_out_at")
-            else:
-                _set(execution.times_out_at, times_out_at)
+            _set_timestamp(execution, "times_out_at", times_out_at)
         page.add().CopyFrom(execution)
-        yield size + len(device_id.encode())
+        yield max_bytes + len(device_id.encode())
 
 
 def optional_or(request: Message, field: str, default: D) -> int | D:
-    """An optional number of a request, or `default` if it is unset; 0 is a number."""
+    """The value of an optional number field, or `default` if it is unset."""
     value: int = getattr(request, field)
     return value if request.HasField(field) else default
 
 
 def to_pg_micros(request: Message, field: str) -> PgMicros | None:
-    """A Timestamp field of a request, which checks have found valid; None if it is unset."""
+    """The value of a Timestamp field that has been validated, or None if it is unset."""
     if not request.HasField(field):
         return None
     timestamp: Timestamp = getattr(request, field)
-    return (timestamp.seconds - _EPOCH) * 1_000_000 + timestamp.nanos // 1000
+    return (timestamp.seconds - _PG_EPOCH_SECONDS) * 1_000_000 + timestamp.nanos // 1000
 
 
-def _set(timestamp: "Timestamp", moment: PgMicros) -> None:
-    seconds, microseconds = divmod(moment, 1_000_000)
-    timestamp.seconds = seconds + _EPOCH
-    timestamp.nanos = microseconds * 1000
+def _set_timestamp(message: Message, field: str, micros: PgMicros | None) -> None:
+    if micros is None:
+        message.ClearField(field)
+        return
+    timestamp: Timestamp = getattr(message, field)
+    timestamp.seconds, timestamp.nanos = _timestamp_parts(micros)
 
 
-def _document(text: str | None) -> "Struct | None":
-    return None if text is None else from_json(text)
+def _timestamp_parts(micros: PgMicros) -> tuple[int, int]:
+    """The seconds and nanos of a Timestamp."""
+    seconds, microseconds = divmod(micros, 1_000_000)
+    return seconds + _PG_EPOCH_SECONDS, microseconds * 1000
+
+
+def _optional_struct(json_text: str | None) -> "Struct | None":
+    return None if json_text is None else from_json(json_text)

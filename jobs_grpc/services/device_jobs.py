@@ -1,4 +1,4 @@
-"""DeviceJobService: each method checks the request, delegates to the store, maps the answer."""
+"""Implements DeviceJobService: each method validates, calls the store and converts the result."""
 
 import asyncio
 import logging
@@ -26,33 +26,41 @@ from jobs_grpc.errors import (
     Violation,
 )
 from jobs_grpc.services import pagination, validation
-from jobs_grpc.services.conversions import Fields, device_execution_fields, optional_or
+from jobs_grpc.services.conversions import MessageFields, device_execution_fields, optional_or
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.watch_hub import WatchHub
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PENDING = 10
-MAX_PENDING = 100
+DEFAULT_PENDING_LIMIT = 10
+MAX_PENDING_LIMIT = 100
 
-# Of one stream; the client is held back beyond that.
-MAX_REPORTS_UNDER_WAY = 256
-
-# Seconds between looks at the devices that watch.
-WATCH_INTERVAL = 0.5
+# Reports of one stream that are processed concurrently. Beyond it, flow control stops the client.
+MAX_REPORTS_IN_FLIGHT = 256
 
 
 class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
-    """The device's side; the contract is in device_jobs.proto."""
+    """The devices' API, documented in device_jobs.proto.
+
+    `stopping` is set when the server begins to stop. Watched devices are polled every
+    `watch_interval` seconds.
+    """
 
     def __init__(
-        self, store: Store, batcher: UpdateBatcher, max_document_bytes: int, stopping: asyncio.Event
+        self,
+        store: Store,
+        batcher: UpdateBatcher,
+        max_document_bytes: int,
+        stopping: asyncio.Event,
+        *,
+        watch_interval: float = 0.5,
     ) -> None:
         self._store = store
         self._batcher = batcher
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
-        self._watching = WatchHub(self._markers, WATCH_INTERVAL, stopping)
+        self._watch_interval = watch_interval
+        self._watch_hub = WatchHub(self._fingerprints, watch_interval, stopping)
 
     async def ListPendingExecutions(
         self,
@@ -70,8 +78,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         request: pb.StartNextExecutionRequest,
         context: ServicerContext[pb.StartNextExecutionRequest, pb.StartNextExecutionResponse],
     ) -> pb.StartNextExecutionResponse:
-        details, violations = self._details(request)
-        validation.require(violations)
+        details, violations = self._status_details(request)
+        validation.raise_for_violations(violations)
         tenant_id, device_id = current_device()
         row = await self._batcher.update(
             tenant_id, ExecutionUpdate(None, device_id, None, status_details=details, next=True)
@@ -85,20 +93,22 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         request: pb.StartExecutionRequest,
         context: ServicerContext[pb.StartExecutionRequest, pb.StartExecutionResponse],
     ) -> pb.StartExecutionResponse:
-        details, violations = self._details(request)
-        validation.require(violations + validation.check_job_id(request.job_id))
+        details, violations = self._status_details(request)
+        validation.raise_for_violations(violations + validation.check_job_id(request.job_id))
         tenant_id, device_id = current_device()
         row = await self._batcher.update(
             tenant_id, ExecutionUpdate(request.job_id, device_id, None, status_details=details)
         )
-        return pb.StartExecutionResponse(execution=_updated(request.job_id, device_id, row))
+        return pb.StartExecutionResponse(
+            execution=_updated_execution(request.job_id, device_id, row)
+        )
 
     async def GetExecution(
         self,
         request: pb.GetExecutionRequest,
         context: ServicerContext[pb.GetExecutionRequest, pb.GetExecutionResponse],
     ) -> pb.GetExecutionResponse:
-        validation.require(validation.check_job_id(request.job_id))
+        validation.raise_for_violations(validation.check_job_id(request.job_id))
         tenant_id, device_id = current_device()
         row = await self._store.get_execution(tenant_id, device_id=device_id, job_id=request.job_id)
         return pb.GetExecutionResponse(execution=device_execution_fields(row))
@@ -109,22 +119,24 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         context: ServicerContext[pb.UpdateExecutionRequest, pb.UpdateExecutionResponse],
     ) -> pb.UpdateExecutionResponse:
         tenant_id, device_id = current_device()
-        row = await self._batcher.update(tenant_id, self._checked(request, device_id))
-        return pb.UpdateExecutionResponse(execution=_updated(request.job_id, device_id, row))
+        row = await self._batcher.update(tenant_id, self._parse_update(request, device_id))
+        return pb.UpdateExecutionResponse(
+            execution=_updated_execution(request.job_id, device_id, row)
+        )
 
-    async def ReportExecutions(  # type: ignore[override]  # gRPC takes this form, too
+    async def ReportExecutions(  # type: ignore[override]  # gRPC allows context.write
         self,
         request_iterator: AsyncIterator[pb.ReportExecutionsRequest],
         context: ServicerContext[pb.ReportExecutionsRequest, pb.ReportExecutionsResponse],
     ) -> None:
         caller = current_principal()
-        slots = asyncio.Semaphore(MAX_REPORTS_UNDER_WAY)
-        writing = asyncio.Lock()
+        slots = asyncio.Semaphore(MAX_REPORTS_IN_FLIGHT)
+        write_lock = asyncio.Lock()
 
-        async def answer(request: pb.ReportExecutionsRequest) -> None:
+        async def handle(request: pb.ReportExecutionsRequest) -> None:
             try:
-                response = await self._answer(caller, request)
-                async with writing:
+                response = await self._handle_report(caller, request)
+                async with write_lock:
                     await context.write(response)
             finally:
                 slots.release()
@@ -134,15 +146,15 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             async def read() -> None:
                 async for request in request_iterator:
                     await slots.acquire()
-                    group.create_task(answer(request))
+                    group.create_task(handle(request))
 
-            # At a stop, what has been read is still answered.
+            # When the server stops, read no more reports but respond to those already read.
             reading = group.create_task(read())
             stopping = group.create_task(self._stopping.wait())
             await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
-            cut_short = reading.cancel()
-        if cut_short:
+            interrupted = reading.cancel()
+        if interrupted:
             raise ServerStopping
 
     async def WatchPendingExecutions(
@@ -154,15 +166,15 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
         limit = _pending_limit(request)
         tenant_id, device_id = current_device()
-        async with aclosing(self._watching.changes(tenant_id, device_id)) as changes:
+        async with aclosing(self._watch_hub.watch(tenant_id, device_id)) as changes:
             async for _ in changes:
                 response = pb.WatchPendingExecutionsResponse()
-                response.more = await self._fill_pending_at_last(
+                response.more = await self._fill_pending_with_retry(
                     response.executions, tenant_id, device_id, limit
                 )
                 yield response
 
-    async def _markers(self, tenant_id: str, device_ids: list[str]) -> dict[str, str]:
+    async def _fingerprints(self, tenant_id: str, device_ids: list[str]) -> dict[str, str]:
         rows = await self._store.pending_fingerprints(tenant_id, device_ids=device_ids)
         return {row["device_id"]: row["fingerprint"] for row in rows}
 
@@ -176,51 +188,53 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         rows = await self._store.list_pending_executions(
             tenant_id, device_id=device_id, limit=limit + 1
         )
-        return pagination.fill(page, map(device_execution_fields, rows), limit)
+        return pagination.fill_page(page, map(device_execution_fields, rows), limit)
 
-    async def _fill_pending_at_last(
+    async def _fill_pending_with_retry(
         self,
         page: MutableSequence[pb.DeviceExecution],
         tenant_id: str,
         device_id: str,
         limit: int,
     ) -> bool:
-        """The same, waiting out an outage, or that all watchers ask at once."""
+        """The same as _fill_pending, but retry while the database is unavailable or overloaded."""
         while True:
             try:
                 return await self._fill_pending(page, tenant_id, device_id, limit)
             except (DatabaseUnavailable, Overloaded):
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), WATCH_INTERVAL)
+                    await asyncio.wait_for(self._stopping.wait(), self._watch_interval)
                     raise ServerStopping from None
 
-    async def _answer(
+    async def _handle_report(
         self, caller: Principal, request: pb.ReportExecutionsRequest
     ) -> pb.ReportExecutionsResponse:
+        """Apply one report of a stream; errors become part of the response."""
         try:
             device_id = _reporting_device(caller, request)
-            update = self._checked(request.report, device_id, with_document=False)
+            update = self._parse_update(request.report, device_id, with_document=False)
             row = await self._batcher.update(caller.tenant_id, update)
-            execution = _updated(request.report.job_id, device_id, row)
+            execution = _updated_execution(request.report.job_id, device_id, row)
         except JobsError as e:
             error = _report_error(e)
         except Exception:
-            # A defect that one report meets is not to cost the others their stream.
-            logger.exception("a report failed")
+            # A bug that one report triggers must not end the stream for the other reports.
+            logger.exception("report failed")
             error = _report_error(Internal())
         else:
             return pb.ReportExecutionsResponse(report_id=request.report_id, execution=execution)
         return pb.ReportExecutionsResponse(report_id=request.report_id, error=error)
 
-    def _checked(
+    def _parse_update(
         self, request: pb.UpdateExecutionRequest, device_id: str, *, with_document: bool = True
     ) -> ExecutionUpdate:
-        details, violations = self._details(request)
-        validation.require(
+        """Convert a report to an update. Raises InvalidRequest."""
+        details, violations = self._status_details(request)
+        validation.raise_for_violations(
             violations
             + validation.check_job_id(request.job_id)
             + validation.check_reported_status(request.status)
-            + validation.check_extension(request)
+            + validation.check_timeout_extension(request)
         )
         return ExecutionUpdate(
             job_id=request.job_id,
@@ -233,7 +247,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             with_document=with_document,
         )
 
-    def _details(self, request: Any) -> tuple[str | None, list[Violation]]:
+    def _status_details(self, request: Any) -> tuple[str | None, list[Violation]]:
+        """The request's status_details as JSON, or None if unset, and their violations."""
         if not request.HasField("status_details"):
             return None, []
         return to_json(request.status_details, "status_details", self._max_document_bytes)
@@ -242,24 +257,29 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
 def _pending_limit(
     request: pb.ListPendingExecutionsRequest | pb.WatchPendingExecutionsRequest,
 ) -> int:
-    limit = optional_or(request, "limit", DEFAULT_PENDING)
-    validation.require(validation.check_range("limit", limit, 1, MAX_PENDING))
+    limit = optional_or(request, "limit", DEFAULT_PENDING_LIMIT)
+    validation.raise_for_violations(validation.check_range("limit", limit, 1, MAX_PENDING_LIMIT))
     return limit
 
 
 def _reporting_device(caller: Principal, request: pb.ReportExecutionsRequest) -> str:
-    """Whose report it is: a device's own, or, of a caller that is none, the one it names."""
+    """The device of a report: the calling device, or the one that a bridge names."""
     violations = validation.check_report_id(request.report_id)
     if caller.device_id is None:
-        violations += validation.check_text("device_id", request.device_id, validation.MAX_ID)
+        violations += validation.check_text(
+            "device_id", request.device_id, validation.MAX_ID_LENGTH
+        )
     elif request.device_id not in ("", caller.device_id):
-        violations.append(Violation("device_id", "device_id is not the calling device"))
-    validation.require(violations)
+        violations.append(Violation("device_id", "device_id must be empty or the calling device"))
+    validation.raise_for_violations(violations)
     return caller.device_id or request.device_id
 
 
-def _updated(job_id: str, device_id: str, row: Row) -> Fields:
-    """The DeviceExecution after an update; raises what the update met."""
+def _updated_execution(job_id: str, device_id: str, row: Row) -> MessageFields:
+    """The fields of a DeviceExecution after an update, from a row of update_executions.sql.
+
+    Raises ExecutionNotFound, ExecutionFinished or ExecutionChanged.
+    """
     match row["outcome"]:
         case "EXECUTION_NOT_FOUND":
             raise ExecutionNotFound(job_id, device_id)

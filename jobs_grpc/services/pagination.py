@@ -1,110 +1,135 @@
-"""Pages: keyset cursors as opaque tokens, and answers that fit a message."""
+"""Page tokens and page sizes of the list methods.
+
+A page token is URL-safe base64 of a JSON list: a digest of the request's filters, and then the
+sort key of the last item on the page.
+"""
 
 import base64
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
+from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 
+from jobs_grpc.db.store import PgMicros
 from jobs_grpc.errors import InvalidPageToken
 
-# gRPC clients take messages of 4 MiB by default. The rest is for the page token.
-MAX_ANSWER_BYTES = 4 * 1024 * 1024 - 4096
+PagedRequest: TypeAlias = pb.ListJobsRequest | pb.ListJobExecutionsRequest
 
-# A repeated message costs its field tag and length besides itself.
-_ITEM_OVERHEAD = 6
+# gRPC clients accept messages of up to 4 MiB by default. 4 KiB are reserved for the page token.
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024 - 4096
 
-# Microseconds, some two thousand years either way, which PostgreSQL takes as well.
-_MAX_MOMENT = 2**56
+# A message in a repeated field also takes a field tag and a length.
+_ITEM_OVERHEAD_BYTES = 6
 
-_FOREIGN = "page_token is not one that this service made"
+# About 2,283 years before and after 2000, which PostgreSQL's timestamps can hold.
+_MAX_PG_MICROS = 2**56
 
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_INVALID = "page_token is invalid; omit it to start from the first page"
+
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def fill(page: Any, items: Iterable[Mapping[str, Any]], limit: int) -> bool:
-    """Add items to `page`, a repeated field, up to `limit` and to the size of an answer.
+def fill_page(page: Any, items: Iterable[Mapping[str, Any]], limit: int) -> bool:
+    """Add messages to `page`, a repeated field, until it is full.
 
-    An item is the fields of a message. True if items are left over.
+    `items` are the field values of each message. The page is full when it has `limit` messages
+    or when the next one would exceed MAX_RESPONSE_BYTES; it always has at least one message.
+    Returns True if items are left over.
     """
-    return keep(page, (page.add(**fields).ByteSize() for fields in items), limit)
+    return append_until_full(page, (page.add(**fields).ByteSize() for fields in items), limit)
 
 
-def keep(page: Any, sizes: Iterable[int], limit: int, used: int = 0) -> bool:
-    """Have items added to `page` up to `limit` and to the size of an answer.
+def append_until_full(
+    page: Any, appended_sizes: Iterable[int], limit: int, used_bytes: int = 0
+) -> bool:
+    """Advance an iterator that appends messages to `page` until the page is full.
 
-    At each step `sizes` adds an item to the page and yields its size in bytes. `used` is that
-    of what else the answer holds. True if items are left over.
+    At each step `appended_sizes` appends one message and yields its size in bytes.
+    `used_bytes` is the size of the rest of the response. Full means the same as in fill_page,
+    except that `limit` may be 0. Returns True if items are left over.
     """
-    size = used
-    for number, size_of_item in enumerate(sizes, start=1):
-        size += size_of_item + _ITEM_OVERHEAD
-        if number > limit or (size > MAX_ANSWER_BYTES and number > 1):
+    total_bytes = used_bytes
+    for count, size in enumerate(appended_sizes, start=1):
+        total_bytes += size + _ITEM_OVERHEAD_BYTES
+        if count > limit or (total_bytes > MAX_RESPONSE_BYTES and count > 1):
             del page[-1]
             return True
     return False
 
 
-def moment_token(request: Message, moment: int, job_id: str) -> str:
-    """The cursor of a list by time, after this key; good for `request` and its next pages."""
-    return _encode(request, str(moment), job_id)
+def time_token(request: PagedRequest, time: PgMicros, job_id: str) -> str:
+    """The token for the page after an item with this time and job_id, newest items first."""
+    return _encode(request, str(time), job_id)
 
 
-def moment_position(token: str, request: Message) -> tuple[int, str]:
-    """The key in a moment_token. Raises InvalidPageToken."""
+def parse_time_token(request: PagedRequest) -> tuple[PgMicros, str] | tuple[None, None]:
+    """The time and job_id in request.page_token, or None if it is empty.
+
+    Raises InvalidPageToken.
+    """
+    if not request.page_token:
+        return None, None
     try:
-        written, job_id = _decode(token, request)
-        moment = int(written)
-        if abs(moment) <= _MAX_MOMENT:
-            return moment, job_id
+        time, job_id = _decode(request)
+        micros = int(time)
     except ValueError:
-        pass
-    raise InvalidPageToken(_FOREIGN)
+        raise InvalidPageToken(_INVALID) from None
+    if abs(micros) > _MAX_PG_MICROS:
+        raise InvalidPageToken(_INVALID)
+    return micros, job_id
 
 
-def device_token(request: Message, after_device_id: str) -> str:
-    """The cursor of a list by device, after this one ("": from the first)."""
+def device_token(request: PagedRequest, after_device_id: str) -> str:
+    """The token for the page after this device; "" is the first page."""
     return _encode(request, after_device_id)
 
 
-def device_position(token: str, request: Message) -> str:
-    """The device_id in a device_token. Raises InvalidPageToken."""
+def parse_device_token(request: PagedRequest) -> str:
+    """The device_id in request.page_token, or "" if it is empty. Raises InvalidPageToken."""
+    if not request.page_token:
+        return ""
     try:
-        (after_device_id,) = _decode(token, request)
+        (after_device_id,) = _decode(request)
     except ValueError:
-        raise InvalidPageToken(_FOREIGN) from None
+        raise InvalidPageToken(_INVALID) from None
     return after_device_id
 
 
-def _encode(request: Message, *position: str) -> str:
-    raw = json.dumps([_digest(request), *position], separators=(",", ":"))
+def _encode(request: PagedRequest, *position: str) -> str:
+    raw = json.dumps([_filters_digest(request), *position], separators=(",", ":"))
     return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
 
-def _decode(token: str, request: Message) -> list[str]:
+def _decode(request: PagedRequest) -> list[str]:
+    """The position in request.page_token. Raises InvalidPageToken."""
+    token = request.page_token
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         parts = json.loads(raw)
     except (ValueError, RecursionError):
-        raise InvalidPageToken(_FOREIGN) from None
-    if not isinstance(parts, list) or not parts or not all(_is_text(part) for part in parts):
-        raise InvalidPageToken(_FOREIGN)
+        raise InvalidPageToken(_INVALID) from None
+    if not isinstance(parts, list) or not parts or not all(map(_is_storable_text, parts)):
+        raise InvalidPageToken(_INVALID)
     digest, *position = parts
-    if digest != _digest(request):
-        raise InvalidPageToken("page_token was made for another request; start without one")
+    if digest != _filters_digest(request):
+        raise InvalidPageToken(
+            "page_token belongs to a request with other filters; omit it to start from the first"
+            " page"
+        )
     return position
 
 
-def _is_text(part: object) -> bool:
-    """Text that PostgreSQL takes: no U+0000 and no half of a surrogate pair."""
-    return isinstance(part, str) and not _UNSTORABLE.search(part)
+def _is_storable_text(part: object) -> bool:
+    """Whether PostgreSQL accepts `part` as text: no U+0000 and no unpaired surrogate."""
+    return isinstance(part, str) and not _NOT_STORABLE.search(part)
 
 
-def _digest(request: Message) -> str:
-    """Tells requests apart that differ in more than where the page is."""
+def _filters_digest(request: Message) -> str:
+    """A digest of the request without its limit and position."""
     filters = type(request)()
     filters.CopyFrom(request)
     for field in ("limit", "offset", "page_token"):

@@ -1,4 +1,4 @@
-"""Documents: google.protobuf.Struct on the wire, JSON in the database."""
+"""Converts google.protobuf.Struct to the JSON that is stored in the database, and back."""
 
 import json
 import math
@@ -10,61 +10,65 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from jobs_grpc.errors import Violation
 
-# Beyond it, a double no longer tells neighbouring whole numbers apart.
+# Above 2^53 a double cannot represent every integer.
 _MAX_EXACT_INTEGER = 2**53
 
-# Protobuf stops at 100 messages inside one another. A level of a document takes up to
-# three, and an answer holds the document deeper than the request did.
+# Protobuf parsers allow 100 nested messages. One level of a Struct takes up to three of them,
+# and a response nests the Struct deeper than the request does.
 _MAX_DEPTH = 20
 
-# A byte of compact JSON is at most 5.5 bytes on the wire ("1," is 11). What is far beyond
-# that is refused before it is walked through.
-_MAX_WIRE_RATIO = 8
+# A byte of compact JSON is at most 5.5 bytes in protobuf ("1," takes 11). A larger Struct is
+# over the limit for certain and is rejected without walking it.
+_MAX_PROTOBUF_RATIO = 8
 
-_MAX_PATH = 120
+# Characters of the path in an error message.
+_MAX_PATH_LENGTH = 120
 
 
-class _Invalid(Exception):
-    """Raised where the fault is; the path to it is put together on the way out."""
+class _InvalidValue(Exception):
+    """A value cannot be stored. Each enclosing level adds its part of the path to the value."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
         self.problem = problem
         self._path = ""
 
-    def inside(self, part: str) -> None:
+    def prepend(self, part: str) -> None:
+        """Put the name or index of the enclosing level before the path."""
         self._path = part + self._path
 
     @property
     def path(self) -> str:
-        cut = self._path if len(self._path) <= _MAX_PATH else self._path[:_MAX_PATH] + "…"
-        # Keys are the caller's: none may break the line or reach a terminal as it is.
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+        """The path, shortened and with unprintable characters escaped, as callers choose keys."""
+        path = self._path
+        if len(path) > _MAX_PATH_LENGTH:
+            path = path[:_MAX_PATH_LENGTH] + "…"
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
 
 
 def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Violation]]:
-    """The document as compact JSON, or why it can't be stored.
+    """Convert a Struct to compact JSON; if it cannot be stored, return the violation instead.
 
-    Whole numbers stay whole. The size counts numbers in full ("1e300" as 301 digits),
-    as the database will write them out.
+    Integers up to 2^53 are written without a fraction. The size limit counts numbers without
+    exponent ("1e300" has 301 digits), because PostgreSQL prints them so.
     """
-    if struct.ByteSize() > max_bytes * _MAX_WIRE_RATIO:
+    if struct.ByteSize() > max_bytes * _MAX_PROTOBUF_RATIO:
         return "", [Violation(field, f"{field} is larger than {max_bytes} bytes as JSON")]
     try:
         value = _from_struct(struct, depth=1)
-    except _Invalid as e:
-        e.inside(field)
+    except _InvalidValue as e:
+        e.prepend(field)
         return "", [Violation(e.path, f"{e.path} {e.problem}")]
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    size = len(text.encode()) + sum(_written_out(number) for number in _numbers(value))
+    size = len(text.encode()) + sum(_exponent_expansion(number) for number in _floats(value))
     if size > max_bytes:
-        problem = f"{field} has {size} bytes as JSON; at most {max_bytes} are allowed"
+        problem = f"{field} has {size} bytes as JSON; the limit is {max_bytes}"
         return "", [Violation(field, problem)]
     return text, []
 
 
 def from_json(text: str) -> Struct:
-    """The inverse of to_json."""
+    """Convert JSON that to_json made to a Struct."""
     struct = Struct()
     struct.update(json.loads(text))
     return struct
@@ -74,11 +78,11 @@ def _from_struct(struct: Struct, depth: int) -> dict[str, Any]:
     _check_depth(depth)
     result = {}
     for key, value in struct.fields.items():
-        name = _text(key)
+        name = _from_text(key)
         try:
             result[name] = _from_value(value, depth)
-        except _Invalid as e:
-            e.inside(f".{key}")
+        except _InvalidValue as e:
+            e.prepend(f".{key}")
             raise
     return result
 
@@ -89,8 +93,8 @@ def _from_list(values: Iterable[Value], depth: int) -> list[Any]:
     for index, value in enumerate(values):
         try:
             result.append(_from_value(value, depth))
-        except _Invalid as e:
-            e.inside(f"[{index}]")
+        except _InvalidValue as e:
+            e.prepend(f"[{index}]")
             raise
     return result
 
@@ -98,9 +102,9 @@ def _from_list(values: Iterable[Value], depth: int) -> list[Any]:
 def _from_value(value: Value, depth: int) -> Any:
     match value.WhichOneof("kind"):
         case "string_value":
-            return _text(value.string_value)
+            return _from_text(value.string_value)
         case "number_value":
-            return _number(value.number_value)
+            return _from_number(value.number_value)
         case "bool_value":
             return value.bool_value
         case "null_value":
@@ -110,40 +114,41 @@ def _from_value(value: Value, depth: int) -> Any:
         case "list_value":
             return _from_list(value.list_value.values, depth + 1)
         case _:
-            raise _Invalid("has no value")
+            raise _InvalidValue("has no kind; set one of the fields of google.protobuf.Value")
 
 
 def _check_depth(depth: int) -> None:
     if depth > _MAX_DEPTH:
-        raise _Invalid(f"is nested deeper than {_MAX_DEPTH} levels")
+        raise _InvalidValue(f"is nested deeper than {_MAX_DEPTH} levels")
 
 
-def _text(text: str) -> str:
+def _from_text(text: str) -> str:
     if "\0" in text:
-        raise _Invalid("has the character U+0000, which can't be stored")
+        raise _InvalidValue("contains the character U+0000, which cannot be stored")
     return text
 
 
-def _number(number: float) -> int | float:
+def _from_number(number: float) -> int | float:
     if not math.isfinite(number):
-        raise _Invalid("is not a finite number, which JSON does not have")
+        raise _InvalidValue("must be a finite number")
     if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER:
         return int(number)
     return number
 
 
-def _numbers(value: Any) -> Iterator[float]:
+def _floats(value: Any) -> Iterator[float]:
+    """All floats in a JSON value."""
     if isinstance(value, dict):
         for item in value.values():
-            yield from _numbers(item)
+            yield from _floats(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _numbers(item)
+            yield from _floats(item)
     elif isinstance(value, float):
         yield value
 
 
-def _written_out(number: float) -> int:
-    """How much longer the number is in full than in JSON's short form."""
+def _exponent_expansion(number: float) -> int:
+    """How many characters longer the number is without exponent than in JSON."""
     short = repr(number)
     return len(format(Decimal(short), "f")) - len(short) if "e" in short else 0

@@ -1,4 +1,4 @@
-"""What a request must be, field by field. Pure functions that find violations."""
+"""Field checks. Each function returns the violations it finds; none means the field is valid."""
 
 import re
 import unicodedata
@@ -13,31 +13,39 @@ from jobs_grpc.errors import InvalidRequest, Violation
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-MAX_ID = 256
+# Characters.
+MAX_ID_LENGTH = 256
+MAX_DOCUMENT_TYPE_LENGTH = 100
+MAX_REASON_LENGTH = 1000
+MAX_REPORT_ID_LENGTH = 128
 
-# What a device may say; the other states are the service's to decide.
-REPORTED = (
+MAX_EXPIRES_IN_HOURS = 30 * 24
+MAX_TIMEOUT_MINUTES = 7 * 24 * 60
+
+# The statuses that a device may report. Only the service sets the others.
+REPORTABLE_STATUSES = (
     pb.JobExecution.IN_PROGRESS,
     pb.JobExecution.SUCCEEDED,
     pb.JobExecution.FAILED,
     pb.JobExecution.REJECTED,
 )
-# What can be tried again; a success is one, and the others are not over.
-RETRIED = (pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT, pb.JobExecution.REJECTED)
-MAX_DOCUMENT_TYPE = 100
-MAX_REASON = 1000
-MAX_REPORT_ID = 128
-MAX_TIMEOUT_MINUTES = 7 * 24 * 60
+
+# The terminal statuses that an operator may retry.
+RETRYABLE_STATUSES = (
+    pb.JobExecution.FAILED,
+    pb.JobExecution.TIMED_OUT,
+    pb.JobExecution.REJECTED,
+)
 
 
-def require(violations: list[Violation]) -> None:
-    """Raise InvalidRequest if there are any."""
+def raise_for_violations(violations: list[Violation]) -> None:
+    """Raise InvalidRequest if `violations` is not empty."""
     if violations:
         raise InvalidRequest(violations)
 
 
 def check_job_id(job_id: str) -> list[Violation]:
-    """A job_id that must be there."""
+    """Check a required job_id."""
     if not job_id:
         return [Violation("job_id", "job_id is required")]
     if not _JOB_ID.fullmatch(job_id):
@@ -45,110 +53,109 @@ def check_job_id(job_id: str) -> list[Violation]:
     return []
 
 
-def check_text(field: str, text: str, longest: int) -> list[Violation]:
-    """A name of 1 to `longest` characters without control characters."""
-    if not 1 <= len(text) <= longest or any(unicodedata.category(c) == "Cc" for c in text):
-        problem = f"{field} must be 1–{longest} characters without control characters"
+def check_text(field: str, text: str, max_length: int) -> list[Violation]:
+    """Check for 1 to `max_length` characters without control characters."""
+    if not 1 <= len(text) <= max_length or any(unicodedata.category(c) == "Cc" for c in text):
+        problem = f"{field} must be 1–{max_length} characters without control characters"
         return [Violation(field, problem)]
     return []
 
 
 def check_range(field: str, number: int, low: int, high: int) -> list[Violation]:
-    """A number from `low` to `high`, both included."""
+    """Check that low <= number <= high."""
     if not low <= number <= high:
         return [Violation(field, f"{field} must be from {low} to {high}")]
     return []
 
 
 def check_offset(offset: int) -> list[Violation]:
-    """How many to skip; protobuf's int32 has the upper bound."""
+    """Check for 0 or more; the upper bound is that of int32."""
     return [] if offset >= 0 else [Violation("offset", "offset must be 0 or more")]
 
 
 def check_statuses(
     statuses: Set[int], enum: type[pb.Job.Status] | type[pb.JobExecution.Status]
 ) -> list[Violation]:
-    """Statuses to look for, possibly none; 0, unspecified, is not one."""
+    """Check the statuses of a filter: known values other than STATUS_UNSPECIFIED. May be empty."""
     if unknown := statuses - {*enum.values()[1:]}:
-        known = ", ".join(enum.keys()[1:])
-        problem = f"status {min(unknown)} is unknown; it must be one of {known}"
+        allowed = ", ".join(enum.keys()[1:])
+        problem = f"status {min(unknown)} is unknown; it must be one of {allowed}"
         return [Violation("status", problem)]
     return []
 
 
 def check_job_filters(request: pb.ListJobsRequest) -> list[Violation]:
-    """What jobs are looked for by; an empty text is no filter."""
+    """Check the filters of ListJobs except the statuses. An empty text means no filter."""
     texts = {
-        "document_type": (request.document_type, MAX_DOCUMENT_TYPE),
-        "created_by": (request.created_by, MAX_ID),
-        "target_device_id": (request.target_device_id, MAX_ID),
-        "target_group_id": (request.target_group_id, MAX_ID),
+        "document_type": (request.document_type, MAX_DOCUMENT_TYPE_LENGTH),
+        "created_by": (request.created_by, MAX_ID_LENGTH),
+        "target_device_id": (request.target_device_id, MAX_ID_LENGTH),
+        "target_group_id": (request.target_group_id, MAX_ID_LENGTH),
     }
     violations = []
-    for field, (text, longest) in texts.items():
-        violations += check_text(field, text, longest) if text else []
+    for field, (text, max_length) in texts.items():
+        violations += check_text(field, text, max_length) if text else []
     for field in ("created_from", "created_until"):
-        violations += check_moment(field, getattr(request, field))
+        violations += check_timestamp(field, getattr(request, field))
     return violations
 
 
-def check_moment(field: str, moment: Timestamp) -> list[Violation]:
-    """A time in the years 1 to 9999, as the type has it."""
+def check_timestamp(field: str, timestamp: Timestamp) -> list[Violation]:
+    """Check for the range of google.protobuf.Timestamp: the years 1 to 9999."""
     try:
-        moment.ToDatetime(UTC)
+        timestamp.ToDatetime(UTC)
     except (ValueError, OverflowError):
         return [Violation(field, f"{field} must be a time in the years 1 to 9999")]
     return []
 
 
-def check_executions_of(request: pb.ListJobExecutionsRequest) -> list[Violation]:
-    """Of a job, of a device, or of both."""
+def check_execution_filters(request: pb.ListJobExecutionsRequest) -> list[Violation]:
+    """Check job_id and device_id; one of them is required."""
     if not request.device_id:
         return check_job_id(request.job_id)
-    return check_text("device_id", request.device_id, MAX_ID) + (
+    return check_text("device_id", request.device_id, MAX_ID_LENGTH) + (
         check_job_id(request.job_id) if request.job_id else []
     )
 
 
 def check_reported_status(status: int) -> list[Violation]:
-    """A status that a device may report."""
-    if status in REPORTED:
+    """Check a status that a device reports."""
+    if status in REPORTABLE_STATUSES:
         return []
-    known = ", ".join(pb.JobExecution.Status.Name(each) for each in REPORTED)
-    return [Violation("status", f"status must be one of {known}")]
+    return [Violation("status", f"status must be one of {_names(REPORTABLE_STATUSES)}")]
 
 
 def check_report_id(report_id: str) -> list[Violation]:
-    """What a client tells its reports apart by; may be empty."""
-    if len(report_id) > MAX_REPORT_ID:
-        problem = f"report_id must be at most {MAX_REPORT_ID} characters"
+    """Check a report_id, which may be empty."""
+    if len(report_id) > MAX_REPORT_ID_LENGTH:
+        problem = f"report_id must be at most {MAX_REPORT_ID_LENGTH} characters"
         return [Violation("report_id", problem)]
     return []
 
 
-def check_retried_statuses(statuses: Sequence[int]) -> list[Violation]:
-    """One or more of the statuses that can be tried again."""
-    if statuses and all(status in RETRIED for status in statuses):
+def check_retry_statuses(statuses: Sequence[int]) -> list[Violation]:
+    """Check for at least one status, and only statuses that can be retried."""
+    if statuses and all(status in RETRYABLE_STATUSES for status in statuses):
         return []
-    known = ", ".join(pb.JobExecution.Status.Name(each) for each in RETRIED)
-    return [Violation("statuses", f"statuses must be one or more of {known}")]
+    problem = f"statuses must be one or more of {_names(RETRYABLE_STATUSES)}"
+    return [Violation("statuses", problem)]
 
 
 def check_reason(reason: str) -> list[Violation]:
-    """Free text, possibly none."""
-    if len(reason) > MAX_REASON or "\0" in reason:
-        problem = f"reason must be at most {MAX_REASON} characters without U+0000"
+    """Check the reason of a cancel, which may be empty."""
+    if len(reason) > MAX_REASON_LENGTH or "\0" in reason:
+        problem = f"reason must be at most {MAX_REASON_LENGTH} characters without U+0000"
         return [Violation("reason", problem)]
     return []
 
 
 def check_target(request: pb.CreateJobRequest) -> list[Violation]:
-    """Exactly one target; an empty id, or false, is none."""
+    """Check for exactly one target. An empty id and target_all=false count as no target."""
     match request.WhichOneof("target"):
         case "target_device_id" if request.target_device_id:
-            return check_text("target_device_id", request.target_device_id, MAX_ID)
+            return check_text("target_device_id", request.target_device_id, MAX_ID_LENGTH)
         case "target_group_id" if request.target_group_id:
-            return check_text("target_group_id", request.target_group_id, MAX_ID)
+            return check_text("target_group_id", request.target_group_id, MAX_ID_LENGTH)
         case "target_all" if request.target_all:
             return []
     problem = "Exactly one of target_device_id, target_group_id, target_all must be set"
@@ -156,17 +163,17 @@ def check_target(request: pb.CreateJobRequest) -> list[Violation]:
 
 
 def check_expiry(request: pb.CreateJobRequest | pb.RetryExecutionsRequest) -> list[Violation]:
-    """Hours in range, or never, but not both."""
+    """Check expires_in_hours and never_expires; both are optional and exclude each other."""
     if not request.HasField("expires_in_hours"):
         return []
     if request.never_expires:
         problem = "expires_in_hours and never_expires must not both be set"
         return [Violation("never_expires", problem)]
-    return check_range("expires_in_hours", request.expires_in_hours, 1, 720)
+    return check_range("expires_in_hours", request.expires_in_hours, 1, MAX_EXPIRES_IN_HOURS)
 
 
 def check_in_progress_timeout(request: pb.CreateJobRequest) -> list[Violation]:
-    """Minutes in range, or none."""
+    """Check the optional timeout of a job's executions."""
     if not request.HasField("in_progress_timeout_minutes"):
         return []
     return check_range(
@@ -177,11 +184,15 @@ def check_in_progress_timeout(request: pb.CreateJobRequest) -> list[Violation]:
     )
 
 
-def check_extension(request: UpdateExecutionRequest) -> list[Violation]:
-    """Minutes in range, and only of what goes on; or none."""
+def check_timeout_extension(request: UpdateExecutionRequest) -> list[Violation]:
+    """Check the optional extend_timeout_minutes, which only an IN_PROGRESS report may have."""
     if not request.HasField("extend_timeout_minutes"):
         return []
     field = "extend_timeout_minutes"
     if request.status != pb.JobExecution.IN_PROGRESS:
-        return [Violation(field, f"{field} must be set with status IN_PROGRESS only")]
+        return [Violation(field, f"{field} is allowed only with status IN_PROGRESS")]
     return check_range(field, request.extend_timeout_minutes, 1, MAX_TIMEOUT_MINUTES)
+
+
+def _names(statuses: Sequence[pb.JobExecution.Status.ValueType]) -> str:
+    return ", ".join(map(pb.JobExecution.Status.Name, statuses))

@@ -1,4 +1,4 @@
-"""WatchHub: one poll of the database for all who watch, however many they are."""
+"""WatchHub: one database poll per tenant for any number of watch streams."""
 
 import asyncio
 import contextvars
@@ -14,27 +14,28 @@ T = TypeVar("T")
 
 
 class _Watcher(Generic[T]):
-    """What one watcher has been told, and what there is to tell it."""
+    """A watch stream: its key, the latest value, and whether that value is new to the stream."""
 
     def __init__(self, key: str) -> None:
         self.key = key
-        self.told = False
+        self.has_value = False
         self.value: T | None = None
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
 
-    def see(self, value: T | None) -> None:
-        if not self.told or value != self.value:
-            self.told, self.value = True, value
-            self.news.set()
+    def offer(self, value: T | None) -> None:
+        """Store the value, and set `changed` if it is the first one or differs from the last."""
+        if not self.has_value or value != self.value:
+            self.has_value, self.value = True, value
+            self.changed.set()
 
 
 class WatchHub(Generic[T]):
-    """Tells watchers the value of their key, and again whenever it has changed.
+    """Polls the values of watched keys and passes changes to the watchers.
 
-    Values are fetched for all watched keys of a tenant at once, every `interval` seconds
-    while anybody watches; those who have just come are told at once, and the others are not
-    asked for on their account. Nobody is told more often than every `interval`; a watcher
-    that is slow gets the newest value only. An outage of the database is waited out.
+    While a tenant has watchers, `fetch(tenant_id, keys)` is called for all its watched keys
+    every `interval` seconds. A new watcher gets its first value at once, by a fetch of its key
+    only. A watcher gets at most one value per interval; a slow watcher skips intermediate
+    values. Polling continues after a database outage.
     """
 
     def __init__(
@@ -47,75 +48,80 @@ class WatchHub(Generic[T]):
         self._interval = interval
         self._stopping = stopping
         self._watchers: dict[str, set[_Watcher[T]]] = {}
-        self._wakes: dict[str, asyncio.Event] = {}
+        self._wakeups: dict[str, asyncio.Event] = {}
         self._polls: set[asyncio.Task[None]] = set()
 
-    async def changes(self, tenant_id: str, key: str) -> AsyncGenerator[T | None, None]:
-        """The values of a key; None while there is none. Raises ServerStopping at a stop."""
+    async def watch(self, tenant_id: str, key: str) -> AsyncGenerator[T | None, None]:
+        """Yield the current value of a key and then each change; None if the key has no value.
+
+        Raises ServerStopping when the server stops.
+        """
         clock = asyncio.get_running_loop().time
         watcher: _Watcher[T] = _Watcher(key)
         self._add(tenant_id, watcher)
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while True:
-                news = asyncio.create_task(watcher.news.wait())
+                changed = asyncio.create_task(watcher.changed.wait())
                 try:
-                    await asyncio.wait({news, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    news.cancel()
+                    changed.cancel()
                 if stopping.done():
                     raise ServerStopping
-                watcher.news.clear()
-                again = clock() + self._interval
+                watcher.changed.clear()
+                next_yield = clock() + self._interval
                 yield watcher.value
-                await asyncio.wait({stopping}, timeout=again - clock())
+                await asyncio.wait({stopping}, timeout=next_yield - clock())
         finally:
             stopping.cancel()
             self._watchers[tenant_id].discard(watcher)
             if not self._watchers[tenant_id]:
-                self._wakes[tenant_id].set()
+                self._wakeups[tenant_id].set()
 
     def _add(self, tenant_id: str, watcher: _Watcher[T]) -> None:
         if tenant_id not in self._watchers:
             self._watchers[tenant_id] = set()
-            self._wakes[tenant_id] = asyncio.Event()
-            # Without this call's context: the poll is not this request's alone.
+            self._wakeups[tenant_id] = asyncio.Event()
+            # An empty context: the poll serves many requests and must not log this one's id.
             poll = asyncio.create_task(self._poll(tenant_id), context=contextvars.Context())
             self._polls.add(poll)
             poll.add_done_callback(self._polls.discard)
         self._watchers[tenant_id].add(watcher)
-        self._wakes[tenant_id].set()
+        self._wakeups[tenant_id].set()
 
     async def _poll(self, tenant_id: str) -> None:
-        watchers, wake = self._watchers[tenant_id], self._wakes[tenant_id]
+        """Refresh a tenant's watchers until it has none."""
+        watchers, wakeup = self._watchers[tenant_id], self._wakeups[tenant_id]
         clock = asyncio.get_running_loop().time
-        due = clock()
-        answers = True
+        next_poll = clock()
+        database_available = True
         while watchers:
-            wake.clear()
-            if clock() >= due:
-                answers = await self._tell(tenant_id, list(watchers))
-                due = clock() + self._interval
-            # While the database is away, arrivals wait for the next time like everybody.
-            elif answers and (untold := [each for each in watchers if not each.told]):
-                answers = await self._tell(tenant_id, untold)
+            wakeup.clear()
+            new_watchers = [watcher for watcher in watchers if not watcher.has_value]
+            if clock() >= next_poll:
+                database_available = await self._refresh(tenant_id, list(watchers))
+                next_poll = clock() + self._interval
+            # During an outage, new watchers wait for the next regular poll.
+            elif database_available and new_watchers:
+                database_available = await self._refresh(tenant_id, new_watchers)
             try:
-                async with asyncio.timeout_at(due):
-                    await wake.wait()
+                async with asyncio.timeout_at(next_poll):
+                    await wakeup.wait()
             except TimeoutError:
                 pass
-        del self._watchers[tenant_id], self._wakes[tenant_id]
+        del self._watchers[tenant_id], self._wakeups[tenant_id]
 
-    async def _tell(self, tenant_id: str, watchers: list[_Watcher[T]]) -> bool:
-        """Let the watchers see what there is; whether that could be fetched."""
+    async def _refresh(self, tenant_id: str, watchers: list[_Watcher[T]]) -> bool:
+        """Fetch the watchers' values; False if that failed, which is logged."""
         try:
             values = await self._fetch(tenant_id, sorted({w.key for w in watchers}))
         except (DatabaseUnavailable, Overloaded) as e:
-            logger.warning("watchers wait for the database: %r", e.__cause__ or e)
+            logger.warning("watch poll failed; retrying: %r", e.__cause__ or e)
             return False
         except Exception:
-            logger.exception("a poll for watchers failed")
+            logger.exception("watch poll failed; retrying")
             return False
         for watcher in watchers:
-            watcher.see(values.get(watcher.key))
+            watcher.offer(values.get(watcher.key))
         return True

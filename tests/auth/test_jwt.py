@@ -252,7 +252,9 @@ async def test_a_device_reports_for_itself_only_and_a_bridge_for_all(
         return answer
 
     device = token(KEY, claims(tenant, "device", device_id="mine"))
-    assert (await report("theirs", device)).error.message == "device_id is not the calling device"
+    assert (
+        await report("theirs", device)
+    ).error.message == "device_id must be empty or the calling device"
     bridge = token(KEY, claims(tenant, "bridge", device_id=None))
     assert (await report("theirs", bridge)).execution.status == pb.JobExecution.SUCCEEDED
 

@@ -155,7 +155,7 @@ async def test_a_device_may_report_for_itself_only(
 
     assert answered["mine"].execution.device_id == "d000"
     assert answered["named"].execution.status == pb.JobExecution.SUCCEEDED
-    assert answered["another's"].error.message == "device_id is not the calling device"
+    assert answered["another's"].error.message == "device_id must be empty or the calling device"
 
 
 async def test_another_tenants_executions_are_not_found(

@@ -99,7 +99,7 @@ async def test_the_largest_document_is_exactly_32_kib(
 
     assert (await operator.get("j")).document_params["a"] == largest
     assert failure.violations == {
-        "document_params": "document_params has 32769 bytes as JSON; at most 32768 are allowed"
+        "document_params": "document_params has 32769 bytes as JSON; the limit is 32768"
     }
 
 
@@ -112,7 +112,7 @@ async def test_the_size_that_is_allowed_can_be_set(database: Database, tenant: s
         with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
             await operator.create(target_all=True, document_params=document(a="x" * 1017))
 
-    assert failure.violations["document_params"].endswith("at most 1024 are allowed")
+    assert failure.violations["document_params"].endswith("the limit is 1024")
 
 
 async def test_numbers_count_as_they_are_written_out(

@@ -41,7 +41,7 @@ Changes = AsyncGenerator[int | None, None]
 @asynccontextmanager
 async def told(watching: WatchHub[int], *keys: str) -> AsyncIterator[list[Changes]]:
     """Watches of the keys that have been told once, one after the other."""
-    watches = [watching.changes("tenant", key) for key in keys]
+    watches = [watching.watch("tenant", key) for key in keys]
     try:
         for watch in watches:
             await anext(watch)
@@ -64,7 +64,7 @@ async def test_who_comes_to_a_watched_key_is_told_what_it_is_now() -> None:
 
     async with told(watching, "a"):
         source.values["a"] = 2
-        async with aclosing(watching.changes("tenant", "a")) as late:
+        async with aclosing(watching.watch("tenant", "a")) as late:
             assert await anext(late) == 2
 
 
@@ -101,7 +101,7 @@ async def test_those_who_come_while_one_is_asked_for_are_asked_for_together() ->
 
     source.meanwhile = meanwhile
     watching = source.watching(NEVER)
-    watches = [watching.changes("tenant", key) for key in "abcdb"]
+    watches = [watching.watch("tenant", key) for key in "abcdb"]
     first = asyncio.ensure_future(anext(watches[0]))
     await asked.wait()
     others = [asyncio.ensure_future(anext(watch)) for watch in watches[1:]]
@@ -132,7 +132,7 @@ async def test_a_stream_of_arrivals_neither_starves_nor_hurries_the_others() -> 
 
     async def meanwhile() -> None:
         source.values["a"] += 1
-        watches.append(watching.changes("tenant", "c"))
+        watches.append(watching.watch("tenant", "c"))
         arrivals.append(asyncio.ensure_future(anext(watches[-1])))
         await asyncio.sleep(0.001)  # What the database takes.
 
@@ -144,7 +144,7 @@ async def test_a_stream_of_arrivals_neither_starves_nor_hurries_the_others() -> 
 
         await wait_until(in_the_middle_of_an_interval)
         source.meanwhile = meanwhile
-        async with aclosing(watching.changes("tenant", "a")) as watch, asyncio.timeout(10):
+        async with aclosing(watching.watch("tenant", "a")) as watch, asyncio.timeout(10):
             times = []
             for _ in range(5):
                 await anext(watch)
@@ -167,7 +167,7 @@ async def test_while_the_database_is_away_arrivals_do_not_ask_it() -> None:
 
     async with told(watching, "a"):
         source.meanwhile = away
-        watches = [watching.changes("tenant", key) for key in "bcd"]
+        watches = [watching.watch("tenant", key) for key in "bcd"]
         arrivals = []
         for watch in watches:
             arrivals.append(asyncio.ensure_future(anext(watch)))
