@@ -52,7 +52,7 @@ def test_calls_page_lists_every_call_with_its_roles() -> None:
     }
     assert sorted(name for name, _ in rows) == sorted(methods)
     for name, roles in rows:
-        assert set(roles.split(", ")) == set(policy.allowed(methods[name]) or ()), name
+        assert set(roles.split(", ")) == set(policy.allowed_roles(methods[name]) or ()), name
 
 
 def test_index_lists_every_page() -> None:

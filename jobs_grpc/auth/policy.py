@@ -6,8 +6,8 @@ from jobs_grpc.auth.principal import Role
 
 Allowed = frozenset[Role]
 
-ANYBODY = None
-"""Whoever can connect, without saying who it is: infrastructure has no tenant."""
+PUBLIC = None
+"""Callable without authentication: health checks and reflection act for no tenant."""
 
 _READ: Allowed = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN})
 _OPERATE: Allowed = frozenset({Role.OPERATOR, Role.ADMIN})
@@ -33,26 +33,26 @@ POLICY: Mapping[str, Allowed | None] = {
     "/fleet.jobs.v1.DeviceJobService/UpdateExecution": _DEVICE,
     "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions": _DEVICE,
     "/fleet.jobs.v1.DeviceJobService/ReportExecutions": _DEVICE,
-    "/grpc.health.v1.Health/Check": ANYBODY,
-    "/grpc.health.v1.Health/List": ANYBODY,
-    "/grpc.health.v1.Health/Watch": ANYBODY,
+    "/grpc.health.v1.Health/Check": PUBLIC,
+    "/grpc.health.v1.Health/List": PUBLIC,
+    "/grpc.health.v1.Health/Watch": PUBLIC,
     # Tells the contract, which is public; JOBS_REFLECTION=false takes it away.
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": ANYBODY,
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANYBODY,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": PUBLIC,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": PUBLIC,
 }
 
 _DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"
 _REPORT_EXECUTIONS = f"{_DEVICE_SERVICE}ReportExecutions"
 
 
-def allowed(method: str) -> Allowed | None:
-    """The roles that may call `method`, or ANYBODY; nobody, if the table lacks it."""
+def allowed_roles(method: str) -> Allowed | None:
+    """The roles that may call `method`, or PUBLIC. Empty if the table lacks the method."""
     return POLICY.get(method, frozenset())
 
 
-def is_open(method: str) -> bool:
-    """Whether `method` is infrastructure: health checking, reflection."""
-    return allowed(method) is ANYBODY
+def is_public(method: str) -> bool:
+    """Whether `method` needs no authentication."""
+    return allowed_roles(method) is PUBLIC
 
 
 def needs_device(method: str, roles: frozenset[Role]) -> bool:

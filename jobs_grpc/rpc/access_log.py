@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import grpc
 
 from jobs_grpc import logs
-from jobs_grpc.auth.policy import is_open
+from jobs_grpc.auth.policy import is_public
 from jobs_grpc.auth.principal import find_principal
 from jobs_grpc.rpc.handler_cache import Metadata, call_metadata
 from jobs_grpc.rpc.in_flight import InFlight
@@ -62,7 +62,7 @@ def _request_id(metadata: Metadata) -> str:
 def _log(method: str, code: grpc.StatusCode, seconds: float) -> None:
     principal = find_principal()
     logger.log(
-        logging.DEBUG if is_open(method) else logging.INFO,
+        logging.DEBUG if is_public(method) else logging.INFO,
         "%s %s",
         method.rpartition("/")[2],
         code.name,

@@ -22,7 +22,7 @@ class Authenticate(Before):
         self._peers = peers
 
     async def before(self, method: str, context: Context) -> None:
-        if policy.is_open(method):
+        if policy.is_public(method):
             return
         if self._peers:
             auth_context: Any = context.auth_context()
@@ -34,8 +34,8 @@ class Authorize(Before):
     """Holds callers to what the policy allows their roles, and devices to be named."""
 
     async def before(self, method: str, context: Context) -> None:
-        allowed = policy.allowed(method)
-        if allowed is not policy.ANYBODY:
+        allowed = policy.allowed_roles(method)
+        if allowed is not policy.PUBLIC:
             _require(method, allowed, find_principal())
 
 

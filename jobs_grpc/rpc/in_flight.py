@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobs_grpc.auth.policy import is_open
+from jobs_grpc.auth.policy import is_public
 
 
 class InFlight:
@@ -22,7 +22,7 @@ class InFlight:
         # Past the block gRPC sends the answer: a loop that ends in the midst of it is minded.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if not is_open(method):
+        if not is_public(method):
             yield
             return
         self._infrastructure.add(task)

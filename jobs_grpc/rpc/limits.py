@@ -4,7 +4,7 @@ import abc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from jobs_grpc.auth.policy import is_open
+from jobs_grpc.auth.policy import is_public
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.config import Config
 from jobs_grpc.errors import LimitExceeded
@@ -53,7 +53,7 @@ class _Limits(Interceptor, abc.ABC):
     def wrapped(self, method: str, handler: Handler) -> Handler:
         """Let nobody past a limit."""
         streaming = handler.request_streaming or handler.response_streaming
-        counted = self._infrastructure if is_open(method) else self._counted
+        counted = self._infrastructure if is_public(method) else self._counted
         return wrap(handler, lambda _: counted(streaming))
 
     def _infrastructure(self, streaming: bool) -> AbstractContextManager[None]:

@@ -75,7 +75,7 @@ class RateLimiter(Before):
     def wrapped(self, method: str, handler: Handler) -> Handler:
         """Only handlers of calls with one answer, and not of those that are open to anybody."""
         streaming = handler.request_streaming or handler.response_streaming
-        if streaming or policy.is_open(method):
+        if streaming or policy.is_public(method):
             return handler
         return super().wrapped(method, handler)
 

@@ -75,7 +75,7 @@ class RequestReader(Interceptor):
     def wrapped(self, method: str, handler: Handler) -> Handler:
         """Make a handler that takes bytes."""
         behaviour = behaviour_of(handler)
-        anybody = policy.is_open(method)
+        anybody = policy.is_public(method)
         within = self._waits.acquire if anybody else asyncio.timeout
 
         async def request(raws: Any, context: Context) -> Any:

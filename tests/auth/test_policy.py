@@ -9,7 +9,7 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
 from grpc import StatusCode
 
-from jobs_grpc.auth.policy import ANYBODY, POLICY, allowed, is_open
+from jobs_grpc.auth.policy import POLICY, PUBLIC, allowed_roles, is_public
 from jobs_grpc.auth.principal import Role
 from tests.support.callers import Operator
 from tests.support.database import Database
@@ -61,27 +61,25 @@ async def call(server: Server, method: str, *stated: tuple[str, str], **fields: 
 
 
 def test_every_call_of_the_contract_has_a_line() -> None:
-    ours = {method for method, roles in POLICY.items() if roles is not ANYBODY}
+    ours = {method for method, roles in POLICY.items() if roles is not PUBLIC}
 
     assert ours == set(METHODS)
 
 
-def test_only_health_and_reflection_are_open_to_anybody() -> None:
-    open_to_anybody = {method for method, roles in POLICY.items() if roles is ANYBODY}
+def test_only_health_and_reflection_are_public() -> None:
+    public = {method for method, roles in POLICY.items() if roles is PUBLIC}
 
-    assert all(
-        method.startswith(("/grpc.health.v1.", "/grpc.reflection.")) for method in open_to_anybody
-    )
+    assert all(method.startswith(("/grpc.health.v1.", "/grpc.reflection.")) for method in public)
 
 
 def test_what_has_no_line_is_for_nobody() -> None:
     for method in ("/fleet.jobs.v1.JobService/Format", "/grpc.health.v1.Health/Format"):
-        assert allowed(method) == frozenset()
-        assert not is_open(method)
+        assert allowed_roles(method) == frozenset()
+        assert not is_public(method)
 
 
 def test_what_has_no_roles_is_open() -> None:
-    assert {method for method in POLICY if is_open(method)} == set(POLICY) - set(METHODS)
+    assert {method for method in POLICY if is_public(method)} == set(POLICY) - set(METHODS)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ async def test_a_role_reaches_what_the_table_says(
 ) -> None:
     """An empty request that passes the policy is refused for what it lacks, or answered."""
     stated = [("x-tenant-id", tenant), ("x-roles", str(role)), ("x-device-id", "d")]
-    roles = allowed(method)
+    roles = allowed_roles(method)
     assert roles is not None
 
     if role not in roles:
