@@ -22,7 +22,7 @@ import (
 )
 
 // errorDomain is that of the errors whose text the service wrote for its callers.
-const errorDomain = "fleet.jobs.v1"
+const errorDomain = "jobs-grpc"
 
 // problem is the body of every answer that is not 2xx.
 type problem struct {
@@ -30,8 +30,8 @@ type problem struct {
 	Code            string      `json:"code"`
 	Reason          string      `json:"reason"`
 	FieldViolations []violation `json:"field_violations"`
-	// With EXECUTION_CHANGED: what the execution is.
-	Present json.RawMessage `json:"present,omitempty"`
+	// Only with EXECUTION_CHANGED, and without its document.
+	CurrentExecution json.RawMessage `json:"current_execution,omitempty"`
 
 	status     int
 	retryAfter time.Duration
@@ -119,7 +119,7 @@ func problemOf(err error) (p *problem, isService bool) {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
 			p.Reason, isService = detail.Reason, detail.Domain == errorDomain
-			if detail.Metadata["limit"] == requestLimit {
+			if detail.Metadata["setting"] == requestLimit {
 				p.status = http.StatusRequestEntityTooLarge
 			}
 		case *errdetails.BadRequest:
@@ -127,7 +127,7 @@ func problemOf(err error) (p *problem, isService bool) {
 				p.FieldViolations = append(p.FieldViolations, violation{v.Field, v.Description})
 			}
 		case *jobsv1.DeviceExecution:
-			p.Present, _ = appendMessage(nil, detail.ProtoReflect(), nil) // a test writes every field
+			p.CurrentExecution, _ = appendMessage(nil, detail.ProtoReflect(), nil) // a test writes every field
 		case *errdetails.RetryInfo:
 			p.retryAfter = detail.RetryDelay.AsDuration()
 		}

@@ -1,42 +1,43 @@
-"""What can go wrong, in the service's own terms.
+"""Every error that the service returns to a caller.
 
     JobsError
-    ├── InvalidRequest        INVALID_ARGUMENT    INVALID_FIELD
-    ├── MalformedRequest      INVALID_ARGUMENT    MALFORMED_REQUEST
-    ├── InvalidPageToken      INVALID_ARGUMENT    INVALID_PAGE_TOKEN
-    ├── TenantRequired        UNAUTHENTICATED     TENANT_REQUIRED
-    ├── DuplicateMetadata       UNAUTHENTICATED     DUPLICATE_METADATA
-    ├── InvalidMetadata         UNAUTHENTICATED     INVALID_METADATA
-    ├── JobNotFound           NOT_FOUND           JOB_NOT_FOUND
-    ├── DeviceNotFound        NOT_FOUND           DEVICE_NOT_FOUND
-    ├── GroupEmpty            FAILED_PRECONDITION GROUP_EMPTY
-    ├── TenantEmpty           FAILED_PRECONDITION TENANT_EMPTY
-    ├── JobNotCancelable      FAILED_PRECONDITION JOB_NOT_CANCELABLE
-    ├── JobNotRetryable       FAILED_PRECONDITION JOB_NOT_RETRYABLE
-    ├── JobNotDeletable       FAILED_PRECONDITION JOB_NOT_DELETABLE
-    ├── JobAlreadyExists            ALREADY_EXISTS      JOB_ALREADY_EXISTS
-    ├── DeviceRequired        UNAUTHENTICATED     DEVICE_REQUIRED
-    ├── ExecutionNotFound     NOT_FOUND           EXECUTION_NOT_FOUND
-    ├── ExecutionFinished         FAILED_PRECONDITION EXECUTION_FINISHED
-    ├── ExecutionInProgress      FAILED_PRECONDITION EXECUTION_IN_PROGRESS
-    ├── ExecutionChanged      ABORTED             EXECUTION_CHANGED
-    ├── Overloaded            RESOURCE_EXHAUSTED  OVERLOADED
-    ├── LimitExceeded         RESOURCE_EXHAUSTED  LIMIT_EXCEEDED
-    ├── DatabaseUnavailable   UNAVAILABLE         DATABASE_UNAVAILABLE
-    ├── ServerStopping        UNAVAILABLE         SERVER_STOPPING
-    ├── TokenRequired         UNAUTHENTICATED     TOKEN_REQUIRED
-    ├── InvalidToken          UNAUTHENTICATED     INVALID_TOKEN
-    ├── MetadataMismatch        PERMISSION_DENIED   METADATA_MISMATCH
-    ├── PeerNotTrusted        PERMISSION_DENIED   PEER_NOT_TRUSTED
-    ├── KeysUnavailable       UNAVAILABLE         KEYS_UNAVAILABLE
-    ├── RoleRequired          PERMISSION_DENIED   ROLE_REQUIRED
-    └── Internal              INTERNAL            INTERNAL
+    ├── InvalidRequest        INVALID_ARGUMENT     INVALID_FIELD
+    ├── MalformedRequest      INVALID_ARGUMENT     MALFORMED_REQUEST
+    ├── InvalidPageToken      INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+    ├── TenantRequired        UNAUTHENTICATED      TENANT_REQUIRED
+    ├── DeviceRequired        UNAUTHENTICATED      DEVICE_REQUIRED
+    ├── DuplicateMetadata     UNAUTHENTICATED      DUPLICATE_METADATA
+    ├── InvalidMetadata       UNAUTHENTICATED      INVALID_METADATA
+    ├── TokenRequired         UNAUTHENTICATED      TOKEN_REQUIRED
+    ├── InvalidToken          UNAUTHENTICATED      INVALID_TOKEN
+    ├── RoleRequired          PERMISSION_DENIED    ROLE_REQUIRED
+    ├── MetadataMismatch      PERMISSION_DENIED    METADATA_MISMATCH
+    ├── PeerNotTrusted        PERMISSION_DENIED    PEER_NOT_TRUSTED
+    ├── JobNotFound           NOT_FOUND            JOB_NOT_FOUND
+    ├── DeviceNotFound        NOT_FOUND            DEVICE_NOT_FOUND
+    ├── ExecutionNotFound     NOT_FOUND            EXECUTION_NOT_FOUND
+    ├── JobAlreadyExists      ALREADY_EXISTS       JOB_ALREADY_EXISTS
+    ├── GroupEmpty            FAILED_PRECONDITION  GROUP_EMPTY
+    ├── TenantEmpty           FAILED_PRECONDITION  TENANT_EMPTY
+    ├── JobNotCancelable      FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+    ├── JobNotRetryable       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+    ├── JobNotDeletable       FAILED_PRECONDITION  JOB_NOT_DELETABLE
+    ├── ExecutionFinished     FAILED_PRECONDITION  EXECUTION_FINISHED
+    ├── ExecutionInProgress   FAILED_PRECONDITION  EXECUTION_IN_PROGRESS
+    ├── ExecutionChanged      ABORTED              EXECUTION_CHANGED
+    ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED
+    ├── LimitExceeded         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED
+    ├── DatabaseUnavailable   UNAVAILABLE          DATABASE_UNAVAILABLE
+    │   └── LockTimeout
+    ├── ServerStopping        UNAVAILABLE          SERVER_STOPPING
+    ├── KeysUnavailable       UNAVAILABLE          KEYS_UNAVAILABLE
+    └── Internal              INTERNAL             INTERNAL
 
-Each is raised where it is found and becomes a status in one place, the interceptor
-`interceptors/errors.py`. A message is for the caller: it never holds internals.
+`rpc/error_status.py` converts them to gRPC statuses. A message is for the caller and
+contains no internals. error_reason.proto defines the reasons and their metadata.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,31 +48,31 @@ from grpc import StatusCode
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field at fault: its path in the request, and what it must be."""
+    """An invalid field: its path in the request, and the rule that it violates."""
 
     field: str
     description: str
 
 
 class JobsError(Exception):
-    """The base: a status code, a machine-readable reason and a message for the caller."""
+    """The base class: a status code, a reason, a message, and metadata for ErrorInfo."""
 
     code: ClassVar[StatusCode]
     reason: ClassVar[reasons.ErrorReason.ValueType]
 
-    def __init__(self, message: str, **metadata: str) -> None:
+    def __init__(self, message: str, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.metadata = metadata
+        self.metadata = metadata or {}
 
 
 class InvalidRequest(JobsError):
-    """Fields that are missing, malformed or out of range."""
+    """Fields are missing, malformed or out of range. Keeps the first 20 violations."""
 
     code = StatusCode.INVALID_ARGUMENT
     reason = reasons.INVALID_FIELD
 
-    # Details travel in HTTP/2 trailers, of which clients take 16 KiB at most.
+    # The details are sent in HTTP/2 trailers. Clients accept at most 16 KiB of them.
     MAX_VIOLATIONS: ClassVar[int] = 20
     _IN_MESSAGE: ClassVar[int] = 3
 
@@ -83,35 +84,42 @@ class InvalidRequest(JobsError):
 
 
 class MalformedRequest(JobsError):
-    """The bytes are no message of the request's type."""
+    """The bytes are not a message of the request's type."""
 
     code = StatusCode.INVALID_ARGUMENT
     reason = reasons.MALFORMED_REQUEST
 
 
 class InvalidPageToken(JobsError):
-    """A page token that is not ours, or not for this request."""
+    """The page token is not from this service, or is from a different request."""
 
     code = StatusCode.INVALID_ARGUMENT
     reason = reasons.INVALID_PAGE_TOKEN
 
 
 class TenantRequired(JobsError):
-    """The caller names no tenant."""
+    """The call names no tenant."""
 
     code = StatusCode.UNAUTHENTICATED
     reason = reasons.TENANT_REQUIRED
 
 
+class DeviceRequired(JobsError):
+    """The call names no device."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = reasons.DEVICE_REQUIRED
+
+
 class DuplicateMetadata(JobsError):
-    """The caller names two tenants or two users."""
+    """Metadata that identifies the caller was sent more than once."""
 
     code = StatusCode.UNAUTHENTICATED
     reason = reasons.DUPLICATE_METADATA
 
 
 class InvalidMetadata(JobsError):
-    """The caller's tenant or user is not an identifier."""
+    """Metadata that identifies the caller is malformed."""
 
     code = StatusCode.UNAUTHENTICATED
     reason = reasons.INVALID_METADATA
@@ -128,7 +136,10 @@ class TokenRequired(JobsError):
 
 
 class InvalidToken(JobsError):
-    """The token is not one that is taken; `problem` says why, without anything of it."""
+    """The token is not valid. `problem` is the predicate of the message: "has expired".
+
+    It must not contain any part of the token.
+    """
 
     code = StatusCode.UNAUTHENTICATED
     reason = reasons.INVALID_TOKEN
@@ -137,82 +148,93 @@ class InvalidToken(JobsError):
         super().__init__(f"The token {problem}")
 
 
-class MetadataMismatch(JobsError):
-    """Metadata says another caller than the token does."""
-
-    code = StatusCode.PERMISSION_DENIED
-    reason = reasons.METADATA_MISMATCH
-
-    def __init__(self, key: str) -> None:
-        other = (
-            ", or send a token with the role bridge and no device of its own"
-            if key == "x-device-id"
-            else ""
-        )
-        super().__init__(f"{key} is not what the token says; leave it out{other}", key=key)
-
-
-class PeerNotTrusted(JobsError):
-    """The client's certificate is of nobody whom the server is told to trust."""
-
-    code = StatusCode.PERMISSION_DENIED
-    reason = reasons.PEER_NOT_TRUSTED
-
-    def __init__(self) -> None:
-        super().__init__("The client certificate is not of a trusted peer")
-
-
-class KeysUnavailable(JobsError):
-    """There are no keys yet to verify tokens with."""
-
-    code = StatusCode.UNAVAILABLE
-    reason = reasons.KEYS_UNAVAILABLE
-
-    def __init__(self) -> None:
-        super().__init__("Tokens can't be verified yet; retry later")
-
-
 class RoleRequired(JobsError):
-    """None of the caller's roles may call this."""
+    """None of the caller's roles allows the call; `roles` do."""
 
     code = StatusCode.PERMISSION_DENIED
     reason = reasons.ROLE_REQUIRED
 
     def __init__(self, roles: Sequence[str]) -> None:
-        needed = (
+        required = (
             f"one of the roles {', '.join(roles)}" if len(roles) > 1 else f"the role {roles[0]}"
         )
-        super().__init__(f"This call needs {needed}", roles=",".join(roles))
+        super().__init__(f"This call needs {required}", {"roles": ",".join(roles)})
+
+
+class MetadataMismatch(JobsError):
+    """The metadata `key` differs from the token."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = reasons.METADATA_MISMATCH
+
+    def __init__(self, key: str) -> None:
+        alternative = (
+            ", or send a token that has the role bridge and names no device"
+            if key == "x-device-id"
+            else ""
+        )
+        message = f"{key} differs from the token; do not send it{alternative}"
+        super().__init__(message, {"key": key})
+
+
+class PeerNotTrusted(JobsError):
+    """JOBS_TRUSTED_PEERS does not list a name of the client certificate."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = reasons.PEER_NOT_TRUSTED
+
+    def __init__(self) -> None:
+        super().__init__("The client certificate does not belong to a trusted peer")
 
 
 class JobNotFound(JobsError):
-    """No such job in this tenant."""
+    """The tenant has no such job."""
 
     code = StatusCode.NOT_FOUND
     reason = reasons.JOB_NOT_FOUND
 
     def __init__(self, job_id: str) -> None:
-        super().__init__("Job not found", job_id=job_id)
+        super().__init__("Job not found", {"jobId": job_id})
 
 
 class DeviceNotFound(JobsError):
-    """No such device in this tenant."""
+    """The tenant has no such device."""
 
     code = StatusCode.NOT_FOUND
     reason = reasons.DEVICE_NOT_FOUND
 
     def __init__(self, device_id: str) -> None:
-        super().__init__("Device not found", device_id=device_id)
+        super().__init__("Device not found", {"deviceId": device_id})
+
+
+class ExecutionNotFound(JobsError):
+    """The device has no execution of this job."""
+
+    code = StatusCode.NOT_FOUND
+    reason = reasons.EXECUTION_NOT_FOUND
+
+    def __init__(self, job_id: str, device_id: str) -> None:
+        super().__init__("Execution not found", {"jobId": job_id, "deviceId": device_id})
+
+
+class JobAlreadyExists(JobsError):
+    """The job_id belongs to a job of a different request, or to a deleted job."""
+
+    code = StatusCode.ALREADY_EXISTS
+    reason = reasons.JOB_ALREADY_EXISTS
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__("Another or a deleted job has this job_id", {"jobId": job_id})
 
 
 class GroupEmpty(JobsError):
-    """No members, or no such group."""
+    """The group has no members, or does not exist."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.GROUP_EMPTY
 
     def __init__(self, group_id: str) -> None:
-        super().__init__("Group has no members", group_id=group_id)
+        super().__init__("Group has no members", {"groupId": group_id})
 
 
 class TenantEmpty(JobsError):
@@ -226,89 +248,61 @@ class TenantEmpty(JobsError):
 
 
 class JobNotCancelable(JobsError):
-    """The job is over."""
+    """The job is not IN_PROGRESS."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.JOB_NOT_CANCELABLE
 
     def __init__(self, job_id: str, status: str) -> None:
-        super().__init__(f"Cannot cancel job in status {status}", job_id=job_id, status=status)
+        message = f"Cannot cancel job in status {status}"
+        super().__init__(message, {"jobId": job_id, "status": status})
 
 
 class JobNotRetryable(JobsError):
-    """The job is canceled, or past its expiry without a new one."""
+    """The job is CANCELED, or has expired and gets no new expiry."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.JOB_NOT_RETRYABLE
 
     def __init__(self, job_id: str, status: str) -> None:
-        problem = (
+        message = (
             "Cannot retry job in status CANCELED"
             if status == "CANCELED"
-            else "Cannot retry job past its expiry without expires_in_hours or never_expires"
+            else "Cannot retry expired job without expires_in_hours or never_expires"
         )
-        super().__init__(problem, job_id=job_id, status=status)
+        super().__init__(message, {"jobId": job_id, "status": status})
 
 
 class JobNotDeletable(JobsError):
-    """The job is not over, or a device of it is still at work."""
+    """The job is IN_PROGRESS, or one of its executions is."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.JOB_NOT_DELETABLE
 
     def __init__(self, job_id: str, status: str) -> None:
-        problem = (
+        message = (
             "Cannot delete job in status IN_PROGRESS"
             if status == "IN_PROGRESS"
-            else f"Cannot delete job in status {status} while devices are at work"
+            else f"Cannot delete job in status {status} while executions are IN_PROGRESS"
         )
-        super().__init__(problem, job_id=job_id, status=status)
-
-
-class JobAlreadyExists(JobsError):
-    """The job_id belongs to a job that another request created, or to a deleted one."""
-
-    code = StatusCode.ALREADY_EXISTS
-    reason = reasons.JOB_ALREADY_EXISTS
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__("The job_id is taken by another or a deleted job", job_id=job_id)
-
-
-class DeviceRequired(JobsError):
-    """The caller names no device."""
-
-    code = StatusCode.UNAUTHENTICATED
-    reason = reasons.DEVICE_REQUIRED
-
-
-class ExecutionNotFound(JobsError):
-    """The device has no execution of this job."""
-
-    code = StatusCode.NOT_FOUND
-    reason = reasons.EXECUTION_NOT_FOUND
-
-    def __init__(self, job_id: str, device_id: str) -> None:
-        super().__init__("Execution not found", job_id=job_id, device_id=device_id)
+        super().__init__(message, {"jobId": job_id, "status": status})
 
 
 class ExecutionFinished(JobsError):
-    """The execution is final, or its job is dead."""
+    """The execution is in the terminal status `status`."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.EXECUTION_FINISHED
 
     def __init__(self, job_id: str, device_id: str, status: str) -> None:
         super().__init__(
-            f"Execution is over in status {status}",
-            job_id=job_id,
-            device_id=device_id,
-            status=status,
+            f"Execution is finished in status {status}",
+            {"jobId": job_id, "deviceId": device_id, "status": status},
         )
 
 
 class ExecutionInProgress(JobsError):
-    """The device is at work, and the caller did not say to end that."""
+    """The execution is IN_PROGRESS, and the cancel is not forced."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.EXECUTION_IN_PROGRESS
@@ -316,28 +310,27 @@ class ExecutionInProgress(JobsError):
     def __init__(self, job_id: str, device_id: str) -> None:
         super().__init__(
             "Cannot cancel an execution in status IN_PROGRESS without force",
-            job_id=job_id,
-            device_id=device_id,
+            {"jobId": job_id, "deviceId": device_id},
         )
 
 
 class ExecutionChanged(JobsError):
-    """The execution is not as the caller expected; `present` is what it is."""
+    """The execution does not have the expected version or execution_number."""
 
     code = StatusCode.ABORTED
     reason = reasons.EXECUTION_CHANGED
 
-    def __init__(self, present: DeviceExecution) -> None:
+    def __init__(self, current_execution: DeviceExecution) -> None:
         super().__init__(
-            f"Execution is at attempt {present.execution_number}, version {present.version}",
-            job_id=present.job_id,
-            device_id=present.device_id,
+            f"Execution is at attempt {current_execution.execution_number},"
+            f" version {current_execution.version}",
+            {"jobId": current_execution.job_id, "deviceId": current_execution.device_id},
         )
-        self.present = present
+        self.current_execution = current_execution
 
 
 class Overloaded(JobsError):
-    """More work than can be taken in time; retry after `retry_after` seconds."""
+    """The server has more calls than it can serve in time. Retry after `retry_after` seconds."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
     reason = reasons.OVERLOADED
@@ -348,24 +341,24 @@ class Overloaded(JobsError):
 
 
 class LimitExceeded(JobsError):
-    """More than a setting of the server allows; `limit` is the setting's name.
+    """The call exceeds the limit of a setting, such as JOBS_MAX_TARGETS.
 
-    Retry after `retry_after` seconds; None: the same call will be refused again.
+    The same call can succeed after `retry_after` seconds. None: it fails again.
     """
 
     code = StatusCode.RESOURCE_EXHAUSTED
     reason = reasons.LIMIT_EXCEEDED
 
     def __init__(
-        self, message: str, limit: str, value: float, retry_after: int | None = None
+        self, message: str, setting: str, value: float, retry_after: int | None = None
     ) -> None:
         shown = f"{value:.10g}"
-        super().__init__(f"{message} ({limit} is {shown})", limit=limit, value=shown)
+        super().__init__(f"{message} ({setting} is {shown})", {"setting": setting, "value": shown})
         self.retry_after = retry_after
 
 
 class DatabaseUnavailable(JobsError):
-    """The database is away or too slow; the cause is chained."""
+    """The database is unreachable or too slow. The cause is chained."""
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.DATABASE_UNAVAILABLE
@@ -375,11 +368,11 @@ class DatabaseUnavailable(JobsError):
 
 
 class LockTimeout(DatabaseUnavailable):
-    """Somebody else has locked what the call needs, for longer than it waits."""
+    """Another transaction held a lock for longer than the call waits for it."""
 
 
 class ServerStopping(JobsError):
-    """A stream ends, or a call is cut off, because the server stops."""
+    """The stopping server ends the stream, or the call outlasted JOBS_SHUTDOWN_GRACE."""
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.SERVER_STOPPING
@@ -388,8 +381,18 @@ class ServerStopping(JobsError):
         super().__init__("The server is stopping; call again")
 
 
+class KeysUnavailable(JobsError):
+    """The server has no keys yet to verify tokens with."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = reasons.KEYS_UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("Tokens cannot be verified yet; retry later")
+
+
 class Internal(JobsError):
-    """A defect of the service."""
+    """A bug in the service. The cause is in the log only."""
 
     code = StatusCode.INTERNAL
     reason = reasons.INTERNAL

@@ -36,7 +36,7 @@ from jobs_grpc.rpc.interceptor import (
 
 logger = logging.getLogger(__name__)
 
-DOMAIN = "fleet.jobs.v1"
+DOMAIN = "jobs-grpc"
 
 
 class ErrorStatus(Interceptor):
@@ -133,7 +133,7 @@ def _details(error: JobsError) -> list[Message]:
             ]
             return [BadRequest(field_violations=violations)]
         case ExecutionChanged():
-            return [error.present]
+            return [error.current_execution]
         case Overloaded(retry_after=int(seconds)) | LimitExceeded(retry_after=int(seconds)):
             return [RetryInfo(retry_delay=Duration(seconds=seconds))]
     return []

@@ -295,5 +295,5 @@ def _report_error(error: JobsError) -> pb.ReportError:
         code=error.code.value[0],
         reason=error.reason,
         message=error.message,
-        present=error.present if isinstance(error, ExecutionChanged) else None,
+        current_execution=error.current_execution if isinstance(error, ExecutionChanged) else None,
     )

@@ -90,7 +90,7 @@ async def test_a_token_is_all_that_is_said_of_the_caller(
     assert (refused.code, refused.out) == (6, "")
     assert "PERMISSION_DENIED: This call needs the role admin" in refused.err
     other = await shell("list", "--tenant", "other")
-    assert (other.code, "x-tenant-id is not what the token says" in other.err) == (6, True)
+    assert (other.code, "x-tenant-id differs from the token" in other.err) == (6, True)
 
     monkeypatch.setenv("JOBS_TOKEN", token(KEY, claims(tenant, "bridge")))
     fast = ("--latency", "0", "--failure-rate", "0", "--silence-rate", "0", "--for", "3")
@@ -180,6 +180,6 @@ async def test_an_operator_is_told_what_a_fleet_needs(
 
     assert (result.code, result.out) == (6, "")
     assert result.err == (
-        "jobs-grpc: PERMISSION_DENIED: x-device-id is not what the token says; leave it out,"
-        " or send a token with the role bridge and no device of its own\n"
+        "jobs-grpc: PERMISSION_DENIED: x-device-id differs from the token; do not send it,"
+        " or send a token that has the role bridge and names no device\n"
     )

@@ -102,10 +102,10 @@ async def test_a_report_about_what_has_changed_says_what_is(rest: Rest) -> None:
         assert response.status_code == 409
         error = response.json()
         assert (error["code"], error["reason"]) == ("ABORTED", "EXECUTION_CHANGED")
-        present = error.pop("present")
+        current = error.pop("current_execution")
         assert set(error) == {"detail", "code", "reason", "field_violations"}
-        assert list(present) == FIELDS
-        seen = {name: present[name] for name in ("job_id", "status", "version", "started_at")}
+        assert list(current) == FIELDS
+        seen = {name: current[name] for name in ("job_id", "status", "version", "started_at")}
         assert seen.items() <= started.items()
 
 

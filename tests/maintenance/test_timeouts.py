@@ -64,7 +64,7 @@ async def test_a_device_that_comes_too_late_is_told(device: Device, sweeper: Swe
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.update("j", "SUCCEEDED")
-    assert failure.message == "Execution is over in status TIMED_OUT"
+    assert failure.message == "Execution is finished in status TIMED_OUT"
     assert not (await device.pending()).executions
 
 

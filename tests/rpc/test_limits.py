@@ -56,7 +56,7 @@ def watch(server: Server, tenant: str, device: str = "d00001") -> Any:
 def is_limit(failure: Failure, limit: str, value: str) -> bool:
     """Whether a failure names the limit, and when to try again."""
     assert limit in failure.message
-    return (failure.metadata, failure.retry_after) == ({"limit": limit, "value": value}, 1)
+    return (failure.metadata, failure.retry_after) == ({"setting": limit, "value": value}, 1)
 
 
 async def test_a_tenant_has_so_many_calls_in_flight_and_others_have_theirs(

@@ -83,7 +83,7 @@ async def test_a_request_may_be_so_large(database: Database, job: Operator) -> N
             await get(server, job.tenant, padded(LIMIT + 1))
 
     assert failure.message == f"The request has {LIMIT + 1} bytes (JOBS_MAX_REQUEST_BYTES is 65536)"
-    assert failure.metadata == {"limit": "JOBS_MAX_REQUEST_BYTES", "value": "65536"}
+    assert failure.metadata == {"setting": "JOBS_MAX_REQUEST_BYTES", "value": "65536"}
     assert failure.retry_after is None
 
 
@@ -104,7 +104,7 @@ async def test_a_report_that_is_too_large_ends_its_stream(
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await report(server.channel, job.tenant, padded(LIMIT + 1))
 
-    assert failure.metadata["limit"] == "JOBS_MAX_REQUEST_BYTES"
+    assert failure.metadata["setting"] == "JOBS_MAX_REQUEST_BYTES"
 
 
 async def test_a_report_that_is_no_message_ends_its_stream(server: Server, job: Operator) -> None:
@@ -146,7 +146,7 @@ async def test_a_call_counts_before_its_message_has_come(database: Database, job
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await server.operator(job.tenant).list()
 
-        assert failure.metadata["limit"] == "JOBS_MAX_TENANT_CALLS"
+        assert failure.metadata["setting"] == "JOBS_MAX_TENANT_CALLS"
         call.cancel()
 
 

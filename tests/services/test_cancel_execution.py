@@ -62,7 +62,7 @@ async def test_a_running_one_is_canceled_with_force_only(pump: Device, operator:
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS") as failure:
         await operator.cancel_execution("j", "pump")
-    assert failure.metadata == {"job_id": "j", "device_id": "pump"}
+    assert failure.metadata == {"jobId": "j", "deviceId": "pump"}
     assert await pump.get("j") == started
 
     execution = await operator.cancel_execution("j", "pump", reason="stuck", force=True)
@@ -142,7 +142,7 @@ async def test_what_is_over_can_not_be_canceled(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await operator.cancel_execution("j", "pump", force=force)
 
-    assert failure.metadata == {"job_id": "j", "device_id": "pump", "status": status}
+    assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
     assert await operator.get("j") == before
 
 
@@ -153,7 +153,7 @@ async def test_other_jobs_devices_and_tenants_executions_are_not_found(
 
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
         await operator.cancel_execution("j", "nowhere")
-    assert failure.metadata == {"job_id": "j", "device_id": "nowhere"}
+    assert failure.metadata == {"jobId": "j", "deviceId": "nowhere"}
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await operator.cancel_execution("nowhere", "pump")
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):

@@ -69,7 +69,7 @@ async def test_only_a_job_in_progress_can_be_canceled(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
         await operator.cancel("canceled")
     assert failure.message == "Cannot cancel job in status CANCELED"
-    assert failure.metadata == {"job_id": "canceled", "status": "CANCELED"}
+    assert failure.metadata == {"jobId": "canceled", "status": "CANCELED"}
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
         await operator.cancel("expired")

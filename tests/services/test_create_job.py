@@ -210,7 +210,7 @@ async def test_a_device_that_is_not_the_tenants_is_not_found(
         with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
             await operator.create(target_device_id=device)
         assert failure.message == "Device not found"
-        assert failure.metadata == {"device_id": device}
+        assert failure.metadata == {"deviceId": device}
 
 
 async def test_a_group_without_members_is_refused(database: Database, operator: Operator) -> None:
@@ -224,7 +224,7 @@ async def test_a_group_without_members_is_refused(database: Database, operator: 
         with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY") as failure:
             await operator.create(target_group_id=group)
         assert failure.message == "Group has no members"
-        assert failure.metadata == {"group_id": group}
+        assert failure.metadata == {"groupId": group}
 
 
 async def test_a_tenant_without_devices_is_refused(operator: Operator) -> None:

@@ -120,7 +120,7 @@ async def test_any_other_request_finds_the_job_id_taken(
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS") as failure:
         await operator.create(**REQUEST | difference)
 
-    assert failure.metadata == {"job_id": "j"}
+    assert failure.metadata == {"jobId": "j"}
     assert await operator.get("j") == before
 
 

@@ -64,7 +64,7 @@ async def test_for_operators_it_is_not_there_any_more(
     ):
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
             await call
-        assert failure.metadata == {"job_id": "j"}
+        assert failure.metadata == {"jobId": "j"}
     for execution in (operator.attempts("j", "pump"), operator.cancel_execution("j", "pump")):
         with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
             await execution
@@ -88,7 +88,7 @@ async def test_for_devices_it_is_not_there_any_more(
     ):
         with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
             await call
-        assert failure.metadata == {"job_id": "j", "device_id": "pump"}
+        assert failure.metadata == {"jobId": "j", "deviceId": "pump"}
 
 
 async def test_a_page_token_of_before_finds_it_gone(pump: Device, operator: Operator) -> None:
@@ -117,7 +117,7 @@ async def test_a_job_in_progress_can_not_be_deleted(pump: Device, operator: Oper
         with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
             await operator.delete("j")
         assert failure.message == "Cannot delete job in status IN_PROGRESS"
-        assert failure.metadata == {"job_id": "j", "status": "IN_PROGRESS"}
+        assert failure.metadata == {"jobId": "j", "status": "IN_PROGRESS"}
         await pump.start("j")
 
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
@@ -143,8 +143,10 @@ async def test_a_canceled_job_can_be_deleted_when_its_last_device_is_done(
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
         await operator.delete("j")
-    assert failure.message == "Cannot delete job in status CANCELED while devices are at work"
-    assert failure.metadata == {"job_id": "j", "status": "CANCELED"}
+    assert (
+        failure.message == "Cannot delete job in status CANCELED while executions are IN_PROGRESS"
+    )
+    assert failure.metadata == {"jobId": "j", "status": "CANCELED"}
 
     await pump.update("j", "SUCCEEDED")
     await operator.delete("j")

@@ -75,7 +75,7 @@ async def test_final_is_final(device: Device, status: str) -> None:
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.update("j", status, status_details={"n": 2})
 
-    assert failure.message == "Execution is over in status SUCCEEDED"
+    assert failure.message == "Execution is finished in status SUCCEEDED"
     assert (await device.get("j")).status_details == {"n": 1}
 
 

@@ -131,8 +131,8 @@ async def test_what_is_over_can_not_start(
         await device.start("j")
 
     status = {"canceled": "REJECTED", "expired": "TIMED_OUT", "succeeded": "SUCCEEDED"}[end]
-    assert failure.metadata == {"job_id": "j", "device_id": "pump", "status": status}
-    assert failure.message == f"Execution is over in status {status}"
+    assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
+    assert failure.message == f"Execution is finished in status {status}"
 
 
 async def test_other_devices_and_tenants_executions_are_not_found(

@@ -112,7 +112,7 @@ async def test_other_jobs_devices_and_tenants_executions_are_not_found(
 ) -> None:
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
         await operator.attempts("j", "nowhere")
-    assert failure.metadata == {"job_id": "j", "device_id": "nowhere"}
+    assert failure.metadata == {"jobId": "j", "deviceId": "nowhere"}
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await operator.attempts("nowhere", "pump")
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):

@@ -151,4 +151,4 @@ async def test_another_tenants_job_reads_as_one_that_is_not_there(
         await operator.get("j")
 
     assert foreign.message == unknown.message == "Job not found"
-    assert foreign.metadata == unknown.metadata == {"job_id": "j"}
+    assert foreign.metadata == unknown.metadata == {"jobId": "j"}

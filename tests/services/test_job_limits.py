@@ -33,7 +33,7 @@ async def limited(database: Database, strict: Server, tenant: str) -> Operator:
 def is_limit(failure: Failure, limit: str, value: str, retry_after: int | None) -> bool:
     """Whether a failure is of that limit."""
     assert failure.retry_after == retry_after
-    return failure.metadata == {"limit": limit, "value": value} and limit in failure.message
+    return failure.metadata == {"setting": limit, "value": value} and limit in failure.message
 
 
 async def test_a_job_has_so_many_devices(database: Database, limited: Operator) -> None:

@@ -142,4 +142,4 @@ async def test_another_tenants_job_reads_as_one_that_is_not_there(
         await mixed.executions("nowhere")
 
     assert foreign.message == unknown.message == "Job not found"
-    assert foreign.metadata == {"job_id": "j"}
+    assert foreign.metadata == {"jobId": "j"}

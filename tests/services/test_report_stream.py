@@ -107,7 +107,7 @@ async def test_each_report_has_its_own_outcome(
         "invalid": (StatusCode.INVALID_ARGUMENT.value[0], "INVALID_FIELD"),
         "nameless": (StatusCode.INVALID_ARGUMENT.value[0], "INVALID_FIELD"),
     }
-    assert answered["changed"].error.present.version == 1
+    assert answered["changed"].error.current_execution.version == 1
     assert answered["invalid"].error.message.startswith("status must be one of")
 
 

@@ -199,7 +199,7 @@ async def test_a_canceled_job_can_not_be_retried(
         await operator.retry("j", "REJECTED", **expiry)
 
     assert failure.message == "Cannot retry job in status CANCELED"
-    assert failure.metadata == {"job_id": "j", "status": "CANCELED"}
+    assert failure.metadata == {"jobId": "j", "status": "CANCELED"}
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "IN_PROGRESS"])
@@ -215,7 +215,7 @@ async def test_past_its_expiry_a_job_needs_a_new_one(
         await mixed.retry("mixed", "FAILED")
 
     assert "past its expiry" in failure.message
-    assert failure.metadata == {"job_id": "mixed", "status": status}
+    assert failure.metadata == {"jobId": "mixed", "status": status}
     assert await mixed.get("mixed") == before
 
 

@@ -38,7 +38,7 @@ class Failure:
             info, bad_request, retry = ErrorInfo(), BadRequest(), RetryInfo()
             current = device_pb.DeviceExecution()
             if packed.Unpack(info):
-                assert info.domain == "fleet.jobs.v1"
+                assert info.domain == "jobs-grpc"
                 self.reason = info.reason
                 self.metadata = dict(info.metadata)
             elif packed.Unpack(bad_request):

@@ -28,9 +28,9 @@ var errorSchema = object{
 				},
 			},
 		},
-		"present": object{
+		"current_execution": object{
 			"allOf":       []any{object{"$ref": "#/definitions/DeviceExecution"}},
-			"description": "With EXECUTION_CHANGED: what the execution is, without its document.",
+			"description": "Only with EXECUTION_CHANGED: the current execution, without its document.",
 		},
 	},
 }

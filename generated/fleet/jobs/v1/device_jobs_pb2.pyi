@@ -445,7 +445,7 @@ class ReportError(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
-    PRESENT_FIELD_NUMBER: _builtins.int
+    CURRENT_EXECUTION_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """The status code, as in google.rpc.Code."""
     reason: _error_reason_pb2.ErrorReason.ValueType
@@ -453,7 +453,7 @@ class ReportError(_message.Message):
     message: _builtins.str
     """The message, for people."""
     @_builtins.property
-    def present(self) -> Global___DeviceExecution:
+    def current_execution(self) -> Global___DeviceExecution:
         """With EXECUTION_CHANGED: what the execution is, without its document."""
 
     def __init__(
@@ -462,11 +462,11 @@ class ReportError(_message.Message):
         code: _builtins.int = ...,
         reason: _error_reason_pb2.ErrorReason.ValueType = ...,
         message: _builtins.str = ...,
-        present: Global___DeviceExecution | None = ...,
+        current_execution: Global___DeviceExecution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["present", b"present"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current_execution", b"current_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "present", b"present", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "current_execution", b"current_execution", "message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

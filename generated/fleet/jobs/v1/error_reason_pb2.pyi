@@ -23,305 +23,648 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
-    """Never sent."""
+    """Not used."""
     INVALID_FIELD: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT. One or more fields are missing, malformed or out of range;
-    google.rpc.BadRequest in the details names each (at most 20).
+    """Status INVALID_ARGUMENT: the request is wrong in itself. Correct it.
 
-        { "reason": "INVALID_FIELD", "domain": "fleet.jobs.v1" }
+    One or more fields are missing, malformed or out of range. The details also carry a
+    google.rpc.BadRequest that names each such field, at most 20.
+
+    Example of an ErrorInfo:
+
+        { "reason": "INVALID_FIELD", "domain": "jobs-grpc" }
     """
     MALFORMED_REQUEST: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT. The bytes are not a message of the request's type (not
-    protobuf, nested too deeply, or text that is not UTF-8).
+    """The bytes are not a message of the request's type: they are not protobuf, are nested
+    too deeply, or contain text that is not UTF-8. Also: the call has no request message,
+    or the message did not arrive within JOBS_REQUEST_READ_TIMEOUT.
+
+    Example of an ErrorInfo:
+
+        { "reason": "MALFORMED_REQUEST", "domain": "jobs-grpc" }
     """
     INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT. The page token is not one that this service made, was made
-    for other filters, or came together with an offset.
+    """The page token was not issued by this service, was issued for a request with other
+    fields, or is combined with an offset. Start again without a token.
+
+    Example of an ErrorInfo:
+
+        { "reason": "INVALID_PAGE_TOKEN", "domain": "jobs-grpc" }
     """
     TENANT_REQUIRED: _ErrorReason.ValueType  # 4
-    """UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`, or a token that does."""
-    DUPLICATE_METADATA: _ErrorReason.ValueType  # 5
-    """UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
-    `x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
-    what a proxy makes of two.
-    """
-    INVALID_METADATA: _ErrorReason.ValueType  # 6
-    """UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
-    256 characters, has characters outside printable ASCII, or a space at either end;
-    or `x-roles` has what is no role.
-    """
-    JOB_NOT_FOUND: _ErrorReason.ValueType  # 7
-    """NOT_FOUND. No such job in this tenant.
+    """Status UNAUTHENTICATED: the service does not know who calls.
 
-        { "reason": "JOB_NOT_FOUND", "domain": "fleet.jobs.v1",
-          "metadata": { "job_id": "reboot-2026-11" } }
-    """
-    DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 8
-    """NOT_FOUND. No such device in this tenant.
+    The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
 
-        { "reason": "DEVICE_NOT_FOUND", "domain": "fleet.jobs.v1",
-          "metadata": { "device_id": "pump-17" } }
-    """
-    GROUP_EMPTY: _ErrorReason.ValueType  # 9
-    """FAILED_PRECONDITION. The group has no members. A group that does not exist
-    reads the same, since only memberships are stored.
+    Example of an ErrorInfo:
 
-        { "reason": "GROUP_EMPTY", "domain": "fleet.jobs.v1",
-          "metadata": { "group_id": "north" } }
+        { "reason": "TENANT_REQUIRED", "domain": "jobs-grpc" }
     """
-    TENANT_EMPTY: _ErrorReason.ValueType  # 10
-    """FAILED_PRECONDITION. The tenant has no devices."""
-    JOB_NOT_CANCELABLE: _ErrorReason.ValueType  # 11
-    """FAILED_PRECONDITION. Only a job that is IN_PROGRESS can be canceled.
+    DEVICE_REQUIRED: _ErrorReason.ValueType  # 5
+    """A call of DeviceJobService names no device. Send `x-device-id`, or a token with a
+    device.
 
-        { "reason": "JOB_NOT_CANCELABLE", "domain": "fleet.jobs.v1",
-          "metadata": { "job_id": "reboot-2026-11", "status": "CANCELED" } }
-    """
-    JOB_ALREADY_EXISTS: _ErrorReason.ValueType  # 12
-    """ALREADY_EXISTS. The job_id belongs to a job that another request created, or to a
-    deleted one whose rows have not gone yet.
-    """
-    OVERLOADED: _ErrorReason.ValueType  # 13
-    """RESOURCE_EXHAUSTED. The server has more work than it can take in time; retry
-    after the delay in google.rpc.RetryInfo.
-    """
-    DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 14
-    """UNAVAILABLE. The database can't be reached or did not answer in time. The
-    call may have taken effect: CreateJob with a job_id may simply be sent again.
-    """
-    INTERNAL: _ErrorReason.ValueType  # 15
-    """INTERNAL. A defect of the service. Its log has the cause under the request id
-    that the answer's `x-request-id` metadata names.
-    """
-    DEVICE_REQUIRED: _ErrorReason.ValueType  # 16
-    """UNAUTHENTICATED. A call of DeviceJobService names no device: send `x-device-id`."""
-    EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 17
-    """NOT_FOUND. The device has no execution of this job.
+    Example of an ErrorInfo:
 
-        { "reason": "EXECUTION_NOT_FOUND", "domain": "fleet.jobs.v1",
-          "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
+        { "reason": "DEVICE_REQUIRED", "domain": "jobs-grpc" }
     """
-    EXECUTION_FINISHED: _ErrorReason.ValueType  # 18
-    """FAILED_PRECONDITION. The execution is final, or its job was canceled or expired
-    before it started, or canceled with force; `status` says what it is.
+    DUPLICATE_METADATA: _ErrorReason.ValueType  # 6
+    """`x-tenant-id`, `x-user-id`, `x-device-id`, `x-roles` or `authorization` was sent more
+    than once, or `x-tenant-id` contains a comma, which is how proxies join repeated
+    headers.
 
-        { "reason": "EXECUTION_FINISHED", "domain": "fleet.jobs.v1",
-          "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17",
-                        "status": "REJECTED" } }
-    """
-    EXECUTION_CHANGED: _ErrorReason.ValueType  # 19
-    """ABORTED. The execution's version or attempt is not the expected one. The present
-    DeviceExecution is in the details: decide again.
-    """
-    EXECUTION_IN_PROGRESS: _ErrorReason.ValueType  # 20
-    """FAILED_PRECONDITION. The device is at work on it; cancel it with force.
+    Example of an ErrorInfo:
 
-        { "reason": "EXECUTION_IN_PROGRESS", "domain": "fleet.jobs.v1",
-          "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
+        { "reason": "DUPLICATE_METADATA", "domain": "jobs-grpc" }
     """
-    JOB_NOT_RETRYABLE: _ErrorReason.ValueType  # 21
-    """FAILED_PRECONDITION. Only a job that is IN_PROGRESS or COMPLETED can be retried,
-    and one past its expiry only with a new expiry; `status` says what it is.
-    """
-    JOB_NOT_DELETABLE: _ErrorReason.ValueType  # 22
-    """FAILED_PRECONDITION. Only a job that is over, with no device at work, can be
-    deleted; `status` says what it is.
-    """
-    SERVER_STOPPING: _ErrorReason.ValueType  # 23
-    """UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
-    than its grace. Call again; another server will answer.
-    """
-    TOKEN_REQUIRED: _ErrorReason.ValueType  # 40
-    """UNAUTHENTICATED. The server knows callers by tokens, and the call has none: send
-    `authorization: Bearer …`.
-    """
-    INVALID_TOKEN: _ErrorReason.ValueType  # 41
-    """UNAUTHENTICATED. The token is not one that the server takes; the message says why:
-    malformed, expired, of another issuer or for another audience … Get a new one. A
-    stream ends so when its token expires.
-    """
-    METADATA_MISMATCH: _ErrorReason.ValueType  # 42
-    """PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
-    the token does; `key` says which. Leave it out.
+    INVALID_METADATA: _ErrorReason.ValueType  # 7
+    """`x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters,
+    contains a character that is not printable ASCII, or starts or ends with a space; or
+    `x-roles` contains an unknown role.
 
-        { "reason": "METADATA_MISMATCH", "domain": "fleet.jobs.v1",
-          "metadata": { "key": "x-tenant-id" } }
-    """
-    ROLE_REQUIRED: _ErrorReason.ValueType  # 43
-    """PERMISSION_DENIED. None of the caller's roles may make this call; `roles` may.
+    Example of an ErrorInfo:
 
-        { "reason": "ROLE_REQUIRED", "domain": "fleet.jobs.v1",
-          "metadata": { "roles": "admin,operator" } }
+        { "reason": "INVALID_METADATA", "domain": "jobs-grpc" }
     """
-    PEER_NOT_TRUSTED: _ErrorReason.ValueType  # 44
-    """PERMISSION_DENIED. The client's certificate is genuine, but not of a peer that the
-    server is told to trust.
-    """
-    KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 45
-    """UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
-    Retry.
-    """
-    LIMIT_EXCEEDED: _ErrorReason.ValueType  # 60
-    """RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
-    google.rpc.RetryInfo in the details, the same call may succeed after that delay;
-    without it, it will not.
+    TOKEN_REQUIRED: _ErrorReason.ValueType  # 8
+    """The server authenticates callers by tokens, and the call has none. Send
+    `authorization: Bearer TOKEN`.
 
-        { "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
-          "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
+    Example of an ErrorInfo:
+
+        { "reason": "TOKEN_REQUIRED", "domain": "jobs-grpc" }
+    """
+    INVALID_TOKEN: _ErrorReason.ValueType  # 9
+    """The token is malformed, expired, from another issuer, for another audience, or not
+    valid for another reason that the message states. Get a new token. A stream ends with
+    this error when its token expires or its verification key is revoked. Also: the call
+    has a token, but the server does not authenticate callers by tokens.
+
+    Example of an ErrorInfo:
+
+        { "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
+    """
+    ROLE_REQUIRED: _ErrorReason.ValueType  # 10
+    """Status PERMISSION_DENIED: the service knows who calls and does not allow the call.
+
+    None of the caller's roles allows this call. `roles` lists the roles that do.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "ROLE_REQUIRED",
+          "domain": "jobs-grpc",
+          "metadata": { "roles": "admin,operator" }
+        }
+    """
+    METADATA_MISMATCH: _ErrorReason.ValueType  # 11
+    """`x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one
+    that differs. Do not send it.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "METADATA_MISMATCH",
+          "domain": "jobs-grpc",
+          "metadata": { "key": "x-tenant-id" }
+        }
+    """
+    PEER_NOT_TRUSTED: _ErrorReason.ValueType  # 12
+    """The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
+
+    Example of an ErrorInfo:
+
+        { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
+    """
+    JOB_NOT_FOUND: _ErrorReason.ValueType  # 13
+    """Status NOT_FOUND: the resource does not exist, or belongs to another tenant.
+
+    The tenant has no such job.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_NOT_FOUND",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11" }
+        }
+    """
+    DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 14
+    """The tenant has no such device.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "DEVICE_NOT_FOUND",
+          "domain": "jobs-grpc",
+          "metadata": { "deviceId": "pump-17" }
+        }
+    """
+    EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 15
+    """The device has no execution of this job.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "EXECUTION_NOT_FOUND",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+        }
+    """
+    JOB_ALREADY_EXISTS: _ErrorReason.ValueType  # 16
+    """Status ALREADY_EXISTS.
+
+    The job_id belongs to a job that a different request created, or to a deleted job that
+    has not been purged yet.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_ALREADY_EXISTS",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11" }
+        }
+    """
+    GROUP_EMPTY: _ErrorReason.ValueType  # 17
+    """Status FAILED_PRECONDITION: the current state does not allow the call.
+
+    The group has no members. A group that does not exist gives the same error, because
+    only memberships are stored.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "GROUP_EMPTY",
+          "domain": "jobs-grpc",
+          "metadata": { "groupId": "north" }
+        }
+    """
+    TENANT_EMPTY: _ErrorReason.ValueType  # 18
+    """The tenant has no devices.
+
+    Example of an ErrorInfo:
+
+        { "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
+    """
+    JOB_NOT_CANCELABLE: _ErrorReason.ValueType  # 19
+    """The job is not IN_PROGRESS. `status` is the job's status.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_NOT_CANCELABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+        }
+    """
+    JOB_NOT_RETRYABLE: _ErrorReason.ValueType  # 20
+    """The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
+    job's status.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_NOT_RETRYABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+        }
+    """
+    JOB_NOT_DELETABLE: _ErrorReason.ValueType  # 21
+    """The job is IN_PROGRESS, or one of its executions is. `status` is the job's status.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_NOT_DELETABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS" }
+        }
+    """
+    EXECUTION_FINISHED: _ErrorReason.ValueType  # 22
+    """The execution is in a terminal status. `status` is that status.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "EXECUTION_FINISHED",
+          "domain": "jobs-grpc",
+          "metadata": {
+            "jobId": "reboot-2026-11",
+            "deviceId": "pump-17",
+            "status": "REJECTED"
+          }
+        }
+    """
+    EXECUTION_IN_PROGRESS: _ErrorReason.ValueType  # 23
+    """The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "EXECUTION_IN_PROGRESS",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+        }
+    """
+    EXECUTION_CHANGED: _ErrorReason.ValueType  # 24
+    """Status ABORTED.
+
+    The execution does not have the expected version or execution_number. The details also
+    carry the current DeviceExecution. Read it and decide again.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "EXECUTION_CHANGED",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+        }
+    """
+    OVERLOADED: _ErrorReason.ValueType  # 25
+    """Status RESOURCE_EXHAUSTED: the call exceeds what the server accepts.
+
+    The server has more calls than it can serve in time. Retry after the delay in
+    google.rpc.RetryInfo.
+
+    Example of an ErrorInfo:
+
+        { "reason": "OVERLOADED", "domain": "jobs-grpc" }
+    """
+    LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
+    """The call exceeds a limit that a setting of the server defines. `setting` is its name,
+    `value` its value. If the details carry a google.rpc.RetryInfo, the same call can
+    succeed after that delay. If they do not, it fails again.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "LIMIT_EXCEEDED",
+          "domain": "jobs-grpc",
+          "metadata": { "setting": "JOBS_MAX_TENANT_CALLS", "value": "100" }
+        }
+    """
+    DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 27
+    """Status UNAVAILABLE: try again.
+
+    The database is unreachable or did not respond in time. The call may have taken
+    effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+
+    Example of an ErrorInfo:
+
+        { "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
+    """
+    SERVER_STOPPING: _ErrorReason.ValueType  # 28
+    """The server is stopping. It ends its streams at once, and the calls that are still in
+    flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat the call:
+    another server accepts it.
+
+    Example of an ErrorInfo:
+
+        { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
+    """
+    KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 29
+    """The server has not read the keys yet that verify tokens. Retry with backoff.
+
+    Example of an ErrorInfo:
+
+        { "reason": "KEYS_UNAVAILABLE", "domain": "jobs-grpc" }
+    """
+    INTERNAL: _ErrorReason.ValueType  # 30
+    """Status INTERNAL.
+
+    A bug in the service. The server logs the cause under the request ID that it returns
+    as `x-request-id` in the trailing metadata.
+
+    Example of an ErrorInfo:
+
+        { "reason": "INTERNAL", "domain": "jobs-grpc" }
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed, for programs. It is the `reason` of the google.rpc.ErrorInfo
-    that every error of this package carries in its details, with the domain
-    "fleet.jobs.v1". The status code says what kind of failure it is; the reason
-    says which one. Messages are for people and may change; reasons do not.
+    """The values of google.rpc.ErrorInfo.reason in the error domain "jobs-grpc".
+
+    Every error that the service returns carries a google.rpc.ErrorInfo in its details.
+    The gRPC status code is the class of the error; the reason is its exact cause. A
+    program decides by the reason: reasons do not change, but messages may.
+
+    An error without an ErrorInfo comes from gRPC itself or from a proxy.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
-"""Never sent."""
+"""Not used."""
 INVALID_FIELD: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT. One or more fields are missing, malformed or out of range;
-google.rpc.BadRequest in the details names each (at most 20).
+"""Status INVALID_ARGUMENT: the request is wrong in itself. Correct it.
 
-    { "reason": "INVALID_FIELD", "domain": "fleet.jobs.v1" }
+One or more fields are missing, malformed or out of range. The details also carry a
+google.rpc.BadRequest that names each such field, at most 20.
+
+Example of an ErrorInfo:
+
+    { "reason": "INVALID_FIELD", "domain": "jobs-grpc" }
 """
 MALFORMED_REQUEST: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT. The bytes are not a message of the request's type (not
-protobuf, nested too deeply, or text that is not UTF-8).
+"""The bytes are not a message of the request's type: they are not protobuf, are nested
+too deeply, or contain text that is not UTF-8. Also: the call has no request message,
+or the message did not arrive within JOBS_REQUEST_READ_TIMEOUT.
+
+Example of an ErrorInfo:
+
+    { "reason": "MALFORMED_REQUEST", "domain": "jobs-grpc" }
 """
 INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT. The page token is not one that this service made, was made
-for other filters, or came together with an offset.
+"""The page token was not issued by this service, was issued for a request with other
+fields, or is combined with an offset. Start again without a token.
+
+Example of an ErrorInfo:
+
+    { "reason": "INVALID_PAGE_TOKEN", "domain": "jobs-grpc" }
 """
 TENANT_REQUIRED: ErrorReason.ValueType  # 4
-"""UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`, or a token that does."""
-DUPLICATE_METADATA: ErrorReason.ValueType  # 5
-"""UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
-`x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
-what a proxy makes of two.
-"""
-INVALID_METADATA: ErrorReason.ValueType  # 6
-"""UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
-256 characters, has characters outside printable ASCII, or a space at either end;
-or `x-roles` has what is no role.
-"""
-JOB_NOT_FOUND: ErrorReason.ValueType  # 7
-"""NOT_FOUND. No such job in this tenant.
+"""Status UNAUTHENTICATED: the service does not know who calls.
 
-    { "reason": "JOB_NOT_FOUND", "domain": "fleet.jobs.v1",
-      "metadata": { "job_id": "reboot-2026-11" } }
-"""
-DEVICE_NOT_FOUND: ErrorReason.ValueType  # 8
-"""NOT_FOUND. No such device in this tenant.
+The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
 
-    { "reason": "DEVICE_NOT_FOUND", "domain": "fleet.jobs.v1",
-      "metadata": { "device_id": "pump-17" } }
-"""
-GROUP_EMPTY: ErrorReason.ValueType  # 9
-"""FAILED_PRECONDITION. The group has no members. A group that does not exist
-reads the same, since only memberships are stored.
+Example of an ErrorInfo:
 
-    { "reason": "GROUP_EMPTY", "domain": "fleet.jobs.v1",
-      "metadata": { "group_id": "north" } }
+    { "reason": "TENANT_REQUIRED", "domain": "jobs-grpc" }
 """
-TENANT_EMPTY: ErrorReason.ValueType  # 10
-"""FAILED_PRECONDITION. The tenant has no devices."""
-JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 11
-"""FAILED_PRECONDITION. Only a job that is IN_PROGRESS can be canceled.
+DEVICE_REQUIRED: ErrorReason.ValueType  # 5
+"""A call of DeviceJobService names no device. Send `x-device-id`, or a token with a
+device.
 
-    { "reason": "JOB_NOT_CANCELABLE", "domain": "fleet.jobs.v1",
-      "metadata": { "job_id": "reboot-2026-11", "status": "CANCELED" } }
-"""
-JOB_ALREADY_EXISTS: ErrorReason.ValueType  # 12
-"""ALREADY_EXISTS. The job_id belongs to a job that another request created, or to a
-deleted one whose rows have not gone yet.
-"""
-OVERLOADED: ErrorReason.ValueType  # 13
-"""RESOURCE_EXHAUSTED. The server has more work than it can take in time; retry
-after the delay in google.rpc.RetryInfo.
-"""
-DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 14
-"""UNAVAILABLE. The database can't be reached or did not answer in time. The
-call may have taken effect: CreateJob with a job_id may simply be sent again.
-"""
-INTERNAL: ErrorReason.ValueType  # 15
-"""INTERNAL. A defect of the service. Its log has the cause under the request id
-that the answer's `x-request-id` metadata names.
-"""
-DEVICE_REQUIRED: ErrorReason.ValueType  # 16
-"""UNAUTHENTICATED. A call of DeviceJobService names no device: send `x-device-id`."""
-EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 17
-"""NOT_FOUND. The device has no execution of this job.
+Example of an ErrorInfo:
 
-    { "reason": "EXECUTION_NOT_FOUND", "domain": "fleet.jobs.v1",
-      "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
+    { "reason": "DEVICE_REQUIRED", "domain": "jobs-grpc" }
 """
-EXECUTION_FINISHED: ErrorReason.ValueType  # 18
-"""FAILED_PRECONDITION. The execution is final, or its job was canceled or expired
-before it started, or canceled with force; `status` says what it is.
+DUPLICATE_METADATA: ErrorReason.ValueType  # 6
+"""`x-tenant-id`, `x-user-id`, `x-device-id`, `x-roles` or `authorization` was sent more
+than once, or `x-tenant-id` contains a comma, which is how proxies join repeated
+headers.
 
-    { "reason": "EXECUTION_FINISHED", "domain": "fleet.jobs.v1",
-      "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17",
-                    "status": "REJECTED" } }
-"""
-EXECUTION_CHANGED: ErrorReason.ValueType  # 19
-"""ABORTED. The execution's version or attempt is not the expected one. The present
-DeviceExecution is in the details: decide again.
-"""
-EXECUTION_IN_PROGRESS: ErrorReason.ValueType  # 20
-"""FAILED_PRECONDITION. The device is at work on it; cancel it with force.
+Example of an ErrorInfo:
 
-    { "reason": "EXECUTION_IN_PROGRESS", "domain": "fleet.jobs.v1",
-      "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
+    { "reason": "DUPLICATE_METADATA", "domain": "jobs-grpc" }
 """
-JOB_NOT_RETRYABLE: ErrorReason.ValueType  # 21
-"""FAILED_PRECONDITION. Only a job that is IN_PROGRESS or COMPLETED can be retried,
-and one past its expiry only with a new expiry; `status` says what it is.
-"""
-JOB_NOT_DELETABLE: ErrorReason.ValueType  # 22
-"""FAILED_PRECONDITION. Only a job that is over, with no device at work, can be
-deleted; `status` says what it is.
-"""
-SERVER_STOPPING: ErrorReason.ValueType  # 23
-"""UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
-than its grace. Call again; another server will answer.
-"""
-TOKEN_REQUIRED: ErrorReason.ValueType  # 40
-"""UNAUTHENTICATED. The server knows callers by tokens, and the call has none: send
-`authorization: Bearer …`.
-"""
-INVALID_TOKEN: ErrorReason.ValueType  # 41
-"""UNAUTHENTICATED. The token is not one that the server takes; the message says why:
-malformed, expired, of another issuer or for another audience … Get a new one. A
-stream ends so when its token expires.
-"""
-METADATA_MISMATCH: ErrorReason.ValueType  # 42
-"""PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
-the token does; `key` says which. Leave it out.
+INVALID_METADATA: ErrorReason.ValueType  # 7
+"""`x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters,
+contains a character that is not printable ASCII, or starts or ends with a space; or
+`x-roles` contains an unknown role.
 
-    { "reason": "METADATA_MISMATCH", "domain": "fleet.jobs.v1",
-      "metadata": { "key": "x-tenant-id" } }
-"""
-ROLE_REQUIRED: ErrorReason.ValueType  # 43
-"""PERMISSION_DENIED. None of the caller's roles may make this call; `roles` may.
+Example of an ErrorInfo:
 
-    { "reason": "ROLE_REQUIRED", "domain": "fleet.jobs.v1",
-      "metadata": { "roles": "admin,operator" } }
+    { "reason": "INVALID_METADATA", "domain": "jobs-grpc" }
 """
-PEER_NOT_TRUSTED: ErrorReason.ValueType  # 44
-"""PERMISSION_DENIED. The client's certificate is genuine, but not of a peer that the
-server is told to trust.
-"""
-KEYS_UNAVAILABLE: ErrorReason.ValueType  # 45
-"""UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
-Retry.
-"""
-LIMIT_EXCEEDED: ErrorReason.ValueType  # 60
-"""RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
-google.rpc.RetryInfo in the details, the same call may succeed after that delay;
-without it, it will not.
+TOKEN_REQUIRED: ErrorReason.ValueType  # 8
+"""The server authenticates callers by tokens, and the call has none. Send
+`authorization: Bearer TOKEN`.
 
-    { "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
-      "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
+Example of an ErrorInfo:
+
+    { "reason": "TOKEN_REQUIRED", "domain": "jobs-grpc" }
+"""
+INVALID_TOKEN: ErrorReason.ValueType  # 9
+"""The token is malformed, expired, from another issuer, for another audience, or not
+valid for another reason that the message states. Get a new token. A stream ends with
+this error when its token expires or its verification key is revoked. Also: the call
+has a token, but the server does not authenticate callers by tokens.
+
+Example of an ErrorInfo:
+
+    { "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
+"""
+ROLE_REQUIRED: ErrorReason.ValueType  # 10
+"""Status PERMISSION_DENIED: the service knows who calls and does not allow the call.
+
+None of the caller's roles allows this call. `roles` lists the roles that do.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "ROLE_REQUIRED",
+      "domain": "jobs-grpc",
+      "metadata": { "roles": "admin,operator" }
+    }
+"""
+METADATA_MISMATCH: ErrorReason.ValueType  # 11
+"""`x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one
+that differs. Do not send it.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "METADATA_MISMATCH",
+      "domain": "jobs-grpc",
+      "metadata": { "key": "x-tenant-id" }
+    }
+"""
+PEER_NOT_TRUSTED: ErrorReason.ValueType  # 12
+"""The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
+
+Example of an ErrorInfo:
+
+    { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
+"""
+JOB_NOT_FOUND: ErrorReason.ValueType  # 13
+"""Status NOT_FOUND: the resource does not exist, or belongs to another tenant.
+
+The tenant has no such job.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_NOT_FOUND",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11" }
+    }
+"""
+DEVICE_NOT_FOUND: ErrorReason.ValueType  # 14
+"""The tenant has no such device.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "DEVICE_NOT_FOUND",
+      "domain": "jobs-grpc",
+      "metadata": { "deviceId": "pump-17" }
+    }
+"""
+EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 15
+"""The device has no execution of this job.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "EXECUTION_NOT_FOUND",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+    }
+"""
+JOB_ALREADY_EXISTS: ErrorReason.ValueType  # 16
+"""Status ALREADY_EXISTS.
+
+The job_id belongs to a job that a different request created, or to a deleted job that
+has not been purged yet.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_ALREADY_EXISTS",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11" }
+    }
+"""
+GROUP_EMPTY: ErrorReason.ValueType  # 17
+"""Status FAILED_PRECONDITION: the current state does not allow the call.
+
+The group has no members. A group that does not exist gives the same error, because
+only memberships are stored.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "GROUP_EMPTY",
+      "domain": "jobs-grpc",
+      "metadata": { "groupId": "north" }
+    }
+"""
+TENANT_EMPTY: ErrorReason.ValueType  # 18
+"""The tenant has no devices.
+
+Example of an ErrorInfo:
+
+    { "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
+"""
+JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 19
+"""The job is not IN_PROGRESS. `status` is the job's status.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_NOT_CANCELABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+    }
+"""
+JOB_NOT_RETRYABLE: ErrorReason.ValueType  # 20
+"""The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
+job's status.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_NOT_RETRYABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+    }
+"""
+JOB_NOT_DELETABLE: ErrorReason.ValueType  # 21
+"""The job is IN_PROGRESS, or one of its executions is. `status` is the job's status.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_NOT_DELETABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS" }
+    }
+"""
+EXECUTION_FINISHED: ErrorReason.ValueType  # 22
+"""The execution is in a terminal status. `status` is that status.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "EXECUTION_FINISHED",
+      "domain": "jobs-grpc",
+      "metadata": {
+        "jobId": "reboot-2026-11",
+        "deviceId": "pump-17",
+        "status": "REJECTED"
+      }
+    }
+"""
+EXECUTION_IN_PROGRESS: ErrorReason.ValueType  # 23
+"""The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "EXECUTION_IN_PROGRESS",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+    }
+"""
+EXECUTION_CHANGED: ErrorReason.ValueType  # 24
+"""Status ABORTED.
+
+The execution does not have the expected version or execution_number. The details also
+carry the current DeviceExecution. Read it and decide again.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "EXECUTION_CHANGED",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+    }
+"""
+OVERLOADED: ErrorReason.ValueType  # 25
+"""Status RESOURCE_EXHAUSTED: the call exceeds what the server accepts.
+
+The server has more calls than it can serve in time. Retry after the delay in
+google.rpc.RetryInfo.
+
+Example of an ErrorInfo:
+
+    { "reason": "OVERLOADED", "domain": "jobs-grpc" }
+"""
+LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
+"""The call exceeds a limit that a setting of the server defines. `setting` is its name,
+`value` its value. If the details carry a google.rpc.RetryInfo, the same call can
+succeed after that delay. If they do not, it fails again.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "LIMIT_EXCEEDED",
+      "domain": "jobs-grpc",
+      "metadata": { "setting": "JOBS_MAX_TENANT_CALLS", "value": "100" }
+    }
+"""
+DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 27
+"""Status UNAVAILABLE: try again.
+
+The database is unreachable or did not respond in time. The call may have taken
+effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+
+Example of an ErrorInfo:
+
+    { "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
+"""
+SERVER_STOPPING: ErrorReason.ValueType  # 28
+"""The server is stopping. It ends its streams at once, and the calls that are still in
+flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat the call:
+another server accepts it.
+
+Example of an ErrorInfo:
+
+    { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
+"""
+KEYS_UNAVAILABLE: ErrorReason.ValueType  # 29
+"""The server has not read the keys yet that verify tokens. Retry with backoff.
+
+Example of an ErrorInfo:
+
+    { "reason": "KEYS_UNAVAILABLE", "domain": "jobs-grpc" }
+"""
+INTERNAL: ErrorReason.ValueType  # 30
+"""Status INTERNAL.
+
+A bug in the service. The server logs the cause under the request ID that it returns
+as `x-request-id` in the trailing metadata.
+
+Example of an ErrorInfo:
+
+    { "reason": "INTERNAL", "domain": "jobs-grpc" }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -863,9 +863,9 @@ type ReportError struct {
 	// The message, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// With EXECUTION_CHANGED: what the execution is, without its document.
-	Present       *DeviceExecution `protobuf:"bytes,4,opt,name=present,proto3" json:"present,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CurrentExecution *DeviceExecution `protobuf:"bytes,4,opt,name=current_execution,json=currentExecution,proto3" json:"current_execution,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ReportError) Reset() {
@@ -919,9 +919,9 @@ func (x *ReportError) GetMessage() string {
 	return ""
 }
 
-func (x *ReportError) GetPresent() *DeviceExecution {
+func (x *ReportError) GetCurrentExecution() *DeviceExecution {
 	if x != nil {
-		return x.Present
+		return x.CurrentExecution
 	}
 	return nil
 }
@@ -1089,12 +1089,12 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\treport_id\x18\x01 \x01(\tR\breportId\x12>\n" +
 	"\texecution\x18\x02 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionH\x00R\texecution\x122\n" +
 	"\x05error\x18\x03 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorH\x00R\x05errorB\b\n" +
-	"\x06result\"\xa9\x01\n" +
+	"\x06result\"\xbc\x01\n" +
 	"\vReportError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x122\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1a.fleet.jobs.v1.ErrorReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\x128\n" +
-	"\apresent\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\apresent\"D\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12K\n" +
+	"\x11current_execution\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\x10currentExecution\"D\n" +
 	"\x1dWatchPendingExecutionsRequest\x12\x19\n" +
 	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01B\b\n" +
 	"\x06_limit\"t\n" +
@@ -1170,7 +1170,7 @@ var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
 	0,  // 18: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
 	13, // 19: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
 	19, // 20: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
-	0,  // 21: fleet.jobs.v1.ReportError.present:type_name -> fleet.jobs.v1.DeviceExecution
+	0,  // 21: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
 	0,  // 22: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
 	1,  // 23: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
 	3,  // 24: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest

@@ -21,133 +21,283 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Why a call failed, for programs. It is the `reason` of the google.rpc.ErrorInfo
-// that every error of this package carries in its details, with the domain
-// "fleet.jobs.v1". The status code says what kind of failure it is; the reason
-// says which one. Messages are for people and may change; reasons do not.
+// The values of google.rpc.ErrorInfo.reason in the error domain "jobs-grpc".
+//
+// Every error that the service returns carries a google.rpc.ErrorInfo in its details.
+// The gRPC status code is the class of the error; the reason is its exact cause. A
+// program decides by the reason: reasons do not change, but messages may.
+//
+// An error without an ErrorInfo comes from gRPC itself or from a proxy.
 type ErrorReason int32
 
 const (
-	// Never sent.
+	// Not used.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
-	// INVALID_ARGUMENT. One or more fields are missing, malformed or out of range;
-	// google.rpc.BadRequest in the details names each (at most 20).
+	// One or more fields are missing, malformed or out of range. The details also carry a
+	// google.rpc.BadRequest that names each such field, at most 20.
 	//
-	//	{ "reason": "INVALID_FIELD", "domain": "fleet.jobs.v1" }
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "INVALID_FIELD", "domain": "jobs-grpc" }
 	ErrorReason_INVALID_FIELD ErrorReason = 1
-	// INVALID_ARGUMENT. The bytes are not a message of the request's type (not
-	// protobuf, nested too deeply, or text that is not UTF-8).
+	// The bytes are not a message of the request's type: they are not protobuf, are nested
+	// too deeply, or contain text that is not UTF-8. Also: the call has no request message,
+	// or the message did not arrive within JOBS_REQUEST_READ_TIMEOUT.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "MALFORMED_REQUEST", "domain": "jobs-grpc" }
 	ErrorReason_MALFORMED_REQUEST ErrorReason = 2
-	// INVALID_ARGUMENT. The page token is not one that this service made, was made
-	// for other filters, or came together with an offset.
+	// The page token was not issued by this service, was issued for a request with other
+	// fields, or is combined with an offset. Start again without a token.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "INVALID_PAGE_TOKEN", "domain": "jobs-grpc" }
 	ErrorReason_INVALID_PAGE_TOKEN ErrorReason = 3
-	// UNAUTHENTICATED. The call names no tenant: send `x-tenant-id`, or a token that does.
+	// The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "TENANT_REQUIRED", "domain": "jobs-grpc" }
 	ErrorReason_TENANT_REQUIRED ErrorReason = 4
-	// UNAUTHENTICATED. The call has more than one of `x-tenant-id`, `x-user-id`,
-	// `x-device-id`, `x-roles` or `authorization`; or the tenant has a comma, which is
-	// what a proxy makes of two.
-	ErrorReason_DUPLICATE_METADATA ErrorReason = 5
-	// UNAUTHENTICATED. `x-tenant-id`, `x-user-id` or `x-device-id` is empty, longer than
-	// 256 characters, has characters outside printable ASCII, or a space at either end;
-	// or `x-roles` has what is no role.
-	ErrorReason_INVALID_METADATA ErrorReason = 6
-	// NOT_FOUND. No such job in this tenant.
+	// A call of DeviceJobService names no device. Send `x-device-id`, or a token with a
+	// device.
 	//
-	//	{ "reason": "JOB_NOT_FOUND", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "job_id": "reboot-2026-11" } }
-	ErrorReason_JOB_NOT_FOUND ErrorReason = 7
-	// NOT_FOUND. No such device in this tenant.
+	// Example of an ErrorInfo:
 	//
-	//	{ "reason": "DEVICE_NOT_FOUND", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "device_id": "pump-17" } }
-	ErrorReason_DEVICE_NOT_FOUND ErrorReason = 8
-	// FAILED_PRECONDITION. The group has no members. A group that does not exist
-	// reads the same, since only memberships are stored.
+	//	{ "reason": "DEVICE_REQUIRED", "domain": "jobs-grpc" }
+	ErrorReason_DEVICE_REQUIRED ErrorReason = 5
+	// `x-tenant-id`, `x-user-id`, `x-device-id`, `x-roles` or `authorization` was sent more
+	// than once, or `x-tenant-id` contains a comma, which is how proxies join repeated
+	// headers.
 	//
-	//	{ "reason": "GROUP_EMPTY", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "group_id": "north" } }
-	ErrorReason_GROUP_EMPTY ErrorReason = 9
-	// FAILED_PRECONDITION. The tenant has no devices.
-	ErrorReason_TENANT_EMPTY ErrorReason = 10
-	// FAILED_PRECONDITION. Only a job that is IN_PROGRESS can be canceled.
+	// Example of an ErrorInfo:
 	//
-	//	{ "reason": "JOB_NOT_CANCELABLE", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "job_id": "reboot-2026-11", "status": "CANCELED" } }
-	ErrorReason_JOB_NOT_CANCELABLE ErrorReason = 11
-	// ALREADY_EXISTS. The job_id belongs to a job that another request created, or to a
-	// deleted one whose rows have not gone yet.
-	ErrorReason_JOB_ALREADY_EXISTS ErrorReason = 12
-	// RESOURCE_EXHAUSTED. The server has more work than it can take in time; retry
-	// after the delay in google.rpc.RetryInfo.
-	ErrorReason_OVERLOADED ErrorReason = 13
-	// UNAVAILABLE. The database can't be reached or did not answer in time. The
-	// call may have taken effect: CreateJob with a job_id may simply be sent again.
-	ErrorReason_DATABASE_UNAVAILABLE ErrorReason = 14
-	// INTERNAL. A defect of the service. Its log has the cause under the request id
-	// that the answer's `x-request-id` metadata names.
-	ErrorReason_INTERNAL ErrorReason = 15
-	// UNAUTHENTICATED. A call of DeviceJobService names no device: send `x-device-id`.
-	ErrorReason_DEVICE_REQUIRED ErrorReason = 16
-	// NOT_FOUND. The device has no execution of this job.
+	//	{ "reason": "DUPLICATE_METADATA", "domain": "jobs-grpc" }
+	ErrorReason_DUPLICATE_METADATA ErrorReason = 6
+	// `x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters,
+	// contains a character that is not printable ASCII, or starts or ends with a space; or
+	// `x-roles` contains an unknown role.
 	//
-	//	{ "reason": "EXECUTION_NOT_FOUND", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
-	ErrorReason_EXECUTION_NOT_FOUND ErrorReason = 17
-	// FAILED_PRECONDITION. The execution is final, or its job was canceled or expired
-	// before it started, or canceled with force; `status` says what it is.
+	// Example of an ErrorInfo:
 	//
-	//	{ "reason": "EXECUTION_FINISHED", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17",
-	//	                "status": "REJECTED" } }
-	ErrorReason_EXECUTION_FINISHED ErrorReason = 18
-	// ABORTED. The execution's version or attempt is not the expected one. The present
-	// DeviceExecution is in the details: decide again.
-	ErrorReason_EXECUTION_CHANGED ErrorReason = 19
-	// FAILED_PRECONDITION. The device is at work on it; cancel it with force.
+	//	{ "reason": "INVALID_METADATA", "domain": "jobs-grpc" }
+	ErrorReason_INVALID_METADATA ErrorReason = 7
+	// The server authenticates callers by tokens, and the call has none. Send
+	// `authorization: Bearer TOKEN`.
 	//
-	//	{ "reason": "EXECUTION_IN_PROGRESS", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "job_id": "reboot-2026-11", "device_id": "pump-17" } }
-	ErrorReason_EXECUTION_IN_PROGRESS ErrorReason = 20
-	// FAILED_PRECONDITION. Only a job that is IN_PROGRESS or COMPLETED can be retried,
-	// and one past its expiry only with a new expiry; `status` says what it is.
-	ErrorReason_JOB_NOT_RETRYABLE ErrorReason = 21
-	// FAILED_PRECONDITION. Only a job that is over, with no device at work, can be
-	// deleted; `status` says what it is.
-	ErrorReason_JOB_NOT_DELETABLE ErrorReason = 22
-	// UNAVAILABLE. The server is stopping: it ends its streams, and calls that took longer
-	// than its grace. Call again; another server will answer.
-	ErrorReason_SERVER_STOPPING ErrorReason = 23
-	// UNAUTHENTICATED. The server knows callers by tokens, and the call has none: send
-	// `authorization: Bearer …`.
-	ErrorReason_TOKEN_REQUIRED ErrorReason = 40
-	// UNAUTHENTICATED. The token is not one that the server takes; the message says why:
-	// malformed, expired, of another issuer or for another audience … Get a new one. A
-	// stream ends so when its token expires.
-	ErrorReason_INVALID_TOKEN ErrorReason = 41
-	// PERMISSION_DENIED. `x-tenant-id`, `x-user-id` or `x-device-id` says another than
-	// the token does; `key` says which. Leave it out.
+	// Example of an ErrorInfo:
 	//
-	//	{ "reason": "METADATA_MISMATCH", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "key": "x-tenant-id" } }
-	ErrorReason_METADATA_MISMATCH ErrorReason = 42
-	// PERMISSION_DENIED. None of the caller's roles may make this call; `roles` may.
+	//	{ "reason": "TOKEN_REQUIRED", "domain": "jobs-grpc" }
+	ErrorReason_TOKEN_REQUIRED ErrorReason = 8
+	// The token is malformed, expired, from another issuer, for another audience, or not
+	// valid for another reason that the message states. Get a new token. A stream ends with
+	// this error when its token expires or its verification key is revoked. Also: the call
+	// has a token, but the server does not authenticate callers by tokens.
 	//
-	//	{ "reason": "ROLE_REQUIRED", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "roles": "admin,operator" } }
-	ErrorReason_ROLE_REQUIRED ErrorReason = 43
-	// PERMISSION_DENIED. The client's certificate is genuine, but not of a peer that the
-	// server is told to trust.
-	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 44
-	// UNAVAILABLE. The server has not got the keys yet that tokens are verified with.
-	// Retry.
-	ErrorReason_KEYS_UNAVAILABLE ErrorReason = 45
-	// RESOURCE_EXHAUSTED. More than a setting of the server allows; `limit` names it. With
-	// google.rpc.RetryInfo in the details, the same call may succeed after that delay;
-	// without it, it will not.
+	// Example of an ErrorInfo:
 	//
-	//	{ "reason": "LIMIT_EXCEEDED", "domain": "fleet.jobs.v1",
-	//	  "metadata": { "limit": "JOBS_MAX_TENANT_CALLS", "value": "100" } }
-	ErrorReason_LIMIT_EXCEEDED ErrorReason = 60
+	//	{ "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
+	ErrorReason_INVALID_TOKEN ErrorReason = 9
+	// None of the caller's roles allows this call. `roles` lists the roles that do.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "ROLE_REQUIRED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "roles": "admin,operator" }
+	//	}
+	ErrorReason_ROLE_REQUIRED ErrorReason = 10
+	// `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one
+	// that differs. Do not send it.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "METADATA_MISMATCH",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "key": "x-tenant-id" }
+	//	}
+	ErrorReason_METADATA_MISMATCH ErrorReason = 11
+	// The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
+	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 12
+	// The tenant has no such job.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_NOT_FOUND",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	}
+	ErrorReason_JOB_NOT_FOUND ErrorReason = 13
+	// The tenant has no such device.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "DEVICE_NOT_FOUND",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "deviceId": "pump-17" }
+	//	}
+	ErrorReason_DEVICE_NOT_FOUND ErrorReason = 14
+	// The device has no execution of this job.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "EXECUTION_NOT_FOUND",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+	//	}
+	ErrorReason_EXECUTION_NOT_FOUND ErrorReason = 15
+	// The job_id belongs to a job that a different request created, or to a deleted job that
+	// has not been purged yet.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_ALREADY_EXISTS",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	}
+	ErrorReason_JOB_ALREADY_EXISTS ErrorReason = 16
+	// The group has no members. A group that does not exist gives the same error, because
+	// only memberships are stored.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "GROUP_EMPTY",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "groupId": "north" }
+	//	}
+	ErrorReason_GROUP_EMPTY ErrorReason = 17
+	// The tenant has no devices.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
+	ErrorReason_TENANT_EMPTY ErrorReason = 18
+	// The job is not IN_PROGRESS. `status` is the job's status.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_NOT_CANCELABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+	//	}
+	ErrorReason_JOB_NOT_CANCELABLE ErrorReason = 19
+	// The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
+	// job's status.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_NOT_RETRYABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+	//	}
+	ErrorReason_JOB_NOT_RETRYABLE ErrorReason = 20
+	// The job is IN_PROGRESS, or one of its executions is. `status` is the job's status.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_NOT_DELETABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS" }
+	//	}
+	ErrorReason_JOB_NOT_DELETABLE ErrorReason = 21
+	// The execution is in a terminal status. `status` is that status.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "EXECUTION_FINISHED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": {
+	//	    "jobId": "reboot-2026-11",
+	//	    "deviceId": "pump-17",
+	//	    "status": "REJECTED"
+	//	  }
+	//	}
+	ErrorReason_EXECUTION_FINISHED ErrorReason = 22
+	// The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "EXECUTION_IN_PROGRESS",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+	//	}
+	ErrorReason_EXECUTION_IN_PROGRESS ErrorReason = 23
+	// The execution does not have the expected version or execution_number. The details also
+	// carry the current DeviceExecution. Read it and decide again.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "EXECUTION_CHANGED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+	//	}
+	ErrorReason_EXECUTION_CHANGED ErrorReason = 24
+	// The server has more calls than it can serve in time. Retry after the delay in
+	// google.rpc.RetryInfo.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "OVERLOADED", "domain": "jobs-grpc" }
+	ErrorReason_OVERLOADED ErrorReason = 25
+	// The call exceeds a limit that a setting of the server defines. `setting` is its name,
+	// `value` its value. If the details carry a google.rpc.RetryInfo, the same call can
+	// succeed after that delay. If they do not, it fails again.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "LIMIT_EXCEEDED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "setting": "JOBS_MAX_TENANT_CALLS", "value": "100" }
+	//	}
+	ErrorReason_LIMIT_EXCEEDED ErrorReason = 26
+	// The database is unreachable or did not respond in time. The call may have taken
+	// effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
+	ErrorReason_DATABASE_UNAVAILABLE ErrorReason = 27
+	// The server is stopping. It ends its streams at once, and the calls that are still in
+	// flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat the call:
+	// another server accepts it.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
+	ErrorReason_SERVER_STOPPING ErrorReason = 28
+	// The server has not read the keys yet that verify tokens. Retry with backoff.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "KEYS_UNAVAILABLE", "domain": "jobs-grpc" }
+	ErrorReason_KEYS_UNAVAILABLE ErrorReason = 29
+	// A bug in the service. The server logs the cause under the request ID that it returns
+	// as `x-request-id` in the trailing metadata.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "INTERNAL", "domain": "jobs-grpc" }
+	ErrorReason_INTERNAL ErrorReason = 30
 )
 
 // Enum value maps for ErrorReason.
@@ -158,32 +308,32 @@ var (
 		2:  "MALFORMED_REQUEST",
 		3:  "INVALID_PAGE_TOKEN",
 		4:  "TENANT_REQUIRED",
-		5:  "DUPLICATE_METADATA",
-		6:  "INVALID_METADATA",
-		7:  "JOB_NOT_FOUND",
-		8:  "DEVICE_NOT_FOUND",
-		9:  "GROUP_EMPTY",
-		10: "TENANT_EMPTY",
-		11: "JOB_NOT_CANCELABLE",
-		12: "JOB_ALREADY_EXISTS",
-		13: "OVERLOADED",
-		14: "DATABASE_UNAVAILABLE",
-		15: "INTERNAL",
-		16: "DEVICE_REQUIRED",
-		17: "EXECUTION_NOT_FOUND",
-		18: "EXECUTION_FINISHED",
-		19: "EXECUTION_CHANGED",
-		20: "EXECUTION_IN_PROGRESS",
-		21: "JOB_NOT_RETRYABLE",
-		22: "JOB_NOT_DELETABLE",
-		23: "SERVER_STOPPING",
-		40: "TOKEN_REQUIRED",
-		41: "INVALID_TOKEN",
-		42: "METADATA_MISMATCH",
-		43: "ROLE_REQUIRED",
-		44: "PEER_NOT_TRUSTED",
-		45: "KEYS_UNAVAILABLE",
-		60: "LIMIT_EXCEEDED",
+		5:  "DEVICE_REQUIRED",
+		6:  "DUPLICATE_METADATA",
+		7:  "INVALID_METADATA",
+		8:  "TOKEN_REQUIRED",
+		9:  "INVALID_TOKEN",
+		10: "ROLE_REQUIRED",
+		11: "METADATA_MISMATCH",
+		12: "PEER_NOT_TRUSTED",
+		13: "JOB_NOT_FOUND",
+		14: "DEVICE_NOT_FOUND",
+		15: "EXECUTION_NOT_FOUND",
+		16: "JOB_ALREADY_EXISTS",
+		17: "GROUP_EMPTY",
+		18: "TENANT_EMPTY",
+		19: "JOB_NOT_CANCELABLE",
+		20: "JOB_NOT_RETRYABLE",
+		21: "JOB_NOT_DELETABLE",
+		22: "EXECUTION_FINISHED",
+		23: "EXECUTION_IN_PROGRESS",
+		24: "EXECUTION_CHANGED",
+		25: "OVERLOADED",
+		26: "LIMIT_EXCEEDED",
+		27: "DATABASE_UNAVAILABLE",
+		28: "SERVER_STOPPING",
+		29: "KEYS_UNAVAILABLE",
+		30: "INTERNAL",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -191,32 +341,32 @@ var (
 		"MALFORMED_REQUEST":        2,
 		"INVALID_PAGE_TOKEN":       3,
 		"TENANT_REQUIRED":          4,
-		"DUPLICATE_METADATA":       5,
-		"INVALID_METADATA":         6,
-		"JOB_NOT_FOUND":            7,
-		"DEVICE_NOT_FOUND":         8,
-		"GROUP_EMPTY":              9,
-		"TENANT_EMPTY":             10,
-		"JOB_NOT_CANCELABLE":       11,
-		"JOB_ALREADY_EXISTS":       12,
-		"OVERLOADED":               13,
-		"DATABASE_UNAVAILABLE":     14,
-		"INTERNAL":                 15,
-		"DEVICE_REQUIRED":          16,
-		"EXECUTION_NOT_FOUND":      17,
-		"EXECUTION_FINISHED":       18,
-		"EXECUTION_CHANGED":        19,
-		"EXECUTION_IN_PROGRESS":    20,
-		"JOB_NOT_RETRYABLE":        21,
-		"JOB_NOT_DELETABLE":        22,
-		"SERVER_STOPPING":          23,
-		"TOKEN_REQUIRED":           40,
-		"INVALID_TOKEN":            41,
-		"METADATA_MISMATCH":        42,
-		"ROLE_REQUIRED":            43,
-		"PEER_NOT_TRUSTED":         44,
-		"KEYS_UNAVAILABLE":         45,
-		"LIMIT_EXCEEDED":           60,
+		"DEVICE_REQUIRED":          5,
+		"DUPLICATE_METADATA":       6,
+		"INVALID_METADATA":         7,
+		"TOKEN_REQUIRED":           8,
+		"INVALID_TOKEN":            9,
+		"ROLE_REQUIRED":            10,
+		"METADATA_MISMATCH":        11,
+		"PEER_NOT_TRUSTED":         12,
+		"JOB_NOT_FOUND":            13,
+		"DEVICE_NOT_FOUND":         14,
+		"EXECUTION_NOT_FOUND":      15,
+		"JOB_ALREADY_EXISTS":       16,
+		"GROUP_EMPTY":              17,
+		"TENANT_EMPTY":             18,
+		"JOB_NOT_CANCELABLE":       19,
+		"JOB_NOT_RETRYABLE":        20,
+		"JOB_NOT_DELETABLE":        21,
+		"EXECUTION_FINISHED":       22,
+		"EXECUTION_IN_PROGRESS":    23,
+		"EXECUTION_CHANGED":        24,
+		"OVERLOADED":               25,
+		"LIMIT_EXCEEDED":           26,
+		"DATABASE_UNAVAILABLE":     27,
+		"SERVER_STOPPING":          28,
+		"KEYS_UNAVAILABLE":         29,
+		"INTERNAL":                 30,
 	}
 )
 
@@ -257,35 +407,35 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
 	"\x11MALFORMED_REQUEST\x10\x02\x12\x16\n" +
 	"\x12INVALID_PAGE_TOKEN\x10\x03\x12\x13\n" +
-	"\x0fTENANT_REQUIRED\x10\x04\x12\x16\n" +
-	"\x12DUPLICATE_METADATA\x10\x05\x12\x14\n" +
-	"\x10INVALID_METADATA\x10\x06\x12\x11\n" +
-	"\rJOB_NOT_FOUND\x10\a\x12\x14\n" +
-	"\x10DEVICE_NOT_FOUND\x10\b\x12\x0f\n" +
-	"\vGROUP_EMPTY\x10\t\x12\x10\n" +
-	"\fTENANT_EMPTY\x10\n" +
-	"\x12\x16\n" +
-	"\x12JOB_NOT_CANCELABLE\x10\v\x12\x16\n" +
-	"\x12JOB_ALREADY_EXISTS\x10\f\x12\x0e\n" +
+	"\x0fTENANT_REQUIRED\x10\x04\x12\x13\n" +
+	"\x0fDEVICE_REQUIRED\x10\x05\x12\x16\n" +
+	"\x12DUPLICATE_METADATA\x10\x06\x12\x14\n" +
+	"\x10INVALID_METADATA\x10\a\x12\x12\n" +
+	"\x0eTOKEN_REQUIRED\x10\b\x12\x11\n" +
+	"\rINVALID_TOKEN\x10\t\x12\x11\n" +
+	"\rROLE_REQUIRED\x10\n" +
+	"\x12\x15\n" +
+	"\x11METADATA_MISMATCH\x10\v\x12\x14\n" +
+	"\x10PEER_NOT_TRUSTED\x10\f\x12\x11\n" +
+	"\rJOB_NOT_FOUND\x10\r\x12\x14\n" +
+	"\x10DEVICE_NOT_FOUND\x10\x0e\x12\x17\n" +
+	"\x13EXECUTION_NOT_FOUND\x10\x0f\x12\x16\n" +
+	"\x12JOB_ALREADY_EXISTS\x10\x10\x12\x0f\n" +
+	"\vGROUP_EMPTY\x10\x11\x12\x10\n" +
+	"\fTENANT_EMPTY\x10\x12\x12\x16\n" +
+	"\x12JOB_NOT_CANCELABLE\x10\x13\x12\x15\n" +
+	"\x11JOB_NOT_RETRYABLE\x10\x14\x12\x15\n" +
+	"\x11JOB_NOT_DELETABLE\x10\x15\x12\x16\n" +
+	"\x12EXECUTION_FINISHED\x10\x16\x12\x19\n" +
+	"\x15EXECUTION_IN_PROGRESS\x10\x17\x12\x15\n" +
+	"\x11EXECUTION_CHANGED\x10\x18\x12\x0e\n" +
 	"\n" +
-	"OVERLOADED\x10\r\x12\x18\n" +
-	"\x14DATABASE_UNAVAILABLE\x10\x0e\x12\f\n" +
-	"\bINTERNAL\x10\x0f\x12\x13\n" +
-	"\x0fDEVICE_REQUIRED\x10\x10\x12\x17\n" +
-	"\x13EXECUTION_NOT_FOUND\x10\x11\x12\x16\n" +
-	"\x12EXECUTION_FINISHED\x10\x12\x12\x15\n" +
-	"\x11EXECUTION_CHANGED\x10\x13\x12\x19\n" +
-	"\x15EXECUTION_IN_PROGRESS\x10\x14\x12\x15\n" +
-	"\x11JOB_NOT_RETRYABLE\x10\x15\x12\x15\n" +
-	"\x11JOB_NOT_DELETABLE\x10\x16\x12\x13\n" +
-	"\x0fSERVER_STOPPING\x10\x17\x12\x12\n" +
-	"\x0eTOKEN_REQUIRED\x10(\x12\x11\n" +
-	"\rINVALID_TOKEN\x10)\x12\x15\n" +
-	"\x11METADATA_MISMATCH\x10*\x12\x11\n" +
-	"\rROLE_REQUIRED\x10+\x12\x14\n" +
-	"\x10PEER_NOT_TRUSTED\x10,\x12\x14\n" +
-	"\x10KEYS_UNAVAILABLE\x10-\x12\x12\n" +
-	"\x0eLIMIT_EXCEEDED\x10<Bx\n" +
+	"OVERLOADED\x10\x19\x12\x12\n" +
+	"\x0eLIMIT_EXCEEDED\x10\x1a\x12\x18\n" +
+	"\x14DATABASE_UNAVAILABLE\x10\x1b\x12\x13\n" +
+	"\x0fSERVER_STOPPING\x10\x1c\x12\x14\n" +
+	"\x10KEYS_UNAVAILABLE\x10\x1d\x12\f\n" +
+	"\bINTERNAL\x10\x1eBx\n" +
 	"\x11com.fleet.jobs.v1B\x10ErrorReasonProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
 var (
