@@ -105,12 +105,12 @@ async def tenant_required(world: World) -> None:
     await world.operator.stub.ListJobs(pb.ListJobsRequest(), timeout=TIMEOUT)
 
 
-async def caller_ambiguous(world: World) -> None:
+async def duplicate_metadata(world: World) -> None:
     metadata = world.operator.metadata * 2
     await world.operator.stub.ListJobs(pb.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT)
 
 
-async def caller_invalid(world: World) -> None:
+async def invalid_metadata(world: World) -> None:
     await world.server.operator("x" * 257).list()
 
 
@@ -144,7 +144,7 @@ async def job_not_deletable(world: World) -> None:
     await world.operator.delete("j")
 
 
-async def job_id_taken(world: World) -> None:
+async def job_already_exists(world: World) -> None:
     await world.operator.create(job_id="j", document_type="update", target_all=True)
 
 
@@ -158,12 +158,12 @@ async def execution_not_found(world: World) -> None:
     await world.server.device(world.operator.tenant, "nowhere").get("j")
 
 
-async def execution_over(world: World) -> None:
+async def execution_finished(world: World) -> None:
     await world.operator.cancel("j")
     await world.server.device(world.operator.tenant, "d").start("j")
 
 
-async def execution_running(world: World) -> None:
+async def execution_in_progress(world: World) -> None:
     await world.server.device(world.operator.tenant, "d").start("j")
     await world.operator.cancel_execution("j", "d")
 
@@ -231,12 +231,12 @@ async def token_required(world: World) -> None:
         await server.operator(world.operator.tenant).list()
 
 
-async def token_invalid(world: World) -> None:
+async def invalid_token(world: World) -> None:
     async with knowing_tokens(world) as server:
         await server.bearer("garbage").list()
 
 
-async def caller_mismatch(world: World) -> None:
+async def metadata_mismatch(world: World) -> None:
     async with knowing_tokens(world) as server:
         text = token(KEY, claims(world.operator.tenant, "viewer"))
         await server.bearer(text, ("x-tenant-id", "other")).list()
@@ -280,11 +280,11 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     malformed_request: StatusCode.INVALID_ARGUMENT,
     invalid_page_token: StatusCode.INVALID_ARGUMENT,
     tenant_required: StatusCode.UNAUTHENTICATED,
-    caller_ambiguous: StatusCode.UNAUTHENTICATED,
-    caller_invalid: StatusCode.UNAUTHENTICATED,
+    duplicate_metadata: StatusCode.UNAUTHENTICATED,
+    invalid_metadata: StatusCode.UNAUTHENTICATED,
     token_required: StatusCode.UNAUTHENTICATED,
-    token_invalid: StatusCode.UNAUTHENTICATED,
-    caller_mismatch: StatusCode.PERMISSION_DENIED,
+    invalid_token: StatusCode.UNAUTHENTICATED,
+    metadata_mismatch: StatusCode.PERMISSION_DENIED,
     role_required: StatusCode.PERMISSION_DENIED,
     peer_not_trusted: StatusCode.PERMISSION_DENIED,
     keys_unavailable: StatusCode.UNAVAILABLE,
@@ -295,11 +295,11 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     job_not_cancelable: StatusCode.FAILED_PRECONDITION,
     job_not_retryable: StatusCode.FAILED_PRECONDITION,
     job_not_deletable: StatusCode.FAILED_PRECONDITION,
-    job_id_taken: StatusCode.ALREADY_EXISTS,
+    job_already_exists: StatusCode.ALREADY_EXISTS,
     device_required: StatusCode.UNAUTHENTICATED,
     execution_not_found: StatusCode.NOT_FOUND,
-    execution_over: StatusCode.FAILED_PRECONDITION,
-    execution_running: StatusCode.FAILED_PRECONDITION,
+    execution_finished: StatusCode.FAILED_PRECONDITION,
+    execution_in_progress: StatusCode.FAILED_PRECONDITION,
     execution_changed: StatusCode.ABORTED,
     overloaded: StatusCode.RESOURCE_EXHAUSTED,
     limit_exceeded: StatusCode.RESOURCE_EXHAUSTED,

@@ -214,7 +214,7 @@ async def test_past_its_expiry_a_job_needs_a_new_one(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
         await mixed.retry("mixed", "FAILED")
 
-    assert "past its expiry" in failure.message
+    assert "expired job" in failure.message
     assert failure.metadata == {"jobId": "mixed", "status": status}
     assert await mixed.get("mixed") == before
 
