@@ -122,6 +122,13 @@ lock: $(READY) ## Resolve the dependencies anew (UPGRADE=1 takes the newest vers
 	  --constraint requirements/dev.lock \
 	  --custom-compile-command 'make lock' --output-file requirements/bench.lock
 
+.PHONY: release
+release: $(READY) ## Check version, changelog and contract baseline, then build into dist/
+	@$(BIN)/python tools/check_release.py
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist
+	@echo 'Now tag the commit: see Releases in CONTRIBUTING.md'
+
 .PHONY: clean
 clean: ## Remove the environment and caches
 	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,63 @@
+"""tools/check_release.py refuses a release that is not ready."""
+
+import pytest
+
+from tools.check_release import find_problems
+
+RELEASED = "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-11-25\n\n### Added\n\n- A call.\n"
+
+
+def problems(
+    *,
+    tree_status: str = "",
+    version: str = "1.2.0",
+    changelog: str = RELEASED,
+    baseline: bytes = b"contract",
+) -> list[str]:
+    return find_problems(
+        tree_status=tree_status,
+        version=version,
+        changelog=changelog,
+        contract=b"contract",
+        baseline=baseline,
+    )
+
+
+def test_release_is_accepted_when_everything_agrees() -> None:
+    assert problems() == []
+    assert problems(changelog=RELEASED.replace("## [Unreleased]\n\n", "")) == []
+
+
+def test_release_is_refused_when_working_tree_has_changes() -> None:
+    assert problems(tree_status=" M README.md\n") == [
+        "the working tree has changes: commit or stash them"
+    ]
+
+
+@pytest.mark.parametrize(
+    "changelog",
+    [
+        "# Changelog\n\n## [Unreleased]\n\n- A call.\n",
+        RELEASED.replace("## [Unreleased]\n", "## [Unreleased]\n\n- Another call.\n"),
+    ],
+)
+def test_release_is_refused_when_changelog_has_unreleased_entries(changelog: str) -> None:
+    (problem,) = problems(changelog=changelog)
+    assert "move them under `## [1.2.0] - YYYY-MM-DD`" in problem
+
+
+@pytest.mark.parametrize(
+    ("changelog", "newest"), [(RELEASED.replace("1.2.0", "1.1.0"), "1.1.0"), ("", "none")]
+)
+def test_release_is_refused_when_changelog_has_another_version(changelog: str, newest: str) -> None:
+    (problem,) = problems(changelog=changelog)
+    assert f"the newest section of CHANGELOG.md is {newest}" in problem
+
+
+def test_release_is_refused_when_baseline_is_another_contract() -> None:
+    (problem,) = problems(baseline=b"older contract")
+    assert "run `make baseline`" in problem
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    assert len(problems(tree_status="?? x\n", version="1.3.0", baseline=b"")) == 3

@@ -1,0 +1,78 @@
+"""Check that the repository is ready for a release: `make release` runs this first.
+
+Prints one line per problem, with what to do, and exits with 1 if there is any.
+"""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+_HEADING = re.compile(r"^## \[(.+?)\](?: - \d{4}-\d{2}-\d{2})?$", re.MULTILINE)
+
+
+def find_problems(
+    *, tree_status: str, version: str, changelog: str, contract: bytes, baseline: bytes
+) -> list[str]:
+    """Return one line per reason not to release.
+
+    `tree_status` is the output of `git status --porcelain`; `contract` and `baseline` are the
+    current and the released contract as serialized images.
+    """
+    problems = []
+    if tree_status:
+        problems.append("the working tree has changes: commit or stash them")
+    problems += _changelog_problems(version, changelog)
+    if contract != baseline:
+        problems.append("protos/released.txtpb is not the current contract: run `make baseline`")
+    return problems
+
+
+def _changelog_problems(version: str, changelog: str) -> list[str]:
+    # The text before the first heading, then a name and a text for each section.
+    _, *sections = _HEADING.split(changelog)
+    names, texts = sections[::2], sections[1::2]
+    unreleased = names[:1] == ["Unreleased"] and bool(texts[0].strip())
+    released = [name for name in names if name != "Unreleased"]
+    if unreleased:
+        return [
+            f"CHANGELOG.md has unreleased entries: move them under `## [{version}] - YYYY-MM-DD`,"
+            " or raise the version in pyproject.toml first"
+        ]
+    if released[:1] != [version]:
+        newest = released[0] if released else "none"
+        return [
+            f"pyproject.toml has version {version}, but the newest section of CHANGELOG.md is"
+            f" {newest}: make them equal"
+        ]
+    return []
+
+
+def main() -> int:
+    """Check the repository in the current folder; return the exit code."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    problems = find_problems(
+        tree_status=_output("git", "status", "--porcelain").decode(),
+        version=project["version"],
+        changelog=Path("CHANGELOG.md").read_text(encoding="utf-8"),
+        contract=_image(),
+        baseline=_image("protos/released.txtpb"),
+    )
+    for problem in problems:
+        print(f"cannot release: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _image(*source: str) -> bytes:
+    """Return a contract as a serialized image: of `source`, or of the files in protos/."""
+    buf = str(Path(sys.executable).with_name("buf"))
+    return _output(buf, "build", *source, "--exclude-source-info", "--output", "-#format=binpb")
+
+
+def _output(*command: str) -> bytes:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout  # noqa: S603
+
+
+if __name__ == "__main__":
+    sys.exit(main())
