@@ -56,6 +56,10 @@ generate: $(READY) ## Generate Python code from the contract
 	  --mypy_out=quiet:$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) $(PROTOS)
 	@touch $(GENERATED)/fleet/jobs/v1/py.typed
 
+.PHONY: settings-reference
+settings-reference: $(READY) ## Write docs/reference/settings.md from the declared settings
+	@$(BIN)/python -m jobs_grpc.config.reference > docs/reference/settings.md
+
 .PHONY: need-go
 need-go:
 	@command -v go gofmt >/dev/null || { echo 'Go is needed for the gateway' >&2; exit 1; }

@@ -1,102 +1,114 @@
-"""The configuration: defaults, every variable, and one clear line for a wrong value."""
+"""The configuration: defaults, every variable, and a one-line error for a wrong value."""
+
+from dataclasses import asdict
+from operator import attrgetter
 
 import pytest
 
-from jobs_grpc.config import Config, ConfigError, describe_settings, read_dsn
+from jobs_grpc.config import Config, ConfigError, read_dsn
+from jobs_grpc.config.reference import all_settings
 
 DSN = "postgresql://jobs_request:secret@db.example/jobs"
 
 DEFAULTS = {
-    "owner_database_url": None,
-    "retention_days": None,
-    "listen": "127.0.0.1:50051",
-    "workers": 1,
-    "insecure_metadata": False,
-    "auth": "metadata",
-    "default_roles": ("admin", "bridge"),
-    "tls_cert": None,
-    "tls_key": None,
-    "tls_client_ca": None,
-    "trusted_peers": (),
-    "tls_terminated_upstream": False,
-    "jwt_keys": None,
-    "jwt_issuer": None,
-    "jwt_audience": None,
-    "jwt_algorithms": ("RS256",),
-    "jwt_leeway": 30,
-    "jwt_refresh_interval": 300.0,
-    "jwt_tenant_claim": "tenant_id",
-    "jwt_subject_claim": "sub",
-    "jwt_roles_claim": "roles",
-    "jwt_device_claim": "device_id",
-    "pool_min_size": 1,
-    "pool_max_size": 10,
-    "pool_timeout": 5.0,
-    "query_timeout": 30.0,
-    "statement_cache_size": 100,
-    "max_document_bytes": 32768,
-    "max_request_bytes": 4194304,
-    "max_calls": 1000,
-    "max_tenant_calls": 100,
-    "max_streams": 20000,
-    "max_tenant_streams": 10000,
-    "max_device_streams": 4,
-    "max_targets": 1000000,
-    "max_active_jobs": None,
-    "shutdown_grace": 10.0,
-    "reflection": True,
-    "log_level": "INFO",
-    "log_format": "text",
+    "server.listen": "127.0.0.1:50051",
+    "server.workers": 1,
+    "server.shutdown_grace": 10.0,
+    "server.reflection": True,
+    "database.url": DSN,
+    "database.query_timeout": 30.0,
+    "database.statement_cache_size": 100,
+    "pool.min_size": 1,
+    "pool.max_size": 10,
+    "pool.timeout": 5.0,
+    "maintenance.owner_database_url": None,
+    "maintenance.retention_days": None,
+    "auth.mode": "metadata",
+    "auth.default_roles": ("admin", "bridge"),
+    "auth.insecure_metadata": False,
+    "tls.cert": None,
+    "tls.key": None,
+    "tls.client_ca": None,
+    "tls.trusted_peers": (),
+    "tls.terminated_upstream": False,
+    "jwt.keys": None,
+    "jwt.issuer": None,
+    "jwt.audience": None,
+    "jwt.algorithms": ("RS256",),
+    "jwt.leeway": 30,
+    "jwt.refresh_interval": 300.0,
+    "jwt.tenant_claim": "tenant_id",
+    "jwt.subject_claim": "sub",
+    "jwt.roles_claim": "roles",
+    "jwt.device_claim": "device_id",
+    "limits.max_calls": 1000,
+    "limits.max_tenant_calls": 100,
+    "limits.max_tenant_rate": 200,
+    "limits.max_streams": 20000,
+    "limits.max_tenant_streams": 10000,
+    "limits.max_device_streams": 4,
+    "limits.max_request_bytes": 4194304,
+    "limits.max_document_bytes": 32768,
+    "limits.request_read_timeout": 30.0,
+    "limits.max_targets": 1000000,
+    "limits.max_active_jobs": None,
+    "log.level": "INFO",
+    "log.format": "text",
 }
 
-# Variable, what it says, the field, what that becomes.
+# Variable, its text, the field, the parsed value.
 VARIABLES = [
-    ("JOBS_DATABASE_URL", "postgres://u@h/d", "database_url", "postgres://u@h/d"),
-    ("JOBS_OWNER_DATABASE_URL", "postgres://o@h/d", "owner_database_url", "postgres://o@h/d"),
-    ("JOBS_RETENTION_DAYS", "36500", "retention_days", 36500),
-    ("JOBS_LISTEN", "localhost:0", "listen", "localhost:0"),
-    ("JOBS_WORKERS", "4", "workers", 4),
-    ("JOBS_INSECURE_METADATA", "true", "insecure_metadata", True),
-    ("JOBS_AUTH", "JWT", "auth", "jwt"),
-    ("JOBS_DEFAULT_ROLES", "viewer, operator", "default_roles", ("viewer", "operator")),
-    ("JOBS_TLS_CERT", "server.crt", "tls_cert", "server.crt"),
-    ("JOBS_TLS_KEY", "server.key", "tls_key", "server.key"),
-    ("JOBS_TLS_CLIENT_CA", "ca.crt", "tls_client_ca", "ca.crt"),
-    ("JOBS_TRUSTED_PEERS", "spiffe://a/b, c", "trusted_peers", ("spiffe://a/b", "c")),
-    ("JOBS_TLS_TERMINATED_UPSTREAM", "true", "tls_terminated_upstream", True),
-    ("JOBS_JWT_KEYS", "https://login.example/keys", "jwt_keys", "https://login.example/keys"),
-    ("JOBS_JWT_ISSUER", "https://login.example", "jwt_issuer", "https://login.example"),
-    ("JOBS_JWT_AUDIENCE", "jobs", "jwt_audience", "jobs"),
-    ("JOBS_JWT_ALGORITHMS", "ES256,EdDSA", "jwt_algorithms", ("ES256", "EdDSA")),
-    ("JOBS_JWT_LEEWAY", "0", "jwt_leeway", 0),
-    ("JOBS_JWT_REFRESH_INTERVAL", "60", "jwt_refresh_interval", 60.0),
-    ("JOBS_JWT_TENANT_CLAIM", "org", "jwt_tenant_claim", "org"),
-    ("JOBS_JWT_SUBJECT_CLAIM", "email", "jwt_subject_claim", "email"),
-    ("JOBS_JWT_ROLES_CLAIM", "realm_access.roles", "jwt_roles_claim", "realm_access.roles"),
-    ("JOBS_JWT_DEVICE_CLAIM", "serial", "jwt_device_claim", "serial"),
-    ("JOBS_POOL_MIN_SIZE", "0", "pool_min_size", 0),
-    ("JOBS_POOL_MAX_SIZE", "1000", "pool_max_size", 1000),
-    ("JOBS_POOL_TIMEOUT", "0.5", "pool_timeout", 0.5),
-    ("JOBS_QUERY_TIMEOUT", "3600", "query_timeout", 3600.0),
-    ("JOBS_STATEMENT_CACHE_SIZE", "0", "statement_cache_size", 0),
-    ("JOBS_MAX_DOCUMENT_BYTES", "1024", "max_document_bytes", 1024),
-    ("JOBS_MAX_REQUEST_BYTES", "65536", "max_request_bytes", 65536),
-    ("JOBS_REQUEST_READ_TIMEOUT", "2.5", "request_read_timeout", 2.5),
-    ("JOBS_MAX_CALLS", "1", "max_calls", 1),
-    ("JOBS_MAX_TENANT_CALLS", "1", "max_tenant_calls", 1),
-    ("JOBS_MAX_TENANT_RATE", "0", "max_tenant_rate", 0),
-    ("JOBS_MAX_STREAMS", "1", "max_streams", 1),
-    ("JOBS_MAX_TENANT_STREAMS", "1", "max_tenant_streams", 1),
-    ("JOBS_MAX_DEVICE_STREAMS", "1", "max_device_streams", 1),
-    ("JOBS_MAX_TARGETS", "1", "max_targets", 1),
-    ("JOBS_MAX_ACTIVE_JOBS", "1", "max_active_jobs", 1),
-    ("JOBS_SHUTDOWN_GRACE", "0", "shutdown_grace", 0.0),
-    ("JOBS_REFLECTION", "False", "reflection", False),
-    ("JOBS_LOG_LEVEL", "debug", "log_level", "DEBUG"),
-    ("JOBS_LOG_FORMAT", "json", "log_format", "json"),
+    ("JOBS_LISTEN", "localhost:0", "server.listen", "localhost:0"),
+    ("JOBS_WORKERS", "4", "server.workers", 4),
+    ("JOBS_SHUTDOWN_GRACE", "0", "server.shutdown_grace", 0.0),
+    ("JOBS_REFLECTION", "False", "server.reflection", False),
+    ("JOBS_DATABASE_URL", "postgres://u@h/d", "database.url", "postgres://u@h/d"),
+    ("JOBS_QUERY_TIMEOUT", "3600", "database.query_timeout", 3600.0),
+    ("JOBS_STATEMENT_CACHE_SIZE", "0", "database.statement_cache_size", 0),
+    ("JOBS_POOL_MIN_SIZE", "0", "pool.min_size", 0),
+    ("JOBS_POOL_MAX_SIZE", "1000", "pool.max_size", 1000),
+    ("JOBS_POOL_TIMEOUT", "0.5", "pool.timeout", 0.5),
+    (
+        "JOBS_OWNER_DATABASE_URL",
+        "postgres://o@h/d",
+        "maintenance.owner_database_url",
+        "postgres://o@h/d",
+    ),
+    ("JOBS_RETENTION_DAYS", "36500", "maintenance.retention_days", 36500),
+    ("JOBS_AUTH", "JWT", "auth.mode", "jwt"),
+    ("JOBS_DEFAULT_ROLES", "viewer, operator", "auth.default_roles", ("viewer", "operator")),
+    ("JOBS_INSECURE_METADATA", "true", "auth.insecure_metadata", True),
+    ("JOBS_TLS_CERT", "server.crt", "tls.cert", "server.crt"),
+    ("JOBS_TLS_KEY", "server.key", "tls.key", "server.key"),
+    ("JOBS_TLS_CLIENT_CA", "ca.crt", "tls.client_ca", "ca.crt"),
+    ("JOBS_TRUSTED_PEERS", "spiffe://a/b, c", "tls.trusted_peers", ("spiffe://a/b", "c")),
+    ("JOBS_TLS_TERMINATED_UPSTREAM", "true", "tls.terminated_upstream", True),
+    ("JOBS_JWT_KEYS", "https://login.example/keys", "jwt.keys", "https://login.example/keys"),
+    ("JOBS_JWT_ISSUER", "https://login.example", "jwt.issuer", "https://login.example"),
+    ("JOBS_JWT_AUDIENCE", "jobs", "jwt.audience", "jobs"),
+    ("JOBS_JWT_ALGORITHMS", "ES256,EdDSA", "jwt.algorithms", ("ES256", "EdDSA")),
+    ("JOBS_JWT_LEEWAY", "0", "jwt.leeway", 0),
+    ("JOBS_JWT_REFRESH_INTERVAL", "60", "jwt.refresh_interval", 60.0),
+    ("JOBS_JWT_TENANT_CLAIM", "org", "jwt.tenant_claim", "org"),
+    ("JOBS_JWT_SUBJECT_CLAIM", "email", "jwt.subject_claim", "email"),
+    ("JOBS_JWT_ROLES_CLAIM", "realm_access.roles", "jwt.roles_claim", "realm_access.roles"),
+    ("JOBS_JWT_DEVICE_CLAIM", "serial", "jwt.device_claim", "serial"),
+    ("JOBS_MAX_CALLS", "1", "limits.max_calls", 1),
+    ("JOBS_MAX_TENANT_CALLS", "1", "limits.max_tenant_calls", 1),
+    ("JOBS_MAX_TENANT_RATE", "0", "limits.max_tenant_rate", 0),
+    ("JOBS_MAX_STREAMS", "1", "limits.max_streams", 1),
+    ("JOBS_MAX_TENANT_STREAMS", "1", "limits.max_tenant_streams", 1),
+    ("JOBS_MAX_DEVICE_STREAMS", "1", "limits.max_device_streams", 1),
+    ("JOBS_MAX_REQUEST_BYTES", "65536", "limits.max_request_bytes", 65536),
+    ("JOBS_MAX_DOCUMENT_BYTES", "1024", "limits.max_document_bytes", 1024),
+    ("JOBS_REQUEST_READ_TIMEOUT", "2.5", "limits.request_read_timeout", 2.5),
+    ("JOBS_MAX_TARGETS", "1", "limits.max_targets", 1),
+    ("JOBS_MAX_ACTIVE_JOBS", "1", "limits.max_active_jobs", 1),
+    ("JOBS_LOG_LEVEL", "debug", "log.level", "DEBUG"),
+    ("JOBS_LOG_FORMAT", "json", "log.format", "json"),
 ]
 
-# What some of them can't be set without.
+# Other variables that a variable needs.
 COMPANIONS = {
     "JOBS_AUTH": ("JOBS_JWT_KEYS", "JOBS_JWT_ISSUER", "JOBS_JWT_AUDIENCE"),
     "JOBS_TLS_CERT": ("JOBS_TLS_KEY",),
@@ -108,7 +120,7 @@ COMPANIONS = {
     "JOBS_JWT_AUDIENCE": ("JOBS_AUTH", "JOBS_JWT_KEYS", "JOBS_JWT_ISSUER"),
 }
 
-WRONG = [
+WRONG_VALUES = [
     ("JOBS_AUTH", "none"),
     ("JOBS_DEFAULT_ROLES", "root"),
     ("JOBS_DEFAULT_ROLES", "viewer,"),
@@ -180,7 +192,7 @@ WRONG = [
     ("JOBS_LOG_FORMAT", "xml"),
 ]
 
-DSNS = [
+VALID_DSNS = [
     "postgresql://",
     "postgresql://u@h1,h2/d",
     f"postgresql://u@{'h' * 63}:5432/d",
@@ -191,7 +203,7 @@ DSNS = [
     "postgresql:///d?host=h1,h2&port=1,2&application_name=x",
 ]
 
-DSNS_WITH_A_PASSWORD = [
+DSNS_WITH_PASSWORD = [
     "mysql://u:hunter2@h/d",
     "postgresql://u:hunter2@h:port/d",
     "postgresql://u:hunter2/@h/d",
@@ -202,30 +214,39 @@ DSNS_WITH_A_PASSWORD = [
 ]
 
 
-def test_the_defaults_are_what_the_documentation_says() -> None:
+def test_config_has_documented_defaults_when_only_the_database_is_set() -> None:
     config = Config.from_env({"JOBS_DATABASE_URL": DSN})
 
-    assert config == Config(database_url=DSN, **DEFAULTS)  # type: ignore[arg-type]
+    values = {
+        f"{group}.{field}": value
+        for group, fields in asdict(config).items()
+        for field, value in fields.items()
+    }
+    assert values == DEFAULTS
 
 
 @pytest.mark.parametrize(
     ("variable", "text", "field", "value"), VARIABLES, ids=[case[0] for case in VARIABLES]
 )
-def test_each_variable_sets_its_field(variable: str, text: str, field: str, value: object) -> None:
+def test_config_field_is_set_by_its_variable(
+    variable: str, text: str, field: str, value: object
+) -> None:
     values = {name: "jwt" if name == "JOBS_AUTH" else "x" for name in COMPANIONS.get(variable, ())}
 
     config = Config.from_env({"JOBS_DATABASE_URL": DSN, variable: text} | values)
 
-    assert getattr(config, field) == value
+    assert attrgetter(field)(config) == value
 
 
-def test_all_variables_are_described() -> None:
-    assert [name for name, _, _ in describe_settings()] == [case[0] for case in VARIABLES]
-    assert all(meaning for _, _, meaning in describe_settings())
+def test_all_settings_lists_every_variable_with_its_meaning() -> None:
+    settings = all_settings()
+
+    assert [setting.variable for setting in settings] == [case[0] for case in VARIABLES]
+    assert all(setting.meaning for setting in settings)
 
 
-@pytest.mark.parametrize(("variable", "text"), WRONG)
-def test_a_wrong_value_is_one_line_that_names_the_variable(variable: str, text: str) -> None:
+@pytest.mark.parametrize(("variable", "text"), WRONG_VALUES)
+def test_config_error_is_one_line_that_names_the_variable(variable: str, text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Config.from_env({"JOBS_DATABASE_URL": DSN, variable: text})
 
@@ -235,29 +256,33 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(variable: str, text: 
     assert len(message.splitlines()) == 1
 
 
-@pytest.mark.parametrize("dsn", DSNS)
-def test_a_dsn_may_be_anything_that_the_driver_takes(dsn: str) -> None:
-    assert Config.from_env({"JOBS_DATABASE_URL": dsn}).database_url == dsn
+@pytest.mark.parametrize("dsn", VALID_DSNS)
+def test_database_url_accepts_any_dsn_that_asyncpg_accepts(dsn: str) -> None:
+    assert Config.from_env({"JOBS_DATABASE_URL": dsn}).database.url == dsn
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_the_database_is_required(value: str | None) -> None:
+def test_config_is_rejected_without_a_database_url(value: str | None) -> None:
     environ = {} if value is None else {"JOBS_DATABASE_URL": value}
 
     with pytest.raises(ConfigError, match=r"^JOBS_DATABASE_URL is not set"):
         Config.from_env(environ)
 
 
-def test_an_empty_value_is_none() -> None:
-    assert Config.from_env({"JOBS_DATABASE_URL": DSN, "JOBS_POOL_MAX_SIZE": ""}).pool_max_size == 10
+def test_config_uses_the_default_when_a_variable_is_empty() -> None:
+    environ = {"JOBS_DATABASE_URL": DSN, "JOBS_POOL_MAX_SIZE": ""}
+
+    assert Config.from_env(environ).pool.max_size == 10
 
 
-def test_other_variables_do_not_matter() -> None:
-    assert Config.from_env({"JOBS_DATABASE_URL": DSN, "PATH": "/bin"}) == Config(database_url=DSN)
+def test_config_ignores_other_variables() -> None:
+    environ = {"JOBS_DATABASE_URL": DSN}
+
+    assert Config.from_env(environ | {"PATH": "/bin"}) == Config.from_env(environ)
 
 
-@pytest.mark.parametrize("dsn", DSNS_WITH_A_PASSWORD)
-def test_a_password_is_never_shown(dsn: str) -> None:
+@pytest.mark.parametrize("dsn", DSNS_WITH_PASSWORD)
+def test_config_error_never_contains_the_password(dsn: str) -> None:
     for variable, read in (
         ("JOBS_DATABASE_URL", Config.from_env),
         ("JOBS_OWNER_DATABASE_URL", Config.from_env),
@@ -269,7 +294,7 @@ def test_a_password_is_never_shown(dsn: str) -> None:
         assert raised.value.__suppress_context__
 
 
-def test_the_pool_is_not_smaller_than_what_it_keeps() -> None:
+def test_config_is_rejected_when_pool_min_size_exceeds_max_size() -> None:
     environ = {
         "JOBS_DATABASE_URL": DSN,
         "JOBS_POOL_MIN_SIZE": "5",
@@ -281,37 +306,39 @@ def test_the_pool_is_not_smaller_than_what_it_keeps() -> None:
         Config.from_env(environ)
 
 
-BEYOND_LOOPBACK = ["0.0.0.0:50051", "[::]:50051", "10.1.2.3:50051", "jobs.example:50051"]
+NOT_LOOPBACK = ["0.0.0.0:50051", "[::]:50051", "10.1.2.3:50051", "jobs.example:50051"]
 
 
-@pytest.mark.parametrize("listen", BEYOND_LOOPBACK)
-def test_beyond_loopback_callers_must_be_trusted_explicitly(listen: str) -> None:
+@pytest.mark.parametrize("listen", NOT_LOOPBACK)
+def test_metadata_mode_needs_insecure_metadata_beyond_loopback(listen: str) -> None:
     environ = {"JOBS_DATABASE_URL": DSN, "JOBS_LISTEN": listen}
 
     with pytest.raises(ConfigError, match="JOBS_INSECURE_METADATA=true"):
         Config.from_env(environ)
 
     environ["JOBS_INSECURE_METADATA"] = "true"
-    assert Config.from_env(environ).listen == listen
+    assert Config.from_env(environ).server.listen == listen
 
 
 @pytest.mark.parametrize(
     "listen",
     ["127.0.0.1:0", "127.9.9.9:1", "localhost:1", "[::1]:65535", "unix:/run/jobs.sock"],
 )
-def test_loopback_needs_no_such_trust(listen: str) -> None:
-    assert Config.from_env({"JOBS_DATABASE_URL": DSN, "JOBS_LISTEN": listen}).listen == listen
+def test_metadata_mode_may_listen_on_loopback(listen: str) -> None:
+    environ = {"JOBS_DATABASE_URL": DSN, "JOBS_LISTEN": listen}
+
+    assert Config.from_env(environ).server.listen == listen
 
 
-def test_the_owners_dsn_is_read_in_the_same_way() -> None:
+def test_read_dsn_validates_the_owner_database_url() -> None:
     assert read_dsn({"JOBS_OWNER_DATABASE_URL": DSN}, "JOBS_OWNER_DATABASE_URL") == DSN
     with pytest.raises(ConfigError, match=r"^JOBS_OWNER_DATABASE_URL is not set"):
         read_dsn({}, "JOBS_OWNER_DATABASE_URL")
 
 
 TLS = {"JOBS_TLS_CERT": "c", "JOBS_TLS_KEY": "k"}
-MUTUAL = TLS | {"JOBS_TLS_CLIENT_CA": "ca", "JOBS_TRUSTED_PEERS": "spiffe://a/b"}
-TOKENS = {
+MUTUAL_TLS = TLS | {"JOBS_TLS_CLIENT_CA": "ca", "JOBS_TRUSTED_PEERS": "spiffe://a/b"}
+JWT = {
     "JOBS_AUTH": "jwt",
     "JOBS_JWT_KEYS": "k",
     "JOBS_JWT_ISSUER": "i",
@@ -327,14 +354,16 @@ TOKENS = {
         ({"JOBS_TLS_CLIENT_CA": "ca"}, "JOBS_TLS_CLIENT_CA needs JOBS_TLS_CERT and JOBS_TLS_KEY"),
         (TLS | {"JOBS_TRUSTED_PEERS": "a"}, "JOBS_TRUSTED_PEERS needs JOBS_TLS_CLIENT_CA"),
         ({"JOBS_AUTH": "jwt"}, "JOBS_JWT_KEYS is not set, and JOBS_AUTH=jwt needs it"),
-        (TOKENS | {"JOBS_JWT_ISSUER": ""}, "JOBS_JWT_ISSUER is not set, and JOBS_AUTH=jwt needs"),
-        (TOKENS | {"JOBS_JWT_AUDIENCE": ""}, "JOBS_JWT_AUDIENCE is not set, and JOBS_AUTH=jwt"),
-        # Whoever forgot it would believe every caller.
-        (TOKENS | {"JOBS_AUTH": ""}, "JOBS_JWT_KEYS is set, but JOBS_AUTH is not jwt"),
+        (JWT | {"JOBS_JWT_ISSUER": ""}, "JOBS_JWT_ISSUER is not set, and JOBS_AUTH=jwt needs"),
+        (JWT | {"JOBS_JWT_AUDIENCE": ""}, "JOBS_JWT_AUDIENCE is not set, and JOBS_AUTH=jwt"),
+        # Without JOBS_AUTH=jwt every caller would be trusted.
+        (JWT | {"JOBS_AUTH": ""}, "JOBS_JWT_KEYS is set, but JOBS_AUTH is not jwt"),
         ({"JOBS_JWT_ISSUER": "i"}, "JOBS_JWT_ISSUER is set, but JOBS_AUTH is not jwt"),
     ],
 )
-def test_what_belongs_together_is_set_together(variables: dict[str, str], message: str) -> None:
+def test_config_is_rejected_when_a_companion_setting_is_missing(
+    variables: dict[str, str], message: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         Config.from_env({"JOBS_DATABASE_URL": DSN} | variables)
 
@@ -344,9 +373,9 @@ def test_what_belongs_together_is_set_together(variables: dict[str, str], messag
 @pytest.mark.parametrize(
     "text", ["file:///etc/jobs/keys.pem", "File://keys.pem", "HTTP://login.example/keys"]
 )
-def test_keys_are_not_at_just_any_address(text: str) -> None:
+def test_jwt_keys_rejects_file_urls_and_plain_http(text: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        Config.from_env(TOKENS | {"JOBS_DATABASE_URL": DSN, "JOBS_JWT_KEYS": text})
+        Config.from_env(JWT | {"JOBS_DATABASE_URL": DSN, "JOBS_JWT_KEYS": text})
 
     assert str(raised.value) == (
         "JOBS_JWT_KEYS must be the path of a file (without file://) or an https:// address"
@@ -362,37 +391,39 @@ def test_keys_are_not_at_just_any_address(text: str) -> None:
         ("/etc/jobs/Keys.pem", "/etc/jobs/Keys.pem"),
     ],
 )
-def test_the_scheme_of_an_address_may_be_in_capitals(text: str, value: str) -> None:
-    variables = TOKENS | {"JOBS_DATABASE_URL": DSN, "JOBS_JWT_KEYS": text}
+def test_jwt_keys_accepts_an_upper_case_scheme(text: str, value: str) -> None:
+    variables = JWT | {"JOBS_DATABASE_URL": DSN, "JOBS_JWT_KEYS": text}
 
-    assert Config.from_env(variables).jwt_keys == value
+    assert Config.from_env(variables).jwt.keys == value
 
 
 @pytest.mark.parametrize(
-    ("variables", "may"),
+    ("variables", "accepted"),
     [
         (TLS, False),
         (TLS | {"JOBS_TLS_CLIENT_CA": "ca"}, False),
-        (MUTUAL, True),
+        (MUTUAL_TLS, True),
         ({"JOBS_INSECURE_METADATA": "true"}, True),
         ({"JOBS_TLS_TERMINATED_UPSTREAM": "true"}, False),
-        (TOKENS, False),
-        (TOKENS | {"JOBS_INSECURE_METADATA": "true"}, False),
-        (TOKENS | {"JOBS_TLS_TERMINATED_UPSTREAM": "true"}, True),
-        (TOKENS | TLS, True),
+        (JWT, False),
+        (JWT | {"JOBS_INSECURE_METADATA": "true"}, False),
+        (JWT | {"JOBS_TLS_TERMINATED_UPSTREAM": "true"}, True),
+        (JWT | TLS, True),
     ],
 )
-def test_what_may_listen_beyond_loopback(variables: dict[str, str], may: bool) -> None:
+def test_listening_beyond_loopback_needs_authentication_and_encryption(
+    variables: dict[str, str], accepted: bool
+) -> None:
     environ = {"JOBS_DATABASE_URL": DSN, "JOBS_LISTEN": "10.1.2.3:50051"} | variables
 
-    if may:
-        assert Config.from_env(environ).listen == "10.1.2.3:50051"
+    if accepted:
+        assert Config.from_env(environ).server.listen == "10.1.2.3:50051"
     else:
         with pytest.raises(ConfigError, match=r"^JOBS_LISTEN=10\.1\.2\.3:50051 is not loopback"):
             Config.from_env(environ)
 
 
-def test_no_default_roles_can_be_said() -> None:
+def test_default_roles_are_empty_when_none() -> None:
     environ = {"JOBS_DATABASE_URL": DSN, "JOBS_DEFAULT_ROLES": "none"}
 
-    assert Config.from_env(environ).default_roles == ()
+    assert Config.from_env(environ).auth.default_roles == ()

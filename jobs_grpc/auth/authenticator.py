@@ -26,8 +26,8 @@ class Authenticator(Protocol):
 @asynccontextmanager
 async def open_authenticator(config: Config) -> AsyncIterator[Authenticator]:
     """The way of JOBS_AUTH, for the time of the block. ConfigError if it can't be gone."""
-    if config.auth == "metadata":
-        yield MetadataAuthenticator(frozenset(map(Role, config.default_roles)))
+    if config.auth.mode == "metadata":
+        yield MetadataAuthenticator(frozenset(map(Role, config.auth.default_roles)))
         return
     # Only here: tokens need packages that the service otherwise does without.
     try:
@@ -41,16 +41,16 @@ async def open_authenticator(config: Config) -> AsyncIterator[Authenticator]:
         ) from None
     # Config has seen to it that what may be unset in other modes is set.
     rules = Rules(
-        issuer=config.jwt_issuer or "",
-        audience=config.jwt_audience or "",
-        algorithms=config.jwt_algorithms,
-        leeway=config.jwt_leeway,
-        tenant_claim=config.jwt_tenant_claim,
-        subject_claim=config.jwt_subject_claim,
-        roles_claim=config.jwt_roles_claim,
-        device_claim=config.jwt_device_claim,
+        issuer=config.jwt.issuer or "",
+        audience=config.jwt.audience or "",
+        algorithms=config.jwt.algorithms,
+        leeway=config.jwt.leeway,
+        tenant_claim=config.jwt.tenant_claim,
+        subject_claim=config.jwt.subject_claim,
+        roles_claim=config.jwt.roles_claim,
+        device_claim=config.jwt.device_claim,
     )
-    keys = Keys(config.jwt_keys or "", config.jwt_refresh_interval)
+    keys = Keys(config.jwt.keys or "", config.jwt.refresh_interval)
     try:
         await keys.load()
     except UnusableKeys as e:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
-from jobs_grpc import config_types as parsers
+from jobs_grpc.config import parsers
 
 T = TypeVar("T")
 

@@ -97,7 +97,7 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
 
 
 def _calls(address: str, config: Config) -> list[str]:
-    if config.auth != "metadata" or config.tls_cert:
+    if config.auth.mode != "metadata" or config.tls.cert:
         # What to show depends on keys that the user has.
         return ["Authenticator need TLS or a token: docs/authentication.md has calls to try."]
 

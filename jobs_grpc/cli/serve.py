@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from jobs_grpc import logs
 from jobs_grpc.cli import arguments
-from jobs_grpc.config import Config, describe_settings
+from jobs_grpc.config import Config
+from jobs_grpc.config.reference import help_text
 from jobs_grpc.server import app, supervisor
 from jobs_grpc.server.signals import handling
 
@@ -25,7 +26,7 @@ def add_commands(commands: "Commands") -> None:
         help="serve on the database of JOBS_DATABASE_URL",
         description="Serve on the database of JOBS_DATABASE_URL until SIGTERM or SIGINT. Calls "
         "in flight may then go on for JOBS_SHUTDOWN_GRACE; a second signal ends them at once.",
-        epilog=_settings(),
+        epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -44,7 +45,7 @@ def add_commands(commands: "Commands") -> None:
 
 def serve(config: Config, on_serving: Callable[[str], None]) -> None:
     """Serve until a signal says stop; `on_serving` is called once, with the address, when ready."""
-    logs.configure_logging(config.log_level, config.log_format)
+    logs.configure_logging(config.log.level, config.log.format)
     try:
         asyncio.run(_until_signal(config, on_serving))
     except asyncio.CancelledError:
@@ -67,7 +68,7 @@ def _signals(stop: asyncio.Event) -> AbstractContextManager[None]:
 
 async def _until_signal(config: Config, on_serving: Callable[[str], None]) -> None:
     stop = asyncio.Event()
-    serve = app.serve if config.workers == 1 else supervisor.serve
+    serve = app.serve if config.server.workers == 1 else supervisor.serve
     with _signals(stop):
         await serve(config, stop, on_serving)
 
@@ -77,10 +78,3 @@ def _serve(args: argparse.Namespace) -> None:
     if args.workers is not None:
         flags["JOBS_WORKERS"] = str(args.workers)
     serve(Config.from_env(os.environ | flags), on_serving=lambda address: None)
-
-
-def _settings() -> str:
-    lines = ["environment:"]
-    for name, default, meaning in describe_settings():
-        lines.append(f"  {name:<27} {meaning}" + (f" [{default}]" if default else ""))
-    return "\n".join(lines)

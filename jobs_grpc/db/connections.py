@@ -56,16 +56,16 @@ class Connections:
     async def open(cls, config: Config) -> "Connections":
         """Connect. Raises what asyncpg does."""
         pool = await asyncpg.create_pool(
-            config.database_url,
-            min_size=config.pool_min_size,
-            max_size=config.pool_max_size,
+            config.database.url,
+            min_size=config.pool.min_size,
+            max_size=config.pool.max_size,
             timeout=CONNECT_TIMEOUT,
-            command_timeout=config.query_timeout,
-            statement_cache_size=config.statement_cache_size,
+            command_timeout=config.database.query_timeout,
+            statement_cache_size=config.database.statement_cache_size,
             init=set_types,
             reset=_no_reset,
         )
-        return cls(pool, config.pool_timeout)
+        return cls(pool, config.pool.timeout)
 
     async def borrow(self) -> Lease:
         """One that nobody uses. Raises DatabaseUnavailable, and Overloaded if none came free."""

@@ -39,7 +39,7 @@ class Database:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._slots = FairSemaphore(config.pool_max_size)
+        self._slots = FairSemaphore(config.pool.max_size)
         self._connections: Connections | None = None
         self._probe: asyncpg.Connection | None = None
 
@@ -49,7 +49,7 @@ class Database:
         Raises DatabaseUnavailable (LockTimeout is one), Overloaded if no connection came free
         in time, and asyncpg.PostgresError for what the statement itself raised.
         """
-        async with self._slots.slot(tenant_id, self._config.pool_timeout):
+        async with self._slots.slot(tenant_id, self._config.pool.timeout):
             connections = self._connections
             if connections is None:
                 raise DatabaseUnavailable from NotReady("the database has not proved ready")
@@ -109,10 +109,10 @@ class Database:
 
     async def _connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(
-            self._config.database_url,
+            self._config.database.url,
             timeout=CONNECT_TIMEOUT,
             command_timeout=_PROBE_TIMEOUT,
-            statement_cache_size=self._config.statement_cache_size,
+            statement_cache_size=self._config.database.statement_cache_size,
         )
 
     def _drop_probe(self) -> None:

@@ -68,16 +68,16 @@ class ServerLimits(_Limits):
 
     def __init__(self, config: Config) -> None:
         self._calls = ConcurrencyLimiter(
-            "The server has too many calls in flight", "JOBS_MAX_CALLS", config.max_calls
+            "The server has too many calls in flight", "JOBS_MAX_CALLS", config.limits.max_calls
         )
         self._streams = ConcurrencyLimiter(
-            "The server has too many open streams", "JOBS_MAX_STREAMS", config.max_streams
+            "The server has too many open streams", "JOBS_MAX_STREAMS", config.limits.max_streams
         )
         # Apart, so that whoever opens them without credentials takes nothing from others.
         self._watches = ConcurrencyLimiter(
             "The server has too many open streams of health and reflection",
             "JOBS_MAX_CALLS",
-            config.max_calls,
+            config.limits.max_calls,
         )
 
     def _counted(self, streaming: bool) -> AbstractContextManager[None]:
@@ -94,17 +94,17 @@ class TenantLimits(_Limits):
         self._calls = ConcurrencyLimiter(
             "The tenant has too many calls in flight",
             "JOBS_MAX_TENANT_CALLS",
-            config.max_tenant_calls,
+            config.limits.max_tenant_calls,
         )
         self._streams = ConcurrencyLimiter(
             "The tenant has too many open streams",
             "JOBS_MAX_TENANT_STREAMS",
-            config.max_tenant_streams,
+            config.limits.max_tenant_streams,
         )
         self._device_streams = ConcurrencyLimiter(
             "The device has too many open streams",
             "JOBS_MAX_DEVICE_STREAMS",
-            config.max_device_streams,
+            config.limits.max_device_streams,
         )
 
     def _counted(self, streaming: bool) -> AbstractContextManager[None]:

@@ -38,8 +38,8 @@ def chain(
         ServerLimits(config),
         Authenticate(callers, peers),
         TenantLimits(config),
-        *([RateLimiter(config.max_tenant_rate)] if config.max_tenant_rate else []),
-        RequestReader(config.max_request_bytes, config.request_read_timeout),
+        *([RateLimiter(config.limits.max_tenant_rate)] if config.limits.max_tenant_rate else []),
+        RequestReader(config.limits.max_request_bytes, config.limits.request_read_timeout),
         Authorize(),
         TokenExpiry(),
     )

@@ -120,26 +120,28 @@ async def _running(
     health = Health(check, SERVICES)
     in_flight = InFlight()
     stopping = asyncio.Event()
-    peers = TrustedPeers(config.trusted_peers) if config.trusted_peers else None
+    peers = TrustedPeers(config.tls.trusted_peers) if config.tls.trusted_peers else None
     server = grpc_server.make_server(
         pipeline.chain(config, in_flight, stopping, callers, peers),
-        config.max_request_bytes,
-        config.listen,
+        config.limits.max_request_bytes,
+        config.server.listen,
     )
     store = Store(database)
     batcher = UpdateBatcher(store)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(store, config, stopping), server)
     device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
-        DeviceJobService(store, batcher, config.max_document_bytes, stopping), server
+        DeviceJobService(store, batcher, config.limits.max_document_bytes, stopping), server
     )
     grpc_server.add_health(server, health.servicer)
-    if config.reflection:
+    if config.server.reflection:
         reflection.add_reflection(server, SERVICES)
 
     # From the last to the first, and all of them, also if a second signal cuts one short.
     async with AsyncExitStack() as at_end:
         address = at_end.enter_context(
-            grpc_server.listening(server, config.listen, make_credentials, reserve=not shares_port)
+            grpc_server.listening(
+                server, config.server.listen, make_credentials, reserve=not shares_port
+            )
         )
         await health.start()
         await server.start()
@@ -154,36 +156,36 @@ async def _running(
         at_end.push_async_callback(_end, background)
         at_end.push_async_callback(_cut_off, server, stopping, in_flight)
         at_end.push_async_callback(
-            _drain, server, health, stopping, in_flight, config.shutdown_grace
+            _drain, server, health, stopping, in_flight, config.server.shutdown_grace
         )
         yield App(address, health.serving, stopping, follower)
 
 
 def _warn(config: Config) -> None:
     """Say in the log what was switched off by hand."""
-    if config.insecure_metadata and config.auth == "metadata":
+    if config.auth.insecure_metadata and config.auth.mode == "metadata":
         logger.warning(
-            "JOBS_INSECURE_METADATA: whoever reaches %s can name any tenant", config.listen
+            "JOBS_INSECURE_METADATA: whoever reaches %s can name any tenant", config.server.listen
         )
-    if config.tls_terminated_upstream and not config.tls_cert and config.auth == "jwt":
+    if config.tls.terminated_upstream and not config.tls.cert and config.auth.mode == "jwt":
         logger.warning(
             "JOBS_TLS_TERMINATED_UPSTREAM: tokens reach %s in the clear; TLS must end in front"
             " of it",
-            config.listen,
+            config.server.listen,
         )
 
 
 async def _sweep(config: Config) -> None:
-    if config.owner_database_url is None:
+    if config.maintenance.owner_database_url is None:
         logger.warning(
             "JOBS_OWNER_DATABASE_URL is not set: this server ends no execution that is"
             " in progress for too long, and deletes nothing"
         )
         return
     sweeper = Sweeper(
-        config.owner_database_url,
-        retention_days=config.retention_days,
-        statement_cache_size=config.statement_cache_size,
+        config.maintenance.owner_database_url,
+        retention_days=config.maintenance.retention_days,
+        statement_cache_size=config.database.statement_cache_size,
     )
     try:
         async with sweeper:

@@ -36,25 +36,25 @@ _SERVING = "serving"
 
 
 async def serve(config: Config, stop: asyncio.Event, on_serving: Callable[[str], None]) -> None:
-    """Serve with `config.workers` processes until `stop` is set; then all of them drain.
+    """Serve with `config.server.workers` processes until `stop` is set; then all of them drain.
 
     `on_serving` is called once, with the address, when all of them are ready. A worker that
     dies is replaced. What ends a service that has one process ends all of them, and is raised.
     """
-    with reserved(config.listen) as address:
-        config = replace(config, listen=address)
-        logger.info("starting %d workers on %s", config.workers, address)
+    with reserved(config.server.listen) as address:
+        config = replace(config, server=replace(config.server, listen=address))
+        logger.info("starting %d workers on %s", config.server.workers, address)
         serving: set[int] = set()
 
         def on_worker_serving(number: int) -> None:
-            if len(serving) < config.workers:
+            if len(serving) < config.server.workers:
                 serving.add(number)
-                if len(serving) == config.workers:
+                if len(serving) == config.server.workers:
                     on_serving(address)
 
         try:
             async with asyncio.TaskGroup() as keepers:
-                for number in range(1, config.workers + 1):
+                for number in range(1, config.server.workers + 1):
                     keepers.create_task(_keep(number, config, stop, on_worker_serving))
         except ExceptionGroup as e:
             raise e.exceptions[0] from None
@@ -132,7 +132,7 @@ async def _receive(connection: Connection) -> object:
 
 def _work(config: Config, number: int, parent: Connection) -> None:
     """The process of a worker."""
-    logs.configure_logging(config.log_level, config.log_format)
+    logs.configure_logging(config.log.level, config.log.format)
     try:
         asyncio.run(_serve_until_told(config, number, parent))
     except (NotIsolated, CannotListen, ConfigError) as e:

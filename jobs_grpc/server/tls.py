@@ -24,10 +24,10 @@ class Files:
     @classmethod
     def of(cls, config: Config) -> "Files | None":
         """What is configured; None without TLS."""
-        if config.tls_cert is None or config.tls_key is None:
+        if config.tls.cert is None or config.tls.key is None:
             return None
-        client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
-        return cls(Path(config.tls_cert), Path(config.tls_key), client_ca)
+        client_ca = Path(config.tls.client_ca) if config.tls.client_ca else None
+        return cls(Path(config.tls.cert), Path(config.tls.key), client_ca)
 
     def state(self) -> tuple[tuple[int, int, int], ...]:
         """What differs once a file is written or replaced. OSError if one is not there."""

@@ -51,9 +51,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         watch_interval: float = 0.25,
     ) -> None:
         self._store = store
-        self._max_document_bytes = config.max_document_bytes
-        self._max_targets = config.max_targets
-        self._max_active_jobs = config.max_active_jobs
+        self._max_document_bytes = config.limits.max_document_bytes
+        self._max_targets = config.limits.max_targets
+        self._max_active_jobs = config.limits.max_active_jobs
         self._watch_hub = WatchHub(self._job_rows, watch_interval, stopping)
 
     async def CreateJob(

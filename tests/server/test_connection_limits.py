@@ -119,7 +119,7 @@ async def test_who_watches_health_and_does_not_read_holds_up_neither_it_nor_the_
 
 async def role_of(server: Server) -> str:
     """The login of its DSN."""
-    return (urlsplit(server.config.database_url).username or "").join('""')
+    return (urlsplit(server.config.database.url).username or "").join('""')
 
 
 async def test_reports_whose_answers_are_not_read_are_held_back(

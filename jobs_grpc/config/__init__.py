@@ -1,0 +1,119 @@
+"""The configuration of `jobs-grpc serve`: read from the environment once and validated here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobs_grpc.config.groups import (
+    DEFAULT_ADDRESS,
+    AuthConfig,
+    DatabaseConfig,
+    JwtConfig,
+    LimitsConfig,
+    LogConfig,
+    MaintenanceConfig,
+    PoolConfig,
+    ServerConfig,
+    TlsConfig,
+)
+from jobs_grpc.config.parsers import dsn, is_local
+from jobs_grpc.config.setting import ConfigError, read_group
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "AuthConfig",
+    "Config",
+    "ConfigError",
+    "DatabaseConfig",
+    "JwtConfig",
+    "LimitsConfig",
+    "LogConfig",
+    "MaintenanceConfig",
+    "PoolConfig",
+    "ServerConfig",
+    "TlsConfig",
+    "is_local",
+    "read_dsn",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of a server, by group. `from_env` reads them."""
+
+    server: ServerConfig
+    database: DatabaseConfig
+    pool: PoolConfig
+    maintenance: MaintenanceConfig
+    auth: AuthConfig
+    tls: TlsConfig
+    jwt: JwtConfig
+    limits: LimitsConfig
+    log: LogConfig
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if the groups contradict each other."""
+        if self.auth.mode == "jwt":
+            _check_jwt(self)
+        else:
+            _check_metadata(self)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Config":
+        """Read and validate the JOBS_* variables. Raises ConfigError for the first wrong one."""
+        return cls(
+            server=read_group(ServerConfig, environ),
+            database=read_group(DatabaseConfig, environ),
+            pool=read_group(PoolConfig, environ),
+            maintenance=read_group(MaintenanceConfig, environ),
+            auth=read_group(AuthConfig, environ),
+            tls=read_group(TlsConfig, environ),
+            jwt=read_group(JwtConfig, environ),
+            limits=read_group(LimitsConfig, environ),
+            log=read_group(LogConfig, environ),
+        )
+
+
+def _required_for_jwt(config: Config) -> dict[str, str | None]:
+    return {
+        "JOBS_JWT_KEYS": config.jwt.keys,
+        "JOBS_JWT_ISSUER": config.jwt.issuer,
+        "JOBS_JWT_AUDIENCE": config.jwt.audience,
+    }
+
+
+def _check_metadata(config: Config) -> None:
+    for variable, value in _required_for_jwt(config).items():
+        if value:
+            # An operator who forgot JOBS_AUTH=jwt would otherwise trust every caller.
+            raise ConfigError(f"{variable} is set, but JOBS_AUTH is not jwt")
+    trusted = config.auth.insecure_metadata or config.tls.trusted_peers
+    if not trusted and not is_local(config.server.listen):
+        raise ConfigError(
+            f"JOBS_LISTEN={config.server.listen} is not loopback, and any caller could name any "
+            "tenant; set JOBS_AUTH=jwt, or JOBS_TLS_CLIENT_CA and JOBS_TRUSTED_PEERS, or "
+            "JOBS_INSECURE_METADATA=true behind a proxy that authenticates"
+        )
+
+
+def _check_jwt(config: Config) -> None:
+    for variable, value in _required_for_jwt(config).items():
+        if not value:
+            raise ConfigError(f"{variable} is not set, and JOBS_AUTH=jwt needs it")
+    encrypted = config.tls.cert or config.tls.terminated_upstream
+    if not encrypted and not is_local(config.server.listen):
+        raise ConfigError(
+            f"JOBS_LISTEN={config.server.listen} is not loopback, and tokens would cross the "
+            "network unencrypted; set JOBS_TLS_CERT and JOBS_TLS_KEY, or "
+            "JOBS_TLS_TERMINATED_UPSTREAM=true behind a proxy with TLS"
+        )
+
+
+def read_dsn(environ: Mapping[str, str], variable: str) -> str:
+    """Read the DSN that a command requires. Raises ConfigError, without the value."""
+    value = environ.get(variable)
+    if not value:
+        raise ConfigError(f"{variable} is not set; it must be {dsn.accepts}")
+    try:
+        return dsn(value)
+    except ValueError as e:
+        raise ConfigError(f"{variable} {e}") from None

@@ -1,0 +1,383 @@
+"""Every setting of `jobs-grpc serve`, by group. Times are seconds, sizes are bytes.
+
+`serve --help` and docs/reference/settings.md are generated from these declarations.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jobs_grpc.config.parsers import (
+    address,
+    boolean,
+    choice,
+    claim,
+    dsn,
+    integer,
+    keys_location,
+    names,
+    path,
+    seconds,
+    subset,
+    text,
+    worker_count,
+)
+from jobs_grpc.config.setting import ConfigError, required_setting, setting
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Where and how the server listens."""
+
+    TITLE: ClassVar = "Server"
+
+    listen: str = setting("JOBS_LISTEN", address, "Address to listen on.", default=DEFAULT_ADDRESS)
+    workers: int = setting(
+        "JOBS_WORKERS",
+        worker_count,
+        "Server processes on the port. More than 1 needs Linux. Each process has its own connection"
+        " pool and its own limits of calls and streams.",
+        default=1,
+    )
+    shutdown_grace: float = setting(
+        "JOBS_SHUTDOWN_GRACE",
+        seconds(0, 3600),
+        "Seconds that calls in flight have to finish after SIGTERM. Calls that take longer fail"
+        " with UNAVAILABLE.",
+        default=10.0,
+    )
+    reflection: bool = setting(
+        "JOBS_REFLECTION",
+        boolean,
+        "Serve gRPC reflection, so that grpcurl works without the .proto files.",
+        default=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if the settings contradict each other."""
+        if self.workers > 1 and self.listen.startswith("unix:"):
+            raise ConfigError(
+                f"JOBS_WORKERS={self.workers} can't share JOBS_LISTEN={self.listen}: only one"
+                " process can listen on a unix: path; set HOST:PORT"
+            )
+        if self.workers > 1 and sys.platform != "linux":
+            raise ConfigError(
+                f"JOBS_WORKERS={self.workers} needs Linux, which spreads connections over"
+                " processes; elsewhere it must be 1"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseConfig:
+    """The PostgreSQL database that serves calls."""
+
+    TITLE: ClassVar = "Database"
+
+    url: str = required_setting(
+        "JOBS_DATABASE_URL", dsn, "PostgreSQL database, as the request role.", secret=True
+    )
+    query_timeout: float = setting(
+        "JOBS_QUERY_TIMEOUT",
+        seconds(0.01, 3600),
+        "Seconds that one SQL statement may take. Beyond that the call fails with UNAVAILABLE.",
+        default=30.0,
+    )
+    statement_cache_size: int = setting(
+        "JOBS_STATEMENT_CACHE_SIZE",
+        integer(0, 10000),
+        "Prepared statements that each connection caches. Set 0 behind a pooler that does not"
+        " track prepared statements.",
+        default=100,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """The connection pool of each process."""
+
+    TITLE: ClassVar = "Connection pool"
+
+    min_size: int = setting(
+        "JOBS_POOL_MIN_SIZE",
+        integer(0, 1000),
+        "Connections that stay open when they are idle.",
+        default=1,
+    )
+    max_size: int = setting(
+        "JOBS_POOL_MAX_SIZE",
+        integer(1, 1000),
+        "Connections in use at the same time. Further calls wait; tenants take turns.",
+        default=10,
+    )
+    timeout: float = setting(
+        "JOBS_POOL_TIMEOUT",
+        seconds(0.01, 300),
+        "Seconds that a call waits for a free connection. Then it fails with RESOURCE_EXHAUSTED.",
+        default=5.0,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if the settings contradict each other."""
+        if self.min_size > self.max_size:
+            raise ConfigError(
+                f"JOBS_POOL_MIN_SIZE ({self.min_size}) exceeds JOBS_POOL_MAX_SIZE ({self.max_size})"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceConfig:
+    """Background work on the database."""
+
+    TITLE: ClassVar = "Maintenance"
+
+    owner_database_url: str | None = setting(
+        "JOBS_OWNER_DATABASE_URL",
+        dsn,
+        "The same database, as the owner of the tables. Unset: this server runs no maintenance.",
+        default=None,
+        secret=True,
+    )
+    retention_days: int | None = setting(
+        "JOBS_RETENTION_DAYS",
+        integer(1, 36500),
+        "Days after which a finished job is deleted. Unset: never.",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig:
+    """How callers are authenticated."""
+
+    TITLE: ClassVar = "Authentication"
+
+    mode: str = setting(
+        "JOBS_AUTH",
+        choice("metadata", "jwt"),
+        "`metadata` trusts the tenant, user, device and roles that a caller sends as `x-…`"
+        " metadata; `jwt` verifies a bearer token.",
+        default="metadata",
+    )
+    default_roles: tuple[str, ...] = setting(
+        "JOBS_DEFAULT_ROLES",
+        subset("viewer", "operator", "admin", "device", "bridge", allow_none=True),
+        "With `JOBS_AUTH=metadata`: roles of a caller that sends neither `x-roles` nor"
+        " `x-device-id`.",
+        default=("admin", "bridge"),
+    )
+    insecure_metadata: bool = setting(
+        "JOBS_INSECURE_METADATA",
+        boolean,
+        "Allow `JOBS_AUTH=metadata` beyond loopback without `JOBS_TRUSTED_PEERS`. Any client that"
+        " reaches the server can then act for any tenant.",
+        default=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """The server certificate and the client certificates that the server accepts."""
+
+    TITLE: ClassVar = "TLS"
+
+    cert: str | None = setting(
+        "JOBS_TLS_CERT",
+        path,
+        "PEM file with the server's certificate chain; turns TLS on. Reloaded when it changes.",
+        default=None,
+    )
+    key: str | None = setting(
+        "JOBS_TLS_KEY",
+        path,
+        "PEM file with the private key of the certificate. Reloaded when it changes.",
+        default=None,
+    )
+    client_ca: str | None = setting(
+        "JOBS_TLS_CLIENT_CA",
+        path,
+        "PEM file with certificate authorities; clients must present a certificate that one of"
+        " them issued. Reloaded when it changes.",
+        default=None,
+    )
+    trusted_peers: tuple[str, ...] = setting(
+        "JOBS_TRUSTED_PEERS",
+        names,
+        "SPIFFE ids, DNS names or common names; a client certificate must have one of them."
+        " Calls of other clients fail with PERMISSION_DENIED. Needs `JOBS_TLS_CLIENT_CA`.",
+        default=(),
+    )
+    terminated_upstream: bool = setting(
+        "JOBS_TLS_TERMINATED_UPSTREAM",
+        boolean,
+        "Allow `JOBS_AUTH=jwt` beyond loopback without `JOBS_TLS_CERT`, because a proxy in front"
+        " of the server terminates TLS.",
+        default=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a setting lacks one that it needs."""
+        if bool(self.cert) != bool(self.key):
+            raise ConfigError("JOBS_TLS_CERT and JOBS_TLS_KEY must be set together")
+        if self.client_ca and not self.cert:
+            raise ConfigError("JOBS_TLS_CLIENT_CA needs JOBS_TLS_CERT and JOBS_TLS_KEY")
+        if self.trusted_peers and not self.client_ca:
+            raise ConfigError("JOBS_TRUSTED_PEERS needs JOBS_TLS_CLIENT_CA")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtConfig:
+    """How tokens are verified with JOBS_AUTH=jwt."""
+
+    TITLE: ClassVar = "JSON Web Tokens"
+
+    keys: str | None = setting(
+        "JOBS_JWT_KEYS",
+        keys_location,
+        "Public keys that verify tokens: a JWKS file, a PEM file or the URL of a JWKS. Required"
+        " with `JOBS_AUTH=jwt`.",
+        default=None,
+        secret=True,
+    )
+    issuer: str | None = setting(
+        "JOBS_JWT_ISSUER",
+        text,
+        "Required value of the `iss` claim. Required with `JOBS_AUTH=jwt`.",
+        default=None,
+    )
+    audience: str | None = setting(
+        "JOBS_JWT_AUDIENCE",
+        text,
+        "Required value of the `aud` claim. Required with `JOBS_AUTH=jwt`.",
+        default=None,
+    )
+    algorithms: tuple[str, ...] = setting(
+        "JOBS_JWT_ALGORITHMS",
+        subset("RS256", "ES256", "EdDSA"),
+        "Signature algorithms that are accepted.",
+        default=("RS256",),
+    )
+    leeway: int = setting(
+        "JOBS_JWT_LEEWAY",
+        integer(0, 300),
+        "Seconds by which the clocks of issuer and server may differ.",
+        default=30,
+    )
+    refresh_interval: float = setting(
+        "JOBS_JWT_REFRESH_INTERVAL",
+        seconds(1, 86400),
+        "Seconds between two reads of the keys.",
+        default=300.0,
+    )
+    tenant_claim: str = setting(
+        "JOBS_JWT_TENANT_CLAIM", claim, "Claim that names the tenant.", default="tenant_id"
+    )
+    subject_claim: str = setting(
+        "JOBS_JWT_SUBJECT_CLAIM", claim, "Claim that names the user.", default="sub"
+    )
+    roles_claim: str = setting(
+        "JOBS_JWT_ROLES_CLAIM",
+        claim,
+        "Claim that lists the roles; roles of other services are ignored.",
+        default="roles",
+    )
+    device_claim: str = setting(
+        "JOBS_JWT_DEVICE_CLAIM", claim, "Claim that names the device.", default="device_id"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """Limits that each process enforces on its own, except the two limits of jobs."""
+
+    TITLE: ClassVar = "Limits"
+
+    max_calls: int = setting(
+        "JOBS_MAX_CALLS",
+        integer(1, 1000000),
+        "Unary calls in flight, all tenants together. Further calls fail with RESOURCE_EXHAUSTED.",
+        default=1000,
+    )
+    max_tenant_calls: int = setting(
+        "JOBS_MAX_TENANT_CALLS",
+        integer(1, 1000000),
+        "Unary calls in flight per tenant. Further calls fail with RESOURCE_EXHAUSTED.",
+        default=100,
+    )
+    max_tenant_rate: int = setting(
+        "JOBS_MAX_TENANT_RATE",
+        integer(0, 1000000),
+        "Unary calls per second of a tenant while other tenants call as well. Further calls wait"
+        " up to one second, then fail with RESOURCE_EXHAUSTED. 0: no limit.",
+        default=200,
+    )
+    max_streams: int = setting(
+        "JOBS_MAX_STREAMS",
+        integer(1, 1000000),
+        "Open streams, all tenants together. Further streams fail with RESOURCE_EXHAUSTED.",
+        default=20000,
+    )
+    max_tenant_streams: int = setting(
+        "JOBS_MAX_TENANT_STREAMS",
+        integer(1, 1000000),
+        "Open streams per tenant. Further streams fail with RESOURCE_EXHAUSTED.",
+        default=10000,
+    )
+    max_device_streams: int = setting(
+        "JOBS_MAX_DEVICE_STREAMS",
+        integer(1, 1000000),
+        "Open streams per device. Further streams fail with RESOURCE_EXHAUSTED.",
+        default=4,
+    )
+    max_request_bytes: int = setting(
+        "JOBS_MAX_REQUEST_BYTES",
+        integer(65536, 67108864),
+        "Bytes of a request message. A larger one fails with RESOURCE_EXHAUSTED.",
+        default=4194304,
+    )
+    max_document_bytes: int = setting(
+        "JOBS_MAX_DOCUMENT_BYTES",
+        integer(1024, 262144),
+        "Bytes of `document_params` as compact JSON. A larger document fails with"
+        " INVALID_ARGUMENT.",
+        default=32768,
+    )
+    request_read_timeout: float = setting(
+        "JOBS_REQUEST_READ_TIMEOUT",
+        seconds(0.1, 3600),
+        "Seconds within which the request message of a call must arrive. A later one fails with"
+        " INVALID_ARGUMENT.",
+        default=30.0,
+    )
+    max_targets: int = setting(
+        "JOBS_MAX_TARGETS",
+        integer(1, 100000000),
+        "Devices of a job. A CreateJob for more fails with RESOURCE_EXHAUSTED. Set it alike on all"
+        " servers.",
+        default=1000000,
+    )
+    max_active_jobs: int | None = setting(
+        "JOBS_MAX_ACTIVE_JOBS",
+        integer(1, 100000000),
+        "Jobs IN_PROGRESS per tenant. A CreateJob or RetryExecutions beyond that fails with"
+        " RESOURCE_EXHAUSTED. Unset: no limit. Set it alike on all servers.",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """The log on stderr."""
+
+    TITLE: ClassVar = "Log"
+
+    level: str = setting(
+        "JOBS_LOG_LEVEL",
+        choice("DEBUG", "INFO", "WARNING", "ERROR"),
+        "Lowest level that is logged. The audit log ignores it.",
+        default="INFO",
+    )
+    format: str = setting(
+        "JOBS_LOG_FORMAT", choice("text", "json"), "Format of each line.", default="text"
+    )
