@@ -2,6 +2,6 @@
 
 import os
 
-# As for the command: starting processes forks. Read when grpc is imported.
+# The benchmarks fork processes. gRPC reads these variables when it is imported.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -1,4 +1,4 @@
-"""One PostgreSQL with two databases, and the servers that are compared on them."""
+"""One PostgreSQL server with two databases, and the servers under test."""
 
 import asyncio
 import os
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import grpc
@@ -21,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
 
-# Its defaults, but for room to write millions of rows without a checkpoint in between.
+# PostgreSQL's defaults, except that millions of rows are written without a checkpoint.
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=8GB", "checkpoint_timeout=30min")
 
 _ROLE = RequestRole("bench_request")
@@ -30,95 +31,95 @@ _START_TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class Server:
-    """A server process, with its workers if it has any."""
+    """A server process and its workers, if it has any."""
 
     address: str
     process: asyncio.subprocess.Process
 
-    def resident(self) -> int:
-        """Bytes of memory in use, by all of its processes."""
-        return sum(each.memory_info().rss for each in self.processes())
+    def resident_bytes(self) -> int:
+        """Return the resident memory of all processes."""
+        return sum(process.memory_info().rss for process in self.processes())
 
-    def busy(self) -> float:
-        """Seconds of CPU that all of its processes have taken so far."""
-        return sum(sum(each.cpu_times()[:2]) for each in self.processes())
+    def cpu_time(self) -> float:
+        """Return the CPU seconds that all processes have used so far."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes())
 
     def processes(self) -> list[psutil.Process]:
-        """All of them, the one that was started first."""
+        """Return all processes, the parent first."""
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where it all happens: connections as the tables' owner, and the DSNs of the servers."""
+    """The databases: connections as the owner, and the DSNs for the servers."""
 
     folder: Path
     service_dsn: str
-    document_dsn: str
-    document_owner_dsn: str
+    fastapi_dsn: str
+    fastapi_owner_dsn: str
     service: asyncpg.Connection
-    document: asyncpg.Connection
+    fastapi: asyncpg.Connection
 
-    async def connect_document(self) -> asyncpg.Connection:
-        """A connection of its own to the document's tables, as their owner."""
-        return await asyncpg.connect(self.document_owner_dsn)
+    async def connect_fastapi(self) -> asyncpg.Connection:
+        """Open a connection to the FastAPI service's database, as the owner."""
+        return await asyncpg.connect(self.fastapi_owner_dsn)
 
-    async def empty(self) -> None:
-        """Begin anew: no device and no job."""
+    async def clear(self) -> None:
+        """Delete all devices and jobs."""
         await self.service.execute(
             "TRUNCATE device_state, jobs.jobs, jobs.job_progress, jobs.job_executions"
         )
-        await self.document.execute("TRUNCATE device_state, jobs, job_executions")
+        await self.fastapi.execute("TRUNCATE device_state, jobs, job_executions")
 
-    async def settle(self) -> None:
-        """Let what was written before not disturb what comes: statistics, dirty pages."""
-        for connection in (self.service, self.document):
+    async def vacuum(self) -> None:
+        """Update statistics and write dirty pages, so that earlier writes do not slow a run."""
+        for connection in (self.service, self.fastapi):
             await connection.execute("VACUUM ANALYZE")
         await self.service.execute("CHECKPOINT")
 
     @asynccontextmanager
-    async def serving(self, workers: int = 1) -> AsyncIterator[Server]:
-        """This service, with its defaults. It does not sweep: that is not part of a call."""
+    async def service_server(self, workers: int = 1) -> AsyncIterator[Server]:
+        """Run this service with its default settings, without maintenance."""
         address = _free_address()
         command = ("-m", "jobs_grpc.cli", "serve", "--workers", str(workers))
         variables = {"JOBS_DATABASE_URL": self.service_dsn, "JOBS_LISTEN": address}
         async with self._server(address, command, variables) as server:
-            await _until_serving(address, workers)
+            await _wait_until_serving(address, workers)
             yield server
 
     @asynccontextmanager
-    async def serving_document(self, workers: int = 1) -> AsyncIterator[Server]:
-        """The document's design."""
+    async def fastapi_server(self, workers: int = 1) -> AsyncIterator[Server]:
+        """Run the FastAPI service."""
         address = _free_address()
         host, _, port = address.rpartition(":")
         command = (
-            *("-m", "uvicorn", "bench.document:app", "--host", host, "--port", port),
+            *("-m", "uvicorn", "bench.fastapi_service:app", "--host", host, "--port", port),
             *("--http", "httptools", "--loop", "uvloop", "--workers", str(workers)),
         )
-        async with self._server(address, command, {"DOCUMENT_DSN": self.document_dsn}) as server:
+        async with self._server(address, command, {"FASTAPI_DSN": self.fastapi_dsn}) as server:
             yield server
 
     @asynccontextmanager
-    async def echoing(self, method: str, answer: bytes) -> AsyncIterator[Server]:
-        """The echo of one method, with its answer serialized."""
+    async def echo_server(self, method: str, response: bytes) -> AsyncIterator[Server]:
+        """Run the echo server for one method with a serialized response."""
         address = _free_address()
-        command = ("-m", "bench.echo", address, method)
-        async with self._server(address, command, {}, answer) as server:
+        command = ("-m", "bench.echo_server", address, method)
+        async with self._server(address, command, {}, response) as server:
             yield server
 
     @asynccontextmanager
-    async def parts(
-        self, tenant: str, answer: bytes, *, mapping: bool = False
+    async def minimal_server(
+        self, tenant: str, response: bytes, *, convert: bool = False
     ) -> AsyncIterator[Server]:
-        """What answers GetJob with a serialized message once the database has answered.
+        """Run the minimal server, which runs GetJob's statement and sends a serialized response.
 
-        With `mapping`, with a message made of what the database has answered.
+        With `convert`, it converts the rows to the response instead.
         """
         address = _free_address()
-        command = ("-m", "bench.parts", address, tenant, *(["mapping"] if mapping else []))
-        variables = {"PARTS_DSN": self.service_dsn}
-        async with self._server(address, command, variables, answer) as server:
+        command = ("-m", "bench.minimal_server", address, tenant, *(["convert"] if convert else []))
+        variables = {"MINIMAL_DSN": self.service_dsn}
+        async with self._server(address, command, variables, response) as server:
             yield server
 
     @asynccontextmanager
@@ -138,14 +139,16 @@ class Environment:
             assert process.stdin
             process.stdin.write(stdin)
             process.stdin.close()
-            await self._until_listening(address, process)
+            await self._wait_until_listening(address, process)
             yield Server(address, process)
         finally:
             if process.returncode is None:
                 process.terminate()
             await process.wait()
 
-    async def _until_listening(self, address: str, process: asyncio.subprocess.Process) -> None:
+    async def _wait_until_listening(
+        self, address: str, process: asyncio.subprocess.Process
+    ) -> None:
         host, _, port = address.rpartition(":")
         async with asyncio.timeout(_START_TIMEOUT):
             while process.returncode is None:
@@ -159,13 +162,13 @@ class Environment:
         raise RuntimeError((self.folder / "servers.log").read_text())
 
 
-async def _until_serving(address: str, workers: int) -> None:
-    """Return when connections enough to reach all workers have been told SERVING."""
+async def _wait_until_serving(address: str, workers: int) -> None:
+    """Return when the health check of enough connections to reach all workers reports SERVING."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with asyncio.timeout(_START_TIMEOUT):
         for _ in range(1 if workers == 1 else 8 * workers):
             async with grpc.aio.insecure_channel(address, options=options) as channel:
-                stub = health_pb2_grpc.HealthStub(channel)
+                stub: Any = health_pb2_grpc.HealthStub(channel)
                 request = health_pb2.HealthCheckRequest()
                 watch = stub.Watch(request)
                 while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
@@ -180,37 +183,37 @@ def _free_address() -> str:
 
 @asynccontextmanager
 async def environment() -> AsyncIterator[Environment]:
-    """PostgreSQL in a temporary folder, and both schemas."""
+    """Run PostgreSQL in a temporary folder and create both databases."""
     with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
         folder = Path(name)
-        # PostgreSQL may run as another account.
+        # PostgreSQL may run as another account, which must reach the folder.
         folder.chmod(0o711)  # noqa: ASYNC240
         with embedded_postgres.running(folder / "data", *SETTINGS) as cluster:
             first = await asyncpg.connect(cluster.dsn("postgres"))
-            for database in ("service", "document"):
+            for database in ("service", "fastapi"):
                 await first.execute(f"CREATE DATABASE {database}")
             await first.close()
             await migrate(cluster.dsn("service"), _ROLE)
             service = await asyncpg.connect(cluster.dsn("service"))
-            document = await asyncpg.connect(cluster.dsn("document"))
-            await document.execute((Path(__file__).parent / "document.sql").read_text())
-            await document.execute(
+            fastapi = await asyncpg.connect(cluster.dsn("fastapi"))
+            await fastapi.execute((Path(__file__).parent / "fastapi_service.sql").read_text())
+            await fastapi.execute(
                 f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {_ROLE.name}"
             )
             yield Environment(
                 folder,
                 cluster.dsn("service", _ROLE.name),
-                cluster.dsn("document", _ROLE.name),
-                cluster.dsn("document"),
+                cluster.dsn("fastapi", _ROLE.name),
+                cluster.dsn("fastapi"),
                 service,
-                document,
+                fastapi,
             )
             await service.close()
-            await document.close()
+            await fastapi.close()
 
 
-async def described(env: Environment, clients: dict[str, str]) -> dict[str, str]:
-    """The machine and the versions, as figures need them beside them; with those of `clients`."""
+async def describe_machine(env: Environment, clients: dict[str, str]) -> dict[str, str]:
+    """Return the date, the machine and the versions, including those of `clients`."""
     packages = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
     return {
         "date": datetime.now(UTC).date().isoformat(),

@@ -1,12 +1,11 @@
-"""A quiet tenant beside another's flood: its latency alone, and while the flood goes on.
+"""Measure the latency of a quiet tenant alone and during the flood of another tenant.
 
-Run by `make bench-fairness`. PostgreSQL, the service and the flood are processes of their own.
-The flood is so many callers of another tenant, each of which calls again as soon as it is
-answered; what the server refuses comes back after the delay that it asks for, or, with
---rude, at once. Its calls are cancels of a job that somebody else holds, so they wait in the
-database; or, with --busy, reads, as many as the server can answer. It runs at low priority:
-it stands for machines of somebody else's. The quiet tenant reads, one call after another.
-Phases alternate.
+Run by `make bench-fairness`. PostgreSQL, the service and the flood are separate processes.
+The flood consists of many callers of one tenant, each of which sends its next call as soon as the
+previous one has finished. After a RESOURCE_EXHAUSTED it waits for the delay in RetryInfo, or
+with --rude not at all. The calls cancel a job whose lock is held, so they wait in the database;
+with --busy they read. The flood runs at low priority, because it stands for other machines. The
+quiet tenant sends one GetJob after the other. The two phases alternate.
 """
 
 import argparse
@@ -19,7 +18,7 @@ import tempfile
 import time
 from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import grpc
@@ -32,19 +31,21 @@ from jobs_grpc.dev import embedded_postgres
 
 TENANTS = ("quiet", "flood")
 
-# Between two calls of the quiet tenant, in seconds: it is not to be a flood itself.
+# Seconds between two calls of the quiet tenant.
 PAUSE = 0.002
 
 
 def main() -> None:
-    """Measure and print; or be the flood."""
+    """Measure and print, or run as the flood process."""
     parser = argparse.ArgumentParser(prog="bench.fairness", description=__doc__)
-    parser.add_argument("--callers", type=int, default=100, help="of the flood [100]")
-    parser.add_argument("--connections", type=int, default=8, help="of the flood [8]")
-    parser.add_argument("--seconds", type=float, default=15, help="a phase [15]")
-    parser.add_argument("--runs", type=int, default=3, help="pairs of phases [3]")
-    parser.add_argument("--busy", action="store_true", help="the flood reads, and does not wait")
-    parser.add_argument("--rude", action="store_true", help="the flood does not wait for retries")
+    parser.add_argument("--callers", type=int, default=100, help="callers of the flood [100]")
+    parser.add_argument("--connections", type=int, default=8, help="connections of the flood [8]")
+    parser.add_argument("--seconds", type=float, default=15, help="seconds per phase [15]")
+    parser.add_argument("--runs", type=int, default=3, help="number of pairs of phases [3]")
+    parser.add_argument(
+        "--busy", action="store_true", help="the flood reads instead of waiting for a lock"
+    )
+    parser.add_argument("--rude", action="store_true", help="the flood retries without delay")
     parser.add_argument("--flood", metavar="ADDRESS", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.flood:
@@ -69,10 +70,10 @@ async def _measure(cluster: embedded_postgres.Cluster, args: argparse.Namespace,
         " FROM unnest($1::text[]) t, generate_series(1, 100) n",
         list(TENANTS),
     )
-    alone, beside = [], []
+    alone, during_flood = [], []
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    async with _process(
+    async with _Process(
         *("-m", "jobs_grpc.cli", "serve"),
         log=log,
         JOBS_DATABASE_URL=cluster.dsn("jobs", role.name),
@@ -80,53 +81,58 @@ async def _measure(cluster: embedded_postgres.Cluster, args: argparse.Namespace,
         JOBS_LOG_LEVEL="ERROR",
     ):
         for tenant in TENANTS:
-            if not await _is_there(address, tenant):
-                sys.exit(f"the server does not answer: {await asyncio.to_thread(log.read_text)}")
+            if not await _create_job(address, tenant):
+                sys.exit(f"the server did not start: {await asyncio.to_thread(log.read_text)}")
         flood = ["-m", "bench.fairness", "--flood", address, "--callers", str(args.callers)]
         flood += ["--connections", str(args.connections)]
         flood += [f"--{name}" for name in ("busy", "rude") if vars(args)[name]]
-        held = owner.transaction()
-        await held.start()
+        lock = owner.transaction()
+        await lock.start()
         await owner.execute("SELECT FROM jobs.job_progress WHERE tenant_id = 'flood' FOR UPDATE")
         for run in range(args.runs):
-            alone += (quiet := await _quiet(address, args.seconds))
-            async with _process(*flood) as process:
+            alone += (quiet_alone := await _quiet_latencies(address, args.seconds))
+            async with _Process(*flood) as process:
                 await process.stdout.readline()
-                beside += (besieged := await _quiet(address, args.seconds))
+                during_flood += (quiet_during := await _quiet_latencies(address, args.seconds))
                 process.terminate()
-                answered = (await process.stdout.read()).decode().strip()
-            print(f"run {run + 1}: alone {_show(quiet)}; beside {_show(besieged)}; {answered}")
-        await held.rollback()
+                flood_rates = (await process.stdout.read()).decode().strip()
+            print(
+                f"run {run + 1}: alone {_summary(quiet_alone)};"
+                f" during the flood {_summary(quiet_during)}; flood {flood_rates}"
+            )
+        await lock.rollback()
     await owner.close()
-    ratio = _p99(beside) / _p99(alone)
-    print(f"all: alone {_show(alone)}; beside {_show(beside)}; p99 {ratio:.2f}×")
+    ratio = _p99(during_flood) / _p99(alone)
+    print(
+        f"all: alone {_summary(alone)}; during the flood {_summary(during_flood)}; p99 {ratio:.2f}×"
+    )
 
 
-async def _quiet(address: str, seconds: float) -> list[float]:
-    """The milliseconds of each call."""
-    took = []
+async def _quiet_latencies(address: str, seconds: float) -> list[float]:
+    """Call GetJob for some seconds; return the latencies in milliseconds."""
+    latencies = []
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
         end = time.perf_counter() + seconds
         while (started := time.perf_counter()) < end:
             await stub.GetJob(jobs_pb2.GetJobRequest(job_id="j"), metadata=_metadata("quiet"))
-            took.append((time.perf_counter() - started) * 1000)
+            latencies.append((time.perf_counter() - started) * 1000)
             await asyncio.sleep(PAUSE)
-    return took
+    return latencies
 
 
 async def _flood(address: str, args: argparse.Namespace) -> None:
-    """Call until SIGTERM, then say how often; a line at the start."""
-    counts = {"answered": 0, "refused": 0}
+    """Call until SIGTERM; print a line at the start and the rates at the end."""
+    counts = {"succeeded": 0, "failed": 0}
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(15, stop.set)
 
     async with AsyncExitStack() as open_channels:
-        # Channels of one process share connections, unless they are told not to.
-        alone = [("grpc.use_local_subchannel_pool", 1)]
+        # Give each channel its own connection.
+        options = [("grpc.use_local_subchannel_pool", 1)]
         stubs: list[Any] = []
         for _ in range(args.connections):
-            channel = grpc.aio.insecure_channel(address, options=alone)
+            channel = grpc.aio.insecure_channel(address, options=options)
             await open_channels.enter_async_context(channel)
             stubs.append(jobs_pb2_grpc.JobServiceStub(channel))
 
@@ -139,11 +145,11 @@ async def _flood(address: str, args: argparse.Namespace) -> None:
                     else:
                         cancel = jobs_pb2.CancelJobRequest(job_id="j")
                         await stub.CancelJob(cancel, metadata=_metadata("flood"))
-                    counts["answered"] += 1
+                    counts["succeeded"] += 1
                 except grpc.aio.AioRpcError as e:
-                    counts["refused"] += 1
+                    counts["failed"] += 1
                     if not args.rude:
-                        await asyncio.sleep(_delay(e))
+                        await asyncio.sleep(_retry_delay(e))
 
         tasks = [asyncio.create_task(caller(stubs[n % len(stubs)])) for n in range(args.callers)]
         started = time.perf_counter()
@@ -155,8 +161,8 @@ async def _flood(address: str, args: argparse.Namespace) -> None:
             task.cancel()
 
 
-def _delay(error: grpc.aio.AioRpcError) -> float:
-    status = rpc_status.from_call(error)
+def _retry_delay(error: grpc.aio.AioRpcError) -> float:
+    status = rpc_status.from_call(cast("Any", error))
     for detail in status.details if status else ():
         retry = RetryInfo()
         if detail.Unpack(retry):
@@ -164,8 +170,8 @@ def _delay(error: grpc.aio.AioRpcError) -> float:
     return 0
 
 
-async def _is_there(address: str, tenant: str) -> bool:
-    """Whether the server has made the tenant's job, within some ten seconds."""
+async def _create_job(address: str, tenant: str) -> bool:
+    """Create the tenant's job; return whether that succeeded within about ten seconds."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
         request = jobs_pb2.CreateJobRequest(job_id="j", document_type="x", target_all=True)
@@ -182,16 +188,17 @@ def _metadata(tenant: str) -> tuple[tuple[str, str], ...]:
     return (("x-tenant-id", tenant),)
 
 
-def _p99(took: list[float]) -> float:
-    return statistics.quantiles(took, n=100)[98]
+def _p99(latencies: list[float]) -> float:
+    return statistics.quantiles(latencies, n=100)[98]
 
 
-def _show(took: list[float]) -> str:
-    return f"p50 {statistics.median(took):.1f} ms, p99 {_p99(took):.1f} ms ({len(took):,} calls)"
+def _summary(latencies: list[float]) -> str:
+    p50 = statistics.median(latencies)
+    return f"p50 {p50:.1f} ms, p99 {_p99(latencies):.1f} ms ({len(latencies):,} calls)"
 
 
-class _process:  # noqa: N801 - read as a verb
-    """A Python process, ended with the block; what it says of itself goes to `log`."""
+class _Process:
+    """A Python process that is terminated when the block ends; its stderr goes to `log`."""
 
     def __init__(self, *arguments: str, log: Path | None = None, **environ: str) -> None:
         self._arguments = arguments

@@ -1,7 +1,7 @@
-"""Is the gateway ever the bottleneck? The server's rate of calls against the gateway's.
+"""Compare the calls per second of one server process and of the gateway.
 
-Run by `make bench-gateway`. Starts PostgreSQL and one server process, and lets
-gateway/internal/bench measure both.
+Run by `make bench-gateway`. Starts PostgreSQL and one server process; gateway/internal/bench
+measures both.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ GATEWAY = Path(__file__).parents[1] / "gateway"
 
 
 async def serve() -> None:
-    """The service as the environment says, until SIGTERM; its address goes to stdout."""
+    """Run the service with the settings of the environment until SIGTERM; print its address."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with app.running(Config.from_env(os.environ)) as running:
@@ -29,7 +29,7 @@ async def serve() -> None:
 
 
 async def compare() -> int:
-    """The benchmark's exit code."""
+    """Run the benchmark and return its exit code."""
     async with running_postgres() as (cluster, template), cluster.database(template) as name:
         owner = await asyncpg.connect(cluster.dsn(name))
         await owner.execute("INSERT INTO public.device_state VALUES ('bench', 'd00001')")

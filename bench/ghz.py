@@ -1,17 +1,17 @@
-"""Load by ghz, for calls of gRPC that can't be made twice: h2load sends one body again and again.
+"""Generate gRPC load with ghz, for calls that need a different body each time.
 
-A call takes five times the CPU that h2load takes for it: on two cores, ghz measures GetJob a
-fifth lower. So its rates are to the disadvantage of the service.
+h2load sends the same body in every call. ghz uses five times the CPU of h2load per call: on two
+cores it measures a rate of GetJob that is one fifth lower, to the service's disadvantage.
 """
 
 import asyncio
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.calls import Void
+from bench.requests import InvalidRun
 
 VERSION = "0.121.0"
 
@@ -19,27 +19,27 @@ _PACKAGE = f"github.com/bojand/ghz/cmd/ghz@v{VERSION}"
 _PROTOS = Path(__file__).parents[1] / "protos"
 
 
-class Missing(Exception):
-    """It can't be had; the message says why."""
+class GhzUnavailable(Exception):
+    """ghz is not available; the message gives the reason."""
 
 
 async def build(folder: Path) -> Path:
-    """The program, built in the folder. Raises Missing."""
+    """Build ghz in the folder and return its path. Raises GhzUnavailable."""
     if shutil.which("go") is None:
-        raise Missing("ghz needs Go")
+        raise GhzUnavailable("ghz needs Go; install Go")
     process = await asyncio.create_subprocess_exec(
         *("go", "install", _PACKAGE),
         env=os.environ | {"GOBIN": str(folder)},
         stderr=asyncio.subprocess.PIPE,
     )
-    said = (await process.communicate())[1].decode().splitlines()
+    output = (await process.communicate())[1].decode().splitlines()
     if process.returncode:
-        raise Missing(f"ghz can't be built: {said[-1] if said else 'go does not say why'}")
+        raise GhzUnavailable(f"go install failed: {output[-1] if output else 'no output'}")
     return folder / "ghz"
 
 
 def versions(folder: Path) -> dict[str, str]:
-    """Its version, by its name, if it was built there."""
+    """Return ghz's version by its name, or nothing if it was not built in the folder."""
     return {"ghz": VERSION} if (folder / "ghz").exists() else {}
 
 
@@ -47,14 +47,15 @@ async def rate(
     program: Path,
     address: str,
     method: str,
-    requests: Sequence[dict[str, object]],
+    requests: Sequence[Mapping[str, object]],
     *,
     tenant: str,
     clients: int,
 ) -> float:
-    """Calls a second of a method of JobService, one for each request, as JSON.
+    """Call a method of JobService once per request and return the calls per second.
 
-    Each client has a connection of its own and waits for its answers. Raises Void.
+    The requests are JSON. Each client has its own connection and one call at a time. Raises
+    InvalidRun.
     """
     data = program.with_suffix(".json")
     data.write_text(json.dumps(requests))
@@ -71,8 +72,8 @@ async def rate(
     )
     out, errors = await process.communicate()
     if process.returncode:
-        raise Void(f"{method}: {errors.decode()}")
-    ran = json.loads(out)
-    if ran["statusCodeDistribution"] != {"OK": len(requests)}:
-        raise Void(f"{method} answered {ran['statusCodeDistribution']}")
-    return float(ran["rps"])
+        raise InvalidRun(f"{method}: {errors.decode()}")
+    report = json.loads(out)
+    if report["statusCodeDistribution"] != {"OK": len(requests)}:
+        raise InvalidRun(f"{method} returned {report['statusCodeDistribution']}")
+    return float(report["rps"])

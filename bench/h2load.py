@@ -1,8 +1,9 @@
-"""Load by h2load, for both protocols, and proof that every answer was one.
+"""Generate load with h2load, for both protocols, and check that every call succeeded.
 
-h2load counts what gRPC refuses as success: it sees status 200. But an answer that carries an
-error carries no message, so the bytes of the answers tell: a run is void unless they are what
-as many good answers have. Besides, single calls during the run are looked at.
+h2load counts a failed gRPC call as a success, because its HTTP status is 200. But a failed call
+carries no message, so the total size of the responses shows failures: a run is invalid unless
+it equals the size of that many successful responses. Sampled calls during the run are checked
+as well.
 """
 
 import asyncio
@@ -15,87 +16,89 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.calls import Call, Void
+from bench.requests import Call, InvalidRun
 
-# Seconds between the calls that are looked at.
+# Seconds between sampled calls.
 _SAMPLE_INTERVAL = 0.2
 
-_FRAME = 5
+_FRAME_HEADER = 5  # bytes before each gRPC message
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a run came to; latencies are seconds."""
+    """The result of a run. Rates are calls per second, latencies are seconds."""
 
     calls: int
     rate: float
-    rate_of_half: float
-    """Until half of the calls were answered: all clients were still calling."""
+    rate_of_first_half: float
+    """Measured until half of the calls had finished, while all clients were still calling."""
     median: float
     p99: float
     cpu: float
-    """A call, if it was asked how busy the server was."""
+    """CPU seconds of the server per call, if `cpu_time` was given."""
 
 
 def h2load_version() -> str:
-    """Its version; SystemExit says what to install."""
+    """Return h2load's version. Raises SystemExit with the install command if it is missing."""
     if shutil.which("h2load") is None:
         raise SystemExit(
             "h2load is needed: apt-get install nghttp2-client (or brew install nghttp2)"
         )
-    said = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=True)  # noqa: S607
-    return said.stdout.split("/")[-1].strip()
+    output = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=True)  # noqa: S607
+    return output.stdout.split("/")[-1].strip()
 
 
-async def load(
+async def run_load(
     call: Call,
     *,
     seconds: float,
     clients: int = 16,
     rate: float | None = None,
     check: Callable[[bytes], bool] = lambda body: True,
-    varies: int = 0,
-    busy: Callable[[], float] = lambda: 0.0,
+    size_tolerance: int = 0,
+    cpu_time: Callable[[], float] = lambda: 0.0,
 ) -> Load:
-    """Make the call for about so long, after a warm-up; each client waits for its answer.
+    """Send the call repeatedly for about `seconds`, after a warm-up. Raises InvalidRun.
 
-    `rate` limits the calls a second, of all clients together. `check` looks at answers, which
-    may differ by up to `varies` bytes. `busy` says how much CPU has been taken. Raises Void.
+    Each client has one call at a time. `rate` limits the calls per second of all clients
+    together. `check` validates the body of sampled responses. Response sizes may differ by up to
+    `size_tolerance` bytes. `cpu_time` returns the CPU seconds that the server has used so far.
     """
-    expected = (await call.once()).body
+    expected = (await call.send()).body
     if not check(expected):
-        raise Void(f"{call.path} answered {expected[:200]!r}")
+        raise InvalidRun(f"{call.path} returned {expected[:200]!r}")
     warm = await _run(call, clients * 4, clients, None)
     warm = await _run(call, max(clients, int(warm.rate * min(1.0, seconds / 2))), clients, None)
     count = max(clients, int(min(warm.rate, rate or warm.rate) * seconds))
     sampling = asyncio.create_task(_sample(call, check))
-    before = busy()
+    before = cpu_time()
     try:
         measured = await _run(call, count, clients, rate)
     finally:
         sampling.cancel()
-        taken = busy() - before
+        used = cpu_time() - before
         with suppress(asyncio.CancelledError):
             await sampling
-    _check_size(call, measured.data, count, expected, varies)
+    _check_size(call, measured.data, count, expected, size_tolerance)
     return Load(
         count,
         measured.rate,
-        measured.rate_of_half,
+        measured.rate_of_first_half,
         measured.median,
         measured.p99,
-        taken / count,
+        used / count,
     )
 
 
-async def together(
-    clients: Sequence[Sequence[Call]], *, answers: int, like: bytes, varies: int = 0
+async def run_clients(
+    clients: Sequence[Sequence[Call]], *, responses: int, like: bytes, size_tolerance: int = 0
 ) -> float:
-    """Seconds until each client has made its calls, one after another.
+    """Run the clients at the same time and return the seconds until all have finished.
 
-    A client is a process of its own, since those of one h2load send one body, and go through
-    its URIs in one order. Its calls differ in nothing but their paths. `answers` messages are
-    to come, `like` this one, give or take `varies` bytes. Raises Void.
+    Each client is one h2load process that sends its calls one after the other; the clients of a
+    single h2load would share one body and one order of URIs. The calls of a client differ only
+    in their paths. The run is invalid unless it returns `responses` messages of the size of
+    `like`, plus or minus `size_tolerance` bytes. Raises InvalidRun.
     """
     with _folder() as name:
         folders = [Path(tempfile.mkdtemp(dir=name)) for _ in clients]
@@ -103,37 +106,39 @@ async def together(
             await _start(calls[0], folder, f"-n{len(calls)}", "-c1", "--input-file=-")
             for calls, folder in zip(clients, folders, strict=True)
         ]
-        # Each waits for its URIs, so they begin together.
+        # Each process waits for its URIs on stdin, so all begin at the same time.
         runs = await asyncio.gather(
             *(
                 _end(process, folder, len(calls), "".join(f"{call.url}\n" for call in calls))
                 for process, folder, calls in zip(processes, folders, clients, strict=True)
             )
         )
-    _check_size(clients[0][0], sum(run.data for run in runs), answers, like, varies)
-    return max(run.ended for run in runs) - min(run.began for run in runs)
+    _check_size(clients[0][0], sum(run.data for run in runs), responses, like, size_tolerance)
+    return max(run.end for run in runs) - min(run.start for run in runs)
 
 
-def _check_size(call: Call, data: int, answers: int, like: bytes, varies: int) -> None:
-    size = len(like) + (0 if call.is_http1 else _FRAME)
-    if not (size - varies) * answers <= data <= (size + varies) * answers:
-        raise Void(f"{call.path}: {data} bytes are not {answers} answers of {size}")
+def _check_size(call: Call, data: int, responses: int, like: bytes, size_tolerance: int) -> None:
+    size = len(like) + (0 if call.is_http1 else _FRAME_HEADER)
+    if not (size - size_tolerance) * responses <= data <= (size + size_tolerance) * responses:
+        raise InvalidRun(
+            f"{call.path}: {data} bytes received, expected {responses} responses of {size} bytes"
+        )
 
 
 async def _sample(call: Call, check: Callable[[bytes], bool]) -> None:
     while True:
-        body = (await call.once()).body
+        body = (await call.send()).body
         if not check(body):
-            raise Void(f"{call.path} answered {body[:200]!r}")
+            raise InvalidRun(f"{call.path} returned {body[:200]!r}")
         await asyncio.sleep(_SAMPLE_INTERVAL)
 
 
 @dataclass(frozen=True)
 class _Run:
-    began: float
-    ended: float
+    start: float
+    end: float
     rate: float
-    rate_of_half: float
+    rate_of_first_half: float
     median: float
     p99: float
     data: int
@@ -177,26 +182,26 @@ async def _end(
 
 
 def _parse(out: str, count: int, log: str) -> _Run:
-    done = re.search(r"finished in .*?, ([\d.]+) req/s", out)
+    finished = re.search(r"finished in .*?, ([\d.]+) req/s", out)
     status = re.search(r"status codes: (\d+) 2xx", out)
     data = re.search(r"\((\d+)\) data", out)
-    if not done or not status or not data or int(status[1]) != count:
-        raise Void(out)
-    # When a call began, its status, and how long it took, in microseconds.
+    if not finished or not status or not data or int(status[1]) != count:
+        raise InvalidRun(out)
+    # Columns: start, status and duration of a call; microseconds.
     rows = [line.split("\t") for line in log.splitlines()]
-    calls = [(int(began) / 1e6, int(took) / 1e6) for began, _, took, *_ in rows]
+    calls = [(int(start) / 1e6, int(duration) / 1e6) for start, _, duration, *_ in rows]
     if len(calls) != count:
-        raise Void(f"{len(calls)} of {count} calls were logged")
-    taken = sorted(took for _, took in calls)
-    began = min(began for began, _ in calls)
-    ended = sorted(began + took for began, took in calls)
+        raise InvalidRun(f"{len(calls)} of {count} calls were logged")
+    durations = sorted(duration for _, duration in calls)
+    start = min(start for start, _ in calls)
+    ends = sorted(start + duration for start, duration in calls)
     half = (count + 1) // 2
     return _Run(
-        began,
-        ended[-1],
-        float(done[1]),
-        half / (ended[half - 1] - began),
-        taken[len(taken) // 2],
-        taken[min(len(taken) - 1, len(taken) * 99 // 100)],
+        start,
+        ends[-1],
+        float(finished[1]),
+        half / (ends[half - 1] - start),
+        durations[len(durations) // 2],
+        durations[min(len(durations) - 1, len(durations) * 99 // 100)],
         int(data[1]),
     )

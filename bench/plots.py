@@ -1,39 +1,39 @@
-"""Growth, as pictures: milliseconds by devices, and calls a second by clients."""
+"""Plots: milliseconds by number of devices, and calls per second by number of clients."""
 
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 
-from bench.measure import DOCUMENT, LIMIT, SERVICE, Results
+from bench.figures import BASELINE, FASTAPI, SERVICE, Results
 
 mpl.use("svg")
 
 from matplotlib import pyplot as plt
 
-# The same figures give the same file.
+# Make the output deterministic.
 mpl.rcParams["svg.hashsalt"] = "bench"
 mpl.rcParams["svg.fonttype"] = "none"
 
 _STYLES = {
     SERVICE: ("this service", "#1f77b4", "o"),
-    DOCUMENT: ("the document's design", "#d62728", "s"),
-    LIMIT: ("the bare SQL", "#7f7f7f", "^"),
+    FASTAPI: ("the FastAPI service", "#d62728", "s"),
+    BASELINE: ("bare SQL", "#7f7f7f", "^"),
 }
 
 
 def plot(results: Results, folder: Path) -> None:
-    """growth.svg and clients.svg."""
+    """Write growth.svg and clients.svg."""
     folder.mkdir(exist_ok=True)
     _panels(results, folder / "growth.svg", ("create", "list", "get", "cancel"), "devices", "ms")
     names = ("create_by_clients", "get_by_clients", "list_by_clients", "cancel_by_clients")
-    _panels(results, folder / "clients.svg", names, "clients", "calls a second")
+    _panels(results, folder / "clients.svg", names, "clients", "calls per second")
 
 
 def _panels(
     results: Results, path: Path, workloads: tuple[str, ...], x_label: str, y_label: str
 ) -> None:
-    # Without Go there is none of cancels by clients.
+    # Without Go, cancels by clients are not measured.
     measured = {m.workload for m in results}
     workloads = tuple(name for name in workloads if name in measured)
     figure, axes = plt.subplots(1, len(workloads), figsize=(3.2 * len(workloads), 3.2))
@@ -58,7 +58,7 @@ def _panels(
 
 
 def _label(axis: Any, title: str, x_label: str, y_label: str) -> None:
-    # Times differ by orders of magnitude, rates do not.
+    # Times differ by orders of magnitude; rates do not.
     axis.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log")
     if y_label == "ms":
         axis.set(yscale="log")

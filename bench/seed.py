@@ -1,11 +1,11 @@
-"""Fleets and jobs, the same in both databases, written without either service."""
+"""Insert the same devices and jobs into both databases, without the services."""
 
 from bench.environment import Environment
 
 
-async def fleet(env: Environment, tenant: str, devices: int) -> None:
-    """Devices d0000000, d0000001 …"""
-    for connection in (env.service, env.document):
+async def insert_devices(env: Environment, tenant: str, devices: int) -> None:
+    """Insert devices d0000000, d0000001 …"""
+    for connection in (env.service, env.fastapi):
         await connection.execute(
             "INSERT INTO device_state (tenant_id, device_id)"
             " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
@@ -14,22 +14,22 @@ async def fleet(env: Environment, tenant: str, devices: int) -> None:
         )
 
 
-async def job(env: Environment, tenant: str, job_id: str) -> None:
-    """A job for all devices of the tenant."""
+async def insert_job(env: Environment, tenant: str, job_id: str) -> None:
+    """Insert a job for all devices of the tenant."""
     await env.service.fetch(
         "SELECT * FROM jobs.create_job($1, $2, 'bench', '{}', NULL, NULL, true, 24,"
         " NULL, NULL, 2000000, NULL)",
         tenant,
         job_id,
     )
-    async with env.document.transaction():
-        await env.document.execute(
+    async with env.fastapi.transaction():
+        await env.fastapi.execute(
             "INSERT INTO jobs (tenant_id, job_id, document_type, target_all, expires_at)"
             " VALUES ($1, $2, 'bench', true, now() + interval '1 day')",
             tenant,
             job_id,
         )
-        await env.document.execute(
+        await env.fastapi.execute(
             "INSERT INTO job_executions (tenant_id, job_id, device_id)"
             " SELECT tenant_id, $2, device_id FROM device_state WHERE tenant_id = $1",
             tenant,
@@ -37,8 +37,8 @@ async def job(env: Environment, tenant: str, job_id: str) -> None:
         )
 
 
-async def started(env: Environment, tenant: str, job_id: str) -> None:
-    """Its devices have started, each at a moment of its own, and said so again later."""
+async def start_executions(env: Environment, tenant: str, job_id: str) -> None:
+    """Start all executions of a job, each with its own started_at and last_updated_at."""
     start = (
         "UPDATE {} SET status = 'IN_PROGRESS', started_at = queued_at + n * interval '1 ms',"
         " last_updated_at = queued_at + n * interval '17 ms'"
@@ -46,7 +46,7 @@ async def started(env: Environment, tenant: str, job_id: str) -> None:
         " FROM device_state WHERE tenant_id = $1) d"
         " WHERE tenant_id = $1 AND job_id = $2 AND device_id = device"
     )
-    await env.document.execute(start.format("job_executions"), tenant, job_id)
+    await env.fastapi.execute(start.format("job_executions"), tenant, job_id)
     await env.service.execute(start.format("jobs.job_executions"), tenant, job_id)
     await env.service.execute(
         "UPDATE jobs.job_progress SET in_progress = queued, queued = 0"
@@ -56,8 +56,8 @@ async def started(env: Environment, tenant: str, job_id: str) -> None:
     )
 
 
-async def jobs(env: Environment, tenant: str, prefix: str, count: int) -> list[str]:
-    """So many jobs for the tenant's device d0000000, and their ids, which are equally long."""
+async def insert_jobs(env: Environment, tenant: str, prefix: str, count: int) -> list[str]:
+    """Insert jobs for the tenant's device d0000000; return their IDs, all of one length."""
     job_ids = [f"{prefix}-{number:07}" for number in range(count)]
     await env.service.execute(
         "SELECT count(*) FROM unnest($2::text[]) j, jobs.create_job($1, j, 'bench', '{}',"
@@ -65,14 +65,14 @@ async def jobs(env: Environment, tenant: str, prefix: str, count: int) -> list[s
         tenant,
         job_ids,
     )
-    async with env.document.transaction():
-        await env.document.execute(
+    async with env.fastapi.transaction():
+        await env.fastapi.execute(
             "INSERT INTO jobs (tenant_id, job_id, document_type, target_device_id, expires_at)"
             " SELECT $1, unnest($2::text[]), 'bench', 'd0000000', now() + interval '1 day'",
             tenant,
             job_ids,
         )
-        await env.document.execute(
+        await env.fastapi.execute(
             "INSERT INTO job_executions (tenant_id, job_id, device_id)"
             " SELECT $1, unnest($2::text[]), 'd0000000'",
             tenant,

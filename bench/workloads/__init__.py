@@ -1,1 +1,1 @@
-"""What is measured, a module a theme. Each has `run(env, scale, results)`."""
+"""The workloads. Each module has `run(env, scale, results)`."""

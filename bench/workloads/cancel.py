@@ -1,7 +1,7 @@
-"""CancelJob by more and more clients: each call needs a job that none has canceled.
+"""CancelJob by a growing number of clients; each call needs a job that is not canceled yet.
 
-The service's clients are those of one ghz, which costs it more than h2load would; the
-document's are an h2load each, of which 64 begin within a tenth of a second.
+One ghz process makes the calls to the service, which uses more CPU than h2load. For the FastAPI
+service, each client is an h2load process; 64 of them start within a tenth of a second.
 """
 
 import json
@@ -12,34 +12,36 @@ from pathlib import Path
 import asyncpg
 
 from bench import ghz, seed
-from bench.calls import Void, rest_delete
 from bench.environment import Environment, Server
-from bench.h2load import together
-from bench.measure import DOCUMENT, SERVICE, Results, Scale
+from bench.figures import FASTAPI, SERVICE, Results, Scale
+from bench.h2load import run_clients
+from bench.requests import InvalidRun, rest_delete_call
 
 _TENANT = "canceling"
 
-# Jobs that are canceled to warm up, of those that are to be measured.
+# Jobs that are canceled as a warm-up, as a part of the jobs that are measured.
 _WARM_UP = 0.25
 
 
 async def run(
-    env: Environment, scale: Scale, results: Results, service: Server, document: Server
+    env: Environment, scale: Scale, results: Results, service: Server, fastapi: Server
 ) -> None:
-    """cancel_by_clients: calls a second."""
+    """Measure cancel_by_clients, in calls per second."""
     try:
         program = await ghz.build(env.folder)
-    except ghz.Missing as e:
-        print(f"  cancel_by_clients is left out: {e}", flush=True)
+    except ghz.GhzUnavailable as e:
+        print(f"  skipping cancel_by_clients: {e}", flush=True)
         return
-    await seed.fleet(env, _TENANT, 1)
+    await seed.insert_devices(env, _TENANT, 1)
     for clients in scale.clients:
-        warm_up = await seed.jobs(env, _TENANT, f"w{clients}", int(scale.canceled * _WARM_UP))
-        jobs = await seed.jobs(env, _TENANT, f"j{clients}", scale.canceled)
-        await env.settle()
+        warm_up = await seed.insert_jobs(
+            env, _TENANT, f"w{clients}", int(scale.canceled * _WARM_UP)
+        )
+        jobs = await seed.insert_jobs(env, _TENANT, f"j{clients}", scale.canceled)
+        await env.vacuum()
         subjects = {
             SERVICE: partial(_service, env, service, program, clients),
-            DOCUMENT: partial(_document, env, document, clients),
+            FASTAPI: partial(_fastapi, env, fastapi, clients),
         }
         for subject, cancel in subjects.items():
             await cancel(warm_up)
@@ -54,26 +56,28 @@ async def _service(
     rate = await ghz.rate(
         program, service.address, "CancelJob", requests, tenant=_TENANT, clients=clients
     )
-    await _expect(env.service, "jobs.jobs", job_ids)
+    await _check_canceled(env.service, "jobs.jobs", job_ids)
     return rate
 
 
-async def _document(
-    env: Environment, document: Server, clients: int, job_ids: Sequence[str]
+async def _fastapi(
+    env: Environment, fastapi: Server, clients: int, job_ids: Sequence[str]
 ) -> float:
-    calls = [rest_delete(document.address, job_id, tenant=_TENANT) for job_id in job_ids]
-    answer = json.dumps({"job_id": job_ids[0], "status": "CANCELED"}, separators=(",", ":"))
-    seconds = await together(
+    calls = [rest_delete_call(fastapi.address, job_id, tenant=_TENANT) for job_id in job_ids]
+    response = json.dumps({"job_id": job_ids[0], "status": "CANCELED"}, separators=(",", ":"))
+    seconds = await run_clients(
         [calls[client::clients] for client in range(clients)],
-        answers=len(calls),
-        like=answer.encode(),
+        responses=len(calls),
+        like=response.encode(),
     )
-    await _expect(env.document, "jobs", job_ids)
+    await _check_canceled(env.fastapi, "jobs", job_ids)
     return len(calls) / seconds
 
 
-async def _expect(connection: asyncpg.Connection, table: str, job_ids: Sequence[str]) -> None:
-    """Each call has canceled its job."""
+async def _check_canceled(
+    connection: asyncpg.Connection, table: str, job_ids: Sequence[str]
+) -> None:
+    """Raise InvalidRun unless all jobs are canceled."""
     canceled = await connection.fetchval(
         f"SELECT count(*) FROM {table}"
         " WHERE tenant_id = $1 AND job_id = ANY ($2::text[]) AND status = 'CANCELED'",
@@ -81,4 +85,4 @@ async def _expect(connection: asyncpg.Connection, table: str, job_ids: Sequence[
         job_ids,
     )
     if canceled != len(job_ids):
-        raise Void(f"{table}: {canceled} jobs are canceled by {len(job_ids)} calls")
+        raise InvalidRun(f"{table}: {canceled} jobs are canceled after {len(job_ids)} calls")

@@ -1,50 +1,58 @@
-"""The same calls by more and more clients, and with more than one process."""
+"""The same calls by a growing number of clients, and with several server processes."""
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.calls import Call, rest, rpc
 from bench.environment import Environment, Server
-from bench.measure import DOCUMENT, SERVICE, Results, Scale, alternate
+from bench.figures import FASTAPI, SERVICE, Results, Scale, alternate
+from bench.requests import Call, grpc_call, rest_call
 from bench.workloads import cancel
-from bench.workloads.calls import TEN, THOUSAND, VARIES, create_one, get, rate, seed_read
+from bench.workloads.throughput import (
+    SIZE_TOLERANCE,
+    TEN,
+    THOUSAND,
+    create_one,
+    get,
+    rate,
+    seed_read,
+)
 
 _PROCESSES = (1, 2)
 _LISTED = 50
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
-    """…_by_clients and …_by_processes: calls a second."""
-    await env.empty()
+    """Measure the workloads …_by_clients and …_by_processes, in calls per second."""
+    await env.clear()
     await seed_read(env)
-    await seed.fleet(env, "listed", 10)
+    await seed.insert_devices(env, "listed", 10)
     for number in range(_LISTED):
-        await seed.job(env, "listed", f"j{number}")
-    await env.settle()
-    async with env.serving() as service, env.serving_document() as document:
+        await seed.insert_job(env, "listed", f"j{number}")
+    await env.vacuum()
+    async with env.service_server() as service, env.fastapi_server() as fastapi:
         for clients in scale.clients:
-            for name, calls in _calls(service, document).items():
+            for name, calls in _calls(service, fastapi).items():
                 await _compare(scale, results, f"{name}_by_clients", f"{clients}", calls, clients)
-        await cancel.run(env, scale, results, service, document)
+        await cancel.run(env, scale, results, service, fastapi)
     for processes in _PROCESSES:
         async with (
-            env.serving(processes) as service,
-            env.serving_document(processes) as document,
+            env.service_server(processes) as service,
+            env.fastapi_server(processes) as fastapi,
         ):
-            # Of which nearly all is the server's CPU: there, a second process shows.
-            thousand = {"get_1000": get(service, document, THOUSAND)}
-            for name, calls in (_calls(service, document) | thousand).items():
+            # Nearly all time of this call is the server's CPU, so a second process has most effect.
+            large = {"get_1000": get(service, fastapi, THOUSAND)}
+            for name, calls in (_calls(service, fastapi) | large).items():
                 await _compare(scale, results, f"{name}_by_processes", f"{processes}", calls, 16)
 
 
-def _calls(service: Server, document: Server) -> dict[str, tuple[Call, Call]]:
+def _calls(service: Server, fastapi: Server) -> dict[str, tuple[Call, Call]]:
     listing = pb.ListJobsRequest()
     return {
-        "create": create_one(service, document),
-        "get": get(service, document, TEN),
+        "create": create_one(service, fastapi),
+        "get": get(service, fastapi, TEN),
         "list": (
-            rpc(service.address, "ListJobs", listing, tenant="listed"),
-            rest(document.address, tenant="listed"),
+            grpc_call(service.address, "ListJobs", listing, tenant="listed"),
+            rest_call(fastapi.address, tenant="listed"),
         ),
     }
 
@@ -52,7 +60,7 @@ def _calls(service: Server, document: Server) -> dict[str, tuple[Call, Call]]:
 async def _compare(
     scale: Scale, results: Results, workload: str, case: str, calls: tuple[Call, Call], clients: int
 ) -> None:
-    ours, theirs = calls
+    service_call, fastapi_call = calls
     await alternate(
         results,
         workload,
@@ -60,7 +68,7 @@ async def _compare(
         "/s",
         1,
         {
-            SERVICE: rate(ours, scale, clients, VARIES),
-            DOCUMENT: rate(theirs, scale, clients, VARIES),
+            SERVICE: rate(service_call, scale, clients, SIZE_TOLERANCE),
+            FASTAPI: rate(fastapi_call, scale, clients, SIZE_TOLERANCE),
         },
     )

@@ -1,4 +1,4 @@
-"""The life of a job, created, listed, read and canceled, as it gets larger: one caller."""
+"""One caller creates, lists, reads and cancels jobs of growing size."""
 
 import statistics
 import time
@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.calls import Call, Void, rest, rest_delete, rpc
 from bench.environment import Environment, Server
-from bench.measure import DOCUMENT, SERVICE, Results, Scale, alternate
+from bench.figures import FASTAPI, SERVICE, Results, Scale, alternate
+from bench.requests import Call, InvalidRun, grpc_call, rest_call, rest_delete_call
 
-# Reads of one job at a time are over in a moment: the median of so many is one figure.
-_REPEATED = 5
+# A read takes little time, so one figure is the median of several reads.
+_REPEATS = 5
 
 _BARE_INSERT = """
     INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
@@ -21,23 +21,23 @@ _BARE_INSERT = """
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
-    """create, list, get, cancel: milliseconds by devices."""
-    await env.empty()
+    """Measure create, list, get, cancel and expire, in milliseconds by number of devices."""
+    await env.clear()
     for size in scale.sizes:
-        await seed.fleet(env, str(size), size)
-    async with env.serving() as service, env.serving_document() as document:
+        await seed.insert_devices(env, str(size), size)
+    async with env.service_server() as service, env.fastapi_server() as fastapi:
         for size in scale.sizes:
             for _ in range(scale.runs_at(size)):
-                await _forget_jobs(env)
-                await env.settle()
-                await _live(env, size, service, document, results)
+                await _delete_jobs(env)
+                await env.vacuum()
+                await _measure_job(env, size, service, fastapi, results)
     await _expire(env, scale, results)
 
 
-async def _live(
-    env: Environment, size: int, service: Server, document: Server, results: Results
+async def _measure_job(
+    env: Environment, size: int, service: Server, fastapi: Server, results: Results
 ) -> None:
-    tenant, at, at_document = str(size), service.address, document.address
+    tenant, address, fastapi_address = str(size), service.address, fastapi.address
     case = f"{size:,} devices"
 
     async def measure(workload: str, **subjects: Callable[[], Awaitable[float]]) -> None:
@@ -47,105 +47,109 @@ async def _live(
     body: dict[str, object] = {"job_id": "j", "document_type": "bench", "target_all": True}
     await measure(
         "create",
-        limit=lambda: _bare(env, _BARE_INSERT, tenant),
-        service=lambda: _into_empty(env, rpc(at, "CreateJob", create, tenant=tenant)),
-        document=lambda: _once(rest(at_document, "", body, tenant=tenant)),
+        baseline=lambda: _run_sql(env, _BARE_INSERT, tenant),
+        service=lambda: _create_in_empty_tables(
+            env, grpc_call(address, "CreateJob", create, tenant=tenant)
+        ),
+        fastapi=lambda: _send(rest_call(fastapi_address, "", body, tenant=tenant)),
     )
-    await _expect(env, size)
-    await env.settle()
+    await _check_created(env, size)
+    await env.vacuum()
     await measure(
         "list",
-        service=lambda: _repeated(rpc(at, "ListJobs", pb.ListJobsRequest(), tenant=tenant)),
-        document=lambda: _repeated(rest(at_document, tenant=tenant)),
+        service=lambda: _repeated(
+            grpc_call(address, "ListJobs", pb.ListJobsRequest(), tenant=tenant)
+        ),
+        fastapi=lambda: _repeated(rest_call(fastapi_address, tenant=tenant)),
     )
     get = pb.GetJobRequest(job_id="j")
     await measure(
         "get",
-        service=lambda: _repeated(rpc(at, "GetJob", get, tenant=tenant)),
-        document=lambda: _repeated(rest(at_document, "/j", tenant=tenant)),
+        service=lambda: _repeated(grpc_call(address, "GetJob", get, tenant=tenant)),
+        fastapi=lambda: _repeated(rest_call(fastapi_address, "/j", tenant=tenant)),
     )
     cancel = pb.CancelJobRequest(job_id="j")
     await measure(
         "cancel",
-        limit=lambda: _bare(
+        baseline=lambda: _run_sql(
             env, "UPDATE jobs.jobs SET updated_at = now() WHERE tenant_id = $1", tenant
         ),
-        service=lambda: _once(rpc(at, "CancelJob", cancel, tenant=tenant)),
-        document=lambda: _once(rest_delete(at_document, "j", tenant=tenant)),
+        service=lambda: _send(grpc_call(address, "CancelJob", cancel, tenant=tenant)),
+        fastapi=lambda: _send(rest_delete_call(fastapi_address, "j", tenant=tenant)),
     )
 
 
 async def _expire(env: Environment, scale: Scale, results: Results) -> None:
-    """What it takes for an expiry to show: a read here, a tick that writes in the document's."""
+    """Measure expire: a read that shows it in the service, the writes that FastAPI needs."""
     for size in (scale.sizes[0], scale.sizes[-1]):
-        await _forget_jobs(env)
-        await seed.job(env, str(size), "j")
-        await env.settle()
+        await _delete_jobs(env)
+        await seed.insert_job(env, str(size), "j")
+        await env.vacuum()
         past = "SET expires_at = now() - interval '1 hour', created_at = now() - interval '2 hours'"
         await env.service.execute(f"UPDATE jobs.jobs {past}")
-        await env.document.execute(f"UPDATE jobs {past}")
-        async with env.serving() as service:
-            call = rpc(
+        await env.fastapi.execute(f"UPDATE jobs {past}")
+        async with env.service_server() as service:
+            call = grpc_call(
                 service.address,
                 "GetJob",
                 pb.GetJobRequest(job_id="j", executions_limit=0),
                 tenant=str(size),
             )
-            read = pb.GetJobResponse.FromString((await call.once()).body).job
+            read = pb.GetJobResponse.FromString((await call.send()).body).job
             if read.execution_counts != pb.ExecutionCounts(timed_out=size):
-                raise Void(f"{size} devices have expired, but the job reads {read}")
-            seconds = await _repeated(call)
+                raise InvalidRun(f"{size} devices have expired, but GetJob returned {read}")
+            milliseconds = await _repeated(call)
         case = f"{size:,} devices"
-        results.add("expire", case, SERVICE, "ms", seconds)
-        results.add("expire", case, DOCUMENT, "ms", await _tick(env))
+        results.add("expire", case, SERVICE, "ms", milliseconds)
+        results.add("expire", case, FASTAPI, "ms", await _expire_in_fastapi(env))
 
 
-async def _tick(env: Environment) -> float:
+async def _expire_in_fastapi(env: Environment) -> float:
     started = time.perf_counter()
-    async with env.document.transaction():
-        await env.document.execute(
+    async with env.fastapi.transaction():
+        await env.fastapi.execute(
             "UPDATE job_executions e SET status = 'TIMED_OUT', last_updated_at = now()"
             " FROM jobs j WHERE j.tenant_id = e.tenant_id AND j.job_id = e.job_id"
             " AND j.status = 'IN_PROGRESS' AND j.expires_at < now() AND e.status = 'QUEUED'"
         )
-        await env.document.execute(
+        await env.fastapi.execute(
             "UPDATE jobs SET status = 'COMPLETED', updated_at = now()"
             " WHERE status = 'IN_PROGRESS' AND expires_at < now()"
         )
     return (time.perf_counter() - started) * 1000
 
 
-async def _once(call: Call) -> float:
-    return (await call.once()).seconds * 1000
+async def _send(call: Call) -> float:
+    return (await call.send()).seconds * 1000
 
 
-async def _into_empty(env: Environment, call: Call) -> float:
-    """Into tables as empty as those that the bare INSERT found."""
-    await _forget_jobs(env)
-    return await _once(call)
+async def _create_in_empty_tables(env: Environment, call: Call) -> float:
+    """Create a job in empty tables, as the bare INSERT does."""
+    await _delete_jobs(env)
+    return await _send(call)
 
 
 async def _repeated(call: Call) -> float:
-    return statistics.median([await _once(call) for _ in range(_REPEATED)])
+    return statistics.median([await _send(call) for _ in range(_REPEATS)])
 
 
-async def _bare(env: Environment, sql: str, tenant: str) -> float:
+async def _run_sql(env: Environment, sql: str, tenant: str) -> float:
     started = time.perf_counter()
     await env.service.execute(sql, tenant)
     return (time.perf_counter() - started) * 1000
 
 
-async def _expect(env: Environment, size: int) -> None:
-    """Both have created what they were to create."""
+async def _check_created(env: Environment, size: int) -> None:
+    """Raise InvalidRun unless both services have created all executions."""
     for connection, table in (
         (env.service, "jobs.job_executions"),
-        (env.document, "job_executions"),
+        (env.fastapi, "job_executions"),
     ):
         count = await connection.fetchval(f"SELECT count(*) FROM {table} WHERE job_id = 'j'")
         if count != size:
-            raise Void(f"{table} has {count} rows of a job of {size} devices")
+            raise InvalidRun(f"{table} has {count} rows of a job of {size} devices")
 
 
-async def _forget_jobs(env: Environment) -> None:
+async def _delete_jobs(env: Environment) -> None:
     await env.service.execute("TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions")
-    await env.document.execute("TRUNCATE jobs, job_executions")
+    await env.fastapi.execute("TRUNCATE jobs, job_executions")

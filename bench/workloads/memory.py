@@ -1,4 +1,4 @@
-"""The memory of a server process: at rest, and with many streams open."""
+"""Memory of a server process when idle, after load, and with many open streams."""
 
 import asyncio
 import itertools
@@ -10,39 +10,41 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.calls import TENANT, rpc
 from bench.environment import Environment, Server
-from bench.h2load import load
-from bench.measure import SERVICE, Results, Scale
-from bench.workloads.calls import TEN, create_one, get
+from bench.figures import SERVICE, Results, Scale
+from bench.h2load import run_load
+from bench.requests import TENANT, grpc_call
+from bench.workloads.throughput import TEN, create_one, get
 
-_STREAMS_A_CONNECTION = 100
+_STREAMS_PER_CONNECTION = 100
 _MIB = 1 << 20
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
-    """memory: MiB resident."""
-    await env.empty()
-    await seed.fleet(env, TENANT, scale.streams)
-    await seed.fleet(env, TEN, 10)
-    await seed.job(env, TEN, "j")
-    await env.settle()
-    async with env.serving() as service:
+    """Measure memory, in MiB resident."""
+    await env.clear()
+    await seed.insert_devices(env, TENANT, scale.streams)
+    await seed.insert_devices(env, TEN, 10)
+    await seed.insert_job(env, TEN, "j")
+    await env.vacuum()
+    async with env.service_server() as service:
         call, _ = get(service, service, TEN)
-        results.add("memory", "at rest", SERVICE, "MiB", service.resident() / _MIB)
-        await load(call, seconds=scale.seconds)
-        results.add("memory", "after a load", SERVICE, "MiB", service.resident() / _MIB)
-        await _watched(service, scale, results)
-        await load(call, seconds=scale.seconds)
-        results.add("memory", "after both", SERVICE, "MiB", service.resident() / _MIB)
+        results.add("memory", "idle", SERVICE, "MiB", service.resident_bytes() / _MIB)
+        await run_load(call, seconds=scale.seconds)
+        results.add("memory", "after a load", SERVICE, "MiB", service.resident_bytes() / _MIB)
+        await _open_streams(service, scale, results)
+        await run_load(call, seconds=scale.seconds)
+        results.add(
+            "memory", "after load and streams", SERVICE, "MiB", service.resident_bytes() / _MIB
+        )
 
 
-async def _watched(service: Server, scale: Scale, results: Results) -> None:
-    """WatchPendingExecutions of many devices, each of which has got its first answer."""
+async def _open_streams(service: Server, scale: Scale, results: Results) -> None:
+    """Open WatchPendingExecutions for many devices and wait for the first response of each."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     channels = [
         grpc.aio.insecure_channel(service.address, options=options)
-        for _ in range(-(-scale.streams // _STREAMS_A_CONNECTION))
+        for _ in range(-(-scale.streams // _STREAMS_PER_CONNECTION))
     ]
     streams = []
     for number in range(scale.streams):
@@ -55,27 +57,27 @@ async def _watched(service: Server, scale: Scale, results: Results) -> None:
         )
     await asyncio.gather(*(stream.read() for stream in streams))
     results.add(
-        "memory", f"{scale.streams:,} open streams", SERVICE, "MiB", service.resident() / _MIB
+        "memory", f"{scale.streams:,} open streams", SERVICE, "MiB", service.resident_bytes() / _MIB
     )
     for channel in channels:
         await channel.close()
 
 
 async def soak(env: Environment, scale: Scale, results: Results, minutes: int) -> None:
-    """soak: MiB resident, a minute after the other, under creates, reads and lists in turn."""
-    await env.empty()
-    await seed.fleet(env, TEN, 10)
-    await seed.job(env, TEN, "j")
-    async with env.serving() as service:
-        listing = rpc(service.address, "ListJobs", pb.ListJobsRequest(), tenant=TEN)
+    """Measure soak: MiB resident by minute, under creates, reads and lists in turn."""
+    await env.clear()
+    await seed.insert_devices(env, TEN, 10)
+    await seed.insert_job(env, TEN, "j")
+    async with env.service_server() as service:
+        list_jobs = grpc_call(service.address, "ListJobs", pb.ListJobsRequest(), tenant=TEN)
         turns = itertools.cycle(
-            (create_one(service, service)[0], get(service, service, TEN)[0], listing)
+            (create_one(service, service)[0], get(service, service, TEN)[0], list_jobs)
         )
         started = time.monotonic()
         for minute in range(1, minutes + 1):
             while time.monotonic() < started + 60 * minute:
-                # A page of jobs that others create is not of one size.
-                await load(next(turns), seconds=scale.seconds, varies=1 << 20)
+                # Creates change the size of a page of jobs.
+                await run_load(next(turns), seconds=scale.seconds, size_tolerance=1 << 20)
             if minute in {1, minutes} or not minute % 10:
                 case = f"minute {minute}"
-                results.add("soak", case, SERVICE, "MiB", service.resident() / _MIB)
+                results.add("soak", case, SERVICE, "MiB", service.resident_bytes() / _MIB)

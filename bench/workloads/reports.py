@@ -1,8 +1,8 @@
-"""One hot job: reports a second, and how the document's design completes a job.
+"""Reports per second for one job.
 
-It completes a job by looking, after each report, for what remains: an UPDATE and a COUNT,
-each in its own transaction. It is given 32 connections and no service around it. The service
-is given 32 streams, and so is an echo, which shows what the transport alone can do.
+The service and the echo server receive 32 streams. The specification completes a job by counting,
+after each report, the executions that are not finished: an UPDATE and a COUNT, each in its own
+transaction. These statements run on 32 connections, without a FastAPI service around them.
 """
 
 import asyncio
@@ -17,19 +17,19 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.calls import DEVICES, TENANT, Void, rpc
 from bench.environment import Environment, Server
-from bench.h2load import together
-from bench.measure import DOCUMENT, ECHO, LIMIT, SERVICE, Results, Scale, alternate
+from bench.figures import BASELINE, ECHO, FASTAPI, SERVICE, Results, Scale, alternate
+from bench.h2load import run_clients
+from bench.requests import DEVICES, TENANT, InvalidRun, grpc_call
 
 REPORTERS = 32
 _DEVICES = 50_000
 
-# A statement; what a batch of the service has at most.
+# Reports per statement, the most that a batch of the service has.
 _BATCH = 500
 
-# Answers differ in their times; one with an error is 50 bytes shorter.
-_VARIES = 4
+# Timestamps differ in length by some bytes; a response with an error is 50 bytes shorter.
+_SIZE_TOLERANCE = 4
 
 _METADATA = (("x-tenant-id", TENANT),)
 
@@ -45,38 +45,43 @@ _BARE_COUNT = """
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
-    """report: a second."""
-    await env.empty()
+    """Measure report, in reports per second."""
+    await env.clear()
     devices = max(_DEVICES if scale.reports > 1000 else 1000, scale.reports)
-    await seed.fleet(env, TENANT, devices)
-    case = f"a job of {devices:,}"
-    async with env.serving() as service:
-        await seed.job(env, TENANT, "streamed-x")
-        like = await _answer(service, "streamed-x")
-        async with env.echoing("ReportExecutions", like) as echo:
-            for warmed in (service, echo):
-                await _streamed(warmed, "streamed-x", scale, like)
+    await seed.insert_devices(env, TENANT, devices)
+    case = f"a job of {devices:,} devices"
+    async with env.service_server() as service:
+        await seed.insert_job(env, TENANT, "streamed-x")
+        like = await _sample_response(service, "streamed-x")
+        async with env.echo_server("ReportExecutions", like) as echo:
+            for server in (service, echo):
+                await _streamed(server, "streamed-x", scale, like)
             for number in range(scale.runs):
-                # Each in turn on a fresh job of its own.
+                # Each run uses its own new job.
                 streamed, bare = f"streamed-{number}", f"bare-{number}"
-                await seed.job(env, TENANT, streamed)
-                await seed.job(env, TENANT, bare)
-                await env.settle()
+                await seed.insert_job(env, TENANT, streamed)
+                await seed.insert_job(env, TENANT, bare)
+                await env.vacuum()
                 subjects = {
-                    DOCUMENT: partial(one_by_one, env, TENANT, bare, max(100, scale.reports // 20)),
+                    FASTAPI: partial(
+                        report_one_by_one, env, TENANT, bare, max(100, scale.reports // 20)
+                    ),
                     SERVICE: partial(_streamed, service, streamed, scale, like),
-                    LIMIT: partial(_bare, env, bare, scale),
+                    BASELINE: partial(_bare_sql, env, bare, scale),
                     ECHO: partial(_streamed, echo, streamed, scale, like),
                 }
                 await alternate(results, "report", case, "/s", 1, subjects)
-                await _expect(service, streamed, scale.reports)
+                await _check_stored(service, streamed, scale.reports)
 
 
-async def one_by_one(
+async def report_one_by_one(
     env: Environment, tenant: str, job_id: str, reports: int, devices: Iterable[str] = ()
 ) -> float:
-    """Reports a second in the document's design, of these devices in turn, or each of its own."""
-    names = list(devices) or [f"d{number:07}" for number in range(reports)]
+    """Run the specification's statements for each report; return reports per second.
+
+    The reports are of `devices` in turn, or by default each of another device.
+    """
+    device_ids = list(devices) or [f"d{number:07}" for number in range(reports)]
     numbers = iter(range(reports))
 
     async def reporter(connection: asyncpg.Connection) -> None:
@@ -86,7 +91,7 @@ async def one_by_one(
                 " WHERE tenant_id = $1 AND job_id = $2 AND device_id = $3",
                 tenant,
                 job_id,
-                names[number % len(names)],
+                device_ids[number % len(device_ids)],
             )
             await connection.fetchval(
                 "SELECT COUNT(*) FROM job_executions WHERE tenant_id = $1 AND job_id = $2"
@@ -95,7 +100,7 @@ async def one_by_one(
                 job_id,
             )
 
-    connections = [await env.connect_document() for _ in range(REPORTERS)]
+    connections = [await env.connect_fastapi() for _ in range(REPORTERS)]
     started = time.perf_counter()
     await asyncio.gather(*map(reporter, connections))
     seconds = time.perf_counter() - started
@@ -104,8 +109,8 @@ async def one_by_one(
     return reports / seconds
 
 
-async def _bare(env: Environment, job_id: str, scale: Scale) -> float:
-    """The rows that the reports write, in batches, and nothing else."""
+async def _bare_sql(env: Environment, job_id: str, scale: Scale) -> float:
+    """Write the rows that the reports write, in batches of bare SQL."""
     names = [f"d{number:07}" for number in range(scale.reports)]
     started = time.perf_counter()
     for first in range(0, len(names), _BATCH):
@@ -117,12 +122,12 @@ async def _bare(env: Environment, job_id: str, scale: Scale) -> float:
 
 
 async def _streamed(server: Server, job_id: str, scale: Scale, like: bytes) -> float:
-    """Each reporter opens a stream and sends its reports at once; the server holds it back.
+    """Send all reports on 32 streams as fast as the server reads them; return reports per second.
 
-    The client is h2load: one in Python would take two thirds of the CPU that the server takes.
+    The client is h2load: a Python client would use two thirds of the CPU that the server uses.
     """
     streams = [
-        rpc(
+        grpc_call(
             server.address,
             "ReportExecutions",
             *(_report(job_id, number) for number in range(first, scale.reports, REPORTERS)),
@@ -130,8 +135,11 @@ async def _streamed(server: Server, job_id: str, scale: Scale, like: bytes) -> f
         )
         for first in range(REPORTERS)
     ]
-    seconds = await together(
-        [[stream] for stream in streams], answers=scale.reports, like=like, varies=_VARIES
+    seconds = await run_clients(
+        [[stream] for stream in streams],
+        responses=scale.reports,
+        like=like,
+        size_tolerance=_SIZE_TOLERANCE,
     )
     return scale.reports / seconds
 
@@ -141,20 +149,20 @@ def _report(job_id: str, number: int) -> device_pb.ReportExecutionsRequest:
     return device_pb.ReportExecutionsRequest(device_id=f"d{number:07}", report=update)
 
 
-async def _answer(server: Server, job_id: str) -> bytes:
-    """What one report is answered with, serialized."""
+async def _sample_response(server: Server, job_id: str) -> bytes:
+    """Send one report and return the serialized response."""
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)
         stream = stub.ReportExecutions(iter([_report(job_id, 0)]), metadata=_METADATA)
-        answers = [answer async for answer in stream]
-    if [answer.WhichOneof("result") for answer in answers] != ["execution"]:
-        raise Void(f"a report was answered {answers}")
-    return bytes(answers[0].SerializeToString())
+        responses = [response async for response in stream]
+    if [response.WhichOneof("result") for response in responses] != ["execution"]:
+        raise InvalidRun(f"a report returned {responses}")
+    return bytes(responses[0].SerializeToString())
 
 
-async def _expect(server: Server, job_id: str, reports: int) -> None:
-    """All have been stored: sizes alone would not tell a few errors among many answers."""
-    answer = await rpc(server.address, "GetJob", pb.GetJobRequest(job_id=job_id)).once()
-    counted = pb.GetJobResponse.FromString(answer.body).job.succeeded_count
+async def _check_stored(server: Server, job_id: str, reports: int) -> None:
+    """Raise InvalidRun unless all reports are stored; sizes do not show a few errors."""
+    response = await grpc_call(server.address, "GetJob", pb.GetJobRequest(job_id=job_id)).send()
+    counted = pb.GetJobResponse.FromString(response.body).job.succeeded_count
     if counted != reports:
-        raise Void(f"of {reports} reports {counted} are counted")
+        raise InvalidRun(f"{counted} of {reports} reports are counted")

@@ -1,7 +1,7 @@
-"""One hot job of more and more devices, a call each.
+"""Updates per second for one job of growing size, one unary call per update.
 
-The document's design counts, after each update, what remains of the job. It is given 32
-connections and no service around it.
+The specification counts, after each update, the job's executions that are not finished. Its
+statements run on 32 connections, without a FastAPI service around them.
 """
 
 import itertools
@@ -12,36 +12,42 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.calls import DEVICES, Void, rpc
 from bench.environment import Environment, Server
-from bench.h2load import together
-from bench.measure import DOCUMENT, SERVICE, Results, Scale, alternate
-from bench.workloads.reports import one_by_one
+from bench.figures import FASTAPI, SERVICE, Results, Scale, alternate
+from bench.h2load import run_clients
+from bench.requests import DEVICES, InvalidRun, grpc_call
+from bench.workloads.reports import report_one_by_one
 
 _CALLERS = 16
 
-# The million would only take long.
-_LARGEST = 100_000
+# Larger jobs take too long in the specification's design.
+_MAX_DEVICES = 100_000
 
-# Versions and moments in an answer.
-_VARIES = 16
+# Versions and timestamps in a response differ in length by some bytes.
+_SIZE_TOLERANCE = 16
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
-    """update: a second, of a device for each caller, and of one and the same."""
-    await env.empty()
-    sizes = [size for size in scale.sizes if size <= _LARGEST]
+    """Measure update, in updates per second: one device per caller, and one device for all."""
+    await env.clear()
+    sizes = [size for size in scale.sizes if size <= _MAX_DEVICES]
     for size in sizes:
-        await seed.fleet(env, str(size), size)
-        await seed.job(env, str(size), "j")
-    await env.settle()
+        await seed.insert_devices(env, str(size), size)
+        await seed.insert_job(env, str(size), "j")
+    await env.vacuum()
     names = [f"d{number:07}" for number in range(_CALLERS)]
-    async with env.serving() as service:
+    async with env.service_server() as service:
         for size in sizes:
-            case = f"{_CALLERS} devices of {size:,}"
+            case = f"{_CALLERS} devices of a job of {size:,}"
             await _compare(env, scale, results, service, str(size), names, case)
         await _compare(
-            env, scale, results, service, str(sizes[-1]), names[:1], f"one device of {sizes[-1]:,}"
+            env,
+            scale,
+            results,
+            service,
+            str(sizes[-1]),
+            names[:1],
+            f"one device of a job of {sizes[-1]:,}",
         )
 
 
@@ -55,38 +61,40 @@ async def _compare(
     case: str,
 ) -> None:
     subjects = {
-        SERVICE: partial(_ours, env, service, tenant, names, scale.reports // 4),
-        DOCUMENT: partial(one_by_one, env, tenant, "j", max(100, scale.reports // 50), names),
+        SERVICE: partial(_run_updates, env, service, tenant, names, scale.reports // 4),
+        FASTAPI: partial(report_one_by_one, env, tenant, "j", max(100, scale.reports // 50), names),
     }
     await alternate(results, "update", case, "/s", scale.runs, subjects)
 
 
-async def _ours(
+async def _run_updates(
     env: Environment, server: Server, tenant: str, names: Sequence[str], updates: int
 ) -> float:
     request = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
     callers = [
-        rpc(server.address, "UpdateExecution", request, tenant=tenant, device=name, service=DEVICES)
+        grpc_call(
+            server.address, "UpdateExecution", request, tenant=tenant, device=name, service=DEVICES
+        )
         for name in itertools.islice(itertools.cycle(names), _CALLERS)
     ]
-    like = (await callers[0].once()).body
-    each = updates // _CALLERS
-    for calls in (max(1, each // 2), each):  # To warm up first.
-        before = await _versions(env, tenant)
-        seconds = await together(
+    like = (await callers[0].send()).body
+    calls_per_caller = updates // _CALLERS
+    for calls in (max(1, calls_per_caller // 2), calls_per_caller):  # the first is a warm-up
+        before = await _count_updates(env, tenant)
+        seconds = await run_clients(
             [[caller] * calls for caller in callers],
-            answers=calls * _CALLERS,
+            responses=calls * _CALLERS,
             like=like,
-            varies=_VARIES,
+            size_tolerance=_SIZE_TOLERANCE,
         )
-        # Sizes alone would not tell a few errors among many answers.
-        if (applied := await _versions(env, tenant) - before) != calls * _CALLERS:
-            raise Void(f"of {calls * _CALLERS} updates {applied} were applied")
-    return each * _CALLERS / seconds
+        # Response sizes do not show a few errors.
+        if (applied := await _count_updates(env, tenant) - before) != calls * _CALLERS:
+            raise InvalidRun(f"{applied} of {calls * _CALLERS} updates were applied")
+    return calls_per_caller * _CALLERS / seconds
 
 
-async def _versions(env: Environment, tenant: str) -> int:
-    """Goes up by one with each update."""
+async def _count_updates(env: Environment, tenant: str) -> int:
+    """Return the sum of all versions; each update adds one."""
     total: int = await env.service.fetchval(
         "SELECT sum(version) FROM jobs.job_executions WHERE tenant_id = $1", tenant
     )

@@ -1,4 +1,4 @@
-"""Calls of either protocol, as bytes: a client that parses answers would be measured, too."""
+"""Requests to either service as bytes, so that no run measures a client that parses responses."""
 
 import asyncio
 import http.client
@@ -16,13 +16,13 @@ _JOBS = "fleet.jobs.v1.JobService"
 DEVICES = "fleet.jobs.v1.DeviceJobService"
 
 
-class Void(Exception):
-    """A measurement that does not count: something was not answered as it has to be."""
+class InvalidRun(Exception):
+    """A measurement does not count because a response was not the expected one."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back, and how long that took."""
+class Response:
+    """The body of a response and the time until it arrived."""
 
     seconds: float
     body: bytes
@@ -30,7 +30,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Call:
-    """A request that can be made once, or by h2load as often as need be."""
+    """An HTTP/1.1 request, sent once by `send` or many times by h2load."""
 
     address: str
     path: str
@@ -39,19 +39,19 @@ class Call:
 
     @property
     def url(self) -> str:
-        """Where it goes."""
+        """The URL of the request."""
         return f"http://{self.address}{self.path}"
 
     @property
     def is_http1(self) -> bool:
-        """Whether it is plain HTTP/1.1, not gRPC."""
+        """Whether the request uses HTTP/1.1; gRPC uses HTTP/2."""
         return True
 
-    async def once(self) -> Answer:
-        """Make it on a connection of its own. Raises Void if it fails."""
-        return await asyncio.to_thread(self._once)
+    async def send(self) -> Response:
+        """Send the request on its own connection. Raises InvalidRun if it fails."""
+        return await asyncio.to_thread(self._send)
 
-    def _once(self) -> Answer:
+    def _send(self) -> Response:
         connection = http.client.HTTPConnection(self.address)
         connection.connect()
         started = time.perf_counter()
@@ -63,13 +63,13 @@ class Call:
         seconds = time.perf_counter() - started
         connection.close()
         if response.status >= 300:
-            raise Void(f"{method} {self.path} answered {response.status}: {body[:200]!r}")
-        return Answer(seconds, body)
+            raise InvalidRun(f"{method} {self.path} returned {response.status}: {body[:200]!r}")
+        return Response(seconds, body)
 
 
 @dataclass(frozen=True)
 class GrpcCall(Call):
-    """A call of gRPC, unary when it is made once; `body` has all of its messages framed."""
+    """A gRPC call. `send` sends `message` as a unary call; h2load sends the framed `body`."""
 
     message: bytes = field(default=b"")
 
@@ -77,20 +77,21 @@ class GrpcCall(Call):
     def is_http1(self) -> bool:
         return False
 
-    async def once(self) -> Answer:
+    async def send(self) -> Response:
         options = (("grpc.use_local_subchannel_pool", 1),)
         async with grpc.aio.insecure_channel(self.address, options=options) as channel:
             await channel.channel_ready()
             metadata = [(k, v) for k, v in self.headers.items() if k.startswith("x-")]
             started = time.perf_counter()
             try:
-                body: Any = await channel.unary_unary(self.path)(self.message, metadata=metadata)
+                call: Any = channel.unary_unary(self.path)
+                body = await call(self.message, metadata=metadata)
             except grpc.aio.AioRpcError as e:
-                raise Void(f"{self.path} answered {e.code().name}: {e.details()}") from None
-            return Answer(time.perf_counter() - started, body)
+                raise InvalidRun(f"{self.path} returned {e.code().name}: {e.details()}") from None
+            return Response(time.perf_counter() - started, body)
 
 
-def rpc(
+def grpc_call(
     address: str,
     method: str,
     *requests: Message,
@@ -98,19 +99,19 @@ def rpc(
     device: str = "",
     service: str = _JOBS,
 ) -> Call:
-    """A call of this service; with several requests a stream of them, for h2load only."""
+    """Return a call of this service. Several requests form a stream, which only h2load can send."""
     messages = [request.SerializeToString() for request in requests]
     headers = {"content-type": "application/grpc", "te": "trailers", "x-tenant-id": tenant}
     if device:
         headers["x-device-id"] = device
-    framed = b"".join(b"\0" + len(each).to_bytes(4, "big") + each for each in messages)
+    framed = b"".join(b"\0" + len(message).to_bytes(4, "big") + message for message in messages)
     return GrpcCall(address, f"/{service}/{method}", headers, framed, messages[0])
 
 
-def rest(
+def rest_call(
     address: str, path: str = "", body: dict[str, object] | None = None, *, tenant: str = TENANT
 ) -> Call:
-    """A call of the document's design: POST with a body, else GET."""
+    """Return a call of the FastAPI service: POST with a body, GET without."""
     headers = {"x-tenant-id": tenant}
     if body is not None:
         headers["content-type"] = "application/json"
@@ -118,8 +119,8 @@ def rest(
     return Call(address, f"/customer/jobs{path}", headers, encoded)
 
 
-def rest_delete(address: str, job_id: str, *, tenant: str) -> Call:
-    """The document's cancel."""
+def rest_delete_call(address: str, job_id: str, *, tenant: str) -> Call:
+    """Return a cancel of a job in the FastAPI service."""
     return Call(
         address, f"/customer/jobs/{job_id}", {"x-tenant-id": tenant, ":method": "DELETE"}, None
     )

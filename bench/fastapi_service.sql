@@ -1,5 +1,5 @@
--- The tables of the document's design. It names the columns and keys; the foreign key and
--- the indexes are those that its statements, and those of devices and of expiry, ask for.
+-- The tables of the FastAPI service. The specification names the columns and keys; the foreign
+-- key and the indexes are what its statements, the devices and the expiry need.
 
 CREATE TABLE device_state (
     tenant_id text NOT NULL,

@@ -1,8 +1,8 @@
-"""The parts without the service: grpc.aio and asyncpg, set up as there, and nothing in between.
+"""grpc.aio and asyncpg with the settings of the service, and nothing in between.
 
-`python -m bench.parts ADDRESS TENANT [mapping]` reads the answer to GetJob, serialized, from
-stdin. For each call it asks the database of PARTS_DSN what the service asks, and throws the rows
-away; or, with `mapping`, answers what the service makes of them.
+`python -m bench.minimal_server ADDRESS TENANT [convert]` reads a serialized GetJobResponse from
+stdin. Each call runs the service's statement in the database of MINIMAL_DSN, discards the rows
+and sends that response; with `convert` it converts the rows to a response as the service does.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ from jobs_grpc.server.grpc_server import make_server
 from jobs_grpc.services.conversions import append_executions, job_fields
 from jobs_grpc.services.pagination import append_until_full
 
-# As many as the service has at most.
+# The maximum of the service.
 _CONNECTIONS = 10
 
-# What the service asks for by default.
+# The service's default executions_limit plus one.
 _EXECUTIONS = 1001
 
 
-class _Parts(jobs_pb2_grpc.JobServiceServicer):
-    def __init__(self, tenant: str, answer: pb.GetJobResponse, mapping: bool) -> None:
+class _MinimalJobs(jobs_pb2_grpc.JobServiceServicer):
+    def __init__(self, tenant: str, response: pb.GetJobResponse, convert: bool) -> None:
         self._tenant = tenant
-        self._mapping = mapping
-        self._answer = answer
+        self._convert = convert
+        self._response = response
         self._idle: asyncio.LifoQueue[asyncpg.Connection] = asyncio.LifoQueue()
 
     async def connect(self) -> None:
         for _ in range(_CONNECTIONS):
-            connection = await asyncpg.connect(os.environ["PARTS_DSN"])
+            connection = await asyncpg.connect(os.environ["MINIMAL_DSN"])
             await set_types(connection)
             self._idle.put_nowait(connection)
 
@@ -46,8 +46,8 @@ class _Parts(jobs_pb2_grpc.JobServiceServicer):
             )
         finally:
             self._idle.put_nowait(connection)
-        if not self._mapping:
-            return self._answer
+        if not self._convert:
+            return self._response
         response = pb.GetJobResponse(job=job_fields(row))
         append_until_full(
             response.job.executions, append_executions(response.job.executions, row), _EXECUTIONS
@@ -55,10 +55,10 @@ class _Parts(jobs_pb2_grpc.JobServiceServicer):
         return response
 
 
-async def _serve(address: str, parts: _Parts) -> None:
-    await parts.connect()
+async def _serve(address: str, servicer: _MinimalJobs) -> None:
+    await servicer.connect()
     server = make_server((), 4 * 1024 * 1024, address)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(parts, server)
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(servicer, server)
     server.add_insecure_port(address)
     await server.start()
     await asyncio.Event().wait()
@@ -66,4 +66,4 @@ async def _serve(address: str, parts: _Parts) -> None:
 
 if __name__ == "__main__":
     ready = pb.GetJobResponse.FromString(sys.stdin.buffer.read())
-    asyncio.run(_serve(sys.argv[1], _Parts(sys.argv[2], ready, sys.argv[3:] == ["mapping"])))
+    asyncio.run(_serve(sys.argv[1], _MinimalJobs(sys.argv[2], ready, sys.argv[3:] == ["convert"])))

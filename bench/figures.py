@@ -1,0 +1,119 @@
+"""Figures of a benchmark: how much is measured, runs in turn, and medians."""
+
+import statistics
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+# Subjects: what a figure measures.
+SERVICE = "service"
+FASTAPI = "fastapi"
+BASELINE = "baseline"  # bare SQL; for reads, the echo server
+ECHO = "echo"  # the echo server, where BASELINE is bare SQL
+MINIMAL = "minimal"  # grpc.aio, asyncpg and the statement, without the service
+CONVERTING = "converting"  # the minimal server, which also converts rows to messages
+
+LOWER_IS_BETTER = ("ms", "µs", "MiB", "bytes")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many runs, and how large."""
+
+    runs: int
+    seconds: float
+    """Seconds of load per run."""
+    sizes: tuple[int, ...]
+    """Numbers of devices of a job, for growth; the largest is measured once."""
+    clients: tuple[int, ...]
+    listed: tuple[int, int]
+    """Number of jobs, and of executions per job, for ListJobs."""
+    reports: int
+    streams: int
+    canceled: int
+    """Number of jobs that are canceled, for each number of clients."""
+
+    def runs_at(self, size: int) -> int:
+        """Return how often jobs of this size are measured."""
+        return 1 if size > 100_000 else self.runs
+
+
+FULL = Scale(
+    runs=3,
+    seconds=2.0,
+    sizes=(1_000, 10_000, 100_000, 1_000_000),
+    clients=(1, 4, 16, 64),
+    listed=(200, 10_000),
+    reports=20_000,
+    streams=1_000,
+    canceled=3_000,
+)
+
+QUICK = Scale(
+    runs=1,
+    seconds=0.05,
+    sizes=(100, 1_000),
+    clients=(1, 4),
+    listed=(50, 20),
+    reports=320,
+    streams=20,
+    canceled=20,
+)
+
+
+@dataclass
+class Figure:
+    """The values of one subject in one case of a workload, one value per run."""
+
+    workload: str
+    case: str
+    subject: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The median of the runs."""
+        return statistics.median(self.values)
+
+    def times_better(self, other: "Figure") -> float:
+        """Return the factor by which this figure is better than the other one."""
+        if self.unit in LOWER_IS_BETTER:
+            return other.median / self.median
+        return self.median / other.median
+
+
+class Results(list[Figure]):
+    """All figures of a benchmark."""
+
+    def add(self, workload: str, case: str, subject: str, unit: str, value: float) -> None:
+        """Add the value of one run."""
+        figure = self.find(workload, case, subject)
+        if figure is None:
+            figure = Figure(workload, case, subject, unit)
+            self.append(figure)
+        figure.values.append(value)
+        print(f"  {workload}, {case}: {subject} {value:,.4g} {unit}", flush=True)
+
+    def find(self, workload: str, case: str, subject: str) -> Figure | None:
+        """Return a figure, or None if it was not measured."""
+        for figure in self:
+            if (figure.workload, figure.case, figure.subject) == (workload, case, subject):
+                return figure
+        return None
+
+
+Measure = Callable[[], Awaitable[float]]
+
+
+async def alternate(
+    results: Results,
+    workload: str,
+    case: str,
+    unit: str,
+    runs: int,
+    subjects: Mapping[str, Measure],
+) -> None:
+    """Measure the subjects in turn, `runs` times, so that a drift affects all of them."""
+    for _ in range(runs):
+        for subject, measure in subjects.items():
+            results.add(workload, case, subject, unit, await measure())
