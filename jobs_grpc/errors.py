@@ -74,13 +74,13 @@ class InvalidRequest(JobsError):
 
     # The details are sent in HTTP/2 trailers. Clients accept at most 16 KiB of them.
     MAX_VIOLATIONS: ClassVar[int] = 20
-    _IN_MESSAGE: ClassVar[int] = 3
+    _MAX_IN_MESSAGE: ClassVar[int] = 3
 
     def __init__(self, violations: list[Violation]) -> None:
         self.violations = violations[: self.MAX_VIOLATIONS]
-        shown = "; ".join(v.description for v in violations[: self._IN_MESSAGE])
-        hidden = len(violations) - self._IN_MESSAGE
-        super().__init__(f"{shown}; and {hidden} more" if hidden > 0 else shown)
+        message = "; ".join(v.description for v in violations[: self._MAX_IN_MESSAGE])
+        more = len(violations) - self._MAX_IN_MESSAGE
+        super().__init__(f"{message}; and {more} more" if more > 0 else message)
 
 
 class MalformedRequest(JobsError):
@@ -132,7 +132,7 @@ class TokenRequired(JobsError):
     reason = reasons.TOKEN_REQUIRED
 
     def __init__(self) -> None:
-        super().__init__("The call has no token: send authorization: Bearer TOKEN")
+        super().__init__("The call has no token; send authorization: Bearer TOKEN")
 
 
 class InvalidToken(JobsError):
@@ -224,7 +224,10 @@ class JobAlreadyExists(JobsError):
     reason = reasons.JOB_ALREADY_EXISTS
 
     def __init__(self, job_id: str) -> None:
-        super().__init__("Another or a deleted job has this job_id", {"jobId": job_id})
+        super().__init__(
+            "job_id belongs to another job or a deleted job; choose another job_id",
+            {"jobId": job_id},
+        )
 
 
 class GroupEmpty(JobsError):
@@ -281,7 +284,7 @@ class JobNotDeletable(JobsError):
 
     def __init__(self, job_id: str, status: str) -> None:
         message = (
-            "Cannot delete job in status IN_PROGRESS"
+            "Cannot delete job in status IN_PROGRESS; cancel it first"
             if status == "IN_PROGRESS"
             else f"Cannot delete job in status {status} while executions are IN_PROGRESS"
         )
@@ -322,8 +325,8 @@ class ExecutionChanged(JobsError):
 
     def __init__(self, current_execution: DeviceExecution) -> None:
         super().__init__(
-            f"Execution is at attempt {current_execution.execution_number},"
-            f" version {current_execution.version}",
+            f"Execution is now at attempt {current_execution.execution_number},"
+            f" version {current_execution.version}; decide again from its current state",
             {"jobId": current_execution.job_id, "deviceId": current_execution.device_id},
         )
         self.current_execution = current_execution
@@ -352,8 +355,11 @@ class LimitExceeded(JobsError):
     def __init__(
         self, message: str, setting: str, value: float, retry_after: int | None = None
     ) -> None:
-        shown = f"{value:.10g}"
-        super().__init__(f"{message} ({setting} is {shown})", {"setting": setting, "value": shown})
+        limit = f"{value:.10g}"
+        hint = "; retry later" if retry_after is not None else ""
+        super().__init__(
+            f"{message} ({setting} is {limit}){hint}", {"setting": setting, "value": limit}
+        )
         self.retry_after = retry_after
 
 

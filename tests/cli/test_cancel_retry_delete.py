@@ -117,7 +117,7 @@ async def test_delete(shell: Shell, operator: Operator) -> None:
 
     assert (refused.code, refused.out) == (4, "")
     assert refused.err == (
-        "jobs-grpc: FAILED_PRECONDITION: Cannot delete job in status IN_PROGRESS\n"
+        "jobs-grpc: FAILED_PRECONDITION: Cannot delete job in status IN_PROGRESS; cancel it first\n"
     )
     assert (deleted.code, deleted.out) == (0, "deleted j\n")
     assert again.code == 3

@@ -1,4 +1,4 @@
-"""Errors: each reason can happen, and nothing internal gets out."""
+"""Errors: each ErrorReason can occur, and internal details are not sent to callers."""
 
 import asyncio
 import tempfile
@@ -44,7 +44,7 @@ KEY = new_key()
 
 @dataclass(frozen=True)
 class World:
-    """What a scenario happens in. The operator's tenant has a device and the job "j"."""
+    """Where a scenario runs. The operator's tenant has the device "d" and the job "j"."""
 
     cluster: tuple[Postgres, str]
     database: Database
@@ -62,8 +62,8 @@ async def world(
 
 
 @asynccontextmanager
-async def broken(cluster: tuple[Postgres, str]) -> AsyncIterator[Operator]:
-    """A caller of a server whose database has lost a function."""
+async def server_without_get_job(cluster: tuple[Postgres, str]) -> AsyncIterator[Operator]:
+    """An operator of a server whose database lacks the function get_job."""
     postgres, template = cluster
     async with postgres.database(template) as name:
         owner = await asyncpg.connect(postgres.dsn(name))
@@ -74,15 +74,15 @@ async def broken(cluster: tuple[Postgres, str]) -> AsyncIterator[Operator]:
 
 
 @asynccontextmanager
-async def narrow(world: World, **variables: str) -> AsyncIterator[Operator]:
-    """A caller of a server that has one connection to the database."""
+async def one_connection_server(world: World, **variables: str) -> AsyncIterator[Operator]:
+    """An operator of a server with a single database connection."""
     variables |= {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
     async with running_server(world.database.request_dsn, **variables) as server:
         yield server.operator(world.operator.tenant)
 
 
-def locked(world: World) -> AbstractAsyncContextManager[None]:
-    """Let whoever cancels the job "j" wait."""
+def job_locked(world: World) -> AbstractAsyncContextManager[None]:
+    """Hold the lock of job "j", so that canceling it waits."""
     return job_lock_held(world.database, world.operator.tenant, "j")
 
 
@@ -115,15 +115,15 @@ async def invalid_metadata(world: World) -> None:
 
 
 async def job_not_found(world: World) -> None:
-    await world.operator.get("nowhere")
+    await world.operator.get("missing")
 
 
 async def device_not_found(world: World) -> None:
-    await world.operator.create(target_device_id="nowhere")
+    await world.operator.create(target_device_id="missing")
 
 
 async def group_empty(world: World) -> None:
-    await world.operator.create(target_group_id="nowhere")
+    await world.operator.create(target_group_id="missing")
 
 
 async def tenant_empty(world: World) -> None:
@@ -155,7 +155,7 @@ async def device_required(world: World) -> None:
 
 
 async def execution_not_found(world: World) -> None:
-    await world.server.device(world.operator.tenant, "nowhere").get("j")
+    await world.server.device(world.operator.tenant, "missing").get("j")
 
 
 async def execution_finished(world: World) -> None:
@@ -174,7 +174,10 @@ async def execution_changed(world: World) -> None:
 
 
 async def overloaded(world: World) -> None:
-    async with narrow(world, JOBS_POOL_TIMEOUT="0.05") as operator, locked(world):
+    async with (
+        one_connection_server(world, JOBS_POOL_TIMEOUT="0.05") as operator,
+        job_locked(world),
+    ):
         waiting = asyncio.create_task(operator.cancel("j"))
         await world.database.wait_for_blocked_sessions(1)
         try:
@@ -186,7 +189,7 @@ async def overloaded(world: World) -> None:
 async def limit_exceeded(world: World) -> None:
     async with running_server(world.database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(world.operator.tenant)
-        async with locked(world):
+        async with job_locked(world):
             waiting = asyncio.create_task(operator.cancel("j"))
             await world.database.wait_for_blocked_sessions(1)
             try:
@@ -196,7 +199,10 @@ async def limit_exceeded(world: World) -> None:
 
 
 async def database_unavailable(world: World) -> None:
-    async with narrow(world, JOBS_QUERY_TIMEOUT="0.2") as operator, locked(world):
+    async with (
+        one_connection_server(world, JOBS_QUERY_TIMEOUT="0.2") as operator,
+        job_locked(world),
+    ):
         await operator.cancel("j")
 
 
@@ -211,8 +217,8 @@ async def server_stopping(world: World) -> None:
 
 
 @asynccontextmanager
-async def knowing_tokens(world: World, keys: str | None = None) -> AsyncIterator[Server]:
-    """A server that takes tokens of KEY; or that has no keys, since nobody answers at `keys`."""
+async def jwt_server(world: World, keys: str | None = None) -> AsyncIterator[Server]:
+    """A server that verifies tokens by KEY, or by the keys at the URL `keys`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jwks.json"
         path.write_text(jwks(KEY))
@@ -227,24 +233,24 @@ async def knowing_tokens(world: World, keys: str | None = None) -> AsyncIterator
 
 
 async def token_required(world: World) -> None:
-    async with knowing_tokens(world) as server:
+    async with jwt_server(world) as server:
         await server.operator(world.operator.tenant).list()
 
 
 async def invalid_token(world: World) -> None:
-    async with knowing_tokens(world) as server:
+    async with jwt_server(world) as server:
         await server.bearer("garbage").list()
 
 
 async def metadata_mismatch(world: World) -> None:
-    async with knowing_tokens(world) as server:
+    async with jwt_server(world) as server:
         text = token(KEY, claims(world.operator.tenant, "viewer"))
         await server.bearer(text, ("x-tenant-id", "other")).list()
 
 
 async def keys_unavailable(world: World) -> None:
-    """Nothing listens on port 1."""
-    async with knowing_tokens(world, "http://127.0.0.1:1/") as server:
+    """Nothing listens on port 1, so the server cannot load its keys."""
+    async with jwt_server(world, "http://127.0.0.1:1/") as server:
         await server.bearer(token(KEY, claims(world.operator.tenant, "viewer"))).list()
 
 
@@ -270,11 +276,11 @@ async def peer_not_trusted(world: World) -> None:
 
 
 async def internal(world: World) -> None:
-    async with broken(world.cluster) as operator:
+    async with server_without_get_job(world.cluster) as operator:
         await operator.get("j")
 
 
-# Each is the reason that its name says.
+# The name of a scenario is the reason that it causes, in lower case.
 SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     invalid_field: StatusCode.INVALID_ARGUMENT,
     malformed_request: StatusCode.INVALID_ARGUMENT,
@@ -310,12 +316,12 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
 
 
 def reason_of(scenario: Callable[[World], Awaitable[None]]) -> str:
-    """The ErrorReason that a scenario is about."""
+    """The ErrorReason that a scenario causes."""
     return scenario.__name__.upper()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=reason_of)
-async def test_the_reason_comes_with_its_status(
+async def test_reason_is_sent_with_its_status(
     world: World, scenario: Callable[[World], Awaitable[None]]
 ) -> None:
     with expect_failure(SCENARIOS[scenario], reason_of(scenario)) as failure:
@@ -333,10 +339,10 @@ def test_every_reason_has_a_scenario() -> None:
     assert {reason_of(scenario) for scenario in SCENARIOS} == reasons
 
 
-async def test_a_defect_is_told_to_the_log_and_not_to_the_caller(
+async def test_internal_error_is_logged_and_hidden_from_the_caller(
     cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with broken(cluster) as operator:
+    async with server_without_get_job(cluster) as operator:
         with expect_failure(StatusCode.INTERNAL, "INTERNAL") as failure:
             await operator.get("secret-job")
 
@@ -346,10 +352,10 @@ async def test_a_defect_is_told_to_the_log_and_not_to_the_caller(
     assert "UndefinedFunctionError" in caplog.text
 
 
-async def test_a_defect_of_one_call_does_not_hurt_the_next(
+async def test_internal_errors_do_not_affect_later_calls(
     cluster: tuple[Postgres, str],
 ) -> None:
-    async with broken(cluster) as operator:
+    async with server_without_get_job(cluster) as operator:
         for _ in range(20):
             with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
                 await operator.get("j")
@@ -357,11 +363,11 @@ async def test_a_defect_of_one_call_does_not_hurt_the_next(
         assert not (await operator.list()).jobs
 
 
-async def test_an_overloaded_server_serves_again_when_a_connection_comes_free(
+async def test_overloaded_server_recovers_when_a_connection_is_released(
     world: World,
 ) -> None:
-    async with narrow(world, JOBS_POOL_TIMEOUT="0.05") as operator:
-        async with locked(world):
+    async with one_connection_server(world, JOBS_POOL_TIMEOUT="0.05") as operator:
+        async with job_locked(world):
             waiting = asyncio.create_task(operator.cancel("j"))
             await world.database.wait_for_blocked_sessions(1)
             with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
@@ -372,10 +378,13 @@ async def test_an_overloaded_server_serves_again_when_a_connection_comes_free(
         assert (await operator.get("j")).status == pb.Job.CANCELED
 
 
-async def test_a_call_that_took_too_long_has_no_effect_and_frees_its_connection(
+async def test_query_timeout_rolls_back_and_releases_the_connection(
     world: World,
 ) -> None:
-    async with narrow(world, JOBS_QUERY_TIMEOUT="0.5") as operator, locked(world):
+    async with (
+        one_connection_server(world, JOBS_QUERY_TIMEOUT="0.5") as operator,
+        job_locked(world),
+    ):
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
             await operator.cancel("j")
 

@@ -116,7 +116,7 @@ async def test_a_job_in_progress_can_not_be_deleted(pump: Device, operator: Oper
     for _ in ("queued", "running"):
         with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
             await operator.delete("j")
-        assert failure.message == "Cannot delete job in status IN_PROGRESS"
+        assert failure.message == "Cannot delete job in status IN_PROGRESS; cancel it first"
         assert failure.metadata == {"jobId": "j", "status": "IN_PROGRESS"}
         await pump.start("j")
 
