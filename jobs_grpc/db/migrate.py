@@ -118,7 +118,7 @@ async def _apply_code(
         return ["left functions and views alone: a newer version has been here"]
     async with connection.transaction():
         if force or newest != checksum:
-            for sql in schema.code():
+            for sql in schema.code().values():
                 await connection.execute(sql)
             await connection.execute(
                 "INSERT INTO jobs.schema_code (checksum) VALUES ($1)"

@@ -63,8 +63,8 @@ def migrations() -> tuple[Migration, ...]:
 
 
 @cache
-def code() -> tuple[str, ...]:
-    """The views and functions, each one after those that its "depends on" line names."""
+def code() -> Mapping[str, str]:
+    """The SQL of each view and function by name, in the order in which to create them."""
     root = files("jobs_grpc.db").joinpath("sql")
     code = {
         path.name.removesuffix(".sql"): path.read_text(encoding="utf-8")
@@ -72,11 +72,11 @@ def code() -> tuple[str, ...]:
         for path in root.joinpath(folder).iterdir()
         if path.name.endswith(".sql")
     }
-    return tuple(code[name] for name in order_by_dependency(code))
+    return {name: code[name] for name in order_by_dependency(code)}
 
 
 def order_by_dependency(code: Mapping[str, str]) -> list[str]:
-    """Sorts the names of `code` so that each follows the names that its SQL depends on.
+    """Sort the names so that each follows those in its SQL's "depends on" line.
 
     Raises SchemaError if a dependency is unknown or if dependencies form a cycle.
     """
@@ -97,7 +97,7 @@ def order_by_dependency(code: Mapping[str, str]) -> list[str]:
 
 def code_checksum() -> str:
     """Identifies this version's set of views and functions."""
-    return _checksum("".join(code()))
+    return _checksum("".join(code().values()))
 
 
 def _checksum(text: str) -> str:

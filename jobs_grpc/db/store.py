@@ -1,69 +1,44 @@
-"""One method a SQL function; SQLSTATEs of those functions become domain errors."""
+"""Calls the SQL functions of sql/functions/api, one method per function."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
 
-from jobs_grpc import errors
 from jobs_grpc.db.database import Database, PgMicros, Row
+from jobs_grpc.db.domain_errors import domain_error
 
 __all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
-
-# Each RAISE of sql/functions has its own code. A domain error is made of the call's
-# arguments and the DETAIL of the RAISE.
-_DOMAIN_ERRORS: Mapping[str, Callable[[Mapping[str, Any], str], errors.JobsError]] = {
-    "JB001": lambda args, _: errors.DeviceNotFound(args["target_device_id"]),
-    "JB002": lambda args, _: errors.GroupEmpty(args["target_group_id"]),
-    "JB003": lambda _args, _: errors.TenantEmpty(),
-    "JB004": lambda args, _: errors.JobAlreadyExists(args["job_id"]),
-    "JB005": lambda args, _: errors.JobNotFound(args["job_id"]),
-    "JB006": lambda args, detail: errors.JobNotCancelable(args["job_id"], detail),
-    "JB007": lambda args, _: errors.ExecutionNotFound(args["job_id"], args["device_id"]),
-    "JB008": lambda args, detail: errors.ExecutionFinished(
-        args["job_id"], args["device_id"], detail
-    ),
-    "JB010": lambda args, _: errors.ExecutionInProgress(args["job_id"], args["device_id"]),
-    "JB011": lambda args, detail: errors.JobNotRetryable(args["job_id"], detail),
-    "JB012": lambda args, detail: errors.JobNotDeletable(args["job_id"], detail),
-    "JB013": lambda args, _: errors.LimitExceeded(
-        "The job has too many devices", "JOBS_MAX_TARGETS", args["max_targets"]
-    ),
-    "JB014": lambda args, _: errors.LimitExceeded(
-        "The tenant has too many jobs in progress",
-        "JOBS_MAX_ACTIVE_JOBS",
-        args["max_active_jobs"],
-        retry_after=60,
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionUpdate:
-    """What a device says of an execution; None leaves things as they are, or unchecked."""
+    """A start or a report of a device, one element of update_executions.sql."""
 
     job_id: str | None
-    """None: the device's next."""
+    """None, with `must_be_next`: the job of the device's next execution."""
     device_id: str
     status: str | None
-    """None: it starts."""
+    """None: start the execution."""
     status_details: str | None = None
-    """JSON."""
+    """JSON; None: keep the stored details."""
     execution_number: int | None = None
+    """None: the current attempt."""
     expected_version: int | None = None
+    """None: any."""
     extend_timeout_minutes: int | None = None
-    next: bool = False
-    """The job is, or is to be, chosen as the device's next; with a start only."""
+    """From now; None: keep the timeout."""
+    must_be_next: bool = False
+    """Apply only to the device's next execution. For starts only."""
     with_document: bool = True
 
 
 class Store:
-    """The database as the services see it. Each call is one round trip, and atomic.
+    """The SQL functions that serve calls. Each method is one round trip and one transaction.
 
-    Besides what its SQL function raises, every method can raise DatabaseUnavailable and
-    Overloaded.
+    Every method can raise DatabaseUnavailable and Overloaded, and the errors that its SQL
+    function documents.
     """
 
     def __init__(self, database: Database) -> None:
@@ -268,13 +243,13 @@ class Store:
     async def update_executions(
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
     ) -> Sequence[Row]:
-        """See update_executions.sql: a row an update, with its `outcome`. Raises LockTimeout."""
+        """See update_executions.sql: one row per update. Raises LockTimeout after `wait_ms`."""
         return await self._call(
             "update_executions",
             tenant_id,
             wait_ms=wait_ms,
             job_ids=[update.job_id for update in updates],
-            next=[update.next for update in updates],
+            must_be_next=[update.must_be_next for update in updates],
             device_ids=[update.device_id for update in updates],
             statuses=[update.status for update in updates],
             status_details=[update.status_details for update in updates],
@@ -291,12 +266,13 @@ class Store:
                 _statement(function, 1 + len(args)), tenant_id, *args.values()
             )
         except asyncpg.PostgresError as e:
-            if (domain_error := _DOMAIN_ERRORS.get(e.sqlstate or "")) is None:
+            error = domain_error(e.sqlstate or "", args, getattr(e, "detail", None) or "")
+            if error is None:
                 raise
-            raise domain_error(args, getattr(e, "detail", None) or "") from None
+            raise error from None
 
 
 @functools.cache
 def _statement(function: str, parameters: int) -> str:
     placeholders = ", ".join(f"${n}" for n in range(1, parameters + 1))
-    return f"SELECT * FROM jobs.{function}({placeholders})"  # noqa: S608 - our own names
+    return f"SELECT * FROM jobs.{function}({placeholders})"  # noqa: S608 - names of this module

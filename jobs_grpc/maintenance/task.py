@@ -83,8 +83,9 @@ class MaintenanceTask:
 
     async def _find(self, passed_over: set[Job]) -> Sequence[Row]:
         sql = schema.read_sql(f"maintenance/{self._kind}.sql")
-        keys = [f"{job_id}/{tenant_id}" for tenant_id, job_id in passed_over]
-        return await self._fetch(sql, self._limit, keys, *self._args)
+        tenant_ids = [tenant_id for tenant_id, _ in passed_over]
+        job_ids = [job_id for _, job_id in passed_over]
+        return await self._fetch(sql, self._limit, tenant_ids, job_ids, *self._args)
 
     async def _isolated(self, job: Job, action: Awaitable[bool]) -> bool:
         """Whether the action did anything. A job that fails is logged once, until it succeeds."""

@@ -82,7 +82,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         validation.raise_for_violations(violations)
         tenant_id, device_id = current_device()
         row = await self._batcher.update(
-            tenant_id, ExecutionUpdate(None, device_id, None, status_details=details, next=True)
+            tenant_id,
+            ExecutionUpdate(None, device_id, None, status_details=details, must_be_next=True),
         )
         return pb.StartNextExecutionResponse(
             execution=None if row["outcome"] == "NONE" else device_execution_fields(row)
@@ -284,7 +285,7 @@ def _updated_execution(job_id: str, device_id: str, row: Row) -> MessageFields:
         case "EXECUTION_NOT_FOUND":
             raise ExecutionNotFound(job_id, device_id)
         case "EXECUTION_FINISHED":
-            raise ExecutionFinished(job_id, device_id, row["met_status"])
+            raise ExecutionFinished(job_id, device_id, row["previous_status"])
         case "EXECUTION_CHANGED":
             raise ExecutionChanged(pb.DeviceExecution(**device_execution_fields(row)))
     return device_execution_fields(row)

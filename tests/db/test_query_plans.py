@@ -119,19 +119,19 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
     ),
     "list_jobs": (
         _list_jobs,
-        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
     "list_jobs, a later page": (
         lambda store: _list_jobs(store, before_created_at=EARLIER, before_job_id="x"),
-        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
     "list_jobs, of a common status": (
         lambda store: _list_jobs(store, statuses=["IN_PROGRESS"]),
-        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
     "list_jobs, of late": (
         lambda store: _list_jobs(store, created_from=EARLIER, created_until=EARLIER + HALF_AN_HOUR),
-        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
     "list_jobs, a later page of a time": (
         lambda store: _list_jobs(
@@ -141,12 +141,12 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
             before_created_at=EARLIER,
             before_job_id="x",
         ),
-        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
     "list_jobs, of a rare status": (
         lambda store: _list_jobs(store, statuses=["CANCELED"]),
         # The others are passed by, but not joined.
-        {"jobs_newest_first": SMALL_JOBS + JOBS_PAGE, "job_progress_pkey": ONE},
+        {"jobs_by_created_at": SMALL_JOBS + JOBS_PAGE, "job_progress_pkey": ONE},
     ),
     "list_job_executions": (
         lambda store: _list_job(store, ""),
@@ -162,11 +162,11 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
     ),
     "list_pending_executions": (
         lambda store: store.list_pending_executions(TENANT, device_id=DEVICE, limit=11),
-        {"jobs_pkey": ONE, "job_executions_pending": JOBS},
+        {"jobs_pkey": ONE, "job_executions_pending_by_device": JOBS},
     ),
     "pending_fingerprints": (
         lambda store: store.pending_fingerprints(TENANT, device_ids=[DEVICE]),
-        {"jobs_pkey": ONE, "job_executions_pending": ONE},
+        {"jobs_pkey": ONE, "job_executions_pending_by_device": ONE},
     ),
     "get_execution": (
         lambda store: store.get_execution(TENANT, device_id=DEVICE, job_id="j1"),
@@ -193,12 +193,12 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         {"jobs_pkey": AGAIN, "job_progress_pkey": AGAIN, "job_executions_pkey": AGAIN},
     ),
     "update_executions, a start of the next": (
-        lambda store: _update(store, ExecutionUpdate(None, WRITTEN, None, next=True)),
+        lambda store: _update(store, ExecutionUpdate(None, WRITTEN, None, must_be_next=True)),
         {
             "jobs_pkey": AGAIN,
             "job_progress_pkey": AGAIN,
             "job_executions_pkey": AGAIN,
-            "job_executions_pending": AGAIN,
+            "job_executions_pending_by_device": AGAIN,
         },
     ),
     "update_executions, a batch of reports": (

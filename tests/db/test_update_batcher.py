@@ -38,7 +38,7 @@ def report(device: str, status: str = "SUCCEEDED", job_id: str = "j") -> Executi
 
 def start_next(device: str) -> ExecutionUpdate:
     """A start of whatever is next."""
-    return ExecutionUpdate(None, device, None, next=True)
+    return ExecutionUpdate(None, device, None, must_be_next=True)
 
 
 async def test_what_gathers_behind_a_batch_is_the_next_one(

@@ -23,10 +23,10 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 # What is looked for in each tick, with the parameters, and the index that finds it.
 DUE: dict[str, tuple[list[object], str]] = {
-    "timed_out_executions": ([1000, []], "job_executions_timing_out"),
-    "jobs_to_finalize": ([100, []], "jobs_unfinalized"),
-    "jobs_past_retention": ([100, [], 30], "jobs_over"),
-    "jobs_to_purge": ([100, []], "jobs_deleted"),
+    "timed_out_executions": ([1000, [], []], "job_executions_by_times_out_at"),
+    "jobs_to_finalize": ([100, [], []], "jobs_to_finalize"),
+    "jobs_past_retention": ([100, [], [], 30], "jobs_finished_by_updated_at"),
+    "jobs_to_purge": ([100, [], []], "jobs_to_purge"),
 }
 
 # Some thousand jobs of which nothing is due: live, with devices at work; done; canceled,

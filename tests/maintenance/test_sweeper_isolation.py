@@ -295,7 +295,9 @@ async def test_deadlines_of_jobs_that_are_gone_take_no_ones_place(
         operator.tenant,
     )
 
-    due = await database.owner.fetch(schema.read_sql("maintenance/timed_out_executions.sql"), 1, [])
+    due = await database.owner.fetch(
+        schema.read_sql("maintenance/timed_out_executions.sql"), 1, [], []
+    )
 
     assert [(row["tenant_id"], row["job_id"]) for row in due] == [(operator.tenant, "c")]
     counts = (await operator.get("a")).execution_counts

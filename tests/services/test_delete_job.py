@@ -180,7 +180,7 @@ async def test_one_row_is_written_and_an_index_finds_it(
             "EXPLAIN SELECT tenant_id, job_id FROM jobs.jobs WHERE deleted_at IS NOT NULL"
             " ORDER BY deleted_at LIMIT 100"
         )
-    assert "jobs_deleted" in str(plan)
+    assert "jobs_to_purge" in str(plan)
 
 
 @pytest.mark.usefixtures("long_lock_wait")

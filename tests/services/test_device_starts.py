@@ -190,7 +190,7 @@ async def test_while_one_start_waits_for_a_job_it_holds_no_other_one(
     async with request_session(database) as (canceling, _), request_session(database) as (_, store):
         async with canceling.transaction():
             await canceling.execute("SELECT jobs.cancel_job($1, 'z', 'no')", device.tenant)
-            update = ExecutionUpdate(None, device.name, None, next=True)
+            update = ExecutionUpdate(None, device.name, None, must_be_next=True)
             starting = asyncio.create_task(
                 store.update_executions(device.tenant, [update], wait_ms=30000)
             )
@@ -234,7 +234,7 @@ async def test_two_starts_at_once_start_one_execution(
                 asyncio.create_task(
                     store.update_executions(
                         device.tenant,
-                        [ExecutionUpdate(None, device.name, None, next=True)],
+                        [ExecutionUpdate(None, device.name, None, must_be_next=True)],
                         wait_ms=30000,
                     )
                 )

@@ -1,7 +1,7 @@
--- What the migrations themselves need.
+-- Creates the schema and the tables that record which migrations were applied.
 
--- Not CREATE SCHEMA IF NOT EXISTS: that asks for the right to create even where it does
--- not, and an administrator may have made the schema for an owner without that right.
+-- Not CREATE SCHEMA IF NOT EXISTS: it needs the CREATE privilege even if the schema exists, and an
+-- administrator may have created the schema for an owner without that privilege.
 DO $$
 BEGIN
     IF to_regnamespace('jobs') IS NULL THEN
@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS jobs.schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Every set of functions and views this database has had; the newest is in force.
+-- Every set of views and functions that was applied; the newest one is in the database.
 CREATE TABLE IF NOT EXISTS jobs.schema_code (
     checksum   text PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()

@@ -1,4 +1,4 @@
--- What the request role may do; {role} is its quoted name. It owns nothing.
+-- Grants the request role what serving calls needs; {role} is its quoted name.
 GRANT USAGE ON SCHEMA jobs TO {role};
 GRANT SELECT ON jobs.schema_migrations, jobs.schema_code TO {role};
 GRANT SELECT ON jobs.job_states, jobs.execution_states TO {role};

@@ -1,5 +1,5 @@
--- What the request role lacks, as the SQL that grants it. `migrate` grants what it may; a
--- device table of the platform's may belong to somebody else.
+-- Finds table privileges that the request role lacks. Returns the SQL that grants them. `migrate`
+-- grants them where it may; another role may own the device tables.
 SELECT format('GRANT %s ON %s TO %I', privilege, name, current_user) AS remedy
 FROM (VALUES
     ('jobs.jobs', 'SELECT'), ('jobs.jobs', 'INSERT'), ('jobs.jobs', 'UPDATE'),

@@ -1,5 +1,5 @@
--- Whether every migration ($1 versions, $2 checksums) and the set of functions ($3) of
--- this version has been applied. A newer database fits too: migrations only add.
+-- Returns whether every migration of this version ($1 versions, $2 checksums) and its set of views
+-- and functions ($3) was applied. The database may have newer ones: migrations only add.
 SELECT NOT EXISTS (
     SELECT FROM unnest($1::integer[], $2::text[]) AS expected (version, checksum)
     LEFT JOIN jobs.schema_migrations m USING (version)

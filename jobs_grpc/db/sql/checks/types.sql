@@ -1,2 +1,4 @@
--- The types of answers that asyncpg looks up in the catalog, once a connection.
-SELECT NULL::integer[], NULL::jsonb[], NULL::timestamptz[]
+-- Returns a value of each type that asyncpg looks up in the catalog when a connection first gets
+-- it, so that no call has to wait for that.
+SELECT NULL::integer[], NULL::jsonb[], NULL::timestamptz[],
+       NULL::jobs.job_status, NULL::jobs.execution_status

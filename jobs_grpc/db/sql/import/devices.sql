@@ -1,4 +1,4 @@
--- Adds what was copied in to the devices of the tenant $1.
+-- Adds the imported devices to the tenant $1.
 INSERT INTO public.device_state (tenant_id, device_id)
 SELECT DISTINCT $1, device_id FROM jobs_import
 ON CONFLICT DO NOTHING

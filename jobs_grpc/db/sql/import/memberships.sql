@@ -1,4 +1,4 @@
--- Adds what was copied in to the group memberships of the tenant $1.
+-- Adds the imported group memberships to the tenant $1.
 INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
 SELECT DISTINCT $1, group_id, device_id FROM jobs_import WHERE group_id IS NOT NULL
 ON CONFLICT DO NOTHING

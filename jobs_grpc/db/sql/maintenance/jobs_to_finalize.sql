@@ -1,7 +1,8 @@
--- Dead jobs that are not finalized: at most $1, none of the jobs $2.
+-- Finds canceled and expired jobs that are not finalized, the oldest first: at most $1. Excludes
+-- the jobs with tenant_id in $2 and job_id in $3 (parallel arrays).
 SELECT tenant_id, job_id
 FROM jobs.jobs
 WHERE NOT finalized AND deleted_at IS NULL AND coalesce(canceled_at, expires_at) <= now()
-  AND job_id || '/' || tenant_id NOT IN (SELECT unnest($2::text[]))
+  AND (tenant_id, job_id) NOT IN (SELECT * FROM unnest($2::text[], $3::text[]))
 ORDER BY coalesce(canceled_at, expires_at)
 LIMIT $1

@@ -1,7 +1,8 @@
--- Deleted jobs: at most $1, none of the jobs $2.
+-- Finds deleted jobs: at most $1. Excludes the jobs with tenant_id in $2 and job_id in $3 (parallel
+-- arrays).
 SELECT tenant_id, job_id
 FROM jobs.jobs
 WHERE deleted_at IS NOT NULL
-  AND job_id || '/' || tenant_id NOT IN (SELECT unnest($2::text[]))
+  AND (tenant_id, job_id) NOT IN (SELECT * FROM unnest($2::text[], $3::text[]))
 ORDER BY tenant_id, job_id
 LIMIT $1

@@ -1,42 +1,15 @@
--- Everything of ours lives in the schema "jobs"; the two device tables belong to the
--- platform and stay in "public", where they are created only if they are absent.
+-- Creates the tables. All of them are in the schema "jobs", except the two device tables: these
+-- belong to the platform, are in "public", and are created only if they don't exist.
 --
--- Identifiers are COLLATE "C": pages are in byte order whatever the database's locale.
-
--- Not CREATE TABLE IF NOT EXISTS: that asks for the right to create even where it does
--- not. A table of the platform's is left as it is; whether it isolates is checked by serve.
-DO $$
-BEGIN
-    IF to_regclass('public.device_state') IS NULL THEN
-        CREATE TABLE public.device_state (
-            tenant_id text NOT NULL,
-            device_id text NOT NULL,
-            PRIMARY KEY (tenant_id, device_id)
-        );
-        ALTER TABLE public.device_state ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY tenant_isolation ON public.device_state
-            USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
-    END IF;
-
-    IF to_regclass('public.device_group_members') IS NULL THEN
-        CREATE TABLE public.device_group_members (
-            tenant_id text NOT NULL,
-            group_id  text NOT NULL,
-            device_id text NOT NULL,
-            PRIMARY KEY (tenant_id, group_id, device_id)
-        );
-        ALTER TABLE public.device_group_members ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY tenant_isolation ON public.device_group_members
-            USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
-    END IF;
-END $$;
+-- Every table has row-level security, and its primary key starts with tenant_id. Identifiers have
+-- COLLATE "C": pages are in byte order, whatever the locale of the database.
 
 CREATE TYPE jobs.job_status AS ENUM ('IN_PROGRESS', 'COMPLETED', 'CANCELED');
 
 CREATE TYPE jobs.execution_status AS ENUM
     ('QUEUED', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED', 'TIMED_OUT', 'REJECTED');
 
--- What was asked for. The status as a reader sees it is in jobs.job_states.
+-- One row per job. Readers use the view jobs.job_states, which derives the status.
 CREATE TABLE jobs.jobs (
     tenant_id        text COLLATE "C" NOT NULL,
     job_id           text COLLATE "C" NOT NULL,
@@ -45,45 +18,51 @@ CREATE TABLE jobs.jobs (
     target_device_id text,
     target_group_id  text,
     target_all       boolean NOT NULL,
+    in_progress_timeout_minutes integer,  -- NULL: executions do not time out
+    expires_in_hours integer,      -- as requested by CreateJob; NULL: never
+    expires_at       timestamptz,  -- a retry can change it
     status           jobs.job_status NOT NULL DEFAULT 'IN_PROGRESS',
-    expires_in_hours integer,  -- as asked for; a retry moves expires_at only
-    expires_at       timestamptz,
-    in_progress_timeout_minutes integer,  -- NULL: none
     completed_at     timestamptz,
     canceled_at      timestamptz,
     cancel_reason    text,
-    force_canceled boolean NOT NULL DEFAULT false,
-    deleted_at       timestamptz,
-    -- Nothing is QUEUED any more, and the end of the job is written down; see finalize_job.
-    finalized          boolean NOT NULL DEFAULT false,
+    force_canceled   boolean NOT NULL DEFAULT false,  -- also ended executions IN_PROGRESS
+    finalized        boolean NOT NULL DEFAULT false,  -- no derived status is left to write
+    deleted_at       timestamptz,  -- readers no longer see the job; its rows wait for the purge
     created_by       text,
     created_at       timestamptz NOT NULL,
     updated_at       timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, job_id),
-    CHECK (num_nonnulls(target_device_id, target_group_id) + target_all::int = 1),
-    CHECK ((status = 'COMPLETED') = (completed_at IS NOT NULL)),
-    CHECK ((status = 'CANCELED') = (canceled_at IS NOT NULL)),
-    CHECK ((canceled_at IS NULL) = (cancel_reason IS NULL)),
-    CHECK (canceled_at IS NOT NULL OR NOT force_canceled)
+    CONSTRAINT jobs_one_target_check
+        CHECK (num_nonnulls(target_device_id, target_group_id) + target_all::int = 1),
+    CONSTRAINT jobs_completed_at_check
+        CHECK ((status = 'COMPLETED') = (completed_at IS NOT NULL)),
+    CONSTRAINT jobs_canceled_at_check
+        CHECK ((status = 'CANCELED') = (canceled_at IS NOT NULL)),
+    CONSTRAINT jobs_cancel_reason_check
+        CHECK ((canceled_at IS NULL) = (cancel_reason IS NULL)),
+    CONSTRAINT jobs_force_canceled_check
+        CHECK (canceled_at IS NOT NULL OR NOT force_canceled)
 );
 
-CREATE INDEX jobs_newest_first ON jobs.jobs (tenant_id, created_at DESC, job_id DESC);
+-- For list_jobs.
+CREATE INDEX jobs_by_created_at ON jobs.jobs (tenant_id, created_at DESC, job_id DESC);
 
--- Counts the jobs in progress; those past their expiry are looked at one by one.
-CREATE INDEX jobs_in_progress ON jobs.jobs (tenant_id, expires_at)
+-- For count_active_jobs. Jobs past their expiry count only if an execution is IN_PROGRESS.
+CREATE INDEX jobs_in_progress_by_expires_at ON jobs.jobs (tenant_id, expires_at)
     WHERE status = 'IN_PROGRESS' AND deleted_at IS NULL;
 
--- What the sweeper looks for, across tenants. Each holds only rows that are still to be
--- swept, by the moment they are due, so that finding nothing is one probe.
-CREATE INDEX jobs_unfinalized ON jobs.jobs (coalesce(canceled_at, expires_at))
+-- For the maintenance searches, across tenants. Each index holds only rows that are waiting for
+-- maintenance, in the order in which they are due: finding nothing reads one page.
+CREATE INDEX jobs_to_finalize ON jobs.jobs (coalesce(canceled_at, expires_at))
     WHERE NOT finalized AND deleted_at IS NULL AND coalesce(canceled_at, expires_at) IS NOT NULL;
-CREATE INDEX jobs_over ON jobs.jobs (updated_at)
+CREATE INDEX jobs_finished_by_updated_at ON jobs.jobs (updated_at)
     WHERE status <> 'IN_PROGRESS' AND deleted_at IS NULL;
-CREATE INDEX jobs_deleted ON jobs.jobs (tenant_id, job_id) WHERE deleted_at IS NOT NULL;
+CREATE INDEX jobs_to_purge ON jobs.jobs (tenant_id, job_id) WHERE deleted_at IS NOT NULL;
 
--- One row a job: exact counts of the stored states, and the mutex of the job. Whoever
--- changes the state of a job or of its executions locks this row first (of several
--- jobs: in key order), then reads again, then writes.
+-- One row per job: the exact number of its executions in each stored status. The row is also the
+-- job lock. Every transaction that changes a job or its executions first locks this row (the rows
+-- of several jobs in the order of job_id), then reads, then writes.
+-- The fill factor leaves room for HOT updates, which write no index entries.
 CREATE TABLE jobs.job_progress (
     tenant_id   text COLLATE "C" NOT NULL,
     job_id      text COLLATE "C" NOT NULL,
@@ -96,35 +75,40 @@ CREATE TABLE jobs.job_progress (
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (fillfactor = 50);
 
--- One row a targeted device. The status as a reader sees it is in jobs.execution_states.
--- No foreign key: rows are made only together with their job, and checking them one at
--- a time would cost more than half of a large job's insert.
+-- One row per targeted device of a job. Readers use the view jobs.execution_states, which derives
+-- the status. No foreign key to jobs: only functions that lock the job write here, and checking
+-- the key for each row would take more than half of a large job's insert.
 CREATE TABLE jobs.job_executions (
     tenant_id        text COLLATE "C" NOT NULL,
     job_id           text COLLATE "C" NOT NULL,
     device_id        text COLLATE "C" NOT NULL,
     status           jobs.execution_status NOT NULL DEFAULT 'QUEUED',
-    execution_number integer NOT NULL DEFAULT 1,
+    execution_number integer NOT NULL DEFAULT 1,      -- the attempt
     version          integer NOT NULL DEFAULT 1,
-    canceled_by_operator         boolean NOT NULL DEFAULT false,  -- REJECTED by the operator, not the device
+    canceled_by_operator boolean NOT NULL DEFAULT false,  -- the device did not report REJECTED
     queued_at        timestamptz NOT NULL,
     started_at       timestamptz,
-    times_out_at     timestamptz,  -- of an IN_PROGRESS row; NULL: never
+    times_out_at     timestamptz,  -- of an execution that is IN_PROGRESS; NULL: never
     last_updated_at  timestamptz NOT NULL,
     status_details   jsonb,
     PRIMARY KEY (tenant_id, job_id, device_id)
 );
 
--- What a device has to do. Rows of dead jobs stay in it until they are finalized.
-CREATE INDEX job_executions_pending
+-- For a device's queue. Executions of canceled and expired jobs stay in it until finalize_job
+-- updates their rows.
+CREATE INDEX job_executions_pending_by_device
     ON jobs.job_executions (tenant_id, device_id, queued_at, job_id)
     WHERE status IN ('QUEUED', 'IN_PROGRESS');
 
--- What a device has had to do.
+-- For list_device_executions.
 CREATE INDEX job_executions_by_device
     ON jobs.job_executions (tenant_id, device_id, queued_at DESC, job_id DESC);
 
--- What the attempts before the present one came to, as readers saw it.
+-- For the maintenance search, as above.
+CREATE INDEX job_executions_by_times_out_at ON jobs.job_executions (times_out_at)
+    WHERE status = 'IN_PROGRESS' AND times_out_at IS NOT NULL;
+
+-- The attempts before the current one, with the status in which a retry found them.
 CREATE TABLE jobs.execution_attempts (
     tenant_id        text COLLATE "C" NOT NULL,
     job_id           text COLLATE "C" NOT NULL,
@@ -137,16 +121,13 @@ CREATE TABLE jobs.execution_attempts (
     status_details   jsonb,
     PRIMARY KEY (tenant_id, job_id, device_id, execution_number)
 );
--- For the sweeper, as above.
-CREATE INDEX job_executions_timing_out ON jobs.job_executions (times_out_at)
-    WHERE status = 'IN_PROGRESS' AND times_out_at IS NOT NULL;
 
 ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobs.job_progress ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobs.job_executions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobs.execution_attempts ENABLE ROW LEVEL SECURITY;
 
--- A setting that was local to a transaction reads '' afterwards, not NULL.
+-- nullif: a setting that was local to an earlier transaction reads '', not NULL.
 CREATE POLICY tenant_isolation ON jobs.jobs
     USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
 CREATE POLICY tenant_isolation ON jobs.job_progress
@@ -155,3 +136,31 @@ CREATE POLICY tenant_isolation ON jobs.job_executions
     USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
 CREATE POLICY tenant_isolation ON jobs.execution_attempts
     USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
+
+-- The device tables. Not CREATE TABLE IF NOT EXISTS: it needs the CREATE privilege even if the
+-- table exists. A table of the platform stays as it is; the server checks that it isolates tenants.
+DO $$
+BEGIN
+    IF to_regclass('public.device_state') IS NULL THEN
+        CREATE TABLE public.device_state (
+            tenant_id text COLLATE "C" NOT NULL,
+            device_id text COLLATE "C" NOT NULL,
+            PRIMARY KEY (tenant_id, device_id)
+        );
+        ALTER TABLE public.device_state ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY tenant_isolation ON public.device_state
+            USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
+    END IF;
+
+    IF to_regclass('public.device_group_members') IS NULL THEN
+        CREATE TABLE public.device_group_members (
+            tenant_id text COLLATE "C" NOT NULL,
+            group_id  text COLLATE "C" NOT NULL,
+            device_id text COLLATE "C" NOT NULL,
+            PRIMARY KEY (tenant_id, group_id, device_id)
+        );
+        ALTER TABLE public.device_group_members ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY tenant_isolation ON public.device_group_members
+            USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
+    END IF;
+END $$;

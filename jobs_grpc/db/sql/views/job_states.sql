@@ -1,5 +1,5 @@
 -- depends on: job_status_at, queued_status_at
--- Jobs as a reader sees them: derived status and counts, without background work.
+-- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
     j.tenant_id,
@@ -9,22 +9,23 @@ SELECT
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    d.status::text AS status,
+    derived.status::text AS status,
     j.expires_at,
     j.created_by,
     j.created_at,
-    CASE WHEN d.status = j.status THEN j.updated_at ELSE j.expires_at END AS updated_at,
+    CASE WHEN derived.status = j.status THEN j.updated_at ELSE j.expires_at END AS updated_at,
     j.cancel_reason,
     p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         AS total_executions,
-    CASE WHEN d.queued_as = 'QUEUED' THEN p.queued ELSE 0 END AS queued,
+    CASE WHEN derived.queued_status = 'QUEUED' THEN p.queued ELSE 0 END AS queued,
     CASE WHEN j.force_canceled THEN 0 ELSE p.in_progress END AS in_progress,
     p.succeeded,
     p.failed,
-    p.timed_out + CASE WHEN d.queued_as = 'TIMED_OUT' THEN p.queued ELSE 0 END AS timed_out,
-    p.rejected + CASE WHEN d.queued_as = 'REJECTED' THEN p.queued ELSE 0 END
+    p.timed_out + CASE WHEN derived.queued_status = 'TIMED_OUT' THEN p.queued ELSE 0 END
+        AS timed_out,
+    p.rejected + CASE WHEN derived.queued_status = 'REJECTED' THEN p.queued ELSE 0 END
         + CASE WHEN j.force_canceled THEN p.in_progress ELSE 0 END AS rejected,
-    CASE WHEN d.status = j.status THEN j.completed_at ELSE j.expires_at END AS completed_at,
+    CASE WHEN derived.status = j.status THEN j.completed_at ELSE j.expires_at END AS completed_at,
     j.in_progress_timeout_minutes,
     j.status AS stored_status
 FROM jobs.jobs j
@@ -32,6 +33,6 @@ JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (
     SELECT
         jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
-        jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_as
-) d
+        jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status
+) derived
 WHERE j.deleted_at IS NULL;

@@ -1,6 +1,6 @@
--- Marks a job deleted that has been over for p_days, also if a device that was at work
--- when it was canceled never came back. Answers whether it was this call.
--- See lock_job for p_wait_ms.
+-- Marks a job as deleted if it has been finished for p_days, even if a device never finished its
+-- execution of a canceled job. Returns whether this call deleted it.
+-- For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.apply_retention(
     p_tenant_id text, p_job_id text, p_days integer, p_wait_ms integer
 ) RETURNS boolean
@@ -12,7 +12,7 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+    IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN false;
     END IF;
     v_now := clock_timestamp();

@@ -1,49 +1,41 @@
 -- depends on: execution_states
--- Cancels one device's execution, and completes the job if it was the last. Answers the
--- execution after it.
+-- Cancels one execution and returns it. Completes the job if this was its last pending one.
 --
--- JB007 the device has no execution of this job      JB008 it is over; DETAIL has its status
--- JB010 the device is at work, and p_force is false
+-- Raises EXECUTION_NOT_FOUND, EXECUTION_FINISHED (with the status), and, unless p_force,
+-- EXECUTION_IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.cancel_execution(
     p_tenant_id text, p_job_id text, p_device_id text, p_reason text, p_force boolean
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
--- To plan takes longer than to find the rows by their keys.
+-- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    v_job record;
     v_status jobs.execution_status;
-    v_now timestamptz;
+    v_details jsonb := jsonb_build_object('reason', p_reason);
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    PERFORM FROM jobs.job_progress p
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-    FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'execution not found' USING ERRCODE = 'JB007';
-    END IF;
+    v_job := jobs.lock_job(p_tenant_id, p_job_id, 'EXECUTION_NOT_FOUND');
 
-    v_now := clock_timestamp();
     SELECT jobs.execution_status_at(
-        e.status, j.canceled_at, j.force_canceled, j.expires_at, v_now
+        e.status, v_job.canceled_at, v_job.force_canceled, v_job.expires_at, v_job.locked_at
     )
     INTO v_status
     FROM jobs.job_executions e
-    JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
-    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id
-      AND j.deleted_at IS NULL;
+    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'execution not found' USING ERRCODE = 'JB007';
+        PERFORM jobs.raise_error('EXECUTION_NOT_FOUND');
     ELSIF v_status NOT IN ('QUEUED', 'IN_PROGRESS') THEN
-        RAISE EXCEPTION 'execution is over' USING ERRCODE = 'JB008', DETAIL = v_status;
+        PERFORM jobs.raise_error('EXECUTION_FINISHED', v_status::text);
     ELSIF v_status = 'IN_PROGRESS' AND NOT p_force THEN
-        RAISE EXCEPTION 'execution is running' USING ERRCODE = 'JB010';
+        PERFORM jobs.raise_error('EXECUTION_IN_PROGRESS');
     END IF;
 
     UPDATE jobs.job_executions e
-    SET status = 'REJECTED', canceled_by_operator = true, status_details = jsonb_build_object('reason', p_reason),
-        version = e.version + 1, last_updated_at = v_now, times_out_at = NULL
+    SET status = 'REJECTED', canceled_by_operator = true, status_details = v_details,
+        version = e.version + 1, last_updated_at = v_job.locked_at, times_out_at = NULL
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
 
     UPDATE jobs.job_progress p
@@ -52,7 +44,7 @@ BEGIN
         rejected = p.rejected + 1
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
-    PERFORM jobs.complete_jobs(p_tenant_id, ARRAY[p_job_id], v_now);
+    PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_job.locked_at);
 
     RETURN QUERY
     SELECT s.*

@@ -1,9 +1,8 @@
--- Creates a job and an execution for each device it targets, or answers for the job that
--- the same request has created before.
+-- Creates a job and an execution for each targeted device. If an equal request created the job
+-- before, changes nothing and returns the same result.
 --
--- JB001 the device is not the tenant's      JB002 the group has no members
--- JB003 the tenant has no devices           JB004 another request has this job_id
--- JB013 more than p_max_targets devices     JB014 p_max_active_jobs are in progress
+-- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, JOB_ALREADY_EXISTS (with other parameters),
+-- TOO_MANY_TARGETS and TOO_MANY_ACTIVE_JOBS.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -26,8 +25,7 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- The job_id is claimed first: of several equal requests at once, the others wait
-    -- here for the first to commit.
+    -- Inserted first: concurrent requests with the same job_id wait here until this one commits.
     INSERT INTO jobs.jobs
         (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
          target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
@@ -53,14 +51,14 @@ BEGIN
           AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours
           AND j.in_progress_timeout_minutes IS NOT DISTINCT FROM p_in_progress_timeout_minutes;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'job_id taken' USING ERRCODE = 'JB004';
+            PERFORM jobs.raise_error('JOB_ALREADY_EXISTS');
         END IF;
         RETURN;
     END IF;
 
-    PERFORM jobs.admit_active_job(p_tenant_id, p_job_id, p_max_active_jobs);
+    PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
 
-    -- Before anything is inserted: to take back a million rows costs as much as to keep them.
+    -- Checked before the insert: rolling back a million rows costs as much as inserting them.
     IF p_target_group_id IS NOT NULL AND EXISTS (
         SELECT FROM public.device_group_members m
         WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id
@@ -70,7 +68,7 @@ BEGIN
         WHERE d.tenant_id = p_tenant_id
         OFFSET p_max_targets
     ) THEN
-        RAISE EXCEPTION 'too many targets' USING ERRCODE = 'JB013';
+        PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;
 
     IF p_target_device_id IS NOT NULL THEN
@@ -93,17 +91,17 @@ BEGIN
 
     IF execution_count = 0 THEN
         IF p_target_device_id IS NOT NULL THEN
-            RAISE EXCEPTION 'device not found' USING ERRCODE = 'JB001';
+            PERFORM jobs.raise_error('DEVICE_NOT_FOUND');
         ELSIF p_target_group_id IS NOT NULL THEN
-            RAISE EXCEPTION 'group has no members' USING ERRCODE = 'JB002';
+            PERFORM jobs.raise_error('GROUP_EMPTY');
         ELSE
-            RAISE EXCEPTION 'no devices in tenant' USING ERRCODE = 'JB003';
+            PERFORM jobs.raise_error('TENANT_EMPTY');
         END IF;
     END IF;
 
-    -- Some may have joined meanwhile.
+    -- Checked again: devices may have been added after the first check.
     IF execution_count > p_max_targets THEN
-        RAISE EXCEPTION 'too many targets' USING ERRCODE = 'JB013';
+        PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;
 
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued)

@@ -1,7 +1,7 @@
 -- depends on: execution_states
--- One device's execution of a job.
+-- Returns one device's execution of a job.
 --
--- JB007 the device has no execution of this job
+-- Raises EXECUTION_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_execution(
     p_tenant_id text, p_device_id text, p_job_id text
 ) RETURNS SETOF jobs.execution_states
@@ -16,6 +16,6 @@ BEGIN
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
 
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'execution not found' USING ERRCODE = 'JB007';
+        PERFORM jobs.raise_error('EXECUTION_NOT_FOUND');
     END IF;
 END $$;

@@ -1,6 +1,6 @@
--- One job and the first page of its executions, as of one moment.
+-- Returns a job and the first page of its executions, both from one snapshot.
 --
--- JB005 no such job
+-- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_job(
     p_tenant_id text, p_job_id text, p_executions_limit integer
 ) RETURNS TABLE (
@@ -37,7 +37,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     times_out_ats timestamptz[]
 )
 LANGUAGE plpgsql
--- To plan takes longer than to find the rows by their keys.
+-- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
@@ -51,6 +51,6 @@ BEGIN
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
 
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+        PERFORM jobs.raise_error('JOB_NOT_FOUND');
     END IF;
 END $$;

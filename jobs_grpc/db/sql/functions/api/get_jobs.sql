@@ -1,10 +1,10 @@
 -- depends on: job_states
--- Those of the jobs that there are, without executions.
+-- Returns the jobs with these ids, without executions. Omits ids that don't exist.
 CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql
--- To plan takes longer than to find the rows by their keys.
+-- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN

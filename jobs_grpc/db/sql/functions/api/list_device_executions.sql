@@ -1,6 +1,6 @@
 -- depends on: execution_states
--- A page of one device's executions across jobs, newest first, from after
--- (p_before_queued_at, p_before_job_id) if given.
+-- Returns a page of one device's executions across jobs, newest first: those before
+-- (p_before_queued_at, p_before_job_id).
 CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_tenant_id text,
     p_device_id text,
@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_limit integer
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
--- As in list_jobs: the index gives the order.
+-- The index on the sort key must deliver the order; see list_jobs.
 SET enable_sort = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off

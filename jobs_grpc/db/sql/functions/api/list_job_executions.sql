@@ -1,6 +1,7 @@
--- A page of one job's executions by device_id, after p_after_device_id ('': from the start).
+-- Returns a page of a job's executions in the order of device_id, after p_after_device_id
+-- ('': from the start).
 --
--- JB005 no such job
+-- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_tenant_id text,
     p_job_id text,
@@ -18,7 +19,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     times_out_ats timestamptz[]
 )
 LANGUAGE plpgsql
--- To plan takes longer than to find the rows by their keys.
+-- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
@@ -32,6 +33,6 @@ BEGIN
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
 
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'job not found' USING ERRCODE = 'JB005';
+        PERFORM jobs.raise_error('JOB_NOT_FOUND');
     END IF;
 END $$;

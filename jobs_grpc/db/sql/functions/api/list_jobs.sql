@@ -1,5 +1,5 @@
 -- depends on: job_states
--- Jobs, newest first, from after (p_before_created_at, p_before_job_id) if given.
+-- Returns a page of jobs, newest first: those before (p_before_created_at, p_before_job_id).
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
     p_statuses text[],                -- NULL: all
@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_before_job_id text,
     p_limit integer,
     p_offset integer,
-    p_document_type text DEFAULT NULL,  -- NULL, here and below: all
+    p_document_type text DEFAULT NULL,  -- NULL, also below: all
     p_created_by text DEFAULT NULL,
     p_target_device_id text DEFAULT NULL,
     p_target_group_id text DEFAULT NULL,
@@ -16,9 +16,10 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_created_until timestamptz DEFAULT NULL
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql
--- The limit is unknown when the plan is made, and the guess, a tenth of the rows, would
--- read and sort them all, or have others help. The index gives the order, and a page is a few
--- of its rows, whatever the arguments; to plan for them takes longer than to find those.
+-- A page is a few rows of the index on the sort key, whatever the arguments, and planning takes
+-- longer than reading them: one generic plan for all calls. It does not know p_limit and assumes
+-- a tenth of the rows. The other settings exclude the plans that this makes look cheap: sorting
+-- all rows, hashing them, or reading them in parallel.
 SET plan_cache_mode = force_generic_plan
 SET max_parallel_workers_per_gather = 0
 SET enable_sort = off
@@ -26,8 +27,8 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
 DECLARE
-    -- Bounds that the index can use: below row-level security it takes no coalesce() that is
-    -- left in a plan for any arguments, and it begins its walk at one bound only.
+    -- Computed here, so that the index can use them: in a generic plan under row-level security,
+    -- coalesce() is no index condition, and a scan starts at one bound only.
     v_from timestamptz := coalesce(p_created_from, '-infinity');
     v_until timestamptz := coalesce(p_created_until, 'infinity');
     v_before_created_at timestamptz := least(p_before_created_at, v_until);
@@ -40,7 +41,7 @@ BEGIN
     SELECT s.*
     FROM jobs.job_states s
     WHERE s.tenant_id = p_tenant_id
-      -- What is stored rules out most of the others before their counts are looked up.
+      -- The stored status excludes most jobs before their counts are looked up.
       AND (p_statuses IS NULL OR s.stored_status::text = ANY (p_statuses)
            OR s.stored_status = 'IN_PROGRESS' AND s.expires_at <= now())
       AND (p_statuses IS NULL OR s.status = ANY (p_statuses))

@@ -1,10 +1,10 @@
--- For each of the devices, something that changes when what it has to do does. Looks at as
--- much of it as an answer can hold.
+-- Returns a fingerprint for each device: a text that changes when the device's pending executions
+-- change. It covers the first 101, which is one more than a response can hold.
 CREATE OR REPLACE FUNCTION jobs.pending_fingerprints(
     p_tenant_id text, p_device_ids text[]
 ) RETURNS TABLE (device_id text, fingerprint text)
 LANGUAGE plpgsql
--- To plan takes longer than to find the rows by their keys.
+-- Planning takes longer than reading a few rows of an index.
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
@@ -21,7 +21,8 @@ BEGIN
             SELECT s.job_id, s.version
             FROM jobs.execution_states s
             WHERE s.tenant_id = p_tenant_id AND s.device_id = d.device_id
-              AND s.stored_pending AND s.status IN ('QUEUED', 'IN_PROGRESS')
+              AND s.stored_status IN ('QUEUED', 'IN_PROGRESS')
+              AND s.status IN ('QUEUED', 'IN_PROGRESS')
             ORDER BY s.status = 'QUEUED', s.queued_at, s.job_id
             LIMIT 101
         ) e

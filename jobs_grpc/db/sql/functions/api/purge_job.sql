@@ -1,20 +1,20 @@
--- Removes rows of a deleted job: the next p_limit executions after p_after_device_id
--- ('': from the start) with their attempts and, after the last one, the job. Answers the
--- device to go on after; NULL: this was the end. See lock_job for p_wait_ms.
+-- Removes rows of a deleted job: the next p_limit executions after p_after_device_id ('': from
+-- the start) with their attempts, and after the last execution the job. Returns the device_id to
+-- continue after; NULL: nothing is left. For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.purge_job(
     p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text
 LANGUAGE plpgsql
 SET lock_timeout = '1s'
--- The limit and the range are to be known when the plan is made.
+-- A custom plan knows the limit and the range of devices.
 SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
-    v_last text;
+    v_last_device_id text;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    IF NOT jobs.lock_job(p_tenant_id, p_job_id, p_wait_ms) THEN
+    IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN NULL;
     END IF;
 
@@ -24,7 +24,7 @@ BEGIN
         RETURN NULL;
     END IF;
 
-    SELECT e.device_id INTO v_last
+    SELECT e.device_id INTO v_last_device_id
     FROM jobs.job_executions e
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id > p_after_device_id
     ORDER BY e.device_id
@@ -32,13 +32,13 @@ BEGIN
 
     DELETE FROM jobs.execution_attempts a
     WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id > p_after_device_id
-      AND (v_last IS NULL OR a.device_id <= v_last);
+      AND (v_last_device_id IS NULL OR a.device_id <= v_last_device_id);
     DELETE FROM jobs.job_executions e
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id > p_after_device_id
-      AND (v_last IS NULL OR e.device_id <= v_last);
+      AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id);
 
-    IF v_last IS NOT NULL THEN
-        RETURN v_last;
+    IF v_last_device_id IS NOT NULL THEN
+        RETURN v_last_device_id;
     END IF;
 
     DELETE FROM jobs.job_progress p WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;

@@ -1,7 +1,7 @@
 -- depends on: execution_states
--- A page of one job's executions by device_id, a column an array: one row to send and to
--- decode instead of thousands. Arrays are NULL if the page is empty. The caller has set
--- the tenant.
+-- Returns a page of a job's executions as one row with an array per column, in the order of
+-- device_id. Sending and decoding it is cheaper than thousands of rows. The arrays are NULL if the
+-- page is empty. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.execution_page(
     p_tenant_id text, p_job_id text, p_status text, p_after_device_id text, p_limit integer
 ) RETURNS TABLE (

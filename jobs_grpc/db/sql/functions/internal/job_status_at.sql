@@ -1,5 +1,5 @@
--- What a job's status is at a moment: past its expiry, and with no device at work, a job
--- is COMPLETED whether or not anybody has written that down.
+-- Returns the status of a job as readers see it at a time. A job past its expiry with no
+-- execution IN_PROGRESS is COMPLETED, even before the row is updated.
 CREATE OR REPLACE FUNCTION jobs.job_status_at(
     status jobs.job_status, expires_at timestamptz, in_progress integer, at timestamptz
 ) RETURNS jobs.job_status

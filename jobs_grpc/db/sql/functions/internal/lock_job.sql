@@ -1,23 +1,45 @@
--- Locks a job's mutex for the sweeper, which waits p_wait_ms for one that is busy, or with
--- 0 not at all; SQLSTATE 55P03 if it is not to be had. Answers whether there is the job: one
--- that is not must be left alone even if it is there a moment later.
+-- Takes the job lock and returns the job as of then. Every change of a job starts here: until
+-- the transaction ends, no other transaction changes the job, its executions or its counts.
+-- The caller has set the tenant.
+--
+-- Raises p_not_found if the tenant has no such job, or if it was deleted.
 CREATE OR REPLACE FUNCTION jobs.lock_job(
-    p_tenant_id text, p_job_id text, p_wait_ms integer
-) RETURNS boolean
+    p_tenant_id text,
+    p_job_id text,
+    p_not_found text DEFAULT 'JOB_NOT_FOUND',
+    OUT locked_at timestamptz,   -- the time of the change
+    OUT status jobs.job_status,  -- as readers see it at that time
+    OUT canceled_at timestamptz,
+    OUT force_canceled boolean,
+    OUT expires_at timestamptz,
+    OUT queued integer,          -- these five: executions by stored status
+    OUT in_progress integer,
+    OUT failed integer,
+    OUT timed_out integer,
+    OUT rejected integer
+)
 LANGUAGE plpgsql
--- Has what is set below end with the function.
-SET lock_timeout = '1s'
 AS $$
+#variable_conflict use_column
 BEGIN
-    IF p_wait_ms > 0 THEN
-        PERFORM set_config('lock_timeout', p_wait_ms::text, true);
-        PERFORM FROM jobs.job_progress p
-        WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-        FOR UPDATE;
-    ELSE
-        PERFORM FROM jobs.job_progress p
-        WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
-        FOR UPDATE NOWAIT;
+    SELECT p.queued, p.in_progress, p.failed, p.timed_out, p.rejected
+    INTO queued, in_progress, failed, timed_out, rejected
+    FROM jobs.job_progress p
+    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM jobs.raise_error(p_not_found);
     END IF;
-    RETURN FOUND;
+
+    -- Not now(): while this transaction waited for the lock, the job may have expired.
+    locked_at := clock_timestamp();
+    -- A statement of its own, so that its snapshot is newer than the lock.
+    SELECT jobs.job_status_at(j.status, j.expires_at, in_progress, locked_at),
+           j.canceled_at, j.force_canceled, j.expires_at
+    INTO status, canceled_at, force_canceled, expires_at
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
+    IF NOT FOUND THEN
+        PERFORM jobs.raise_error(p_not_found);
+    END IF;
 END $$;

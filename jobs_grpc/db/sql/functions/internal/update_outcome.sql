@@ -1,25 +1,26 @@
--- What becomes of a device's update: APPLIED, REPEATED (it is so already), or the
--- ErrorReason that it meets.
+-- Decides what a device's update does to its execution: APPLIED, REPEATED (the execution is in
+-- that state already), or the ErrorReason of the rejection.
 CREATE OR REPLACE FUNCTION jobs.update_outcome(
-    present jobs.execution_status,       -- as a reader sees it; NULL: no such execution
-    present_details jsonb,
-    present_number integer,
-    present_version integer,
-    ended_by_operator boolean,           -- a final `present` is not what the device reported
-    reported jobs.execution_status,      -- NULL: the device starts it
-    reported_details jsonb,              -- NULL: keep
-    expected_number integer,             -- NULL: any
-    expected_version integer             -- NULL: any
+    current_status jobs.execution_status,  -- as readers see it; NULL: no such execution
+    current_details jsonb,
+    current_number integer,
+    current_version integer,
+    finished_by_operator boolean,          -- the device did not report a terminal current_status
+    reported_status jobs.execution_status, -- NULL: the device starts the execution
+    reported_details jsonb,                -- NULL: keep current_details
+    expected_number integer,               -- NULL: any
+    expected_version integer               -- NULL: any
 ) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN present IS NULL THEN 'EXECUTION_NOT_FOUND'
-    WHEN reported IS NULL AND present = 'IN_PROGRESS' THEN 'REPEATED'
-    WHEN expected_number <> present_number THEN 'EXECUTION_CHANGED'
-    -- Before the version: the first such report has raised it.
-    WHEN present = reported AND present NOT IN ('QUEUED', 'IN_PROGRESS') AND NOT ended_by_operator
-         AND coalesce(reported_details = present_details, reported_details IS NULL) THEN 'REPEATED'
-    WHEN expected_version <> present_version THEN 'EXECUTION_CHANGED'
-    WHEN present NOT IN ('QUEUED', 'IN_PROGRESS') THEN 'EXECUTION_FINISHED'
+    WHEN current_status IS NULL THEN 'EXECUTION_NOT_FOUND'
+    WHEN reported_status IS NULL AND current_status = 'IN_PROGRESS' THEN 'REPEATED'
+    WHEN expected_number <> current_number THEN 'EXECUTION_CHANGED'
+    -- Checked before expected_version, which the first of two equal reports has raised.
+    WHEN current_status = reported_status AND current_status NOT IN ('QUEUED', 'IN_PROGRESS')
+         AND NOT finished_by_operator
+         AND coalesce(reported_details = current_details, reported_details IS NULL) THEN 'REPEATED'
+    WHEN expected_version <> current_version THEN 'EXECUTION_CHANGED'
+    WHEN current_status NOT IN ('QUEUED', 'IN_PROGRESS') THEN 'EXECUTION_FINISHED'
     ELSE 'APPLIED'
 END;

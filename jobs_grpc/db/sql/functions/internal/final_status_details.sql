@@ -1,5 +1,5 @@
--- What is said of an execution that its job's end made `status`.
-CREATE OR REPLACE FUNCTION jobs.execution_end_details(
+-- Returns the status_details of an execution that its job's cancel or expiry moved to `status`.
+CREATE OR REPLACE FUNCTION jobs.final_status_details(
     status jobs.execution_status, cancel_reason text
 ) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE

@@ -1,7 +1,7 @@
--- Completes those of the jobs that have nothing left to do: no device at work, and none
--- that may still start. The caller has their mutexes, has just changed an execution of
--- each, and has set the tenant.
-CREATE OR REPLACE FUNCTION jobs.complete_jobs(
+-- Sets each of the jobs to COMPLETED that has no pending execution: none is IN_PROGRESS, and none
+-- is QUEUED or the job has expired. The caller holds the job locks, has just changed an execution
+-- of each job, and has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.complete_finished_jobs(
     p_tenant_id text, p_job_ids text[], p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql

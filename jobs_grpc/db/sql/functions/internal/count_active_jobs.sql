@@ -1,8 +1,9 @@
--- How many of the tenant's jobs readers see IN_PROGRESS, apart from p_job_id: p_max at most,
--- so that no more are counted. The caller has set the tenant.
-CREATE OR REPLACE FUNCTION jobs.active_jobs(
+-- Counts the tenant's jobs that readers see IN_PROGRESS, without p_job_id. Stops at p_max, which
+-- bounds the rows it reads. The caller has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.count_active_jobs(
     p_tenant_id text, p_job_id text, p_max integer
 ) RETURNS integer
+-- VOLATILE, so that each call sees the jobs that were committed before it.
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
     SELECT count(*)::integer FROM (

@@ -1,0 +1,48 @@
+"""Maps the SQLSTATEs of sql/functions/internal/raise_error.sql to exceptions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jobs_grpc import errors
+
+
+def domain_error(sqlstate: str, args: Mapping[str, Any], status: str) -> errors.JobsError | None:
+    """Return the exception for a SQLSTATE; None if raise_error.sql does not raise it.
+
+    `args` are the call's arguments by name; `status` is the DETAIL of the error.
+    """
+    match sqlstate:
+        case "JB001":
+            return errors.DeviceNotFound(args["target_device_id"])
+        case "JB002":
+            return errors.GroupEmpty(args["target_group_id"])
+        case "JB003":
+            return errors.TenantEmpty()
+        case "JB004":
+            return errors.JobAlreadyExists(args["job_id"])
+        case "JB005":
+            return errors.JobNotFound(args["job_id"])
+        case "JB006":
+            return errors.JobNotCancelable(args["job_id"], status)
+        case "JB007":
+            return errors.ExecutionNotFound(args["job_id"], args["device_id"])
+        case "JB008":
+            return errors.ExecutionFinished(args["job_id"], args["device_id"], status)
+        case "JB009":
+            return errors.ExecutionInProgress(args["job_id"], args["device_id"])
+        case "JB010":
+            return errors.JobNotRetryable(args["job_id"], status)
+        case "JB011":
+            return errors.JobNotDeletable(args["job_id"], status)
+        case "JB012":
+            return errors.LimitExceeded(
+                "The job has too many devices", "JOBS_MAX_TARGETS", args["max_targets"]
+            )
+        case "JB013":
+            return errors.LimitExceeded(
+                "The tenant has too many jobs in progress",
+                "JOBS_MAX_ACTIVE_JOBS",
+                args["max_active_jobs"],
+                retry_after=60,
+            )
+    return None

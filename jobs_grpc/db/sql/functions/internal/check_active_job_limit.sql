@@ -1,0 +1,34 @@
+-- Checks that fewer than p_max of the tenant's other jobs are IN_PROGRESS, and keeps this true
+-- until the transaction ends. The caller has set the tenant, and afterwards takes no lock that
+-- another transaction can hold while it waits here.
+--
+-- The limit is exact under concurrency. Far from the limit, callers share an advisory lock and
+-- run in parallel; there are at most max_connections of them, so they can't reach it. Near the
+-- limit, each caller takes the lock exclusively.
+--
+-- Raises TOO_MANY_ACTIVE_JOBS.
+CREATE OR REPLACE FUNCTION jobs.check_active_job_limit(
+    p_tenant_id text, p_job_id text, p_max integer  -- NULL: no limit
+) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_max_callers integer := current_setting('max_connections')::integer;
+    v_lock_key bigint := hashtextextended('jobs of ' || p_tenant_id, 0);
+BEGIN
+    IF p_max IS NULL THEN
+        RETURN;
+    END IF;
+    -- The first count leaves twice the room, so that the second one hardly ever fails: two
+    -- callers that both hold the shared lock and then ask for the exclusive one deadlock.
+    IF jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) < p_max - 2 * v_max_callers THEN
+        PERFORM pg_advisory_xact_lock_shared(v_lock_key);
+        IF jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) < p_max - v_max_callers THEN
+            RETURN;
+        END IF;
+    END IF;
+    PERFORM pg_advisory_xact_lock(v_lock_key);
+    IF jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) >= p_max THEN
+        PERFORM jobs.raise_error('TOO_MANY_ACTIVE_JOBS');
+    END IF;
+END $$;

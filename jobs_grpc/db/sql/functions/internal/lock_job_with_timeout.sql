@@ -1,0 +1,25 @@
+-- Takes the job lock for maintenance and returns whether the job exists. If it does not, the
+-- caller must do nothing, even if the job appears a moment later.
+--
+-- Waits p_wait_ms for another transaction that holds the lock; 0: not at all. Then raises
+-- lock_not_available (SQLSTATE 55P03).
+CREATE OR REPLACE FUNCTION jobs.lock_job_with_timeout(
+    p_tenant_id text, p_job_id text, p_wait_ms integer
+) RETURNS boolean
+LANGUAGE plpgsql
+-- The SET clause restores lock_timeout when the function returns.
+SET lock_timeout = '1s'
+AS $$
+BEGIN
+    IF p_wait_ms > 0 THEN
+        PERFORM set_config('lock_timeout', p_wait_ms::text, true);
+        PERFORM FROM jobs.job_progress p
+        WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
+        FOR UPDATE;
+    ELSE
+        PERFORM FROM jobs.job_progress p
+        WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
+        FOR UPDATE NOWAIT;
+    END IF;
+    RETURN FOUND;
+END $$;

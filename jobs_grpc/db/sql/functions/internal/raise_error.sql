@@ -1,0 +1,26 @@
+-- Raises one of the service's errors with its own SQLSTATE; store.py maps it to an exception.
+-- p_status is the status that does not allow the call. It becomes the DETAIL.
+CREATE OR REPLACE FUNCTION jobs.raise_error(
+    p_error text, p_status text DEFAULT ''
+) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_sqlstate text := CASE p_error
+        WHEN 'DEVICE_NOT_FOUND'      THEN 'JB001'  -- the tenant has no such device
+        WHEN 'GROUP_EMPTY'           THEN 'JB002'  -- the group has no members
+        WHEN 'TENANT_EMPTY'          THEN 'JB003'  -- the tenant has no devices
+        WHEN 'JOB_ALREADY_EXISTS'    THEN 'JB004'  -- a different request created this job_id
+        WHEN 'JOB_NOT_FOUND'         THEN 'JB005'
+        WHEN 'JOB_NOT_CANCELABLE'    THEN 'JB006'  -- finished
+        WHEN 'EXECUTION_NOT_FOUND'   THEN 'JB007'  -- the job does not target the device
+        WHEN 'EXECUTION_FINISHED'    THEN 'JB008'
+        WHEN 'EXECUTION_IN_PROGRESS' THEN 'JB009'  -- only a forced cancel ends it
+        WHEN 'JOB_NOT_RETRYABLE'     THEN 'JB010'  -- canceled, or still expired after the retry
+        WHEN 'JOB_NOT_DELETABLE'     THEN 'JB011'  -- in progress, or one of its executions is
+        WHEN 'TOO_MANY_TARGETS'      THEN 'JB012'  -- JOBS_MAX_TARGETS
+        WHEN 'TOO_MANY_ACTIVE_JOBS'  THEN 'JB013'  -- JOBS_MAX_ACTIVE_JOBS
+    END;
+BEGIN
+    RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status;
+END $$;

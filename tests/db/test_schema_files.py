@@ -1,0 +1,69 @@
+"""The files of views and functions: their order, their names and the errors they raise."""
+
+import re
+from typing import Any
+
+import pytest
+
+from jobs_grpc.db import schema
+from jobs_grpc.db.domain_errors import domain_error
+from jobs_grpc.db.schema import SchemaError, order_by_dependency
+
+
+def test_order_puts_each_file_after_its_dependencies() -> None:
+    code = {
+        "a_view": "-- depends on: status_at, details\nCREATE VIEW",
+        "details": "CREATE FUNCTION",
+        "status_at": "-- Computes a status.\n-- depends on: z_status\nCREATE FUNCTION",
+        "z_status": "CREATE FUNCTION",
+    }
+
+    assert order_by_dependency(code) == ["details", "z_status", "status_at", "a_view"]
+
+
+def test_order_fails_when_a_dependency_has_no_file() -> None:
+    with pytest.raises(SchemaError, match=r"^a\.sql depends on b, which has no file$"):
+        order_by_dependency({"a": "-- depends on: b\n"})
+
+
+def test_order_fails_when_dependencies_form_a_cycle() -> None:
+    code = {"a": "-- depends on: b\n", "b": "-- depends on: c\n", "c": "-- depends on: a\n"}
+
+    with pytest.raises(SchemaError, match="cycle: a -> b -> c -> a"):
+        order_by_dependency(code)
+
+
+@pytest.mark.parametrize("name", schema.code())
+def test_file_creates_the_object_of_its_name(name: str) -> None:
+    created = re.findall(r"CREATE OR REPLACE (?:FUNCTION|VIEW) (\S+?)[( ]", _sql(name))
+
+    assert created == [f"jobs.{name}"]
+
+
+@pytest.mark.parametrize("name", schema.code())
+def test_file_raises_only_errors_of_the_table(name: str) -> None:
+    sql = _sql(name)
+
+    assert set(re.findall(r"raise_error\('(\w+)'", sql)) <= _raised_errors().keys()
+    assert name == "raise_error" or "RAISE " not in sql
+
+
+def test_each_error_has_its_own_sqlstate_and_exception() -> None:
+    sqlstates = list(_raised_errors().values())
+    args: dict[str, Any] = {"job_id": "j", "device_id": "d", "target_device_id": "d"}
+    args |= {"target_group_id": "g", "max_targets": 1, "max_active_jobs": 1}
+
+    assert sqlstates == [f"JB{number:03}" for number in range(1, len(sqlstates) + 1)]
+    for sqlstate in sqlstates:
+        assert domain_error(sqlstate, args, "COMPLETED") is not None
+    assert domain_error("JB000", args, "") is None
+
+
+def _sql(name: str) -> str:
+    """Return the SQL of a file without comments."""
+    return re.sub(r"--.*", "", schema.code()[name])
+
+
+def _raised_errors() -> dict[str, str]:
+    """Return the SQLSTATE of each error in raise_error.sql."""
+    return dict(re.findall(r"WHEN '(\w+)' +THEN '(\w+)'", _sql("raise_error")))
