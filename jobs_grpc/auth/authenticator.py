@@ -1,4 +1,4 @@
-"""How callers are known, as configured."""
+"""Creates the authenticator that JOBS_AUTH selects."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,63 +7,54 @@ from typing import TYPE_CHECKING, Protocol
 
 from jobs_grpc.auth.metadata import Metadata, MetadataAuthenticator
 from jobs_grpc.auth.principal import Principal, Role
-from jobs_grpc.config import Config, ConfigError
+from jobs_grpc.config import Config, ConfigError, JwtConfig
 
 if TYPE_CHECKING:
-    from jobs_grpc.auth.jwks import Keys
+    from jobs_grpc.auth.jwks import JwksCache
 
 
 class Authenticator(Protocol):
-    """A way to know callers."""
+    """Identifies the caller of each RPC by the metadata of the call."""
 
-    async def identify(self, metadata: Metadata) -> Principal:
-        """The caller whose call carries `metadata`; JobsError if it is not known."""
+    async def authenticate(self, metadata: Metadata) -> Principal:
+        """Return the caller. Raises a JobsError if the caller cannot be identified."""
 
-    def problem(self) -> str | None:
-        """Why nobody can be known at the moment; None if that is not so."""
+    def unavailable_reason(self) -> str | None:
+        """Why no caller can be authenticated at the moment; None if callers can be."""
 
 
 @asynccontextmanager
 async def open_authenticator(config: Config) -> AsyncIterator[Authenticator]:
-    """The way of JOBS_AUTH, for the time of the block. ConfigError if it can't be gone."""
+    """Yield the authenticator of JOBS_AUTH, and refresh its keys until the block ends.
+
+    Raises ConfigError if the keys are not usable or the extra `jwt` is not installed.
+    """
     if config.auth.mode == "metadata":
         yield MetadataAuthenticator(frozenset(map(Role, config.auth.default_roles)))
         return
-    # Only here: tokens need packages that the service otherwise does without.
+    keys, authenticator = await _open_jwt_authenticator(config.jwt)
+    refreshing = asyncio.create_task(keys.run())
     try:
-        from jobs_grpc.auth.claims import Rules
-        from jobs_grpc.auth.jwks import Keys, UnusableKeys
-        from jobs_grpc.auth.jwt import Tokens
+        yield authenticator
+    finally:
+        refreshing.cancel()
+        await asyncio.wait({refreshing})
+
+
+async def _open_jwt_authenticator(config: JwtConfig) -> "tuple[JwksCache, Authenticator]":
+    # Imported here because only JOBS_AUTH=jwt needs these packages.
+    try:
+        from jobs_grpc.auth.jwks import JwksCache, JwksError
+        from jobs_grpc.auth.jwt import JwtAuthenticator
     except ImportError as e:
+        package = (e.name or "").partition(".")[0]
         raise ConfigError(
-            f"JOBS_AUTH=jwt needs the extra jwt ({e.name} can't be imported): "
+            f"JOBS_AUTH=jwt needs the extra jwt ({package} can't be imported): "
             "in a clone of jobs-grpc, pip install '.[jwt]'"
         ) from None
-    # Config has seen to it that what may be unset in other modes is set.
-    rules = Rules(
-        issuer=config.jwt.issuer or "",
-        audience=config.jwt.audience or "",
-        algorithms=config.jwt.algorithms,
-        leeway=config.jwt.leeway,
-        tenant_claim=config.jwt.tenant_claim,
-        subject_claim=config.jwt.subject_claim,
-        roles_claim=config.jwt.roles_claim,
-        device_claim=config.jwt.device_claim,
-    )
-    keys = Keys(config.jwt.keys or "", config.jwt.refresh_interval)
+    keys = JwksCache(config.keys or "", config.refresh_interval)
     try:
         await keys.load()
-    except UnusableKeys as e:
+    except JwksError as e:
         raise ConfigError(f"JOBS_JWT_KEYS: {e}") from None
-    async with _followed(keys):
-        yield Tokens(keys, rules)
-
-
-@asynccontextmanager
-async def _followed(keys: "Keys") -> AsyncIterator[None]:
-    following = asyncio.create_task(keys.follow())
-    try:
-        yield
-    finally:
-        following.cancel()
-        await asyncio.wait({following})
+    return keys, JwtAuthenticator(keys, config)

@@ -1,83 +1,72 @@
-"""What a token says: whether it is for this service and of this time, and who is calling."""
+"""Validates the claims of a verified token and converts them to a Principal."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from joserfc.errors import ExpiredTokenError, InvalidClaimError, MissingClaimError
 from joserfc.jwt import JWTClaimsRegistry
 
-from jobs_grpc.auth.principal import Principal, Role, is_identifier, is_tenant
+from jobs_grpc.auth.principal import Principal, Role, is_identifier, is_tenant_id
 from jobs_grpc.auth.revocation import Revocation
+from jobs_grpc.config import JwtConfig
 from jobs_grpc.errors import InvalidToken
 
-# A number may be of any size; this is the year 5138.
-_LATEST = 1e11
+# The year 5138. `exp` may be any number; a larger one would overflow a float.
+_MAX_EXPIRY = 1e11
 
-_WRONG = {
-    "iss": "is of another issuer",
+_CLAIM_PROBLEMS = {
+    "iss": "is from another issuer",
     "aud": "is for another audience",
     "nbf": "is not valid yet",
-    "iat": "is of the future",
+    "iat": "was issued in the future",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a token must be like, and where it says what."""
+class ClaimsReader:
+    """Validates and reads claims as the JOBS_JWT_* settings say."""
 
-    issuer: str
-    audience: str
-    algorithms: tuple[str, ...]
-    leeway: int
-    """Seconds that clocks may differ by."""
-    tenant_claim: str
-    subject_claim: str
-    roles_claim: str
-    device_claim: str
-
-
-class Claims:
-    """Reads claims by the rules."""
-
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+    def __init__(self, config: JwtConfig) -> None:
+        if not config.issuer or not config.audience:
+            # joserfc would accept any value.
+            raise ValueError("issuer and audience are required")
+        self._config = config
         self._registry = JWTClaimsRegistry(
-            leeway=rules.leeway,
-            iss={"essential": True, "value": rules.issuer},
-            aud={"essential": True, "value": rules.audience},
+            leeway=config.leeway,
+            iss={"essential": True, "value": config.issuer},
+            aud={"essential": True, "value": config.audience},
             exp={"essential": True},
         )
 
-    def principal(self, claims: dict[str, Any], revocation: Revocation) -> Principal:
-        """The caller, of whom a key says this that may be withdrawn. InvalidToken."""
-        self._check(claims)
-        rules = self._rules
-        tenant_id = _find(claims, rules.tenant_claim)
-        if not isinstance(tenant_id, str) or not is_tenant(tenant_id):
-            raise InvalidToken(f"lacks a tenant in the claim {rules.tenant_claim}")
+    def to_principal(self, claims: dict[str, Any], revocation: Revocation) -> Principal:
+        """Return the caller, who is trusted until `revocation`. Raises InvalidToken."""
+        self._validate(claims)
+        config = self._config
+        tenant_id = _find(claims, config.tenant_claim)
+        if not isinstance(tenant_id, str) or not is_tenant_id(tenant_id):
+            raise InvalidToken(f"has no valid tenant in the claim {config.tenant_claim}")
         return Principal(
             tenant_id,
-            _roles(_find(claims, rules.roles_claim)),
-            subject=_identifier(claims, rules.subject_claim),
-            device_id=_identifier(claims, rules.device_claim),
-            expires_at=min(claims["exp"], _LATEST) + rules.leeway,
+            _roles(_find(claims, config.roles_claim)),
+            subject=_identifier(claims, config.subject_claim),
+            device_id=_identifier(claims, config.device_claim),
+            expires_at=min(claims["exp"], _MAX_EXPIRY) + config.leeway,
             revocation=revocation,
         )
 
-    def _check(self, claims: dict[str, Any]) -> None:
+    def _validate(self, claims: dict[str, Any]) -> None:
         try:
             self._registry.validate(claims)
         except ExpiredTokenError:
             raise InvalidToken("has expired") from None
         except MissingClaimError as e:
-            raise InvalidToken(f"lacks the claim {e.claim}") from None
+            raise InvalidToken(f"has no claim {e.claim}") from None
         except InvalidClaimError as e:
-            raise InvalidToken(_WRONG.get(e.claim, f"has a wrong {e.claim}")) from None
+            problem = _CLAIM_PROBLEMS.get(e.claim, f"has an invalid claim {e.claim}")
+            raise InvalidToken(problem) from None
 
 
 def _find(claims: Mapping[str, Any], name: str) -> Any:
-    """A claim by its name; or, if no claim is called so, by its path, as realm_access.roles."""
+    """The claim of that name, or at that path: realm_access.roles. None if there is neither."""
     if name in claims:
         return claims[name]
     value: Any = claims
@@ -91,11 +80,11 @@ def _identifier(claims: Mapping[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not is_identifier(value):
-        raise InvalidToken(f"has a wrong {name}")
+        raise InvalidToken(f"has an invalid claim {name}")
     return value
 
 
 def _roles(value: Any) -> frozenset[Role]:
-    """The roles that are this service's; a token may have those of others."""
+    """The roles in a list or a space-separated text. Roles of other services are ignored."""
     names = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
     return frozenset(role for role in Role if role in names)

@@ -1,144 +1,150 @@
-"""The public keys that tokens are verified with, kept up to date."""
+"""Caches the public keys that verify tokens, and refreshes them."""
 
 import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.error import URLError
 
 from joserfc.jwk import Key
 
-from jobs_grpc.auth import jwks_fetch as source
-from jobs_grpc.auth.jwk_set import KeySet, fits, is_same, parse
+from jobs_grpc.auth import jwks_fetch
+from jobs_grpc.auth.jwk_set import KeySet, is_same, parse_key_set, supports
 from jobs_grpc.auth.revocation import Revocation
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which a call waits for keys that may have its token's.
-_ASK_TIMEOUT = 1.0
-
-# Seconds between readings that tokens with unknown keys ask for. Who makes up ids spends them
-# all, so this, and not the interval, is how long a rotated key may be held up by that.
-_ASK_SPACING = 30.0
-
-# Seconds until a fetch that failed is tried again, or the interval if that is shorter.
-_RETRY = 10.0
+# Seconds until a failed refresh is retried, if the refresh interval is not shorter.
+_RETRY_INTERVAL = 10.0
 
 
-class UnusableKeys(Exception):
-    """There are no keys to be had; the message says why, in one line."""
+class JwksError(Exception):
+    """The keys cannot be read or are not usable. The message is one line."""
 
 
-class KnownKey(NamedTuple):
-    """A key for as long as it is in the set, under the same id and unchanged."""
+class CachedKey(NamedTuple):
+    """A key, and the event that it is no longer in the key set or has been replaced."""
 
     key: Key
     revocation: Revocation
 
 
-class Keys:
-    """Reads the keys again every `refresh` seconds, and when a token names an unknown one.
+class JwksCache:
+    """The keys of a file or URL, refreshed every `refresh_interval` seconds.
 
-    While they can't be read, those known last stay.
+    A token with an unknown key id triggers a refresh as well, at most every
+    `unknown_key_interval` seconds, or every `refresh_interval` if that is shorter. A call waits
+    at most `unknown_key_timeout` seconds for it. If a refresh fails, the last keys stay in use.
     """
 
-    def __init__(self, where: str, refresh: float) -> None:
-        self._where = where
-        self._refresh = refresh
-        self._keys: dict[str | None, KnownKey] = {}
-        self._reading: asyncio.Task[None] | None = None
-        self._asked_at = -math.inf
+    def __init__(
+        self,
+        location: str,
+        refresh_interval: float,
+        *,
+        unknown_key_interval: float = 30.0,
+        unknown_key_timeout: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._location = location
+        self._refresh_interval = refresh_interval
+        self._unknown_key_interval = min(refresh_interval, unknown_key_interval)
+        self._unknown_key_timeout = unknown_key_timeout
+        self._clock = clock
+        self._keys: dict[str | None, CachedKey] = {}
+        self._refreshing: asyncio.Task[None] | None = None
+        self._unknown_key_refreshed_at = -math.inf
 
     @property
-    def there(self) -> bool:
-        """Whether there are any keys yet."""
+    def has_keys(self) -> bool:
+        """Whether any token can be verified."""
         return bool(self._keys)
 
     async def load(self) -> None:
-        """Read the keys for the first time. UnusableKeys if a file has none.
+        """Read the keys for the first time. Raises JwksError if a file has no usable keys.
 
-        An address that does not answer is tried again by `follow`: it may be down just now.
+        If a URL fails, only a warning is logged: `run` tries it again.
         """
         try:
-            self._take(await asyncio.to_thread(_read, self._where))
-            problem = f"{self._where} has no keys"
-        except UnusableKeys as e:
+            await self._refresh()
+            problem = f"{self._location} has no keys"
+        except JwksError as e:
             problem = str(e)
-        if not self.there and not source.is_address(self._where):
-            raise UnusableKeys(problem)
-        if not self.there:
-            logger.warning("no keys yet, no token can be verified: %s", problem)
+        if not self.has_keys and not jwks_fetch.is_url(self._location):
+            raise JwksError(problem)
+        if not self.has_keys:
+            logger.warning("JOBS_JWT_KEYS has no keys yet, no token can be verified: %s", problem)
 
-    async def follow(self) -> None:
-        """Read the keys again and again, until cancelled."""
-        done = self.there
+    async def run(self) -> None:
+        """Refresh the keys at the interval, until canceled."""
+        succeeded = self.has_keys
         while True:
-            await asyncio.sleep(self._refresh if done else min(self._refresh, _RETRY))
-            done = await self._read_once()
+            retry_interval = min(self._refresh_interval, _RETRY_INTERVAL)
+            await asyncio.sleep(self._refresh_interval if succeeded else retry_interval)
+            try:
+                await asyncio.shield(self._start_refresh())
+                succeeded = True
+            except JwksError:
+                succeeded = False
 
-    async def find(self, key_id: str | None, algorithm: str) -> KnownKey | None:
-        """The key that a token names, fit for the algorithm; None if there is none.
+    async def find(self, key_id: str | None, algorithm: str) -> CachedKey | None:
+        """The key with the id, if it supports the algorithm; None otherwise.
 
-        A token need not name one if there is only one.
+        If there is only one key, the token does not have to name it.
         """
         if key_id is not None and key_id not in self._keys:
-            await self._ask()
-        known = self._keys.get(key_id)
-        if known is None and len(self._keys) == 1 and (key_id is None or None in self._keys):
-            [known] = self._keys.values()
-        return known if known and fits(known.key, algorithm) else None
+            await self._refresh_for_unknown_key()
+        cached = self._keys.get(key_id)
+        if cached is None and len(self._keys) == 1 and (key_id is None or None in self._keys):
+            [cached] = self._keys.values()
+        return cached if cached and supports(cached.key, algorithm) else None
 
-    async def _ask(self) -> None:
-        """Read the keys since one was not found: once in a while, however many ask."""
-        if self._reading is None:
-            if time.monotonic() - self._asked_at < min(self._refresh, _ASK_SPACING):
+    async def _refresh_for_unknown_key(self) -> None:
+        if self._refreshing is None:
+            # Callers can make up key ids: without a minimum interval each would cause a fetch.
+            if self._clock() - self._unknown_key_refreshed_at < self._unknown_key_interval:
                 return
-            self._asked_at = time.monotonic()
-        # Who makes up ids is not to have calls wait for a provider that hangs.
-        await asyncio.wait({self._begin_reading()}, timeout=_ASK_TIMEOUT)
+            self._unknown_key_refreshed_at = self._clock()
+        # The timeout keeps calls from waiting for an identity provider that hangs.
+        await asyncio.wait({self._start_refresh()}, timeout=self._unknown_key_timeout)
 
-    async def _read_once(self) -> bool:
-        try:
-            await asyncio.shield(self._begin_reading())
-        except UnusableKeys:
-            return False
-        return True
+    def _start_refresh(self) -> "asyncio.Task[None]":
+        """Start a refresh, or join the one that is running."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._refresh())
+            self._refreshing.add_done_callback(self._on_refreshed)
+        return self._refreshing
 
-    def _begin_reading(self) -> "asyncio.Task[None]":
-        """Read the keys, together with whoever else is waiting for that."""
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read())
-            self._reading.add_done_callback(self._end)
-        return self._reading
-
-    def _end(self, task: "asyncio.Task[None]") -> None:
-        self._reading = None
+    def _on_refreshed(self, task: "asyncio.Task[None]") -> None:
+        self._refreshing = None
         if not task.cancelled() and (error := task.exception()):
-            logger.warning("the keys can't be read, those known last stay: %s", error)
+            logger.warning("JOBS_JWT_KEYS can't be read, the last keys stay in use: %s", error)
 
-    async def _read(self) -> None:
-        self._take(await asyncio.to_thread(_read, self._where))
+    async def _refresh(self) -> None:
+        self._replace(await asyncio.to_thread(_read, self._location))
 
-    def _take(self, keys: KeySet) -> None:
+    def _replace(self, keys: KeySet) -> None:
+        """Take over a new key set, and revoke the keys that it lacks or changes."""
         before, self._keys = self._keys, {}
         for key_id, key in keys.items():
-            known = before.get(key_id)
-            same = known and is_same(known.key, key)
-            self._keys[key_id] = known if known and same else KnownKey(key, Revocation())
+            cached = before.get(key_id)
+            unchanged = cached and is_same(cached.key, key)
+            self._keys[key_id] = cached if cached and unchanged else CachedKey(key, Revocation())
         if self._keys != before:
             count = "1 key" if len(keys) == 1 else f"{len(keys)} keys"
-            logger.info("tokens are verified with %s of %s", count, self._where)
-        for key_id, known in before.items():
-            if self._keys.get(key_id) is not known:
-                known.revocation.revoke()
+            logger.info("tokens are verified with %s of %s", count, self._location)
+        for key_id, cached in before.items():
+            if self._keys.get(key_id) is not cached:
+                cached.revocation.revoke()
 
 
-def _read(where: str) -> KeySet:
-    """The keys by their ids. UnusableKeys unless there are some, or are said to be none."""
+def _read(location: str) -> KeySet:
+    """Read and parse the keys. Raises JwksError for whatever goes wrong."""
     try:
-        return parse(source.read(where))
+        return parse_key_set(jwks_fetch.fetch(location))
     except Exception as e:
-        # What is there may be anything; nothing of it may end the one who reads it.
+        # The content is not under our control, so the parsers may raise anything.
         reason = e.reason if isinstance(e, URLError) else e
-        raise UnusableKeys(f"{where}: {' '.join(str(reason).split())}") from None
+        raise JwksError(f"{location}: {' '.join(str(reason).split())}") from None

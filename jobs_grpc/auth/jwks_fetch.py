@@ -1,4 +1,4 @@
-"""Where public keys are read from: a file or an address. What is read may be anything."""
+"""JWKS fetch: reads public keys from a file or a URL, within limits of size and time."""
 
 import time
 import urllib.request
@@ -6,22 +6,24 @@ from email.message import Message
 from pathlib import Path
 from typing import IO
 
-# Of a set of keys, in bytes.
-_MAX_SIZE = 256 * 1024
+_MAX_BYTES = 256 * 1024
 
-# Seconds for each step of a fetch, and for all of it.
-_STEP_TIMEOUT = 5.0
-_FETCH_TIMEOUT = 10.0
-
-
-def is_address(source: str) -> bool:
-    """Whether a source is an address, not a file."""
-    return source.startswith(("https://", "http://"))
+# Seconds for one network operation, and for the whole download.
+_SOCKET_TIMEOUT = 5.0
+_DOWNLOAD_TIMEOUT = 10.0
 
 
-def read(source: str) -> bytes:
-    """What is there. OSError, ValueError, or what else urllib raises, if it can't be had."""
-    return _fetch(source) if is_address(source) else Path(source).read_bytes()
+def is_url(location: str) -> bool:
+    """Whether a location is a URL, not a file."""
+    return location.startswith(("https://", "http://"))
+
+
+def fetch(location: str) -> bytes:
+    """Return the content of the file or URL.
+
+    Raises OSError, ValueError, or another exception of urllib. Blocks: call it in a thread.
+    """
+    return _download(location) if is_url(location) else Path(location).read_bytes()
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -34,23 +36,23 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         headers: Message,
         newurl: str,
     ) -> None:
-        """Nowhere: the answer is then the error that its status is."""
+        """Follow no redirect: urllib then raises HTTPError."""
         return
 
 
-def _fetch(address: str) -> bytes:
-    """What is at an address, certificates verified (SSL_CERT_FILE names other authorities)."""
-    deadline = time.monotonic() + _FETCH_TIMEOUT
-    # Only loopback is asked without TLS, and no proxy has a say in that.
-    direct = [urllib.request.ProxyHandler({})] if address.startswith("http://") else []
-    opener = urllib.request.build_opener(_NoRedirects(), *direct)
-    request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310
-    with opener.open(request, timeout=_STEP_TIMEOUT) as response:
+def _download(url: str) -> bytes:
+    """Download with verified certificates. SSL_CERT_FILE replaces the system's authorities."""
+    deadline = time.monotonic() + _DOWNLOAD_TIMEOUT
+    # http:// is allowed on loopback only, and a proxy must not see it.
+    no_proxy = [urllib.request.ProxyHandler({})] if url.startswith("http://") else []
+    opener = urllib.request.build_opener(_NoRedirects(), *no_proxy)
+    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310
+    with opener.open(request, timeout=_SOCKET_TIMEOUT) as response:
         body = b""
         while chunk := response.read1(65536):
             body += chunk
-            if len(body) > _MAX_SIZE:
-                raise ValueError(f"more than {_MAX_SIZE} bytes")
+            if len(body) > _MAX_BYTES:
+                raise ValueError(f"the response has more than {_MAX_BYTES} bytes")
             if time.monotonic() > deadline:
-                raise ValueError("too slow")
+                raise ValueError(f"the download takes more than {_DOWNLOAD_TIMEOUT:g} s")
     return body

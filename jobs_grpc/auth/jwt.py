@@ -1,7 +1,7 @@
-"""Who is calling, as a signed token says: `authorization: Bearer …`, a JSON Web Token.
+"""Authenticates callers by a JSON Web Token: `authorization: Bearer …`.
 
-What is stated in metadata beside a token must agree with it. A bridge says in x-device-id
-which device it acts for, since its token is no device's.
+x-tenant-id, x-user-id and x-device-id may be sent as well if they agree with the token. Only a
+bridge, whose token names no device, chooses the device with x-device-id.
 """
 
 import hashlib
@@ -14,114 +14,122 @@ from typing import Any
 from joserfc import jws
 from joserfc.errors import BadSignatureError, JoseError, UnsupportedAlgorithmError
 
-from jobs_grpc.auth import metadata as stated
-from jobs_grpc.auth.claims import Claims, Rules
-from jobs_grpc.auth.jwks import Keys, KnownKey
-from jobs_grpc.auth.metadata import Metadata
+from jobs_grpc.auth.claims import ClaimsReader
+from jobs_grpc.auth.jwks import CachedKey, JwksCache
+from jobs_grpc.auth.metadata import Metadata, read_device, read_single, read_tenant, read_user
 from jobs_grpc.auth.principal import Principal, Role
+from jobs_grpc.config import JwtConfig
 from jobs_grpc.errors import InvalidToken, KeysUnavailable, MetadataMismatch, TokenRequired
 
-# Verified tokens that are remembered: at some 300 bytes each, as their digests.
-_MAX_REMEMBERED = 10_000
+# RFC 9864 calls EdDSA with this curve Ed25519.
+_ALIASES = {"Ed25519": "EdDSA"}
 
-# EdDSA has a name for each curve since RFC 9864; Ed25519 is the one of these.
-_ALGORITHMS = {"Ed25519": "EdDSA"}
-
-# What access tokens are called, if anything (RFC 9068). A provider signs other things with
-# the same keys, and they may say much the same: notices of a logout, security events, proofs.
-_TYPES = (None, "jwt", "at+jwt")
+# Values of `typ` for access tokens (RFC 9068); None: no `typ`. A provider signs other messages
+# with the same keys and similar claims: logout tokens, security events, DPoP proofs.
+_ACCESS_TOKEN_TYPES = (None, "jwt", "at+jwt")
 
 
-class _Pinned(jws.JWSRegistry):
-    """Takes the algorithms it was made with and no other, and any header that is not critical."""
+class _PinnedAlgorithms(jws.JWSRegistry):
+    """Accepts only the algorithms that it is created with."""
 
-    # Some issuers put their certificate's digests in.
+    # Some issuers add digests of their certificate to the header.
     max_header_length = 4096
 
     def get_alg(self, name: str) -> Any:
-        """The algorithm; not warning that RFC 9864 would call EdDSA otherwise."""
+        """The algorithm, without the warning that joserfc gives for the name EdDSA."""
         if name not in (self.allowed or ()):
             raise UnsupportedAlgorithmError(name)
         return self.algorithms[name]
 
 
-class Tokens:
-    """Verifies tokens, and remembers those that it has verified."""
+class JwtAuthenticator:
+    """Verifies tokens, and caches the callers of up to `max_cached_tokens` verified ones.
 
-    def __init__(self, keys: Keys, rules: Rules) -> None:
+    A cached token takes about 300 bytes; the token itself is not kept, only its digest.
+    """
+
+    def __init__(
+        self, keys: JwksCache, config: JwtConfig, *, max_cached_tokens: int = 10_000
+    ) -> None:
         self._keys = keys
-        names = {*rules.algorithms} | {
-            other for other, name in _ALGORITHMS.items() if name in rules.algorithms
+        names = {*config.algorithms} | {
+            alias for alias, name in _ALIASES.items() if name in config.algorithms
         }
-        self._registry = _Pinned(algorithms=names, strict_check_header=False)
-        self._claims = Claims(rules)
-        self._remembered: OrderedDict[bytes, Principal] = OrderedDict()
+        self._registry = _PinnedAlgorithms(algorithms=names, strict_check_header=False)
+        self._claims = ClaimsReader(config)
+        self._max_cached_tokens = max_cached_tokens
+        self._cache: OrderedDict[bytes, Principal] = OrderedDict()
 
-    async def identify(self, metadata: Metadata) -> Principal:
-        """The caller. TokenRequired, InvalidToken, MetadataMismatch, or KeysUnavailable."""
+    @property
+    def cached_tokens(self) -> int:
+        """How many verified tokens are in the cache."""
+        return len(self._cache)
+
+    async def authenticate(self, metadata: Metadata) -> Principal:
+        """Return the caller.
+
+        Raises TokenRequired, InvalidToken, MetadataMismatch or KeysUnavailable.
+        """
         metadata = tuple(metadata)
-        token = _bearer(metadata)
+        token = _bearer_token(metadata)
         digest = hashlib.sha256(token).digest()
-        known = self._recall(digest)
-        if known is None:
-            known = await self._verify(token)
-            self._remember(digest, known)
-        return _agreed(known, metadata)
+        principal = self._cached(digest)
+        if principal is None:
+            principal = await self._verify(token)
+            self._cache[digest] = principal
+            if len(self._cache) > self._max_cached_tokens:
+                self._cache.popitem(last=False)
+        return _check_consistent(principal, metadata)
 
-    def problem(self) -> str | None:
-        """Why no token can be verified; None if it can."""
-        return None if self._keys.there else "there are no keys to verify tokens with"
+    def unavailable_reason(self) -> str | None:
+        """Why no token can be verified; None if tokens can be."""
+        return None if self._keys.has_keys else "there are no keys to verify tokens with"
 
-    def _recall(self, digest: bytes) -> Principal | None:
-        known = self._remembered.get(digest)
-        if known is None:
+    def _cached(self, digest: bytes) -> Principal | None:
+        principal = self._cache.get(digest)
+        if principal is None:
             return None
-        if known.expired or known.revoked:
-            del self._remembered[digest]
+        if principal.expired or principal.revoked:
+            del self._cache[digest]
             return None
-        self._remembered.move_to_end(digest)
-        return known
-
-    def _remember(self, digest: bytes, principal: Principal) -> None:
-        self._remembered[digest] = principal
-        if len(self._remembered) > _MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+        self._cache.move_to_end(digest)
+        return principal
 
     async def _verify(self, token: bytes) -> Principal:
         try:
-            claims, key = await self._signed(token)
-            return self._claims.principal(claims, key.revocation)
+            claims, key = await self._verify_signature(token)
+            return self._claims.to_principal(claims, key.revocation)
         except BadSignatureError:
-            raise InvalidToken("has a wrong signature") from None
+            raise InvalidToken("has an invalid signature") from None
         except (JoseError, ValueError, RecursionError):
             raise InvalidToken("is malformed") from None
 
-    async def _signed(self, token: bytes) -> tuple[dict[str, Any], KnownKey]:
+    async def _verify_signature(self, token: bytes) -> tuple[dict[str, Any], CachedKey]:
         signature = jws.extract_compact(token, registry=self._registry)
         headers = signature.headers()
         algorithm, key_id = headers.get("alg"), headers.get("kid")
-        # Named by the token, so compared with what is pinned before anything else is done.
+        # The token chooses the algorithm, so compare it with the pinned ones before all else.
         if not isinstance(algorithm, str) or algorithm not in (self._registry.allowed or ()):
-            raise InvalidToken("is signed with an algorithm that is not taken")
+            raise InvalidToken("is signed with an algorithm that is not accepted")
         if "crit" in headers or not (key_id is None or isinstance(key_id, str)):
             raise ValueError
-        if _type(headers) not in _TYPES:
-            raise InvalidToken("is of another type")
-        known = await self._keys.find(key_id, _ALGORITHMS.get(algorithm, algorithm))
-        if known is None:
-            if not self._keys.there:
+        if _token_type(headers) not in _ACCESS_TOKEN_TYPES:
+            raise InvalidToken("is not an access token")
+        key = await self._keys.find(key_id, _ALIASES.get(algorithm, algorithm))
+        if key is None:
+            if not self._keys.has_keys:
                 raise KeysUnavailable
             raise InvalidToken("is signed with an unknown key")
-        if not jws.validate_compact(signature, known.key, registry=self._registry):
+        if not jws.validate_compact(signature, key.key, registry=self._registry):
             raise BadSignatureError
         claims = json.loads(signature.payload)
         if not isinstance(claims, dict):
             raise ValueError
-        return claims, known
+        return claims, key
 
 
-def _bearer(metadata: Metadata) -> bytes:
-    value = stated.single(metadata, "authorization")
+def _bearer_token(metadata: Metadata) -> bytes:
+    value = read_single(metadata, "authorization")
     if value is None:
         raise TokenRequired
     scheme, _, token = value.partition(" ")
@@ -130,7 +138,7 @@ def _bearer(metadata: Metadata) -> bytes:
     return token.strip().encode()
 
 
-def _type(headers: Mapping[str, Any]) -> str | None:
+def _token_type(headers: Mapping[str, Any]) -> str | None:
     if "typ" not in headers:
         return None
     if not isinstance(headers["typ"], str):
@@ -138,12 +146,16 @@ def _type(headers: Mapping[str, Any]) -> str | None:
     return headers["typ"].lower().removeprefix("application/")
 
 
-def _agreed(principal: Principal, metadata: Metadata) -> Principal:
-    if stated.tenant(metadata) not in (None, principal.tenant_id):
+def _check_consistent(principal: Principal, metadata: Metadata) -> Principal:
+    """Raise MetadataMismatch if metadata contradicts the token.
+
+    Returns the principal, for a bridge with the device that it names.
+    """
+    if read_tenant(metadata) not in (None, principal.tenant_id):
         raise MetadataMismatch("x-tenant-id")
-    if stated.user(metadata) not in (None, principal.subject):
+    if read_user(metadata) not in (None, principal.subject):
         raise MetadataMismatch("x-user-id")
-    device_id = stated.device(metadata)
+    device_id = read_device(metadata)
     if device_id in (None, principal.device_id):
         return principal
     if principal.device_id is None and Role.BRIDGE in principal.roles:

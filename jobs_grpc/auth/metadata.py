@@ -1,10 +1,10 @@
-"""Who is calling, as the metadata of a trusted caller states it.
+"""Authenticates callers by the metadata that they send, which is trusted as it is.
 
 x-tenant-id   required
 x-user-id     the user
 x-device-id   the device
-x-roles       the roles, comma-separated. A caller who states none has the default ones of
-              JOBS_DEFAULT_ROLES; or, if it states a device, it is that `device` and no more.
+x-roles       comma-separated roles. If it is absent, a caller with x-device-id has the role
+              `device` only; any other caller has the roles of JOBS_DEFAULT_ROLES.
 """
 
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ from jobs_grpc.auth.principal import (
     Principal,
     Role,
     is_identifier,
-    is_tenant,
+    is_tenant_id,
 )
 from jobs_grpc.errors import DuplicateMetadata, InvalidMetadata, InvalidToken, TenantRequired
 
-# As gRPC hands it over. Values of keys that end in -bin are bytes.
+# The metadata of a call as gRPC passes it. Values of keys that end in -bin are bytes.
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 _AUTHORIZATION = "authorization"
@@ -28,72 +28,79 @@ _TENANT, _USER, _DEVICE, _ROLES = "x-tenant-id", "x-user-id", "x-device-id", "x-
 
 
 class MetadataAuthenticator:
-    """Believes what callers state of themselves."""
+    """Trusts the tenant, user, device and roles in the metadata of each call."""
 
     def __init__(self, default_roles: frozenset[Role]) -> None:
         self._default_roles = default_roles
 
-    async def identify(self, metadata: Metadata) -> Principal:
-        """The caller. Raises TenantRequired, DuplicateMetadata, InvalidMetadata or InvalidToken."""
+    async def authenticate(self, metadata: Metadata) -> Principal:
+        """Return the caller.
+
+        Raises TenantRequired, DuplicateMetadata, InvalidMetadata or InvalidToken.
+        """
         if any(key == _AUTHORIZATION for key, _ in metadata):
-            # Else a proxy that demands tokens, and leaves them to us, would let anybody pass.
-            raise InvalidToken("is not verified here, where metadata is believed; leave it out")
-        tenant_id = tenant(metadata)
+            # A gateway that requires tokens relies on this server to verify them. Ignoring the
+            # token would let every caller in.
+            raise InvalidToken(
+                "cannot be verified: this server authenticates callers by metadata"
+                " (JOBS_AUTH=metadata); send no authorization"
+            )
+        tenant_id = read_tenant(metadata)
         if tenant_id is None:
             raise TenantRequired(f"The call names no tenant: send {_TENANT}")
-        device_id = device(metadata)
-        roles = _roles(metadata)
+        device_id = read_device(metadata)
+        roles = _read_roles(metadata)
         if roles is None:
             roles = self._default_roles if device_id is None else frozenset({Role.DEVICE})
-        return Principal(tenant_id, roles, subject=user(metadata), device_id=device_id)
+        return Principal(tenant_id, roles, subject=read_user(metadata), device_id=device_id)
 
-    def problem(self) -> str | None:
-        """None: whoever calls says who it is."""
+    def unavailable_reason(self) -> str | None:
+        """None: metadata can always be read."""
         return None
 
 
-def tenant(metadata: Metadata) -> str | None:
-    """The tenant that is stated, if any."""
-    value = single(metadata, _TENANT)
+def read_tenant(metadata: Metadata) -> str | None:
+    """The value of x-tenant-id, None without one. Raises DuplicateMetadata or InvalidMetadata."""
+    value = read_single(metadata, _TENANT)
     if value is not None and "," in value:
-        # What a proxy makes of two headers. Nobody's tenant is called so.
+        # Proxies may join two headers into one value with a comma.
         raise DuplicateMetadata(f"{_TENANT} {TENANT_RULE}")
-    if value is not None and not is_tenant(value):
+    if value is not None and not is_tenant_id(value):
         raise InvalidMetadata(f"{_TENANT} {TENANT_RULE}")
     return value
 
 
-def user(metadata: Metadata) -> str | None:
-    """The user who is stated, if any."""
-    return _identifier(metadata, _USER)
+def read_user(metadata: Metadata) -> str | None:
+    """The value of x-user-id, None without one. Raises DuplicateMetadata or InvalidMetadata."""
+    return _read_identifier(metadata, _USER)
 
 
-def device(metadata: Metadata) -> str | None:
-    """The device that is stated, if any."""
-    return _identifier(metadata, _DEVICE)
+def read_device(metadata: Metadata) -> str | None:
+    """The value of x-device-id, None without one. Raises DuplicateMetadata or InvalidMetadata."""
+    return _read_identifier(metadata, _DEVICE)
 
 
-def single(metadata: Metadata, key: str) -> str | None:
-    """The one value of a key; DuplicateMetadata if there are more."""
+def read_single(metadata: Metadata, key: str) -> str | None:
+    """The only value of a key, None without one. Raises DuplicateMetadata."""
     values = [value for name, value in metadata if name == key]
     if len(values) > 1:
         raise DuplicateMetadata(f"{key} was sent {len(values)} times; send it once")
     return str(values[0]) if values else None
 
 
-def _identifier(metadata: Metadata, key: str) -> str | None:
-    value = single(metadata, key)
+def _read_identifier(metadata: Metadata, key: str) -> str | None:
+    value = read_single(metadata, key)
     if value is not None and not is_identifier(value):
         raise InvalidMetadata(f"{key} {IDENTIFIER_RULE}")
     return value
 
 
-def _roles(metadata: Metadata) -> frozenset[Role] | None:
-    value = single(metadata, _ROLES)
+def _read_roles(metadata: Metadata) -> frozenset[Role] | None:
+    value = read_single(metadata, _ROLES)
     if value is None:
         return None
     try:
-        # Empty is not the same as absent: what was meant as no role must not become all.
+        # An empty x-roles is an error, not "absent": it must not grant the default roles.
         return frozenset(Role(name.strip()) for name in value.split(","))
     except ValueError:
         known = ", ".join(sorted(Role))

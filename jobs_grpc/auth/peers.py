@@ -1,30 +1,30 @@
-"""Which clients may connect at all: by what their verified certificates say."""
+"""Restricts clients by the names in their verified certificates: JOBS_TRUSTED_PEERS."""
 
 from collections.abc import Collection, Iterable, Mapping
 
 from jobs_grpc.errors import PeerNotTrusted
 
-_SPIFFE = "spiffe://"
+_SPIFFE_SCHEME = "spiffe://"
 
 
 class TrustedPeers:
-    """The clients of a list. Entries are compared exactly.
+    """The clients that may call. Entries match exactly.
 
-    One that begins with spiffe:// is compared with the certificate's URIs only, any other
-    with its DNS names and its common name: whoever may choose a name must not thereby be
-    able to choose an id.
+    An entry that begins with spiffe:// matches a URI of the certificate only; any other entry
+    matches a DNS name or the common name. So a client that can choose its common name cannot
+    pass for a SPIFFE id.
     """
 
     def __init__(self, entries: Collection[str]) -> None:
-        self._ids = {entry for entry in entries if entry.startswith(_SPIFFE)}
-        self._names = set(entries) - self._ids
+        self._spiffe_ids = {entry for entry in entries if entry.startswith(_SPIFFE_SCHEME)}
+        self._names = set(entries) - self._spiffe_ids
 
     def check(self, auth_context: Mapping[str, Iterable[bytes]]) -> None:
-        """Raise PeerNotTrusted unless the client is one of the list."""
+        """Raise PeerNotTrusted unless the certificate has one of the names."""
 
-        def said(key: str) -> set[str]:
+        def values(key: str) -> set[str]:
             return {value.decode(errors="replace") for value in auth_context.get(key, ())}
 
-        names = said("peer_dns") | said("x509_common_name")
-        if not said("peer_uri") & self._ids and not names & self._names:
+        names = values("peer_dns") | values("x509_common_name")
+        if not values("peer_uri") & self._spiffe_ids and not names & self._names:
             raise PeerNotTrusted

@@ -1,21 +1,19 @@
-"""Who may call what: the whole of it is the table below."""
+"""Which roles may call which methods: the table POLICY."""
 
 from collections.abc import Mapping
 
 from jobs_grpc.auth.principal import Role
 
-Allowed = frozenset[Role]
-
 PUBLIC = None
 """Callable without authentication: health checks and reflection act for no tenant."""
 
-_READ: Allowed = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN})
-_OPERATE: Allowed = frozenset({Role.OPERATOR, Role.ADMIN})
-_DELETE: Allowed = frozenset({Role.ADMIN})
-# A device as itself only; a bridge as any device of its tenant, which it names.
-_DEVICE: Allowed = frozenset({Role.DEVICE, Role.BRIDGE})
+_READ = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN})
+_OPERATE = frozenset({Role.OPERATOR, Role.ADMIN})
+_DELETE = frozenset({Role.ADMIN})
+# A device acts for itself; a bridge acts for any device of its tenant and names it.
+_DEVICE = frozenset({Role.DEVICE, Role.BRIDGE})
 
-POLICY: Mapping[str, Allowed | None] = {
+POLICY: Mapping[str, frozenset[Role] | None] = {
     "/fleet.jobs.v1.JobService/ListJobs": _READ,
     "/fleet.jobs.v1.JobService/GetJob": _READ,
     "/fleet.jobs.v1.JobService/ListJobExecutions": _READ,
@@ -36,7 +34,7 @@ POLICY: Mapping[str, Allowed | None] = {
     "/grpc.health.v1.Health/Check": PUBLIC,
     "/grpc.health.v1.Health/List": PUBLIC,
     "/grpc.health.v1.Health/Watch": PUBLIC,
-    # Tells the contract, which is public; JOBS_REFLECTION=false takes it away.
+    # Reflection reveals only the contract, which is public. JOBS_REFLECTION=false turns it off.
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": PUBLIC,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": PUBLIC,
 }
@@ -45,7 +43,7 @@ _DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"
 _REPORT_EXECUTIONS = f"{_DEVICE_SERVICE}ReportExecutions"
 
 
-def allowed_roles(method: str) -> Allowed | None:
+def allowed_roles(method: str) -> frozenset[Role] | None:
     """The roles that may call `method`, or PUBLIC. Empty if the table lacks the method."""
     return POLICY.get(method, frozenset())
 
@@ -56,7 +54,10 @@ def is_public(method: str) -> bool:
 
 
 def needs_device(method: str, roles: frozenset[Role]) -> bool:
-    """Whether the caller must be, or name, one device. A bridge's reports each name their own."""
+    """Whether a caller with these roles must be a device or name one in x-device-id.
+
+    A bridge names a device in each report of ReportExecutions instead.
+    """
     if method == _REPORT_EXECUTIONS and Role.BRIDGE in roles:
         return False
     return method.startswith(_DEVICE_SERVICE)

@@ -1,27 +1,27 @@
-"""That something counts no more, such as a key, told to those who go by it."""
+"""A one-shot revocation event with subscribers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class Revocation:
-    """Of one thing. It happens once, and for good."""
+    """The event that a verification key is no longer trusted. It happens at most once."""
 
     def __init__(self) -> None:
         self.revoked = False
-        self._listeners: set[Callable[[], None]] = set()
+        self._callbacks: set[Callable[[], None]] = set()
 
     def revoke(self) -> None:
-        """Say so to whoever listens."""
+        """Set `revoked` and call the subscribers."""
         self.revoked = True
-        for tell in tuple(self._listeners):
-            tell()
+        for callback in tuple(self._callbacks):
+            callback()
 
     @contextmanager
-    def subscribe(self, tell: Callable[[], None]) -> Iterator[None]:
-        """Have `tell` called, which must not fail, if it happens within the block."""
-        self._listeners.add(tell)
+    def subscribe(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call `callback` if the event happens within the block. It must not raise."""
+        self._callbacks.add(callback)
         try:
             yield
         finally:
-            self._listeners.discard(tell)
+            self._callbacks.discard(callback)

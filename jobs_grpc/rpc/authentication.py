@@ -5,7 +5,7 @@ from typing import Any
 from jobs_grpc.auth import policy
 from jobs_grpc.auth.authenticator import Authenticator
 from jobs_grpc.auth.peers import TrustedPeers
-from jobs_grpc.auth.principal import Principal, find_principal, set_principal
+from jobs_grpc.auth.principal import Principal, Role, find_principal, set_principal
 from jobs_grpc.errors import DeviceRequired, RoleRequired
 from jobs_grpc.rpc.handler_cache import call_metadata
 from jobs_grpc.rpc.interceptor import Before, Context
@@ -27,7 +27,7 @@ class Authenticate(Before):
         if self._peers:
             auth_context: Any = context.auth_context()
             self._peers.check(auth_context)
-        set_principal(await self._callers.identify(call_metadata()))
+        set_principal(await self._callers.authenticate(call_metadata()))
 
 
 class Authorize(Before):
@@ -39,7 +39,7 @@ class Authorize(Before):
             _require(method, allowed, find_principal())
 
 
-def _require(method: str, allowed: policy.Allowed, caller: Principal | None) -> None:
+def _require(method: str, allowed: frozenset[Role], caller: Principal | None) -> None:
     if caller is None or not caller.roles & allowed:
         raise RoleRequired(sorted(allowed))
     if caller.device_id is None and policy.needs_device(method, caller.roles):

@@ -114,8 +114,8 @@ async def _running(
 
     async def check() -> None:
         await database.check()
-        if problem := callers.problem():
-            raise NotReady(problem)
+        if reason := callers.unavailable_reason():
+            raise NotReady(reason)
 
     health = Health(check, SERVICES)
     in_flight = InFlight()

@@ -1,4 +1,4 @@
-"""Who may call what: the table is whole, and the server goes by it."""
+"""The policy covers every method, and the server enforces it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -38,8 +38,8 @@ MODULES: dict[str, Any] = {"JobService": jobs_pb2, "DeviceJobService": device_jo
 
 
 @contextlib.contextmanager
-def suppress_not_there() -> Iterator[None]:
-    """The call may find nothing, or lack a field; it must not be refused."""
+def allow_not_found_or_invalid() -> Iterator[None]:
+    """Ignore NOT_FOUND and INVALID_ARGUMENT: authorization accepted the call."""
     try:
         yield
     except grpc.aio.AioRpcError as e:
@@ -47,23 +47,23 @@ def suppress_not_there() -> Iterator[None]:
             raise
 
 
-async def call(server: Server, method: str, *stated: tuple[str, str], **fields: Any) -> None:
-    """Make a call with one answer by its full name."""
+async def call(server: Server, method: str, *metadata: tuple[str, str], **fields: Any) -> None:
+    """Make a unary call by the full name of its method."""
     service, name = method.removeprefix("/fleet.jobs.v1.").split("/")
     request: Message = getattr(MODULES[service], f"{name}Request")(**fields)
-    answer: Any = getattr(MODULES[service], f"{name}Response")
+    response: Any = getattr(MODULES[service], f"{name}Response")
     stub: Any = server.channel.unary_unary(
         method,
         request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=answer.FromString,
+        response_deserializer=response.FromString,
     )
-    await stub(request, metadata=stated, timeout=TIMEOUT)
+    await stub(request, metadata=metadata, timeout=TIMEOUT)
 
 
-def test_every_call_of_the_contract_has_a_line() -> None:
-    ours = {method for method, roles in POLICY.items() if roles is not PUBLIC}
+def test_policy_lists_every_call_of_the_contract() -> None:
+    listed = {method for method, roles in POLICY.items() if roles is not PUBLIC}
 
-    assert ours == set(METHODS)
+    assert listed == set(METHODS)
 
 
 def test_only_health_and_reflection_are_public() -> None:
@@ -72,56 +72,56 @@ def test_only_health_and_reflection_are_public() -> None:
     assert all(method.startswith(("/grpc.health.v1.", "/grpc.reflection.")) for method in public)
 
 
-def test_what_has_no_line_is_for_nobody() -> None:
+def test_no_role_may_call_a_method_that_the_policy_lacks() -> None:
     for method in ("/fleet.jobs.v1.JobService/Format", "/grpc.health.v1.Health/Format"):
         assert allowed_roles(method) == frozenset()
         assert not is_public(method)
 
 
-def test_what_has_no_roles_is_open() -> None:
+def test_is_public_only_for_methods_outside_the_contract() -> None:
     assert {method for method in POLICY if is_public(method)} == set(POLICY) - set(METHODS)
 
 
 @pytest.mark.parametrize(
-    ("role", "may"),
+    ("role", "methods"),
     [
         ("viewer", {"ListJobs", "GetJob", "ListJobExecutions", "ListExecutionAttempts"}),
         ("operator", {"CreateJob", "CancelJob", "CancelExecution", "RetryExecutions"}),
         ("admin", {"DeleteJob"}),
     ],
 )
-def test_each_role_may_what_the_one_before_may_and_more(role: str, may: set[str]) -> None:
+def test_operator_extends_viewer_and_admin_extends_operator(role: str, methods: set[str]) -> None:
     order = ["viewer", "operator", "admin"]
     for method, roles in POLICY.items():
         name = method.rpartition("/")[2]
-        if name in may and method.startswith("/fleet.jobs.v1.JobService/"):
+        if name in methods and method.startswith("/fleet.jobs.v1.JobService/"):
             assert roles == frozenset(map(Role, order[order.index(role) :]))
 
 
 @pytest.mark.parametrize("method", UNARY)
 @pytest.mark.parametrize("role", sorted(Role))
-async def test_a_role_reaches_what_the_table_says(
+async def test_server_enforces_the_policy_for_each_role_and_method(
     server: Server, tenant: str, role: Role, method: str
 ) -> None:
-    """An empty request that passes the policy is refused for what it lacks, or answered."""
-    stated = [("x-tenant-id", tenant), ("x-roles", str(role)), ("x-device-id", "d")]
+    """An authorized call with an empty request succeeds or is INVALID_ARGUMENT."""
+    metadata = [("x-tenant-id", tenant), ("x-roles", str(role)), ("x-device-id", "d")]
     roles = allowed_roles(method)
     assert roles is not None
 
     if role not in roles:
         with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED") as failure:
-            await call(server, method, *stated)
+            await call(server, method, *metadata)
         assert failure.metadata == {"roles": ",".join(sorted(roles))}
     elif "List" in method or "StartNext" in method:
         fields = {"job_id": "j"} if method.endswith("ListJobExecutions") else {}
-        with suppress_not_there():
-            await call(server, method, *stated, **fields)
+        with allow_not_found_or_invalid():
+            await call(server, method, *metadata, **fields)
     else:
         with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-            await call(server, method, *stated)
+            await call(server, method, *metadata)
 
 
-async def test_roles_add_up(server: Server, tenant: str) -> None:
+async def test_caller_may_do_what_any_of_its_roles_allows(server: Server, tenant: str) -> None:
     caller = server.caller(("x-tenant-id", tenant), ("x-roles", "viewer, device"))
 
     assert not (await caller.list()).jobs
@@ -131,7 +131,7 @@ async def test_roles_add_up(server: Server, tenant: str) -> None:
 
 
 @pytest.mark.parametrize("roles", ["", ",", "root", "viewer,root", "VIEWER", "viewer admin"])
-async def test_roles_that_are_none_are_refused_not_ignored(
+async def test_call_is_rejected_when_x_roles_contains_an_unknown_role(
     server: Server, tenant: str, roles: str
 ) -> None:
     with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA") as failure:
@@ -139,14 +139,14 @@ async def test_roles_that_are_none_are_refused_not_ignored(
     assert failure.message.startswith("x-roles must be")
 
 
-async def test_roles_are_stated_once(server: Server, tenant: str) -> None:
-    twice = [("x-roles", "viewer"), ("x-roles", "admin")]
+async def test_call_is_rejected_when_x_roles_is_sent_twice(server: Server, tenant: str) -> None:
+    roles = [("x-roles", "viewer"), ("x-roles", "admin")]
 
     with expect_failure(StatusCode.UNAUTHENTICATED, "DUPLICATE_METADATA"):
-        await server.caller(("x-tenant-id", tenant), *twice).list()
+        await server.caller(("x-tenant-id", tenant), *roles).list()
 
 
-async def test_who_states_no_roles_has_the_default_ones(
+async def test_caller_has_default_roles_without_x_roles(
     database: Database, server: Server, tenant: str
 ) -> None:
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
@@ -161,7 +161,7 @@ async def test_who_states_no_roles_has_the_default_ones(
             await strict.operator(tenant).list()
 
 
-async def test_who_states_a_device_and_no_roles_is_that_device_and_no_more(
+async def test_caller_is_only_a_device_when_it_sends_x_device_id_without_x_roles(
     server: Server, tenant: str
 ) -> None:
     assert not (await server.device(tenant, "d").pending()).executions
@@ -170,7 +170,7 @@ async def test_who_states_a_device_and_no_roles_is_that_device_and_no_more(
         await caller.list()
 
 
-async def test_a_bridge_says_which_device_it_acts_for(server: Server, tenant: str) -> None:
+async def test_bridge_must_name_a_device(server: Server, tenant: str) -> None:
     method = "/fleet.jobs.v1.DeviceJobService/StartNextExecution"
     bridge = [("x-tenant-id", tenant), ("x-roles", "bridge")]
 
@@ -179,27 +179,27 @@ async def test_a_bridge_says_which_device_it_acts_for(server: Server, tenant: st
     await call(server, method, *bridge, ("x-device-id", "d"))
 
 
-async def test_a_device_that_does_not_say_which_reports_nothing(
+async def test_report_stream_is_rejected_when_device_is_not_named(
     server: Server, tenant: str
 ) -> None:
     stub: Any = server.device(tenant, "d").stub
-    stated = (("x-tenant-id", tenant), ("x-roles", "device"))
+    metadata = (("x-tenant-id", tenant), ("x-roles", "device"))
 
     with expect_failure(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
-        await stub.ReportExecutions(iter([]), metadata=stated, timeout=TIMEOUT).read()
+        await stub.ReportExecutions(iter([]), metadata=metadata, timeout=TIMEOUT).read()
 
 
-async def test_a_tenant_with_a_comma_is_two(server: Server) -> None:
-    """A proxy that folds two headers makes one of them."""
+async def test_call_is_rejected_when_tenant_contains_a_comma(server: Server) -> None:
+    """A proxy may join two headers into one value with a comma."""
     with expect_failure(StatusCode.UNAUTHENTICATED, "DUPLICATE_METADATA"):
         await server.operator("a,b").list()
 
 
-async def test_where_metadata_is_believed_a_token_is_refused(operator: Operator) -> None:
-    """Else a gateway that demands tokens, before a server that does not look, lets all pass."""
+async def test_token_is_rejected_in_metadata_mode(operator: Operator) -> None:
+    """A gateway that requires tokens relies on the server to verify them."""
     metadata = (*operator.metadata, ("authorization", "Bearer made-up"))
 
     with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
         await operator.stub.ListJobs(jobs_pb2.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT)
 
-    assert "is not verified here" in failure.message
+    assert "cannot be verified" in failure.message

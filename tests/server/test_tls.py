@@ -14,7 +14,7 @@ from jobs_grpc.config import ConfigError
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.health import wait_until_healthy
-from tests.support.identities import Authority, Pair, channel_credentials, replace
+from tests.support.identities import Authority, Pair, channel_credentials, replace_file
 from tests.support.server import Server, open_channel, running_tls_server, starting_server
 
 GATEWAY = "spiffe://acme.example/ns/jobs/sa/gateway"
@@ -185,12 +185,12 @@ async def test_files_that_are_broken_or_half_written_leave_the_last_good_ones(
         before, pair = await serial(server.address), authority.server()
         caplog.set_level(logging.WARNING)
 
-        replace(tmp_path / "server.crt", pair.certificate)  # and its key not yet
+        replace_file(tmp_path / "server.crt", pair.certificate)  # and its key not yet
         assert await serial(server.address) == before
         assert await serial(server.address) == before
         assert len(warnings(caplog)) == 1
 
-        replace(tmp_path / "server.crt", pair.certificate[:100])
+        replace_file(tmp_path / "server.crt", pair.certificate[:100])
         assert await serial(server.address) == before
         (tmp_path / "server.crt").unlink()
         assert await serial(server.address) == before
@@ -209,7 +209,7 @@ async def test_a_new_client_authority_counts_at_once(
     other = Authority()
     known = channel_credentials(authority, authority.client("known"))
     async with running_tls_server(database.request_dsn, known, **mutual) as server:
-        replace(tmp_path / "ca.crt", other.certificate)
+        replace_file(tmp_path / "ca.crt", other.certificate)
 
         await list_with(server, channel_credentials(authority, other.client("known")))
         with expect_failure(StatusCode.UNAVAILABLE):

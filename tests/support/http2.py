@@ -1,4 +1,4 @@
-"""HTTP/2 by hand: a client that does what no library would."""
+"""A minimal HTTP/2 client that can violate the protocol, as no library does."""
 
 import asyncio
 import struct
@@ -21,7 +21,7 @@ _INITIAL_WINDOW_SIZE = 4
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as it came."""
+    """A received frame."""
 
     kind: int
     flags: int
@@ -30,35 +30,35 @@ class Frame:
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """A frame as it is sent."""
+    """The bytes of a frame."""
     return (
         len(payload).to_bytes(3, "big") + bytes([kind, flags]) + struct.pack(">I", stream) + payload
     )
 
 
 def headers(fields: Mapping[str, str]) -> bytes:
-    """A header block, without compression."""
+    """A header block without compression."""
     block = b""
-    for name, value in fields.items():
-        block += b"\0" + b"".join(bytes([len(t)]) + t.encode() for t in (name, value))
+    for field in fields.items():
+        block += b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in field)
     return block
 
 
 def message(request: Message) -> bytes:
-    """A message as gRPC frames it."""
+    """A message with its gRPC length prefix."""
     raw = request.SerializeToString()
     return b"\0" + struct.pack(">I", len(raw)) + raw
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection whose frames are written and read one by one."""
+    """A connection on which tests write and read single frames."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     def open(self, stream: int, method: str, metadata: Mapping[str, str]) -> None:
-        """Begin a call, on the stream of this (odd) number."""
+        """Send the headers of a call on a stream, whose number must be odd."""
         fields = {
             ":method": "POST",
             ":scheme": "http",
@@ -70,12 +70,12 @@ class Connection:
         self.writer.write(frame(HEADERS, END_HEADERS, stream, headers({**fields, **metadata})))
 
     def call(self, stream: int, method: str, metadata: Mapping[str, str], request: Message) -> None:
-        """Call with one request."""
+        """Send a call with one request message."""
         self.open(stream, method, metadata)
         self.writer.write(frame(DATA, END_STREAM, stream, message(request)))
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """What the server sends, until it closes the connection."""
+        """The frames that the server sends, until it closes the connection."""
         try:
             while True:
                 head = await self.reader.readexactly(9)
@@ -87,7 +87,7 @@ class Connection:
 
 @asynccontextmanager
 async def connection(address: str, window: int = 65535) -> AsyncIterator[Connection]:
-    """A connection to HOST:PORT; on each stream, the server may send `window` bytes."""
+    """Connect to HOST:PORT. The server may send `window` bytes on each stream."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     settings = struct.pack(">HI", _INITIAL_WINDOW_SIZE, window)
@@ -99,7 +99,7 @@ async def connection(address: str, window: int = 65535) -> AsyncIterator[Connect
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, also one that the server has closed."""
+    """Close a connection that the server may have closed already."""
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

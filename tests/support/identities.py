@@ -1,4 +1,4 @@
-"""Keys, certificates and tokens, made when they are needed."""
+"""Creates keys, certificates and tokens."""
 
 import base64
 import datetime
@@ -25,55 +25,58 @@ _PEM = serialization.Encoding.PEM
 
 
 def new_key(algorithm: str = "RS256", key_id: str | None = "k1") -> Key:
-    """A private key for an algorithm."""
-    named: Any = {"kid": key_id} if key_id else {}
+    """Create a private key for the algorithm."""
+    parameters: Any = {"kid": key_id} if key_id else {}
     match algorithm:
         case "RS256":
-            return jwk.RSAKey.generate_key(2048, named)
+            return jwk.RSAKey.generate_key(2048, parameters)
         case "ES256":
-            return jwk.ECKey.generate_key("P-256", named)
-    return jwk.OKPKey.generate_key("Ed25519", named)
+            return jwk.ECKey.generate_key("P-256", parameters)
+    return jwk.OKPKey.generate_key("Ed25519", parameters)
 
 
 def jwks(*keys: Key) -> str:
-    """The public halves as a JWKS."""
+    """The public keys as a JWKS."""
     return json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
 
 
-def claims(tenant: str, *roles: str, **more: Any) -> dict[str, Any]:
-    """What a good token says, for a minute; `more` adds, replaces, or with None takes away."""
-    every = {
+def claims(tenant: str, *roles: str, **changes: Any) -> dict[str, Any]:
+    """The claims of a valid token that expires in a minute.
+
+    `changes` adds and replaces claims; a value of None removes one.
+    """
+    all_claims = {
         "iss": ISSUER,
         "aud": AUDIENCE,
         "exp": int(time.time()) + 60,
         "sub": "olivia",
         "tenant_id": tenant,
         "roles": list(roles),
-    } | more
-    return {name: value for name, value in every.items() if value is not None}
+    } | changes
+    return {name: value for name, value in all_claims.items() if value is not None}
 
 
-def token(key: Key, said: dict[str, Any], algorithm: str = "RS256", **headers: Any) -> str:
-    """A signed token."""
-    named = {"kid": key.kid} if key.kid else {}
-    header = {"alg": algorithm} | named | headers
-    registry = _Any(algorithms=[algorithm], strict_check_header=False)
-    return jws.serialize_compact(header, json.dumps(said), key, registry=registry)
+def token(key: Key, payload: dict[str, Any], algorithm: str = "RS256", **headers: Any) -> str:
+    """A signed token. `headers` adds and replaces headers; they may be invalid."""
+    key_id = {"kid": key.kid} if key.kid else {}
+    header = {"alg": algorithm} | key_id | headers
+    registry = _UncheckedRegistry(algorithms=[algorithm], strict_check_header=False)
+    return jws.serialize_compact(header, json.dumps(payload), key, registry=registry)
 
 
-class _Any(jws.JWSRegistry):
-    """Signs whatever there is to be refused."""
+class _UncheckedRegistry(jws.JWSRegistry):
+    """Signs tokens with invalid headers as well."""
 
     def check_header(self, header: Any) -> None:
-        """Anything goes."""
+        """Accept any header."""
 
     def get_alg(self, name: str) -> Any:
-        """Without the library's warning of EdDSA."""
+        """The algorithm, without the warning that joserfc gives for the name EdDSA."""
         return self.algorithms[name]
 
 
 def pem(key: Key) -> bytes:
-    """The public half as PEM."""
+    """The public key as PEM."""
     assert isinstance(key, (jwk.RSAKey, jwk.ECKey, jwk.OKPKey))
     return key.as_pem(private=False)
 
@@ -84,20 +87,20 @@ def private_pem(key: Key, password: str | None = None) -> bytes:
     return key.as_pem(private=True, password=password)
 
 
-def unsigned(said: dict[str, Any]) -> str:
+def unsigned_token(payload: dict[str, Any]) -> str:
     """A token with `alg: none`."""
-    return f"{_encoded({'alg': 'none', 'kid': 'k1'})}.{_encoded(said)}."
+    return f"{_encode({'alg': 'none', 'kid': 'k1'})}.{_encode(payload)}."
 
 
-def confused(key: Key, said: dict[str, Any]) -> str:
-    """A token signed with HS256 and the text of a public key as the secret."""
-    signed = f"{_encoded({'alg': 'HS256', 'kid': 'k1'})}.{_encoded(said)}"
+def hs256_token(key: Key, payload: dict[str, Any]) -> str:
+    """A token signed with HS256, with the PEM of the public key as the secret."""
+    signed = f"{_encode({'alg': 'HS256', 'kid': 'k1'})}.{_encode(payload)}"
     mac = hmac.HMAC(pem(key), hashes.SHA256())
     mac.update(signed.encode())
     return f"{signed}.{_base64(mac.finalize())}"
 
 
-def _encoded(part: object) -> str:
+def _encode(part: object) -> str:
     return _base64(json.dumps(part).encode())
 
 
@@ -113,22 +116,22 @@ class Pair:
     key: bytes
 
     def write(self, folder: Path, name: str) -> tuple[str, str]:
-        """Put them into files, each replaced at once; returns the paths."""
+        """Write NAME.crt and NAME.key, each atomically, and return their paths."""
         paths = folder / f"{name}.crt", folder / f"{name}.key"
         for path, content in zip(paths, (self.certificate, self.key), strict=True):
-            replace(path, content)
+            replace_file(path, content)
         return str(paths[0]), str(paths[1])
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Let a file have another content, at once."""
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
     new = path.with_suffix(".new")
     new.write_bytes(content)
     new.replace(path)
 
 
 class Authority:
-    """A certificate authority."""
+    """A certificate authority with a key of its own."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -136,12 +139,12 @@ class Authority:
         self.certificate = self._sign(self._name, self._key.public_key(), [], ca=True)
 
     def client(self, common_name: str, *uris: str, dns: str | None = None) -> Pair:
-        """A certificate for a client."""
+        """Issue a client certificate."""
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
         return self._pair(common_name, [*names, *([x509.DNSName(dns)] if dns else [])])
 
     def server(self, common_name: str = "jobs") -> Pair:
-        """A certificate for a server on 127.0.0.1."""
+        """Issue a certificate for a server on 127.0.0.1 and localhost."""
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         return self._pair(common_name, [address, x509.DNSName("localhost")])
 
@@ -178,7 +181,7 @@ def _name(common_name: str) -> x509.Name:
 
 
 def channel_credentials(authority: Authority, client: Pair | None = None) -> Any:
-    """For a client that trusts the authority, with a certificate of its own or without."""
+    """Credentials of a client that trusts the authority and may present a certificate."""
     return grpc.ssl_channel_credentials(
         authority.certificate,
         client.key if client else None,
