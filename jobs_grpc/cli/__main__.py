@@ -1,4 +1,4 @@
-"""`python -m jobs_grpc.cli` is `jobs-grpc`."""
+"""Lets `python -m jobs_grpc.cli` run the command `jobs-grpc`."""
 
 from jobs_grpc.cli import main
 

@@ -1,42 +1,70 @@
-"""Types of arguments whose refusals say what an argument must be."""
+"""Argument types. Each rejects an invalid value with a message that says what is valid."""
 
 import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
 from jobs_grpc.config import parsers
+from jobs_grpc.config.parsers import Parser
 
 T = TypeVar("T")
 
+_MAX_SECONDS = 86400.0
 
-def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """For argparse, which passes on the message of no other ValueError."""
 
-    def checked(value: str) -> T:
+def _argument(parser: Parser[T]) -> Callable[[str], T]:
+    """Make an argument type of a parser: argparse drops the message of a plain ValueError."""
+
+    def parse_argument(value: str) -> T:
         try:
-            return parse(value)
+            return parser(value)
         except ValueError as e:
             raise argparse.ArgumentTypeError(str(e)) from None
 
-    return checked
+    return parse_argument
 
 
-def text(value: str) -> str:
-    """Text that can be sent; an argument may be any bytes."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("must be UTF-8") from None
+def _utf8(value: str) -> str:
+    value.encode()  # An argument may be any bytes; a request contains only UTF-8.
     return value
 
 
-def server(value: str) -> str:
-    """Where a server listens."""
-    return _argument(parsers.address)(text(value))
+def _number(value: str, low: float, high: float) -> float:
+    number = float(value)
+    if not low <= number <= high:
+        raise ValueError
+    return number
 
 
-hours = _argument(parsers.integer(1, 720))
-minutes = _argument(parsers.integer(1, 10080))
+def _latency(value: str) -> tuple[float, float]:
+    low, _, high = value.partition(":")
+    minimum = _number(low, 0, _MAX_SECONDS)
+    return minimum, _number(high or low, minimum, _MAX_SECONDS)
+
+
+def _device_format(value: str) -> str:
+    try:
+        ids = {value.format(number) for number in (1, 2)}
+    except (LookupError, AttributeError) as e:
+        raise ValueError from e
+    if len(ids) != 2 or not value.isascii() or not value.isprintable():
+        raise ValueError
+    return value
+
+
+text = _argument(Parser("UTF-8", _utf8))
+expiry_hours = _argument(parsers.integer(1, 720))
+timeout_minutes = _argument(parsers.integer(1, 10080))
 worker_count = _argument(parsers.worker_count)
-limit = _argument(parsers.integer(1, 2**31 - 1))
-timeout = _argument(parsers.seconds(0.001, 86400))
+row_limit = _argument(parsers.integer(1, 2**31 - 1))
+seconds = _argument(parsers.seconds(0.001, _MAX_SECONDS))
+device_count = _argument(parsers.integer(1, 100_000))
+progress_count = _argument(parsers.integer(0, 1000))
+rate = _argument(Parser("a number from 0 to 1", lambda value: _number(value, 0, 1)))
+latency = _argument(Parser("MIN:MAX seconds", _latency))
+device_format = _argument(Parser("printable ASCII with a field such as {:04}", _device_format))
+
+
+def server_address(value: str) -> str:
+    """Parse the address of a server."""
+    return _argument(parsers.address)(text(value))

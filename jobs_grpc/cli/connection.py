@@ -1,9 +1,9 @@
-"""What the client commands share: who calls which server, and how."""
+"""Options that name the server and the caller, and connections made from them."""
 
 import argparse
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.message import Message
 
 from jobs_grpc.auth.principal import IDENTIFIER_RULE, is_identifier
-from jobs_grpc.cli import arguments, errors
-from jobs_grpc.cli.errors import Failed
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.client.channel import NO_PROXY
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 
@@ -24,121 +24,91 @@ if TYPE_CHECKING:
 
 
 def add_client_command(
-    commands: "Commands", name: str, run: Any, text: str
+    commands: "Commands",
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    *,
+    usage: str,
+    summary: str,
+    json_help: str = "print the response as JSON",
+    timeout: float | None = 60.0,
+    timeout_help: str = "timeout of each call (default: 60)",
 ) -> argparse.ArgumentParser:
-    """A command that calls JobService, with the options that all of them take."""
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    environ = os.environ.get
-    parser.add_argument(
-        "--tenant",
-        default=environ("JOBS_TENANT"),
-        help="for whom to act [JOBS_TENANT, or the token's]",
+    """Add a command that calls the server, with the options that all such commands share."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        usage=" ".join(filter(None, ("%(prog)s", usage, "[options]"))),
     )
-    parser.add_argument(
-        "--user",
-        default=environ("JOBS_USER"),
-        help="who acts [JOBS_USER, or the token's, or the login name]",
-    )
-    parser.add_argument(
+    parser.add_argument("--json", action="store_true", help=json_help)
+    connection = parser.add_argument_group("server and caller")
+    connection.add_argument(
         "--server",
-        default=environ("JOBS_SERVER") or DEFAULT_ADDRESS,
-        type=arguments.server,
-        metavar="HOST:PORT",
-        help=f"or unix:PATH [JOBS_SERVER, or {DEFAULT_ADDRESS}]",
+        default=os.environ.get("JOBS_SERVER") or DEFAULT_ADDRESS,
+        type=arguments.server_address,
+        metavar="ADDRESS",
+        help=f"HOST:PORT or unix:PATH (default: $JOBS_SERVER or {DEFAULT_ADDRESS})",
     )
-    parser.add_argument(
+    connection.add_argument(
+        "--tenant",
+        default=os.environ.get("JOBS_TENANT"),
+        metavar="ID",
+        help="tenant to act for (default: $JOBS_TENANT or the tenant in the token)",
+    )
+    connection.add_argument(
+        "--user",
+        default=os.environ.get("JOBS_USER"),
+        metavar="ID",
+        help="user to act as (default: $JOBS_USER, the user in the token, or the login name)",
+    )
+    connection.add_argument(
         "--timeout",
-        type=arguments.timeout,
-        default=60.0,
+        type=arguments.seconds,
+        default=timeout,
         metavar="SECONDS",
-        help="a call at most [60]",
+        help=timeout_help,
     )
-    secure = parser.add_argument_group("where callers are known by tokens or certificates")
-    secure.add_argument(
+    security = parser.add_argument_group("tokens and TLS")
+    security.add_argument(
         "--token-file",
-        default=environ("JOBS_TOKEN_FILE"),
+        default=os.environ.get("JOBS_TOKEN_FILE"),
         metavar="FILE",
-        help="the token to call with [JOBS_TOKEN_FILE, or the token itself in JOBS_TOKEN]",
+        help="file with the token to send (default: $JOBS_TOKEN_FILE, or the token in $JOBS_TOKEN)",
     )
-    secure.add_argument("--tls", action="store_true", help="speak TLS [if any of these is given]")
-    for option, what in (
-        ("ca", "the authorities that the server's certificate is of, PEM"),
-        ("cert", "the certificate to show, PEM"),
-        ("key", "its private key, PEM"),
+    security.add_argument(
+        "--tls", action="store_true", help="use TLS; --ca, --cert and --key imply it"
+    )
+    for option, variable, help_text in (
+        ("--ca", "JOBS_CA", "CA certificates that the server's certificate must chain to, PEM"),
+        ("--cert", "JOBS_CLIENT_CERT", "client certificate, PEM"),
+        ("--key", "JOBS_CLIENT_KEY", "private key of the client certificate, PEM"),
     ):
-        variable = f"JOBS_{'CA' if option == 'ca' else f'CLIENT_{option.upper()}'}"
-        secure.add_argument(
-            f"--{option}",
-            default=environ(variable),
+        security.add_argument(
+            option,
+            default=os.environ.get(variable),
             metavar="FILE",
-            help=f"{what} [{variable}]",
+            help=f"{help_text} (default: ${variable})",
         )
-    parser.add_argument("--json", action="store_true", help="the answer as JSON")
     parser.set_defaults(run=run)
     return parser
 
 
 @dataclass(frozen=True)
-class Client:
-    """JobService with the caller's metadata and timeout in every call."""
+class Connection:
+    """A JobService stub and the metadata and timeout for every call."""
 
     stub: "jobs_pb2_grpc.JobServiceStub"
-    with_caller: dict[str, Any]
+    call_options: dict[str, Any]
 
     def call(self, method: str, request: Message) -> Any:
-        """Call an RPC by its name."""
-        return getattr(self.stub, method)(request, **self.with_caller)
-
-
-def caller_metadata(args: argparse.Namespace) -> tuple[tuple[str, str], ...]:
-    """What calls say of the caller that the command line names."""
-    token = _token(args)
-    if not args.tenant and not token:
-        raise Failed("--tenant is required, or JOBS_TENANT, or a token", errors.USAGE)
-    metadata = [("x-tenant-id", args.tenant)] if args.tenant else []
-    # The token says who acts, and the server refuses another name beside it.
-    if user := args.user or (None if token else _login_name()):
-        metadata.append(("x-user-id", user))
-    for key, value in metadata:
-        if not is_identifier(value):
-            raise Failed(f"{key} {IDENTIFIER_RULE}", errors.USAGE)
-    if token:
-        if channel_credentials(args) is None and not is_local(args.server):
-            raise Failed("a token is sent over TLS only: give --tls or --ca", errors.USAGE)
-        metadata.append(("authorization", f"Bearer {token}"))
-    return tuple(metadata)
-
-
-def channel_credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
-    """What the command line says of TLS; None without."""
-    if not (args.tls or args.ca or args.cert or args.key):
-        return None
-    if bool(args.cert) != bool(args.key):
-        raise Failed("--cert and --key must be given together", errors.USAGE)
-    return grpc.ssl_channel_credentials(*map(_read, (args.ca, args.key, args.cert)))
-
-
-def _token(args: argparse.Namespace) -> str | None:
-    """The token to call with. It is not an argument: others see those."""
-    token = _read(args.token_file) or os.environ.get("JOBS_TOKEN", "").encode()
-    text = token.decode("ascii", "replace").strip()
-    if not text.isprintable() or not text.isascii():
-        raise Failed("the token must be one line of ASCII", errors.USAGE)
-    return text or None
-
-
-def _read(path: str | None) -> bytes | None:
-    if not path:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as e:
-        raise Failed(f"can't read {path}: {e.strerror}", errors.USAGE) from None
+        """Call a unary method of JobService by its name."""
+        return getattr(self.stub, method)(request, **self.call_options)
 
 
 @contextmanager
-def connected(args: argparse.Namespace, *options: tuple[str, Any]) -> Iterator[Client]:
-    """The server and the caller that the command line names, over a channel with `options`."""
+def connect(args: argparse.Namespace, *options: tuple[str, Any]) -> Iterator[Connection]:
+    """Connect to the server as the caller in `args`, over a channel with `options`."""
     metadata = caller_metadata(args)
     credentials = channel_credentials(args)
     with (
@@ -147,11 +117,57 @@ def connected(args: argparse.Namespace, *options: tuple[str, Any]) -> Iterator[C
         else grpc.insecure_channel(args.server, options=(*options, NO_PROXY))
     ) as channel:
         stub = jobs_pb2_grpc.JobServiceStub(channel)
-        yield Client(stub, {"metadata": metadata, "timeout": args.timeout})
+        yield Connection(stub, {"metadata": metadata, "timeout": args.timeout})
+
+
+def caller_metadata(args: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that identifies the caller."""
+    token = _read_token(args)
+    if not args.tenant and not token:
+        raise CliError("--tenant, JOBS_TENANT or a token is required", ExitCode.USAGE)
+    metadata = [("x-tenant-id", args.tenant)] if args.tenant else []
+    # The token names the user, and the server rejects a different x-user-id.
+    if user := args.user or (None if token else _login_name()):
+        metadata.append(("x-user-id", user))
+    for key, value in metadata:
+        if not is_identifier(value):
+            raise CliError(f"{key} {IDENTIFIER_RULE}", ExitCode.USAGE)
+    if token:
+        if channel_credentials(args) is None and not is_local(args.server):
+            raise CliError("a token is only sent over TLS: add --tls or --ca", ExitCode.USAGE)
+        metadata.append(("authorization", f"Bearer {token}"))
+    return tuple(metadata)
+
+
+def channel_credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
+    """Return the TLS credentials, or None if TLS is not requested."""
+    if not (args.tls or args.ca or args.cert or args.key):
+        return None
+    if bool(args.cert) != bool(args.key):
+        raise CliError("--cert and --key must be used together", ExitCode.USAGE)
+    return grpc.ssl_channel_credentials(*map(_read_file, (args.ca, args.key, args.cert)))
+
+
+def _read_token(args: argparse.Namespace) -> str | None:
+    """Read the token. It is not an argument because other users can see arguments."""
+    token = _read_file(args.token_file) or os.environ.get("JOBS_TOKEN", "").encode()
+    text = token.decode("ascii", "replace").strip()
+    if not text.isprintable() or not text.isascii():
+        raise CliError("the token must be one line of ASCII", ExitCode.USAGE)
+    return text or None
+
+
+def _read_file(path: str | None) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as e:
+        raise CliError(f"can't read {path}: {e.strerror}", ExitCode.USAGE) from None
 
 
 def _login_name() -> str | None:
-    """The name to act under if none was given; an account may have none, or an unfit one."""
+    """Return the login name, or None if the account has none that is a valid user id."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError, ImportError):

@@ -1,4 +1,4 @@
-"""`jobs-grpc dev`: everything on this machine, from nothing."""
+"""`jobs-grpc dev`: runs PostgreSQL, a demo fleet and the server on this machine."""
 
 import argparse
 import asyncio
@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from jobs_grpc.cli.errors import Failed
+from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, Config
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
-from jobs_grpc.dev import demo_fleet as fleet
 from jobs_grpc.dev import embedded_postgres
+from jobs_grpc.dev.demo_fleet import (
+    DEMO_DEVICE_COUNT,
+    DEMO_GROUPS,
+    DEMO_TENANT,
+    load_demo_fleet,
+)
 from jobs_grpc.server.signals import interrupting
 
 if TYPE_CHECKING:
@@ -25,18 +30,18 @@ if TYPE_CHECKING:
 _DATABASE = "jobs"
 
 # A member of the first group.
-_DEMO_DEVICE = "device-0003"
+_EXAMPLE_DEVICE = "device-0003"
 
 
-def add_commands(commands: "Commands") -> None:
+def add_command(commands: "Commands") -> None:
     """Add `dev`."""
     parser = commands.add_parser(
         "dev",
-        help="start an embedded PostgreSQL with a demo fleet, and serve on it",
-        description="Start an embedded PostgreSQL, migrate it, load a demo fleet (tenant "
-        "'demo': 1,000 devices in three groups) and serve. Data is kept in a folder of the "
-        "user's, or in JOBS_DATA_DIR. The settings of `serve` apply, but for JOBS_DATABASE_URL "
-        "and JOBS_OWNER_DATABASE_URL.",
+        help="run an embedded PostgreSQL, a demo fleet and the server",
+        description="Start an embedded PostgreSQL, migrate it, add a demo fleet (tenant 'demo': "
+        "1,000 devices in three groups) and serve until Ctrl-C. Data is kept in JOBS_DATA_DIR "
+        "(default: a folder in the user's home). The settings of `jobs-grpc serve` apply, except "
+        "JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.",
     )
     parser.set_defaults(run=_dev)
 
@@ -46,28 +51,30 @@ def _dev(args: argparse.Namespace) -> None:
     data_dir = Path(
         os.environ.get("JOBS_DATA_DIR") or embedded_postgres.default_data_dir()
     ).absolute()
-    # Checked before anything is started; the DSN follows when there is a server.
-    placeholder = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
-    Config.from_env(os.environ | placeholder)
+    # Reject invalid settings before PostgreSQL starts; the real URLs are only known afterwards.
+    placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
+    Config.from_env(os.environ | placeholders)
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
     with interrupting(), embedded_postgres.running(data_dir) as cluster:
         try:
-            asyncio.run(_prepare(cluster, role))
+            asyncio.run(_prepare_database(cluster, role))
         except MigrationError as e:
-            raise Failed(f"{e}. To begin anew, move {data_dir} away or set JOBS_DATA_DIR") from None
-        dsns = {
+            raise CliError(
+                f"{e}. To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR"
+            ) from None
+        urls = {
             "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
             "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
         }
-        config = Config.from_env(os.environ | dsns)
+        config = Config.from_env(os.environ | urls)
         serve(
             config,
             on_serving=lambda address: print(_greeting(address, cluster, config), flush=True),
         )
-    print("PostgreSQL has stopped; the data is kept.", file=sys.stderr)
+    print("PostgreSQL has stopped; its data is kept.", file=sys.stderr)
 
 
-async def _prepare(cluster: embedded_postgres.Cluster, role: RequestRole) -> None:
+async def _prepare_database(cluster: embedded_postgres.Cluster, role: RequestRole) -> None:
     connection = await asyncpg.connect(cluster.dsn("postgres"))
     try:
         await connection.execute(f"CREATE DATABASE {_DATABASE}")
@@ -76,61 +83,62 @@ async def _prepare(cluster: embedded_postgres.Cluster, role: RequestRole) -> Non
     finally:
         await connection.close()
     await migrate(cluster.dsn(_DATABASE), role)
-    await fleet.load_demo_fleet(cluster.dsn(_DATABASE))
+    await load_demo_fleet(cluster.dsn(_DATABASE))
 
 
 def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) -> str:
-    groups = ", ".join(fleet.DEMO_GROUPS)
     return "\n".join(
         [
             "",
-            f"Serving on {address}; tenant {fleet.DEMO_TENANT!r} has 1,000 devices in the"
-            f" groups {groups}.",
-            *_calls(address, config),
+            f"Serving on {address}; tenant {DEMO_TENANT!r} has {DEMO_DEVICE_COUNT:,} devices in"
+            f" the groups {', '.join(DEMO_GROUPS)}.",
+            *_example_calls(address, config),
             "",
             f"Data: {cluster.data_dir}",
             f"SQL:  psql {shlex.quote(cluster.dsn(_DATABASE))}",
-            "Ctrl-C stops.",
+            "Press Ctrl-C to stop.",
             "",
         ]
     )
 
 
-def _calls(address: str, config: Config) -> list[str]:
+def _example_calls(address: str, config: Config) -> list[str]:
     if config.auth.mode != "metadata" or config.tls.cert:
-        # What to show depends on keys that the user has.
-        return ["Authenticator need TLS or a token: docs/authentication.md has calls to try."]
+        # The example calls would need the user's tokens and certificates.
+        return ["Calls need a token or TLS: see docs/authentication.md for examples."]
 
     def grpcurl(method: str, **request: object) -> str:
         body = shlex.quote(json.dumps(request))
         return (
-            f"  grpcurl -plaintext -H 'x-tenant-id: {fleet.DEMO_TENANT}' -d {body}"
+            f"  grpcurl -plaintext -H 'x-tenant-id: {DEMO_TENANT}' -d {body}"
             f" {address} fleet.jobs.v1.JobService/{method}"
         )
 
     command = shlex.quote(sys.argv[0])
-    server = f" --server {address}" if address != DEFAULT_ADDRESS else ""
+    options = f"--tenant {DEMO_TENANT}"
+    if address != DEFAULT_ADDRESS:
+        options += f" --server {address}"
     return [
-        "In another terminal:",
+        "Try in another terminal:",
         "",
         grpcurl(
             "CreateJob",
             job_id="try-1",
             document_type="reboot",
             document_params={"delay_seconds": 5},
-            target_group_id=fleet.DEMO_GROUPS[0],
+            target_group_id=DEMO_GROUPS[0],
         ),
         grpcurl("ListJobs", status="IN_PROGRESS", limit=10),
         grpcurl("GetJob", job_id="try-1", executions_limit=5),
         grpcurl("ListJobExecutions", job_id="try-1", status="QUEUED", limit=5),
-        grpcurl("CancelExecution", job_id="try-1", device_id=_DEMO_DEVICE),
+        grpcurl("CancelExecution", job_id="try-1", device_id=_EXAMPLE_DEVICE),
         grpcurl("RetryExecutions", job_id="try-1", statuses=["REJECTED"]),
-        grpcurl("ListExecutionAttempts", job_id="try-1", device_id=_DEMO_DEVICE),
+        grpcurl("ListExecutionAttempts", job_id="try-1", device_id=_EXAMPLE_DEVICE),
         grpcurl("CancelJob", job_id="try-1", reason="just trying"),
         grpcurl("DeleteJob", job_id="try-1"),
         "",
-        "The same without grpcurl:",
+        "Or without grpcurl:",
         "",
-        f"  {command} create --tenant demo{server} --type reboot --device device-0001",
-        f"  {command} list --tenant demo{server}",
+        f"  {command} create {options} --type reboot --device device-0001",
+        f"  {command} list {options}",
     ]

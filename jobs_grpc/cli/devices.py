@@ -1,4 +1,4 @@
-"""`jobs-grpc devices import`: a fleet from a CSV file."""
+"""`jobs-grpc devices import`: imports devices from a CSV file."""
 
 import argparse
 import asyncio
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from jobs_grpc.auth.principal import IDENTIFIER_RULE, is_identifier
-from jobs_grpc.cli import errors
-from jobs_grpc.cli.errors import Failed
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import byte_progress
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.device_import import Member, import_devices
@@ -27,45 +26,45 @@ _COLUMNS = {"device_id", "group_id"}
 _MAX_REPORTED = 20
 
 
-def add_commands(commands: "Commands") -> None:
+def add_command(commands: "Commands") -> None:
     """Add `devices import`."""
-    devices = commands.add_parser("devices", help="the fleet of a tenant")
-    subcommands = devices.add_subparsers(metavar="COMMAND", required=True)
+    devices = commands.add_parser("devices", help="manage the devices of a tenant")
+    subcommands = devices.add_subparsers(title="commands", metavar="COMMAND", required=True)
     parser = subcommands.add_parser(
         "import",
-        help="add the devices of a CSV file",
+        help="import devices from a CSV file",
         description="Add devices to the database of JOBS_OWNER_DATABASE_URL. The file is CSV in "
-        "UTF-8 with a header: device_id and, optionally, group_id. A device may stand in "
-        "several lines, with a group each. What is there already is left as it is. If a line "
-        "is wrong, nothing is loaded.",
+        "UTF-8 with a header: device_id, and optionally group_id. A device can have several "
+        "lines, one for each of its groups. Devices and memberships that exist are left "
+        "unchanged. If any line is invalid, nothing is imported.",
     )
-    parser.add_argument("file", metavar="FILE.csv", help="the file; - reads standard input")
-    parser.add_argument("--tenant", required=True, help="whose devices they are")
-    parser.set_defaults(run=_import)
+    parser.add_argument("file", metavar="FILE", help="CSV file; - reads standard input")
+    parser.add_argument("--tenant", required=True, metavar="ID", help="tenant of the devices")
+    parser.set_defaults(run=_import_devices)
 
 
-def _import(args: argparse.Namespace) -> None:
+def _import_devices(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
     if not is_identifier(args.tenant):
-        raise Failed(f"--tenant {IDENTIFIER_RULE}", errors.USAGE)
-    with interrupting(), _open(args.file) as (file, size):
-        members = _Members(args.file, file)
+        raise CliError(f"--tenant {IDENTIFIER_RULE}", ExitCode.USAGE)
+    with interrupting(), _open_file(args.file) as (file, size):
+        members = _CsvMembers(args.file, file)
         imported = asyncio.run(
             import_devices(owner_dsn, args.tenant, byte_progress(members, file, size))
         )
     print(
-        f"{members.count} lines: {imported.devices} new devices,"
-        f" {imported.memberships} new group memberships"
+        f"lines read: {members.line_count}, new devices: {imported.devices},"
+        f" new group memberships: {imported.memberships}"
     )
 
 
-class _Members:
-    """The members that a CSV file names; Failed, at its end, if any line is wrong."""
+class _CsvMembers:
+    """Iterates over the members in a CSV file. Raises CliError at the end if a line is invalid."""
 
     def __init__(self, name: str, file: TextIO) -> None:
         self._name = name
         self._file = file
-        self.count = 0
+        self.line_count = 0
 
     def __iter__(self) -> Iterator[Member]:
         problems: list[str] = []
@@ -73,9 +72,9 @@ class _Members:
             reader = csv.DictReader(self._file, strict=True)
             self._check_header(reader.fieldnames)
             for row in reader:
-                self.count += 1
+                self.line_count += 1
                 member = Member(row["device_id"] or "", row.get("group_id") or None)
-                problem = _problem(row, member)
+                problem = _check_row(row, member)
                 if problem:
                     problems.append(f"{self._name}:{reader.line_num}: {problem}")
                     if len(problems) >= _MAX_REPORTED:
@@ -84,27 +83,27 @@ class _Members:
                 elif not problems:
                     yield member
         except UnicodeDecodeError:
-            problems.append(f"{self._name}: is not UTF-8")
+            problems.append(f"{self._name}: must be UTF-8")
         except csv.Error as e:
-            # The reader counts a line once it has taken it in.
+            # line_num counts only the lines that the reader has accepted.
             problems.append(f"{self._name}:{reader.line_num + 1}: {e}")
         if problems:
-            raise Failed("nothing was loaded:\n" + "\n".join(problems), errors.USAGE)
+            raise CliError("nothing was imported:\n" + "\n".join(problems), ExitCode.USAGE)
 
     def _check_header(self, columns: object) -> None:
         found = list(columns) if isinstance(columns, list) else []
         unknown = sorted(set(found) - _COLUMNS)
         if unknown or "device_id" not in found or len(set(found)) != len(found):
-            shown = f", not {', '.join(map(repr, found))}" if found else ""
-            raise Failed(
-                f"{self._name}:1: the header must be device_id or device_id,group_id{shown}",
-                errors.USAGE,
+            actual = f", not {', '.join(map(repr, found))}" if found else ""
+            raise CliError(
+                f"{self._name}:1: the header must be device_id or device_id,group_id{actual}",
+                ExitCode.USAGE,
             )
 
 
-def _problem(row: dict[str, str], member: Member) -> str | None:
+def _check_row(row: dict[str, str], member: Member) -> str | None:
     if None in row or None in row.values():
-        return "has another number of columns than the header"
+        return "must have as many columns as the header"
     violations = validation.check_text("device_id", member.device_id, validation.MAX_ID_LENGTH)
     if member.group_id is not None:
         violations += validation.check_text("group_id", member.group_id, validation.MAX_ID_LENGTH)
@@ -112,8 +111,8 @@ def _problem(row: dict[str, str], member: Member) -> str | None:
 
 
 @contextmanager
-def _open(name: str) -> Iterator[tuple[TextIO, int | None]]:
-    """The file, and its size if it is one that has a size."""
+def _open_file(name: str) -> Iterator[tuple[TextIO, int | None]]:
+    """Open the file. Yields it and its size, which is None for a pipe."""
     size = None
     try:
         if name == "-":
@@ -122,13 +121,13 @@ def _open(name: str) -> Iterator[tuple[TextIO, int | None]]:
             raw = Path(name).open("rb")  # noqa: SIM115 - closed with its wrapper
             size = os.fstat(raw.fileno()).st_size if raw.seekable() else None
     except OSError as e:
-        raise Failed(f"can't read {name}: {e.strerror}", errors.USAGE) from None
+        raise CliError(f"can't read {name}: {e.strerror}", ExitCode.USAGE) from None
     with TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
         yield file, size
 
 
 def _standard_input() -> BinaryIO:
-    """As bytes: the locale's encoding is not the file's."""
+    """Return standard input as bytes: the file is UTF-8, whatever the locale's encoding is."""
     if sys.stdin is None:
-        raise Failed("standard input is closed", errors.USAGE)
+        raise CliError("standard input is closed", ExitCode.USAGE)
     return sys.stdin.buffer

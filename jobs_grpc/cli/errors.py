@@ -1,74 +1,90 @@
-"""Failures as a person should see them: one line, and an exit code for scripts."""
+"""Errors of the command: one line for people and an exit code for scripts."""
+
+from enum import IntEnum
 
 import asyncpg
 import grpc
 
-from jobs_grpc.client.status_text import call_text
+from jobs_grpc.client.status_text import status_text
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db.migrate import MigrationError
 from jobs_grpc.db.readiness import NotIsolated
-from jobs_grpc.dev.embedded_postgres import EmbeddedError
+from jobs_grpc.dev.embedded_postgres import EmbeddedPostgresError
 from jobs_grpc.server.sockets import CannotListen
 
-FAILED = 1
-USAGE = 2
-NOT_FOUND = 3
-REFUSED = 4
-UNAVAILABLE = 5
-UNKNOWN_CALLER = 6
+EXIT_CODES_HELP = """\
+exit codes:
+  0    success
+  1    another error
+  2    invalid arguments, settings or request
+  3    job or device not found
+  4    the current state does not allow it, e.g. the job id is in use or the job in progress
+  5    server or database unavailable, overloaded or too slow
+  6    not authenticated or not permitted
+  130  interrupted
+"""
+
+
+class ExitCode(IntEnum):
+    """Exit codes; EXIT_CODES_HELP explains them."""
+
+    ERROR = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    WRONG_STATE = 4
+    UNAVAILABLE = 5
+    NOT_PERMITTED = 6
+
 
 _EXIT_CODES = {
-    grpc.StatusCode.INVALID_ARGUMENT: USAGE,
-    grpc.StatusCode.NOT_FOUND: NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS: REFUSED,
-    grpc.StatusCode.FAILED_PRECONDITION: REFUSED,
-    grpc.StatusCode.ABORTED: REFUSED,
-    grpc.StatusCode.UNAVAILABLE: UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: UNAVAILABLE,
-    grpc.StatusCode.UNAUTHENTICATED: UNKNOWN_CALLER,
-    grpc.StatusCode.PERMISSION_DENIED: UNKNOWN_CALLER,
+    grpc.StatusCode.INVALID_ARGUMENT: ExitCode.USAGE,
+    grpc.StatusCode.NOT_FOUND: ExitCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS: ExitCode.WRONG_STATE,
+    grpc.StatusCode.FAILED_PRECONDITION: ExitCode.WRONG_STATE,
+    grpc.StatusCode.ABORTED: ExitCode.WRONG_STATE,
+    grpc.StatusCode.UNAVAILABLE: ExitCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ExitCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ExitCode.UNAVAILABLE,
+    grpc.StatusCode.UNAUTHENTICATED: ExitCode.NOT_PERMITTED,
+    grpc.StatusCode.PERMISSION_DENIED: ExitCode.NOT_PERMITTED,
 }
 
 
-class Failed(Exception):
-    """A failure that has been put into words for the user."""
+class CliError(Exception):
+    """Ends the command with a message for the user and an exit code."""
 
-    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-def explain(error: Exception) -> Failed | None:
-    """A known kind of failure in words; None if it is a defect and deserves its traceback."""
+def to_cli_error(error: Exception) -> CliError | None:
+    """Convert an error that users can cause or fix; None if it is a bug and needs a traceback."""
     match error:
+        case CliError():
+            return error
         case ConfigError():
-            return Failed(str(error), USAGE)
-        case MigrationError() | NotIsolated() | EmbeddedError() | CannotListen():
-            return Failed(str(error))
+            return CliError(str(error), ExitCode.USAGE)
+        case MigrationError() | NotIsolated() | EmbeddedPostgresError() | CannotListen():
+            return CliError(str(error))
         case grpc.RpcError():
-            return _explain_rpc(error)
+            return CliError(status_text(error.code(), error.details()), exit_code(error.code()))
         case asyncpg.LockNotAvailableError():
-            return Failed("another session holds a lock that is needed; try again", UNAVAILABLE)
+            return CliError("another session holds a required lock; retry", ExitCode.UNAVAILABLE)
         case asyncpg.ClientConfigurationError():
-            return Failed(f"a database URL is wrong: {_one_line(error)}", USAGE)
+            return CliError(f"invalid database URL: {_one_line(error)}", ExitCode.USAGE)
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
-            return Failed(f"PostgreSQL says: {_one_line(error)}")
+            return CliError(f"PostgreSQL: {_one_line(error)}")
         case TimeoutError():
-            return Failed("the database does not answer in time", UNAVAILABLE)
+            return CliError("the database did not respond in time; retry", ExitCode.UNAVAILABLE)
         case OSError():
-            return Failed(_one_line(error), UNAVAILABLE)
+            return CliError(_one_line(error), ExitCode.UNAVAILABLE)
     return None
 
 
-def exit_code(code: grpc.StatusCode) -> int:
-    """What a command ends with when a call has failed so."""
-    return _EXIT_CODES.get(code, FAILED)
-
-
-def _explain_rpc(error: grpc.RpcError) -> Failed:
-    code: grpc.StatusCode = error.code()
-    return Failed(call_text(code, error.details()), exit_code(code))
+def exit_code(code: grpc.StatusCode) -> ExitCode:
+    """Return the exit code for a call that failed with `code`."""
+    return _EXIT_CODES.get(code, ExitCode.ERROR)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What `watch` and `simulate` show on a terminal. Needs rich."""
+"""Live displays of `watch` and `simulate` on a terminal. Needs rich."""
 
 import time
 from collections import deque
@@ -14,13 +14,17 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from jobs_grpc.cli.client import target_text
-from jobs_grpc.cli.watch import age, clock, counts
-from jobs_grpc.client.retry import Totals
+from jobs_grpc.cli.formatting import (
+    execution_counts,
+    format_duration,
+    format_target,
+    job_duration,
+)
+from jobs_grpc.dev.simulator.totals import Totals
 
-# Over first, so that the bar fills from the left. Without colours, the characters still
-# tell what is over, at work and waiting apart.
-_STATES = {
+# Style and bar character by status. Finished statuses come first, so that the bar fills from
+# the left. The characters distinguish finished, IN_PROGRESS and QUEUED without colors.
+_EXECUTION_STATUSES = {
     "succeeded": ("green", "━"),
     "failed": ("red", "━"),
     "timed_out": ("magenta", "━"),
@@ -28,64 +32,64 @@ _STATES = {
     "in_progress": ("cyan", "╍"),
     "queued": ("bright_black", "─"),
 }
-_STATUSES = {"IN_PROGRESS": "cyan", "COMPLETED": "green", "CANCELED": "yellow"}
+_JOB_STATUSES = {"IN_PROGRESS": "cyan", "COMPLETED": "green", "CANCELED": "yellow"}
 
-_TOTALS = {
+_TOTALS_STYLES = {
     "started": "cyan",
     "succeeded": "green",
     "failed": "red",
     "rejected": "yellow",
-    "silent": "magenta",
-    "gone": "bright_black",
+    "stalled": "magenta",
+    "interrupted": "bright_black",
     "errors": "red",
 }
 
-# Seconds that a rate is taken over.
-_WINDOW = 15.0
+_RATE_WINDOW_SECONDS = 15.0
+_MIN_ELAPSED_SECONDS = 0.25
 
 
 class Rate:
-    """How fast a number has grown lately."""
+    """The growth of a number per second, over the last 15 seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque()
 
     def add(self, number: int) -> None:
-        """It is so large now."""
+        """Record the current number. A smaller one starts again."""
         if self._samples and number < self._samples[-1][1]:
             self._samples.clear()
         self._samples.append((self._clock(), number))
 
     def per_second(self) -> float:
-        """Its growth a second, up to now; 0 if it is not known."""
+        """Return the growth per second; 0 if there are no samples."""
         now = self._clock()
-        while len(self._samples) > 1 and self._samples[1][0] < now - _WINDOW:
+        while len(self._samples) > 1 and self._samples[1][0] < now - _RATE_WINDOW_SECONDS:
             self._samples.popleft()
         if not self._samples:
             return 0.0
-        since, first = self._samples[0]
-        grown = self._samples[-1][1] - first
-        return grown / max(now - since, 0.25)
+        start, first = self._samples[0]
+        growth = self._samples[-1][1] - first
+        return growth / max(now - start, _MIN_ELAPSED_SECONDS)
 
 
 class Bar:
-    """As wide as there is room, with a piece for each state in proportion to its count."""
+    """A bar over the available width, with a part for each status in proportion to its count."""
 
-    def __init__(self, by_state: Mapping[str, int]) -> None:
-        self._by_state = by_state
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        numbers = [self._by_state[state] for state in _STATES]
+        numbers = [self._counts[status] for status in _EXECUTION_STATUSES]
         for (style, character), width in zip(
-            _STATES.values(), widths(numbers, options.max_width), strict=True
+            _EXECUTION_STATUSES.values(), split_width(numbers, options.max_width), strict=True
         ):
             yield Segment(character * width, Style.parse(style))
         yield Segment.line()
 
 
-def widths(numbers: list[int], width: int) -> list[int]:
-    """Parts of `width` in proportion to the numbers; 0 is only for 0."""
+def split_width(numbers: list[int], width: int) -> list[int]:
+    """Split `width` in proportion to the numbers; each number above 0 gets at least 1."""
     total = sum(numbers) or 1
     ends = [round(sum(numbers[: n + 1]) / total * width) for n in range(len(numbers))]
     parts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
@@ -96,64 +100,69 @@ def widths(numbers: list[int], width: int) -> list[int]:
     return parts
 
 
-class LiveJob:
-    """A job on a terminal: a bar, counts, rate and time."""
+class LiveView:
+    """Shows a job on a terminal: bar, counts, rate and duration."""
 
     def __init__(self) -> None:
         self._job: pb.Job | None = None
-        self._lost = ""
+        self._unavailable = ""
         self._rate = Rate()
         self._live = Live(get_renderable=self._render, refresh_per_second=4)
         self._live.start()
 
     def show(self, job: pb.Job) -> None:
-        self._job, self._lost = job, ""
+        self._job, self._unavailable = job, ""
         self._rate.add(job.succeeded_count + job.failed_count)
 
-    def lost(self, reason: str) -> None:
-        self._lost = reason
+    def show_unavailable(self, reason: str) -> None:
+        self._unavailable = reason
 
     def close(self) -> None:
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        lines: list[RenderableType] = [_away(self._lost)] if self._lost else []
+        lines: list[RenderableType] = []
         if self._job:
-            lines = [*job_lines(self._job, self._rate.per_second()), *lines]
+            lines += job_lines(self._job, self._rate.per_second())
+        if self._unavailable:
+            lines.append(_unavailable_line(self._unavailable))
         return Group(*lines) if lines else Text("Connecting …", "bright_black")
 
 
 def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
-    """What there is to see of a job whose devices end at this rate a second."""
+    """Render a job whose devices finish at `rate` per second."""
     status = pb.Job.Status.Name(job.status)
-    title = Text.assemble((job.job_id, "bold"), f"  {job.document_type} on {target_text(job)}")
-    by_state = counts(job)
-    over = job.succeeded_count + job.failed_count
-    percent = 100 * over // (job.total_executions or 1)
+    title = Text.assemble((job.job_id, "bold"), f"  {job.document_type} on {format_target(job)}")
+    counts = execution_counts(job)
+    finished = job.succeeded_count + job.failed_count
+    percent = 100 * finished // (job.total_executions or 1)
     legend = Text("  ").join(
-        Text.assemble((f"{character} ", style), f"{state.upper()}\N{NO-BREAK SPACE}{count:,}")
-        for state, count in by_state.items()
-        for style, character in [_STATES[state]]
+        Text.assemble((f"{character} ", style), f"{status.upper()}\N{NO-BREAK SPACE}{count:,}")
+        for status, count in counts.items()
+        for style, character in [_EXECUTION_STATUSES[status]]
         if count
     )
-    facts = [f"{over:,} of {job.total_executions:,} over", f"{clock(age(job))} elapsed"]
+    facts = [
+        f"{finished:,} of {job.total_executions:,} finished",
+        f"{format_duration(job_duration(job))} elapsed",
+    ]
     if job.status == pb.Job.IN_PROGRESS:
-        left = timedelta(seconds=(job.total_executions - over) / rate) if rate else None
-        facts[1:1] = [f"{rate:,.1f}/s", f"{clock(left) if left else '-'} to go"]
+        left = timedelta(seconds=(job.total_executions - finished) / rate) if rate else None
+        facts[1:1] = [f"{rate:,.1f}/s", f"{format_duration(left) if left else '-'} left"]
     return [
-        _both_ends(title, Text(status, _STATUSES.get(status, ""))),
-        _both_ends(Bar(by_state), Text(f"{percent} %")),
+        _left_and_right(title, Text(status, _JOB_STATUSES.get(status, ""))),
+        _left_and_right(Bar(counts), Text(f"{percent} %")),
         legend,
         Text(" · ".join(facts), "bright_black"),
     ]
 
 
-def _away(reason: str) -> Text:
-    text = f"The server is away, trying again: {reason}"
+def _unavailable_line(reason: str) -> Text:
+    text = f"Server unavailable, retrying: {reason}"
     return Text(text, "yellow", no_wrap=True, overflow="ellipsis")
 
 
-def _both_ends(left: RenderableType, right: Text) -> Table:
+def _left_and_right(left: RenderableType, right: Text) -> Table:
     grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
@@ -163,27 +172,23 @@ def _both_ends(left: RenderableType, right: Text) -> Table:
 
 @contextmanager
 def live_totals(title: str, totals: Totals) -> Iterator[None]:
-    """What a fleet has done, on a terminal, for the time of the block."""
+    """Show the totals of a fleet on a terminal during the block."""
     rate = Rate()
     started = time.monotonic()
 
     def render() -> RenderableType:
-        over = totals.succeeded + totals.failed + totals.rejected
-        rate.add(over)
-        elapsed = timedelta(seconds=time.monotonic() - started)
+        rate.add(totals.succeeded + totals.failed + totals.rejected)
+        elapsed = format_duration(timedelta(seconds=time.monotonic() - started))
         lines = [
-            Text(
-                f"{title} · {totals.at_work:,} at work · {rate.per_second():,.1f}/s"
-                f" · {clock(elapsed)}"
-            ),
+            Text(f"{title} · {totals.active:,} active · {rate.per_second():,.1f}/s · {elapsed}"),
             Text("  ").join(
                 Text(f"{name}\N{NO-BREAK SPACE}{getattr(totals, name):,}", style)
-                for name, style in _TOTALS.items()
+                for name, style in _TOTALS_STYLES.items()
                 if getattr(totals, name) or name in ("started", "succeeded", "failed")
             ),
         ]
-        if totals.away:
-            lines.append(_away(totals.away))
+        if totals.unavailable:
+            lines.append(_unavailable_line(totals.unavailable))
         return Group(*lines)
 
     with Live(get_renderable=render, refresh_per_second=4):

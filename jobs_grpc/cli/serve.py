@@ -1,4 +1,4 @@
-"""`jobs-grpc serve`: the service on a database that is there already."""
+"""`jobs-grpc serve`: serves on an existing database."""
 
 import argparse
 import asyncio
@@ -18,44 +18,53 @@ from jobs_grpc.server.signals import handling
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
 
+_DESCRIPTION = """\
+Serve on the database of JOBS_DATABASE_URL until SIGTERM or Ctrl-C. Calls in flight then
+have JOBS_SHUTDOWN_GRACE seconds to finish; a second signal cancels them immediately.
+"""
 
-def add_commands(commands: "Commands") -> None:
+
+def add_command(commands: "Commands") -> None:
     """Add `serve`."""
     parser = commands.add_parser(
         "serve",
         help="serve on the database of JOBS_DATABASE_URL",
-        description="Serve on the database of JOBS_DATABASE_URL until SIGTERM or SIGINT. Calls "
-        "in flight may then go on for JOBS_SHUTDOWN_GRACE; a second signal ends them at once.",
+        description=_DESCRIPTION,
         epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--insecure-metadata",
-        action="store_true",
-        help="as JOBS_INSECURE_METADATA=true",
+        "--insecure-metadata", action="store_true", help="set JOBS_INSECURE_METADATA=true"
     )
     parser.add_argument(
-        "--workers",
-        type=arguments.worker_count,
-        metavar="N",
-        help="processes; JOBS_WORKERS if not given",
+        "--workers", type=arguments.worker_count, metavar="N", help="set JOBS_WORKERS=N"
     )
     parser.set_defaults(run=_serve)
 
 
 def serve(config: Config, on_serving: Callable[[str], None]) -> None:
-    """Serve until a signal says stop; `on_serving` is called once, with the address, when ready."""
+    """Serve until SIGINT or SIGTERM. Calls `on_serving` with the address when it is ready.
+
+    Raises KeyboardInterrupt if a second signal canceled calls in flight.
+    """
     logs.configure_logging(config.log.level, config.log.format)
     try:
-        asyncio.run(_until_signal(config, on_serving))
+        asyncio.run(_serve_until_signal(config, on_serving))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
-def _signals(stop: asyncio.Event) -> AbstractContextManager[None]:
-    """Let the first signal set `stop`, and a further one cancel the present task.
+async def _serve_until_signal(config: Config, on_serving: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    serve = app.serve if config.server.workers == 1 else supervisor.serve
+    with _stop_on_signal(stop):
+        await serve(config, stop, on_serving)
 
-    Not with the loop's own handlers: they would leave SIGTERM with its default afterwards.
+
+def _stop_on_signal(stop: asyncio.Event) -> AbstractContextManager[None]:
+    """Set `stop` on the first signal and cancel the current task on the next one.
+
+    The event loop's own signal handlers would reset SIGTERM to its default afterwards.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None  # noqa: S101 - coroutines run in tasks
@@ -64,13 +73,6 @@ def _signals(stop: asyncio.Event) -> AbstractContextManager[None]:
         loop.call_soon_threadsafe(task.cancel if stop.is_set() else stop.set)
 
     return handling(on_signal)
-
-
-async def _until_signal(config: Config, on_serving: Callable[[str], None]) -> None:
-    stop = asyncio.Event()
-    serve = app.serve if config.server.workers == 1 else supervisor.serve
-    with _signals(stop):
-        await serve(config, stop, on_serving)
 
 
 def _serve(args: argparse.Namespace) -> None:

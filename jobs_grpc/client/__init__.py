@@ -1,1 +1,1 @@
-"""Building blocks for callers of the service: retries and error texts."""
+"""Building blocks for clients of the service: channel options, retries and error texts."""

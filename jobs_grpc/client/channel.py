@@ -7,5 +7,5 @@ KEEPALIVE = (
     ("grpc.http2.max_pings_without_data", 0),
 )
 
-# An unencrypted channel must not go through the HTTP proxy that the environment names.
+# Keeps an unencrypted channel off the HTTP proxy that the environment names.
 NO_PROXY = ("grpc.enable_http_proxy", 0)

@@ -1,25 +1,26 @@
-"""A failed call in one line for people."""
+"""Describes a failed call in one line for people."""
 
 import re
 
 import grpc
 
-# How gRPC says that a connection was not made since one end speaks TLS and the other does not.
-# (A connection that was made and is lost has no "failed to connect".)
+# What gRPC reports when only one end uses TLS. "failed to connect" excludes connections that
+# were established and then lost.
 _HINTS = (
     (
         r"failed to connect .*(Socket closed|Connection reset by peer)$",
-        "(the server may want TLS: --tls or --ca; or a client certificate: --cert and --key)",
+        "(if the server requires TLS, add --tls or --ca;"
+        " if it requires a client certificate, add --cert and --key)",
     ),
     (
         r"failed to connect .*WRONG_VERSION_NUMBER",
-        "(the server may not speak TLS: leave out --tls, --ca, --cert and --key)",
+        "(if the server does not use TLS, remove --tls, --ca, --cert and --key)",
     ),
 )
 
 
-def call_text(code: grpc.StatusCode, details: str | None) -> str:
-    """A call's failure in one line, with a hint where one end speaks TLS and the other does not."""
+def status_text(code: grpc.StatusCode, details: str | None) -> str:
+    """Return code and details in one line, with a hint if the cause may be a TLS mismatch."""
     text = f"{code.name}: {' '.join((details or '').split())}"
     hints = (hint for pattern, hint in _HINTS if re.search(pattern, text))
     return " ".join((text, *hints))

@@ -1,4 +1,4 @@
-"""The client commands against a server with TLS that knows callers by tokens."""
+"""Tokens and TLS of the client commands, against a server that requires both."""
 
 import json
 from collections.abc import AsyncIterator
@@ -25,13 +25,13 @@ KEY = new_key()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the files of both ends are."""
+    """The folder with the certificates and keys of server and client."""
     return tmp_path_factory.mktemp("files")
 
 
 @pytest.fixture(scope="module")
-async def secure(database: Database, folder: Path) -> AsyncIterator[Server]:
-    """A server that demands a client certificate and a token."""
+async def secure_server(database: Database, folder: Path) -> AsyncIterator[Server]:
+    """A server that requires a client certificate and a token."""
     authority = Authority()
     client = authority.client("cli", "spiffe://acme.example/cli")
     client.write(folder, "client")
@@ -48,20 +48,20 @@ async def secure(database: Database, folder: Path) -> AsyncIterator[Server]:
         "JOBS_TLS_CLIENT_CA": f"{folder}/ca.crt",
         "JOBS_TRUSTED_PEERS": "spiffe://acme.example/cli",
     }
-    known = channel_credentials(authority, client)
-    async with running_tls_server(database.request_dsn, known, **variables) as server:
+    credentials = channel_credentials(authority, client)
+    async with running_tls_server(database.request_dsn, credentials, **variables) as server:
         yield server
 
 
 @pytest.fixture
 def shell(
-    secure: Server,
+    secure_server: Server,
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Shell:
-    """A shell whose environment names the server, both certificates and nobody."""
-    monkeypatch.setenv("JOBS_SERVER", secure.address)
+    """A shell whose environment names the server and both certificates, but no caller."""
+    monkeypatch.setenv("JOBS_SERVER", secure_server.address)
     monkeypatch.setenv("JOBS_CA", f"{folder}/ca.crt")
     monkeypatch.setenv("JOBS_CLIENT_CERT", f"{folder}/client.crt")
     monkeypatch.setenv("JOBS_CLIENT_KEY", f"{folder}/client.key")
@@ -69,7 +69,7 @@ def shell(
     return Shell(capsys)
 
 
-async def test_a_token_is_all_that_is_said_of_the_caller(
+async def test_token_alone_identifies_caller(
     shell: Shell,
     database: Database,
     tenant: str,
@@ -80,70 +80,77 @@ async def test_a_token_is_all_that_is_said_of_the_caller(
     path = tmp_path / "token"
     path.write_text(token(KEY, claims(tenant, "operator")) + "\n")
 
-    made = await shell("create", "--token-file", str(path), "--type", "reboot", "--all", "--json")
-    assert made.code == 0, made.err
-    job_id = json.loads(made.out)["job_id"]
+    created = await shell(
+        "create", "--token-file", str(path), "--type", "reboot", "--all", "--json"
+    )
+    assert created.code == 0, created.err
+    job_id = json.loads(created.out)["job_id"]
     monkeypatch.setenv("JOBS_TOKEN", token(KEY, claims(tenant, "viewer")))
     got = await shell("get", job_id, "--json")
     assert json.loads(got.out)["created_by"] == "olivia"
-    refused = await shell("delete", job_id)
-    assert (refused.code, refused.out) == (6, "")
-    assert "PERMISSION_DENIED: This call needs the role admin" in refused.err
+    rejected = await shell("delete", job_id)
+    assert (rejected.code, rejected.out) == (6, "")
+    assert "PERMISSION_DENIED: This call needs the role admin" in rejected.err
     other = await shell("list", "--tenant", "other")
     assert (other.code, "x-tenant-id differs from the token" in other.err) == (6, True)
 
     monkeypatch.setenv("JOBS_TOKEN", token(KEY, claims(tenant, "bridge")))
-    fast = ("--latency", "0", "--failure-rate", "0", "--silence-rate", "0", "--for", "3")
-    simulated = await shell("simulate", "--devices", "2", "--bridge", *fast, "--json")
+    behavior = ("--latency", "0", "--failure-rate", "0", "--stall-rate", "0")
+    simulated = await shell(
+        "simulate", "--devices", "2", "--bridge", *behavior, "--for", "3", "--json"
+    )
     assert json.loads(simulated.out)["succeeded"] == 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        ([], "--tenant is required, or JOBS_TENANT, or a token"),
+        ([], "--tenant, JOBS_TENANT or a token is required"),
         (["--token-file", "/nowhere"], "can't read /nowhere: No such file or directory"),
-        (["--tenant", "t", "--key", ""], "--cert and --key must be given together"),
+        (["--tenant", "t", "--key", ""], "--cert and --key must be used together"),
         (["--tenant", "t", "--ca", "/nowhere"], "can't read /nowhere: No such file or directory"),
     ],
 )
-async def test_what_is_missing_is_one_line(shell: Shell, arguments: list[str], says: str) -> None:
+async def test_missing_credential_is_usage_error(
+    shell: Shell, arguments: list[str], message: str
+) -> None:
     result = await shell("list", *arguments)
 
-    assert (result.code, result.err) == (2, f"jobs-grpc: {says}\n")
+    assert (result.code, result.err) == (2, f"jobs-grpc: {message}\n")
 
 
-async def test_a_token_is_not_sent_in_the_clear(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_token_is_not_sent_without_tls(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JOBS_CA", "JOBS_CLIENT_CERT", "JOBS_CLIENT_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("JOBS_TOKEN", "secret")
 
     result = await shell("list", "--server", "192.0.2.1:50051")
 
-    assert result.err == "jobs-grpc: a token is sent over TLS only: give --tls or --ca\n"
+    assert result.err == "jobs-grpc: a token is only sent over TLS: add --tls or --ca\n"
     assert result.code == 2
 
 
-async def test_a_port_that_wants_tls_is_hinted_at(
+async def test_error_suggests_tls_options_when_server_requires_tls(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hint = "(the server may want TLS: --tls or --ca; or a client certificate: --cert and --key)\n"
+    hint = (
+        "(if the server requires TLS, add --tls or --ca;"
+        " if it requires a client certificate, add --cert and --key)\n"
+    )
     monkeypatch.setenv("JOBS_TENANT", "t")
     for name in ("JOBS_CLIENT_CERT", "JOBS_CLIENT_KEY"):
         monkeypatch.delenv(name)
     without_certificate = await shell("list")
     monkeypatch.delenv("JOBS_CA")
-    plain = await shell("list")
+    without_tls = await shell("list")
     simulated = await shell("simulate", "--devices", "1", "--for", "2")
 
-    for result in (without_certificate, plain, simulated):
+    for result in (without_certificate, without_tls, simulated):
         assert (result.code, result.out, result.err.count("\n")) == (5, "", 1)
         assert result.err.endswith(hint)
 
 
-async def test_a_port_without_tls_is_hinted_at(
+async def test_error_suggests_removing_tls_options_when_server_has_no_tls(
     shell: Shell, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBS_TENANT", "t")
@@ -152,26 +159,26 @@ async def test_a_port_without_tls_is_hinted_at(
 
     assert (result.code, result.out, result.err.count("\n")) == (5, "", 1)
     assert result.err.endswith(
-        "(the server may not speak TLS: leave out --tls, --ca, --cert and --key)\n"
+        "(if the server does not use TLS, remove --tls, --ca, --cert and --key)\n"
     )
 
 
-async def test_where_nobody_listens_tls_is_not_the_matter(
+async def test_error_does_not_mention_tls_when_connection_is_refused(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBS_TENANT", "t")
     with reserved_address() as address:
-        secure = await shell("list", "--server", address)
+        with_tls = await shell("list", "--server", address)
         for name in ("JOBS_CA", "JOBS_CLIENT_CERT", "JOBS_CLIENT_KEY"):
             monkeypatch.delenv(name)
-        plain = await shell("list", "--server", address)
+        without_tls = await shell("list", "--server", address)
 
-    for result in (secure, plain):
+    for result in (with_tls, without_tls):
         assert result.code == 5
         assert result.err.endswith("Connection refused\n")
 
 
-async def test_an_operator_is_told_what_a_fleet_needs(
+async def test_simulate_names_required_role_when_token_is_an_operators(
     shell: Shell, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBS_TOKEN", token(KEY, claims(tenant, "operator")))

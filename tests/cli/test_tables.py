@@ -1,4 +1,4 @@
-"""The tables of jobs-grpc list and get on terminals of any width."""
+"""The tables of `jobs-grpc list` and `get` on terminals of different widths."""
 
 import re
 import uuid
@@ -6,15 +6,15 @@ import uuid
 import pytest
 
 from tests.support.callers import Operator
-from tests.support.cli import on_terminal
+from tests.support.cli import run_on_terminal
 from tests.support.database import Database
 from tests.support.server import Server
 
-ALL = ["JOB", "STATUS", "TYPE", "TARGET", "DEVICES", "DONE", "FAILED", "CREATED"]
+ALL_COLUMNS = ["JOB", "STATUS", "TYPE", "TARGET", "DEVICES", "OK", "FAILED", "CREATED"]
 
 
-def plain(shown: str) -> list[str]:
-    """The lines without colors and the spaces at their ends."""
+def plain_lines(shown: str) -> list[str]:
+    """Return the lines without colors and trailing spaces."""
     return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()]
 
 
@@ -22,61 +22,61 @@ def plain(shown: str) -> list[str]:
     ("columns", "header"),
     [
         (40, ["JOB"]),
-        (80, [name for name in ALL if name not in ("TARGET", "CREATED")]),
-        (100, [name for name in ALL if name != "CREATED"]),
-        (140, ALL),
+        (80, [name for name in ALL_COLUMNS if name not in ("TARGET", "CREATED")]),
+        (100, [name for name in ALL_COLUMNS if name != "CREATED"]),
+        (140, ALL_COLUMNS),
     ],
 )
-async def test_a_list_is_a_line_a_job_with_its_whole_id(
+async def test_table_drops_columns_but_keeps_whole_ids_when_terminal_is_narrow(
     database: Database, server: Server, operator: Operator, columns: int, header: list[str]
 ) -> None:
     await database.add_devices(operator.tenant, 1, group="north")
     ids = [(await operator.create(target_group_id="north")).job_id for _ in range(2)]
     assert len(ids[0]) == len(str(uuid.uuid4()))
 
-    code, shown = await on_terminal(
+    code, shown = await run_on_terminal(
         "list", columns=columns, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
     )
 
-    lines = plain(shown)
+    lines = plain_lines(shown)
     assert code == 0
     assert lines[0].split() == header
     assert [line.split()[0] for line in lines[1:]] == ids[::-1]
     assert all(len(line) <= columns for line in lines)
 
 
-async def test_what_is_cut_is_seen_to_be(
+async def test_table_marks_shortened_cells_with_ellipsis(
     database: Database, server: Server, operator: Operator
 ) -> None:
     device = str(uuid.uuid4())
     await database.add_devices(operator.tenant, [device])
     await operator.create(document_type="firmware-update " * 6, target_device_id=device)
 
-    _, shown = await on_terminal(
+    _, shown = await run_on_terminal(
         "list", columns=120, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
     )
 
-    header, row = plain(shown)
-    assert header.split() == ALL
-    assert len(re.findall(r"  (firm\S*|device \w+)…(?=  )", row)) == 2
+    header, row = plain_lines(shown)
+    assert header.split() == ALL_COLUMNS
+    assert len(re.findall(r"  (firm\S*|device [\w-]+)…(?=  )", row)) == 2
 
 
-async def test_an_id_that_is_wider_than_the_terminal_is_still_one_piece(
+async def test_table_keeps_id_in_one_piece_when_it_is_wider_than_terminal(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["d" * 100])
     await operator.create(job_id="j" * 100, target_all=True)
-    as_caller = {"JOBS_SERVER": server.address, "JOBS_TENANT": operator.tenant}
+    variables = {"JOBS_SERVER": server.address, "JOBS_TENANT": operator.tenant}
 
-    _, jobs = await on_terminal("list", columns=80, **as_caller)
-    _, job = await on_terminal("get", "j" * 100, columns=80, **as_caller)
+    _, jobs = await run_on_terminal("list", columns=80, **variables)
+    _, job = await run_on_terminal("get", "j" * 100, columns=80, **variables)
 
-    assert plain(jobs)[0].split()[0] == "JOB"
+    assert plain_lines(jobs)[0].split()[0] == "JOB"
     assert "j" * 100 in jobs
     assert "d" * 100 in job
 
 
-async def test_details_of_a_device_are_never_cut(
+async def test_table_wraps_status_details_instead_of_cutting_them(
     database: Database, server: Server, operator: Operator
 ) -> None:
     device = str(uuid.uuid4())
@@ -85,11 +85,11 @@ async def test_details_of_a_device_are_never_cut(
     reason = "".join(f"{number:04}" for number in range(50))
     await operator.cancel("j", reason=reason)
 
-    _, shown = await on_terminal(
+    _, shown = await run_on_terminal(
         "get", "j", columns=80, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
     )
 
-    table = plain(shown.partition("DEVICE ")[2])
+    table = plain_lines(shown.partition("DEVICE ")[2])
     assert table[1].startswith(f"{device}  REJECTED")
     assert all(len(line) <= 80 for line in table)
     assert reason in "".join(line.strip() for line in table[1:])

@@ -1,7 +1,6 @@
-"""jobs-grpc watch: a job followed to its end, and what it says of that."""
+"""`jobs-grpc watch`."""
 
 import asyncio
-import io
 import json
 import os
 import re
@@ -10,26 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from fleet.jobs.v1 import jobs_pb2 as pb
-from rich.console import Console
 
-from jobs_grpc.cli import live
 from tests.support.callers import Operator
-from tests.support.cli import Shell, on_terminal, spawn
+from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database
 from tests.support.fleets import make_fleet, running_fleet
 from tests.support.server import Server, reserved_address, running_server
 from tests.support.waiting import TIMEOUT
 
-
-@pytest.fixture
-def shell(
-    server: Server, tenant: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Shell:
-    """A shell whose environment names the server and the tenant."""
-    monkeypatch.setenv("JOBS_SERVER", server.address)
-    monkeypatch.setenv("JOBS_TENANT", tenant)
-    return Shell(capsys)
+UNAVAILABLE = "server unavailable, retrying: "
 
 
 @pytest.fixture
@@ -41,10 +29,10 @@ async def job(database: Database, operator: Operator) -> str:
 
 
 @asynccontextmanager
-async def watching(
+async def running_watch(
     address: str, tenant: str, *argv: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A spawned `watch j`, and the first line that it has printed."""
+    """Spawn `watch j` and yield the process and the first line that it prints."""
     process = await spawn("watch", "j", *argv, JOBS_SERVER=address, JOBS_TENANT=tenant)
     assert process.stdout is not None
     try:
@@ -57,11 +45,11 @@ async def watching(
 
 
 def pairs(line: str) -> dict[str, str]:
-    """The key=value pairs of a line."""
+    """Return the key=value pairs of a line."""
     return dict(pair.split("=") for pair in line.split()[2:])
 
 
-async def test_it_follows_a_fleet_that_carries_a_job_from_queued_to_completed(
+async def test_watch_prints_line_per_change_until_job_is_completed(
     shell: Shell, server: Server, tenant: str, job: str
 ) -> None:
     async with running_fleet(make_fleet(50, server.address, tenant)):
@@ -76,7 +64,7 @@ async def test_it_follows_a_fleet_that_carries_a_job_from_queued_to_completed(
     assert pairs(lines[-1])["succeeded"] == "50"
 
 
-async def test_json_is_the_job_in_a_line_a_state(
+async def test_watch_prints_job_as_json_line_per_change(
     shell: Shell, server: Server, tenant: str, job: str
 ) -> None:
     async with running_fleet(make_fleet(50, server.address, tenant)):
@@ -89,7 +77,7 @@ async def test_json_is_the_job_in_a_line_a_state(
     assert states[-1]["execution_counts"]["succeeded"] == 50
 
 
-async def test_a_job_that_ended_otherwise_is_a_failure(
+async def test_watch_exits_with_4_when_job_is_canceled(
     shell: Shell, operator: Operator, job: str
 ) -> None:
     await operator.cancel(job)
@@ -103,44 +91,44 @@ async def test_a_job_that_ended_otherwise_is_a_failure(
     assert re.fullmatch(r"jobs-grpc: j is CANCELED after 0:0\d:\d\d: 50 REJECTED\n", result.err)
 
 
-async def test_a_job_that_is_not_there_is_not_found(shell: Shell) -> None:
+async def test_watch_exits_with_3_when_job_does_not_exist(shell: Shell) -> None:
     result = await shell("watch", "nowhere")
 
     assert (result.code, result.out) == (3, "")
     assert result.err == "jobs-grpc: NOT_FOUND: Job not found\n"
 
 
-async def test_the_timeout_is_that_of_the_whole_watch(shell: Shell, job: str) -> None:
-    (told,) = await timed_out(shell, "watch", job)
-    (away,) = await timed_out(shell, "watch", job, "--server", "127.0.0.1:1")
+async def test_watch_exits_with_5_when_timeout_is_exceeded(shell: Shell, job: str) -> None:
+    (state,) = await watch_until_timeout(shell, "watch", job)
+    (note,) = await watch_until_timeout(shell, "watch", job, "--server", "127.0.0.1:1")
 
-    assert pairs(told)["queued"] == "50"
-    assert away.startswith("the server is away, trying again: ")
+    assert pairs(state)["queued"] == "50"
+    assert note.startswith(UNAVAILABLE)
 
 
-async def timed_out(shell: Shell, *argv: str) -> list[str]:
-    """What a watch has said by the end of its timeout, which must be more than that.
+async def watch_until_timeout(shell: Shell, *argv: str) -> list[str]:
+    """Return the lines that a watch prints before its timeout; there must be some.
 
-    The timeout is doubled until there is time to say something, on a busy machine as well.
+    The timeout is doubled until there are, because the machine may be busy.
     """
-    seconds, said = 0.25, list[str]()
-    while not said:
+    seconds, lines = 0.25, list[str]()
+    while not lines:
         result = await shell(*argv, "--timeout", f"{seconds:g}")
         assert result.code == 5
-        *said, last = (result.out + result.err).splitlines()
-        assert last == f"jobs-grpc: j was not over within {seconds:g} seconds"
+        *lines, last = (result.out + result.err).splitlines()
+        assert last == f"jobs-grpc: j did not finish within {seconds:g} seconds"
         seconds *= 2
         assert seconds < TIMEOUT
-    return said
+    return lines
 
 
-async def test_it_survives_a_restart_of_the_server(
+async def test_watch_continues_when_server_restarts(
     database: Database, operator: Operator, job: str
 ) -> None:
     async with AsyncExitStack() as stack:
         address = stack.enter_context(reserved_address())
         async with running_server(database.request_dsn, JOBS_LISTEN=address):
-            process, line = await stack.enter_async_context(watching(address, operator.tenant))
+            process, line = await stack.enter_async_context(running_watch(address, operator.tenant))
             assert pairs(line)["queued"] == "50"
         await operator.cancel(job)
         async with running_server(database.request_dsn, JOBS_LISTEN=address):
@@ -149,11 +137,11 @@ async def test_it_survives_a_restart_of_the_server(
     assert process.returncode == 4
     (last,) = out.decode().splitlines()
     assert last.split()[1] == "CANCELED"
-    assert err.decode().splitlines()[0].startswith("the server is away, trying again: ")
+    assert err.decode().splitlines()[0].startswith(UNAVAILABLE)
 
 
-async def test_ctrl_c_tells_where_the_job_stands(server: Server, tenant: str, job: str) -> None:
-    async with watching(server.address, tenant) as (process, _):
+async def test_watch_prints_summary_when_interrupted(server: Server, tenant: str, job: str) -> None:
+    async with running_watch(server.address, tenant) as (process, _):
         os.killpg(process.pid, signal.SIGINT)
         out, err = await process.communicate()
 
@@ -162,77 +150,16 @@ async def test_ctrl_c_tells_where_the_job_stands(server: Server, tenant: str, jo
     assert err.decode().endswith(": 50 QUEUED\n")
 
 
-async def test_on_a_terminal_it_shows_a_bar(
+async def test_watch_shows_bar_on_terminal(
     database: Database, server: Server, operator: Operator, job: str
 ) -> None:
     for number in range(1, 51):
         await database.set_status(operator.tenant, job, f"d{number:05}", "SUCCEEDED")
     await operator.cancel(job)
-    code, shown = await on_terminal(
+    code, shown = await run_on_terminal(
         "watch", job, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
     )
 
     assert code == 4
-    assert "50 of 50 over" in shown
+    assert "50 of 50 finished" in shown
     assert "100 %" in shown
-
-
-def test_the_display_fits_a_terminal() -> None:
-    counts = pb.ExecutionCounts(
-        queued=100_000,
-        in_progress=50_000,
-        succeeded=600_000,
-        failed=1,
-        timed_out=20_000,
-        rejected=229_999,
-    )
-    job = pb.Job(
-        job_id="j" * 128,
-        document_type="reboot",
-        status=pb.Job.IN_PROGRESS,
-        total_executions=1_000_000,
-        succeeded_count=600_000,
-        failed_count=250_000,
-        execution_counts=counts,
-        target_all=True,
-    )
-    job.created_at.GetCurrentTime()
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-
-    for line in live.job_lines(job, rate=1000.0):
-        console.print(line)
-
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[0].endswith("…  IN_PROGRESS")
-    assert lines[1].rstrip("% 0123456789")[-1] == "─"
-    assert "850,000 of 1,000,000 over · 1,000.0/s · 0:02:30 to go · 0:00:00 elapsed" in lines
-
-
-@pytest.mark.parametrize(
-    ("numbers", "width", "parts"),
-    [
-        ([1, 1], 10, [5, 5]),
-        ([1, 999_999], 10, [1, 9]),
-        ([999_999, 0, 1], 10, [9, 0, 1]),
-        ([1, 1, 1], 10, [3, 4, 3]),
-        ([0, 0], 10, [0, 0]),
-    ],
-)
-def test_a_state_that_is_there_is_in_the_bar(
-    numbers: list[int], width: int, parts: list[int]
-) -> None:
-    assert live.widths(numbers, width) == parts
-
-
-def test_a_rate_is_that_of_the_last_seconds() -> None:
-    now = 0.0
-    rate = live.Rate(lambda: now)
-    rates = []
-    for moment, number in ((0.0, 100), (10.0, 200), (40.0, 200), (41.0, 0)):
-        now = moment
-        rate.add(number)
-        rates.append(rate.per_second())
-
-    assert rates == [0, 10, 0, 0]

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: its data, its folder, and who may use it."""
+"""The embedded PostgreSQL: its data, its folder, and who can access it."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ import pytest
 from jobs_grpc.dev import embedded_postgres
 
 as_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="PostgreSQL changes its account as root only"
+    os.geteuid() != 0, reason="only root runs PostgreSQL as another account"
 )
 
-# Holds a cluster until it is killed.
-HOLDER = """
+# Runs a cluster until its standard input closes or it is killed.
+CLUSTER_SCRIPT = """
 import sys
 from pathlib import Path
 from jobs_grpc.dev import embedded_postgres
@@ -30,7 +30,7 @@ with embedded_postgres.running(Path(sys.argv[1]), "fsync=off"):
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """A folder that every account can go through."""
+    """A folder that every account can search."""
     with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -48,7 +48,7 @@ def _modes(*folders: Path) -> list[tuple[int, int]]:
     return [(folder.stat().st_mode, folder.stat().st_uid) for folder in folders]
 
 
-async def test_data_is_found_again(base: Path) -> None:
+async def test_data_is_kept_when_cluster_restarts(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
         await _query(cluster, "CREATE TABLE kept AS SELECT 42 AS n")
 
@@ -56,11 +56,12 @@ async def test_data_is_found_again(base: Path) -> None:
         assert await _query(cluster, "SELECT n FROM kept") == 42
 
 
-async def test_a_second_use_of_the_folder_is_refused(base: Path) -> None:
+async def test_data_folder_is_rejected_when_another_process_uses_it(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
         with (
             pytest.raises(
-                embedded_postgres.EmbeddedError, match=f"another process uses {base / 'data'}"
+                embedded_postgres.EmbeddedPostgresError,
+                match=f"another process uses {base / 'data'}",
             ),
             embedded_postgres.running(base / "data"),
         ):
@@ -69,56 +70,56 @@ async def test_a_second_use_of_the_folder_is_refused(base: Path) -> None:
         assert await _query(cluster, "SELECT 1") == 1
 
 
-async def test_a_server_whose_parent_was_killed_is_taken_over(base: Path) -> None:
-    holder = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", HOLDER, str(base / "data")),
+async def test_server_is_restarted_when_its_parent_was_killed(base: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CLUSTER_SCRIPT, str(base / "data")),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    assert holder.stdout
-    assert await holder.stdout.readline() == b"running\n"
-    holder.kill()
-    await holder.wait()
-    left_over = (base / "data/pgdata/postmaster.pid").read_text().split()[0]
+    assert parent.stdout
+    assert await parent.stdout.readline() == b"running\n"
+    parent.kill()
+    await parent.wait()
+    left_running = (base / "data/pgdata/postmaster.pid").read_text().split()[0]
 
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
-        taken_over = (base / "data/pgdata/postmaster.pid").read_text().split()[0]
-        assert taken_over != left_over
+        restarted = (base / "data/pgdata/postmaster.pid").read_text().split()[0]
+        assert restarted != left_running
         assert await _query(cluster, "SELECT 1") == 1
 
 
-async def test_a_stranger_that_has_the_pid_of_a_killed_server_is_left_alone(base: Path) -> None:
+async def test_other_process_is_not_signaled_when_it_has_pid_of_killed_server(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off"):
-        told = (base / "data/pgdata/postmaster.pid").read_text().splitlines()
+        lines = (base / "data/pgdata/postmaster.pid").read_text().splitlines()
     owner = (base / "data/pgdata").stat()
-    stranger = await asyncio.create_subprocess_exec(
+    other = await asyncio.create_subprocess_exec(
         *("/usr/bin/env", "sleep", "600"), user=owner.st_uid, group=owner.st_gid, cwd="/"
     )
-    told[0] = str(stranger.pid)
-    (base / "data/pgdata/postmaster.pid").write_text("\n".join(told))
+    lines[0] = str(other.pid)
+    (base / "data/pgdata/postmaster.pid").write_text("\n".join(lines))
 
     try:
-        # PostgreSQL itself can't tell this account's process from a server of its own.
+        # PostgreSQL takes a process of its account for a server and does not start.
         with (
             pytest.raises(
-                embedded_postgres.EmbeddedError, match=r'lock file "postmaster.pid" already'
+                embedded_postgres.EmbeddedPostgresError, match=r'lock file "postmaster.pid" already'
             ),
             embedded_postgres.running(base / "data", "fsync=off"),
         ):
             pass
 
-        assert stranger.returncode is None
-        stranger.kill()
-        await stranger.wait()
+        assert other.returncode is None
+        other.kill()
+        await other.wait()
         with embedded_postgres.running(base / "data", "fsync=off") as cluster:
             assert await _query(cluster, "SELECT 1") == 1
     finally:
-        if stranger.returncode is None:
-            stranger.kill()
-            await stranger.wait()
+        if other.returncode is None:
+            other.kill()
+            await other.wait()
 
 
-async def test_a_copy_of_a_running_folder_does_not_stop_the_original(base: Path) -> None:
+async def test_original_server_keeps_running_when_copied_folder_is_used(base: Path) -> None:
     with embedded_postgres.running(base / "copy", "fsync=off"):
         pass
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
@@ -126,7 +127,7 @@ async def test_a_copy_of_a_running_folder_does_not_stop_the_original(base: Path)
         (base / "copy" / pid_file).write_text((base / "data" / pid_file).read_text())
 
         with (
-            pytest.raises(embedded_postgres.EmbeddedError),
+            pytest.raises(embedded_postgres.EmbeddedPostgresError),
             embedded_postgres.running(base / "copy"),
         ):
             pass
@@ -135,18 +136,18 @@ async def test_a_copy_of_a_running_folder_does_not_stop_the_original(base: Path)
 
 
 @pytest.mark.parametrize("name", ["long" * 25, "with a space", "o'brien"])
-async def test_any_folder_works(base: Path, name: str) -> None:
+async def test_cluster_runs_in_folder_with_unusual_name(base: Path, name: str) -> None:
     with embedded_postgres.running(base / name, "fsync=off") as cluster:
         assert await _query(cluster, "SELECT 1") == 1
 
 
-async def test_it_listens_on_no_port(base: Path) -> None:
+async def test_cluster_does_not_listen_on_tcp(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
         assert await _query(cluster, "SHOW listen_addresses") == ""
         assert stat.S_IMODE(cluster.data_dir.stat().st_mode) == 0o700
 
 
-async def test_the_socket_is_private_in_a_folder_that_is_not(base: Path) -> None:
+async def test_socket_is_private_when_folder_is_public(base: Path) -> None:
     data = base / "data"
     with embedded_postgres.running(data, "fsync=off"):
         pass
@@ -158,12 +159,13 @@ async def test_the_socket_is_private_in_a_folder_that_is_not(base: Path) -> None
         assert await _query(cluster, "SELECT 1") == 1
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_line(base: Path) -> None:
+def test_error_names_folder_when_it_cannot_be_created(base: Path) -> None:
     (base / "file").touch()
 
     with (
         pytest.raises(
-            embedded_postgres.EmbeddedError, match=f"can't use the data folder {base}/file/data"
+            embedded_postgres.EmbeddedPostgresError,
+            match=f"can't use the data folder {base}/file/data",
         ),
         embedded_postgres.running(base / "file" / "data"),
     ):
@@ -171,7 +173,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(base: Path) -> None:
 
 
 @as_root
-def test_as_root_no_folder_above_is_opened_up(base: Path) -> None:
+def test_parent_folders_are_unchanged_when_run_as_root(base: Path) -> None:
     parents = (base, base / "a", base / "a" / "b")
     parents[-1].mkdir(parents=True)
     parents[1].chmod(0o711)
@@ -183,14 +185,15 @@ def test_as_root_no_folder_above_is_opened_up(base: Path) -> None:
 
 
 @as_root
-def test_as_root_a_private_folder_is_refused_and_stays_private(base: Path) -> None:
+def test_private_folder_is_rejected_and_unchanged_when_run_as_root(base: Path) -> None:
     private = base / "private"
     private.mkdir(mode=0o700)
     before = _modes(private)
 
     with (
         pytest.raises(
-            embedded_postgres.EmbeddedError, match=f"can't reach {private}/data; set JOBS_DATA"
+            embedded_postgres.EmbeddedPostgresError,
+            match=f"can't reach {private}/data; set JOBS_DATA",
         ),
         embedded_postgres.running(private / "data"),
     ):
@@ -200,8 +203,8 @@ def test_as_root_a_private_folder_is_refused_and_stays_private(base: Path) -> No
 
 
 @as_root
-async def test_as_root_a_folder_that_is_there_keeps_its_owner(base: Path) -> None:
-    """It may hold other things; the cluster gets a folder in it, also the next time."""
+async def test_existing_folder_is_unchanged_when_run_as_root(base: Path) -> None:
+    # The cluster uses a subfolder, because the folder may contain other files.
     data = base / "data"
     data.mkdir(mode=0o755)
     (data / "other").touch()
@@ -217,14 +220,15 @@ async def test_as_root_a_folder_that_is_there_keeps_its_owner(base: Path) -> Non
 
 
 @as_root
-def test_as_root_a_folder_of_another_account_is_refused(base: Path) -> None:
+def test_folder_of_other_account_is_rejected_when_run_as_root(base: Path) -> None:
     own = base / "data" / "jobs-grpc"
     own.mkdir(parents=True)
     before = _modes(own)
 
     with (
         pytest.raises(
-            embedded_postgres.EmbeddedError, match=f"^{own} does not belong to the account"
+            embedded_postgres.EmbeddedPostgresError,
+            match=f"^{own} does not belong to '\\w+', the account",
         ),
         embedded_postgres.running(base / "data"),
     ):

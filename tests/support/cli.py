@@ -1,4 +1,4 @@
-"""Running the command as a shell would, in this process or in one of its own."""
+"""Runs the command `jobs-grpc`, in this process or in one of its own."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ import pytest
 from jobs_grpc.cli import run
 from tests.support.waiting import TIMEOUT
 
-# As a shell in a terminal starts it: not with SIGINT ignored, as tests in the background are.
+# Handles SIGINT as in a shell on a terminal. Background processes, such as tests, ignore it.
 _COMMAND = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,7 +23,7 @@ main()
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left behind."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -31,13 +31,13 @@ class Result:
 
 
 class Shell:
-    """Runs commands in a thread, so that a server in this loop can answer them."""
+    """Runs commands in a thread, so that a server in this event loop can respond to them."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
 
     async def __call__(self, *argv: str) -> Result:
-        """Run `jobs-grpc *argv`; a usage error of the parser is its exit code, too."""
+        """Run `jobs-grpc *argv`."""
         self._capsys.readouterr()
         code = await asyncio.to_thread(self._run, argv)
         captured = self._capsys.readouterr()
@@ -46,7 +46,7 @@ class Shell:
     def _run(self, argv: tuple[str, ...]) -> int:
         try:
             return run(list(argv))
-        except SystemExit as e:
+        except SystemExit as e:  # The argument parser exits on --help and on errors.
             return int(e.code or 0)
 
 
@@ -68,19 +68,19 @@ async def spawn(
     )
 
 
-async def on_terminal(*argv: str, columns: int = 80, **variables: str) -> tuple[int, str]:
-    """Run `jobs-grpc *argv` on a terminal that wide: the exit code, and what it showed."""
-    ours, theirs = pty.openpty()
+async def run_on_terminal(*argv: str, columns: int = 80, **variables: str) -> tuple[int, str]:
+    """Run `jobs-grpc *argv` on a terminal and return the exit code and everything it showed."""
+    our_end, terminal = pty.openpty()
     variables |= {"COLUMNS": f"{columns}", "TERM": "xterm"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "jobs_grpc.cli", *argv),
         env=os.environ | variables,
-        stdout=theirs,
-        stderr=theirs,
+        stdout=terminal,
+        stderr=terminal,
     )
-    os.close(theirs)
-    shown = await asyncio.to_thread(_read_all, ours)
-    os.close(ours)
+    os.close(terminal)
+    shown = await asyncio.to_thread(_read_all, our_end)
+    os.close(our_end)
     return await process.wait(), shown
 
 
@@ -89,15 +89,15 @@ def _read_all(terminal: int) -> str:
     while True:
         try:
             read += os.read(terminal, 65536)
-        except OSError:  # Linux's end of a terminal
+        except OSError:  # Linux raises EIO when the other end is closed.
             return read.decode()
 
 
 async def address_of(process: asyncio.subprocess.Process) -> str:
-    """Where a spawned `serve` listens, as soon as it says so."""
+    """Return the address of a spawned `serve`, as soon as it listens."""
     assert process.stderr
     async with asyncio.timeout(TIMEOUT):
         while line := await process.stderr.readline():
             if match := re.search(r"listening on (\S+)", line.decode()):
                 return match[1]
-    raise AssertionError("the process ended before it listened")
+    raise AssertionError("the process exited before it listened")

@@ -1,4 +1,4 @@
-"""Reports of many devices over one stream."""
+"""Sends the reports of many devices over one stream, as an MQTT broker would."""
 
 import asyncio
 import itertools
@@ -9,105 +9,110 @@ import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 
-from jobs_grpc.client.retry import Backoff, CallFailed, Persistence
+from jobs_grpc.client.retry import Backoff, CallError, require_retryable
+from jobs_grpc.dev.simulator.totals import Totals
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-_INTERNAL = grpc.StatusCode.INTERNAL
-
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _PendingReport:
     request: pb.ReportExecutionsRequest
-    answer: "asyncio.Future[None]"
+    result: "asyncio.Future[None]"
 
 
 class Bridge:
-    """One ReportExecutions stream at a time; what was not answered is sent on the next one."""
+    """Keeps one ReportExecutions stream open.
+
+    Reports without a response are sent again on the next stream.
+    """
 
     def __init__(
         self,
         stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub",
         metadata: tuple[tuple[str, str], ...],
-        persistence: Persistence,
+        totals: Totals,
     ) -> None:
         self._stub: Any = stub
         self._metadata = metadata
-        self._persistence = persistence
-        self._numbers = itertools.count(1)
-        # In the order of their calls. A device waits for its answer, so it is here once.
-        self._unanswered: dict[str, _Sent] = {}
+        self._totals = totals
+        self._report_ids = map(str, itertools.count(1))
+        # By report id, in the order of the calls. A device waits for its response, so that
+        # it has at most one pending report.
+        self._pending: dict[str, _PendingReport] = {}
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
 
     async def report(self, device_id: str, update: pb.UpdateExecutionRequest) -> None:
-        """Return once the report is stored; raises CallFailed if it was not taken."""
-        report_id = str(next(self._numbers))
+        """Send a report and wait until it is stored. Raises CallError if it is rejected."""
+        report_id = next(self._report_ids)
         request = pb.ReportExecutionsRequest(
             report_id=report_id, device_id=device_id, report=update
         )
-        sent = _Sent(request, asyncio.get_running_loop().create_future())
-        self._unanswered[report_id] = sent
+        pending = _PendingReport(request, asyncio.get_running_loop().create_future())
+        self._pending[report_id] = pending
         self._outbox.put_nowait(report_id)
         try:
-            await sent.answer
+            await pending.result
         finally:
-            self._unanswered.pop(report_id, None)
+            self._pending.pop(report_id, None)
 
     async def run(self) -> None:
-        """Keep a stream open for ever. Raises CallFailed when no later one would fare better."""
+        """Keep a stream open until the task is canceled. Raises CallError if it is permanent."""
         backoff = Backoff()
         while True:
             try:
-                await self._stream(backoff)
-            except (grpc.aio.AioRpcError, CallFailed) as e:
-                self._persistence.failed(e)
+                await self._run_stream(backoff)
+            except (grpc.aio.AioRpcError, CallError) as e:
+                self._totals.record_error(require_retryable(e))
             await backoff.wait()
 
-    async def _stream(self, backoff: Backoff) -> None:
+    async def _run_stream(self, backoff: Backoff) -> None:
         self._outbox = asyncio.Queue()
-        for report_id in self._unanswered:
+        for report_id in self._pending:
             self._outbox.put_nowait(report_id)
         call = self._stub.ReportExecutions(metadata=self._metadata)
-        writing = asyncio.create_task(self._write(call))
-        reading = asyncio.create_task(self._read(call, backoff))
-        both = {writing, reading}
+        writer = asyncio.create_task(self._write(call))
+        reader = asyncio.create_task(self._read(call, backoff))
+        tasks = {writer, reader}
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in both:
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait(both)
+            await asyncio.wait(tasks)
             call.cancel()
-        _raise_reason(reading, writing)
+        _raise_error(reader, writer)
 
     async def _write(self, call: Any) -> None:
         while True:
-            sent = self._unanswered.get(await self._outbox.get())
-            if sent:
-                await call.write(sent.request)
+            pending = self._pending.get(await self._outbox.get())
+            if pending:
+                await call.write(pending.request)
 
     async def _read(self, call: Any, backoff: Backoff) -> None:
         async for response in call:
             backoff.reset()
-            self._persistence.succeeded()
-            sent = self._unanswered.pop(response.report_id, None)
-            if sent is None or sent.answer.done():
+            self._totals.record_response()
+            pending = self._pending.pop(response.report_id, None)
+            if pending is None or pending.result.done():
                 continue
             if response.WhichOneof("result") == "error":
                 code = _CODES.get(response.error.code, grpc.StatusCode.UNKNOWN)
-                sent.answer.set_exception(CallFailed(code, response.error.message))
+                pending.result.set_exception(CallError(code, response.error.message))
             else:
-                sent.answer.set_result(None)
+                pending.result.set_result(None)
 
 
-def _raise_reason(reading: "asyncio.Task[None]", writing: "asyncio.Task[None]") -> None:
-    """Raise what a stream has ended with, if the server said it."""
-    error = None if reading.cancelled() else reading.exception()
-    internal = isinstance(error, grpc.aio.AioRpcError) and error.code() is _INTERNAL
-    if error and not internal:
+def _raise_error(reader: "asyncio.Task[None]", writer: "asyncio.Task[None]") -> None:
+    """Raise the error that ended a stream; return if the server closed it without one."""
+    error = None if reader.cancelled() else reader.exception()
+    is_internal = (
+        isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.INTERNAL
+    )
+    if error and not is_internal:
         raise error
-    if not writing.cancelled() and writing.exception():
-        # A write that finds the connection gone makes gRPC call it an internal error.
-        raise CallFailed(grpc.StatusCode.UNAVAILABLE, "the stream has broken off")
+    if not writer.cancelled() and writer.exception():
+        # gRPC reports INTERNAL to the reader when a write fails on a lost connection.
+        raise CallError(grpc.StatusCode.UNAVAILABLE, "the stream was interrupted")
     if error:
         raise error

@@ -1,9 +1,8 @@
-"""jobs-grpc migrate and serve, as far as their command line goes."""
+"""`jobs-grpc serve`: its command line and its signals."""
 
 import asyncio
 import signal
 import socket
-import sys
 
 import grpc
 import pytest
@@ -15,73 +14,17 @@ from tests.support.callers import Operator
 from tests.support.cli import Shell, address_of, spawn
 from tests.support.database import Database, job_lock_held
 from tests.support.health import wait_until_healthy, watch_health
-from tests.support.postgres import Postgres
 from tests.support.server import open_channel
 from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture
 def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
-    """A shell."""
+    """A shell whose environment names no server."""
     return Shell(capsys)
 
 
-async def test_migrate_says_what_it_did(
-    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running, _ = cluster
-    async with running.database() as name:
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
-        monkeypatch.setenv("JOBS_DATABASE_URL", running.dsn(name, running.role))
-
-        first = await shell("migrate")
-        second = await shell("migrate")
-
-    assert first.code == second.code == 0
-    assert first.out.startswith("applied migration 0001 jobs\n")
-    assert second.out == "the schema is current\n"
-
-
-async def test_migrate_needs_the_owners_dsn(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("JOBS_OWNER_DATABASE_URL", raising=False)
-
-    result = await shell("migrate")
-
-    assert result.code == 2
-    assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
-
-
-async def test_migrate_needs_a_request_dsn_with_a_user(
-    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running, template = cluster
-    async with running.database(template) as name:
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
-        monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql:///jobs?host=/run/postgresql")
-
-        refused = await shell("migrate")
-        named = await shell("migrate", "--request-role", running.role.name)
-
-    assert refused.code == 2
-    assert refused.err.startswith("jobs-grpc: JOBS_DATABASE_URL names no user")
-    assert (named.code, named.out) == (0, "the schema is current\n")
-
-
-async def test_migrate_without_a_database_is_one_line(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/db")
-
-    result = await shell("migrate")
-
-    assert result.code == 5
-    assert result.err.count("\n") == 1
-    assert "secret" not in result.err
-
-
-async def test_serve_refuses_the_owner_with_the_remedy(
-    database: Database,
-) -> None:
+async def test_serve_rejects_owner_login_and_prints_remedy(database: Database) -> None:
     process = await spawn("serve", JOBS_DATABASE_URL=database.owner_dsn, JOBS_LISTEN="127.0.0.1:0")
     _, errors = await process.communicate()
 
@@ -99,7 +42,9 @@ async def test_serve_help_lists_every_setting(shell: Shell) -> None:
         assert f"{setting.variable} [{setting.default_text}]" in result.out
 
 
-async def test_a_wrong_setting_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_serve_fails_with_one_line_when_setting_is_invalid(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql://h/d")
     monkeypatch.setenv("JOBS_POOL_MAX_SIZE", "many")
 
@@ -112,7 +57,7 @@ async def test_a_wrong_setting_is_one_line(shell: Shell, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_second_signal_ends_the_calls_in_flight(
+async def test_serve_cancels_calls_in_flight_on_second_signal(
     database: Database, tenant: str, number: int
 ) -> None:
     await database.add_devices(tenant, 1)
@@ -144,21 +89,7 @@ async def test_a_second_signal_ends_the_calls_in_flight(
     assert b"stopped" in errors
 
 
-async def test_dev_without_its_extra_is_one_line(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    monkeypatch.setitem(sys.modules, "platformdirs", None)
-
-    result = await shell("dev")
-
-    assert (result.code, result.out) == (1, "")
-    assert result.err == (
-        "jobs-grpc: no embedded PostgreSQL: in a clone of jobs-grpc, pip install '.[embedded]'\n"
-    )
-
-
-async def test_a_port_that_is_taken_is_one_line_of_ours() -> None:
+async def test_serve_fails_with_one_line_when_port_is_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         process = await spawn(

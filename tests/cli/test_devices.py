@@ -1,4 +1,4 @@
-"""jobs-grpc devices import."""
+"""`jobs-grpc devices import`."""
 
 import asyncio
 import io
@@ -19,7 +19,7 @@ from tests.support.waiting import TIMEOUT, wait_until
 def shell(
     database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
-    """A shell whose environment has the owner's DSN."""
+    """A shell whose environment has the owner's database URL."""
     monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.owner_dsn)
     return Shell(capsys)
 
@@ -39,7 +39,7 @@ class _Import:
 
 @pytest.fixture
 def load(shell: Shell, tmp_path: Path, tenant: str) -> _Import:
-    """Imports the content of a file for the test's tenant."""
+    """A function that imports a file with the given content for the test's tenant."""
     return _Import(shell, tmp_path, tenant)
 
 
@@ -50,47 +50,49 @@ async def _devices(database: Database, tenant: str) -> list[str]:
     return [row["device_id"] for row in rows]
 
 
-async def test_devices_and_groups_are_added(load: _Import, database: Database, tenant: str) -> None:
+async def test_import_adds_devices_and_groups(
+    load: _Import, database: Database, tenant: str
+) -> None:
     result = await load("device_id,group_id\na,north\nb,\na,south\n")
 
-    assert result == Result(0, "3 lines: 2 new devices, 2 new group memberships\n", "")
+    assert result == Result(0, "lines read: 3, new devices: 2, new group memberships: 2\n", "")
     assert await _devices(database, tenant) == ["a", "b"]
 
 
-async def test_the_group_column_may_be_missing(
+async def test_import_accepts_file_without_group_column(
     load: _Import, database: Database, tenant: str
 ) -> None:
     result = await load("\ufeffdevice_id\r\na\r\n")
 
-    assert result.out == "1 lines: 1 new devices, 0 new group memberships\n"
+    assert result.out == "lines read: 1, new devices: 1, new group memberships: 0\n"
     assert await _devices(database, tenant) == ["a"]
 
 
-async def test_what_is_there_is_left_as_it_is(load: _Import) -> None:
+async def test_import_leaves_existing_devices_unchanged(load: _Import) -> None:
     await load("device_id,group_id\na,north\n")
 
     result = await load("device_id,group_id\na,north\nb,north\n")
 
-    assert result.out == "2 lines: 1 new devices, 1 new group memberships\n"
+    assert result.out == "lines read: 2, new devices: 1, new group memberships: 1\n"
 
 
-async def test_bad_lines_are_named_and_nothing_is_loaded(
+async def test_import_names_invalid_lines_and_imports_nothing(
     load: _Import, database: Database, tenant: str
 ) -> None:
     result = await load(f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\n")
 
     assert result.code == 2
     assert result.err.splitlines() == [
-        "jobs-grpc: nothing was loaded:",
+        "jobs-grpc: nothing was imported:",
         "fleet.csv:3: device_id must be 1–256 characters without control characters",
         "fleet.csv:4: device_id must be 1–256 characters without control characters",
-        "fleet.csv:5: has another number of columns than the header",
-        "fleet.csv:6: has another number of columns than the header",
+        "fleet.csv:5: must have as many columns as the header",
+        "fleet.csv:6: must have as many columns as the header",
     ]
     assert await _devices(database, tenant) == []
 
 
-async def test_a_bad_line_after_a_full_batch_undoes_it(
+async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
     load: _Import, database: Database, tenant: str
 ) -> None:
     good = "".join(f"d{number}\n" for number in range(12_000))
@@ -109,11 +111,11 @@ async def test_a_bad_line_after_a_full_batch_undoes_it(
         ("name\na\n", "header must be device_id or device_id,group_id, not 'name'"),
         ("device_id,group\na,b\n", "not 'device_id', 'group'"),
         ("device_id,device_id\na,b\n", "not 'device_id', 'device_id'"),
-        (b"device_id\n\xff\n", "fleet.csv: is not UTF-8"),
+        (b"device_id\n\xff\n", "fleet.csv: must be UTF-8"),
         ('device_id\n"a"b\n', "fleet.csv:2: "),
     ],
 )
-async def test_a_file_of_another_kind_is_refused(
+async def test_import_rejects_file_in_other_format(
     load: _Import, database: Database, tenant: str, content: str | bytes, message: str
 ) -> None:
     result = await load(content)
@@ -123,10 +125,10 @@ async def test_a_file_of_another_kind_is_refused(
     assert await _devices(database, tenant) == []
 
 
-async def test_the_file_can_be_piped_in(
+async def test_import_reads_standard_input_as_utf_8(
     shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In UTF-8, whatever the locale says, with or without a byte order mark."""
+    # With a byte order mark, and in a locale with another encoding.
     content = "\ufeffdevice_id\r\nä\r\n".encode()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="latin-1"))
 
@@ -141,12 +143,12 @@ async def test_the_file_can_be_piped_in(
     [
         (
             io.TextIOWrapper(io.BytesIO(b"device_id\n\xff\n")),
-            "nothing was loaded:\n-: is not UTF-8",
+            "nothing was imported:\n-: must be UTF-8",
         ),
         (None, "standard input is closed"),
     ],
 )
-async def test_what_is_piped_in_may_be_unusable(
+async def test_import_fails_when_standard_input_is_unusable(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, stdin: io.TextIOWrapper | None, message: str
 ) -> None:
     monkeypatch.setattr("sys.stdin", stdin)
@@ -156,7 +158,7 @@ async def test_what_is_piped_in_may_be_unusable(
     assert (result.code, result.out, result.err) == (2, "", f"jobs-grpc: {message}\n")
 
 
-async def test_a_pipe_has_no_bar(
+async def test_import_shows_no_progress_bar_for_pipe(
     shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = os.pipe()
@@ -172,7 +174,9 @@ async def test_a_pipe_has_no_bar(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_undoes_the_import(database: Database, tenant: str, number: int) -> None:
+async def test_import_is_rolled_back_when_signaled(
+    database: Database, tenant: str, number: int
+) -> None:
     before = await database.owner.fetchval("SELECT clock_timestamp()")
     process = await spawn(
         *("devices", "import", "-", "--tenant", tenant),
@@ -183,16 +187,16 @@ async def test_a_signal_undoes_the_import(database: Database, tenant: str, numbe
     lines = "".join(f"d{number}\n" for number in range(12_000))
     process.stdin.write(f"device_id\n{lines}".encode())
 
-    async def waiting_for_more() -> bool:
+    async def import_waits_for_input() -> bool:
         sessions = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND state LIKE 'idle in transaction%' AND query LIKE 'COPY %'"
-            # Not that of another import, which may take a moment to go.
+            # Ignore the session of the previous import, which may still be closing.
             " AND backend_start > $1"
         )
         return bool(await database.owner.fetchval(sessions, before))
 
-    await wait_until(waiting_for_more)
+    await wait_until(import_waits_for_input)
     process.send_signal(number)
 
     _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
@@ -201,7 +205,7 @@ async def test_a_signal_undoes_the_import(database: Database, tenant: str, numbe
 
 
 @pytest.mark.parametrize("name", ["münchen", " a", "a ", "", "a\nb", "\udcff", "x" * 257])
-async def test_a_tenant_that_no_call_can_name_is_refused(shell: Shell, name: str) -> None:
+async def test_import_rejects_invalid_tenant(shell: Shell, name: str) -> None:
     result = await shell("devices", "import", "-", "--tenant", name)
 
     assert (result.code, result.err) == (
@@ -218,7 +222,7 @@ async def test_a_tenant_that_no_call_can_name_is_refused(shell: Shell, name: str
         ("/", "Is a directory"),
     ],
 )
-async def test_a_file_that_cannot_be_read_is_one_line(
+async def test_import_fails_with_one_line_when_file_cannot_be_read(
     shell: Shell, name: str, problem: str
 ) -> None:
     result = await shell("devices", "import", name, "--tenant", "t")
@@ -226,7 +230,7 @@ async def test_a_file_that_cannot_be_read_is_one_line(
     assert (result.code, result.err) == (2, f"jobs-grpc: can't read {name}: {problem}\n")
 
 
-async def test_the_file_is_not_blamed_for_the_database(
+async def test_import_does_not_blame_file_when_database_is_unreachable(
     load: _Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", f"postgresql://u@/d?host={tmp_path}")
@@ -238,7 +242,7 @@ async def test_the_file_is_not_blamed_for_the_database(
     assert result.err.count("\n") == 1
 
 
-async def test_a_wrong_option_of_the_driver_is_one_line(
+async def test_import_fails_with_one_line_when_database_url_has_invalid_option(
     load: _Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u@h/d?sslmode=bogus")
@@ -246,11 +250,13 @@ async def test_a_wrong_option_of_the_driver_is_one_line(
     result = await load("device_id\na\n")
 
     assert result.code == 2
-    assert result.err.startswith("jobs-grpc: a database URL is wrong: `sslmode` parameter must")
+    assert result.err.startswith("jobs-grpc: invalid database URL: `sslmode` parameter must")
     assert result.err.count("\n") == 1
 
 
-async def test_the_owners_dsn_is_required(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_import_fails_when_owner_url_is_not_set(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("JOBS_OWNER_DATABASE_URL")
 
     result = await shell("devices", "import", "-", "--tenant", "t")
@@ -259,7 +265,7 @@ async def test_the_owners_dsn_is_required(shell: Shell, monkeypatch: pytest.Monk
     assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
 
 
-async def test_row_level_security_may_hold_for_the_owner_of_the_tables(
+async def test_import_works_when_row_level_security_applies_to_owner(
     cluster: tuple[Postgres, str],
     shell: Shell,
     tmp_path: Path,
@@ -281,5 +287,5 @@ async def test_row_level_security_may_hold_for_the_owner_of_the_tables(
 
         loaded = await owner.fetch("SELECT tenant_id, device_id FROM device_state")
         await owner.close()
-    assert result == Result(0, "2 lines: 1 new devices, 2 new group memberships\n", "")
+    assert result == Result(0, "lines read: 2, new devices: 1, new group memberships: 2\n", "")
     assert [tuple(row) for row in loaded] == [("t", "a")]

@@ -1,0 +1,133 @@
+"""`jobs-grpc create`: creates a job."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.message import DecodeError, EncodeError
+
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.connection import add_client_command, connect
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.formatting import format_device_count, format_expiry
+from jobs_grpc.cli.output import MAX_EXACT_INTEGER, escape_unprintable, print_json
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.output import Commands
+
+
+def add_command(commands: "Commands") -> None:
+    """Add `create`."""
+    parser = add_client_command(
+        commands,
+        "create",
+        _create,
+        usage="--type TYPE (--device ID | --group ID | --all)",
+        summary="create a job and queue an execution for each targeted device",
+    )
+    parser.add_argument(
+        "--type", type=arguments.text, required=True, help="document type, such as reboot"
+    )
+    parser.add_argument(
+        "--params",
+        default="{}",
+        metavar="JSON",
+        help="document parameters; @FILE reads them from a file (default: {})",
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--device", type=arguments.text, metavar="ID", help="target one device")
+    target.add_argument(
+        "--group", type=arguments.text, metavar="ID", help="target the members of a group"
+    )
+    target.add_argument("--all", action="store_true", help="target all devices")
+    parser.add_argument(
+        "--job-id",
+        type=arguments.text,
+        metavar="ID",
+        help="id of the job; makes a retry of the command safe (default: a new UUID)",
+    )
+    expiry = parser.add_mutually_exclusive_group()
+    expiry.add_argument(
+        "--expires-in-hours",
+        type=arguments.expiry_hours,
+        metavar="N",
+        help="hours until the job expires, 1–720 (default: 24)",
+    )
+    expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
+    parser.add_argument(
+        "--in-progress-timeout",
+        type=arguments.timeout_minutes,
+        metavar="MINUTES",
+        help="minutes until an IN_PROGRESS execution times out, 1–10080 (default: no timeout)",
+    )
+
+
+def _create(args: argparse.Namespace) -> None:
+    request = pb.CreateJobRequest(
+        job_id=args.job_id or "",
+        document_type=args.type,
+        target_device_id=args.device,
+        target_group_id=args.group,
+        target_all=args.all or None,  # type: ignore[arg-type]  # unset, not false
+        expires_in_hours=args.expires_in_hours,
+        never_expires=args.never_expires,
+        in_progress_timeout_minutes=args.in_progress_timeout,
+    )
+    try:
+        request.document_params.update(_read_params(args.params))
+        # protobuf limits the nesting depth of what it parses.
+        pb.CreateJobRequest.FromString(request.SerializeToString())
+    except (RecursionError, EncodeError, DecodeError):
+        raise CliError("--params: nested too deeply", ExitCode.USAGE) from None
+    except ValueError as e:
+        raise CliError(f"--params: {e}", ExitCode.USAGE) from None
+    with connect(args) as connection:
+        response: pb.CreateJobResponse = connection.call("CreateJob", request)
+    if args.json:
+        print_json(response)
+        return
+    job_id = escape_unprintable(response.job_id)
+    devices = format_device_count(response.execution_count)
+    print(f"created {job_id} for {devices}, expires: {format_expiry(response)}")
+
+
+def _read_params(text: str) -> dict[str, Any]:
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except OSError as e:
+            raise CliError(f"can't read {text[1:]}: {e.strerror}", ExitCode.USAGE) from None
+    params = json.loads(
+        text,
+        parse_int=_parse_integer,
+        parse_float=_parse_float,
+        parse_constant=_reject_constant,
+    )
+    if not isinstance(params, dict):
+        raise ValueError("must be a JSON object")
+    return params
+
+
+def _parse_integer(text: str) -> int:
+    # The length is checked first: int() rejects thousands of digits with another error.
+    if len(text) > 20 or abs(int(text)) > MAX_EXACT_INTEGER:
+        raise ValueError(f"{_shorten(text)} is beyond ±2^53 and would be rounded; send a string")
+    return int(text)
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{_shorten(text)} is too large a number")
+    return number
+
+
+def _reject_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 30 else f"{text[:30]}…"

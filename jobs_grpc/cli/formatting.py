@@ -1,0 +1,73 @@
+"""Formats jobs, times and counts as text."""
+
+from datetime import UTC, datetime, timedelta
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def format_time(time: Timestamp) -> str:
+    """Format a time in UTC, to the second."""
+    return datetime.fromtimestamp(time.seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def utc_now(timespec: str = "seconds") -> str:
+    """Return the current time in ISO 8601, such as 2030-01-31T12:00:00Z."""
+    return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def format_duration(duration: timedelta) -> str:
+    """Format a duration in whole seconds, such as 0:01:30."""
+    return str(timedelta(seconds=int(duration.total_seconds())))
+
+
+def format_expiry(message: Message) -> str:
+    """Format the `expires_at` of a job or of a response about one."""
+    if not message.HasField("expires_at"):
+        return "never"
+    expires_at: Timestamp = message.expires_at  # type: ignore[attr-defined]
+    return format_time(expires_at)
+
+
+def format_device_count(count: int) -> str:
+    """Format a number of devices, such as "1 device"."""
+    return f"{count} device" if count == 1 else f"{count} devices"
+
+
+def format_target(job: pb.Job) -> str:
+    """Format the target of a job, such as "group north"."""
+    match job.WhichOneof("target"):
+        case "target_device_id":
+            return f"device {job.target_device_id}"
+        case "target_group_id":
+            return f"group {job.target_group_id}"
+    return "all"
+
+
+def execution_counts(job: pb.Job) -> dict[str, int]:
+    """Return the number of executions by status, in the order of the contract."""
+    fields = job.execution_counts.DESCRIPTOR.fields
+    return {field.name: getattr(job.execution_counts, field.name) for field in fields}
+
+
+def format_counts(job: pb.Job) -> str:
+    """Format the counts that are not zero, such as "1 QUEUED, 2 SUCCEEDED"."""
+    counts = execution_counts(job).items()
+    return ", ".join(f"{count} {status.upper()}" for status, count in counts if count)
+
+
+def job_duration(job: pb.Job) -> timedelta:
+    """Return the time from the creation of a job until it finished, or until now."""
+    if job.status == pb.Job.IN_PROGRESS:
+        end = datetime.now(UTC)
+    else:
+        end = (job.completed_at if job.HasField("completed_at") else job.updated_at).ToDatetime(UTC)
+    return max(end - job.created_at.ToDatetime(UTC), timedelta())
+
+
+def format_summary(job: pb.Job) -> str:
+    """Format status, duration and counts of a job in one line."""
+    status = pb.Job.Status.Name(job.status)
+    duration = format_duration(job_duration(job))
+    return f"{job.job_id} is {status} after {duration}: {format_counts(job)}"

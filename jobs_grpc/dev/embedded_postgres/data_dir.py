@@ -1,0 +1,89 @@
+"""The folders that PostgreSQL uses: data, lock and socket."""
+
+import fcntl
+import os
+import pwd
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobs_grpc.dev.embedded_postgres.account import can_read
+from jobs_grpc.dev.embedded_postgres.binaries import NOT_INSTALLED
+from jobs_grpc.dev.embedded_postgres.errors import EmbeddedPostgresError
+
+_ROOT_DATA_DIR = Path("/var/lib/jobs-grpc")
+
+# A Unix socket path can have about 104 bytes; the name of PostgreSQL's socket file takes 16.
+# Other characters would have to be quoted.
+_SOCKET_DIR_PATTERN = re.compile(r"[A-Za-z0-9_./-]{1,88}")
+
+
+def default_data_dir() -> Path:
+    """Return the default data folder: in the user's home, or /var/lib/jobs-grpc for root.
+
+    Raises EmbeddedPostgresError if the extra `embedded` is not installed.
+    """
+    if os.geteuid() == 0:
+        return _ROOT_DATA_DIR
+    try:
+        import platformdirs
+    except ModuleNotFoundError:
+        raise EmbeddedPostgresError(NOT_INSTALLED) from None
+    return platformdirs.user_data_path("jobs-grpc")
+
+
+def make_data_dir(folder: Path, account: pwd.struct_passwd | None) -> Path:
+    """Return a data folder that PostgreSQL's account can use; creates it if it is missing.
+
+    As root, if `folder` exists and belongs to another account, the data folder is
+    `folder`/jobs-grpc. Existing folders are not changed. Raises EmbeddedPostgresError.
+    """
+    try:
+        if account and folder.exists() and folder.stat().st_uid != account.pw_uid:
+            folder = folder / "jobs-grpc"
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True)
+            if account:
+                os.chown(folder, account.pw_uid, account.pw_gid)
+        elif not folder.is_dir():
+            raise EmbeddedPostgresError(f"can't use the data folder {folder}: Not a directory")
+    except OSError as e:
+        raise EmbeddedPostgresError(f"can't use the data folder {folder}: {e.strerror}") from None
+    if account and folder.stat().st_uid != account.pw_uid:
+        raise EmbeddedPostgresError(
+            f"{folder} does not belong to {account.pw_name!r}, the account that runs PostgreSQL; "
+            "set JOBS_DATA_DIR to a folder that does not exist yet"
+        )
+    if account and not can_read(account, folder):
+        raise EmbeddedPostgresError(
+            f"{account.pw_name!r}, the account that runs PostgreSQL, can't reach {folder}; "
+            f"set JOBS_DATA_DIR to a folder outside of private folders, such as {_ROOT_DATA_DIR}"
+        )
+    return folder
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Hold the lock of a data folder. Raises EmbeddedPostgresError if another process has it."""
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EmbeddedPostgresError(
+                f"another process uses {data_dir}: stop it, or set JOBS_DATA_DIR to another folder"
+            ) from None
+        yield
+
+
+@contextmanager
+def socket_dir(data_dir: Path, account: pwd.struct_passwd | None) -> Iterator[Path]:
+    """Yield a folder for the socket: `data_dir`, or a temporary one if that path is unsuitable."""
+    if _SOCKET_DIR_PATTERN.fullmatch(str(data_dir)):
+        yield data_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="jobs-grpc-", dir="/tmp") as folder:
+        if account:
+            os.chown(folder, account.pw_uid, account.pw_gid)
+        yield Path(folder)

@@ -1,0 +1,124 @@
+"""One simulated device: receives executions and carries them out."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from fleet.jobs.v1 import device_jobs_pb2 as pb
+from fleet.jobs.v1.jobs_pb2 import JobExecution
+
+from jobs_grpc.client.retry import PERMANENT_CODES, CallError, call_with_retries
+from jobs_grpc.dev.simulator.behavior import DeviceBehavior, Plan
+from jobs_grpc.dev.simulator.device_client import DeviceClient
+from jobs_grpc.dev.simulator.totals import Totals
+
+Report: TypeAlias = Callable[[str, pb.UpdateExecutionRequest], Awaitable[object]]
+
+# A report fails with one of these after its execution was canceled, timed out or deleted.
+_INTERRUPTED_CODES = frozenset(
+    {
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.ABORTED,
+    }
+)
+
+
+class Device:
+    """A simulated device. `watch` or `poll` runs it until the task is canceled.
+
+    `report` sends one report: over the device's own client or over a bridge.
+    """
+
+    def __init__(
+        self,
+        device_id: str,
+        behavior: DeviceBehavior,
+        client: DeviceClient,
+        report: Report,
+        totals: Totals,
+    ) -> None:
+        self._device_id = device_id
+        self._behavior = behavior
+        self._client = client
+        self._send_report = report
+        self._totals = totals
+        self._execution_count = 0
+        self._last_attempt: tuple[str, int] | None = None
+
+    async def watch(self) -> None:
+        """Carry out executions when the WatchPendingExecutions stream lists them."""
+        async for pending in self._client.watch_pending():
+            attempts = {_attempt_key(execution) for execution in pending.executions}
+            # A list with the last attempt is older than its last report, or the device stalls.
+            if attempts and self._last_attempt not in attempts:
+                await self._run_pending()
+
+    async def poll(self, interval: float) -> None:
+        """Ask for executions every `interval` seconds, starting at a random time."""
+        await asyncio.sleep(random.uniform(0, interval))  # noqa: S311 - not for security
+        while True:
+            await self._run_pending()
+            await asyncio.sleep(interval)
+
+    async def _run_pending(self) -> None:
+        while execution := await self._client.start_next():
+            attempt = _attempt_key(execution)
+            if attempt == self._last_attempt:
+                return  # The device stalls in this attempt until the server ends it.
+            self._last_attempt = attempt
+            self._execution_count += 1
+            self._totals.started += 1
+            plan = self._behavior.plan(self._device_id, self._execution_count)
+            if plan.outcome == "STALLED":
+                self._totals.stalled += 1
+                return
+            self._totals.active += 1
+            try:
+                await self._carry_out(execution, plan)
+            except CallError as e:
+                if e.code not in _INTERRUPTED_CODES:
+                    raise
+                self._totals.interrupted += 1
+            finally:
+                self._totals.active -= 1
+
+    async def _carry_out(self, execution: pb.DeviceExecution, plan: Plan) -> None:
+        steps = self._behavior.progress + 1
+        if plan.outcome != "REJECTED":
+            for step in range(1, steps):
+                await asyncio.sleep(plan.seconds / steps)
+                await self._report(execution, JobExecution.IN_PROGRESS, percent=100 * step // steps)
+            await asyncio.sleep(plan.seconds / steps)
+        match plan.outcome:
+            case "SUCCEEDED":
+                await self._report(execution, JobExecution.SUCCEEDED, percent=100)
+                self._totals.succeeded += 1
+            case "FAILED":
+                await self._report(execution, JobExecution.FAILED, reason=plan.reason)
+                self._totals.failed += 1
+            case "REJECTED":
+                await self._report(execution, JobExecution.REJECTED, reason=plan.reason)
+                self._totals.rejected += 1
+
+    async def _report(
+        self, execution: pb.DeviceExecution, status: JobExecution.Status.ValueType, **details: Any
+    ) -> None:
+        # execution_number keeps a report that is sent twice from changing a later attempt.
+        update = pb.UpdateExecutionRequest(
+            job_id=execution.job_id, status=status, execution_number=execution.execution_number
+        )
+        update.status_details.update(details)
+        self._totals.record_call()
+        await call_with_retries(
+            lambda: self._send_report(self._device_id, update),
+            self._totals.record_error,
+            permanent=PERMANENT_CODES | _INTERRUPTED_CODES,
+        )
+        self._totals.record_response()
+
+
+def _attempt_key(execution: pb.DeviceExecution) -> tuple[str, int]:
+    return execution.job_id, execution.execution_number

@@ -1,0 +1,49 @@
+"""Counters of a simulated fleet."""
+
+from dataclasses import dataclass
+
+from jobs_grpc.client.retry import UNAVAILABLE_CODES, CallError
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the devices of a fleet have done so far, and whether the server responds."""
+
+    started: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    rejected: int = 0
+    stalled: int = 0
+    """Executions that a device started and never reports on again."""
+    interrupted: int = 0
+    """Executions that were canceled, timed out or deleted while a device carried them out."""
+    errors: int = 0
+    """Failed calls, except those that failed because the server was unavailable."""
+
+    active: int = 0
+    """Executions that devices carry out now."""
+    called: bool = False
+    """Whether any device has called the server."""
+    responded: bool = False
+    """Whether the server has ever responded."""
+    unavailable: str = ""
+    """Why the server is currently unavailable; empty if it is available."""
+    last_error: str = ""
+
+    def record_call(self) -> None:
+        """A device calls the server."""
+        self.called = True
+
+    def record_response(self) -> None:
+        """The server has responded."""
+        self.responded = True
+        self.unavailable = ""
+
+    def record_error(self, error: CallError) -> None:
+        """A call has failed and will be retried."""
+        if error.code in UNAVAILABLE_CODES:
+            self.unavailable = str(error)
+        else:
+            self.responded = True
+            self.errors += 1
+            self.last_error = str(error)

@@ -1,0 +1,65 @@
+"""`jobs-grpc cancel`."""
+
+import json
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from tests.support.callers import Operator
+from tests.support.cli import Shell
+
+pytestmark = pytest.mark.usefixtures("started_job")
+
+
+async def test_cancel_leaves_in_progress_executions_when_not_forced(
+    shell: Shell, operator: Operator
+) -> None:
+    canceled = await shell("cancel", "j")
+
+    assert (canceled.code, canceled.out) == (0, "canceled j\n")
+    counts = (await operator.get("j")).execution_counts
+    assert counts == pb.ExecutionCounts(in_progress=1, rejected=1)
+
+
+async def test_cancel_rejects_in_progress_executions_when_forced(
+    shell: Shell, operator: Operator
+) -> None:
+    canceled = await shell("cancel", "j", "--force", "--reason", "smoke")
+
+    assert (canceled.code, canceled.out) == (0, "canceled j\n")
+    job = await operator.get("j")
+    assert job.execution_counts == pb.ExecutionCounts(rejected=2)
+    assert job.cancel_reason == "smoke"
+
+
+async def test_cancel_rejects_one_execution_when_device_is_given(
+    shell: Shell, operator: Operator
+) -> None:
+    queued = await shell("cancel", "j", "--device", "valve", "--reason", "in repair")
+    in_progress = await shell("cancel", "j", "--device", "pump")
+
+    assert (queued.code, queued.out) == (0, "canceled j on valve\n")
+    assert (in_progress.code, in_progress.out) == (4, "")
+    assert in_progress.err.startswith(
+        "jobs-grpc: FAILED_PRECONDITION: Cannot cancel an execution in"
+    )
+    job = await operator.get("j")
+    assert job.status == pb.Job.IN_PROGRESS
+    assert job.execution_counts == pb.ExecutionCounts(in_progress=1, rejected=1)
+    assert job.executions[1].status_details == {"reason": "in repair"}
+
+    forced = await shell("cancel", "j", "--device", "pump", "--force", "--json")
+
+    execution = json.loads(forced.out)["execution"]
+    assert (execution["device_id"], execution["status"]) == ("pump", "REJECTED")
+    assert (await operator.get("j")).status == pb.Job.COMPLETED
+
+
+async def test_cancel_does_not_cancel_job_when_device_is_empty(
+    shell: Shell, operator: Operator
+) -> None:
+    canceled = await shell("cancel", "j", "--device", "")
+
+    assert canceled.code == 2
+    assert canceled.err.startswith("jobs-grpc: INVALID_ARGUMENT: device_id must be")
+    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS

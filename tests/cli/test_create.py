@@ -1,0 +1,71 @@
+"""`jobs-grpc create`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Shell
+from tests.support.database import Database
+
+CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
+
+
+async def test_create_prints_device_count_and_expiry(
+    shell: Shell, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["a", "b"], group="north")
+
+    created = await shell("create", "--type", "reboot", "--group", "north", "--job-id", "j")
+
+    assert created.code == 0
+    assert created.out.startswith("created j for 2 devices, expires: 20")
+
+
+async def test_create_sets_in_progress_timeout(
+    shell: Shell, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, 1)
+
+    created = await shell(*CREATE, "--in-progress-timeout", "90")
+    got = await shell("get", "j")
+    rejected = await shell(*CREATE, "--in-progress-timeout", "0")
+
+    assert created.code == got.code == 0
+    assert "timeout   90 min IN_PROGRESS\n" in got.out
+    assert rejected.code == 2
+    assert rejected.err.endswith("--in-progress-timeout: must be a whole number from 1 to 10080\n")
+
+
+async def test_create_reads_params_from_file(
+    shell: Shell, database: Database, tenant: str, tmp_path: Path
+) -> None:
+    await database.add_devices(tenant, 1)
+    file = tmp_path / "params.json"
+    file.write_text('{"version": "2.1"}')
+
+    await shell(*CREATE, "--params", f"@{file}")
+
+    job = json.loads((await shell("get", "j", "--json")).out)
+    assert job["document_params"] == {"version": "2.1"}
+
+
+@pytest.mark.parametrize("error", [KeyError("uid not found"), OSError("no user")])
+async def test_create_sends_no_user_when_account_has_no_name(
+    shell: Shell,
+    database: Database,
+    tenant: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fail() -> str:
+        raise error
+
+    await database.add_devices(tenant, 1)
+    monkeypatch.delenv("JOBS_USER")
+    monkeypatch.setattr("getpass.getuser", fail)
+
+    created = await shell(*CREATE)
+
+    assert created.code == 0
+    assert "created_by" not in json.loads((await shell("get", "j", "--json")).out)

@@ -1,0 +1,48 @@
+"""Errors of the commands: one line and an exit code."""
+
+import pytest
+
+from tests.support.cli import Shell
+
+CREATE = ("create", "--type", "x", "--all")
+
+
+def _nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["get", "nowhere"], 3, "NOT_FOUND: Job not found"),
+        (["create", "--type", "x", "--group", "g"], 4, "FAILED_PRECONDITION: Group has no"),
+        (["create", "--type", "x", "--device", "d"], 3, "NOT_FOUND: Device not found"),
+        (["create", "--type", "", "--all"], 2, "INVALID_ARGUMENT: document_type must be"),
+        ([*CREATE, "--params", "["], 2, "--params: Expecting value"),
+        ([*CREATE, "--params", "[]"], 2, "--params: must be a JSON"),
+        ([*CREATE, "--params", "@gone"], 2, "can't read gone: No such"),
+        (["get", "j", "--tenant", "é"], 2, "x-tenant-id must be 1–256 printable ASCII"),
+        (["get", "j", "--user", " olivia"], 2, "x-user-id must be 1–256 printable ASCII"),
+        (["get", "j", "--user", "\udcff"], 2, "x-user-id must be 1–256 printable ASCII"),
+        ([*CREATE, "--params", "[" * 100_000], 2, "--params: nested too deeply"),
+        ([*CREATE, "--params", _nested(500)], 2, "--params: nested too deeply"),
+        ([*CREATE, "--params", _nested(150)], 2, "--params: nested too deeply"),
+        ([*CREATE, "--params", _nested(30)], 2, "INVALID_ARGUMENT: document_params.a"),
+        ([*CREATE, "--params", '{"n": 9007199254740993}'], 2, "--params: 9007199254740993 is bey"),
+        ([*CREATE, "--params", f'{{"n": -1{"0" * 5000}}}'], 2, "--params: -1000"),
+        ([*CREATE, "--params", '{"n": 1e999}'], 2, "--params: 1e999 is too large a number"),
+        ([*CREATE, "--params", '{"n": NaN}'], 2, "--params: NaN is not JSON"),
+        ([*CREATE, "--params", '{"n": -Infinity}'], 2, "--params: -Infinity is not JSON"),
+        ([*CREATE, "--params", '{"n": "\udcff"}'], 2, "--params: "),
+        ([*CREATE, "--params", '{"n": "\\ud800"}'], 2, "--params: "),
+        (["list", "--server", "127.0.0.1:1"], 5, "UNAVAILABLE: "),
+    ],
+)
+async def test_error_is_one_line_and_exit_code(
+    shell: Shell, argv: list[str], code: int, message: str
+) -> None:
+    result = await shell(*argv)
+
+    assert (result.code, result.out) == (code, "")
+    assert result.err.startswith(f"jobs-grpc: {message}")
+    assert result.err.count("\n") == 1

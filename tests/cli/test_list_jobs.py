@@ -1,0 +1,26 @@
+"""`jobs-grpc list`."""
+
+from tests.support.cli import Shell
+from tests.support.database import Database
+
+
+async def test_list_reads_several_pages_when_limit_exceeds_one(
+    shell: Shell, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, 1)
+    for number in range(205):
+        await shell("create", "--type", "x", "--device", "d00001", "--job-id", f"one-{number}")
+
+    listed = await shell("list", "--limit", "203")
+
+    assert len(listed.out.splitlines()) == 1 + 203
+    assert listed.err == "only the first 203 jobs are shown; raise --limit to see more\n"
+
+
+async def test_list_prints_note_when_no_jobs_match(shell: Shell) -> None:
+    listed = await shell("list")
+    completed = await shell("list", "--status", "COMPLETED")
+
+    assert (listed.code, len(listed.out.splitlines())) == (0, 1)
+    assert listed.err == "no jobs\n"
+    assert completed.err == "no jobs with status COMPLETED\n"

@@ -1,0 +1,70 @@
+"""The live displays of `watch` and `simulate`."""
+
+import io
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from rich.console import Console
+
+from jobs_grpc.cli import live
+
+
+def test_job_display_fits_terminal_when_texts_are_long() -> None:
+    counts = pb.ExecutionCounts(
+        queued=100_000,
+        in_progress=50_000,
+        succeeded=600_000,
+        failed=1,
+        timed_out=20_000,
+        rejected=229_999,
+    )
+    job = pb.Job(
+        job_id="j" * 128,
+        document_type="reboot",
+        status=pb.Job.IN_PROGRESS,
+        total_executions=1_000_000,
+        succeeded_count=600_000,
+        failed_count=250_000,
+        execution_counts=counts,
+        target_all=True,
+    )
+    job.created_at.GetCurrentTime()
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+
+    for line in live.job_lines(job, rate=1000.0):
+        console.print(line)
+
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("…  IN_PROGRESS")
+    assert lines[1].rstrip("% 0123456789")[-1] == "─"
+    assert "850,000 of 1,000,000 finished · 1,000.0/s · 0:02:30 left · 0:00:00 elapsed" in lines
+
+
+@pytest.mark.parametrize(
+    ("numbers", "width", "parts"),
+    [
+        ([1, 1], 10, [5, 5]),
+        ([1, 999_999], 10, [1, 9]),
+        ([999_999, 0, 1], 10, [9, 0, 1]),
+        ([1, 1, 1], 10, [3, 4, 3]),
+        ([0, 0], 10, [0, 0]),
+    ],
+)
+def test_split_width_gives_every_number_above_zero_a_part(
+    numbers: list[int], width: int, parts: list[int]
+) -> None:
+    assert live.split_width(numbers, width) == parts
+
+
+def test_rate_covers_only_recent_seconds() -> None:
+    now = 0.0
+    rate = live.Rate(lambda: now)
+    rates = []
+    for time, number in ((0.0, 100), (10.0, 200), (40.0, 200), (41.0, 0)):
+        now = time
+        rate.add(number)
+        rates.append(rate.per_second())
+
+    assert rates == [0, 10, 0, 0]

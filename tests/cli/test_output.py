@@ -1,0 +1,99 @@
+"""The output of the commands, from creating a job to canceling it."""
+
+import json
+
+import pytest
+
+from tests.support.cli import Shell, spawn
+from tests.support.database import Database
+
+
+async def test_output_is_text_by_default(shell: Shell, database: Database, tenant: str) -> None:
+    await database.add_devices(tenant, ["a", "b"], group="north")
+    create = ("create", "--type", "reboot", "--group", "north", "--job-id", "j")
+
+    created = await shell(*create, "--params", '{"delay": 5}')
+    listed = await shell("list")
+    canceled = await shell("cancel", "j", "--reason", "oops")
+    got = await shell("get", "j")
+
+    assert created.code == listed.code == canceled.code == got.code == 0
+    assert created.out.startswith("created j for 2 devices, expires: 20")
+    header, row = (line.split("\t") for line in listed.out.splitlines())
+    assert header[:4] == ["JOB", "STATUS", "TYPE", "TARGET"]
+    assert row[:4] == ["j", "IN_PROGRESS", "reboot", "group north"]
+    assert canceled.out == "canceled j\n"
+    facts, table = got.out.split("\n\n")
+    assert "status    CANCELED\nreason    oops\n" in facts
+    assert 'params    {"delay": 5}\n' in facts
+    assert " by olivia\n" in facts
+    assert "devices   2: 2 REJECTED" in facts
+    assert [line.split("\t")[0] for line in table.splitlines()] == ["DEVICE", "a", "b"]
+
+
+async def test_output_is_response_as_json_when_requested(
+    shell: Shell, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, 1)
+    params = '{"delay": 5, "ratio": 0.5}'
+    create = ("create", "--type", "reboot", "--all", "--job-id", "j", "--never-expires")
+
+    created = json.loads((await shell(*create, "--params", params, "--json")).out)
+    job = json.loads((await shell("get", "j", "--json")).out)
+    jobs = json.loads((await shell("list", "--json")).out)
+    canceled = json.loads((await shell("cancel", "j", "--json")).out)
+
+    assert created == {"job_id": "j", "status": "IN_PROGRESS", "execution_count": 1}
+    assert job["document_params"] == {"delay": 5, "ratio": 0.5}
+    assert isinstance(job["document_params"]["delay"], int)
+    assert job["execution_counts"]["queued"] == 1
+    assert [execution["device_id"] for execution in job["executions"]] == ["d00001"]
+    assert [listed["job_id"] for listed in jobs["jobs"]] == ["j"]
+    assert canceled == {"job_id": "j", "status": "CANCELED"}
+
+
+async def test_output_escapes_control_characters_of_stored_text(
+    shell: Shell, database: Database, tenant: str
+) -> None:
+    device = "d\u202e"  # U+202E shows the following text from right to left.
+    await database.add_devices(tenant, [device])
+    params = json.dumps({"k": "\x9b31m\x7f"})
+    await shell(
+        *("create", "--type", "x\u2028y", "--device", device, "--job-id", "j"),
+        *("--params", params, "--user", "olivia"),
+    )
+    await shell("cancel", "j", "--reason", "\x1b[31moops\nstatus    COMPLETED")
+
+    got = await shell("get", "j")
+    listed = await shell("list")
+    as_json = await shell("get", "j", "--json")
+
+    for shown in (got.out, listed.out):
+        assert all(c.isprintable() or c in "\n\t" for c in shown)
+    assert "reason    \\x1b[31moops\\nstatus    COMPLETED\n" in got.out
+    assert 'params    {"k": "\\x9b31m\\x7f"}\n' in got.out
+    assert "device d\\u202e" in listed.out
+    assert len(listed.out.splitlines()) == 2
+    assert json.loads(as_json.out)["cancel_reason"] == "\x1b[31moops\nstatus    COMPLETED"
+    assert "\x1b" not in as_json.out
+
+
+async def test_output_escapes_characters_that_locale_lacks() -> None:
+    process = await spawn("create", "--help", PYTHONIOENCODING="ascii")
+    out, errors = await process.communicate()
+
+    assert (process.returncode, errors) == (0, b"")
+    assert b"1\\u2013720" in out
+
+
+async def test_command_fails_when_standard_output_is_closed(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", None)
+        result = await shell("list")
+
+    assert (result.code, result.err) == (
+        1,
+        "jobs-grpc: standard output is closed; redirect it to /dev/null instead\n",
+    )
