@@ -1,11 +1,11 @@
-"""Fixtures: a cluster a session, a database and a server a module, a tenant a test."""
+"""Fixtures: one cluster per session, one database and server per module, one tenant per test."""
 
 import os
 import uuid
 from collections.abc import AsyncIterator
 
-# Starting PostgreSQL forks, and gRPC's fork handlers can kill the child. gRPC reads this
-# variable when it is imported, hence before the imports below.
+# Starting PostgreSQL forks, and gRPC's fork handlers can kill the child process. gRPC reads this
+# variable when it is imported, so it is set before the imports below.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 import asyncpg
@@ -17,23 +17,23 @@ from tests.support.database import Database
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.server import Server, running_server
 
-# How fast the machine is at the moment, is not what is tested.
+# A slow machine must not fail a test.
 settings.register_profile(
-    "steady", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    "any-speed", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 )
-settings.load_profile("steady")
+settings.load_profile("any-speed")
 
 
 @pytest.fixture(scope="session")
 async def cluster() -> AsyncIterator[tuple[Postgres, str]]:
-    """PostgreSQL, and the name of the migrated template."""
+    """Run PostgreSQL with a migrated template database; yield it and the template's name."""
     async with running_postgres() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 async def database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
-    """A migrated database of the module's own."""
+    """Create a migrated database for the module."""
     running, template = cluster
     async with running.database(template) as name:
         owner_dsn = running.dsn(name)
@@ -44,24 +44,24 @@ async def database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
-    """The service on the module's database, ready."""
+    """Run the service on the module's database."""
     async with running_server(database.request_dsn) as running:
         yield running
 
 
 @pytest.fixture
 def tenant() -> str:
-    """A tenant of the test's own, without devices."""
+    """Return a new tenant without devices."""
     return f"tenant-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
 def operator(server: Server, tenant: str) -> Operator:
-    """A caller in the test's tenant."""
+    """Return a caller in the test's tenant."""
     return server.operator(tenant, user="olivia")
 
 
 @pytest.fixture
 def long_lock_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What devices say keeps its place among those who wait for a job, for as long as a test."""
+    """Let a batch of updates wait for a job lock as long as the test takes."""
     monkeypatch.setattr("jobs_grpc.db.update_batcher._PATIENCE", 60_000)

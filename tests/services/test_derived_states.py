@@ -14,12 +14,13 @@ from typing import Any
 import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
 from tests.support.failures import expect_failure
+from tests.support.scale import examples
 from tests.support.server import Server
 
 MICROSECOND = timedelta(microseconds=1)
@@ -235,7 +236,7 @@ async def end(database: Database, operator: Operator, history: str, running: boo
         )
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     states=st.lists(st.sampled_from(STATES), min_size=1, max_size=12),
     history=st.sampled_from(sorted(FATES)),

@@ -11,7 +11,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from grpc import StatusCode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.callers import Operator
@@ -29,6 +29,7 @@ from tests.support.http2 import (
     message,
 )
 from tests.support.rpcs import STRUCT, Rpc, list_rpcs, sample_requests
+from tests.support.scale import examples
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
 
@@ -94,7 +95,7 @@ async def fuzzed(database: Database, server: Server) -> Operator:
     return operator
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(data=st.data())
 async def test_no_generated_request_meets_a_defect(
     server: Server, fuzzed: Operator, data: st.DataObject
@@ -107,7 +108,7 @@ async def test_no_generated_request_meets_a_defect(
     assert answer.code not in DEFECTS, str(answer)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(data=st.data())
 async def test_no_bytes_in_place_of_a_message_meet_a_defect(
     server: Server, fuzzed: Operator, data: st.DataObject
@@ -192,7 +193,7 @@ async def test_garbage_at_the_port_ends_with_its_connection(server: Server, garb
     await settle(server, before)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     frames=st.lists(
         st.builds(

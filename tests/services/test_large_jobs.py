@@ -9,6 +9,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
+from tests.support.scale import SCALE
 from tests.support.server import Server
 
 MAX_MESSAGE = 4 * 1024 * 1024
@@ -21,16 +22,19 @@ async def plain(server: Server, tenant: str) -> AsyncIterator[Operator]:
         yield Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
 
 
-async def test_twenty_thousand_devices(database: Database, plain: Operator) -> None:
-    await database.add_devices(plain.tenant, 20_000)
-    names = [f"d{number:05}" for number in range(1, 20_001)]
+async def test_job_with_many_devices_is_read_completely(
+    database: Database, plain: Operator
+) -> None:
+    devices = 20_000 * SCALE
+    await database.add_devices(plain.tenant, devices)
+    names = sorted(f"d{number:05}" for number in range(1, devices + 1))
 
-    assert (await plain.create(job_id="j", target_all=True)).execution_count == 20_000
+    assert (await plain.create(job_id="j", target_all=True)).execution_count == devices
 
     (listed,) = (await plain.list()).jobs
-    assert listed.execution_counts == pb.ExecutionCounts(queued=20_000)
+    assert listed.execution_counts == pb.ExecutionCounts(queued=devices)
     job = await plain.get("j", executions_limit=5000)
-    assert job.total_executions == 20_000
+    assert job.total_executions == devices
     assert [e.device_id for e in job.executions] == names[:5000]
     rest = await all_executions(plain, "j", limit=5000, page_token=job.next_executions_page_token)
     assert [e.device_id for e in rest] == names[5000:]

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.callers import Operator, all_jobs
 from tests.support.database import Database
 from tests.support.failures import expect_failure
+from tests.support.scale import examples
 from tests.support.server import Server
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -199,7 +200,7 @@ async def test_an_answer_ends_before_it_would_exceed_a_message(
     assert seen == sorted((f"j{n}" for n in range(200)), reverse=True)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     jobs=st.lists(st.tuples(st.sampled_from(STATUSES), st.integers(0, 9)), max_size=30),
     wanted=st.sampled_from(("STATUS_UNSPECIFIED", *STATUSES)),

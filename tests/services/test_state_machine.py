@@ -22,6 +22,7 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.database import Database
 from tests.support.failures import Failure
 from tests.support.model import LIVE, RETRYABLE, Model, OperationRejected
+from tests.support.scale import examples
 from tests.support.server import Server
 
 DEVICES = ["a", "b", "c"]
@@ -33,7 +34,7 @@ T = TypeVar("T")
 async def test_the_service_does_what_the_model_does(database: Database, server: Server) -> None:
     loop = asyncio.get_running_loop()
 
-    fewer = settings(max_examples=25, stateful_step_count=30)
+    trial = settings(examples(25), stateful_step_count=30)
     async with Sweeper(database.owner_dsn) as sweeper:
 
         def machine() -> RuleBasedStateMachine:
@@ -41,7 +42,7 @@ async def test_the_service_does_what_the_model_does(database: Database, server: 
 
         # A factory will do; the annotation asks for a class.
         run: Any = run_state_machine_as_test
-        await asyncio.to_thread(run, machine, settings=fewer)
+        await asyncio.to_thread(run, machine, settings=trial)
 
 
 class _Machine(RuleBasedStateMachine):

@@ -9,11 +9,12 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.database import Database
 from tests.support.failures import Failure
+from tests.support.scale import examples
 from tests.support.server import Server
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
@@ -124,7 +125,7 @@ def is_valid(
     )
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(request=requests())
 async def test_a_request_is_taken_exactly_if_it_is_valid(
     database: Database, server: Server, request: dict[str, Any]
@@ -158,7 +159,7 @@ async def test_a_request_is_taken_exactly_if_it_is_valid(
         assert failure.violations
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     fields=st.one_of(
         st.fixed_dictionaries(
@@ -191,7 +192,7 @@ async def test_no_request_fails_in_another_way_than_documented(
     assert code in (StatusCode.OK, StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(document=st.dictionaries(st.text("abé🚀", max_size=9), JSON, max_size=5))
 async def test_any_document_comes_back_as_it_was_sent(
     database: Database, server: Server, document: dict[str, Any]

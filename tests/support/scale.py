@@ -1,0 +1,13 @@
+"""The size of long trials: small in `make test`, full in `make nightly`."""
+
+import os
+
+from hypothesis import settings
+
+SCALE = int(os.environ.get("JOBS_TEST_SCALE", "1"))
+"""How many times larger the long trials are than in `make test`."""
+
+
+def examples(count: int) -> settings:
+    """Return hypothesis settings for `count` examples, times SCALE."""
+    return settings(max_examples=count * SCALE)
