@@ -9,27 +9,26 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
 
 const envPrefix = "JOBS_GATEWAY_"
 
-// Config is what the environment and the flags say; flags win.
+// Config holds the settings of the gateway.
 type Config struct {
 	Upstream      string
 	Listen        string
 	MetricsListen string
 
-	Timeout       time.Duration
-	ShutdownGrace time.Duration
-	MaxBodyBytes  int64
+	RequestTimeout time.Duration
+	ShutdownGrace  time.Duration
+	MaxBodyBytes   int64
 
 	TLSCert      string
 	TLSKey       string
 	TLSClientCA  string
-	TrustedPeers list
+	TrustedPeers stringList
 
 	UpstreamTLS        bool
 	UpstreamCA         string
@@ -37,59 +36,65 @@ type Config struct {
 	UpstreamKey        string
 	UpstreamServerName string
 
-	CORSOrigins      list
-	RequireToken     bool
-	TLSInFront       bool
-	InsecureMetadata bool
-	LogLevel         slog.Level
+	CORSOrigins          stringList
+	RequireToken         bool
+	TLSTerminatedByProxy bool
+	InsecureMetadata     bool
+	LogLevel             slog.Level
 }
 
-// flags lists every setting, once: its name, default and meaning.
-func (c *Config) flags() *flag.FlagSet {
+// flagSet defines the name, default and help text of every setting.
+func (c *Config) flagSet() *flag.FlagSet {
 	f := flag.NewFlagSet("jobs-gateway", flag.ContinueOnError)
-	f.StringVar(&c.Upstream, "upstream", "127.0.0.1:50051", "the gRPC server: `HOST:PORT`, dns:///NAME:PORT (all its addresses in turn) or unix:PATH")
-	f.StringVar(&c.Listen, "listen", "127.0.0.1:8080", "`HOST:PORT` to serve REST on")
-	f.StringVar(&c.MetricsListen, "metrics-listen", "", "`HOST:PORT` to serve Prometheus /metrics on; none if empty")
-	durationVar(f, &c.Timeout, "timeout", 30*time.Second, "a call may take at most")
-	durationVar(f, &c.ShutdownGrace, "shutdown-grace", 10*time.Second, "calls in flight may go on for, at a stop")
-	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", 1<<20, "a request's body may have at most")
-	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain to serve HTTPS with, a PEM `FILE`")
-	f.StringVar(&c.TLSKey, "tls-key", "", "its private key, a PEM `FILE`")
-	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "clients must have a certificate of these authorities, a PEM `FILE`")
-	f.Var(&c.TrustedPeers, "trusted-peers", "only `CLIENTS` whose certificate has one of these, comma-separated: SPIFFE ids, DNS or common names")
-	f.BoolVar(&c.UpstreamTLS, "upstream-tls", false, "speak TLS to the upstream, trusting the system's authorities")
-	f.StringVar(&c.UpstreamCA, "upstream-ca", "", "speak TLS to the upstream, trusting these authorities, a PEM `FILE`")
-	f.StringVar(&c.UpstreamCert, "upstream-cert", "", "certificate to show the upstream, a PEM `FILE`")
-	f.StringVar(&c.UpstreamKey, "upstream-key", "", "its private key, a PEM `FILE`")
-	f.StringVar(&c.UpstreamServerName, "upstream-server-name", "", "the `NAME` in the upstream's certificate, if it is not its host")
-	f.Var(&c.CORSOrigins, "cors-origins", "browsers' `ORIGINS` that may call, comma-separated, e.g. https://ops.example.com")
-	f.BoolVar(&c.RequireToken, "require-token", false, "callers must send Authorization: Bearer; only for an upstream with JOBS_AUTH=jwt, which verifies it")
-	f.BoolVar(&c.TLSInFront, "tls-in-front", false, "with require-token: listen beyond loopback without TLS, since a proxy in front has it")
-	f.BoolVar(&c.InsecureMetadata, "insecure-metadata", false, "listen beyond loopback although any caller could name any tenant")
-	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "DEBUG, INFO, WARN or ERROR")
+	f.StringVar(&c.Upstream, "upstream", "127.0.0.1:50051", "gRPC server to call: `HOST:PORT`, dns:///NAME:PORT (round robin over its addresses) or unix:PATH")
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:8080", "`HOST:PORT` to serve the REST API on")
+	f.StringVar(&c.MetricsListen, "metrics-listen", "", "`HOST:PORT` to serve Prometheus metrics on, at /metrics; empty disables metrics")
+	durationVar(f, &c.RequestTimeout, "request-timeout", 30*time.Second, "maximum duration of a request")
+	durationVar(f, &c.ShutdownGrace, "shutdown-grace", 10*time.Second, "maximum wait for requests in flight at shutdown")
+	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", 1<<20, "maximum size of a request body in bytes")
+	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain for HTTPS, a PEM `FILE`")
+	f.StringVar(&c.TLSKey, "tls-key", "", "private key of tls-cert, a PEM `FILE`")
+	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "require client certificates issued by these authorities, a PEM `FILE`")
+	f.Var(&c.TrustedPeers, "trusted-peers", "accept only client certificates with one of these `NAMES`, comma-separated: SPIFFE IDs, DNS names or common names")
+	f.BoolVar(&c.UpstreamTLS, "upstream-tls", false, "use TLS to the upstream and trust the system's certificate authorities")
+	f.StringVar(&c.UpstreamCA, "upstream-ca", "", "use TLS to the upstream and trust these certificate authorities, a PEM `FILE`")
+	f.StringVar(&c.UpstreamCert, "upstream-cert", "", "client certificate for the upstream, a PEM `FILE`")
+	f.StringVar(&c.UpstreamKey, "upstream-key", "", "private key of upstream-cert, a PEM `FILE`")
+	f.StringVar(&c.UpstreamServerName, "upstream-server-name", "", "`NAME` to expect in the upstream's certificate instead of its host name")
+	f.Var(&c.CORSOrigins, "cors-origins", "`ORIGINS` of web pages that may call the API, comma-separated, such as https://ops.example.com")
+	f.BoolVar(&c.RequireToken, "require-token", false, "reject requests without Authorization: Bearer; the upstream must verify the tokens (JOBS_AUTH=jwt)")
+	f.BoolVar(&c.TLSTerminatedByProxy, "tls-terminated-by-proxy", false, "with require-token: allow a listen address beyond loopback without TLS, because a proxy terminates TLS")
+	f.BoolVar(&c.InsecureMetadata, "insecure-metadata", false, "allow a listen address beyond loopback although any client can claim any tenant")
+	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "minimum `LEVEL` to log: DEBUG, INFO, WARN or ERROR")
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "Serves REST, /customer/jobs and /device/v1/jobs, in front of a jobs gRPC server.\n\n"+
-			"Each flag can be given in the environment: --upstream as %sUPSTREAM.\n\n", envPrefix)
+		fmt.Fprintf(f.Output(), "jobs-gateway serves the REST API, /customer/jobs and /device/v1/jobs, in front of a Jobs gRPC server.\n\n"+
+			"Each flag can also be set in the environment: --upstream as %sUPSTREAM.\n\n", envPrefix)
 		f.PrintDefaults()
 	}
 	return f
 }
 
-// readConfig reads and validates everything; its errors are one line that says what to do.
-func readConfig(args []string, lookup func(string) (string, bool)) (*Config, error) {
+// envName returns the environment variable of a flag.
+func envName(flagName string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
+}
+
+// loadConfig reads the settings from the environment and then from args, which override it,
+// and validates them. Each error is one line that names the setting.
+func loadConfig(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
 	c := &Config{}
-	f := c.flags()
-	var wrong error
+	f := c.flagSet()
+	var errs error
 	f.VisitAll(func(setting *flag.Flag) {
-		variable := envPrefix + strings.ToUpper(strings.ReplaceAll(setting.Name, "-", "_"))
-		if value, ok := lookup(variable); ok && value != "" {
+		name := envName(setting.Name)
+		if value, ok := lookupEnv(name); ok && value != "" {
 			if err := setting.Value.Set(value); err != nil {
-				wrong = errors.Join(wrong, fmt.Errorf("%s=%s: %w", variable, value, err))
+				errs = errors.Join(errs, fmt.Errorf("%s=%s: %w", name, value, err))
 			}
 		}
 	})
-	if wrong != nil {
-		return nil, wrong
+	if errs != nil {
+		return nil, errs
 	}
 	f.SetOutput(os.Stderr)
 	if err := f.Parse(args); err != nil {
@@ -106,34 +111,35 @@ func (c *Config) validate() error {
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("tls-cert and tls-key must be set together")
 	case c.TLSClientCA != "" && c.TLSCert == "":
-		return errors.New("tls-client-ca needs tls-cert and tls-key")
+		return errors.New("tls-client-ca requires tls-cert and tls-key")
 	case len(c.TrustedPeers) > 0 && c.TLSClientCA == "":
-		return errors.New("trusted-peers needs tls-client-ca")
+		return errors.New("trusted-peers requires tls-client-ca")
 	case (c.UpstreamCert == "") != (c.UpstreamKey == ""):
 		return errors.New("upstream-cert and upstream-key must be set together")
-	case c.UpstreamServerName != "" && !c.upstreamTLS():
-		return errors.New("upstream-server-name needs upstream-tls or upstream-ca")
-	case c.Timeout <= 0 || c.MaxBodyBytes <= 0:
-		return errors.New("timeout and max-body-bytes must be more than 0")
-	case slices.ContainsFunc(c.CORSOrigins, isNoOrigin):
-		return fmt.Errorf("cors-origins=%s: each must be like https://ops.example.com, without a path; * is not taken", &c.CORSOrigins)
-	case c.RequireToken && !c.TLSInFront && c.TLSCert == "" && !isLoopback(c.Listen):
-		return fmt.Errorf("listen=%s is not loopback, and tokens would be readable on the way; set tls-cert "+
-			"and tls-key, or tls-in-front behind a proxy with TLS", c.Listen)
+	case c.UpstreamServerName != "" && !c.useUpstreamTLS():
+		return errors.New("upstream-server-name requires upstream-tls or upstream-ca")
+	case c.RequestTimeout <= 0 || c.MaxBodyBytes <= 0:
+		return errors.New("request-timeout and max-body-bytes must be greater than 0")
+	case slices.ContainsFunc(c.CORSOrigins, isInvalidOrigin):
+		return fmt.Errorf("cors-origins=%s: each origin must be a scheme and a host, such as "+
+			"https://ops.example.com, without a path; * is not supported", &c.CORSOrigins)
+	case c.RequireToken && !c.TLSTerminatedByProxy && c.TLSCert == "" && !isLoopback(c.Listen):
+		return fmt.Errorf("listen=%s is not a loopback address, and without TLS tokens are sent in clear text; "+
+			"set tls-cert and tls-key, or set tls-terminated-by-proxy if a proxy terminates TLS", c.Listen)
 	case !c.RequireToken && !c.InsecureMetadata && len(c.TrustedPeers) == 0 && !isLoopback(c.Listen):
-		return fmt.Errorf("listen=%s is not loopback, and any caller could name any tenant; keep to "+
-			"loopback behind a proxy that authenticates, demand tokens (require-token) or certificates "+
-			"of certain clients (tls-client-ca and trusted-peers), or set insecure-metadata", c.Listen)
+		return fmt.Errorf("listen=%s is not a loopback address, and any client can claim any tenant; listen on "+
+			"loopback behind a proxy that authenticates clients, or set require-token, or set tls-client-ca "+
+			"and trusted-peers, or set insecure-metadata to accept the risk", c.Listen)
 	}
 	return nil
 }
 
-func (c *Config) upstreamTLS() bool {
+func (c *Config) useUpstreamTLS() bool {
 	return c.UpstreamTLS || c.UpstreamCA != "" || c.UpstreamCert != ""
 }
 
-// isNoOrigin finds what no browser sends, and so would allow nobody.
-func isNoOrigin(text string) bool {
+// isInvalidOrigin reports whether no browser sends text as its Origin header.
+func isInvalidOrigin(text string) bool {
 	u, err := url.Parse(text)
 	return err != nil || u.Host == "" || u.Scheme+"://"+u.Host != text
 }
@@ -141,33 +147,4 @@ func isNoOrigin(text string) bool {
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
-}
-
-// durationVar takes seconds, as the server's settings do, or a number with a unit.
-func durationVar(f *flag.FlagSet, p *time.Duration, name string, value time.Duration, usage string) {
-	*p = value
-	f.Func(name, fmt.Sprintf("%s, `SECONDS` or like 1m30s (default %g)", usage, value.Seconds()), func(text string) error {
-		if seconds, err := strconv.ParseFloat(text, 64); err == nil {
-			*p = time.Duration(seconds * float64(time.Second))
-			return nil
-		}
-		duration, err := time.ParseDuration(text)
-		*p = duration
-		return err
-	})
-}
-
-// list is a comma-separated flag.
-type list []string
-
-func (l *list) String() string { return strings.Join(*l, ",") }
-
-func (l *list) Set(value string) error {
-	*l = nil
-	for item := range strings.SplitSeq(value, ",") {
-		if item = strings.TrimSpace(item); item != "" {
-			*l = append(*l, item)
-		}
-	}
-	return nil
 }

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// allowOrigins lets pages of these origins call from a browser. Without origins it does nothing.
-func allowOrigins(origins []string, next http.Handler) http.Handler {
+// withCORS adds the CORS headers for web pages of the given origins and answers their
+// preflight requests. Without origins it returns next unchanged.
+func withCORS(origins []string, next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return next
 	}

@@ -3,12 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -18,47 +16,28 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// decodedBody is a request's body after checkRequest: the message it said. Errors found
-// while the generated code decodes would lose which field is at fault.
-type decodedBody struct {
-	message proto.Message
-}
+const protoPackage = "fleet.jobs.v1"
 
-func (*decodedBody) Read([]byte) (int, error) { return 0, io.EOF }
-func (*decodedBody) Close() error             { return nil }
-
-// NewDecoder hands that message to the generated code; io.EOF is its word for "no body".
-func (s *shapes) NewDecoder(r io.Reader) runtime.Decoder {
-	return runtime.DecoderFunc(func(v any) error {
-		decoded, ok := r.(*decodedBody)
-		if !ok {
-			return io.EOF
-		}
-		proto.Merge(v.(proto.Message), decoded.message)
-		return nil
-	})
-}
-
-// decode turns a JSON object into the operation's request. Fields have the names that the
-// document gives them, and come once.
-func decode(o *operation, body []byte) (proto.Message, *problem) {
-	members, p := parseObject(body)
-	if p != nil {
-		return nil, p
+// decodeMessage decodes a JSON object into the request message of the operation. It is
+// stricter than protojson: names are snake_case, enum values are names, nothing is repeated.
+func decodeMessage(op *operation, body []byte) (proto.Message, *apiError) {
+	members, e := parseJSONObject(body)
+	if e != nil {
+		return nil, e
 	}
-	request := o.request()
-	if p := checkNames(o, request, members); p != nil {
-		return nil, p
+	descriptor := op.requestDescriptor()
+	if e := checkFieldNames(op, descriptor, members); e != nil {
+		return nil, e
 	}
-	if p := checkEnums(request, members); p != nil {
-		return nil, p
+	if e := checkEnums(descriptor, members); e != nil {
+		return nil, e
 	}
-	message := newMessage(request)
+	message := newMessage(descriptor)
 	if err := protojson.Unmarshal(body, message); err != nil {
-		return nil, blame(request, members, err)
+		return nil, fieldError(descriptor, members, err)
 	}
-	if givenAsNull(members, "expires_in_hours") {
-		// To protobuf null is "not given"; to the document it is "never".
+	if isExplicitNull(members, "expires_in_hours") {
+		// protojson treats null as absent, but in this API null means that the job never expires.
 		switch message := message.(type) {
 		case *jobsv1.CreateJobRequest:
 			message.NeverExpires = true
@@ -69,53 +48,54 @@ func decode(o *operation, body []byte) (proto.Message, *problem) {
 	return message, nil
 }
 
-func checkNames(o *operation, request protoreflect.MessageDescriptor, members []member) *problem {
+// checkFieldNames rejects unknown and repeated fields, and two fields of one oneof.
+func checkFieldNames(op *operation, request protoreflect.MessageDescriptor, members []jsonMember) *apiError {
 	seen := map[string]bool{}
+	var set []string // a null field counts as absent
 	for _, m := range members {
-		inPath := slices.ContainsFunc(o.Parameters, func(p parameter) bool { return p.In == "path" && p.Name == m.name })
+		inPath := slices.ContainsFunc(op.Parameters, func(p parameter) bool { return p.In == "path" && p.Name == m.name })
 		if inPath || request.Fields().ByName(protoreflect.Name(m.name)) == nil {
-			return invalidField(clip(m.name), fmt.Sprintf("unknown field %q", clip(m.name)))
+			return invalidField(truncate(m.name), fmt.Sprintf("unknown field %q", truncate(m.name)))
 		}
 		if seen[m.name] {
-			return invalidField(m.name, m.name+" was given more than once")
+			return invalidField(m.name, m.name+" is set more than once")
 		}
 		seen[m.name] = true
-	}
-	var given []string // a field that is null is not
-	for _, m := range members {
 		if !m.isNull() {
-			given = append(given, m.name)
+			set = append(set, m.name)
 		}
 	}
-	return checkOneofs(request, given, "Exactly one")
+	return checkOneofs(request, set, "exactly one")
 }
 
-// checkOneofs names the fields that clash.
-func checkOneofs(request protoreflect.MessageDescriptor, given []string, howMany string) *problem {
+// checkOneofs rejects two fields of one oneof and names them. howMany is "exactly one" or "at
+// most one".
+func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany string) *apiError {
 	for i := range request.Oneofs().Len() {
 		fields := request.Oneofs().Get(i).Fields()
-		var all, clashing []string
-		var violations []violation
+		var members []string
 		for j := range fields.Len() {
-			all = append(all, string(fields.Get(j).Name()))
+			members = append(members, string(fields.Get(j).Name()))
 		}
-		for _, name := range given {
-			if slices.Contains(all, name) {
-				clashing = append(clashing, name)
-				violations = append(violations, violation{name, "clashes with another field"})
+		var conflicting []string
+		var violations []fieldViolation
+		for _, name := range set {
+			if slices.Contains(members, name) {
+				conflicting = append(conflicting, name)
+				violations = append(violations, fieldViolation{name, "conflicts with another field"})
 			}
 		}
-		if len(clashing) > 1 {
-			detail := fmt.Sprintf("%s must not be given together: %s of %s must be set",
-				strings.Join(clashing, " and "), howMany, strings.Join(all, ", "))
-			return newProblem(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
+		if len(conflicting) > 1 {
+			detail := fmt.Sprintf("%s must not be set together; set %s of %s",
+				strings.Join(conflicting, " and "), howMany, strings.Join(members, ", "))
+			return newAPIError(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
 		}
 	}
 	return nil
 }
 
-// checkEnums takes names only. protojson takes numbers as well, whatever they are.
-func checkEnums(request protoreflect.MessageDescriptor, members []member) *problem {
+// checkEnums rejects enum values that are not known names. protojson would accept any number.
+func checkEnums(request protoreflect.MessageDescriptor, members []jsonMember) *apiError {
 	for _, m := range members {
 		field := request.Fields().ByName(protoreflect.Name(m.name))
 		if field.Kind() != protoreflect.EnumKind || m.isNull() {
@@ -125,21 +105,22 @@ func checkEnums(request protoreflect.MessageDescriptor, members []member) *probl
 		if field.IsList() && json.Unmarshal(m.value, &values) != nil {
 			return invalidField(m.name, m.name+" must be a list of names")
 		}
+		names := enumValueNames(field.Enum())
 		for _, value := range values {
 			var name string
 			if json.Unmarshal(value, &name) != nil || string(value) == "null" {
-				return invalidField(m.name, m.name+" must be given by name")
+				return invalidField(m.name, m.name+" must be given by name, as a string")
 			}
-			if known := enumNames(field.Enum()); !slices.Contains(known, name) {
-				return unknownName(m.name, name, known)
+			if !slices.Contains(names, name) {
+				return unknownEnumValue(m.name, name, names)
 			}
 		}
 	}
 	return nil
 }
 
-// enumNames are those of an enum's values, without the one that stands for none.
-func enumNames(enum protoreflect.EnumDescriptor) (names []string) {
+// enumValueNames returns the names of an enum's values without the UNSPECIFIED one.
+func enumValueNames(enum protoreflect.EnumDescriptor) (names []string) {
 	for i := range enum.Values().Len() {
 		if value := enum.Values().Get(i); value.Number() != 0 {
 			names = append(names, string(value.Name()))
@@ -148,33 +129,43 @@ func enumNames(enum protoreflect.EnumDescriptor) (names []string) {
 	return names
 }
 
-func unknownName(field, name string, known []string) *problem {
-	return invalidField(field, fmt.Sprintf("%s %q is unknown; it must be one of %s", field, clip(name), strings.Join(known, ", ")))
+func unknownEnumValue(field, value string, names []string) *apiError {
+	return invalidField(field, fmt.Sprintf("%s %q is unknown; it must be one of %s", field, truncate(value), strings.Join(names, ", ")))
 }
 
-var ofField = regexp.MustCompile(` field \w+`)
+var protoFieldName = regexp.MustCompile(` field \w+`)
 
-// blame finds the member with a value of the wrong type.
-func blame(request protoreflect.MessageDescriptor, members []member, whole error) *problem {
+// fieldError finds the member that protojson rejects and returns an error that names it.
+// err is the error about the whole body.
+func fieldError(request protoreflect.MessageDescriptor, members []jsonMember, err error) *apiError {
 	for _, m := range members {
-		alone := fmt.Appendf(nil, "{%q:%s}", m.name, m.value)
-		if err := protojson.Unmarshal(alone, newMessage(request)); err != nil {
-			// protobuf-go calls the field by a name that this API doesn't use.
-			text := ofField.ReplaceAllString(cleanText(err.Error()), "")
+		object := fmt.Appendf(nil, "{%q:%s}", m.name, m.value)
+		if err := protojson.Unmarshal(object, newMessage(request)); err != nil {
+			// protobuf-go writes the field as lowerCamelCase, which this API does not use.
+			text := protoFieldName.ReplaceAllString(cleanParserMessage(err.Error()), "")
 			return invalidField(m.name, m.name+": "+text)
 		}
 	}
-	return malformed("The body can't be read: " + cleanText(whole.Error()))
+	return malformedRequest("The body can't be decoded: " + cleanParserMessage(err.Error()))
 }
 
-func givenAsNull(members []member, name string) bool {
-	return slices.ContainsFunc(members, func(m member) bool { return m.name == name && m.isNull() })
+func isExplicitNull(members []jsonMember, name string) bool {
+	return slices.ContainsFunc(members, func(m jsonMember) bool { return m.name == name && m.isNull() })
+}
+
+// messageDescriptor returns the message of the fleet.jobs.v1 package with this name.
+func messageDescriptor(name string) protoreflect.MessageDescriptor {
+	known, err := protoregistry.GlobalTypes.FindMessageByName(protoPackage + "." + protoreflect.FullName(name))
+	if err != nil {
+		panic(err) // the generated code registers every message
+	}
+	return known.Descriptor()
 }
 
 func newMessage(descriptor protoreflect.MessageDescriptor) proto.Message {
 	known, err := protoregistry.GlobalTypes.FindMessageByName(descriptor.FullName())
 	if err != nil {
-		panic(err) // generated code registers every message of its file
+		panic(err) // the generated code registers every message
 	}
 	return known.New().Interface()
 }

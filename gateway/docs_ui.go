@@ -9,25 +9,26 @@ import (
 	"github.com/swaggest/swgui/v5emb"
 )
 
-// The page runs scripts of its own host only and calls nothing but it.
-const docsPolicy = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; " +
+// docsCSP restricts the page to scripts, styles and calls of its own host.
+const docsCSP = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; " +
 	"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
 
-// docsPage is Swagger UI, served from this binary.
-func docsPage() http.Handler {
+// newDocsHandler serves Swagger UI from files embedded in the binary.
+func newDocsHandler() http.Handler {
 	ui := v5emb.NewWithConfig(swgui.Config{
 		SettingsUI: map[string]string{"validatorUrl": "null", "tryItOutEnabled": "true"},
 	})("Fleet Jobs API", "/openapi.json", "/docs")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", docsPolicy)
+		w.Header().Set("Content-Security-Policy", docsCSP)
 		ui.ServeHTTP(w, r)
 	})
 }
 
-// docsAssets are the paths of the page's files; any other is a 404 like all others.
-func docsAssets() []string {
+// docsAssetPaths returns the path of each file of Swagger UI. Each gets a route of its own, so
+// that any other path below /docs/ is a regular 404.
+func docsAssetPaths() []string {
 	var paths []string
-	entries, _ := static.FS.ReadDir(".") // embedded: it can't fail
+	entries, _ := static.FS.ReadDir(".") // can't fail: the files are embedded
 	for _, entry := range entries {
 		paths = append(paths, "/docs/"+strings.TrimSuffix(entry.Name(), ".gz"))
 	}

@@ -16,85 +16,86 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// newHandler is everything between the HTTP server and the gRPC connection:
-// observe -> recover -> CORS -> route -> check -> translate.
+// newHandler returns the handler of the REST listener. A request passes, in this order:
+// instrument, withNoSniff, withCORS, the route check, the request checks, grpc-gateway.
 func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, logger *slog.Logger) (http.Handler, error) {
-	all, err := readRoutes(openAPI)
+	routes, err := loadRoutes(openAPI)
 	if err != nil {
 		return nil, err
 	}
-	api, err := newTranslator(upstream, logger)
+	gateway, err := newGatewayMux(upstream, logger)
 	if err != nil {
 		return nil, err
 	}
-	docs := docsPage()
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), config.Timeout)
+	docs := newDocsHandler()
+	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
 		defer cancel()
-		r = r.WithContext(withURL(ctx, r.URL))
-		matched := routeOf(ctx)
+		r = r.WithContext(withRequestURL(ctx, r.URL))
+		route := routeFromContext(ctx)
 		switch {
-		case matched == nil:
-			newProblem(codes.NotFound, "ROUTE_NOT_FOUND", "There is nothing at this path; /openapi.json lists what there is").write(w)
+		case route == nil:
+			newAPIError(codes.NotFound, "ROUTE_NOT_FOUND", "No such route; /openapi.json lists all routes").write(w)
 			return
-		case !matched.takes(r.Method):
-			w.Header().Set("Allow", matched.allow())
-			newProblem(codes.Unimplemented, "METHOD_NOT_ALLOWED", "This path takes "+matched.allow()+" only").
+		case !route.allows(r.Method):
+			w.Header().Set("Allow", route.allowHeader())
+			newAPIError(codes.Unimplemented, "METHOD_NOT_ALLOWED", "Method not allowed; use "+route.allowHeader()).
 				withStatus(http.StatusMethodNotAllowed).write(w)
 			return
-		case matched.template == "/openapi.json":
+		case route.template == "/openapi.json":
 			serveOpenAPI(w, r)
 			return
-		case strings.HasPrefix(matched.template, "/docs"):
+		case strings.HasPrefix(route.template, "/docs"):
 			docs.ServeHTTP(w, r)
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")
-		if o := matched.operations[r.Method]; o != nil {
-			if p := cmp.Or(checkCaller(r), checkToken(r, config.RequireToken), checkSize(r)); p != nil {
-				p.write(w)
-				return
-			}
-			if p := checkRequest(o, w, r, config.MaxBodyBytes); p != nil {
-				p.write(w)
+		if op := route.operations[r.Method]; op != nil {
+			if e := checkRequest(op, w, r, config); e != nil {
+				e.write(w)
 				return
 			}
 		}
-		api.ServeHTTP(w, r)
+		gateway.ServeHTTP(w, r)
 	})
-	return observe(all, metrics, logger, secure(allowOrigins(config.CORSOrigins, handler))), nil
+	return instrument(routes, metrics, logger, withNoSniff(withCORS(config.CORSOrigins, dispatch))), nil
 }
 
-// newTranslator is the generated REST mapping.
-func newTranslator(upstream *grpc.ClientConn, logger *slog.Logger) (http.Handler, error) {
+// checkRequest rejects requests that grpc-gateway would accept although a part is unknown,
+// repeated or dropped, or would reject without naming the field. It replaces the body by the
+// decoded message. The gRPC server validates the values.
+func checkRequest(op *operation, w http.ResponseWriter, r *http.Request, config *Config) *apiError {
+	if e := cmp.Or(checkIdentityHeaders(r), checkBearerToken(r, config.RequireToken), checkHeaderSize(r), checkPath(r)); e != nil {
+		return e
+	}
+	if e := checkQuery(op, r); e != nil {
+		return e
+	}
+	return decodeBody(op, w, r, config.MaxBodyBytes)
+}
+
+// newGatewayMux returns the generated REST mapping with the JSON, headers and errors of this API.
+func newGatewayMux(upstream *grpc.ClientConn, logger *slog.Logger) (http.Handler, error) {
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &shapes{}),
-		runtime.WithIncomingHeaderMatcher(metadataKey),
-		runtime.WithOutgoingHeaderMatcher(noHeader),
-		runtime.WithOutgoingTrailerMatcher(noHeader),
-		runtime.WithForwardResponseOption(shapeAnswer),
-		runtime.WithErrorHandler(handleError(logger)),
-		// Device ids may hold a slash; with this the library unescapes after it has split.
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{}),
+		runtime.WithIncomingHeaderMatcher(matchIncomingHeader),
+		runtime.WithOutgoingHeaderMatcher(matchNoHeader),
+		runtime.WithOutgoingTrailerMatcher(matchNoHeader),
+		runtime.WithForwardResponseOption(setResponseHeaders),
+		runtime.WithErrorHandler(newErrorHandler(logger)),
+		// Unescape path parameters only after splitting the path: a device ID may contain a slash.
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithWriteContentLength(),
 		runtime.WithHealthzEndpoint(grpc_health_v1.NewHealthClient(upstream)),
 	)
-	operators, devices := jobsv1.NewJobServiceClient(upstream), jobsv1.NewDeviceJobServiceClient(upstream)
-	if err := jobsv1.RegisterJobServiceHandlerClient(context.Background(), mux, operators); err != nil {
-		return nil, fmt.Errorf("REST mapping: %w", err)
+	jobs, deviceJobs := jobsv1.NewJobServiceClient(upstream), jobsv1.NewDeviceJobServiceClient(upstream)
+	if err := jobsv1.RegisterJobServiceHandlerClient(context.Background(), mux, jobs); err != nil {
+		return nil, fmt.Errorf("register JobService: %w", err)
 	}
-	if err := jobsv1.RegisterDeviceJobServiceHandlerClient(context.Background(), mux, devices); err != nil {
-		return nil, fmt.Errorf("REST mapping: %w", err)
+	if err := jobsv1.RegisterDeviceJobServiceHandlerClient(context.Background(), mux, deviceJobs); err != nil {
+		return nil, fmt.Errorf("register DeviceJobService: %w", err)
 	}
 	return mux, nil
-}
-
-// secure keeps browsers from guessing types.
-func secure(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		next.ServeHTTP(w, r)
-	})
 }

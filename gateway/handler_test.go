@@ -17,9 +17,9 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-func TestOnlyTheAllowListBecomesMetadata(t *testing.T) {
+func TestHandler_ForwardsOnlyAllowedHeaders(t *testing.T) {
 	s := &stub{job: &jobsv1.Job{}}
-	gateway := newGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
 	trace := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 	get(gateway, "/customer/jobs/a", http.Header{
@@ -39,9 +39,9 @@ func TestOnlyTheAllowListBecomesMetadata(t *testing.T) {
 		"X-Internal-Role":           {"admin"},
 	})
 
-	// What gRPC itself adds is not the client's.
-	for _, own := range []string{":authority", "content-type", "user-agent", "grpc-accept-encoding"} {
-		delete(s.metadata, own)
+	// gRPC adds these headers itself.
+	for _, key := range []string{":authority", "content-type", "user-agent", "grpc-accept-encoding"} {
+		delete(s.metadata, key)
 	}
 	want := map[string]string{
 		"authorization": "Bearer secret", "x-tenant-id": "acme", "x-user-id": "olivia",
@@ -57,33 +57,33 @@ func TestOnlyTheAllowListBecomesMetadata(t *testing.T) {
 	}
 }
 
-func TestTimeoutsReachTheServerAsDeadlines(t *testing.T) {
+func TestHandler_SetsUpstreamDeadline_FromTimeouts(t *testing.T) {
 	s := &stub{job: &jobsv1.Job{}}
-	gateway := newGateway(t, map[string]string{
-		"JOBS_GATEWAY_UPSTREAM": serveStub(t, s), "JOBS_GATEWAY_TIMEOUT": "20",
+	gateway := newTestGateway(t, map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": serveStub(t, s), "JOBS_GATEWAY_REQUEST_TIMEOUT": "20",
 	})
 	for _, c := range []struct {
-		sent string
-		want time.Duration
+		grpcTimeout string
+		want        time.Duration
 	}{{"", 20 * time.Second}, {"5S", 5 * time.Second}, {"1H", 20 * time.Second}} {
 		header := http.Header{"X-Tenant-Id": {"acme"}}
-		if c.sent != "" {
-			header.Set("Grpc-Timeout", c.sent)
+		if c.grpcTimeout != "" {
+			header.Set("Grpc-Timeout", c.grpcTimeout)
 		}
 		before := time.Now()
 		get(gateway, "/customer/jobs/a", header)
 		after := time.Now()
 		if !s.hasDeadline || s.deadline.Before(before.Add(c.want)) || s.deadline.After(after.Add(c.want)) {
-			t.Errorf("Grpc-Timeout %q: the server's deadline is %v after the call, want %v",
-				c.sent, s.deadline.Sub(before), c.want)
+			t.Errorf("Grpc-Timeout %q: the deadline is %v after the call, want %v",
+				c.grpcTimeout, s.deadline.Sub(before), c.want)
 		}
 	}
 }
 
-// Such ids are allowed. Most HTTP clients resolve these paths unless told not to.
-func TestIdsOfDotsAreNotResolved(t *testing.T) {
+// Job IDs may be "." or "..". Most HTTP clients resolve such paths, hence a test in Go.
+func TestResponseHeaders_KeepJobIDsOfDots(t *testing.T) {
 	s := &stub{job: &jobsv1.Job{NextExecutionsPageToken: "more"}}
-	gateway := newGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
 	header := http.Header{"X-Tenant-Id": {"acme"}}
 	for _, id := range []string{".", ".."} {
 		created := send(gateway, http.MethodPost, "/customer/jobs", header, `{"job_id": "`+id+`"}`)
@@ -97,7 +97,7 @@ func TestIdsOfDotsAreNotResolved(t *testing.T) {
 	}
 }
 
-func TestErrorsOfTheServer(t *testing.T) {
+func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 	info := func(reason string) *errdetails.ErrorInfo {
 		return &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
 	}
@@ -106,48 +106,48 @@ func TestErrorsOfTheServer(t *testing.T) {
 		code    codes.Code
 		details []protoadapt.MessageV1
 		status  int
-		want    problem
+		want    apiError
 	}{
-		{codes.Unavailable, m(info("DATABASE_UNAVAILABLE")), 503, problem{"text", "UNAVAILABLE", "DATABASE_UNAVAILABLE", nil, nil, 0, 0}},
-		{codes.ResourceExhausted, m(info("OVERLOADED"), retry), 429, problem{"text", "RESOURCE_EXHAUSTED", "OVERLOADED", nil, nil, 0, 1200 * time.Millisecond}},
-		{codes.PermissionDenied, m(info("ROLE")), 403, problem{"text", "PERMISSION_DENIED", "ROLE", nil, nil, 0, 0}},
-		{codes.Aborted, m(info("VERSION")), 409, problem{"text", "ABORTED", "VERSION", nil, nil, 0, 0}},
-		// Without the service's ErrorInfo the text is not for callers.
-		{codes.Unavailable, nil, 503, problem{fixedTexts[codes.Unavailable].Detail, "UNAVAILABLE", "SERVICE_UNAVAILABLE", nil, nil, 0, 0}},
-		{codes.Unimplemented, nil, 501, problem{fixedTexts[codes.Unimplemented].Detail, "UNIMPLEMENTED", "NOT_IMPLEMENTED", nil, nil, 0, 0}},
-		{codes.Unknown, nil, 500, problem{"Internal error", "INTERNAL", "INTERNAL", nil, nil, 0, 0}},
-		{codes.DataLoss, nil, 500, problem{"Internal error", "INTERNAL", "INTERNAL", nil, nil, 0, 0}},
+		{codes.Unavailable, details(info("DATABASE_UNAVAILABLE")), 503, apiError{Detail: "text", Code: "UNAVAILABLE", Reason: "DATABASE_UNAVAILABLE"}},
+		{codes.ResourceExhausted, details(info("OVERLOADED"), retry), 429, apiError{Detail: "text", Code: "RESOURCE_EXHAUSTED", Reason: "OVERLOADED", retryAfter: 1200 * time.Millisecond}},
+		{codes.PermissionDenied, details(info("ROLE")), 403, apiError{Detail: "text", Code: "PERMISSION_DENIED", Reason: "ROLE"}},
+		{codes.Aborted, details(info("VERSION")), 409, apiError{Detail: "text", Code: "ABORTED", Reason: "VERSION"}},
+		// Without an ErrorInfo of the Jobs service the message is replaced.
+		{codes.Unavailable, nil, 503, apiError{Detail: sanitizedErrors[codes.Unavailable].Detail, Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}},
+		{codes.Unimplemented, nil, 501, apiError{Detail: sanitizedErrors[codes.Unimplemented].Detail, Code: "UNIMPLEMENTED", Reason: "NOT_IMPLEMENTED"}},
+		{codes.Unknown, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},
+		{codes.DataLoss, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},
 	} {
 		st, err := status.New(c.code, "text").WithDetails(c.details...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &stub{fail: st.Err()}
-		gateway := newGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
+		s := &stub{err: st.Err()}
+		gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
 
 		response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}})
 
-		var got problem
+		var got apiError
 		if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
 			t.Fatal(err)
 		}
 		if response.StatusCode != c.status || got.Detail != c.want.Detail || got.Code != c.want.Code || got.Reason != c.want.Reason {
 			t.Errorf("%v: %d %+v, want %d %+v", c.code, response.StatusCode, got, c.status, c.want)
 		}
-		// Whole seconds, and never less than asked for.
+		// RetryInfo of 1.2 s is rounded up to whole seconds.
 		if got := response.Header.Get("Retry-After"); (got == "2") != (c.want.retryAfter != 0) {
 			t.Errorf("%v: Retry-After %q", c.code, got)
 		}
 	}
 }
 
-func m(details ...protoadapt.MessageV1) []protoadapt.MessageV1 { return details }
+func details(all ...protoadapt.MessageV1) []protoadapt.MessageV1 { return all }
 
-func TestAPanicIsA500(t *testing.T) {
+func TestInstrument_Returns500_WhenHandlerPanics(t *testing.T) {
 	panics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret") })
-	response := get(observe(nil, newMetrics(), discard, panics), "/customer/jobs", nil)
+	response := get(instrument(nil, newMetrics(), discardLogger, panics), "/customer/jobs", nil)
 
-	var got problem
+	var got apiError
 	if err := json.NewDecoder(response.Body).Decode(&got); err != nil || response.StatusCode != 500 || got.Detail != "Internal error" {
 		t.Errorf("%d %+v %v", response.StatusCode, got, err)
 	}

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -14,88 +12,86 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// The headers that become metadata. All others stay outside.
+// allowedHeaders lists the request headers that are forwarded as gRPC metadata.
 var allowedHeaders = []string{
 	"authorization", "x-tenant-id", "x-user-id", "x-device-id", "x-request-id", "traceparent", "tracestate",
 }
 
-// Who calls must be said once, or the answer could be about somebody else.
-var callerHeaders = []string{"X-Tenant-Id", "X-User-Id", "X-Device-Id", "Authorization"}
+// identityHeaders identify the caller. A repeated one is rejected: if a proxy and the gRPC
+// server picked different values, the call would act for the wrong caller.
+var identityHeaders = []string{"X-Tenant-Id", "X-User-Id", "X-Device-Id", "Authorization"}
 
-var (
-	requestIDPattern   = regexp.MustCompile(`^[\x21-\x7e]{1,128}$`)
-	traceparentPattern = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
-)
-
-// What the server surely takes: from 8 KiB of metadata on gRPC's C core refuses calls at
-// random. It counts headerOverhead for each header, and gRPC adds headers of its own.
+// The gRPC server rejects calls with more than 8 KiB of metadata at random. It adds
+// headerOverhead for each header, and gRPC adds headers of its own; hence the margin of 1 KiB.
 const (
-	maxMetadata    = 7 << 10
-	headerOverhead = 32
+	maxMetadataBytes = 7 << 10
+	headerOverhead   = 32
 )
 
-// metadataKey is the gateway's header matcher: the allow-list. The library itself adds
-// Authorization.
-func metadataKey(header string) (string, bool) {
+// matchIncomingHeader is the header matcher for requests. It leaves out Authorization, which
+// grpc-gateway always forwards.
+func matchIncomingHeader(header string) (string, bool) {
 	key := strings.ToLower(header)
 	return key, key != "authorization" && slices.Contains(allowedHeaders, key)
 }
 
-// noHeader is the matcher for what the server sends: nothing of it is for HTTP clients.
-func noHeader(string) (string, bool) { return "", false }
+// matchNoHeader is the header matcher for responses: it hides all metadata of the gRPC server.
+func matchNoHeader(string) (string, bool) { return "", false }
 
-// onlyAllowedMetadata holds back what the library adds of its own (X-Forwarded-*).
-func onlyAllowedMetadata(
-	ctx context.Context, method string, request, reply any, connection *grpc.ClientConn,
-	invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+// filterMetadata is a client interceptor that sends only allowedHeaders. grpc-gateway would
+// also send X-Forwarded-For and X-Forwarded-Host.
+func filterMetadata(
+	ctx context.Context, method string, request, reply any, conn *grpc.ClientConn,
+	invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
 	all, _ := metadata.FromOutgoingContext(ctx)
-	kept := metadata.MD{}
+	allowed := metadata.MD{}
 	for _, key := range allowedHeaders {
 		if values := all.Get(key); len(values) > 0 {
-			kept[key] = values
+			allowed[key] = values
 		}
 	}
-	return invoke(metadata.NewOutgoingContext(ctx, kept), method, request, reply, connection, options...)
+	return invoker(metadata.NewOutgoingContext(ctx, allowed), method, request, reply, conn, opts...)
 }
 
-// checkCaller refuses callers who are stated twice, or in characters that metadata can't carry
-// (the library would drop the header, and with it the user's name).
-func checkCaller(r *http.Request) *problem {
-	for _, name := range callerHeaders {
+// checkIdentityHeaders rejects identity headers that are repeated or not printable ASCII.
+// grpc-gateway drops a header that metadata can't carry, and created_by would get lost.
+func checkIdentityHeaders(r *http.Request) *apiError {
+	for _, name := range identityHeaders {
 		values := r.Header.Values(name)
 		if len(values) > 1 {
-			return newProblem(codes.Unauthenticated, "DUPLICATE_METADATA", name+" was sent more than once; send it once")
+			return newAPIError(codes.Unauthenticated, "DUPLICATE_METADATA", name+" was sent more than once; send it once")
 		}
 		if len(values) == 1 && !isPrintableASCII(values[0]) {
-			return newProblem(codes.Unauthenticated, "INVALID_METADATA", name+" must be printable ASCII")
+			return newAPIError(codes.Unauthenticated, "INVALID_METADATA", name+" must be printable ASCII")
 		}
 	}
 	return nil
 }
 
-// checkToken refuses callers without a token, if one is required. The server verifies it.
-func checkToken(r *http.Request, required bool) *problem {
+// checkBearerToken rejects requests without a token if required is set. The gRPC server
+// verifies the token.
+func checkBearerToken(r *http.Request, required bool) *apiError {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !required || strings.EqualFold(scheme, "Bearer") && strings.TrimSpace(token) != "" {
 		return nil
 	}
-	return newProblem(codes.Unauthenticated, "TOKEN_REQUIRED", "The call has no token: send Authorization: Bearer TOKEN")
+	return newAPIError(codes.Unauthenticated, "TOKEN_REQUIRED", "The request has no token; send Authorization: Bearer TOKEN")
 }
 
-// checkSize refuses headers that are together more than the server takes.
-func checkSize(r *http.Request) *problem {
+// checkHeaderSize rejects requests whose forwarded headers exceed maxMetadataBytes in total.
+func checkHeaderSize(r *http.Request) *apiError {
 	size := 0
 	for _, name := range allowedHeaders {
 		for _, value := range r.Header.Values(name) {
 			size += len(name) + len(value) + headerOverhead
 		}
 	}
-	if size <= maxMetadata {
+	if size <= maxMetadataBytes {
 		return nil
 	}
-	detail := fmt.Sprintf("The headers for the service are too large; together they may have %d bytes", maxMetadata)
-	return newProblem(codes.InvalidArgument, "HEADERS_TOO_LARGE", detail).
+	detail := fmt.Sprintf("The forwarded headers are too large; the limit is %d bytes in total", maxMetadataBytes)
+	return newAPIError(codes.InvalidArgument, "HEADERS_TOO_LARGE", detail).
 		withStatus(http.StatusRequestHeaderFieldsTooLarge)
 }
 
@@ -106,22 +102,4 @@ func isPrintableASCII(text string) bool {
 		}
 	}
 	return true
-}
-
-// nameRequest settles the request's id and trace, on the request and on the answer.
-func nameRequest(w http.ResponseWriter, r *http.Request) (requestID string) {
-	requestID = r.Header.Get("X-Request-Id")
-	if len(r.Header.Values("X-Request-Id")) != 1 || !requestIDPattern.MatchString(requestID) {
-		requestID = rand.Text()
-	}
-	r.Header.Set("X-Request-Id", requestID)
-	w.Header().Set("X-Request-Id", requestID)
-	trace := r.Header.Values("Traceparent")
-	if len(trace) == 1 && traceparentPattern.MatchString(trace[0]) {
-		w.Header().Set("Traceparent", trace[0])
-	} else {
-		r.Header.Del("Traceparent")
-		r.Header.Del("Tracestate")
-	}
-	return requestID
 }

@@ -7,48 +7,49 @@ import (
 	"io"
 )
 
-// member is one name and value of a JSON object.
-type member struct {
+// jsonMember is one name and value of a JSON object.
+type jsonMember struct {
 	name  string
 	value json.RawMessage
 }
 
-func (m member) isNull() bool { return string(m.value) == "null" }
+func (m jsonMember) isNull() bool { return string(m.value) == "null" }
 
-// parseObject reads a JSON object and nothing after it. Names come in order, repeats included.
-func parseObject(body []byte) ([]member, *problem) {
+// parseJSONObject returns the members of the JSON object in body, in their order and with
+// repeated names. It rejects anything after the object.
+func parseJSONObject(body []byte) ([]jsonMember, *apiError) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	open, err := decoder.Token()
 	if err != nil {
-		return nil, describe(err)
+		return nil, invalidJSON(err)
 	}
 	if open != json.Delim('{') {
-		return nil, malformed("The body must be one JSON object")
+		return nil, malformedRequest("The body must be one JSON object")
 	}
-	var members []member
+	var members []jsonMember
 	for decoder.More() {
 		name, err := decoder.Token()
 		if err != nil {
-			return nil, describe(err)
+			return nil, invalidJSON(err)
 		}
-		m := member{name: name.(string)} // a name is always a string
+		m := jsonMember{name: name.(string)} // the decoder returns names only as strings
 		if err := decoder.Decode(&m.value); err != nil {
-			return nil, describe(err)
+			return nil, invalidJSON(err)
 		}
 		members = append(members, m)
 	}
 	if _, err := decoder.Token(); err != nil {
-		return nil, describe(err)
+		return nil, invalidJSON(err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, malformed("The body must be one JSON object")
+		return nil, malformedRequest("The body must be one JSON object")
 	}
 	return members, nil
 }
 
-func describe(err error) *problem {
+func invalidJSON(err error) *apiError {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return malformed("The body is not JSON: it ends too early")
+		return malformedRequest("The body is not valid JSON: unexpected end of input")
 	}
-	return malformed("The body is not JSON: " + err.Error())
+	return malformedRequest("The body is not valid JSON: " + err.Error())
 }

@@ -1,5 +1,5 @@
-// Command jobs-gateway serves the REST API, /customer for operators and /device for devices,
-// in front of the gRPC services of fleet.jobs.v1. It keeps no state: any number of them can run.
+// Command jobs-gateway serves the gRPC services of fleet.jobs.v1 as a REST API: /customer for
+// operators and /device for devices. It is stateless, so any number of instances can run.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 func main() {
-	config, err := readConfig(os.Args[1:], os.LookupEnv)
+	config, err := loadConfig(os.Args[1:], os.LookupEnv)
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}

@@ -16,41 +16,44 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// RFC 3339, as Python's isoformat() writes it; "Z" stops older clients' fromisoformat().
+// timestampLayout is RFC 3339 with microseconds and the offset +00:00, as Python's isoformat()
+// writes it. fromisoformat() rejects "Z" before Python 3.11.
 const timestampLayout = "2006-01-02T15:04:05.000000-07:00"
 
-// Rows of a list come without them: only GetJob fills them, and [] would say "none".
-var notInRows = map[protoreflect.FullName]bool{
+// getJobOnlyFields are set only in a GetJob response. In a list they are left out, because []
+// would claim that the job has no executions.
+var getJobOnlyFields = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.Job.executions":                 true,
 	"fleet.jobs.v1.Job.next_executions_page_token": true,
 }
 
-// Where only one kind of list fills a field, "" elsewhere would be no value of it.
-var onlyIfFilled = map[protoreflect.FullName]bool{
+// omittedIfEmpty are fields that only some methods set. Elsewhere "" would not be a valid value.
+var omittedIfEmpty = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.JobExecution.job_id": true,
 }
 
-// shapes is the JSON of answers: every field, by its proto name, unset ones as null, or
-// false if they are booleans. (protojson leaves unset optional fields and members of
-// oneofs out.) Requests are read in decode.go.
-type shapes struct{ runtime.JSONPb }
+// jsonMarshaler is the runtime.Marshaler of this API. It writes every field by its proto name;
+// an unset field is null, or false if it is a bool. protojson would omit unset optional fields
+// and oneof members. body.go has its decoder.
+type jsonMarshaler struct{ runtime.JSONPb }
 
-// Marshal is called with messages and, for response_body, with their parts.
-func (s *shapes) Marshal(v any) ([]byte, error) {
+// Marshal writes a message or, for a response_body in jobs.gateway.yaml, a field of one.
+func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case proto.Message:
 		return appendMessage(nil, v.ProtoReflect(), nil)
 	case []*jobsv1.Job:
-		return appendRows(v)
+		return appendList(v)
 	case []*jobsv1.JobExecution:
-		return appendRows(v)
+		return appendList(v)
 	}
-	return nil, fmt.Errorf("no JSON shape for %T", v)
+	return nil, fmt.Errorf("can't marshal %T: add it to jsonMarshaler.Marshal", v)
 }
 
-func (s *shapes) NewEncoder(w io.Writer) runtime.Encoder {
+// NewEncoder returns an encoder that writes the JSON of Marshal.
+func (m *jsonMarshaler) NewEncoder(w io.Writer) runtime.Encoder {
 	return runtime.EncoderFunc(func(v any) error {
-		body, err := s.Marshal(v)
+		body, err := m.Marshal(v)
 		if err == nil {
 			_, err = w.Write(body)
 		}
@@ -58,36 +61,42 @@ func (s *shapes) NewEncoder(w io.Writer) runtime.Encoder {
 	})
 }
 
-func appendRows[M proto.Message](rows []M) (b []byte, err error) {
+func appendList[M proto.Message](messages []M) (b []byte, err error) {
 	b = append(b, '[')
-	for i, row := range rows {
+	for i, message := range messages {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		if b, err = appendMessage(b, row.ProtoReflect(), notInRows); err != nil {
+		if b, err = appendMessage(b, message.ProtoReflect(), getJobOnlyFields); err != nil {
 			return nil, err
 		}
 	}
 	return append(b, ']'), nil
 }
 
-func appendMessage(b []byte, m protoreflect.Message, without map[protoreflect.FullName]bool) (_ []byte, err error) {
-	switch known := m.Interface().(type) {
+// appendMessage appends m as a JSON object without the fields in omit.
+func appendMessage(b []byte, m protoreflect.Message, omit map[protoreflect.FullName]bool) (_ []byte, err error) {
+	switch m := m.Interface().(type) {
 	case *timestamppb.Timestamp:
-		return known.AsTime().In(time.UTC).AppendFormat(b, `"`+timestampLayout+`"`), nil
+		return m.AsTime().In(time.UTC).AppendFormat(b, `"`+timestampLayout+`"`), nil
 	case *structpb.Struct:
-		return appendJSON(b, known.AsMap())
+		return appendJSON(b, m.AsMap())
 	}
 	fields := m.Descriptor().Fields()
-	before := byte('{')
+	b = append(b, '{')
+	first := true
 	for i := range fields.Len() {
 		field := fields.Get(i)
-		if without[field.FullName()] || onlyIfFilled[field.FullName()] && !m.Has(field) {
+		if omit[field.FullName()] || omittedIfEmpty[field.FullName()] && !m.Has(field) {
 			continue
 		}
-		b = append(b, before, '"')
-		b = append(append(b, field.Name()...), '"', ':')
-		before = ','
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = append(b, '"')
+		b = append(b, field.Name()...)
+		b = append(b, '"', ':')
 		switch {
 		case !field.HasPresence() || m.Has(field):
 			b, err = appendField(b, field, m.Get(field))
@@ -99,9 +108,6 @@ func appendMessage(b []byte, m protoreflect.Message, without map[protoreflect.Fu
 		if err != nil {
 			return nil, err
 		}
-	}
-	if before == '{' {
-		b = append(b, '{')
 	}
 	return append(b, '}'), nil
 }
@@ -124,7 +130,7 @@ func appendField(b []byte, field protoreflect.FieldDescriptor, value protoreflec
 
 func appendValue(b []byte, field protoreflect.FieldDescriptor, value protoreflect.Value) ([]byte, error) {
 	if field.IsMap() {
-		return nil, fmt.Errorf("no JSON shape for the map %s", field.FullName())
+		return nil, fmt.Errorf("can't marshal the map %s", field.FullName())
 	}
 	switch field.Kind() {
 	case protoreflect.MessageKind:
@@ -141,7 +147,7 @@ func appendValue(b []byte, field protoreflect.FieldDescriptor, value protoreflec
 		}
 		return strconv.AppendInt(b, int64(value.Enum()), 10), nil
 	}
-	return nil, fmt.Errorf("no JSON shape for %s, a %s", field.FullName(), field.Kind())
+	return nil, fmt.Errorf("can't marshal %s of kind %s", field.FullName(), field.Kind())
 }
 
 func appendJSON(b []byte, v any) ([]byte, error) {

@@ -10,40 +10,41 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-type urlKey struct{}
+type requestURLKey struct{}
 
-// withURL keeps the request's URL for the links of its answer.
-func withURL(ctx context.Context, u *url.URL) context.Context {
-	return context.WithValue(ctx, urlKey{}, u)
+// withRequestURL stores the URL of the request for the links in the response.
+func withRequestURL(ctx context.Context, u *url.URL) context.Context {
+	return context.WithValue(ctx, requestURLKey{}, u)
 }
 
-// shapeAnswer sets what the body does not hold: 201, and where to read on. The library
-// calls it before it writes the body.
-func shapeAnswer(ctx context.Context, w http.ResponseWriter, response proto.Message) error {
-	here, ok := ctx.Value(urlKey{}).(*url.URL)
+// setResponseHeaders sets the status 201 and Location for CreateJob, and the headers that
+// point to the next page of a list. grpc-gateway calls it before it writes the body.
+func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response proto.Message) error {
+	u, ok := ctx.Value(requestURLKey{}).(*url.URL)
 	if !ok {
 		return nil
 	}
 	switch response := response.ProtoReflect().Interface().(type) {
 	case *jobsv1.CreateJobResponse:
-		// Job ids need no escapes. JoinPath would resolve the ids "." and "..".
-		w.Header().Set("Location", here.EscapedPath()+"/"+response.GetJobId())
+		// A job ID needs no escaping. JoinPath would resolve the IDs "." and "..".
+		w.Header().Set("Location", u.EscapedPath()+"/"+response.GetJobId())
 		w.WriteHeader(http.StatusCreated)
 	case *jobsv1.ListJobsResponse:
-		linkNext(w, here.EscapedPath(), here.Query(), response.GetNextPageToken())
+		setNextPage(w, u.EscapedPath(), u.Query(), response.GetNextPageToken())
 	case *jobsv1.ListJobExecutionsResponse:
-		linkNext(w, here.EscapedPath(), here.Query(), response.GetNextPageToken())
+		setNextPage(w, u.EscapedPath(), u.Query(), response.GetNextPageToken())
 	case *jobsv1.GetJobResponse:
-		linkNext(w, here.EscapedPath()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())
+		setNextPage(w, u.EscapedPath()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())
 	}
 	return nil
 }
 
-func linkNext(w http.ResponseWriter, path string, query url.Values, token string) {
+// setNextPage sets X-Next-Page-Token and Link, unless token is empty: then this is the last page.
+func setNextPage(w http.ResponseWriter, path string, query url.Values, token string) {
 	if token == "" {
 		return
 	}
-	query.Del("offset") // a token stands for a place of its own
+	query.Del("offset") // the token includes the position
 	query.Set("page_token", token)
 	w.Header().Set("X-Next-Page-Token", token)
 	w.Header().Set("Link", "<"+path+"?"+query.Encode()+`>; rel="next"`)

@@ -7,54 +7,57 @@ import (
 	"unicode/utf8"
 )
 
-// match finds the route of a path, or nil, and how the library must be given the path.
+// match returns the route of a path, or nil, and the path in the encoding that grpc-gateway
+// expects.
 //
-// Two routes can fit: /customer/jobs/a:retry is the job "a:retry" to GET and DELETE, and "a"
-// to be retried to POST. The method tells them apart. If none of them takes it, the answer
-// is a route that takes what any of them does.
-func (rs routes) match(method string, u *url.URL) (found *route, encoded string) {
+// Two routes can match one path: GET and DELETE of /customer/jobs/a:retry address the job
+// "a:retry", and POST retries the job "a". The method decides. If neither route allows the
+// method, match returns a route with the operations of both, for the Allow header.
+func (rt routeTable) match(method string, u *url.URL) (matched *route, rawPath string) {
 	segments := strings.Split(u.EscapedPath(), "/")
-	for _, r := range rs {
-		path, fits := fill(r.template, segments)
+	for _, r := range rt {
+		path, ok := matchTemplate(r.template, segments)
 		switch {
-		case !fits:
-		case r.takes(method):
+		case !ok:
+		case r.allows(method):
 			return r, path
-		case found == nil:
-			found, encoded = r, path
+		case matched == nil:
+			matched, rawPath = r, path
 		default:
-			operations := maps.Clone(found.operations)
+			operations := maps.Clone(matched.operations)
 			maps.Copy(operations, r.operations)
-			found = &route{found.template, operations}
+			matched = &route{matched.template, operations}
 		}
 	}
-	return found, encoded
+	return matched, rawPath
 }
 
-// fill matches the segments of a path, as they were sent, against a template, and writes the
-// path anew with one encoding for each character: the library compares texts.
-func fill(template string, segments []string) (encoded string, fits bool) {
+// matchTemplate matches the encoded segments of a path against a template. It returns the path
+// with one encoding for each character, because grpc-gateway compares literal segments as text.
+func matchTemplate(template string, segments []string) (rawPath string, ok bool) {
 	if strings.Count(template, "/")+1 != len(segments) {
 		return "", false
 	}
-	filled := strings.Split(template, "/")
-	for i, want := range filled {
-		if filled[i], fits = fillSegment(want, segments[i]); !fits {
+	result := strings.Split(template, "/")
+	for i, pattern := range result {
+		if result[i], ok = matchSegment(pattern, segments[i]); !ok {
 			return "", false
 		}
 	}
-	return strings.Join(filled, "/"), true
+	return strings.Join(result, "/"), true
 }
 
-func fillSegment(want, segment string) (encoded string, fits bool) {
-	if !strings.HasPrefix(want, "{") {
+// matchSegment matches one segment against a literal, a variable such as {job_id}, or a
+// variable with a custom verb such as {job_id}:retry.
+func matchSegment(pattern, segment string) (encoded string, ok bool) {
+	if !strings.HasPrefix(pattern, "{") {
 		literal, err := url.PathUnescape(segment)
-		return want, err == nil && literal == want
+		return pattern, err == nil && literal == pattern
 	}
-	_, verb, hasVerb := strings.Cut(want, "}:")
+	_, verb, hasVerb := strings.Cut(pattern, "}:")
 	if hasVerb {
-		// As it was sent: %3A is a character of an id and never begins a verb.
-		if segment, fits = strings.CutSuffix(segment, ":"+verb); !fits {
+		// Compare before unescaping: %3A is a character of the ID and never starts a verb.
+		if segment, ok = strings.CutSuffix(segment, ":"+verb); !ok {
 			return "", false
 		}
 		verb = ":" + verb
@@ -63,12 +66,12 @@ func fillSegment(want, segment string) (encoded string, fits bool) {
 	if err != nil || value == "" {
 		return "", false
 	}
-	// An encoded slash is a part of a device's id. Job ids have none.
-	if want != "{device_id}" && strings.Contains(value, "/") {
+	// Only device IDs may contain an encoded slash.
+	if pattern != "{device_id}" && strings.Contains(value, "/") {
 		return "", false
 	}
 	if !utf8.ValidString(value) {
-		return segment + verb, true // checkRequest refuses it
+		return segment + verb, true // checkPath rejects it with a proper error
 	}
 	return url.PathEscape(value) + verb, true
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -10,29 +11,27 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// openAPI is the committed description of the REST API. The routes are read off it, so
-// that what is described and what is taken are the same.
+// openAPI is the generated OpenAPI document. The route table is built from it, so the gateway
+// accepts exactly the paths, methods and query parameters that the document describes.
 //
 //go:embed gen/openapi.json
 var openAPI []byte
 
-const protoPackage = "fleet.jobs.v1"
-
+// route is one path of the API with its operations.
 type route struct {
-	template string // e.g. /customer/jobs/{job_id}
-	// By method; nil for a page of the gateway's own.
+	template string // such as /customer/jobs/{job_id}
+	// By method. The operation is nil on routes without an RPC, such as /docs.
 	operations map[string]*operation
 }
 
+// operation is one method of a path in the OpenAPI document.
 type operation struct {
-	ID         string `json:"operationId"`
-	RPC        string `json:"x-rpc"` // if it is not the ID
-	Parameters []parameter
-	// Set if the operation takes a body.
-	RequestBody *struct{} `json:"requestBody"`
+	ID          string `json:"operationId"`
+	RPC         string `json:"x-rpc"` // set if it differs from ID
+	Parameters  []parameter
+	RequestBody *struct{} `json:"requestBody"` // nil if the operation has no body
 }
 
 type parameter struct {
@@ -45,24 +44,16 @@ type schema struct {
 	Type   string
 	Format string
 	Enum   []string
-	Items  *schema // of an array: a parameter that may be repeated
+	Items  *schema // set for arrays: the parameter may be repeated
 }
 
-// request is what the operation takes: requests are named after their calls.
-func (o *operation) request() protoreflect.MessageDescriptor {
-	return messageNamed(cmp.Or(o.RPC, o.ID) + "Request")
+// requestDescriptor returns the request message of the RPC.
+func (o *operation) requestDescriptor() protoreflect.MessageDescriptor {
+	return messageDescriptor(cmp.Or(o.RPC, o.ID) + "Request")
 }
 
-func messageNamed(name string) protoreflect.MessageDescriptor {
-	known, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(protoPackage + "." + name))
-	if err != nil {
-		panic(err) // generated code registers every message
-	}
-	return known.Descriptor()
-}
-
-// query finds a query parameter by name.
-func (o *operation) query(name string) *parameter {
+// queryParameter returns the query parameter with this name, or nil.
+func (o *operation) queryParameter(name string) *parameter {
 	for i, p := range o.Parameters {
 		if p.In == "query" && p.Name == name {
 			return &o.Parameters[i]
@@ -71,13 +62,13 @@ func (o *operation) query(name string) *parameter {
 	return nil
 }
 
-func (r *route) takes(method string) bool {
+func (r *route) allows(method string) bool {
 	_, ok := r.operations[method]
 	return ok
 }
 
-// allow is the Allow header's value.
-func (r *route) allow() string {
+// allowHeader returns the value of the Allow header.
+func (r *route) allowHeader() string {
 	var methods []string
 	for method := range r.operations {
 		methods = append(methods, method)
@@ -86,35 +77,48 @@ func (r *route) allow() string {
 	return strings.Join(methods, ", ")
 }
 
-type routes []*route
+type routeTable []*route
 
-// readRoutes reads the document, and adds the gateway's own pages.
-func readRoutes(document []byte) (routes, error) {
+// loadRoutes returns the routes of an OpenAPI document and those of the gateway itself:
+// /healthz, /openapi.json and /docs.
+func loadRoutes(document []byte) (routeTable, error) {
 	var parsed struct {
 		Paths map[string]map[string]*operation
 	}
 	if err := json.Unmarshal(document, &parsed); err != nil {
 		return nil, fmt.Errorf("openapi.json: %w", err)
 	}
-	var all routes
+	var routes routeTable
 	for template, byMethod := range parsed.Paths {
 		operations := map[string]*operation{}
-		for method, o := range byMethod {
-			operations[strings.ToUpper(method)] = o
+		for method, op := range byMethod {
+			operations[strings.ToUpper(method)] = op
 		}
-		all = append(all, &route{template, operations})
+		routes = append(routes, &route{template, operations})
 	}
 	page := map[string]*operation{http.MethodGet: nil, http.MethodHead: nil}
-	all = append(all,
+	routes = append(routes,
 		&route{"/healthz", map[string]*operation{http.MethodGet: nil}},
 		&route{"/openapi.json", page},
 		&route{"/docs", page},
 		&route{"/docs/", page},
 	)
-	for _, path := range docsAssets() {
-		all = append(all, &route{path, page})
+	for _, path := range docsAssetPaths() {
+		routes = append(routes, &route{path, page})
 	}
-	// The document's paths come in no order, and answers must not depend on it.
-	slices.SortFunc(all, func(a, b *route) int { return strings.Compare(a.template, b.template) })
-	return all, nil
+	// A map has no order, and every start must match a path alike.
+	slices.SortFunc(routes, func(a, b *route) int { return strings.Compare(a.template, b.template) })
+	return routes, nil
+}
+
+type routeKey struct{}
+
+func withRoute(ctx context.Context, r *route) context.Context {
+	return context.WithValue(ctx, routeKey{}, r)
+}
+
+// routeFromContext returns the route of a request, or nil if no route matches its path.
+func routeFromContext(ctx context.Context) *route {
+	r, _ := ctx.Value(routeKey{}).(*route)
+	return r
 }

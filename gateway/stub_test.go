@@ -18,11 +18,11 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// stub is a job service that answers at once, and remembers how it was called.
+// stub is a JobService with fixed responses. GetJob records its metadata and deadline.
 type stub struct {
 	jobsv1.UnimplementedJobServiceServer
-	job  *jobsv1.Job
-	fail error
+	job *jobsv1.Job
+	err error // returned by every method
 
 	metadata    metadata.MD
 	deadline    time.Time
@@ -30,7 +30,7 @@ type stub struct {
 }
 
 func (s *stub) CreateJob(_ context.Context, r *jobsv1.CreateJobRequest) (*jobsv1.CreateJobResponse, error) {
-	return &jobsv1.CreateJobResponse{JobId: r.JobId, Status: jobsv1.Job_IN_PROGRESS, ExecutionCount: 1}, s.fail
+	return &jobsv1.CreateJobResponse{JobId: r.JobId, Status: jobsv1.Job_IN_PROGRESS, ExecutionCount: 1}, s.err
 }
 
 func (s *stub) ListJobs(context.Context, *jobsv1.ListJobsRequest) (*jobsv1.ListJobsResponse, error) {
@@ -38,16 +38,16 @@ func (s *stub) ListJobs(context.Context, *jobsv1.ListJobsRequest) (*jobsv1.ListJ
 	for i := range jobs {
 		jobs[i] = s.job
 	}
-	return &jobsv1.ListJobsResponse{Jobs: jobs}, s.fail
+	return &jobsv1.ListJobsResponse{Jobs: jobs}, s.err
 }
 
 func (s *stub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
 	s.metadata, _ = metadata.FromIncomingContext(ctx)
 	s.deadline, s.hasDeadline = ctx.Deadline()
-	return &jobsv1.GetJobResponse{Job: s.job}, s.fail
+	return &jobsv1.GetJobResponse{Job: s.job}, s.err
 }
 
-// serveStub serves it on a free port until the test ends.
+// serveStub serves s on a free port until the test ends.
 func serveStub(tb testing.TB, s *stub, options ...grpc.ServerOption) (address string) {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -62,21 +62,27 @@ func serveStub(tb testing.TB, s *stub, options ...grpc.ServerOption) (address st
 	return listener.Addr().String()
 }
 
-var discard = slog.New(slog.DiscardHandler)
+var discardLogger = slog.New(slog.DiscardHandler)
 
-// newGateway is the whole handler in front of an upstream.
-func newGateway(tb testing.TB, environment map[string]string) http.Handler {
+func loadTestConfig(tb testing.TB, env map[string]string) *Config {
 	tb.Helper()
-	config, err := readConfig(nil, func(name string) (string, bool) { v, ok := environment[name]; return v, ok })
+	config, err := loadConfig(nil, func(name string) (string, bool) { v, ok := env[name]; return v, ok })
 	if err != nil {
 		tb.Fatal(err)
 	}
-	upstream, err := dial(config, discard)
+	return config
+}
+
+// newTestGateway returns the handler of a gateway with these environment variables.
+func newTestGateway(tb testing.TB, env map[string]string) http.Handler {
+	tb.Helper()
+	config := loadTestConfig(tb, env)
+	upstream, err := dialUpstream(config, discardLogger)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { upstream.Close() })
-	handler, err := newHandler(config, upstream, newMetrics(), discard)
+	handler, err := newHandler(config, upstream, newMetrics(), discardLogger)
 	if err != nil {
 		tb.Fatal(err)
 	}

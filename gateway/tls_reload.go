@@ -1,91 +1,79 @@
 package main
 
 import (
-	"crypto/x509"
-	"errors"
 	"log/slog"
 	"os"
 	"slices"
 	"sync"
 )
 
-// reloading is what is made of files, made anew once they have changed.
-type reloading[T any] struct {
+// reloader holds a value that load builds from files, and reloads it when a file changes.
+// If the new files can't be loaded, it keeps the last good value.
+type reloader[T any] struct {
 	files  []string
-	read   func() (T, error)
+	load   func() (T, error)
 	logger *slog.Logger
 
-	mu    sync.Mutex
-	last  T
-	state []os.FileInfo // of the files, before last was read
-	wrong string        // with the files of now, if last is not theirs
+	mu        sync.Mutex
+	value     T
+	fileInfos []os.FileInfo // of files, taken before value was loaded
+	lastError string        // why the current files can't be loaded; empty if value is up to date
 }
 
-// newReloading reads the files, of which those without a name are left out. Its error is
-// that of a start; later ones are logged.
-func newReloading[T any](logger *slog.Logger, read func() (T, error), files ...string) (*reloading[T], error) {
-	r := &reloading[T]{read: read, logger: logger}
+// newReloader loads the value for the first time and returns any error. Later errors are only
+// logged. Empty file names are ignored.
+func newReloader[T any](logger *slog.Logger, load func() (T, error), files ...string) (*reloader[T], error) {
+	r := &reloader[T]{load: load, logger: logger}
 	r.files = slices.DeleteFunc(files, func(name string) bool { return name == "" })
-	r.state, _ = stat(r.files) // read says better what is wrong
+	r.fileInfos, _ = statAll(r.files) // load returns the more precise error
 	var err error
-	if r.last, err = read(); err != nil {
+	if r.value, err = load(); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// get looks at the files; the last good ones stay if the new are not usable.
-func (r *reloading[T]) get() T {
+// get returns the value after reloading it if a file has changed.
+func (r *reloader[T]) get() T {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	state, err := stat(r.files)
-	if err == nil && slices.EqualFunc(state, r.state, same) {
-		r.wrong = ""
-		return r.last
+	before, err := statAll(r.files)
+	if err == nil && slices.EqualFunc(before, r.fileInfos, isSameFile) {
+		r.lastError = ""
+		return r.value
 	}
-	var read T
+	var value T
 	if err == nil {
-		read, err = r.read()
+		value, err = r.load()
 	}
 	if err != nil {
-		// Until they are usable they are read each time: new permissions don't show in their state.
-		if err.Error() != r.wrong {
-			r.wrong = err.Error()
-			r.logger.Warn("the new TLS files are not usable, the old ones stay", "error", r.wrong)
+		// Retry in every call: new permissions change neither the size nor the time of a file.
+		if err.Error() != r.lastError {
+			r.lastError = err.Error()
+			r.logger.Warn("can't load the changed TLS files; keeping the last good ones", "error", r.lastError)
 		}
-		return r.last
+		return r.value
 	}
-	if after, err := stat(r.files); err != nil || !slices.EqualFunc(state, after, same) {
-		return r.last // Written meanwhile: the next handshake looks again.
+	if after, err := statAll(r.files); err != nil || !slices.EqualFunc(before, after, isSameFile) {
+		return r.value // The files changed during the load: the next call retries.
 	}
-	r.last, r.state, r.wrong = read, state, ""
-	r.logger.Info("the TLS files have changed and were read again", "files", r.files)
-	return r.last
+	r.value, r.fileInfos, r.lastError = value, before, ""
+	r.logger.Info("reloaded the TLS files", "files", r.files)
+	return r.value
 }
 
-func stat(files []string) ([]os.FileInfo, error) {
-	state := make([]os.FileInfo, len(files))
+func statAll(files []string) ([]os.FileInfo, error) {
+	infos := make([]os.FileInfo, len(files))
 	for i, name := range files {
 		var err error
-		if state[i], err = os.Stat(name); err != nil {
+		if infos[i], err = os.Stat(name); err != nil {
 			return nil, err
 		}
 	}
-	return state, nil
+	return infos, nil
 }
 
-func same(a, b os.FileInfo) bool {
+// isSameFile reports whether a and b are the same unchanged file.
+func isSameFile(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
-}
-
-func readCertificates(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("no certificate in " + file)
-	}
-	return pool, nil
 }

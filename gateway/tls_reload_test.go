@@ -17,16 +17,18 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// replace renames files over others, as whoever renews certificates does.
-func replace(t *testing.T, pairs ...string) {
+// replaceFiles takes pairs of a target and a source. It replaces each target by a copy of its
+// source with a rename, as tools that renew certificates do.
+func replaceFiles(t *testing.T, pairs ...string) {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
-		content, err := os.ReadFile(pairs[i+1])
+		target, source := pairs[i], pairs[i+1]
+		content, err := os.ReadFile(source)
 		if err == nil {
-			err = os.WriteFile(pairs[i]+".new", content, 0o600)
+			err = os.WriteFile(target+".new", content, 0o600)
 		}
 		if err == nil {
-			err = os.Rename(pairs[i]+".new", pairs[i])
+			err = os.Rename(target+".new", target)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -34,109 +36,108 @@ func replace(t *testing.T, pairs ...string) {
 	}
 }
 
-// shake is one handshake over a pipe: the name that the server has, and whether it took the client.
-func shake(t *testing.T, server *tls.Config, cert, key string) (string, error) {
+// handshake runs a TLS handshake over a pipe. It returns the common name of the server's
+// certificate and the server's error if it rejects the client.
+func handshake(t *testing.T, server *tls.Config, cert, key string) (serverName string, err error) {
 	t.Helper()
-	own, err := tls.LoadX509KeyPair(cert, key)
+	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, theirs := net.Pipe()
-	defer ours.Close()
-	refused := make(chan error, 1)
+	clientConn, serverConn := net.Pipe()
+	defer clientConn.Close()
+	serverErr := make(chan error, 1)
 	go func() {
-		connection := tls.Server(theirs, server)
-		refused <- connection.Handshake()
-		theirs.Close()
+		serverErr <- tls.Server(serverConn, server).Handshake()
+		serverConn.Close()
 	}()
-	var name string
-	client := tls.Client(ours, &tls.Config{
+	client := tls.Client(clientConn, &tls.Config{
 		InsecureSkipVerify: true,
-		// Sent although it is not of the server's authorities.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil },
+		// Unlike Certificates, this also sends a certificate that the server's authorities did not issue.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
 		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
 			certificate, err := x509.ParseCertificate(raw[0])
 			if err == nil {
-				name = certificate.Subject.CommonName
+				serverName = certificate.Subject.CommonName
 			}
 			return err
 		},
 	})
 	if client.Handshake() == nil {
-		client.Read(make([]byte, 1)) // until the server has closed
+		client.Read(make([]byte, 1)) // waits until the server closes the connection
 	}
-	return name, <-refused
+	return serverName, <-serverErr
 }
 
-func TestTheServersFilesAreReadAgain(t *testing.T) {
+func TestServerTLS_ReloadsChangedFiles(t *testing.T) {
 	firstCert, firstKey := selfSigned(t, "first")
-	folder := t.TempDir()
-	cert, key, ca := folder+"/cert", folder+"/key", folder+"/ca"
-	replace(t, cert, firstCert, key, firstKey, ca, firstCert)
+	dir := t.TempDir()
+	cert, key, ca := dir+"/cert", dir+"/key", dir+"/ca"
+	replaceFiles(t, cert, firstCert, key, firstKey, ca, firstCert)
 	nextCert, nextKey := selfSigned(t, "next")
 	var log bytes.Buffer
-	config, err := serverTLS(
-		&Config{TLSCert: cert, TLSKey: key, TLSClientCA: ca, TrustedPeers: list{"first", "next"}},
+	config, err := newServerTLSConfig(
+		&Config{TLSCert: cert, TLSKey: key, TLSClientCA: ca, TrustedPeers: stringList{"first", "next"}},
 		slog.New(slog.NewTextHandler(&log, nil)),
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect := func(step, served, takes string, lines int) {
+	expect := func(step, serverName, acceptedClient string, logLines int) {
 		t.Helper()
-		for _, c := range []struct{ name, cert, key string }{{"first", firstCert, firstKey}, {"next", nextCert, nextKey}} {
-			name, err := shake(t, config, c.cert, c.key)
-			if name != served || (err == nil) != (c.name == takes) {
-				t.Errorf("%s: %s was served %s, %v", step, c.name, name, err)
+		for _, client := range []struct{ name, cert, key string }{{"first", firstCert, firstKey}, {"next", nextCert, nextKey}} {
+			name, err := handshake(t, config, client.cert, client.key)
+			if name != serverName || (err == nil) != (client.name == acceptedClient) {
+				t.Errorf("%s: client %s saw the server %s, error %v", step, client.name, name, err)
 			}
 		}
-		if got := strings.Count(log.String(), "\n"); got != lines {
-			t.Errorf("%s: logged %s", step, log.String())
+		if got := strings.Count(log.String(), "\n"); got != logLines {
+			t.Errorf("%s: %d log lines, want %d:\n%s", step, got, logLines, log.String())
 		}
 	}
 
-	expect("at first", "first", "first", 0)
-	replace(t, cert, nextCert)
-	expect("the key is missing yet", "first", "first", 1)
-	replace(t, key, nextKey)
-	expect("both are there", "next", "first", 2)
-	replace(t, ca, nextCert)
-	expect("other authorities", "next", "next", 3)
+	expect("initial files", "first", "first", 0)
+	replaceFiles(t, cert, nextCert)
+	expect("new certificate, old key", "first", "first", 1)
+	replaceFiles(t, key, nextKey)
+	expect("new certificate and key", "next", "first", 2)
+	replaceFiles(t, ca, nextCert)
+	expect("new client authorities", "next", "next", 3)
 	if err := os.WriteFile(ca, []byte("-----BEGIN CERT"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	expect("half written", "next", "next", 4)
+	expect("half-written authorities", "next", "next", 4)
 	if err := os.Remove(cert); err != nil {
 		t.Fatal(err)
 	}
-	expect("gone", "next", "next", 5)
-	replace(t, cert, firstCert, key, firstKey, ca, firstCert)
-	expect("mended", "first", "first", 6)
+	expect("certificate removed", "next", "next", 5)
+	replaceFiles(t, cert, firstCert, key, firstKey, ca, firstCert)
+	expect("first files restored", "first", "first", 6)
 }
 
-func TestAPeerThatIsNotOnTheListIsRefused(t *testing.T) {
+func TestServerTLS_RejectsClient_WhenNotTrustedPeer(t *testing.T) {
 	cert, key := selfSigned(t, "proxy")
-	for peers, taken := range map[string]bool{"proxy": true, "other": false} {
-		config, err := serverTLS(&Config{TLSCert: cert, TLSKey: key, TLSClientCA: cert, TrustedPeers: list{peers}}, discard)
+	for peer, accepted := range map[string]bool{"proxy": true, "other": false} {
+		config, err := newServerTLSConfig(&Config{TLSCert: cert, TLSKey: key, TLSClientCA: cert, TrustedPeers: stringList{peer}}, discardLogger)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := shake(t, config, cert, key); (err == nil) != taken {
-			t.Errorf("%s: %v", peers, err)
+		if _, err := handshake(t, config, cert, key); (err == nil) != accepted {
+			t.Errorf("%s: %v", peer, err)
 		}
 	}
 }
 
-func TestTheUpstreamsFilesAreReadAgain(t *testing.T) {
+func TestUpstreamTLS_ReloadsChangedFiles(t *testing.T) {
 	firstCert, firstKey := selfSigned(t, "first")
-	folder := t.TempDir()
-	cert, key, ca := folder+"/cert", folder+"/key", folder+"/ca"
-	replace(t, cert, firstCert, key, firstKey, ca, firstCert)
+	dir := t.TempDir()
+	cert, key, ca := dir+"/cert", dir+"/key", dir+"/ca"
+	replaceFiles(t, cert, firstCert, key, firstKey, ca, firstCert)
 	nextCert, nextKey := selfSigned(t, "next")
-	upstreams := map[string]string{}
+	upstreams := map[string]string{} // address by certificate file
 	for _, files := range [][2]string{{firstCert, firstKey}, {nextCert, nextKey}} {
 		pair, err := tls.LoadX509KeyPair(files[0], files[1])
-		authorities, err2 := readCertificates(files[0])
+		authorities, err2 := loadCertPool(files[0])
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
@@ -144,28 +145,28 @@ func TestTheUpstreamsFilesAreReadAgain(t *testing.T) {
 			Certificates: []tls.Certificate{pair}, ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
 		})))
 	}
-	secured, err := upstreamCredentials(&Config{UpstreamCA: ca, UpstreamCert: cert, UpstreamKey: key}, discard)
+	creds, err := newUpstreamCredentials(&Config{UpstreamCA: ca, UpstreamCert: cert, UpstreamKey: key}, discardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect := func(step, takes string) {
+	expect := func(step, accepted string) {
 		t.Helper()
-		for name, address := range upstreams {
-			connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(secured))
+		for cert, address := range upstreams {
+			conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(creds))
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = jobsv1.NewJobServiceClient(connection).GetJob(t.Context(), &jobsv1.GetJobRequest{})
-			connection.Close()
-			if (err == nil) != (name == takes) {
+			_, err = jobsv1.NewJobServiceClient(conn).GetJob(t.Context(), &jobsv1.GetJobRequest{})
+			conn.Close()
+			if (err == nil) != (cert == accepted) {
 				t.Errorf("%s: %v", step, err)
 			}
 		}
 	}
 
-	expect("at first", firstCert)
-	replace(t, ca, nextCert, key, nextKey)
-	expect("the certificate is missing yet", firstCert)
-	replace(t, cert, nextCert)
-	expect("all are there", nextCert)
+	expect("initial files", firstCert)
+	replaceFiles(t, ca, nextCert, key, nextKey)
+	expect("old certificate, new key and authorities", firstCert)
+	replaceFiles(t, cert, nextCert)
+	expect("all files new", nextCert)
 }

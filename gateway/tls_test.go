@@ -26,7 +26,8 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// selfSigned writes a certificate that is its own authority, for both ends.
+// selfSigned writes a self-signed certificate for clients and servers on 127.0.0.1, which is
+// also its own authority.
 func selfSigned(t *testing.T, name string) (cert, key string) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -56,23 +57,23 @@ func selfSigned(t *testing.T, name string) (cert, key string) {
 	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", pkcs8)
 }
 
-// events takes the log of a run, and tells where it listens.
-type events struct {
-	found chan string
+// listenEvents is a log writer that sends the address of each "listening" event.
+type listenEvents struct {
+	addresses chan string
 }
 
-func (e *events) Write(line []byte) (int, error) {
+func (e *listenEvents) Write(line []byte) (int, error) {
 	var event struct{ Msg, Address string }
 	if json.Unmarshal(line, &event) == nil && event.Msg == "listening" {
-		e.found <- event.Address
+		e.addresses <- event.Address
 	}
 	return len(line), nil
 }
 
-func TestTLSOnBothSides(t *testing.T) {
+func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 	cert, key := selfSigned(t, "proxy")
-	strangersCert, strangersKey := selfSigned(t, "proxy")
-	authorities, err := readCertificates(cert)
+	untrustedCert, untrustedKey := selfSigned(t, "proxy")
+	authorities, err := loadCertPool(cert)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,45 +84,43 @@ func TestTLSOnBothSides(t *testing.T) {
 	upstream := serveStub(t, &stub{job: &jobsv1.Job{JobId: "a"}}, grpc.Creds(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{pair}, ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
 	})))
-	environment := map[string]string{
+	env := map[string]string{
 		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_LISTEN": "0.0.0.0:0",
 		"JOBS_GATEWAY_TLS_CERT": cert, "JOBS_GATEWAY_TLS_KEY": key, "JOBS_GATEWAY_TLS_CLIENT_CA": cert,
 		"JOBS_GATEWAY_TRUSTED_PEERS": "proxy",
 		"JOBS_GATEWAY_UPSTREAM_CA":   cert, "JOBS_GATEWAY_UPSTREAM_CERT": cert, "JOBS_GATEWAY_UPSTREAM_KEY": key,
 	}
-	config, err := readConfig(nil, func(name string) (string, bool) { v, ok := environment[name]; return v, ok })
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := &events{found: make(chan string, 1)}
+	config := loadTestConfig(t, env)
+	log := &listenEvents{addresses: make(chan string, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan error)
 	go func() { stopped <- run(ctx, config, slog.New(slog.NewJSONHandler(log, nil))) }()
-	_, port, _ := net.SplitHostPort(<-log.found)
+	_, port, _ := net.SplitHostPort(<-log.addresses)
 
-	as := func(cert, key string) *tls.Config {
-		own, err := tls.LoadX509KeyPair(cert, key)
+	clientTLS := func(cert, key string) *tls.Config {
+		pair, err := tls.LoadX509KeyPair(cert, key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &tls.Config{RootCAs: authorities, Certificates: []tls.Certificate{own}}
+		return &tls.Config{RootCAs: authorities, Certificates: []tls.Certificate{pair}}
 	}
-	transport := &http.Transport{TLSClientConfig: as(cert, key), ForceAttemptHTTP2: true}
+	transport := &http.Transport{TLSClientConfig: clientTLS(cert, key), ForceAttemptHTTP2: true}
 	request, _ := http.NewRequest(http.MethodGet, "https://127.0.0.1:"+port+"/customer/jobs/a", nil)
 	request.Header.Set("X-Tenant-Id", "acme")
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil || response.StatusCode != http.StatusOK || response.ProtoMajor != 2 {
-		t.Errorf("with a certificate: %v %v", response, err)
+		t.Errorf("with a trusted certificate: %v %v", response, err)
 	}
 	transport.CloseIdleConnections()
-	// In TLS 1.3 a client learns of its refusal when it reads; an HTTP client may fail to write first.
-	connection, err := tls.Dial("tcp", "127.0.0.1:"+port, as(strangersCert, strangersKey))
+	// In TLS 1.3 a client sees the rejection only when it reads, so a plain connection is
+	// deterministic where an HTTP client might fail to write first.
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, clientTLS(untrustedCert, untrustedKey))
 	if err == nil {
-		_, err = connection.Read(make([]byte, 1))
-		connection.Close()
+		_, err = conn.Read(make([]byte, 1))
+		conn.Close()
 	}
 	if err == nil || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("with a stranger's certificate: %v", err)
+		t.Errorf("with an untrusted certificate: %v", err)
 	}
 	stop()
 	if err := <-stopped; err != nil {
@@ -129,7 +128,7 @@ func TestTLSOnBothSides(t *testing.T) {
 	}
 }
 
-func TestAnUpstreamThatIsNotTrustedIsNotCalled(t *testing.T) {
+func TestUpstreamTLS_RejectsServer_WhenAuthorityNotTrusted(t *testing.T) {
 	cert, key := selfSigned(t, "proxy")
 	other, _ := selfSigned(t, "other")
 	pair, err := tls.LoadX509KeyPair(cert, key)
@@ -138,7 +137,7 @@ func TestAnUpstreamThatIsNotTrustedIsNotCalled(t *testing.T) {
 	}
 	s := &stub{job: &jobsv1.Job{}}
 	upstream := serveStub(t, s, grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
-	gateway := newGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CA": other})
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CA": other})
 
 	response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}})
 

@@ -8,31 +8,28 @@ import (
 	"strings"
 )
 
-const spiffe = "spiffe://"
+const spiffePrefix = "spiffe://"
 
-// onlyPeers refuses, in the handshake, clients whose verified certificate has none of the
-// list's entries, which are compared exactly.
+// verifyTrustedPeer returns a tls.Config.VerifyConnection function that rejects clients whose
+// verified certificate matches no entry of trusted.
 //
-// One that begins with spiffe:// is compared with the certificate's URIs only, any other
-// with its DNS names and its common name, as the server does: whoever may choose a name
-// must not thereby be able to choose an id.
-func onlyPeers(trusted list) func(tls.ConnectionState) error {
+// Entries match exactly. An entry with the prefix spiffe:// matches only a URI of the
+// certificate, any other entry only a DNS name or the common name, as in the gRPC server.
+// Otherwise a client that may choose its common name could impersonate a SPIFFE ID.
+func verifyTrustedPeer(trusted stringList) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
-		certificate := state.PeerCertificates[0] // they are required
-		says := func(entry string) bool {
-			if strings.HasPrefix(entry, spiffe) {
-				return hasURI(certificate, entry)
-			}
-			return entry == certificate.Subject.CommonName || slices.Contains(certificate.DNSNames, entry)
+		certificate := state.PeerCertificates[0] // set: ClientAuth requires a certificate
+		if slices.ContainsFunc(trusted, func(entry string) bool { return matchesEntry(certificate, entry) }) {
+			return nil
 		}
-		if !slices.ContainsFunc(trusted, says) {
-			return errors.New("the client certificate is not of a trusted peer")
-		}
-		return nil
+		return errors.New("the client certificate matches no entry of trusted-peers")
 	}
 }
 
-func hasURI(certificate *x509.Certificate, entry string) bool {
+func matchesEntry(certificate *x509.Certificate, entry string) bool {
+	if !strings.HasPrefix(entry, spiffePrefix) {
+		return entry == certificate.Subject.CommonName || slices.Contains(certificate.DNSNames, entry)
+	}
 	for _, uri := range certificate.URIs {
 		if uri.String() == entry {
 			return true

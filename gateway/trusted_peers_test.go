@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestPeersAreComparedExactly(t *testing.T) {
+func TestVerifyTrustedPeer_MatchesExactly(t *testing.T) {
 	const id = "spiffe://acme.example/proxy"
 	uri, err := url.Parse(id)
 	if err != nil {
@@ -16,7 +16,7 @@ func TestPeersAreComparedExactly(t *testing.T) {
 	}
 	withURI := &x509.Certificate{URIs: []*url.URL{uri}}
 	withNames := &x509.Certificate{DNSNames: []string{"proxy.acme.example"}, Subject: pkix.Name{CommonName: "proxy"}}
-	chosen := &x509.Certificate{DNSNames: []string{id}, Subject: pkix.Name{CommonName: id}}
+	withIDAsName := &x509.Certificate{DNSNames: []string{id}, Subject: pkix.Name{CommonName: id}}
 	for _, c := range []struct {
 		entry       string
 		certificate *x509.Certificate
@@ -25,7 +25,7 @@ func TestPeersAreComparedExactly(t *testing.T) {
 		{id, withURI, true},
 		{"proxy.acme.example", withNames, true},
 		{"proxy", withNames, true},
-		{id, chosen, false},
+		{id, withIDAsName, false},
 		{id + "/", withURI, false},
 		{"spiffe://acme.example", withURI, false},
 		{"acme.example", withNames, false},
@@ -35,8 +35,8 @@ func TestPeersAreComparedExactly(t *testing.T) {
 		{"proxy", &x509.Certificate{}, false},
 	} {
 		state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.certificate}}
-		for _, trusted := range []list{{c.entry}, {"other", c.entry}} {
-			if err := onlyPeers(trusted)(state); (err == nil) != c.trusted {
+		for _, trusted := range []stringList{{c.entry}, {"other", c.entry}} {
+			if err := verifyTrustedPeer(trusted)(state); (err == nil) != c.trusted {
 				t.Errorf("%v, %v: %v", trusted, c.certificate, err)
 			}
 		}

@@ -15,54 +15,54 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// A name with many addresses is used in turn. Nothing is retried here: whether a call
-// may be sent again is its caller's to say.
+// serviceConfig spreads calls over all addresses of a name. It has no retry policy: only the
+// HTTP client knows whether a request may be sent again.
 const serviceConfig = `{"loadBalancingConfig": [{"round_robin": {}}]}`
 
-var reconnect = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
+// A low MaxDelay finds a server soon that starts after the gateway.
+var reconnectBackoff = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
 
-// dial makes the connection to the server, which is opened at once and kept.
-func dial(config *Config, logger *slog.Logger) (*grpc.ClientConn, error) {
-	secured, err := upstreamCredentials(config, logger)
+// dialUpstream returns a connection to the gRPC server. It connects in the background.
+func dialUpstream(config *Config, logger *slog.Logger) (*grpc.ClientConn, error) {
+	creds, err := newUpstreamCredentials(config, logger)
 	if err != nil {
 		return nil, err
 	}
-	connection, err := grpc.NewClient(config.Upstream,
-		grpc.WithTransportCredentials(secured),
+	conn, err := grpc.NewClient(config.Upstream,
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultServiceConfig(serviceConfig),
-		grpc.WithUnaryInterceptor(onlyAllowedMetadata),
+		grpc.WithUnaryInterceptor(filterMetadata),
 		grpc.WithUserAgent("jobs-gateway"),
-		// The server is on the inside; a proxy to the outside must not see the calls.
+		// The server is on the internal network: an HTTPS_PROXY for outgoing traffic must not see the calls.
 		grpc.WithNoProxy(),
-		// The server refuses more than a ping each 10 s.
+		// The server allows at most one ping every 10 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		// A server that starts after the gateway is found soon.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 5 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnectBackoff, MinConnectTimeout: 5 * time.Second}),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("upstream=%s: %w", config.Upstream, err)
 	}
-	connection.Connect()
-	return connection, nil
+	conn.Connect()
+	return conn, nil
 }
 
-func upstreamCredentials(config *Config, logger *slog.Logger) (credentials.TransportCredentials, error) {
-	if !config.upstreamTLS() {
+func newUpstreamCredentials(config *Config, logger *slog.Logger) (credentials.TransportCredentials, error) {
+	if !config.useUpstreamTLS() {
 		return insecure.NewCredentials(), nil
 	}
-	read := func() (credentials.TransportCredentials, error) { return readUpstreamCredentials(config) }
-	files, err := newReloading(logger, read, config.UpstreamCA, config.UpstreamCert, config.UpstreamKey)
+	load := func() (credentials.TransportCredentials, error) { return loadUpstreamCredentials(config) }
+	current, err := newReloader(logger, load, config.UpstreamCA, config.UpstreamCert, config.UpstreamKey)
 	if err != nil {
 		return nil, err
 	}
-	return &reloadingCredentials{files.last, files}, nil
+	return &reloadingCredentials{current.value, current}, nil
 }
 
-func readUpstreamCredentials(config *Config) (credentials.TransportCredentials, error) {
-	secured := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.UpstreamServerName}
+func loadUpstreamCredentials(config *Config) (credentials.TransportCredentials, error) {
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.UpstreamServerName}
 	var err error
 	if config.UpstreamCA != "" {
-		if secured.RootCAs, err = readCertificates(config.UpstreamCA); err != nil {
+		if tlsConfig.RootCAs, err = loadCertPool(config.UpstreamCA); err != nil {
 			return nil, fmt.Errorf("upstream-ca: %w", err)
 		}
 	}
@@ -71,22 +71,22 @@ func readUpstreamCredentials(config *Config) (credentials.TransportCredentials, 
 		if err != nil {
 			return nil, fmt.Errorf("upstream-cert and upstream-key: %w", err)
 		}
-		secured.Certificates = []tls.Certificate{certificate}
+		tlsConfig.Certificates = []tls.Certificate{certificate}
 	}
-	return credentials.NewTLS(secured), nil
+	return credentials.NewTLS(tlsConfig), nil
 }
 
-// reloadingCredentials looks at the files in each handshake: crypto/tls has no callback for
-// the authorities of a client.
+// reloadingCredentials reloads changed certificate files in each handshake. crypto/tls has no
+// callback that replaces the certificate authorities of a client.
 type reloadingCredentials struct {
 	credentials.TransportCredentials
-	files *reloading[credentials.TransportCredentials]
+	current *reloader[credentials.TransportCredentials]
 }
 
-func (c *reloadingCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return c.files.get().ClientHandshake(ctx, authority, raw)
+func (c *reloadingCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c.current.get().ClientHandshake(ctx, authority, conn)
 }
 
 func (c *reloadingCredentials) Clone() credentials.TransportCredentials {
-	return &reloadingCredentials{c.TransportCredentials.Clone(), c.files}
+	return &reloadingCredentials{c.TransportCredentials.Clone(), c.current}
 }

@@ -1,4 +1,4 @@
-"""Fixtures: the binary a session, a running gateway a module, a caller a test."""
+"""Fixtures for tests of the REST gateway."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,32 +6,33 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway.support import TIMEOUT, Gateway, Rest, go_build, running
+from tests.gateway.support import Gateway, RestClient, go_build, running_gateway
 from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture(scope="session")
 def gateway_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The gateway, built from the tree."""
+    """Build the gateway once per session."""
     return go_build(tmp_path_factory.mktemp("gateway") / "jobs-gateway", ".")
 
 
 @pytest.fixture(scope="module")
 async def gateway(gateway_binary: Path, server: Server) -> AsyncIterator[Gateway]:
-    """The gateway in front of the module's server."""
+    """Run the gateway in front of the module's gRPC server."""
     settings = {"METRICS_LISTEN": "127.0.0.1:0", "LOG_LEVEL": "DEBUG"}
-    async with running(gateway_binary, server.address, **settings) as gateway:
+    async with running_gateway(gateway_binary, server.address, **settings) as gateway:
         yield gateway
 
 
 @pytest.fixture(scope="module")
-async def client(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client of the gateway, nobody in particular."""
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client:
-        yield client
+async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of the gateway that sends no identity headers."""
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http:
+        yield http
 
 
 @pytest.fixture
-def rest(client: httpx.AsyncClient, tenant: str) -> Rest:
-    """A caller in the test's tenant."""
-    return Rest(client, tenant)
+def rest(http: httpx.AsyncClient, tenant: str) -> RestClient:
+    """A client that acts in the test's own tenant."""
+    return RestClient(http, tenant)

@@ -1,4 +1,4 @@
-"""What tests of the REST gateway say things with: the running binary, and a caller of it."""
+"""Helpers for tests of the REST gateway: build it, run it, call it."""
 
 import asyncio
 import json
@@ -14,22 +14,23 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.waiting import TIMEOUT
+
 ROOT = Path(__file__).parents[2]
 GATEWAY = ROOT / "gateway"
-TIMEOUT = 30.0
 
 
 def require_go() -> str:
-    """The go command. Without one the test is skipped, but in CI it fails."""
+    """Return the path of the go command. Without Go, skip the test, or fail it in CI."""
     if go := shutil.which("go"):
         return go
     if os.environ.get("CI"):
-        pytest.fail("Go is needed to test the gateway, and CI must test it")
+        pytest.fail("Go is not installed, but CI must test the gateway")
     pytest.skip("Go is not installed")
 
 
 def go_build(target: Path, package: str) -> Path:
-    """Build a command of the gateway's module, as `make gateway-build` does."""
+    """Build a command of the gateway's Go module, as `make gateway-build` does."""
     command = [require_go(), "build", "-trimpath", "-o", str(target), package]
     environment = os.environ | {"CGO_ENABLED": "0"}
     subprocess.run(command, cwd=GATEWAY, check=True, env=environment)  # noqa: S603
@@ -38,14 +39,14 @@ def go_build(target: Path, package: str) -> Path:
 
 @dataclass
 class Gateway:
-    """A running gateway: where it listens, and what it has logged so far."""
+    """A running gateway process and its log so far."""
 
     process: asyncio.subprocess.Process
     log: list[dict[str, Any]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def logged(self, msg: str, **attributes: Any) -> dict[str, Any]:
-        """The first log line with this message and these attributes; waits for it."""
+    async def wait_for_log(self, msg: str, **attributes: Any) -> dict[str, Any]:
+        """Wait for a log line with this message and these attributes, and return it."""
         async with asyncio.timeout(TIMEOUT):
             while True:
                 self.changed.clear()
@@ -56,12 +57,12 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """Where it serves REST."""
+        """The base URL of the REST API."""
         return self._url("listening")
 
     @property
     def metrics_url(self) -> str:
-        """Where it serves metrics."""
+        """The base URL of the metrics listener."""
         return self._url("metrics listening")
 
     def _url(self, event: str) -> str:
@@ -69,25 +70,29 @@ class Gateway:
         return f"http://{address}"
 
     async def read_log(self) -> None:
-        """Follow the log until the process ends."""
+        """Collect log lines until the process ends."""
         assert self.process.stderr is not None
-        async for raw in self.process.stderr:
-            self.log.append(json.loads(raw))
+        async for line in self.process.stderr:
+            self.log.append(json.loads(line))
             self.changed.set()
 
 
+def gateway_environment(**settings: str) -> dict[str, str]:
+    """Return the environment variables of settings that are named without the prefix."""
+    return {f"JOBS_GATEWAY_{name}": value for name, value in settings.items()}
+
+
 @asynccontextmanager
-async def running(binary: Path, upstream: str, **settings: str) -> AsyncIterator[Gateway]:
-    """The binary on a free port. Settings as in the environment, without the prefix."""
+async def running_gateway(binary: Path, upstream: str, **settings: str) -> AsyncIterator[Gateway]:
+    """Run the gateway on a free port. Settings are named without the prefix."""
     settings = {"UPSTREAM": upstream, "LISTEN": "127.0.0.1:0"} | settings
-    environment = {f"JOBS_GATEWAY_{name}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
-        binary, env=environment, stderr=asyncio.subprocess.PIPE
+        binary, env=gateway_environment(**settings), stderr=asyncio.subprocess.PIPE
     )
     gateway = Gateway(process)
     reader = asyncio.create_task(gateway.read_log())
     try:
-        await gateway.logged("listening")
+        await gateway.wait_for_log("listening")
         yield gateway
     finally:
         if process.returncode is None:
@@ -97,38 +102,44 @@ async def running(binary: Path, upstream: str, **settings: str) -> AsyncIterator
 
 
 @dataclass(frozen=True)
-class Rest:
-    """A caller of the REST API in one tenant."""
+class RestClient:
+    """A client of the REST API that acts for one tenant as the user "olivia"."""
 
-    client: httpx.AsyncClient
+    http: httpx.AsyncClient
     tenant: str
 
     async def send(
         self, method: str, path: str, body: Any = None, headers: Any = (), **options: Any
     ) -> httpx.Response:
-        """Any request as this caller; `body` is JSON, or bytes as they are."""
+        """Send a request. `body` is bytes, or a value to encode as JSON."""
         if isinstance(body, bytes):
             options |= {"content": body}
             headers = [("Content-Type", "application/json"), *headers]
         elif body is not None:
             options |= {"json": body}
-        caller = [("X-Tenant-Id", self.tenant), ("X-User-Id", "olivia")]
-        return await self.client.request(method, path, headers=[*caller, *headers], **options)
+        identity = [("X-Tenant-Id", self.tenant), ("X-User-Id", "olivia")]
+        return await self.http.request(method, path, headers=[*identity, *headers], **options)
 
     async def create(self, **body: Any) -> httpx.Response:
-        """Create a job; document_type is "reboot" unless given."""
+        """Create a job. `document_type` is "reboot" by default."""
         return await self.send("POST", "/customer/jobs", {"document_type": "reboot"} | body)
 
-    async def as_device(self, name: str, method: str, path: str = "", body: Any = None) -> Any:
-        """What a device is answered at /device/v1/jobs; it must be 200."""
-        headers = [("X-Device-Id", name)]
-        response = await self.send(method, f"/device/v1/jobs{path}", body, headers=headers)
+    async def get(self, path: str = "", **query: Any) -> Any:
+        """GET a path below /customer/jobs, expect 200, and return the JSON."""
+        response = await self.send("GET", f"/customer/jobs{path}", params=query)
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def get(self, path: str = "", **query: Any) -> Any:
-        """Read something below /customer/jobs that is there."""
-        response = await self.send("GET", f"/customer/jobs{path}", params=query)
+    async def send_as_device(
+        self, device: str, method: str, path: str = "", body: Any = None
+    ) -> httpx.Response:
+        """Send a request below /device/v1/jobs as a device."""
+        headers = [("X-Device-Id", device)]
+        return await self.send(method, f"/device/v1/jobs{path}", body, headers=headers)
+
+    async def as_device(self, device: str, method: str, path: str = "", body: Any = None) -> Any:
+        """Send a request as a device, expect 200, and return the JSON."""
+        response = await self.send_as_device(device, method, path, body)
         assert response.status_code == 200, response.text
         return response.json()
 
@@ -136,10 +147,10 @@ class Rest:
 def assert_error(
     response: httpx.Response, status: int, code: str, reason: str, detail: str | None = None
 ) -> dict[str, Any]:
-    """The answer is an error in the API's shape; returns its body."""
+    """Check that the response is an error in the API's format, and return its body."""
     body: dict[str, Any] = response.json()
-    seen = (response.status_code, body["code"], body["reason"])
-    assert seen == (status, code, reason), response.text
+    actual = (response.status_code, body["code"], body["reason"])
+    assert actual == (status, code, reason), response.text
     assert set(body) == {"detail", "code", "reason", "field_violations"}
     assert response.headers["content-type"] == "application/json"
     assert body["detail"]

@@ -1,4 +1,4 @@
-"""Behind the gateway: tokens pass, and what callers make up of themselves does not."""
+"""The gateway forwards tokens to the server and no other identity."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.support import TIMEOUT, assert_error, running
+from tests.gateway.support import assert_error, running_gateway
 from tests.support.database import Database
 from tests.support.identities import (
     AUDIENCE,
@@ -21,6 +21,7 @@ from tests.support.identities import (
     token,
 )
 from tests.support.server import running_tls_server
+from tests.support.waiting import TIMEOUT
 
 KEY = new_key()
 JOBS = "/customer/jobs"
@@ -28,11 +29,11 @@ PEER = "spiffe://acme.example/ns/jobs/sa/gateway"
 
 
 class Files:
-    """Certificates of one authority, for the server and for two gateways."""
+    """Certificates of one authority and a JWKS, as files."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority()
-        self.known = self.authority.client("gateway", PEER)
+        self.trusted = self.authority.client("gateway", PEER)
         self.server = self.authority.server().write(folder, "server")
         self.ca = str(folder / "ca.crt")
         Path(self.ca).write_bytes(self.authority.certificate)
@@ -40,8 +41,8 @@ class Files:
         Path(self.jwks).write_text(jwks(KEY))
         self._folder = folder
 
-    def serve(self) -> dict[str, str]:
-        """The server's variables: it trusts the gateway alone."""
+    def server_settings(self) -> dict[str, str]:
+        """Return the variables of a server that trusts only the gateway."""
         return {
             "JOBS_TLS_CERT": self.server[0],
             "JOBS_TLS_KEY": self.server[1],
@@ -49,8 +50,8 @@ class Files:
             "JOBS_TRUSTED_PEERS": PEER,
         }
 
-    def upstream(self, pair: Pair, name: str) -> dict[str, str]:
-        """The settings of a gateway with a certificate."""
+    def gateway_settings(self, pair: Pair, name: str) -> dict[str, str]:
+        """Return the settings of a gateway with this client certificate."""
         certificate, key = pair.write(self._folder, name)
         return {"UPSTREAM_CA": self.ca, "UPSTREAM_CERT": certificate, "UPSTREAM_KEY": key}
 
@@ -60,84 +61,89 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(tmp_path_factory.mktemp("files"))
 
 
-async def client_of(
+async def trusted_gateway(
     binary: Path, database: Database, files: Files, **variables: str
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway that shows the server its certificate."""
-    known = channel_credentials(files.authority, files.known)
+    """Yield a client of a gateway whose certificate the server trusts."""
+    credentials = channel_credentials(files.authority, files.trusted)
+    settings = files.gateway_settings(files.trusted, "trusted")
     async with (
-        running_tls_server(database.request_dsn, known, **files.serve(), **variables) as server,
-        running(binary, server.address, **files.upstream(files.known, "known")) as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client,
+        running_tls_server(
+            database.request_dsn, credentials, **files.server_settings(), **variables
+        ) as server,
+        running_gateway(binary, server.address, **settings) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,
     ):
-        yield client
+        yield http
 
 
 @pytest.fixture(scope="module")
-async def stating(
+async def metadata_auth(
     gateway_binary: Path, database: Database, files: Files
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """In front of a server that believes the gateway."""
-    async for client in client_of(gateway_binary, database, files):
-        yield client
+    """A client of a gateway in front of a server with JOBS_AUTH=metadata."""
+    async for http in trusted_gateway(gateway_binary, database, files):
+        yield http
 
 
 @pytest.fixture(scope="module")
-async def verifying(
+async def jwt_auth(
     gateway_binary: Path, database: Database, files: Files
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """In front of a server that verifies tokens."""
+    """A client of a gateway in front of a server with JOBS_AUTH=jwt."""
     variables = {
         "JOBS_AUTH": "jwt",
         "JOBS_JWT_KEYS": files.jwks,
         "JOBS_JWT_ISSUER": ISSUER,
         "JOBS_JWT_AUDIENCE": AUDIENCE,
     }
-    async for client in client_of(gateway_binary, database, files, **variables):
-        yield client
+    async for http in trusted_gateway(gateway_binary, database, files, **variables):
+        yield http
 
 
-def bearer(tenant: str, *roles: str, **said: Any) -> dict[str, str]:
-    """The header with a token."""
-    return {"Authorization": f"Bearer {token(KEY, claims(tenant, *roles, **said))}"}
+def bearer(tenant: str, *roles: str, **overrides: Any) -> dict[str, str]:
+    """Return an Authorization header with a signed token."""
+    return {"Authorization": f"Bearer {token(KEY, claims(tenant, *roles, **overrides))}"}
 
 
-async def test_a_token_passes(
-    verifying: httpx.AsyncClient, database: Database, tenant: str
+async def test_token_is_forwarded_to_the_server(
+    jwt_auth: httpx.AsyncClient, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, ["d"])
     body = {"job_id": "j", "document_type": "reboot", "target_all": True}
 
-    made = await verifying.post(JOBS, json=body, headers=bearer(tenant, "operator"))
-    assert made.status_code == 201, made.text
-    got = await verifying.get(f"{JOBS}/j", headers=bearer(tenant, "viewer"))
-    assert got.json()["created_by"] == "olivia"
+    created = await jwt_auth.post(JOBS, json=body, headers=bearer(tenant, "operator"))
+    assert created.status_code == 201, created.text
+    job = await jwt_auth.get(f"{JOBS}/j", headers=bearer(tenant, "viewer"))
+    assert job.json()["created_by"] == "olivia"
     device = bearer(tenant, "device", device_id="d")
-    assert (await verifying.get("/device/v1/jobs", headers=device)).status_code == 200
+    assert (await jwt_auth.get("/device/v1/jobs", headers=device)).status_code == 200
 
 
-async def test_refusals_have_their_status(verifying: httpx.AsyncClient, tenant: str) -> None:
-    none = await verifying.get(JOBS, headers={"X-Tenant-Id": tenant})
-    assert_error(none, 401, "UNAUTHENTICATED", "TOKEN_REQUIRED")
-    assert none.headers["www-authenticate"] == "Bearer"
-    old = await verifying.get(JOBS, headers=bearer(tenant, "viewer", exp=1))
-    assert_error(old, 401, "UNAUTHENTICATED", "INVALID_TOKEN", "The token has expired")
-    viewer = await verifying.delete(f"{JOBS}/j", headers=bearer(tenant, "viewer"))
+async def test_request_is_rejected_when_token_is_missing_expired_or_lacks_the_role(
+    jwt_auth: httpx.AsyncClient, tenant: str
+) -> None:
+    missing = await jwt_auth.get(JOBS, headers={"X-Tenant-Id": tenant})
+    assert_error(missing, 401, "UNAUTHENTICATED", "TOKEN_REQUIRED")
+    assert missing.headers["www-authenticate"] == "Bearer"
+    expired = await jwt_auth.get(JOBS, headers=bearer(tenant, "viewer", exp=1))
+    assert_error(expired, 401, "UNAUTHENTICATED", "INVALID_TOKEN", "The token has expired")
+    viewer = await jwt_auth.delete(f"{JOBS}/j", headers=bearer(tenant, "viewer"))
     assert_error(viewer, 403, "PERMISSION_DENIED", "ROLE_REQUIRED")
 
 
-async def test_a_tenant_beside_the_token_must_be_the_tokens(
-    verifying: httpx.AsyncClient, tenant: str
+async def test_request_is_rejected_when_tenant_header_differs_from_token(
+    jwt_auth: httpx.AsyncClient, tenant: str
 ) -> None:
     headers = bearer(tenant, "viewer")
 
-    same = await verifying.get(JOBS, headers=headers | {"X-Tenant-Id": tenant})
+    same = await jwt_auth.get(JOBS, headers=headers | {"X-Tenant-Id": tenant})
     assert same.json() == []
-    other = await verifying.get(JOBS, headers=headers | {"X-Tenant-Id": "other"})
+    other = await jwt_auth.get(JOBS, headers=headers | {"X-Tenant-Id": "other"})
     assert_error(other, 403, "PERMISSION_DENIED", "METADATA_MISMATCH")
 
 
-SPOOFED = [
+FORGED_HEADERS = [
     {"X-Roles": "admin"},
     {"Grpc-Metadata-X-Roles": "admin"},
     {"Grpc-Metadata-X-Tenant-Id": "other"},
@@ -146,50 +152,52 @@ SPOOFED = [
 ]
 
 
-@pytest.mark.parametrize("spoofed", SPOOFED, ids=lambda headers: next(iter(headers)))
-async def test_what_is_made_up_gets_nowhere(
-    verifying: httpx.AsyncClient, tenant: str, spoofed: dict[str, str]
+@pytest.mark.parametrize("forged", FORGED_HEADERS, ids=lambda headers: next(iter(headers)))
+async def test_forged_headers_are_ignored_when_token_is_valid(
+    jwt_auth: httpx.AsyncClient, tenant: str, forged: dict[str, str]
 ) -> None:
-    headers = bearer(tenant, "viewer") | spoofed
+    headers = bearer(tenant, "viewer") | forged
 
-    assert (await verifying.get(JOBS, headers=headers)).json() == []
-    refused = await verifying.post(f"{JOBS}/j:delete", headers=headers)
-    assert_error(refused, 403, "PERMISSION_DENIED", "ROLE_REQUIRED")
+    assert (await jwt_auth.get(JOBS, headers=headers)).json() == []
+    response = await jwt_auth.post(f"{JOBS}/j:delete", headers=headers)
+    assert_error(response, 403, "PERMISSION_DENIED", "ROLE_REQUIRED")
 
 
-async def test_roles_do_not_come_from_outside(stating: httpx.AsyncClient, tenant: str) -> None:
-    """X-Roles is ignored: with it the call would be refused, or have no such right."""
+async def test_roles_header_is_ignored_when_server_trusts_metadata(
+    metadata_auth: httpx.AsyncClient, tenant: str
+) -> None:
+    """If X-Roles were forwarded, "root" would be invalid and "viewer" not allowed to cancel."""
     for roles in ("root", "viewer", "admin"):
         headers = {"X-Tenant-Id": tenant, "X-Roles": roles}
-        response = await stating.delete(f"{JOBS}/j", headers=headers)
+        response = await metadata_auth.delete(f"{JOBS}/j", headers=headers)
         assert_error(response, 404, "NOT_FOUND", "JOB_NOT_FOUND")
 
 
-async def test_a_gateway_that_is_not_on_the_list_is_not_believed(
+async def test_gateway_is_rejected_by_the_server_when_not_a_trusted_peer(
     gateway_binary: Path, database: Database, files: Files
 ) -> None:
-    known = channel_credentials(files.authority, files.known)
-    stranger = files.upstream(files.authority.client("gateway"), "stranger")
+    credentials = channel_credentials(files.authority, files.trusted)
+    settings = files.gateway_settings(files.authority.client("gateway"), "untrusted")
     async with (
-        running_tls_server(database.request_dsn, known, **files.serve()) as server,
-        running(gateway_binary, server.address, **stranger) as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client,
+        running_tls_server(database.request_dsn, credentials, **files.server_settings()) as server,
+        running_gateway(gateway_binary, server.address, **settings) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,
     ):
-        response = await client.get(JOBS, headers={"X-Tenant-Id": "t"})
+        response = await http.get(JOBS, headers={"X-Tenant-Id": "t"})
         assert_error(response, 403, "PERMISSION_DENIED", "PEER_NOT_TRUSTED")
 
 
-async def test_it_can_demand_a_token_itself(
+async def test_request_without_token_is_rejected_when_gateway_requires_tokens(
     gateway_binary: Path, database: Database, files: Files
 ) -> None:
-    known = channel_credentials(files.authority, files.known)
-    settings = files.upstream(files.known, "known") | {"REQUIRE_TOKEN": "true"}
+    credentials = channel_credentials(files.authority, files.trusted)
+    settings = files.gateway_settings(files.trusted, "trusted") | {"REQUIRE_TOKEN": "true"}
     async with (
-        running_tls_server(database.request_dsn, known, **files.serve()) as server,
-        running(gateway_binary, server.address, **settings) as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as client,
+        running_tls_server(database.request_dsn, credentials, **files.server_settings()) as server,
+        running_gateway(gateway_binary, server.address, **settings) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,
     ):
         for headers in ({}, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer"}):
-            response = await client.get(JOBS, headers={"X-Tenant-Id": "t"} | headers)
+            response = await http.get(JOBS, headers={"X-Tenant-Id": "t"} | headers)
             assert_error(response, 401, "UNAUTHENTICATED", "TOKEN_REQUIRED")
-        assert (await client.get("/healthz")).status_code == 200
+        assert (await http.get("/healthz")).status_code == 200

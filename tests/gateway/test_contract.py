@@ -1,4 +1,4 @@
-"""Generated callers: the OpenAPI document against the gateway, and reflection by grpcurl."""
+"""Schemathesis tests the OpenAPI document, and grpcurl calls every RPC by reflection."""
 
 import asyncio
 import json
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.support import GATEWAY, TIMEOUT, Gateway, Rest, require_go
+from tests.gateway.support import GATEWAY, Gateway, RestClient, require_go
 from tests.support.database import Database
 from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
 
 PACKAGE = "fleet.jobs.v1"
 
-# A path that ends in a verb is that of a job called so, too, to the other methods: a GET of
-# it is no 405 but a job that is not there.
-ANY_METHOD = """
+# GET /customer/jobs/a:retry addresses a job named "a:retry", so it is 404 instead of 405.
+SCHEMATHESIS_CONFIG = """
 [[operations]]
 include-path-regex = "[}]:[a-z]+$"
 checks.unsupported_method.enabled = false
@@ -25,7 +25,10 @@ checks.unsupported_method.enabled = false
 
 
 async def run(*command: str | Path, cwd: Path = GATEWAY) -> str:
-    """Run a command beside the server, which lives in this process; returns its output."""
+    """Run a command, expect success, and return its output.
+
+    It does not block the event loop, which also serves the gRPC server.
+    """
     process = await asyncio.create_subprocess_exec(
         *command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -35,23 +38,23 @@ async def run(*command: str | Path, cwd: Path = GATEWAY) -> str:
 
 
 @pytest.mark.parametrize(
-    ("paths", "caller", "selected"),
+    ("paths", "headers", "selected"),
     [("^/customer/", [], "10 selected"), ("^/device/", ["X-Device-Id: d00001"], "5 selected")],
     ids=["customer", "device"],
 )
-async def test_answers_are_as_the_openapi_document_says(
+async def test_responses_match_the_openapi_document(
     gateway: Gateway,
     database: Database,
-    rest: Rest,
+    rest: RestClient,
     tmp_path: Path,
     paths: str,
-    caller: list[str],
+    headers: list[str],
     selected: str,
 ) -> None:
-    """Requests that fit it and requests that don't: no 5xx, and nothing that it does not say."""
+    """Send valid and invalid requests: no response is a 5xx or deviates from the document."""
     await database.add_devices(rest.tenant, 3, group="north")
     await rest.create(job_id="a", target_all=True)
-    (tmp_path / "schemathesis.toml").write_text(ANY_METHOD)
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS_CONFIG)
 
     output = await run(
         Path(sys.executable).with_name("schemathesis"),
@@ -59,7 +62,7 @@ async def test_answers_are_as_the_openapi_document_says(
         "run", GATEWAY / "gen" / "openapi.json",
         "--url", gateway.url,
         "--header", f"X-Tenant-Id: {rest.tenant}",
-        *(argument for header in caller for argument in ("--header", header)),
+        *(argument for header in headers for argument in ("--header", header)),
         "--include-path-regex", paths,
         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,"
         "response_schema_conformance,response_headers_conformance,unsupported_method",
@@ -70,7 +73,7 @@ async def test_answers_are_as_the_openapi_document_says(
         "--generation-database", "none",
         "--suppress-health-check", "all",
         "--no-color",
-        cwd=tmp_path,  # it keeps a cache where it runs
+        cwd=tmp_path,  # schemathesis writes a cache to its working directory
     )  # fmt: skip
 
     print(output)
@@ -79,27 +82,27 @@ async def test_answers_are_as_the_openapi_document_says(
 
 @pytest.fixture(scope="session")
 def grpcurl() -> Path:
-    """The version that gateway/go.mod pins, built if need be."""
+    """Build the grpcurl that gateway/go.mod pins, if it is not cached, and return its path."""
     command = [require_go(), "tool", "-n", "grpcurl"]
-    found = subprocess.run(command, cwd=GATEWAY, check=True, capture_output=True)  # noqa: S603
-    return Path(found.stdout.decode().strip())
+    result = subprocess.run(command, cwd=GATEWAY, check=True, capture_output=True)  # noqa: S603
+    return Path(result.stdout.decode().strip())
 
 
 async def test_grpcurl_calls_every_rpc_by_reflection(
     grpcurl: Path, server: Server, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, 1)
-    callers = {
+    metadata = {
         "JobService": ("-H", f"x-tenant-id: {tenant}"),
         "DeviceJobService": ("-H", f"x-tenant-id: {tenant}", "-H", "x-device-id: d00001"),
     }
 
     async def call(service: str, rpc: str, request: Any) -> Any:
         output = await run(
-            grpcurl, "-plaintext", *callers[service], *("-max-time", "20"),
+            grpcurl, "-plaintext", *metadata[service], *("-max-time", "20"),
             "-d", json.dumps(request), server.address, f"{PACKAGE}.{service}/{rpc}",
         )  # fmt: skip
-        # A stream answers one object after another: the first will do.
+        # A stream prints several objects: return the first.
         return json.JSONDecoder().raw_decode(output)[0]
 
     job = {"job_id": "a"}
@@ -118,39 +121,38 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         ("JobService", "RetryExecutions", job | {"statuses": ["FAILED"]}),
         ("JobService", "ListExecutionAttempts", execution),
         ("DeviceJobService", "ReportExecutions", {"report_id": "r", "report": failed}),
-        ("JobService", "WatchJob", job),  # it is over, so the stream ends
+        ("JobService", "WatchJob", job),  # the job is finished, so the stream ends
         ("JobService", "RetryExecutions", job | {"statuses": ["FAILED"]}),
         ("JobService", "CancelExecution", execution),
         ("JobService", "CreateJob", {"job_id": "b", "document_type": "x", "target_all": True}),
         ("JobService", "CancelJob", {"job_id": "b"}),
         ("JobService", "DeleteJob", {"job_id": "b"}),
     ]
-    answers = {rpc: await call(service, rpc, request) for service, rpc, request in calls}
+    responses = {rpc: await call(service, rpc, request) for service, rpc, request in calls}
 
     for service in ("JobService", "DeviceJobService"):
-        listed = await run(grpcurl, "-plaintext", server.address, "list", f"{PACKAGE}.{service}")
-        names = {line.rpartition(".")[2] for line in listed.split()}
+        output = await run(grpcurl, "-plaintext", server.address, "list", f"{PACKAGE}.{service}")
+        names = {line.rpartition(".")[2] for line in output.split()}
         called = {rpc for name, rpc, _ in calls if name == service}
-        # It has no end but the caller's: grpcurl would wait for it.
+        # WatchPendingExecutions never ends by itself; the next test covers it.
         assert names - {"WatchPendingExecutions"} == called
-    assert answers["GetJob"]["job"]["status"] == "IN_PROGRESS"
-    assert answers["ListJobs"]["jobs"][0]["job_id"] == "a"
-    assert answers["ListJobExecutions"]["executions"][0]["device_id"] == "d00001"
-    assert answers["StartNextExecution"]["execution"]["status"] == "IN_PROGRESS"
-    assert answers["UpdateExecution"]["execution"]["status"] == "FAILED"
-    assert answers["RetryExecutions"]["retried_count"] == 1
-    assert len(answers["ListExecutionAttempts"]["attempts"]) == 2
-    assert answers["ReportExecutions"]["execution"]["execution_number"] == 2
-    assert answers["WatchJob"]["job"]["status"] == "COMPLETED"
-    assert answers["CancelExecution"]["execution"]["status"] == "REJECTED"
-    assert answers["CancelJob"] == {"job_id": "b", "status": "CANCELED"}
-    assert answers["DeleteJob"] == {}
+    assert responses["GetJob"]["job"]["status"] == "IN_PROGRESS"
+    assert responses["ListJobs"]["jobs"][0]["job_id"] == "a"
+    assert responses["ListJobExecutions"]["executions"][0]["device_id"] == "d00001"
+    assert responses["StartNextExecution"]["execution"]["status"] == "IN_PROGRESS"
+    assert responses["UpdateExecution"]["execution"]["status"] == "FAILED"
+    assert responses["RetryExecutions"]["retried_count"] == 1
+    assert len(responses["ListExecutionAttempts"]["attempts"]) == 2
+    assert responses["ReportExecutions"]["execution"]["execution_number"] == 2
+    assert responses["WatchJob"]["job"]["status"] == "COMPLETED"
+    assert responses["CancelExecution"]["execution"]["status"] == "REJECTED"
+    assert responses["CancelJob"] == {"job_id": "b", "status": "CANCELED"}
+    assert responses["DeleteJob"] == {}
 
 
-async def test_grpcurl_watches_by_reflection(
+async def test_grpcurl_receives_the_first_message_of_an_endless_watch(
     grpcurl: Path, server: Server, database: Database, tenant: str
 ) -> None:
-    """A stream without end: the first answer, then the caller goes away."""
     await database.add_devices(tenant, 1)
     await server.operator(tenant).create(job_id="a", target_all=True)
     process = await asyncio.create_subprocess_exec(

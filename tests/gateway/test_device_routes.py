@@ -1,4 +1,4 @@
-"""The device's side: /device/v1/jobs, shape by shape."""
+"""The routes for devices: /device/v1/jobs."""
 
 from datetime import datetime
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.support import Rest, assert_error
+from tests.gateway.support import RestClient, assert_error
 from tests.support.database import Database
 
-JOBS = "/device/v1/jobs"
+DEVICE_JOBS = "/device/v1/jobs"
 FIELDS = [
     "job_id", "device_id", "document_type", "document_params", "status", "status_details",
     "execution_number", "version", "queued_at", "started_at", "last_updated_at", "expires_at",
@@ -18,15 +18,15 @@ FIELDS = [
 
 
 @pytest.fixture
-async def jobs(database: Database, rest: Rest) -> None:
-    """Jobs "1" and "2" for two devices."""
+async def jobs(database: Database, rest: RestClient) -> None:
+    """Create the jobs "1" and "2" for two devices."""
     await database.add_devices(rest.tenant, 2)
     for job_id in "12":
         await rest.create(job_id=job_id, target_all=True, document_params={"n": int(job_id)})
 
 
 @pytest.mark.usefixtures("jobs")
-async def test_pending_executions_come_with_their_documents(rest: Rest) -> None:
+async def test_list_pending_returns_executions_with_their_documents(rest: RestClient) -> None:
     pending = await rest.as_device("d00001", "GET")
 
     assert list(pending) == ["executions", "more"]
@@ -38,27 +38,29 @@ async def test_pending_executions_come_with_their_documents(rest: Rest) -> None:
     assert second["job_id"] == "2"
     pending = await rest.as_device("d00001", "GET", "?limit=1")
     assert ([e["job_id"] for e in pending["executions"]], pending["more"]) == (["1"], True)
-    assert await rest.as_device("stranger", "GET") == {"executions": [], "more": False}
+    assert await rest.as_device("unknown", "GET") == {"executions": [], "more": False}
 
 
 @pytest.mark.parametrize("body", [None, {}, {"status_details": {"step": 1}}])
 @pytest.mark.usefixtures("jobs")
-async def test_start_next_answers_an_execution_or_null(rest: Rest, body: Any) -> None:
-    answer = await rest.as_device("d00001", "POST", ":startNext", body)
+async def test_start_next_returns_an_execution_or_null_when_none_is_pending(
+    rest: RestClient, body: Any
+) -> None:
+    response = await rest.as_device("d00001", "POST", ":startNext", body)
 
-    assert list(answer) == ["execution"]
-    execution = answer["execution"]
+    assert list(response) == ["execution"]
+    execution = response["execution"]
     assert list(execution) == FIELDS
     assert (execution["job_id"], execution["status"]) == ("1", "IN_PROGRESS")
     assert execution["status_details"] == (body or {}).get("status_details")
     assert datetime.fromisoformat(execution["started_at"]).tzinfo
-    assert await rest.as_device("d00001", "POST", ":startNext") == answer
-    nothing = await rest.as_device("stranger", "POST", ":startNext")
-    assert nothing == {"execution": None}
+    assert await rest.as_device("d00001", "POST", ":startNext") == response
+    none = await rest.as_device("unknown", "POST", ":startNext")
+    assert none == {"execution": None}
 
 
 @pytest.mark.usefixtures("jobs")
-async def test_start_read_and_report(rest: Rest) -> None:
+async def test_execution_is_started_read_and_updated_by_its_device(rest: RestClient) -> None:
     started = await rest.as_device("d00001", "POST", "/2:start", {"status_details": {"a": 1}})
     assert list(started) == FIELDS
     assert (started["job_id"], started["status"]) == ("2", "IN_PROGRESS")
@@ -76,7 +78,7 @@ async def test_start_read_and_report(rest: Rest) -> None:
     assert [e["device_id"] for e in response.json()] == ["d00001"]
 
 
-async def test_a_report_may_extend_the_timeout(database: Database, rest: Rest) -> None:
+async def test_report_extends_the_timeout(database: Database, rest: RestClient) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True, in_progress_timeout_minutes=5)
     started = await rest.as_device("d00001", "POST", "/a:start")
@@ -88,17 +90,16 @@ async def test_a_report_may_extend_the_timeout(database: Database, rest: Rest) -
     assert (after - before).total_seconds() > 50 * 60
 
 
-async def send(rest: Rest, method: str, path: str, body: Any = None) -> httpx.Response:
-    """A request of the device d00001, which may fail."""
-    return await rest.send(method, JOBS + path, body, headers=[("X-Device-Id", "d00001")])
-
-
 @pytest.mark.usefixtures("jobs")
-async def test_a_report_about_what_has_changed_says_what_is(rest: Rest) -> None:
+async def test_report_returns_the_current_execution_when_version_or_attempt_is_stale(
+    rest: RestClient,
+) -> None:
     started = await rest.as_device("d00001", "POST", "/1:start")
 
     for stale in ({"expected_version": 1}, {"execution_number": 2}):
-        response = await send(rest, "PATCH", "/1", {"status": "SUCCEEDED", **stale})
+        response = await rest.send_as_device(
+            "d00001", "PATCH", "/1", {"status": "SUCCEEDED", **stale}
+        )
         assert response.status_code == 409
         error = response.json()
         assert (error["code"], error["reason"]) == ("ABORTED", "EXECUTION_CHANGED")
@@ -110,19 +111,21 @@ async def test_a_report_about_what_has_changed_says_what_is(rest: Rest) -> None:
 
 
 @pytest.mark.usefixtures("jobs")
-async def test_errors_of_the_service(rest: Rest) -> None:
+async def test_device_request_is_rejected_when_execution_is_missing_or_finished(
+    rest: RestClient,
+) -> None:
     for method, path in (("GET", "/none"), ("POST", "/none:start")):
-        response = await send(rest, method, path)
+        response = await rest.send_as_device("d00001", method, path)
         assert_error(response, 404, "NOT_FOUND", "EXECUTION_NOT_FOUND")
     await rest.as_device("d00001", "PATCH", "/1", {"status": "REJECTED"})
-    response = await send(rest, "POST", "/1:start")
+    response = await rest.send_as_device("d00001", "POST", "/1:start")
     assert_error(response, 400, "FAILED_PRECONDITION", "EXECUTION_FINISHED")
-    response = await send(rest, "PATCH", "/1", {"status": "SUCCEEDED"})
+    response = await rest.send_as_device("d00001", "PATCH", "/1", {"status": "SUCCEEDED"})
     assert_error(response, 400, "FAILED_PRECONDITION", "EXECUTION_FINISHED")
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "words"),
+    ("body", "field", "text"),
     [
         (None, "status", ""),
         ({"status": None}, "status", ""),
@@ -137,18 +140,23 @@ async def test_errors_of_the_service(rest: Rest) -> None:
         ({"status": "FAILED", "extend_timeout_minutes": 0}, "extend_timeout_minutes", ""),
     ],
 )
-async def test_reports_that_are_wrong(rest: Rest, body: Any, field: str, words: str) -> None:
+async def test_report_is_rejected_when_a_field_is_invalid(
+    rest: RestClient, body: Any, field: str, text: str
+) -> None:
     error = assert_error(
-        await send(rest, "PATCH", "/1", body), 400, "INVALID_ARGUMENT", "INVALID_FIELD"
+        await rest.send_as_device("d00001", "PATCH", "/1", body),
+        400,
+        "INVALID_ARGUMENT",
+        "INVALID_FIELD",
     )
 
     assert error["field_violations"][0]["field"] == field
-    assert words in error["field_violations"][0]["description"]
+    assert text in error["field_violations"][0]["description"]
 
 
-async def test_a_device_is_required(rest: Rest) -> None:
+async def test_device_request_is_rejected_without_a_device(rest: RestClient) -> None:
     for method, path in (("GET", ""), ("POST", ":startNext"), ("GET", "/1"), ("POST", "/1:start")):
-        response = await rest.send(method, JOBS + path)
+        response = await rest.send(method, DEVICE_JOBS + path)
         assert_error(response, 401, "UNAUTHENTICATED", "DEVICE_REQUIRED")
 
 
@@ -162,23 +170,27 @@ async def test_a_device_is_required(rest: Rest) -> None:
         (["a" * 257], "INVALID_METADATA"),
     ],
 )
-async def test_a_device_who_is_none_or_two_is_refused(
-    rest: Rest, devices: list[Any], reason: str
+async def test_device_request_is_rejected_when_device_header_is_invalid_or_repeated(
+    rest: RestClient, devices: list[Any], reason: str
 ) -> None:
-    response = await rest.send("GET", JOBS, headers=[("X-Device-Id", name) for name in devices])
+    response = await rest.send(
+        "GET", DEVICE_JOBS, headers=[("X-Device-Id", name) for name in devices]
+    )
     assert_error(response, 401, "UNAUTHENTICATED", reason)
 
 
 @pytest.mark.usefixtures("jobs")
-async def test_a_device_sees_its_own_tenant_only(rest: Rest, client: httpx.AsyncClient) -> None:
-    stranger = Rest(client, f"{rest.tenant}-stranger")
+async def test_device_request_sees_only_its_own_tenant(
+    rest: RestClient, http: httpx.AsyncClient
+) -> None:
+    other_tenant = RestClient(http, f"{rest.tenant}-other")
 
-    assert await stranger.as_device("d00001", "GET") == {"executions": [], "more": False}
-    response = await send(stranger, "PATCH", "/1", {"status": "FAILED"})
+    assert await other_tenant.as_device("d00001", "GET") == {"executions": [], "more": False}
+    response = await other_tenant.send_as_device("d00001", "PATCH", "/1", {"status": "FAILED"})
     assert_error(response, 404, "NOT_FOUND", "EXECUTION_NOT_FOUND")
 
 
 @pytest.mark.parametrize("name", ["Grpc-Metadata-X-Device-Id", "X_Device_Id"])
-async def test_a_device_in_any_other_header_gets_nowhere(rest: Rest, name: str) -> None:
-    response = await rest.send("GET", JOBS, headers=[(name, "d00001")])
+async def test_device_is_ignored_in_any_other_header(rest: RestClient, name: str) -> None:
+    response = await rest.send("GET", DEVICE_JOBS, headers=[(name, "d00001")])
     assert_error(response, 401, "UNAUTHENTICATED", "DEVICE_REQUIRED")

@@ -1,38 +1,40 @@
-"""Who calls: which headers count, and which get nowhere."""
+"""Request headers that the gateway forwards, rejects or ignores, and response headers."""
 
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.gateway.support import Rest, assert_error
+from tests.gateway.support import RestClient, assert_error
 from tests.support.database import Database
 
 JOBS = "/customer/jobs"
 
 
-async def test_a_tenant_is_required(client: httpx.AsyncClient) -> None:
-    response = await client.get(JOBS)
+async def test_request_is_rejected_without_a_tenant(http: httpx.AsyncClient) -> None:
+    response = await http.get(JOBS)
 
     assert_error(response, 401, "UNAUTHENTICATED", "TENANT_REQUIRED")
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-async def test_the_user_becomes_created_by(
-    database: Database, rest: Rest, client: httpx.AsyncClient
+async def test_user_header_is_stored_as_created_by(
+    database: Database, rest: RestClient, http: httpx.AsyncClient
 ) -> None:
     await database.add_devices(rest.tenant, 1)
     body = {"document_type": "a", "target_all": True}
-    await client.post(JOBS, json=body, headers={"X-Tenant-Id": rest.tenant})
-    await client.post(JOBS, json=body, headers={"X-Tenant-Id": rest.tenant, "X-User-Id": "olivia"})
+    await http.post(JOBS, json=body, headers={"X-Tenant-Id": rest.tenant})
+    await http.post(JOBS, json=body, headers={"X-Tenant-Id": rest.tenant, "X-User-Id": "olivia"})
 
-    assert [row["created_by"] for row in await rest.get()] == ["olivia", None]
+    assert [job["created_by"] for job in await rest.get()] == ["olivia", None]
 
 
 @pytest.mark.parametrize(
     "name", ["X-Tenant-Id", "x-tenant-id", "X-User-Id", "X-Device-Id", "Authorization"]
 )
-async def test_a_caller_who_is_stated_twice_is_refused(rest: Rest, name: str) -> None:
+async def test_request_is_rejected_when_an_identity_header_is_repeated(
+    rest: RestClient, name: str
+) -> None:
     headers = [(name, "a"), (name, "a")]
 
     response = await rest.send("GET", JOBS, headers=headers)
@@ -49,16 +51,18 @@ async def test_a_caller_who_is_stated_twice_is_refused(rest: Rest, name: str) ->
         {"X-Tenant-Id": "a", "X-User-Id": b"j\xc3\xbcrgen"},
     ],
 )
-async def test_a_caller_who_is_no_identifier_is_refused(
-    client: httpx.AsyncClient, headers: Any
+async def test_request_is_rejected_when_an_identity_header_is_invalid(
+    http: httpx.AsyncClient, headers: Any
 ) -> None:
-    response = await client.get(JOBS, headers=headers)
+    response = await http.get(JOBS, headers=headers)
 
     assert_error(response, 401, "UNAUTHENTICATED", "INVALID_METADATA")
 
 
-async def test_headers_up_to_what_the_server_takes_are_never_refused(rest: Rest) -> None:
-    """gRPC refuses calls with more metadata now and then, in words that blame the body."""
+async def test_request_is_rejected_only_when_forwarded_headers_exceed_the_limit(
+    rest: RestClient,
+) -> None:
+    """gRPC would reject larger metadata at random and with an error about the body."""
     for _ in range(20):
         response = await rest.send("GET", JOBS, headers=[("tracestate", "x" * 6_800)])
         assert response.status_code == 200, response.text
@@ -66,7 +70,7 @@ async def test_headers_up_to_what_the_server_takes_are_never_refused(rest: Rest)
     for headers in ([("Authorization", "x" * 7_200)], [("tracestate", "")] * 200):
         trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         response = await rest.send("GET", JOBS, headers=[trace, *headers])
-        detail = "The headers for the service are too large; together they may have 7168 bytes"
+        detail = "The forwarded headers are too large; the limit is 7168 bytes in total"
         assert_error(response, 431, "INVALID_ARGUMENT", "HEADERS_TOO_LARGE", detail)
 
 
@@ -75,21 +79,21 @@ async def test_headers_up_to_what_the_server_takes_are_never_refused(rest: Rest)
     ["Grpc-Metadata-X-Tenant-Id", "grpc-metadata-x-tenant-id", "Grpc-Metadata-X-Tenant-Id-Bin",
      "X_Tenant_Id", "Grpcgateway-X-Tenant-Id", "X-Forwarded-X-Tenant-Id"],
 )  # fmt: skip
-async def test_a_tenant_in_any_other_header_gets_nowhere(
-    client: httpx.AsyncClient, rest: Rest, database: Database, name: str
+async def test_tenant_is_ignored_in_any_other_header(
+    http: httpx.AsyncClient, rest: RestClient, database: Database, name: str
 ) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(target_all=True)
 
-    response = await client.get(JOBS, headers={name: rest.tenant})
+    response = await http.get(JOBS, headers={name: rest.tenant})
     assert_error(response, 401, "UNAUTHENTICATED", "TENANT_REQUIRED")
 
-    beside = Rest(client, f"{rest.tenant}-other")
-    response = await beside.send("GET", JOBS, headers=[(name, rest.tenant)])
+    other_tenant = RestClient(http, f"{rest.tenant}-other")
+    response = await other_tenant.send("GET", JOBS, headers=[(name, rest.tenant)])
     assert response.json() == []
 
 
-async def test_the_method_can_not_be_overridden(database: Database, rest: Rest) -> None:
+async def test_method_override_header_is_ignored(database: Database, rest: RestClient) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
     override = ("X-HTTP-Method-Override", "DELETE")
@@ -99,13 +103,13 @@ async def test_the_method_can_not_be_overridden(database: Database, rest: Rest) 
     response = await rest.send("GET", f"{JOBS}/a", headers=[override])
     assert response.json()["status"] == "IN_PROGRESS"
 
-    # Nor does a form make a GET of a POST, as with the library's path length fallback.
+    # grpc-gateway's path length fallback, which is off, would serve this form POST as a GET.
     form = [("Content-Type", "application/x-www-form-urlencoded")]
     response = await rest.send("POST", f"{JOBS}/a/executions", headers=form)
     assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
 
 
-async def test_request_id_and_trace_come_back(rest: Rest) -> None:
+async def test_request_id_and_traceparent_are_returned(rest: RestClient) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     headers = [("X-Request-Id", "abc-1"), ("traceparent", trace)]
 
@@ -116,18 +120,20 @@ async def test_request_id_and_trace_come_back(rest: Rest) -> None:
 
 
 @pytest.mark.parametrize("sent", [[], ["a b"], ["x" * 129], ["one", "two"]])
-async def test_without_a_usable_request_id_one_is_made(rest: Rest, sent: list[str]) -> None:
+async def test_request_id_is_generated_when_missing_or_malformed(
+    rest: RestClient, sent: list[str]
+) -> None:
     headers = [("X-Request-Id", value) for value in sent]
 
     response = await rest.send("GET", JOBS, headers=[*headers, ("traceparent", "nonsense")])
 
-    (made,) = response.headers.get_list("x-request-id")
-    assert made not in sent
-    assert len(made) > 20
+    (generated,) = response.headers.get_list("x-request-id")
+    assert generated not in sent
+    assert len(generated) > 20
     assert "traceparent" not in response.headers
 
 
-async def test_answers_carry_nothing_of_the_servers_metadata(rest: Rest) -> None:
+async def test_response_contains_no_metadata_of_the_server(rest: RestClient) -> None:
     for path in (JOBS, f"{JOBS}/none"):
         response = await rest.send("GET", path, headers=[("TE", "trailers")])
         names = {name.lower() for name in response.headers}

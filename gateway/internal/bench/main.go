@@ -1,6 +1,6 @@
-// Command bench compares two rates of calls, in one run on one machine: what a jobs
-// server answers over gRPC, and what the gateway answers over HTTP when the same answers
-// come from a stub. `make bench-gateway` starts what it needs.
+// Command bench compares two call rates in one run on one machine: a Jobs server over gRPC,
+// and the gateway over HTTP in front of a stub that repeats the responses of that server. So
+// it shows whether the gateway could ever be the bottleneck. `make bench-gateway` runs it.
 package main
 
 import (
@@ -10,7 +10,6 @@ import (
 	"io"
 	"log"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,15 +23,18 @@ import (
 )
 
 var (
-	server  = flag.String("server", "", "`HOST:PORT` of the jobs server; its tenant \"bench\" has a device \"d00001\"")
-	gateway = flag.String("gateway", "bin/jobs-gateway", "the gateway's `BINARY`")
-	period  = flag.Duration("period", 5*time.Second, "how long to measure each")
-	workers = flag.Int("workers", 32, "calls at a time")
-	atLeast = flag.Float64("at-least", 3, "fail if the gateway is not this many times as fast")
+	server      = flag.String("server", "", "`HOST:PORT` of the Jobs server; its tenant \"bench\" must have a device \"d00001\"")
+	gateway     = flag.String("gateway", "bin/jobs-gateway", "the gateway's `BINARY`")
+	duration    = flag.Duration("duration", 5*time.Second, "duration of each measurement, after a warm-up of a fifth of it")
+	concurrency = flag.Int("concurrency", 32, "number of concurrent calls")
+	minRatio    = flag.Float64("min-ratio", 3, "fail if the rate of the gateway divided by the rate of the server is lower")
 )
 
-// call is one call of the service, and the same over REST.
-type call struct {
+// serverConnections is the number of gRPC connections to the server.
+const serverConnections = 4
+
+// benchCall is one call of the service and the same call over REST.
+type benchCall struct {
 	name         string
 	grpc         func(ctx context.Context, client jobsv1.JobServiceClient) error
 	method, path string
@@ -40,49 +42,50 @@ type call struct {
 }
 
 func main() {
+	log.SetFlags(0)
 	flag.Parse()
 	ctx := metadata.AppendToOutgoingContext(context.Background(), "x-tenant-id", "bench")
-	clients := connect(*server, 4)
-	answers := prepare(ctx, clients[0])
-	url, stop := startGateway(*gateway, serve(answers))
+	clients := connect(*server, serverConnections)
+	url, stop := startGateway(*gateway, serveStub(recordResponses(ctx, clients[0])))
 	defer stop()
 
 	fmt.Printf("%-10s %16s %18s %8s\n", "call", "server, calls/s", "gateway, calls/s", "ratio")
-	slow := false
-	for _, c := range calls {
-		direct := measure(func(worker int) error { return c.grpc(ctx, clients[worker%len(clients)]) })
-		through := measure(func(int) error { return c.rest(url) })
-		fmt.Printf("%-10s %16.0f %18.0f %7.1f×\n", c.name, direct, through, through/direct)
-		slow = slow || through < *atLeast*direct
+	failed := false
+	for _, call := range benchCalls {
+		serverRate := measure(func(worker int) error { return call.grpc(ctx, clients[worker%len(clients)]) })
+		gatewayRate := measure(func(int) error { return call.rest(url) })
+		fmt.Printf("%-10s %16.0f %18.0f %7.1f×\n", call.name, serverRate, gatewayRate, gatewayRate/serverRate)
+		failed = failed || gatewayRate < *minRatio*serverRate
 	}
-	if slow {
+	if failed {
 		stop()
-		log.Fatalf("the gateway is less than %g times as fast", *atLeast)
+		log.Fatalf("the gateway is less than %g times as fast as the server", *minRatio)
 	}
 }
 
 func connect(address string, count int) []jobsv1.JobServiceClient {
 	clients := make([]jobsv1.JobServiceClient, count)
 	for i := range clients {
-		connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			log.Fatal(err)
 		}
-		clients[i] = jobsv1.NewJobServiceClient(connection)
+		clients[i] = jobsv1.NewJobServiceClient(conn)
 	}
 	return clients
 }
 
-// measure is the rate of calls that workers make back to back. Any failure ends the run.
+// measure runs call in *concurrency workers, each without pause, and returns the calls per
+// second after the warm-up. It exits at the first error.
 func measure(call func(worker int) error) float64 {
 	var count atomic.Int64
-	var running sync.WaitGroup
+	var workers sync.WaitGroup
 	var counting atomic.Bool
-	warm := time.Now().Add(*period / 5)
-	end := warm.Add(*period)
-	for worker := range *workers {
-		running.Go(func() {
-			for now := time.Now(); now.Before(end); now = time.Now() {
+	warmUpEnd := time.Now().Add(*duration / 5)
+	end := warmUpEnd.Add(*duration)
+	for worker := range *concurrency {
+		workers.Go(func() {
+			for time.Now().Before(end) {
 				if err := call(worker); err != nil {
 					log.Fatal(err)
 				}
@@ -92,16 +95,16 @@ func measure(call func(worker int) error) float64 {
 			}
 		})
 	}
-	time.Sleep(time.Until(warm))
+	time.Sleep(time.Until(warmUpEnd))
 	counting.Store(true)
 	started := time.Now()
-	running.Wait()
+	workers.Wait()
 	return float64(count.Load()) / time.Since(started).Seconds()
 }
 
-var browser = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true}}
+var httpClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true}}
 
-func (c *call) rest(url string) error {
+func (c *benchCall) rest(url string) error {
 	request, err := http.NewRequest(c.method, url+c.path, strings.NewReader(c.body))
 	if err != nil {
 		return err
@@ -110,7 +113,7 @@ func (c *call) rest(url string) error {
 	if c.body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	response, err := browser.Do(request)
+	response, err := httpClient.Do(request)
 	if err != nil {
 		return err
 	}
@@ -120,9 +123,4 @@ func (c *call) rest(url string) error {
 		err = fmt.Errorf("%s %s: %s", c.method, c.path, body)
 	}
 	return err
-}
-
-func init() {
-	log.SetFlags(0)
-	log.SetOutput(os.Stderr)
 }

@@ -1,25 +1,25 @@
-"""What GET /customer/jobs filters by, besides one status."""
+"""Filters of GET /customer/jobs."""
 
 from typing import Any
 
 import pytest
 
-from tests.gateway.support import Rest, assert_error
+from tests.gateway.support import RestClient, assert_error
 from tests.support.database import Database
 
 JOBS = "/customer/jobs"
 
 
-async def ids(rest: Rest, query: str) -> list[str]:
-    """The jobs that a query finds, newest first."""
+async def list_ids(rest: RestClient, query: str) -> list[str]:
+    """Return the IDs of the jobs that match a query, newest first."""
     response = await rest.send("GET", f"{JOBS}?{query}")
     assert response.status_code == 200, response.text
-    return [row["job_id"] for row in response.json()]
+    return [job["job_id"] for job in response.json()]
 
 
 @pytest.fixture
-async def jobs(database: Database, rest: Rest) -> None:
-    """One job of each kind: "one" for a device, "north" for a group, "all" for all, canceled."""
+async def jobs(database: Database, rest: RestClient) -> None:
+    """Create jobs: "one" for a device, "north" for a group, and "all", which is canceled."""
     await database.add_devices(rest.tenant, 2, group="north")
     await rest.create(job_id="one", target_device_id="d00001")
     await rest.create(job_id="north", target_group_id="north", document_type="update")
@@ -28,7 +28,7 @@ async def jobs(database: Database, rest: Rest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected"),
     [
         ("statuses=CANCELED", ["all"]),
         ("statuses=CANCELED&statuses=IN_PROGRESS", ["all", "north", "one"]),
@@ -48,21 +48,23 @@ async def jobs(database: Database, rest: Rest) -> None:
     ],
 )
 @pytest.mark.usefixtures("jobs")
-async def test_filters(rest: Rest, query: str, found: list[str]) -> None:
-    assert await ids(rest, query) == found
+async def test_list_returns_the_jobs_that_match_the_filters(
+    rest: RestClient, query: str, expected: list[str]
+) -> None:
+    assert await list_ids(rest, query) == expected
 
 
 @pytest.mark.usefixtures("jobs")
-async def test_created_at_of_an_answer_is_a_filter(rest: Rest) -> None:
-    """From a time on, and up to before it; the + of its offset is encoded."""
-    moment = (await rest.get("/north"))["created_at"]
+async def test_list_filters_by_the_created_at_of_a_response(rest: RestClient) -> None:
+    """created_from is inclusive, created_until exclusive; httpx encodes the + of the offset."""
+    created_at = (await rest.get("/north"))["created_at"]
 
-    assert [row["job_id"] for row in await rest.get(created_from=moment)] == ["all", "north"]
-    assert [row["job_id"] for row in await rest.get(created_until=moment)] == ["one"]
+    assert [job["job_id"] for job in await rest.get(created_from=created_at)] == ["all", "north"]
+    assert [job["job_id"] for job in await rest.get(created_until=created_at)] == ["one"]
 
 
 @pytest.mark.usefixtures("jobs")
-async def test_pages_keep_the_filters(rest: Rest) -> None:
+async def test_next_page_link_keeps_the_filters(rest: RestClient) -> None:
     query = "statuses=IN_PROGRESS&statuses=CANCELED&limit=1"
     page = await rest.send("GET", f"{JOBS}?{query}")
     seen: list[Any] = page.json()
@@ -70,34 +72,36 @@ async def test_pages_keep_the_filters(rest: Rest) -> None:
         page = await rest.send("GET", page.links["next"]["url"])
         seen += page.json()
 
-    assert [row["job_id"] for row in seen] == ["all", "north", "one"]
+    assert [job["job_id"] for job in seen] == ["all", "north", "one"]
 
 
 @pytest.mark.parametrize(
-    ("query", "field", "words"),
+    ("query", "field", "text"),
     [
         ("statuses=DONE", "statuses", "it must be one of IN_PROGRESS, COMPLETED, CANCELED"),
         ("statuses=CANCELED&statuses=1", "statuses", "it must be one of"),
         ("status=CANCELED&status=COMPLETED", "status", "more than once"),
         ("created_by=a&created_by=b", "created_by", "more than once"),
         ("target_all=1", "target_all", "true or false"),
-        ("created_from=yesterday", "created_from", "a time like"),
-        ("created_from=2026-01-01T00:00:00+00:00", "created_from", "written %2B"),
-        ("created_from=2026-01-01T00:00:00Z&created_until=2026-01-01", "created_until", "a time"),
+        ("created_from=yesterday", "created_from", "must be an RFC 3339 time"),
+        ("created_from=2026-01-01T00:00:00+00:00", "created_from", "encode + as %2B"),
+        ("created_from=2026-01-01T00:00:00Z&created_until=2026-01-01", "created_until", "RFC 3339"),
     ],
 )
-async def test_filters_that_are_wrong(rest: Rest, query: str, field: str, words: str) -> None:
+async def test_list_is_rejected_when_a_filter_is_invalid(
+    rest: RestClient, query: str, field: str, text: str
+) -> None:
     response = await rest.send("GET", f"{JOBS}?{query}")
 
     error = assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD")
     (violation,) = error["field_violations"]
     assert violation["field"] == field
-    assert words in violation["description"]
+    assert text in violation["description"]
 
 
-async def test_targets_that_clash_are_named(rest: Rest) -> None:
+async def test_list_is_rejected_when_two_target_filters_are_set(rest: RestClient) -> None:
     response = await rest.send("GET", f"{JOBS}?target_group_id=north&target_all=false")
 
     error = assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD")
-    assert error["detail"].startswith("target_all and target_group_id must not be given together")
+    assert error["detail"].startswith("target_all and target_group_id must not be set together")
     assert len(error["field_violations"]) == 2

@@ -1,31 +1,33 @@
-"""The rest of a job's life: force, retry, deletion, and single executions."""
+"""Operator routes that change a job: cancel, retry, delete; and routes of one execution."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.gateway.support import Rest, assert_error
+from tests.gateway.support import RestClient, assert_error
 from tests.support.database import Database
 
 JOBS = "/customer/jobs"
-PRECONDITION = (400, "FAILED_PRECONDITION")
+FAILED_PRECONDITION = (400, "FAILED_PRECONDITION")
 
 
-async def test_create_takes_a_timeout(database: Database, rest: Rest) -> None:
+async def test_create_accepts_an_in_progress_timeout(database: Database, rest: RestClient) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True, in_progress_timeout_minutes=5)
     await rest.create(job_id="b", target_all=True, in_progress_timeout_minutes=None)
 
-    limits = [row["in_progress_timeout_minutes"] for row in await rest.get()]
-    assert limits == [None, 5]
+    timeouts = [job["in_progress_timeout_minutes"] for job in await rest.get()]
+    assert timeouts == [None, 5]
     response = await rest.create(target_all=True, in_progress_timeout_minutes=10081)
     error = assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD")
     assert error["field_violations"][0]["field"] == "in_progress_timeout_minutes"
 
 
 @pytest.mark.parametrize(("force", "status"), [(True, "REJECTED"), (False, "IN_PROGRESS")])
-async def test_cancel_by_force(database: Database, rest: Rest, force: bool, status: str) -> None:
+async def test_cancel_ends_running_executions_only_when_forced(
+    database: Database, rest: RestClient, force: bool, status: str
+) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
     await rest.as_device("d00001", "POST", "/a:start")
@@ -36,7 +38,9 @@ async def test_cancel_by_force(database: Database, rest: Rest, force: bool, stat
     assert (await rest.get("/a"))["executions"][0]["status"] == status
 
 
-async def test_retry_queues_again(database: Database, rest: Rest) -> None:
+async def test_retry_queues_executions_in_the_given_statuses(
+    database: Database, rest: RestClient
+) -> None:
     await database.add_devices(rest.tenant, 3)
     created = (await rest.create(job_id="a", target_all=True)).json()
     for device, status in (("d00001", "FAILED"), ("d00002", "REJECTED"), ("d00003", "SUCCEEDED")):
@@ -50,12 +54,14 @@ async def test_retry_queues_again(database: Database, rest: Rest) -> None:
     assert response.json() == {"retried_count": 1, "expires_at": created["expires_at"]}
     job = await rest.get("/a")
     assert (job["status"], job["completed_at"]) == ("IN_PROGRESS", None)
-    states = [(e["status"], e["execution_number"]) for e in job["executions"]]
-    assert states == [("QUEUED", 2), ("REJECTED", 1), ("SUCCEEDED", 1)]
+    executions = [(e["status"], e["execution_number"]) for e in job["executions"]]
+    assert executions == [("QUEUED", 2), ("REJECTED", 1), ("SUCCEEDED", 1)]
 
 
-async def test_retry_sets_the_expiry_as_create_does(database: Database, rest: Rest) -> None:
-    """Hours from now, or null for never."""
+async def test_retry_sets_the_expiry_when_expires_in_hours_is_set(
+    database: Database, rest: RestClient
+) -> None:
+    """A number counts hours from now; null means that the job never expires."""
     await database.add_devices(rest.tenant, 2)
     await rest.create(job_id="a", target_all=True)
     await rest.as_device("d00001", "PATCH", "/a", {"status": "FAILED"})
@@ -78,8 +84,8 @@ async def test_retry_sets_the_expiry_as_create_does(database: Database, rest: Re
         ({"statuses": []}, None),
         ({"statuses": ["SUCCEEDED"]}, None),
         ({"statuses": "FAILED"}, "statuses must be a list of names"),
-        ({"statuses": [4]}, "statuses must be given by name"),
-        ({"statuses": [None]}, "statuses must be given by name"),
+        ({"statuses": [4]}, "statuses must be given by name, as a string"),
+        ({"statuses": [None]}, "statuses must be given by name, as a string"),
         (
             {"statuses": ["BROKEN"]},
             'statuses "BROKEN" is unknown; it must be one of '
@@ -87,8 +93,8 @@ async def test_retry_sets_the_expiry_as_create_does(database: Database, rest: Re
         ),
     ],
 )
-async def test_retry_names_the_statuses_that_are_wrong(
-    rest: Rest, body: Any, detail: str | None
+async def test_retry_is_rejected_when_statuses_are_invalid(
+    rest: RestClient, body: Any, detail: str | None
 ) -> None:
     response = await rest.send("POST", f"{JOBS}/a:retry", body)
 
@@ -96,14 +102,16 @@ async def test_retry_names_the_statuses_that_are_wrong(
     assert error["field_violations"][0]["field"].startswith("statuses")
 
 
-async def test_delete_forgets_a_job_that_is_over(database: Database, rest: Rest) -> None:
+async def test_delete_removes_a_job_when_it_is_finished(
+    database: Database, rest: RestClient
+) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
     response = await rest.send("POST", f"{JOBS}/a:delete")
-    assert_error(response, *PRECONDITION, "JOB_NOT_DELETABLE")
+    assert_error(response, *FAILED_PRECONDITION, "JOB_NOT_DELETABLE")
     await rest.send("DELETE", f"{JOBS}/a")
     response = await rest.send("POST", f"{JOBS}/a:retry", {"statuses": ["REJECTED"]})
-    assert_error(response, *PRECONDITION, "JOB_NOT_RETRYABLE")
+    assert_error(response, *FAILED_PRECONDITION, "JOB_NOT_RETRYABLE")
 
     response = await rest.send("POST", f"{JOBS}/a:delete", {"dry_run": True})
     assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD", 'unknown field "dry_run"')
@@ -117,7 +125,9 @@ async def test_delete_forgets_a_job_that_is_over(database: Database, rest: Rest)
 
 
 @pytest.mark.parametrize("body", [None, {}, {"reason": "wrong device"}])
-async def test_cancel_one_devices_execution(database: Database, rest: Rest, body: Any) -> None:
+async def test_cancel_execution_rejects_only_the_execution_of_one_device(
+    database: Database, rest: RestClient, body: Any
+) -> None:
     await database.add_devices(rest.tenant, 2)
     await rest.create(job_id="a", target_all=True)
 
@@ -131,53 +141,34 @@ async def test_cancel_one_devices_execution(database: Database, rest: Rest, body
     assert [e["status"] for e in await rest.get("/a/executions")] == ["REJECTED", "QUEUED"]
 
 
-async def test_cancel_of_an_execution_that_runs_needs_force(database: Database, rest: Rest) -> None:
+async def test_cancel_execution_requires_force_when_in_progress(
+    database: Database, rest: RestClient
+) -> None:
     await database.add_devices(rest.tenant, 2)
     await rest.create(job_id="a", target_all=True)
     await rest.as_device("d00001", "POST", "/a:start")
     path = f"{JOBS}/a/executions/d00001"
 
-    assert_error(await rest.send("DELETE", path), *PRECONDITION, "EXECUTION_IN_PROGRESS")
+    assert_error(await rest.send("DELETE", path), *FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS")
     response = await rest.send("DELETE", path, {"force": True})
     assert response.json()["status"] == "REJECTED"
-    assert_error(await rest.send("DELETE", path), *PRECONDITION, "EXECUTION_FINISHED")
+    assert_error(await rest.send("DELETE", path), *FAILED_PRECONDITION, "EXECUTION_FINISHED")
     response = await rest.send("DELETE", f"{JOBS}/a/executions/none")
     assert_error(response, 404, "NOT_FOUND", "EXECUTION_NOT_FOUND")
 
 
-async def test_attempts_are_kept_the_present_one_first(database: Database, rest: Rest) -> None:
+async def test_attempts_are_listed_with_the_current_one_first(
+    database: Database, rest: RestClient
+) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
     await rest.as_device("d00001", "PATCH", "/a", {"status": "FAILED", "status_details": {"n": 1}})
     await rest.send("POST", f"{JOBS}/a:retry", {"statuses": ["FAILED"]})
 
-    now, before = await rest.get("/a/executions/d00001/attempts")
+    current, previous = await rest.get("/a/executions/d00001/attempts")
 
-    assert (now["execution_number"], now["status"]) == (2, "QUEUED")
-    assert (before["execution_number"], before["status"]) == (1, "FAILED")
-    assert before["status_details"] == {"n": 1}
+    assert (current["execution_number"], current["status"]) == (2, "QUEUED")
+    assert (previous["execution_number"], previous["status"]) == (1, "FAILED")
+    assert previous["status_details"] == {"n": 1}
     response = await rest.send("GET", f"{JOBS}/a/executions/none/attempts")
     assert_error(response, 404, "NOT_FOUND", "EXECUTION_NOT_FOUND")
-
-
-async def test_a_devices_executions_are_listed_in_pages(database: Database, rest: Rest) -> None:
-    """Newest first, each with its job; and of one job only, on either path."""
-    await database.add_devices(rest.tenant, 2)
-    for number in range(3):
-        await rest.create(job_id=str(number), target_all=True)
-    path = "/customer/devices/d00001/executions"
-
-    page = await rest.send("GET", f"{path}?limit=2")
-    seen = page.json()
-    assert page.links["next"]["url"].startswith(f"{path}?limit=2&page_token=")
-    assert page.headers["x-next-page-token"]
-    page = await rest.send("GET", page.links["next"]["url"])
-    seen += page.json()
-
-    assert [(e["job_id"], e["device_id"]) for e in seen] == [(n, "d00001") for n in "210"]
-    assert "link" not in page.headers
-    (one,) = (await rest.send("GET", f"{path}?job_id=1")).json()
-    assert one["device_id"] == "d00001"
-    (one,) = await rest.get("/1/executions", device_id="d00002")
-    assert one["device_id"] == "d00002"
-    assert (await rest.send("GET", f"{path}?status=FAILED")).json() == []

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+// errorDomain marks errors of the Jobs service, whose messages are safe to show to clients.
+const errorDomain = "jobs-grpc"
+
+// requestSizeSetting is the ErrorInfo metadata "setting" of a request that is too large. Other
+// LIMIT_EXCEEDED errors are about load or quota.
+const requestSizeSetting = "JOBS_MAX_REQUEST_BYTES"
+
+// sanitizedErrors replaces errors from outside the Jobs service, such as gRPC's own: their
+// messages may contain internal addresses.
+var sanitizedErrors = map[codes.Code]apiError{
+	codes.Unavailable:      {Reason: "SERVICE_UNAVAILABLE", Detail: "The service is unavailable; retry later"},
+	codes.DeadlineExceeded: {Reason: "DEADLINE_EXCEEDED", Detail: "The deadline expired before the response; the call may have taken effect"},
+	codes.Canceled:         {Reason: "CANCELED", Detail: "The request was canceled"},
+	codes.Unimplemented:    {Reason: "NOT_IMPLEMENTED", Detail: "The service does not implement this method"},
+	// gRPC sends it for a message over its size limit: a small JSON body can become a large message.
+	codes.ResourceExhausted: {Reason: "BODY_TOO_LARGE", Detail: "The body is too large for the service", status: http.StatusRequestEntityTooLarge},
+	codes.NotFound:          {Reason: "ROUTE_NOT_FOUND", Detail: "Not found"},
+	codes.Unauthenticated:   {Reason: "UNAUTHENTICATED", Detail: "The call is not authenticated"},
+	codes.PermissionDenied:  {Reason: "PERMISSION_DENIED", Detail: "The call is not permitted"},
+}
+
+// newErrorHandler returns grpc-gateway's hook that writes the response of every failed call.
+func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
+	return func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+		e, fromService := convertError(err)
+		if !fromService && e.status >= http.StatusInternalServerError {
+			logger.WarnContext(ctx, "call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
+		}
+		w.Header().Del("Trailer")
+		w.Header().Del("Transfer-Encoding")
+		e.write(w)
+	}
+}
+
+// convertError converts an error of grpc-gateway or of the gRPC call. fromService reports
+// whether the Jobs service sent it.
+func convertError(err error) (e *apiError, fromService bool) {
+	var routingError *runtime.HTTPStatusError
+	if errors.As(err, &routingError) {
+		return malformedRequest("The path has an invalid percent-encoding").withStatus(routingError.HTTPStatus), false
+	}
+	st := status.Convert(err)
+	e = newAPIError(st.Code(), "", st.Message())
+	for _, detail := range st.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			e.Reason, fromService = detail.Reason, detail.Domain == errorDomain
+			if detail.Metadata["setting"] == requestSizeSetting {
+				e.status = http.StatusRequestEntityTooLarge
+			}
+		case *errdetails.BadRequest:
+			for _, v := range detail.FieldViolations {
+				e.FieldViolations = append(e.FieldViolations, fieldViolation{v.Field, v.Description})
+			}
+		case *jobsv1.DeviceExecution:
+			e.CurrentExecution, _ = appendMessage(nil, detail.ProtoReflect(), nil) // can't fail: a test marshals every field
+		case *errdetails.RetryInfo:
+			e.retryAfter = detail.RetryDelay.AsDuration()
+		}
+	}
+	if fromService {
+		return e, true
+	}
+	if st.Code() == codes.InvalidArgument {
+		return malformedRequest(cleanParserMessage(st.Message())), false
+	}
+	if sanitized, ok := sanitizedErrors[st.Code()]; ok {
+		e = newAPIError(st.Code(), sanitized.Reason, sanitized.Detail)
+		if sanitized.status != 0 {
+			e.status = sanitized.status
+		}
+		return e, false
+	}
+	return newAPIError(codes.Internal, "INTERNAL", "Internal error"), false
+}
+
+var protoPrefix = regexp.MustCompile(`^proto: ?(syntax error )?(\(line \d+:\d+\): )?`)
+
+// cleanParserMessage turns an error message of protobuf-go into one for clients: no prefix,
+// one line, bounded length.
+func cleanParserMessage(text string) string {
+	// protobuf-go puts no-break spaces into some of its messages at random.
+	text = strings.ReplaceAll(text, "\u00a0", " ")
+	text = protoPrefix.ReplaceAllString(text, "")
+	return truncate(strings.ToValidUTF8(strings.Join(strings.Fields(text), " "), "?"))
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+type openAPISchema struct {
+	Required   []string
+	Properties map[string]struct{ Nullable bool }
+}
+
+// openAPISchemas returns the schemas of the committed OpenAPI document.
+func openAPISchemas(t *testing.T) map[string]openAPISchema {
+	t.Helper()
+	var document struct {
+		Components struct {
+			Schemas map[string]openAPISchema
+		}
+	}
+	if err := json.Unmarshal(openAPI, &document); err != nil {
+		t.Fatal(err)
+	}
+	return document.Components.Schemas
+}
+
+// Each response schema has the properties that jsonMarshaler writes, and no others.
+func TestOpenAPI_MarksResponseFieldsNullable_WhenMarshaledAsNull(t *testing.T) {
+	schemas := openAPISchemas(t)
+	for _, name := range []string{
+		"Job", "JobExecution", "DeviceExecution", "CreateJobResponse", "CancelJobResponse", "DeleteJobResponse",
+		"RetryExecutionsResponse", "ListPendingExecutionsResponse", "StartNextExecutionResponse",
+	} {
+		message := newMessage(messageDescriptor(name))
+		if execution, ok := message.(*jobsv1.JobExecution); ok {
+			execution.JobId = "a" // omitted if it is empty
+		}
+		body, err := (&jsonMarshaler{}).Marshal(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var written map[string]any
+		if err := json.Unmarshal(body, &written); err != nil {
+			t.Fatal(err)
+		}
+		described := schemas[name].Properties
+		if len(described) != len(written) {
+			t.Errorf("%s: %d properties described, %d written", name, len(described), len(written))
+		}
+		for field, value := range written {
+			if described[field].Nullable != (value == nil) {
+				t.Errorf("%s.%s: nullable %v, but written as %v", name, field, described[field].Nullable, value)
+			}
+		}
+	}
+}
+
+// Clients that build the body from a model send null for absent fields.
+func TestOpenAPI_MarksRequestFieldsNullable_UnlessRequired(t *testing.T) {
+	schemas := openAPISchemas(t)
+	for schema, id := range map[string]string{
+		"CreateJobRequest": "CreateJob", "CancelJobBody": "CancelJob", "RetryExecutionsBody": "RetryExecutions",
+		"CancelExecutionBody": "CancelExecution", "StartNextExecutionRequest": "StartNextExecution",
+		"StartExecutionBody": "StartExecution", "UpdateExecutionBody": "UpdateExecution",
+	} {
+		described := schemas[schema]
+		if len(described.Properties) == 0 {
+			t.Errorf("%s has no properties", schema)
+		}
+		for field, property := range described.Properties {
+			if _, e := decodeMessage(&operation{ID: id}, []byte(`{"`+field+`": null}`)); e != nil {
+				t.Errorf("%s.%s: %s", schema, field, e.Detail)
+			}
+			if property.Nullable == slices.Contains(described.Required, field) {
+				t.Errorf("%s.%s: nullable %v", schema, field, property.Nullable)
+			}
+		}
+	}
+}

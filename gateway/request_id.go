@@ -1,0 +1,36 @@
+package main
+
+import (
+	"crypto/rand"
+	"net/http"
+	"regexp"
+)
+
+var (
+	requestIDPattern   = regexp.MustCompile(`^[\x21-\x7e]{1,128}$`)
+	traceparentPattern = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+)
+
+// setRequestID sets X-Request-Id on the request and on the response. It generates an ID if the
+// client sent none, several or a malformed one.
+func setRequestID(w http.ResponseWriter, r *http.Request) (requestID string) {
+	requestID = r.Header.Get("X-Request-Id")
+	if len(r.Header.Values("X-Request-Id")) != 1 || !requestIDPattern.MatchString(requestID) {
+		requestID = rand.Text()
+	}
+	r.Header.Set("X-Request-Id", requestID)
+	w.Header().Set("X-Request-Id", requestID)
+	return requestID
+}
+
+// setTraceparent copies a valid traceparent to the response and removes a malformed or
+// repeated one from the request.
+func setTraceparent(w http.ResponseWriter, r *http.Request) {
+	values := r.Header.Values("Traceparent")
+	if len(values) == 1 && traceparentPattern.MatchString(values[0]) {
+		w.Header().Set("Traceparent", values[0])
+		return
+	}
+	r.Header.Del("Traceparent")
+	r.Header.Del("Tracestate")
+}

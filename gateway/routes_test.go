@@ -1,0 +1,56 @@
+package main
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+// unaryMethods returns the unary methods of both services.
+func unaryMethods() (all []protoreflect.MethodDescriptor) {
+	for _, file := range []protoreflect.FileDescriptor{jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto} {
+		methods := file.Services().Get(0).Methods()
+		for i := range methods.Len() {
+			if !methods.Get(i).IsStreamingServer() {
+				all = append(all, methods.Get(i))
+			}
+		}
+	}
+	return all
+}
+
+// A new method without a rule in jobs.gateway.yaml would be missing from the REST API.
+func TestRoutes_CoverEveryUnaryMethod(t *testing.T) {
+	routes, err := loadRoutes(openAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := map[protoreflect.FullName]bool{}
+	for _, r := range routes {
+		for _, op := range r.operations {
+			if op != nil {
+				served[op.requestDescriptor().FullName()] = true
+			}
+		}
+	}
+	for _, method := range unaryMethods() {
+		if !served[method.Input().FullName()] {
+			t.Errorf("no route for %s", method.FullName())
+		}
+	}
+}
+
+// Custom verbs use POST. If /customer/jobs/{job_id} allowed POST too, "a:retry" would be ambiguous.
+func TestRoutes_DisallowPOST_WhenPathEndsInID(t *testing.T) {
+	routes, err := loadRoutes(openAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes {
+		if r.template[len(r.template)-1] == '}' && r.allows("POST") {
+			t.Errorf("%s allows POST", r.template)
+		}
+	}
+}

@@ -1,0 +1,224 @@
+"""Request bodies that the gateway or the server rejects."""
+
+import asyncio
+import gzip
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway.support import RestClient, assert_error, running_gateway
+from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
+
+INVALID_ARGUMENT = (400, "INVALID_ARGUMENT")
+JOBS = "/customer/jobs"
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"document_type": "", "target_all": True}, ["document_type"]),
+        ({"document_type": "x" * 101, "target_all": True}, ["document_type"]),
+        ({"target_all": True, "expires_in_hours": 0}, ["expires_in_hours"]),
+        ({"target_all": True, "expires_in_hours": 721}, ["expires_in_hours"]),
+        ({"target_all": True, "job_id": "a/b"}, ["job_id"]),
+        ({}, ["target"]),
+        ({"target_all": False}, ["target"]),
+        ({"target_device_id": None, "target_group_id": None, "target_all": None}, ["target"]),
+        ({"target_device_id": ""}, ["target"]),
+        ({"target_all": True, "document_params": {"a": "\0"}}, ["document_params.a"]),
+    ],
+)
+async def test_create_is_rejected_with_the_invalid_fields(
+    rest: RestClient, body: dict[str, Any], fields: list[str]
+) -> None:
+    error = assert_error(await rest.create(**body), *INVALID_ARGUMENT, "INVALID_FIELD")
+
+    assert [v["field"] for v in error["field_violations"]] == fields
+    assert all(v["description"] for v in error["field_violations"])
+
+
+@pytest.mark.parametrize(
+    ("targets", "conflicting"),
+    [
+        ({"target_device_id": "a", "target_all": False}, ["target_device_id", "target_all"]),
+        (
+            {"target_device_id": "a", "target_group_id": "b"},
+            ["target_device_id", "target_group_id"],
+        ),
+        ({"target_group_id": "", "target_all": True}, ["target_group_id", "target_all"]),
+        (
+            {"target_device_id": "a", "target_group_id": "b", "target_all": True},
+            ["target_device_id", "target_group_id", "target_all"],
+        ),
+    ],
+)
+async def test_create_is_rejected_when_two_targets_are_set(
+    rest: RestClient, targets: dict[str, Any], conflicting: list[str]
+) -> None:
+    error = assert_error(await rest.create(**targets), *INVALID_ARGUMENT, "INVALID_FIELD")
+
+    assert error["detail"].startswith(" and ".join(conflicting) + " must not be set together")
+    assert [v["field"] for v in error["field_violations"]] == conflicting
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"{", "unexpected end"),
+        (b"nonsense", "not valid JSON"),
+        (b'{"document_type": reboot}', "not valid JSON"),
+        (b"[]", "one JSON object"),
+        (b"null", "one JSON object"),
+        (b'"text"', "one JSON object"),
+        (b'{"document_type": "a"} {}', "one JSON object"),
+        (b'{"document_type": "a"}]', "one JSON object"),
+    ],
+)
+async def test_body_is_rejected_when_not_one_json_object(
+    rest: RestClient, body: bytes, text: str
+) -> None:
+    error = assert_error(
+        await rest.send("POST", JOBS, body), *INVALID_ARGUMENT, "MALFORMED_REQUEST"
+    )
+
+    assert text in error["detail"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("document_type", "5", "invalid value for string: 5"),
+        ("document_type", b'"\xff"', "invalid UTF-8"),
+        ("document_type", r'"\ud800"', "unexpected"),
+        ("expires_in_hours", '"soon"', "invalid value for int32"),
+        ("expires_in_hours", "1.5", "invalid value for int32: 1.5"),
+        ("expires_in_hours", "99999999999", "invalid value for int32"),
+        ("target_all", '"yes"', "invalid value for bool"),
+        ("document_params", "[]", "unexpected token ["),
+        ("document_params", '{"a": 1e999}', "1e999"),
+        ("document_params", '{"a": 1, "a": 2}', "duplicate"),
+        ("document_params", '"' + "x" * 100_000 + '"', "unexpected token"),
+    ],
+)
+async def test_body_is_rejected_when_a_value_has_the_wrong_type(
+    rest: RestClient, field: str, value: str | bytes, text: str
+) -> None:
+    raw = value if isinstance(value, bytes) else value.encode()
+    response = await rest.send("POST", JOBS, b'{"job_id": "a", "%s": %s}' % (field.encode(), raw))
+
+    error = assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD")
+
+    assert error["detail"].startswith(f"{field}: ")
+    assert text in error["detail"]
+    assert "proto:" not in error["detail"]
+    assert len(error["detail"]) < 300
+    assert error["field_violations"] == [{"field": field, "description": error["detail"]}]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field", "detail"),
+    [
+        ("POST", "", b'{"tenant_id": "b"}', "tenant_id", 'unknown field "tenant_id"'),
+        ("POST", "", b'{"documentType": "a"}', "documentType", 'unknown field "documentType"'),
+        ("DELETE", "/a", b'{"why": "x"}', "why", 'unknown field "why"'),
+        ("DELETE", "/a", b'{"job_id": "b"}', "job_id", 'unknown field "job_id"'),
+        (
+            "POST",
+            "",
+            b'{"job_id": "a", "job_id": "b"}',
+            "job_id",
+            "job_id is set more than once",
+        ),
+    ],
+)
+async def test_body_is_rejected_when_a_field_is_unknown_or_repeated(
+    rest: RestClient, method: str, path: str, body: bytes, field: str, detail: str
+) -> None:
+    error = assert_error(
+        await rest.send(method, JOBS + path, body), *INVALID_ARGUMENT, "INVALID_FIELD", detail
+    )
+
+    assert error["field_violations"] == [{"field": field, "description": detail}]
+
+
+async def test_body_is_rejected_when_not_json_content_type(
+    rest: RestClient, http: httpx.AsyncClient
+) -> None:
+    headers = {"X-Tenant-Id": rest.tenant, "Content-Type": "application/x-www-form-urlencoded"}
+
+    response = await http.post(JOBS, content=b"document_type=a", headers=headers)
+
+    assert_error(response, 415, "INVALID_ARGUMENT", "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_body_is_rejected_when_compressed(rest: RestClient) -> None:
+    body = gzip.compress(b'{"document_type": "a"}')
+    response = await rest.send("POST", JOBS, body, headers=[("Content-Encoding", "gzip")])
+    detail = "The body must not be compressed; send it without Content-Encoding"
+    assert_error(response, 415, "INVALID_ARGUMENT", "UNSUPPORTED_MEDIA_TYPE", detail)
+
+    identity = [("Content-Encoding", "identity")]
+    response = await rest.send("POST", JOBS, b'{"document_type": "a"}', headers=identity)
+    assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD")
+
+
+async def test_body_is_rejected_when_it_arrives_too_slowly(
+    gateway_binary: Path, server: Server, rest: RestClient
+) -> None:
+    head = f"POST {JOBS} HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: {rest.tenant}\r\nContent-Length: 9"
+    async with running_gateway(gateway_binary, server.address, REQUEST_TIMEOUT="0.3") as gateway:
+        url = httpx.URL(gateway.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(f"{head}\r\n\r\n{{".encode())
+        async with asyncio.timeout(TIMEOUT):
+            response = (await reader.read()).decode()
+        writer.close()
+    assert response.startswith("HTTP/1.1 408 ")
+    assert '"reason":"BODY_TOO_SLOW"' in response
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_body_is_rejected_when_over_the_limit_of_the_gateway(
+    rest: RestClient, chunked: bool
+) -> None:
+    async def chunks() -> Any:
+        for _ in range(5):
+            yield b" " * 300_000
+
+    content = chunks() if chunked else b" " * 1_500_000
+    headers = [("Content-Type", "application/json")]
+
+    response = await rest.send("POST", JOBS, headers=headers, content=content)
+
+    detail = "The body is too large; the limit is 1048576 bytes"
+    assert_error(response, 413, "INVALID_ARGUMENT", "BODY_TOO_LARGE", detail)
+
+
+async def test_body_is_rejected_when_its_protobuf_exceeds_the_limit_of_the_server(
+    rest: RestClient,
+) -> None:
+    """500,000 numbers are 1 MB of JSON and over 4 MiB of protobuf."""
+    body = b'{"document_params": {"a": [%s1]}}' % (b"1," * 500_000)
+    response = await rest.send("POST", JOBS, body)
+    assert_error(response, 413, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
+
+
+async def test_create_is_rejected_when_the_document_is_too_large(rest: RestClient) -> None:
+    response = await rest.create(target_all=True, document_params={"a": "x" * 40_000})
+    assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD")
+
+
+@pytest.mark.parametrize("depth", [100, 3_000, 20_000, 200_000])
+async def test_create_is_rejected_when_the_document_is_nested_too_deeply(
+    rest: RestClient, depth: int
+) -> None:
+    nested = b'{"document_type": "a", "target_all": true, "document_params": %s}' % (
+        b'{"a":' * depth + b"1" + b"}" * depth
+    )
+
+    response = await rest.send("POST", JOBS, nested)
+
+    assert response.status_code == (400 if depth < 150_000 else 413), response.text
