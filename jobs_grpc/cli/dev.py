@@ -40,8 +40,8 @@ def add_command(commands: "Commands") -> None:
         help="run an embedded PostgreSQL, a demo fleet and the server",
         description="Start an embedded PostgreSQL, migrate it, add a demo fleet (tenant 'demo': "
         "1,000 devices in three groups) and serve until Ctrl-C. Data is kept in JOBS_DATA_DIR "
-        "(default: a folder in the user's home). The settings of `jobs-grpc serve` apply, except "
-        "JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.",
+        "(default: a folder in the user's home, or in /var/lib for root). The settings of "
+        "`serve` apply, except JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.",
     )
     parser.set_defaults(run=_dev)
 

@@ -45,8 +45,8 @@ def add_command(commands: "Commands") -> None:
     )
     parser.description = (
         "Run simulated devices. Each one waits for executions, starts them, reports progress and "
-        "reports the result. The devices must exist; the default ids are those of `jobs-grpc "
-        "dev`. Ctrl-C stops the fleet; the next run continues the executions that are still "
+        "reports the result. The devices must exist; the default ids are those of the demo fleet. "
+        "Ctrl-C stops the fleet; the next run continues the executions that are still "
         "IN_PROGRESS. Devices retry while the server is unavailable."
     )
     parser.add_argument(
@@ -167,7 +167,9 @@ def _make_fleet(args: argparse.Namespace) -> Fleet:
 
 async def _run(fleet: Fleet, totals: Totals, run_for: float | None, quiet: bool) -> None:
     """Run the fleet for `run_for` seconds or until Ctrl-C, and show its totals unless `quiet`."""
-    mode = f"polling every {fleet.poll_interval:g} s" if fleet.poll_interval else "one stream each"
+    mode = (
+        f"polling every {fleet.poll_interval:.3g} s" if fleet.poll_interval else "one stream each"
+    )
     title = f"{len(fleet.device_ids):,} devices, {mode}"
     try:
         async with asyncio.timeout(run_for), asyncio.TaskGroup() as group:
