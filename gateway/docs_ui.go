@@ -9,7 +9,7 @@ import (
 	"github.com/swaggest/swgui/v5emb"
 )
 
-// docsCSP restricts the page to scripts, styles and calls of its own host.
+// docsCSP lets the page load scripts and styles, and send requests, only from and to its own host.
 const docsCSP = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; " +
 	"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
 
@@ -24,7 +24,7 @@ func newDocsHandler() http.Handler {
 	})
 }
 
-// docsAssetPaths returns the path of each file of Swagger UI. Each gets a route of its own, so
+// docsAssetPaths returns the paths of the files of Swagger UI. Each file has its own route, so
 // that any other path below /docs/ is a regular 404.
 func docsAssetPaths() []string {
 	var paths []string

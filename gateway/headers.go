@@ -21,8 +21,8 @@ var allowedHeaders = []string{
 // server picked different values, the call would act for the wrong caller.
 var identityHeaders = []string{"X-Tenant-Id", "X-User-Id", "X-Device-Id", "Authorization"}
 
-// The gRPC server rejects calls with more than 8 KiB of metadata at random. It adds
-// headerOverhead for each header, and gRPC adds headers of its own; hence the margin of 1 KiB.
+// The gRPC server rejects calls with more than 8 KiB of metadata at random. It counts
+// headerOverhead extra bytes for each header. 1 KiB remains for the headers that gRPC adds.
 const (
 	maxMetadataBytes = 7 << 10
 	headerOverhead   = 32

@@ -92,7 +92,7 @@ async def test_error_hides_the_server_address_when_server_is_down(
             assert upstream in line["error"]
 
 
-async def test_error_has_a_fixed_detail_when_the_service_is_defective(
+async def test_error_has_a_fixed_detail_when_the_service_fails_unexpectedly(
     rest: RestClient, database: Database
 ) -> None:
     await database.owner.execute("ALTER FUNCTION jobs.list_jobs RENAME TO list_jobs_renamed")

@@ -31,7 +31,7 @@ JOBS = "/customer/jobs"
         ({"target_all": True, "document_params": {"a": "\0"}}, ["document_params.a"]),
     ],
 )
-async def test_create_is_rejected_with_the_invalid_fields(
+async def test_create_error_names_the_invalid_fields(
     rest: RestClient, body: dict[str, Any], fields: list[str]
 ) -> None:
     error = assert_error(await rest.create(**body), *INVALID_ARGUMENT, "INVALID_FIELD")
@@ -77,7 +77,7 @@ async def test_create_is_rejected_when_two_targets_are_set(
         (b'{"document_type": "a"}]', "one JSON object"),
     ],
 )
-async def test_body_is_rejected_when_not_one_json_object(
+async def test_body_is_rejected_when_it_is_not_one_json_object(
     rest: RestClient, body: bytes, text: str
 ) -> None:
     error = assert_error(
@@ -144,7 +144,7 @@ async def test_body_is_rejected_when_a_field_is_unknown_or_repeated(
     assert error["field_violations"] == [{"field": field, "description": detail}]
 
 
-async def test_body_is_rejected_when_not_json_content_type(
+async def test_body_is_rejected_when_content_type_is_not_json(
     rest: RestClient, http: httpx.AsyncClient
 ) -> None:
     headers = {"X-Tenant-Id": rest.tenant, "Content-Type": "application/x-www-form-urlencoded"}

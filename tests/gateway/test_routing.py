@@ -29,7 +29,7 @@ JOBS = "/customer/jobs"
         ("POST", "/docs", "GET, HEAD"),
     ],
 )
-async def test_method_is_rejected_with_405_and_allow(
+async def test_request_is_rejected_with_405_when_method_is_not_allowed(
     rest: RestClient, method: str, path: str, allow: str
 ) -> None:
     response = await rest.send(method, path)
@@ -47,5 +47,7 @@ async def test_method_is_rejected_with_405_and_allow(
      "/fleet.jobs.v1.JobService/ListJobs", "/metrics",
      "/docs/none", "/debug/pprof"],
 )  # fmt: skip
-async def test_path_is_rejected_with_404_when_unknown(rest: RestClient, path: str) -> None:
+async def test_request_is_rejected_with_404_when_path_is_unknown(
+    rest: RestClient, path: str
+) -> None:
     assert_error(await rest.send("GET", path), 404, "NOT_FOUND", "ROUTE_NOT_FOUND")
