@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"strconv"
@@ -18,8 +19,11 @@ func durationVar(f *flag.FlagSet, p *time.Duration, name string, value time.Dura
 			return nil
 		}
 		duration, err := time.ParseDuration(text)
+		if err != nil {
+			return errors.New("must be a number of seconds or a duration such as 1m30s")
+		}
 		*p = duration
-		return err
+		return nil
 	})
 }
 

@@ -42,7 +42,7 @@ func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 	return func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 		e, fromService := convertError(err)
 		if !fromService && e.status >= http.StatusInternalServerError {
-			logger.WarnContext(ctx, "call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
+			logger.WarnContext(ctx, "upstream call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
 		}
 		w.Header().Del("Trailer")
 		w.Header().Del("Transfer-Encoding")

@@ -30,7 +30,7 @@ func run(ctx context.Context, config *Config, logger *slog.Logger) error {
 	}
 	failed := make(chan error, 2)
 	if err := startServer(api, config.Listen, "listening", failed, logger); err != nil {
-		return err
+		return fmt.Errorf("listen=%s: %w", config.Listen, err)
 	}
 	if config.MetricsListen != "" {
 		mux := http.NewServeMux()
@@ -38,7 +38,7 @@ func run(ctx context.Context, config *Config, logger *slog.Logger) error {
 		server := newServer(mux, config, logger)
 		defer server.Close()
 		if err := startServer(server, config.MetricsListen, "metrics listening", failed, logger); err != nil {
-			return errors.Join(err, api.Close())
+			return errors.Join(fmt.Errorf("metrics-listen=%s: %w", config.MetricsListen, err), api.Close())
 		}
 	}
 	select {
@@ -67,7 +67,7 @@ func newServer(handler http.Handler, config *Config, logger *slog.Logger) *http.
 func startServer(server *http.Server, address, event string, failed chan<- error, logger *slog.Logger) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return fmt.Errorf("can't listen on %s: %w", address, err)
+		return err
 	}
 	logger.Info(event, "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
 	go func() {

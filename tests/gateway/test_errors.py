@@ -88,7 +88,7 @@ async def test_error_hides_the_server_address_when_server_is_down(
                 assert_error(response, 503, "UNAVAILABLE", "SERVICE_UNAVAILABLE", detail)
                 assert "127.0.0.1" not in response.text + str(response.headers)
             # gRPC's message contains the address; only the log has it.
-            line = await gateway.wait_for_log("call failed")
+            line = await gateway.wait_for_log("upstream call failed")
             assert upstream in line["error"]
 
 
