@@ -78,7 +78,7 @@ def _create(args: argparse.Namespace) -> None:
     )
     try:
         request.document_params.update(_read_params(args.params))
-        # protobuf limits the nesting depth of what it parses.
+        # Parse the request as the server does: protobuf limits the nesting depth.
         pb.CreateJobRequest.FromString(request.SerializeToString())
     except (RecursionError, EncodeError, DecodeError):
         raise CliError("--params: nested too deeply", ExitCode.USAGE) from None

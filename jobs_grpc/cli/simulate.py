@@ -22,15 +22,13 @@ from jobs_grpc.dev.simulator.totals import Totals
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
 
-# A larger fleet polls by default: a stream for each device would overload a laptop.
+# Larger fleets poll by default: a stream for each device would overload a laptop.
 _MAX_STREAMS = 500
 
 # Polls per second of the whole fleet, unless --poll sets the interval.
 _POLL_RATE = 150
 
 _LINE_INTERVAL_SECONDS = 5.0
-
-_COUNTERS = ("started", "succeeded", "failed", "rejected", "stalled", "interrupted", "errors")
 
 
 def add_command(commands: "Commands") -> None:
@@ -128,11 +126,11 @@ def _simulate(args: argparse.Namespace) -> None:
         raise CliError(f"can't reach the server at {args.server}: {reason}", ExitCode.UNAVAILABLE)
     elapsed = timedelta(seconds=time.monotonic() - started)
     if args.json:
-        print(json.dumps({"seconds": round(elapsed.total_seconds(), 3)} | _counters(totals)))
+        print(json.dumps({"seconds": round(elapsed.total_seconds(), 3)} | totals.counters()))
         return
     counters = ", ".join(
         f"{number} {name}"
-        for name, number in _counters(totals).items()
+        for name, number in totals.counters().items()
         if number or name in ("started", "succeeded")
     )
     print(f"after {format_duration(elapsed)}: {counters}")
@@ -198,18 +196,14 @@ async def _show_totals(title: str, quiet: bool, totals: Totals) -> None:
         else:
             with live_totals(title, totals):
                 await asyncio.Event().wait()
-    shown, was_unavailable = _counters(totals), False
+    shown, was_unavailable = totals.counters(), False
     while True:
         await asyncio.sleep(_LINE_INTERVAL_SECONDS)
         if totals.unavailable and not was_unavailable:
             print_note(f"server unavailable, retrying: {totals.unavailable}")
         was_unavailable = bool(totals.unavailable)
-        counters = _counters(totals)
+        counters = totals.counters()
         if not quiet and counters != shown:
             shown = counters
             pairs = {"active": totals.active} | counters
             print(utc_now(), *(f"{name}={number}" for name, number in pairs.items()), flush=True)
-
-
-def _counters(totals: Totals) -> dict[str, int]:
-    return {name: getattr(totals, name) for name in _COUNTERS}

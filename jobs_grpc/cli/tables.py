@@ -70,7 +70,7 @@ def _print_fitted(columns: Sequence[Column], rows: list[list[str]]) -> None:
     for row in rows:
         cells = [row[index] for index in widths]
         table.add_row(*(Text(cell, style=_STATUS_STYLES.get(cell, "")) for cell in cells))
-    # Columns that are never cut may be wider than the terminal, which then breaks the lines.
+    # If columns that are never cut do not fit, the terminal wraps the lines.
     console.width = max(console.width, sum(widths.values()) + _GAP * len(widths))
     console.print(table)
 

@@ -117,7 +117,7 @@ def _watch(args: argparse.Namespace) -> None:
 def _follow(
     args: argparse.Namespace, on_unavailable: Callable[[str], None]
 ) -> Generator[pb.Job, None, None]:
-    """Yield the states of the job up to the finished one; reconnect if the server is lost."""
+    """Yield the states of the job up to the finished one; reconnect after a lost connection."""
     request = pb.WatchJobRequest(job_id=args.job_id)
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     delay = _FIRST_DELAY

@@ -14,7 +14,7 @@ from jobs_grpc.dev.simulator.behavior import DeviceBehavior, Plan
 from jobs_grpc.dev.simulator.device_client import DeviceClient
 from jobs_grpc.dev.simulator.totals import Totals
 
-Report: TypeAlias = Callable[[str, pb.UpdateExecutionRequest], Awaitable[object]]
+SendReport: TypeAlias = Callable[[str, pb.UpdateExecutionRequest], Awaitable[object]]
 
 # A report fails with one of these after its execution was canceled, timed out or deleted.
 _INTERRUPTED_CODES = frozenset(
@@ -29,7 +29,7 @@ _INTERRUPTED_CODES = frozenset(
 class Device:
     """A simulated device. `watch` or `poll` runs it until the task is canceled.
 
-    `report` sends one report: over the device's own client or over a bridge.
+    `send_report` sends one report, over the device's own client or over a bridge.
     """
 
     def __init__(
@@ -37,22 +37,23 @@ class Device:
         device_id: str,
         behavior: DeviceBehavior,
         client: DeviceClient,
-        report: Report,
+        send_report: SendReport,
         totals: Totals,
     ) -> None:
         self._device_id = device_id
         self._behavior = behavior
         self._client = client
-        self._send_report = report
+        self._send_report = send_report
         self._totals = totals
         self._execution_count = 0
+        # Job id and attempt number of the last execution that the device started.
         self._last_attempt: tuple[str, int] | None = None
 
     async def watch(self) -> None:
         """Carry out executions when the WatchPendingExecutions stream lists them."""
         async for pending in self._client.watch_pending():
             attempts = {_attempt_key(execution) for execution in pending.executions}
-            # A list with the last attempt is older than its last report, or the device stalls.
+            # If the last attempt is listed, its result came after the list or the device stalls.
             if attempts and self._last_attempt not in attempts:
                 await self._run_pending()
 

@@ -44,7 +44,7 @@ class DeviceClient:
         return response.execution if response.HasField("execution") else None
 
     async def report(self, _device_id: str, update: pb.UpdateExecutionRequest) -> None:
-        """Report once, without retries. Raises AioRpcError."""
+        """Report once, without retries; called like Bridge.report. Raises AioRpcError."""
         await self._unary("UpdateExecution", update)
 
     async def watch_pending(self) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:

@@ -66,8 +66,8 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
                 metadata = (*fleet.metadata, ("x-device-id", device_id))
                 stub = stubs[number % len(stubs)]
                 client = DeviceClient(stub, metadata, fleet.timeout, limit, totals)
-                report = bridge.report if bridge else client.report
-                device = Device(device_id, fleet.behavior, client, report, totals)
+                send_report = bridge.report if bridge else client.report
+                device = Device(device_id, fleet.behavior, client, send_report, totals)
                 group.create_task(
                     device.poll(fleet.poll_interval) if fleet.poll_interval else device.watch()
                 )

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from jobs_grpc.client.retry import UNAVAILABLE_CODES, CallError
 
+_COUNTERS = ("started", "succeeded", "failed", "rejected", "stalled", "interrupted", "errors")
+
 
 @dataclass(slots=True)
 class Totals:
@@ -30,17 +32,21 @@ class Totals:
     """Why the server is currently unavailable; empty if it is available."""
     last_error: str = ""
 
+    def counters(self) -> dict[str, int]:
+        """Return the counters that only grow, by name."""
+        return {name: getattr(self, name) for name in _COUNTERS}
+
     def record_call(self) -> None:
-        """A device calls the server."""
+        """Record that a device calls the server."""
         self.called = True
 
     def record_response(self) -> None:
-        """The server has responded."""
+        """Record that the server has responded."""
         self.responded = True
         self.unavailable = ""
 
     def record_error(self, error: CallError) -> None:
-        """A call has failed and will be retried."""
+        """Record that a call has failed and is retried."""
         if error.code in UNAVAILABLE_CODES:
             self.unavailable = str(error)
         else:
