@@ -35,7 +35,7 @@ def _quote_if_needed(value: object) -> str:
     return text if _UNQUOTED.fullmatch(text) else json.dumps(text)
 
 
-class _TextFormatter(logging.Formatter):
+class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         parts = [_timestamp(record), f"{record.levelname:<7}", record.getMessage()]
         parts += [
@@ -47,7 +47,7 @@ class _TextFormatter(logging.Formatter):
         return line
 
 
-class _JsonFormatter(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
             "time": _timestamp(record),
@@ -76,7 +76,7 @@ def configure_logging(level: str, log_format: str) -> None:
     """Log to stderr at `level` and above; `log_format` is "text" or "json"."""
     handler = logging.StreamHandler()
     handler.addFilter(_is_relevant)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     # The formats do not show these, so do not look them up for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""The audit trail: a line for each thing that an operator did, or was not let do."""
+"""Writes the audit log: one line for each call that changes jobs, including rejected calls."""
 
 import asyncio
 import logging
@@ -11,53 +11,59 @@ from grpc import StatusCode
 
 from jobs_grpc.auth.principal import find_principal
 from jobs_grpc.errors import JobsError
-from jobs_grpc.rpc.interceptor import Context, Handler, Interceptor, remake
+from jobs_grpc.rpc.interceptor import (
+    Context,
+    Handler,
+    Interceptor,
+    behavior_of,
+    replace_behavior,
+)
 from jobs_grpc.rpc.request_reader import find_request
 
 logger = logging.getLogger("jobs_grpc.audit")
 
-AUDITED = frozenset(
+AUDITED_METHODS = frozenset(
     f"/fleet.jobs.v1.JobService/{name}"
     for name in ("CreateJob", "CancelJob", "CancelExecution", "RetryExecutions", "DeleteJob")
 )
 
-# Of a name that a request gives, which may be anything of any length.
-_MAX_SHOWN = 256
+# Characters. A rejected request can have an id of any length.
+_MAX_ID_LENGTH = 256
 
 
 class AuditLog(Interceptor):
-    """Who did what, when, to which job, in which request, and what came of it.
+    """Logs the caller, method, job, device and outcome of each call that changes jobs.
 
-    It stands outside of authentication, so that refusals are in the trail, too. Of the
-    request it tells names only: never documents, reasons or tokens; and nothing at all if
-    the caller is not known, since it is not decoded then.
+    It wraps authentication, so rejected callers are logged as well. Documents, cancel reasons
+    and tokens are never logged. Without a known caller there are no ids, because the request is
+    decoded only after authentication.
     """
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Wrap the handlers of what changes jobs."""
-        if method not in AUDITED:
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Wrap the handlers of AUDITED_METHODS, which are all unary."""
+        if method not in AUDITED_METHODS:
             return handler
-        behaviour: Any = handler.unary_unary
+        behavior = behavior_of(handler)
 
-        async def answer(request: Any, context: Context) -> Any:
+        async def respond(request: Any, context: Context) -> Any:
             started = time.perf_counter()
-            code, reason, made = StatusCode.OK, None, None
+            code, reason, response_job_id = StatusCode.OK, None, None
             try:
-                response = await behaviour(request, context)
-                made = getattr(response, "job_id", None)
+                response = await behavior(request, context)
+                response_job_id = getattr(response, "job_id", None)
                 return response
             except JobsError as e:
                 code, reason = e.code, reasons.ErrorReason.Name(e.reason)
                 raise
             except asyncio.CancelledError:
-                # Whether it has taken effect is not known.
+                # The change may or may not have been committed.
                 code = StatusCode.CANCELLED
                 raise
             except Exception:
                 code = StatusCode.INTERNAL
                 raise
             finally:
-                caller, said = find_principal(), find_request()
+                caller, decoded_request = find_principal(), find_request()
                 logger.info(
                     "audit %s",
                     method.rpartition("/")[2],
@@ -67,16 +73,17 @@ class AuditLog(Interceptor):
                         "subject": caller.subject if caller else None,
                         "roles": ",".join(sorted(caller.roles)) if caller else None,
                         "peer": context.peer(),
-                        "job_id": made or _name(said, "job_id"),
-                        "device_id": _name(said, "device_id"),
+                        # The server chooses the job_id if the request has none.
+                        "job_id": response_job_id or _id_field(decoded_request, "job_id"),
+                        "device_id": _id_field(decoded_request, "device_id"),
                         "reason": reason,
                         "ms": round((time.perf_counter() - started) * 1000, 2),
                     },
                 )
 
-        return remake(handler, answer, handler.request_deserializer)
+        return replace_behavior(handler, respond, None)
 
 
-def _name(request: Message | None, field: str) -> str | None:
-    """An id that the request names, cut to what one can be; None if it names none."""
-    return getattr(request, field, "")[:_MAX_SHOWN] or None
+def _id_field(request: Message | None, field: str) -> str | None:
+    """The id in a field of the request, truncated; None if there is none."""
+    return getattr(request, field, "")[:_MAX_ID_LENGTH] or None

@@ -1,4 +1,4 @@
-"""Who is calling, and whether it may call this."""
+"""Identifies the caller of each call, and checks the caller's roles."""
 
 from typing import Any
 
@@ -8,39 +8,39 @@ from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal, Role, find_principal, set_principal
 from jobs_grpc.errors import DeviceRequired, RoleRequired
 from jobs_grpc.rpc.handler_cache import call_metadata
-from jobs_grpc.rpc.interceptor import Before, Context
+from jobs_grpc.rpc.interceptor import BeforeCallInterceptor, Context
 
 
-class Authenticate(Before):
-    """Sets the Principal of each call, but for those that are open to anybody.
+class Authentication(BeforeCallInterceptor):
+    """Sets the Principal of each call, except for public methods.
 
-    With `peers`, clients must be of these, too.
+    With `peers`, clients also need the certificate of a trusted peer.
     """
 
-    def __init__(self, callers: Authenticator, peers: TrustedPeers | None) -> None:
-        self._callers = callers
+    def __init__(self, authenticator: Authenticator, peers: TrustedPeers | None) -> None:
+        self._authenticator = authenticator
         self._peers = peers
 
-    async def before(self, method: str, context: Context) -> None:
+    async def before_call(self, method: str, context: Context) -> None:
         if policy.is_public(method):
             return
         if self._peers:
             auth_context: Any = context.auth_context()
             self._peers.check(auth_context)
-        set_principal(await self._callers.authenticate(call_metadata()))
+        set_principal(await self._authenticator.authenticate(call_metadata()))
 
 
-class Authorize(Before):
-    """Holds callers to what the policy allows their roles, and devices to be named."""
+class Authorization(BeforeCallInterceptor):
+    """Rejects callers without a role that the policy allows for the method."""
 
-    async def before(self, method: str, context: Context) -> None:
-        allowed = policy.allowed_roles(method)
-        if allowed is not policy.PUBLIC:
-            _require(method, allowed, find_principal())
+    async def before_call(self, method: str, context: Context) -> None:
+        allowed_roles = policy.allowed_roles(method)
+        if allowed_roles is not policy.PUBLIC:
+            _check(method, allowed_roles, find_principal())
 
 
-def _require(method: str, allowed: frozenset[Role], caller: Principal | None) -> None:
-    if caller is None or not caller.roles & allowed:
-        raise RoleRequired(sorted(allowed))
+def _check(method: str, allowed_roles: frozenset[Role], caller: Principal | None) -> None:
+    if caller is None or not caller.roles & allowed_roles:
+        raise RoleRequired(sorted(allowed_roles))
     if caller.device_id is None and policy.needs_device(method, caller.roles):
-        raise DeviceRequired("The call names no device: send x-device-id")
+        raise DeviceRequired("The call names no device; send x-device-id")

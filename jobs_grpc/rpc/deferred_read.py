@@ -1,17 +1,23 @@
-"""Calls enter the chain with their headers."""
+"""Runs the interceptors when a call's headers arrive, before its request is read."""
 
-from jobs_grpc.rpc.interceptor import Handler, Interceptor, behaviour_of, remake
+from jobs_grpc.rpc.interceptor import Handler, Interceptor, behavior_of, make_handler
 
 
 class DeferredRead(Interceptor):
-    """Lets the chain run before a call's message has come; RequestReader reads it.
+    """Presents methods with one request to gRPC as methods with a stream of requests.
 
-    Of a call with one message gRPC would read that first, from anybody, and count nothing
-    until it is complete.
+    gRPC reads a single request, from any client and without limits, before it calls an
+    interceptor. It leaves a request stream to the handler; RequestReader reads the request.
     """
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Make a handler that gRPC takes for one of a stream of messages."""
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Turn a unary request into a stream of bytes."""
         if handler.request_streaming:
             return handler
-        return remake(handler, behaviour_of(handler), None, request_streaming=True)
+        return make_handler(
+            behavior_of(handler),
+            None,
+            handler.response_serializer,
+            request_streaming=True,
+            response_streaming=handler.response_streaming,
+        )

@@ -1,4 +1,4 @@
-"""Exceptions become statuses here, and only here; no exception's text reaches a client."""
+"""Converts exceptions to gRPC statuses. The text of other exceptions never reaches a client."""
 
 import asyncio
 import logging
@@ -29,9 +29,8 @@ from jobs_grpc.rpc.interceptor import (
     Context,
     Handler,
     Interceptor,
-    behaviour_of,
-    like,
-    remake,
+    behavior_of,
+    replace_behavior,
 )
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ DOMAIN = "jobs-grpc"
 
 
 class ErrorStatus(Interceptor):
-    """Answers a JobsError as it says, and everything else with a fixed INTERNAL.
+    """Sends the status of a JobsError, and INTERNAL with a fixed message for other exceptions.
 
     `stopping` is set when the server begins to stop.
     """
@@ -48,61 +47,66 @@ class ErrorStatus(Interceptor):
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Let no exception out but what gRPC itself raises."""
-        behaviour = behaviour_of(handler)
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Convert the exceptions of the handler."""
+        behavior = behavior_of(handler)
 
-        async def answer(request: Any, context: Context) -> Any:
+        async def respond(request: Any, context: Context) -> Any:
             try:
-                return await behaviour(request, context)
+                return await behavior(request, context)
             except (Exception, asyncio.CancelledError) as e:
-                await self._tell(method, context, e)
+                await self._abort_if_needed(method, context, e)
                 raise
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                async with aclosing(behaviour(request, context)) as responses:
+                async with aclosing(behavior(request, context)) as responses:
                     async for response in responses:
                         yield response
             except (Exception, asyncio.CancelledError) as e:
-                await self._tell(method, context, e)
+                await self._abort_if_needed(method, context, e)
                 raise
 
-        return remake(handler, like(behaviour, answer, stream), handler.request_deserializer)
+        return replace_behavior(handler, respond, stream)
 
-    async def _tell(self, method: str, context: Context, raised: BaseException) -> None:
-        """Abort with what the client is told; return if that is nothing of ours."""
-        error = self._told(method, context, raised)
+    async def _abort_if_needed(
+        self, method: str, context: Context, exception: BaseException
+    ) -> None:
+        """Abort the call with a status; return if gRPC has to handle the exception itself."""
+        error = self._to_jobs_error(method, context, exception)
         if error is not None:
             await _abort(context, error)
 
-    def _told(self, method: str, context: Context, raised: BaseException) -> JobsError | None:
-        match raised:
+    def _to_jobs_error(
+        self, method: str, context: Context, exception: BaseException
+    ) -> JobsError | None:
+        """The error to send, or None if the call is already aborted or canceled."""
+        match exception:
             case JobsError():
-                if isinstance(raised, DatabaseUnavailable):
-                    logger.warning("database unavailable: %r", raised.__cause__)
-                return raised
+                if isinstance(exception, DatabaseUnavailable):
+                    logger.warning("database unavailable: %r", exception.__cause__)
+                return exception
             case ExceptionGroup():
-                # Of tasks that end together, the first failure ended the others.
-                errors, others = raised.split(JobsError)
-                if errors is not None and others is None:
-                    return _first(errors)
+                # The first task that fails cancels the other tasks of its group.
+                jobs_errors, other_errors = exception.split(JobsError)
+                if jobs_errors is not None and other_errors is None:
+                    return _first_error(jobs_errors)
             case grpc.aio.AbortError():
                 return None
             case asyncio.CancelledError():
-                # Unless the server stops, it is the client that has gone; nobody would read it.
                 if not self._stopping.is_set() or context.cancelled() or context.done():
+                    # The client canceled the call and receives no status.
                     return None
-                # The server is stopping. Left alone, the client would wait for its deadline.
-                logger.warning("%s was cut off", method)
+                # Without a status, the client would wait until its deadline.
+                logger.warning("%s was canceled because the server is stopping", method)
                 return ServerStopping()
-        logger.error("%s failed", method, exc_info=raised)
+        logger.error("%s failed", method, exc_info=exception)
         return Internal()
 
 
-def _first(group: ExceptionGroup[JobsError]) -> JobsError:
+def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:
     first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first
+    return _first_error(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _abort(context: Context, error: JobsError) -> NoReturn:
@@ -118,7 +122,7 @@ async def _abort(context: Context, error: JobsError) -> NoReturn:
         packed.Pack(detail)
         status.details.append(packed)
     rich = rpc_status.to_status(status)
-    # What is given here replaces what was set before: the request id is carried along.
+    # abort replaces the trailing metadata, so pass on what is set: the request id.
     await context.abort(
         rich.code, rich.details, (*context.trailing_metadata(), *rich.trailing_metadata)
     )

@@ -1,4 +1,4 @@
-"""What is the same for all calls of a method, or all the way through a call, is made once."""
+"""Caches wrapped handlers, and provides the metadata of the current call."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -7,7 +7,7 @@ from typing import TypeAlias
 import grpc
 from grpc.aio import ServerInterceptor
 
-from jobs_grpc.rpc.interceptor import Continuation, Handler, MaybeHandler
+from jobs_grpc.rpc.interceptor import Continuation, Handler, OptionalHandler
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
@@ -15,15 +15,15 @@ _metadata: ContextVar[Metadata] = ContextVar("metadata", default=())
 
 
 def call_metadata() -> Metadata:
-    """What the client sent with the call that is being served."""
+    """The client's metadata of the current call."""
     return _metadata.get()
 
 
 class HandlerCache(ServerInterceptor):
-    """Keeps the handlers that the interceptors within have made, and a call's metadata.
+    """Caches the handler that the other interceptors make for a method.
 
-    gRPC asks for a handler at each call, and what they make depends on the method only. The
-    metadata is at hand here; a context would make it anew each time it is asked.
+    gRPC runs all interceptors for each call, but the handler depends on the method only. The
+    metadata is stored here because ServicerContext.invocation_metadata makes a copy on each call.
     """
 
     def __init__(self) -> None:
@@ -33,8 +33,8 @@ class HandlerCache(ServerInterceptor):
         self,
         continuation: Continuation,
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
-        """Answer the handler from before. Of methods that nobody serves, nothing is kept."""
+    ) -> OptionalHandler:
+        """Return the cached handler. Unknown methods are not cached: clients choose their names."""
         _metadata.set(handler_call_details.invocation_metadata)
         method = str(handler_call_details.method)
         handler = self._handlers.get(method)

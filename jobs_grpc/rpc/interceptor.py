@@ -1,4 +1,4 @@
-"""The shapes of interceptors: something before a call, or around it."""
+"""Base classes of the interceptors: code that runs before or around a method's handler."""
 
 import abc
 import inspect
@@ -10,110 +10,125 @@ import grpc
 from grpc.aio import ServerInterceptor, ServicerContext
 
 Context = ServicerContext[Any, Any]
-# Quoted: generic for type checkers only.
+# Quoted because these classes are generic in the type stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
-Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]]"
+OptionalHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[OptionalHandler]]"
 
 
 class Interceptor(ServerInterceptor, abc.ABC):
-    """One that makes a handler out of the one within, depending on the method only."""
+    """Wraps the handler of a method. The result depends on the method only, not on the call."""
 
     @abc.abstractmethod
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """The handler of `method` ("/package.Service/Method") as it is from here on outwards."""
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Return the handler to use for `method` ("/package.Service/Method")."""
 
     async def intercept_service(
         self,
         continuation: Continuation,
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
-        """Wrap the handler; None means that nobody serves the method."""
+    ) -> OptionalHandler:
+        """Wrap the handler of the next interceptor; None if there is no such method."""
         handler = await continuation(handler_call_details)
-        return None if handler is None else self.wrapped(str(handler_call_details.method), handler)
+        if handler is None:
+            return None
+        return self.wrap_handler(str(handler_call_details.method), handler)
 
 
-class Before(Interceptor, abc.ABC):
-    """An interceptor that has its say before each call, of whatever kind."""
+class BeforeCallInterceptor(Interceptor, abc.ABC):
+    """Runs before_call before each call, unary or streaming."""
 
     @abc.abstractmethod
-    async def before(self, method: str, context: Context) -> None:
-        """Awaited before the handler of `method` runs; what it raises refuses the call."""
+    async def before_call(self, method: str, context: Context) -> None:
+        """Raise a JobsError to reject the call."""
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Put it in front."""
-        behaviour = behaviour_of(handler)
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Await before_call, then call the handler."""
+        behavior = behavior_of(handler)
 
-        async def answer(request: Any, context: Context) -> Any:
-            await self.before(method, context)
-            return await behaviour(request, context)
+        async def respond(request: Any, context: Context) -> Any:
+            await self.before_call(method, context)
+            return await behavior(request, context)
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            await self.before(method, context)
-            async with aclosing(behaviour(request, context)) as responses:
+            await self.before_call(method, context)
+            async with aclosing(behavior(request, context)) as responses:
                 async for response in responses:
                     yield response
 
-        return remake(handler, like(behaviour, answer, stream), handler.request_deserializer)
+        return replace_behavior(handler, respond, stream)
 
 
-class Around(Interceptor, abc.ABC):
-    """An interceptor that is a context manager around each call, of whatever kind."""
+class AroundCallInterceptor(Interceptor, abc.ABC):
+    """Runs each call, unary or streaming, inside a context manager."""
 
     @abc.abstractmethod
-    def around(self, method: str, context: Context) -> AbstractContextManager[None]:
-        """Entered before the handler of `method` runs, left after it."""
+    def around_call(self, method: str, context: Context) -> AbstractContextManager[None]:
+        """Return the context manager for one call."""
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Put the context manager around it."""
-        return wrap(handler, lambda context: self.around(method, context))
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Call the handler inside the context manager."""
+        return run_inside(handler, lambda context: self.around_call(method, context))
 
 
-def wrap(handler: Handler, around: Callable[[Context], AbstractContextManager[None]]) -> Handler:
-    """The handler inside of a context manager, entered for each call."""
-    behaviour = behaviour_of(handler)
+def run_inside(
+    handler: Handler, make_context_manager: Callable[[Context], AbstractContextManager[None]]
+) -> Handler:
+    """A handler that runs each call inside a new context manager."""
+    behavior = behavior_of(handler)
 
-    async def answer(request: Any, context: Context) -> Any:
-        with around(context):
-            return await behaviour(request, context)
+    async def respond(request: Any, context: Context) -> Any:
+        with make_context_manager(context):
+            return await behavior(request, context)
 
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-        # Closed here, also when the call is cut off: else its cleanup comes any time later.
-        with around(context):
-            async with aclosing(behaviour(request, context)) as responses:
+        with make_context_manager(context):
+            # Without aclosing, the cleanup of a canceled stream would run at an arbitrary time.
+            async with aclosing(behavior(request, context)) as responses:
                 async for response in responses:
                     yield response
 
-    return remake(handler, like(behaviour, answer, stream), handler.request_deserializer)
+    return replace_behavior(handler, respond, stream)
 
 
-def like(behaviour: Any, answer: Any, stream: Any) -> Any:
-    """Of two functions the one that answers as `behaviour` does: once, or by yielding."""
-    return stream if inspect.isasyncgenfunction(behaviour) else answer
-
-
-def behaviour_of(handler: Handler) -> Any:
-    """The function that serves a call, of whatever kind."""
+def behavior_of(handler: Handler) -> Any:
+    """The function that serves the calls of a handler of any kind."""
     return (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
 
 
-def remake(
-    handler: Handler,
-    behaviour: Any,
-    request_deserializer: Any,
-    *,
-    request_streaming: bool | None = None,
+def replace_behavior(
+    handler: Handler, respond: Any, stream: Any, *, raw_requests: bool = False
 ) -> Handler:
-    """A handler of the same kind, unless its requests are to be another, with another behaviour."""
-    if request_streaming is None:
-        request_streaming = handler.request_streaming
+    """A copy of a handler with another behavior.
+
+    If the handler's behavior is an async generator, the new one is `stream`, and otherwise it is
+    the coroutine function `respond`. With `raw_requests`, it gets requests as bytes.
+    """
+    return make_handler(
+        stream if inspect.isasyncgenfunction(behavior_of(handler)) else respond,
+        None if raw_requests else handler.request_deserializer,
+        handler.response_serializer,
+        request_streaming=handler.request_streaming,
+        response_streaming=handler.response_streaming,
+    )
+
+
+def make_handler(
+    behavior: Any,
+    request_deserializer: Any,
+    response_serializer: Any,
+    *,
+    request_streaming: bool,
+    response_streaming: bool,
+) -> Handler:
+    """A handler of any kind. Without a deserializer, it gets requests as bytes."""
     make: Any = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
-    }[request_streaming, handler.response_streaming]
-    made: Handler = make(behaviour, request_deserializer, handler.response_serializer)
-    return made
+    }[request_streaming, response_streaming]
+    handler: Handler = make(behavior, request_deserializer, response_serializer)
+    return handler

@@ -1,4 +1,4 @@
-"""How many calls and streams may be open at once. Health checks are never refused."""
+"""Limits the calls and streams that are open at the same time. Health checks always pass."""
 
 import abc
 from collections.abc import Iterator
@@ -8,32 +8,35 @@ from jobs_grpc.auth.policy import is_public
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.config import Config
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.rpc.interceptor import Handler, Interceptor, wrap
+from jobs_grpc.rpc.interceptor import Handler, Interceptor, run_inside
 
-# Seconds after which who was refused may try again.
-_RETRY_AFTER = 1
+_RETRY_AFTER_SECONDS = 1
 
 
 class ConcurrencyLimiter:
-    """What is open now, by key. Of a key with nothing open, nothing is kept."""
+    """Counts what is open by key and rejects more than `limit` per key.
 
-    def __init__(self, what: str, setting: str, limit: int) -> None:
-        self._what = what
+    LimitExceeded has `message` and the name of the `setting`. Keys with nothing open take no
+    memory.
+    """
+
+    def __init__(self, message: str, setting: str, limit: int) -> None:
+        self._message = message
         self._setting = setting
         self._limit = limit
         self._open: dict[object, int] = {}
 
     def __len__(self) -> int:
-        """How many keys have anything open."""
+        """The number of keys that have something open."""
         return len(self._open)
 
     @contextmanager
     def acquire(self, key: object) -> Iterator[None]:
-        """For the time that one more is open; LimitExceeded if that would be too many."""
-        before = self._open.get(key, 0)
-        if before >= self._limit:
-            raise LimitExceeded(self._what, self._setting, self._limit, _RETRY_AFTER)
-        self._open[key] = before + 1
+        """Count one more for `key` during the block. Raises LimitExceeded."""
+        count = self._open.get(key, 0)
+        if count >= self._limit:
+            raise LimitExceeded(self._message, self._setting, self._limit, _RETRY_AFTER_SECONDS)
+        self._open[key] = count + 1
         try:
             yield
         finally:
@@ -43,27 +46,28 @@ class ConcurrencyLimiter:
                 self._open[key] -= 1
 
 
-class _Limits(Interceptor, abc.ABC):
-    """Counts calls, and refuses those that are too many."""
+class _ConcurrencyLimits(Interceptor, abc.ABC):
+    """Runs each call inside the limits of a subclass."""
 
     @abc.abstractmethod
-    def _counted(self, streaming: bool) -> AbstractContextManager[None]:
-        """For the time that one more call or stream is open."""
+    def _acquire(self, streaming: bool) -> AbstractContextManager[None]:
+        """Count a call, or a stream if `streaming`. Raises LimitExceeded."""
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Let nobody past a limit."""
-        streaming = handler.request_streaming or handler.response_streaming
-        counted = self._infrastructure if is_public(method) else self._counted
-        return wrap(handler, lambda _: counted(streaming))
-
-    def _infrastructure(self, streaming: bool) -> AbstractContextManager[None]:
+    def _acquire_public(self, streaming: bool) -> AbstractContextManager[None]:
+        """The same for a public method."""
         return nullcontext()
 
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Count each call of the handler."""
+        streaming = handler.request_streaming or handler.response_streaming
+        acquire = self._acquire_public if is_public(method) else self._acquire
+        return run_inside(handler, lambda _: acquire(streaming))
 
-class ServerLimits(_Limits):
-    """What all callers together may have open.
 
-    Stands before authentication: who floods the server without credentials is bounded, too.
+class ServerLimits(_ConcurrencyLimits):
+    """Limits the calls and streams of all callers together.
+
+    Runs before authentication, so it also limits unauthenticated callers.
     """
 
     def __init__(self, config: Config) -> None:
@@ -73,22 +77,22 @@ class ServerLimits(_Limits):
         self._streams = ConcurrencyLimiter(
             "The server has too many open streams", "JOBS_MAX_STREAMS", config.limits.max_streams
         )
-        # Apart, so that whoever opens them without credentials takes nothing from others.
-        self._watches = ConcurrencyLimiter(
-            "The server has too many open streams of health and reflection",
+        # Counted separately, so that unauthenticated callers cannot use up the other limits.
+        self._public_streams = ConcurrencyLimiter(
+            "The server has too many open health and reflection streams",
             "JOBS_MAX_CALLS",
             config.limits.max_calls,
         )
 
-    def _counted(self, streaming: bool) -> AbstractContextManager[None]:
+    def _acquire(self, streaming: bool) -> AbstractContextManager[None]:
         return (self._streams if streaming else self._calls).acquire(None)
 
-    def _infrastructure(self, streaming: bool) -> AbstractContextManager[None]:
-        return self._watches.acquire(None) if streaming else nullcontext()
+    def _acquire_public(self, streaming: bool) -> AbstractContextManager[None]:
+        return self._public_streams.acquire(None) if streaming else nullcontext()
 
 
-class TenantLimits(_Limits):
-    """What a tenant, and a device of it, may have open."""
+class TenantLimits(_ConcurrencyLimits):
+    """Limits the calls and streams of a tenant, and the streams of a device."""
 
     def __init__(self, config: Config) -> None:
         self._calls = ConcurrencyLimiter(
@@ -107,16 +111,16 @@ class TenantLimits(_Limits):
             config.limits.max_device_streams,
         )
 
-    def _counted(self, streaming: bool) -> AbstractContextManager[None]:
+    def _acquire(self, streaming: bool) -> AbstractContextManager[None]:
         caller = current_principal()
         if not streaming:
             return self._calls.acquire(caller.tenant_id)
         if caller.device_id is None:
             return self._streams.acquire(caller.tenant_id)
-        return self._stream_of(caller.tenant_id, caller.device_id)
+        return self._acquire_device_stream(caller.tenant_id, caller.device_id)
 
     @contextmanager
-    def _stream_of(self, tenant_id: str, device_id: str) -> Iterator[None]:
+    def _acquire_device_stream(self, tenant_id: str, device_id: str) -> Iterator[None]:
         with (
             self._streams.acquire(tenant_id),
             self._device_streams.acquire((tenant_id, device_id)),

@@ -1,4 +1,4 @@
-"""What every call goes through before it reaches a service, and on its way back."""
+"""The interceptors that every call passes through, in order."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.config import Config
 from jobs_grpc.rpc.access_log import AccessLog
 from jobs_grpc.rpc.audit_log import AuditLog
-from jobs_grpc.rpc.authentication import Authenticate, Authorize
+from jobs_grpc.rpc.authentication import Authentication, Authorization
 from jobs_grpc.rpc.deferred_read import DeferredRead
 from jobs_grpc.rpc.error_status import ErrorStatus
 from jobs_grpc.rpc.handler_cache import HandlerCache
@@ -21,14 +21,17 @@ from jobs_grpc.rpc.request_reader import RequestReader
 from jobs_grpc.rpc.token_expiry import TokenExpiry
 
 
-def chain(
+def interceptors(
     config: Config,
     in_flight: InFlight,
     stopping: asyncio.Event,
-    callers: Authenticator,
+    authenticator: Authenticator,
     peers: TrustedPeers | None,
 ) -> Sequence[ServerInterceptor]:
-    """The interceptors, outermost first."""
+    """The interceptors, outermost first.
+
+    `stopping` is set when the server begins to stop.
+    """
     return (
         HandlerCache(),
         DeferredRead(),
@@ -36,10 +39,10 @@ def chain(
         ErrorStatus(stopping),
         AuditLog(),
         ServerLimits(config),
-        Authenticate(callers, peers),
+        Authentication(authenticator, peers),
         TenantLimits(config),
         *([RateLimiter(config.limits.max_tenant_rate)] if config.limits.max_tenant_rate else []),
         RequestReader(config.limits.max_request_bytes, config.limits.request_read_timeout),
-        Authorize(),
+        Authorization(),
         TokenExpiry(),
     )

@@ -1,4 +1,4 @@
-"""Tenants that call much are slowed down while others call as well."""
+"""Limits the calls per second of each tenant while other tenants make calls as well."""
 
 import asyncio
 from collections import OrderedDict
@@ -6,90 +6,98 @@ from collections import OrderedDict
 from jobs_grpc.auth import policy
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.rpc.interceptor import Before, Context, Handler
+from jobs_grpc.rpc.interceptor import BeforeCallInterceptor, Context, Handler
 
-# Seconds for which a tenant that has called counts as one that calls.
-_RECENT = 1.0
+# A tenant is active for this long after a call.
+_ACTIVE_SECONDS = 1.0
 
-# Seconds after which who was refused may try again.
-_RETRY_AFTER = 1
-
-# Calls that come together after a while without any, and wait for nothing.
+# Calls that a tenant can make at once after a pause: the size of its token bucket.
 _BURST = 10
 
-# Seconds that a call waits at most; what would have to wait longer is refused.
-_PATIENCE = 1.0
+# A call waits at most this long; a call that would wait longer is rejected.
+_MAX_WAIT_SECONDS = 1.0
+
+_RETRY_AFTER_SECONDS = 1
 
 
-class Rate:
-    """When each tenant's next call is due, at so many a second. Keeps those that call only."""
+class TokenBuckets:
+    """A token bucket per active tenant.
+
+    Calls beyond the rate reserve future tokens and wait for them. While only one tenant is
+    active, it is not limited. Inactive tenants take no memory.
+    """
 
     def __init__(self, calls_per_second: float) -> None:
-        self._step = 1 / calls_per_second
-        # By the time of the latest call, the latest last.
-        self._called: OrderedDict[str, float] = OrderedDict()
-        self._due: dict[str, float] = {}
+        self._interval = 1 / calls_per_second
+        # The time of each active tenant's last call, oldest first.
+        self._last_calls: OrderedDict[str, float] = OrderedDict()
+        # When each active tenant's next token becomes available.
+        self._next_tokens: dict[str, float] = {}
 
     def __len__(self) -> int:
-        """How many tenants are kept."""
-        return len(self._called)
+        """The number of active tenants."""
+        return len(self._last_calls)
 
-    def delay(self, tenant_id: str, now: float) -> float | None:
-        """The seconds that a call of now has to wait: none, as long as nobody else calls.
+    def reserve(self, tenant_id: str, now: float) -> float | None:
+        """Take a token and return the seconds until it is available.
 
-        None if there are too many before it. Then, it takes no turn.
+        Returns None, and takes no token, if that is longer than a call may wait.
         """
-        self._called[tenant_id] = now
-        self._called.move_to_end(tenant_id)
-        while next(iter(self._called.values())) < now - _RECENT:
-            gone, _ = self._called.popitem(last=False)
-            self._due.pop(gone, None)
-        if len(self._called) == 1:
-            self._due.clear()
+        self._last_calls[tenant_id] = now
+        self._last_calls.move_to_end(tenant_id)
+        while next(iter(self._last_calls.values())) < now - _ACTIVE_SECONDS:
+            inactive, _ = self._last_calls.popitem(last=False)
+            self._next_tokens.pop(inactive, None)
+        if len(self._last_calls) == 1:
+            self._next_tokens.clear()
             return 0
-        rested = now - (_BURST - 1) * self._step
-        due = max(self._due.get(tenant_id, rested), rested)
-        if due > now + _PATIENCE:
+        # A full bucket, as if its first token had become available this long ago.
+        full = now - (_BURST - 1) * self._interval
+        available = max(self._next_tokens.get(tenant_id, full), full)
+        if available > now + _MAX_WAIT_SECONDS:
             return None
-        self._due[tenant_id] = due + self._step
-        return max(0, due - now)
+        self._next_tokens[tenant_id] = available + self._interval
+        return max(0, available - now)
 
-    def give_back(self, tenant_id: str) -> None:
-        """Return the turn of a call that was given up: those that come now are due earlier."""
-        if tenant_id in self._due:
-            self._due[tenant_id] -= self._step
+    def cancel(self, tenant_id: str) -> None:
+        """Return a token whose call was canceled while it waited."""
+        if tenant_id in self._next_tokens:
+            self._next_tokens[tenant_id] -= self._interval
 
 
-class RateLimiter(Before):
-    """Spreads the calls of a tenant over time, so that the event loop has some for others.
+class RateLimiter(BeforeCallInterceptor):
+    """Delays unary calls of a tenant that exceeds the rate, so that other tenants are served.
 
-    gRPC takes calls in by the order of their arrival, whosever they are. Those that wait
-    here, with their message still unread, cost next to nothing; a refusal would cost as much
-    as an answer, and be followed by the next call at once. Streams have limits of their own.
+    gRPC starts calls in order of arrival, regardless of the tenant. A call that waits here has
+    not read its request yet and costs little; a rejection costs as much as a response, and the
+    client would call again at once. ConcurrencyLimiter limits streams.
     """
 
     def __init__(self, calls_per_second: int) -> None:
-        self._limit = calls_per_second
-        self._rate = Rate(calls_per_second)
+        self._calls_per_second = calls_per_second
+        self._buckets = TokenBuckets(calls_per_second)
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Only handlers of calls with one answer, and not of those that are open to anybody."""
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Wrap handlers of unary calls, except for public methods."""
         streaming = handler.request_streaming or handler.response_streaming
         if streaming or policy.is_public(method):
             return handler
-        return super().wrapped(method, handler)
+        return super().wrap_handler(method, handler)
 
-    async def before(self, method: str, context: Context) -> None:
-        """Wait until the call is due."""
+    async def before_call(self, method: str, context: Context) -> None:
+        """Wait for a token."""
         tenant_id = current_principal().tenant_id
-        delay = self._rate.delay(tenant_id, asyncio.get_running_loop().time())
+        delay = self._buckets.reserve(tenant_id, asyncio.get_running_loop().time())
         if delay is None:
             raise LimitExceeded(
-                "The tenant calls too often", "JOBS_MAX_TENANT_RATE", self._limit, _RETRY_AFTER
+                "The tenant makes too many calls per second",
+                "JOBS_MAX_TENANT_RATE",
+                self._calls_per_second,
+                _RETRY_AFTER_SECONDS,
             )
         if delay:
             try:
                 await asyncio.sleep(delay)
             except asyncio.CancelledError:
-                self._rate.give_back(tenant_id)
+                self._buckets.cancel(tenant_id)
                 raise

@@ -1,4 +1,4 @@
-"""A stream may outlive the token that it was opened with, or its key; here it does not."""
+"""Ends streams when the caller's token expires or its verification key is revoked."""
 
 import asyncio
 import time
@@ -8,66 +8,74 @@ from typing import Any
 
 from jobs_grpc.auth.principal import Principal, find_principal
 from jobs_grpc.errors import InvalidToken
-from jobs_grpc.rpc.interceptor import Context, Handler, Interceptor, like, remake
+from jobs_grpc.rpc.interceptor import (
+    Context,
+    Handler,
+    Interceptor,
+    behavior_of,
+    replace_behavior,
+)
 
 _EXPIRED = "has expired"
+_KEY_REVOKED = "is signed with a key that was revoked"
 
 
 class TokenExpiry(Interceptor):
-    """Ends streams when their caller's token expires, or its key is withdrawn.
+    """Ends streams with InvalidToken as soon as the token is no longer valid.
 
-    Calls with one answer are let finish.
+    Calls with a single response may outlive the token.
     """
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Wrap handlers that answer with a stream."""
+    def wrap_handler(self, method: str, handler: Handler) -> Handler:
+        """Wrap handlers that respond with a stream."""
         if not handler.response_streaming:
             return handler
-        behaviour: Any = handler.unary_stream or handler.stream_stream
+        behavior = behavior_of(handler)
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with aclosing(behaviour(request, context)) as responses:
-                # Each on its own: at a yield, it is gRPC that this task is busy with.
+            async with aclosing(behavior(request, context)) as responses:
+                # Leave the timeout at each yield: gRPC then uses this task to send the response.
                 while True:
-                    async with _while_token_lasts():
+                    async with _while_token_is_valid():
                         response = await anext(responses, None)
                     if response is None:
                         return
                     yield response
 
-        async def answer(request: Any, context: Context) -> None:
-            async with _while_token_lasts():
-                await behaviour(request, context)
+        async def respond(request: Any, context: Context) -> None:
+            async with _while_token_is_valid():
+                await behavior(request, context)
 
-        return remake(handler, like(behaviour, answer, stream), handler.request_deserializer)
+        return replace_behavior(handler, respond, stream)
 
 
 @asynccontextmanager
-async def _while_token_lasts() -> AsyncIterator[None]:
+async def _while_token_is_valid() -> AsyncIterator[None]:
+    """Run the block until the caller's token becomes invalid; then raise InvalidToken."""
     caller = find_principal()
     if caller is None or caller.expires_at is None:
         yield
         return
     if problem := _problem(caller):
         raise InvalidToken(problem)
-    limit = asyncio.timeout(caller.expires_at - time.time())
+    timeout = asyncio.timeout(caller.expires_at - time.time())
 
     def end_now() -> None:
-        # One that has run out is ending already, and can't be moved.
-        if not limit.expired():
-            limit.reschedule(0)
+        # An expired timeout is already ending the block and cannot be rescheduled.
+        if not timeout.expired():
+            timeout.reschedule(0)
 
     try:
-        async with limit:
+        async with timeout:
             with caller.revocation.subscribe(end_now) if caller.revocation else nullcontext():
                 yield
     except TimeoutError:
-        if limit.expired():
+        if timeout.expired():
             raise InvalidToken(_problem(caller) or _EXPIRED) from None
         raise
 
 
 def _problem(caller: Principal) -> str | None:
     if caller.revoked:
-        return "is signed with a key that was withdrawn"
+        return _KEY_REVOKED
     return _EXPIRED if caller.expired else None

@@ -122,7 +122,7 @@ async def _running(
     stopping = asyncio.Event()
     peers = TrustedPeers(config.tls.trusted_peers) if config.tls.trusted_peers else None
     server = grpc_server.make_server(
-        pipeline.chain(config, in_flight, stopping, callers, peers),
+        pipeline.interceptors(config, in_flight, stopping, callers, peers),
         config.limits.max_request_bytes,
         config.server.listen,
     )
@@ -206,7 +206,7 @@ async def _drain(
     await health.stop()
     stopping.set()
     await asyncio.sleep(_FAREWELL)
-    in_flight.end_infrastructure()
+    in_flight.cancel_public_calls()
     await server.stop(grace)
 
 
@@ -214,7 +214,7 @@ async def _cut_off(server: Server, stopping: asyncio.Event, in_flight: InFlight)
     """End the calls that are left; gRPC minds a loop that ends under it."""
     stopping.set()
     await server.stop(None)
-    if not await in_flight.ended(_CLEANUP_TIMEOUT):
+    if not await in_flight.wait(_CLEANUP_TIMEOUT):
         logger.warning("calls that were cut off have not ended")
 
 

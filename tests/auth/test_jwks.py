@@ -186,7 +186,7 @@ async def test_stream_ends_when_its_key_is_revoked(
     for stream in (revoked_stream, reports):
         with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
             await read_to_end(stream)
-        assert failure.message == "The token is signed with a key that was withdrawn"
+        assert failure.message == "The token is signed with a key that was revoked"
     assert not other_stream.done()
     await new.cancel("j", force=True)
     await read_to_end(other_stream)

@@ -1,4 +1,4 @@
-"""The log: a line a call, as text or JSON, and nothing of a customer's documents."""
+"""The access log: one line per call, as text or JSON, without documents."""
 
 import contextlib
 import io
@@ -27,9 +27,9 @@ SECRET = "hunter2"
 
 @contextlib.contextmanager
 def _log(log_format: str, level: str = "INFO") -> Iterator[io.StringIO]:
-    """What the service logs in the block, configured as by `serve`."""
+    """Configure logging as `jobs-grpc serve` does, and capture it during the block."""
     root = logging.getLogger()
-    before, before_level = root.handlers[:], root.level
+    old_handlers, old_level = root.handlers[:], root.level
     root.handlers = []
     written = io.StringIO()
     try:
@@ -37,36 +37,36 @@ def _log(log_format: str, level: str = "INFO") -> Iterator[io.StringIO]:
             logs.configure_logging(level, log_format)
         yield written
     finally:
-        root.handlers = before
-        root.setLevel(before_level)
+        root.handlers = old_handlers
+        root.setLevel(old_level)
 
 
 async def _line(written: io.StringIO, text: str) -> str:
-    """The one line with `text`; a call's is written just after its answer."""
+    """Wait for the only line with `text`. A call is logged shortly after its response."""
 
-    async def there() -> bool:
+    async def is_written() -> bool:
         return text in written.getvalue()
 
-    await wait_until(there)
+    await wait_until(is_written)
     [line] = [line for line in written.getvalue().splitlines() if text in line]
     return line
 
 
 @pytest.fixture
-async def broken(cluster: tuple[Postgres, str]) -> AsyncIterator[Server]:
-    """A service whose database refuses each new job for a reason that no code foresees."""
+async def broken_server(cluster: tuple[Postgres, str]) -> AsyncIterator[Server]:
+    """A server whose database rejects each new job with an error that the code does not expect."""
     postgres, template = cluster
     async with postgres.database(template) as name:
         owner = await asyncpg.connect(postgres.dsn(name))
         dsn = postgres.dsn(name, postgres.role)
-        await owner.execute("ALTER TABLE jobs.jobs ADD CONSTRAINT unforeseen CHECK (false)")
+        await owner.execute("ALTER TABLE jobs.jobs ADD CONSTRAINT unexpected CHECK (false)")
         await Database(postgres.dsn(name), dsn, owner).add_devices("tenant", 1)
         await owner.close()
         async with running_server(dsn) as server:
             yield server
 
 
-async def test_a_call_is_one_line_of_text(operator: Operator) -> None:
+async def test_call_is_logged_as_one_line_of_text(operator: Operator) -> None:
     with _log("text") as written:
         await operator.list()
         line = await _line(written, "ListJobs")
@@ -79,10 +79,10 @@ async def test_a_call_is_one_line_of_text(operator: Operator) -> None:
     assert written.getvalue().count("\n") == 1
 
 
-async def test_a_call_is_one_line_of_json(operator: Operator) -> None:
+async def test_call_is_logged_as_one_line_of_json(operator: Operator) -> None:
     with _log("json") as written:
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-            await operator.get("nowhere")
+            await operator.get("missing")
         record: dict[str, Any] = json.loads(await _line(written, "GetJob"))
 
     assert record["message"] == "GetJob NOT_FOUND"
@@ -93,7 +93,7 @@ async def test_a_call_is_one_line_of_json(operator: Operator) -> None:
     assert record["request_id"] == failure.request_id
 
 
-async def test_a_call_of_nobody_is_logged_without_a_tenant(server: Server) -> None:
+async def test_unauthenticated_call_is_logged_without_a_tenant(server: Server) -> None:
     with _log("json") as written:
         with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
             await server.operator("").list()
@@ -103,45 +103,45 @@ async def test_a_call_of_nobody_is_logged_without_a_tenant(server: Server) -> No
     assert "tenant" not in record
 
 
-async def test_the_callers_request_id_is_used(operator: Operator) -> None:
+async def test_request_id_of_the_caller_is_logged(operator: Operator) -> None:
     metadata = (*operator.metadata, ("x-request-id", "order-66"))
     with _log("json") as written:
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-            await operator.stub.GetJob(pb.GetJobRequest(job_id="nowhere"), metadata=metadata)
+            await operator.stub.GetJob(pb.GetJobRequest(job_id="missing"), metadata=metadata)
         record = json.loads(await _line(written, "GetJob"))
 
     assert record["request_id"] == failure.request_id == "order-66"
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-async def test_an_unforeseen_failure_is_logged_with_its_cause(
-    broken: Server, log_format: str
+async def test_unexpected_error_is_logged_with_its_traceback(
+    broken_server: Server, log_format: str
 ) -> None:
     with _log(log_format) as written:
         with expect_failure(StatusCode.INTERNAL, "INTERNAL") as failure:
-            await broken.operator("tenant").create(target_all=True)
+            await broken_server.operator("tenant").create(target_all=True)
         await _line(written, "CreateJob INTERNAL")
         line = await _line(written, "/fleet.jobs.v1.JobService/CreateJob failed")
 
     assert failure.message == "Internal error"
     assert str(failure.request_id) in line
-    said = json.loads(line)["exception"] if log_format == "json" else written.getvalue()
-    assert "Traceback" in said
-    assert "unforeseen" in said
+    cause = json.loads(line)["exception"] if log_format == "json" else written.getvalue()
+    assert "Traceback" in cause
+    assert "unexpected" in cause
 
 
-async def test_json_stays_one_line_a_record(broken: Server) -> None:
+async def test_each_json_record_is_one_line_when_it_has_a_traceback(broken_server: Server) -> None:
     with _log("json") as written:
         with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
-            await broken.operator("tenant").create(target_all=True)
+            await broken_server.operator("tenant").create(target_all=True)
         await _line(written, "CreateJob INTERNAL")
 
     records = [json.loads(line) for line in written.getvalue().splitlines()]
     assert [record["level"] for record in records] == ["INFO", "ERROR", "INFO"]
 
 
-async def test_documents_never_reach_the_log(
-    database: Database, operator: Operator, broken: Server
+async def test_documents_are_not_logged(
+    database: Database, operator: Operator, broken_server: Server
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     with _log("text", "DEBUG") as written:
@@ -153,13 +153,15 @@ async def test_documents_never_reach_the_log(
                 target_all=True, document_params={"pw": SECRET, "n": float("nan")}
             )
         with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
-            await broken.operator("tenant").create(target_all=True, document_params={"pw": SECRET})
+            await broken_server.operator("tenant").create(
+                target_all=True, document_params={"pw": SECRET}
+            )
         await _line(written, "CreateJob INTERNAL")
 
     assert SECRET not in written.getvalue()
 
 
-async def test_health_checks_are_logged_at_debug_only(server: Server) -> None:
+async def test_health_checks_are_logged_only_at_debug(server: Server) -> None:
     with _log("text") as written:
         await is_healthy(server.channel)
         await server.operator("tenant").list()

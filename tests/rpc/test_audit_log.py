@@ -1,4 +1,4 @@
-"""The audit trail: who did what to which job, and what came of it."""
+"""The audit log: who changed which job, and the outcome."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from grpc import StatusCode
 from jobs_grpc import logs
 from jobs_grpc.auth.policy import POLICY
 from jobs_grpc.auth.principal import Role
-from jobs_grpc.rpc.audit_log import AUDITED
+from jobs_grpc.rpc.audit_log import AUDITED_METHODS
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
@@ -27,10 +27,10 @@ SECRET = "hunter2"
 
 
 @pytest.fixture
-def trail(caplog: pytest.LogCaptureFixture) -> Any:
-    """What is in the trail so far, as the JSON log would have it."""
+def audit_log(caplog: pytest.LogCaptureFixture) -> Any:
+    """A function that returns the lines of the audit log so far, as parsed JSON."""
     caplog.set_level(logging.INFO, "jobs_grpc.audit")
-    as_json = logs._JsonFormatter()
+    as_json = logs.JsonFormatter()
 
     def read() -> list[dict[str, Any]]:
         records = [r for r in caplog.records if r.name == "jobs_grpc.audit"]
@@ -39,26 +39,29 @@ def trail(caplog: pytest.LogCaptureFixture) -> Any:
     return read
 
 
-def test_whatever_changes_jobs_is_audited() -> None:
-    changing = {
+def test_audited_methods_are_those_that_change_jobs() -> None:
+    changing_methods = {
         method
         for method, roles in POLICY.items()
         if method.startswith("/fleet.jobs.v1.JobService/") and Role.VIEWER not in (roles or ())
     }
 
-    assert changing == AUDITED
+    assert changing_methods == AUDITED_METHODS
 
 
-async def test_each_action_is_a_line(database: Database, operator: Operator, trail: Any) -> None:
+async def test_each_change_is_one_line(
+    database: Database, operator: Operator, audit_log: Any
+) -> None:
     await database.add_devices(operator.tenant, ["d", "e"])
-    made = (await operator.create(target_all=True, document_params={"password": SECRET})).job_id
-    await operator.cancel_execution(made, "d", reason=SECRET)
-    await operator.retry(made, pb.JobExecution.REJECTED)
-    await operator.cancel(made, reason=SECRET)
-    await operator.delete(made)
+    created = await operator.create(target_all=True, document_params={"password": SECRET})
+    job_id = created.job_id
+    await operator.cancel_execution(job_id, "d", reason=SECRET)
+    await operator.retry(job_id, pb.JobExecution.REJECTED)
+    await operator.cancel(job_id, reason=SECRET)
+    await operator.delete(job_id)
     await operator.list()
 
-    lines = trail()
+    lines = audit_log()
     assert [(line["message"], line["code"]) for line in lines] == [
         ("audit CreateJob", "OK"),
         ("audit CancelExecution", "OK"),
@@ -69,7 +72,7 @@ async def test_each_action_is_a_line(database: Database, operator: Operator, tra
     for line in lines:
         assert line["logger"] == "jobs_grpc.audit"
         assert (line["tenant"], line["subject"]) == (operator.tenant, "olivia")
-        assert (line["roles"], line["job_id"]) == ("admin,bridge", made)
+        assert (line["roles"], line["job_id"]) == ("admin,bridge", job_id)
         assert line["ms"] > 0
         assert line["peer"].startswith("ipv4:127.0.0.1:")
         assert "reason" not in line
@@ -77,7 +80,7 @@ async def test_each_action_is_a_line(database: Database, operator: Operator, tra
     assert SECRET not in json.dumps(lines)
 
 
-async def test_a_refusal_is_a_line_too(server: Server, tenant: str, trail: Any) -> None:
+async def test_rejected_calls_are_logged(server: Server, tenant: str, audit_log: Any) -> None:
     viewer = server.caller(("x-tenant-id", tenant), ("x-user-id", "vic"), ("x-roles", "viewer"))
     with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
         await viewer.delete("j")
@@ -86,17 +89,18 @@ async def test_a_refusal_is_a_line_too(server: Server, tenant: str, trail: Any) 
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator(tenant).cancel("j")
 
-    refused, nobody, absent = trail()
-    assert (refused["message"], refused["code"]) == ("audit DeleteJob", "PERMISSION_DENIED")
-    assert (refused["reason"], refused["job_id"]) == ("ROLE_REQUIRED", "j")
-    assert (refused["subject"], refused["roles"]) == ("vic", "viewer")
-    assert (nobody["code"], nobody["reason"]) == ("UNAUTHENTICATED", "TENANT_REQUIRED")
-    assert not {"tenant", "subject", "roles"} & set(nobody)
-    assert (absent["code"], absent["reason"]) == ("NOT_FOUND", "JOB_NOT_FOUND")
+    denied, unauthenticated, not_found = audit_log()
+    assert (denied["message"], denied["code"]) == ("audit DeleteJob", "PERMISSION_DENIED")
+    assert (denied["reason"], denied["job_id"]) == ("ROLE_REQUIRED", "j")
+    assert (denied["subject"], denied["roles"]) == ("vic", "viewer")
+    assert unauthenticated["code"] == "UNAUTHENTICATED"
+    assert unauthenticated["reason"] == "TENANT_REQUIRED"
+    assert not {"tenant", "subject", "roles"} & set(unauthenticated)
+    assert (not_found["code"], not_found["reason"]) == ("NOT_FOUND", "JOB_NOT_FOUND")
 
 
-async def test_a_token_is_not_in_it(
-    database: Database, tenant: str, tmp_path: Path, trail: Any
+async def test_tokens_are_not_logged(
+    database: Database, tenant: str, tmp_path: Path, audit_log: Any
 ) -> None:
     key = new_key()
     (tmp_path / "jwks.json").write_text(jwks(key))
@@ -107,22 +111,20 @@ async def test_a_token_is_not_in_it(
         "JOBS_JWT_AUDIENCE": AUDIENCE,
     }
     async with running_server(database.request_dsn, **variables) as server:
-        good = token(key, claims(tenant, "admin"))
+        valid_token = token(key, claims(tenant, "admin"))
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-            await server.bearer(good).delete("j")
+            await server.bearer(valid_token).delete("j")
         with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
-            await server.bearer(good[:-4]).delete("j")
+            await server.bearer(valid_token[:-4]).delete("j")
 
-    known, unknown = trail()
-    assert (known["subject"], known["roles"]) == ("olivia", "admin")
-    assert unknown["reason"] == "INVALID_TOKEN"
-    assert not [part for part in good.split(".") if part[:40] in json.dumps(trail())]
+    authenticated, unauthenticated = audit_log()
+    assert (authenticated["subject"], authenticated["roles"]) == ("olivia", "admin")
+    assert unauthenticated["reason"] == "INVALID_TOKEN"
+    assert not [part for part in valid_token.split(".") if part[:40] in json.dumps(audit_log())]
 
 
-async def test_the_request_id_is_in_it(
-    operator: Operator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with configured("ERROR", "json"):
+async def test_request_id_is_logged(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_configured("ERROR", "json"):
         metadata = (*operator.metadata, ("x-request-id", "order-66"))
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             request = pb.DeleteJobRequest(job_id="j")
@@ -132,37 +134,37 @@ async def test_the_request_id_is_in_it(
     assert json.loads(line)["request_id"] == "order-66"
 
 
-async def test_what_a_request_names_can_not_forge_a_line(
+async def test_ids_of_a_request_cannot_forge_log_lines(
     operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.audit")
-    forged = "j tenant=other\n2026-01-01 INFO DeleteJob OK \x1b[2J" + "x" * 1000
+    malicious_id = "j tenant=other\n2026-01-01 INFO DeleteJob OK \x1b[2J" + "x" * 1000
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await operator.delete(forged)
+        await operator.delete(malicious_id)
 
     [record] = [r for r in caplog.records if r.name == "jobs_grpc.audit"]
-    line = logs._TextFormatter().format(record)
+    line = logs.TextFormatter().format(record)
     assert line.isprintable()
     assert 'job_id="j tenant=other\\n2026' in line
     assert len(line) < 600
 
 
 @contextmanager
-def configured(level: str, log_format: str) -> Iterator[None]:
-    """With the log as `serve` sets it up."""
+def logging_configured(level: str, log_format: str) -> Iterator[None]:
+    """Configure logging as `jobs-grpc serve` does, and restore it after the block."""
     root = logging.getLogger()
-    before, before_level = root.handlers[:], root.level
+    old_handlers, old_level = root.handlers[:], root.level
     root.handlers = []
     try:
         logs.configure_logging(level, log_format)
         yield
     finally:
-        root.handlers = before
-        root.setLevel(before_level)
+        root.handlers = old_handlers
+        root.setLevel(old_level)
 
 
-def test_the_trail_is_there_whatever_the_level(capsys: pytest.CaptureFixture[str]) -> None:
-    with configured("ERROR", "text"):
+def test_audit_log_ignores_the_log_level(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_configured("ERROR", "text"):
         logging.getLogger("jobs_grpc.calls").info("a call")
         logging.getLogger("jobs_grpc.audit").info("an action")
 
@@ -170,8 +172,8 @@ def test_the_trail_is_there_whatever_the_level(capsys: pytest.CaptureFixture[str
     assert "a call" not in err
 
 
-async def test_what_a_limit_refuses_is_a_line_too(
-    database: Database, tenant: str, trail: Any
+async def test_calls_rejected_by_a_limit_are_logged(
+    database: Database, tenant: str, audit_log: Any
 ) -> None:
     await database.add_devices(tenant, ["d"])
     async with running_server(database.request_dsn, JOBS_MAX_CALLS="1") as server:
@@ -184,5 +186,5 @@ async def test_what_a_limit_refuses_is_a_line_too(
                 await operator.delete("j")
         await waiting
 
-    refused = [line for line in trail() if line["code"] == "RESOURCE_EXHAUSTED"]
-    assert [line["message"] for line in refused] == ["audit DeleteJob"]
+    rejected = [line for line in audit_log() if line["code"] == "RESOURCE_EXHAUSTED"]
+    assert [line["message"] for line in rejected] == ["audit DeleteJob"]

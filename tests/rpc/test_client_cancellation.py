@@ -1,4 +1,4 @@
-"""A client that gives up in mid-call costs neither a pool slot nor a half-made job."""
+"""A call that its client cancels releases its connection and leaves no partial job."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,15 +19,15 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
-    """A service with one connection: a slot that is not given back stops everything."""
+    """A server with one connection: if a call did not release it, the next call would hang."""
     pool_of_one = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
     async with running_server(database.request_dsn, **pool_of_one) as running:
         yield running
 
 
 @asynccontextmanager
-async def _being_created(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
-    """Another session has claimed the job_id; at the end of the block it takes that back."""
+async def _job_id_locked(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
+    """Create the job in another session, and roll back at the end of the block."""
     holder = await asyncpg.connect(database.owner_dsn)
     try:
         transaction = holder.transaction()
@@ -43,7 +43,7 @@ async def _being_created(database: Database, tenant: str, job_id: str) -> AsyncI
         await holder.close()
 
 
-async def test_a_canceled_call_gives_its_connection_back(
+async def test_connection_is_released_when_the_client_cancels(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -61,15 +61,15 @@ async def test_a_canceled_call_gives_its_connection_back(
     assert (await operator.get("a")).status == pb.Job.IN_PROGRESS
 
 
-async def test_a_call_past_its_deadline_gives_its_connection_back(
+async def test_connection_is_released_when_the_deadline_expires(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="a", target_all=True)
     timeout = 0.25
     async with job_lock_held(database, operator.tenant, "a"):
-        while not await _seen_waiting(database, operator, timeout):
-            timeout *= 2  # The machine is busy.
+        while not await _times_out_while_blocked(database, operator, timeout):
+            timeout *= 2  # The machine is busy: the call did not reach the database in time.
             assert timeout < TIMEOUT
 
         assert len((await operator.list()).jobs) == 1
@@ -77,10 +77,10 @@ async def test_a_call_past_its_deadline_gives_its_connection_back(
     assert (await operator.get("a")).status == pb.Job.IN_PROGRESS
 
 
-async def test_an_abandoned_create_leaves_no_job(database: Database, operator: Operator) -> None:
+async def test_canceled_create_leaves_no_job(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 3)
     request = pb.CreateJobRequest(job_id="a", document_type="reboot", target_all=True)
-    async with _being_created(database, operator.tenant, "a"):
+    async with _job_id_locked(database, operator.tenant, "a"):
         call = operator.stub.CreateJob(request, metadata=operator.metadata, timeout=30)
         await database.wait_for_blocked_sessions(1)
 
@@ -94,10 +94,10 @@ async def test_an_abandoned_create_leaves_no_job(database: Database, operator: O
     assert await database.owner.fetchval(rows, operator.tenant) == 0
 
 
-async def test_an_abandoned_create_can_be_repeated(database: Database, operator: Operator) -> None:
+async def test_canceled_create_can_be_repeated(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 3)
     request = pb.CreateJobRequest(job_id="a", document_type="reboot", target_all=True)
-    async with _being_created(database, operator.tenant, "a"):
+    async with _job_id_locked(database, operator.tenant, "a"):
         call = operator.stub.CreateJob(request, metadata=operator.metadata, timeout=30)
         await database.wait_for_blocked_sessions(1)
         call.cancel()
@@ -108,27 +108,27 @@ async def test_an_abandoned_create_can_be_repeated(database: Database, operator:
     assert response.execution_count == 3
 
 
-async def _seen_waiting(database: Database, operator: Operator, seconds: float) -> bool:
-    """Cancel the job with that deadline, which must pass; whether the call got to the job."""
+async def _times_out_while_blocked(database: Database, operator: Operator, seconds: float) -> bool:
+    """Call CancelJob with a deadline, which must expire; whether the call was blocked by then."""
     call = operator.stub.CancelJob(
         pb.CancelJobRequest(job_id="a"), metadata=operator.metadata, timeout=seconds
     )
-    waits = False
+    blocked = False
 
-    async def waits_or_is_over() -> bool:
-        nonlocal waits
-        waits = await database.blocked_sessions() == 1
-        return waits or call.done()
+    async def is_blocked_or_done() -> bool:
+        nonlocal blocked
+        blocked = await database.blocked_sessions() == 1
+        return blocked or call.done()
 
-    await wait_until(waits_or_is_over)
+    await wait_until(is_blocked_or_done)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
     assert raised.value.code() is StatusCode.DEADLINE_EXCEEDED
     await database.wait_for_blocked_sessions(0)
-    return waits
+    return blocked
 
 
-async def test_many_that_give_up_while_they_queue_for_the_pool(
+async def test_connection_is_released_when_many_queued_calls_are_canceled(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)

@@ -1,4 +1,4 @@
-"""Limits of what is open at once: each is named, and hits whom it should."""
+"""Limits on open calls and streams: the error names the setting, and others are not affected."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 @pytest.fixture
 async def jobs(database: Database, operator: Operator) -> Operator:
-    """The test's tenant, with the devices d00001 and d00002 and the jobs "j" and "k"."""
+    """The test's operator, with the devices d00001 and d00002 and the jobs "j" and "k"."""
     await database.add_devices(operator.tenant, 2)
     for job_id in ("j", "k"):
         await operator.create(job_id=job_id, target_all=True)
@@ -33,8 +33,10 @@ async def jobs(database: Database, operator: Operator) -> Operator:
 
 
 @asynccontextmanager
-async def occupied(database: Database, tenant: str, **limits: str) -> AsyncIterator[Server]:
-    """A server in which a call of the tenant is in flight."""
+async def server_with_call_in_flight(
+    database: Database, tenant: str, **limits: str
+) -> AsyncIterator[Server]:
+    """A server with one call of the tenant in flight."""
     async with running_server(database.request_dsn, **limits) as server:
         async with job_lock_held(database, tenant, "j"):
             waiting = asyncio.create_task(server.operator(tenant).cancel("j"))
@@ -44,7 +46,7 @@ async def occupied(database: Database, tenant: str, **limits: str) -> AsyncItera
 
 
 def watch(server: Server, tenant: str, device: str = "d00001") -> Any:
-    """An open stream of a device."""
+    """Open a stream of a device."""
     stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
     return stub.WatchPendingExecutions(
         device_pb.WatchPendingExecutionsRequest(),
@@ -53,26 +55,28 @@ def watch(server: Server, tenant: str, device: str = "d00001") -> Any:
     )
 
 
-def is_limit(failure: Failure, limit: str, value: str) -> bool:
-    """Whether a failure names the limit, and when to try again."""
-    assert limit in failure.message
-    return (failure.metadata, failure.retry_after) == ({"setting": limit, "value": value}, 1)
+def names_setting(failure: Failure, setting: str, value: str) -> bool:
+    """Whether a failure has the setting in its metadata, and when to retry."""
+    assert f"({setting} is {value}); retry later" in failure.message
+    return (failure.metadata, failure.retry_after) == ({"setting": setting, "value": value}, 1)
 
 
-async def test_a_tenant_has_so_many_calls_in_flight_and_others_have_theirs(
+async def test_call_is_rejected_when_its_tenant_has_too_many_and_another_tenant_is_served(
     database: Database, jobs: Operator
 ) -> None:
-    async with occupied(database, jobs.tenant, JOBS_MAX_TENANT_CALLS="1") as server:
+    async with server_with_call_in_flight(
+        database, jobs.tenant, JOBS_MAX_TENANT_CALLS="1"
+    ) as server:
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await server.operator(jobs.tenant).list()
 
-        assert is_limit(failure, "JOBS_MAX_TENANT_CALLS", "1")
+        assert names_setting(failure, "JOBS_MAX_TENANT_CALLS", "1")
         assert not (await server.operator("another").list()).jobs
 
     assert (await jobs.get("j")).status == pb.Job.CANCELED
 
 
-async def test_a_call_that_has_ended_makes_room(database: Database, jobs: Operator) -> None:
+async def test_finished_call_does_not_count(database: Database, jobs: Operator) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(jobs.tenant)
         for _ in range(3):
@@ -83,39 +87,43 @@ async def test_a_call_that_has_ended_makes_room(database: Database, jobs: Operat
                 await operator.list(limit=0)
 
 
-async def test_a_client_that_has_gone_makes_room(database: Database, jobs: Operator) -> None:
+async def test_call_does_not_count_when_its_client_is_gone(
+    database: Database, jobs: Operator
+) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(jobs.tenant)
         async with job_lock_held(database, jobs.tenant, "j"):
-            gone = asyncio.create_task(operator.cancel("j"))
+            abandoned = asyncio.create_task(operator.cancel("j"))
             await database.wait_for_blocked_sessions(1)
-            gone.cancel()
+            abandoned.cancel()
 
-            async def answered() -> bool:
+            async def is_served() -> bool:
                 with contextlib.suppress(Exception):
                     return len((await operator.list()).jobs) == 2
                 return False
 
-            await wait_until(answered)
+            await wait_until(is_served)
 
 
-async def test_the_server_has_so_many_calls_in_flight_also_of_nobody(
+async def test_call_is_rejected_when_the_server_has_too_many_even_if_unauthenticated(
     database: Database, jobs: Operator
 ) -> None:
-    """Counted before authentication: a flood without credentials costs no more than that."""
-    async with occupied(database, jobs.tenant, JOBS_MAX_CALLS="1") as server:
+    """The limit applies before authentication, so it stops a flood without credentials."""
+    async with server_with_call_in_flight(database, jobs.tenant, JOBS_MAX_CALLS="1") as server:
         other = server.operator("another")
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await other.list()
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
             await other.stub.ListJobs(pb.ListJobsRequest(), timeout=TIMEOUT)
 
-        assert is_limit(failure, "JOBS_MAX_CALLS", "1")
+        assert names_setting(failure, "JOBS_MAX_CALLS", "1")
 
 
-async def test_health_checks_pass_a_full_server(database: Database, jobs: Operator) -> None:
+async def test_health_checks_succeed_when_the_server_is_at_its_limits(
+    database: Database, jobs: Operator
+) -> None:
     full = {"JOBS_MAX_CALLS": "1", "JOBS_MAX_STREAMS": "1"}
-    async with occupied(database, jobs.tenant, **full) as server:
+    async with server_with_call_in_flight(database, jobs.tenant, **full) as server:
         stream = watch(server, jobs.tenant)
         await stream.read()
         health = watch_health(server.channel)
@@ -127,8 +135,8 @@ async def test_health_checks_pass_a_full_server(database: Database, jobs: Operat
         stream.cancel()
 
 
-async def test_streams_of_health_are_limited_apart(database: Database, jobs: Operator) -> None:
-    """They need no credentials: however many there are, they take nothing from others."""
+async def test_health_streams_have_a_separate_limit(database: Database, jobs: Operator) -> None:
+    """They need no credentials, so they must not use up the limits of other calls."""
     async with running_server(
         database.request_dsn, JOBS_MAX_CALLS="1", JOBS_MAX_STREAMS="1"
     ) as server:
@@ -145,43 +153,45 @@ async def test_streams_of_health_are_limited_apart(database: Database, jobs: Ope
 
 
 @pytest.mark.parametrize(
-    ("limit", "device", "other"),
+    ("setting", "device", "unaffected_device"),
     [
         ("JOBS_MAX_DEVICE_STREAMS", "d00001", "d00002"),
         ("JOBS_MAX_TENANT_STREAMS", "d00002", None),
         ("JOBS_MAX_STREAMS", "d00002", None),
     ],
 )
-async def test_streams_are_limited(
-    database: Database, jobs: Operator, limit: str, device: str, other: str | None
+async def test_stream_is_rejected_when_too_many_are_open(
+    database: Database, jobs: Operator, setting: str, device: str, unaffected_device: str | None
 ) -> None:
-    async with running_server(database.request_dsn, **{limit: "1"}) as server:
+    async with running_server(database.request_dsn, **{setting: "1"}) as server:
         first = watch(server, jobs.tenant)
         await first.read()
 
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await watch(server, jobs.tenant, device).read()
-        assert is_limit(failure, limit, "1")
+        assert names_setting(failure, setting, "1")
 
-        if other is not None:
-            second = watch(server, jobs.tenant, other)
+        if unaffected_device is not None:
+            second = watch(server, jobs.tenant, unaffected_device)
             assert len((await second.read()).executions) == 2
             second.cancel()
-        # Calls are no streams.
+        # Unary calls do not count as streams.
         assert len((await server.operator(jobs.tenant).list()).jobs) == 2
 
         first.cancel()
 
-        async def room() -> bool:
-            again = watch(server, jobs.tenant, device)
+        async def can_open_stream() -> bool:
+            stream = watch(server, jobs.tenant, device)
             with contextlib.suppress(Exception):
-                return await again.read() is not EOF
+                return await stream.read() is not EOF
             return False
 
-        await wait_until(room)
+        await wait_until(can_open_stream)
 
 
-async def test_another_tenants_streams_are_its_own(database: Database, jobs: Operator) -> None:
+async def test_stream_limit_of_a_tenant_does_not_affect_another_tenant(
+    database: Database, jobs: Operator
+) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_STREAMS="1") as server:
         streams = [watch(server, tenant) for tenant in (jobs.tenant, "another")]
 
@@ -192,14 +202,14 @@ async def test_another_tenants_streams_are_its_own(database: Database, jobs: Ope
             stream.cancel()
 
 
-def test_nothing_is_kept_of_those_who_have_left() -> None:
-    gauge = ConcurrencyLimiter("Too many", "JOBS_MAX", 2)
+def test_concurrency_limiter_forgets_keys_with_nothing_open() -> None:
+    limiter = ConcurrencyLimiter("Too many", "JOBS_MAX", 2)
     for tenant in range(1000):
-        with gauge.acquire(tenant), gauge.acquire(tenant):
-            with pytest.raises(LimitExceeded), gauge.acquire(tenant):
+        with limiter.acquire(tenant), limiter.acquire(tenant):
+            with pytest.raises(LimitExceeded), limiter.acquire(tenant):
                 pass
-            assert len(gauge) == 1
-        with pytest.raises(KeyError), gauge.acquire(tenant):
+            assert len(limiter) == 1
+        with pytest.raises(KeyError), limiter.acquire(tenant):
             raise KeyError
 
-    assert len(gauge) == 0
+    assert len(limiter) == 0

@@ -1,100 +1,104 @@
-"""Pace: a tenant that calls much leaves the event loop to others, if there are any."""
+"""The rate limit of a tenant, which applies while other tenants call as well."""
 
 import asyncio
 
 import pytest
 from grpc.aio import AioRpcError
 
-from jobs_grpc.rpc.rate_limiter import Rate
+from jobs_grpc.rpc.rate_limiter import TokenBuckets
 from tests.support.database import Database
 from tests.support.server import running_server
 from tests.support.waiting import wait_until
 
-# Calls of a flood at once. Ten of them wait for nothing.
+# Calls of the tenant "flood" at the same time. The first ten do not wait.
 FLOOD = 18
 
 
-def delays(rate: Rate, tenant: str, calls: int, now: float) -> list[float | None]:
-    """What each of so many calls of the same moment has to wait."""
-    return [rate.delay(tenant, now) for _ in range(calls)]
+def reserve(buckets: TokenBuckets, tenant: str, calls: int, now: float) -> list[float | None]:
+    """The delays of several calls of a tenant at the same time."""
+    return [buckets.reserve(tenant, now) for _ in range(calls)]
 
 
 @pytest.fixture
-def rate() -> Rate:
-    """Eight calls a second; "quiet" has called at 0."""
-    rate = Rate(8)
-    rate.delay("quiet", 0)
-    return rate
+def buckets() -> TokenBuckets:
+    """Eight calls per second; the tenant "quiet" called at 0."""
+    buckets = TokenBuckets(8)
+    buckets.reserve("quiet", 0)
+    return buckets
 
 
-def test_a_tenant_alone_does_not_wait() -> None:
-    assert delays(Rate(8), "flood", FLOOD, 0) == [0] * FLOOD
+def test_tenant_is_not_limited_when_no_other_tenant_calls() -> None:
+    assert reserve(TokenBuckets(8), "flood", FLOOD, 0) == [0] * FLOOD
 
 
-def test_what_is_more_than_a_burst_is_spread_while_others_call(rate: Rate) -> None:
-    waits = delays(rate, "flood", FLOOD, 0)
+def test_calls_after_a_burst_are_spaced_when_other_tenants_call(buckets: TokenBuckets) -> None:
+    delays = reserve(buckets, "flood", FLOOD, 0)
 
-    assert waits[:10] == [0] * 10
-    assert waits[10:] == [n / 8 for n in range(1, 9)]
-
-
-def test_who_calls_little_does_not_wait_for_who_calls_much(rate: Rate) -> None:
-    delays(rate, "flood", FLOOD, 0)
-
-    assert rate.delay("quiet", 0) == 0
+    assert delays[:10] == [0] * 10
+    assert delays[10:] == [n / 8 for n in range(1, 9)]
 
 
-def test_time_without_calls_makes_up_for_a_burst_and_no_more(rate: Rate) -> None:
-    delays(rate, "flood", 10, 0)
-    rate.delay("quiet", 0.5)
+def test_quiet_tenant_does_not_wait_when_another_tenant_floods(buckets: TokenBuckets) -> None:
+    reserve(buckets, "flood", FLOOD, 0)
 
-    assert sum(wait == 0 for wait in delays(rate, "flood", FLOOD, 0.5)) == 4
-    rate.delay("quiet", 100)
-    rate.delay("flood", 100)
-    assert sum(wait == 0 for wait in delays(rate, "flood", FLOOD, 100)) == 9
+    assert buckets.reserve("quiet", 0) == 0
 
 
-def test_a_second_after_the_others_calls_a_tenant_is_alone_again(rate: Rate) -> None:
-    delays(rate, "flood", FLOOD, 0.5)
+def test_bucket_refills_up_to_one_burst_when_a_tenant_pauses(buckets: TokenBuckets) -> None:
+    reserve(buckets, "flood", 10, 0)
+    buckets.reserve("quiet", 0.5)
 
-    assert rate.delay("flood", 1.0)
-    assert delays(rate, "flood", FLOOD, 1.1) == [0] * FLOOD
+    assert reserve(buckets, "flood", FLOOD, 0.5).count(0) == 4
+    buckets.reserve("quiet", 100)
+    buckets.reserve("flood", 100)
+    assert reserve(buckets, "flood", FLOOD, 100).count(0) == 9
 
 
-def test_nothing_is_kept_of_tenants_that_do_not_call(rate: Rate) -> None:
+def test_tenant_is_not_limited_when_others_have_been_inactive_for_a_second(
+    buckets: TokenBuckets,
+) -> None:
+    reserve(buckets, "flood", FLOOD, 0.5)
+
+    assert buckets.reserve("flood", 1.0)
+    assert reserve(buckets, "flood", FLOOD, 1.1) == [0] * FLOOD
+
+
+def test_inactive_tenants_are_forgotten(buckets: TokenBuckets) -> None:
     for n in range(100):
-        rate.delay(f"tenant-{n}", n)
+        buckets.reserve(f"tenant-{n}", n)
 
-    assert len(rate) == 2
-
-
-def test_who_would_wait_too_long_is_refused_and_takes_no_turn(rate: Rate) -> None:
-    waits = delays(rate, "flood", 100, 0)
-
-    assert waits[17:] == [1, *[None] * 82]
-    rate.delay("quiet", 0.5)
-    assert rate.delay("flood", 0.5) == 0.625
+    assert len(buckets) == 2
 
 
-def test_a_call_that_is_given_up_gives_its_turn_back(rate: Rate) -> None:
-    [*_, last] = delays(rate, "flood", 11, 0)
+def test_call_is_rejected_and_takes_no_token_when_it_would_wait_too_long(
+    buckets: TokenBuckets,
+) -> None:
+    delays = reserve(buckets, "flood", 100, 0)
 
-    rate.give_back("flood")
-    assert rate.delay("flood", 0) == last == 0.125
+    assert delays[17:] == [1, *[None] * 82]
+    buckets.reserve("quiet", 0.5)
+    assert buckets.reserve("flood", 0.5) == 0.625
 
 
-async def test_a_tenant_that_calls_too_often_is_refused_and_another_is_not(
+def test_token_is_returned_when_a_waiting_call_is_canceled(buckets: TokenBuckets) -> None:
+    [*_, last] = reserve(buckets, "flood", 11, 0)
+
+    buckets.cancel("flood")
+    assert buckets.reserve("flood", 0) == last == 0.125
+
+
+async def test_flooding_tenant_is_rejected_and_another_is_served(
     database: Database, tenant: str
 ) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_RATE="1") as server:
         quiet, flood = server.operator(tenant), server.operator("flood")
 
-        async def refused() -> bool:
+        async def flood_is_rejected() -> bool:
             await quiet.list()
             calls = [flood.list() for _ in range(FLOOD)]
-            answers = await asyncio.gather(*calls, return_exceptions=True)
-            failures = [a for a in answers if isinstance(a, AioRpcError)]
-            return any("JOBS_MAX_TENANT_RATE" in (f.details() or "") for f in failures)
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            errors = [result for result in results if isinstance(result, AioRpcError)]
+            return any("JOBS_MAX_TENANT_RATE" in (error.details() or "") for error in errors)
 
-        await wait_until(refused)
+        await wait_until(flood_is_rejected)
         await quiet.list()

@@ -1,4 +1,4 @@
-"""x-request-id: the caller's goes through and comes back, and there always is one."""
+"""x-request-id: every response has one, the caller's if the call has a valid one."""
 
 import uuid
 
@@ -12,55 +12,57 @@ from tests.support.failures import expect_failure
 from tests.support.waiting import TIMEOUT
 
 
-async def answered(operator: Operator, *request_ids: str) -> str:
-    """The request id of a successful call that was sent with these."""
+async def response_request_id(operator: Operator, *request_ids: str) -> str:
+    """Send a call with these request ids and return the one of the response."""
     metadata = (*operator.metadata, *(("x-request-id", sent) for sent in request_ids))
     call: grpc.aio.UnaryUnaryCall[pb.ListJobsRequest, pb.ListJobsResponse] = operator.stub.ListJobs(
         pb.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT
     )
     await call
-    (told,) = [value for key, value in await call.trailing_metadata() if key == "x-request-id"]
-    return str(told)
+    (request_id,) = [
+        value for key, value in await call.trailing_metadata() if key == "x-request-id"
+    ]
+    return str(request_id)
 
 
 @pytest.mark.parametrize("sent", ["a", "7f3c-x", "x" * 128, "!~/+="])
-async def test_the_callers_comes_back(operator: Operator, sent: str) -> None:
-    assert await answered(operator, sent) == sent
+async def test_request_id_of_the_caller_is_returned(operator: Operator, sent: str) -> None:
+    assert await response_request_id(operator, sent) == sent
 
 
-async def test_one_is_made_if_there_is_none(operator: Operator) -> None:
-    made = {await answered(operator) for _ in range(2)}
+async def test_request_id_is_generated_when_the_call_has_none(operator: Operator) -> None:
+    request_ids = {await response_request_id(operator) for _ in range(2)}
 
-    assert len(made) == 2
-    for request_id in made:
+    assert len(request_ids) == 2
+    for request_id in request_ids:
         assert str(uuid.UUID(request_id)) == request_id
 
 
 @pytest.mark.parametrize("sent", ["", " ", "a b", "x" * 129])
-async def test_one_that_is_no_identifier_is_replaced(operator: Operator, sent: str) -> None:
-    made = await answered(operator, sent)
+async def test_request_id_is_replaced_when_it_is_invalid(operator: Operator, sent: str) -> None:
+    request_id = await response_request_id(operator, sent)
 
-    assert str(uuid.UUID(made)) == made
-
-
-async def test_the_first_of_several_counts(operator: Operator) -> None:
-    assert await answered(operator, "a", "b") == "a"
+    assert str(uuid.UUID(request_id)) == request_id
 
 
-@pytest.mark.parametrize("tenant_known", [True, False])
-async def test_the_callers_comes_back_with_a_failure(
-    operator: Operator, tenant_known: bool
+async def test_first_request_id_is_used_when_the_call_has_several(operator: Operator) -> None:
+    assert await response_request_id(operator, "a", "b") == "a"
+
+
+@pytest.mark.parametrize("has_tenant", [True, False])
+async def test_request_id_of_the_caller_is_returned_when_the_call_fails(
+    operator: Operator, has_tenant: bool
 ) -> None:
-    metadata = operator.metadata if tenant_known else ()
+    metadata = operator.metadata if has_tenant else ()
     code, reason = (
         (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
-        if tenant_known
+        if has_tenant
         else (StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED")
     )
 
     with expect_failure(code, reason) as failure:
         await operator.stub.GetJob(
-            pb.GetJobRequest(job_id="nowhere"),
+            pb.GetJobRequest(job_id="missing"),
             metadata=(*metadata, ("x-request-id", "mine")),
             timeout=TIMEOUT,
         )
@@ -68,8 +70,8 @@ async def test_the_callers_comes_back_with_a_failure(
     assert failure.request_id == "mine"
 
 
-async def test_one_is_made_for_a_failure_too(operator: Operator) -> None:
+async def test_request_id_is_generated_when_the_call_fails(operator: Operator) -> None:
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-        await operator.get("nowhere")
+        await operator.get("missing")
 
     assert str(uuid.UUID(failure.request_id)) == failure.request_id

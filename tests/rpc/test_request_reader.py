@@ -1,4 +1,4 @@
-"""Limits of messages: how large a request may be, alone or in a stream."""
+"""Reading requests: limits of size and time, for single requests and streams."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Channel
 
-from jobs_grpc.rpc.request_reader import Waits
+from jobs_grpc.rpc.request_reader import BoundedReads
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -20,13 +20,15 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 LIMIT = 65536
 
-REPORTS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
+CHECK = "/grpc.health.v1.Health/Check"
+GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
+REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
 
 
 def padded(size: int) -> bytes:
-    """A GetJobRequest for the job "j" with that many bytes: the last job_id counts."""
+    """A GetJobRequest of `size` bytes with two job_ids; the last one, "j", is used."""
     last = pb.GetJobRequest(job_id="j").SerializeToString()
-    # A tag, and a length in three bytes.
+    # The first job_id has a tag and a length of three bytes.
     return b"\x0a" + _varint(size - len(last) - 4) + b"x" * (size - len(last) - 4) + last
 
 
@@ -35,47 +37,45 @@ def _varint(number: int) -> bytes:
 
 
 async def get(server: Server, tenant: str, raw: bytes) -> bytes:
-    """Call GetJob with bytes."""
-    call: Any = server.channel.unary_unary(GET)
-    answer: bytes = await call(raw, metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
-    return answer
+    """Call GetJob with a serialized request."""
+    call: Any = server.channel.unary_unary(GET_JOB)
+    response: bytes = await call(raw, metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
+    return response
 
 
 async def report(channel: Channel, tenant: str, raw: bytes) -> None:
-    """Send bytes as a report, and read until the stream ends."""
-    call: Any = channel.stream_stream(REPORTS)
+    """Send bytes as a report and read until the stream ends."""
+    call: Any = channel.stream_stream(REPORT_EXECUTIONS)
     async for _ in call([raw], metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT):
         pass
 
 
-GET = "/fleet.jobs.v1.JobService/GetJob"
-CHECK = "/grpc.health.v1.Health/Check"
-
-
-def begin(
-    server: Server, tenant: str, *raws: bytes, method: str = GET, complete: bool = False
+def start_call(
+    server: Server, tenant: str, *messages: bytes, method: str = GET_JOB, half_close: bool = False
 ) -> Any:
-    """Call a method, send messages, and unless it is to be complete, leave it at that."""
+    """Call a method and send messages. Without `half_close`, the request stream stays open."""
 
-    async def sent() -> AsyncIterator[bytes]:
-        for raw in raws:
-            yield raw
-        if not complete:
+    async def requests() -> AsyncIterator[bytes]:
+        for message in messages:
+            yield message
+        if not half_close:
             await asyncio.Event().wait()
 
     call: Any = server.channel.stream_unary(method)
-    return call(sent(), metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
+    return call(requests(), metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
 
 
 @pytest.fixture
 async def job(database: Database, operator: Operator) -> Operator:
-    """The test's tenant, with the job "j"."""
+    """The test's operator, with the job "j"."""
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True)
     return operator
 
 
-async def test_a_request_may_be_so_large(database: Database, job: Operator) -> None:
+async def test_request_is_rejected_when_it_is_larger_than_the_limit(
+    database: Database, job: Operator
+) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
         assert await get(server, job.tenant, padded(LIMIT))
 
@@ -87,8 +87,10 @@ async def test_a_request_may_be_so_large(database: Database, job: Operator) -> N
     assert failure.retry_after is None
 
 
-async def test_what_is_much_larger_is_refused_unread(database: Database, job: Operator) -> None:
-    """By gRPC itself, which gives no reason."""
+async def test_request_is_rejected_unread_when_it_is_more_than_twice_the_limit(
+    database: Database, job: Operator
+) -> None:
+    """gRPC itself rejects it, without a reason."""
     async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED) as failure:
             await get(server, job.tenant, padded(2 * LIMIT + 1))
@@ -97,7 +99,7 @@ async def test_what_is_much_larger_is_refused_unread(database: Database, job: Op
         assert await get(server, job.tenant, padded(100))
 
 
-async def test_a_report_that_is_too_large_ends_its_stream(
+async def test_report_stream_ends_when_a_report_is_too_large(
     database: Database, job: Operator
 ) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
@@ -107,42 +109,44 @@ async def test_a_report_that_is_too_large_ends_its_stream(
     assert failure.metadata["setting"] == "JOBS_MAX_REQUEST_BYTES"
 
 
-async def test_a_report_that_is_no_message_ends_its_stream(server: Server, job: Operator) -> None:
+async def test_report_stream_ends_when_a_report_is_malformed(server: Server, job: Operator) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
         await report(server.channel, job.tenant, b"\xff")
 
 
-async def test_the_caller_is_checked_before_the_message(server: Server) -> None:
+async def test_caller_is_authenticated_before_the_request_is_decoded(server: Server) -> None:
     with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
         await get(server, "", b"\xff")
 
 
-async def test_who_is_not_known_is_refused_before_there_is_a_message(server: Server) -> None:
+async def test_unauthenticated_call_is_rejected_before_it_sends_a_message(server: Server) -> None:
     with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
-        await begin(server, "")
+        await start_call(server, "")
 
 
-async def unread(server: Server, tenant: str) -> Any:
-    """A call that counts, where JOBS_MAX_TENANT_CALLS is 1, and whose message does not come."""
-    calls = [begin(server, tenant)]
+async def call_without_message(server: Server, tenant: str) -> Any:
+    """Start a call that sends no message and wait until it uses up JOBS_MAX_TENANT_CALLS=1."""
+    calls = [start_call(server, tenant)]
 
-    async def counted() -> bool:
+    async def is_counted() -> bool:
         if calls[-1].done():
-            # It came while the list was asked for, and was the one too many.
-            calls.append(begin(server, tenant))
+            # It was rejected because it arrived while the list call was in flight.
+            calls.append(start_call(server, tenant))
         try:
             await server.operator(tenant).list()
         except AioRpcError as e:
             return e.code() == StatusCode.RESOURCE_EXHAUSTED
         return False
 
-    await wait_until(counted)
+    await wait_until(is_counted)
     return calls[-1]
 
 
-async def test_a_call_counts_before_its_message_has_come(database: Database, job: Operator) -> None:
+async def test_call_counts_as_in_flight_before_it_sends_a_message(
+    database: Database, job: Operator
+) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        call = await unread(server, job.tenant)
+        call = await call_without_message(server, job.tenant)
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await server.operator(job.tenant).list()
 
@@ -150,12 +154,12 @@ async def test_a_call_counts_before_its_message_has_come(database: Database, job
         call.cancel()
 
 
-async def test_a_call_that_is_given_up_before_its_message_is_canceled(
+async def test_call_is_logged_as_canceled_when_the_client_cancels_before_sending(
     database: Database, job: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And not one that lacks its message."""
+    """The log must not show it as a malformed request."""
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        call = await unread(server, job.tenant)
+        call = await call_without_message(server, job.tenant)
         caplog.set_level(logging.INFO)
         caplog.clear()
         call.cancel()
@@ -167,61 +171,63 @@ async def test_a_call_that_is_given_up_before_its_message_is_canceled(
         assert "GetJob CANCELLED" in caplog.messages
 
 
-async def test_a_wait_that_has_just_run_out_is_in_nobodys_way() -> None:
-    waits = Waits(1)
+async def test_bounded_reads_accept_a_read_when_the_oldest_has_just_expired() -> None:
+    reads = BoundedReads(1)
 
-    async def runs_out() -> None:
-        async with waits.acquire(0):
+    async def time_out() -> None:
+        async with reads.timeout(0):
             await asyncio.Event().wait()
 
-    first = asyncio.create_task(runs_out())
-    # It begins to wait, and its time is over before it hears of that.
+    first = asyncio.create_task(time_out())
+    # Let it expire without letting it leave its block.
     for _ in range(2):
         await asyncio.sleep(0)
     assert not first.done()
 
-    async with waits.acquire(TIMEOUT):
+    async with reads.timeout(TIMEOUT):
         pass
     with pytest.raises(TimeoutError):
         await first
 
 
-async def test_a_message_must_come_in_time(database: Database, job: Operator) -> None:
-    async with running_server(database.request_dsn, JOBS_REQUEST_READ_TIMEOUT="1") as server:
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-            await begin(server, job.tenant)
-
-    assert failure.message == "The request has not come within 1 s (JOBS_REQUEST_READ_TIMEOUT)"
-
-
-async def test_a_call_without_a_message_is_told_so(server: Server, job: Operator) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-        await begin(server, job.tenant, complete=True)
-
-    assert failure.message == "The call has no request"
-
-
-async def test_the_first_message_is_the_request(server: Server, job: Operator) -> None:
-    raw = pb.GetJobRequest(job_id="j").SerializeToString()
-    answer = await begin(server, job.tenant, raw)
-
-    assert pb.GetJobResponse.FromString(answer).job.job_id == "j"
-
-
-async def test_few_can_keep_health_checks_waiting_for_a_message(
+async def test_call_is_rejected_when_its_request_does_not_arrive_in_time(
     database: Database, job: Operator
 ) -> None:
-    """They need no credentials, so the longest wait ends when there is one too many."""
+    async with running_server(database.request_dsn, JOBS_REQUEST_READ_TIMEOUT="1") as server:
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+            await start_call(server, job.tenant)
+
+    assert failure.message == "The request did not arrive within 1 s (JOBS_REQUEST_READ_TIMEOUT)"
+
+
+async def test_call_is_rejected_when_it_has_no_request(server: Server, job: Operator) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+        await start_call(server, job.tenant, half_close=True)
+
+    assert failure.message == "The call has no request; send one message"
+
+
+async def test_first_message_is_the_request(server: Server, job: Operator) -> None:
+    raw = pb.GetJobRequest(job_id="j").SerializeToString()
+    response = await start_call(server, job.tenant, raw)
+
+    assert pb.GetJobResponse.FromString(response).job.job_id == "j"
+
+
+async def test_oldest_health_check_is_ended_when_too_many_send_no_message(
+    database: Database, job: Operator
+) -> None:
+    """They need no credentials. When there are too many, the oldest call is ended."""
     async with running_server(database.request_dsn) as server:
-        first = begin(server, "", method=CHECK)
-        others: list[Any] = []
+        oldest = start_call(server, "", method=CHECK)
+        later_calls: list[Any] = []
 
-        async def ended() -> bool:
-            others.append(begin(server, "", method=CHECK))
-            return bool(first.done())
+        async def oldest_is_ended() -> bool:
+            later_calls.append(start_call(server, "", method=CHECK))
+            return bool(oldest.done())
 
-        await wait_until(ended)
-        assert len(others) >= 16
+        await wait_until(oldest_is_ended)
+        assert len(later_calls) >= 16
         assert await is_healthy(server.channel)
-        for other in others:
-            other.cancel()
+        for call in later_calls:
+            call.cancel()

@@ -1,4 +1,4 @@
-"""A server that is killed in the middle of a report stream: what it acknowledged is there."""
+"""Reports that a server has acknowledged are stored even if the server is killed."""
 
 import asyncio
 from typing import Any
@@ -16,12 +16,12 @@ from tests.support.server import open_channel
 
 DEVICES = [f"d{n:04}" for n in range(1000)]
 
-# Reports that wait for their answers, at most: however fast the server and slow this
-# process, the server is not through with all of them when it is killed.
+# Reports in flight at most. Because of this limit, the server cannot have processed all reports
+# when it is killed, even if it is much faster than this process.
 WINDOW = 200
 
 
-async def test_what_was_acknowledged_is_stored_and_counted(
+async def test_acknowledged_reports_are_stored_and_counted_when_the_server_is_killed(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, DEVICES)
@@ -38,8 +38,8 @@ async def test_what_was_acknowledged_is_stored_and_counted(
         window = asyncio.Semaphore(WINDOW)
         writing = asyncio.create_task(_write(stream, window))
         try:
-            async for answer in stream:
-                acknowledged.add(answer.report_id)
+            async for response in stream:
+                acknowledged.add(response.report_id)
                 if len(acknowledged) < 500:
                     window.release()
                 elif len(acknowledged) == 500:
@@ -53,9 +53,9 @@ async def test_what_was_acknowledged_is_stored_and_counted(
     assert 500 <= len(acknowledged) < len(DEVICES)
     job = await operator.get("j", executions_limit=0)
     stored = {
-        each.device_id
-        for each in await all_executions(operator, "j")
-        if each.status == pb.JobExecution.SUCCEEDED
+        execution.device_id
+        for execution in await all_executions(operator, "j")
+        if execution.status == pb.JobExecution.SUCCEEDED
     }
     assert acknowledged <= stored
     assert job.execution_counts == pb.ExecutionCounts(
@@ -64,7 +64,7 @@ async def test_what_was_acknowledged_is_stored_and_counted(
 
 
 async def _write(stream: Any, window: asyncio.Semaphore) -> None:
-    """Report for all devices, as fast as the window lets it."""
+    """Report for all devices, as fast as the window allows."""
     for device in DEVICES:
         await window.acquire()
         report = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.SUCCEEDED)
