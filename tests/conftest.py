@@ -59,9 +59,3 @@ def tenant() -> str:
 def operator(server: Server, tenant: str) -> Operator:
     """Return a caller in the test's tenant."""
     return server.operator(tenant, user="olivia")
-
-
-@pytest.fixture
-def long_lock_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a batch of updates wait for a job lock as long as the test takes."""
-    monkeypatch.setattr("jobs_grpc.db.update_batcher._PATIENCE", 60_000)

@@ -1,11 +1,12 @@
-"""The connections to the database: a pool, and some that are kept out of it between uses."""
+"""A connection pool with a cache of recently used connections."""
 
 import asyncio
 import logging
 import operator
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -21,40 +22,45 @@ CONNECT_TIMEOUT = 5.0
 _RELEASE_TIMEOUT = 3.0
 _CLOSE_TIMEOUT = 5.0
 
-# Seconds for which a connection is kept out of the pool.
-_AT_HAND = 1.0
+# How long a connection stays out of the pool, for reuse by the next calls.
+_REUSE_SECONDS = 1.0
+
+Clock = Callable[[], float]
+"""Returns seconds, like time.monotonic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A connection of the pool's that stays at hand between uses, for a while."""
+    """A connection that was acquired from the pool at a time."""
 
     connection: PoolConnectionProxy
-    since: float = field(default_factory=time.monotonic)
+    since: float
 
-    def is_due(self) -> bool:
-        """Whether it is to go back, also if it is always in use: its plans get old."""
-        return time.monotonic() - self.since > _AT_HAND
+    def expired(self, now: float) -> bool:
+        """Whether to return the connection to the pool, even if calls keep it busy."""
+        return now - self.since > _REUSE_SECONDS
 
 
 class Connections:
-    """A pool, and at hand what has just been used of it.
+    """A connection pool with a cache of leases.
 
-    To give a connection back to the pool and to have it again takes an eighth of a small call.
-    No statement leaves anything behind in its session, so connections are not reset between
-    uses and a transaction pooler may stand in between.
+    Acquiring a connection from the asyncpg pool and releasing it takes an eighth of a small
+    call. So a lease is reused until it expires; then its plans are discarded and the connection
+    returns to the pool. Connections are not reset between uses: no statement leaves session
+    state behind, which also allows a transaction pooler.
     """
 
-    def __init__(self, pool: asyncpg.Pool, timeout: float) -> None:
+    def __init__(self, pool: asyncpg.Pool, timeout: float, clock: Clock) -> None:
         self._pool = pool
         self._timeout = timeout
-        self._at_hand: list[Lease] = []
-        self._put_aways: set[asyncio.Task[None]] = set()
+        self._clock = clock
+        self._idle: list[Lease] = []
+        self._releases: set[asyncio.Task[None]] = set()
         self._closing = False
 
     @classmethod
-    async def open(cls, config: Config) -> "Connections":
-        """Connect. Raises what asyncpg does."""
+    async def open(cls, config: Config, clock: Clock = time.monotonic) -> "Connections":
+        """Connect. Raises what asyncpg raises."""
         pool = await asyncpg.create_pool(
             config.database.url,
             min_size=config.pool.min_size,
@@ -65,84 +71,84 @@ class Connections:
             init=set_types,
             reset=_no_reset,
         )
-        return cls(pool, config.pool.timeout)
+        return cls(pool, config.pool.timeout, clock)
 
-    async def borrow(self) -> Lease:
-        """One that nobody uses. Raises DatabaseUnavailable, and Overloaded if none came free."""
-        return self._idle() or Lease(await self._acquire())
+    async def acquire(self) -> Lease:
+        """Lease a connection. Raises DatabaseUnavailable, or Overloaded if all stay in use."""
+        return self._take_idle() or Lease(await self._acquire(), self._clock())
 
-    async def give_back(self, borrowed: Lease, *, intact: bool) -> None:
-        """Have it at hand for the next one, or leave it to the pool if it is not `intact`."""
-        if intact and not self._closing:
-            self._keep(borrowed)
+    async def release(self, lease: Lease, *, reusable: bool) -> None:
+        """Keep the lease for the next call, or return a connection that is not `reusable`."""
+        if reusable and not self._closing:
+            self._keep(lease)
         else:
-            await self._release(borrowed.connection)
+            await self._release(lease.connection)
 
-    def put_away(self) -> None:
-        """Give what is due back to the pool, which closes what is not used for long."""
-        at_hand, self._at_hand = self._at_hand, []
-        for borrowed in at_hand:
-            self._keep(borrowed)
+    def release_expired(self) -> None:
+        """Return the connections of expired leases to the pool, which closes unused ones."""
+        leases, self._idle = self._idle, []
+        for lease in leases:
+            self._keep(lease)
 
     def terminate(self) -> None:
-        """Cut off whoever uses one."""
+        """Close all connections at once. Statements that are running fail."""
         self._closing = True
-        self._at_hand.clear()
+        self._idle.clear()
         self._pool.terminate()
 
     async def close(self) -> None:
-        """Close all, in use or not."""
+        """Close all connections. Running statements get a few seconds to finish."""
         self._closing = True
-        while borrowed := self._idle():
-            await self._release(borrowed.connection)
+        while lease := self._take_idle():
+            await self._release(lease.connection)
         try:
             await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT)
         except TimeoutError:
             self._pool.terminate()
-        if self._put_aways:
-            await asyncio.wait(self._put_aways)
+        if self._releases:
+            await asyncio.wait(self._releases)
 
-    def _idle(self) -> Lease | None:
-        """One that is at hand, unless it was closed meanwhile."""
-        while self._at_hand:
-            borrowed = self._at_hand.pop()
-            # What closes is no longer the pool's, and refuses to be asked.
+    def _take_idle(self) -> Lease | None:
+        """Take a lease whose connection is still open."""
+        while self._idle:
+            lease = self._idle.pop()
+            # If the pool has dropped the connection, is_closed() raises.
             with suppress(asyncpg.InterfaceError):
-                if not borrowed.connection.is_closed():
-                    return borrowed
+                if not lease.connection.is_closed():
+                    return lease
         return None
 
-    def _keep(self, borrowed: Lease) -> None:
-        if not borrowed.is_due():
-            self._at_hand.append(borrowed)
+    def _keep(self, lease: Lease) -> None:
+        if not lease.expired(self._clock()):
+            self._idle.append(lease)
             return
-        # Nobody waits for it, as it may not answer.
-        task = asyncio.create_task(self._retire(borrowed.connection))
-        self._put_aways.add(task)
-        task.add_done_callback(self._put_aways.discard)
+        # In a task, because a broken connection can take seconds to release.
+        task = asyncio.create_task(self._release_lease(lease.connection))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
 
-    async def _retire(self, connection: PoolConnectionProxy) -> None:
+    async def _release_lease(self, connection: PoolConnectionProxy) -> None:
         try:
             async with asyncio.timeout(_RELEASE_TIMEOUT):
-                await forget_plans(connection)
+                await discard_plans(connection)
         except (*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
-            logger.warning("plans could not be forgotten: %r", e)
+            logger.warning("could not discard the plans of a connection: %r", e)
         finally:
             await self._release(connection)
 
     async def _release(self, connection: PoolConnectionProxy) -> None:
-        """Release a connection, also one that no longer answers: that one is closed instead."""
+        """Return a connection to the pool. The pool closes it if it does not respond."""
         try:
             await self._pool.release(connection, timeout=_RELEASE_TIMEOUT)
         except (*CONNECTION_LOST, TimeoutError) as e:
-            logger.warning("a connection was given up: %r", e)
+            logger.warning("closed a connection that did not respond: %r", e)
 
     async def _acquire(self) -> PoolConnectionProxy:
         pool = self._pool
         try:
             return await pool.acquire(timeout=self._timeout)
         except TimeoutError as e:
-            # Full all the same while a connection is being given back.
+            # A connection that is being released counts as in use.
             full = pool.get_size() - pool.get_idle_size() >= pool.get_max_size()
             raise (Overloaded() if full else DatabaseUnavailable()) from e
         except (*CONNECTION_LOST, asyncpg.PostgresError) as e:
@@ -150,28 +156,28 @@ class Connections:
 
 
 async def set_types(connection: asyncpg.Connection) -> None:
-    """Let moments be numbers, and look up what the driver would have to when a call asks.
+    """Decode timestamptz as PgMicros, and load the types that calls return.
 
-    A datetime takes ten times as long to make, and a page has thousands.
+    A datetime takes ten times as long to create, and a page has thousands of them.
     """
     await connection.set_type_codec(
         "timestamptz",
         schema="pg_catalog",
-        encoder=lambda moment: (moment,),
+        encoder=lambda micros: (micros,),
         decoder=operator.itemgetter(0),
         format="tuple",
     )
     await connection.fetch(schema.read_sql("checks/types.sql"))
 
 
-async def forget_plans(connection: asyncpg.Connection | PoolConnectionProxy) -> None:
-    """Have statements planned anew.
+async def discard_plans(connection: asyncpg.Connection | PoolConnectionProxy) -> None:
+    """Discard the session's cached plans, so that statements are planned again.
 
-    A plan is kept until the tables are analyzed, also one that was made while they, or a
-    tenant's part of them, were so small that any index would do.
+    PostgreSQL keeps a plan until the tables are analyzed, even if it was made when the tenant's
+    part of the tables was so small that any index would do.
     """
     await connection.execute("DISCARD PLANS")
 
 
 async def _no_reset(connection: object) -> None:
-    """Spare a round trip: there is no session state to reset."""
+    """Skip the pool's default reset, which costs a round trip: there is no session state."""

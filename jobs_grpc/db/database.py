@@ -1,13 +1,14 @@
-"""The database, once it has proved ready: one statement a call."""
+"""Runs the statements of calls, after the database has passed the readiness check."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.db.connections import CONNECT_TIMEOUT, Connections
+from jobs_grpc.db.connections import CONNECT_TIMEOUT, Clock, Connections
 from jobs_grpc.db.fair_semaphore import FairSemaphore
 from jobs_grpc.db.pg_errors import (
     CONNECTION_LOST,
@@ -15,78 +16,78 @@ from jobs_grpc.db.pg_errors import (
     is_outage,
     is_unavailable,
 )
-from jobs_grpc.db.readiness import NotIsolated, NotReady, prove_ready
+from jobs_grpc.db.readiness import NotIsolated, NotReady, check_ready
 from jobs_grpc.errors import DatabaseUnavailable, LockTimeout
 
 Row = asyncpg.Record
 
 PgMicros: TypeAlias = int
-"""A timestamptz, here and above: microseconds since 2000-01-01, as PostgreSQL counts."""
+"""A timestamptz as PostgreSQL sends it: microseconds since 2000-01-01 UTC."""
 
 _PROBE_TIMEOUT = 3.0
 
-_POOLED = (
-    "a pooler that does not track prepared statements stands in between:"
-    " set JOBS_STATEMENT_CACHE_SIZE=0"
+_POOLER_PROBLEM = (
+    "a connection pooler does not track prepared statements: set JOBS_STATEMENT_CACHE_SIZE=0"
 )
 
 
 class Database:
-    """Connections that are made once the database has proved ready, and survive its restarts.
+    """The connections of the request role, which tenants take turns to use.
 
-    Tenants take turns for them.
+    They open after the first readiness check that passes, and survive restarts of the database.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, clock: Clock = time.monotonic) -> None:
         self._config = config
+        self._clock = clock
         self._slots = FairSemaphore(config.pool.max_size)
         self._connections: Connections | None = None
         self._probe: asyncpg.Connection | None = None
 
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
-        """Run one statement for the tenant that is its first argument, in its own transaction.
+        """Run one statement in its own transaction. The tenant is its first argument.
 
-        Raises DatabaseUnavailable (LockTimeout is one), Overloaded if no connection came free
-        in time, and asyncpg.PostgresError for what the statement itself raised.
+        Raises DatabaseUnavailable (also as LockTimeout), Overloaded if no connection becomes
+        free in time, and asyncpg.PostgresError for errors of the statement itself.
         """
         async with self._slots.slot(tenant_id, self._config.pool.timeout):
             connections = self._connections
             if connections is None:
-                raise DatabaseUnavailable from NotReady("the database has not proved ready")
-            borrowed = await connections.borrow()
-            intact = False
+                raise DatabaseUnavailable from NotReady("no readiness check has passed yet")
+            lease = await connections.acquire()
+            reusable = False
             try:
-                rows: list[Row] = await borrowed.connection.fetch(sql, tenant_id, *args)
-                intact = True
+                rows: list[Row] = await lease.connection.fetch(sql, tenant_id, *args)
+                reusable = True
             except Exception as e:
-                # A refusal of the statement says nothing against the connection.
-                intact = isinstance(e, asyncpg.PostgresError) and not is_outage(e)
+                # After an error of the statement itself, the connection is intact.
+                reusable = isinstance(e, asyncpg.PostgresError) and not is_outage(e)
                 if isinstance(e, asyncpg.LockNotAvailableError):
                     raise LockTimeout from e
                 if is_missing_prepared_statement(e):
-                    raise DatabaseUnavailable from NotReady(_POOLED)
+                    raise DatabaseUnavailable from NotReady(_POOLER_PROBLEM)
                 if is_unavailable(e):
                     raise DatabaseUnavailable from e
                 raise
             finally:
-                await connections.give_back(borrowed, intact=intact)
+                await connections.release(lease, reusable=reusable)
             return rows
 
     async def check(self) -> None:
-        """Connect if the database answers, its schema is current and it isolates.
+        """Check that the database responds, has the current schema and isolates tenants.
 
-        Raises NotReady, or NotIsolated after it has cut off all calls. Uses a connection of
-        its own, so that load on the others does not read as an outage. To be called once a
-        second.
+        Opens the connections when the check first passes. Raises NotReady, or NotIsolated after
+        it has closed all connections. Uses a separate connection, so that load on the others
+        does not look like an outage. Call it about once a second.
         """
         try:
             if self._probe is None or self._probe.is_closed():
                 self._probe = await self._connect()
             async with asyncio.timeout(_PROBE_TIMEOUT):
-                await prove_ready(self._probe)
+                await check_ready(self._probe)
             if self._connections is None:
-                self._connections = await Connections.open(self._config)
-            self._connections.put_away()
+                self._connections = await Connections.open(self._config, self._clock)
+            self._connections.release_expired()
         except NotIsolated:
             if self._connections is not None:
                 self._connections.terminate()
@@ -95,13 +96,13 @@ class Database:
         except (*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
             self._drop_probe()
             if is_missing_prepared_statement(e):
-                raise NotReady(_POOLED) from e
-            answers = isinstance(e, asyncpg.PostgresError) and not is_unavailable(e)
-            what = "can't be used" if answers else "does not answer"
-            raise NotReady(f"the database {what}: {str(e) or type(e).__name__}") from e
+                raise NotReady(_POOLER_PROBLEM) from e
+            responds = isinstance(e, asyncpg.PostgresError) and not is_unavailable(e)
+            problem = "can't be used" if responds else "does not respond"
+            raise NotReady(f"the database {problem}: {str(e) or type(e).__name__}") from e
 
     async def close(self) -> None:
-        """Close all connections, in use or not."""
+        """Close all connections. Running statements get a few seconds to finish."""
         self._drop_probe()
         connections, self._connections = self._connections, None
         if connections is not None:

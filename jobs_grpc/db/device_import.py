@@ -1,4 +1,4 @@
-"""Loading devices and group memberships into the platform's tables, as the owner."""
+"""Imports devices and group memberships into the platform's tables, as the owner."""
 
 import itertools
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _BATCH = 5000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A device, and possibly a group that it belongs to."""
+    """A device, and optionally a group that it belongs to."""
 
     device_id: str
     group_id: str | None = None
@@ -21,22 +21,23 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """How many rows of each table were new."""
+    """The number of rows that the import added to each table."""
 
     devices: int
     memberships: int
 
 
 async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Member]) -> Imported:
-    """Add what is not there yet, in one transaction: all of `members` or, on any error, none.
+    """Add the devices and memberships that don't exist, in one transaction.
 
-    `members` is read as it is sent, so it may be larger than memory; what it raises ends
-    the import. A device may come more than once, with different groups.
+    On any error nothing is added. `members` is read while it is sent, so it may be larger than
+    memory; errors that it raises end the import. A device may occur several times, with
+    different groups.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
         async with connection.transaction():
-            # For a platform whose row-level security holds for the owner, too.
+            # The platform's tables may force row-level security for their owner.
             await connection.execute("SELECT set_config('app.tenant_id', $1, true)", tenant_id)
             await connection.execute(schema.read_sql("import/begin.sql"))
             rows = ((m.device_id, m.group_id) for m in members)
@@ -51,6 +52,6 @@ async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Membe
 
 
 async def _insert(connection: asyncpg.Connection, name: str, tenant_id: str) -> int:
-    """Run sql/`name` for the tenant and return how many rows were new."""
+    """Run sql/`name` for the tenant and return the number of rows that it inserted."""
     tag = await connection.execute(schema.read_sql(name), tenant_id)  # "INSERT 0 12"
     return int(tag.rpartition(" ")[2])

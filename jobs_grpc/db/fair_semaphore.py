@@ -1,4 +1,4 @@
-"""Turns: a few slots, for which many tenants wait."""
+"""A semaphore that tenants share fairly."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -7,83 +7,84 @@ from contextlib import asynccontextmanager
 
 from jobs_grpc.errors import Overloaded
 
-# A tenant takes another slot only while it holds fewer than this many times as many as are
-# free: so of ten, one tenant alone takes eight, and who comes next finds one at once.
-_SHARE = 4
+# A tenant may take another slot while it holds fewer than this many times the number of free
+# slots. So one tenant alone gets eight of ten, and another tenant finds a free one.
+_MAX_HELD_PER_FREE_SLOT = 4
 
 
 class FairSemaphore:
-    """`size` slots, handed to tenants in turn, and to the calls of a tenant in theirs.
+    """A semaphore of `size` slots. Waiting tenants take turns; calls of one tenant are FIFO.
 
-    A slot is taken at once as long as there is one for the tenant. Of a tenant with no slot
-    and nobody waiting, nothing is kept.
+    A call takes a slot at once if its tenant may have another one. Keeps no state of a tenant
+    that holds no slot and has no waiting call.
     """
 
     def __init__(self, size: int) -> None:
         self._free = size
         self._held: dict[str, int] = {}
-        # The tenant whose turn is next comes first. Nobody waits who may have a slot.
+        # Waiting calls by tenant, the tenant with the next turn first. Invariant: no waiting
+        # tenant may take a slot.
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def slot(self, tenant_id: str, patience: float) -> AsyncIterator[None]:
-        """Hold a slot; Overloaded if it is not the tenant's turn within `patience` seconds."""
+    async def slot(self, tenant_id: str, max_wait: float) -> AsyncIterator[None]:
+        """Hold a slot for the block. Raises Overloaded if none is granted in `max_wait` seconds."""
         if self._may_take(tenant_id):
             self._take(tenant_id)
         else:
-            await self._wait(tenant_id, patience)
+            await self._wait(tenant_id, max_wait)
         try:
             yield
         finally:
-            self._give_back(tenant_id)
+            self._release(tenant_id)
 
-    async def _wait(self, tenant_id: str, patience: float) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant_id, deque()).append(turn)
+    async def _wait(self, tenant_id: str, max_wait: float) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant_id, deque()).append(waiter)
         try:
-            async with asyncio.timeout(patience):
-                await turn
+            async with asyncio.timeout(max_wait):
+                await waiter
         except BaseException as e:
-            if turn.cancelled():
-                self._leave(tenant_id, turn)
+            if waiter.cancelled():
+                self._remove(tenant_id, waiter)
             else:
-                # Its turn came as it gave up.
-                self._give_back(tenant_id)
+                # The slot was granted just before the timeout or cancellation.
+                self._release(tenant_id)
             if isinstance(e, TimeoutError):
                 raise Overloaded from e
             raise
 
-    def _leave(self, tenant_id: str, turn: "asyncio.Future[None]") -> None:
-        turns = self._waiting.get(tenant_id, deque())
-        if turn in turns:
-            turns.remove(turn)
-            if not turns:
+    def _remove(self, tenant_id: str, waiter: "asyncio.Future[None]") -> None:
+        waiters = self._waiting.get(tenant_id, deque())
+        if waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
                 del self._waiting[tenant_id]
 
     def _may_take(self, tenant_id: str) -> bool:
-        return self._held.get(tenant_id, 0) < _SHARE * self._free
+        return self._held.get(tenant_id, 0) < _MAX_HELD_PER_FREE_SLOT * self._free
 
     def _take(self, tenant_id: str) -> None:
         self._free -= 1
         self._held[tenant_id] = self._held.get(tenant_id, 0) + 1
 
-    def _give_back(self, tenant_id: str) -> None:
+    def _release(self, tenant_id: str) -> None:
         self._free += 1
         if self._held[tenant_id] == 1:
             del self._held[tenant_id]
         else:
             self._held[tenant_id] -= 1
-        self._hand_on()
+        self._wake_waiters()
 
-    def _hand_on(self) -> None:
+    def _wake_waiters(self) -> None:
         while (tenant_id := next(filter(self._may_take, self._waiting), None)) is not None:
-            turns = self._waiting[tenant_id]
-            turn = turns.popleft()
-            if not turns:
+            waiters = self._waiting[tenant_id]
+            waiter = waiters.popleft()
+            if not waiters:
                 del self._waiting[tenant_id]
-            # A call that has just given up is still here.
-            if not turn.done():
+            # A canceled call stays in the queue until its task runs.
+            if not waiter.done():
                 self._take(tenant_id)
-                turn.set_result(None)
-                if turns:
+                waiter.set_result(None)
+                if waiters:
                     self._waiting.move_to_end(tenant_id)

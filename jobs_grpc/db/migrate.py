@@ -1,4 +1,4 @@
-"""Bring a database's schema to this version: forward only, one migration a transaction."""
+"""Migrates a database to this version's schema: forward only, one transaction per migration."""
 
 import logging
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_REQUEST_ROLE = "jobs_request"
 
-# Any two migrating processes exclude each other; the number is arbitrary.
+# Only one process migrates at a time. The number is arbitrary.
 _ADVISORY_LOCK = 7_203_114_905
 
-# Waiting for a lock longer would hold up all traffic that queues behind it.
+# How long a statement waits for a lock. Meanwhile, calls that need the table wait behind it.
 _LOCK_TIMEOUT = "5s"
 
 
@@ -26,17 +26,17 @@ class MigrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestRole:
-    """The login of the request path. Without a password it is created without one."""
+    """The PostgreSQL login that serves calls. `password` is used only to create it."""
 
     name: str = DEFAULT_REQUEST_ROLE
     password: str | None = None
 
     @classmethod
     def of_dsn(cls, dsn: str | None) -> "RequestRole":
-        """The user and password of a request DSN; the default role if there is none.
+        """Return the user and password of a request DSN; without a DSN, the default role.
 
-        Found where the driver finds them; but a user that it would take from elsewhere,
-        such as the login name, is most likely the owner: then ConfigError.
+        Raises ConfigError if the DSN names no user: the driver would use the login name, which
+        is most likely the owner.
         """
         if dsn is None:
             return cls()
@@ -46,25 +46,26 @@ class RequestRole:
         password = unquote(parts.password or "") or query.get("password", [""])[-1]
         if not user:
             raise ConfigError(
-                "JOBS_DATABASE_URL names no user to create or grant to: name one there,"
-                " or with --request-role"
+                "JOBS_DATABASE_URL names no user for the request role: add one to it, or pass"
+                " --request-role"
             )
         return cls(user, password or None)
 
 
 async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
-    """Apply what is missing, and let `role` use it. Returns a line for each thing done.
+    """Apply missing migrations, views and functions, and grant `role` what it needs.
 
-    Raises MigrationError, and whatever asyncpg raises if the database can't be reached.
+    Returns one line per change. Raises MigrationError, and what asyncpg raises if the database
+    is unavailable.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
         if await connection.fetchval("SELECT $1 IN (current_user, session_user)", role.name):
             raise MigrationError(
-                f"{role.name} is the owner that migrates, and can't be the request role as well; "
-                "JOBS_DATABASE_URL needs a login of its own"
+                f"{role.name} is the owner and can't also be the request role;"
+                " JOBS_DATABASE_URL needs a separate login"
             )
-        # However long another migration takes; it is only tables that must not be waited for.
+        # Before lock_timeout is set, because another migration may take long.
         await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
         await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute(schema.read_sql("bootstrap.sql"))
@@ -90,8 +91,8 @@ async def _apply_migrations(connection: asyncpg.Connection) -> list[str]:
         checksum = applied.get(migration.version)
         if checksum is not None and checksum != migration.checksum:
             raise MigrationError(
-                f"migration {name} was applied with other contents; "
-                "this is another product's or an altered database"
+                f"migration {name} was applied with different SQL: the database belongs to"
+                " another product, or was altered"
             )
         if checksum is None:
             async with connection.transaction():
@@ -115,7 +116,7 @@ async def _apply_code(
     known = [row["checksum"] for row in rows]
     newest = known[0] if known else None
     if not force and newest != checksum and (checksum in known or await _is_ahead(connection)):
-        return ["left functions and views alone: a newer version has been here"]
+        return ["kept views and functions: a newer version applied its own"]
     async with connection.transaction():
         if force or newest != checksum:
             for sql in schema.code().values():
@@ -126,17 +127,17 @@ async def _apply_code(
                 checksum,
             )
         await connection.execute(await _for_role(connection, role, schema.read_sql("grants.sql")))
-    return ["applied functions and views"] if force or newest != checksum else []
+    return ["applied views and functions"] if force or newest != checksum else []
 
 
 async def _is_ahead(connection: asyncpg.Connection) -> bool:
-    """Whether the database has a migration that this version does not."""
+    """Whether the database has a migration that this version does not have."""
     latest: int = await connection.fetchval("SELECT max(version) FROM jobs.schema_migrations")
     return latest > schema.migrations()[-1].version
 
 
 async def _grant_device_tables(connection: asyncpg.Connection, role: RequestRole) -> list[str]:
-    """The device tables may be somebody else's, who then has to grant."""
+    """Grant SELECT on the device tables. If another role owns them, return the SQL for it."""
     if await connection.fetchval(
         "SELECT has_schema_privilege($1, 'public', 'USAGE')"
         " AND has_table_privilege($1, 'public.device_state', 'SELECT')"
@@ -149,7 +150,7 @@ async def _grant_device_tables(connection: asyncpg.Connection, role: RequestRole
         async with connection.transaction():
             await connection.execute(sql)
     except asyncpg.InsufficientPrivilegeError:
-        return [f"still to do, by the owner of the device tables: {sql.strip()}"]
+        return [f"as the owner of the device tables, run: {sql.strip()}"]
     return []
 
 
@@ -169,10 +170,10 @@ async def _ensure_role(connection: asyncpg.Connection, role: RequestRole) -> lis
     except asyncpg.InsufficientPrivilegeError:
         hint = " PASSWORD '…'" if role.password else ""
         raise MigrationError(
-            f"the owner may not create the request role; let an administrator run: {sql}{hint};"
+            f"the owner may not create the request role; as an administrator, run: {sql}{hint};"
             " then migrate again"
         ) from None
-    hint = "" if role.password else " without a password: set one if logins need it"
+    hint = "" if role.password else " without a password: set one if the server requires it"
     return [f"created role {role.name}{hint}"]
 
 

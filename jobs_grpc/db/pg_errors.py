@@ -1,40 +1,42 @@
-"""What an error of the driver speaks of: the statement, or the server and the way there."""
+"""Classifies errors of asyncpg: is the statement wrong, or is the server unavailable?"""
 
 import asyncpg
 
-# SQLSTATE classes and codes that speak of the server's condition, not of the statement:
-# connection exceptions, insufficient resources, shutdown and start, system errors,
-# read-only after a failover.
+# SQLSTATE prefixes of errors of the server, not of the statement: connection exceptions,
+# insufficient resources, shutdown and startup, system errors, read-only after a failover.
 _OUTAGE = ("08", "53", "57P", "58", "25006")
 
-# Those of a statement that may succeed the next time: canceled, serialization failure, deadlock.
+# Errors of a statement that can succeed when retried: query canceled, serialization failure,
+# deadlock detected.
 _TRANSIENT = ("57014", "40001", "40P01")
 
-# A prepared statement that is not there, or is already.
-_FOREIGN_SESSION = ("26000", "42P05")
+# The prepared statement does not exist, or exists already.
+_PREPARED_STATEMENT = ("26000", "42P05")
 
-# What a lost connection can surface as. InternalClientError: asyncpg caught in mid-switch.
+# What asyncpg raises when a connection is lost. InternalClientError: lost while the connection
+# changes its state.
 CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Whether what an error of the driver speaks of may be over the next time."""
+    """Whether a retry of the statement can succeed: an outage or a transient error."""
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRANSIENT:
         return True
     return is_outage(error)
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether an error of the driver speaks of the server or the way there, not of the SQL.
+    """Whether the error is one of the server or the network, not of the statement.
 
-    A TimeoutError does: whoever can tell that it was the statement has to say so.
+    TimeoutError counts as an outage. A caller that knows that only its statement was slow must
+    handle it first.
     """
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(_OUTAGE)
-    # asyncpg's own DataError is an InterfaceError, too: an argument of a wrong type, our defect.
+    # asyncpg.DataError (a wrong argument type, our bug) is an InterfaceError and a ValueError.
     return isinstance(error, (*CONNECTION_LOST, TimeoutError)) and not isinstance(error, ValueError)
 
 
 def is_missing_prepared_statement(error: Exception) -> bool:
-    """Whether the connection speaks to another session than before: a pooler stands between."""
-    return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _FOREIGN_SESSION
+    """Whether a pooler has switched the connection to a session without our statements."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _PREPARED_STATEMENT

@@ -1,4 +1,4 @@
-"""Whether a database may be used: it is what this version made, and keeps tenants apart."""
+"""Checks that a database has this version's schema and isolates tenants."""
 
 import asyncpg
 
@@ -10,11 +10,11 @@ class NotReady(Exception):
 
 
 class NotIsolated(Exception):
-    """Row-level security would not hold the request role to one tenant."""
+    """Row-level security does not limit the request role to one tenant."""
 
 
-async def prove_ready(connection: asyncpg.Connection) -> None:
-    """Return if all is well for the role of the connection. Raises NotReady and NotIsolated."""
+async def check_ready(connection: asyncpg.Connection) -> None:
+    """Check the database for the connection's role. Raises NotReady and NotIsolated."""
     await _check_privileges(connection, "checks/schema_usage.sql")
     await _check_isolation(connection)
     await _check_schema(connection)
@@ -26,9 +26,9 @@ async def _check_isolation(connection: asyncpg.Connection) -> None:
         schema.read_sql("checks/isolation.sql"), list(schema.TENANT_TABLES)
     )
     if problems:
-        what = "; ".join(row["problem"] for row in problems)
+        problem = "; ".join(row["problem"] for row in problems)
         remedy = " ".join(f"{row['remedy']};" for row in problems)
-        raise NotIsolated(f"tenants are not isolated: {what}. To mend it: {remedy}")
+        raise NotIsolated(f"tenants are not isolated: {problem}. To fix it, run: {remedy}")
 
 
 async def _check_schema(connection: asyncpg.Connection) -> None:
@@ -46,11 +46,11 @@ async def _check_schema(connection: asyncpg.Connection) -> None:
     ):
         current = False
     if not current:
-        raise NotReady("the schema is not current for this version: run `jobs-grpc migrate`")
+        raise NotReady("the schema is not the one of this version: run `jobs-grpc migrate`")
 
 
 async def _check_privileges(connection: asyncpg.Connection, check: str) -> None:
     missing = await connection.fetch(schema.read_sql(check))
     if missing:
         remedy = " ".join(f"{row['remedy']};" for row in missing)
-        raise NotReady(f"the request role lacks privileges; let the tables' owner run: {remedy}")
+        raise NotReady(f"the request role lacks privileges: as the tables' owner, run: {remedy}")

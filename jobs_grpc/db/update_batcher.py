@@ -1,4 +1,4 @@
-"""What devices say together goes to the database together."""
+"""Applies the updates of devices in batches."""
 
 import asyncio
 import contextvars
@@ -15,197 +15,203 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH = 500
 
-# Milliseconds for which a tenant waits for its held jobs, one after the other.
-_PATIENCE = 200
-_MIN_PATIENCE = 20
+LOCK_WAIT_MS = 200
+"""How long a tenant's updates wait for all its busy jobs, in milliseconds."""
 
-# Seconds that batches under way get at a stop; nobody waits for their outcome any more.
+# The shortest wait for one busy job.
+_MIN_LOCK_WAIT_MS = 20
+
+# How long close() lets running batches finish, in seconds.
 _CLOSE_TIMEOUT = 5.0
 
-_numbers = itertools.count()
+_sequence = itertools.count()
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _PendingUpdate:
     update: ExecutionUpdate
-    outcome: "asyncio.Future[Row]"
-    number: int
+    result: "asyncio.Future[Row]"
+    sequence: int
     """In the order of the calls."""
-    alone: bool = False
-    """It is to be a batch of its own."""
+    isolated: bool = False
+    """Send it in a batch of its own."""
 
 
 class UpdateBatcher:
-    """Group commit: while one batch of a tenant is under way, the next one gathers.
+    """Group commit: while one batch of a tenant runs, its next updates gather to the next batch.
 
-    An update that comes alone is sent at once, so nothing is gained or lost at low load. A
-    batch waits for no lock: updates of a job that somebody else holds at that moment are set
-    apart, and what comes for the job meanwhile joins them. They take turns, a job a batch, and
-    do wait, each for a moment. So a job that is held for long keeps back its own devices only;
-    and a tenant has two connections at most, one for what is free and one for what is held.
+    At low load, an update is sent at once. Such a batch waits for no job lock: if another
+    transaction holds one, the updates of that busy job move to the job's own queue, and later
+    updates of the job join them. Queues of busy jobs take turns, one job per batch, and each
+    batch waits for its lock a moment. So a lock that is held for long only delays the devices of
+    its job, and a tenant uses at most two connections: one for busy jobs and one for the rest.
 
-    Batches belong to nobody's call: one that gives up does not take others with it.
+    A batch is independent of its calls: if one is canceled, the others are still applied.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, lock_wait_ms: int = LOCK_WAIT_MS) -> None:
         self._store = store
-        self._free: dict[str, deque[_Waiting]] = {}
-        # Of each tenant, the job whose turn is next comes first.
-        self._held: dict[str, OrderedDict[str, deque[_Waiting]]] = {}
+        self._lock_wait_ms = lock_wait_ms
+        self._queues: dict[str, deque[_PendingUpdate]] = {}
+        # The queues of busy jobs by tenant and job_id, the job with the next turn first.
+        self._busy: dict[str, OrderedDict[str, deque[_PendingUpdate]]] = {}
         self._senders: set[asyncio.Task[None]] = set()
 
     async def update(self, tenant_id: str, update: ExecutionUpdate) -> Row:
-        """Apply an update and return its row of update_executions.sql, once it is durable.
+        """Apply an update and return its row of update_executions.sql after the commit.
 
-        Updates that name the same execution are applied in the order of their calls. Raises
-        what Store.update_executions does.
+        Updates that name the same execution are applied in the order of the calls. Raises what
+        Store.update_executions raises.
         """
-        outcome: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
-        self._enqueue(tenant_id, [_Waiting(update, outcome, next(_numbers))])
-        return await outcome
+        result: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
+        self._enqueue(tenant_id, [_PendingUpdate(update, result, next(_sequence))])
+        return await result
 
     async def close(self) -> None:
-        """Return when no batch is under way. Calls have ended before."""
+        """Wait for running batches. Call this after all calls have ended."""
         if self._senders:
-            _, pending = await asyncio.wait(self._senders, timeout=_CLOSE_TIMEOUT)
-            for sender in pending:
+            _, running = await asyncio.wait(self._senders, timeout=_CLOSE_TIMEOUT)
+            for sender in running:
                 sender.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
 
-    def _enqueue(self, tenant_id: str, gathered: Iterable[_Waiting]) -> None:
-        for waiting in gathered:
-            held, job_id = self._held.get(tenant_id), waiting.update.job_id or ""
-            if held and job_id in held:
-                held[job_id].append(waiting)
-            elif tenant_id in self._free:
-                self._free[tenant_id].append(waiting)
+    def _enqueue(self, tenant_id: str, updates: Iterable[_PendingUpdate]) -> None:
+        for pending in updates:
+            busy, job_id = self._busy.get(tenant_id), pending.update.job_id or ""
+            if busy and job_id in busy:
+                busy[job_id].append(pending)
+            elif tenant_id in self._queues:
+                self._queues[tenant_id].append(pending)
             else:
-                self._free[tenant_id] = deque([waiting])
-                self._start(self._send_free(tenant_id))
+                self._queues[tenant_id] = deque([pending])
+                self._start(self._send(tenant_id))
 
-    def _set_apart(self, tenant_id: str, busy: list[_Waiting]) -> None:
-        """Queue updates with their jobs, before what was called for later."""
-        if tenant_id not in self._held:
-            self._held[tenant_id] = OrderedDict()
-            self._start(self._send_held(tenant_id))
-        held = self._held[tenant_id]
-        for waiting in busy:
-            held.setdefault(waiting.update.job_id or "", deque()).append(waiting)
-        for job_id in {waiting.update.job_id or "" for waiting in busy}:
-            held[job_id] = deque(sorted(held[job_id], key=lambda waiting: waiting.number))
-        if later := self._free.get(tenant_id):
-            gathered = list(later)
-            later.clear()
-            self._enqueue(tenant_id, gathered)
+    def _enqueue_busy(self, tenant_id: str, updates: list[_PendingUpdate]) -> None:
+        """Move updates to the queues of their jobs, before updates of later calls."""
+        if tenant_id not in self._busy:
+            self._busy[tenant_id] = OrderedDict()
+            self._start(self._send_busy(tenant_id))
+        busy = self._busy[tenant_id]
+        for pending in updates:
+            busy.setdefault(pending.update.job_id or "", deque()).append(pending)
+        for job_id in {pending.update.job_id or "" for pending in updates}:
+            busy[job_id] = deque(sorted(busy[job_id], key=lambda pending: pending.sequence))
+        # The rest of the tenant's queue can contain updates of the same jobs.
+        if queue := self._queues.get(tenant_id):
+            rest = list(queue)
+            queue.clear()
+            self._enqueue(tenant_id, rest)
 
-    def _start(self, sending: Coroutine[None, None, None]) -> None:
-        # Without the call's context: a batch is not one request's alone.
-        sender = asyncio.create_task(sending, context=contextvars.Context())
-        self._senders.add(sender)
-        sender.add_done_callback(self._senders.discard)
+    def _start(self, sender: Coroutine[None, None, None]) -> None:
+        # With an empty context, because a batch belongs to no single request.
+        task = asyncio.create_task(sender, context=contextvars.Context())
+        self._senders.add(task)
+        task.add_done_callback(self._senders.discard)
 
-    async def _send_free(self, tenant_id: str) -> None:
-        queue = self._free[tenant_id]
+    async def _send(self, tenant_id: str) -> None:
+        queue = self._queues[tenant_id]
         try:
             while queue:
-                await self._apply(tenant_id, _take(queue), wait_ms=0)
+                await self._apply(tenant_id, _take_batch(queue), wait_ms=0)
         finally:
-            del self._free[tenant_id]
-            _fail(queue, Internal())  # Only if this was cut off.
+            del self._queues[tenant_id]
+            _fail(queue, Internal())  # Empty, unless this task was canceled.
 
-    async def _send_held(self, tenant_id: str) -> None:
-        held = self._held[tenant_id]
+    async def _send_busy(self, tenant_id: str) -> None:
+        busy = self._busy[tenant_id]
         try:
-            while held:
-                job_id = next(iter(held))
-                patience = max(_PATIENCE // len(held), _MIN_PATIENCE)
-                await self._apply(tenant_id, _take(held[job_id]), wait_ms=patience)
-                # Only now, so that what came meanwhile has come after it.
-                if held[job_id]:
-                    held.move_to_end(job_id)
+            while busy:
+                job_id = next(iter(busy))
+                wait_ms = max(self._lock_wait_ms // len(busy), _MIN_LOCK_WAIT_MS)
+                await self._apply(tenant_id, _take_batch(busy[job_id]), wait_ms=wait_ms)
+                # Kept until now, so that updates that arrived during the batch come after it.
+                if busy[job_id]:
+                    busy.move_to_end(job_id)
                 else:
-                    del held[job_id]
+                    del busy[job_id]
         finally:
-            del self._held[tenant_id]
-            _fail(itertools.chain.from_iterable(held.values()), Internal())
+            del self._busy[tenant_id]
+            _fail(itertools.chain.from_iterable(busy.values()), Internal())
 
-    async def _apply(self, tenant_id: str, batch: list[_Waiting], *, wait_ms: int) -> None:
+    async def _apply(self, tenant_id: str, batch: list[_PendingUpdate], *, wait_ms: int) -> None:
         if not batch:
             return
-        updates = [waiting.update for waiting in batch]
+        updates = [pending.update for pending in batch]
         try:
             rows = await self._store.update_executions(tenant_id, updates, wait_ms=wait_ms)
-            outcomes = list(zip(batch, rows, strict=True))
+            results = list(zip(batch, rows, strict=True))
         except LockTimeout as e:
-            # Not of a job's mutex if nothing was waited for: somebody changes the tables, say.
+            # With wait_ms=0 it is not a job lock: the tables are being altered, for example.
             if wait_ms:
-                self._set_apart(tenant_id, batch)
+                self._enqueue_busy(tenant_id, batch)
             else:
                 _fail(batch, e)
         except Exception as e:
             if len(batch) > 1 and not isinstance(e, JobsError):
-                # One of them is a defect; the others are not to suffer for it.
-                logger.exception("a batch of %d updates failed", len(batch))
-                self._send_singly(tenant_id, batch, held=wait_ms > 0)
+                # A bug in one update must not fail the others.
+                logger.exception(
+                    "a batch of %d updates failed; sending them one by one", len(batch)
+                )
+                self._isolate(tenant_id, batch, busy=wait_ms > 0)
             else:
                 _fail(batch, e)
         except asyncio.CancelledError:
             _fail(batch, Internal())
             raise
         else:
-            self._tell(tenant_id, outcomes)
+            self._resolve(tenant_id, results)
 
-    def _tell(self, tenant_id: str, outcomes: list[tuple[_Waiting, Row]]) -> None:
-        busy: list[_Waiting] = []
-        for waiting, row in outcomes:
-            if waiting.outcome.done():
+    def _resolve(self, tenant_id: str, results: list[tuple[_PendingUpdate, Row]]) -> None:
+        busy: list[_PendingUpdate] = []
+        for pending, row in results:
+            if pending.result.done():
                 continue
             match row["outcome"]:
                 case "BUSY":
-                    waiting.update = replace(waiting.update, job_id=row["job_id"])
-                    busy.append(waiting)
+                    pending.update = replace(pending.update, job_id=row["job_id"])
+                    busy.append(pending)
                 case "AGAIN":
-                    waiting.update = replace(waiting.update, job_id=None)
-                    self._enqueue(tenant_id, [waiting])
+                    pending.update = replace(pending.update, job_id=None)
+                    self._enqueue(tenant_id, [pending])
                 case _:
-                    waiting.outcome.set_result(row)
+                    pending.result.set_result(row)
         if busy:
-            self._set_apart(tenant_id, busy)
+            self._enqueue_busy(tenant_id, busy)
 
-    def _send_singly(self, tenant_id: str, batch: list[_Waiting], *, held: bool) -> None:
-        """Put a batch back, in front, to be sent in batches of one."""
-        for waiting in batch:
-            waiting.alone = True
-        if held:
-            self._set_apart(tenant_id, batch)
+    def _isolate(self, tenant_id: str, batch: list[_PendingUpdate], *, busy: bool) -> None:
+        """Put a batch back to the front of its queue, to be sent in batches of one."""
+        for pending in batch:
+            pending.isolated = True
+        if busy:
+            self._enqueue_busy(tenant_id, batch)
         else:
-            self._free[tenant_id].extendleft(reversed(batch))
+            self._queues[tenant_id].extendleft(reversed(batch))
 
 
-def _take(queue: deque[_Waiting]) -> list[_Waiting]:
-    """The next batch: no device twice, and nobody who has given up."""
-    batch: list[_Waiting] = []
-    later: list[_Waiting] = []
-    seen: set[str] = set()
+def _take_batch(queue: deque[_PendingUpdate]) -> list[_PendingUpdate]:
+    """Take the next batch: each device once, without canceled calls."""
+    batch: list[_PendingUpdate] = []
+    later: list[_PendingUpdate] = []
+    devices: set[str] = set()
     while queue and len(batch) < MAX_BATCH:
-        waiting = queue.popleft()
-        if waiting.outcome.done():
+        pending = queue.popleft()
+        if pending.result.done():
             continue
-        if waiting.alone and batch:
-            later.append(waiting)
+        if pending.isolated and batch:
+            later.append(pending)
             break
-        if waiting.update.device_id in seen:
-            later.append(waiting)
+        if pending.update.device_id in devices:
+            later.append(pending)
             continue
-        seen.add(waiting.update.device_id)
-        batch.append(waiting)
-        if waiting.alone:
+        devices.add(pending.update.device_id)
+        batch.append(pending)
+        if pending.isolated:
             break
     queue.extendleft(reversed(later))
     return batch
 
 
-def _fail(gathered: Iterable[_Waiting], error: Exception) -> None:
-    for waiting in gathered:
-        if not waiting.outcome.done():
-            waiting.outcome.set_exception(error)
+def _fail(updates: Iterable[_PendingUpdate], error: Exception) -> None:
+    for pending in updates:
+        if not pending.result.done():
+            pending.result.set_exception(error)

@@ -1,8 +1,8 @@
-"""The background work, as the tables' owner: deadlines, settling, retention, purging.
+"""Runs maintenance as the owner: timeouts, finalization, retention and purge.
 
-Work is found across tenants with one probe of a partial index, then done a job at a time
-by SQL functions that lock the job and look again. So any number of replicas may sweep,
-and what one leaves undone the next tick finds.
+Each task finds its jobs across tenants with one probe of a partial index, then calls a SQL
+function per job, which locks the job and checks again. So any number of replicas can sweep at
+the same time, and the next sweep finds what one did not finish.
 """
 
 import asyncio
@@ -13,34 +13,34 @@ from types import TracebackType
 
 import asyncpg
 
-from jobs_grpc.db.connections import forget_plans
+from jobs_grpc.db.connections import discard_plans
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.pg_errors import is_unavailable
-from jobs_grpc.maintenance.task import Job, MaintenanceTask
+from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
 
 logger = logging.getLogger(__name__)
 
-# Executions that one statement may write: the time for which it keeps others off a job.
-_BATCH = 1000
-# Jobs that are looked up at once.
-_JOBS = 100
+# Executions that one statement changes. Limits how long it holds the job lock.
+_EXECUTIONS_PER_STATEMENT = 1000
+# Jobs that one search finds.
+_JOBS_PER_SEARCH = 100
 
 _ACQUIRE_TIMEOUT = 30.0
 _CLOSE_TIMEOUT = 5.0
 
 
 class NotTheOwner(Exception):
-    """The login sees one tenant's rows at a time, so it would find nothing."""
+    """The login is subject to row-level security, so searches across tenants find nothing."""
 
 
 class _StatementTimedOut(Exception):
-    """The statement took too long and was canceled; the server and the session are well."""
+    """One statement was too slow and was canceled; server and session are intact."""
 
 
 class Sweeper:
-    """Sweeps once (`run_once`) or until canceled (`follow`), within `async with`.
+    """Sweeps once (`run_once`) or until canceled (`run`), inside `async with`.
 
-    `patience` is for how many seconds a tick waits for jobs that are busy, of each kind.
+    `lock_wait` is how many seconds each task waits for jobs that are busy, per sweep.
     """
 
     def __init__(
@@ -50,28 +50,31 @@ class Sweeper:
         retention_days: int | None = None,
         statement_cache_size: int = 100,
         interval: float = 1.0,
-        patience: float = 1.0,
+        lock_wait: float = 1.0,
         statement_timeout: float = 30.0,
     ) -> None:
         self._owner_dsn = owner_dsn
         self._retention_days = retention_days
         self._statement_cache_size = statement_cache_size
         self._interval = interval
-        self._patience = patience
+        self._lock_wait = lock_wait
         self._statement_timeout = statement_timeout
-        self._time_outs = MaintenanceTask(
-            "timed_out_executions", _BATCH, self._fetch, self._time_out
+        self._timeouts = MaintenanceTask(
+            "timed_out_executions", _EXECUTIONS_PER_STATEMENT, self._fetch, self._time_out
         )
-        self._housework = [MaintenanceTask("jobs_to_finalize", _JOBS, self._fetch, self._settle)]
+        limit = _JOBS_PER_SEARCH
+        self._cleanup = [
+            MaintenanceTask("jobs_to_finalize", limit, self._fetch, self._finalize),
+            MaintenanceTask("jobs_to_purge", limit, self._fetch, self._purge),
+        ]
         if retention_days is not None:
-            retentions = MaintenanceTask(
-                "jobs_past_retention", _JOBS, self._fetch, self._retire, retention_days
+            retention = MaintenanceTask(
+                "jobs_past_retention", limit, self._fetch, self._apply_retention, retention_days
             )
-            self._housework.append(retentions)
-        self._housework.append(MaintenanceTask("jobs_to_purge", _JOBS, self._fetch, self._purge))
+            self._cleanup.insert(1, retention)
 
     async def __aenter__(self) -> "Sweeper":
-        # It connects when first used, so the database may be away at the start.
+        # Connects on first use, so the database may be unavailable at the start.
         self._pool = await asyncpg.create_pool(
             self._owner_dsn,
             min_size=0,
@@ -79,7 +82,7 @@ class Sweeper:
             command_timeout=self._statement_timeout,
             statement_cache_size=self._statement_cache_size,
             init=_check_owner,
-            reset=forget_plans,
+            reset=discard_plans,
         )
         return self
 
@@ -95,75 +98,80 @@ class Sweeper:
             self._pool.terminate()
 
     async def run_once(self) -> None:
-        """Do all that is due. Raises what the driver does if the database is away."""
-        await self._watch_deadlines()
-        await self._keep_house()
+        """Run all tasks. Raises what asyncpg raises if the database is unavailable."""
+        await self.run_timeouts()
+        await self.run_cleanup()
 
-    async def follow(self) -> None:
-        """Do what is due, every `interval` seconds if it takes no longer, whatever happens.
+    async def run(self) -> None:
+        """Run all tasks every `interval` seconds, and retry after errors.
 
-        Deadlines have a loop and a connection of their own: a promise is made on them, and
-        the rest may take its time.
+        Timeouts have a separate loop and connection, so that they are on time however long the
+        cleanup takes.
         """
-        async with asyncio.TaskGroup() as lanes:
-            lanes.create_task(self._repeat("deadlines", self._watch_deadlines))
-            lanes.create_task(self._repeat("housekeeping", self._keep_house))
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._repeat("timeouts", self.run_timeouts))
+            loops.create_task(self._repeat("cleanup", self.run_cleanup))
 
-    async def _repeat(self, name: str, tick: Callable[[], Awaitable[None]]) -> None:
+    async def run_timeouts(self) -> None:
+        """End executions that are IN_PROGRESS for too long."""
+        await self._timeouts.run(self._lock_wait)
+
+    async def run_cleanup(self) -> None:
+        """Finalize canceled and expired jobs, apply the retention, and purge deleted jobs."""
+        for task in self._cleanup:
+            await task.run(self._lock_wait)
+
+    async def _repeat(self, name: str, sweep: Callable[[], Awaitable[None]]) -> None:
         problem: str | None = None
-        lane = asyncio.current_task()
-        assert lane is not None  # noqa: S101 - coroutines run in tasks
-        # An error of the driver's in the moment of the cancel can hide it.
-        while not lane.cancelling():
-            before = problem
-            following = time.monotonic() + self._interval
+        this_task = asyncio.current_task()
+        assert this_task is not None  # noqa: S101 - coroutines run in tasks
+        # Not `while True`: an error that asyncpg raises during a cancellation can hide it.
+        while not this_task.cancelling():
+            previous_problem = problem
+            next_start = time.monotonic() + self._interval
             try:
-                await tick()
+                await sweep()
                 problem = None
             except Exception as e:
                 problem = str(e) or type(e).__name__
-                if problem != before:
-                    told = isinstance(
+                if problem != previous_problem:
+                    expected = isinstance(
                         e, (NotTheOwner, _StatementTimedOut, asyncpg.PostgresError)
                     ) or is_unavailable(e)
                     logger.warning(
-                        "sweeping (%s) is interrupted: %s", name, problem, exc_info=not told
+                        "maintenance (%s) failed and is retried: %s",
+                        name,
+                        problem,
+                        exc_info=not expected,
                     )
-            if before is not None and problem is None:
-                logger.info("sweeping (%s) goes on", name)
-            await asyncio.sleep(max(0, following - time.monotonic()))
+            if previous_problem is not None and problem is None:
+                logger.info("maintenance (%s) works again", name)
+            await asyncio.sleep(max(0, next_start - time.monotonic()))
 
-    async def _watch_deadlines(self) -> None:
-        await self._time_outs.sweep(self._patience)
-
-    async def _keep_house(self) -> None:
-        for due in self._housework:
-            await due.sweep(self._patience)
-
-    async def _time_out(self, job: Job, rows: Sequence[Row], wait_ms: int) -> bool:
+    async def _time_out(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
         device_ids = [row["device_id"] for row in rows]
         ((count,),) = await self._fetch(
             "SELECT jobs.time_out_executions($1, $2, $3, $4)", *job, device_ids, wait_ms
         )
         return bool(count)
 
-    async def _settle(self, job: Job, rows: Sequence[Row], wait_ms: int) -> bool:
+    async def _finalize(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
         return await self._in_batches("SELECT jobs.finalize_job($1, $2, $3, $4, $5)", job, wait_ms)
 
-    async def _retire(self, job: Job, rows: Sequence[Row], wait_ms: int) -> bool:
+    async def _apply_retention(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
         ((done,),) = await self._fetch(
             "SELECT jobs.apply_retention($1, $2, $3, $4)", *job, self._retention_days, wait_ms
         )
         return bool(done)
 
-    async def _purge(self, job: Job, rows: Sequence[Row], wait_ms: int) -> bool:
+    async def _purge(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
         return await self._in_batches("SELECT jobs.purge_job($1, $2, $3, $4, $5)", job, wait_ms)
 
-    async def _in_batches(self, sql: str, job: Job, wait_ms: int) -> bool:
-        """Repeat a function that answers the device to go on after, until it answers none."""
+    async def _in_batches(self, sql: str, job: JobKey, wait_ms: int) -> bool:
+        """Call a function until it returns NULL instead of the device_id to continue after."""
         after: str | None = ""
         while after is not None:
-            ((after,),) = await self._fetch(sql, *job, after, _BATCH, wait_ms)
+            ((after,),) = await self._fetch(sql, *job, after, _EXECUTIONS_PER_STATEMENT, wait_ms)
         return True
 
     async def _fetch(self, sql: str, *args: object) -> Sequence[Row]:
@@ -171,9 +179,9 @@ class Sweeper:
             try:
                 rows: list[Row] = await connection.fetch(sql, *args)
             except TimeoutError as e:
-                # If the server doesn't answer to the cancel either, giving the connection
-                # back raises a TimeoutError instead of this.
-                raise _StatementTimedOut(f"no answer in {self._statement_timeout:g} s") from e
+                # If the server does not respond to the cancel request either, releasing the
+                # connection raises a TimeoutError in place of this.
+                raise _StatementTimedOut(f"no response in {self._statement_timeout:g} s") from e
             return rows
 
 

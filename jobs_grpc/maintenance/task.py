@@ -1,4 +1,4 @@
-"""One kind of what is due: found across tenants, and done a job at a time."""
+"""One kind of maintenance: finds jobs that are due across tenants, and acts on each of them."""
 
 import logging
 import math
@@ -13,82 +13,90 @@ from jobs_grpc.db.pg_errors import is_outage
 
 logger = logging.getLogger(__name__)
 
-Job = tuple[str, str]
-"""A tenant and a job_id."""
+JobKey = tuple[str, str]
+"""A tenant_id and a job_id."""
 
 Fetch = Callable[..., Awaitable[Sequence[Row]]]
-"""Runs one statement, in its own transaction."""
+"""Runs one statement in its own transaction."""
 
-Act = Callable[[Job, Sequence[Row], int], Awaitable[bool]]
-"""Does what is due of a job, waiting for it so many milliseconds; whether there was any."""
+Action = Callable[[JobKey, Sequence[Row], int], Awaitable[bool]]
+"""Acts on one job and the rows found for it; returns whether it changed anything.
 
-# Jobs that a pass passes over; to look for others among so many takes its time.
-_MAX_PASSED_OVER = 1000
-# More that fail are not the jobs' fault.
+The last argument is how long to wait for the job lock, in milliseconds.
+"""
+
+# A search that excludes more jobs takes too long.
+_MAX_SKIPPED = 1000
+# If more jobs fail, the cause is not in the jobs.
 _MAX_FAILING = 100
-# The part of all patience that one job can have.
+# The part of the lock wait that one job may use.
 _MAX_SHARE = 0.25
 
 
 class MaintenanceTask:
-    """What sql/maintenance/`kind`.sql finds, `limit` rows at a time, and how to `act` on it."""
+    """Runs `action` on what the search sql/maintenance/`name`.sql finds, `limit` rows at a time.
 
-    def __init__(self, kind: str, limit: int, fetch: Fetch, act: Act, *args: object) -> None:
-        self._kind = kind
+    `args` are further parameters of the search. Log records have `name` in their field "task".
+    """
+
+    def __init__(self, name: str, limit: int, fetch: Fetch, action: Action, *args: object) -> None:
+        self._name = name
         self._limit = limit
         self._fetch = fetch
-        self._act = act
+        self._action = action
         self._args = args
-        self._failing: set[Job] = set()
+        self._failing: set[JobKey] = set()
 
-    async def sweep(self, patience: float) -> None:
-        """Act on what is due until there is no more.
+    async def run(self, lock_wait: float) -> None:
+        """Act on all jobs that are due.
 
-        What is free comes first; then what was busy or has failed before, which so delays
-        nobody else. `patience` is for how many seconds to wait for jobs that are busy, all
-        in all. Raises what speaks of the server, not of a job.
+        The first pass skips jobs that are busy (another transaction holds the job lock) or that
+        failed before, so they do not delay the others. The second pass acts on the skipped jobs
+        and waits for their locks, at most `lock_wait` seconds for all of them. Raises errors of
+        the server, and logs those of a single job.
         """
-        passed_over = set(self._failing)
-        await self._pass(passed_over, wait=0, end=math.inf)
-        if not passed_over:
+        skipped = set(self._failing)
+        await self._run_pass(skipped, lock_wait=0, end=math.inf)
+        if not skipped:
             return
-        again: set[Job] = set()
-        share = patience * min(_MAX_SHARE, 1 / len(passed_over))
-        if await self._pass(again, wait=share, end=time.monotonic() + patience):
-            self._failing &= again
+        still_skipped: set[JobKey] = set()
+        share = lock_wait * min(_MAX_SHARE, 1 / len(skipped))
+        end = time.monotonic() + lock_wait
+        if await self._run_pass(still_skipped, lock_wait=share, end=end):
+            self._failing &= still_skipped
 
-    async def _pass(self, passed_over: set[Job], *, wait: float, end: float) -> bool:
-        """Act on all jobs but those passed over, and add to these what could not be done.
+    async def _run_pass(self, skipped: set[JobKey], *, lock_wait: float, end: float) -> bool:
+        """Act on all jobs that are due and not in `skipped`; add those that were not done.
 
-        Answers whether it came to the end of what is due: it stops at the moment `end`.
+        Stops at the time `end`. Returns whether it reached the last job that is due.
         """
-        wait_ms = math.ceil(wait * 1000)
-        before: Sequence[Row] = ()
+        wait_ms = math.ceil(lock_wait * 1000)
+        previous: Sequence[Row] = ()
         while True:
-            due = await self._find(passed_over)
-            jobs: dict[Job, list[Row]] = {}
-            for row in due:
+            found = await self._find(skipped)
+            jobs: dict[JobKey, list[Row]] = {}
+            for row in found:
                 jobs.setdefault((row["tenant_id"], row["job_id"]), []).append(row)
             for job, rows in jobs.items():
                 if time.monotonic() > end:
                     return False
-                if not await self._isolated(job, self._act(job, rows, wait_ms)):
-                    passed_over.add(job)
-            # The same again is nobody's to do now; to go on would be to spin.
-            if len(due) < self._limit or due == before:
+                if not await self._run_isolated(job, self._action(job, rows, wait_ms)):
+                    skipped.add(job)
+            # If the search finds the same rows again, nothing more can be done now.
+            if len(found) < self._limit or found == previous:
                 return True
-            if len(passed_over) > _MAX_PASSED_OVER or len(self._failing) > _MAX_FAILING:
+            if len(skipped) > _MAX_SKIPPED or len(self._failing) > _MAX_FAILING:
                 return False
-            before = due
+            previous = found
 
-    async def _find(self, passed_over: set[Job]) -> Sequence[Row]:
-        sql = schema.read_sql(f"maintenance/{self._kind}.sql")
-        tenant_ids = [tenant_id for tenant_id, _ in passed_over]
-        job_ids = [job_id for _, job_id in passed_over]
+    async def _find(self, skipped: set[JobKey]) -> Sequence[Row]:
+        sql = schema.read_sql(f"maintenance/{self._name}.sql")
+        tenant_ids = [tenant_id for tenant_id, _ in skipped]
+        job_ids = [job_id for _, job_id in skipped]
         return await self._fetch(sql, self._limit, tenant_ids, job_ids, *self._args)
 
-    async def _isolated(self, job: Job, action: Awaitable[bool]) -> bool:
-        """Whether the action did anything. A job that fails is logged once, until it succeeds."""
+    async def _run_isolated(self, job: JobKey, action: Awaitable[bool]) -> bool:
+        """Return whether the action changed anything. Log a job's first failure only."""
         try:
             done = await action
         except asyncpg.LockNotAvailableError:
@@ -99,8 +107,8 @@ class MaintenanceTask:
             if job not in self._failing and len(self._failing) <= _MAX_FAILING:
                 self._failing.add(job)
                 logger.exception(
-                    "a job is passed over",
-                    extra={"task": self._kind, "tenant": job[0], "job": job[1]},
+                    "skipping job: maintenance failed; it is retried in every sweep",
+                    extra={"task": self._name, "tenant": job[0], "job": job[1]},
                 )
             return False
         self._failing.discard(job)

@@ -16,7 +16,7 @@ from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database
 from jobs_grpc.db.readiness import NotReady
 from jobs_grpc.db.store import Store
-from jobs_grpc.db.update_batcher import UpdateBatcher
+from jobs_grpc.db.update_batcher import LOCK_WAIT_MS, UpdateBatcher
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.rpc import pipeline
 from jobs_grpc.rpc.in_flight import InFlight
@@ -85,7 +85,11 @@ async def serve(
 
 @asynccontextmanager
 async def running(
-    config: Config, *, shares_port: bool = False, sweeps: bool = True
+    config: Config,
+    *,
+    shares_port: bool = False,
+    sweeps: bool = True,
+    lock_wait_ms: int = LOCK_WAIT_MS,
 ) -> AsyncIterator[App]:
     """The service, from its start to the end of the block; then it drains and stops.
 
@@ -97,7 +101,7 @@ async def running(
     make_credentials = tls.server_credentials(files) if files else None
     async with (
         open_authenticator(config) as callers,
-        _running(config, callers, make_credentials, shares_port, sweeps) as started,
+        _running(config, callers, make_credentials, shares_port, sweeps, lock_wait_ms) as started,
     ):
         yield started
 
@@ -109,6 +113,7 @@ async def _running(
     make_credentials: Callable[[], grpc.ServerCredentials] | None,
     shares_port: bool,
     sweeps: bool,
+    lock_wait_ms: int,
 ) -> AsyncIterator[App]:
     database = Database(config)
 
@@ -127,7 +132,7 @@ async def _running(
         config.server.listen,
     )
     store = Store(database)
-    batcher = UpdateBatcher(store)
+    batcher = UpdateBatcher(store, lock_wait_ms=lock_wait_ms)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(store, config, stopping), server)
     device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
         DeviceJobService(store, batcher, config.limits.max_document_bytes, stopping), server
@@ -189,7 +194,7 @@ async def _sweep(config: Config) -> None:
     )
     try:
         async with sweeper:
-            await sweeper.follow()
+            await sweeper.run()
     except Exception as e:
         # Calls are served on: they do not need it, and other replicas may sweep.
         logger.error("sweeping has ended until this server is restarted: %r", e)

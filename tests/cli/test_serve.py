@@ -31,7 +31,7 @@ async def test_serve_rejects_owner_login_and_prints_remedy(database: Database) -
     assert process.returncode == 1
     last = errors.decode().splitlines()[-1]
     assert last.startswith("jobs-grpc: tenants are not isolated: role ")
-    assert "To mend it: " in last
+    assert "To fix it, run: " in last
 
 
 async def test_serve_help_lists_every_setting(shell: Shell) -> None:

@@ -20,11 +20,11 @@ class Calls:
         self._ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self, *names: str, patience: float = LONG) -> None:
+    async def start(self, *names: str, max_wait: float = LONG) -> None:
         """Start calls, of the tenant that their first letter names."""
         for name in names:
             self._ends[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._call(name, patience))
+            self.tasks[name] = asyncio.create_task(self._call(name, max_wait))
             await finalized()
 
     async def end(self, *names: str) -> None:
@@ -33,13 +33,13 @@ class Calls:
             self._ends[name].set()
             await finalized()
 
-    async def _call(self, name: str, patience: float) -> None:
-        async with self.slots.slot(name[0], patience):
+    async def _call(self, name: str, max_wait: float) -> None:
+        async with self.slots.slot(name[0], max_wait):
             self.served.append(name)
             await self._ends[name].wait()
 
     @property
-    def kept(self) -> int:
+    def tenants_kept(self) -> int:
         """Of how many tenants anything is kept."""
         return len(self.slots._held) + len(self.slots._waiting)
 
@@ -101,7 +101,7 @@ async def test_a_small_pool_can_be_one_tenants(size: int) -> None:
 async def test_who_waits_too_long_is_told_and_leaves_the_queue() -> None:
     calls = Calls(1)
     await calls.start("a1")
-    await calls.start("b1", patience=0.001)
+    await calls.start("b1", max_wait=0.001)
 
     with pytest.raises(Overloaded):
         await calls.tasks["b1"]
@@ -145,8 +145,8 @@ async def test_nothing_is_kept_of_tenants_that_have_left() -> None:
         calls.tasks[name].cancel()
     await calls.end("a1", "a2", "c1")
 
-    assert calls.kept == 0
+    assert calls.tenants_kept == 0
     async with AsyncExitStack() as all_slots:
         for tenant in "de":
             await all_slots.enter_async_context(calls.slots.slot(tenant, 0.001))
-    assert calls.kept == 0
+    assert calls.tenants_kept == 0

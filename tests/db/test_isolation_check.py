@@ -58,7 +58,7 @@ async def _refusal(database: Database) -> str:
 
 async def _mend(database: Database, refusal: str) -> None:
     """Run the SQL that the refusal says."""
-    await database.owner.execute(refusal.partition("To mend it: ")[2])
+    await database.owner.execute(refusal.partition("To fix it, run: ")[2])
 
 
 async def _serves(database: Database) -> None:

@@ -14,7 +14,7 @@ from tests.support.health import wait_until_healthy
 from tests.support.postgres import Postgres
 from tests.support.server import running_server, starting_server
 
-EVERYTHING = ["applied migration 0001 jobs", "applied functions and views"]
+EVERYTHING = ["applied migration 0001 jobs", "applied views and functions"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ async def test_an_edited_migration_that_has_landed_is_refused(fresh: Unmigrated)
     await migrate(fresh.owner_dsn, fresh.role)
     await fresh.owner.execute("UPDATE jobs.schema_migrations SET checksum = 'other'")
 
-    with pytest.raises(MigrationError, match="migration 0001 jobs was applied with other contents"):
+    with pytest.raises(MigrationError, match="migration 0001 jobs was applied with different SQL"):
         await migrate(fresh.owner_dsn, fresh.role)
 
 
@@ -101,7 +101,7 @@ async def test_functions_of_another_version_are_replaced(fresh: Unmigrated) -> N
         "DROP FUNCTION jobs.cancel_job; UPDATE jobs.schema_code SET checksum = 'another version'"
     )
 
-    assert await migrate(fresh.owner_dsn, fresh.role) == ["applied functions and views"]
+    assert await migrate(fresh.owner_dsn, fresh.role) == ["applied views and functions"]
 
     assert await fresh.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
 
@@ -123,7 +123,7 @@ async def test_an_earlier_version_leaves_the_functions_of_a_later_one(
 
     done = await migrate(fresh.owner_dsn, fresh.role)
 
-    assert done == ["left functions and views alone: a newer version has been here"]
+    assert done == ["kept views and functions: a newer version applied its own"]
     assert await fresh.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NULL")
 
 
@@ -283,7 +283,7 @@ async def test_an_administrator_may_have_made_the_schema(fresh: Unmigrated) -> N
 async def test_the_owner_is_not_made_the_request_role(fresh: Unmigrated) -> None:
     owner = await fresh.owner.fetchval("SELECT current_user")
 
-    with pytest.raises(MigrationError, match=f"^{owner} is the owner that migrates"):
+    with pytest.raises(MigrationError, match=f"^{owner} is the owner and can"):
         await migrate(fresh.owner_dsn, RequestRole(owner))
 
     assert await fresh.owner.fetchval("SELECT to_regnamespace('jobs') IS NULL")

@@ -1,7 +1,7 @@
 """Plans that were made while a tenant was small do not outlive that by more than seconds."""
 
 import asyncio
-import math
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,7 +12,7 @@ from tests.support.database import Database
 from tests.support.waiting import wait_until
 
 # PostgreSQL may keep a plan for any arguments after five calls.
-_CALLS_UNTIL_KEPT = 8
+_CALLS_UNTIL_GENERIC = 8
 
 # Statistics that come by themselves would have plans made anew.
 _NO_AUTOVACUUM = """
@@ -51,27 +51,35 @@ async def rows_read(pool: Pool, tenant: str) -> int:
     return rows
 
 
+class Clock:
+    """A clock that stands still until it is started."""
+
+    def __init__(self) -> None:
+        self.running = False
+
+    def __call__(self) -> float:
+        return time.monotonic() if self.running else 0.0
+
+
 @pytest.fixture
-async def small(
-    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Pool]:
-    """Two connections that have kept their plans for a tenant with one job."""
+async def small(database: Database, tenant: str) -> AsyncIterator[Pool]:
+    """Two connections with cached plans for a tenant with one job."""
     config = Config.from_env({"JOBS_DATABASE_URL": database.request_dsn, "JOBS_POOL_MAX_SIZE": "2"})
     await database.owner.execute(_NO_AUTOVACUUM)
     await database.owner.execute("TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions")
-    for each, jobs in ((tenant, 1), (f"{tenant}-other", 200)):
-        await database.add_devices(each, 1)
-        await database.owner.fetch(_JOBS, each, 1, jobs)
+    for name, jobs in ((tenant, 1), (f"{tenant}-other", 200)):
+        await database.add_devices(name, 1)
+        await database.owner.fetch(_JOBS, name, 1, jobs)
     await database.owner.execute("ANALYZE")
     await database.owner.execute(_ROWS_READ)
-    pool = Pool(config)
+    clock = Clock()
+    pool = Pool(config, clock)
     try:
         await pool.check()
-        # However long that takes, they don't forget in the midst of it.
-        with monkeypatch.context() as meanwhile:
-            meanwhile.setattr("jobs_grpc.db.connections._AT_HAND", math.inf)
-            for _ in range(_CALLS_UNTIL_KEPT):
-                await asyncio.gather(*(rows_read(pool, tenant) for _ in range(2)))
+        # The clock stands still, so the leases don't expire while the plans are made.
+        for _ in range(_CALLS_UNTIL_GENERIC):
+            await asyncio.gather(*(rows_read(pool, tenant) for _ in range(2)))
+        clock.running = True
         yield pool
     finally:
         await pool.close()

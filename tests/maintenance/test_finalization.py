@@ -33,7 +33,7 @@ ENDS = {
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
     """A sweeper of the module's database that waits for jobs as long as a test does."""
-    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
+    async with Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 

@@ -20,7 +20,7 @@ TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
     """A sweeper of the module's database that keeps jobs for 30 days."""
-    async with Sweeper(database.owner_dsn, retention_days=30, patience=4 * TIMEOUT) as sweeper:
+    async with Sweeper(database.owner_dsn, retention_days=30, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 

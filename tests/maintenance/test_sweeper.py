@@ -58,7 +58,7 @@ BUSY = """
 @asynccontextmanager
 async def sweepers(database: Database, count: int) -> AsyncIterator[list[Sweeper]]:
     """That many, as of that many replicas."""
-    running = [Sweeper(database.owner_dsn, patience=4 * TIMEOUT) for _ in range(count)]
+    running = [Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) for _ in range(count)]
     for each in running:
         await each.__aenter__()
     yield running
@@ -89,7 +89,7 @@ async def patient(database: Database) -> AsyncIterator[None]:
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
     """A sweeper of the module's database that waits for jobs as long as a test does."""
-    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
+    async with Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
@@ -163,7 +163,7 @@ async def test_a_job_that_fails_does_not_stop_the_others(
 
     assert await _stored(database, operator) == {"a": "REJECTED", "b": "QUEUED", "c": "REJECTED"}
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
-    assert record.getMessage() == "a job is passed over"
+    assert record.getMessage() == "skipping job: maintenance failed; it is retried in every sweep"
     assert vars(record)["job"] == "b"
     assert record.exc_info
 
@@ -280,11 +280,11 @@ async def test_it_goes_on_after_the_database_was_away(caplog: pytest.LogCaptureF
             owner_dsn = cluster.dsn("postgres")
             await migrate(owner_dsn, RequestRole())
         async with Sweeper(owner_dsn, interval=0.01) as sweeper:
-            following = asyncio.create_task(sweeper.follow())
+            following = asyncio.create_task(sweeper.run())
             for _ in range(2):
-                await wait_until(partial(_all_lanes, caplog, "is interrupted"))
+                await wait_until(partial(_all_lanes, caplog, "failed and is retried"))
                 with embedded_postgres.running(data_dir, "fsync=off"):
-                    await wait_until(partial(_all_lanes, caplog, "goes on"))
+                    await wait_until(partial(_all_lanes, caplog, "works again"))
                     caplog.clear()
             following.cancel()
             await asyncio.wait({following}, timeout=TIMEOUT)
@@ -363,8 +363,8 @@ async def test_a_stop_ends_it_although_the_driver_hides_it(
         except asyncio.CancelledError:
             raise ConnectionRefusedError from None
 
-    monkeypatch.setattr(Sweeper, "_keep_house", refused)
-    following = asyncio.create_task(sweeper.follow())
+    monkeypatch.setattr(Sweeper, "run_cleanup", refused)
+    following = asyncio.create_task(sweeper.run())
     await asked.wait()
 
     following.cancel()
@@ -374,7 +374,7 @@ async def test_a_stop_ends_it_although_the_driver_hides_it(
 
 
 async def _all_lanes(caplog: pytest.LogCaptureFixture, text: str) -> bool:
-    lanes = ("deadlines", "housekeeping")
+    lanes = ("timeouts", "cleanup")
     assert not any(record.exc_info for record in caplog.records)
     return all([await _logged(caplog, f"({lane}) {text}", 1) for lane in lanes])
 

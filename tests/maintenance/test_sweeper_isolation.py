@@ -48,7 +48,7 @@ async def troubled(database: Database) -> Database:
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
     """A sweeper that waits as long as a test does for a job that is busy."""
-    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
+    async with Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
@@ -100,7 +100,9 @@ async def test_what_fails_for_one_job_is_passed_over_and_told_once(
         assert await timed_out(operator) == "ac"
         await sweeper.run_once()
         (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
-        assert record.getMessage() == "a job is passed over"
+        assert (
+            record.getMessage() == "skipping job: maintenance failed; it is retried in every sweep"
+        )
         assert (vars(record)["tenant"], vars(record)["job"]) == (operator.tenant, "b")
 
         await make_trouble(troubled, operator, None)
@@ -214,7 +216,7 @@ async def test_a_deadline_is_kept_although_a_tick_waits_for_others(
             )
             await operator.create(job_id="late", target_all=True, in_progress_timeout_minutes=1)
             await server.device(operator.tenant, "pump").start("late")
-            following = asyncio.create_task(sweeper.follow())
+            following = asyncio.create_task(sweeper.run())
             await database.wait_for_blocked_sessions(1)
             times_out_at = await database.owner.fetchval(
                 "UPDATE jobs.job_executions SET times_out_at = clock_timestamp()"

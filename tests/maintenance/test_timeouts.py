@@ -24,7 +24,7 @@ RUNNING = {"target_all": True, "in_progress_timeout_minutes": 30}
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
     """A sweeper of the module's database that waits for jobs as long as a test does."""
-    async with Sweeper(database.owner_dsn, patience=4 * TIMEOUT) as sweeper:
+    async with Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
@@ -173,7 +173,6 @@ async def test_a_report_that_has_the_job_first_counts(
     assert job.execution_counts == pb.ExecutionCounts(queued=1, succeeded=1)
 
 
-@pytest.mark.usefixtures("long_lock_wait")
 async def test_progress_that_has_the_job_first_keeps_it_going(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:

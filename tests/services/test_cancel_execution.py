@@ -160,7 +160,6 @@ async def test_other_jobs_devices_and_tenants_executions_are_not_found(
         await other.cancel_execution("j", "pump")
 
 
-@pytest.mark.usefixtures("long_lock_wait")
 async def test_of_it_and_a_report_at_once_the_report_wins_if_it_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
@@ -193,7 +192,6 @@ async def test_of_it_and_a_report_at_once_it_wins_if_it_is_first(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
 
 
-@pytest.mark.usefixtures("long_lock_wait")
 async def test_a_start_that_comes_first_keeps_it_from_being_canceled(
     database: Database, pump: Device, operator: Operator
 ) -> None:

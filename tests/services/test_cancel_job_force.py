@@ -157,7 +157,6 @@ async def test_a_report_that_comes_after_it_is_refused(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
 
 
-@pytest.mark.usefixtures("long_lock_wait")
 async def test_a_report_that_comes_before_it_counts(
     database: Database, running: Device, operator: Operator
 ) -> None:

@@ -183,7 +183,6 @@ async def test_one_row_is_written_and_an_index_finds_it(
     assert "jobs_to_purge" in str(plan)
 
 
-@pytest.mark.usefixtures("long_lock_wait")
 async def test_a_start_that_comes_first_keeps_it_from_being_deleted(
     database: Database, pump: Device, operator: Operator
 ) -> None:

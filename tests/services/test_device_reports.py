@@ -198,7 +198,6 @@ async def test_two_last_devices_at_once_complete_the_job_once(
     assert job.completed_at == last.last_updated_at
 
 
-@pytest.mark.usefixtures("long_lock_wait")
 async def test_of_cancel_and_last_report_at_once_the_first_wins(
     database: Database, device: Device, operator: Operator
 ) -> None:

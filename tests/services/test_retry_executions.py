@@ -331,7 +331,6 @@ async def test_a_report_that_names_no_attempt_is_about_the_present_one(
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-@pytest.mark.usefixtures("long_lock_wait")
 async def test_a_report_that_comes_before_it_is_retried(
     database: Database, pump: Device, operator: Operator
 ) -> None:

@@ -15,6 +15,9 @@ from tests.support.failures import Failure
 from tests.support.health import wait_until_healthy
 from tests.support.waiting import TIMEOUT, wait_until
 
+# On a busy test machine, a device's update must keep waiting in line for the job lock.
+_LOCK_WAIT_MS = 60_000
+
 
 @dataclass(frozen=True)
 class Server:
@@ -84,7 +87,7 @@ async def _running(
     # A busy test machine must not make calls fail as overloaded.
     environ |= {"JOBS_POOL_TIMEOUT": f"{TIMEOUT}"} | variables
     config = Config.from_env(environ)
-    async with app.running(config) as running:
+    async with app.running(config, lock_wait_ms=_LOCK_WAIT_MS) as running:
         yield config, running
 
 
