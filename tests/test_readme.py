@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 CALLS = (DOCS / "reference" / "calls.md").read_text(encoding="utf-8")
 ERRORS = (DOCS / "reference" / "errors.md").read_text(encoding="utf-8")
+SQL = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("jobs_grpc/db/sql/**/*.sql"))
 PAGES = sorted(
     path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md"))
 )
@@ -55,6 +56,17 @@ def test_decisions_index_lists_every_decision() -> None:
 
     for page in DOCS.glob("decisions/*.md"):
         assert f"]({page.name})" in index or page.name == "README.md", page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_existing_paths_and_sql_objects(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    for path in re.findall(r"`((?:jobs_grpc|protos|gateway|tests|docs|tools)/[\w/.-]*)`", text):
+        # `gateway/bin` and the like appear when something is built.
+        assert (ROOT / path).exists() or "/bin" in path, path
+    for name in re.findall(r"`jobs\.(\w+)`", text):
+        assert re.search(rf"\bjobs\.{name}\b", SQL), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
