@@ -8,7 +8,7 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 
-# Tables that hold tenants' rows; each must have row-level security.
+# The tables with a tenant_id. Each must have row-level security.
 TENANT_TABLES = (
     "jobs.jobs",
     "jobs.job_progress",
@@ -33,7 +33,7 @@ class SchemaError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step forward: applied once, in order, never edited after it has landed."""
+    """A migration. It runs once per database; its SQL must not change after it is merged."""
 
     version: int
     name: str
@@ -46,13 +46,13 @@ class Migration:
 
 @cache
 def read_sql(name: str) -> str:
-    """The text of sql/`name`."""
+    """Return the text of sql/`name`."""
     return files("jobs_grpc.db").joinpath("sql", name).read_text(encoding="utf-8")
 
 
 @cache
 def migrations() -> tuple[Migration, ...]:
-    """All migrations, in order."""
+    """Return all migrations, in order."""
     folder = files("jobs_grpc.db").joinpath("sql/migrations")
     found = [
         Migration(int(match[1]), match[2], path.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def migrations() -> tuple[Migration, ...]:
 
 @cache
 def code() -> Mapping[str, str]:
-    """The SQL of each view and function by name, in the order in which to create them."""
+    """Return the SQL of each view and function by name, in the order in which to create them."""
     root = files("jobs_grpc.db").joinpath("sql")
     code = {
         path.name.removesuffix(".sql"): path.read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def order_by_dependency(code: Mapping[str, str]) -> list[str]:
 
 
 def code_checksum() -> str:
-    """Identifies this version's set of views and functions."""
+    """Return a checksum of this version's set of views and functions."""
     return _checksum("".join(code().values()))
 
 

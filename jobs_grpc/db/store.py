@@ -260,7 +260,7 @@ class Store:
         )
 
     async def _call(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:
-        """Call jobs.`function`, whose parameters are p_tenant_id and then `args`, in order."""
+        """Call jobs.`function` with `tenant_id` and then `args`, in the order of its parameters."""
         try:
             return await self._database.fetch(
                 _statement(function, 1 + len(args)), tenant_id, *args.values()
