@@ -46,6 +46,8 @@ func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
 		return appendList(v)
 	case []*jobsv1.JobExecution:
 		return appendList(v)
+	case []*jobsv1.DeviceExecution:
+		return appendList(v)
 	}
 	return nil, fmt.Errorf("can't marshal %T: add it to jsonMarshaler.Marshal", v)
 }

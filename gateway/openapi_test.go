@@ -32,7 +32,7 @@ func TestOpenAPI_MarksResponseFieldsNullable_WhenMarshaledAsNull(t *testing.T) {
 	schemas := openAPISchemas(t)
 	for _, name := range []string{
 		"Job", "JobExecution", "DeviceExecution", "CreateJobResponse", "CancelJobResponse", "DeleteJobResponse",
-		"RetryExecutionsResponse", "ListPendingExecutionsResponse", "StartNextExecutionResponse",
+		"RetryExecutionsResponse", "StartNextExecutionResponse",
 	} {
 		message := newMessage(messageDescriptor(name))
 		if execution, ok := message.(*jobsv1.JobExecution); ok {

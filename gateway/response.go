@@ -29,9 +29,7 @@ func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response pro
 		// A job ID needs no escaping. JoinPath would resolve the IDs "." and "..".
 		w.Header().Set("Location", u.EscapedPath()+"/"+response.GetJobId())
 		w.WriteHeader(http.StatusCreated)
-	case *jobsv1.ListJobsResponse:
-		setNextPage(w, u.EscapedPath(), u.Query(), response.GetNextPageToken())
-	case *jobsv1.ListJobExecutionsResponse:
+	case interface{ GetNextPageToken() string }: // every list
 		setNextPage(w, u.EscapedPath(), u.Query(), response.GetNextPageToken())
 	case *jobsv1.GetJobResponse:
 		setNextPage(w, u.EscapedPath()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())

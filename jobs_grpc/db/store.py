@@ -204,7 +204,13 @@ class Store:
         return rows[0]
 
     async def list_execution_attempts(
-        self, tenant_id: str, *, job_id: str, device_id: str, limit: int
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        device_id: str,
+        before_number: int | None,
+        limit: int,
     ) -> Sequence[Row]:
         """See list_execution_attempts.sql."""
         return await self._call(
@@ -212,6 +218,7 @@ class Store:
             tenant_id,
             job_id=job_id,
             device_id=device_id,
+            before_number=before_number,
             limit=limit,
         )
 
@@ -233,11 +240,24 @@ class Store:
         return rows[0]
 
     async def list_pending_executions(
-        self, tenant_id: str, *, device_id: str, limit: int
+        self,
+        tenant_id: str,
+        *,
+        device_id: str,
+        after_status: str | None = None,
+        after_queued_at: PgMicros | None = None,
+        after_job_id: str | None = None,
+        limit: int,
     ) -> Sequence[Row]:
         """See list_pending_executions.sql."""
         return await self._call(
-            "list_pending_executions", tenant_id, device_id=device_id, limit=limit
+            "list_pending_executions",
+            tenant_id,
+            device_id=device_id,
+            after_status=after_status,
+            after_queued_at=after_queued_at,
+            after_job_id=after_job_id,
+            limit=limit,
         )
 
     async def update_executions(

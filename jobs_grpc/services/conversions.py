@@ -26,7 +26,7 @@ MessageFields: TypeAlias = Any
 _EXECUTION_STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
 
 # Upper bound for the bytes of a JobExecution without the contents of device_id and
-# status_details: four timestamps, two numbers, and the tags and lengths of all fields.
+# status_details: four timestamps, three numbers, and the tags and lengths of all fields.
 _EXECUTION_OVERHEAD_BYTES = 96
 
 # 2000-01-01 UTC, where PgMicros starts, in the Unix seconds of a Timestamp.
@@ -74,7 +74,6 @@ def device_execution_fields(row: Row) -> MessageFields:
     fields: MessageFields = execution_with_job_fields(row) | {
         "document_type": row["document_type"],
         "document_params": _optional_struct(row["document_params"]),
-        "version": row["version"],
         "expires_at": timestamp_fields(row["expires_at"]),
     }
     return fields
@@ -90,6 +89,7 @@ def execution_fields(row: Row) -> MessageFields:
         "started_at": timestamp_fields(row["started_at"]),
         "last_updated_at": timestamp_fields(row["last_updated_at"]),
         "execution_number": row["execution_number"],
+        "version": row["version"],
         "times_out_at": timestamp_fields(row["times_out_at"]),
     }
 
@@ -119,6 +119,7 @@ def append_executions(page: Any, row: Row) -> Iterator[int]:
         status,
         details,
         number,
+        version,
         queued_at,
         started_at,
         last_updated_at,
@@ -128,6 +129,7 @@ def append_executions(page: Any, row: Row) -> Iterator[int]:
         row["statuses"],
         row["status_details"],
         row["execution_numbers"],
+        row["versions"],
         row["queued_ats"],
         row["started_ats"],
         row["last_updated_ats"],
@@ -139,6 +141,7 @@ def append_executions(page: Any, row: Row) -> Iterator[int]:
             old_status = status
             execution.status = JobExecution.Status.Value(status)
         execution.execution_number = number
+        execution.version = version
         if details != old_details:
             old_details = details
             execution.ClearField("status_details")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, MutableSequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -69,8 +69,23 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.ListPendingExecutionsResponse:
         limit = _pending_limit(request)
         tenant_id, device_id = current_device()
+        after_status, after_queued_at, after_job_id = pagination.parse_pending_token(
+            request, device_id
+        )
+        rows = await self._store.list_pending_executions(
+            tenant_id,
+            device_id=device_id,
+            after_status=after_status,
+            after_queued_at=after_queued_at,
+            after_job_id=after_job_id,
+            limit=limit + 1,
+        )
         response = pb.ListPendingExecutionsResponse()
-        response.more = await self._fill_pending(response.executions, tenant_id, device_id, limit)
+        if pagination.fill_page(response.executions, map(device_execution_fields, rows), limit):
+            last = rows[len(response.executions) - 1]
+            response.next_page_token = pagination.pending_token(
+                request, device_id, last["status"], last["queued_at"], last["job_id"]
+            )
         return response
 
     async def StartNextExecution(
@@ -169,9 +184,10 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         tenant_id, device_id = current_device()
         async with aclosing(self._watch_hub.watch(tenant_id, device_id)) as changes:
             async for _ in changes:
+                rows = await self._pending_rows_with_retry(tenant_id, device_id, limit + 1)
                 response = pb.WatchPendingExecutionsResponse()
-                response.more = await self._fill_pending_with_retry(
-                    response.executions, tenant_id, device_id, limit
+                response.has_more = pagination.fill_page(
+                    response.executions, map(device_execution_fields, rows), limit
                 )
                 yield response
 
@@ -179,29 +195,15 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         rows = await self._store.pending_fingerprints(tenant_id, device_ids=device_ids)
         return {row["device_id"]: row["fingerprint"] for row in rows}
 
-    async def _fill_pending(
-        self,
-        page: MutableSequence[pb.DeviceExecution],
-        tenant_id: str,
-        device_id: str,
-        limit: int,
-    ) -> bool:
-        rows = await self._store.list_pending_executions(
-            tenant_id, device_id=device_id, limit=limit + 1
-        )
-        return pagination.fill_page(page, map(device_execution_fields, rows), limit)
-
-    async def _fill_pending_with_retry(
-        self,
-        page: MutableSequence[pb.DeviceExecution],
-        tenant_id: str,
-        device_id: str,
-        limit: int,
-    ) -> bool:
-        """The same as _fill_pending, but retry while the database is unavailable or overloaded."""
+    async def _pending_rows_with_retry(
+        self, tenant_id: str, device_id: str, limit: int
+    ) -> Sequence[Row]:
+        """The first pending executions. Retries while the database is unavailable or overloaded."""
         while True:
             try:
-                return await self._fill_pending(page, tenant_id, device_id, limit)
+                return await self._store.list_pending_executions(
+                    tenant_id, device_id=device_id, limit=limit
+                )
             except (DatabaseUnavailable, Overloaded):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), self._watch_interval)
@@ -287,7 +289,12 @@ def _updated_execution(job_id: str, device_id: str, row: Row) -> MessageFields:
         case "EXECUTION_FINISHED":
             raise ExecutionFinished(job_id, device_id, row["previous_status"])
         case "EXECUTION_CHANGED":
-            raise ExecutionChanged(pb.DeviceExecution(**device_execution_fields(row)))
+            # Error details have at most 16 KiB; either of these can have more.
+            fields = device_execution_fields(row) | {
+                "document_params": None,
+                "status_details": None,
+            }
+            raise ExecutionChanged(pb.DeviceExecution(**fields))
     return device_execution_fields(row)
 
 

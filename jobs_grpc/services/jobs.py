@@ -288,18 +288,24 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ListExecutionAttemptsRequest,
         context: ServicerContext[pb.ListExecutionAttemptsRequest, pb.ListExecutionAttemptsResponse],
     ) -> pb.ListExecutionAttemptsResponse:
+        limit = optional_or(request, "limit", MAX_ATTEMPTS_LIMIT)
         validation.raise_for_violations(
             validation.check_job_id(request.job_id)
             + validation.check_text("device_id", request.device_id, validation.MAX_ID_LENGTH)
+            + validation.check_range("limit", limit, 1, MAX_ATTEMPTS_LIMIT)
         )
         rows = await self._store.list_execution_attempts(
             current_principal().tenant_id,
             job_id=request.job_id,
             device_id=request.device_id,
-            limit=MAX_ATTEMPTS_LIMIT,
+            before_number=pagination.parse_attempt_token(request),
+            limit=limit + 1,
         )
         response = pb.ListExecutionAttemptsResponse()
-        pagination.fill_page(response.attempts, map(execution_fields, rows), MAX_ATTEMPTS_LIMIT)
+        if pagination.fill_page(response.attempts, map(execution_fields, rows), limit):
+            response.next_page_token = pagination.attempt_token(
+                request, response.attempts[-1].execution_number
+            )
         return response
 
     async def DeleteJob(

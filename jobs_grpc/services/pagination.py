@@ -1,7 +1,8 @@
 """Page tokens and page sizes of the list methods.
 
 A page token is URL-safe base64 of a JSON list: a digest of the request's filters, and then the
-sort key of the last item on the page.
+sort key of the last item on the page. A token of pending executions also names the device, which
+is not a field of the request.
 """
 
 import base64
@@ -12,12 +13,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
 from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros
 from jobs_grpc.errors import InvalidPageToken
 
-PagedRequest: TypeAlias = pb.ListJobsRequest | pb.ListJobExecutionsRequest
+PagedRequest: TypeAlias = (
+    pb.ListJobsRequest
+    | pb.ListJobExecutionsRequest
+    | pb.ListExecutionAttemptsRequest
+    | ListPendingExecutionsRequest
+)
 
 # gRPC clients accept messages of up to 4 MiB by default. 4 KiB are reserved for the page token.
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024 - 4096
@@ -28,7 +35,12 @@ _ITEM_OVERHEAD_BYTES = 6
 # About 2,283 years before and after 2000, which PostgreSQL's timestamps can hold.
 _MAX_PG_MICROS = 2**56
 
+_MAX_INT32 = 2**31 - 1
+
 _INVALID = "page_token is invalid; omit it to start from the first page"
+_OTHER_REQUEST = (
+    "page_token belongs to a request with other fields; omit it to start from the first page"
+)
 
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -75,12 +87,9 @@ def parse_time_token(request: PagedRequest) -> tuple[PgMicros, str] | tuple[None
         return None, None
     try:
         time, job_id = _decode(request)
-        micros = int(time)
+        return _parse_int(time, _MAX_PG_MICROS), job_id
     except ValueError:
         raise InvalidPageToken(_INVALID) from None
-    if abs(micros) > _MAX_PG_MICROS:
-        raise InvalidPageToken(_INVALID)
-    return micros, job_id
 
 
 def device_token(request: PagedRequest, after_device_id: str) -> str:
@@ -97,6 +106,61 @@ def parse_device_token(request: PagedRequest) -> str:
     except ValueError:
         raise InvalidPageToken(_INVALID) from None
     return after_device_id
+
+
+def attempt_token(request: PagedRequest, execution_number: int) -> str:
+    """The token for the page after this attempt, newest attempts first."""
+    return _encode(request, str(execution_number))
+
+
+def parse_attempt_token(request: PagedRequest) -> int | None:
+    """The execution_number in request.page_token, or None if it is empty.
+
+    Raises InvalidPageToken.
+    """
+    if not request.page_token:
+        return None
+    try:
+        (execution_number,) = _decode(request)
+        return _parse_int(execution_number, _MAX_INT32)
+    except ValueError:
+        raise InvalidPageToken(_INVALID) from None
+
+
+def pending_token(
+    request: PagedRequest, device_id: str, status: str, queued_at: PgMicros, job_id: str
+) -> str:
+    """The token for the page after this pending execution of the device."""
+    return _encode(request, device_id, status, str(queued_at), job_id)
+
+
+def parse_pending_token(
+    request: PagedRequest, device_id: str
+) -> tuple[str, PgMicros, str] | tuple[None, None, None]:
+    """The status, queued_at and job_id in request.page_token, or None if it is empty.
+
+    Raises InvalidPageToken, also for the token of another device.
+    """
+    if not request.page_token:
+        return None, None, None
+    try:
+        token_device_id, status, queued_at, job_id = _decode(request)
+        micros = _parse_int(queued_at, _MAX_PG_MICROS)
+    except ValueError:
+        raise InvalidPageToken(_INVALID) from None
+    if status not in ("IN_PROGRESS", "QUEUED"):
+        raise InvalidPageToken(_INVALID)
+    if token_device_id != device_id:
+        raise InvalidPageToken(_OTHER_REQUEST)
+    return status, micros, job_id
+
+
+def _parse_int(text: str, maximum: int) -> int:
+    """An integer from -maximum to maximum. Raises ValueError."""
+    number = int(text)
+    if abs(number) > maximum:
+        raise ValueError(f"{number} is out of range")
+    return number
 
 
 def _encode(request: PagedRequest, *position: str) -> str:
@@ -116,10 +180,7 @@ def _decode(request: PagedRequest) -> list[str]:
         raise InvalidPageToken(_INVALID)
     digest, *position = parts
     if digest != _filters_digest(request):
-        raise InvalidPageToken(
-            "page_token belongs to a request with other filters; omit it to start from the first"
-            " page"
-        )
+        raise InvalidPageToken(_OTHER_REQUEST)
     return position
 
 

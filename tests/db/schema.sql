@@ -166,6 +166,7 @@ CREATE TABLE jobs.execution_attempts (
     job_id text NOT NULL COLLATE pg_catalog."C",
     device_id text NOT NULL COLLATE pg_catalog."C",
     execution_number integer NOT NULL,
+    version integer NOT NULL,
     status jobs.execution_status NOT NULL,
     queued_at timestamp with time zone NOT NULL,
     started_at timestamp with time zone,

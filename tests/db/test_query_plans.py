@@ -40,9 +40,9 @@ _SMALL_PROGRESS = """
 """
 
 _ATTEMPTS = """
-    INSERT INTO jobs.execution_attempts (tenant_id, job_id, device_id, execution_number, status,
-                                         queued_at, last_updated_at)
-    SELECT $1, 'j0', 'd' || lpad(n::text, 6, '0'), 1, 'FAILED', now(), now()
+    INSERT INTO jobs.execution_attempts (tenant_id, job_id, device_id, execution_number, version,
+                                         status, queued_at, last_updated_at)
+    SELECT $1, 'j0', 'd' || lpad(n::text, 6, '0'), 1, 2, 'FAILED', now(), now()
     FROM generate_series(1, 10000) n
 """
 
@@ -96,6 +96,10 @@ def _list_device(store: Store) -> Awaitable[Sequence[Row]]:
         before_job_id=None,
         limit=51,
     )
+
+
+def _list_pending(store: Store, **position: Any) -> Awaitable[Sequence[Row]]:
+    return store.list_pending_executions(TENANT, device_id=DEVICE, **position, limit=11)
 
 
 def _update(store: Store, *updates: ExecutionUpdate) -> Awaitable[Sequence[Row]]:
@@ -161,7 +165,13 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         {"jobs_pkey": ONE, "job_executions_by_device": JOBS},
     ),
     "list_pending_executions": (
-        lambda store: store.list_pending_executions(TENANT, device_id=DEVICE, limit=11),
+        _list_pending,
+        {"jobs_pkey": ONE, "job_executions_pending_by_device": JOBS},
+    ),
+    "list_pending_executions, a later page": (
+        lambda store: _list_pending(
+            store, after_status="QUEUED", after_queued_at=EARLIER, after_job_id="j0"
+        ),
         {"jobs_pkey": ONE, "job_executions_pending_by_device": JOBS},
     ),
     "pending_fingerprints": (
@@ -174,7 +184,7 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
     ),
     "list_execution_attempts": (
         lambda store: store.list_execution_attempts(
-            TENANT, job_id="j0", device_id="d000100", limit=100
+            TENANT, job_id="j0", device_id="d000100", before_number=None, limit=101
         ),
         {"jobs_pkey": ONE, "job_executions_pkey": ONE, "execution_attempts_pkey": ONE},
     ),

@@ -128,7 +128,7 @@ async def test_get_returns_the_job_with_its_executions(
     succeeded, queued = job["executions"]
     assert list(succeeded) == [
         "device_id", "status", "status_details", "queued_at", "started_at", "last_updated_at",
-        "execution_number", "times_out_at",
+        "execution_number", "version", "times_out_at",
     ]  # fmt: skip
     assert (succeeded["device_id"], succeeded["status"]) == ("pump-1", "SUCCEEDED")
     assert datetime.fromisoformat(succeeded["started_at"]).tzinfo

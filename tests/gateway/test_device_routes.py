@@ -29,16 +29,26 @@ async def jobs(database: Database, rest: RestClient) -> None:
 async def test_list_pending_returns_executions_with_their_documents(rest: RestClient) -> None:
     pending = await rest.as_device("d00001", "GET")
 
-    assert list(pending) == ["executions", "more"]
-    assert pending["more"] is False
-    first, second = pending["executions"]
+    first, second = pending
     assert list(first) == FIELDS
     assert (first["job_id"], first["document_params"], first["status"]) == ("1", {"n": 1}, "QUEUED")
     assert (first["started_at"], first["status_details"]) == (None, None)
     assert second["job_id"] == "2"
-    pending = await rest.as_device("d00001", "GET", "?limit=1")
-    assert ([e["job_id"] for e in pending["executions"]], pending["more"]) == (["1"], True)
-    assert await rest.as_device("unknown", "GET") == {"executions": [], "more": False}
+    assert await rest.as_device("unknown", "GET") == []
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_list_pending_returns_pages(rest: RestClient) -> None:
+    page = await rest.send_as_device("d00001", "GET", "?limit=1")
+
+    assert [execution["job_id"] for execution in page.json()] == ["1"]
+    assert page.headers["x-next-page-token"]
+    next_page = page.links["next"]["url"]
+    assert next_page.startswith("/device/v1/jobs?limit=1&page_token=")
+    last = await rest.send("GET", next_page, headers=[("X-Device-Id", "d00001")])
+    assert [execution["job_id"] for execution in last.json()] == ["2"]
+    assert "link" not in last.headers
+    assert "x-next-page-token" not in last.headers
 
 
 @pytest.mark.parametrize("body", [None, {}, {"status_details": {"step": 1}}])
@@ -185,7 +195,7 @@ async def test_device_request_sees_only_its_own_tenant(
 ) -> None:
     other_tenant = RestClient(http, f"{rest.tenant}-other")
 
-    assert await other_tenant.as_device("d00001", "GET") == {"executions": [], "more": False}
+    assert await other_tenant.as_device("d00001", "GET") == []
     response = await other_tenant.send_as_device("d00001", "PATCH", "/1", {"status": "FAILED"})
     assert_error(response, 404, "NOT_FOUND", "EXECUTION_NOT_FOUND")
 

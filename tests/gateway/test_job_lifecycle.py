@@ -170,5 +170,9 @@ async def test_attempts_are_listed_with_the_current_one_first(
     assert (current["execution_number"], current["status"]) == (2, "QUEUED")
     assert (previous["execution_number"], previous["status"]) == (1, "FAILED")
     assert previous["status_details"] == {"n": 1}
+    page = await rest.send("GET", f"{JOBS}/a/executions/d00001/attempts?limit=1")
+    assert (page.json(), "x-next-page-token" in page.headers) == ([current], True)
+    page = await rest.send("GET", page.links["next"]["url"])
+    assert (page.json(), "link" in page.headers) == ([previous], False)
     response = await rest.send("GET", f"{JOBS}/a/executions/none/attempts")
     assert_error(response, 404, "NOT_FOUND", "EXECUTION_NOT_FOUND")

@@ -31,7 +31,7 @@ async def test_pending_executions_come_with_their_documents_oldest_first(
     pending = await device.pending()
 
     assert [each.job_id for each in pending.executions] == ["first", "second", "third"]
-    assert not pending.more
+    assert not pending.next_page_token
     first = pending.executions[0]
     assert first.document_type == "do-first"
     assert first.document_params == {"n": 5}
@@ -48,7 +48,7 @@ async def test_what_is_in_progress_comes_first(device: Device, operator: Operato
     pending = await device.pending(limit=2)
 
     assert [each.job_id for each in pending.executions] == ["third", "first"]
-    assert pending.more
+    assert pending.next_page_token
 
 
 async def test_what_is_over_is_not_pending(

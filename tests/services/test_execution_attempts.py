@@ -1,5 +1,8 @@
 """ListExecutionAttempts: what each attempt of an execution came to."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
@@ -7,6 +10,7 @@ from grpc import StatusCode
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
+from tests.support.page_tokens import forged_token
 from tests.support.server import Server
 
 
@@ -37,6 +41,7 @@ async def test_the_present_one_comes_first_and_each_is_as_it_ended(
     assert attempts == [(await operator.get("j")).executions[0], *reversed(ended)]
     assert [each.execution_number for each in attempts] == [4, 3, 2, 1]
     assert attempts[1].status_details == {"attempt": 3}
+    assert [each.version for each in attempts] == [10, 9, 6, 3]
     assert (await pump.get("j")).version == 10
 
 
@@ -59,27 +64,134 @@ async def test_other_devices_attempts_are_theirs(pump: Device, operator: Operato
     assert len(await operator.attempts("j", "valve")) == 1
 
 
-async def test_the_newest_hundred_are_listed(
-    database: Database, pump: Device, operator: Operator
-) -> None:
+async def add_attempts(database: Database, tenant: str, count: int) -> None:
+    """Make the current attempt of "pump", the second one, the attempt number `count`."""
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET execution_number = $2"
+        " WHERE tenant_id = $1 AND device_id = 'pump'",
+        tenant,
+        count,
+    )
+    await database.owner.execute(
+        "INSERT INTO jobs.execution_attempts SELECT tenant_id, job_id, device_id, n, version,"
+        " status, queued_at, started_at, last_updated_at, status_details"
+        " FROM jobs.execution_attempts, generate_series(2, $2 - 1) n WHERE tenant_id = $1",
+        tenant,
+        count,
+    )
+
+
+@pytest.fixture
+async def retried(database: Database, pump: Device, operator: Operator) -> Operator:
+    """An operator; "pump" is at attempt 121 of the job "j"."""
     await operator.cancel_execution("j", "pump")
     await operator.retry("j", "REJECTED")
-    # What another 119 rounds would have left.
-    await database.owner.execute(
-        "UPDATE jobs.job_executions SET execution_number = 121"
-        " WHERE tenant_id = $1 AND device_id = 'pump'",
-        operator.tenant,
-    )
-    await database.owner.execute(
-        "INSERT INTO jobs.execution_attempts SELECT tenant_id, job_id, device_id, n, status,"
-        " queued_at, started_at, last_updated_at, status_details"
-        " FROM jobs.execution_attempts, generate_series(2, 120) n WHERE tenant_id = $1",
-        operator.tenant,
-    )
+    await add_attempts(database, operator.tenant, 121)
+    return operator
 
-    attempts = await operator.attempts("j", "pump")
 
-    assert [each.execution_number for each in attempts] == list(range(121, 21, -1))
+def numbers(attempts: Iterable[pb.JobExecution]) -> list[int]:
+    """The numbers of the attempts."""
+    return [attempt.execution_number for attempt in attempts]
+
+
+async def all_attempts(operator: Operator, **fields: Any) -> list[pb.JobExecution]:
+    """The attempts of "pump" on all pages, starting at the first page or at `page_token`."""
+    attempts: list[pb.JobExecution] = []
+    while True:
+        page = await operator.attempts_page("j", "pump", **fields)
+        attempts += page.attempts
+        if not page.next_page_token:
+            return attempts
+        fields["page_token"] = page.next_page_token
+
+
+async def test_the_newest_hundred_are_listed(retried: Operator) -> None:
+    attempts = await retried.attempts("j", "pump")
+
+    assert numbers(attempts) == list(range(121, 21, -1))
+
+
+async def test_pages_contain_each_attempt_once(retried: Operator) -> None:
+    for limit in (1, 40, 60, 100):
+        assert numbers(await all_attempts(retried, limit=limit)) == list(range(121, 0, -1))
+
+
+async def test_last_page_has_no_token_when_it_is_full(retried: Operator) -> None:
+    first = await retried.attempts_page("j", "pump", limit=60)
+    second = await retried.attempts_page("j", "pump", limit=61, page_token=first.next_page_token)
+
+    assert numbers(second.attempts) == list(range(61, 0, -1))
+    assert not second.next_page_token
+
+
+async def test_pages_contain_each_attempt_once_when_execution_is_retried_between_them(
+    retried: Operator,
+) -> None:
+    page = await retried.attempts_page("j", "pump", limit=2)
+    await retried.cancel_execution("j", "pump")
+    await retried.retry("j", "REJECTED")
+
+    rest = await all_attempts(retried, page_token=page.next_page_token)
+
+    assert numbers(page.attempts) == [121, 120]
+    assert numbers(rest) == list(range(119, 0, -1))
+
+
+async def test_page_is_empty_when_no_attempt_is_older(retried: Operator) -> None:
+    token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
+
+    for number in (1, 0, -5):
+        page = await retried.attempts_page("j", "pump", page_token=forged_token(token, f"{number}"))
+        assert (numbers(page.attempts), page.next_page_token) == ([], "")
+
+
+async def test_page_is_not_found_when_job_was_deleted(retried: Operator) -> None:
+    token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
+    await retried.cancel("j")
+    await retried.delete("j")
+
+    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        await retried.attempts_page("j", "pump", page_token=token)
+
+
+@pytest.mark.parametrize(
+    "position", [(), ("1", "1"), (1,), ("",), ("x",), ("1.5",), (f"{2**31}",), ("9" * 5000,)]
+)
+async def test_page_token_is_rejected_when_its_position_is_invalid(
+    retried: Operator, position: tuple[Any, ...]
+) -> None:
+    token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await retried.attempts_page("j", "pump", page_token=forged_token(token, *position))
+
+
+async def test_page_token_is_rejected_when_it_belongs_to_another_request(
+    retried: Operator,
+) -> None:
+    await retried.create(job_id="other", target_all=True)
+    token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
+    jobs_token = (await retried.list(limit=1)).next_page_token
+
+    assert token
+    assert jobs_token
+    for job_id, device, page_token in (
+        ("j", "valve", token),
+        ("other", "pump", token),
+        ("j", "pump", jobs_token),
+        ("j", "pump", "garbage"),
+    ):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await retried.attempts_page(job_id, device, page_token=page_token)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 101])
+async def test_limit_is_rejected_when_it_is_out_of_range(retried: Operator, limit: int) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await retried.attempts_page("j", "pump", limit=limit)
+
+    assert failure.violations == {"limit": "limit must be from 1 to 100"}
 
 
 async def test_an_answer_is_never_too_large(
@@ -89,22 +201,13 @@ async def test_an_answer_is_never_too_large(
     details = {"n": [1] * 16_000}
     await pump.update("j", "FAILED", status_details=details)
     await operator.retry("j", "FAILED")
-    await database.owner.execute(
-        "UPDATE jobs.job_executions SET execution_number = 100"
-        " WHERE tenant_id = $1 AND device_id = 'pump'",
-        operator.tenant,
-    )
-    await database.owner.execute(
-        "INSERT INTO jobs.execution_attempts SELECT tenant_id, job_id, device_id, n, status,"
-        " queued_at, started_at, last_updated_at, status_details"
-        " FROM jobs.execution_attempts, generate_series(2, 99) n WHERE tenant_id = $1",
-        operator.tenant,
-    )
+    await add_attempts(database, operator.tenant, 100)
 
     attempts = await operator.attempts("j", "pump")
 
     assert 1 < len(attempts) < 100
     assert attempts[0].execution_number == 100
+    assert numbers(await all_attempts(operator)) == list(range(100, 0, -1))
 
 
 async def test_other_jobs_devices_and_tenants_executions_are_not_found(

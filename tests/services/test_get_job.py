@@ -53,6 +53,7 @@ async def test_every_field_of_the_job_is_told(database: Database, operator: Oper
                 queued_at=created_at,
                 last_updated_at=created_at,
                 execution_number=1,
+                version=1,
             )
         ],
     )
@@ -63,8 +64,9 @@ async def test_every_field_of_an_execution_is_told(database: Database, operator:
     await operator.create(job_id="j", target_all=True)
     await database.set_status(operator.tenant, "j", "d00001", "FAILED")
     await database.owner.execute(
-        "UPDATE jobs.job_executions SET execution_number = 3, queued_at = '2026-01-01T00:00:00Z',"
-        " started_at = '2026-01-01T00:00:00.000001Z', last_updated_at = '2026-01-01T01:00:00.5Z',"
+        "UPDATE jobs.job_executions SET execution_number = 3, version = 8,"
+        " queued_at = '2026-01-01T00:00:00Z', started_at = '2026-01-01T00:00:00.000001Z',"
+        " last_updated_at = '2026-01-01T01:00:00.5Z',"
         """ status_details = '{"code": 17, "log": ["no space"]}' WHERE tenant_id = $1""",
         operator.tenant,
     )
@@ -79,6 +81,7 @@ async def test_every_field_of_an_execution_is_told(database: Database, operator:
         started_at=Timestamp(seconds=1767225600, nanos=1000),
         last_updated_at=Timestamp(seconds=1767229200, nanos=500_000_000),
         execution_number=3,
+        version=8,
     )
 
 

@@ -1,7 +1,5 @@
 """ListJobs, page by page."""
 
-import base64
-import json
 import uuid
 from typing import Any
 
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support.callers import Operator, all_jobs
 from tests.support.database import Database
 from tests.support.failures import expect_failure
+from tests.support.page_tokens import forged_token
 from tests.support.scale import examples
 from tests.support.server import Server
 
@@ -49,13 +48,6 @@ async def five_jobs(database: Database, operator: Operator) -> Operator:
     for job_id in "edcba":
         await operator.create(job_id=job_id, target_all=True)
     return operator
-
-
-def forged(token: str, *position: Any) -> str:
-    """The token with another position in it."""
-    digest = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))[0]
-    raw = json.dumps([digest, *position]).encode()
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 async def test_the_pages_together_hold_each_job_once(five_jobs: Operator) -> None:
@@ -135,7 +127,7 @@ async def test_page_token_is_rejected_when_its_position_is_invalid(
     token = (await five_jobs.list(limit=1)).next_page_token
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        await five_jobs.list(page_token=forged(token, *position))
+        await five_jobs.list(page_token=forged_token(token, *position))
 
 
 @pytest.mark.parametrize(("time", "jobs"), [(0, ""), (MAX_TIME, "abcde"), (-MAX_TIME, "")])
@@ -145,7 +137,7 @@ async def test_page_token_is_accepted_when_its_time_is_in_range(
     """The largest times that pass the check are also times that PostgreSQL accepts."""
     token = (await five_jobs.list(limit=1)).next_page_token
 
-    page = await five_jobs.list(page_token=forged(token, f"{time}", "z"))
+    page = await five_jobs.list(page_token=forged_token(token, f"{time}", "z"))
 
     assert [job.job_id for job in page.jobs] == list(jobs)
 

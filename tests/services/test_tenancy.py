@@ -34,7 +34,7 @@ CALLS = (
     "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
     "SELECT * FROM jobs.cancel_execution($1, 'j', 'theirs', 'no', true)",
     "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false, 9)",
-    "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'theirs', 10)",
+    "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'theirs', NULL, 10)",
     "SELECT * FROM jobs.delete_job($1, 'done')",
 )
 

@@ -95,7 +95,7 @@ async def test_the_limit_is_that_of_an_answer(device: Device, operator: Operator
     response = await anext(watch(device, limit=1))
 
     assert ids(response) == ["first"]
-    assert response.more
+    assert response.has_more
 
 
 async def test_a_limit_out_of_range_is_refused(device: Device) -> None:

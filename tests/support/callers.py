@@ -68,11 +68,16 @@ class Operator:
 
     async def attempts(self, job_id: str, device: str) -> Sequence[pb.JobExecution]:
         """List the attempts of one device, the current one first."""
-        request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device)
-        response = await self.stub.ListExecutionAttempts(
+        return (await self.attempts_page(job_id, device)).attempts
+
+    async def attempts_page(
+        self, job_id: str, device: str, **fields: Any
+    ) -> pb.ListExecutionAttemptsResponse:
+        """List a page of the attempts of one device."""
+        request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device, **fields)
+        return await self.stub.ListExecutionAttempts(
             request, metadata=self.metadata, timeout=TIMEOUT
         )
-        return response.attempts
 
     async def delete(self, job_id: str) -> None:
         """Delete a job."""

@@ -188,7 +188,7 @@ func liftResponses(id string, from object) object {
 	case id == "CreateJob":
 		code = "201"
 		headers["Location"] = stringHeader("The job.")
-	case id == "ListJobs", id == "ListJobExecutions":
+	case strings.HasPrefix(id, "List"):
 		headers["X-Next-Page-Token"] = stringHeader("The next page's page_token. Absent on the last.")
 		headers["Link"] = stringHeader(`The next page: <…>; rel="next". Absent on the last.`)
 	}

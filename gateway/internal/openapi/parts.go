@@ -86,7 +86,8 @@ var headerParameters = object{
 // Answers of which callers get what is inside.
 var opened = []string{
 	"CancelExecutionResponse", "GetExecutionResponse", "GetJobResponse", "ListExecutionAttemptsResponse",
-	"ListJobExecutionsResponse", "ListJobsResponse", "StartExecutionResponse", "UpdateExecutionResponse",
+	"ListJobExecutionsResponse", "ListJobsResponse", "ListPendingExecutionsResponse", "StartExecutionResponse",
+	"UpdateExecutionResponse",
 }
 
 // A call's second route has an operation of its own; the plugin only numbers it.
@@ -130,6 +131,7 @@ var limits = map[string]object{
 	"fleet.jobs.v1.CancelExecutionRequest.reason":                {"maxLength": 1000},
 	"fleet.jobs.v1.ListExecutionAttemptsRequest.job_id":          jobID,
 	"fleet.jobs.v1.ListExecutionAttemptsRequest.device_id":       deviceID,
+	"fleet.jobs.v1.ListExecutionAttemptsRequest.limit":           {"minimum": 1, "maximum": 100, "default": 100},
 
 	"fleet.jobs.v1.ListPendingExecutionsRequest.limit":            {"minimum": 1, "maximum": 100, "default": 10},
 	"fleet.jobs.v1.StartExecutionRequest.job_id":                  jobID,

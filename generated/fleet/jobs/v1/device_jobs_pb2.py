@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66leet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18\x66leet/jobs/v1/jobs.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x04\n\x0f\x44\x65viceExecution\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x15\n\rdocument_type\x18\x03 \x01(\t\x12\x30\n\x0f\x64ocument_params\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x32\n\x06status\x18\x05 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x18\n\x10\x65xecution_number\x18\x07 \x01(\x05\x12\x0f\n\x07version\x18\x08 \x01(\x05\x12-\n\tqueued_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_updated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0ctimes_out_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x1cListPendingExecutionsRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"a\n\x1dListPendingExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12\x0c\n\x04more\x18\x02 \x01(\x08\"L\n\x19StartNextExecutionRequest\x12/\n\x0estatus_details\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"O\n\x1aStartNextExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"X\n\x15StartExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12/\n\x0estatus_details\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"K\n\x16StartExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"%\n\x13GetExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"I\n\x14GetExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"\xb5\x02\n\x16UpdateExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10\x65xecution_number\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12#\n\x16\x65xtend_timeout_minutes\x18\x06 \x01(\x05H\x02\x88\x01\x01\x42\x13\n\x11_expected_versionB\x13\n\x11_execution_numberB\x19\n\x17_extend_timeout_minutes\"L\n\x17UpdateExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"v\n\x17ReportExecutionsRequest\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x35\n\x06report\x18\x03 \x01(\x0b\x32%.fleet.jobs.v1.UpdateExecutionRequest\"\x99\x01\n\x18ReportExecutionsResponse\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x33\n\texecution\x18\x02 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecutionH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.fleet.jobs.v1.ReportErrorH\x00\x42\x08\n\x06result\"\x93\x01\n\x0bReportError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.fleet.jobs.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x39\n\x11\x63urrent_execution\x18\x04 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"=\n\x1dWatchPendingExecutionsRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"b\n\x1eWatchPendingExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12\x0c\n\x04more\x18\x02 \x01(\x08\x32\xed\x05\n\x10\x44\x65viceJobService\x12r\n\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\x12i\n\x12StartNextExecution\x12(.fleet.jobs.v1.StartNextExecutionRequest\x1a).fleet.jobs.v1.StartNextExecutionResponse\x12]\n\x0eStartExecution\x12$.fleet.jobs.v1.StartExecutionRequest\x1a%.fleet.jobs.v1.StartExecutionResponse\x12W\n\x0cGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\x12`\n\x0fUpdateExecution\x12%.fleet.jobs.v1.UpdateExecutionRequest\x1a&.fleet.jobs.v1.UpdateExecutionResponse\x12g\n\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a\'.fleet.jobs.v1.ReportExecutionsResponse(\x01\x30\x01\x12w\n\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse0\x01\x42w\n\x11\x63om.fleet.jobs.v1B\x0f\x44\x65viceJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66leet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18\x66leet/jobs/v1/jobs.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x04\n\x0f\x44\x65viceExecution\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x15\n\rdocument_type\x18\x03 \x01(\t\x12\x30\n\x0f\x64ocument_params\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x32\n\x06status\x18\x05 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x18\n\x10\x65xecution_number\x18\x07 \x01(\x05\x12\x0f\n\x07version\x18\x08 \x01(\x05\x12-\n\tqueued_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_updated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0ctimes_out_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x1cListPendingExecutionsRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x08\n\x06_limit\"l\n\x1dListPendingExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x19StartNextExecutionRequest\x12/\n\x0estatus_details\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"O\n\x1aStartNextExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"X\n\x15StartExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12/\n\x0estatus_details\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"K\n\x16StartExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"%\n\x13GetExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"I\n\x14GetExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"\xb5\x02\n\x16UpdateExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10\x65xecution_number\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12#\n\x16\x65xtend_timeout_minutes\x18\x06 \x01(\x05H\x02\x88\x01\x01\x42\x13\n\x11_expected_versionB\x13\n\x11_execution_numberB\x19\n\x17_extend_timeout_minutes\"L\n\x17UpdateExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"v\n\x17ReportExecutionsRequest\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x35\n\x06report\x18\x03 \x01(\x0b\x32%.fleet.jobs.v1.UpdateExecutionRequest\"\x99\x01\n\x18ReportExecutionsResponse\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x33\n\texecution\x18\x02 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecutionH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.fleet.jobs.v1.ReportErrorH\x00\x42\x08\n\x06result\"\x93\x01\n\x0bReportError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.fleet.jobs.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x39\n\x11\x63urrent_execution\x18\x04 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"=\n\x1dWatchPendingExecutionsRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"f\n\x1eWatchPendingExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x32\xed\x05\n\x10\x44\x65viceJobService\x12r\n\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\x12i\n\x12StartNextExecution\x12(.fleet.jobs.v1.StartNextExecutionRequest\x1a).fleet.jobs.v1.StartNextExecutionResponse\x12]\n\x0eStartExecution\x12$.fleet.jobs.v1.StartExecutionRequest\x1a%.fleet.jobs.v1.StartExecutionResponse\x12W\n\x0cGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\x12`\n\x0fUpdateExecution\x12%.fleet.jobs.v1.UpdateExecutionRequest\x1a&.fleet.jobs.v1.UpdateExecutionResponse\x12g\n\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a\'.fleet.jobs.v1.ReportExecutionsResponse(\x01\x30\x01\x12w\n\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse0\x01\x42w\n\x11\x63om.fleet.jobs.v1B\x0f\x44\x65viceJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,35 +39,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICEEXECUTION']._serialized_start=174
   _globals['_DEVICEEXECUTION']._serialized_end=689
   _globals['_LISTPENDINGEXECUTIONSREQUEST']._serialized_start=691
-  _globals['_LISTPENDINGEXECUTIONSREQUEST']._serialized_end=751
-  _globals['_LISTPENDINGEXECUTIONSRESPONSE']._serialized_start=753
-  _globals['_LISTPENDINGEXECUTIONSRESPONSE']._serialized_end=850
-  _globals['_STARTNEXTEXECUTIONREQUEST']._serialized_start=852
-  _globals['_STARTNEXTEXECUTIONREQUEST']._serialized_end=928
-  _globals['_STARTNEXTEXECUTIONRESPONSE']._serialized_start=930
-  _globals['_STARTNEXTEXECUTIONRESPONSE']._serialized_end=1009
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=1011
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1099
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=1101
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=1176
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=1178
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=1215
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1217
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1290
-  _globals['_UPDATEEXECUTIONREQUEST']._serialized_start=1293
-  _globals['_UPDATEEXECUTIONREQUEST']._serialized_end=1602
-  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_start=1604
-  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_end=1680
-  _globals['_REPORTEXECUTIONSREQUEST']._serialized_start=1682
-  _globals['_REPORTEXECUTIONSREQUEST']._serialized_end=1800
-  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_start=1803
-  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_end=1956
-  _globals['_REPORTERROR']._serialized_start=1959
-  _globals['_REPORTERROR']._serialized_end=2106
-  _globals['_WATCHPENDINGEXECUTIONSREQUEST']._serialized_start=2108
-  _globals['_WATCHPENDINGEXECUTIONSREQUEST']._serialized_end=2169
-  _globals['_WATCHPENDINGEXECUTIONSRESPONSE']._serialized_start=2171
-  _globals['_WATCHPENDINGEXECUTIONSRESPONSE']._serialized_end=2269
-  _globals['_DEVICEJOBSERVICE']._serialized_start=2272
-  _globals['_DEVICEJOBSERVICE']._serialized_end=3021
+  _globals['_LISTPENDINGEXECUTIONSREQUEST']._serialized_end=771
+  _globals['_LISTPENDINGEXECUTIONSRESPONSE']._serialized_start=773
+  _globals['_LISTPENDINGEXECUTIONSRESPONSE']._serialized_end=881
+  _globals['_STARTNEXTEXECUTIONREQUEST']._serialized_start=883
+  _globals['_STARTNEXTEXECUTIONREQUEST']._serialized_end=959
+  _globals['_STARTNEXTEXECUTIONRESPONSE']._serialized_start=961
+  _globals['_STARTNEXTEXECUTIONRESPONSE']._serialized_end=1040
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=1042
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1130
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=1132
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=1207
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=1209
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=1246
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1248
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1321
+  _globals['_UPDATEEXECUTIONREQUEST']._serialized_start=1324
+  _globals['_UPDATEEXECUTIONREQUEST']._serialized_end=1633
+  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_start=1635
+  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_end=1711
+  _globals['_REPORTEXECUTIONSREQUEST']._serialized_start=1713
+  _globals['_REPORTEXECUTIONSREQUEST']._serialized_end=1831
+  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_start=1834
+  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_end=1987
+  _globals['_REPORTERROR']._serialized_start=1990
+  _globals['_REPORTERROR']._serialized_end=2137
+  _globals['_WATCHPENDINGEXECUTIONSREQUEST']._serialized_start=2139
+  _globals['_WATCHPENDINGEXECUTIONSREQUEST']._serialized_end=2200
+  _globals['_WATCHPENDINGEXECUTIONSRESPONSE']._serialized_start=2202
+  _globals['_WATCHPENDINGEXECUTIONSRESPONSE']._serialized_end=2304
+  _globals['_DEVICEJOBSERVICE']._serialized_start=2307
+  _globals['_DEVICEJOBSERVICE']._serialized_end=3056
 # @@protoc_insertion_point(module_scope)

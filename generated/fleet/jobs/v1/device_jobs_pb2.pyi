@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DeviceExecution(_message.Message):
-    """One device's execution of a job, with the document to carry out."""
+    """The part of a job that one device carries out, as the device sees it, with the document."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -42,44 +42,48 @@ class DeviceExecution(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     TIMES_OUT_AT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The job."""
+    """The ID of the job."""
     device_id: _builtins.str
-    """The device."""
+    """The ID of the device."""
     document_type: _builtins.str
-    """What to do; see CreateJobRequest."""
+    """The type of the document, for example "reboot"."""
     status: _jobs_pb2.JobExecution.Status.ValueType
-    """Where the execution stands at the moment of the answer."""
+    """The status at the time of the response."""
     execution_number: _builtins.int
-    """Which attempt this is; the first is 1."""
+    """The number of the attempt. The first is 1."""
     version: _builtins.int
-    """Counts every change of the execution, also over attempts; the first is 1."""
+    """Counts the changes of the execution across its attempts; see JobExecution.version."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
-        """Parameters for it."""
+        """The parameters of the document. Not filled by ReportExecutions and in errors."""
 
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
-        """What the device last said of it. May be unset."""
+        """The details of the last report, or {"reason": "…"} if the device did not cause the
+        status. May be unset. Not filled in errors.
+        """
 
     @_builtins.property
     def queued_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was queued."""
+        """The time at which the attempt was queued."""
 
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
-        """When the device started. Unset if it has not."""
+        """The time at which the device started. Unset: it has not."""
 
     @_builtins.property
     def last_updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """The time of the last change."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When the job expires: past it, the execution can't start. Unset: never."""
+        """The time at which the job expires. The execution cannot start after it. Unset: never."""
 
     @_builtins.property
     def times_out_at(self) -> _timestamp_pb2.Timestamp:
-        """When it becomes TIMED_OUT if it is still IN_PROGRESS. Unset: never, or it is not."""
+        """The time at which the execution becomes TIMED_OUT. Set only if `status` is IN_PROGRESS
+        and there is a timeout.
+        """
 
     def __init__(
         self,
@@ -111,16 +115,22 @@ class ListPendingExecutionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """At most this many executions: 1–100, default 10."""
+    """The maximum number of executions in the response: 1–100. Default: 10. May differ between
+    pages.
+    """
+    page_token: _builtins.str
+    """The next_page_token of the previous response to the same device. Empty: the first page."""
     def __init__(
         self,
         *,
         limit: _builtins.int | None = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -133,24 +143,27 @@ class ListPendingExecutionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXECUTIONS_FIELD_NUMBER: _builtins.int
-    MORE_FIELD_NUMBER: _builtins.int
-    more: _builtins.bool
-    """There are more, to be had once some of these are done."""
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The page_token of the next page. Empty: this is the last page. All pages together contain
+    each execution that stays QUEUED, or stays IN_PROGRESS, exactly once. They may miss an
+    execution that the device starts between two pages.
+    """
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceExecution]:
-        """IN_PROGRESS before QUEUED, each oldest first. Fewer than the limit does not mean
-        all: an answer also ends before it would exceed 4 MiB.
+        """The executions. There may be fewer than `limit` although more follow, because a response
+        is at most 4 MiB.
         """
 
     def __init__(
         self,
         *,
         executions: _abc.Iterable[Global___DeviceExecution] | None = ...,
-        more: _builtins.bool = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "more", b"more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -163,7 +176,9 @@ class StartNextExecutionRequest(_message.Message):
     STATUS_DETAILS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
-        """What to store as status_details. Unset: what is stored is kept."""
+        """The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
+        the stored ones do not change.
+        """
 
     def __init__(
         self,
@@ -185,7 +200,7 @@ class StartNextExecutionResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___DeviceExecution:
-        """What to do. Unset: nothing."""
+        """The execution to carry out. Unset: the device has no pending executions."""
 
     def __init__(
         self,
@@ -207,10 +222,12 @@ class StartExecutionRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     STATUS_DETAILS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
-        """What to store as status_details. Unset: what is stored is kept."""
+        """The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
+        the stored ones do not change.
+        """
 
     def __init__(
         self,
@@ -233,7 +250,7 @@ class StartExecutionResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___DeviceExecution:
-        """What to do."""
+        """The execution to carry out."""
 
     def __init__(
         self,
@@ -254,7 +271,7 @@ class GetExecutionRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     def __init__(
         self,
         *,
@@ -301,22 +318,22 @@ class UpdateExecutionRequest(_message.Message):
     EXECUTION_NUMBER_FIELD_NUMBER: _builtins.int
     EXTEND_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     status: _jobs_pb2.JobExecution.Status.ValueType
-    """Required: IN_PROGRESS, SUCCEEDED, FAILED or REJECTED."""
+    """Required. The reported status: IN_PROGRESS, SUCCEEDED, FAILED or REJECTED."""
     expected_version: _builtins.int
     """The version that the execution must have. Unset: any."""
     execution_number: _builtins.int
-    """The attempt that this is about. Unset: the present one."""
+    """The attempt that the report is about. Unset: the current one."""
     extend_timeout_minutes: _builtins.int
-    """With status IN_PROGRESS only: the execution times out this many minutes from now,
-    1–10080, sooner or later than before, and also if the job has no
-    in_progress_timeout_minutes. Unset: as before.
+    """The number of minutes from now until the execution times out: 1–10080. Replaces
+    times_out_at, also if the job has no in_progress_timeout_minutes. Allowed only with
+    `status` IN_PROGRESS. Unset: times_out_at does not change.
     """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
-        """What to store as status_details, with the limits of
-        CreateJobRequest.document_params. Unset: what is stored is kept.
+        """The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
+        the stored ones do not change.
         """
 
     def __init__(
@@ -355,7 +372,7 @@ class UpdateExecutionResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___DeviceExecution:
-        """The execution after it."""
+        """The execution after the update."""
 
     def __init__(
         self,
@@ -378,14 +395,14 @@ class ReportExecutionsRequest(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
-    """Comes back in the answer: up to 128 characters, whatever the client tells its
-    reports apart by.
+    """An ID by which the client recognizes the response: at most 128 characters. The server does
+    not interpret it.
     """
     device_id: _builtins.str
-    """Whose report it is. Empty: the device of x-device-id."""
+    """The ID of the device. Required, unless the call has one."""
     @_builtins.property
     def report(self) -> Global___UpdateExecutionRequest:
-        """The report, as in UpdateExecution."""
+        """Required. The report."""
 
     def __init__(
         self,
@@ -410,14 +427,14 @@ class ReportExecutionsResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
-    """The request's."""
+    """The report_id of the request."""
     @_builtins.property
     def execution(self) -> Global___DeviceExecution:
-        """It is stored; the execution after it, without its document."""
+        """The execution after the update, without document_params."""
 
     @_builtins.property
     def error(self) -> Global___ReportError:
-        """It is not."""
+        """The error. The report was not applied."""
 
     def __init__(
         self,
@@ -438,7 +455,7 @@ Global___ReportExecutionsResponse: _TypeAlias = ReportExecutionsResponse  # noqa
 
 @_typing.final
 class ReportError(_message.Message):
-    """Why one report of a stream was not applied: what UpdateExecution would have failed with."""
+    """The error of one report of a stream: the error that UpdateExecution would return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -447,14 +464,16 @@ class ReportError(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     CURRENT_EXECUTION_FIELD_NUMBER: _builtins.int
     code: _builtins.int
-    """The status code, as in google.rpc.Code."""
+    """The status code, a google.rpc.Code."""
     reason: _error_reason_pb2.ErrorReason.ValueType
-    """The reason."""
+    """The reason, as in google.rpc.ErrorInfo."""
     message: _builtins.str
     """The message, for people."""
     @_builtins.property
     def current_execution(self) -> Global___DeviceExecution:
-        """With EXECUTION_CHANGED: what the execution is, without its document."""
+        """The current execution, without document_params and status_details. Set only if `reason`
+        is EXECUTION_CHANGED.
+        """
 
     def __init__(
         self,
@@ -478,7 +497,7 @@ class WatchPendingExecutionsRequest(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """At most this many executions an answer: 1–100, default 10."""
+    """The maximum number of executions in a response: 1–100. Default: 10."""
     def __init__(
         self,
         *,
@@ -499,22 +518,24 @@ class WatchPendingExecutionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXECUTIONS_FIELD_NUMBER: _builtins.int
-    MORE_FIELD_NUMBER: _builtins.int
-    more: _builtins.bool
-    """As in ListPendingExecutionsResponse."""
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """More executions are pending than this response contains. ListPendingExecutions returns
+    them all.
+    """
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceExecution]:
-        """As in ListPendingExecutionsResponse."""
+        """The first pending executions, in the order of ListPendingExecutions."""
 
     def __init__(
         self,
         *,
         executions: _abc.Iterable[Global___DeviceExecution] | None = ...,
-        more: _builtins.bool = ...,
+        has_more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "more", b"more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "has_more", b"has_more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,19 +26,26 @@ if _version_not_supported:
 
 
 class DeviceJobServiceStub:
-    """The device's side of fleet jobs: what there is to do, and how it went.
+    """DeviceJobService is the devices' API. A device lists its pending executions, starts them
+    and reports on them. A bridge does this for many devices of one tenant.
 
-    Metadata of every call, besides what JobService takes:
-    x-device-id   once: the device that calls. Required, unless a token says it; a bridge
-    states the device that it acts for.
-    The roles are device (as itself only) and bridge (as any device of its tenant); who
-    states x-device-id and no x-roles is that device.
+    Metadata of every call, in addition to that of JobService:
 
-    Errors are as in JobService; every call can also fail with
-    UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
-    and a stream of a device with
-    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
-    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
+    x-device-id    Required, unless a token names the device. The device that the call acts
+    for, sent once: 1–256 printable ASCII characters. ReportExecutions does
+    not require it of a bridge.
+
+    Roles: device acts for the device of its token or x-device-id; bridge acts for any device
+    of its tenant. A call with x-device-id and without x-roles has the role device.
+
+    Errors and limits are those of JobService. In addition, every call can return
+
+    UNAUTHENTICATED      DEVICE_REQUIRED
+
+    and a stream of a device
+
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
+    streams (with a delay)
     """
 
     def __init__(self, channel):
@@ -85,52 +92,61 @@ class DeviceJobServiceStub:
 
 
 class DeviceJobServiceServicer:
-    """The device's side of fleet jobs: what there is to do, and how it went.
+    """DeviceJobService is the devices' API. A device lists its pending executions, starts them
+    and reports on them. A bridge does this for many devices of one tenant.
 
-    Metadata of every call, besides what JobService takes:
-    x-device-id   once: the device that calls. Required, unless a token says it; a bridge
-    states the device that it acts for.
-    The roles are device (as itself only) and bridge (as any device of its tenant); who
-    states x-device-id and no x-roles is that device.
+    Metadata of every call, in addition to that of JobService:
 
-    Errors are as in JobService; every call can also fail with
-    UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
-    and a stream of a device with
-    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
-    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
+    x-device-id    Required, unless a token names the device. The device that the call acts
+    for, sent once: 1–256 printable ASCII characters. ReportExecutions does
+    not require it of a bridge.
+
+    Roles: device acts for the device of its token or x-device-id; bridge acts for any device
+    of its tenant. A call with x-device-id and without x-roles has the role device.
+
+    Errors and limits are those of JobService. In addition, every call can return
+
+    UNAUTHENTICATED      DEVICE_REQUIRED
+
+    and a stream of a device
+
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
+    streams (with a delay)
     """
 
     def ListPendingExecutions(self, request, context):
-        """Lists what the device has to do: first what it is IN_PROGRESS with, so that a
-        restart does not lose it, then what is QUEUED, oldest first.
+        """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
+        queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
+        first.
+
+        INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartNextExecution(self, request, context):
-        """Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
-        A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
-        can be repeated safely. No execution in the answer means that there is none to do.
-        Together with a StartExecution at the same moment, it may start a second one.
+        """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
+        device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
+        safe to repeat. A concurrent StartExecution may start a second execution.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartExecution(self, request, context):
-        """Starts the execution of one job. If it is IN_PROGRESS already, it is answered
-        unchanged.
+        """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
+        safe to repeat.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
+        FAILED_PRECONDITION  EXECUTION_FINISHED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetExecution(self, request, context):
-        """Reads the execution of one job.
+        """Returns the execution of one job.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
         """
@@ -139,48 +155,57 @@ class DeviceJobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateExecution(self, request, context):
-        """Reports how it goes.
+        """Reports on an execution: progress or a terminal status.
 
         QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
-        IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
+        IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 
-        The others are final; the same final report again is answered with what is stored,
-        but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
-        An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
-        may still report, unless it was canceled with force. The last final report of a job's
-        devices completes the job. An operator may retry an execution that is final: it is
-        QUEUED again, as the next attempt, so a report that may come late should name the
-        execution_number that it is about.
+        A terminal status does not change. A repeated report of the same terminal status and
+        details returns the stored execution; if an operator canceled the execution, it returns
+        EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
+        the job.
+
+        A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
+        such a job accepts reports, unless the cancel was forced.
+
+        An operator can retry a finished execution, which starts the next attempt. A report that
+        may arrive late should set execution_number, so that it does not count for that attempt.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
         FAILED_PRECONDITION  EXECUTION_FINISHED
-        ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
-        not the present one; the DeviceExecution is in the details
+        ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
+        execution_number. The details carry the current DeviceExecution,
+        without document_params and status_details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportExecutions(self, request_iterator, context):
-        """Reports for many devices over one stream, for brokers and bridges. Each report is
-        answered once it is durable, or with its own error; answers may come in another
-        order, reports of one execution are applied in theirs. At most 256 reports of a
-        stream are under way; the client is held back beyond that. Reports of a job that
-        somebody else holds, such as a retry of many executions, wait until it is free.
+        """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 
-        x-device-id is not required here. With it, only that device's reports are taken.
+        Each report gets one response, after the update is durable or with the error of this
+        report. Reports on the same execution are applied in the order of the stream; responses may
+        arrive in a different order. The server processes up to 256 reports of a stream at a time
+        and stops reading beyond that. A report waits while another transaction, such as a retry of
+        many executions, holds the job lock.
 
-        UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-        UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
+        With x-device-id, only reports of that device are accepted.
+
+        UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Send the reports without a
+        response again, with a new one.
+        UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchPendingExecutions(self, request, context):
-        """Follows what the device has to do: as ListPendingExecutions answers now, and again
-        within a second of each change. The stream outlives a restart of the database.
+        """Watches the pending executions of the device. Sends the response of ListPendingExecutions,
+        and a new one within a second of each change. The stream survives a restart of the
+        database.
 
+        UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
         UNAVAILABLE          SERVER_STOPPING: watch again
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -234,19 +259,26 @@ def add_DeviceJobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeviceJobService:
-    """The device's side of fleet jobs: what there is to do, and how it went.
+    """DeviceJobService is the devices' API. A device lists its pending executions, starts them
+    and reports on them. A bridge does this for many devices of one tenant.
 
-    Metadata of every call, besides what JobService takes:
-    x-device-id   once: the device that calls. Required, unless a token says it; a bridge
-    states the device that it acts for.
-    The roles are device (as itself only) and bridge (as any device of its tenant); who
-    states x-device-id and no x-roles is that device.
+    Metadata of every call, in addition to that of JobService:
 
-    Errors are as in JobService; every call can also fail with
-    UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
-    and a stream of a device with
-    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
-    JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
+    x-device-id    Required, unless a token names the device. The device that the call acts
+    for, sent once: 1–256 printable ASCII characters. ReportExecutions does
+    not require it of a bridge.
+
+    Roles: device acts for the device of its token or x-device-id; bridge acts for any device
+    of its tenant. A call with x-device-id and without x-roles has the role device.
+
+    Errors and limits are those of JobService. In addition, every call can return
+
+    UNAUTHENTICATED      DEVICE_REQUIRED
+
+    and a stream of a device
+
+    RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
+    streams (with a delay)
     """
 
     @staticmethod

@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Job(_message.Message):
-    """A document to carry out on a set of devices."""
+    """A document for a set of devices."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,27 +36,29 @@ class Job(_message.Message):
         STATUS_UNSPECIFIED: Job._Status.ValueType  # 0
         """Not a status. In a request: no filter."""
         IN_PROGRESS: Job._Status.ValueType  # 1
-        """Some executions are not over yet."""
+        """Some executions are pending."""
         COMPLETED: Job._Status.ValueType  # 2
-        """Every execution is over. A job past its expires_at is COMPLETED as soon as
-        no execution is IN_PROGRESS.
+        """All executions are finished. A job that has expired is COMPLETED when no execution is
+        IN_PROGRESS.
         """
         CANCELED: Job._Status.ValueType  # 3
-        """Canceled by an operator. Executions that were running then may still go on."""
+        """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-        """CANCELED is final, and COMPLETED unless RetryExecutions queues anything again."""
+        """The status of a job. CANCELED is terminal. COMPLETED is terminal until RetryExecutions
+        queues executions again.
+        """
 
     STATUS_UNSPECIFIED: Job.Status.ValueType  # 0
     """Not a status. In a request: no filter."""
     IN_PROGRESS: Job.Status.ValueType  # 1
-    """Some executions are not over yet."""
+    """Some executions are pending."""
     COMPLETED: Job.Status.ValueType  # 2
-    """Every execution is over. A job past its expires_at is COMPLETED as soon as
-    no execution is IN_PROGRESS.
+    """All executions are finished. A job that has expired is COMPLETED when no execution is
+    IN_PROGRESS.
     """
     CANCELED: Job.Status.ValueType  # 3
-    """Canceled by an operator. Executions that were running then may still go on."""
+    """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
@@ -80,62 +82,66 @@ class Job(_message.Message):
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Unique in the tenant."""
+    """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
-    """The tenant that owns the job."""
+    """The tenant of the job."""
     document_type: _builtins.str
-    """What kind of document it is, e.g. "reboot"; see CreateJobRequest."""
+    """The type of the document, for example "reboot"."""
     target_device_id: _builtins.str
     """One device."""
     target_group_id: _builtins.str
-    """The members that the group had when the job was created."""
+    """The devices that were members of this group when the job was created."""
     target_all: _builtins.bool
-    """All devices that the tenant had when the job was created; always true."""
+    """All devices that the tenant had when the job was created. Always true if set."""
     status: Global___Job.Status.ValueType
-    """Where the job stands at the moment of the answer."""
+    """The status at the time of the response."""
     created_by: _builtins.str
-    """The x-user-id of the call that created it. Unset if there was none."""
+    """The user who created the job: the x-user-id of the call, or the subject of its token.
+    Unset: unknown.
+    """
     cancel_reason: _builtins.str
-    """Why it was canceled. Set only if the status is CANCELED."""
+    """The reason of the cancel. Set only if `status` is CANCELED."""
     total_executions: _builtins.int
-    """How many devices the job targets: the sum of execution_counts."""
+    """The number of targeted devices: the sum of execution_counts."""
     succeeded_count: _builtins.int
-    """execution_counts.succeeded."""
+    """The number of SUCCEEDED executions: execution_counts.succeeded."""
     failed_count: _builtins.int
-    """The executions that ended otherwise: FAILED, TIMED_OUT and REJECTED together."""
+    """The number of FAILED, TIMED_OUT and REJECTED executions."""
     next_executions_page_token: _builtins.str
-    """Reads the executions that follow, as ListJobExecutionsRequest.page_token.
-    Empty if there are none. Filled by GetJob only.
+    """The ListJobExecutionsRequest.page_token of the executions that follow. Empty: there are
+    none. Filled only by GetJob.
     """
     in_progress_timeout_minutes: _builtins.int
-    """Minutes that an execution may be IN_PROGRESS for. Unset: no limit."""
+    """The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT. Unset: no
+    timeout.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
-        """The document's parameters."""
+        """The parameters of the document."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When executions that are still QUEUED become TIMED_OUT. Unset: never."""
+        """The time at which the QUEUED executions become TIMED_OUT. Unset: never."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was created."""
+        """The time of creation."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When its status last changed."""
+        """The time of the last change of `status`."""
 
     @_builtins.property
     def execution_counts(self) -> Global___ExecutionCounts:
-        """How many executions are in each state."""
+        """The number of executions in each status."""
 
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobExecution]:
-        """The first executions by device_id. Filled by GetJob only."""
+        """The first executions, by device_id ascending. Filled only by GetJob."""
 
     @_builtins.property
     def completed_at(self) -> _timestamp_pb2.Timestamp:
-        """When it became COMPLETED. Set only if the status is that."""
+        """The time at which the job became COMPLETED. Set only if `status` is COMPLETED."""
 
     def __init__(
         self,
@@ -187,7 +193,9 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class ExecutionCounts(_message.Message):
-    """How many executions of a job are in each state. Each device counts once."""
+    """The number of executions of a job in each status. Each device counts once, by its current
+    attempt.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -198,17 +206,17 @@ class ExecutionCounts(_message.Message):
     TIMED_OUT_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
-    """JobExecution.Status.QUEUED"""
+    """The number of QUEUED executions."""
     in_progress: _builtins.int
-    """JobExecution.Status.IN_PROGRESS"""
+    """The number of IN_PROGRESS executions."""
     succeeded: _builtins.int
-    """JobExecution.Status.SUCCEEDED"""
+    """The number of SUCCEEDED executions."""
     failed: _builtins.int
-    """JobExecution.Status.FAILED"""
+    """The number of FAILED executions."""
     timed_out: _builtins.int
-    """JobExecution.Status.TIMED_OUT"""
+    """The number of TIMED_OUT executions."""
     rejected: _builtins.int
-    """JobExecution.Status.REJECTED"""
+    """The number of REJECTED executions."""
     def __init__(
         self,
         *,
@@ -229,7 +237,7 @@ Global___ExecutionCounts: _TypeAlias = ExecutionCounts  # noqa: Y015
 
 @_typing.final
 class JobExecution(_message.Message):
-    """One device's part of a job."""
+    """The part of a job that one device carries out, as operators see it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -244,34 +252,34 @@ class JobExecution(_message.Message):
         QUEUED: JobExecution._Status.ValueType  # 1
         """The device has not started."""
         IN_PROGRESS: JobExecution._Status.ValueType  # 2
-        """The device is at work."""
+        """The device has started."""
         SUCCEEDED: JobExecution._Status.ValueType  # 3
-        """The device did it."""
+        """The device reported success."""
         FAILED: JobExecution._Status.ValueType  # 4
-        """The device tried and failed."""
+        """The device reported a failure."""
         TIMED_OUT: JobExecution._Status.ValueType  # 5
-        """The job expired before the device started, or the device took longer than
-        the job's in_progress_timeout_minutes.
+        """The job expired before the device started, or the execution was IN_PROGRESS for longer
+        than its timeout.
         """
         REJECTED: JobExecution._Status.ValueType  # 6
         """The device refused, or an operator canceled."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-        """All but QUEUED and IN_PROGRESS are final for this attempt."""
+        """The status of an execution. All but QUEUED and IN_PROGRESS are terminal."""
 
     STATUS_UNSPECIFIED: JobExecution.Status.ValueType  # 0
     """Not a status. In a request: no filter."""
     QUEUED: JobExecution.Status.ValueType  # 1
     """The device has not started."""
     IN_PROGRESS: JobExecution.Status.ValueType  # 2
-    """The device is at work."""
+    """The device has started."""
     SUCCEEDED: JobExecution.Status.ValueType  # 3
-    """The device did it."""
+    """The device reported success."""
     FAILED: JobExecution.Status.ValueType  # 4
-    """The device tried and failed."""
+    """The device reported a failure."""
     TIMED_OUT: JobExecution.Status.ValueType  # 5
-    """The job expired before the device started, or the device took longer than
-    the job's in_progress_timeout_minutes.
+    """The job expired before the device started, or the execution was IN_PROGRESS for longer
+    than its timeout.
     """
     REJECTED: JobExecution.Status.ValueType  # 6
     """The device refused, or an operator canceled."""
@@ -283,35 +291,45 @@ class JobExecution(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_AT_FIELD_NUMBER: _builtins.int
     EXECUTION_NUMBER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     TIMES_OUT_AT_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
-    """The device, unique in the job."""
+    """The ID of the device, unique in the job."""
     status: Global___JobExecution.Status.ValueType
-    """Where the device stands at the moment of the answer."""
+    """The status at the time of the response."""
     execution_number: _builtins.int
-    """Which attempt this is; the first is 1."""
+    """The number of the attempt. The first is 1."""
+    version: _builtins.int
+    """Counts the changes of the execution across its attempts. The first is 1. The end of a
+    QUEUED execution by CancelJob or by the expiry of the job, and of an IN_PROGRESS one by
+    a forced CancelJob, does not count.
+    """
     job_id: _builtins.str
-    """The job. Filled where the executions of a device are listed."""
+    """The ID of the job. Filled only by ListJobExecutions with a device_id."""
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
-        """What is known about it, e.g. {"reason": "canceled by operator"}. May be unset."""
+        """The details of the last report, or {"reason": "…"} if the device did not cause the
+        status. May be unset.
+        """
 
     @_builtins.property
     def queued_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was queued."""
+        """The time at which the attempt was queued."""
 
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
-        """When the device started. Unset if it has not."""
+        """The time at which the device started. Unset: it has not."""
 
     @_builtins.property
     def last_updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """The time of the last change."""
 
     @_builtins.property
     def times_out_at(self) -> _timestamp_pb2.Timestamp:
-        """When it becomes TIMED_OUT if it is still IN_PROGRESS. Unset: never, or it is not."""
+        """The time at which the execution becomes TIMED_OUT. Set only if `status` is IN_PROGRESS
+        and there is a timeout.
+        """
 
     def __init__(
         self,
@@ -323,12 +341,13 @@ class JobExecution(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         last_updated_at: _timestamp_pb2.Timestamp | None = ...,
         execution_number: _builtins.int = ...,
+        version: _builtins.int = ...,
         times_out_at: _timestamp_pb2.Timestamp | None = ...,
         job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "execution_number", b"execution_number", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "execution_number", b"execution_number", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,8 +355,6 @@ Global___JobExecution: _TypeAlias = JobExecution  # noqa: Y015
 
 @_typing.final
 class CreateJobRequest(_message.Message):
-    """Exactly one target is required."""
-
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -350,34 +367,37 @@ class CreateJobRequest(_message.Message):
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
     IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The job's identity in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
-    Empty: the server makes a UUID. Give one to be able to repeat the call.
+    """The ID of the job in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
+    Empty: the server generates a UUID, and the call is not safe to repeat.
     """
     document_type: _builtins.str
-    """What the devices are to do: 1–100 characters, no control characters."""
+    """Required. The type of the document, which devices interpret: 1–100 characters, no
+    control characters.
+    """
     target_device_id: _builtins.str
     """One device: 1–256 characters, no control characters."""
     target_group_id: _builtins.str
-    """The present members of a group: 1–256 characters, no control characters."""
+    """The current members of a group: 1–256 characters, no control characters."""
     target_all: _builtins.bool
-    """All present devices of the tenant."""
+    """All current devices of the tenant."""
     expires_in_hours: _builtins.int
-    """Hours until executions that are still QUEUED become TIMED_OUT: 1–720,
-    default 24.
+    """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT:
+    1–720. Default: 24.
     """
     never_expires: _builtins.bool
-    """The job does not expire. Not together with expires_in_hours."""
+    """The job never expires. Must not be combined with expires_in_hours."""
     in_progress_timeout_minutes: _builtins.int
-    """Minutes that an execution may be IN_PROGRESS for, 1–10080; then it becomes
-    TIMED_OUT, within two seconds. Unset: no limit.
+    """The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT, within two
+    seconds: 1–10080. Unset: no timeout.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
-        """Parameters for it; unset means {}. At most 32 KiB as compact JSON (the server's
-        JOBS_MAX_DOCUMENT_BYTES), with numbers written out, and at most 20 levels of
-        objects and lists, this one included. Numbers are IEEE 754 doubles, so whole
-        numbers are exact up to 2^53 and stay whole. NaN, infinities, the character U+0000
-        and a value without a kind are INVALID_ARGUMENT.
+        """The parameters of the document, which devices interpret. Unset: {}.
+
+        At most JOBS_MAX_DOCUMENT_BYTES (32 KiB) as compact JSON with numbers written without an
+        exponent, and at most 20 nested levels of objects and lists, including this one. Numbers
+        are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
+        character U+0000, and a Value without a kind.
         """
 
     def __init__(
@@ -421,16 +441,14 @@ class CreateJobResponse(_message.Message):
     EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The job's identity: the request's, or the one that was made."""
+    """The ID of the job: that of the request, or a generated one."""
     status: Global___Job.Status.ValueType
-    """The status the job was created with: IN_PROGRESS. A repeated call is answered
-    as the first was; GetJob says where the job stands now.
-    """
+    """IN_PROGRESS, the status at creation. GetJob returns the current status."""
     execution_count: _builtins.int
-    """How many devices the job targets."""
+    """The number of targeted devices."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When executions that are still QUEUED become TIMED_OUT. Unset: never."""
+        """The time at which the job expires, as set at creation. Unset: never."""
 
     def __init__(
         self,
@@ -465,36 +483,39 @@ class ListJobsRequest(_message.Message):
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_UNTIL_FIELD_NUMBER: _builtins.int
     status: Global___Job.Status.ValueType
-    """Only jobs with this status. STATUS_UNSPECIFIED: all."""
+    """Only jobs in this status. STATUS_UNSPECIFIED: all."""
     limit: _builtins.int
-    """At most this many jobs: 1–200, default 50. May change between pages."""
+    """The maximum number of jobs in the response: 1–200. Default: 50. May differ between pages."""
     offset: _builtins.int
-    """Skip this many jobs: 0 or more, default 0. Costs time in proportion, and jobs
-    created meanwhile shift the pages; page_token does neither.
+    """The number of jobs to skip: 0 or more. Default: 0. The cost grows with it, and jobs that
+    are created between two calls shift the pages. page_token avoids both. Must not be
+    combined with page_token.
     """
     page_token: _builtins.str
-    """next_page_token of the page before, with the same filters and no offset."""
+    """The next_page_token of the previous response. Empty: the first page. The other fields,
+    except `limit` and `offset`, must be the same as in the previous request.
+    """
     document_type: _builtins.str
-    """Only jobs of this type. Empty: all."""
+    """Only jobs with this document_type: at most 100 characters. Empty: no filter."""
     created_by: _builtins.str
-    """Only jobs that this user created. Empty: all."""
+    """Only jobs with this created_by: at most 256 characters. Empty: no filter."""
     target_device_id: _builtins.str
-    """At this device itself, not at a group or at all."""
+    """The target of the job is this device, not a group of it or all devices. Empty: no filter."""
     target_group_id: _builtins.str
-    """At this group."""
+    """The target of the job is this group. Empty: no filter."""
     target_all: _builtins.bool
-    """At all devices; false is no filter."""
+    """The target of the job is all devices. False: no filter."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___Job.Status.ValueType]:
-        """Only jobs with one of these statuses; together with status, that one as well."""
+        """Only jobs in one of these statuses, or in `status`. Empty: no filter."""
 
     @_builtins.property
     def created_from(self) -> _timestamp_pb2.Timestamp:
-        """Only jobs created at this time or later. Unset: from the first."""
+        """Only jobs with a created_at at or after this time. Unset: no filter."""
 
     @_builtins.property
     def created_until(self) -> _timestamp_pb2.Timestamp:
-        """Only jobs created before this time. Unset: to the last."""
+        """Only jobs with a created_at before this time. Unset: no filter."""
 
     def __init__(
         self,
@@ -534,13 +555,14 @@ class ListJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Reads the next page. Empty if this is the last. Pages read so hold every job
-    that existed at the start exactly once, as long as its status fits the filter.
+    """The page_token of the next page. Empty: this is the last page. All pages together contain
+    each job that existed at the first call, and matched the filters all the time, exactly
+    once.
     """
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
-        """Fewer than the limit does not mean the end: an answer also ends before it
-        would exceed 4 MiB. (With offset, advance by the number received.)
+        """The jobs. There may be fewer than `limit` although more follow, because a response is at
+        most 4 MiB. With `offset`, advance by the number of jobs received.
         """
 
     def __init__(
@@ -564,9 +586,9 @@ class GetJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     EXECUTIONS_LIMIT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     executions_limit: _builtins.int
-    """At most this many executions in the answer: 0–5000, default 1000."""
+    """The maximum number of executions in the response: 0–5000. Default: 1000."""
     def __init__(
         self,
         *,
@@ -590,7 +612,7 @@ class GetJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> Global___Job:
-        """The job, with its first executions."""
+        """The job and its first executions."""
 
     def __init__(
         self,
@@ -615,17 +637,22 @@ class ListJobExecutionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The job. Required, unless there is a device_id."""
+    """Required, unless there is a device_id. Only executions of this job."""
     status: Global___JobExecution.Status.ValueType
-    """Only executions with this status. STATUS_UNSPECIFIED: all."""
+    """Only executions in this status. STATUS_UNSPECIFIED: all."""
     limit: _builtins.int
-    """At most this many executions: 1–5000, default 1000. May change between pages."""
+    """The maximum number of executions in the response: 1–5000. Default: 1000. May differ
+    between pages.
+    """
     page_token: _builtins.str
-    """next_page_token of the page before with the same job_id, device_id and status, or
-    Job.next_executions_page_token (with only the job_id).
+    """The next_page_token of the previous response, or Job.next_executions_page_token. Empty:
+    the first page. The other fields, except `limit`, must be the same as in the previous
+    request; with Job.next_executions_page_token, only job_id may be set.
     """
     device_id: _builtins.str
-    """Only this device's: of all jobs, or of the one."""
+    """Only executions of this device, in the order of its executions: 1–256 characters. Empty:
+    of all devices.
+    """
     def __init__(
         self,
         *,
@@ -652,11 +679,11 @@ class ListJobExecutionsResponse(_message.Message):
     EXECUTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Reads the next page. Empty if this is the last."""
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobExecution]:
-        """Fewer than the limit does not mean the end: an answer also ends before it
-        would exceed 4 MiB.
+        """The executions. There may be fewer than `limit` although more follow, because a response
+        is at most 4 MiB.
         """
 
     def __init__(
@@ -681,14 +708,15 @@ class CancelJobRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     reason: _builtins.str
-    """Why; becomes status_details.reason of the executions that are REJECTED by it.
-    At most 1000 characters, no U+0000; empty means "canceled by operator".
+    """The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of
+    the executions that the cancel ends. At most 1000 characters, not U+0000. Empty:
+    "canceled by operator".
     """
     force: _builtins.bool
-    """Executions that are IN_PROGRESS are REJECTED, too; what their devices still report
-    is refused with EXECUTION_FINISHED.
+    """Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
+    devices return EXECUTION_FINISHED.
     """
     def __init__(
         self,
@@ -712,7 +740,7 @@ class CancelJobResponse(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The job."""
+    """The ID of the job."""
     status: Global___Job.Status.ValueType
     """CANCELED."""
     def __init__(
@@ -738,13 +766,15 @@ class CancelExecutionRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     device_id: _builtins.str
-    """Required."""
+    """Required. The ID of the device."""
     reason: _builtins.str
-    """Why; see CancelJobRequest.reason."""
+    """The reason. It becomes {"reason": "…"} in the status_details. At most 1000 characters, not
+    U+0000. Empty: "canceled by operator".
+    """
     force: _builtins.bool
-    """Also if the device is at work."""
+    """Force the cancel, also if the execution is IN_PROGRESS."""
     def __init__(
         self,
         *,
@@ -768,7 +798,7 @@ class CancelExecutionResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___JobExecution:
-        """The execution after it."""
+        """The execution after the cancel."""
 
     def __init__(
         self,
@@ -792,14 +822,16 @@ class RetryExecutionsRequest(_message.Message):
     EXPIRES_IN_HOURS_FIELD_NUMBER: _builtins.int
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     expires_in_hours: _builtins.int
-    """Hours from now until the job expires: 1–720. Unset: its expiry stays."""
+    """The number of hours from now until the job expires: 1–720. Unset: expires_at does not
+    change.
+    """
     never_expires: _builtins.bool
-    """The job no longer expires. Not together with expires_in_hours."""
+    """The job never expires. Must not be combined with expires_in_hours."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
-        """Required: which executions, of FAILED, TIMED_OUT and REJECTED."""
+        """Required. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED."""
 
     def __init__(
         self,
@@ -826,10 +858,10 @@ class RetryExecutionsResponse(_message.Message):
     RETRIED_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     retried_count: _builtins.int
-    """How many executions were queued again: of each device one at most."""
+    """The number of executions that were queued again."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When the job expires. Unset: never."""
+        """The time at which the job expires. Unset: never."""
 
     def __init__(
         self,
@@ -851,21 +883,35 @@ class ListExecutionAttemptsRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     device_id: _builtins.str
-    """Required."""
+    """Required. The ID of the device."""
+    limit: _builtins.int
+    """The maximum number of attempts in the response: 1–100. Default: 100. May differ between
+    pages.
+    """
+    page_token: _builtins.str
+    """The next_page_token of the previous response. Empty: the first page. The other fields,
+    except `limit`, must be the same as in the previous request.
+    """
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         device_id: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "device_id", b"device_id", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
 
 Global___ListExecutionAttemptsRequest: _TypeAlias = ListExecutionAttemptsRequest  # noqa: Y015
 
@@ -874,20 +920,24 @@ class ListExecutionAttemptsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobExecution]:
-        """By execution_number, descending; at most 100, and fewer if the answer would exceed
-        4 MiB.
+        """The attempts. There may be fewer than `limit` although more follow, because a response is
+        at most 4 MiB.
         """
 
     def __init__(
         self,
         *,
         attempts: _abc.Iterable[Global___JobExecution] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -899,7 +949,7 @@ class DeleteJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     def __init__(
         self,
         *,
@@ -934,7 +984,7 @@ class WatchJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required."""
+    """Required. The ID of the job."""
     def __init__(
         self,
         *,
@@ -955,7 +1005,7 @@ class WatchJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> Global___Job:
-        """The job, without its executions."""
+        """The job without its executions."""
 
     def __init__(
         self,

@@ -26,41 +26,57 @@ if _version_not_supported:
 
 
 class JobServiceStub:
-    """The operator's side of fleet jobs: "do this on these devices", and where every
-    device stands.
+    """JobService is the operators' API. It creates and controls jobs on a fleet of devices and
+    shows the status of every device.
 
-    Metadata of every call:
-    authorization Bearer and a token, once: who calls, where the server knows callers by
-    tokens. It then says what the next four would, which may be left out.
-    x-tenant-id   required, once: the tenant the call acts for; no comma
-    x-user-id     optional, once: who acts; it becomes Job.created_by
-    x-roles       optional, once: viewer (reads), operator (also creates, cancels and
-    retries), admin (also deletes), comma-separated; who states none may
-    do everything, unless the server is set up otherwise
-    x-request-id  optional: names the call in the server's log, and comes back in the
-    trailers: 1–128 printable ASCII characters without spaces, or else
-    one is made
+    Metadata of every call. Each key may be sent once.
 
-    Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
-    fail with
+    x-tenant-id    Required, unless a token names the tenant. The tenant that the call
+    acts for: 1–256 printable ASCII characters without a comma.
+    x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
+    ASCII characters.
+    x-roles        Optional. Roles, separated by commas: viewer reads; operator also
+    creates, cancels and retries; admin also deletes. A call without it has
+    the roles of JOBS_DEFAULT_ROLES.
+    authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
+    The token then defines the tenant, the user and the roles. x-tenant-id
+    and x-user-id are optional and must agree with it; x-roles is ignored.
+    x-request-id   Optional. The request ID in the server's log: 1–128 printable ASCII
+    characters without spaces. If it is missing or malformed, the server
+    generates one. It is returned in the trailing metadata.
+
+    Errors of every call. error_reason.proto describes the reasons; the comment of a method
+    lists the reasons that only some methods return.
+
+    INVALID_ARGUMENT     INVALID_FIELD, MALFORMED_REQUEST
     UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
     TOKEN_REQUIRED, INVALID_TOKEN
     PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
-    INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
-    MALFORMED_REQUEST
-    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
-    LIMIT_EXCEEDED: more calls in flight, or open streams, of the
-    server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
-    JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
-    delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
-    one over twice that is refused before it is read, without details
-    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
+    RESOURCE_EXHAUSTED   OVERLOADED, LIMIT_EXCEEDED
+    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
     INTERNAL             INTERNAL
-    and with what its own comment adds. Another tenant's jobs and devices read as
-    if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
-    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
+    A job or a device of another tenant returns the same error as one that does not exist.
+
+    Limits of every call: the settings of the server that define them, with their defaults. A
+    call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
+    google.rpc.RetryInfo and the same call can succeed later.
+
+    JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
+    Unary calls in flight, of all tenants and of one tenant (with a delay).
+    JOBS_MAX_TENANT_RATE (200)
+    Unary calls per second of one tenant while other tenants call, too. Calls beyond it
+    wait up to a second before they are refused (with a delay).
+    JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
+    Open streams, of all tenants and of one tenant (with a delay).
+    JOBS_MAX_REQUEST_BYTES (4 MiB)
+    The size of a request message (without a delay). gRPC itself refuses a message of
+    more than twice this size, with RESOURCE_EXHAUSTED and no details.
+
+    A response message has at most 4 MiB, the default limit of gRPC clients.
+
+    A server that is stopping refuses new calls: gRPC itself returns UNAVAILABLE without
+    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
     """
 
     def __init__(self, channel):
@@ -122,67 +138,82 @@ class JobServiceStub:
 
 
 class JobServiceServicer:
-    """The operator's side of fleet jobs: "do this on these devices", and where every
-    device stands.
+    """JobService is the operators' API. It creates and controls jobs on a fleet of devices and
+    shows the status of every device.
 
-    Metadata of every call:
-    authorization Bearer and a token, once: who calls, where the server knows callers by
-    tokens. It then says what the next four would, which may be left out.
-    x-tenant-id   required, once: the tenant the call acts for; no comma
-    x-user-id     optional, once: who acts; it becomes Job.created_by
-    x-roles       optional, once: viewer (reads), operator (also creates, cancels and
-    retries), admin (also deletes), comma-separated; who states none may
-    do everything, unless the server is set up otherwise
-    x-request-id  optional: names the call in the server's log, and comes back in the
-    trailers: 1–128 printable ASCII characters without spaces, or else
-    one is made
+    Metadata of every call. Each key may be sent once.
 
-    Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
-    fail with
+    x-tenant-id    Required, unless a token names the tenant. The tenant that the call
+    acts for: 1–256 printable ASCII characters without a comma.
+    x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
+    ASCII characters.
+    x-roles        Optional. Roles, separated by commas: viewer reads; operator also
+    creates, cancels and retries; admin also deletes. A call without it has
+    the roles of JOBS_DEFAULT_ROLES.
+    authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
+    The token then defines the tenant, the user and the roles. x-tenant-id
+    and x-user-id are optional and must agree with it; x-roles is ignored.
+    x-request-id   Optional. The request ID in the server's log: 1–128 printable ASCII
+    characters without spaces. If it is missing or malformed, the server
+    generates one. It is returned in the trailing metadata.
+
+    Errors of every call. error_reason.proto describes the reasons; the comment of a method
+    lists the reasons that only some methods return.
+
+    INVALID_ARGUMENT     INVALID_FIELD, MALFORMED_REQUEST
     UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
     TOKEN_REQUIRED, INVALID_TOKEN
     PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
-    INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
-    MALFORMED_REQUEST
-    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
-    LIMIT_EXCEEDED: more calls in flight, or open streams, of the
-    server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
-    JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
-    delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
-    one over twice that is refused before it is read, without details
-    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
+    RESOURCE_EXHAUSTED   OVERLOADED, LIMIT_EXCEEDED
+    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
     INTERNAL             INTERNAL
-    and with what its own comment adds. Another tenant's jobs and devices read as
-    if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
-    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
+    A job or a device of another tenant returns the same error as one that does not exist.
+
+    Limits of every call: the settings of the server that define them, with their defaults. A
+    call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
+    google.rpc.RetryInfo and the same call can succeed later.
+
+    JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
+    Unary calls in flight, of all tenants and of one tenant (with a delay).
+    JOBS_MAX_TENANT_RATE (200)
+    Unary calls per second of one tenant while other tenants call, too. Calls beyond it
+    wait up to a second before they are refused (with a delay).
+    JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
+    Open streams, of all tenants and of one tenant (with a delay).
+    JOBS_MAX_REQUEST_BYTES (4 MiB)
+    The size of a request message (without a delay). gRPC itself refuses a message of
+    more than twice this size, with RESOURCE_EXHAUSTED and no details.
+
+    A response message has at most 4 MiB, the default limit of gRPC clients.
+
+    A server that is stopping refuses new calls: gRPC itself returns UNAVAILABLE without
+    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
     """
 
     def CreateJob(self, request, context):
-        """Creates a job, and one QUEUED execution for each targeted device. The targets
-        are those of this moment: a device that joins later is not part of the job.
-        All of it happens or none of it.
+        """Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
+        targets are fixed: a device that is added later is not part of the job.
 
-        With a job_id the call can be repeated safely: the same request again is
-        answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
-        rows of a deleted job with this id are still there.
+        With a job_id, the call is safe to repeat: the same request returns the response of the
+        first call, even if a new job would exceed a limit. A different request with the same
+        job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
+        that has not been purged yet.
 
         NOT_FOUND            DEVICE_NOT_FOUND
-        FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
         ALREADY_EXISTS       JOB_ALREADY_EXISTS
-        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
-        JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
-        refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
-        IN_PROGRESS. A job that is there is answered all the same.
+        FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
+        (1,000,000; without a delay), or the tenant has
+        JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists the tenant's jobs, newest first (created_at, then job_id, both
-        descending), without their executions.
+        """Lists the jobs of the tenant without their executions, newest first: by created_at, then
+        by job_id, both descending.
 
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -191,7 +222,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Reads one job and the first page of its executions.
+        """Returns a job and the first page of its executions.
 
         NOT_FOUND            JOB_NOT_FOUND
         """
@@ -200,22 +231,21 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobExecutions(self, request, context):
-        """Lists the executions of one job by device_id, ascending (byte order); or, without a
-        job_id, those of one device across jobs, newest first (queued_at, then job_id, both
-        descending).
+        """Lists executions. Without a device_id: the executions of a job, by device_id ascending,
+        in byte order. With a device_id: the executions of that device, newest first, by
+        queued_at, then by job_id, both descending.
 
-        NOT_FOUND            JOB_NOT_FOUND
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+        NOT_FOUND            JOB_NOT_FOUND, only without a device_id
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
-        REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-        go on and may still report, or with force are REJECTED, too. The cost does not
-        depend on the number of devices.
+        """Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+        status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+        cancel ends them as REJECTED, too. Takes effect at once for any number of devices.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_CANCELABLE
@@ -225,35 +255,37 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelExecution(self, request, context):
-        """Cancels one device's execution: QUEUED becomes REJECTED, with status_details
-        {"reason": …}; IN_PROGRESS does with force only.
+        """Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+        {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
+        becomes COMPLETED if this was its last pending execution.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
+        FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryExecutions(self, request, context):
-        """Queues again, as the next attempt, the executions of a job that ended in one of the
-        given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
-        if there was anything to queue; otherwise nothing changes, its expiry included. What
-        the attempts before came to stays readable.
+        """Queues the executions of a job that are in one of the given statuses again, as the next
+        attempt. The job can be IN_PROGRESS or COMPLETED; it is IN_PROGRESS afterwards. If no
+        execution is in one of the statuses, nothing changes, including expires_at.
+        ListExecutionAttempts returns the earlier attempts.
 
         NOT_FOUND            JOB_NOT_FOUND
-        FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
-        new one is given
-        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
-        of the tenant are IN_PROGRESS
+        FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
+        JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutionAttempts(self, request, context):
-        """Lists the attempts of one device's execution, the present one first.
+        """Lists the attempts of one execution, the current one first: by execution_number,
+        descending.
 
+        INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         NOT_FOUND            EXECUTION_NOT_FOUND
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -261,25 +293,25 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
-        for readers and devices at once; rows go in the background, and until they have gone
-        its job_id stays taken.
+        """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
+        executions. No call finds it any more. The service purges it later, in the background.
+        Its job_id can be used again after that.
 
         NOT_FOUND            JOB_NOT_FOUND
-        FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+        FAILED_PRECONDITION  JOB_NOT_DELETABLE
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Follows a job: its state now, and again on each change, at most four times a second.
-        Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
-        The stream outlives a restart of the database.
+        """Watches a job. Sends its current state, and the new state after a change, at most four
+        times per second. Changes in between are skipped. The stream ends after the state in
+        which the job is COMPLETED or CANCELED. It survives a restart of the database.
 
-        NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+        NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
+        UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
         UNAVAILABLE          SERVER_STOPPING: watch again
-        UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -347,41 +379,57 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService:
-    """The operator's side of fleet jobs: "do this on these devices", and where every
-    device stands.
+    """JobService is the operators' API. It creates and controls jobs on a fleet of devices and
+    shows the status of every device.
 
-    Metadata of every call:
-    authorization Bearer and a token, once: who calls, where the server knows callers by
-    tokens. It then says what the next four would, which may be left out.
-    x-tenant-id   required, once: the tenant the call acts for; no comma
-    x-user-id     optional, once: who acts; it becomes Job.created_by
-    x-roles       optional, once: viewer (reads), operator (also creates, cancels and
-    retries), admin (also deletes), comma-separated; who states none may
-    do everything, unless the server is set up otherwise
-    x-request-id  optional: names the call in the server's log, and comes back in the
-    trailers: 1–128 printable ASCII characters without spaces, or else
-    one is made
+    Metadata of every call. Each key may be sent once.
 
-    Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
-    fail with
+    x-tenant-id    Required, unless a token names the tenant. The tenant that the call
+    acts for: 1–256 printable ASCII characters without a comma.
+    x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
+    ASCII characters.
+    x-roles        Optional. Roles, separated by commas: viewer reads; operator also
+    creates, cancels and retries; admin also deletes. A call without it has
+    the roles of JOBS_DEFAULT_ROLES.
+    authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
+    The token then defines the tenant, the user and the roles. x-tenant-id
+    and x-user-id are optional and must agree with it; x-roles is ignored.
+    x-request-id   Optional. The request ID in the server's log: 1–128 printable ASCII
+    characters without spaces. If it is missing or malformed, the server
+    generates one. It is returned in the trailing metadata.
+
+    Errors of every call. error_reason.proto describes the reasons; the comment of a method
+    lists the reasons that only some methods return.
+
+    INVALID_ARGUMENT     INVALID_FIELD, MALFORMED_REQUEST
     UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
     TOKEN_REQUIRED, INVALID_TOKEN
     PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
-    INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
-    MALFORMED_REQUEST
-    RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
-    LIMIT_EXCEEDED: more calls in flight, or open streams, of the
-    server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
-    JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
-    delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
-    one over twice that is refused before it is read, without details
-    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
+    RESOURCE_EXHAUSTED   OVERLOADED, LIMIT_EXCEEDED
+    UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
     INTERNAL             INTERNAL
-    and with what its own comment adds. Another tenant's jobs and devices read as
-    if they did not exist.
 
-    No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
-    refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
+    A job or a device of another tenant returns the same error as one that does not exist.
+
+    Limits of every call: the settings of the server that define them, with their defaults. A
+    call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
+    google.rpc.RetryInfo and the same call can succeed later.
+
+    JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
+    Unary calls in flight, of all tenants and of one tenant (with a delay).
+    JOBS_MAX_TENANT_RATE (200)
+    Unary calls per second of one tenant while other tenants call, too. Calls beyond it
+    wait up to a second before they are refused (with a delay).
+    JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
+    Open streams, of all tenants and of one tenant (with a delay).
+    JOBS_MAX_REQUEST_BYTES (4 MiB)
+    The size of a request message (without a delay). gRPC itself refuses a message of
+    more than twice this size, with RESOURCE_EXHAUSTED and no details.
+
+    A response message has at most 4 MiB, the default limit of gRPC clients.
+
+    A server that is stopping refuses new calls: gRPC itself returns UNAVAILABLE without
+    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
     """
 
     @staticmethod

@@ -114,6 +114,7 @@ CREATE TABLE jobs.execution_attempts (
     job_id           text COLLATE "C" NOT NULL,
     device_id        text COLLATE "C" NOT NULL,
     execution_number integer NOT NULL,
+    version          integer NOT NULL,
     status           jobs.execution_status NOT NULL,
     queued_at        timestamptz NOT NULL,
     started_at       timestamptz,

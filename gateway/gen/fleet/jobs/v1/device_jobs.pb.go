@@ -23,34 +23,36 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// One device's execution of a job, with the document to carry out.
+// The part of a job that one device carries out, as the device sees it, with the document.
 type DeviceExecution struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The device.
+	// The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// What to do; see CreateJobRequest.
+	// The type of the document, for example "reboot".
 	DocumentType string `protobuf:"bytes,3,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
-	// Parameters for it.
+	// The parameters of the document. Not filled by ReportExecutions and in errors.
 	DocumentParams *structpb.Struct `protobuf:"bytes,4,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
-	// Where the execution stands at the moment of the answer.
+	// The status at the time of the response.
 	Status JobExecution_Status `protobuf:"varint,5,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
-	// What the device last said of it. May be unset.
+	// The details of the last report, or {"reason": "…"} if the device did not cause the
+	// status. May be unset. Not filled in errors.
 	StatusDetails *structpb.Struct `protobuf:"bytes,6,opt,name=status_details,json=statusDetails,proto3" json:"status_details,omitempty"`
-	// Which attempt this is; the first is 1.
+	// The number of the attempt. The first is 1.
 	ExecutionNumber int32 `protobuf:"varint,7,opt,name=execution_number,json=executionNumber,proto3" json:"execution_number,omitempty"`
-	// Counts every change of the execution, also over attempts; the first is 1.
+	// Counts the changes of the execution across its attempts; see JobExecution.version.
 	Version int32 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
-	// When it was queued.
+	// The time at which the attempt was queued.
 	QueuedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=queued_at,json=queuedAt,proto3" json:"queued_at,omitempty"`
-	// When the device started. Unset if it has not.
+	// The time at which the device started. Unset: it has not.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// When it last changed.
+	// The time of the last change.
 	LastUpdatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_updated_at,json=lastUpdatedAt,proto3" json:"last_updated_at,omitempty"`
-	// When the job expires: past it, the execution can't start. Unset: never.
+	// The time at which the job expires. The execution cannot start after it. Unset: never.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// When it becomes TIMED_OUT if it is still IN_PROGRESS. Unset: never, or it is not.
+	// The time at which the execution becomes TIMED_OUT. Set only if `status` is IN_PROGRESS
+	// and there is a timeout.
 	TimesOutAt    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -179,8 +181,11 @@ func (x *DeviceExecution) GetTimesOutAt() *timestamppb.Timestamp {
 
 type ListPendingExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most this many executions: 1–100, default 10.
-	Limit         *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// The maximum number of executions in the response: 1–100. Default: 10. May differ between
+	// pages.
+	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// The next_page_token of the previous response to the same device. Empty: the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,13 +227,22 @@ func (x *ListPendingExecutionsRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *ListPendingExecutionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListPendingExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// IN_PROGRESS before QUEUED, each oldest first. Fewer than the limit does not mean
-	// all: an answer also ends before it would exceed 4 MiB.
+	// The executions. There may be fewer than `limit` although more follow, because a response
+	// is at most 4 MiB.
 	Executions []*DeviceExecution `protobuf:"bytes,1,rep,name=executions,proto3" json:"executions,omitempty"`
-	// There are more, to be had once some of these are done.
-	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// The page_token of the next page. Empty: this is the last page. All pages together contain
+	// each execution that stays QUEUED, or stays IN_PROGRESS, exactly once. They may miss an
+	// execution that the device starts between two pages.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,16 +284,17 @@ func (x *ListPendingExecutionsResponse) GetExecutions() []*DeviceExecution {
 	return nil
 }
 
-func (x *ListPendingExecutionsResponse) GetMore() bool {
+func (x *ListPendingExecutionsResponse) GetNextPageToken() string {
 	if x != nil {
-		return x.More
+		return x.NextPageToken
 	}
-	return false
+	return ""
 }
 
 type StartNextExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to store as status_details. Unset: what is stored is kept.
+	// The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
+	// the stored ones do not change.
 	StatusDetails *structpb.Struct `protobuf:"bytes,1,opt,name=status_details,json=statusDetails,proto3" json:"status_details,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -324,7 +339,7 @@ func (x *StartNextExecutionRequest) GetStatusDetails() *structpb.Struct {
 
 type StartNextExecutionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to do. Unset: nothing.
+	// The execution to carry out. Unset: the device has no pending executions.
 	Execution     *DeviceExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -369,9 +384,10 @@ func (x *StartNextExecutionResponse) GetExecution() *DeviceExecution {
 
 type StartExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// What to store as status_details. Unset: what is stored is kept.
+	// The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
+	// the stored ones do not change.
 	StatusDetails *structpb.Struct `protobuf:"bytes,2,opt,name=status_details,json=statusDetails,proto3" json:"status_details,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -423,7 +439,7 @@ func (x *StartExecutionRequest) GetStatusDetails() *structpb.Struct {
 
 type StartExecutionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to do.
+	// The execution to carry out.
 	Execution     *DeviceExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -468,7 +484,7 @@ func (x *StartExecutionResponse) GetExecution() *DeviceExecution {
 
 type GetExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -558,20 +574,20 @@ func (x *GetExecutionResponse) GetExecution() *DeviceExecution {
 
 type UpdateExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required: IN_PROGRESS, SUCCEEDED, FAILED or REJECTED.
+	// Required. The reported status: IN_PROGRESS, SUCCEEDED, FAILED or REJECTED.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
-	// What to store as status_details, with the limits of
-	// CreateJobRequest.document_params. Unset: what is stored is kept.
+	// The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
+	// the stored ones do not change.
 	StatusDetails *structpb.Struct `protobuf:"bytes,3,opt,name=status_details,json=statusDetails,proto3" json:"status_details,omitempty"`
 	// The version that the execution must have. Unset: any.
 	ExpectedVersion *int32 `protobuf:"varint,4,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
-	// The attempt that this is about. Unset: the present one.
+	// The attempt that the report is about. Unset: the current one.
 	ExecutionNumber *int32 `protobuf:"varint,5,opt,name=execution_number,json=executionNumber,proto3,oneof" json:"execution_number,omitempty"`
-	// With status IN_PROGRESS only: the execution times out this many minutes from now,
-	// 1–10080, sooner or later than before, and also if the job has no
-	// in_progress_timeout_minutes. Unset: as before.
+	// The number of minutes from now until the execution times out: 1–10080. Replaces
+	// times_out_at, also if the job has no in_progress_timeout_minutes. Allowed only with
+	// `status` IN_PROGRESS. Unset: times_out_at does not change.
 	ExtendTimeoutMinutes *int32 `protobuf:"varint,6,opt,name=extend_timeout_minutes,json=extendTimeoutMinutes,proto3,oneof" json:"extend_timeout_minutes,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
@@ -651,7 +667,7 @@ func (x *UpdateExecutionRequest) GetExtendTimeoutMinutes() int32 {
 
 type UpdateExecutionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The execution after it.
+	// The execution after the update.
 	Execution     *DeviceExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -696,12 +712,12 @@ func (x *UpdateExecutionResponse) GetExecution() *DeviceExecution {
 
 type ReportExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Comes back in the answer: up to 128 characters, whatever the client tells its
-	// reports apart by.
+	// An ID by which the client recognizes the response: at most 128 characters. The server does
+	// not interpret it.
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
-	// Whose report it is. Empty: the device of x-device-id.
+	// The ID of the device. Required, unless the call has one.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The report, as in UpdateExecution.
+	// Required. The report.
 	Report        *UpdateExecutionRequest `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -760,9 +776,9 @@ func (x *ReportExecutionsRequest) GetReport() *UpdateExecutionRequest {
 
 type ReportExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The request's.
+	// The report_id of the request.
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
-	// What became of it.
+	// The result of the report.
 	//
 	// Types that are valid to be assigned to Result:
 	//
@@ -840,12 +856,12 @@ type isReportExecutionsResponse_Result interface {
 }
 
 type ReportExecutionsResponse_Execution struct {
-	// It is stored; the execution after it, without its document.
+	// The execution after the update, without document_params.
 	Execution *DeviceExecution `protobuf:"bytes,2,opt,name=execution,proto3,oneof"`
 }
 
 type ReportExecutionsResponse_Error struct {
-	// It is not.
+	// The error. The report was not applied.
 	Error *ReportError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
@@ -853,16 +869,17 @@ func (*ReportExecutionsResponse_Execution) isReportExecutionsResponse_Result() {
 
 func (*ReportExecutionsResponse_Error) isReportExecutionsResponse_Result() {}
 
-// Why one report of a stream was not applied: what UpdateExecution would have failed with.
+// The error of one report of a stream: the error that UpdateExecution would return.
 type ReportError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The status code, as in google.rpc.Code.
+	// The status code, a google.rpc.Code.
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	// The reason.
+	// The reason, as in google.rpc.ErrorInfo.
 	Reason ErrorReason `protobuf:"varint,2,opt,name=reason,proto3,enum=fleet.jobs.v1.ErrorReason" json:"reason,omitempty"`
 	// The message, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// With EXECUTION_CHANGED: what the execution is, without its document.
+	// The current execution, without document_params and status_details. Set only if `reason`
+	// is EXECUTION_CHANGED.
 	CurrentExecution *DeviceExecution `protobuf:"bytes,4,opt,name=current_execution,json=currentExecution,proto3" json:"current_execution,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -928,7 +945,7 @@ func (x *ReportError) GetCurrentExecution() *DeviceExecution {
 
 type WatchPendingExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most this many executions an answer: 1–100, default 10.
+	// The maximum number of executions in a response: 1–100. Default: 10.
 	Limit         *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -973,10 +990,11 @@ func (x *WatchPendingExecutionsRequest) GetLimit() int32 {
 
 type WatchPendingExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in ListPendingExecutionsResponse.
+	// The first pending executions, in the order of ListPendingExecutions.
 	Executions []*DeviceExecution `protobuf:"bytes,1,rep,name=executions,proto3" json:"executions,omitempty"`
-	// As in ListPendingExecutionsResponse.
-	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// More executions are pending than this response contains. ListPendingExecutions returns
+	// them all.
+	HasMore       bool `protobuf:"varint,2,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1018,9 +1036,9 @@ func (x *WatchPendingExecutionsResponse) GetExecutions() []*DeviceExecution {
 	return nil
 }
 
-func (x *WatchPendingExecutionsResponse) GetMore() bool {
+func (x *WatchPendingExecutionsResponse) GetHasMore() bool {
 	if x != nil {
-		return x.More
+		return x.HasMore
 	}
 	return false
 }
@@ -1047,15 +1065,17 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12<\n" +
 	"\ftimes_out_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"timesOutAt\"C\n" +
+	"timesOutAt\"b\n" +
 	"\x1cListPendingExecutionsRequest\x12\x19\n" +
-	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01B\b\n" +
-	"\x06_limit\"s\n" +
+	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageTokenB\b\n" +
+	"\x06_limit\"\x87\x01\n" +
 	"\x1dListPendingExecutionsResponse\x12>\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\n" +
-	"executions\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"[\n" +
+	"executions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n" +
 	"\x19StartNextExecutionRequest\x12>\n" +
 	"\x0estatus_details\x18\x01 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"Z\n" +
 	"\x1aStartNextExecutionResponse\x12<\n" +
@@ -1097,12 +1117,12 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x11current_execution\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\x10currentExecution\"D\n" +
 	"\x1dWatchPendingExecutionsRequest\x12\x19\n" +
 	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01B\b\n" +
-	"\x06_limit\"t\n" +
+	"\x06_limit\"{\n" +
 	"\x1eWatchPendingExecutionsResponse\x12>\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\n" +
-	"executions\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more2\xed\x05\n" +
+	"executions\x12\x19\n" +
+	"\bhas_more\x18\x02 \x01(\bR\ahasMore2\xed\x05\n" +
 	"\x10DeviceJobService\x12r\n" +
 	"\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\x12i\n" +
 	"\x12StartNextExecution\x12(.fleet.jobs.v1.StartNextExecutionRequest\x1a).fleet.jobs.v1.StartNextExecutionResponse\x12]\n" +

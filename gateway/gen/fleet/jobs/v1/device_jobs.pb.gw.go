@@ -250,7 +250,7 @@ func RegisterDeviceJobServiceHandlerServer(ctx context.Context, mux *runtime.Ser
 			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
 			return
 		}
-		forward_DeviceJobService_ListPendingExecutions_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+		forward_DeviceJobService_ListPendingExecutions_0(annotatedContext, mux, outboundMarshaler, w, req, response_DeviceJobService_ListPendingExecutions_0{resp.(*ListPendingExecutionsResponse)}, mux.GetForwardResponseOptions()...)
 	})
 	mux.Handle(http.MethodPost, pattern_DeviceJobService_StartNextExecution_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
@@ -387,7 +387,7 @@ func RegisterDeviceJobServiceHandlerClient(ctx context.Context, mux *runtime.Ser
 			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
 			return
 		}
-		forward_DeviceJobService_ListPendingExecutions_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+		forward_DeviceJobService_ListPendingExecutions_0(annotatedContext, mux, outboundMarshaler, w, req, response_DeviceJobService_ListPendingExecutions_0{resp.(*ListPendingExecutionsResponse)}, mux.GetForwardResponseOptions()...)
 	})
 	mux.Handle(http.MethodPost, pattern_DeviceJobService_StartNextExecution_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
@@ -458,6 +458,15 @@ func RegisterDeviceJobServiceHandlerClient(ctx context.Context, mux *runtime.Ser
 		forward_DeviceJobService_UpdateExecution_0(annotatedContext, mux, outboundMarshaler, w, req, response_DeviceJobService_UpdateExecution_0{resp.(*UpdateExecutionResponse)}, mux.GetForwardResponseOptions()...)
 	})
 	return nil
+}
+
+type response_DeviceJobService_ListPendingExecutions_0 struct {
+	*ListPendingExecutionsResponse
+}
+
+func (m response_DeviceJobService_ListPendingExecutions_0) XXX_ResponseBody() interface{} {
+	response := m.ListPendingExecutionsResponse
+	return response.Executions
 }
 
 type response_DeviceJobService_StartExecution_0 struct {

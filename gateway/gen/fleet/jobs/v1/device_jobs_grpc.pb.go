@@ -32,75 +32,88 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// The device's side of fleet jobs: what there is to do, and how it went.
+// DeviceJobService is the devices' API. A device lists its pending executions, starts them
+// and reports on them. A bridge does this for many devices of one tenant.
 //
-// Metadata of every call, besides what JobService takes:
+// Metadata of every call, in addition to that of JobService:
 //
-//	x-device-id   once: the device that calls. Required, unless a token says it; a bridge
-//	              states the device that it acts for.
+//	x-device-id    Required, unless a token names the device. The device that the call acts
+//	               for, sent once: 1–256 printable ASCII characters. ReportExecutions does
+//	               not require it of a bridge.
 //
-// The roles are device (as itself only) and bridge (as any device of its tenant); who
-// states x-device-id and no x-roles is that device.
+// Roles: device acts for the device of its token or x-device-id; bridge acts for any device
+// of its tenant. A call with x-device-id and without x-roles has the role device.
 //
-// Errors are as in JobService; every call can also fail with
+// Errors and limits are those of JobService. In addition, every call can return
 //
-//	UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
+//	UNAUTHENTICATED      DEVICE_REQUIRED
 //
-// and a stream of a device with
+// and a stream of a device
 //
-//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
-//	                     JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
+//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
+//	                     streams (with a delay)
 type DeviceJobServiceClient interface {
-	// Lists what the device has to do: first what it is IN_PROGRESS with, so that a
-	// restart does not lose it, then what is QUEUED, oldest first.
+	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
+	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
+	// first.
+	//
+	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(ctx context.Context, in *ListPendingExecutionsRequest, opts ...grpc.CallOption) (*ListPendingExecutionsResponse, error)
-	// Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
-	// A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
-	// can be repeated safely. No execution in the answer means that there is none to do.
-	// Together with a StartExecution at the same moment, it may start a second one.
+	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
+	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
+	// safe to repeat. A concurrent StartExecution may start a second execution.
 	StartNextExecution(ctx context.Context, in *StartNextExecutionRequest, opts ...grpc.CallOption) (*StartNextExecutionResponse, error)
-	// Starts the execution of one job. If it is IN_PROGRESS already, it is answered
-	// unchanged.
-	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
-	StartExecution(ctx context.Context, in *StartExecutionRequest, opts ...grpc.CallOption) (*StartExecutionResponse, error)
-	// Reads the execution of one job.
-	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	GetExecution(ctx context.Context, in *GetExecutionRequest, opts ...grpc.CallOption) (*GetExecutionResponse, error)
-	// Reports how it goes.
-	//
-	//	QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
-	//	IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
-	//
-	// The others are final; the same final report again is answered with what is stored,
-	// but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
-	// An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
-	// may still report, unless it was canceled with force. The last final report of a job's
-	// devices completes the job. An operator may retry an execution that is final: it is
-	// QUEUED again, as the next attempt, so a report that may come late should name the
-	// execution_number that it is about.
+	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
+	// safe to repeat.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED
-	//	ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
-	//	                     not the present one; the DeviceExecution is in the details
+	StartExecution(ctx context.Context, in *StartExecutionRequest, opts ...grpc.CallOption) (*StartExecutionResponse, error)
+	// Returns the execution of one job.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	GetExecution(ctx context.Context, in *GetExecutionRequest, opts ...grpc.CallOption) (*GetExecutionResponse, error)
+	// Reports on an execution: progress or a terminal status.
+	//
+	//	QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
+	//	IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
+	//
+	// A terminal status does not change. A repeated report of the same terminal status and
+	// details returns the stored execution; if an operator canceled the execution, it returns
+	// EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
+	// the job.
+	//
+	// A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
+	// such a job accepts reports, unless the cancel was forced.
+	//
+	// An operator can retry a finished execution, which starts the next attempt. A report that
+	// may arrive late should set execution_number, so that it does not count for that attempt.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED
+	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
+	//	                     execution_number. The details carry the current DeviceExecution,
+	//	                     without document_params and status_details.
 	UpdateExecution(ctx context.Context, in *UpdateExecutionRequest, opts ...grpc.CallOption) (*UpdateExecutionResponse, error)
-	// Reports for many devices over one stream, for brokers and bridges. Each report is
-	// answered once it is durable, or with its own error; answers may come in another
-	// order, reports of one execution are applied in theirs. At most 256 reports of a
-	// stream are under way; the client is held back beyond that. Reports of a job that
-	// somebody else holds, such as a retry of many executions, wait until it is free.
+	// Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 	//
-	// x-device-id is not required here. With it, only that device's reports are taken.
+	// Each report gets one response, after the update is durable or with the error of this
+	// report. Reports on the same execution are applied in the order of the stream; responses may
+	// arrive in a different order. The server processes up to 256 reports of a stream at a time
+	// and stops reading beyond that. A report waits while another transaction, such as a retry of
+	// many executions, holds the job lock.
 	//
-	//	UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-	//	UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
+	// With x-device-id, only reports of that device are accepted.
+	//
+	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Send the reports without a
+	//	                     response again, with a new one.
+	//	UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
 	ReportExecutions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportExecutionsRequest, ReportExecutionsResponse], error)
-	// Follows what the device has to do: as ListPendingExecutions answers now, and again
-	// within a second of each change. The stream outlives a restart of the database.
+	// Watches the pending executions of the device. Sends the response of ListPendingExecutions,
+	// and a new one within a second of each change. The stream survives a restart of the
+	// database.
 	//
+	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(ctx context.Context, in *WatchPendingExecutionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPendingExecutionsResponse], error)
 }
@@ -199,75 +212,88 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 // All implementations must embed UnimplementedDeviceJobServiceServer
 // for forward compatibility.
 //
-// The device's side of fleet jobs: what there is to do, and how it went.
+// DeviceJobService is the devices' API. A device lists its pending executions, starts them
+// and reports on them. A bridge does this for many devices of one tenant.
 //
-// Metadata of every call, besides what JobService takes:
+// Metadata of every call, in addition to that of JobService:
 //
-//	x-device-id   once: the device that calls. Required, unless a token says it; a bridge
-//	              states the device that it acts for.
+//	x-device-id    Required, unless a token names the device. The device that the call acts
+//	               for, sent once: 1–256 printable ASCII characters. ReportExecutions does
+//	               not require it of a bridge.
 //
-// The roles are device (as itself only) and bridge (as any device of its tenant); who
-// states x-device-id and no x-roles is that device.
+// Roles: device acts for the device of its token or x-device-id; bridge acts for any device
+// of its tenant. A call with x-device-id and without x-roles has the role device.
 //
-// Errors are as in JobService; every call can also fail with
+// Errors and limits are those of JobService. In addition, every call can return
 //
-//	UNAUTHENTICATED      DEVICE_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA
+//	UNAUTHENTICATED      DEVICE_REQUIRED
 //
-// and a stream of a device with
+// and a stream of a device
 //
-//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: more streams of the device than
-//	                     JOBS_MAX_DEVICE_STREAMS (4) are open (with a delay)
+//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
+//	                     streams (with a delay)
 type DeviceJobServiceServer interface {
-	// Lists what the device has to do: first what it is IN_PROGRESS with, so that a
-	// restart does not lose it, then what is QUEUED, oldest first.
+	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
+	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
+	// first.
+	//
+	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(context.Context, *ListPendingExecutionsRequest) (*ListPendingExecutionsResponse, error)
-	// Starts the next execution: of those QUEUED the oldest, which becomes IN_PROGRESS.
-	// A device that is IN_PROGRESS with one is answered that one, unchanged, so the call
-	// can be repeated safely. No execution in the answer means that there is none to do.
-	// Together with a StartExecution at the same moment, it may start a second one.
+	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
+	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
+	// safe to repeat. A concurrent StartExecution may start a second execution.
 	StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error)
-	// Starts the execution of one job. If it is IN_PROGRESS already, it is answered
-	// unchanged.
-	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED: it is final, or its job is canceled or expired
-	StartExecution(context.Context, *StartExecutionRequest) (*StartExecutionResponse, error)
-	// Reads the execution of one job.
-	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	GetExecution(context.Context, *GetExecutionRequest) (*GetExecutionResponse, error)
-	// Reports how it goes.
-	//
-	//	QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
-	//	IN_PROGRESS → IN_PROGRESS (progress), SUCCEEDED, FAILED, REJECTED
-	//
-	// The others are final; the same final report again is answered with what is stored,
-	// but a REJECTED that is the operator's, who canceled it, is EXECUTION_FINISHED.
-	// An execution of a canceled or expired job can't start, but one that is IN_PROGRESS
-	// may still report, unless it was canceled with force. The last final report of a job's
-	// devices completes the job. An operator may retry an execution that is final: it is
-	// QUEUED again, as the next attempt, so a report that may come late should name the
-	// execution_number that it is about.
+	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
+	// safe to repeat.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED
-	//	ABORTED              EXECUTION_CHANGED: expected_version or execution_number is
-	//	                     not the present one; the DeviceExecution is in the details
+	StartExecution(context.Context, *StartExecutionRequest) (*StartExecutionResponse, error)
+	// Returns the execution of one job.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	GetExecution(context.Context, *GetExecutionRequest) (*GetExecutionResponse, error)
+	// Reports on an execution: progress or a terminal status.
+	//
+	//	QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
+	//	IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
+	//
+	// A terminal status does not change. A repeated report of the same terminal status and
+	// details returns the stored execution; if an operator canceled the execution, it returns
+	// EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
+	// the job.
+	//
+	// A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
+	// such a job accepts reports, unless the cancel was forced.
+	//
+	// An operator can retry a finished execution, which starts the next attempt. A report that
+	// may arrive late should set execution_number, so that it does not count for that attempt.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED
+	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
+	//	                     execution_number. The details carry the current DeviceExecution,
+	//	                     without document_params and status_details.
 	UpdateExecution(context.Context, *UpdateExecutionRequest) (*UpdateExecutionResponse, error)
-	// Reports for many devices over one stream, for brokers and bridges. Each report is
-	// answered once it is durable, or with its own error; answers may come in another
-	// order, reports of one execution are applied in theirs. At most 256 reports of a
-	// stream are under way; the client is held back beyond that. Reports of a job that
-	// somebody else holds, such as a retry of many executions, wait until it is free.
+	// Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 	//
-	// x-device-id is not required here. With it, only that device's reports are taken.
+	// Each report gets one response, after the update is durable or with the error of this
+	// report. Reports on the same execution are applied in the order of the stream; responses may
+	// arrive in a different order. The server processes up to 256 reports of a stream at a time
+	// and stops reading beyond that. A report waits while another transaction, such as a retry of
+	// many executions, holds the job lock.
 	//
-	//	UNAVAILABLE          SERVER_STOPPING: send what was not answered again
-	//	UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: likewise
+	// With x-device-id, only reports of that device are accepted.
+	//
+	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Send the reports without a
+	//	                     response again, with a new one.
+	//	UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
 	ReportExecutions(grpc.BidiStreamingServer[ReportExecutionsRequest, ReportExecutionsResponse]) error
-	// Follows what the device has to do: as ListPendingExecutions answers now, and again
-	// within a second of each change. The stream outlives a restart of the database.
+	// Watches the pending executions of the device. Sends the response of ListPendingExecutions,
+	// and a new one within a second of each change. The stream survives a restart of the
+	// database.
 	//
+	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(*WatchPendingExecutionsRequest, grpc.ServerStreamingServer[WatchPendingExecutionsResponse]) error
 	mustEmbedUnimplementedDeviceJobServiceServer()

@@ -23,18 +23,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// CANCELED is final, and COMPLETED unless RetryExecutions queues anything again.
+// The status of a job. CANCELED is terminal. COMPLETED is terminal until RetryExecutions
+// queues executions again.
 type Job_Status int32
 
 const (
 	// Not a status. In a request: no filter.
 	Job_STATUS_UNSPECIFIED Job_Status = 0
-	// Some executions are not over yet.
+	// Some executions are pending.
 	Job_IN_PROGRESS Job_Status = 1
-	// Every execution is over. A job past its expires_at is COMPLETED as soon as
-	// no execution is IN_PROGRESS.
+	// All executions are finished. A job that has expired is COMPLETED when no execution is
+	// IN_PROGRESS.
 	Job_COMPLETED Job_Status = 2
-	// Canceled by an operator. Executions that were running then may still go on.
+	// An operator canceled the job. Executions that were IN_PROGRESS may continue.
 	Job_CANCELED Job_Status = 3
 )
 
@@ -81,7 +82,7 @@ func (Job_Status) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// All but QUEUED and IN_PROGRESS are final for this attempt.
+// The status of an execution. All but QUEUED and IN_PROGRESS are terminal.
 type JobExecution_Status int32
 
 const (
@@ -89,14 +90,14 @@ const (
 	JobExecution_STATUS_UNSPECIFIED JobExecution_Status = 0
 	// The device has not started.
 	JobExecution_QUEUED JobExecution_Status = 1
-	// The device is at work.
+	// The device has started.
 	JobExecution_IN_PROGRESS JobExecution_Status = 2
-	// The device did it.
+	// The device reported success.
 	JobExecution_SUCCEEDED JobExecution_Status = 3
-	// The device tried and failed.
+	// The device reported a failure.
 	JobExecution_FAILED JobExecution_Status = 4
-	// The job expired before the device started, or the device took longer than
-	// the job's in_progress_timeout_minutes.
+	// The job expired before the device started, or the execution was IN_PROGRESS for longer
+	// than its timeout.
 	JobExecution_TIMED_OUT JobExecution_Status = 5
 	// The device refused, or an operator canceled.
 	JobExecution_REJECTED JobExecution_Status = 6
@@ -151,18 +152,18 @@ func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2, 0}
 }
 
-// A document to carry out on a set of devices.
+// A document for a set of devices.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unique in the tenant.
+	// The ID of the job, unique in the tenant.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The tenant that owns the job.
+	// The tenant of the job.
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// What kind of document it is, e.g. "reboot"; see CreateJobRequest.
+	// The type of the document, for example "reboot".
 	DocumentType string `protobuf:"bytes,3,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
-	// The document's parameters.
+	// The parameters of the document.
 	DocumentParams *structpb.Struct `protobuf:"bytes,4,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
-	// What the job was aimed at.
+	// The target of the job.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -170,34 +171,36 @@ type Job struct {
 	//	*Job_TargetGroupId
 	//	*Job_TargetAll
 	Target isJob_Target `protobuf_oneof:"target"`
-	// Where the job stands at the moment of the answer.
+	// The status at the time of the response.
 	Status Job_Status `protobuf:"varint,8,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
-	// When executions that are still QUEUED become TIMED_OUT. Unset: never.
+	// The time at which the QUEUED executions become TIMED_OUT. Unset: never.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// The x-user-id of the call that created it. Unset if there was none.
+	// The user who created the job: the x-user-id of the call, or the subject of its token.
+	// Unset: unknown.
 	CreatedBy *string `protobuf:"bytes,10,opt,name=created_by,json=createdBy,proto3,oneof" json:"created_by,omitempty"`
-	// When it was created.
+	// The time of creation.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// When its status last changed.
+	// The time of the last change of `status`.
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
-	// Why it was canceled. Set only if the status is CANCELED.
+	// The reason of the cancel. Set only if `status` is CANCELED.
 	CancelReason *string `protobuf:"bytes,13,opt,name=cancel_reason,json=cancelReason,proto3,oneof" json:"cancel_reason,omitempty"`
-	// How many devices the job targets: the sum of execution_counts.
+	// The number of targeted devices: the sum of execution_counts.
 	TotalExecutions int32 `protobuf:"varint,14,opt,name=total_executions,json=totalExecutions,proto3" json:"total_executions,omitempty"`
-	// execution_counts.succeeded.
+	// The number of SUCCEEDED executions: execution_counts.succeeded.
 	SucceededCount int32 `protobuf:"varint,15,opt,name=succeeded_count,json=succeededCount,proto3" json:"succeeded_count,omitempty"`
-	// The executions that ended otherwise: FAILED, TIMED_OUT and REJECTED together.
+	// The number of FAILED, TIMED_OUT and REJECTED executions.
 	FailedCount int32 `protobuf:"varint,16,opt,name=failed_count,json=failedCount,proto3" json:"failed_count,omitempty"`
-	// How many executions are in each state.
+	// The number of executions in each status.
 	ExecutionCounts *ExecutionCounts `protobuf:"bytes,17,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
-	// The first executions by device_id. Filled by GetJob only.
+	// The first executions, by device_id ascending. Filled only by GetJob.
 	Executions []*JobExecution `protobuf:"bytes,18,rep,name=executions,proto3" json:"executions,omitempty"`
-	// Reads the executions that follow, as ListJobExecutionsRequest.page_token.
-	// Empty if there are none. Filled by GetJob only.
+	// The ListJobExecutionsRequest.page_token of the executions that follow. Empty: there are
+	// none. Filled only by GetJob.
 	NextExecutionsPageToken string `protobuf:"bytes,19,opt,name=next_executions_page_token,json=nextExecutionsPageToken,proto3" json:"next_executions_page_token,omitempty"`
-	// When it became COMPLETED. Set only if the status is that.
+	// The time at which the job became COMPLETED. Set only if `status` is COMPLETED.
 	CompletedAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=completed_at,json=completedAt,proto3" json:"completed_at,omitempty"`
-	// Minutes that an execution may be IN_PROGRESS for. Unset: no limit.
+	// The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT. Unset: no
+	// timeout.
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,21,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
 	unknownFields            protoimpl.UnknownFields
 	sizeCache                protoimpl.SizeCache
@@ -403,12 +406,12 @@ type Job_TargetDeviceId struct {
 }
 
 type Job_TargetGroupId struct {
-	// The members that the group had when the job was created.
+	// The devices that were members of this group when the job was created.
 	TargetGroupId string `protobuf:"bytes,6,opt,name=target_group_id,json=targetGroupId,proto3,oneof"`
 }
 
 type Job_TargetAll struct {
-	// All devices that the tenant had when the job was created; always true.
+	// All devices that the tenant had when the job was created. Always true if set.
 	TargetAll bool `protobuf:"varint,7,opt,name=target_all,json=targetAll,proto3,oneof"`
 }
 
@@ -418,20 +421,21 @@ func (*Job_TargetGroupId) isJob_Target() {}
 
 func (*Job_TargetAll) isJob_Target() {}
 
-// How many executions of a job are in each state. Each device counts once.
+// The number of executions of a job in each status. Each device counts once, by its current
+// attempt.
 type ExecutionCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// JobExecution.Status.QUEUED
+	// The number of QUEUED executions.
 	Queued int32 `protobuf:"varint,1,opt,name=queued,proto3" json:"queued,omitempty"`
-	// JobExecution.Status.IN_PROGRESS
+	// The number of IN_PROGRESS executions.
 	InProgress int32 `protobuf:"varint,2,opt,name=in_progress,json=inProgress,proto3" json:"in_progress,omitempty"`
-	// JobExecution.Status.SUCCEEDED
+	// The number of SUCCEEDED executions.
 	Succeeded int32 `protobuf:"varint,3,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
-	// JobExecution.Status.FAILED
+	// The number of FAILED executions.
 	Failed int32 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
-	// JobExecution.Status.TIMED_OUT
+	// The number of TIMED_OUT executions.
 	TimedOut int32 `protobuf:"varint,5,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
-	// JobExecution.Status.REJECTED
+	// The number of REJECTED executions.
 	Rejected      int32 `protobuf:"varint,6,opt,name=rejected,proto3" json:"rejected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -509,27 +513,33 @@ func (x *ExecutionCounts) GetRejected() int32 {
 	return 0
 }
 
-// One device's part of a job.
+// The part of a job that one device carries out, as operators see it.
 type JobExecution struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The device, unique in the job.
+	// The ID of the device, unique in the job.
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// Where the device stands at the moment of the answer.
+	// The status at the time of the response.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
-	// What is known about it, e.g. {"reason": "canceled by operator"}. May be unset.
+	// The details of the last report, or {"reason": "…"} if the device did not cause the
+	// status. May be unset.
 	StatusDetails *structpb.Struct `protobuf:"bytes,3,opt,name=status_details,json=statusDetails,proto3" json:"status_details,omitempty"`
-	// When it was queued.
+	// The time at which the attempt was queued.
 	QueuedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=queued_at,json=queuedAt,proto3" json:"queued_at,omitempty"`
-	// When the device started. Unset if it has not.
+	// The time at which the device started. Unset: it has not.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// When it last changed.
+	// The time of the last change.
 	LastUpdatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_updated_at,json=lastUpdatedAt,proto3" json:"last_updated_at,omitempty"`
-	// Which attempt this is; the first is 1.
+	// The number of the attempt. The first is 1.
 	ExecutionNumber int32 `protobuf:"varint,7,opt,name=execution_number,json=executionNumber,proto3" json:"execution_number,omitempty"`
-	// When it becomes TIMED_OUT if it is still IN_PROGRESS. Unset: never, or it is not.
-	TimesOutAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
-	// The job. Filled where the executions of a device are listed.
-	JobId         string `protobuf:"bytes,9,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Counts the changes of the execution across its attempts. The first is 1. The end of a
+	// QUEUED execution by CancelJob or by the expiry of the job, and of an IN_PROGRESS one by
+	// a forced CancelJob, does not count.
+	Version int32 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
+	// The time at which the execution becomes TIMED_OUT. Set only if `status` is IN_PROGRESS
+	// and there is a timeout.
+	TimesOutAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
+	// The ID of the job. Filled only by ListJobExecutions with a device_id.
+	JobId         string `protobuf:"bytes,10,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -613,6 +623,13 @@ func (x *JobExecution) GetExecutionNumber() int32 {
 	return 0
 }
 
+func (x *JobExecution) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 func (x *JobExecution) GetTimesOutAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.TimesOutAt
@@ -627,21 +644,22 @@ func (x *JobExecution) GetJobId() string {
 	return ""
 }
 
-// Exactly one target is required.
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's identity in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
-	// Empty: the server makes a UUID. Give one to be able to repeat the call.
+	// The ID of the job in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
+	// Empty: the server generates a UUID, and the call is not safe to repeat.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// What the devices are to do: 1–100 characters, no control characters.
+	// Required. The type of the document, which devices interpret: 1–100 characters, no
+	// control characters.
 	DocumentType string `protobuf:"bytes,2,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
-	// Parameters for it; unset means {}. At most 32 KiB as compact JSON (the server's
-	// JOBS_MAX_DOCUMENT_BYTES), with numbers written out, and at most 20 levels of
-	// objects and lists, this one included. Numbers are IEEE 754 doubles, so whole
-	// numbers are exact up to 2^53 and stay whole. NaN, infinities, the character U+0000
-	// and a value without a kind are INVALID_ARGUMENT.
+	// The parameters of the document, which devices interpret. Unset: {}.
+	//
+	// At most JOBS_MAX_DOCUMENT_BYTES (32 KiB) as compact JSON with numbers written without an
+	// exponent, and at most 20 nested levels of objects and lists, including this one. Numbers
+	// are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
+	// character U+0000, and a Value without a kind.
 	DocumentParams *structpb.Struct `protobuf:"bytes,3,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
-	// On which devices. An empty id, or target_all: false, is no target.
+	// Required. The target. An empty ID and `target_all: false` count as no target.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -649,13 +667,13 @@ type CreateJobRequest struct {
 	//	*CreateJobRequest_TargetGroupId
 	//	*CreateJobRequest_TargetAll
 	Target isCreateJobRequest_Target `protobuf_oneof:"target"`
-	// Hours until executions that are still QUEUED become TIMED_OUT: 1–720,
-	// default 24.
+	// The number of hours until the job expires, when its QUEUED executions become TIMED_OUT:
+	// 1–720. Default: 24.
 	ExpiresInHours *int32 `protobuf:"varint,7,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
-	// The job does not expire. Not together with expires_in_hours.
+	// The job never expires. Must not be combined with expires_in_hours.
 	NeverExpires bool `protobuf:"varint,8,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
-	// Minutes that an execution may be IN_PROGRESS for, 1–10080; then it becomes
-	// TIMED_OUT, within two seconds. Unset: no limit.
+	// The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT, within two
+	// seconds: 1–10080. Unset: no timeout.
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,9,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
 	unknownFields            protoimpl.UnknownFields
 	sizeCache                protoimpl.SizeCache
@@ -777,12 +795,12 @@ type CreateJobRequest_TargetDeviceId struct {
 }
 
 type CreateJobRequest_TargetGroupId struct {
-	// The present members of a group: 1–256 characters, no control characters.
+	// The current members of a group: 1–256 characters, no control characters.
 	TargetGroupId string `protobuf:"bytes,5,opt,name=target_group_id,json=targetGroupId,proto3,oneof"`
 }
 
 type CreateJobRequest_TargetAll struct {
-	// All present devices of the tenant.
+	// All current devices of the tenant.
 	TargetAll bool `protobuf:"varint,6,opt,name=target_all,json=targetAll,proto3,oneof"`
 }
 
@@ -794,14 +812,13 @@ func (*CreateJobRequest_TargetAll) isCreateJobRequest_Target() {}
 
 type CreateJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's identity: the request's, or the one that was made.
+	// The ID of the job: that of the request, or a generated one.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The status the job was created with: IN_PROGRESS. A repeated call is answered
-	// as the first was; GetJob says where the job stands now.
+	// IN_PROGRESS, the status at creation. GetJob returns the current status.
 	Status Job_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
-	// How many devices the job targets.
+	// The number of targeted devices.
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
-	// When executions that are still QUEUED become TIMED_OUT. Unset: never.
+	// The time at which the job expires, as set at creation. Unset: never.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -867,22 +884,24 @@ func (x *CreateJobResponse) GetExpiresAt() *timestamppb.Timestamp {
 
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only jobs with this status. STATUS_UNSPECIFIED: all.
+	// Only jobs in this status. STATUS_UNSPECIFIED: all.
 	Status Job_Status `protobuf:"varint,1,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
-	// At most this many jobs: 1–200, default 50. May change between pages.
+	// The maximum number of jobs in the response: 1–200. Default: 50. May differ between pages.
 	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
-	// Skip this many jobs: 0 or more, default 0. Costs time in proportion, and jobs
-	// created meanwhile shift the pages; page_token does neither.
+	// The number of jobs to skip: 0 or more. Default: 0. The cost grows with it, and jobs that
+	// are created between two calls shift the pages. page_token avoids both. Must not be
+	// combined with page_token.
 	Offset int32 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	// next_page_token of the page before, with the same filters and no offset.
+	// The next_page_token of the previous response. Empty: the first page. The other fields,
+	// except `limit` and `offset`, must be the same as in the previous request.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only jobs with one of these statuses; together with status, that one as well.
+	// Only jobs in one of these statuses, or in `status`. Empty: no filter.
 	Statuses []Job_Status `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.Job_Status" json:"statuses,omitempty"`
-	// Only jobs of this type. Empty: all.
+	// Only jobs with this document_type: at most 100 characters. Empty: no filter.
 	DocumentType string `protobuf:"bytes,6,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
-	// Only jobs that this user created. Empty: all.
+	// Only jobs with this created_by: at most 256 characters. Empty: no filter.
 	CreatedBy string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	// Only jobs that were aimed so.
+	// Only jobs with this target. At most 256 characters.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -890,9 +909,9 @@ type ListJobsRequest struct {
 	//	*ListJobsRequest_TargetGroupId
 	//	*ListJobsRequest_TargetAll
 	Target isListJobsRequest_Target `protobuf_oneof:"target"`
-	// Only jobs created at this time or later. Unset: from the first.
+	// Only jobs with a created_at at or after this time. Unset: no filter.
 	CreatedFrom *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_from,json=createdFrom,proto3" json:"created_from,omitempty"`
-	// Only jobs created before this time. Unset: to the last.
+	// Only jobs with a created_at before this time. Unset: no filter.
 	CreatedUntil  *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_until,json=createdUntil,proto3" json:"created_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1030,17 +1049,17 @@ type isListJobsRequest_Target interface {
 }
 
 type ListJobsRequest_TargetDeviceId struct {
-	// At this device itself, not at a group or at all.
+	// The target of the job is this device, not a group of it or all devices. Empty: no filter.
 	TargetDeviceId string `protobuf:"bytes,8,opt,name=target_device_id,json=targetDeviceId,proto3,oneof"`
 }
 
 type ListJobsRequest_TargetGroupId struct {
-	// At this group.
+	// The target of the job is this group. Empty: no filter.
 	TargetGroupId string `protobuf:"bytes,9,opt,name=target_group_id,json=targetGroupId,proto3,oneof"`
 }
 
 type ListJobsRequest_TargetAll struct {
-	// At all devices; false is no filter.
+	// The target of the job is all devices. False: no filter.
 	TargetAll bool `protobuf:"varint,10,opt,name=target_all,json=targetAll,proto3,oneof"`
 }
 
@@ -1052,11 +1071,12 @@ func (*ListJobsRequest_TargetAll) isListJobsRequest_Target() {}
 
 type ListJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Fewer than the limit does not mean the end: an answer also ends before it
-	// would exceed 4 MiB. (With offset, advance by the number received.)
+	// The jobs. There may be fewer than `limit` although more follow, because a response is at
+	// most 4 MiB. With `offset`, advance by the number of jobs received.
 	Jobs []*Job `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
-	// Reads the next page. Empty if this is the last. Pages read so hold every job
-	// that existed at the start exactly once, as long as its status fits the filter.
+	// The page_token of the next page. Empty: this is the last page. All pages together contain
+	// each job that existed at the first call, and matched the filters all the time, exactly
+	// once.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1108,9 +1128,9 @@ func (x *ListJobsResponse) GetNextPageToken() string {
 
 type GetJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// At most this many executions in the answer: 0–5000, default 1000.
+	// The maximum number of executions in the response: 0–5000. Default: 1000.
 	ExecutionsLimit *int32 `protobuf:"varint,2,opt,name=executions_limit,json=executionsLimit,proto3,oneof" json:"executions_limit,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1162,7 +1182,7 @@ func (x *GetJobRequest) GetExecutionsLimit() int32 {
 
 type GetJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job, with its first executions.
+	// The job and its first executions.
 	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1207,16 +1227,19 @@ func (x *GetJobResponse) GetJob() *Job {
 
 type ListJobExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job. Required, unless there is a device_id.
+	// Required, unless there is a device_id. Only executions of this job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Only executions with this status. STATUS_UNSPECIFIED: all.
+	// Only executions in this status. STATUS_UNSPECIFIED: all.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
-	// At most this many executions: 1–5000, default 1000. May change between pages.
+	// The maximum number of executions in the response: 1–5000. Default: 1000. May differ
+	// between pages.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
-	// next_page_token of the page before with the same job_id, device_id and status, or
-	// Job.next_executions_page_token (with only the job_id).
+	// The next_page_token of the previous response, or Job.next_executions_page_token. Empty:
+	// the first page. The other fields, except `limit`, must be the same as in the previous
+	// request; with Job.next_executions_page_token, only job_id may be set.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only this device's: of all jobs, or of the one.
+	// Only executions of this device, in the order of its executions: 1–256 characters. Empty:
+	// of all devices.
 	DeviceId      string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1289,10 +1312,10 @@ func (x *ListJobExecutionsRequest) GetDeviceId() string {
 
 type ListJobExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Fewer than the limit does not mean the end: an answer also ends before it
-	// would exceed 4 MiB.
+	// The executions. There may be fewer than `limit` although more follow, because a response
+	// is at most 4 MiB.
 	Executions []*JobExecution `protobuf:"bytes,1,rep,name=executions,proto3" json:"executions,omitempty"`
-	// Reads the next page. Empty if this is the last.
+	// The page_token of the next page. Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1344,13 +1367,14 @@ func (x *ListJobExecutionsResponse) GetNextPageToken() string {
 
 type CancelJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Why; becomes status_details.reason of the executions that are REJECTED by it.
-	// At most 1000 characters, no U+0000; empty means "canceled by operator".
+	// The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of
+	// the executions that the cancel ends. At most 1000 characters, not U+0000. Empty:
+	// "canceled by operator".
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Executions that are IN_PROGRESS are REJECTED, too; what their devices still report
-	// is refused with EXECUTION_FINISHED.
+	// Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
+	// devices return EXECUTION_FINISHED.
 	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1409,7 +1433,7 @@ func (x *CancelJobRequest) GetForce() bool {
 
 type CancelJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// CANCELED.
 	Status        Job_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
@@ -1463,13 +1487,14 @@ func (x *CancelJobResponse) GetStatus() Job_Status {
 
 type CancelExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required.
+	// Required. The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// Why; see CancelJobRequest.reason.
+	// The reason. It becomes {"reason": "…"} in the status_details. At most 1000 characters, not
+	// U+0000. Empty: "canceled by operator".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Also if the device is at work.
+	// Force the cancel, also if the execution is IN_PROGRESS.
 	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1535,7 +1560,7 @@ func (x *CancelExecutionRequest) GetForce() bool {
 
 type CancelExecutionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The execution after it.
+	// The execution after the cancel.
 	Execution     *JobExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1580,13 +1605,14 @@ func (x *CancelExecutionResponse) GetExecution() *JobExecution {
 
 type RetryExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required: which executions, of FAILED, TIMED_OUT and REJECTED.
+	// Required. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED.
 	Statuses []JobExecution_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
-	// Hours from now until the job expires: 1–720. Unset: its expiry stays.
+	// The number of hours from now until the job expires: 1–720. Unset: expires_at does not
+	// change.
 	ExpiresInHours *int32 `protobuf:"varint,3,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
-	// The job no longer expires. Not together with expires_in_hours.
+	// The job never expires. Must not be combined with expires_in_hours.
 	NeverExpires  bool `protobuf:"varint,4,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1652,9 +1678,9 @@ func (x *RetryExecutionsRequest) GetNeverExpires() bool {
 
 type RetryExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many executions were queued again: of each device one at most.
+	// The number of executions that were queued again.
 	RetriedCount int32 `protobuf:"varint,1,opt,name=retried_count,json=retriedCount,proto3" json:"retried_count,omitempty"`
-	// When the job expires. Unset: never.
+	// The time at which the job expires. Unset: never.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1706,10 +1732,16 @@ func (x *RetryExecutionsResponse) GetExpiresAt() *timestamppb.Timestamp {
 
 type ListExecutionAttemptsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required.
-	DeviceId      string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// Required. The ID of the device.
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// The maximum number of attempts in the response: 1–100. Default: 100. May differ between
+	// pages.
+	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// The next_page_token of the previous response. Empty: the first page. The other fields,
+	// except `limit`, must be the same as in the previous request.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1758,11 +1790,27 @@ func (x *ListExecutionAttemptsRequest) GetDeviceId() string {
 	return ""
 }
 
+func (x *ListExecutionAttemptsRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListExecutionAttemptsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListExecutionAttemptsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By execution_number, descending; at most 100, and fewer if the answer would exceed
-	// 4 MiB.
-	Attempts      []*JobExecution `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// The attempts. There may be fewer than `limit` although more follow, because a response is
+	// at most 4 MiB.
+	Attempts []*JobExecution `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// The page_token of the next page. Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1804,9 +1852,16 @@ func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
 	return nil
 }
 
+func (x *ListExecutionAttemptsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 type DeleteJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1887,7 +1942,7 @@ func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
 
 type WatchJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Required. The ID of the job.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1932,7 +1987,7 @@ func (x *WatchJobRequest) GetJobId() string {
 
 type WatchJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job, without its executions.
+	// The job without its executions.
 	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2026,7 +2081,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\tsucceeded\x18\x03 \x01(\x05R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x05R\btimedOut\x12\x1a\n" +
-	"\brejected\x18\x06 \x01(\x05R\brejected\"\xd6\x04\n" +
+	"\brejected\x18\x06 \x01(\x05R\brejected\"\xf0\x04\n" +
 	"\fJobExecution\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
@@ -2035,10 +2090,12 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12B\n" +
 	"\x0flast_updated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rlastUpdatedAt\x12)\n" +
-	"\x10execution_number\x18\a \x01(\x05R\x0fexecutionNumber\x12<\n" +
-	"\ftimes_out_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\x10execution_number\x18\a \x01(\x05R\x0fexecutionNumber\x12\x18\n" +
+	"\aversion\x18\b \x01(\x05R\aversion\x12<\n" +
+	"\ftimes_out_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"timesOutAt\x12\x15\n" +
-	"\x06job_id\x18\t \x01(\tR\x05jobId\"u\n" +
+	"\x06job_id\x18\n" +
+	" \x01(\tR\x05jobId\"u\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -2133,12 +2190,17 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x17RetryExecutionsResponse\x12#\n" +
 	"\rretried_count\x18\x01 \x01(\x05R\fretriedCount\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"R\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x96\x01\n" +
 	"\x1cListExecutionAttemptsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
-	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\"X\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
+	"\x05limit\x18\x03 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageTokenB\b\n" +
+	"\x06_limit\"\x80\x01\n" +
 	"\x1dListExecutionAttemptsResponse\x127\n" +
-	"\battempts\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\battempts\")\n" +
+	"\battempts\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\battempts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
 	"\x10DeleteJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"\x13\n" +
 	"\x11DeleteJobResponse\"(\n" +
@@ -2285,6 +2347,7 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[9].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

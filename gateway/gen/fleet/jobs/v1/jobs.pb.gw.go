@@ -407,6 +407,8 @@ func local_request_JobService_RetryExecutions_0(ctx context.Context, marshaler r
 	return msg, metadata, err
 }
 
+var filter_JobService_ListExecutionAttempts_0 = &utilities.DoubleArray{Encoding: map[string]int{"job_id": 0, "device_id": 1}, Base: []int{1, 1, 2, 0, 0}, Check: []int{0, 1, 1, 2, 3}}
+
 func request_JobService_ListExecutionAttempts_0(ctx context.Context, marshaler runtime.Marshaler, client JobServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq ListExecutionAttemptsRequest
@@ -428,6 +430,12 @@ func request_JobService_ListExecutionAttempts_0(ctx context.Context, marshaler r
 	protoReq.DeviceId, err = runtime.String(val)
 	if err != nil {
 		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "device_id", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_JobService_ListExecutionAttempts_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	if req.Body != nil {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -457,6 +465,12 @@ func local_request_JobService_ListExecutionAttempts_0(ctx context.Context, marsh
 	protoReq.DeviceId, err = runtime.String(val)
 	if err != nil {
 		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "device_id", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_JobService_ListExecutionAttempts_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	msg, err := server.ListExecutionAttempts(ctx, &protoReq)
 	return msg, metadata, err

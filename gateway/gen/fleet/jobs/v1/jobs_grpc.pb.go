@@ -35,120 +35,133 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// The operator's side of fleet jobs: "do this on these devices", and where every
-// device stands.
+// JobService is the operators' API. It creates and controls jobs on a fleet of devices and
+// shows the status of every device.
 //
-// Metadata of every call:
+// Metadata of every call. Each key may be sent once.
 //
-//	authorization Bearer and a token, once: who calls, where the server knows callers by
-//	              tokens. It then says what the next four would, which may be left out.
-//	x-tenant-id   required, once: the tenant the call acts for; no comma
-//	x-user-id     optional, once: who acts; it becomes Job.created_by
-//	x-roles       optional, once: viewer (reads), operator (also creates, cancels and
-//	              retries), admin (also deletes), comma-separated; who states none may
-//	              do everything, unless the server is set up otherwise
-//	x-request-id  optional: names the call in the server's log, and comes back in the
-//	              trailers: 1–128 printable ASCII characters without spaces, or else
-//	              one is made
+//	x-tenant-id    Required, unless a token names the tenant. The tenant that the call
+//	               acts for: 1–256 printable ASCII characters without a comma.
+//	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
+//	               ASCII characters.
+//	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
+//	               creates, cancels and retries; admin also deletes. A call without it has
+//	               the roles of JOBS_DEFAULT_ROLES.
+//	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
+//	               The token then defines the tenant, the user and the roles. x-tenant-id
+//	               and x-user-id are optional and must agree with it; x-roles is ignored.
+//	x-request-id   Optional. The request ID in the server's log: 1–128 printable ASCII
+//	               characters without spaces. If it is missing or malformed, the server
+//	               generates one. It is returned in the trailing metadata.
 //
-// Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
-// fail with
+// Errors of every call. error_reason.proto describes the reasons; the comment of a method
+// lists the reasons that only some methods return.
 //
+//	INVALID_ARGUMENT     INVALID_FIELD, MALFORMED_REQUEST
 //	UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
 //	                     TOKEN_REQUIRED, INVALID_TOKEN
 //	PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
-//	INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
-//	                     MALFORMED_REQUEST
-//	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
-//	                     LIMIT_EXCEEDED: more calls in flight, or open streams, of the
-//	                     server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
-//	                     JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
-//	                     delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
-//	                     one over twice that is refused before it is read, without details
-//	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
+//	RESOURCE_EXHAUSTED   OVERLOADED, LIMIT_EXCEEDED
+//	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
 //	INTERNAL             INTERNAL
 //
-// and with what its own comment adds. Another tenant's jobs and devices read as
-// if they did not exist.
+// A job or a device of another tenant returns the same error as one that does not exist.
 //
-// No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
-// refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
+// Limits of every call: the settings of the server that define them, with their defaults. A
+// call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
+// google.rpc.RetryInfo and the same call can succeed later.
+//
+//	JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
+//	    Unary calls in flight, of all tenants and of one tenant (with a delay).
+//	JOBS_MAX_TENANT_RATE (200)
+//	    Unary calls per second of one tenant while other tenants call, too. Calls beyond it
+//	    wait up to a second before they are refused (with a delay).
+//	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
+//	    Open streams, of all tenants and of one tenant (with a delay).
+//	JOBS_MAX_REQUEST_BYTES (4 MiB)
+//	    The size of a request message (without a delay). gRPC itself refuses a message of
+//	    more than twice this size, with RESOURCE_EXHAUSTED and no details.
+//
+// A response message has at most 4 MiB, the default limit of gRPC clients.
+//
+// A server that is stopping refuses new calls: gRPC itself returns UNAVAILABLE without
+// details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
 type JobServiceClient interface {
-	// Creates a job, and one QUEUED execution for each targeted device. The targets
-	// are those of this moment: a device that joins later is not part of the job.
-	// All of it happens or none of it.
+	// Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
+	// targets are fixed: a device that is added later is not part of the job.
 	//
-	// With a job_id the call can be repeated safely: the same request again is
-	// answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
-	// rows of a deleted job with this id are still there.
+	// With a job_id, the call is safe to repeat: the same request returns the response of the
+	// first call, even if a new job would exceed a limit. A different request with the same
+	// job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
+	// that has not been purged yet.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
-	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
-	//	                     JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
-	//	                     refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
-	//	                     IN_PROGRESS. A job that is there is answered all the same.
+	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
+	//	                     (1,000,000; without a delay), or the tenant has
+	//	                     JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
-	// Lists the tenant's jobs, newest first (created_at, then job_id, both
-	// descending), without their executions.
+	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
+	// by job_id, both descending.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListJobs(ctx context.Context, in *ListJobsRequest, opts ...grpc.CallOption) (*ListJobsResponse, error)
-	// Reads one job and the first page of its executions.
+	// Returns a job and the first page of its executions.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetJob(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*GetJobResponse, error)
-	// Lists the executions of one job by device_id, ascending (byte order); or, without a
-	// job_id, those of one device across jobs, newest first (queued_at, then job_id, both
-	// descending).
+	// Lists executions. Without a device_id: the executions of a job, by device_id ascending,
+	// in byte order. With a device_id: the executions of that device, newest first, by
+	// queued_at, then by job_id, both descending.
 	//
-	//	NOT_FOUND            JOB_NOT_FOUND
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+	//	NOT_FOUND            JOB_NOT_FOUND, only without a device_id
 	ListJobExecutions(ctx context.Context, in *ListJobExecutionsRequest, opts ...grpc.CallOption) (*ListJobExecutionsResponse, error)
-	// Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
-	// REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-	// go on and may still report, or with force are REJECTED, too. The cost does not
-	// depend on the number of devices.
+	// Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+	// cancel ends them as REJECTED, too. Takes effect at once for any number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
 	CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*CancelJobResponse, error)
-	// Cancels one device's execution: QUEUED becomes REJECTED, with status_details
-	// {"reason": …}; IN_PROGRESS does with force only.
+	// Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+	// {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
+	// becomes COMPLETED if this was its last pending execution.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
-	// Queues again, as the next attempt, the executions of a job that ended in one of the
-	// given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
-	// if there was anything to queue; otherwise nothing changes, its expiry included. What
-	// the attempts before came to stays readable.
+	// Queues the executions of a job that are in one of the given statuses again, as the next
+	// attempt. The job can be IN_PROGRESS or COMPLETED; it is IN_PROGRESS afterwards. If no
+	// execution is in one of the statuses, nothing changes, including expires_at.
+	// ListExecutionAttempts returns the earlier attempts.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
-	//	                     new one is given
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
-	//	                     of the tenant are IN_PROGRESS
+	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
+	//	                     JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
 	RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error)
-	// Lists the attempts of one device's execution, the present one first.
+	// Lists the attempts of one execution, the current one first: by execution_number,
+	// descending.
 	//
+	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	ListExecutionAttempts(ctx context.Context, in *ListExecutionAttemptsRequest, opts ...grpc.CallOption) (*ListExecutionAttemptsResponse, error)
-	// Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
-	// for readers and devices at once; rows go in the background, and until they have gone
-	// its job_id stays taken.
+	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
+	// executions. No call finds it any more. The service purges it later, in the background.
+	// Its job_id can be used again after that.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
 	DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
-	// Follows a job: its state now, and again on each change, at most four times a second.
-	// Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
-	// The stream outlives a restart of the database.
+	// Watches a job. Sends its current state, and the new state after a change, at most four
+	// times per second. Changes in between are skipped. The stream ends after the state in
+	// which the job is COMPLETED or CANCELED. It survives a restart of the database.
 	//
-	//	NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+	//	NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
+	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
-	//	UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
 	WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobResponse], error)
 }
 
@@ -273,120 +286,133 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 // All implementations must embed UnimplementedJobServiceServer
 // for forward compatibility.
 //
-// The operator's side of fleet jobs: "do this on these devices", and where every
-// device stands.
+// JobService is the operators' API. It creates and controls jobs on a fleet of devices and
+// shows the status of every device.
 //
-// Metadata of every call:
+// Metadata of every call. Each key may be sent once.
 //
-//	authorization Bearer and a token, once: who calls, where the server knows callers by
-//	              tokens. It then says what the next four would, which may be left out.
-//	x-tenant-id   required, once: the tenant the call acts for; no comma
-//	x-user-id     optional, once: who acts; it becomes Job.created_by
-//	x-roles       optional, once: viewer (reads), operator (also creates, cancels and
-//	              retries), admin (also deletes), comma-separated; who states none may
-//	              do everything, unless the server is set up otherwise
-//	x-request-id  optional: names the call in the server's log, and comes back in the
-//	              trailers: 1–128 printable ASCII characters without spaces, or else
-//	              one is made
+//	x-tenant-id    Required, unless a token names the tenant. The tenant that the call
+//	               acts for: 1–256 printable ASCII characters without a comma.
+//	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
+//	               ASCII characters.
+//	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
+//	               creates, cancels and retries; admin also deletes. A call without it has
+//	               the roles of JOBS_DEFAULT_ROLES.
+//	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
+//	               The token then defines the tenant, the user and the roles. x-tenant-id
+//	               and x-user-id are optional and must agree with it; x-roles is ignored.
+//	x-request-id   Optional. The request ID in the server's log: 1–128 printable ASCII
+//	               characters without spaces. If it is missing or malformed, the server
+//	               generates one. It is returned in the trailing metadata.
 //
-// Errors carry google.rpc.ErrorInfo with a reason of ErrorReason. Every call can
-// fail with
+// Errors of every call. error_reason.proto describes the reasons; the comment of a method
+// lists the reasons that only some methods return.
 //
+//	INVALID_ARGUMENT     INVALID_FIELD, MALFORMED_REQUEST
 //	UNAUTHENTICATED      TENANT_REQUIRED, DUPLICATE_METADATA, INVALID_METADATA,
 //	                     TOKEN_REQUIRED, INVALID_TOKEN
 //	PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
-//	INVALID_ARGUMENT     INVALID_FIELD (fields named in google.rpc.BadRequest),
-//	                     MALFORMED_REQUEST
-//	RESOURCE_EXHAUSTED   OVERLOADED (delay in google.rpc.RetryInfo);
-//	                     LIMIT_EXCEEDED: more calls in flight, or open streams, of the
-//	                     server or the tenant than JOBS_MAX_CALLS, JOBS_MAX_TENANT_CALLS,
-//	                     JOBS_MAX_STREAMS and JOBS_MAX_TENANT_STREAMS allow (with a
-//	                     delay), or a message over JOBS_MAX_REQUEST_BYTES (4 MiB; without);
-//	                     one over twice that is refused before it is read, without details
-//	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE
+//	RESOURCE_EXHAUSTED   OVERLOADED, LIMIT_EXCEEDED
+//	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
 //	INTERNAL             INTERNAL
 //
-// and with what its own comment adds. Another tenant's jobs and devices read as
-// if they did not exist.
+// A job or a device of another tenant returns the same error as one that does not exist.
 //
-// No answer exceeds 4 MiB, the default limit of gRPC clients. A request that does is
-// refused by gRPC itself: RESOURCE_EXHAUSTED without details; sending it again is no use.
+// Limits of every call: the settings of the server that define them, with their defaults. A
+// call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
+// google.rpc.RetryInfo and the same call can succeed later.
+//
+//	JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
+//	    Unary calls in flight, of all tenants and of one tenant (with a delay).
+//	JOBS_MAX_TENANT_RATE (200)
+//	    Unary calls per second of one tenant while other tenants call, too. Calls beyond it
+//	    wait up to a second before they are refused (with a delay).
+//	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
+//	    Open streams, of all tenants and of one tenant (with a delay).
+//	JOBS_MAX_REQUEST_BYTES (4 MiB)
+//	    The size of a request message (without a delay). gRPC itself refuses a message of
+//	    more than twice this size, with RESOURCE_EXHAUSTED and no details.
+//
+// A response message has at most 4 MiB, the default limit of gRPC clients.
+//
+// A server that is stopping refuses new calls: gRPC itself returns UNAVAILABLE without
+// details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
 type JobServiceServer interface {
-	// Creates a job, and one QUEUED execution for each targeted device. The targets
-	// are those of this moment: a device that joins later is not part of the job.
-	// All of it happens or none of it.
+	// Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
+	// targets are fixed: a device that is added later is not part of the job.
 	//
-	// With a job_id the call can be repeated safely: the same request again is
-	// answered as the first was; a different one gets ALREADY_EXISTS, and so does any while
-	// rows of a deleted job with this id are still there.
+	// With a job_id, the call is safe to repeat: the same request returns the response of the
+	// first call, even if a new job would exceed a limit. A different request with the same
+	// job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
+	// that has not been purged yet.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
-	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job would have more devices than
-	//	                     JOBS_MAX_TARGETS (1,000,000; no delay, since it would be
-	//	                     refused again), or JOBS_MAX_ACTIVE_JOBS of the tenant are
-	//	                     IN_PROGRESS. A job that is there is answered all the same.
+	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
+	//	                     (1,000,000; without a delay), or the tenant has
+	//	                     JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
-	// Lists the tenant's jobs, newest first (created_at, then job_id, both
-	// descending), without their executions.
+	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
+	// by job_id, both descending.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListJobs(context.Context, *ListJobsRequest) (*ListJobsResponse, error)
-	// Reads one job and the first page of its executions.
+	// Returns a job and the first page of its executions.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetJob(context.Context, *GetJobRequest) (*GetJobResponse, error)
-	// Lists the executions of one job by device_id, ascending (byte order); or, without a
-	// job_id, those of one device across jobs, newest first (queued_at, then job_id, both
-	// descending).
+	// Lists executions. Without a device_id: the executions of a job, by device_id ascending,
+	// in byte order. With a device_id: the executions of that device, newest first, by
+	// queued_at, then by job_id, both descending.
 	//
-	//	NOT_FOUND            JOB_NOT_FOUND
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+	//	NOT_FOUND            JOB_NOT_FOUND, only without a device_id
 	ListJobExecutions(context.Context, *ListJobExecutionsRequest) (*ListJobExecutionsResponse, error)
-	// Cancels a job that is IN_PROGRESS. From that moment its QUEUED executions are
-	// REJECTED, with status_details {"reason": …}; executions that are IN_PROGRESS
-	// go on and may still report, or with force are REJECTED, too. The cost does not
-	// depend on the number of devices.
+	// Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+	// cancel ends them as REJECTED, too. Takes effect at once for any number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
 	CancelJob(context.Context, *CancelJobRequest) (*CancelJobResponse, error)
-	// Cancels one device's execution: QUEUED becomes REJECTED, with status_details
-	// {"reason": …}; IN_PROGRESS does with force only.
+	// Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+	// {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
+	// becomes COMPLETED if this was its last pending execution.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED; EXECUTION_IN_PROGRESS without force
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
-	// Queues again, as the next attempt, the executions of a job that ended in one of the
-	// given ways. The job may be IN_PROGRESS or COMPLETED, and is IN_PROGRESS afterwards
-	// if there was anything to queue; otherwise nothing changes, its expiry included. What
-	// the attempts before came to stays readable.
+	// Queues the executions of a job that are in one of the given statuses again, as the next
+	// attempt. The job can be IN_PROGRESS or COMPLETED; it is IN_PROGRESS afterwards. If no
+	// execution is in one of the statuses, nothing changes, including expires_at.
+	// ListExecutionAttempts returns the earlier attempts.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE: it is CANCELED, or past its expiry and no
-	//	                     new one is given
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and JOBS_MAX_ACTIVE_JOBS
-	//	                     of the tenant are IN_PROGRESS
+	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
+	//	                     JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
 	RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error)
-	// Lists the attempts of one device's execution, the present one first.
+	// Lists the attempts of one execution, the current one first: by execution_number,
+	// descending.
 	//
+	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	ListExecutionAttempts(context.Context, *ListExecutionAttemptsRequest) (*ListExecutionAttemptsResponse, error)
-	// Deletes a job that is COMPLETED or CANCELED, with all that belongs to it. It is gone
-	// for readers and devices at once; rows go in the background, and until they have gone
-	// its job_id stays taken.
+	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
+	// executions. No call finds it any more. The service purges it later, in the background.
+	// Its job_id can be used again after that.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE: it is IN_PROGRESS, or a device is at work
+	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
 	DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
-	// Follows a job: its state now, and again on each change, at most four times a second.
-	// Changes in between are left out; the last answer is the job COMPLETED or CANCELED.
-	// The stream outlives a restart of the database.
+	// Watches a job. Sends its current state, and the new state after a change, at most four
+	// times per second. Changes in between are skipped. The stream ends after the state in
+	// which the job is COMPLETED or CANCELED. It survives a restart of the database.
 	//
-	//	NOT_FOUND            JOB_NOT_FOUND, also once it is deleted
+	//	NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
+	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
-	//	UNAUTHENTICATED      INVALID_TOKEN, once the token has expired: watch with a new one
 	WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error
 	mustEmbedUnimplementedJobServiceServer()
 }

@@ -31,6 +31,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     statuses text[],
     status_details jsonb[],
     execution_numbers integer[],
+    versions integer[],
     queued_ats timestamptz[],
     started_ats timestamptz[],
     last_updated_ats timestamptz[],

@@ -1,13 +1,19 @@
--- Returns at most p_limit attempts of one device's execution of a job, newest first.
+-- Returns a page of the attempts of one device's execution of a job, newest first: at most
+-- p_limit attempts with a number below p_before_number.
 --
 -- Raises EXECUTION_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
-    p_tenant_id text, p_job_id text, p_device_id text, p_limit integer
+    p_tenant_id text,
+    p_job_id text,
+    p_device_id text,
+    p_before_number integer,  -- NULL: from the current attempt
+    p_limit integer
 ) RETURNS TABLE (
     device_id text,
     status text,
     status_details jsonb,
     execution_number integer,
+    version integer,
     queued_at timestamptz,
     started_at timestamptz,
     last_updated_at timestamptz,
@@ -16,27 +22,35 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
 LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
+DECLARE
+    v_current record;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    RETURN QUERY
-    WITH current AS (
-        SELECT s.device_id, s.status, s.status_details, s.execution_number, s.queued_at,
-               s.started_at, s.last_updated_at, s.times_out_at
-        FROM jobs.execution_states s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id
-    )
-    SELECT * FROM current
-    UNION ALL
-    SELECT a.device_id, a.status::text, a.status_details, a.execution_number, a.queued_at,
-           a.started_at, a.last_updated_at, NULL
-    FROM jobs.execution_attempts a
-    WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
-      AND EXISTS (SELECT FROM current)
-    ORDER BY execution_number DESC
-    LIMIT p_limit;
-
+    SELECT s.* INTO v_current
+    FROM jobs.execution_states s
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
     IF NOT FOUND THEN
         PERFORM jobs.raise_error('EXECUTION_NOT_FOUND');
     END IF;
+
+    -- A retry that commits between the two statements stores v_current in execution_attempts.
+    -- Reading only older attempts there keeps it from appearing twice.
+    RETURN QUERY
+    SELECT v_current.device_id, v_current.status, v_current.status_details,
+           v_current.execution_number, v_current.version, v_current.queued_at,
+           v_current.started_at, v_current.last_updated_at, v_current.times_out_at
+    WHERE p_before_number IS NULL OR v_current.execution_number < p_before_number
+    UNION ALL
+    (
+        SELECT a.device_id, a.status::text, a.status_details, a.execution_number, a.version,
+               a.queued_at, a.started_at, a.last_updated_at, NULL
+        FROM jobs.execution_attempts a
+        WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
+          AND a.execution_number < least(v_current.execution_number, p_before_number)
+        ORDER BY a.execution_number DESC
+        LIMIT p_limit
+    )
+    ORDER BY execution_number DESC
+    LIMIT p_limit;
 END $$;

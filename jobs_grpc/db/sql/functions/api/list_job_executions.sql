@@ -13,6 +13,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     statuses text[],
     status_details jsonb[],
     execution_numbers integer[],
+    versions integer[],
     queued_ats timestamptz[],
     started_ats timestamptz[],
     last_updated_ats timestamptz[],

@@ -1,7 +1,13 @@
 -- depends on: execution_states
--- Returns a device's pending executions: those IN_PROGRESS before those QUEUED, oldest first.
+-- Returns a page of a device's pending executions: those IN_PROGRESS before those QUEUED, each
+-- by (queued_at, job_id); at most p_limit of those after the given position.
 CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
-    p_tenant_id text, p_device_id text, p_limit integer
+    p_tenant_id text,
+    p_device_id text,
+    p_after_status text,            -- IN_PROGRESS or QUEUED; NULL: from the first execution
+    p_after_queued_at timestamptz,  -- NULL if p_after_status is NULL
+    p_after_job_id text,            -- NULL if p_after_status is NULL
+    p_limit integer
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 AS $$
@@ -16,6 +22,9 @@ BEGIN
     WHERE s.tenant_id = p_tenant_id AND s.device_id = p_device_id
       AND s.stored_status IN ('QUEUED', 'IN_PROGRESS')
       AND s.status IN ('QUEUED', 'IN_PROGRESS')
+      AND (s.status = 'QUEUED', s.queued_at, s.job_id)
+          > (coalesce(p_after_status = 'QUEUED', false),
+             coalesce(p_after_queued_at, '-infinity'), coalesce(p_after_job_id, ''))
     ORDER BY s.status = 'QUEUED', s.queued_at, s.job_id
     LIMIT p_limit;
 END $$;

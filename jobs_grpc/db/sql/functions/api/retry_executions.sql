@@ -57,9 +57,9 @@ BEGIN
     -- The new expiry would make the executions QUEUED again that the old one timed out. So their
     -- TIMED_OUT is stored: as an attempt if they are retried, otherwise in their rows.
     INSERT INTO jobs.execution_attempts
-        (tenant_id, job_id, device_id, execution_number, status, queued_at, started_at,
+        (tenant_id, job_id, device_id, execution_number, version, status, queued_at, started_at,
          last_updated_at, status_details)
-    SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number,
+    SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.version,
            CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
            e.queued_at, e.started_at,
            CASE WHEN e.status = 'QUEUED' THEN v_job.expires_at ELSE e.last_updated_at END,

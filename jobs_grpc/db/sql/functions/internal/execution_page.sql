@@ -9,6 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.execution_page(
     statuses text[],
     status_details jsonb[],
     execution_numbers integer[],
+    versions integer[],
     queued_ats timestamptz[],
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
@@ -18,8 +19,8 @@ LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT
         array_agg(e.device_id), array_agg(e.status), array_agg(e.status_details),
-        array_agg(e.execution_number), array_agg(e.queued_at), array_agg(e.started_at),
-        array_agg(e.last_updated_at), array_agg(e.times_out_at)
+        array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
+        array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at)
     FROM (
         SELECT s.*
         FROM jobs.execution_states s

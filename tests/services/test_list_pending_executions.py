@@ -1,0 +1,194 @@
+"""ListPendingExecutions, page by page."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from tests.support.callers import Device, Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.page_tokens import forged_token
+from tests.support.server import Server
+
+QUEUED = [f"q{number}" for number in range(1, 6)]
+STARTED = ["s1", "s2", "s3"]
+
+
+@pytest.fixture
+async def pump(database: Database, server: Server, operator: Operator) -> Device:
+    """A device with the executions of STARTED IN_PROGRESS and those of QUEUED queued later.
+
+    It started them in a different order than they were queued in.
+    """
+    await database.add_devices(operator.tenant, ["pump", "valve"])
+    for job_id in STARTED + QUEUED:
+        await operator.create(job_id=job_id, target_all=True)
+    device = server.device(operator.tenant, "pump")
+    for job_id in ("s2", "s3", "s1"):
+        await device.start(job_id)
+    return device
+
+
+def job_ids(executions: Iterable[device_pb.DeviceExecution]) -> list[str]:
+    """The IDs of the executions' jobs."""
+    return [execution.job_id for execution in executions]
+
+
+async def all_pending(device: Device, **fields: Any) -> list[str]:
+    """The job IDs on all pages, starting at the first page or at `page_token`."""
+    found: list[str] = []
+    while True:
+        page = await device.pending(**fields)
+        found += job_ids(page.executions)
+        if not page.next_page_token:
+            return found
+        fields["page_token"] = page.next_page_token
+
+
+async def test_pages_contain_each_execution_once(pump: Device) -> None:
+    for limit in (1, 2, 3, 4, 7, 8, 100):
+        assert await all_pending(pump, limit=limit) == STARTED + QUEUED
+
+
+async def test_last_page_has_no_token_when_it_is_full(pump: Device) -> None:
+    first = await pump.pending(limit=4)
+    second = await pump.pending(limit=4, page_token=first.next_page_token)
+
+    assert job_ids(second.executions) == QUEUED[1:]
+    assert not second.next_page_token
+
+
+async def test_limit_may_change_between_pages(pump: Device) -> None:
+    page = await pump.pending(limit=1)
+
+    assert await all_pending(pump, limit=5, page_token=page.next_page_token) == [
+        *STARTED[1:],
+        *QUEUED,
+    ]
+
+
+async def test_executions_are_sorted_by_job_id_when_they_were_queued_at_once(
+    database: Database, pump: Device
+) -> None:
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET queued_at = '2026-01-01Z' WHERE tenant_id = $1",
+        pump.tenant,
+    )
+
+    for limit in (1, 2, 3, 5):
+        assert await all_pending(pump, limit=limit) == STARTED + QUEUED
+
+
+async def test_in_progress_executions_come_first_when_they_were_queued_last(
+    database: Database, pump: Device
+) -> None:
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET queued_at = now() + interval '1 hour'"
+        " WHERE tenant_id = $1 AND job_id = ANY ($2)",
+        pump.tenant,
+        STARTED,
+    )
+
+    for limit in (1, 2, 3, 4):
+        assert await all_pending(pump, limit=limit) == STARTED + QUEUED
+
+
+async def test_later_pages_contain_what_stays_pending_when_executions_finish(
+    pump: Device, operator: Operator
+) -> None:
+    page = await pump.pending(limit=2)
+    await pump.update("s2", pb.JobExecution.SUCCEEDED)  # the last one on the page
+    await pump.update("s3", pb.JobExecution.FAILED)
+    await operator.cancel("q1")
+    await operator.cancel_execution("q3", "pump")
+    await operator.create(job_id="new", target_all=True)
+
+    rest = await all_pending(pump, limit=2, page_token=page.next_page_token)
+
+    assert rest == ["q2", "q4", "q5", "new"]
+
+
+async def test_pages_end_before_a_response_exceeds_its_maximum_size(
+    pump: Device, operator: Operator
+) -> None:
+    """A number in a list takes two bytes as JSON and eleven as protobuf."""
+    params = {"numbers": [float(number % 10) for number in range(16_000)]}
+    for number in range(30):
+        await operator.create(job_id=f"z{number:02}", target_all=True, document_params=params)
+
+    page = await pump.pending(limit=100)
+    rest = await all_pending(pump, limit=100, page_token=page.next_page_token)
+
+    assert 3 * 1024 * 1024 < page.ByteSize() <= 4 * 1024 * 1024
+    assert job_ids(page.executions) + rest == [*STARTED, *QUEUED, *(f"z{n:02}" for n in range(30))]
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        (),
+        ("QUEUED", "0"),
+        ("QUEUED", "0", "j", "j"),
+        ("SUCCEEDED", "0", "j"),
+        ("", "0", "j"),
+        ("QUEUED", "", "j"),
+        ("QUEUED", 0, "j"),
+        ("QUEUED", "1.5", "j"),
+        ("QUEUED", "2026-01-01T00:00:00+00:00", "j"),
+        ("QUEUED", f"{2**56 + 1}", "j"),
+        ("QUEUED", f"{-(2**63)}", "j"),
+        ("QUEUED", "0", "\0"),
+        ("QUEUED", "0", "\ud800"),
+    ],
+)
+async def test_page_token_is_rejected_when_its_position_is_invalid(
+    pump: Device, position: tuple[Any, ...]
+) -> None:
+    token = (await pump.pending(limit=1)).next_page_token
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await pump.pending(page_token=forged_token(token, "pump", *position))
+
+
+@pytest.mark.parametrize(
+    ("status", "time", "expected"),
+    [
+        ("IN_PROGRESS", -(2**56), STARTED + QUEUED),
+        ("IN_PROGRESS", 2**56, QUEUED),
+        ("QUEUED", -(2**56), QUEUED),
+        ("QUEUED", 2**56, []),
+    ],
+)
+async def test_page_token_is_accepted_when_its_position_is_extreme(
+    pump: Device, status: str, time: int, expected: list[str]
+) -> None:
+    token = (await pump.pending(limit=1)).next_page_token
+
+    page = await pump.pending(page_token=forged_token(token, "pump", status, f"{time}", "z"))
+
+    assert job_ids(page.executions) == expected
+
+
+async def test_page_token_is_rejected_when_it_belongs_to_another_request(
+    server: Server, pump: Device, operator: Operator
+) -> None:
+    token = (await pump.pending(limit=1)).next_page_token
+    jobs_token = (await operator.list(limit=1)).next_page_token
+
+    for device, page_token in (
+        (server.device(pump.tenant, "valve"), token),
+        (pump, jobs_token),
+        (pump, "garbage"),
+    ):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await device.pending(page_token=page_token)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 101])
+async def test_limit_is_rejected_when_it_is_out_of_range(pump: Device, limit: int) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+        await pump.pending(limit=limit)
