@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # One environment, made anew for another Python.
 READY := .venv/ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# The benchmarks need more packages than the service and its tests.
+BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
 PROTOS := $(shell find protos -name '*.proto')
 # The REST gateway is optional: without Go its targets are left out, but not in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
@@ -15,10 +17,28 @@ help: ## List the targets
 run: $(READY) ## Start everything: embedded PostgreSQL, a demo fleet and the server
 	@exec $(BIN)/jobs-grpc dev
 
+# Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
+PYTEST = $(BIN)/pytest --numprocesses=3 --dist=loadfile
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" narrows)
-	@$(BIN)/pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
+
+.PHONY: test-fast
+test-fast: $(READY) ## Run the tests that are not marked slow, in less than a minute
+	@$(PYTEST) -m 'not slow' $(ARGS)
+
+.PHONY: coverage
+coverage: $(READY) ## Run every Python test and report the lines that no test runs
+	@$(PYTEST) --cov $(ARGS)
+
+# Long trials, each with a small form in `make test`: see Tests in CONTRIBUTING.md.
+.PHONY: nightly
+nightly: $(READY) $(BENCH_READY) ## Run the tests with larger jobs and more generated cases, and a soak (30 minutes)
+	@JOBS_TEST_SCALE=20 $(PYTEST) --timeout=3600 $(ARGS)
+	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
+	@$(MAKE) --no-print-directory bench ARGS=--quick
+	@$(MAKE) --no-print-directory bench ARGS='--quick --soak 10'
 
 .PHONY: check
 check: $(READY) ## Format, lint, types, import directions, contract, generated code
@@ -73,25 +93,23 @@ gateway-build: need-go # One static binary, gateway/bin/jobs-gateway
 	@cd gateway && CGO_ENABLED=0 go build -trimpath -o bin/jobs-gateway .
 
 .PHONY: test-gateway
-test-gateway: # What is tested in Go; the rest is in tests/gateway
+test-gateway: # The Go unit tests; tests/gateway has the others
 	@cd gateway && go test ./...
 
 .PHONY: bench-gateway
-bench-gateway: $(READY) gateway-build ## Compare the gateway's rate of calls with the server's (needs Go)
+bench-gateway: $(READY) gateway-build ## Compare calls per second of the gateway and of the server (needs Go)
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
-# Kept apart: the peers and the plots are nobody else's dependencies.
-BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
 .PHONY: bench
-bench: $(BENCH_READY) ## Measure the service beside the document's design (ARGS=--quick tries it)
+bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; ARGS=--quick is a trial)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
 
 .PHONY: bench-workers
-bench-workers: $(BENCH_READY) ## Do more workers answer more calls? (needs cpulimit)
+bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers (needs cpulimit)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.workers $(ARGS)
 
 .PHONY: bench-fairness
-bench-fairness: $(READY) ## A quiet tenant's latency beside the flood of another
+bench-fairness: $(READY) ## Measure a quiet tenant's latency during the flood of another tenant
 	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)
 
 .PHONY: check-gateway

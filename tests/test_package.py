@@ -1,4 +1,4 @@
-"""What `pip install .` installs."""
+"""The package that `pip install .` installs."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ assert schema.migrations() and schema.code() and schema.read_sql("grants.sql")
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the package has been installed into, from the sources."""
+    """Install the package from the source tree into a folder."""
     target = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--root-user-action=ignore"]
@@ -28,7 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_generated_modules_and_the_sql_are_inside(installed: Path) -> None:
+def test_package_contains_generated_modules_and_sql(installed: Path) -> None:
     environ = os.environ | {"PYTHONPATH": str(installed)}
     probe = [sys.executable, "-c", _PROBE]
     output = subprocess.check_output(probe, env=environ, cwd=installed, text=True)  # noqa: S603
@@ -36,7 +36,7 @@ def test_the_generated_modules_and_the_sql_are_inside(installed: Path) -> None:
     assert all(line.startswith(str(installed)) for line in output.splitlines())
 
 
-def test_the_command_runs(installed: Path) -> None:
+def test_installed_command_prints_its_version(installed: Path) -> None:
     environ = os.environ | {"PYTHONPATH": str(installed)}
     command = [sys.executable, str(installed / "bin" / "jobs-grpc"), "--version"]
     output = subprocess.check_output(command, env=environ, cwd=installed, text=True)  # noqa: S603
@@ -44,7 +44,7 @@ def test_the_command_runs(installed: Path) -> None:
     assert output == "0.1.0\n"
 
 
-def test_it_is_typed_and_holds_nothing_else(installed: Path) -> None:
+def test_package_is_typed_and_installs_nothing_else(installed: Path) -> None:
     assert (installed / "jobs_grpc" / "py.typed").exists()
     assert (installed / "fleet" / "jobs" / "v1" / "py.typed").exists()
     names = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}

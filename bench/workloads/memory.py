@@ -13,11 +13,14 @@ from bench import seed
 from bench.environment import Environment, Server
 from bench.figures import SERVICE, Results, Scale
 from bench.h2load import run_load
-from bench.requests import TENANT, grpc_call
+from bench.requests import TENANT, InvalidRun, grpc_call
 from bench.workloads.throughput import TEN, create_one, get
 
 _STREAMS_PER_CONNECTION = 100
 _MIB = 1 << 20
+
+# A soak fails if the memory of the last minute exceeds the memory of the first one by this factor.
+_MAX_GROWTH = 1.25
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
@@ -81,3 +84,6 @@ async def soak(env: Environment, scale: Scale, results: Results, minutes: int) -
             if minute in {1, minutes} or not minute % 10:
                 case = f"minute {minute}"
                 results.add("soak", case, SERVICE, "MiB", service.resident_bytes() / _MIB)
+    first, last = (figure.median for figure in (results[0], results[-1]))
+    if last > first * _MAX_GROWTH:
+        raise InvalidRun(f"memory grew from {first:.1f} to {last:.1f} MiB")

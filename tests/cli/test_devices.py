@@ -273,7 +273,7 @@ async def test_import_works_when_row_level_security_applies_to_owner(
 ) -> None:
     running, template = cluster
     (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\na,south\n")
-    async with running.database(template) as name, running.role_in(name) as platform:
+    async with running.database(template) as name, running.unused_role(name) as platform:
         await running.execute(f"CREATE ROLE {platform.name} LOGIN PASSWORD '{platform.password}'")
         owner = await asyncpg.connect(running.dsn(name))
         for table in ("device_state", "device_group_members"):

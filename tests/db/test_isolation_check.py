@@ -22,7 +22,7 @@ from tests.support.waiting import TIMEOUT, wait_until
 async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
     """A migrated database with a request role, both of the test's own."""
     postgres, template = cluster
-    async with postgres.database(template) as name, postgres.role_in(name) as role:
+    async with postgres.database(template) as name, postgres.unused_role(name) as role:
         owner = await asyncpg.connect(postgres.dsn(name))
         await migrate(postgres.dsn(name), role)
         yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
@@ -34,7 +34,7 @@ async def other_role(cluster: tuple[Postgres, str], fresh: Database) -> AsyncIte
     """Another role, which may own tables in the test's database."""
     postgres, _ = cluster
     database = await fresh.owner.fetchval("SELECT current_database()")
-    async with postgres.role_in(database) as role:
+    async with postgres.unused_role(database) as role:
         await fresh.owner.execute(f"CREATE ROLE {role.name}")
         yield role.name
 

@@ -41,7 +41,7 @@ class Unmigrated:
 async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Unmigrated]:
     """Not migrated."""
     postgres, _ = cluster
-    async with postgres.database() as name, postgres.role_in(name) as role:
+    async with postgres.database() as name, postgres.unused_role(name) as role:
         owner = await asyncpg.connect(postgres.dsn(name))
         yield Unmigrated(postgres, name, role, owner)
         await owner.close()
@@ -80,7 +80,7 @@ async def test_of_two_at_once_one_does_the_work(fresh: Unmigrated) -> None:
 
 async def test_another_request_role_is_added(fresh: Unmigrated) -> None:
     await migrate(fresh.owner_dsn, fresh.role)
-    async with fresh.postgres.role_in(fresh.name) as second:
+    async with fresh.postgres.unused_role(fresh.name) as second:
         await migrate(fresh.owner_dsn, second)
 
         async with running_server(fresh.postgres.dsn(fresh.name, second)) as server:
@@ -183,8 +183,8 @@ async def test_row_level_security_of_a_platforms_table_is_left_to_the_platform(
 async def test_a_platforms_tables_may_belong_to_somebody_else(fresh: Unmigrated) -> None:
     """Then the owner of ours can't let the request role read them, and says who must."""
     async with (
-        fresh.postgres.role_in(fresh.name) as platform,
-        fresh.postgres.role_in(fresh.name) as owner,
+        fresh.postgres.unused_role(fresh.name) as platform,
+        fresh.postgres.unused_role(fresh.name) as owner,
     ):
         await fresh.owner.execute(
             f"CREATE ROLE {platform.name}; CREATE ROLE {fresh.role.name} LOGIN PASSWORD 'secret';"
@@ -235,7 +235,7 @@ async def test_the_request_role_may_do_no_more_than_it_needs(fresh: Unmigrated) 
 
 
 async def test_an_owner_that_may_not_create_roles_is_told_the_sql(fresh: Unmigrated) -> None:
-    async with fresh.postgres.role_in(fresh.name) as owner:
+    async with fresh.postgres.unused_role(fresh.name) as owner:
         await fresh.owner.execute(
             f"CREATE ROLE {owner.name} LOGIN PASSWORD '{owner.password}';"
             f"ALTER DATABASE {fresh.name} OWNER TO {owner.name}"
@@ -266,7 +266,7 @@ async def test_a_role_that_is_there_is_kept_as_it_is(fresh: Unmigrated) -> None:
 
 async def test_an_administrator_may_have_made_the_schema(fresh: Unmigrated) -> None:
     """For an owner that may create neither schemas nor, in public, tables."""
-    async with fresh.postgres.role_in(fresh.name) as owner:
+    async with fresh.postgres.unused_role(fresh.name) as owner:
         await fresh.owner.execute(
             f"CREATE ROLE {fresh.role.name} LOGIN PASSWORD 'secret';"
             f"CREATE ROLE {owner.name} LOGIN PASSWORD 'secret';"

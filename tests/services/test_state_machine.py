@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.database import Database
 from tests.support.failures import Failure
-from tests.support.model import LIVE, RETRYABLE, Model, OperationRejected
+from tests.support.model import PENDING, RETRYABLE, Model, OperationRejected
 from tests.support.scale import examples
 from tests.support.server import Server
 
@@ -204,7 +204,7 @@ class _Machine(RuleBasedStateMachine):
 
     def _final_is_final(self, job_id: str, found: dict[str, tuple[str, int]]) -> None:
         for device, (status, attempt) in found.items():
-            if status not in LIVE:
+            if status not in PENDING:
                 assert self._final.setdefault((job_id, device, attempt), status) == status
 
     def _device(self, name: str) -> Any:

@@ -1,16 +1,16 @@
-"""What jobs, executions and devices do, said once more and simply: the model of the tests.
+"""A simple model of jobs and executions, which tests compare with the service.
 
-Everything happens at once here: a cancel or an expiry moves its executions then and there.
+The model has no derived statuses: a cancel or an expiry changes its executions at once.
 """
 
 from dataclasses import dataclass, field
 
-LIVE = frozenset({"QUEUED", "IN_PROGRESS"})
+PENDING = frozenset({"QUEUED", "IN_PROGRESS"})
 RETRYABLE = frozenset({"FAILED", "TIMED_OUT", "REJECTED"})
 
 
 class OperationRejected(Exception):
-    """The operation is answered with this ErrorReason."""
+    """The operation fails with this ErrorReason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -19,35 +19,35 @@ class OperationRejected(Exception):
 
 @dataclass
 class Execution:
-    """One device's part of a job. `queued` orders what was queued when."""
+    """One device's part of a job. `queued` is the logical time at which it was queued."""
 
     queued: int
     status: str = "QUEUED"
     attempt: int = 1
     reported: bool = False
-    """The device itself has ended it."""
+    """A report of the device finished it."""
 
 
 @dataclass
 class Job:
-    """A job; `expired` only if it has been when it was still alive."""
+    """A job. `expired` is only set if it expired before it finished."""
 
     executions: dict[str, Execution]
     status: str = "IN_PROGRESS"
     expired: bool = False
 
     def count(self, status: str) -> int:
-        """How many executions have it."""
-        return sum(each.status == status for each in self.executions.values())
+        """Count the executions with a status."""
+        return sum(execution.status == status for execution in self.executions.values())
 
     def move(self, before: str, after: str) -> None:
-        """Give all executions with one status another."""
-        for each in self.executions.values():
-            if each.status == before:
-                each.status = after
+        """Change all executions with one status to another status."""
+        for execution in self.executions.values():
+            if execution.status == before:
+                execution.status = after
 
-    def settle(self) -> None:
-        """Complete it if nothing is left to do."""
+    def complete_if_finished(self) -> None:
+        """Complete the job if no execution is pending."""
         if self.status == "IN_PROGRESS" and not self.count("QUEUED") + self.count("IN_PROGRESS"):
             self.status = "COMPLETED"
 
@@ -75,73 +75,74 @@ class Model:
         job.status = "CANCELED"
 
     def expire(self, job_id: str) -> None:
-        """The clock passes the expiry of a job that is alive."""
+        """Expire a job that is not finished."""
         job = self.jobs[job_id]
         job.expired = True
         job.move("QUEUED", "TIMED_OUT")
-        job.settle()
+        job.complete_if_finished()
 
     def time_out(self, job_id: str, device: str) -> None:
-        """The clock passes the deadline of an execution that is IN_PROGRESS."""
-        job, execution = self._of(job_id, device)
+        """Time out an execution that is IN_PROGRESS."""
+        job, execution = self._find(job_id, device)
         execution.status = "TIMED_OUT"
-        job.settle()
+        job.complete_if_finished()
 
     def cancel_execution(self, job_id: str, device: str, force: bool) -> None:
         """CancelExecution."""
-        job, execution = self._of(job_id, device)
-        if execution.status not in LIVE:
+        job, execution = self._find(job_id, device)
+        if execution.status not in PENDING:
             raise OperationRejected("EXECUTION_FINISHED")
         if execution.status == "IN_PROGRESS" and not force:
             raise OperationRejected("EXECUTION_IN_PROGRESS")
         execution.status = "REJECTED"
-        job.settle()
+        job.complete_if_finished()
 
     def retry(self, job_id: str, statuses: set[str], renew: bool) -> int:
-        """RetryExecutions, with a new expiry if `renew`. Returns how many were queued."""
+        """RetryExecutions, with a new expiry if `renew`. Returns their number."""
         job = self.jobs[job_id]
         if job.status == "CANCELED" or (job.expired and not renew):
             raise OperationRejected("JOB_NOT_RETRYABLE")
-        again = [each for each in job.executions.values() if each.status in statuses]
+        retried = [e for e in job.executions.values() if e.status in statuses]
         self._clock += 1
-        for each in again:
-            each.status, each.attempt, each.queued = "QUEUED", each.attempt + 1, self._clock
-            each.reported = False
-        if again:
+        for execution in retried:
+            execution.status, execution.queued = "QUEUED", self._clock
+            execution.attempt += 1
+            execution.reported = False
+        if retried:
             job.status = "IN_PROGRESS"
             job.expired = False
-        return len(again)
+        return len(retried)
 
     def start(self, job_id: str, device: str) -> None:
         """StartExecution."""
-        _, execution = self._of(job_id, device)
-        if execution.status not in LIVE:
+        _, execution = self._find(job_id, device)
+        if execution.status not in PENDING:
             raise OperationRejected("EXECUTION_FINISHED")
         execution.status = "IN_PROGRESS"
 
     def start_next(self, device: str) -> str | None:
-        """StartNextExecution. Returns the job, if there is one."""
-        mine = sorted(
+        """StartNextExecution. Returns the job's ID, or None if no execution is pending."""
+        pending = sorted(
             (job.executions[device].status == "QUEUED", job.executions[device].queued, job_id)
             for job_id, job in self.jobs.items()
-            if device in job.executions and job.executions[device].status in LIVE
+            if device in job.executions and job.executions[device].status in PENDING
         )
-        if not mine:
+        if not pending:
             return None
-        self.start(mine[0][2], device)
-        return mine[0][2]
+        self.start(pending[0][2], device)
+        return pending[0][2]
 
     def report(self, job_id: str, device: str, status: str) -> None:
         """UpdateExecution, without details or expectations."""
-        job, execution = self._of(job_id, device)
-        if execution.status == status and status not in LIVE and execution.reported:
+        job, execution = self._find(job_id, device)
+        if execution.status == status and status not in PENDING and execution.reported:
             return
-        if execution.status not in LIVE:
+        if execution.status not in PENDING:
             raise OperationRejected("EXECUTION_FINISHED")
-        execution.status, execution.reported = status, status not in LIVE
-        job.settle()
+        execution.status, execution.reported = status, status not in PENDING
+        job.complete_if_finished()
 
-    def _of(self, job_id: str, device: str) -> tuple[Job, Execution]:
+    def _find(self, job_id: str, device: str) -> tuple[Job, Execution]:
         job = self.jobs[job_id]
         if device not in job.executions:
             raise OperationRejected("EXECUTION_NOT_FOUND")

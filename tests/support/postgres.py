@@ -1,4 +1,4 @@
-"""PostgreSQL for tests: one cluster, one migrated template, a clone for whoever asks."""
+"""PostgreSQL for tests: one cluster with a migrated template database, and clones of it."""
 
 import itertools
 import os
@@ -21,13 +21,13 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Postgres:
-    """A cluster that tests may create databases and roles in."""
+    """A cluster in which tests create databases and roles."""
 
     owner_dsn: str
     role: RequestRole
 
     def dsn(self, database: str, role: RequestRole | None = None) -> str:
-        """A DSN for a database, as the owner or as a role."""
+        """Return the DSN of a database, for the owner or for a role."""
         parts = urlsplit(self.owner_dsn)
         netloc = parts.netloc
         if role is not None:
@@ -35,7 +35,7 @@ class Postgres:
         return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
 
     async def execute(self, sql: str) -> None:
-        """Run SQL as the owner, outside of any test's database."""
+        """Run SQL as the owner, in the maintenance database."""
         connection = await asyncpg.connect(self.owner_dsn)
         try:
             await connection.execute(sql)
@@ -44,7 +44,7 @@ class Postgres:
 
     @asynccontextmanager
     async def database(self, template: str = "template1") -> AsyncIterator[str]:
-        """A new database, dropped at the end."""
+        """Create a database and drop it when the block ends."""
         name = f"{_PREFIX}_{next(_numbers)}"
         await self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
@@ -53,8 +53,8 @@ class Postgres:
             await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     @asynccontextmanager
-    async def role_in(self, database: str) -> AsyncIterator[RequestRole]:
-        """A role that nobody has made yet; if it is there at the end, it is dropped."""
+    async def unused_role(self, database: str) -> AsyncIterator[RequestRole]:
+        """Return a role that does not exist yet; if it exists when the block ends, drop it."""
         role = RequestRole(f"{database}_role_{next(_numbers)}", "secret")
         try:
             yield role
@@ -68,7 +68,7 @@ class Postgres:
 
 @contextmanager
 def new_data_dir() -> Iterator[Path]:
-    """A data folder, not made yet, where the account that PostgreSQL runs as can reach it."""
+    """Return the path of a data folder, not created yet, that PostgreSQL's account can reach."""
     with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
         yield Path(folder) / "data"
@@ -76,7 +76,7 @@ def new_data_dir() -> Iterator[Path]:
 
 @contextmanager
 def running_cluster() -> Iterator[str]:
-    """The owner DSN of JOBS_TEST_DATABASE_URL, or of an embedded cluster of our own."""
+    """Yield JOBS_TEST_DATABASE_URL, or the owner DSN of a new embedded cluster."""
     if dsn := os.environ.get("JOBS_TEST_DATABASE_URL"):
         yield dsn
         return
@@ -88,7 +88,7 @@ def running_cluster() -> Iterator[str]:
 
 @asynccontextmanager
 async def running_postgres() -> AsyncIterator[tuple[Postgres, str]]:
-    """A cluster with a request role, and the name of a migrated template database."""
+    """Run a cluster with a request role; yield it and the name of a migrated template database."""
     with running_cluster() as owner_dsn:
         role = RequestRole(f"{_PREFIX}_request", secrets.token_hex(8))
         running = Postgres(owner_dsn, role)

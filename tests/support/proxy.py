@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL that can be slow, or fall silent."""
+"""A TCP proxy in front of PostgreSQL that can be slow or stop forwarding."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 
 class Proxy:
-    """Forwards connections; frozen, it neither forwards nor closes them."""
+    """Forwards connections. A frozen proxy keeps them open and forwards nothing."""
 
     def __init__(self, target_dsn: str, delay: float) -> None:
         self._target = target_dsn
@@ -17,15 +17,15 @@ class Proxy:
         self.dsn = ""
 
     def freeze(self) -> None:
-        """Fall silent."""
+        """Stop forwarding."""
         self._open.clear()
 
     def thaw(self) -> None:
-        """Go on where it stopped."""
+        """Continue to forward."""
         self._open.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, from its start to its end."""
+        """Forward one connection until it ends."""
         await asyncio.sleep(self._delay)
         upstream_reader, upstream_writer = await self._connect()
         try:
@@ -33,8 +33,8 @@ class Proxy:
                 self._pump(reader, upstream_writer), self._pump(upstream_reader, writer)
             )
         finally:
-            for each in (writer, upstream_writer):
-                each.close()
+            writer.close()
+            upstream_writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         parts = urlsplit(self._target)
@@ -53,7 +53,7 @@ class Proxy:
 
 @asynccontextmanager
 async def running_proxy(target_dsn: str, delay: float = 0) -> AsyncIterator[Proxy]:
-    """A proxy to a database; `delay` is seconds before a connection is made."""
+    """Run a proxy to a database; it waits `delay` seconds before it opens a connection."""
     proxy = Proxy(target_dsn, delay)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()

@@ -1,6 +1,6 @@
-"""Every RPC of the server, as reflection lists them, and requests for them made of descriptors.
+"""Every RPC that the server's reflection lists, and generated requests for each.
 
-What a test asks of all RPCs it asks of the next one, too.
+A test of all RPCs therefore covers new RPCs without a change.
 """
 
 import asyncio
@@ -28,17 +28,17 @@ _REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
 @dataclass(frozen=True)
 class CallResult:
-    """What a call came to: its answers, or how it failed."""
+    """The outcome of a call: its responses and its status."""
 
     code: grpc.StatusCode
     messages: Sequence[Message]
     failure: Failure
 
     def __str__(self) -> str:
-        """All that the caller is told."""
-        failed = self.failure
-        details = (failed.message, failed.reason, failed.metadata, failed.violations)
-        return f"{self.code} {' '.join(map(str, self.messages))} {details} {failed.current}"
+        """Return everything that the caller receives as text."""
+        failure = self.failure
+        details = (failure.message, failure.reason, failure.metadata, failure.violations)
+        return f"{self.code} {' '.join(map(str, self.messages))} {details} {failure.current}"
 
 
 @dataclass(frozen=True)
@@ -49,32 +49,32 @@ class Rpc:
 
     @property
     def path(self) -> str:
-        """As in HTTP: "/package.Service/Method"."""
+        """The HTTP path: "/package.Service/Method"."""
         return f"/{self.method.containing_service.full_name}/{self.method.name}"
 
     def new_request(self) -> Message:
-        """An empty request."""
+        """Return an empty request."""
         return GetMessageClass(self.method.input_type)()
 
     async def call(
         self, channel: grpc.aio.Channel, request: Message | bytes, /, **metadata: str
     ) -> CallResult:
-        """Send one request and read what comes: of a stream that has no end, the first answer.
+        """Send one request and read the responses; of an endless stream, only the first one.
 
-        Metadata as keywords: tenant="t" is x-tenant-id. The caller has all roles.
+        The caller has all roles. Keyword arguments are metadata: tenant="t" is x-tenant-id.
         """
         raw = request if isinstance(request, bytes) else request.SerializeToString()
-        stated = [
+        headers = [
             ("x-roles", "admin,bridge,device"),
             *((f"x-{k}-id", v) for k, v in metadata.items()),
         ]
-        call = self._start(channel, raw, stated)
+        call = self._start(channel, raw, headers)
         failure, messages = Failure(grpc.StatusCode.OK), []
-        answer_type = GetMessageClass(self.method.output_type)
+        response_type = GetMessageClass(self.method.output_type)
         try:
             async with asyncio.timeout(TIMEOUT):
-                async for answer in _answers(call):
-                    messages.append(answer_type.FromString(answer))
+                async for response in _responses(call):
+                    messages.append(response_type.FromString(response))
                     if self.method.server_streaming and not self.method.client_streaming:
                         break
         except grpc.aio.AioRpcError as e:
@@ -96,22 +96,22 @@ class Rpc:
         return make([raw] if self.method.client_streaming else raw, metadata=metadata)
 
 
-async def _answers(call: Any) -> AsyncIterator[bytes]:
+async def _responses(call: Any) -> AsyncIterator[bytes]:
     if hasattr(call, "__aiter__"):
-        async for answer in call:
-            yield answer
+        async for response in call:
+            yield response
     else:
         yield await call
 
 
 async def list_rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
-    """All RPCs of our services."""
+    """List all RPCs of the services in the contract."""
     call: Any = channel.stream_stream(
         _REFLECTION,
         request_serializer=ServerReflectionRequest.SerializeToString,
         response_deserializer=ServerReflectionResponse.FromString,
     )
-    [response] = [a async for a in call(iter([ServerReflectionRequest(list_services="")]))]
+    [response] = [r async for r in call(iter([ServerReflectionRequest(list_services="")]))]
     pool = descriptor_pool.Default()
     services = [
         pool.FindServiceByName(service.name)
@@ -122,14 +122,14 @@ async def list_rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
 
 
 def sample_requests(rpc: Rpc, values: Mapping[str, str]) -> Iterator[Message]:
-    """Requests with a value in every field that ends in one of the names.
+    """Generate requests that have a value in each field whose name ends in one of the names.
 
-    One for each member of a oneof, and each once without and once with its statuses and flags.
+    There are two requests for each member of a oneof: without and with enums and flags.
     """
     for choice in range(max(_choices(rpc.new_request()))):
-        for decided in (False, True):
+        for with_flags in (False, True):
             request = rpc.new_request()
-            _fill(request, values, choice, decided)
+            _fill(request, values, choice, with_flags)
             yield request
 
 
@@ -140,7 +140,7 @@ def _choices(message: Message) -> Iterator[int]:
             yield len(oneof.fields)
 
 
-def _fill(message: Message, values: Mapping[str, str], choice: int, decided: bool) -> None:
+def _fill(message: Message, values: Mapping[str, str], choice: int, with_flags: bool) -> None:
     fields: Any = message.DESCRIPTOR.fields
     for field in fields:
         oneof = field.containing_oneof
@@ -151,20 +151,20 @@ def _fill(message: Message, values: Mapping[str, str], choice: int, decided: boo
             name = next((n for n in values if field.name.endswith(n)), None)
             if name is not None:
                 setattr(message, field.name, values[name])
-        elif field.type == FieldDescriptor.TYPE_BOOL and (decided or chosen):
+        elif field.type == FieldDescriptor.TYPE_BOOL and (with_flags or chosen):
             setattr(message, field.name, True)
-        elif field.type == FieldDescriptor.TYPE_ENUM and decided:
+        elif field.type == FieldDescriptor.TYPE_ENUM and with_flags:
             last = field.enum_type.values[-1].number
             if field.is_repeated:
                 getattr(message, field.name).append(last)
             else:
                 setattr(message, field.name, last)
         elif is_contract_message(field):
-            _fill(getattr(message, field.name), values, choice, decided)
+            _fill(getattr(message, field.name), values, choice, with_flags)
 
 
 def is_contract_message(field: Any) -> bool:
-    """Whether it holds one message of the contract's own."""
+    """Whether the field holds a single message of the contract."""
     return (
         field.message_type is not None
         and not field.is_repeated
@@ -173,5 +173,5 @@ def is_contract_message(field: Any) -> bool:
 
 
 def _is_synthetic(oneof: Any) -> bool:
-    """Whether it only stands for an `optional`."""
+    """Whether the oneof only represents an `optional` field."""
     return len(oneof.fields) == 1 and oneof.name == f"_{oneof.fields[0].name}"
