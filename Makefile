@@ -153,7 +153,7 @@ release: $(READY) ## Check version, changelog and contract baseline, then build 
 
 .PHONY: clean
 clean: ## Remove the environment and caches
-	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
 define make-venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
