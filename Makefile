@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-# One environment, made anew for another Python.
+# One environment; another Python version recreates it.
 READY := .venv/ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # The benchmarks need more packages than the service and its tests.
 BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
 PROTOS := $(shell find protos -name '*.proto')
-# The REST gateway is optional: without Go its targets are left out, but not in CI.
+# The REST gateway is optional: without Go its targets are skipped, except in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
 
 .PHONY: help
@@ -14,7 +14,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: run
-run: $(READY) ## Start everything: embedded PostgreSQL, a demo fleet and the server
+run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server
 	@exec $(BIN)/jobs-grpc dev
 
 # Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
@@ -41,7 +41,7 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests with larger jobs and more gene
 	@$(MAKE) --no-print-directory bench ARGS='--quick --soak 10'
 
 .PHONY: check
-check: $(READY) ## Format, lint, types, import directions, contract, generated code
+check: $(READY) ## Check format, lint, types, import directions, contract and generated code
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -53,17 +53,17 @@ check: $(READY) ## Format, lint, types, import directions, contract, generated c
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory check-gateway)
 
 .PHONY: check-generated
-check-generated: $(READY) # The committed code is what the contract generates
+check-generated: $(READY) # The committed code is the one that the contract generates
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	$(MAKE) --no-print-directory generate GENERATED="$$out" && \
 	diff -r -x __pycache__ "$$out" generated || { echo 'generated/ is out of date: run `make generate`' >&2; exit 1; }
 
 .PHONY: baseline
-baseline: $(READY) ## At a release: take the contract as the one that must not break
+baseline: $(READY) ## Make the current contract the baseline of `buf breaking` (for a release)
 	@$(BIN)/buf build --exclude-source-info --output protos/released.txtpb
 
 .PHONY: fix
-fix: $(READY) ## Format and mend what tools can mend
+fix: $(READY) ## Format, and fix what the linters can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/buf format --write
@@ -113,7 +113,7 @@ bench-fairness: $(READY) ## Measure a quiet tenant's latency during the flood of
 	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)
 
 .PHONY: check-gateway
-check-gateway: need-go $(READY) # Format, lint, and the committed code is what the mapping generates
+check-gateway: need-go $(READY) # Format, lint, and the committed code is the one that jobs.gateway.yaml generates
 	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \
 	  { echo "gofmt -w $$unformatted" >&2; exit 1; }
 	@cd gateway && go mod tidy -diff && go vet ./... && go tool staticcheck ./...
@@ -130,12 +130,12 @@ generate-gateway: $(READY) ## Generate the gateway's Go code and OpenAPI documen
 	go run ./internal/openapi < "$$out/gateway/bin/jobs.swagger.json" > "$$out/gateway/gen/openapi.json"
 
 .PHONY: audit
-audit: $(READY) ## Ask public databases for known vulnerabilities of what is locked (needs the network)
+audit: $(READY) ## Check the locked dependencies for known vulnerabilities (needs the network)
 	@$(BIN)/uv tool run pip-audit --disable-pip --require-hashes --requirement requirements/dev.lock
 	@$(if $(WITH_GATEWAY),cd gateway && go run golang.org/x/vuln/cmd/govulncheck@latest ./...)
 
 .PHONY: lock
-lock: $(READY) ## Resolve the dependencies anew (UPGRADE=1 takes the newest versions)
+lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
 	  --custom-compile-command 'make lock' --output-file requirements/dev.lock
