@@ -11,7 +11,7 @@ WITH_GATEWAY := $(or $(shell command -v go),$(CI))
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .PHONY: run
 run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server
