@@ -205,7 +205,8 @@ class TlsConfig:
         "JOBS_TRUSTED_PEERS",
         names,
         "SPIFFE ids, DNS names or common names; a client certificate must have one of them."
-        " Calls of other clients fail with PERMISSION_DENIED. Needs `JOBS_TLS_CLIENT_CA`.",
+        " Calls of other clients fail with PERMISSION_DENIED. Needs `JOBS_TLS_CLIENT_CA` and the"
+        " extra `mtls`.",
         default=(),
     )
     terminated_upstream: bool = setting(

@@ -138,19 +138,26 @@ class Authority:
         self._name = _name("authority")
         self.certificate = self._sign(self._name, self._key.public_key(), [], ca=True)
 
-    def client(self, common_name: str, *uris: str, dns: str | None = None) -> Pair:
+    def client(
+        self,
+        common_name: str,
+        *uris: str,
+        dns: str | None = None,
+        second_common_name: str | None = None,
+    ) -> Pair:
         """Issue a client certificate."""
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
-        return self._pair(common_name, [*names, *([x509.DNSName(dns)] if dns else [])])
+        names += [x509.DNSName(dns)] if dns else []
+        return self._pair(_name(common_name, second_common_name), names)
 
     def server(self, common_name: str = "jobs") -> Pair:
         """Issue a certificate for a server on 127.0.0.1 and localhost."""
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        return self._pair(common_name, [address, x509.DNSName("localhost")])
+        return self._pair(_name(common_name), [address, x509.DNSName("localhost")])
 
-    def _pair(self, common_name: str, names: list[x509.GeneralName]) -> Pair:
+    def _pair(self, subject: x509.Name, names: list[x509.GeneralName]) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(_name(common_name), key.public_key(), names)
+        certificate = self._sign(subject, key.public_key(), names)
         return Pair(certificate, key.private_bytes(_PEM, _PKCS8, serialization.NoEncryption()))
 
     def _sign(
@@ -176,8 +183,10 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _name(*common_names: str | None) -> x509.Name:
+    return x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names if name]
+    )
 
 
 def channel_credentials(authority: Authority, client: Pair | None = None) -> Any:

@@ -1,0 +1,115 @@
+"""JOBS_TRUSTED_PEERS: which client certificates match an entry."""
+
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from grpc import StatusCode
+
+from jobs_grpc.auth.peers import TrustedPeers
+from jobs_grpc.errors import PeerNotTrusted
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.identities import Authority, Pair, channel_credentials
+from tests.support.server import open_channel, running_tls_server
+
+GATEWAY = "spiffe://acme.example/gateway"
+PEERS = TrustedPeers([GATEWAY, "gateway.internal"])
+AUTHORITY = Authority()
+
+TRUSTED = {
+    "URI": AUTHORITY.client("any", GATEWAY),
+    "one of two URIs": AUTHORITY.client("any", "spiffe://acme.example/other", GATEWAY),
+    "DNS name": AUTHORITY.client("any", dns="gateway.internal"),
+    "common name": AUTHORITY.client("gateway.internal"),
+}
+NOT_TRUSTED = {
+    "another URI": AUTHORITY.client("any", f"{GATEWAY}/x"),
+    "URI in other case": AUTHORITY.client("any", GATEWAY.upper()),
+    "URI with NUL": AUTHORITY.client("any", f"{GATEWAY}\0.evil.com"),
+    "DNS name in other case": AUTHORITY.client("any", dns="Gateway.internal"),
+    "DNS name with NUL": AUTHORITY.client("any", dns="gateway.internal\0.evil.com"),
+    "DNS name that is a SPIFFE id": AUTHORITY.client("any", dns=GATEWAY),
+    "common name in other case": AUTHORITY.client("Gateway.internal"),
+    "common name with NUL": AUTHORITY.client("gateway.internal\0.evil.com"),
+    "common name that is a SPIFFE id": AUTHORITY.client(GATEWAY),
+    "common name besides a URI": AUTHORITY.client("gateway.internal", "spiffe://acme.example/x"),
+    "common name besides a DNS name": AUTHORITY.client("gateway.internal", dns="evil.com"),
+    "first of two common names": AUTHORITY.client(
+        "gateway.internal", second_common_name="evil.com"
+    ),
+    "last of two common names": AUTHORITY.client("evil.com", second_common_name="gateway.internal"),
+    "not a certificate": Pair(b"-----BEGIN CERTIFICATE-----\n", b""),
+}
+
+
+def check(pair: Pair) -> None:
+    """Check a certificate as gRPC passes it, with the names that gRPC cuts at NUL."""
+    PEERS.check({"x509_pem_cert": [pair.certificate], "x509_common_name": [b"gateway.internal"]})
+
+
+@pytest.mark.parametrize("name", TRUSTED)
+def test_certificate_is_trusted_when_a_name_matches_an_entry(name: str) -> None:
+    check(TRUSTED[name])
+
+
+@pytest.mark.parametrize("name", NOT_TRUSTED)
+def test_certificate_is_not_trusted_when_no_name_matches_exactly(name: str) -> None:
+    for _ in range(2):  # the result is cached
+        with pytest.raises(PeerNotTrusted):
+            check(NOT_TRUSTED[name])
+
+
+def test_connection_without_certificate_is_not_trusted() -> None:
+    with pytest.raises(PeerNotTrusted):
+        PEERS.check({})
+
+
+async def test_call_is_rejected_when_the_names_of_its_certificate_contain_nul(
+    database: Database, tmp_path: Path
+) -> None:
+    environ = _mutual_tls(tmp_path) | {"JOBS_TRUSTED_PEERS": f"{GATEWAY},gateway.internal"}
+    trusted = channel_credentials(AUTHORITY, TRUSTED["DNS name"])
+    async with running_tls_server(database.request_dsn, trusted, **environ) as server:
+        await server.operator("any").list()
+        for name in ("URI with NUL", "DNS name with NUL", "common name with NUL"):
+            credentials = channel_credentials(AUTHORITY, NOT_TRUSTED[name])
+            async with open_channel(server.address, credentials) as channel:
+                caller = replace(server, channel=channel).operator("any")
+                with expect_failure(StatusCode.PERMISSION_DENIED, "PEER_NOT_TRUSTED"):
+                    await caller.list()
+
+
+async def test_serve_fails_with_one_line_when_the_mtls_extra_is_missing(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        "from jobs_grpc.cli import run; sys.exit(run(['serve']))"
+    )
+    environ = _mutual_tls(tmp_path) | {
+        "JOBS_TRUSTED_PEERS": "gateway.internal",
+        "JOBS_DATABASE_URL": "postgresql://h/d",
+        "JOBS_LISTEN": "127.0.0.1:0",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, env=environ, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+
+    assert process.returncode == 2
+    assert err.decode() == (
+        "jobs-grpc: JOBS_TRUSTED_PEERS needs the extra mtls (cryptography can't be imported):"
+        " in a clone of jobs-grpc, pip install '.[mtls]'\n"
+    )
+
+
+def _mutual_tls(folder: Path) -> dict[str, str]:
+    """The variables of a server that requires client certificates of the authority."""
+    certificate, key = AUTHORITY.server().write(folder, "server")
+    (folder / "ca.crt").write_bytes(AUTHORITY.certificate)
+    return {
+        "JOBS_TLS_CERT": certificate,
+        "JOBS_TLS_KEY": key,
+        "JOBS_TLS_CLIENT_CA": str(folder / "ca.crt"),
+    }
