@@ -1,4 +1,4 @@
-"""CancelExecution: one device of a job."""
+"""CancelExecution, alone and concurrent with reports and starts."""
 
 import asyncio
 
@@ -14,13 +14,13 @@ from tests.support.server import Server
 
 @pytest.fixture
 async def pump(database: Database, server: Server, operator: Operator) -> Device:
-    """The device "pump", QUEUED in the job "j" as is "valve"."""
+    """The device "pump"; it and "valve" have a QUEUED execution of job "j"."""
     await database.add_devices(operator.tenant, ["pump", "valve"])
     await operator.create(job_id="j", target_all=True)
     return server.device(operator.tenant, "pump")
 
 
-async def test_a_queued_execution_is_rejected_with_the_reason(
+async def test_canceled_execution_is_rejected_with_the_reason_when_queued(
     pump: Device, operator: Operator
 ) -> None:
     execution = await operator.cancel_execution("j", "pump", reason="in repair")
@@ -33,11 +33,11 @@ async def test_a_queued_execution_is_rejected_with_the_reason(
     assert job.status == pb.Job.IN_PROGRESS
     assert job.execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
     assert job.executions[0] == execution
-    present = await pump.get("j")
-    assert (present.version, present.execution_number) == (2, 1)
+    current = await pump.get("j")
+    assert (current.version, current.execution_number) == (2, 1)
 
 
-async def test_the_reason_is_canceled_by_operator_if_none_was_given(
+async def test_reason_is_canceled_by_operator_when_request_has_none(
     pump: Device, operator: Operator
 ) -> None:
     execution = await operator.cancel_execution("j", "pump")
@@ -45,7 +45,9 @@ async def test_the_reason_is_canceled_by_operator_if_none_was_given(
     assert execution.status_details == {"reason": "canceled by operator"}
 
 
-async def test_the_device_does_not_get_it(pump: Device, operator: Operator) -> None:
+async def test_device_cannot_start_or_report_a_canceled_execution(
+    pump: Device, operator: Operator
+) -> None:
     await operator.cancel_execution("j", "pump")
 
     assert not (await pump.pending()).executions
@@ -57,7 +59,9 @@ async def test_the_device_does_not_get_it(pump: Device, operator: Operator) -> N
             await pump.update("j", status)
 
 
-async def test_a_running_one_is_canceled_with_force_only(pump: Device, operator: Operator) -> None:
+async def test_execution_in_progress_is_canceled_only_with_force(
+    pump: Device, operator: Operator
+) -> None:
     started = await pump.start("j", status_details={"percent": 10})
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS") as failure:
@@ -75,7 +79,9 @@ async def test_a_running_one_is_canceled_with_force_only(pump: Device, operator:
         await pump.update("j", "SUCCEEDED")
 
 
-async def test_the_last_one_completes_the_job(pump: Device, operator: Operator) -> None:
+async def test_job_completes_when_its_last_pending_execution_is_canceled(
+    pump: Device, operator: Operator
+) -> None:
     await pump.update("j", "SUCCEEDED")
 
     execution = await operator.cancel_execution("j", "valve")
@@ -85,7 +91,7 @@ async def test_the_last_one_completes_the_job(pump: Device, operator: Operator) 
     assert job.completed_at == execution.last_updated_at
 
 
-async def test_the_last_one_at_work_completes_an_expired_job(
+async def test_expired_job_completes_when_its_last_execution_in_progress_is_canceled(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await pump.start("j")
@@ -98,7 +104,7 @@ async def test_the_last_one_at_work_completes_an_expired_job(
     assert job.execution_counts == pb.ExecutionCounts(rejected=1, timed_out=1)
 
 
-async def test_the_last_one_at_work_leaves_a_canceled_job_canceled(
+async def test_canceled_job_stays_canceled_when_its_last_execution_in_progress_is_canceled(
     pump: Device, operator: Operator
 ) -> None:
     await pump.start("j")
@@ -113,7 +119,7 @@ async def test_the_last_one_at_work_leaves_a_canceled_job_canceled(
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(
-    ("end", "status"),
+    ("history", "status"),
     [
         ("succeeded", "SUCCEEDED"),
         ("canceled", "REJECTED"),
@@ -122,10 +128,10 @@ async def test_the_last_one_at_work_leaves_a_canceled_job_canceled(
         ("job expired", "TIMED_OUT"),
     ],
 )
-async def test_what_is_over_can_not_be_canceled(
-    database: Database, pump: Device, operator: Operator, end: str, status: str, force: bool
+async def test_cancel_is_rejected_when_execution_is_finished(
+    database: Database, pump: Device, operator: Operator, history: str, status: str, force: bool
 ) -> None:
-    match end:
+    match history:
         case "succeeded":
             await pump.update("j", "SUCCEEDED")
         case "canceled":
@@ -146,21 +152,21 @@ async def test_what_is_over_can_not_be_canceled(
     assert await operator.get("j") == before
 
 
-async def test_other_jobs_devices_and_tenants_executions_are_not_found(
+async def test_cancel_is_rejected_when_execution_does_not_exist_in_the_tenant(
     server: Server, pump: Device, operator: Operator
 ) -> None:
     other = server.operator(operator.tenant + "-other")
 
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
-        await operator.cancel_execution("j", "nowhere")
-    assert failure.metadata == {"jobId": "j", "deviceId": "nowhere"}
+        await operator.cancel_execution("j", "missing")
+    assert failure.metadata == {"jobId": "j", "deviceId": "missing"}
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await operator.cancel_execution("nowhere", "pump")
+        await operator.cancel_execution("missing", "pump")
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await other.cancel_execution("j", "pump")
 
 
-async def test_of_it_and_a_report_at_once_the_report_wins_if_it_is_first(
+async def test_cancel_is_rejected_when_a_concurrent_report_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -176,7 +182,7 @@ async def test_of_it_and_a_report_at_once_the_report_wins_if_it_is_first(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(succeeded=1, queued=1)
 
 
-async def test_of_it_and_a_report_at_once_it_wins_if_it_is_first(
+async def test_report_is_rejected_when_a_concurrent_cancel_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -192,7 +198,7 @@ async def test_of_it_and_a_report_at_once_it_wins_if_it_is_first(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
 
 
-async def test_a_start_that_comes_first_keeps_it_from_being_canceled(
+async def test_cancel_without_force_is_rejected_when_a_concurrent_start_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -206,7 +212,7 @@ async def test_a_start_that_comes_first_keeps_it_from_being_canceled(
         await canceling
 
 
-async def test_the_last_two_at_once_complete_the_job(
+async def test_job_completes_when_its_last_two_executions_are_canceled_concurrently(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -216,7 +222,7 @@ async def test_the_last_two_at_once_complete_the_job(
         ]
         await database.wait_for_blocked_sessions(2)
 
-    ends = [(await execution).last_updated_at for execution in canceling]
+    canceled_at = [(await execution).last_updated_at for execution in canceling]
     job = await operator.get("j")
     assert job.status == pb.Job.COMPLETED
-    assert job.completed_at.ToNanoseconds() == max(end.ToNanoseconds() for end in ends)
+    assert job.completed_at.ToNanoseconds() == max(time.ToNanoseconds() for time in canceled_at)

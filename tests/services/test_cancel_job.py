@@ -1,4 +1,4 @@
-"""CancelJob."""
+"""CancelJob without force."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.support.database import Database
 from tests.support.failures import expect_failure
 
 
-async def test_queued_executions_are_rejected_with_the_reason(
+async def test_queued_executions_are_rejected_with_the_reason_when_job_is_canceled(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 2)
@@ -31,7 +31,7 @@ async def test_queued_executions_are_rejected_with_the_reason(
         assert execution.last_updated_at.ToNanoseconds() == job.updated_at.ToNanoseconds()
 
 
-async def test_the_reason_is_canceled_by_operator_if_none_was_given(
+async def test_reason_is_canceled_by_operator_when_request_has_none(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -43,13 +43,13 @@ async def test_the_reason_is_canceled_by_operator_if_none_was_given(
     assert job.executions[0].status_details == {"reason": "canceled by operator"}
 
 
-async def test_running_and_finished_executions_stay_as_they_are(
+async def test_executions_in_progress_or_finished_are_unchanged_when_job_is_canceled(
     database: Database, operator: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, ["done", "queued", "running"])
+    await database.add_devices(operator.tenant, ["finished", "queued", "running"])
     await operator.create(job_id="a", target_all=True)
     await database.set_status(operator.tenant, "a", "running", "IN_PROGRESS")
-    await database.set_status(operator.tenant, "a", "done", "SUCCEEDED")
+    await database.set_status(operator.tenant, "a", "finished", "SUCCEEDED")
 
     await operator.cancel("a")
 
@@ -57,7 +57,7 @@ async def test_running_and_finished_executions_stay_as_they_are(
     assert job.execution_counts == pb.ExecutionCounts(rejected=1, in_progress=1, succeeded=1)
 
 
-async def test_only_a_job_in_progress_can_be_canceled(
+async def test_cancel_is_rejected_when_job_is_finished(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -76,14 +76,16 @@ async def test_only_a_job_in_progress_can_be_canceled(
     assert failure.message == "Cannot cancel job in status COMPLETED"
 
 
-async def test_an_unknown_job_is_not_found(operator: Operator) -> None:
+async def test_cancel_is_rejected_when_job_does_not_exist(operator: Operator) -> None:
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-        await operator.cancel("nowhere")
+        await operator.cancel("missing")
     assert failure.message == "Job not found"
 
 
-async def test_of_two_cancels_at_once_one_wins(database: Database, operator: Operator) -> None:
-    """The first holds the job's mutex, uncommitted, while the second waits for it."""
+async def test_second_of_two_concurrent_cancels_is_rejected(
+    database: Database, operator: Operator
+) -> None:
+    """The first cancel holds the job lock, uncommitted, while the second waits for it."""
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="a", target_all=True)
     first = await asyncpg.connect(database.request_dsn)
@@ -103,7 +105,7 @@ async def test_of_two_cancels_at_once_one_wins(database: Database, operator: Ope
     assert (await operator.get("a")).cancel_reason == "the first"
 
 
-async def test_cancel_writes_one_row(database: Database, operator: Operator) -> None:
+async def test_cancel_writes_no_execution_rows(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 500)
     await operator.create(job_id="a", target_all=True)
     count = "SELECT count(*) FROM jobs.job_executions WHERE tenant_id = $1 AND status = 'QUEUED'"

@@ -1,4 +1,4 @@
-"""CancelJob with force: devices at work are stopped, too."""
+"""CancelJob with force: executions that are IN_PROGRESS are rejected as well."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ from tests.support.server import Server
 
 @pytest.fixture
 async def running(database: Database, server: Server, operator: Operator) -> Device:
-    """The device "pump", at work on the job "j"; "valve" is QUEUED in it."""
+    """The device "pump", IN_PROGRESS with job "j"; the device "valve" is QUEUED in it."""
     await database.add_devices(operator.tenant, ["pump", "valve"])
     await operator.create(job_id="j", target_all=True)
     device = server.device(operator.tenant, "pump")
@@ -24,7 +24,7 @@ async def running(database: Database, server: Server, operator: Operator) -> Dev
     return device
 
 
-async def test_running_executions_are_rejected_with_the_reason(
+async def test_executions_in_progress_are_rejected_with_the_reason_when_cancel_is_forced(
     running: Device, operator: Operator
 ) -> None:
     await operator.cancel("j", reason="smoke", force=True)
@@ -40,17 +40,19 @@ async def test_running_executions_are_rejected_with_the_reason(
     assert job.executions[0].HasField("started_at")
 
 
-async def test_lists_counts_and_filters_agree(running: Device, operator: Operator) -> None:
+async def test_lists_counts_and_filters_agree_when_cancel_is_forced(
+    running: Device, operator: Operator
+) -> None:
     await operator.cancel("j", force=True)
 
     (listed,) = (await operator.list(status="CANCELED")).jobs
     assert listed.execution_counts == pb.ExecutionCounts(rejected=2)
     rejected = await operator.executions("j", status="REJECTED")
-    assert [each.device_id for each in rejected.executions] == ["pump", "valve"]
+    assert [execution.device_id for execution in rejected.executions] == ["pump", "valve"]
     assert not (await operator.executions("j", status="IN_PROGRESS")).executions
 
 
-async def test_what_had_ended_stays_as_it_was(
+async def test_failed_execution_is_unchanged_when_cancel_is_forced(
     running: Device, server: Server, operator: Operator
 ) -> None:
     await server.device(operator.tenant, "valve").update("j", "FAILED", status_details={"n": 1})
@@ -62,7 +64,7 @@ async def test_what_had_ended_stays_as_it_was(
     assert job.executions[1].status_details == {"n": 1}
 
 
-async def test_what_had_timed_out_stays_so(
+async def test_timed_out_execution_is_unchanged_when_cancel_is_forced(
     database: Database, running: Device, operator: Operator
 ) -> None:
     await database.expire(operator.tenant, "j")
@@ -88,14 +90,14 @@ async def test_what_had_timed_out_stays_so(
     ids=str,
 )
 @pytest.mark.parametrize("finalized", [False, True], ids=["derived", "finalized"])
-async def test_a_later_report_is_refused(
+async def test_report_is_rejected_after_a_forced_cancel(
     database: Database,
     running: Device,
     operator: Operator,
     report: dict[str, Any],
     finalized: bool,
 ) -> None:
-    """A REJECTED, too: it is the operator's, and the device is to learn of it."""
+    """Even if it is REJECTED as well: the device must learn that an operator canceled."""
     await operator.cancel("j", reason="smoke", force=True)
     if finalized:
         async with Sweeper(database.owner_dsn) as sweeper:
@@ -108,12 +110,14 @@ async def test_a_later_report_is_refused(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
 
 
-async def test_the_device_has_nothing_to_do_any_more(running: Device, operator: Operator) -> None:
+async def test_device_gets_its_next_job_after_a_forced_cancel(
+    running: Device, operator: Operator
+) -> None:
     await operator.create(job_id="next", target_all=True)
 
     await operator.cancel("j", force=True)
 
-    assert [each.job_id for each in (await running.pending()).executions] == ["next"]
+    assert [execution.job_id for execution in (await running.pending()).executions] == ["next"]
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await running.start("j")
     started = await running.start_next()
@@ -122,7 +126,7 @@ async def test_the_device_has_nothing_to_do_any_more(running: Device, operator: 
     assert (await running.get("j")).status == pb.JobExecution.REJECTED
 
 
-async def test_a_job_that_is_canceled_is_not_canceled_again_with_force(
+async def test_forced_cancel_is_rejected_when_job_is_already_canceled(
     running: Device, operator: Operator
 ) -> None:
     await operator.cancel("j")
@@ -133,16 +137,18 @@ async def test_a_job_that_is_canceled_is_not_canceled_again_with_force(
     assert (await operator.get("j")).execution_counts.in_progress == 1
 
 
-async def test_one_row_is_written(database: Database, running: Device, operator: Operator) -> None:
-    stored = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY device_id"
-    before = await database.owner.fetch(stored, operator.tenant)
+async def test_forced_cancel_writes_no_execution_rows(
+    database: Database, running: Device, operator: Operator
+) -> None:
+    query = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY device_id"
+    before = await database.owner.fetch(query, operator.tenant)
 
     await operator.cancel("j", force=True)
 
-    assert await database.owner.fetch(stored, operator.tenant) == before
+    assert await database.owner.fetch(query, operator.tenant) == before
 
 
-async def test_a_report_that_comes_after_it_is_refused(
+async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(
     database: Database, running: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -157,7 +163,7 @@ async def test_a_report_that_comes_after_it_is_refused(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
 
 
-async def test_a_report_that_comes_before_it_counts(
+async def test_report_is_applied_when_it_precedes_a_concurrent_forced_cancel(
     database: Database, running: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):

@@ -1,4 +1,4 @@
-"""CreateJob: the targets, the answer, the document, and what is refused."""
+"""CreateJob: targets, response, document, and rejected requests."""
 
 import json
 import uuid
@@ -18,8 +18,8 @@ from tests.support.server import Server
 TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
 
 
-async def stored(database: Database, tenant: str) -> dict[str, int]:
-    """How many rows of the tenant are in each table of ours."""
+async def row_counts(database: Database, tenant: str) -> dict[str, int]:
+    """The number of the tenant's rows in each of TABLES."""
     return {
         table: await database.owner.fetchval(
             f"SELECT count(*) FROM {table} WHERE tenant_id = $1", tenant
@@ -28,7 +28,7 @@ async def stored(database: Database, tenant: str) -> dict[str, int]:
     }
 
 
-async def test_a_device_is_targeted(database: Database, operator: Operator) -> None:
+async def test_job_for_a_device_has_one_execution(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, ["a", "b"])
 
     response = await operator.create(job_id="j", target_device_id="b")
@@ -40,7 +40,9 @@ async def test_a_device_is_targeted(database: Database, operator: Operator) -> N
     assert [execution.device_id for execution in job.executions] == ["b"]
 
 
-async def test_the_members_of_a_group_are_targeted(database: Database, operator: Operator) -> None:
+async def test_job_for_a_group_has_an_execution_for_each_member(
+    database: Database, operator: Operator
+) -> None:
     await database.add_devices(operator.tenant, ["a", "b"], group="north")
     await database.add_devices(operator.tenant, ["c"], group="south")
 
@@ -53,7 +55,7 @@ async def test_the_members_of_a_group_are_targeted(database: Database, operator:
     assert [execution.device_id for execution in job.executions] == ["a", "b"]
 
 
-async def test_all_devices_of_the_tenant_are_targeted(
+async def test_job_for_all_has_an_execution_for_each_device_of_the_tenant(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b", "c"])
@@ -69,7 +71,7 @@ async def test_all_devices_of_the_tenant_are_targeted(
 
 
 @pytest.mark.parametrize("target", [{"target_all": True}, {"target_group_id": "north"}])
-async def test_the_targets_are_those_of_the_moment_of_creation(
+async def test_targets_do_not_change_when_devices_are_added_or_removed(
     database: Database, operator: Operator, target: dict[str, Any]
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b"], group="north")
@@ -86,7 +88,7 @@ async def test_the_targets_are_those_of_the_moment_of_creation(
     assert [execution.device_id for execution in job.executions] == ["a", "b"]
 
 
-async def test_a_new_job_is_in_progress_and_its_executions_queued(
+async def test_new_job_is_in_progress_and_its_executions_are_queued(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 2)
@@ -107,7 +109,7 @@ async def test_a_new_job_is_in_progress_and_its_executions_queued(
 @pytest.mark.parametrize(
     ("fields", "hours"), [({}, 24), ({"expires_in_hours": 1}, 1), ({"expires_in_hours": 720}, 720)]
 )
-async def test_it_expires_after_hours(
+async def test_job_expires_after_the_given_or_default_hours(
     database: Database, operator: Operator, fields: dict[str, Any], hours: int
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -120,7 +122,9 @@ async def test_it_expires_after_hours(
     assert lifetime == timedelta(hours=hours)
 
 
-async def test_it_may_never_expire(database: Database, operator: Operator) -> None:
+async def test_job_has_no_expiry_when_it_never_expires(
+    database: Database, operator: Operator
+) -> None:
     await database.add_devices(operator.tenant, 1)
 
     response = await operator.create(job_id="j", target_all=True, never_expires=True)
@@ -129,7 +133,9 @@ async def test_it_may_never_expire(database: Database, operator: Operator) -> No
     assert not (await operator.get("j")).HasField("expires_at")
 
 
-async def test_a_uuid_is_made_if_there_is_no_job_id(database: Database, operator: Operator) -> None:
+async def test_job_id_is_a_new_uuid_when_request_has_none(
+    database: Database, operator: Operator
+) -> None:
     await database.add_devices(operator.tenant, 1)
 
     ids = {(await operator.create(target_all=True)).job_id for _ in range(2)}
@@ -140,15 +146,15 @@ async def test_a_uuid_is_made_if_there_is_no_job_id(database: Database, operator
         assert (await operator.get(job_id)).job_id == job_id
 
 
-async def test_the_user_who_calls_created_it(database: Database, server: Server) -> None:
+async def test_created_by_is_the_calling_user(database: Database, server: Server) -> None:
     tenant = uuid.uuid4().hex
     await database.add_devices(tenant, 1)
 
-    await server.operator(tenant, user="olivia").create(job_id="known", target_all=True)
-    await server.operator(tenant).create(job_id="unknown", target_all=True)
+    await server.operator(tenant, user="olivia").create(job_id="with-user", target_all=True)
+    await server.operator(tenant).create(job_id="without-user", target_all=True)
 
-    assert (await server.operator(tenant).get("known")).created_by == "olivia"
-    assert not (await server.operator(tenant).get("unknown")).HasField("created_by")
+    assert (await server.operator(tenant).get("with-user")).created_by == "olivia"
+    assert not (await server.operator(tenant).get("without-user")).HasField("created_by")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ async def test_the_user_who_calls_created_it(database: Database, server: Server)
         {"nested": {"empty": {}, "list": [1, [], {}, [None, {"deep": [True]}]]}},
     ],
 )
-async def test_the_document_comes_back_as_it_was_sent(
+async def test_document_is_returned_as_it_was_sent(
     database: Database, operator: Operator, document: dict[str, Any]
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -171,7 +177,7 @@ async def test_the_document_comes_back_as_it_was_sent(
     assert MessageToDict((await operator.get("j")).document_params) == document
 
 
-async def test_whole_numbers_are_stored_whole(database: Database, operator: Operator) -> None:
+async def test_integers_are_stored_as_integers(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
 
     await operator.create(
@@ -184,7 +190,7 @@ async def test_whole_numbers_are_stored_whole(database: Database, operator: Oper
     assert document == '{"list": [5, -3, 0.25, 9007199254740992]}'
 
 
-async def test_a_document_that_is_not_given_is_empty(
+async def test_document_is_empty_when_request_has_none(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -200,34 +206,36 @@ async def test_a_document_that_is_not_given_is_empty(
     assert job.document_params == {}
 
 
-async def test_a_device_that_is_not_the_tenants_is_not_found(
+async def test_create_is_rejected_when_device_does_not_exist_in_the_tenant(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
-    await database.add_devices(operator.tenant + "-other", ["theirs"])
+    await database.add_devices(operator.tenant + "-other", ["foreign"])
 
-    for device in ("nowhere", "theirs"):
+    for device in ("missing", "foreign"):
         with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
             await operator.create(target_device_id=device)
         assert failure.message == "Device not found"
         assert failure.metadata == {"deviceId": device}
 
 
-async def test_a_group_without_members_is_refused(database: Database, operator: Operator) -> None:
-    await database.add_devices(operator.tenant, 1, group="left")
-    await database.add_devices(operator.tenant + "-other", 1, group="theirs")
+async def test_create_is_rejected_when_group_has_no_members(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1, group="former")
+    await database.add_devices(operator.tenant + "-other", 1, group="foreign")
     await database.owner.execute(
         "DELETE FROM device_group_members WHERE tenant_id = $1", operator.tenant
     )
 
-    for group in ("nowhere", "left", "theirs"):
+    for group in ("missing", "former", "foreign"):
         with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY") as failure:
             await operator.create(target_group_id=group)
         assert failure.message == "Group has no members"
         assert failure.metadata == {"groupId": group}
 
 
-async def test_a_tenant_without_devices_is_refused(operator: Operator) -> None:
+async def test_create_is_rejected_when_tenant_has_no_devices(operator: Operator) -> None:
     with expect_failure(StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY") as failure:
         await operator.create(target_all=True)
     assert failure.message == "No devices in tenant"
@@ -241,13 +249,13 @@ async def test_a_tenant_without_devices_is_refused(operator: Operator) -> None:
         ({"target_all": True}, StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY"),
     ],
 )
-async def test_a_refused_create_leaves_nothing_behind(
+async def test_rejected_create_stores_nothing(
     database: Database, operator: Operator, target: dict[str, Any], code: StatusCode, reason: str
 ) -> None:
     with expect_failure(code, reason):
         await operator.create(job_id="j", **target)
 
-    assert await stored(database, operator.tenant) == dict.fromkeys(TABLES, 0)
+    assert await row_counts(database, operator.tenant) == dict.fromkeys(TABLES, 0)
     await database.add_devices(operator.tenant, 2)
     response = await operator.create(job_id="j", document_type="update", target_all=True)
     assert response.execution_count == 2

@@ -1,4 +1,4 @@
-"""CreateJob with a job_id that is in use: the same request again, or another one."""
+"""CreateJob with a job_id that exists: the same request again, or a different one."""
 
 from typing import Any
 
@@ -22,12 +22,12 @@ REQUEST: dict[str, Any] = {
 
 @pytest.fixture
 async def first(database: Database, operator: Operator) -> pb.CreateJobResponse:
-    """The answer to REQUEST, sent for the first time, with three devices in the group."""
+    """The response to the first REQUEST; the group has three devices."""
     await database.add_devices(operator.tenant, ["a", "b", "north"], group="north")
     return await operator.create(**REQUEST)
 
 
-async def test_the_same_request_is_answered_as_the_first_was(
+async def test_repeated_create_returns_the_first_response(
     database: Database, operator: Operator, first: pb.CreateJobResponse
 ) -> None:
     assert await operator.create(**REQUEST) == first
@@ -36,20 +36,20 @@ async def test_the_same_request_is_answered_as_the_first_was(
     assert (await operator.get("j")).total_executions == 3
 
 
-async def test_defaults_that_are_spelled_out_make_no_other_request(
+async def test_repeated_create_returns_the_first_response_when_it_states_the_defaults(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     first = await operator.create(job_id="j", target_all=True)
 
-    again = await operator.create(
+    repeated = await operator.create(
         job_id="j", target_all=True, expires_in_hours=24, document_params={}
     )
 
-    assert again == first
+    assert repeated == first
 
 
-async def test_the_order_of_the_documents_keys_makes_no_other_request(
+async def test_repeated_create_returns_the_first_response_when_document_keys_are_reordered(
     operator: Operator, first: pb.CreateJobResponse
 ) -> None:
     document = dict(reversed(REQUEST["document_params"].items()))
@@ -57,7 +57,7 @@ async def test_the_order_of_the_documents_keys_makes_no_other_request(
     assert await operator.create(**REQUEST | {"document_params": document}) == first
 
 
-async def test_another_user_may_repeat_it_and_did_not_create_it(
+async def test_repeated_create_by_another_user_keeps_created_by(
     server: Server, operator: Operator, first: pb.CreateJobResponse
 ) -> None:
     assert await server.operator(operator.tenant, user="oscar").create(**REQUEST) == first
@@ -65,7 +65,7 @@ async def test_another_user_may_repeat_it_and_did_not_create_it(
     assert (await operator.get("j")).created_by == "olivia"
 
 
-async def test_a_repetition_is_answered_the_same_after_the_targets_changed(
+async def test_repeated_create_returns_the_first_response_after_the_group_changed(
     database: Database, operator: Operator, first: pb.CreateJobResponse
 ) -> None:
     await database.owner.execute(
@@ -75,7 +75,7 @@ async def test_a_repetition_is_answered_the_same_after_the_targets_changed(
     assert await operator.create(**REQUEST) == first
 
 
-async def test_a_repetition_is_answered_the_same_after_a_cancel(
+async def test_repeated_create_returns_the_first_response_after_a_cancel(
     operator: Operator, first: pb.CreateJobResponse
 ) -> None:
     await operator.cancel("j")
@@ -84,7 +84,7 @@ async def test_a_repetition_is_answered_the_same_after_a_cancel(
     assert (await operator.get("j")).status == pb.Job.CANCELED
 
 
-async def test_a_repetition_is_answered_the_same_after_devices_reported(
+async def test_repeated_create_returns_the_first_response_after_devices_reported(
     database: Database, operator: Operator, first: pb.CreateJobResponse
 ) -> None:
     await database.set_status(operator.tenant, "j", "a", "SUCCEEDED")
@@ -108,7 +108,7 @@ async def test_a_repetition_is_answered_the_same_after_devices_reported(
     ],
     ids=str,
 )
-async def test_any_other_request_finds_the_job_id_taken(
+async def test_create_is_rejected_when_job_id_exists_with_a_different_request(
     database: Database,
     operator: Operator,
     first: pb.CreateJobResponse,
@@ -124,14 +124,14 @@ async def test_any_other_request_finds_the_job_id_taken(
     assert await operator.get("j") == before
 
 
-async def test_a_taken_job_id_is_told_before_missing_targets(
+async def test_existing_job_id_is_reported_before_missing_targets(
     operator: Operator, first: pb.CreateJobResponse
 ) -> None:
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await operator.create(job_id="j", target_device_id="nowhere")
+        await operator.create(job_id="j", target_device_id="missing")
 
 
-async def test_the_job_id_is_free_in_another_tenant(
+async def test_job_id_of_one_tenant_can_be_used_in_another_tenant(
     database: Database, server: Server, operator: Operator, first: pb.CreateJobResponse
 ) -> None:
     other = server.operator(operator.tenant + "-other")

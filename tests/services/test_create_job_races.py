@@ -1,4 +1,4 @@
-"""CreateJob at the same time as another CreateJob or CancelJob of the same job."""
+"""CreateJob concurrent with another CreateJob or CancelJob of the same job_id."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,8 +23,8 @@ CREATE = (
 
 
 @asynccontextmanager
-async def clients(server: Server, tenant: str, count: int) -> AsyncIterator[list[Operator]]:
-    """That many operators in the tenant, each with a connection of its own."""
+async def open_operators(server: Server, tenant: str, count: int) -> AsyncIterator[list[Operator]]:
+    """Operators in the tenant, caller with its own connection."""
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(open_channel(server.address)) for _ in range(count)
@@ -33,54 +33,56 @@ async def clients(server: Server, tenant: str, count: int) -> AsyncIterator[list
 
 
 @pytest.fixture
-async def rival(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the request role, to hold a transaction open in."""
+async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the request role, in which tests hold a transaction open."""
     connection = await asyncpg.connect(database.request_dsn)
     yield connection
     await connection.close()
 
 
-async def test_fifty_equal_creates_at_once_make_one_job(
+async def test_fifty_equal_concurrent_creates_make_one_job(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 5)
 
-    async with clients(server, operator.tenant, 50) as rivals:
-        answers = await asyncio.gather(*(r.create(job_id="j", target_all=True) for r in rivals))
+    async with open_operators(server, operator.tenant, 50) as operators:
+        responses = await asyncio.gather(
+            *(caller.create(job_id="j", target_all=True) for caller in operators)
+        )
 
-    assert all(answer == answers[0] for answer in answers)
-    assert answers[0].execution_count == 5
+    assert all(response == responses[0] for response in responses)
+    assert responses[0].execution_count == 5
     (job,) = (await operator.list()).jobs
     assert job.execution_counts == pb.ExecutionCounts(queued=5)
 
 
-async def test_of_fifty_different_creates_at_once_one_wins(
+async def test_one_of_fifty_different_concurrent_creates_succeeds(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 5)
 
-    async with clients(server, operator.tenant, 50) as rivals:
-        answers = await asyncio.gather(
+    async with open_operators(server, operator.tenant, 50) as operators:
+        results = await asyncio.gather(
             *(
-                r.create(job_id="j", target_all=True, document_params={"n": n})
-                for n, r in enumerate(rivals)
+                caller.create(job_id="j", target_all=True, document_params={"n": n})
+                for n, caller in enumerate(operators)
             ),
             return_exceptions=True,
         )
 
-    (winner,) = [n for n, a in enumerate(answers) if isinstance(a, pb.CreateJobResponse)]
-    losers = [a for a in answers if isinstance(a, AioRpcError)]
-    assert [a.code() for a in losers] == [StatusCode.ALREADY_EXISTS] * 49
+    (created,) = [n for n, r in enumerate(results) if isinstance(r, pb.CreateJobResponse)]
+    errors = [result for result in results if isinstance(result, AioRpcError)]
+    assert [error.code() for error in errors] == [StatusCode.ALREADY_EXISTS] * 49
     (job,) = (await operator.list()).jobs
-    assert job.document_params == {"n": winner}
+    assert job.document_params == {"n": created}
 
 
-async def test_an_equal_create_waits_for_the_first_and_is_answered_the_same(
-    database: Database, operator: Operator, rival: asyncpg.Connection
+async def test_equal_create_waits_for_the_first_and_returns_its_response(
+    database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
     await database.add_devices(operator.tenant, 2)
-    async with rival.transaction():
-        first = await rival.fetchrow(CREATE, operator.tenant)
+    async with session.transaction():
+        first = await session.fetchrow(CREATE, operator.tenant)
         second = asyncio.create_task(operator.create(job_id="j", target_all=True))
         await database.wait_for_blocked_sessions(1)
 
@@ -92,12 +94,12 @@ async def test_an_equal_create_waits_for_the_first_and_is_answered_the_same(
     assert len((await operator.list()).jobs) == 1
 
 
-async def test_another_create_waits_for_the_first_and_finds_the_job_id_taken(
-    database: Database, operator: Operator, rival: asyncpg.Connection
+async def test_different_create_waits_for_the_first_and_is_rejected(
+    database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
     await database.add_devices(operator.tenant, 2)
-    async with rival.transaction():
-        await rival.execute(CREATE, operator.tenant)
+    async with session.transaction():
+        await session.execute(CREATE, operator.tenant)
         second = asyncio.create_task(operator.create(job_id="j", target_device_id="d00001"))
         await database.wait_for_blocked_sessions(1)
 
@@ -106,13 +108,13 @@ async def test_another_create_waits_for_the_first_and_finds_the_job_id_taken(
     assert (await operator.get("j")).total_executions == 2
 
 
-async def test_a_create_that_waited_creates_the_job_if_the_first_is_rolled_back(
-    database: Database, operator: Operator, rival: asyncpg.Connection
+async def test_waiting_create_succeeds_when_the_first_is_rolled_back(
+    database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
     await database.add_devices(operator.tenant, 2)
-    transaction = rival.transaction()
+    transaction = session.transaction()
     await transaction.start()
-    await rival.execute(CREATE, operator.tenant)
+    await session.execute(CREATE, operator.tenant)
     second = asyncio.create_task(operator.create(job_id="j", target_device_id="d00002"))
     await database.wait_for_blocked_sessions(1)
     await transaction.rollback()
@@ -121,12 +123,12 @@ async def test_a_create_that_waited_creates_the_job_if_the_first_is_rolled_back(
     assert (await operator.get("j")).target_device_id == "d00002"
 
 
-async def test_a_job_that_is_not_committed_is_not_there_to_read_or_to_cancel(
-    database: Database, operator: Operator, rival: asyncpg.Connection
+async def test_job_cannot_be_read_or_canceled_before_its_create_commits(
+    database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
     await database.add_devices(operator.tenant, 1)
-    async with rival.transaction():
-        await rival.execute(CREATE, operator.tenant)
+    async with session.transaction():
+        await session.execute(CREATE, operator.tenant)
 
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             await operator.cancel("j")
@@ -138,37 +140,37 @@ async def test_a_job_that_is_not_committed_is_not_there_to_read_or_to_cancel(
     await operator.cancel("j")
 
 
-async def test_a_repeated_create_is_answered_the_same_while_a_cancel_commits(
-    database: Database, operator: Operator, rival: asyncpg.Connection
+async def test_repeated_create_returns_the_first_response_while_a_cancel_commits(
+    database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     first = await operator.create(job_id="j", target_all=True)
-    async with rival.transaction():
-        await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
-        again = asyncio.create_task(operator.create(job_id="j", target_all=True))
+    async with session.transaction():
+        await session.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
+        repeated = asyncio.create_task(operator.create(job_id="j", target_all=True))
         await database.wait_for_blocked_sessions(1)
 
-    assert await again == first
+    assert await repeated == first
     assert (await operator.get("j")).status == pb.Job.CANCELED
 
 
-async def test_creates_and_cancels_at_once_leave_one_canceled_job_at_most(
+async def test_concurrent_creates_and_cancels_leave_one_job(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 3)
 
-    async with clients(server, operator.tenant, 20) as rivals:
-        answers = await asyncio.gather(
+    async with open_operators(server, operator.tenant, 20) as operators:
+        results = await asyncio.gather(
             *(
-                r.cancel("j") if n % 2 else r.create(job_id="j", target_all=True)
-                for n, r in enumerate(rivals)
+                caller.cancel("j") if n % 2 else caller.create(job_id="j", target_all=True)
+                for n, caller in enumerate(operators)
             ),
             return_exceptions=True,
         )
 
-    created = [a for a in answers if isinstance(a, pb.CreateJobResponse)]
-    canceled = [a for a in answers if isinstance(a, pb.CancelJobResponse)]
-    codes = {a.code() for a in answers if isinstance(a, AioRpcError)}
+    created = [result for result in results if isinstance(result, pb.CreateJobResponse)]
+    canceled = [result for result in results if isinstance(result, pb.CancelJobResponse)]
+    codes = {result.code() for result in results if isinstance(result, AioRpcError)}
     assert len(created) == 10
     assert len(canceled) <= 1
     assert codes <= {StatusCode.NOT_FOUND, StatusCode.FAILED_PRECONDITION}

@@ -1,4 +1,4 @@
-"""DeleteJob: the job is gone at once, and its rows later."""
+"""DeleteJob: readers no longer see the job; the sweeper purges its rows later."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,23 +16,23 @@ from tests.support.server import Server
 
 @pytest.fixture
 async def pump(database: Database, server: Server, operator: Operator) -> Device:
-    """The only device of the tenant, QUEUED in the job "j"."""
+    """The only device of the tenant, with a QUEUED execution of job "j"."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     return server.device(operator.tenant, "pump")
 
 
 @pytest.fixture
-async def rival(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the request role, to hold a transaction open in."""
+async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the request role, in which tests hold a transaction open."""
     connection = await asyncpg.connect(database.request_dsn)
     yield connection
     await connection.close()
 
 
-async def end(database: Database, pump: Device, operator: Operator, how: str) -> None:
-    """Let the job "j" be over in one of the ways there are."""
-    match how:
+async def finish(database: Database, pump: Device, operator: Operator, history: str) -> None:
+    """Finish job "j" in one of the possible ways."""
+    match history:
         case "completed":
             await pump.update("j", "SUCCEEDED")
         case "expired":
@@ -44,16 +44,16 @@ async def end(database: Database, pump: Device, operator: Operator, how: str) ->
             await operator.cancel("j", force=True)
 
 
-@pytest.mark.parametrize("how", ["completed", "expired", "canceled", "canceled with force"])
-async def test_for_operators_it_is_not_there_any_more(
-    database: Database, pump: Device, operator: Operator, how: str
+@pytest.mark.parametrize("history", ["completed", "expired", "canceled", "canceled with force"])
+async def test_operators_do_not_find_a_deleted_job(
+    database: Database, pump: Device, operator: Operator, history: str
 ) -> None:
     await operator.create(job_id="other", target_all=True)
-    await end(database, pump, operator, how)
+    await finish(database, pump, operator, history)
 
     await operator.delete("j")
 
-    assert [each.job_id for each in (await operator.list()).jobs] == ["other"]
+    assert [job.job_id for job in (await operator.list()).jobs] == ["other"]
     for call in (
         operator.get("j"),
         operator.executions("j"),
@@ -65,16 +65,19 @@ async def test_for_operators_it_is_not_there_any_more(
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
             await call
         assert failure.metadata == {"jobId": "j"}
-    for execution in (operator.attempts("j", "pump"), operator.cancel_execution("j", "pump")):
+    for execution_call in (
+        operator.attempts("j", "pump"),
+        operator.cancel_execution("j", "pump"),
+    ):
         with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await execution
+            await execution_call
 
 
-@pytest.mark.parametrize("how", ["completed", "expired", "canceled", "canceled with force"])
-async def test_for_devices_it_is_not_there_any_more(
-    database: Database, pump: Device, operator: Operator, how: str
+@pytest.mark.parametrize("history", ["completed", "expired", "canceled", "canceled with force"])
+async def test_devices_do_not_find_a_deleted_job(
+    database: Database, pump: Device, operator: Operator, history: str
 ) -> None:
-    await end(database, pump, operator, how)
+    await finish(database, pump, operator, history)
 
     await operator.delete("j")
 
@@ -91,7 +94,7 @@ async def test_for_devices_it_is_not_there_any_more(
         assert failure.metadata == {"jobId": "j", "deviceId": "pump"}
 
 
-async def test_a_page_token_of_before_finds_it_gone(pump: Device, operator: Operator) -> None:
+async def test_page_token_does_not_find_a_deleted_job(pump: Device, operator: Operator) -> None:
     token = (await operator.get("j", executions_limit=0)).next_executions_page_token
     await pump.update("j", "SUCCEEDED")
 
@@ -101,9 +104,7 @@ async def test_a_page_token_of_before_finds_it_gone(pump: Device, operator: Oper
         await operator.executions("j", page_token=token)
 
 
-async def test_its_job_id_stays_taken_also_for_the_same_request(
-    pump: Device, operator: Operator
-) -> None:
+async def test_job_id_of_a_deleted_job_cannot_be_reused(pump: Device, operator: Operator) -> None:
     await pump.update("j", "SUCCEEDED")
     await operator.delete("j")
 
@@ -112,7 +113,7 @@ async def test_its_job_id_stays_taken_also_for_the_same_request(
             await operator.create(job_id="j", target_all=True, **fields)
 
 
-async def test_a_job_in_progress_can_not_be_deleted(pump: Device, operator: Operator) -> None:
+async def test_delete_is_rejected_when_job_is_in_progress(pump: Device, operator: Operator) -> None:
     for _ in ("queued", "running"):
         with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
             await operator.delete("j")
@@ -123,7 +124,7 @@ async def test_a_job_in_progress_can_not_be_deleted(pump: Device, operator: Oper
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
-async def test_an_expired_job_with_a_device_at_work_can_not_be_deleted(
+async def test_delete_is_rejected_when_an_expired_job_has_an_execution_in_progress(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await pump.start("j")
@@ -135,7 +136,7 @@ async def test_an_expired_job_with_a_device_at_work_can_not_be_deleted(
     assert failure.metadata["status"] == "IN_PROGRESS"
 
 
-async def test_a_canceled_job_can_be_deleted_when_its_last_device_is_done(
+async def test_canceled_job_can_be_deleted_after_its_last_report(
     pump: Device, operator: Operator
 ) -> None:
     await pump.start("j")
@@ -152,28 +153,28 @@ async def test_a_canceled_job_can_be_deleted_when_its_last_device_is_done(
     await operator.delete("j")
 
 
-async def test_unknown_and_other_tenants_jobs_are_not_found(
+async def test_delete_is_rejected_when_job_does_not_exist_in_the_tenant(
     server: Server, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "SUCCEEDED")
 
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.delete("nowhere")
+        await operator.delete("missing")
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator(operator.tenant + "-other").delete("j")
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-async def test_one_row_is_written_and_an_index_finds_it(
+async def test_delete_writes_no_execution_rows_and_purge_uses_an_index(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    stored = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1"
+    query = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1"
     await pump.update("j", "SUCCEEDED")
-    before = await database.owner.fetch(stored, operator.tenant)
+    before = await database.owner.fetch(query, operator.tenant)
 
     await operator.delete("j")
 
-    assert await database.owner.fetch(stored, operator.tenant) == before
+    assert await database.owner.fetch(query, operator.tenant) == before
     async with database.owner.transaction():
         await database.owner.execute("SET LOCAL enable_seqscan = off")
         plan = await database.owner.fetch(
@@ -183,7 +184,7 @@ async def test_one_row_is_written_and_an_index_finds_it(
     assert "jobs_to_purge" in str(plan)
 
 
-async def test_a_start_that_comes_first_keeps_it_from_being_deleted(
+async def test_delete_is_rejected_when_a_concurrent_start_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -197,12 +198,12 @@ async def test_a_start_that_comes_first_keeps_it_from_being_deleted(
         await deleting
 
 
-async def test_a_start_that_waited_for_it_finds_the_job_gone(
-    database: Database, pump: Device, operator: Operator, rival: asyncpg.Connection
+async def test_start_is_rejected_when_a_concurrent_delete_is_first(
+    database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
 ) -> None:
-    async with rival.transaction():
-        await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
-        await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
+    async with session.transaction():
+        await session.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
+        await session.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
         starting = asyncio.create_task(pump.start("j"))
         await database.wait_for_blocked_sessions(1)
 
@@ -210,14 +211,14 @@ async def test_a_start_that_waited_for_it_finds_the_job_gone(
         await starting
 
 
-async def test_a_start_of_the_next_one_that_waited_for_it_gets_the_one_after(
-    database: Database, pump: Device, operator: Operator, rival: asyncpg.Connection
+async def test_start_next_starts_another_job_when_a_concurrent_delete_is_first(
+    database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
 ) -> None:
-    """The job was live when the start chose it."""
+    """The job was still IN_PROGRESS when the start chose it."""
     await operator.create(job_id="next", target_all=True)
-    async with rival.transaction():
-        await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
-        await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
+    async with session.transaction():
+        await session.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
+        await session.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
         starting = asyncio.create_task(pump.start_next())
         await database.wait_for_blocked_sessions(1)
 
@@ -226,12 +227,12 @@ async def test_a_start_of_the_next_one_that_waited_for_it_gets_the_one_after(
     assert started.job_id == "next"
 
 
-async def test_a_report_that_waited_for_it_finds_the_job_gone(
-    database: Database, pump: Device, operator: Operator, rival: asyncpg.Connection
+async def test_report_is_rejected_when_a_concurrent_delete_is_first(
+    database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
 ) -> None:
-    async with rival.transaction():
-        await rival.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
-        await rival.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
+    async with session.transaction():
+        await session.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
+        await session.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
         reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
         await database.wait_for_blocked_sessions(1)
 
@@ -239,7 +240,7 @@ async def test_a_report_that_waited_for_it_finds_the_job_gone(
         await reporting
 
 
-async def test_a_retry_that_comes_first_keeps_it_from_being_deleted(
+async def test_delete_is_rejected_when_a_concurrent_retry_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "FAILED")
@@ -255,7 +256,7 @@ async def test_a_retry_that_comes_first_keeps_it_from_being_deleted(
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
-async def test_of_two_at_once_one_finds_it_gone(
+async def test_second_of_two_concurrent_deletes_is_rejected(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "SUCCEEDED")

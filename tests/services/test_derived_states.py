@@ -1,7 +1,7 @@
-"""States that nobody writes down: expiry, alone and together with cancel.
+"""Derived statuses: expiry, alone and together with cancel.
 
-Where the moment of expiry itself matters, a test asks the SQL functions in a transaction
-of its own, in which now() stands still.
+Tests of the exact moment of expiry call the SQL functions in one transaction, in which now() is
+constant.
 """
 
 import uuid
@@ -25,11 +25,11 @@ from tests.support.server import Server
 
 MICROSECOND = timedelta(microseconds=1)
 
-STATES = ("QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED")
+STATUSES = ("QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED")
 
-# What becomes of a queued execution.
-FATES = {
-    "live": "QUEUED",
+# The status of a QUEUED execution after each history of its job.
+QUEUED_STATUS_AFTER = {
+    "in progress": "QUEUED",
     "expired": "TIMED_OUT",
     "canceled": "REJECTED",
     "canceled with force": "REJECTED",
@@ -39,8 +39,8 @@ FATES = {
 
 
 @asynccontextmanager
-async def frozen(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """An owner's session, in a transaction that begins now."""
+async def transaction(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the owner in a new transaction."""
     connection = await asyncpg.connect(database.owner_dsn)
     try:
         async with connection.transaction():
@@ -50,28 +50,28 @@ async def frozen(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def expire_in(connection: asyncpg.Connection, tenant: str, delta: timedelta) -> None:
-    """Let the tenant's jobs expire at now() and a bit."""
+    """Let the tenant's jobs expire at now() + delta."""
     await connection.execute(
         "UPDATE jobs.jobs SET expires_at = now() + $2 WHERE tenant_id = $1", tenant, delta
     )
 
 
 async def read(connection: asyncpg.Connection, tenant: str) -> dict[str, Any]:
-    """The tenant's job "j" and its executions, as get_job tells them."""
+    """The tenant's job "j" and its executions, from get_job."""
     row = await connection.fetchrow("SELECT * FROM jobs.get_job($1, 'j', 100)", tenant)
     assert row is not None
     return dict(row)
 
 
-async def found(connection: asyncpg.Connection, tenant: str) -> set[str]:
-    """The statuses under which list_jobs and list_job_executions find something."""
+async def found_statuses(connection: asyncpg.Connection, tenant: str) -> set[str]:
+    """The status filters with which list_jobs and list_job_executions find something."""
     statuses = set()
     for status in ("IN_PROGRESS", "COMPLETED", "CANCELED"):
         if await connection.fetch(
             "SELECT * FROM jobs.list_jobs($1, $2, NULL, NULL, 10, 0)", tenant, [status]
         ):
             statuses.add(f"job {status}")
-    for status in STATES:
+    for status in STATUSES:
         if await connection.fetchval(
             "SELECT device_ids FROM jobs.list_job_executions($1, 'j', $2, '', 10)", tenant, status
         ):
@@ -79,8 +79,8 @@ async def found(connection: asyncpg.Connection, tenant: str) -> set[str]:
     return statuses
 
 
-async def rows(database: Database, tenant: str) -> list[Any]:
-    """All that is stored of the tenant's jobs, with the transactions that wrote it."""
+async def stored_rows(database: Database, tenant: str) -> list[Any]:
+    """The stored rows of the tenant's jobs, with the transactions that wrote them."""
     return [
         await database.owner.fetch(
             f"SELECT xmin, t.* FROM {table} t WHERE tenant_id = $1 ORDER BY 2, 3, 4", tenant
@@ -89,16 +89,16 @@ async def rows(database: Database, tenant: str) -> list[Any]:
     ]
 
 
-async def test_until_the_last_microsecond_before_it_expires_the_job_is_live(
+async def test_job_is_in_progress_one_microsecond_before_it_expires(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 2)
     await operator.create(job_id="j", target_all=True)
 
-    async with frozen(database) as session:
+    async with transaction(database) as session:
         await expire_in(session, operator.tenant, MICROSECOND)
         job = await read(session, operator.tenant)
-        statuses = await found(session, operator.tenant)
+        statuses = await found_statuses(session, operator.tenant)
 
     assert job["status"] == "IN_PROGRESS"
     assert job["statuses"] == ["QUEUED", "QUEUED"]
@@ -107,16 +107,16 @@ async def test_until_the_last_microsecond_before_it_expires_the_job_is_live(
     assert statuses == {"job IN_PROGRESS", "QUEUED"}
 
 
-async def test_at_the_moment_it_expires_the_job_is_completed(
+async def test_job_is_completed_at_the_moment_it_expires(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 2)
     await operator.create(job_id="j", target_all=True)
 
-    async with frozen(database) as session:
+    async with transaction(database) as session:
         await expire_in(session, operator.tenant, timedelta())
         job = await read(session, operator.tenant)
-        statuses = await found(session, operator.tenant)
+        statuses = await found_statuses(session, operator.tenant)
 
     assert job["status"] == "COMPLETED"
     assert job["statuses"] == ["TIMED_OUT", "TIMED_OUT"]
@@ -127,17 +127,17 @@ async def test_at_the_moment_it_expires_the_job_is_completed(
     assert statuses == {"job COMPLETED", "TIMED_OUT"}
 
 
-async def test_at_the_moment_it_expires_a_job_with_a_device_at_work_is_in_progress(
+async def test_expired_job_stays_in_progress_while_an_execution_is(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b"])
     await operator.create(job_id="j", target_all=True)
     await database.set_status(operator.tenant, "j", "a", "IN_PROGRESS")
 
-    async with frozen(database) as session:
+    async with transaction(database) as session:
         await expire_in(session, operator.tenant, timedelta())
         job = await read(session, operator.tenant)
-        statuses = await found(session, operator.tenant)
+        statuses = await found_statuses(session, operator.tenant)
 
     assert job["status"] == "IN_PROGRESS"
     assert job["statuses"] == ["IN_PROGRESS", "TIMED_OUT"]
@@ -148,31 +148,31 @@ async def test_at_the_moment_it_expires_a_job_with_a_device_at_work_is_in_progre
     }
 
 
-async def test_a_canceled_job_stays_as_it_is_when_its_expiry_passes(
+async def test_canceled_job_is_unchanged_when_its_expiry_passes(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 2)
     await operator.create(job_id="j", target_all=True)
     await operator.cancel("j", reason="no")
 
-    async with frozen(database) as session:
+    async with transaction(database) as session:
         before = await read(session, operator.tenant)
         await expire_in(session, operator.tenant, timedelta())
         job = await read(session, operator.tenant)
-        statuses = await found(session, operator.tenant)
+        statuses = await found_statuses(session, operator.tenant)
 
     assert job | {"expires_at": None} == before | {"expires_at": None}
     assert job["statuses"] == ["REJECTED", "REJECTED"]
     assert statuses == {"job CANCELED", "REJECTED"}
 
 
-async def test_an_expired_job_reads_so_with_nothing_written(
+async def test_expired_job_reads_as_completed_without_a_write(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 2)
     await operator.create(job_id="j", target_all=True)
     await database.expire(operator.tenant, "j")
-    before = await rows(database, operator.tenant)
+    before = await stored_rows(database, operator.tenant)
 
     job = await operator.get("j")
 
@@ -186,10 +186,12 @@ async def test_an_expired_job_reads_so_with_nothing_written(
         assert execution.last_updated_at == job.expires_at
     assert (await operator.list()).jobs[0].status == pb.Job.COMPLETED
     assert (await operator.executions("j")).executions == job.executions
-    assert await rows(database, operator.tenant) == before
+    assert await stored_rows(database, operator.tenant) == before
 
 
-async def test_a_job_that_never_expires_stays_live(database: Database, operator: Operator) -> None:
+async def test_job_that_never_expires_stays_in_progress(
+    database: Database, operator: Operator
+) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True, never_expires=True)
     await database.owner.execute(
@@ -202,7 +204,7 @@ async def test_a_job_that_never_expires_stays_live(database: Database, operator:
     assert job.execution_counts == pb.ExecutionCounts(queued=1)
 
 
-async def test_an_expired_job_at_work_can_be_canceled_and_its_timeouts_stay(
+async def test_timed_out_executions_are_unchanged_when_an_expired_job_is_canceled(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["queued", "running"])
@@ -220,8 +222,10 @@ async def test_an_expired_job_at_work_can_be_canceled_and_its_timeouts_stay(
     assert job.executions[0].last_updated_at == job.expires_at
 
 
-async def end(database: Database, operator: Operator, history: str, running: bool) -> None:
-    """Let the job "j" have that history; an expired job can be canceled only if `running`."""
+async def apply_history(
+    database: Database, operator: Operator, history: str, running: bool
+) -> None:
+    """Expire or cancel job "j". An expired job can be canceled only if it is `running`."""
     if history in ("expired", "expired, then canceled"):
         await database.expire(operator.tenant, "j")
     if history == "expired, then canceled" and not running:
@@ -238,35 +242,35 @@ async def end(database: Database, operator: Operator, history: str, running: boo
 
 @examples(25)
 @given(
-    states=st.lists(st.sampled_from(STATES), min_size=1, max_size=12),
-    history=st.sampled_from(sorted(FATES)),
+    statuses=st.lists(st.sampled_from(STATUSES), min_size=1, max_size=12),
+    history=st.sampled_from(sorted(QUEUED_STATUS_AFTER)),
     limit=st.integers(1, 5),
 )
-async def test_the_counts_are_those_of_the_executions_that_are_listed(
-    database: Database, server: Server, states: list[str], history: str, limit: int
+async def test_counts_equal_the_listed_executions_for_any_history(
+    database: Database, server: Server, statuses: list[str], history: str, limit: int
 ) -> None:
     operator = server.operator(uuid.uuid4().hex)
-    await database.add_devices(operator.tenant, len(states))
+    await database.add_devices(operator.tenant, len(statuses))
     await operator.create(job_id="j", target_all=True)
-    for number, state in enumerate(states, 1):
-        if state != "QUEUED":
-            await database.set_status(operator.tenant, "j", f"d{number:05}", state)
+    for number, status in enumerate(statuses, 1):
+        if status != "QUEUED":
+            await database.set_status(operator.tenant, "j", f"d{number:05}", status)
 
-    await end(database, operator, history, running="IN_PROGRESS" in states)
+    await apply_history(database, operator, history, running="IN_PROGRESS" in statuses)
 
-    fates = {"QUEUED": FATES[history]}
+    derived = {"QUEUED": QUEUED_STATUS_AFTER[history]}
     if history == "canceled with force":
-        fates["IN_PROGRESS"] = "REJECTED"
-    expected = Counter(fates.get(state, state) for state in states)
+        derived["IN_PROGRESS"] = "REJECTED"
+    expected = Counter(derived.get(status, status) for status in statuses)
     job = await operator.get("j")
     listed = await all_executions(operator, "j", limit=limit)
     assert Counter(pb.JobExecution.Status.Name(e.status) for e in listed) == expected
-    for state in STATES:
-        assert getattr(job.execution_counts, state.lower()) == expected[state]
-        filtered = await all_executions(operator, "j", limit=limit, status=state)
-        assert filtered == [e for e in listed if e.status == pb.JobExecution.Status.Value(state)]
-    assert job.total_executions == len(states)
+    for status in STATUSES:
+        assert getattr(job.execution_counts, status.lower()) == expected[status]
+        filtered = await all_executions(operator, "j", limit=limit, status=status)
+        assert filtered == [e for e in listed if e.status == pb.JobExecution.Status.Value(status)]
+    assert job.total_executions == len(statuses)
     assert job.succeeded_count == expected["SUCCEEDED"]
     assert job.failed_count == sum(expected[s] for s in ("FAILED", "TIMED_OUT", "REJECTED"))
-    (found_job,) = (await operator.list(status=job.status)).jobs
-    assert found_job.execution_counts == job.execution_counts
+    (listed_job,) = (await operator.list(status=job.status)).jobs
+    assert listed_job.execution_counts == job.execution_counts

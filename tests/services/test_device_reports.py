@@ -1,4 +1,4 @@
-"""What a device reports, and what becomes of its job."""
+"""UpdateExecution: its effect on the execution and on the job."""
 
 import asyncio
 from typing import Any
@@ -14,20 +14,20 @@ from tests.support.database import Database, job_lock_held, request_session
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
-FINAL = ["SUCCEEDED", "FAILED", "REJECTED"]
+TERMINAL = ["SUCCEEDED", "FAILED", "REJECTED"]
 
 
 @pytest.fixture
 async def device(database: Database, server: Server, operator: Operator) -> Device:
-    """The only device of the test's tenant, with a job "j" QUEUED."""
+    """The only device of the test's tenant, with a QUEUED execution of job "j"."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     return server.device(operator.tenant, "pump")
 
 
 @pytest.mark.parametrize("before", ["QUEUED", "IN_PROGRESS"])
-@pytest.mark.parametrize("status", [*FINAL, "IN_PROGRESS"])
-async def test_it_moves_the_execution_and_the_counts(
+@pytest.mark.parametrize("status", [*TERMINAL, "IN_PROGRESS"])
+async def test_report_changes_the_execution_and_the_counts(
     device: Device, operator: Operator, before: str, status: str
 ) -> None:
     if before == "IN_PROGRESS":
@@ -44,7 +44,7 @@ async def test_it_moves_the_execution_and_the_counts(
     assert job.executions[0].status == after.status
 
 
-async def test_omitted_details_are_kept(device: Device) -> None:
+async def test_status_details_are_kept_when_report_has_none(device: Device) -> None:
     await device.update("j", "IN_PROGRESS", status_details={"percent": 10})
 
     after = await device.update("j", "IN_PROGRESS")
@@ -55,21 +55,21 @@ async def test_omitted_details_are_kept(device: Device) -> None:
     assert cleared.status_details == {}
 
 
-@pytest.mark.parametrize("status", FINAL)
-async def test_the_same_final_report_again_is_answered_with_what_is_stored(
+@pytest.mark.parametrize("status", TERMINAL)
+async def test_repeated_terminal_report_returns_the_stored_execution(
     device: Device, operator: Operator, status: str
 ) -> None:
     first = await device.update("j", status, status_details={"n": 1}, expected_version=1)
 
-    again = await device.update("j", status, status_details={"n": 1}, expected_version=1)
+    repeated = await device.update("j", status, status_details={"n": 1}, expected_version=1)
     without_details = await device.update("j", status)
 
-    assert first == again == without_details
+    assert first == repeated == without_details
     assert (await operator.get("j")).total_executions == 1
 
 
-@pytest.mark.parametrize("status", [*FINAL, "IN_PROGRESS"])
-async def test_final_is_final(device: Device, status: str) -> None:
+@pytest.mark.parametrize("status", [*TERMINAL, "IN_PROGRESS"])
+async def test_report_is_rejected_when_execution_is_finished(device: Device, status: str) -> None:
     await device.update("j", "SUCCEEDED", status_details={"n": 1})
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
@@ -79,7 +79,7 @@ async def test_final_is_final(device: Device, status: str) -> None:
     assert (await device.get("j")).status_details == {"n": 1}
 
 
-async def test_a_mismatch_is_reported_when_document_and_details_exceed_error_details(
+async def test_current_execution_lacks_document_and_details_when_they_exceed_the_error_details(
     server: Server, device: Device, operator: Operator
 ) -> None:
     large = {"text": "x" * 30_000}
@@ -96,23 +96,23 @@ async def test_a_mismatch_is_reported_when_document_and_details_exceed_error_det
 
 
 @pytest.mark.parametrize("expectation", [{"expected_version": 1}, {"execution_number": 2}])
-async def test_a_mismatch_is_answered_with_the_present_state(
+async def test_report_is_rejected_with_the_current_execution_when_version_or_attempt_differs(
     device: Device, expectation: dict[str, Any]
 ) -> None:
-    present = await device.start("j")
+    current = await device.start("j")
 
     with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
         await device.update("j", "SUCCEEDED", **expectation)
 
-    assert present == await device.get("j")
-    present.ClearField("document_params")
-    assert failure.current == present
-    done = await device.update("j", "SUCCEEDED", expected_version=2, execution_number=1)
-    assert done.version == 3
+    assert current == await device.get("j")
+    current.ClearField("document_params")
+    assert failure.current == current
+    updated = await device.update("j", "SUCCEEDED", expected_version=2, execution_number=1)
+    assert updated.version == 3
 
 
 @pytest.mark.parametrize(
-    ("fields", "at_fault"),
+    ("fields", "invalid_field"),
     [
         ({"status": "QUEUED"}, "status"),
         ({"status": "TIMED_OUT"}, "status"),
@@ -123,21 +123,21 @@ async def test_a_mismatch_is_answered_with_the_present_state(
         ({"status_details": {"a": "x" * 40_000}}, "status_details"),
     ],
 )
-async def test_a_wrong_report_names_the_field(
-    device: Device, fields: dict[str, Any], at_fault: str
+async def test_invalid_report_is_rejected_with_the_field_name(
+    device: Device, fields: dict[str, Any], invalid_field: str
 ) -> None:
     request = {"job_id": "j", "status": "SUCCEEDED"} | fields
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await device.update(**request)
 
-    assert set(failure.violations) == {at_fault}
+    assert set(failure.violations) == {invalid_field}
 
 
-async def test_a_device_must_say_which_it_is(device: Device) -> None:
-    nameless = Device(device.stub, device.tenant, "")
+async def test_call_is_rejected_when_it_names_no_device(device: Device) -> None:
+    empty = Device(device.stub, device.tenant, "")
     with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
-        await nameless.pending()
+        await empty.pending()
 
     with expect_failure(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
         await device.stub.ListPendingExecutions(
@@ -145,7 +145,7 @@ async def test_a_device_must_say_which_it_is(device: Device) -> None:
         )
 
 
-async def test_a_running_device_of_a_canceled_job_may_report_and_the_job_stays_canceled(
+async def test_execution_in_progress_of_a_canceled_job_accepts_reports(
     device: Device, operator: Operator
 ) -> None:
     await device.start("j")
@@ -160,7 +160,7 @@ async def test_a_running_device_of_a_canceled_job_may_report_and_the_job_stays_c
     assert job.execution_counts == pb.ExecutionCounts(succeeded=1)
 
 
-async def test_the_last_final_report_completes_the_job(
+async def test_job_completes_when_its_last_execution_finishes(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b"])
@@ -174,13 +174,13 @@ async def test_the_last_final_report_completes_the_job(
     job = await operator.get("j")
     assert job.status == pb.Job.COMPLETED
     assert job.completed_at == last.last_updated_at == job.updated_at
-    assert [each.job_id for each in (await operator.list(status="COMPLETED")).jobs] == ["j"]
+    assert [job.job_id for job in (await operator.list(status="COMPLETED")).jobs] == ["j"]
 
 
-async def test_the_last_running_device_completes_an_expired_job(
+async def test_expired_job_completes_when_its_last_execution_in_progress_finishes(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, ["late"])
+    await database.add_devices(operator.tenant, ["valve"])
     await operator.create(job_id="k", target_all=True)
     await device.start("k")
     await database.expire(operator.tenant, "k")
@@ -194,10 +194,10 @@ async def test_the_last_running_device_completes_an_expired_job(
     assert job.execution_counts == pb.ExecutionCounts(succeeded=1, timed_out=1)
 
 
-async def test_two_last_devices_at_once_complete_the_job_once(
+async def test_job_completes_once_when_its_last_two_reports_are_concurrent(
     database: Database, server: Server, operator: Operator
 ) -> None:
-    """Neither sees the other's report until it has committed, and yet one is the last."""
+    """The second report is processed before the first one commits."""
     await database.add_devices(operator.tenant, ["a", "b"])
     await operator.create(job_id="j", target_all=True)
     async with request_session(database) as (first, store):
@@ -216,7 +216,7 @@ async def test_two_last_devices_at_once_complete_the_job_once(
     assert job.completed_at == last.last_updated_at
 
 
-async def test_of_cancel_and_last_report_at_once_the_first_wins(
+async def test_cancel_is_rejected_when_a_concurrent_last_report_is_first(
     database: Database, device: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, device.tenant, "j"):
@@ -232,10 +232,10 @@ async def test_of_cancel_and_last_report_at_once_the_first_wins(
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-async def test_of_expiry_and_report_at_once_expiry_wins(
+async def test_report_is_rejected_when_the_job_expires_while_it_waits_for_the_lock(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    """The report began before the expiry, but had the job only after it."""
+    """The report starts before the expiry but gets the job lock after it."""
     async with job_lock_held(database, device.tenant, "j"):
         reporting = asyncio.create_task(device.update("j", "SUCCEEDED"))
         await database.wait_for_blocked_sessions(1)
@@ -250,7 +250,7 @@ async def test_of_expiry_and_report_at_once_expiry_wins(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=1)
 
 
-async def test_batches_in_opposite_orders_do_not_deadlock(
+async def test_batches_do_not_deadlock_when_they_name_jobs_in_opposite_orders(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b"])
@@ -258,14 +258,14 @@ async def test_batches_in_opposite_orders_do_not_deadlock(
         await operator.create(job_id=job_id, target_device_id="a" if job_id == "j1" else "b")
     forward = [ExecutionUpdate("j1", "a", "SUCCEEDED"), ExecutionUpdate("j2", "b", "IN_PROGRESS")]
     backward = [ExecutionUpdate("j2", "b", "SUCCEEDED"), ExecutionUpdate("j1", "a", "SUCCEEDED")]
-    async with request_session(database) as (_, one), request_session(database) as (_, other):
-        # Both wait for the row that is first in key order, whichever they name first.
+    async with request_session(database) as (_, first), request_session(database) as (_, second):
+        # Both batches first lock the job that is first in key order.
         async with job_lock_held(database, operator.tenant, "j1"):
             batches = [
                 asyncio.create_task(
                     store.update_executions(operator.tenant, updates, wait_ms=30000)
                 )
-                for store, updates in ((one, forward), (other, backward))
+                for store, updates in ((first, forward), (second, backward))
             ]
             await database.wait_for_blocked_sessions(2)
             await database.owner.execute(
@@ -279,10 +279,10 @@ async def test_batches_in_opposite_orders_do_not_deadlock(
         assert (await operator.get(job_id)).status == pb.Job.COMPLETED
 
 
-async def test_a_batch_does_not_touch_a_job_that_it_did_not_lock(
+async def test_batch_returns_busy_for_a_job_that_it_has_not_locked(
     database: Database, operator: Operator
 ) -> None:
-    """It was created, and then taken by somebody else, while the batch waited for another."""
+    """The job is created while the batch waits for the lock of another job."""
     await database.add_devices(operator.tenant, ["a", "b"])
     await operator.create(job_id="j", target_all=True)
     updates = [ExecutionUpdate("j", "a", "SUCCEEDED"), ExecutionUpdate("new", "b", "SUCCEEDED")]
@@ -299,7 +299,7 @@ async def test_a_batch_does_not_touch_a_job_that_it_did_not_lock(
     assert (await operator.get("new")).execution_counts == pb.ExecutionCounts(queued=2)
 
 
-async def test_a_job_can_be_reported_on_once_its_create_has_committed(
+async def test_execution_can_be_reported_after_its_create_commits(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["a"])

@@ -1,4 +1,4 @@
-"""How a device learns what to do, and starts it."""
+"""ListPendingExecutions, StartNextExecution and StartExecution."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def device(database: Database, server: Server, tenant: str) -> Device:
     return server.device(tenant, "pump")
 
 
-async def test_pending_executions_come_with_their_documents_oldest_first(
+async def test_pending_executions_are_listed_oldest_first_with_their_documents(
     device: Device, operator: Operator
 ) -> None:
     for job_id in ("first", "second", "third"):
@@ -30,7 +30,7 @@ async def test_pending_executions_come_with_their_documents_oldest_first(
 
     pending = await device.pending()
 
-    assert [each.job_id for each in pending.executions] == ["first", "second", "third"]
+    assert [execution.job_id for execution in pending.executions] == ["first", "second", "third"]
     assert not pending.next_page_token
     first = pending.executions[0]
     assert first.document_type == "do-first"
@@ -40,32 +40,34 @@ async def test_pending_executions_come_with_their_documents_oldest_first(
     assert not first.HasField("started_at")
 
 
-async def test_what_is_in_progress_comes_first(device: Device, operator: Operator) -> None:
+async def test_execution_in_progress_is_listed_first(device: Device, operator: Operator) -> None:
     for job_id in ("first", "second", "third"):
         await operator.create(job_id=job_id, target_all=True)
     await device.start("third")
 
     pending = await device.pending(limit=2)
 
-    assert [each.job_id for each in pending.executions] == ["third", "first"]
+    assert [execution.job_id for execution in pending.executions] == ["third", "first"]
     assert pending.next_page_token
 
 
-async def test_what_is_over_is_not_pending(
+async def test_finished_executions_are_not_pending(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    for job_id in ("done", "canceled", "expired", "live"):
+    for job_id in ("finished", "canceled", "expired", "queued"):
         await operator.create(job_id=job_id, target_all=True)
-    await device.update("done", pb.JobExecution.SUCCEEDED)
+    await device.update("finished", pb.JobExecution.SUCCEEDED)
     await operator.cancel("canceled")
     await database.expire(device.tenant, "expired")
 
     pending = await device.pending()
 
-    assert [each.job_id for each in pending.executions] == ["live"]
+    assert [execution.job_id for execution in pending.executions] == ["queued"]
 
 
-async def test_the_next_one_is_started(device: Device, operator: Operator) -> None:
+async def test_start_next_starts_the_oldest_queued_execution(
+    device: Device, operator: Operator
+) -> None:
     await operator.create(job_id="first", target_all=True, document_params={"n": 1})
     await operator.create(job_id="second", target_all=True)
 
@@ -82,19 +84,21 @@ async def test_the_next_one_is_started(device: Device, operator: Operator) -> No
     assert job.executions[0].status == pb.JobExecution.IN_PROGRESS
 
 
-async def test_a_device_that_lost_the_answer_gets_the_same_one_again(
+async def test_repeated_start_next_returns_the_execution_in_progress(
     device: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="first", target_all=True)
     await operator.create(job_id="second", target_all=True)
 
     first = await device.start_next()
-    again = await device.start_next(status_details={"ignored": True})
+    repeated = await device.start_next(status_details={"ignored": True})
 
-    assert again == first
+    assert repeated == first
 
 
-async def test_nothing_to_do_is_no_execution(device: Device, operator: Operator) -> None:
+async def test_start_next_returns_no_execution_when_none_is_pending(
+    device: Device, operator: Operator
+) -> None:
     assert await device.start_next() is None
 
     await operator.create(job_id="j", target_all=True)
@@ -103,23 +107,25 @@ async def test_nothing_to_do_is_no_execution(device: Device, operator: Operator)
     assert await device.start_next() is None
 
 
-async def test_a_certain_job_can_be_started(device: Device, operator: Operator) -> None:
+async def test_start_starts_the_execution_of_a_given_job(
+    device: Device, operator: Operator
+) -> None:
     await operator.create(job_id="first", target_all=True)
     await operator.create(job_id="second", target_all=True)
 
     started = await device.start("second")
-    again = await device.start("second")
+    repeated = await device.start("second")
 
     assert (started.job_id, started.status) == ("second", pb.JobExecution.IN_PROGRESS)
-    assert again == started == await device.get("second")
+    assert repeated == started == await device.get("second")
 
 
-@pytest.mark.parametrize("end", ["canceled", "expired", "succeeded"])
-async def test_what_is_over_can_not_start(
-    database: Database, device: Device, operator: Operator, end: str
+@pytest.mark.parametrize("history", ["canceled", "expired", "succeeded"])
+async def test_start_is_rejected_when_execution_is_finished(
+    database: Database, device: Device, operator: Operator, history: str
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-    match end:
+    match history:
         case "canceled":
             await operator.cancel("j")
         case "expired":
@@ -130,32 +136,32 @@ async def test_what_is_over_can_not_start(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.start("j")
 
-    status = {"canceled": "REJECTED", "expired": "TIMED_OUT", "succeeded": "SUCCEEDED"}[end]
+    status = {"canceled": "REJECTED", "expired": "TIMED_OUT", "succeeded": "SUCCEEDED"}[history]
     assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
     assert failure.message == f"Execution is finished in status {status}"
 
 
-async def test_other_devices_and_tenants_executions_are_not_found(
+async def test_executions_of_other_devices_and_tenants_are_not_found(
     database: Database, server: Server, device: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-    strangers = [server.device(device.tenant, "other"), server.device("elsewhere", "pump")]
+    others = [server.device(device.tenant, "other"), server.device("other-tenant", "pump")]
 
-    for stranger in strangers:
+    for other in others:
         with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await stranger.start("j")
+            await other.start("j")
         with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await stranger.get("j")
+            await other.get("j")
         with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await stranger.update("j", pb.JobExecution.SUCCEEDED)
-        assert await stranger.start_next() is None
-        assert not (await stranger.pending()).executions
+            await other.update("j", pb.JobExecution.SUCCEEDED)
+        assert await other.start_next() is None
+        assert not (await other.pending()).executions
 
 
-async def test_of_cancel_and_start_at_once_the_first_wins(
+async def test_start_is_rejected_when_a_concurrent_cancel_is_first(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    """A cancel holds the job, uncommitted, while the start waits for it."""
+    """The cancel holds the job lock, uncommitted, while the start waits for it."""
     await operator.create(job_id="j", target_all=True)
     async with request_session(database) as (canceling, _), canceling.transaction():
         await canceling.execute("SELECT jobs.cancel_job($1, 'j', 'no')", device.tenant)
@@ -166,7 +172,7 @@ async def test_of_cancel_and_start_at_once_the_first_wins(
         await starting
 
 
-async def test_a_next_one_that_is_canceled_meanwhile_is_passed_over(
+async def test_start_next_starts_another_job_when_a_concurrent_cancel_is_first(
     database: Database, device: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="j", target_all=True)
@@ -181,10 +187,10 @@ async def test_a_next_one_that_is_canceled_meanwhile_is_passed_over(
     assert started.job_id == "second"
 
 
-async def test_while_one_start_waits_for_a_job_it_holds_no_other_one(
+async def test_start_next_holds_no_lock_while_it_waits_for_another(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    """So starts that fall through to a second job can't wait for each other in a circle."""
+    """So two starts that go on to a second job cannot deadlock."""
     await operator.create(job_id="z", target_all=True)
     await operator.create(job_id="a", target_all=True)
     async with request_session(database) as (canceling, _), request_session(database) as (_, store):
@@ -201,34 +207,34 @@ async def test_while_one_start_waits_for_a_job_it_holds_no_other_one(
     assert (await device.get("a")).status == pb.JobExecution.QUEUED
 
 
-@pytest.mark.parametrize("next_", [False, True], ids=["start", "start next"])
-async def test_of_expiry_and_start_at_once_expiry_wins(
-    database: Database, device: Device, operator: Operator, next_: bool
+@pytest.mark.parametrize("use_start_next", [False, True], ids=["start", "start next"])
+async def test_start_is_rejected_when_the_job_expires_while_it_waits_for_the_lock(
+    database: Database, device: Device, operator: Operator, use_start_next: bool
 ) -> None:
-    """The start began before the expiry, but had the job only after it."""
+    """The start begins before the expiry but gets the job lock after it."""
     await operator.create(job_id="j", target_all=True)
     async with job_lock_held(database, device.tenant, "j"):
-        starting = asyncio.create_task(device.start_next() if next_ else device.start("j"))
+        starting = asyncio.create_task(device.start_next() if use_start_next else device.start("j"))
         await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
             device.tenant,
         )
 
-    if next_:
+    if use_start_next:
         assert await starting is None
     else:
         with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
             await starting
 
 
-async def test_two_starts_at_once_start_one_execution(
+async def test_two_concurrent_starts_start_one_execution(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    """Through two servers, since one would not send both at once."""
+    """As if through two servers, because one server would apply them in one batch."""
     await operator.create(job_id="first", target_all=True)
     await operator.create(job_id="second", target_all=True)
-    async with request_session(database) as (_, one), request_session(database) as (_, other):
+    async with request_session(database) as (_, first), request_session(database) as (_, second):
         async with job_lock_held(database, device.tenant, "first"):
             starts = [
                 asyncio.create_task(
@@ -238,7 +244,7 @@ async def test_two_starts_at_once_start_one_execution(
                         wait_ms=30000,
                     )
                 )
-                for store in (one, other)
+                for store in (first, second)
             ]
             await database.wait_for_blocked_sessions(2)
         rows = [row for start in starts for row in await start]

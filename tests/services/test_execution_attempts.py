@@ -1,4 +1,4 @@
-"""ListExecutionAttempts: what each attempt of an execution came to."""
+"""ListExecutionAttempts: the current attempt of an execution and those before it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,36 +16,36 @@ from tests.support.server import Server
 
 @pytest.fixture
 async def pump(database: Database, server: Server, operator: Operator) -> Device:
-    """The device "pump", QUEUED in the job "j" as is "valve"."""
+    """The device "pump"; it and "valve" have a QUEUED execution of job "j"."""
     await database.add_devices(operator.tenant, ["pump", "valve"])
     await operator.create(job_id="j", target_all=True)
     return server.device(operator.tenant, "pump")
 
 
-async def test_the_first_attempt_is_the_execution(pump: Device, operator: Operator) -> None:
+async def test_first_attempt_equals_the_execution(pump: Device, operator: Operator) -> None:
     assert await operator.attempts("j", "pump") == [(await operator.get("j")).executions[0]]
 
 
-async def test_the_present_one_comes_first_and_each_is_as_it_ended(
+async def test_attempts_are_listed_newest_first_as_they_finished(
     pump: Device, operator: Operator
 ) -> None:
-    ended = []
+    finished = []
     for number in range(1, 4):
         await pump.start("j")
         await pump.update("j", "FAILED", status_details={"attempt": number})
-        ended.append((await operator.get("j")).executions[0])
+        finished.append((await operator.get("j")).executions[0])
         await operator.retry("j", "FAILED")
 
     attempts = await operator.attempts("j", "pump")
 
-    assert attempts == [(await operator.get("j")).executions[0], *reversed(ended)]
-    assert [each.execution_number for each in attempts] == [4, 3, 2, 1]
+    assert attempts == [(await operator.get("j")).executions[0], *reversed(finished)]
+    assert [attempt.execution_number for attempt in attempts] == [4, 3, 2, 1]
     assert attempts[1].status_details == {"attempt": 3}
-    assert [each.version for each in attempts] == [10, 9, 6, 3]
+    assert [attempt.version for attempt in attempts] == [10, 9, 6, 3]
     assert (await pump.get("j")).version == 10
 
 
-async def test_what_a_dead_job_made_of_it_is_told(
+async def test_attempt_has_the_derived_status_when_job_has_expired(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await database.expire(operator.tenant, "j")
@@ -56,7 +56,7 @@ async def test_what_a_dead_job_made_of_it_is_told(
     assert attempt.status_details == {"reason": "job expired"}
 
 
-async def test_other_devices_attempts_are_theirs(pump: Device, operator: Operator) -> None:
+async def test_attempts_of_other_devices_are_not_listed(pump: Device, operator: Operator) -> None:
     await operator.cancel_execution("j", "pump")
     await operator.retry("j", "REJECTED")
 
@@ -106,7 +106,7 @@ async def all_attempts(operator: Operator, **fields: Any) -> list[pb.JobExecutio
         fields["page_token"] = page.next_page_token
 
 
-async def test_the_newest_hundred_are_listed(retried: Operator) -> None:
+async def test_newest_hundred_attempts_are_listed_by_default(retried: Operator) -> None:
     attempts = await retried.attempts("j", "pump")
 
     assert numbers(attempts) == list(range(121, 21, -1))
@@ -194,10 +194,10 @@ async def test_limit_is_rejected_when_it_is_out_of_range(retried: Operator, limi
     assert failure.violations == {"limit": "limit must be from 1 to 100"}
 
 
-async def test_an_answer_is_never_too_large(
+async def test_page_ends_before_the_response_exceeds_4_mib(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    """32 KiB as JSON are many times that as protobuf."""
+    """32 KiB of JSON can be many times larger as protobuf."""
     details = {"n": [1] * 16_000}
     await pump.update("j", "FAILED", status_details=details)
     await operator.retry("j", "FAILED")
@@ -210,13 +210,13 @@ async def test_an_answer_is_never_too_large(
     assert numbers(await all_attempts(operator)) == list(range(100, 0, -1))
 
 
-async def test_other_jobs_devices_and_tenants_executions_are_not_found(
+async def test_attempts_are_not_found_when_execution_does_not_exist_in_the_tenant(
     server: Server, pump: Device, operator: Operator
 ) -> None:
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
-        await operator.attempts("j", "nowhere")
-    assert failure.metadata == {"jobId": "j", "deviceId": "nowhere"}
+        await operator.attempts("j", "missing")
+    assert failure.metadata == {"jobId": "j", "deviceId": "missing"}
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await operator.attempts("nowhere", "pump")
+        await operator.attempts("missing", "pump")
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await server.operator(operator.tenant + "-other").attempts("j", "pump")

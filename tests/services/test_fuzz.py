@@ -1,4 +1,4 @@
-"""Generated requests, raw bytes and HTTP/2 garbage: no defect, no leak, and it serves on."""
+"""Generated requests, raw bytes and HTTP/2 garbage cause no internal error and no leak."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,9 +33,14 @@ from tests.support.scale import examples
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
 
-DEFECTS = {StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.UNAVAILABLE, StatusCode.CANCELLED}
+UNEXPECTED_CODES = {
+    StatusCode.INTERNAL,
+    StatusCode.UNKNOWN,
+    StatusCode.UNAVAILABLE,
+    StatusCode.CANCELLED,
+}
 
-# Names that are there as often as any others.
+# Often the names of existing objects, so that requests get past the validation.
 TEXT = st.sampled_from(["j", "d", "g", ""]) | st.text(max_size=20)
 
 INT32 = st.integers(-3, 5) | st.integers(-(2**31), 2**31 - 1)
@@ -60,35 +65,35 @@ STRUCTS = st.dictionaries(
 
 
 @st.composite
-def messages(draw: st.DrawFn, made: Message) -> Message:
-    """The message, with some of its fields set to anything."""
-    fields: Any = made.DESCRIPTOR.fields
+def messages(draw: st.DrawFn, template: Message) -> Message:
+    """The template message, with some of its fields set to arbitrary values."""
+    fields: Any = template.DESCRIPTOR.fields
     for field in fields:
         if not draw(st.booleans()):
             continue
         if field.message_type is not None and field.message_type.full_name == STRUCT:
-            getattr(made, field.name).update(draw(STRUCTS))
+            getattr(template, field.name).update(draw(STRUCTS))
         elif field.message_type is not None:
-            inner = getattr(made, field.name)
-            inner.SetInParent()
-            draw(messages(inner))
+            child = getattr(template, field.name)
+            child.SetInParent()
+            draw(messages(child))
         elif field.is_repeated:
-            getattr(made, field.name).extend(draw(st.lists(VALUES[field.type], max_size=3)))
+            getattr(template, field.name).extend(draw(st.lists(VALUES[field.type], max_size=3)))
         else:
-            setattr(made, field.name, draw(VALUES[field.type]))
-    return made
+            setattr(template, field.name, draw(VALUES[field.type]))
+    return template
 
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that takes all of them from one device."""
+    """A server that accepts all the streams of these tests from one device."""
     async with running_server(database.request_dsn, JOBS_MAX_DEVICE_STREAMS="1000") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 async def fuzzed(database: Database, server: Server) -> Operator:
-    """A tenant with the device "d" in the group "g", and the job "j"."""
+    """An operator with the device "d" in the group "g", and the job "j"."""
     operator = server.operator("fuzzed")
     await database.add_devices(operator.tenant, ["d"], group="g")
     await operator.create(job_id="j", target_all=True)
@@ -97,36 +102,36 @@ async def fuzzed(database: Database, server: Server) -> Operator:
 
 @examples(150)
 @given(data=st.data())
-async def test_no_generated_request_meets_a_defect(
+async def test_generated_requests_cause_no_internal_error(
     server: Server, fuzzed: Operator, data: st.DataObject
 ) -> None:
     rpc: Rpc = data.draw(st.sampled_from(await list_rpcs(server.channel)), "rpc")
     request = data.draw(messages(rpc.new_request()), "request")
 
-    answer = await rpc.call(server.channel, request, tenant=fuzzed.tenant, device="d")
+    result = await rpc.call(server.channel, request, tenant=fuzzed.tenant, device="d")
 
-    assert answer.code not in DEFECTS, str(answer)
+    assert result.code not in UNEXPECTED_CODES, str(result)
 
 
 @examples(150)
 @given(data=st.data())
-async def test_no_bytes_in_place_of_a_message_meet_a_defect(
+async def test_random_and_mutated_bytes_cause_no_internal_error(
     server: Server, fuzzed: Operator, data: st.DataObject
 ) -> None:
-    """Bytes of any kind, and requests with a byte changed, left out or put in."""
+    """Random bytes, and valid requests with some bytes changed, removed or added."""
     rpc: Rpc = data.draw(st.sampled_from(await list_rpcs(server.channel)), "rpc")
     names = {"job_id": "j", "device_id": "d", "group_id": "g", "document_type": "x"}
-    good = data.draw(st.sampled_from(list(sample_requests(rpc, names)))).SerializeToString()
-    at = data.draw(st.integers(0, len(good)))
-    mutated = good[:at] + data.draw(st.binary(max_size=3)) + good[at + data.draw(INT32) % 3 :]
+    valid = data.draw(st.sampled_from(list(sample_requests(rpc, names)))).SerializeToString()
+    at = data.draw(st.integers(0, len(valid)))
+    mutated = valid[:at] + data.draw(st.binary(max_size=3)) + valid[at + data.draw(INT32) % 3 :]
     raw = data.draw(st.binary(max_size=60) | st.just(mutated), "bytes")
 
-    answer = await rpc.call(server.channel, raw, tenant=fuzzed.tenant, device="d")
+    result = await rpc.call(server.channel, raw, tenant=fuzzed.tenant, device="d")
 
-    assert answer.code not in DEFECTS, str(answer)
+    assert result.code not in UNEXPECTED_CODES, str(result)
 
 
-# At once: more than a leak could hide among what comes and goes.
+# More connections per test than the tolerance of open_resources, so that a leak is noticed.
 CONNECTIONS = 5
 
 OPENING = PREFACE + frame(SETTINGS)
@@ -138,18 +143,18 @@ GARBAGE = {
     "half a preface": PREFACE[:10],
     "no settings": PREFACE + frame(DATA, 0, 1, b"x"),
     "a frame that is too long": OPENING + b"\xff\xff\xff" + bytes(6) + bytes(70000),
-    "a frame of no kind": OPENING + frame(200, 255, 1, b"x" * 100),
+    "a frame of an unknown type": OPENING + frame(200, 255, 1, b"x" * 100),
     "headers that do not decompress": OPENING + frame(HEADERS, 4, 1, b"\xff" * 50),
     "an even stream": OPENING + frame(HEADERS, 4, 2, b""),
-    "data of no stream": OPENING + frame(DATA, 0, 7, b"x"),
+    "data of an unopened stream": OPENING + frame(DATA, 0, 7, b"x"),
     "headers without end": OPENING + frame(HEADERS, 0, 1, b"\0\1a\1b") + frame(9, 0, 1, b"") * 200,
     "streams opened and reset": OPENING
     + b"".join(frame(HEADERS, 4, n, b"\x83") + frame(3, 0, n, bytes(4)) for n in range(1, 2001, 2)),
 }
 
 
-async def throw(server: Server, garbage: bytes) -> None:
-    """Send bytes to the port, and wait until the server has closed, or seen them all."""
+async def send_garbage(server: Server, garbage: bytes) -> None:
+    """Send bytes to the server, half-close, and read until the server closes the connection."""
     host, _, port = server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     with suppress(OSError):
@@ -160,37 +165,37 @@ async def throw(server: Server, garbage: bytes) -> None:
     await close(writer)
 
 
-def descriptors() -> int:
-    """How many files and sockets this process has open."""
+def open_files() -> int:
+    """The number of files and sockets that this process has open."""
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0
 
 
-async def settle(server: Server, limit: tuple[int, int]) -> None:
-    """Wait until there are no more descriptors and tasks than that."""
+async def check_released(server: Server, limits: tuple[int, int]) -> None:
+    """Wait until files and tasks are within the limits, and check that the server responds."""
 
-    async def finalized() -> bool:
-        return descriptors() <= limit[0] and len(asyncio.all_tasks()) <= limit[1]
+    async def is_released() -> bool:
+        return open_files() <= limits[0] and len(asyncio.all_tasks()) <= limits[1]
 
-    await wait_until(finalized)
+    await wait_until(is_released)
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await server.operator("any").get("nowhere")
+        await server.operator("any").get("missing")
 
 
-async def baseline(server: Server) -> tuple[int, int]:
-    """What there may be after a test: as now, and two that come and go by themselves."""
-    await settle(server, (10**6, 10**6))
-    return descriptors() + 2, len(asyncio.all_tasks()) + 2
+async def open_resources(server: Server) -> tuple[int, int]:
+    """Limits for the open files and tasks after a test: those open now, plus 2 as tolerance."""
+    await check_released(server, (10**6, 10**6))
+    return open_files() + 2, len(asyncio.all_tasks()) + 2
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-async def test_garbage_at_the_port_ends_with_its_connection(server: Server, garbage: bytes) -> None:
-    before = await baseline(server)
+async def test_connection_with_garbage_leaks_nothing(server: Server, garbage: bytes) -> None:
+    limits = await open_resources(server)
 
     async with asyncio.timeout(30):
-        await asyncio.gather(*(throw(server, garbage) for _ in range(CONNECTIONS)))
+        await asyncio.gather(*(send_garbage(server, garbage) for _ in range(CONNECTIONS)))
 
-    await settle(server, before)
+    await check_released(server, limits)
 
 
 @examples(40)
@@ -207,16 +212,16 @@ async def test_garbage_at_the_port_ends_with_its_connection(server: Server, garb
     ),
     tail=st.binary(max_size=20),
 )
-async def test_frames_of_any_kind_end_with_their_connection(
+async def test_connection_with_random_frames_leaks_nothing(
     server: Server, frames: list[bytes], tail: bytes
 ) -> None:
-    before = await baseline(server)
+    limits = await open_resources(server)
 
     async with asyncio.timeout(30):
         garbage = OPENING + b"".join(frames) + tail
-        await asyncio.gather(*(throw(server, garbage) for _ in range(CONNECTIONS)))
+        await asyncio.gather(*(send_garbage(server, garbage) for _ in range(CONNECTIONS)))
 
-    await settle(server, before)
+    await check_released(server, limits)
 
 
 @pytest.mark.parametrize(
@@ -232,18 +237,16 @@ async def test_frames_of_any_kind_end_with_their_connection(
     ],
     ids=["none", "cut", "4 GiB", "compressed", "flags", "two", "short"],
 )
-async def test_a_call_whose_message_is_not_framed_right_is_the_callers_loss(
-    server: Server, body: bytes
-) -> None:
-    before = await baseline(server)
+async def test_call_with_a_badly_framed_message_leaks_nothing(server: Server, body: bytes) -> None:
+    limits = await open_resources(server)
 
     for _ in range(CONNECTIONS):
         async with connection(server.address) as client, asyncio.timeout(30):
             client.open(1, "/fleet.jobs.v1.JobService/GetJob", {"x-tenant-id": "any"})
-            # What comes after it says that the server has seen it.
+            # The response to the ping shows that the server has processed the data frame.
             client.writer.write(frame(DATA, 1, 1, body) + frame(PING, payload=b"seen all"))
-            async for sent in client.frames():
-                if sent.payload == b"seen all":
+            async for received in client.frames():
+                if received.payload == b"seen all":
                     break
 
-    await settle(server, before)
+    await check_released(server, limits)

@@ -1,4 +1,4 @@
-"""GetJob: the job, and the first page of its executions."""
+"""GetJob: the job and the first page of its executions."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from tests.support.server import Server
 
 
 def struct(**fields: Any) -> Struct:
-    """A document."""
-    document = Struct()
-    document.update(fields)
-    return document
+    """A Struct with these fields."""
+    result = Struct()
+    result.update(fields)
+    return result
 
 
-async def test_every_field_of_the_job_is_told(database: Database, operator: Operator) -> None:
+async def test_job_has_every_field(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, ["a"], group="north")
     created = await operator.create(
         job_id="j",
@@ -59,7 +59,7 @@ async def test_every_field_of_the_job_is_told(database: Database, operator: Oper
     )
 
 
-async def test_every_field_of_an_execution_is_told(database: Database, operator: Operator) -> None:
+async def test_execution_has_every_field(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True)
     await database.set_status(operator.tenant, "j", "d00001", "FAILED")
@@ -85,7 +85,7 @@ async def test_every_field_of_an_execution_is_told(database: Database, operator:
     )
 
 
-async def test_a_canceled_job_tells_why_and_when(database: Database, operator: Operator) -> None:
+async def test_canceled_job_has_a_reason_and_a_time(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True)
     assert not (await operator.get("j")).HasField("cancel_reason")
@@ -97,7 +97,7 @@ async def test_a_canceled_job_tells_why_and_when(database: Database, operator: O
     assert job.updated_at.ToNanoseconds() > job.created_at.ToNanoseconds()
 
 
-async def test_executions_come_by_device_id_in_byte_order(
+async def test_executions_are_sorted_by_device_id_in_byte_order(
     database: Database, operator: Operator
 ) -> None:
     names = ["a", "B", "é", "a-1", "Z", "a.1", "z", "🚀", "10", "9", "a 1", "ﬀ"]
@@ -109,7 +109,7 @@ async def test_executions_come_by_device_id_in_byte_order(
     assert [e.device_id for e in job.executions] == sorted(names, key=str.encode)
 
 
-async def test_a_thousand_executions_are_told_by_default(
+async def test_executions_limit_defaults_to_a_thousand(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1001)
@@ -124,23 +124,23 @@ async def test_a_thousand_executions_are_told_by_default(
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 3, 5000])
-async def test_the_executions_that_are_not_told_follow_the_token(
+async def test_page_token_continues_after_the_executions_of_the_job(
     database: Database, operator: Operator, limit: int
 ) -> None:
     await database.add_devices(operator.tenant, 3)
     await operator.create(job_id="j", target_all=True)
-    everything = (await operator.executions("j")).executions
+    executions = (await operator.executions("j")).executions
 
     job = await operator.get("j", executions_limit=limit)
 
-    assert list(job.executions) == list(everything[:limit])
+    assert list(job.executions) == list(executions[:limit])
     assert bool(job.next_executions_page_token) == (limit < 3)
     if job.next_executions_page_token:
         rest = await all_executions(operator, "j", page_token=job.next_executions_page_token)
-        assert rest == list(everything[limit:])
+        assert rest == list(executions[limit:])
 
 
-async def test_another_tenants_job_reads_as_one_that_is_not_there(
+async def test_job_of_another_tenant_is_indistinguishable_from_a_missing_job(
     database: Database, server: Server, operator: Operator
 ) -> None:
     other = server.operator(operator.tenant + "-other")

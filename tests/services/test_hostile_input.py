@@ -1,4 +1,4 @@
-"""Hostile text through every string of every request, and through metadata: it is only text."""
+"""SQL injections and unusual Unicode in every string field and in metadata have no effect."""
 
 import asyncio
 import uuid
@@ -52,8 +52,8 @@ UNICODE = (
     "x" * 5000,
 )
 
-# What a request may come to, whatever it says.
-DOCUMENTED = {
+# The status codes that the contract documents for these requests.
+DOCUMENTED_CODES = {
     StatusCode.OK,
     StatusCode.INVALID_ARGUMENT,
     StatusCode.NOT_FOUND,
@@ -62,44 +62,46 @@ DOCUMENTED = {
     StatusCode.ABORTED,
 }
 
-Plant = Callable[[Message, str], None]
+SetText = Callable[[Message, str], None]
 
 
-def strings(fields: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Plant]]:
-    """Each place of a request that takes text: its path, and how to put text there."""
+def text_fields(fields: Any, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, SetText]]:
+    """The path of each field of a request that can contain text, and a function to set it."""
     for field in fields:
-        here = (*path, field.name)
+        path = (*parents, field.name)
         if field.message_type is not None and field.message_type.full_name == STRUCT:
-            yield ".".join(here), _planting(here, lambda struct, t: struct.update({t: {"k": [t]}}))
+            yield ".".join(path), _setter(path, lambda struct, t: struct.update({t: {"k": [t]}}))
         elif is_contract_message(field):
-            yield from strings(field.message_type.fields, here)
+            yield from text_fields(field.message_type.fields, path)
         elif field.type == FieldDescriptor.TYPE_STRING:
-            yield ".".join(here), _planting(here, None)
+            yield ".".join(path), _setter(path, None)
 
 
-def _planting(path: tuple[str, ...], put: Callable[[Any, str], None] | None) -> Plant:
-    def plant(request: Message, text: str) -> None:
-        inner: Any = request
+def _setter(path: tuple[str, ...], update: Callable[[Any, str], None] | None) -> SetText:
+    """A function that sets the field at `path`, or updates its value with `update`."""
+
+    def set_text(request: Message, text: str) -> None:
+        message: Any = request
         for name in path[:-1]:
-            inner = getattr(inner, name)
-        if put is None:
-            setattr(inner, path[-1], text)
+            message = getattr(message, name)
+        if update is None:
+            setattr(message, path[-1], text)
         else:
-            put(getattr(inner, path[-1]), text)
+            update(getattr(message, path[-1]), text)
 
-    return plant
+    return set_text
 
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that takes all of them at once from one device."""
+    """A server that accepts all the concurrent streams of these tests from one device."""
     async with running_server(database.request_dsn, JOBS_MAX_DEVICE_STREAMS="1000") as server:
         yield server
 
 
 @pytest.fixture
 async def bystander(database: Database, server: Server) -> Operator:
-    """Another tenant, with a job that nobody is to touch."""
+    """An operator of another tenant, with a job that must not change."""
     operator = server.operator(f"bystander-{uuid.uuid4().hex}")
     await database.add_devices(operator.tenant, ["d"])
     await operator.create(job_id="j", target_all=True)
@@ -107,54 +109,56 @@ async def bystander(database: Database, server: Server) -> Operator:
 
 
 @pytest.mark.parametrize("texts", [INJECTIONS, UNICODE], ids=["sql", "unicode"])
-async def test_hostile_text_is_only_text_wherever_it_stands(
+async def test_hostile_text_in_any_field_has_no_effect(
     database: Database, server: Server, operator: Operator, bystander: Operator, texts: Any
 ) -> None:
     await database.add_devices(operator.tenant, ["d"], group="g")
     await operator.create(job_id="j", target_all=True)
-    good = {"job_id": "j", "device_id": "d", "group_id": "g", "document_type": "x"}
-    places = 0
+    valid_values = {"job_id": "j", "device_id": "d", "group_id": "g", "document_type": "x"}
+    field_count = 0
 
-    async def send(rpc: Rpc, request: Message, what: str) -> None:
-        answer = await rpc.call(server.channel, request, tenant=operator.tenant, device="d")
-        assert answer.code in DOCUMENTED, (rpc.path, what, str(answer))
+    async def send(rpc: Rpc, request: Message, description: str) -> None:
+        result = await rpc.call(server.channel, request, tenant=operator.tenant, device="d")
+        assert result.code in DOCUMENTED_CODES, (rpc.path, description, str(result))
 
     for rpc in await list_rpcs(server.channel):
-        *_, base = sample_requests(rpc, good)
-        for path, plant in strings(rpc.method.input_type.fields):
-            places += 1
-            sent = []
+        *_, valid_request = sample_requests(rpc, valid_values)
+        for path, set_text in text_fields(rpc.method.input_type.fields):
+            field_count += 1
+            calls = []
             for text in texts:
                 request = rpc.new_request()
-                request.CopyFrom(base)
-                plant(request, text)
-                sent.append(send(rpc, request, f"{path} = {text!r}"))
-            await asyncio.gather(*sent)
+                request.CopyFrom(valid_request)
+                set_text(request, text)
+                calls.append(send(rpc, request, f"{path} = {text!r}"))
+            await asyncio.gather(*calls)
 
-    assert places >= 25
+    assert field_count >= 25
     assert (await bystander.get("j")).execution_counts.queued == 1
 
 
-async def test_text_that_is_not_utf_8_is_no_message(server: Server, operator: Operator) -> None:
+async def test_request_is_rejected_when_text_is_not_utf_8(
+    server: Server, operator: Operator
+) -> None:
     for rpc in await list_rpcs(server.channel):
         for field in rpc.method.input_type.fields:
             if field.type == FieldDescriptor.TYPE_STRING:
                 tag = field.number << 3 | 2
                 raw = bytes([tag, 2]) + b"\xc3\x28"
-                answer = await rpc.call(server.channel, raw, tenant=operator.tenant, device="d")
-                assert answer.failure.reason == "MALFORMED_REQUEST", (rpc.path, field.name)
+                result = await rpc.call(server.channel, raw, tenant=operator.tenant, device="d")
+                assert result.failure.reason == "MALFORMED_REQUEST", (rpc.path, field.name)
 
 
 @pytest.mark.parametrize("key", ["tenant", "user", "device", "request"])
-async def test_hostile_metadata_is_only_text(
+async def test_hostile_text_in_metadata_has_no_effect(
     database: Database, server: Server, operator: Operator, key: str
 ) -> None:
-    """What HTTP/2 can carry: visible ASCII."""
+    """Only texts that HTTP/2 metadata can contain: visible ASCII."""
     for rpc in await list_rpcs(server.channel):
         *_, request = sample_requests(rpc, {"job_id": "j", "device_id": "d", "document_type": "x"})
         for text in (text for text in INJECTIONS if "\n" not in text):
             metadata = {"tenant": operator.tenant, "device": "d"} | {key: text}
-            answer = await rpc.call(server.channel, request, **metadata)
-            assert answer.code in DOCUMENTED | {StatusCode.UNAUTHENTICATED}, (rpc.path, text)
+            result = await rpc.call(server.channel, request, **metadata)
+            assert result.code in DOCUMENTED_CODES | {StatusCode.UNAUTHENTICATED}, (rpc.path, text)
 
     assert await database.owner.fetchval("SELECT to_regclass('jobs.jobs') IS NOT NULL")

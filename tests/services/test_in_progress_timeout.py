@@ -1,4 +1,4 @@
-"""in_progress_timeout_minutes: when an execution times out, and what moves that."""
+"""in_progress_timeout_minutes: when times_out_at is set, and what changes it."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,18 +18,18 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 async def device(database: Database, server: Server, operator: Operator) -> Device:
-    """The only device of the test's tenant, with a job "j" QUEUED that allows 30 minutes."""
+    """The only device of the test's tenant; job "j" has a timeout of 30 minutes."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=30)
     return server.device(operator.tenant, "pump")
 
 
-def allowed(execution: DeviceExecution) -> timedelta:
-    """How long it may go on for, counted from its last change."""
+def timeout_of(execution: DeviceExecution) -> timedelta:
+    """The time from the last change of an execution until it times out."""
     return execution.times_out_at.ToDatetime() - execution.last_updated_at.ToDatetime()
 
 
-async def test_it_belongs_to_the_job(device: Device, operator: Operator) -> None:
+async def test_timeout_is_a_field_of_the_job(device: Device, operator: Operator) -> None:
     await operator.create(job_id="none", target_all=True)
 
     assert (await operator.get("j")).in_progress_timeout_minutes == 30
@@ -39,7 +39,9 @@ async def test_it_belongs_to_the_job(device: Device, operator: Operator) -> None
 
 
 @pytest.mark.parametrize("minutes", [0, -1, 10081])
-async def test_it_is_from_a_minute_to_a_week(operator: Operator, minutes: int) -> None:
+async def test_create_is_rejected_when_timeout_is_out_of_range(
+    operator: Operator, minutes: int
+) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, in_progress_timeout_minutes=minutes)
 
@@ -47,33 +49,35 @@ async def test_it_is_from_a_minute_to_a_week(operator: Operator, minutes: int) -
 
 
 @pytest.mark.parametrize("minutes", [1, 10080])
-async def test_the_shortest_and_the_longest_are_taken(
+async def test_shortest_and_longest_timeouts_are_accepted(
     device: Device, operator: Operator, minutes: int
 ) -> None:
     await operator.create(job_id="k", target_all=True, in_progress_timeout_minutes=minutes)
 
-    assert allowed(await device.start("k")) == minutes * MINUTE
+    assert timeout_of(await device.start("k")) == minutes * MINUTE
 
 
-async def test_it_makes_another_request_of_a_repetition(device: Device, operator: Operator) -> None:
-    again = {"job_id": "j", "target_all": True}
+async def test_repeated_create_is_rejected_when_timeout_differs(
+    device: Device, operator: Operator
+) -> None:
+    request = {"job_id": "j", "target_all": True}
 
-    response = await operator.create(**again, in_progress_timeout_minutes=30)
+    response = await operator.create(**request, in_progress_timeout_minutes=30)
 
     assert response.execution_count == 1
-    for other in ({"in_progress_timeout_minutes": 31}, {}):
+    for difference in ({"in_progress_timeout_minutes": 31}, {}):
         with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-            await operator.create(**again, **other)
+            await operator.create(**request, **difference)
 
 
-async def test_what_is_queued_has_no_deadline(device: Device, operator: Operator) -> None:
+async def test_queued_execution_has_no_times_out_at(device: Device, operator: Operator) -> None:
     assert not (await device.get("j")).HasField("times_out_at")
     assert not (await operator.get("j")).executions[0].HasField("times_out_at")
 
 
-@pytest.mark.parametrize("how", ["start", "start_next", "report"])
-async def test_a_start_sets_the_deadline(device: Device, operator: Operator, how: str) -> None:
-    match how:
+@pytest.mark.parametrize("method", ["start", "start_next", "report"])
+async def test_start_sets_times_out_at(device: Device, operator: Operator, method: str) -> None:
+    match method:
         case "start":
             started = await device.start("j")
         case "start_next":
@@ -81,7 +85,7 @@ async def test_a_start_sets_the_deadline(device: Device, operator: Operator, how
         case _:
             started = await device.update("j", "IN_PROGRESS")
 
-    assert allowed(started) == 30 * MINUTE
+    assert timeout_of(started) == 30 * MINUTE
     assert started == await device.get("j")
     assert (await device.pending()).executions == [started]
     (execution,) = (await operator.get("j")).executions
@@ -89,49 +93,53 @@ async def test_a_start_sets_the_deadline(device: Device, operator: Operator, how
     assert (await operator.executions("j")).executions == [execution]
 
 
-async def test_without_a_timeout_there_is_no_deadline(device: Device, operator: Operator) -> None:
+async def test_execution_has_no_times_out_at_when_job_has_no_timeout(
+    device: Device, operator: Operator
+) -> None:
     await operator.create(job_id="none", target_all=True)
 
     assert not (await device.start("none")).HasField("times_out_at")
     assert not (await device.update("none", "IN_PROGRESS")).HasField("times_out_at")
 
 
-async def test_starting_again_and_progress_leave_the_deadline(device: Device) -> None:
+async def test_repeated_start_and_progress_do_not_change_times_out_at(device: Device) -> None:
     started = await device.start("j")
 
-    again = await device.start("j")
+    repeated = await device.start("j")
     progress = await device.update("j", "IN_PROGRESS", status_details={"percent": 50})
 
-    assert again == started
+    assert repeated == started
     assert progress.version == started.version + 1
     assert progress.times_out_at == started.times_out_at
 
 
 @pytest.mark.parametrize("minutes", [1, 10080])
-async def test_progress_can_move_the_deadline_either_way(device: Device, minutes: int) -> None:
+async def test_progress_report_can_shorten_or_extend_the_timeout(
+    device: Device, minutes: int
+) -> None:
     await device.start("j")
 
-    moved = await device.update("j", "IN_PROGRESS", extend_timeout_minutes=minutes)
+    extended = await device.update("j", "IN_PROGRESS", extend_timeout_minutes=minutes)
 
-    assert allowed(moved) == minutes * MINUTE
-    assert (await device.update("j", "IN_PROGRESS")).times_out_at == moved.times_out_at
+    assert timeout_of(extended) == minutes * MINUTE
+    assert (await device.update("j", "IN_PROGRESS")).times_out_at == extended.times_out_at
 
 
-async def test_a_start_by_report_can_choose_the_deadline(device: Device) -> None:
-    assert allowed(await device.update("j", "IN_PROGRESS", extend_timeout_minutes=90)) == (
+async def test_report_that_starts_can_set_the_timeout(device: Device) -> None:
+    assert timeout_of(await device.update("j", "IN_PROGRESS", extend_timeout_minutes=90)) == (
         90 * MINUTE
     )
 
 
-async def test_a_device_can_set_a_deadline_where_the_job_has_none(
+async def test_device_can_set_a_timeout_when_job_has_none(
     device: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="none", target_all=True)
     await device.start("none")
 
-    moved = await device.update("none", "IN_PROGRESS", extend_timeout_minutes=5)
+    extended = await device.update("none", "IN_PROGRESS", extend_timeout_minutes=5)
 
-    assert allowed(moved) == 5 * MINUTE
+    assert timeout_of(extended) == 5 * MINUTE
 
 
 @pytest.mark.parametrize(
@@ -144,7 +152,9 @@ async def test_a_device_can_set_a_deadline_where_the_job_has_none(
     ],
     ids=str,
 )
-async def test_a_wrong_extension_is_refused(device: Device, fields: dict[str, Any]) -> None:
+async def test_invalid_timeout_extension_is_rejected(
+    device: Device, fields: dict[str, Any]
+) -> None:
     await device.start("j")
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
@@ -154,27 +164,27 @@ async def test_a_wrong_extension_is_refused(device: Device, fields: dict[str, An
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "REJECTED"])
-async def test_the_end_clears_the_deadline(
+async def test_terminal_report_clears_times_out_at(
     database: Database, device: Device, operator: Operator, status: str
 ) -> None:
     await device.start("j")
 
-    done = await device.update("j", status)
+    finished = await device.update("j", status)
 
-    assert not done.HasField("times_out_at")
+    assert not finished.HasField("times_out_at")
     assert not (await operator.get("j")).executions[0].HasField("times_out_at")
-    stored = "SELECT times_out_at FROM jobs.job_executions WHERE tenant_id = $1"
-    assert await database.owner.fetchval(stored, operator.tenant) is None
+    query = "SELECT times_out_at FROM jobs.job_executions WHERE tenant_id = $1"
+    assert await database.owner.fetchval(query, operator.tenant) is None
 
 
-async def test_a_report_after_the_deadline_counts_as_long_as_nobody_swept(
+async def test_report_is_accepted_after_times_out_at_until_the_sweeper_runs(
     database: Database, device: Device, operator: Operator
 ) -> None:
     await device.start("j")
     await database.make_overdue(operator.tenant, "j")
 
     progress = await device.update("j", "IN_PROGRESS", extend_timeout_minutes=10)
-    assert allowed(progress) == 10 * MINUTE
+    assert timeout_of(progress) == 10 * MINUTE
 
     await database.make_overdue(operator.tenant, "j")
     await device.update("j", "SUCCEEDED")

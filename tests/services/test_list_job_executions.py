@@ -139,7 +139,7 @@ async def test_another_tenants_job_reads_as_one_that_is_not_there(
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as foreign:
         await other.executions("j")
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as unknown:
-        await mixed.executions("nowhere")
+        await mixed.executions("missing")
 
     assert foreign.message == unknown.message == "Job not found"
     assert foreign.metadata == {"jobId": "j"}

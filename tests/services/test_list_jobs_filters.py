@@ -114,16 +114,16 @@ async def test_a_devices_executions_are_listed_across_jobs_newest_first(
     rejected = await jobs.executions("", device_id="a", status="REJECTED")
     of_one = await jobs.executions("one", device_id="a")
 
-    assert [each.job_id for each in found] == ["group", "one", "every"]
-    assert {each.device_id for each in found} == {"a"}
-    assert [each.job_id for each in of_b.executions] == ["group", "every"]
-    assert [each.job_id for each in rejected.executions] == ["group"]
+    assert [execution.job_id for execution in found] == ["group", "one", "every"]
+    assert {execution.device_id for execution in found} == {"a"}
+    assert [execution.job_id for execution in of_b.executions] == ["group", "every"]
+    assert [execution.job_id for execution in rejected.executions] == ["group"]
     assert rejected.executions[0].status == pb.JobExecution.REJECTED
-    assert [each.job_id for each in of_one.executions] == ["one"]
+    assert [execution.job_id for execution in of_one.executions] == ["one"]
 
 
 async def test_a_devices_executions_are_its_tenants(server: Server, jobs: Operator) -> None:
-    assert not (await server.operator("elsewhere").executions("", device_id="a")).executions
+    assert not (await server.operator("other-tenant").executions("", device_id="a")).executions
 
 
 async def test_a_token_of_one_device_is_not_for_another(jobs: Operator) -> None:

@@ -86,7 +86,7 @@ async def test_each_report_has_its_own_outcome(
         report("d000", "SUCCEEDED", "good"),
         report("d001", "SUCCEEDED", "over"),
         report("d002", "SUCCEEDED", "changed", expected_version=9),
-        report("nowhere", "SUCCEEDED", "unknown"),
+        report("missing", "SUCCEEDED", "unknown"),
         report("d003", "TIMED_OUT", "invalid"),
         report("", "SUCCEEDED", "nameless"),
     ]

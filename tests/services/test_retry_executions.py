@@ -41,8 +41,11 @@ async def mixed(database: Database, operator: Operator) -> Operator:
 async def states(operator: Operator, job_id: str) -> dict[str, tuple[str, int]]:
     """The status and attempt of each device."""
     return {
-        each.device_id: (pb.JobExecution.Status.Name(each.status), each.execution_number)
-        for each in (await operator.get(job_id)).executions
+        execution.device_id: (
+            pb.JobExecution.Status.Name(execution.status),
+            execution.execution_number,
+        )
+        for execution in (await operator.get(job_id)).executions
     }
 
 
@@ -91,7 +94,7 @@ async def test_a_completed_job_is_in_progress_again_until_it_is_done(
     assert not job.HasField("completed_at")
     assert job.updated_at == job.executions[0].queued_at
     assert job.execution_counts == pb.ExecutionCounts(queued=1)
-    assert [each.job_id for each in (await operator.list(status="IN_PROGRESS")).jobs] == ["j"]
+    assert [job.job_id for job in (await operator.list(status="IN_PROGRESS")).jobs] == ["j"]
 
     started = await pump.start_next()
     assert started is not None
@@ -183,7 +186,7 @@ async def test_unknown_and_other_tenants_jobs_are_not_found(
     server: Server, pump: Device, operator: Operator
 ) -> None:
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.retry("nowhere", "FAILED")
+        await operator.retry("missing", "FAILED")
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator(operator.tenant + "-other").retry("j", "FAILED")
 
@@ -264,7 +267,7 @@ async def test_what_the_old_expiry_ended_does_not_come_to_life_by_a_new_one(
     assert response.retried_count == 1
     job = await mixed.get("mixed")
     assert job.status == pb.Job.IN_PROGRESS
-    (after,) = (each for each in job.executions if each.device_id == "QUEUED")
+    (after,) = (execution for execution in job.executions if execution.device_id == "QUEUED")
     assert after == expired
     assert job.execution_counts == pb.ExecutionCounts(
         queued=1,
@@ -304,7 +307,7 @@ async def test_a_device_gets_it_after_what_it_has_to_do_already(
 
     await operator.retry("j", "FAILED")
 
-    assert [each.job_id for each in (await pump.pending()).executions] == ["older", "j"]
+    assert [execution.job_id for execution in (await pump.pending()).executions] == ["older", "j"]
 
 
 async def test_a_late_report_of_an_attempt_before_is_told_so(
@@ -350,7 +353,7 @@ async def test_a_report_that_comes_before_it_is_retried(
     assert (await reporting).execution_number == 2
     assert (await retrying).retried_count == 1
     attempts = await operator.attempts("j", "pump")
-    assert [each.execution_number for each in attempts] == [3, 2, 1]
+    assert [execution.execution_number for execution in attempts] == [3, 2, 1]
     assert attempts[1].status_details == {"code": 8}
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
@@ -382,7 +385,7 @@ async def test_of_two_at_once_one_queues(
         retries = [asyncio.create_task(operator.retry("j", "FAILED")) for _ in range(2)]
         await database.wait_for_blocked_sessions(2)
 
-    assert sorted([(await each).retried_count for each in retries]) == [0, 1]
+    assert sorted([(await retry).retried_count for retry in retries]) == [0, 1]
     assert (await pump.get("j")).execution_number == 2
 
 

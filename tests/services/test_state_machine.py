@@ -183,22 +183,25 @@ class _Machine(RuleBasedStateMachine):
         for job_id, expected in self._model.jobs.items():
             job = self._await(self._operator.get(job_id))
             found = {
-                each.device_id: (
-                    pb.JobExecution.Status.Name(each.status),
-                    each.execution_number,
+                execution.device_id: (
+                    pb.JobExecution.Status.Name(execution.status),
+                    execution.execution_number,
                 )
-                for each in job.executions
+                for execution in job.executions
             }
             assert pb.Job.Status.Name(job.status) == expected.status
             assert found == {
-                device: (each.status, each.attempt) for device, each in expected.executions.items()
+                device: (execution.status, execution.attempt)
+                for device, execution in expected.executions.items()
             }
             self._counts_are_those_of_the_rows(job)
             self._final_is_final(job_id, found)
 
     def _counts_are_those_of_the_rows(self, job: pb.Job) -> None:
         counts = {state: getattr(job.execution_counts, state) for state in STATES}
-        rows = [pb.JobExecution.Status.Name(each.status).lower() for each in job.executions]
+        rows = [
+            pb.JobExecution.Status.Name(execution.status).lower() for execution in job.executions
+        ]
         assert counts == {state: rows.count(state) for state in STATES}
         assert sum(counts.values()) == job.total_executions
 

@@ -152,8 +152,8 @@ async def test_a_stream_of_arrivals_neither_starves_nor_hurries_the_others() -> 
         source.meanwhile = None
 
     await asyncio.gather(*arrivals)
-    for each in watches:
-        await each.aclose()
+    for watch in watches:
+        await watch.aclose()
     assert len(arrivals) > 5
     assert min(later - earlier for earlier, later in pairwise(times)) > interval / 2
 

@@ -78,7 +78,7 @@ async def test_expiry_ends_it(database: Database, operator: Operator, device: An
 async def test_other_tenants_and_unknown_jobs_are_not_found(
     server: Server, operator: Operator, device: Any
 ) -> None:
-    for stranger, job_id in ((operator, "nowhere"), (server.operator("elsewhere"), "j")):
+    for stranger, job_id in ((operator, "missing"), (server.operator("other-tenant"), "j")):
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             await anext(watch(stranger, job_id))
 
