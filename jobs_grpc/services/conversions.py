@@ -7,7 +7,7 @@ into another one, Python's protobuf serializes and parses it.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from fleet.jobs.v1.jobs_pb2 import JobExecution
+from fleet.jobs.v1.jobs_pb2 import Job, JobExecution
 from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros, Row
@@ -24,6 +24,11 @@ MessageFields: TypeAlias = Any
 """Keyword arguments for a message constructor. None leaves a field, or the message, unset."""
 
 _EXECUTION_STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
+
+# Numbers by name. In a database of a newer version, rows can have a status that has no number
+# here; the field stays STATUS_UNSPECIFIED.
+_JOB_STATUS_NUMBERS = dict(Job.Status.items())
+_EXECUTION_STATUS_NUMBERS = dict(JobExecution.Status.items())
 
 # Upper bound for the bytes of a JobExecution without the contents of device_id and
 # status_details: four timestamps, three numbers, and the tags and lengths of all fields.
@@ -51,7 +56,7 @@ def job_fields(row: Row) -> MessageFields:
         "target_device_id": row["target_device_id"],
         "target_group_id": row["target_group_id"],
         "target_all": row["target_all"] or None,  # the oneof `target` is unset, not false
-        "status": row["status"],
+        "status": _JOB_STATUS_NUMBERS.get(row["status"]),
         "expires_at": timestamp_fields(row["expires_at"]),
         "created_by": row["created_by"],
         "created_at": timestamp_fields(row["created_at"]),
@@ -83,7 +88,7 @@ def execution_fields(row: Row) -> MessageFields:
     """The fields of a JobExecution, from a row of jobs.execution_states or of an attempt."""
     return {
         "device_id": row["device_id"],
-        "status": row["status"],
+        "status": _EXECUTION_STATUS_NUMBERS.get(row["status"]),
         "status_details": _optional_struct(row["status_details"]),
         "queued_at": timestamp_fields(row["queued_at"]),
         "started_at": timestamp_fields(row["started_at"]),
@@ -139,7 +144,9 @@ def append_executions(page: Any, row: Row) -> Iterator[int]:
         execution.device_id = device_id
         if status != old_status:
             old_status = status
-            execution.status = JobExecution.Status.Value(status)
+            execution.status = _EXECUTION_STATUS_NUMBERS.get(
+                status, JobExecution.STATUS_UNSPECIFIED
+            )
         execution.execution_number = number
         execution.version = version
         if details != old_details:
