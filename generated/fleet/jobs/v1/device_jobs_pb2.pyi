@@ -55,7 +55,7 @@ class DeviceExecution(_message.Message):
     """Counts the changes of the execution across its attempts; see JobExecution.version."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
-        """The parameters of the document. Not filled by ReportExecutions and in errors."""
+        """The parameters of the document. Not filled by ReportExecutions, nor in errors."""
 
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
@@ -395,11 +395,11 @@ class ReportExecutionsRequest(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
-    """An ID by which the client recognizes the response: at most 128 characters. The server does
-    not interpret it.
+    """An ID that the client chooses to recognize the response: at most 128 characters. It is
+    returned unchanged.
     """
     device_id: _builtins.str
-    """The ID of the device. Required, unless the call has one."""
+    """Required, unless x-device-id or a token names the device. The ID of the device."""
     @_builtins.property
     def report(self) -> Global___UpdateExecutionRequest:
         """Required. The report."""

@@ -91,8 +91,9 @@ class DeviceJobServiceStub:
     A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
     such a job accepts reports, unless the cancel was forced.
 
-    An operator can retry a finished execution, which starts the next attempt. A report that
-    may arrive late should set execution_number, so that it does not count for that attempt.
+    An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
+    attempt. A report that may arrive late should set execution_number, so that it is not
+    applied to the next attempt.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED
@@ -116,9 +117,8 @@ class DeviceJobServiceStub:
       UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
     """
     WatchPendingExecutions: _grpc.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]
-    """Watches the pending executions of the device. Sends the response of ListPendingExecutions,
-    and a new one within a second of each change. The stream survives a restart of the
-    database.
+    """Watches the pending executions of the device. Sends the first ones, and again within a
+    second of each change. The stream survives a restart of the database.
 
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
       UNAVAILABLE          SERVER_STOPPING: watch again
@@ -187,8 +187,9 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
     such a job accepts reports, unless the cancel was forced.
 
-    An operator can retry a finished execution, which starts the next attempt. A report that
-    may arrive late should set execution_number, so that it does not count for that attempt.
+    An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
+    attempt. A report that may arrive late should set execution_number, so that it is not
+    applied to the next attempt.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED
@@ -212,9 +213,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
     """
     WatchPendingExecutions: _aio.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]  # type: ignore[assignment]
-    """Watches the pending executions of the device. Sends the response of ListPendingExecutions,
-    and a new one within a second of each change. The stream survives a restart of the
-    database.
+    """Watches the pending executions of the device. Sends the first ones, and again within a
+    second of each change. The stream survives a restart of the database.
 
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
       UNAVAILABLE          SERVER_STOPPING: watch again
@@ -310,8 +310,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
         such a job accepts reports, unless the cancel was forced.
 
-        An operator can retry a finished execution, which starts the next attempt. A report that
-        may arrive late should set execution_number, so that it does not count for that attempt.
+        An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
+        attempt. A report that may arrive late should set execution_number, so that it is not
+        applied to the next attempt.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
           FAILED_PRECONDITION  EXECUTION_FINISHED
@@ -347,9 +348,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_jobs_pb2.WatchPendingExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_device_jobs_pb2.WatchPendingExecutionsResponse], _abc.AsyncIterator[_device_jobs_pb2.WatchPendingExecutionsResponse]]:
-        """Watches the pending executions of the device. Sends the response of ListPendingExecutions,
-        and a new one within a second of each change. The stream survives a restart of the
-        database.
+        """Watches the pending executions of the device. Sends the first ones, and again within a
+        second of each change. The stream survives a restart of the database.
 
           UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
           UNAVAILABLE          SERVER_STOPPING: watch again

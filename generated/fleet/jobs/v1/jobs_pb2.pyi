@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Job(_message.Message):
-    """A document for a set of devices."""
+    """A request to carry out a document on a set of devices."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

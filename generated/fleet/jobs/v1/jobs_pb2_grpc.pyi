@@ -30,12 +30,13 @@ class JobServiceStub:
     """JobService is the operators' API. It creates and controls jobs on a fleet of devices and
     shows the status of every device.
 
-    Metadata of every call. Each key may be sent once.
+    Metadata of every call. Send each key at most once.
 
       x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-                     acts for: 1–256 printable ASCII characters without a comma.
+                     acts for: 1–256 printable ASCII characters, no comma, no space at the
+                     ends.
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
-                     ASCII characters.
+                     ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, cancels and retries; admin also deletes. A call without it has
                      the roles of JOBS_DEFAULT_ROLES.
@@ -71,8 +72,8 @@ class JobServiceStub:
       JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
           Open streams, of all tenants and of one tenant (with a delay).
       JOBS_MAX_REQUEST_BYTES (4 MiB)
-          The size of a request message (without a delay). gRPC itself refuses a message of
-          more than twice this size, with RESOURCE_EXHAUSTED and no details.
+          The size of a request message (without a delay). A message of more than twice this
+          size is refused by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
@@ -98,7 +99,8 @@ class JobServiceStub:
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                           (with a delay)
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -136,15 +138,16 @@ class JobServiceStub:
       FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
     """
     RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
-    """Queues the executions of a job that are in one of the given statuses again, as the next
-    attempt. The job can be IN_PROGRESS or COMPLETED; it is IN_PROGRESS afterwards. If no
-    execution is in one of the statuses, nothing changes, including expires_at.
+    """Starts the next attempt of the executions of a job that are in one of the given statuses:
+    they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
+    no execution is in one of the statuses, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                           (with a delay)
     """
     ListExecutionAttempts: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]
     """Lists the attempts of one execution, the current one first: by execution_number,
@@ -155,8 +158,8 @@ class JobServiceStub:
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
     """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-    executions. No call finds it any more. The service purges it later, in the background.
-    Its job_id can be used again after that.
+    executions. Afterwards, no call finds the job. The service purges it in the background;
+    after that, its job_id can be used again.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
@@ -164,7 +167,7 @@ class JobServiceStub:
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """Watches a job. Sends its current state, and the new state after a change, at most four
     times per second. Changes in between are skipped. The stream ends after the state in
-    which the job is COMPLETED or CANCELED. It survives a restart of the database.
+    which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
 
       NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -176,12 +179,13 @@ class JobServiceAsyncStub(JobServiceStub):
     """JobService is the operators' API. It creates and controls jobs on a fleet of devices and
     shows the status of every device.
 
-    Metadata of every call. Each key may be sent once.
+    Metadata of every call. Send each key at most once.
 
       x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-                     acts for: 1–256 printable ASCII characters without a comma.
+                     acts for: 1–256 printable ASCII characters, no comma, no space at the
+                     ends.
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
-                     ASCII characters.
+                     ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, cancels and retries; admin also deletes. A call without it has
                      the roles of JOBS_DEFAULT_ROLES.
@@ -217,8 +221,8 @@ class JobServiceAsyncStub(JobServiceStub):
       JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
           Open streams, of all tenants and of one tenant (with a delay).
       JOBS_MAX_REQUEST_BYTES (4 MiB)
-          The size of a request message (without a delay). gRPC itself refuses a message of
-          more than twice this size, with RESOURCE_EXHAUSTED and no details.
+          The size of a request message (without a delay). A message of more than twice this
+          size is refused by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
@@ -241,7 +245,8 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                           (with a delay)
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -279,15 +284,16 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
     """
     RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
-    """Queues the executions of a job that are in one of the given statuses again, as the next
-    attempt. The job can be IN_PROGRESS or COMPLETED; it is IN_PROGRESS afterwards. If no
-    execution is in one of the statuses, nothing changes, including expires_at.
+    """Starts the next attempt of the executions of a job that are in one of the given statuses:
+    they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
+    no execution is in one of the statuses, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                           (with a delay)
     """
     ListExecutionAttempts: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]  # type: ignore[assignment]
     """Lists the attempts of one execution, the current one first: by execution_number,
@@ -298,8 +304,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-    executions. No call finds it any more. The service purges it later, in the background.
-    Its job_id can be used again after that.
+    executions. Afterwards, no call finds the job. The service purges it in the background;
+    after that, its job_id can be used again.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
@@ -307,7 +313,7 @@ class JobServiceAsyncStub(JobServiceStub):
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Watches a job. Sends its current state, and the new state after a change, at most four
     times per second. Changes in between are skipped. The stream ends after the state in
-    which the job is COMPLETED or CANCELED. It survives a restart of the database.
+    which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
 
       NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -318,12 +324,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """JobService is the operators' API. It creates and controls jobs on a fleet of devices and
     shows the status of every device.
 
-    Metadata of every call. Each key may be sent once.
+    Metadata of every call. Send each key at most once.
 
       x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-                     acts for: 1–256 printable ASCII characters without a comma.
+                     acts for: 1–256 printable ASCII characters, no comma, no space at the
+                     ends.
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
-                     ASCII characters.
+                     ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, cancels and retries; admin also deletes. A call without it has
                      the roles of JOBS_DEFAULT_ROLES.
@@ -359,8 +366,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
       JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
           Open streams, of all tenants and of one tenant (with a delay).
       JOBS_MAX_REQUEST_BYTES (4 MiB)
-          The size of a request message (without a delay). gRPC itself refuses a message of
-          more than twice this size, with RESOURCE_EXHAUSTED and no details.
+          The size of a request message (without a delay). A message of more than twice this
+          size is refused by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
@@ -387,7 +394,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
-                               JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+                               JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                               (with a delay)
         """
 
     @_abc_1.abstractmethod
@@ -461,15 +469,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.RetryExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RetryExecutionsResponse, _abc.Awaitable[_jobs_pb2.RetryExecutionsResponse]]:
-        """Queues the executions of a job that are in one of the given statuses again, as the next
-        attempt. The job can be IN_PROGRESS or COMPLETED; it is IN_PROGRESS afterwards. If no
-        execution is in one of the statuses, nothing changes, including expires_at.
+        """Starts the next attempt of the executions of a job that are in one of the given statuses:
+        they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
+        no execution is in one of the statuses, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_RETRYABLE
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                               JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+                               JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                               (with a delay)
         """
 
     @_abc_1.abstractmethod
@@ -492,8 +501,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
         """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-        executions. No call finds it any more. The service purges it later, in the background.
-        Its job_id can be used again after that.
+        executions. Afterwards, no call finds the job. The service purges it in the background;
+        after that, its job_id can be used again.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_DELETABLE
@@ -507,7 +516,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
         """Watches a job. Sends its current state, and the new state after a change, at most four
         times per second. Changes in between are skipped. The stream ends after the state in
-        which the job is COMPLETED or CANCELED. It survives a restart of the database.
+        which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
 
           NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
           UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.

@@ -32,7 +32,7 @@ type DeviceExecution struct {
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// The type of the document, for example "reboot".
 	DocumentType string `protobuf:"bytes,3,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
-	// The parameters of the document. Not filled by ReportExecutions and in errors.
+	// The parameters of the document. Not filled by ReportExecutions, nor in errors.
 	DocumentParams *structpb.Struct `protobuf:"bytes,4,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
 	// The status at the time of the response.
 	Status JobExecution_Status `protobuf:"varint,5,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
@@ -712,10 +712,10 @@ func (x *UpdateExecutionResponse) GetExecution() *DeviceExecution {
 
 type ReportExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// An ID by which the client recognizes the response: at most 128 characters. The server does
-	// not interpret it.
+	// An ID that the client chooses to recognize the response: at most 128 characters. It is
+	// returned unchanged.
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
-	// The ID of the device. Required, unless the call has one.
+	// Required, unless x-device-id or a token names the device. The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Required. The report.
 	Report        *UpdateExecutionRequest `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`

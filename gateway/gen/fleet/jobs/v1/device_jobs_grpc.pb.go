@@ -86,8 +86,9 @@ type DeviceJobServiceClient interface {
 	// A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
 	// such a job accepts reports, unless the cancel was forced.
 	//
-	// An operator can retry a finished execution, which starts the next attempt. A report that
-	// may arrive late should set execution_number, so that it does not count for that attempt.
+	// An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
+	// attempt. A report that may arrive late should set execution_number, so that it is not
+	// applied to the next attempt.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED
@@ -109,9 +110,8 @@ type DeviceJobServiceClient interface {
 	//	                     response again, with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
 	ReportExecutions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportExecutionsRequest, ReportExecutionsResponse], error)
-	// Watches the pending executions of the device. Sends the response of ListPendingExecutions,
-	// and a new one within a second of each change. The stream survives a restart of the
-	// database.
+	// Watches the pending executions of the device. Sends the first ones, and again within a
+	// second of each change. The stream survives a restart of the database.
 	//
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
@@ -266,8 +266,9 @@ type DeviceJobServiceServer interface {
 	// A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
 	// such a job accepts reports, unless the cancel was forced.
 	//
-	// An operator can retry a finished execution, which starts the next attempt. A report that
-	// may arrive late should set execution_number, so that it does not count for that attempt.
+	// An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
+	// attempt. A report that may arrive late should set execution_number, so that it is not
+	// applied to the next attempt.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED
@@ -289,9 +290,8 @@ type DeviceJobServiceServer interface {
 	//	                     response again, with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
 	ReportExecutions(grpc.BidiStreamingServer[ReportExecutionsRequest, ReportExecutionsResponse]) error
-	// Watches the pending executions of the device. Sends the response of ListPendingExecutions,
-	// and a new one within a second of each change. The stream survives a restart of the
-	// database.
+	// Watches the pending executions of the device. Sends the first ones, and again within a
+	// second of each change. The stream survives a restart of the database.
 	//
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again

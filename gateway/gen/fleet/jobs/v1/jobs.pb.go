@@ -152,7 +152,7 @@ func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2, 0}
 }
 
-// A document for a set of devices.
+// A request to carry out a document on a set of devices.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job, unique in the tenant.

@@ -38,12 +38,13 @@ const (
 // JobService is the operators' API. It creates and controls jobs on a fleet of devices and
 // shows the status of every device.
 //
-// Metadata of every call. Each key may be sent once.
+// Metadata of every call. Send each key at most once.
 //
 //	x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-//	               acts for: 1–256 printable ASCII characters without a comma.
+//	               acts for: 1–256 printable ASCII characters, no comma, no space at the
+//	               ends.
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
-//	               ASCII characters.
+//	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
 //	               creates, cancels and retries; admin also deletes. A call without it has
 //	               the roles of JOBS_DEFAULT_ROLES.
@@ -79,8 +80,8 @@ const (
 //	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
 //	    Open streams, of all tenants and of one tenant (with a delay).
 //	JOBS_MAX_REQUEST_BYTES (4 MiB)
-//	    The size of a request message (without a delay). gRPC itself refuses a message of
-//	    more than twice this size, with RESOURCE_EXHAUSTED and no details.
+//	    The size of a request message (without a delay). A message of more than twice this
+//	    size is refused by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
 //
@@ -100,7 +101,8 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+	//	                     (with a delay)
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
 	// by job_id, both descending.
@@ -132,15 +134,16 @@ type JobServiceClient interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
-	// Queues the executions of a job that are in one of the given statuses again, as the next
-	// attempt. The job can be IN_PROGRESS or COMPLETED; it is IN_PROGRESS afterwards. If no
-	// execution is in one of the statuses, nothing changes, including expires_at.
+	// Starts the next attempt of the executions of a job that are in one of the given statuses:
+	// they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
+	// no execution is in one of the statuses, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+	//	                     (with a delay)
 	RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one execution, the current one first: by execution_number,
 	// descending.
@@ -149,15 +152,15 @@ type JobServiceClient interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	ListExecutionAttempts(ctx context.Context, in *ListExecutionAttemptsRequest, opts ...grpc.CallOption) (*ListExecutionAttemptsResponse, error)
 	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-	// executions. No call finds it any more. The service purges it later, in the background.
-	// Its job_id can be used again after that.
+	// executions. Afterwards, no call finds the job. The service purges it in the background;
+	// after that, its job_id can be used again.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
 	DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
 	// Watches a job. Sends its current state, and the new state after a change, at most four
 	// times per second. Changes in between are skipped. The stream ends after the state in
-	// which the job is COMPLETED or CANCELED. It survives a restart of the database.
+	// which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -289,12 +292,13 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 // JobService is the operators' API. It creates and controls jobs on a fleet of devices and
 // shows the status of every device.
 //
-// Metadata of every call. Each key may be sent once.
+// Metadata of every call. Send each key at most once.
 //
 //	x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-//	               acts for: 1–256 printable ASCII characters without a comma.
+//	               acts for: 1–256 printable ASCII characters, no comma, no space at the
+//	               ends.
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
-//	               ASCII characters.
+//	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
 //	               creates, cancels and retries; admin also deletes. A call without it has
 //	               the roles of JOBS_DEFAULT_ROLES.
@@ -330,8 +334,8 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
 //	    Open streams, of all tenants and of one tenant (with a delay).
 //	JOBS_MAX_REQUEST_BYTES (4 MiB)
-//	    The size of a request message (without a delay). gRPC itself refuses a message of
-//	    more than twice this size, with RESOURCE_EXHAUSTED and no details.
+//	    The size of a request message (without a delay). A message of more than twice this
+//	    size is refused by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
 //
@@ -351,7 +355,8 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+	//	                     (with a delay)
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
 	// by job_id, both descending.
@@ -383,15 +388,16 @@ type JobServiceServer interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
-	// Queues the executions of a job that are in one of the given statuses again, as the next
-	// attempt. The job can be IN_PROGRESS or COMPLETED; it is IN_PROGRESS afterwards. If no
-	// execution is in one of the statuses, nothing changes, including expires_at.
+	// Starts the next attempt of the executions of a job that are in one of the given statuses:
+	// they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
+	// no execution is in one of the statuses, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (no limit) jobs IN_PROGRESS (with a delay)
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+	//	                     (with a delay)
 	RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one execution, the current one first: by execution_number,
 	// descending.
@@ -400,15 +406,15 @@ type JobServiceServer interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	ListExecutionAttempts(context.Context, *ListExecutionAttemptsRequest) (*ListExecutionAttemptsResponse, error)
 	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-	// executions. No call finds it any more. The service purges it later, in the background.
-	// Its job_id can be used again after that.
+	// executions. Afterwards, no call finds the job. The service purges it in the background;
+	// after that, its job_id can be used again.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
 	DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
 	// Watches a job. Sends its current state, and the new state after a change, at most four
 	// times per second. Changes in between are skipped. The stream ends after the state in
-	// which the job is COMPLETED or CANCELED. It survives a restart of the database.
+	// which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
