@@ -12,6 +12,8 @@ import asyncpg
 import pytest
 
 from jobs_grpc.dev import embedded_postgres
+from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
+from jobs_grpc.dev.embedded_postgres.data_dir import locked, make_data_dir
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root runs PostgreSQL as another account"
@@ -68,6 +70,32 @@ async def test_data_folder_is_rejected_when_another_process_uses_it(base: Path) 
             pass
 
         assert await _query(cluster, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize("target", ["existing", "missing"])
+def test_data_folder_is_rejected_when_its_lock_file_is_a_symbolic_link(
+    base: Path, target: str
+) -> None:
+    (base / "existing").write_text("content")
+    data = make_data_dir(base / "data", unprivileged_account())
+    (data / "lock").symlink_to(base / target)
+
+    with (
+        pytest.raises(
+            embedded_postgres.EmbeddedPostgresError,
+            match=f"^can't open the lock file {data}/lock: it is a symbolic link; remove it",
+        ),
+        embedded_postgres.running(data),
+    ):
+        pass
+
+    assert (base / "existing").read_text() == "content"
+    assert not (base / "missing").exists()
+
+
+def test_lock_file_is_private(base: Path) -> None:
+    with locked(base):
+        assert stat.S_IMODE((base / "lock").stat().st_mode) == 0o600
 
 
 async def test_server_is_restarted_when_its_parent_was_killed(base: Path) -> None:

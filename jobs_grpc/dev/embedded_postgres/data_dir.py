@@ -1,6 +1,8 @@
 """The folders that PostgreSQL uses: data, lock and socket."""
 
+import errno
 import fcntl
+import io
 import os
 import pwd
 import re
@@ -67,7 +69,7 @@ def make_data_dir(folder: Path, account: pwd.struct_passwd | None) -> Path:
 @contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
     """Hold the lock of a data folder. Raises EmbeddedPostgresError if another process has it."""
-    with (data_dir / "lock").open("w") as lock:
+    with _open_lock(data_dir / "lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -75,6 +77,22 @@ def locked(data_dir: Path) -> Iterator[None]:
                 f"another process uses {data_dir}: stop it, or set JOBS_DATA_DIR to another folder"
             ) from None
         yield
+
+
+def _open_lock(path: Path) -> io.FileIO:
+    """Open a lock file without following symbolic links or truncating what is there.
+
+    As root, the folder belongs to another account, which could link to any file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode=0o600)
+    except OSError as e:
+        reason = "it is a symbolic link" if e.errno == errno.ELOOP else e.strerror
+        raise EmbeddedPostgresError(
+            f"can't open the lock file {path}: {reason}; remove it, or set JOBS_DATA_DIR to"
+            " another folder"
+        ) from None
+    return io.FileIO(descriptor, "r+")
 
 
 @contextmanager
