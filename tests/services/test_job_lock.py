@@ -1,4 +1,4 @@
-"""Who found no mutex to lock does nothing, even if the job is there a moment later."""
+"""Functions that find no job lock do nothing, even if the job is committed a moment later."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ import pytest
 from tests.support.database import Database
 from tests.support.waiting import wait_until
 
-# A job that is over, has been for long, and is of interest to whoever comes first.
+# A job that was canceled long ago, so that each of the functions would change or delete it.
 CREATE = """
     INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all, status,
                            canceled_at, cancel_reason, deleted_at, created_at, updated_at)
@@ -30,6 +30,7 @@ ROWS = """
         UNION ALL SELECT to_jsonb(e) FROM jobs.job_executions e WHERE tenant_id = $1
         UNION ALL SELECT to_jsonb(p) FROM jobs.job_progress p WHERE tenant_id = $1) AS t
 """
+# For each function, a call and its result if it does nothing.
 CALLS = {
     "time_out_executions": ("SELECT jobs.time_out_executions($1, 'j', '{pump}', 0)", 0),
     "finalize_job": ("SELECT jobs.finalize_job($1, 'j', '', 10, 0)", None),
@@ -39,8 +40,8 @@ CALLS = {
 }
 
 
-async def answer(session: asyncpg.Connection, sql: str, tenant: str) -> object:
-    """What a call answers, or the SQLSTATE it raises."""
+async def call_function(session: asyncpg.Connection, sql: str, tenant: str) -> object:
+    """The result of a call, or the SQLSTATE of its error."""
     try:
         return await session.fetchval(sql, tenant)
     except asyncpg.PostgresError as e:
@@ -48,29 +49,29 @@ async def answer(session: asyncpg.Connection, sql: str, tenant: str) -> object:
 
 
 @pytest.mark.parametrize("function", CALLS)
-async def test_a_job_that_appears_after_the_lock_is_left_alone(
+async def test_function_does_nothing_when_job_is_committed_after_its_lock_attempt(
     database: Database, tenant: str, function: str
 ) -> None:
-    """Its creation has the table while the call goes from one statement to the next."""
-    sql, nothing = CALLS[function]
+    """The job is committed between the call's first statement and its second one."""
+    sql, no_effect = CALLS[function]
     creating = await asyncpg.connect(database.owner_dsn)
     calling = await asyncpg.connect(database.owner_dsn)
     try:
         async with creating.transaction():
             await creating.execute("LOCK TABLE jobs.jobs")
-            call = asyncio.create_task(answer(calling, sql, tenant))
+            call = asyncio.create_task(call_function(calling, sql, tenant))
 
-            async def locked() -> bool:
+            async def is_blocked_or_done() -> bool:
                 waiting = "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted"
                 pid = calling.get_server_pid()
                 return call.done() or bool(await database.owner.fetchval(waiting, pid))
 
-            await wait_until(locked)
+            await wait_until(is_blocked_or_done)
             await creating.execute(CREATE, tenant, function == "purge_job")
             await creating.execute(EXECUTION, tenant)
             await creating.execute(PROGRESS, tenant)
             created = await creating.fetchval(ROWS, tenant)
-        assert await call == nothing
+        assert await call == no_effect
     finally:
         await creating.close()
         await calling.close()

@@ -1,4 +1,4 @@
-"""ListJobExecutions."""
+"""ListJobExecutions of one job."""
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -12,7 +12,7 @@ from tests.support.server import Server
 
 @pytest.fixture
 async def mixed(database: Database, operator: Operator) -> Operator:
-    """An operator with the job "j": of d00001 to d00009, the odd ones have succeeded."""
+    """An operator with the job "j": of d00001 to d00009, the odd ones are SUCCEEDED."""
     await database.add_devices(operator.tenant, 9)
     await operator.create(job_id="j", target_all=True)
     for number in range(1, 10, 2):
@@ -21,24 +21,24 @@ async def mixed(database: Database, operator: Operator) -> Operator:
 
 
 def numbers(executions: list[pb.JobExecution]) -> list[int]:
-    """The devices' numbers."""
+    """The numbers in the device_ids."""
     return [int(execution.device_id[1:]) for execution in executions]
 
 
-async def test_it_tells_the_executions_that_the_job_tells(mixed: Operator) -> None:
+async def test_executions_equal_those_of_get_job(mixed: Operator) -> None:
     page = await mixed.executions("j")
 
     assert page.executions == (await mixed.get("j")).executions
     assert not page.next_page_token
 
 
-async def test_the_pages_together_hold_each_execution_once(mixed: Operator) -> None:
+async def test_pages_contain_each_execution_once(mixed: Operator) -> None:
     for limit in (1, 2, 8, 9, 5000):
         executions = await all_executions(mixed, "j", limit=limit)
         assert numbers(executions) == list(range(1, 10))
 
 
-async def test_pages_are_in_byte_order_and_lose_no_name(
+async def test_pages_are_sorted_by_device_id_in_byte_order(
     database: Database, operator: Operator
 ) -> None:
     names = ["a", "B", "é", "a-1", "Z", "a.1", "🚀", "10", "9", "a 1", "ﬀ", "x" * 256, "é" * 256]
@@ -50,7 +50,7 @@ async def test_pages_are_in_byte_order_and_lose_no_name(
     assert [e.device_id for e in executions] == sorted(names, key=str.encode)
 
 
-async def test_a_thousand_are_listed_by_default(database: Database, operator: Operator) -> None:
+async def test_limit_defaults_to_a_thousand(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1001)
     await operator.create(job_id="j", target_all=True)
 
@@ -60,7 +60,7 @@ async def test_a_thousand_are_listed_by_default(database: Database, operator: Op
     assert page.next_page_token
 
 
-async def test_a_filter_finds_the_executions_that_read_so(mixed: Operator) -> None:
+async def test_status_filter_uses_the_derived_status(mixed: Operator) -> None:
     await mixed.cancel("j")
 
     for limit in (1, 3, 100):
@@ -71,7 +71,7 @@ async def test_a_filter_finds_the_executions_that_read_so(mixed: Operator) -> No
         assert await all_executions(mixed, "j", status="QUEUED", limit=limit) == []
 
 
-async def test_executions_side_by_side_keep_what_is_their_own(
+async def test_neighboring_executions_keep_their_own_values(
     database: Database, operator: Operator, server: Server
 ) -> None:
     await database.add_devices(operator.tenant, 12)
@@ -93,14 +93,14 @@ async def test_executions_side_by_side_keep_what_is_their_own(
 
     assert len(page.executions) == 12
     for execution in page.executions:
-        (alone,) = (await operator.executions("j", device_id=execution.device_id)).executions
-        alone.ClearField("job_id")
-        assert execution == alone
-        assert execution.HasField("status_details") == alone.HasField("status_details")
+        (single,) = (await operator.executions("j", device_id=execution.device_id)).executions
+        single.ClearField("job_id")
+        assert execution == single
+        assert execution.HasField("status_details") == single.HasField("status_details")
     assert page.executions[5].HasField("status_details")
 
 
-async def test_the_limit_may_change_between_pages(mixed: Operator) -> None:
+async def test_limit_may_change_between_pages(mixed: Operator) -> None:
     page = await mixed.executions("j", limit=2)
 
     rest = await mixed.executions("j", limit=7, page_token=page.next_page_token)
@@ -109,21 +109,21 @@ async def test_the_limit_may_change_between_pages(mixed: Operator) -> None:
     assert not rest.next_page_token
 
 
-async def test_a_token_that_was_not_made_for_the_request_is_refused(mixed: Operator) -> None:
+async def test_page_token_is_rejected_when_it_belongs_to_another_request(mixed: Operator) -> None:
     await mixed.create(job_id="k", target_all=True)
-    of_all = (await mixed.executions("j", limit=1)).next_page_token
-    of_queued = (await mixed.executions("j", limit=1, status="QUEUED")).next_page_token
-    of_k = (await mixed.executions("k", limit=1)).next_page_token
-    of_jobs = (await mixed.list(limit=1)).next_page_token
+    unfiltered = (await mixed.executions("j", limit=1)).next_page_token
+    filtered = (await mixed.executions("j", limit=1, status="QUEUED")).next_page_token
+    other_job = (await mixed.executions("k", limit=1)).next_page_token
+    jobs = (await mixed.list(limit=1)).next_page_token
 
-    for token in ("garbage", "é", of_queued, of_k, of_jobs):
+    for token in ("garbage", "é", filtered, other_job, jobs):
         with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
             await mixed.executions("j", page_token=token)
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        await mixed.executions("j", status="QUEUED", page_token=of_all)
+        await mixed.executions("j", status="QUEUED", page_token=unfiltered)
 
 
-async def test_the_jobs_token_goes_on_without_a_filter_only(mixed: Operator) -> None:
+async def test_page_token_of_get_job_is_accepted_only_without_a_filter(mixed: Operator) -> None:
     token = (await mixed.get("j", executions_limit=4)).next_executions_page_token
 
     assert numbers(await all_executions(mixed, "j", page_token=token)) == [5, 6, 7, 8, 9]
@@ -131,7 +131,7 @@ async def test_the_jobs_token_goes_on_without_a_filter_only(mixed: Operator) -> 
         await mixed.executions("j", status="QUEUED", page_token=token)
 
 
-async def test_another_tenants_job_reads_as_one_that_is_not_there(
+async def test_job_of_another_tenant_is_indistinguishable_from_a_missing_job(
     server: Server, mixed: Operator
 ) -> None:
     other = server.operator(mixed.tenant + "-other")

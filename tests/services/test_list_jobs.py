@@ -15,23 +15,23 @@ async def ids(operator: Operator, **fields: Any) -> list[str]:
 
 
 async def create(operator: Operator, *job_ids: str) -> None:
-    """Jobs for all devices, in this order."""
+    """Create jobs for all devices, in this order."""
     for job_id in job_ids:
         await operator.create(job_id=job_id, target_all=True)
 
 
-async def test_there_are_no_jobs_at_first(operator: Operator) -> None:
+async def test_list_is_empty_when_tenant_has_no_jobs(operator: Operator) -> None:
     assert await operator.list() == pb.ListJobsResponse()
 
 
-async def test_the_newest_job_comes_first(database: Database, operator: Operator) -> None:
+async def test_newest_job_is_listed_first(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await create(operator, "b", "c", "a")
 
     assert await ids(operator) == ["a", "c", "b"]
 
 
-async def test_jobs_of_the_same_moment_come_by_job_id_descending(
+async def test_jobs_with_the_same_time_are_sorted_by_job_id_descending(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -45,7 +45,7 @@ async def test_jobs_of_the_same_moment_come_by_job_id_descending(
     assert await ids(operator, page_token=page.next_page_token) == ["a-1", "a", "B"]
 
 
-async def test_a_listed_job_is_the_job_without_its_executions(
+async def test_listed_job_equals_the_job_without_its_executions(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 3, group="north")
@@ -68,11 +68,11 @@ async def test_a_listed_job_is_the_job_without_its_executions(
     assert listed == job
 
 
-async def test_a_listed_job_counts_its_executions(database: Database, operator: Operator) -> None:
+async def test_listed_job_has_execution_counts(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 10)
     await create(operator, "j")
-    moves = ["IN_PROGRESS", *["SUCCEEDED"] * 2, *["FAILED"] * 3, "TIMED_OUT", "REJECTED"]
-    for number, status in enumerate(moves, 1):
+    statuses = ["IN_PROGRESS", *["SUCCEEDED"] * 2, *["FAILED"] * 3, "TIMED_OUT", "REJECTED"]
+    for number, status in enumerate(statuses, 1):
         await database.set_status(operator.tenant, "j", f"d{number:05}", status)
 
     (job,) = (await operator.list()).jobs
@@ -85,7 +85,7 @@ async def test_a_listed_job_counts_its_executions(database: Database, operator: 
     assert job.failed_count == 5
 
 
-async def test_fifty_jobs_are_listed_by_default(database: Database, operator: Operator) -> None:
+async def test_limit_defaults_to_fifty(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await create(operator, *(f"j{number:02}" for number in range(51)))
 
@@ -95,7 +95,7 @@ async def test_fifty_jobs_are_listed_by_default(database: Database, operator: Op
     assert await ids(operator, page_token=page.next_page_token) == ["j00"]
 
 
-async def test_limit_and_offset_cut_a_window(database: Database, operator: Operator) -> None:
+async def test_limit_and_offset_select_a_window(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await create(operator, *"edcba")
 
@@ -107,7 +107,7 @@ async def test_limit_and_offset_cut_a_window(database: Database, operator: Opera
     assert await operator.list(offset=2**31 - 1) == pb.ListJobsResponse()
 
 
-async def test_offset_skips_only_jobs_that_fit_the_filter(
+async def test_offset_skips_only_jobs_that_match_the_filter(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -118,9 +118,7 @@ async def test_offset_skips_only_jobs_that_fit_the_filter(
     assert await ids(operator, status=pb.Job.IN_PROGRESS, offset=1, limit=1) == ["d"]
 
 
-async def test_only_a_page_before_others_has_a_token(
-    database: Database, operator: Operator
-) -> None:
+async def test_last_page_has_no_token(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await create(operator, *"abc")
 
@@ -129,38 +127,38 @@ async def test_only_a_page_before_others_has_a_token(
 
 
 @pytest.fixture
-async def one_of_each(database: Database, operator: Operator) -> Operator:
-    """An operator with a job for each way of being in a status."""
+async def jobs_in_all_statuses(database: Database, operator: Operator) -> Operator:
+    """An operator with a job in each status, stored and derived."""
     await database.add_devices(operator.tenant, ["a", "b"])
-    await create(operator, "live", "completed", "canceled", "expired", "expired-at-work")
+    await create(operator, "active", "completed", "canceled", "expired", "expired-active")
     await database.owner.execute(
         "UPDATE jobs.jobs SET status = 'COMPLETED', completed_at = now()"
         " WHERE tenant_id = $1 AND job_id = 'completed'",
         operator.tenant,
     )
     await operator.cancel("canceled")
-    await database.set_status(operator.tenant, "expired-at-work", "a", "IN_PROGRESS")
+    await database.set_status(operator.tenant, "expired-active", "a", "IN_PROGRESS")
     await database.expire(operator.tenant, "expired")
-    await database.expire(operator.tenant, "expired-at-work")
+    await database.expire(operator.tenant, "expired-active")
     return operator
 
 
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (pb.Job.IN_PROGRESS, {"live", "expired-at-work"}),
+        (pb.Job.IN_PROGRESS, {"active", "expired-active"}),
         (pb.Job.COMPLETED, {"completed", "expired"}),
         (pb.Job.CANCELED, {"canceled"}),
     ],
 )
-async def test_a_filter_finds_the_jobs_that_read_so(
-    one_of_each: Operator, status: pb.Job.Status.ValueType, expected: set[str]
+async def test_status_filter_uses_the_derived_status(
+    jobs_in_all_statuses: Operator, status: pb.Job.Status.ValueType, expected: set[str]
 ) -> None:
-    jobs = (await one_of_each.list(status=status)).jobs
+    jobs = (await jobs_in_all_statuses.list(status=status)).jobs
 
     assert {job.job_id for job in jobs} == expected
     assert {job.status for job in jobs} == {status}
 
 
-async def test_without_a_filter_all_are_found(one_of_each: Operator) -> None:
-    assert len(await ids(one_of_each)) == 5
+async def test_all_jobs_are_listed_without_a_filter(jobs_in_all_statuses: Operator) -> None:
+    assert len(await ids(jobs_in_all_statuses)) == 5

@@ -1,4 +1,4 @@
-"""ListJobs by what jobs are, and ListJobExecutions by device."""
+"""Filters of ListJobs, and ListJobExecutions of one device."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from tests.support.server import Server
 
 @pytest.fixture
 async def jobs(database: Database, server: Server, operator: Operator) -> Operator:
-    """An operator with three jobs, a second apart, that differ in everything."""
+    """An operator with three jobs, created a second apart, with different values in all fields."""
     await database.add_devices(operator.tenant, ["a", "b"], group="north")
     other = server.operator(operator.tenant, user="oscar")
     await operator.create(job_id="one", document_type="reboot", target_device_id="a")
@@ -34,7 +34,7 @@ async def jobs(database: Database, server: Server, operator: Operator) -> Operat
 
 
 def second(number: int) -> Timestamp:
-    """A moment of the fixture's minute."""
+    """The time `number` seconds after the fixture created its first job."""
     return Timestamp(seconds=1767225600 + number)
 
 
@@ -54,30 +54,32 @@ def second(number: int) -> Timestamp:
         ({"statuses": ["CANCELED", "COMPLETED"]}, ["group"]),
         ({"statuses": ["CANCELED"], "status": "IN_PROGRESS"}, ["every", "group", "one"]),
         ({"document_type": "reboot", "created_by": "olivia", "target_all": True}, ["every"]),
-        ({"document_type": "nothing of the kind"}, []),
+        ({"document_type": "unknown"}, []),
     ],
 )
-async def test_filters_narrow_the_list(
+async def test_list_contains_the_jobs_that_match_all_filters(
     jobs: Operator, filters: dict[str, Any], expected: list[str]
 ) -> None:
-    found = await all_jobs(jobs, limit=1, **filters)
+    listed = await all_jobs(jobs, limit=1, **filters)
 
-    assert [job.job_id for job in found] == expected
+    assert [job.job_id for job in listed] == expected
 
 
 @pytest.mark.parametrize(
-    "other",
+    "filters",
     [{"document_type": "update"}, {"created_by": "oscar"}, {"target_all": True}, {"statuses": [1]}],
 )
-async def test_a_token_is_bound_to_all_filters(jobs: Operator, other: dict[str, Any]) -> None:
+async def test_page_token_is_rejected_when_filters_differ(
+    jobs: Operator, filters: dict[str, Any]
+) -> None:
     page = await jobs.list(limit=1)
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        await jobs.list(limit=1, page_token=page.next_page_token, **other)
+        await jobs.list(limit=1, page_token=page.next_page_token, **filters)
 
 
 @pytest.mark.parametrize(
-    ("filters", "at_fault"),
+    ("filters", "invalid_field"),
     [
         ({"statuses": [0]}, "status"),
         ({"statuses": [9]}, "status"),
@@ -89,16 +91,16 @@ async def test_a_token_is_bound_to_all_filters(jobs: Operator, other: dict[str, 
         ({"created_until": Timestamp(nanos=-1)}, "created_until"),
     ],
 )
-async def test_a_wrong_filter_is_named(
-    operator: Operator, filters: dict[str, Any], at_fault: str
+async def test_invalid_filter_is_rejected_with_the_field_name(
+    operator: Operator, filters: dict[str, Any], invalid_field: str
 ) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.list(**filters)
 
-    assert set(failure.violations) == {at_fault}
+    assert set(failure.violations) == {invalid_field}
 
 
-async def test_a_devices_executions_are_listed_across_jobs_newest_first(
+async def test_executions_of_a_device_are_listed_newest_first(
     database: Database, jobs: Operator
 ) -> None:
     for number, job_id in enumerate(("every", "one", "group")):
@@ -109,31 +111,33 @@ async def test_a_devices_executions_are_listed_across_jobs_newest_first(
             datetime(2026, 1, 1, 0, 0, number // 2, tzinfo=UTC),
         )
 
-    found = await all_executions(jobs, "", device_id="a", limit=1)
-    of_b = await jobs.executions("", device_id="b")
+    executions_of_a = await all_executions(jobs, "", device_id="a", limit=1)
+    executions_of_b = await jobs.executions("", device_id="b")
     rejected = await jobs.executions("", device_id="a", status="REJECTED")
-    of_one = await jobs.executions("one", device_id="a")
+    of_job_one = await jobs.executions("one", device_id="a")
 
-    assert [execution.job_id for execution in found] == ["group", "one", "every"]
-    assert {execution.device_id for execution in found} == {"a"}
-    assert [execution.job_id for execution in of_b.executions] == ["group", "every"]
+    assert [execution.job_id for execution in executions_of_a] == ["group", "one", "every"]
+    assert {execution.device_id for execution in executions_of_a} == {"a"}
+    assert [execution.job_id for execution in executions_of_b.executions] == ["group", "every"]
     assert [execution.job_id for execution in rejected.executions] == ["group"]
     assert rejected.executions[0].status == pb.JobExecution.REJECTED
-    assert [execution.job_id for execution in of_one.executions] == ["one"]
+    assert [execution.job_id for execution in of_job_one.executions] == ["one"]
 
 
-async def test_a_devices_executions_are_its_tenants(server: Server, jobs: Operator) -> None:
+async def test_executions_of_another_tenants_device_are_not_listed(
+    server: Server, jobs: Operator
+) -> None:
     assert not (await server.operator("other-tenant").executions("", device_id="a")).executions
 
 
-async def test_a_token_of_one_device_is_not_for_another(jobs: Operator) -> None:
+async def test_page_token_is_rejected_when_device_differs(jobs: Operator) -> None:
     page = await jobs.executions("", device_id="a", limit=1)
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await jobs.executions("", device_id="b", page_token=page.next_page_token)
 
 
-async def test_a_job_or_a_device_is_required(operator: Operator) -> None:
+async def test_list_executions_is_rejected_without_job_id_and_device_id(operator: Operator) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.executions("")
     assert set(failure.violations) == {"job_id"}

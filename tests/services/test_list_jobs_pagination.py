@@ -1,4 +1,4 @@
-"""ListJobs, page by page."""
+"""ListJobs: page tokens and page sizes."""
 
 import uuid
 from typing import Any
@@ -23,8 +23,8 @@ MAX_TIME = 2**56
 
 STATUSES = ("IN_PROGRESS", "COMPLETED", "CANCELED")
 
-# Jobs as a platform with that history would have them; $2 and $3 say which, and when.
-JOBS = """
+# Jobs with the statuses $2, created at the seconds $3.
+INSERT_JOBS = """
     INSERT INTO jobs.jobs
         (tenant_id, job_id, document_type, document_params, target_all, status, canceled_at,
          cancel_reason, completed_at, created_at, updated_at)
@@ -34,7 +34,7 @@ JOBS = """
            timestamptz '2026-01-01Z' + second * interval '1 second', now()
     FROM unnest($2::text[], $3::integer[]) WITH ORDINALITY AS job (status, second, n)
 """
-PROGRESS = """
+INSERT_PROGRESS = """
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
     SELECT tenant_id, job_id, 1 FROM jobs.jobs WHERE tenant_id = $1
     ON CONFLICT DO NOTHING
@@ -50,13 +50,15 @@ async def five_jobs(database: Database, operator: Operator) -> Operator:
     return operator
 
 
-async def test_the_pages_together_hold_each_job_once(five_jobs: Operator) -> None:
+async def test_pages_contain_each_job_once(five_jobs: Operator) -> None:
     for limit in (1, 2, 4, 5):
         jobs = await all_jobs(five_jobs, limit=limit)
         assert [job.job_id for job in jobs] == ["a", "b", "c", "d", "e"]
 
 
-async def test_jobs_that_are_created_meanwhile_shift_nothing(five_jobs: Operator) -> None:
+async def test_pages_contain_each_job_once_when_jobs_are_created_between_them(
+    five_jobs: Operator,
+) -> None:
     seen: list[str] = []
     token = ""
     while True:
@@ -70,7 +72,9 @@ async def test_jobs_that_are_created_meanwhile_shift_nothing(five_jobs: Operator
     assert seen == ["a", "b", "c", "d", "e"]
 
 
-async def test_a_job_that_leaves_the_filter_meanwhile_costs_no_other(five_jobs: Operator) -> None:
+async def test_later_pages_are_complete_when_jobs_stop_matching_the_filter(
+    five_jobs: Operator,
+) -> None:
     page = await five_jobs.list(limit=2, status=pb.Job.IN_PROGRESS)
     for job_id in "bc":
         await five_jobs.cancel(job_id)
@@ -80,7 +84,7 @@ async def test_a_job_that_leaves_the_filter_meanwhile_costs_no_other(five_jobs: 
     assert [job.job_id for job in rest] == ["d", "e"]
 
 
-async def test_a_page_can_go_on_where_an_offset_ended(five_jobs: Operator) -> None:
+async def test_page_token_continues_after_a_page_with_an_offset(five_jobs: Operator) -> None:
     page = await five_jobs.list(limit=2, offset=1)
 
     rest = await all_jobs(five_jobs, page_token=page.next_page_token)
@@ -142,7 +146,7 @@ async def test_page_token_is_accepted_when_its_time_is_in_range(
     assert [job.job_id for job in page.jobs] == list(jobs)
 
 
-async def test_a_token_for_another_filter_is_refused(five_jobs: Operator) -> None:
+async def test_page_token_is_rejected_when_filter_differs(five_jobs: Operator) -> None:
     token = (await five_jobs.list(limit=1, status=pb.Job.IN_PROGRESS)).next_page_token
 
     for status in (pb.Job.STATUS_UNSPECIFIED, pb.Job.CANCELED):
@@ -150,24 +154,24 @@ async def test_a_token_for_another_filter_is_refused(five_jobs: Operator) -> Non
             await five_jobs.list(status=status, page_token=token)
 
 
-async def test_a_token_together_with_an_offset_is_refused(five_jobs: Operator) -> None:
+async def test_page_token_is_rejected_together_with_an_offset(five_jobs: Operator) -> None:
     token = (await five_jobs.list(limit=1)).next_page_token
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await five_jobs.list(page_token=token, offset=1)
 
 
-async def test_a_token_of_the_executions_is_refused(five_jobs: Operator) -> None:
+async def test_page_token_of_executions_is_rejected(five_jobs: Operator) -> None:
     token = (await five_jobs.get("a", executions_limit=0)).next_executions_page_token
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await five_jobs.list(page_token=token)
 
 
-async def test_an_answer_ends_before_it_would_exceed_a_message(
+async def test_page_ends_before_the_response_exceeds_4_mib(
     database: Database, operator: Operator
 ) -> None:
-    """Two bytes of JSON, a digit and a comma, are eleven on the wire."""
+    """A number in a list takes two bytes as JSON and eleven as protobuf."""
     await database.add_devices(operator.tenant, 1)
     numbers = [float(number % 10) for number in range(16_000)]
     await operator.create(job_id="j0", target_all=True, document_params={"numbers": numbers})
@@ -178,7 +182,7 @@ async def test_an_answer_ends_before_it_would_exceed_a_message(
         " FROM jobs.jobs, generate_series(1, 199) n WHERE tenant_id = $1",
         operator.tenant,
     )
-    await database.owner.execute(PROGRESS, operator.tenant)
+    await database.owner.execute(INSERT_PROGRESS, operator.tenant)
 
     seen: list[str] = []
     token = ""
@@ -195,35 +199,35 @@ async def test_an_answer_ends_before_it_would_exceed_a_message(
 @examples(25)
 @given(
     jobs=st.lists(st.tuples(st.sampled_from(STATUSES), st.integers(0, 9)), max_size=30),
-    wanted=st.sampled_from(("STATUS_UNSPECIFIED", *STATUSES)),
+    filter_status=st.sampled_from(("STATUS_UNSPECIFIED", *STATUSES)),
     limits=st.lists(st.integers(1, 7), min_size=1, max_size=8),
 )
-async def test_pages_of_any_sizes_together_are_the_whole_list_in_order(
+async def test_pages_of_any_sizes_make_up_the_whole_list_in_order(
     database: Database,
     server: Server,
     jobs: list[tuple[str, int]],
-    wanted: str,
+    filter_status: str,
     limits: list[int],
 ) -> None:
     operator = server.operator(uuid.uuid4().hex)
     statuses, seconds = [job[0] for job in jobs], [job[1] for job in jobs]
-    await database.owner.execute(JOBS, operator.tenant, statuses, seconds)
-    await database.owner.execute(PROGRESS, operator.tenant)
+    await database.owner.execute(INSERT_JOBS, operator.tenant, statuses, seconds)
+    await database.owner.execute(INSERT_PROGRESS, operator.tenant)
 
     seen: list[str] = []
-    page, turn = pb.ListJobsResponse(), 0
-    while turn == 0 or page.next_page_token:
-        limit = limits[turn % len(limits)]
+    page, page_number = pb.ListJobsResponse(), 0
+    while page_number == 0 or page.next_page_token:
+        limit = limits[page_number % len(limits)]
         page = await operator.list(
-            status=wanted, limit=limit, page_token=page.next_page_token if turn else ""
+            status=filter_status, limit=limit, page_token=page.next_page_token
         )
         assert len(page.jobs) == limit or not page.next_page_token
         seen += [job.job_id for job in page.jobs]
-        turn += 1
+        page_number += 1
 
-    reference = [
+    expected = [
         (second, f"j{n}")
         for n, (status, second) in enumerate(jobs, 1)
-        if wanted in ("STATUS_UNSPECIFIED", status)
+        if filter_status in ("STATUS_UNSPECIFIED", status)
     ]
-    assert seen == [job_id for _, job_id in sorted(reference, reverse=True)]
+    assert seen == [job_id for _, job_id in sorted(expected, reverse=True)]

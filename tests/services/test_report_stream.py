@@ -1,4 +1,4 @@
-"""ReportExecutions: many reports over one stream, each with its own answer."""
+"""ReportExecutions: many reports on one stream, each with its own response."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -25,11 +25,11 @@ Stream = grpc.aio.StreamStreamCall[
 
 @asynccontextmanager
 async def reporting(server: Server, tenant: str, device: str = "") -> AsyncIterator[Stream]:
-    """An open stream, of a bridge or of a device."""
+    """Open a stream of a bridge, or of a device if it is given."""
     stub = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
-    of_device = (("x-device-id", device),) if device else ()
+    device_metadata = (("x-device-id", device),) if device else ()
     call: Any = stub.ReportExecutions(
-        metadata=(("x-tenant-id", tenant), *of_device), timeout=TIMEOUT
+        metadata=(("x-tenant-id", tenant), *device_metadata), timeout=TIMEOUT
     )
     try:
         yield call
@@ -38,136 +38,138 @@ async def reporting(server: Server, tenant: str, device: str = "") -> AsyncItera
 
 
 def report(device: str, status: str, report_id: str = "", **fields: Any) -> Any:
-    """One report, of the job "j" unless another is given."""
+    """One report; job_id defaults to "j", and report_id to the device."""
     update = device_pb.UpdateExecutionRequest(**({"job_id": "j", "status": status} | fields))
     return device_pb.ReportExecutionsRequest(
         report_id=report_id or device, device_id=device, report=update
     )
 
 
-async def answers(stream: Stream, requests: Iterable[Any]) -> dict[str, Any]:
-    """Send the reports, end the sending, and read the answers by report_id."""
+async def send_reports(stream: Stream, requests: Iterable[Any]) -> dict[str, Any]:
+    """Send the reports, half-close the stream, and return the responses by report_id."""
     for request in requests:
         await stream.write(request)
     await stream.done_writing()
-    return {answer.report_id: answer async for answer in stream}
+    return {response.report_id: response async for response in stream}
 
 
 @pytest.fixture
 async def fleet(database: Database, operator: Operator) -> list[str]:
-    """Devices of the test's tenant, with a job "j" for all of them."""
+    """The devices of the test's tenant, with a job "j" for all of them."""
     devices = [f"d{n:03}" for n in range(100)]
     await database.add_devices(operator.tenant, devices)
     await operator.create(job_id="j", target_all=True)
     return devices
 
 
-async def test_a_fleet_completes_its_job(
+async def test_job_completes_when_all_devices_report_on_one_stream(
     server: Server, operator: Operator, fleet: list[str]
 ) -> None:
     async with reporting(server, operator.tenant) as stream:
-        answered = await answers(stream, (report(device, "SUCCEEDED") for device in fleet))
+        responses = await send_reports(stream, (report(device, "SUCCEEDED") for device in fleet))
 
-    assert sorted(answered) == fleet
-    for device, answer in answered.items():
-        assert answer.execution.device_id == device
-        assert answer.execution.status == pb.JobExecution.SUCCEEDED
-        assert not answer.execution.HasField("document_params")
+    assert sorted(responses) == fleet
+    for device, response in responses.items():
+        assert response.execution.device_id == device
+        assert response.execution.status == pb.JobExecution.SUCCEEDED
+        assert not response.execution.HasField("document_params")
     job = await operator.get("j")
     assert job.status == pb.Job.COMPLETED
     assert job.execution_counts == pb.ExecutionCounts(succeeded=100)
 
 
-async def test_each_report_has_its_own_outcome(
+async def test_each_report_has_its_own_result_or_error(
     database: Database, server: Server, operator: Operator, fleet: list[str]
 ) -> None:
     await database.set_status(operator.tenant, "j", "d001", "FAILED")
     requests = [
-        report("d000", "SUCCEEDED", "good"),
-        report("d001", "SUCCEEDED", "over"),
+        report("d000", "SUCCEEDED", "valid"),
+        report("d001", "SUCCEEDED", "finished"),
         report("d002", "SUCCEEDED", "changed", expected_version=9),
         report("missing", "SUCCEEDED", "unknown"),
         report("d003", "TIMED_OUT", "invalid"),
-        report("", "SUCCEEDED", "nameless"),
+        report("", "SUCCEEDED", "without-device"),
     ]
 
     async with reporting(server, operator.tenant) as stream:
-        answered = await answers(stream, requests)
+        responses = await send_reports(stream, requests)
 
-    assert answered["good"].execution.status == pb.JobExecution.SUCCEEDED
+    assert responses["valid"].execution.status == pb.JobExecution.SUCCEEDED
     errors = {
-        report_id: (answer.error.code, error_reason_pb2.ErrorReason.Name(answer.error.reason))
-        for report_id, answer in answered.items()
-        if answer.HasField("error")
+        report_id: (response.error.code, error_reason_pb2.ErrorReason.Name(response.error.reason))
+        for report_id, response in responses.items()
+        if response.HasField("error")
     }
     assert errors == {
-        "over": (StatusCode.FAILED_PRECONDITION.value[0], "EXECUTION_FINISHED"),
+        "finished": (StatusCode.FAILED_PRECONDITION.value[0], "EXECUTION_FINISHED"),
         "changed": (StatusCode.ABORTED.value[0], "EXECUTION_CHANGED"),
         "unknown": (StatusCode.NOT_FOUND.value[0], "EXECUTION_NOT_FOUND"),
         "invalid": (StatusCode.INVALID_ARGUMENT.value[0], "INVALID_FIELD"),
-        "nameless": (StatusCode.INVALID_ARGUMENT.value[0], "INVALID_FIELD"),
+        "without-device": (StatusCode.INVALID_ARGUMENT.value[0], "INVALID_FIELD"),
     }
-    assert answered["changed"].error.current_execution.version == 1
-    assert answered["invalid"].error.message.startswith("status must be one of")
+    assert responses["changed"].error.current_execution.version == 1
+    assert responses["invalid"].error.message.startswith("status must be one of")
 
 
-async def test_a_report_that_meets_a_defect_does_not_cost_the_others_their_stream(
+async def test_stream_continues_when_one_report_causes_an_internal_error(
     database: Database, server: Server, operator: Operator, fleet: list[str]
 ) -> None:
-    """A constraint that no report should meet stands for the defect."""
+    """A constraint that the code does not expect simulates a bug."""
     await database.owner.execute(
-        "ALTER TABLE jobs.job_executions ADD CONSTRAINT defect"
-        " CHECK (status_details ->> 'n' IS DISTINCT FROM 'defect')"
+        "ALTER TABLE jobs.job_executions ADD CONSTRAINT unexpected"
+        " CHECK (status_details ->> 'n' IS DISTINCT FROM 'bug')"
     )
     try:
         async with reporting(server, operator.tenant) as stream:
-            answered = await answers(
+            responses = await send_reports(
                 stream,
                 [
                     report("d000", "SUCCEEDED"),
-                    report("d001", "SUCCEEDED", status_details={"n": "defect"}),
+                    report("d001", "SUCCEEDED", status_details={"n": "bug"}),
                     report("d002", "SUCCEEDED"),
                 ],
             )
     finally:
-        await database.owner.execute("ALTER TABLE jobs.job_executions DROP CONSTRAINT defect")
+        await database.owner.execute("ALTER TABLE jobs.job_executions DROP CONSTRAINT unexpected")
 
-    assert answered["d001"].error == device_pb.ReportError(
+    assert responses["d001"].error == device_pb.ReportError(
         code=StatusCode.INTERNAL.value[0],
         reason=error_reason_pb2.INTERNAL,
         message="Internal error",
     )
     for device in ("d000", "d002"):
-        assert answered[device].execution.status == pb.JobExecution.SUCCEEDED
+        assert responses[device].execution.status == pb.JobExecution.SUCCEEDED
 
 
-async def test_a_device_may_report_for_itself_only(
+async def test_report_of_another_device_is_rejected_when_caller_is_a_device(
     server: Server, operator: Operator, fleet: list[str]
 ) -> None:
     requests = [
-        report("", "IN_PROGRESS", "mine"),
-        report("d000", "SUCCEEDED", "named"),
-        report("d001", "SUCCEEDED", "another's"),
+        report("", "IN_PROGRESS", "without-device"),
+        report("d000", "SUCCEEDED", "own-device"),
+        report("d001", "SUCCEEDED", "other-device"),
     ]
 
     async with reporting(server, operator.tenant, device="d000") as stream:
-        answered = await answers(stream, requests)
+        responses = await send_reports(stream, requests)
 
-    assert answered["mine"].execution.device_id == "d000"
-    assert answered["named"].execution.status == pb.JobExecution.SUCCEEDED
-    assert answered["another's"].error.message == "device_id must be empty or the calling device"
+    assert responses["without-device"].execution.device_id == "d000"
+    assert responses["own-device"].execution.status == pb.JobExecution.SUCCEEDED
+    assert (
+        responses["other-device"].error.message == "device_id must be empty or the calling device"
+    )
 
 
-async def test_another_tenants_executions_are_not_found(
+async def test_executions_of_another_tenant_are_not_found(
     server: Server, operator: Operator, fleet: list[str]
 ) -> None:
     async with reporting(server, f"not-{operator.tenant}") as stream:
-        answered = await answers(stream, [report("d000", "SUCCEEDED")])
+        responses = await send_reports(stream, [report("d000", "SUCCEEDED")])
 
-    assert answered["d000"].error.reason == error_reason_pb2.EXECUTION_NOT_FOUND
+    assert responses["d000"].error.reason == error_reason_pb2.EXECUTION_NOT_FOUND
 
 
-async def test_reports_of_one_execution_are_applied_in_their_order(
+async def test_reports_of_one_execution_are_applied_in_order(
     server: Server, operator: Operator, fleet: list[str]
 ) -> None:
     progress = [
@@ -175,18 +177,18 @@ async def test_reports_of_one_execution_are_applied_in_their_order(
     ]
 
     async with reporting(server, operator.tenant) as stream:
-        answered = await answers(stream, [*progress, report("d000", "SUCCEEDED", "done")])
+        responses = await send_reports(stream, [*progress, report("d000", "SUCCEEDED", "last")])
 
-    versions = [answered[str(n)].execution.version for n in range(50)]
+    versions = [responses[str(n)].execution.version for n in range(50)]
     assert versions == list(range(2, 52))
-    assert answered["done"].execution.version == 52
-    assert answered["done"].execution.status_details == {"percent": 49}
+    assert responses["last"].execution.version == 52
+    assert responses["last"].execution.status_details == {"percent": 49}
 
 
-async def test_a_client_that_is_too_fast_is_held_back(
+async def test_client_is_slowed_down_when_reports_cannot_be_applied(
     database: Database, server: Server, operator: Operator, fleet: list[str]
 ) -> None:
-    """While the database is busy, only so many reports are taken in."""
+    """While the job is locked, the server reads only a limited number of reports."""
     total, written = 3000, 0
     details = {"log": "x" * 8000}
 
@@ -204,21 +206,21 @@ async def test_a_client_that_is_too_fast_is_held_back(
 
         async with job_lock_held(database, operator.tenant, "j"):
             writing = asyncio.create_task(write())
-            seen: list[int] = []
+            samples: list[int] = []
 
-            async def stalled() -> bool:
-                seen.append(written)
-                return len(seen) > 20 and seen[-20] == written > 0
+            async def has_stalled() -> bool:
+                samples.append(written)
+                return len(samples) > 20 and samples[-20] == written > 0
 
-            await wait_until(stalled)
+            await wait_until(has_stalled)
             assert written < total
-        answered = [answer.report_id async for answer in stream]
+        report_ids = [response.report_id async for response in stream]
         await writing
 
-    assert sorted(answered, key=int) == [str(number) for number in range(total)]
+    assert sorted(report_ids, key=int) == [str(number) for number in range(total)]
 
 
-async def test_a_stream_that_is_given_up_does_not_take_others_with_it(
+async def test_update_of_another_device_succeeds_when_a_stream_is_canceled(
     database: Database, server: Server, operator: Operator, fleet: list[str]
 ) -> None:
     async with (
@@ -233,7 +235,7 @@ async def test_a_stream_that_is_given_up_does_not_take_others_with_it(
     assert (await other).status == pb.JobExecution.SUCCEEDED
 
 
-async def test_a_stop_answers_what_was_read_and_ends_the_stream(
+async def test_stream_ends_with_server_stopping_when_the_server_stops(
     database: Database, operator: Operator, fleet: list[str]
 ) -> None:
     async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as own:
@@ -248,7 +250,7 @@ async def test_a_stop_answers_what_was_read_and_ends_the_stream(
 
 
 async def _error(stream: Any) -> Exception:
-    """What a stream has ended with."""
+    """The error that a stream ended with."""
     try:
         await stream
     except grpc.aio.AioRpcError as e:

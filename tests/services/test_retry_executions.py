@@ -1,4 +1,4 @@
-"""RetryExecutions: what failed is queued again, as the next attempt."""
+"""RetryExecutions: finished executions are queued again as the next attempt."""
 
 import asyncio
 from typing import Any
@@ -13,13 +13,13 @@ from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
-ENDS = ("FAILED", "REJECTED", "TIMED_OUT", "SUCCEEDED")
-RETRIED = ("FAILED", "TIMED_OUT", "REJECTED")
+TERMINAL = ("FAILED", "REJECTED", "TIMED_OUT", "SUCCEEDED")
+RETRYABLE = ("FAILED", "TIMED_OUT", "REJECTED")
 
 
 @pytest.fixture
 async def pump(database: Database, server: Server, operator: Operator) -> Device:
-    """The only device of the tenant, FAILED in the job "j", which is COMPLETED by that."""
+    """The only device of the tenant; its execution of job "j" is FAILED, and the job COMPLETED."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     device = server.device(operator.tenant, "pump")
@@ -30,16 +30,16 @@ async def pump(database: Database, server: Server, operator: Operator) -> Device
 
 @pytest.fixture
 async def mixed(database: Database, operator: Operator) -> Operator:
-    """An operator with the job "mixed", in which a device is in each state, by that name."""
-    await database.add_devices(operator.tenant, [*ENDS, "IN_PROGRESS", "QUEUED"])
+    """An operator with the job "mixed"; it has a device in each status, named after the status."""
+    await database.add_devices(operator.tenant, [*TERMINAL, "IN_PROGRESS", "QUEUED"])
     await operator.create(job_id="mixed", target_all=True)
-    for state in (*ENDS, "IN_PROGRESS"):
-        await database.set_status(operator.tenant, "mixed", state, state)
+    for status in (*TERMINAL, "IN_PROGRESS"):
+        await database.set_status(operator.tenant, "mixed", status, status)
     return operator
 
 
-async def states(operator: Operator, job_id: str) -> dict[str, tuple[str, int]]:
-    """The status and attempt of each device."""
+async def statuses_and_attempts(operator: Operator, job_id: str) -> dict[str, tuple[str, int]]:
+    """The status and execution_number of each device."""
     return {
         execution.device_id: (
             pb.JobExecution.Status.Name(execution.status),
@@ -49,8 +49,8 @@ async def states(operator: Operator, job_id: str) -> dict[str, tuple[str, int]]:
     }
 
 
-async def recount(database: Database, tenant: str, job_id: str) -> None:
-    """Check that the counts are those of the rows."""
+async def check_counts(database: Database, tenant: str, job_id: str) -> None:
+    """Check that the stored counts equal the stored executions."""
     counts = await database.owner.fetchrow(
         "SELECT queued, in_progress, succeeded, failed, timed_out, rejected"
         " FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2",
@@ -59,16 +59,16 @@ async def recount(database: Database, tenant: str, job_id: str) -> None:
     )
     assert counts is not None
     rows = await database.owner.fetch(
-        "SELECT lower(status::text) AS state, count(*) FROM jobs.job_executions"
+        "SELECT lower(status::text) AS status, count(*) FROM jobs.job_executions"
         " WHERE tenant_id = $1 AND job_id = $2 GROUP BY status",
         tenant,
         job_id,
     )
-    counted = {row["state"]: row["count"] for row in rows}
-    assert {state: count for state, count in counts.items() if count} == counted
+    counted = {row["status"]: row["count"] for row in rows}
+    assert {status: count for status, count in counts.items() if count} == counted
 
 
-async def test_it_queues_the_next_attempt(pump: Device, operator: Operator) -> None:
+async def test_retry_queues_the_next_attempt(pump: Device, operator: Operator) -> None:
     before = await pump.get("j")
 
     response = await operator.retry("j", "FAILED")
@@ -84,7 +84,7 @@ async def test_it_queues_the_next_attempt(pump: Device, operator: Operator) -> N
     assert after.expires_at == response.expires_at == before.expires_at
 
 
-async def test_a_completed_job_is_in_progress_again_until_it_is_done(
+async def test_completed_job_is_in_progress_again_after_a_retry(
     pump: Device, operator: Operator
 ) -> None:
     await operator.retry("j", "FAILED")
@@ -109,26 +109,28 @@ async def test_a_completed_job_is_in_progress_again_until_it_is_done(
 
 
 @pytest.mark.parametrize(
-    "statuses", [["FAILED"], ["TIMED_OUT"], ["REJECTED"], ["REJECTED", "FAILED"], RETRIED]
+    "statuses", [["FAILED"], ["TIMED_OUT"], ["REJECTED"], ["REJECTED", "FAILED"], RETRYABLE]
 )
-async def test_only_what_ended_in_one_of_the_given_ways_is_queued(
+async def test_retry_queues_only_executions_with_the_given_statuses(
     database: Database, mixed: Operator, statuses: list[str]
 ) -> None:
-    before = await states(mixed, "mixed")
+    before = await statuses_and_attempts(mixed, "mixed")
 
     response = await mixed.retry("mixed", *statuses)
 
     assert response.retried_count == len(statuses)
-    assert await states(mixed, "mixed") == before | dict.fromkeys(statuses, ("QUEUED", 2))
+    assert await statuses_and_attempts(mixed, "mixed") == before | dict.fromkeys(
+        statuses, ("QUEUED", 2)
+    )
     assert (await mixed.get("mixed")).execution_counts.queued == 1 + len(statuses)
-    await recount(database, mixed.tenant, "mixed")
+    await check_counts(database, mixed.tenant, "mixed")
 
 
-async def test_a_status_given_twice_counts_once(pump: Device, operator: Operator) -> None:
+async def test_duplicate_status_is_applied_once(pump: Device, operator: Operator) -> None:
     assert (await operator.retry("j", "FAILED", "FAILED")).retried_count == 1
 
 
-async def test_of_a_job_in_progress_updated_at_stays(mixed: Operator) -> None:
+async def test_updated_at_is_unchanged_when_job_was_in_progress(mixed: Operator) -> None:
     before = await mixed.get("mixed")
 
     await mixed.retry("mixed", "FAILED")
@@ -138,7 +140,7 @@ async def test_of_a_job_in_progress_updated_at_stays(mixed: Operator) -> None:
     assert after.updated_at == before.updated_at
 
 
-async def test_nothing_to_retry_changes_nothing(
+async def test_retry_changes_nothing_when_no_execution_matches(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     before = await operator.get("j")
@@ -156,7 +158,7 @@ async def test_nothing_to_retry_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("statuses", "fields", "at_fault"),
+    ("statuses", "fields", "invalid_fields"),
     [
         ([], {}, {"statuses"}),
         (["QUEUED"], {}, {"statuses"}),
@@ -169,20 +171,20 @@ async def test_nothing_to_retry_changes_nothing(
         (["FAILED"], {"expires_in_hours": 1, "never_expires": True}, {"never_expires"}),
     ],
 )
-async def test_a_wrong_request_names_the_field(
+async def test_invalid_retry_is_rejected_with_the_field_name(
     pump: Device,
     operator: Operator,
     statuses: list[Any],
     fields: dict[str, Any],
-    at_fault: set[str],
+    invalid_fields: set[str],
 ) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.retry("j", *statuses, **fields)
 
-    assert set(failure.violations) == at_fault
+    assert set(failure.violations) == invalid_fields
 
 
-async def test_unknown_and_other_tenants_jobs_are_not_found(
+async def test_retry_is_rejected_when_job_does_not_exist_in_the_tenant(
     server: Server, pump: Device, operator: Operator
 ) -> None:
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
@@ -192,7 +194,7 @@ async def test_unknown_and_other_tenants_jobs_are_not_found(
 
 
 @pytest.mark.parametrize("expiry", [{}, {"never_expires": True}], ids=str)
-async def test_a_canceled_job_can_not_be_retried(
+async def test_retry_is_rejected_when_job_is_canceled(
     database: Database, operator: Operator, expiry: dict[str, Any]
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -207,7 +209,7 @@ async def test_a_canceled_job_can_not_be_retried(
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "IN_PROGRESS"])
-async def test_past_its_expiry_a_job_needs_a_new_one(
+async def test_retry_is_rejected_when_job_has_expired_and_gets_no_new_expiry(
     database: Database, mixed: Operator, status: str
 ) -> None:
     if status == "COMPLETED":
@@ -223,7 +225,9 @@ async def test_past_its_expiry_a_job_needs_a_new_one(
     assert await mixed.get("mixed") == before
 
 
-async def test_a_new_expiry_counts_from_now(pump: Device, operator: Operator) -> None:
+async def test_new_expiry_is_relative_to_the_time_of_the_retry(
+    pump: Device, operator: Operator
+) -> None:
     response = await operator.retry("j", "FAILED", expires_in_hours=48)
 
     job = await operator.get("j")
@@ -232,14 +236,14 @@ async def test_a_new_expiry_counts_from_now(pump: Device, operator: Operator) ->
     assert (await pump.get("j")).expires_at == job.expires_at
 
 
-async def test_the_expiry_can_be_taken_away(pump: Device, operator: Operator) -> None:
+async def test_retry_can_remove_the_expiry(pump: Device, operator: Operator) -> None:
     response = await operator.retry("j", "FAILED", never_expires=True)
 
     assert not response.HasField("expires_at")
     assert not (await operator.get("j")).HasField("expires_at")
 
 
-async def test_a_repeated_create_is_answered_as_the_first_was_in_spite_of_a_new_expiry(
+async def test_repeated_create_returns_the_first_response_after_a_retry_with_a_new_expiry(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -252,11 +256,11 @@ async def test_a_repeated_create_is_answered_as_the_first_was_in_spite_of_a_new_
         await operator.create(job_id="j", target_all=True, never_expires=True)
 
 
-@pytest.mark.parametrize("at_work", [False, True])
-async def test_what_the_old_expiry_ended_does_not_come_to_life_by_a_new_one(
-    database: Database, mixed: Operator, at_work: bool
+@pytest.mark.parametrize("in_progress", [False, True])
+async def test_executions_that_expired_stay_timed_out_when_job_gets_a_new_expiry(
+    database: Database, mixed: Operator, in_progress: bool
 ) -> None:
-    if not at_work:
+    if not in_progress:
         await database.set_status(mixed.tenant, "mixed", "IN_PROGRESS", "SUCCEEDED")
     await database.expire(mixed.tenant, "mixed")
     expired = next(e for e in (await mixed.get("mixed")).executions if e.device_id == "QUEUED")
@@ -271,17 +275,17 @@ async def test_what_the_old_expiry_ended_does_not_come_to_life_by_a_new_one(
     assert after == expired
     assert job.execution_counts == pb.ExecutionCounts(
         queued=1,
-        in_progress=1 if at_work else 0,
-        succeeded=1 if at_work else 2,
+        in_progress=1 if in_progress else 0,
+        succeeded=1 if in_progress else 2,
         timed_out=2,
         rejected=1,
     )
     assert await mixed.attempts("mixed", "QUEUED") == [after]
-    await recount(database, mixed.tenant, "mixed")
+    await check_counts(database, mixed.tenant, "mixed")
 
 
 @pytest.mark.parametrize("expiry", [{"expires_in_hours": 1}, {"never_expires": True}], ids=str)
-async def test_what_the_old_expiry_ended_can_be_retried(
+async def test_executions_that_expired_can_be_retried_with_a_new_expiry(
     database: Database, server: Server, mixed: Operator, expiry: dict[str, Any]
 ) -> None:
     await database.expire(mixed.tenant, "mixed")
@@ -290,17 +294,17 @@ async def test_what_the_old_expiry_ended_can_be_retried(
     response = await mixed.retry("mixed", "TIMED_OUT", **expiry)
 
     assert response.retried_count == 2
-    now = await states(mixed, "mixed")
-    assert now["QUEUED"] == now["TIMED_OUT"] == ("QUEUED", 2)
-    assert now["FAILED"] == ("FAILED", 1)
+    after = await statuses_and_attempts(mixed, "mixed")
+    assert after["QUEUED"] == after["TIMED_OUT"] == ("QUEUED", 2)
+    assert after["FAILED"] == ("FAILED", 1)
     assert (await mixed.attempts("mixed", "QUEUED"))[1] == expired
-    await recount(database, mixed.tenant, "mixed")
+    await check_counts(database, mixed.tenant, "mixed")
     started = await server.device(mixed.tenant, "QUEUED").start_next()
     assert started is not None
     assert started.execution_number == 2
 
 
-async def test_a_device_gets_it_after_what_it_has_to_do_already(
+async def test_retried_execution_is_pending_after_earlier_ones(
     pump: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="older", target_all=True)
@@ -310,24 +314,24 @@ async def test_a_device_gets_it_after_what_it_has_to_do_already(
     assert [execution.job_id for execution in (await pump.pending()).executions] == ["older", "j"]
 
 
-async def test_a_late_report_of_an_attempt_before_is_told_so(
+async def test_report_of_an_earlier_attempt_is_rejected_after_a_retry(
     pump: Device, operator: Operator
 ) -> None:
     await operator.retry("j", "FAILED")
-    present = await pump.get("j")
-    current = device_pb.DeviceExecution()
-    current.CopyFrom(present)
-    current.ClearField("document_params")
+    current = await pump.get("j")
+    without_document = device_pb.DeviceExecution()
+    without_document.CopyFrom(current)
+    without_document.ClearField("document_params")
 
-    for report in ("FAILED", "SUCCEEDED", "IN_PROGRESS"):
+    for status in ("FAILED", "SUCCEEDED", "IN_PROGRESS"):
         with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
-            await pump.update("j", report, execution_number=1)
-        assert failure.current == current
+            await pump.update("j", status, execution_number=1)
+        assert failure.current == without_document
 
-    assert await pump.get("j") == present
+    assert await pump.get("j") == current
 
 
-async def test_a_report_that_names_no_attempt_is_about_the_present_one(
+async def test_report_without_execution_number_applies_to_the_current_attempt(
     pump: Device, operator: Operator
 ) -> None:
     await operator.retry("j", "FAILED")
@@ -338,7 +342,7 @@ async def test_a_report_that_names_no_attempt_is_about_the_present_one(
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-async def test_a_report_that_comes_before_it_is_retried(
+async def test_retry_queues_an_execution_whose_concurrent_report_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await operator.retry("j", "FAILED")
@@ -358,10 +362,10 @@ async def test_a_report_that_comes_before_it_is_retried(
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
-async def test_a_report_that_comes_after_it_has_changed(
+async def test_report_is_rejected_when_a_concurrent_retry_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    """The device repeats its last report, since it has lost the answer."""
+    """The device repeats its last report because it did not receive the response."""
     async with job_lock_held(database, operator.tenant, "j"):
         retrying = asyncio.create_task(operator.retry("j", "FAILED"))
         await database.wait_for_blocked_sessions(1)
@@ -378,7 +382,7 @@ async def test_a_report_that_comes_after_it_has_changed(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(queued=1)
 
 
-async def test_of_two_at_once_one_queues(
+async def test_one_of_two_concurrent_retries_queues_the_execution(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -389,7 +393,7 @@ async def test_of_two_at_once_one_queues(
     assert (await pump.get("j")).execution_number == 2
 
 
-async def test_an_expiry_that_passes_while_it_waits_refuses_it(
+async def test_retry_is_rejected_when_the_job_expires_while_it_waits_for_the_lock(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):

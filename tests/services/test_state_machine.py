@@ -1,4 +1,4 @@
-"""Random steps of operators, devices and the clock, against a small model."""
+"""Compares the service with a small model after random operations."""
 
 import asyncio
 import uuid
@@ -26,12 +26,14 @@ from tests.support.scale import examples
 from tests.support.server import Server
 
 DEVICES = ["a", "b", "c"]
-STATES = [field.name for field in pb.ExecutionCounts.DESCRIPTOR.fields]
+COUNTS = [field.name for field in pb.ExecutionCounts.DESCRIPTOR.fields]
 
 T = TypeVar("T")
 
 
-async def test_the_service_does_what_the_model_does(database: Database, server: Server) -> None:
+async def test_service_equals_the_model_after_random_operations(
+    database: Database, server: Server
+) -> None:
     loop = asyncio.get_running_loop()
 
     trial = settings(examples(25), stateful_step_count=30)
@@ -40,13 +42,13 @@ async def test_the_service_does_what_the_model_does(database: Database, server: 
         def machine() -> RuleBasedStateMachine:
             return _Machine(database, server, sweeper, loop)
 
-        # A factory will do; the annotation asks for a class.
+        # The annotation asks for a class, but hypothesis accepts a function that makes one.
         run: Any = run_state_machine_as_test
         await asyncio.to_thread(run, machine, settings=trial)
 
 
 class _Machine(RuleBasedStateMachine):
-    """Runs in a thread of its own; its calls run in the loop that serves them."""
+    """Runs in a separate thread; its calls run in the event loop of the test."""
 
     jobs = Bundle("jobs")
 
@@ -64,31 +66,32 @@ class _Machine(RuleBasedStateMachine):
         self._server = server
         self._operator = server.operator(uuid.uuid4().hex)
         self._model = Model()
-        self._final: dict[tuple[str, str, int], str] = {}
+        self._terminal_statuses: dict[tuple[str, str, int], str] = {}
         self._await(database.add_devices(self._operator.tenant, DEVICES))
 
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def _both(self, expected: Any, call: Coroutine[Any, Any, T]) -> T | None:
-        """Do it in both worlds; they must agree, also in refusing it."""
-        answer: T | None
-        refusal: str | None = None
-        met: str | None
+    def _run_both(self, operation: Any, call: Coroutine[Any, Any, T]) -> T | None:
+        """Apply an operation to the model and the service, and compare the error reasons.
+
+        Returns the response of the service, or None if both rejected the operation.
+        """
+        response: T | None = None
+        expected_reason: str | None = None
+        reason: str | None = None
         try:
-            expected()
+            operation()
         except OperationRejected as e:
-            refusal = e.reason
+            expected_reason = e.reason
         try:
-            answer = self._await(call)
+            response = self._await(call)
         except grpc.aio.AioRpcError as e:
             failure = Failure(e.code())
             failure.read(e)
-            answer, met = None, failure.reason
-        else:
-            met = None
-        assert met == refusal
-        return answer
+            reason = failure.reason
+        assert reason == expected_reason
+        return response
 
     @rule(target=jobs, device=st.none() | st.sampled_from(DEVICES))
     def create(self, device: str | None) -> str:
@@ -100,13 +103,13 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(job_id=jobs, force=st.booleans())
     def cancel(self, job_id: str, force: bool) -> None:
-        self._both(
+        self._run_both(
             lambda: self._model.cancel(job_id, force), self._operator.cancel(job_id, force=force)
         )
 
     @rule(job_id=jobs, device=st.sampled_from(DEVICES), force=st.booleans())
     def cancel_execution(self, job_id: str, device: str, force: bool) -> None:
-        self._both(
+        self._run_both(
             lambda: self._model.cancel_execution(job_id, device, force),
             self._operator.cancel_execution(job_id, device, force=force),
         )
@@ -118,12 +121,12 @@ class _Machine(RuleBasedStateMachine):
     )
     def retry(self, job_id: str, statuses: set[str], renew: bool) -> None:
         expected: list[int] = []
-        answer = self._both(
+        response = self._run_both(
             lambda: expected.append(self._model.retry(job_id, statuses, renew)),
             self._operator.retry(job_id, *sorted(statuses), never_expires=renew),
         )
-        if answer is not None:
-            assert answer.retried_count == expected[0]
+        if response is not None:
+            assert response.retried_count == expected[0]
 
     @rule(job_id=jobs)
     def expire(self, job_id: str) -> None:
@@ -133,11 +136,11 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        """Changes nothing that anybody can see."""
+        """Readers see no difference."""
         self._await(self._sweeper.run_once())
 
     @rule(job_id=jobs, device=st.sampled_from(DEVICES))
-    def pass_deadline(self, job_id: str, device: str) -> None:
+    def time_out(self, job_id: str, device: str) -> None:
         execution = self._model.jobs[job_id].executions.get(device)
         if execution is not None and execution.status == "IN_PROGRESS":
             self._await(
@@ -154,18 +157,18 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(job_id=jobs, device=st.sampled_from(DEVICES))
     def start(self, job_id: str, device: str) -> None:
-        answer = self._both(
+        execution = self._run_both(
             lambda: self._model.start(job_id, device), self._device(device).start(job_id)
         )
-        if answer is not None:
-            assert answer.status == pb.JobExecution.IN_PROGRESS
+        if execution is not None:
+            assert execution.status == pb.JobExecution.IN_PROGRESS
 
     @precondition(lambda self: self._model.jobs)
     @rule(device=st.sampled_from(DEVICES))
     def start_next(self, device: str) -> None:
         expected = self._model.start_next(device)
-        answer = self._await(self._device(device).start_next())
-        assert (answer.job_id if answer else None) == expected
+        execution = self._await(self._device(device).start_next())
+        assert (execution.job_id if execution else None) == expected
 
     @rule(
         job_id=jobs,
@@ -173,16 +176,16 @@ class _Machine(RuleBasedStateMachine):
         status=st.sampled_from(["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"]),
     )
     def report(self, job_id: str, device: str, status: str) -> None:
-        self._both(
+        self._run_both(
             lambda: self._model.report(job_id, device, status),
             self._device(device).update(job_id, status),
         )
 
     @invariant()
-    def they_agree(self) -> None:
+    def service_equals_model(self) -> None:
         for job_id, expected in self._model.jobs.items():
             job = self._await(self._operator.get(job_id))
-            found = {
+            actual = {
                 execution.device_id: (
                     pb.JobExecution.Status.Name(execution.status),
                     execution.execution_number,
@@ -190,25 +193,28 @@ class _Machine(RuleBasedStateMachine):
                 for execution in job.executions
             }
             assert pb.Job.Status.Name(job.status) == expected.status
-            assert found == {
+            assert actual == {
                 device: (execution.status, execution.attempt)
                 for device, execution in expected.executions.items()
             }
-            self._counts_are_those_of_the_rows(job)
-            self._final_is_final(job_id, found)
+            self._check_counts(job)
+            self._check_terminal_statuses(job_id, actual)
 
-    def _counts_are_those_of_the_rows(self, job: pb.Job) -> None:
-        counts = {state: getattr(job.execution_counts, state) for state in STATES}
-        rows = [
+    def _check_counts(self, job: pb.Job) -> None:
+        """The counts equal the listed executions."""
+        counts = {status: getattr(job.execution_counts, status) for status in COUNTS}
+        statuses = [
             pb.JobExecution.Status.Name(execution.status).lower() for execution in job.executions
         ]
-        assert counts == {state: rows.count(state) for state in STATES}
+        assert counts == {status: statuses.count(status) for status in COUNTS}
         assert sum(counts.values()) == job.total_executions
 
-    def _final_is_final(self, job_id: str, found: dict[str, tuple[str, int]]) -> None:
-        for device, (status, attempt) in found.items():
+    def _check_terminal_statuses(self, job_id: str, actual: dict[str, tuple[str, int]]) -> None:
+        """The terminal status of an attempt never changes."""
+        for device, (status, attempt) in actual.items():
             if status not in PENDING:
-                assert self._final.setdefault((job_id, device, attempt), status) == status
+                key = (job_id, device, attempt)
+                assert self._terminal_statuses.setdefault(key, status) == status
 
     def _device(self, name: str) -> Any:
         return self._server.device(self._operator.tenant, name)

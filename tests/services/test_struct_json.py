@@ -1,4 +1,4 @@
-"""What document_params must be."""
+"""document_params: size, nesting, numbers and text."""
 
 import math
 from typing import Any
@@ -17,12 +17,12 @@ from tests.support.waiting import TIMEOUT
 # The default of JOBS_MAX_DOCUMENT_BYTES.
 MAX_BYTES = 32 * 1024
 
-# HTTP/2 trailers beyond it are refused by gRPC clients.
-MAX_TRAILERS = 16 * 1024
+# gRPC clients reject larger HTTP/2 trailers.
+MAX_TRAILER_BYTES = 16 * 1024
 
 
 def document(**fields: Any) -> Struct:
-    """A document; values may be Value messages, which JSON could not say."""
+    """A Struct. Values may be Value messages, for values that JSON cannot express."""
     struct = Struct()
     for key, value in fields.items():
         if isinstance(value, Value):
@@ -32,8 +32,8 @@ def document(**fields: Any) -> Struct:
     return struct
 
 
-def part(number: int, payload: bytes) -> bytes:
-    """A protobuf field that holds a message."""
+def encoded_field(number: int, payload: bytes) -> bytes:
+    """A serialized protobuf field that contains a message."""
     size, length = len(payload), b""
     while size > 0x7F:
         length += bytes([size & 0x7F | 0x80])
@@ -41,42 +41,47 @@ def part(number: int, payload: bytes) -> bytes:
     return bytes([number << 3 | 2]) + length + bytes([size]) + payload
 
 
-def nested(lists: int, objects: int) -> bytes:
-    """A CreateJobRequest for all devices, with a document {"k": {"k": … [[…null…]]}}.
+def nested_request(lists: int, objects: int) -> bytes:
+    """A serialized CreateJobRequest for all devices, with a document {"k": {"k": … [[…null…]]}}.
 
-    Written by hand: Python's protobuf does not write more than a server would read.
+    It is encoded by hand because Python's protobuf does not serialize such deep nesting.
     """
-    key, value = part(1, b"k"), b"\x08\x00"
+    key, value = encoded_field(1, b"k"), b"\x08\x00"
     for _ in range(lists):
-        value = part(6, part(1, value))
+        value = encoded_field(6, encoded_field(1, value))
     for _ in range(objects):
-        value = part(5, part(1, key + part(2, value)))
-    params = part(1, key + part(2, value))
-    return part(1, b"j") + part(2, b"reboot") + part(3, params) + b"\x30\x01"
+        value = encoded_field(5, encoded_field(1, key + encoded_field(2, value)))
+    params = encoded_field(1, key + encoded_field(2, value))
+    return (
+        encoded_field(1, b"j")
+        + encoded_field(2, b"reboot")
+        + encoded_field(3, params)
+        + b"\x30\x01"
+    )
 
 
 @pytest.mark.parametrize(
-    ("params", "at_fault"),
+    ("params", "invalid_field"),
     [
         (document(a=math.nan), "document_params.a"),
         (document(a=math.inf), "document_params.a"),
         (document(a=-math.inf), "document_params.a"),
         (document(a={"b": [1, math.nan]}), "document_params.a.b[1]"),
         (document(a="\0"), "document_params.a"),
-        (document(a=["fine", "not\0fine"]), "document_params.a[1]"),
+        (document(a=["valid", "in\0valid"]), "document_params.a[1]"),
         (document(**{"a\0": 1}), "document_params"),
         (document(a={"\0": 1}), "document_params.a"),
         (document(a=Value()), "document_params.a"),
         (document(a=Value(list_value=ListValue(values=[Value()]))), "document_params.a[0]"),
     ],
 )
-async def test_what_can_not_be_stored_is_refused(
-    operator: Operator, params: Struct, at_fault: str
+async def test_document_is_rejected_when_it_cannot_be_stored(
+    operator: Operator, params: Struct, invalid_field: str
 ) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, document_params=params)
 
-    assert set(failure.violations) == {at_fault}
+    assert set(failure.violations) == {invalid_field}
 
 
 @pytest.mark.parametrize(
@@ -84,10 +89,10 @@ async def test_what_can_not_be_stored_is_refused(
     ["x", "é", '"', "\n", "🚀", "\x7f"],
     ids=["x", "é", "quote", "newline", "🚀", "delete"],
 )
-async def test_the_largest_document_is_exactly_32_kib(
+async def test_document_is_rejected_when_it_is_larger_than_32_kib(
     database: Database, operator: Operator, filler: str
 ) -> None:
-    """{"a":"…"} is 8 bytes, and what is between them; JSON escapes take two."""
+    """{"a":"…"} takes 8 bytes plus the text; an escaped character takes two."""
     await database.add_devices(operator.tenant, 1)
     width = {'"': 2, "\n": 2}.get(filler, len(filler.encode()))
     count, rest = divmod(MAX_BYTES - 8, width)
@@ -103,7 +108,7 @@ async def test_the_largest_document_is_exactly_32_kib(
     }
 
 
-async def test_the_size_that_is_allowed_can_be_set(database: Database, tenant: str) -> None:
+async def test_document_size_limit_is_a_setting(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
     async with running_server(database.request_dsn, JOBS_MAX_DOCUMENT_BYTES="1024") as server:
         operator = server.operator(tenant)
@@ -115,7 +120,7 @@ async def test_the_size_that_is_allowed_can_be_set(database: Database, tenant: s
     assert failure.violations["document_params"].endswith("the limit is 1024")
 
 
-async def test_numbers_count_as_they_are_written_out(
+async def test_document_size_counts_numbers_without_exponent(
     database: Database, operator: Operator
 ) -> None:
     """1e300 has 301 digits, and 1e-300 has 302 characters."""
@@ -129,7 +134,7 @@ async def test_numbers_count_as_they_are_written_out(
         assert set(failure.violations) == {"document_params"}
 
 
-async def test_a_document_of_megabytes_is_refused(operator: Operator) -> None:
+async def test_document_of_megabytes_is_rejected(operator: Operator) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, document_params=document(a="x" * 3_000_000))
 
@@ -141,7 +146,7 @@ async def test_a_document_of_megabytes_is_refused(operator: Operator) -> None:
     ["x" * 100_000, "🚀" * 20_000, "a\r\nb: c", "\x1b[31mred", "a\u2028b\x85c", "%00%0a", "a.b[0]"],
     ids=lambda key: ascii(key[:9]),
 )
-async def test_a_hostile_key_leaves_the_answer_short_and_on_one_line(
+async def test_error_is_short_and_on_one_line_when_a_key_is_hostile(
     operator: Operator, key: str
 ) -> None:
     params = document(**{key: {key: [math.nan]}})
@@ -153,10 +158,10 @@ async def test_a_hostile_key_leaves_the_answer_short_and_on_one_line(
     assert raised.value.code() == StatusCode.INVALID_ARGUMENT
     assert message.isprintable()
     assert len(message) < 500
-    assert sum(len(k) + len(v) for k, v in trailers or ()) + 12 * len(message) < MAX_TRAILERS
+    assert sum(len(k) + len(v) for k, v in trailers or ()) + 12 * len(message) < MAX_TRAILER_BYTES
 
 
-async def test_at_most_twenty_violations_are_told(operator: Operator) -> None:
+async def test_error_has_at_most_twenty_violations(operator: Operator) -> None:
     params = document(**{f"key{number}": math.nan for number in range(100)})
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
@@ -167,7 +172,7 @@ async def test_at_most_twenty_violations_are_told(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize(("lists", "objects"), [(1000, 0), (0, 1000), (49, 0), (0, 33)])
-async def test_a_document_nested_too_deeply_is_malformed(
+async def test_request_is_malformed_when_nesting_exceeds_the_limit_of_protobuf(
     server: Server, operator: Operator, lists: int, objects: int
 ) -> None:
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
@@ -175,40 +180,42 @@ async def test_a_document_nested_too_deeply_is_malformed(
     )
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
-        await call(nested(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
+        await call(nested_request(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize(("lists", "objects"), [(20, 0), (0, 20), (10, 10), (48, 0), (0, 32)])
-async def test_a_document_of_more_than_20_levels_is_refused(
+async def test_document_is_rejected_when_it_has_more_than_20_levels(
     server: Server, operator: Operator, lists: int, objects: int
 ) -> None:
-    """What protobuf would take, up to the last level that it would."""
+    """Documents that protobuf accepts, up to its own limit."""
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
         "/fleet.jobs.v1.JobService/CreateJob"
     )
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await call(nested(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
+        await call(nested_request(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
 
     assert "is nested deeper than 20 levels" in failure.message
 
 
 @pytest.mark.parametrize(("lists", "objects"), [(19, 0), (0, 19), (10, 9)])
-async def test_a_document_of_20_levels_is_taken_and_read(
+async def test_document_is_accepted_and_returned_when_it_has_20_levels(
     database: Database, server: Server, operator: Operator, lists: int, objects: int
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
         "/fleet.jobs.v1.JobService/CreateJob"
     )
-    await call(nested(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
+    await call(nested_request(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
 
     assert len((await operator.list()).jobs) == 1
     assert "k" in (await operator.get("j")).document_params.fields
 
 
-async def test_a_document_far_beyond_the_limit_is_refused_unread(operator: Operator) -> None:
-    """Walking through it, with its path at hand, would hold up everybody for half a minute."""
+async def test_document_is_rejected_without_walking_it_when_far_too_large(
+    operator: Operator,
+) -> None:
+    """Walking this document and building its paths would block the event loop for 30 seconds."""
     params = Struct()
     values = params.fields["k" * 2_000_000].list_value.values
     values.extend([Value(null_value=NullValue.NULL_VALUE)] * 490_000)

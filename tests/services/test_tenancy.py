@@ -1,4 +1,4 @@
-"""Tenants: who a caller is, and that tenants see nothing of each other."""
+"""Tenancy: callers are identified, and tenants are isolated from each other."""
 
 import uuid
 from typing import Any
@@ -25,17 +25,17 @@ TABLES = (
     "public.device_group_members",
 )
 
-# Each function of the request path, called for the tenant $1.
+# A call of each API function for the tenant $1.
 CALLS = (
     "SELECT * FROM jobs.create_job($1, 'k', 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 9, 9)",
     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
     "SELECT * FROM jobs.get_job($1, 'j', 10)",
     "SELECT * FROM jobs.list_job_executions($1, 'j', NULL, '', 10)",
     "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
-    "SELECT * FROM jobs.cancel_execution($1, 'j', 'theirs', 'no', true)",
+    "SELECT * FROM jobs.cancel_execution($1, 'j', 'foreign', 'no', true)",
     "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false, 9)",
-    "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'theirs', NULL, 10)",
-    "SELECT * FROM jobs.delete_job($1, 'done')",
+    "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'foreign', NULL, 10)",
+    "SELECT * FROM jobs.delete_job($1, 'canceled')",
 )
 
 INJECTIONS = (
@@ -53,18 +53,18 @@ INJECTIONS = (
 
 @pytest.fixture
 async def other(database: Database, server: Server) -> Operator:
-    """Another tenant, with the device "theirs" in the group "g", and the job "j"."""
+    """An operator of another tenant, with the device "foreign" in the group "g" and the job "j"."""
     operator = server.operator(uuid.uuid4().hex)
-    await database.add_devices(operator.tenant, ["theirs"], group="g")
+    await database.add_devices(operator.tenant, ["foreign"], group="g")
     await operator.create(job_id="j", target_all=True)
-    await tried_twice(operator, "tried")
-    await operator.create(job_id="done", target_all=True)
-    await operator.cancel("done")
+    await create_retried_job(operator, "retried")
+    await operator.create(job_id="canceled", target_all=True)
+    await operator.cancel("canceled")
     return operator
 
 
-async def tried_twice(operator: Operator, job_id: str) -> None:
-    """Create a job for all whose first attempts are history."""
+async def create_retried_job(operator: Operator, job_id: str) -> None:
+    """Create a job for all devices and bring each execution to its second attempt."""
     await operator.create(job_id=job_id, target_all=True)
     for execution in (await operator.get(job_id)).executions:
         await operator.cancel_execution(job_id, execution.device_id)
@@ -86,7 +86,7 @@ async def tried_twice(operator: Operator, job_id: str) -> None:
         ([("x-tenant-id", "a"), ("x-user-id", "x" * 257)], "INVALID_METADATA"),
     ],
 )
-async def test_a_caller_who_is_not_clear_is_refused(
+async def test_call_is_rejected_when_its_caller_is_missing_or_ambiguous(
     operator: Operator, metadata: list[tuple[str, str]], reason: str
 ) -> None:
     calls: list[tuple[Any, Any]] = [
@@ -111,12 +111,12 @@ async def test_a_caller_who_is_not_clear_is_refused(
             await call(request, metadata=tuple(metadata), timeout=TIMEOUT)
 
 
-async def test_a_caller_is_checked_before_the_request(operator: Operator) -> None:
+async def test_caller_is_checked_before_the_request(operator: Operator) -> None:
     with expect_failure(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
         await operator.stub.GetJob(pb.GetJobRequest(), timeout=TIMEOUT)
 
 
-async def test_the_longest_names_are_taken(database: Database, server: Server) -> None:
+async def test_longest_tenant_and_user_are_accepted(database: Database, server: Server) -> None:
     operator = server.operator(uuid.uuid4().hex.ljust(256, "~"), user="u" * 256)
     await database.add_devices(operator.tenant, 1)
 
@@ -127,22 +127,22 @@ async def test_the_longest_names_are_taken(database: Database, server: Server) -
     assert job.created_by == "u" * 256
 
 
-async def test_another_tenants_devices_and_groups_are_not_there(
+async def test_devices_and_groups_of_another_tenant_are_not_found(
     database: Database, operator: Operator, other: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, ["ours"])
+    await database.add_devices(operator.tenant, ["own"])
 
     with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await operator.create(target_device_id="theirs")
+        await operator.create(target_device_id="foreign")
     with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY"):
         await operator.create(target_group_id="g")
     assert (await operator.create(job_id="a", target_all=True)).execution_count == 1
 
 
-async def test_equal_names_in_two_tenants_are_two_things(
+async def test_equal_names_in_two_tenants_are_independent(
     database: Database, operator: Operator, other: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, ["theirs", "ours"], group="g")
+    await database.add_devices(operator.tenant, ["foreign", "own"], group="g")
     await operator.create(job_id="j", target_group_id="g")
 
     await operator.cancel("j", reason="no")
@@ -151,7 +151,7 @@ async def test_equal_names_in_two_tenants_are_two_things(
     assert (await other.get("j")).execution_counts == pb.ExecutionCounts(queued=1)
 
 
-async def test_a_page_token_of_another_tenant_tells_nothing(
+async def test_page_token_of_another_tenant_reveals_nothing(
     operator: Operator, other: Operator
 ) -> None:
     await other.create(job_id="k", target_all=True)
@@ -164,7 +164,7 @@ async def test_a_page_token_of_another_tenant_tells_nothing(
 
 
 @pytest.mark.parametrize("name", INJECTIONS)
-async def test_sql_in_names_is_only_text(
+async def test_sql_in_names_has_no_effect(
     database: Database, server: Server, other: Operator, name: str
 ) -> None:
     operator = server.operator(f"{name}{uuid.uuid4().hex}", user=name)
@@ -190,11 +190,11 @@ async def test_sql_in_names_is_only_text(
 
 
 @pytest.mark.parametrize("table", TABLES)
-async def test_the_request_role_sees_the_rows_of_the_tenant_it_names_and_no_others(
+async def test_request_role_sees_only_the_rows_of_the_current_tenant(
     database: Database, operator: Operator, other: Operator, table: str
 ) -> None:
-    await database.add_devices(operator.tenant, ["ours"], group="g")
-    await tried_twice(operator, "j")
+    await database.add_devices(operator.tenant, ["own"], group="g")
+    await create_retried_job(operator, "j")
     tenants = f"SELECT DISTINCT tenant_id FROM {table}"
 
     session = await asyncpg.connect(database.request_dsn)
@@ -210,14 +210,14 @@ async def test_the_request_role_sees_the_rows_of_the_tenant_it_names_and_no_othe
 
 
 @pytest.mark.parametrize("table", ["jobs.jobs", "jobs.job_progress", "jobs.job_executions"])
-async def test_the_request_role_can_not_write_rows_of_another_tenant(
+async def test_request_role_cannot_write_rows_of_another_tenant(
     database: Database, operator: Operator, other: Operator, table: str
 ) -> None:
     session = await asyncpg.connect(database.request_dsn)
     try:
         async with session.transaction():
             await session.execute("SELECT set_config('app.tenant_id', $1, true)", operator.tenant)
-            update = f"UPDATE {table} SET job_id = 'gone' WHERE tenant_id = $1"
+            update = f"UPDATE {table} SET job_id = 'changed' WHERE tenant_id = $1"
             assert await session.execute(update, other.tenant) == "UPDATE 0"
         await session.execute("SELECT set_config('app.tenant_id', $1, false)", other.tenant)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -227,7 +227,7 @@ async def test_the_request_role_can_not_write_rows_of_another_tenant(
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_the_tenant_of_a_call_does_not_outlive_it(
+async def test_tenant_setting_is_reset_after_each_call(
     database: Database, other: Operator, call: str
 ) -> None:
     session = await asyncpg.connect(database.request_dsn)

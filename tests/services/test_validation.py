@@ -1,4 +1,4 @@
-"""What a request must be: each bad input is named, and the bounds are exact."""
+"""Request validation: the error names each invalid field, and the limits are exact."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.support.waiting import TIMEOUT
 
 ALL = {"target_all": True}
 
-# The RPC, its fields, the fields that are at fault.
+# An RPC, its fields, and the fields that are invalid.
 INVALID: list[tuple[str, dict[str, Any], set[str]]] = [
     ("create", ALL | {"job_id": "a b"}, {"job_id"}),
     ("create", ALL | {"job_id": "a\n"}, {"job_id"}),
@@ -72,7 +72,7 @@ INVALID: list[tuple[str, dict[str, Any], set[str]]] = [
     ("delete", {"job_id": ""}, {"job_id"}),
 ]
 
-# The same, but as long, as large or as odd as may be.
+# Fields of CreateJob at the limits.
 VALID: list[dict[str, Any]] = [
     ALL | {"job_id": "x" * 128},
     ALL | {"job_id": "AZaz09._:-"},
@@ -88,14 +88,14 @@ VALID: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("rpc", "request_fields", "at_fault"), INVALID)
-async def test_the_fields_at_fault_are_named(
-    operator: Operator, rpc: str, request_fields: dict[str, Any], at_fault: set[str]
+@pytest.mark.parametrize(("rpc", "request_fields", "invalid_fields"), INVALID)
+async def test_invalid_request_is_rejected_with_the_field_names(
+    operator: Operator, rpc: str, request_fields: dict[str, Any], invalid_fields: set[str]
 ) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await getattr(operator, rpc)(**request_fields)
 
-    assert set(failure.violations) == at_fault
+    assert set(failure.violations) == invalid_fields
     for field, description in failure.violations.items():
         assert description
         assert field in description or field == "target"
@@ -103,7 +103,7 @@ async def test_the_fields_at_fault_are_named(
 
 
 @pytest.mark.parametrize("request_fields", VALID)
-async def test_what_is_just_within_the_bounds_is_taken(
+async def test_request_is_accepted_when_its_fields_are_at_the_limits(
     database: Database, operator: Operator, request_fields: dict[str, Any]
 ) -> None:
     await database.add_devices(operator.tenant, ["🚀" * 256, "'; --"], group="g" * 256)
@@ -115,7 +115,7 @@ async def test_what_is_just_within_the_bounds_is_taken(
         assert getattr(job, field) == request_fields.get(field, getattr(job, field))
 
 
-async def test_the_longest_reason_is_taken(database: Database, operator: Operator) -> None:
+async def test_longest_reason_is_accepted(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", **ALL)
 
@@ -124,7 +124,7 @@ async def test_the_longest_reason_is_taken(database: Database, operator: Operato
     assert (await operator.get("j")).cancel_reason == "🚀" * 1000
 
 
-async def test_a_message_is_one_sentence_for_each_of_several_faults(operator: Operator) -> None:
+async def test_message_lists_three_violations_and_counts_the_others(operator: Operator) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(job_id="/", document_type="", expires_in_hours=0)
 
@@ -132,7 +132,7 @@ async def test_a_message_is_one_sentence_for_each_of_several_faults(operator: Op
     assert failure.message.endswith("; and 1 more")
 
 
-async def test_an_invalid_request_changes_nothing(database: Database, operator: Operator) -> None:
+async def test_invalid_request_changes_nothing(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", **ALL)
     before = await operator.get("j")
@@ -150,12 +150,12 @@ async def test_an_invalid_request_changes_nothing(database: Database, operator: 
 @pytest.mark.parametrize(
     "raw",
     [
-        pytest.param(b"\xff", id="no protobuf"),
-        pytest.param(b"\x0a\x7fab", id="cut off"),
+        pytest.param(b"\xff", id="not protobuf"),
+        pytest.param(b"\x0a\x7fab", id="truncated"),
         pytest.param(b"\x0a\x02\xc3\x28\x22\x02\xc3\x28", id="text that is not UTF-8"),
     ],
 )
-async def test_bytes_that_are_no_request_are_malformed(
+async def test_request_is_malformed_when_its_bytes_are_not_a_message(
     server: Server, operator: Operator, method: str, raw: bytes
 ) -> None:
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
@@ -168,7 +168,7 @@ async def test_bytes_that_are_no_request_are_malformed(
     assert failure.request_id
 
 
-async def test_fields_of_a_later_contract_are_ignored(server: Server, operator: Operator) -> None:
+async def test_unknown_fields_are_ignored(server: Server, operator: Operator) -> None:
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
         "/fleet.jobs.v1.JobService/ListJobs"
     )

@@ -1,4 +1,4 @@
-"""CreateJob for any request: taken exactly if it is valid, and stored as it was sent."""
+"""Properties of generated requests: accepted if and only if valid, and stored as sent."""
 
 import math
 import re
@@ -24,12 +24,12 @@ LIMITS = st.one_of(st.integers(0, 201), INT32)
 STATUSES = st.one_of(st.integers(0, 7), INT32)
 OFFSETS = st.one_of(st.just(0), INT32)
 
-PLAIN = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=100)
+VALID_TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=100)
 IDS = st.sampled_from(["target_device_id", "target_group_id"])
 
 
 def documents(leaves: st.SearchStrategy[Any], keys: st.SearchStrategy[str]) -> Any:
-    """Documents of these leaves and keys."""
+    """Documents with these leaf values and keys."""
     values = st.recursive(
         leaves,
         lambda inner: st.lists(inner, max_size=5) | st.dictionaries(keys, inner, max_size=5),
@@ -38,17 +38,19 @@ def documents(leaves: st.SearchStrategy[Any], keys: st.SearchStrategy[str]) -> A
     return st.dictionaries(keys, values, max_size=5)
 
 
-# The parts of a CreateJobRequest as they should be, and as anybody may send them.
-GOOD: dict[str, st.SearchStrategy[Any]] = {
+# The parts of a CreateJobRequest: valid ones, and arbitrary ones.
+VALID: dict[str, st.SearchStrategy[Any]] = {
     "job_id": st.one_of(st.just(""), st.text("aZ09._:-", max_size=128)),
-    "document_type": PLAIN,
-    "target": st.one_of(st.just(("target_all", True)), st.tuples(IDS, PLAIN)),
+    "document_type": VALID_TEXT,
+    "target": st.one_of(st.just(("target_all", True)), st.tuples(IDS, VALID_TEXT)),
     "expiry": st.one_of(
         st.tuples(st.none(), st.booleans()), st.tuples(st.integers(1, 720), st.just(False))
     ),
-    "document": documents(st.none() | st.booleans() | st.integers(-99, 99) | PLAIN, PLAIN),
+    "document": documents(
+        st.none() | st.booleans() | st.integers(-99, 99) | VALID_TEXT, VALID_TEXT
+    ),
 }
-ANY: dict[str, st.SearchStrategy[Any]] = {
+ARBITRARY: dict[str, st.SearchStrategy[Any]] = {
     "job_id": JOB_IDS,
     "document_type": st.text(max_size=200),
     "target": st.one_of(
@@ -63,12 +65,12 @@ ANY: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def requests(draw: st.DrawFn) -> dict[str, Any]:
-    """Parts of a request, all but two of them good."""
-    odd = draw(st.sets(st.sampled_from(sorted(ANY)), max_size=2))
-    return {name: draw((ANY if name in odd else GOOD)[name]) for name in GOOD}
+    """The parts of a request; at most two of them are arbitrary, the others valid."""
+    arbitrary = draw(st.sets(st.sampled_from(sorted(ARBITRARY)), max_size=2))
+    return {name: draw((ARBITRARY if name in arbitrary else VALID)[name]) for name in VALID}
 
 
-# What JSON can say, as far as doubles can hold it.
+# JSON values whose numbers are exact as doubles.
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -81,19 +83,19 @@ JSON = st.recursive(
 
 
 def struct(fields: dict[str, Any]) -> Struct:
-    """A document."""
-    made = Struct()
-    made.update(fields)
-    return made
+    """A Struct with these fields."""
+    result = Struct()
+    result.update(fields)
+    return result
 
 
-def is_name(text: str, longest: int) -> bool:
-    """Whether it has 1 to `longest` characters, none of them a control character."""
-    return 1 <= len(text) <= longest and not re.search("[\0-\x1f\x7f-\x9f]", text)
+def is_name(text: str, max_length: int) -> bool:
+    """Whether text has 1 to `max_length` characters and no control characters."""
+    return 1 <= len(text) <= max_length and not re.search("[\0-\x1f\x7f-\x9f]", text)
 
 
 def is_storable(value: Any) -> bool:
-    """Whether a JSON value has neither U+0000 nor numbers that are not finite."""
+    """Whether a JSON value has no U+0000 and only finite numbers."""
     match value:
         case float():
             return math.isfinite(value)
@@ -113,7 +115,7 @@ def is_valid(
     expiry: tuple[int | None, bool],
     document: dict[str, Any],
 ) -> bool:
-    """What the contract says of a request of these parts."""
+    """Whether a request with these parts is valid by the contract."""
     hours, never = expiry
     return (
         re.fullmatch("[A-Za-z0-9._:-]{0,128}", job_id) is not None
@@ -127,7 +129,7 @@ def is_valid(
 
 @examples(25)
 @given(request=requests())
-async def test_a_request_is_taken_exactly_if_it_is_valid(
+async def test_request_is_accepted_if_and_only_if_it_is_valid(
     database: Database, server: Server, request: dict[str, Any]
 ) -> None:
     operator = server.operator(uuid.uuid4().hex)
@@ -172,7 +174,7 @@ async def test_a_request_is_taken_exactly_if_it_is_valid(
         st.fixed_dictionaries({"job_id": JOB_IDS, "reason": st.text()}),
     )
 )
-async def test_no_request_fails_in_another_way_than_documented(
+async def test_requests_fail_only_with_documented_codes(
     server: Server, fields: dict[str, Any]
 ) -> None:
     operator = server.operator(uuid.uuid4().hex)
@@ -194,7 +196,7 @@ async def test_no_request_fails_in_another_way_than_documented(
 
 @examples(25)
 @given(document=st.dictionaries(st.text("abé🚀", max_size=9), JSON, max_size=5))
-async def test_any_document_comes_back_as_it_was_sent(
+async def test_any_document_is_returned_as_it_was_sent(
     database: Database, server: Server, document: dict[str, Any]
 ) -> None:
     operator = server.operator(uuid.uuid4().hex)

@@ -1,4 +1,4 @@
-"""Whom a poll asks for: who has just come at once, everybody every interval."""
+"""WatchHub: which keys it fetches, and when."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -11,37 +11,37 @@ from jobs_grpc.errors import DatabaseUnavailable, ServerStopping
 from jobs_grpc.services.watch_hub import WatchHub
 from tests.support.waiting import wait_until
 
-# Longer than any test: what is told in it was not told by a regular poll.
+# Seconds. Longer than any test, so that no regular poll happens.
 NEVER = 3600.0
 
 
 class Source:
-    """Numbers by key, and what was asked for. `meanwhile` is awaited before each answer."""
+    """Values by key, and the keys of each fetch. A fetch awaits `during_fetch`."""
 
     def __init__(self) -> None:
         self.values = dict.fromkeys("abcdefgh", 1)
-        self.asked: list[list[str]] = []
-        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.fetches: list[list[str]] = []
+        self.during_fetch: Callable[[], Awaitable[None]] | None = None
 
     async def fetch(self, tenant_id: str, keys: list[str]) -> dict[str, int]:
-        """The values of the keys."""
-        self.asked.append(keys)
-        if self.meanwhile:
-            await self.meanwhile()
+        """Return the values of the keys."""
+        self.fetches.append(keys)
+        if self.during_fetch:
+            await self.during_fetch()
         return {key: self.values[key] for key in keys}
 
-    def watching(self, interval: float) -> WatchHub[int]:
-        """A watching of this, that does not stop."""
+    def hub(self, interval: float) -> WatchHub[int]:
+        """A WatchHub that polls this source."""
         return WatchHub(self.fetch, interval, asyncio.Event())
 
 
-Changes = AsyncGenerator[int | None, None]
+Watch = AsyncGenerator[int | None, None]
 
 
 @asynccontextmanager
-async def told(watching: WatchHub[int], *keys: str) -> AsyncIterator[list[Changes]]:
-    """Watches of the keys that have been told once, one after the other."""
-    watches = [watching.watch("tenant", key) for key in keys]
+async def started(hub: WatchHub[int], *keys: str) -> AsyncIterator[list[Watch]]:
+    """Watches of the keys, started in order; each has received its first value."""
+    watches = [hub.watch("tenant", key) for key in keys]
     try:
         for watch in watches:
             await anext(watch)
@@ -51,155 +51,155 @@ async def told(watching: WatchHub[int], *keys: str) -> AsyncIterator[list[Change
             await watch.aclose()
 
 
-async def test_who_has_just_come_is_told_without_asking_for_the_others() -> None:
+async def test_new_watch_fetches_only_its_own_key() -> None:
     source = Source()
 
-    async with told(source.watching(NEVER), "a", "b", "c"):
-        assert source.asked == [["a"], ["b"], ["c"]]
+    async with started(source.hub(NEVER), "a", "b", "c"):
+        assert source.fetches == [["a"], ["b"], ["c"]]
 
 
-async def test_who_comes_to_a_watched_key_is_told_what_it_is_now() -> None:
+async def test_new_watch_of_a_watched_key_gets_the_current_value() -> None:
     source = Source()
-    watching = source.watching(NEVER)
+    hub = source.hub(NEVER)
 
-    async with told(watching, "a"):
+    async with started(hub, "a"):
         source.values["a"] = 2
-        async with aclosing(watching.watch("tenant", "a")) as late:
+        async with aclosing(hub.watch("tenant", "a")) as late:
             assert await anext(late) == 2
 
 
-async def test_a_departure_asks_for_nothing() -> None:
+async def test_closing_a_watch_fetches_nothing() -> None:
     source = Source()
-    watching = source.watching(NEVER)
+    hub = source.hub(NEVER)
 
-    async with told(watching, "a", "b") as (_, second):
+    async with started(hub, "a", "b") as (_, second):
         await second.aclose()
-        async with told(watching, "c"):
+        async with started(hub, "c"):
             pass
 
-    assert source.asked == [["a"], ["b"], ["c"]]
+    assert source.fetches == [["a"], ["b"], ["c"]]
 
 
-async def test_after_the_last_departure_the_next_is_told_at_once() -> None:
+async def test_new_watch_gets_its_value_at_once_after_all_others_closed() -> None:
     source = Source()
-    watching = source.watching(NEVER)
+    hub = source.hub(NEVER)
 
     for _ in range(3):
-        async with told(watching, "a"):
+        async with started(hub, "a"):
             pass
 
-    assert source.asked == [["a"]] * 3
+    assert source.fetches == [["a"]] * 3
 
 
-async def test_those_who_come_while_one_is_asked_for_are_asked_for_together() -> None:
+async def test_watches_that_start_during_a_fetch_share_the_next_one() -> None:
     source = Source()
-    asked, answer = asyncio.Event(), asyncio.Event()
+    fetching, respond = asyncio.Event(), asyncio.Event()
 
-    async def meanwhile() -> None:
-        asked.set()
-        await answer.wait()
+    async def block() -> None:
+        fetching.set()
+        await respond.wait()
 
-    source.meanwhile = meanwhile
-    watching = source.watching(NEVER)
-    watches = [watching.watch("tenant", key) for key in "abcdb"]
+    source.during_fetch = block
+    hub = source.hub(NEVER)
+    watches = [hub.watch("tenant", key) for key in "abcdb"]
     first = asyncio.ensure_future(anext(watches[0]))
-    await asked.wait()
+    await fetching.wait()
     others = [asyncio.ensure_future(anext(watch)) for watch in watches[1:]]
 
-    async def all_wait() -> bool:
+    async def all_are_waiting() -> bool:
         return all(
             watch.ag_await is not None  # type: ignore[attr-defined]  # it is a generator
             for watch in watches
         )
 
-    await wait_until(all_wait)
-    answer.set()
+    await wait_until(all_are_waiting)
+    respond.set()
 
     assert await asyncio.gather(first, *others) == [1] * 5
-    assert source.asked == [["a"], ["b", "c", "d"]]
+    assert source.fetches == [["a"], ["b", "c", "d"]]
     for watch in watches:
         await watch.aclose()
 
 
-async def test_a_stream_of_arrivals_neither_starves_nor_hurries_the_others() -> None:
-    """While an answer is under way the next watcher comes, and there is news of "a"."""
+async def test_existing_watch_keeps_its_interval_when_new_watches_keep_starting() -> None:
+    """During each fetch, another watch starts and the value of "a" changes."""
     interval = 0.1
     source = Source()
-    watching = source.watching(interval)
+    hub = source.hub(interval)
     clock = asyncio.get_running_loop().time
-    watches: list[Changes] = []
-    arrivals: list[asyncio.Future[int | None]] = []
+    watches: list[Watch] = []
+    first_values: list[asyncio.Future[int | None]] = []
 
-    async def meanwhile() -> None:
+    async def start_watch() -> None:
         source.values["a"] += 1
-        watches.append(watching.watch("tenant", "c"))
-        arrivals.append(asyncio.ensure_future(anext(watches[-1])))
-        await asyncio.sleep(0.001)  # What the database takes.
+        watches.append(hub.watch("tenant", "c"))
+        first_values.append(asyncio.ensure_future(anext(watches[-1])))
+        await asyncio.sleep(0.001)  # the duration of a database query
 
-    async with told(watching, "b"):
+    async with started(hub, "b"):
         middle = clock() + interval / 2
 
-        async def in_the_middle_of_an_interval() -> bool:
+        async def is_middle_of_interval() -> bool:
             return clock() >= middle
 
-        await wait_until(in_the_middle_of_an_interval)
-        source.meanwhile = meanwhile
-        async with aclosing(watching.watch("tenant", "a")) as watch, asyncio.timeout(10):
+        await wait_until(is_middle_of_interval)
+        source.during_fetch = start_watch
+        async with aclosing(hub.watch("tenant", "a")) as watch, asyncio.timeout(10):
             times = []
             for _ in range(5):
                 await anext(watch)
                 times.append(clock())
-        source.meanwhile = None
+        source.during_fetch = None
 
-    await asyncio.gather(*arrivals)
+    await asyncio.gather(*first_values)
     for watch in watches:
         await watch.aclose()
-    assert len(arrivals) > 5
+    assert len(first_values) > 5
     assert min(later - earlier for earlier, later in pairwise(times)) > interval / 2
 
 
-async def test_while_the_database_is_away_arrivals_do_not_ask_it() -> None:
+async def test_new_watches_fetch_nothing_while_the_database_is_unavailable() -> None:
     source = Source()
-    watching = source.watching(NEVER)
+    hub = source.hub(NEVER)
 
-    async def away() -> None:
+    async def fail() -> None:
         raise DatabaseUnavailable
 
-    async with told(watching, "a"):
-        source.meanwhile = away
-        watches = [watching.watch("tenant", key) for key in "bcd"]
-        arrivals = []
+    async with started(hub, "a"):
+        source.during_fetch = fail
+        watches = [hub.watch("tenant", key) for key in "bcd"]
+        first_values = []
         for watch in watches:
-            arrivals.append(asyncio.ensure_future(anext(watch)))
+            first_values.append(asyncio.ensure_future(anext(watch)))
             for _ in range(10):
                 await asyncio.sleep(0)
-        assert source.asked == [["a"], ["b"]]
-        for arrival in arrivals:
-            arrival.cancel()
-        await asyncio.wait(arrivals)
+        assert source.fetches == [["a"], ["b"]]
+        for first_value in first_values:
+            first_value.cancel()
+        await asyncio.wait(first_values)
 
 
-async def test_who_came_while_the_database_was_away_is_told_when_it_is_back() -> None:
+async def test_watch_gets_its_value_when_the_database_is_available_again() -> None:
     source = Source()
-    watching = source.watching(0.01)
+    hub = source.hub(0.01)
 
-    async def away() -> None:
-        if len(source.asked) < 4:
+    async def fail_at_first() -> None:
+        if len(source.fetches) < 4:
             raise DatabaseUnavailable
 
-    source.meanwhile = away
-    async with told(watching, "a", "b"):
-        assert len(source.asked) >= 4
+    source.during_fetch = fail_at_first
+    async with started(hub, "a", "b"):
+        assert len(source.fetches) >= 4
 
 
-async def test_a_stop_ends_a_watch_that_has_just_been_told() -> None:
+async def test_watch_ends_when_the_server_stops() -> None:
     source = Source()
     stopping = asyncio.Event()
-    watching = WatchHub(source.fetch, NEVER, stopping)
+    hub = WatchHub(source.fetch, NEVER, stopping)
 
-    async with told(watching, "a") as (watch,):
-        following = asyncio.ensure_future(anext(watch))
+    async with started(hub, "a") as (watch,):
+        next_value = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
         stopping.set()
         with pytest.raises(ServerStopping):
-            await following
+            await next_value

@@ -1,4 +1,4 @@
-"""WatchJob: the job now, and again on each change, until it is over."""
+"""WatchJob: the current job, then each change until it is finished."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 
 def watch(operator: Operator, job_id: str) -> AsyncIterator[pb.Job]:
-    """The jobs of an open watch."""
+    """Open a watch and iterate over its jobs."""
     request = pb.WatchJobRequest(job_id=job_id)
     stub: Any = operator.stub
     call = stub.WatchJob(request, metadata=operator.metadata, timeout=TIMEOUT)
@@ -34,13 +34,15 @@ def watch(operator: Operator, job_id: str) -> AsyncIterator[pb.Job]:
 
 @pytest.fixture
 async def device(database: Database, server: Server, operator: Operator) -> Any:
-    """The only device of the test's tenant, with a job "j" QUEUED."""
+    """The only device of the test's tenant, with a QUEUED execution of job "j"."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True, document_params={"n": 1})
     return server.device(operator.tenant, "pump")
 
 
-async def test_it_follows_a_job_to_its_completion(operator: Operator, device: Any) -> None:
+async def test_watch_sends_each_change_until_the_job_completes(
+    operator: Operator, device: Any
+) -> None:
     jobs = watch(operator, "j")
 
     first = await anext(jobs)
@@ -58,7 +60,7 @@ async def test_it_follows_a_job_to_its_completion(operator: Operator, device: An
         await anext(jobs)
 
 
-async def test_a_job_that_is_over_is_answered_once(operator: Operator, device: Any) -> None:
+async def test_watch_sends_a_finished_job_once(operator: Operator, device: Any) -> None:
     await operator.cancel("j")
 
     jobs = [job async for job in watch(operator, "j")]
@@ -66,7 +68,9 @@ async def test_a_job_that_is_over_is_answered_once(operator: Operator, device: A
     assert [job.status for job in jobs] == [pb.Job.CANCELED]
 
 
-async def test_expiry_ends_it(database: Database, operator: Operator, device: Any) -> None:
+async def test_watch_ends_when_the_job_expires(
+    database: Database, operator: Operator, device: Any
+) -> None:
     jobs = watch(operator, "j")
     await anext(jobs)
 
@@ -75,15 +79,15 @@ async def test_expiry_ends_it(database: Database, operator: Operator, device: An
     assert [job.status async for job in jobs] == [pb.Job.COMPLETED]
 
 
-async def test_other_tenants_and_unknown_jobs_are_not_found(
+async def test_watch_is_rejected_when_job_does_not_exist_in_the_tenant(
     server: Server, operator: Operator, device: Any
 ) -> None:
-    for stranger, job_id in ((operator, "missing"), (server.operator("other-tenant"), "j")):
+    for caller, job_id in ((operator, "missing"), (server.operator("other-tenant"), "j")):
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-            await anext(watch(stranger, job_id))
+            await anext(watch(caller, job_id))
 
 
-async def test_many_watchers_are_all_told(operator: Operator, device: Any) -> None:
+async def test_all_watches_of_a_job_receive_a_change(operator: Operator, device: Any) -> None:
     watches = [watch(operator, "j") for _ in range(20)]
     for jobs in watches:
         await anext(jobs)
@@ -94,7 +98,7 @@ async def test_many_watchers_are_all_told(operator: Operator, device: Any) -> No
         assert (await anext(jobs)).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
-async def test_it_outlives_the_sessions_it_is_read_with(
+async def test_watch_continues_when_database_sessions_are_terminated(
     database: Database, operator: Operator, device: Any
 ) -> None:
     jobs = watch(operator, "j")
@@ -110,17 +114,19 @@ async def test_it_outlives_the_sessions_it_is_read_with(
     assert (await anext(jobs)).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
-async def test_a_stop_ends_it(database: Database, operator: Operator, device: Any) -> None:
-    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as own:
-        jobs = watch(own.operator(operator.tenant), "j")
+async def test_watch_ends_with_server_stopping_when_the_server_stops(
+    database: Database, operator: Operator, device: Any
+) -> None:
+    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as server:
+        jobs = watch(server.operator(operator.tenant), "j")
         await anext(jobs)
-        own.app.stopping.set()
+        server.app.stopping.set()
 
         with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
             await anext(jobs)
 
 
-async def test_a_client_that_leaves_is_logged_as_that(
+async def test_watch_is_logged_as_canceled_when_the_client_leaves(
     operator: Operator, device: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.calls")
@@ -130,12 +136,12 @@ async def test_a_client_that_leaves_is_logged_as_that(
 
     lines: list[str] = []
 
-    async def logged() -> bool:
-        # Of this tenant: those of other tests' watches may come late.
-        own = [r for r in caplog.records if vars(r).get("tenant") == operator.tenant]
-        lines[:] = [r.getMessage() for r in own if "WatchJob" in r.getMessage()]
+    async def is_logged() -> bool:
+        # Only records of this tenant, because watches of other tests may be logged late.
+        records = [r for r in caplog.records if vars(r).get("tenant") == operator.tenant]
+        lines[:] = [r.getMessage() for r in records if "WatchJob" in r.getMessage()]
         return bool(lines)
 
-    await wait_until(logged)
+    await wait_until(is_logged)
     assert lines == ["WatchJob CANCELLED"]
-    assert "cut off" not in caplog.text
+    assert "canceled because the server is stopping" not in caplog.text

@@ -1,4 +1,4 @@
-"""WatchPendingExecutions: what a device has to do, and again whenever that changes."""
+"""WatchPendingExecutions: the current pending executions, then each change."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.support.waiting import TIMEOUT
 
 
 def watch(device: Device, **fields: Any) -> AsyncIterator[device_pb.WatchPendingExecutionsResponse]:
-    """The answers of an open watch."""
+    """Open a watch and iterate over its responses."""
     stub: Any = device.stub
     call = stub.WatchPendingExecutions(
         device_pb.WatchPendingExecutionsRequest(**fields),
@@ -35,8 +35,8 @@ def watch(device: Device, **fields: Any) -> AsyncIterator[device_pb.WatchPending
     return responses()
 
 
-def ids(response: device_pb.WatchPendingExecutionsResponse) -> list[str]:
-    """The jobs in an answer."""
+def job_ids(response: device_pb.WatchPendingExecutionsResponse) -> list[str]:
+    """The job_ids of the executions in a response."""
     return [execution.job_id for execution in response.executions]
 
 
@@ -47,12 +47,12 @@ async def device(database: Database, server: Server, tenant: str) -> Device:
     return server.device(tenant, "pump")
 
 
-async def test_it_tells_of_new_work_and_of_work_that_is_gone(
+async def test_watch_sends_executions_that_become_pending_or_finish(
     device: Device, operator: Operator
 ) -> None:
     responses = watch(device)
 
-    nothing = await anext(responses)
+    empty = await anext(responses)
     await operator.create(job_id="first", target_all=True, document_params={"n": 1})
     first = await anext(responses)
     await operator.create(job_id="second", target_all=True)
@@ -60,14 +60,14 @@ async def test_it_tells_of_new_work_and_of_work_that_is_gone(
     await operator.cancel("first")
     second = await anext(responses)
 
-    assert ids(nothing) == []
-    assert ids(first) == ["first"]
+    assert job_ids(empty) == []
+    assert job_ids(first) == ["first"]
     assert first.executions[0].document_params == {"n": 1}
-    assert ids(both) == ["first", "second"]
-    assert ids(second) == ["second"]
+    assert job_ids(both) == ["first", "second"]
+    assert job_ids(second) == ["second"]
 
 
-async def test_it_tells_of_progress(device: Device, operator: Operator) -> None:
+async def test_watch_sends_a_change_of_status(device: Device, operator: Operator) -> None:
     await operator.create(job_id="j", target_all=True)
     responses = watch(device)
     await anext(responses)
@@ -78,43 +78,43 @@ async def test_it_tells_of_progress(device: Device, operator: Operator) -> None:
     assert execution.status == pb.JobExecution.IN_PROGRESS
 
 
-async def test_other_devices_work_is_not_told(device: Device, operator: Operator) -> None:
+async def test_executions_of_other_devices_are_not_sent(device: Device, operator: Operator) -> None:
     responses = watch(device)
     await anext(responses)
 
-    await operator.create(job_id="others", target_device_id="other")
-    await operator.create(job_id="mine", target_device_id="pump")
+    await operator.create(job_id="foreign", target_device_id="other")
+    await operator.create(job_id="own", target_device_id="pump")
 
-    assert ids(await anext(responses)) == ["mine"]
+    assert job_ids(await anext(responses)) == ["own"]
 
 
-async def test_the_limit_is_that_of_an_answer(device: Device, operator: Operator) -> None:
+async def test_limit_applies_to_each_response(device: Device, operator: Operator) -> None:
     for job_id in ("first", "second"):
         await operator.create(job_id=job_id, target_all=True)
 
     response = await anext(watch(device, limit=1))
 
-    assert ids(response) == ["first"]
+    assert job_ids(response) == ["first"]
     assert response.has_more
 
 
-async def test_a_limit_out_of_range_is_refused(device: Device) -> None:
+async def test_limit_is_rejected_when_it_is_out_of_range(device: Device) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
         await anext(watch(device, limit=101))
 
 
-async def test_watchers_wait_while_all_of_them_ask_at_once(
+async def test_watches_retry_when_the_server_is_overloaded(
     database: Database, tenant: str, operator: Operator
 ) -> None:
-    """There is one connection, and hardly any patience for it."""
-    narrow = {"JOBS_POOL_MAX_SIZE": "1", "JOBS_POOL_TIMEOUT": "0.01"}
+    """With one connection and a very short pool timeout, many of their queries are rejected."""
+    variables = {"JOBS_POOL_MAX_SIZE": "1", "JOBS_POOL_TIMEOUT": "0.01"}
     names = [f"d{n}" for n in range(60)]
     await database.add_devices(tenant, names)
-    async with running_server(database.request_dsn, **narrow) as own:
-        watches = [watch(own.device(tenant, name)) for name in names]
+    async with running_server(database.request_dsn, **variables) as server:
+        watches = [watch(server.device(tenant, name)) for name in names]
         await asyncio.gather(*(anext(responses) for responses in watches))
         await operator.create(job_id="j", target_all=True)
 
-        told = await asyncio.gather(*(anext(responses) for responses in watches))
+        received = await asyncio.gather(*(anext(responses) for responses in watches))
 
-    assert [ids(response) for response in told] == [["j"]] * 60
+    assert [job_ids(response) for response in received] == [["j"]] * 60
