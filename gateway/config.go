@@ -36,6 +36,7 @@ type Config struct {
 	UpstreamKey        string
 	UpstreamServerName string
 
+	AllowedHosts         stringList
 	CORSOrigins          stringList
 	RequireToken         bool
 	TLSTerminatedByProxy bool
@@ -61,6 +62,7 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.StringVar(&c.UpstreamCert, "upstream-cert", "", "client certificate for the upstream, a PEM `FILE`")
 	f.StringVar(&c.UpstreamKey, "upstream-key", "", "private key of upstream-cert, a PEM `FILE`")
 	f.StringVar(&c.UpstreamServerName, "upstream-server-name", "", "`NAME` to expect in the upstream's certificate instead of its host name")
+	f.Var(&c.AllowedHosts, "allowed-hosts", "`HOSTS` to accept in the Host header besides localhost and loopback addresses, comma-separated, without ports; * accepts any host. Empty: any host, but only localhost and loopback addresses if listen is a loopback address")
 	f.Var(&c.CORSOrigins, "cors-origins", "`ORIGINS` of web pages that may call the API, comma-separated, such as https://ops.example.com")
 	f.BoolVar(&c.RequireToken, "require-token", false, "reject requests without Authorization: Bearer; the upstream must verify the tokens (JOBS_AUTH=jwt)")
 	f.BoolVar(&c.TLSTerminatedByProxy, "tls-terminated-by-proxy", false, "with require-token: allow a listen address beyond loopback without TLS, because a proxy terminates TLS")

@@ -17,7 +17,7 @@ import (
 )
 
 // newHandler returns the handler of the REST listener. A request passes, in this order:
-// instrument, withNoSniff, withCORS, the route check, the request checks, grpc-gateway.
+// instrument, withNoSniff, withAllowedHosts, withCORS, the route check, the request checks, grpc-gateway.
 func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, logger *slog.Logger) (http.Handler, error) {
 	routes, err := loadRoutes(openAPI)
 	if err != nil {
@@ -58,7 +58,8 @@ func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, log
 		}
 		gateway.ServeHTTP(w, r)
 	})
-	return instrument(routes, metrics, logger, withNoSniff(withCORS(config.CORSOrigins, dispatch))), nil
+	checked := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, dispatch))
+	return instrument(routes, metrics, logger, withNoSniff(checked)), nil
 }
 
 // checkRequest rejects requests that grpc-gateway would accept although a part is unknown,

@@ -35,7 +35,7 @@ func run(ctx context.Context, config *Config, logger *slog.Logger) error {
 	if config.MetricsListen != "" {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}))
-		server := newServer(mux, config, logger)
+		server := newServer(withAllowedHosts(config.AllowedHosts, config.MetricsListen, mux), config, logger)
 		defer server.Close()
 		if err := startServer(server, config.MetricsListen, "metrics listening", failed, logger); err != nil {
 			return errors.Join(fmt.Errorf("metrics-listen=%s: %w", config.MetricsListen, err), api.Close())
