@@ -22,7 +22,7 @@ from jobs_grpc.dev.demo_fleet import (
     DEMO_TENANT,
     load_demo_fleet,
 )
-from jobs_grpc.server.signals import interrupting
+from jobs_grpc.server.signals import interrupt_on_stop_signals
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -55,7 +55,7 @@ def _dev(args: argparse.Namespace) -> None:
     placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
     Config.from_env(os.environ | placeholders)
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
-    with interrupting(), embedded_postgres.running(data_dir) as cluster:
+    with interrupt_on_stop_signals(), embedded_postgres.running(data_dir) as cluster:
         try:
             asyncio.run(_prepare_database(cluster, role))
         except MigrationError as e:

@@ -16,7 +16,7 @@ from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import byte_progress
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.device_import import Member, import_devices
-from jobs_grpc.server.signals import interrupting
+from jobs_grpc.server.signals import interrupt_on_stop_signals
 from jobs_grpc.services import validation
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _import_devices(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
     if not is_identifier(args.tenant):
         raise CliError(f"--tenant {IDENTIFIER_RULE}", ExitCode.USAGE)
-    with interrupting(), _open_file(args.file) as (file, size):
+    with interrupt_on_stop_signals(), _open_file(args.file) as (file, size):
         members = _CsvMembers(args.file, file)
         imported = asyncio.run(
             import_devices(owner_dsn, args.tenant, byte_progress(members, file, size))

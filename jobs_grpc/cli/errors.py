@@ -10,7 +10,7 @@ from jobs_grpc.config import ConfigError
 from jobs_grpc.db.migrate import MigrationError
 from jobs_grpc.db.readiness import NotIsolated
 from jobs_grpc.dev.embedded_postgres import EmbeddedPostgresError
-from jobs_grpc.server.sockets import CannotListen
+from jobs_grpc.server.sockets import ListenError
 
 EXIT_CODES_HELP = """\
 exit codes:
@@ -65,7 +65,7 @@ def to_cli_error(error: Exception) -> CliError | None:
             return error
         case ConfigError():
             return CliError(str(error), ExitCode.USAGE)
-        case MigrationError() | NotIsolated() | EmbeddedPostgresError() | CannotListen():
+        case MigrationError() | NotIsolated() | EmbeddedPostgresError() | ListenError():
             return CliError(str(error))
         case grpc.RpcError():
             return CliError(status_text(error.code(), error.details()), exit_code(error.code()))

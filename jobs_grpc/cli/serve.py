@@ -13,7 +13,7 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
 from jobs_grpc.server import app, supervisor
-from jobs_grpc.server.signals import handling
+from jobs_grpc.server.signals import handle_stop_signals
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands
@@ -72,7 +72,7 @@ def _stop_on_signal(stop: asyncio.Event) -> AbstractContextManager[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(task.cancel if stop.is_set() else stop.set)
 
-    return handling(on_signal)
+    return handle_stop_signals(on_signal)
 
 
 def _serve(args: argparse.Namespace) -> None:

@@ -1,12 +1,11 @@
-"""The composition root: what the service is made of, and in what order it starts and stops."""
+"""The composition root: creates the parts of the service, starts them and stops them in order."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import grpc
 from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 from grpc.aio import Server
 
@@ -32,29 +31,45 @@ SERVICES = (
     device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"].full_name,
 )
 
-# Seconds between saying NOT_SERVING and taking no new calls. gRPC hands calls over one by
-# one, and cuts off those that have arrived but wait for that; and watchers are to be told.
-_FAREWELL = 0.1
-
-# Handlers that were cut off get this long to give their connections back.
+# Seconds that canceled calls have to return their connections.
 _CLEANUP_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppOptions:
+    """Values that are not settings of the service. Tests change them."""
+
+    drain_notice_seconds: float = 0.1
+    """Time between reporting NOT_SERVING and closing the port.
+
+    gRPC passes calls on one by one and drops those that have arrived but were not passed on yet.
+    Health watchers need the time as well.
+    """
+
+    lock_wait_ms: int = LOCK_WAIT_MS
+    """Time that the updates of devices wait for a job lock."""
+
+    grpc_options: grpc_server.Options = grpc_server.OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A started service."""
+    """A running service."""
 
     address: str
-    """Where it listens, with the port that was assigned."""
+    """The address that it listens on, with the assigned port."""
 
     serving: asyncio.Event
-    """Set when the service has become ready for the first time."""
+    """Set when the service is ready for the first time."""
 
     stopping: asyncio.Event
-    """Set when a stop begins; streams end then."""
+    """Set when the shutdown begins; streams end then."""
 
     failed: "asyncio.Task[None]"
-    """Ends, with the reason as its exception, if the service may not go on serving."""
+    """Ends with an exception if the service must not go on, for example NotIsolated."""
+
+
+_DEFAULT_OPTIONS = AppOptions()
 
 
 async def serve(
@@ -62,129 +77,130 @@ async def serve(
     stop: asyncio.Event,
     on_serving: Callable[[str], None],
     *,
-    shares_port: bool = False,
-    sweeps: bool = True,
+    share_port: bool = False,
+    run_maintenance: bool = True,
 ) -> None:
-    """Serve until `stop` is set. `on_serving` is called once, with the address, when ready.
+    """Serve until `stop` is set. Calls `on_serving` once, with the address, when it is ready.
 
-    Raises what `running` does, and NotIsolated.
+    Raises NotIsolated, and what `running` raises.
     """
-    async with running(config, shares_port=shares_port, sweeps=sweeps) as service:
+    async with running(config, share_port=share_port, run_maintenance=run_maintenance) as app:
         stopping = asyncio.create_task(stop.wait())
-        serving = asyncio.create_task(service.serving.wait())
-        waiting: set[asyncio.Task[object]] = {stopping, serving, service.failed}
-        while not stopping.done() and not service.failed.done():
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        serving = asyncio.create_task(app.serving.wait())
+        pending: set[asyncio.Task[object]] = {stopping, serving, app.failed}
+        while not stopping.done() and not app.failed.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             if serving in done:
-                on_serving(service.address)
+                on_serving(app.address)
         for task in (stopping, serving):
             task.cancel()
-        if service.failed.done():
-            await service.failed
+        if app.failed.done():
+            await app.failed
 
 
 @asynccontextmanager
 async def running(
     config: Config,
     *,
-    shares_port: bool = False,
-    sweeps: bool = True,
-    lock_wait_ms: int = LOCK_WAIT_MS,
+    share_port: bool = False,
+    run_maintenance: bool = True,
+    options: AppOptions = _DEFAULT_OPTIONS,
 ) -> AsyncIterator[App]:
-    """The service, from its start to the end of the block; then it drains and stops.
+    """Run the service until the block ends; then drain and stop it.
 
-    Health says NOT_SERVING until the database is ready. With `shares_port` other processes
-    may listen there as well. Raises CannotListen and ConfigError.
+    Health reports NOT_SERVING until the database is ready. With `share_port`, other processes
+    may listen on the same port. Raises ListenError and ConfigError.
     """
-    _warn(config)
-    files = tls.Files.of(config)
-    make_credentials = tls.server_credentials(files) if files else None
-    async with (
-        open_authenticator(config) as callers,
-        _running(config, callers, make_credentials, shares_port, sweeps, lock_wait_ms) as started,
-    ):
-        yield started
-
-
-@asynccontextmanager
-async def _running(
-    config: Config,
-    callers: Authenticator,
-    make_credentials: Callable[[], grpc.ServerCredentials] | None,
-    shares_port: bool,
-    sweeps: bool,
-    lock_wait_ms: int,
-) -> AsyncIterator[App]:
+    _warn_about_insecure_settings(config)
+    make_credentials = tls.server_credentials(config.tls)
     database = Database(config)
-
-    async def check() -> None:
-        await database.check()
-        if reason := callers.unavailable_reason():
-            raise NotReady(reason)
-
-    health = Health(check, SERVICES)
+    store = Store(database)
+    batcher = UpdateBatcher(store, lock_wait_ms=options.lock_wait_ms)
     in_flight = InFlight()
     stopping = asyncio.Event()
     peers = TrustedPeers(config.tls.trusted_peers) if config.tls.trusted_peers else None
-    server = grpc_server.make_server(
-        pipeline.interceptors(config, in_flight, stopping, callers, peers),
-        config.limits.max_request_bytes,
-        config.server.listen,
-    )
-    store = Store(database)
-    batcher = UpdateBatcher(store, lock_wait_ms=lock_wait_ms)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(store, config, stopping), server)
-    device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
-        DeviceJobService(store, batcher, config.limits.max_document_bytes, stopping), server
-    )
-    grpc_server.add_health(server, health.servicer)
-    if config.server.reflection:
-        reflection.add_reflection(server, SERVICES)
 
-    # From the last to the first, and all of them, also if a second signal cuts one short.
-    async with AsyncExitStack() as at_end:
-        address = at_end.enter_context(
-            grpc_server.listening(
-                server, config.server.listen, make_credentials, reserve=not shares_port
-            )
+    # Callbacks run in reverse order, and each one runs even if a second signal cancels another.
+    async with AsyncExitStack() as shutdown:
+        authenticator = await shutdown.enter_async_context(open_authenticator(config))
+        health = Health(_readiness_check(database, authenticator), SERVICES)
+        server = grpc_server.make_server(
+            pipeline.interceptors(config, in_flight, stopping, authenticator, peers),
+            config.limits.max_request_bytes,
+            config.server.listen,
+            options.grpc_options,
+        )
+        _add_services(
+            server,
+            JobService(store, config, stopping),
+            DeviceJobService(store, batcher, config.limits.max_document_bytes, stopping),
+        )
+        grpc_server.add_health(server, health.servicer)
+        if config.server.reflection:
+            reflection.add_reflection(server, SERVICES)
+
+        address = shutdown.enter_context(
+            grpc_server.bind(server, config.server.listen, make_credentials, reserve=not share_port)
         )
         await health.start()
         await server.start()
-        follower = asyncio.create_task(health.follow())
-        background = {follower}
-        if sweeps:
-            background.add(asyncio.create_task(_sweep(config)))
+        health_checks = asyncio.create_task(health.run())
+        background = {health_checks}
+        if run_maintenance:
+            background.add(asyncio.create_task(_run_maintenance(config)))
         logger.info("listening on %s", address)
-        at_end.callback(logger.info, "stopped")
-        at_end.push_async_callback(database.close)
-        at_end.push_async_callback(batcher.close)
-        at_end.push_async_callback(_end, background)
-        at_end.push_async_callback(_cut_off, server, stopping, in_flight)
-        at_end.push_async_callback(
-            _drain, server, health, stopping, in_flight, config.server.shutdown_grace
+        shutdown.callback(logger.info, "stopped")
+        shutdown.push_async_callback(database.close)
+        shutdown.push_async_callback(batcher.close)
+        shutdown.push_async_callback(_cancel_tasks, background)
+        shutdown.push_async_callback(_cancel_calls, server, stopping, in_flight)
+        shutdown.push_async_callback(
+            _drain,
+            server,
+            health,
+            stopping,
+            in_flight,
+            notice_seconds=options.drain_notice_seconds,
+            grace=config.server.shutdown_grace,
         )
-        yield App(address, health.serving, stopping, follower)
+        yield App(address, health.serving, stopping, health_checks)
 
 
-def _warn(config: Config) -> None:
-    """Say in the log what was switched off by hand."""
+def _readiness_check(
+    database: Database, authenticator: Authenticator
+) -> Callable[[], Awaitable[None]]:
+    async def check() -> None:
+        await database.check()
+        if reason := authenticator.unavailable_reason():
+            raise NotReady(reason)
+
+    return check
+
+
+def _add_services(server: Server, jobs: JobService, device_jobs: DeviceJobService) -> None:
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+    device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(device_jobs, server)
+
+
+def _warn_about_insecure_settings(config: Config) -> None:
     if config.auth.insecure_metadata and config.auth.mode == "metadata":
         logger.warning(
-            "JOBS_INSECURE_METADATA: whoever reaches %s can name any tenant", config.server.listen
+            "JOBS_INSECURE_METADATA is set: any client that reaches %s can act for any tenant",
+            config.server.listen,
         )
     if config.tls.terminated_upstream and not config.tls.cert and config.auth.mode == "jwt":
         logger.warning(
-            "JOBS_TLS_TERMINATED_UPSTREAM: tokens reach %s in the clear; TLS must end in front"
-            " of it",
+            "JOBS_TLS_TERMINATED_UPSTREAM is set: tokens reach %s unencrypted; a proxy in front"
+            " must terminate TLS",
             config.server.listen,
         )
 
 
-async def _sweep(config: Config) -> None:
+async def _run_maintenance(config: Config) -> None:
     if config.maintenance.owner_database_url is None:
         logger.warning(
-            "JOBS_OWNER_DATABASE_URL is not set: this server ends no execution that is"
-            " in progress for too long, and deletes nothing"
+            "JOBS_OWNER_DATABASE_URL is not set: this server runs no maintenance; executions do"
+            " not time out and nothing is deleted unless another server runs it"
         )
         return
     sweeper = Sweeper(
@@ -196,8 +212,8 @@ async def _sweep(config: Config) -> None:
         async with sweeper:
             await sweeper.run()
     except Exception as e:
-        # Calls are served on: they do not need it, and other replicas may sweep.
-        logger.error("sweeping has ended until this server is restarted: %r", e)
+        # Calls do not need maintenance, and other servers may run it.
+        logger.error("maintenance has failed; it needs a restart of this server: %r", e)
 
 
 async def _drain(
@@ -205,25 +221,27 @@ async def _drain(
     health: Health,
     stopping: asyncio.Event,
     in_flight: InFlight,
+    *,
+    notice_seconds: float,
     grace: float,
 ) -> None:
-    """Say so, take no new calls, and give those that have arrived `grace` seconds."""
+    """Report NOT_SERVING, accept no new calls, and wait `grace` seconds for calls in flight."""
     await health.stop()
     stopping.set()
-    await asyncio.sleep(_FAREWELL)
+    await asyncio.sleep(notice_seconds)
     in_flight.cancel_public_calls()
     await server.stop(grace)
 
 
-async def _cut_off(server: Server, stopping: asyncio.Event, in_flight: InFlight) -> None:
-    """End the calls that are left; gRPC minds a loop that ends under it."""
+async def _cancel_calls(server: Server, stopping: asyncio.Event, in_flight: InFlight) -> None:
+    """Cancel the calls that are left. gRPC fails if the event loop ends before its calls do."""
     stopping.set()
     await server.stop(None)
     if not await in_flight.wait(_CLEANUP_TIMEOUT):
-        logger.warning("calls that were cut off have not ended")
+        logger.warning("canceled calls are still running after %g s", _CLEANUP_TIMEOUT)
 
 
-async def _end(tasks: set["asyncio.Task[None]"]) -> None:
+async def _cancel_tasks(tasks: set["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

@@ -1,8 +1,8 @@
-"""The gRPC server: options, port and health service."""
+"""Creates the gRPC server and binds it to its address."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 from grpc.aio import Server, ServerInterceptor
@@ -10,13 +10,21 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from jobs_grpc.server.acceptors import Acceptors
-from jobs_grpc.server.sockets import CannotListen, can_be_shared, check_is_free, is_path, reserved
+from jobs_grpc.server.sockets import (
+    ListenError,
+    can_share_port,
+    check_unix_path_is_free,
+    is_unix_path,
+    reserve_port,
+)
 
-OPTIONS = (
-    # Connections are recycled, so that clients spread over replicas that come and go.
+Options: TypeAlias = tuple[tuple[str, int], ...]
+
+OPTIONS: Options = (
+    # Connections end after this age, so that clients spread over servers that come and go.
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),
     ("grpc.max_connection_age_grace_ms", 5 * 60 * 1000),
-    # Dead peers are found out; clients may ping as often, also between calls.
+    # The server detects dead peers. Clients may ping as well, also between calls.
     ("grpc.keepalive_time_ms", 60 * 1000),
     ("grpc.keepalive_timeout_ms", 20 * 1000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -24,57 +32,61 @@ OPTIONS = (
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
 )
 
-# Of a process, on one port.
+# Servers on the port, for each process.
 _ACCEPTORS = 4
 
 
 def make_server(
-    interceptors: Sequence[ServerInterceptor], max_request_bytes: int, address: str
+    interceptors: Sequence[ServerInterceptor],
+    max_request_bytes: int,
+    address: str,
+    options: Options = OPTIONS,
 ) -> Server:
-    """A server without services, which is to listen on `address`.
+    """Create a server without services that can listen on `address`.
 
-    A request of up to twice `max_request_bytes` is left for the chain to refuse, since what
-    gRPC refuses by itself gets neither a reason nor a line in the log.
+    gRPC itself refuses only requests of more than twice `max_request_bytes`: its refusal has no
+    reason and no line in the log, so the interceptors refuse what is between.
     """
-    shared = can_be_shared(address)
+    share_port = can_share_port(address)
     options = (
-        *OPTIONS,
+        *options,
         ("grpc.max_receive_message_length", 2 * max_request_bytes),
-        ("grpc.so_reuseport", int(shared)),
+        ("grpc.so_reuseport", int(share_port)),
     )
     servers = [
         grpc.aio.server(interceptors=interceptors, options=options)
-        for _ in range(_ACCEPTORS if shared else 1)
+        for _ in range(_ACCEPTORS if share_port else 1)
     ]
     return cast("Server", Acceptors(servers))
 
 
 @contextmanager
-def listening(
+def bind(
     server: Server,
     address: str,
     make_credentials: Callable[[], grpc.ServerCredentials] | None,
     *,
     reserve: bool,
 ) -> Iterator[str]:
-    """Bind `address`, and answer it with the port that was assigned.
+    """Bind the server to `address`; yields the address with the assigned port.
 
-    With `reserve`, if it can be shared, keep others off it for the time of the block: else a
-    second service there would be no error, but a silent partner. Raises CannotListen.
+    With `reserve`, other services cannot bind the port within the block. Without it, a second
+    service would share the port unnoticed. Raises ListenError.
     """
-    if is_path(address):
-        check_is_free(address)
-    reserve = reserve and can_be_shared(address)
-    with reserved(address) if reserve else nullcontext(address) as at:
+    if is_unix_path(address):
+        check_unix_path_is_free(address)
+    reserve = reserve and can_share_port(address)
+    with reserve_port(address) if reserve else nullcontext(address) as bound:
         try:
             if make_credentials:
-                made_by: Any = make_credentials  # as Acceptors takes them
-                port = server.add_secure_port(at, made_by)
+                # Acceptors take a factory of credentials where grpc.aio.Server takes credentials.
+                credentials: Any = make_credentials
+                port = server.add_secure_port(bound, credentials)
             else:
-                port = server.add_insecure_port(at)
+                port = server.add_insecure_port(bound)
         except RuntimeError:
-            raise CannotListen(address) from None
-        yield at if is_path(at) else f"{at.rpartition(':')[0]}:{port}"
+            raise ListenError(address) from None
+        yield bound if is_unix_path(bound) else f"{bound.rpartition(':')[0]}:{port}"
 
 
 def add_health(server: Server, servicer: health_aio.HealthServicer) -> None:

@@ -1,4 +1,4 @@
-"""Health: SERVING while the database is ready, and nothing else."""
+"""grpc.health.v1: SERVING while the readiness check succeeds, NOT_SERVING otherwise."""
 
 import asyncio
 import logging
@@ -16,15 +16,14 @@ logger = logging.getLogger(__name__)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
+# Seconds that a stop waits until all watchers have received the last status.
+_NOTIFY_TIMEOUT = 1.0
 
-# Seconds for which a stop waits for watchers to be told.
-_TELLING_TIMEOUT = 1.0
 
+class _HealthServicer(health_aio.HealthServicer):
+    """The library's servicer, with a Watch that a slow watcher cannot block.
 
-class _Servicer(health_aio.HealthServicer):
-    """The library's, but a watcher that does not read holds up nobody.
-
-    The library writes to watchers while it holds the lock that a change of status needs.
+    The library writes to each watcher while it holds the lock that a status change needs.
     """
 
     _server_status: Any
@@ -33,35 +32,35 @@ class _Servicer(health_aio.HealthServicer):
 
     def __init__(self) -> None:
         super().__init__()
-        # What each watcher was told last, and by when that may have changed.
-        self._told: dict[object, tuple[str, Any]] = {}
-        self._told_more = asyncio.Event()
+        # For each watcher the service that it watches and the status that it received last.
+        self._sent: dict[object, tuple[str, Any]] = {}
+        self._sent_changed = asyncio.Event()
 
-    async def until_told(self, limit: float) -> None:
-        """Return when all watchers know the status, or after `limit` seconds."""
+    async def wait_until_sent(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Return when all watchers have received the current status, or after the timeout."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                while any(self._status(name) != told for name, told in self._told.values()):
-                    self._told_more.clear()
-                    await self._told_more.wait()
+            async with asyncio.timeout(timeout):
+                while any(self._status(service) != sent for service, sent in self._sent.values()):
+                    self._sent_changed.clear()
+                    await self._sent_changed.wait()
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
-        service, told = request.service, None
+        service, sent = request.service, None
         changed = self._server_watchers[service]
         self._watcher_count_by_service[service] += 1
         watcher = object()
-        self._told[watcher] = (service, told)
+        self._sent[watcher] = (service, sent)
         try:
             while True:
                 async with changed:
-                    await changed.wait_for(lambda: self._status(service) != told)  # noqa: B023
-                    told = self._status(service)
-                await context.write(health_pb2.HealthCheckResponse(status=told))
-                self._told[watcher] = (service, told)
-                self._told_more.set()
+                    await changed.wait_for(lambda: self._status(service) != sent)  # noqa: B023
+                    sent = self._status(service)
+                await context.write(health_pb2.HealthCheckResponse(status=sent))
+                self._sent[watcher] = (service, sent)
+                self._sent_changed.set()
         finally:
-            del self._told[watcher]
-            self._told_more.set()
+            del self._sent[watcher]
+            self._sent_changed.set()
             self._watcher_count_by_service[service] -= 1
             if self._watcher_count_by_service[service] == 0:
                 del self._server_watchers[service]
@@ -72,7 +71,10 @@ class _Servicer(health_aio.HealthServicer):
 
 
 class Health:
-    """Follows `check` and sets the status of the whole server ("") and of `services`."""
+    """Runs `check` at an interval and sets the status of the server ("") and of `services`.
+
+    `check` raises NotReady while the service cannot serve calls.
+    """
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Health:
         services: Sequence[str],
         interval: float = 1.0,
     ) -> None:
-        self.servicer = _Servicer()
+        self.servicer = _HealthServicer()
         self._check = check
         self._services = ("", *services)
         self._interval = interval
@@ -88,11 +90,14 @@ class Health:
         self.serving = asyncio.Event()
 
     async def start(self) -> None:
-        """Say NOT_SERVING; the servicer by itself starts with SERVING."""
+        """Report NOT_SERVING; a new servicer reports SERVING."""
         await self._set(_NOT_SERVING)
 
-    async def follow(self) -> None:
-        """Check every `interval` seconds, until `check` raises something but NotReady."""
+    async def run(self) -> None:
+        """Check every `interval` seconds, until canceled.
+
+        Raises what `check` raises other than NotReady, after reporting NOT_SERVING.
+        """
         while True:
             try:
                 await self._check()
@@ -114,9 +119,9 @@ class Health:
             await asyncio.sleep(self._interval)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING for good; watchers that read are told when this returns."""
+        """Report NOT_SERVING from now on, and wait briefly until watchers have received it."""
         await self.servicer.enter_graceful_shutdown()
-        await self.servicer.until_told(_TELLING_TIMEOUT)
+        await self.servicer.wait_until_sent(_NOTIFY_TIMEOUT)
 
     async def _set(self, status: int) -> None:
         for service in self._services:

@@ -1,4 +1,4 @@
-"""gRPC reflection, as v1 and as v1alpha."""
+"""gRPC server reflection, versions v1 and v1alpha."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
 def add_reflection(server: Server, services: Sequence[str]) -> None:
-    """Serve reflection of `services`, as v1 and as v1alpha (the messages are the same)."""
+    """Serve reflection of `services`. v1 and v1alpha have the same messages."""
     names = [
         *services,
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,

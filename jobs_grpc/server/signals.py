@@ -1,4 +1,4 @@
-"""Signals that stop a process, handled in another way for a while."""
+"""Temporary handlers for the signals that stop a process: SIGINT and SIGTERM."""
 
 import signal
 import threading
@@ -10,27 +10,30 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM so in the block. Only the main thread can; others don't."""
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM with `handler` within the block.
+
+    Does nothing outside the main thread, since only that thread may set handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, former in before.items():
-            signal.signal(number, former)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
-def interrupting() -> AbstractContextManager[None]:
-    """Raise KeyboardInterrupt at SIGINT and SIGTERM, at once: also while asyncio runs.
+def interrupt_on_stop_signals() -> AbstractContextManager[None]:
+    """Raise KeyboardInterrupt at SIGINT and SIGTERM within the block, at once.
 
-    Its own handling of SIGINT waits for the task to await something, which one that
-    blocks, as in reading a pipe, does not.
+    asyncio would wait until its task awaits something, which a task that blocks, for example to
+    read a pipe, does not do.
     """
-    return handling(_interrupt)
+    return handle_stop_signals(_raise_keyboard_interrupt)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _raise_keyboard_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""An address of one's own: a port, although several sockets listen on it, or a path."""
+"""Reserves the address of a server: a port that several sockets share, or a unix: path."""
 
 import errno
 import socket
@@ -8,76 +8,84 @@ from contextlib import ExitStack, contextmanager
 from urllib.parse import unquote
 
 
-class CannotListen(Exception):
-    """The address is taken or not ours."""
+class ListenError(Exception):
+    """The address is in use, or the server cannot listen on it."""
 
     def __init__(self, address: str) -> None:
-        what = "one where a socket can be made" if is_path(address) else "an address here"
-        super().__init__(f"can't listen on {address}: it is in use or not {what}")
+        usable = (
+            "a path where a socket can be created"
+            if is_unix_path(address)
+            else "an address of this machine"
+        )
+        super().__init__(f"can't listen on {address}: it is in use or not {usable}")
 
 
-def is_path(address: str) -> bool:
-    """Whether it is no port, but a socket in the file system."""
+def is_unix_path(address: str) -> bool:
+    """Whether the address is a socket in the file system, not a port."""
     return address.startswith("unix:")
 
 
-def check_is_free(path: str) -> None:
-    """Raise CannotListen if somebody listens on a unix: path, who would go on unheard.
+def check_unix_path_is_free(address: str) -> None:
+    """Raise ListenError if a server listens on a unix: path.
 
-    What a server that is gone has left there does no harm. Percent-encoded, as gRPC takes it.
+    gRPC would replace the socket file of that server. A file that a stopped server has left
+    behind counts as free. The path is percent-encoded, as in gRPC.
     """
     with socket.socket(socket.AF_UNIX) as probe:
-        # One that hangs may have no room for us: it is there all the same.
+        # Do not wait for a server that hangs and has a full queue: it still listens.
         probe.setblocking(False)
         try:
-            probe.connect(unquote(path.removeprefix("unix:").removeprefix("//")))
+            probe.connect(unquote(address.removeprefix("unix:").removeprefix("//")))
         except (FileNotFoundError, ConnectionRefusedError):
             return
         except OSError:
-            raise CannotListen(path) from None
-    raise CannotListen(path)
+            raise ListenError(address) from None
+    raise ListenError(address)
 
 
-def can_be_shared(address: str) -> bool:
-    """Whether several sockets can listen there, and the system spreads connections over them."""
-    return sys.platform == "linux" and not is_path(address)
+def can_share_port(address: str) -> bool:
+    """Whether several sockets can listen on the address and the kernel spreads connections."""
+    return sys.platform == "linux" and not is_unix_path(address)
 
 
 @contextmanager
-def reserved(address: str) -> Iterator[str]:
-    """Keep others off HOST:PORT for the time of the block; answers it with its port.
+def reserve_port(address: str) -> Iterator[str]:
+    """Reserve HOST:PORT for this process and its children within the block.
 
-    Bound alone, so that a port that somebody has is an error, and shared only afterwards.
-    Never listened on, so that connections go to those that do. Raises CannotListen.
+    Yields the address with the assigned port. The reserving socket is bound exclusively, so a
+    port in use is an error, and allows sharing only afterwards. It never listens, so connections
+    go to the sockets that do. Raises ListenError.
     """
     host, _, port = address.rpartition(":")
-    with ExitStack() as closing:
+    with ExitStack() as sockets:
         try:
-            found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-            bound = 0
-            for family, *_, at in found:
-                # As gRPC does, all that a name stands for, and that this machine has.
-                with _unless_missing(among=len(found)):
-                    reservation = closing.enter_context(socket.socket(family))
-                    if family == socket.AF_INET6 and len(found) > 1:
+            resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+            bound_port = 0
+            # Like gRPC, bind every address of the name that this machine has.
+            for family, *_, address_info in resolved:
+                with _skip_missing_address(optional=len(resolved) > 1):
+                    reservation = sockets.enter_context(socket.socket(family))
+                    if family == socket.AF_INET6 and len(resolved) > 1:
                         reservation.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    reservation.bind((at[0], bound or at[1], *at[2:]))
+                    reservation.bind(
+                        (address_info[0], bound_port or address_info[1], *address_info[2:])
+                    )
                     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
                     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                    bound = reservation.getsockname()[1]
+                    bound_port = reservation.getsockname()[1]
         except (OSError, UnicodeError):
-            raise CannotListen(address) from None
-        if not bound:
-            raise CannotListen(address)
-        yield f"{host}:{bound}"
+            raise ListenError(address) from None
+        if not bound_port:
+            raise ListenError(address)
+        yield f"{host}:{bound_port}"
 
 
 @contextmanager
-def _unless_missing(among: int) -> Iterator[None]:
-    """Pass over one of several addresses that are not all of this machine's."""
+def _skip_missing_address(*, optional: bool) -> Iterator[None]:
+    """Ignore the error that an address is not one of this machine, if it is optional."""
     try:
         yield
     except OSError as e:
-        if among == 1 or e.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        if not optional or e.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             raise

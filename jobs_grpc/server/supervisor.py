@@ -1,6 +1,6 @@
-"""Worker processes: several servers on one port, started, replaced and stopped as one.
+"""Runs several server processes (workers) on one port; starts, replaces and stops them.
 
-The kernel spreads connections over the workers, not calls: a connection stays with the one
+The kernel spreads connections over the workers, not calls: a connection stays with the worker
 that accepted it.
 """
 
@@ -19,59 +19,61 @@ from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.db.readiness import NotIsolated
 from jobs_grpc.server import app
 from jobs_grpc.server.signals import STOP_SIGNALS
-from jobs_grpc.server.sockets import CannotListen, reserved
+from jobs_grpc.server.sockets import ListenError, reserve_port
 
 logger = logging.getLogger(__name__)
 
-# Forking a process that uses gRPC is not supported.
+# gRPC does not support forking a process that uses it.
 _SPAWN = multiprocessing.get_context("spawn")
 
-# Seconds before a worker is replaced that did not live for long: each time twice as many.
+# Seconds before a worker is replaced. The delay doubles up to the maximum until a worker runs for
+# longer than the stable time.
 _FIRST_DELAY = 0.1
 _MAX_DELAY = 10.0
-_LONG = 30.0
+_STABLE_SECONDS = 30.0
 
-# What a worker says when it is ready; otherwise it says the exception that ended it.
+# The message of a worker that is ready. Its only other message is the exception that ended it.
 _SERVING = "serving"
 
 
 async def serve(config: Config, stop: asyncio.Event, on_serving: Callable[[str], None]) -> None:
-    """Serve with `config.server.workers` processes until `stop` is set; then all of them drain.
+    """Serve with JOBS_WORKERS processes until `stop` is set; then all workers drain.
 
-    `on_serving` is called once, with the address, when all of them are ready. A worker that
-    dies is replaced. What ends a service that has one process ends all of them, and is raised.
+    Calls `on_serving` once, with the address, when all workers are ready. A worker that dies is
+    replaced. An exception that `app.serve` raises in a worker ends all workers and is raised here.
     """
-    with reserved(config.server.listen) as address:
+    with reserve_port(config.server.listen) as address:
         config = replace(config, server=replace(config.server, listen=address))
-        logger.info("starting %d workers on %s", config.server.workers, address)
+        workers = config.server.workers
+        logger.info("starting %d workers on %s", workers, address)
         serving: set[int] = set()
 
         def on_worker_serving(number: int) -> None:
-            if len(serving) < config.server.workers:
+            if len(serving) < workers:
                 serving.add(number)
-                if len(serving) == config.server.workers:
+                if len(serving) == workers:
                     on_serving(address)
 
         try:
-            async with asyncio.TaskGroup() as keepers:
-                for number in range(1, config.server.workers + 1):
-                    keepers.create_task(_keep(number, config, stop, on_worker_serving))
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(1, workers + 1):
+                    tasks.create_task(_keep_worker_running(number, config, stop, on_worker_serving))
         except ExceptionGroup as e:
             raise e.exceptions[0] from None
 
 
-async def _keep(
+async def _keep_worker_running(
     number: int, config: Config, stop: asyncio.Event, on_serving: Callable[[int], None]
 ) -> None:
     delay = 0.0
     while not stop.is_set():
         started = time.monotonic()
-        ended = await _run_worker(number, config, stop, on_serving)
+        exit_status = await _run_worker(number, config, stop, on_serving)
         if stop.is_set():
             return
-        lived_long = time.monotonic() - started > _LONG
-        delay = _FIRST_DELAY if lived_long or not delay else min(2 * delay, _MAX_DELAY)
-        logger.warning("worker %d %s; replaced in %g s", number, ended, delay)
+        was_stable = time.monotonic() - started > _STABLE_SECONDS
+        delay = _FIRST_DELAY if was_stable or not delay else min(2 * delay, _MAX_DELAY)
+        logger.warning("worker %d ended with %s; replaced in %g s", number, exit_status, delay)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), delay)
 
@@ -79,46 +81,46 @@ async def _keep(
 async def _run_worker(
     number: int, config: Config, stop: asyncio.Event, on_serving: Callable[[int], None]
 ) -> str:
-    """Run a worker to its end, and say how that came. Raises what it says ended it."""
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_work, args=(config, number, theirs), daemon=True)
+    """Run a worker and return its exit status. Raises the exception that the worker sends."""
+    supervisor_end, worker_end = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_worker_main, args=(config, number, worker_end), daemon=True)
     with _signals_blocked():
         process.start()
-    theirs.close()
+    worker_end.close()
     logger.info("worker %d is pid %d", number, process.pid)
-    stopping = asyncio.create_task(_tell_to_stop(ours, stop))
+    stopping = asyncio.create_task(_send_stop(supervisor_end, stop))
     try:
         with suppress(EOFError, ConnectionError):
             while True:
-                said = await _receive(ours)
-                if isinstance(said, Exception):
-                    raise said
+                message = await _receive(supervisor_end)
+                if isinstance(message, Exception):
+                    raise message
                 on_serving(number)
-        return f"ended with {_status(process)}"
+        return _exit_status(process)
     except asyncio.CancelledError:
-        # There is no time, or another worker knows that none may go on.
+        # A second signal, or an exception in another worker that ends all workers.
         process.kill()
         raise
     finally:
         stopping.cancel()
-        ours.close()
+        supervisor_end.close()
         process.join()
 
 
-def _status(process: multiprocessing.process.BaseProcess) -> str:
+def _exit_status(process: multiprocessing.process.BaseProcess) -> str:
     process.join()
     code = process.exitcode or 0
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-async def _tell_to_stop(worker: Connection, stop: asyncio.Event) -> None:
+async def _send_stop(worker: Connection, stop: asyncio.Event) -> None:
     await stop.wait()
     with suppress(ConnectionError):
         worker.send("stop")
 
 
 async def _receive(connection: Connection) -> object:
-    """The next message. Raises EOFError or ConnectionError when the other side has ended."""
+    """Return the next message. Raises EOFError or ConnectionError if the other process ends."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(connection.fileno(), readable.set)
@@ -126,51 +128,50 @@ async def _receive(connection: Connection) -> object:
         await readable.wait()
     finally:
         loop.remove_reader(connection.fileno())
-    said: object = connection.recv()
-    return said
+    message: object = connection.recv()
+    return message
 
 
-def _work(config: Config, number: int, parent: Connection) -> None:
-    """The process of a worker."""
+def _worker_main(config: Config, number: int, supervisor: Connection) -> None:
+    """The main function of a worker process."""
     logs.configure_logging(config.log.level, config.log.format)
     try:
-        asyncio.run(_serve_until_told(config, number, parent))
-    except (NotIsolated, CannotListen, ConfigError) as e:
-        # Nor would another worker do better. Anything else is a defect, and ends this one.
-        parent.send(e)
+        asyncio.run(_serve_worker(config, number, supervisor))
+    except (NotIsolated, ListenError, ConfigError) as e:
+        # A replacement would fail as well. Any other exception is a defect and ends this worker.
+        supervisor.send(e)
 
 
-async def _serve_until_told(config: Config, number: int, parent: Connection) -> None:
+async def _serve_worker(config: Config, number: int, supervisor: Connection) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for each in STOP_SIGNALS:
-        # Also from a terminal, or a manager that signals all processes of a service.
-        loop.add_signal_handler(each, stop.set)
+    for stop_signal in STOP_SIGNALS:
+        # Terminals and some service managers signal every process of the service.
+        loop.add_signal_handler(stop_signal, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    telling = asyncio.create_task(_until_told(parent, stop))
+    waiting = asyncio.create_task(_wait_for_stop(supervisor, stop))
     await app.serve(
         config,
         stop,
-        lambda _: parent.send(_SERVING),
-        shares_port=True,
-        # One is enough.
-        sweeps=number == 1,
+        lambda _: supervisor.send(_SERVING),
+        share_port=True,
+        run_maintenance=number == 1,  # one worker is enough
     )
-    telling.cancel()
+    waiting.cancel()
 
 
-async def _until_told(parent: Connection, stop: asyncio.Event) -> None:
-    # Without its parent a worker would hold the port, and nobody would stop it.
+async def _wait_for_stop(supervisor: Connection, stop: asyncio.Event) -> None:
+    """Set `stop` when the supervisor sends "stop" or ends: nothing else would stop the worker."""
     with suppress(EOFError, ConnectionError):
-        await _receive(parent)
+        await _receive(supervisor)
     stop.set()
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Let a process that is started find the signals blocked until it handles them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """Block the stop signals in a process that starts within the block, until it handles them."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -1,4 +1,4 @@
-"""The server's certificate, and whose certificates clients may show; read again when changed."""
+"""Server credentials for TLS that follow changes of the PEM files."""
 
 import logging
 import ssl
@@ -8,37 +8,29 @@ from pathlib import Path
 
 import grpc
 
-from jobs_grpc.config import Config, ConfigError
+from jobs_grpc.config import ConfigError, TlsConfig
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
-    """PEM files: a certificate chain, its key, and the clients' authorities, if asked for."""
+class TlsFiles:
+    """PEM files: certificate chain, private key, and optionally the authorities of clients."""
 
     certificate: Path
     key: Path
     client_ca: Path | None
 
-    @classmethod
-    def of(cls, config: Config) -> "Files | None":
-        """What is configured; None without TLS."""
-        if config.tls.cert is None or config.tls.key is None:
-            return None
-        client_ca = Path(config.tls.client_ca) if config.tls.client_ca else None
-        return cls(Path(config.tls.cert), Path(config.tls.key), client_ca)
-
-    def state(self) -> tuple[tuple[int, int, int], ...]:
-        """What differs once a file is written or replaced. OSError if one is not there."""
+    def version(self) -> tuple[tuple[int, int, int], ...]:
+        """A value that changes when a file is written or replaced. Raises OSError."""
         paths = filter(None, (self.certificate, self.key, self.client_ca))
         stats = (path.stat() for path in paths)
         return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        """The files' contents. OSError (ssl.SSLError is one) if they are not fit to serve with."""
-        # Raises unless the key is the certificate's. A passphrase would be asked for at a
-        # terminal; an empty one is refused.
+        """Read and validate the files. Raises OSError (such as ssl.SSLError) or ValueError."""
+        # Fails unless the key belongs to the certificate. OpenSSL would ask for the passphrase of
+        # an encrypted key on the terminal; the empty passphrase makes it fail instead.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         if self.client_ca:
@@ -49,57 +41,61 @@ class Files:
         )
 
 
-class _Latest:
-    """The files' contents, read again when they have changed; the last good ones if broken."""
+class _ReloadingFiles:
+    """The content of the files, read again after they change. Keeps the last valid content."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        self._seen: object = files.state()
-        self._read = files.read()
+        # The version of the files, or the error, that `read` saw last.
+        self._seen: object = files.version()
+        self._content = files.read()
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        """The same object as before, unless they have changed."""
+        """Return the content: the same object as before unless the files have changed."""
         try:
-            state = self._files.state()
-            if state != self._seen:
-                read = self._files.read()
-                # If it was written meanwhile, the next time tells.
-                if self._files.state() == state:
-                    self._seen, self._read = state, read
+            version = self._files.version()
+            if version != self._seen:
+                content = self._files.read()
+                # If the files changed while they were read, the next call reads them again.
+                if self._files.version() == version:
+                    self._seen, self._content = version, content
                     logger.info("the TLS files have changed and were read again")
         except (OSError, ValueError) as e:
-            broken = str(e)
-            if broken != self._seen:
-                self._seen = broken
-                logger.warning("the new TLS files are not usable, the old ones stay: %s", broken)
-        return self._read
+            error = str(e)
+            if error != self._seen:
+                self._seen = error
+                logger.warning("the new TLS files are not usable, the old ones stay: %s", error)
+        return self._content
 
 
-def server_credentials(files: Files) -> Callable[[], grpc.ServerCredentials]:
-    """TLS with these files; clients must have a certificate if authorities are given.
+def server_credentials(config: TlsConfig) -> Callable[[], grpc.ServerCredentials] | None:
+    """Return a factory of server credentials, or None without JOBS_TLS_CERT.
 
-    Makes credentials for a server at a time: they can't be shared. ConfigError if the files
-    are not usable at the start.
+    Servers cannot share credentials, so each server needs its own. Clients must present a
+    certificate if JOBS_TLS_CLIENT_CA is set. Raises ConfigError if the files are not usable.
     """
+    if config.cert is None or config.key is None:
+        return None
+    client_ca = Path(config.client_ca) if config.client_ca else None
     try:
-        latest = _Latest(files)
+        files = _ReloadingFiles(TlsFiles(Path(config.cert), Path(config.key), client_ca))
     except (OSError, ValueError) as e:
-        names = ", ".join(str(p) for p in (files.certificate, files.key, files.client_ca) if p)
+        names = ", ".join(filter(None, (config.cert, config.key, config.client_ca)))
         raise ConfigError(f"the TLS files are not usable ({names}): {e}") from None
 
-    def make() -> grpc.ServerCredentials:
-        used = latest.read()
+    def make_credentials() -> grpc.ServerCredentials:
+        current = files.read()
 
-        def renewed() -> grpc.ServerCertificateConfiguration | None:
-            """Called by gRPC for each handshake; None: as before."""
-            nonlocal used
-            before, used = used, latest.read()
-            return None if used is before else used
+        def fetch_new_content() -> grpc.ServerCertificateConfiguration | None:
+            """Called by gRPC for each handshake. None: nothing has changed."""
+            nonlocal current
+            previous, current = current, files.read()
+            return None if current is previous else current
 
         return grpc.dynamic_ssl_server_credentials(
-            used,
-            renewed,  # type: ignore[arg-type]  # None is meant to say "as before"
-            require_client_authentication=files.client_ca is not None,
+            current,
+            fetch_new_content,  # type: ignore[arg-type]  # the stubs lack None
+            require_client_authentication=client_ca is not None,
         )
 
-    return make
+    return make_credentials

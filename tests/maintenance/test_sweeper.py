@@ -319,10 +319,10 @@ async def test_a_sweeper_that_ends_is_told_in_a_line_and_calls_are_served_on(
     owner_dsn = {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
     monkeypatch.setattr(Sweeper, "__aenter__", no_pool)
     async with running_server(database.request_dsn, **owner_dsn) as server:
-        await wait_until(lambda: _logged(caplog, "sweeping has ended", 1))
+        await wait_until(lambda: _logged(caplog, "maintenance has failed", 1))
         assert not (await server.operator(operator.tenant).list()).jobs
 
-    (record,) = [each for each in caplog.records if "sweeping has ended" in each.getMessage()]
+    (record,) = [each for each in caplog.records if "maintenance has failed" in each.getMessage()]
     assert record.levelno == logging.ERROR
     assert "ValueError('no\\npool')" in record.getMessage()
     assert "\n" not in record.getMessage()

@@ -1,4 +1,4 @@
-"""Several gRPC servers that are one: connections spread over them, and a stop reaches them all."""
+"""Several gRPC servers on one port: connections spread over them, and a stop drains all."""
 
 import asyncio
 import socket
@@ -10,31 +10,31 @@ import grpc
 import pytest
 
 from jobs_grpc.server.acceptors import Acceptors
-from jobs_grpc.server.sockets import CannotListen, reserved
+from jobs_grpc.server.sockets import ListenError, reserve_port
 from tests.support.server import open_channel
 from tests.support.waiting import TIMEOUT, wait_until
 
 METHOD = "/test.Service/Method"
 
-# By chance one of four would get none of so many once in a billion times.
+# With 80 connections, the chance that one of four servers gets none is one in a billion.
 CONNECTIONS = 80
 
 
 class Gate:
-    """Where calls wait until they may go on."""
+    """Calls wait here until the gate is open."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
         self.waiting = 0
 
     async def pass_through(self) -> None:
-        """Wait until it is open."""
+        """Count the call and wait until the gate is open."""
         self.waiting += 1
         await self.opened.wait()
 
 
-class Numbered(grpc.aio.ServerInterceptor):
-    """Lets calls of a server be answered with its number, once they have passed the gate."""
+class ServerNumber(grpc.aio.ServerInterceptor):
+    """Responds to calls with the number of the server, after they pass the gate."""
 
     def __init__(self, number: int, gate: Gate) -> None:
         self._number = number
@@ -47,27 +47,29 @@ class Numbered(grpc.aio.ServerInterceptor):
     ) -> Any:
         assert await continuation(handler_call_details)
 
-        async def answer(request: bytes, context: object) -> bytes:
+        async def respond(request: bytes, context: object) -> bytes:
             await self._gate.pass_through()
             return bytes([self._number])
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        return grpc.unary_unary_rpc_method_handler(respond)
 
 
 @asynccontextmanager
-async def accepting(gate: Gate) -> AsyncIterator[tuple[Acceptors, str]]:
-    """Four servers on one port, and its address."""
+async def running_acceptors(gate: Gate) -> AsyncIterator[tuple[Acceptors, str]]:
+    """Run four servers on one port; yields them and their address."""
     options = (("grpc.so_reuseport", 1),)
     acceptors = Acceptors(
         [
-            grpc.aio.server(interceptors=[Numbered(number, gate)], options=options)
+            grpc.aio.server(interceptors=[ServerNumber(number, gate)], options=options)
             for number in range(4)
         ]
     )
-    replaced: Any = grpc.unary_unary_rpc_method_handler(abs)
-    handler = grpc.method_handlers_generic_handler("test.Service", {"Method": replaced})
+    replaced_by_interceptor: Any = grpc.unary_unary_rpc_method_handler(abs)
+    handler = grpc.method_handlers_generic_handler(
+        "test.Service", {"Method": replaced_by_interceptor}
+    )
     acceptors.add_generic_rpc_handlers(iter([handler]))
-    with reserved("127.0.0.1:0") as address:
+    with reserve_port("127.0.0.1:0") as address:
         acceptors.add_insecure_port(address)
         await acceptors.start()
         try:
@@ -77,8 +79,8 @@ async def accepting(gate: Gate) -> AsyncIterator[tuple[Acceptors, str]]:
 
 
 @asynccontextmanager
-async def called(address: str) -> AsyncIterator["asyncio.Future[list[bytes]]"]:
-    """A call over each of many connections, all of them open; what they are answered."""
+async def calls_in_flight(address: str) -> AsyncIterator["asyncio.Future[list[bytes]]"]:
+    """Open many connections with one call each; yields the future responses."""
     async with AsyncExitStack() as channels:
         calls: list[Any] = []
         for _ in range(CONNECTIONS):
@@ -87,58 +89,63 @@ async def called(address: str) -> AsyncIterator["asyncio.Future[list[bytes]]"]:
         yield asyncio.gather(*calls)
 
 
-async def test_connections_spread_over_them() -> None:
+async def test_connections_spread_over_the_servers() -> None:
     gate = Gate()
     gate.opened.set()
 
-    async with accepting(gate) as (_, address), called(address) as answers:
-        assert set(await answers) == {bytes([number]) for number in range(4)}
+    async with running_acceptors(gate) as (_, address), calls_in_flight(address) as responses:
+        assert set(await responses) == {bytes([number]) for number in range(4)}
 
 
-async def test_a_stop_lets_the_calls_of_all_of_them_finish() -> None:
+async def test_stop_lets_calls_of_all_servers_finish() -> None:
     gate = Gate()
 
     async def all_wait() -> bool:
         return gate.waiting == CONNECTIONS
 
-    async with accepting(gate) as (acceptors, address), called(address) as answers:
+    async with (
+        running_acceptors(gate) as (acceptors, address),
+        calls_in_flight(address) as responses,
+    ):
         await wait_until(all_wait)
         stopping = asyncio.create_task(acceptors.stop(TIMEOUT))
         gate.opened.set()
 
-        assert len(await answers) == CONNECTIONS
+        assert len(await responses) == CONNECTIONS
         await asyncio.wait_for(stopping, TIMEOUT)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "192.0.2.1"])
-async def test_what_is_no_address_here_can_not_be_reserved(host: str) -> None:
-    with pytest.raises(CannotListen, match=f"can't listen on {host}:0"), reserved(f"{host}:0"):
+async def test_reserve_port_fails_when_address_is_not_of_this_machine(host: str) -> None:
+    with pytest.raises(ListenError, match=f"can't listen on {host}:0"), reserve_port(f"{host}:0"):
         pass
 
 
-async def test_all_addresses_of_a_name_are_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a name that stands for two addresses, and for one that is not there."""
-    names = [
-        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 0))
-        for each in ("127.0.0.2", "192.0.2.1", "127.0.0.3")
+async def test_reserve_port_reserves_all_addresses_of_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name resolves to two addresses of this machine and one of another machine."""
+    resolved = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))
+        for address in ("127.0.0.2", "192.0.2.1", "127.0.0.3")
     ]
-    with monkeypatch.context() as resolving:
-        resolving.setattr(socket, "getaddrinfo", lambda *_, **__: names)
-        reservation = reserved("both:0")
+    with monkeypatch.context() as resolver:
+        resolver.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
+        reservation = reserve_port("name:0")
         address = reservation.__enter__()
     port = address.rpartition(":")[2]
     try:
-        for each in ("127.0.0.2", "127.0.0.3"):
-            with pytest.raises(CannotListen), reserved(f"{each}:{port}"):
+        for host in ("127.0.0.2", "127.0.0.3"):
+            with pytest.raises(ListenError), reserve_port(f"{host}:{port}"):
                 pass
     finally:
         reservation.__exit__(None, None, None)
 
 
-async def test_nobody_else_gets_the_port() -> None:
+async def test_reserve_port_fails_when_port_is_reserved() -> None:
     with (
-        reserved("127.0.0.1:0") as address,
-        pytest.raises(CannotListen, match=f"can't listen on {address}"),
-        reserved(address),
+        reserve_port("127.0.0.1:0") as address,
+        pytest.raises(ListenError, match=f"can't listen on {address}"),
+        reserve_port(address),
     ):
         pass

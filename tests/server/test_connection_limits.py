@@ -1,10 +1,11 @@
-"""Connections that misbehave: cut off, or held back, and nobody else is the worse for it."""
+"""Connections that misbehave are closed or slowed down and do not affect others."""
 
 import asyncio
 import logging
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,7 +29,7 @@ from tests.support.http2 import (
     frame,
     message,
 )
-from tests.support.server import Server, running_server
+from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
 SERVICE = "/fleet.jobs.v1"
@@ -36,27 +37,29 @@ SERVICE = "/fleet.jobs.v1"
 
 @pytest.fixture
 async def job(database: Database, operator: Operator) -> Operator:
-    """The test's tenant, with the job "j" for the device d00001."""
+    """An operator whose tenant has the job "j" for the device d00001."""
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True, document_params={"n": "x" * 1000})
     return operator
 
 
-async def test_who_floods_with_pings_is_cut_off_and_others_go_on(
+async def test_connection_is_closed_when_client_floods_it_with_pings(
     server: Server, job: Operator
 ) -> None:
     async with connection(server.address) as flooder, asyncio.timeout(TIMEOUT):
         flooder.writer.write(frame(PING, payload=bytes(8)) * 100)
 
-        goaways = [sent.payload async for sent in flooder.frames() if sent.kind == GOAWAY]
+        goaways = [
+            received.payload async for received in flooder.frames() if received.kind == GOAWAY
+        ]
 
     assert struct.unpack(">I", goaways[-1][4:8]) == (ENHANCE_YOUR_CALM,)
     assert (await job.get("j")).job_id == "j"
 
 
 @asynccontextmanager
-async def not_read(server: Server, job: Operator) -> AsyncIterator[Connection]:
-    """A connection whose watch of the job may not be sent a byte."""
+async def unread_watch(server: Server, job: Operator) -> AsyncIterator[Connection]:
+    """Open a WatchJob whose flow-control window is 0, so that the server cannot send data."""
     async with connection(server.address, window=0) as slow:
         slow.call(
             1,
@@ -64,43 +67,43 @@ async def not_read(server: Server, job: Operator) -> AsyncIterator[Connection]:
             {"x-tenant-id": job.tenant},
             pb.WatchJobRequest(job_id="j"),
         )
-        async for sent in slow.frames():
-            if sent.stream == 1:
+        async for received in slow.frames():
+            if received.stream == 1:
                 break
         yield slow
 
 
-async def test_who_does_not_read_holds_up_nobody_and_gets_the_newest_in_the_end(
+async def test_slow_watcher_blocks_no_update_and_receives_the_newest_state(
     server: Server, job: Operator
 ) -> None:
     device = server.device(job.tenant, "d00001")
-    async with not_read(server, job) as slow, asyncio.timeout(TIMEOUT):
-        # What happens meanwhile is not kept for it.
+    async with unread_watch(server, job) as slow, asyncio.timeout(TIMEOUT):
+        # The server does not queue these states for the watcher.
         await device.start("j")
         for _ in range(50):
             await device.update("j", "IN_PROGRESS")
         await device.update("j", "SUCCEEDED")
 
         slow.writer.write(frame(WINDOW_UPDATE, stream=1, payload=struct.pack(">I", 1 << 20)))
-        received = b""
-        async for sent in slow.frames():
-            received += sent.payload if sent.kind == DATA else b""
-            if sent.kind == HEADERS:  # the trailers
+        data = b""
+        async for received in slow.frames():
+            data += received.payload if received.kind == DATA else b""
+            if received.kind == HEADERS:  # the trailers
                 break
 
-    answers = []
-    while received:
-        (length,) = struct.unpack(">I", received[1:5])
-        answers.append(pb.WatchJobResponse.FromString(received[5 : 5 + length]).job)
-        received = received[5 + length :]
-    assert answers[-1].status == pb.Job.COMPLETED
-    assert len(answers) <= 3
+    jobs = []
+    while data:
+        (length,) = struct.unpack(">I", data[1:5])
+        jobs.append(pb.WatchJobResponse.FromString(data[5 : 5 + length]).job)
+        data = data[5 + length :]
+    assert jobs[-1].status == pb.Job.COMPLETED
+    assert len(jobs) <= 3
 
 
-async def test_who_watches_health_and_does_not_read_holds_up_neither_it_nor_the_stop(
+async def test_health_watcher_that_does_not_read_blocks_neither_status_nor_stop(
     database: Database,
 ) -> None:
-    """A change of status is told to all others, and the server stops in its time."""
+    """Other watchers receive each status change, and the server stops without a timeout."""
     async with (
         running_server(database.request_dsn) as own,
         connection(own.address, window=0) as slow,
@@ -109,23 +112,23 @@ async def test_who_watches_health_and_does_not_read_holds_up_neither_it_nor_the_
         other = watch_health(own.channel)
         assert (await other.read()).status == HealthCheckResponse.SERVING
 
-        await database.owner.execute(f"REVOKE USAGE ON SCHEMA jobs FROM {await role_of(own)}")
+        await database.owner.execute(f"REVOKE USAGE ON SCHEMA jobs FROM {await request_role(own)}")
         try:
             assert (await other.read()).status == HealthCheckResponse.NOT_SERVING
         finally:
-            await database.owner.execute(f"GRANT USAGE ON SCHEMA jobs TO {await role_of(own)}")
+            await database.owner.execute(f"GRANT USAGE ON SCHEMA jobs TO {await request_role(own)}")
         assert (await other.read()).status == HealthCheckResponse.SERVING
 
 
-async def role_of(server: Server) -> str:
-    """The login of its DSN."""
+async def request_role(server: Server) -> str:
+    """The quoted login of the server's DSN."""
     return (urlsplit(server.config.database.url).username or "").join('""')
 
 
-async def test_reports_whose_answers_are_not_read_are_held_back(
+async def test_report_stream_stops_reading_when_client_does_not_read_responses(
     database: Database, server: Server, job: Operator
 ) -> None:
-    """Of one stream 256 are under way; the others stay with the client."""
+    """At most 256 reports of a stream are in flight; flow control holds back the rest."""
     report = device_pb.ReportExecutionsRequest(
         report=device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
     )
@@ -145,26 +148,28 @@ async def test_reports_whose_answers_are_not_read_are_held_back(
         for _ in range(1000):
             slow.writer.write(frame(DATA, stream=1, payload=message(report)))
 
-        async def all_under_way() -> bool:
+        async def in_flight_limit_reached() -> bool:
             return await version() == 1 + 256
 
-        await wait_until(all_under_way)
+        await wait_until(in_flight_limit_reached)
         assert (await job.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
         assert await version() == 1 + 256
 
 
-async def test_who_never_reads_is_cut_off_when_its_connection_is_old(
+async def test_watch_ends_at_maximum_connection_age_when_client_never_reads(
     database: Database,
     job: Operator,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.calls")
-    short = {"grpc.max_connection_age_ms": 200, "grpc.max_connection_age_grace_ms": 200}
-    options = dict(grpc_server.OPTIONS) | short
-    monkeypatch.setattr(grpc_server, "OPTIONS", tuple(options.items()))
-    async with running_server(database.request_dsn) as server, asyncio.timeout(TIMEOUT):
-        async with not_read(server, job) as slow:
+    short_age = {"grpc.max_connection_age_ms": 200, "grpc.max_connection_age_grace_ms": 200}
+    grpc_options = tuple((dict(grpc_server.OPTIONS) | short_age).items())
+    options = replace(DEFAULT_OPTIONS, grpc_options=grpc_options)
+    async with (
+        running_server(database.request_dsn, options) as server,
+        asyncio.timeout(TIMEOUT),
+    ):
+        async with unread_watch(server, job) as slow:
             async for _ in slow.frames():
                 pass
 

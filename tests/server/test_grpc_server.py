@@ -1,4 +1,4 @@
-"""The server around the services: reflection, its address, and what nobody serves."""
+"""The gRPC server: reflection, unknown methods, and its address."""
 
 import socket
 import tempfile
@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 )
 
 from jobs_grpc.server.app import SERVICES
-from jobs_grpc.server.sockets import CannotListen
+from jobs_grpc.server.sockets import ListenError
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server, starting_server
@@ -30,13 +30,14 @@ async def _reflect(
         request_serializer=ServerReflectionRequest.SerializeToString,
         response_deserializer=ServerReflectionResponse.FromString,
     )
-    [response] = [answer async for answer in call(iter([ServerReflectionRequest(**request)]))]
+    requests = iter([ServerReflectionRequest(**request)])
+    [response] = [response async for response in call(requests)]
     assert isinstance(response, ServerReflectionResponse)
     return response
 
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
-async def test_reflection_lists_what_is_served(server: Server, reflection: str) -> None:
+async def test_reflection_lists_all_services(server: Server, reflection: str) -> None:
     response = await _reflect(server.channel, reflection, list_services="")
 
     names = {service.name for service in response.list_services_response.service}
@@ -44,7 +45,7 @@ async def test_reflection_lists_what_is_served(server: Server, reflection: str) 
 
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
-async def test_reflection_knows_the_messages(server: Server, reflection: str) -> None:
+async def test_reflection_returns_message_descriptors(server: Server, reflection: str) -> None:
     response = await _reflect(
         server.channel, reflection, file_containing_symbol="fleet.jobs.v1.CreateJobRequest"
     )
@@ -53,38 +54,40 @@ async def test_reflection_knows_the_messages(server: Server, reflection: str) ->
 
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
-async def test_reflection_can_be_switched_off(database: Database, reflection: str) -> None:
+async def test_reflection_is_unimplemented_when_turned_off(
+    database: Database, reflection: str
+) -> None:
     async with running_server(database.request_dsn, JOBS_REFLECTION="false") as server:
         with expect_failure(StatusCode.UNIMPLEMENTED):
             await _reflect(server.channel, reflection, list_services="")
 
 
 @pytest.mark.parametrize("method", ["fleet.jobs.v1.JobService/NoSuch", "no.Such/Method"])
-async def test_what_nobody_serves_is_unimplemented(server: Server, method: str) -> None:
+async def test_unknown_method_is_unimplemented(server: Server, method: str) -> None:
     call: Any = server.channel.unary_unary(f"/{method}")
 
     with expect_failure(StatusCode.UNIMPLEMENTED):
         await call(b"", metadata=(("x-tenant-id", "any"),))
 
 
-async def test_a_second_server_on_the_port_is_refused(server: Server, database: Database) -> None:
-    with pytest.raises(CannotListen, match=f"can't listen on {server.address}: it is in use"):
+async def test_server_fails_when_port_is_in_use(server: Server, database: Database) -> None:
+    with pytest.raises(ListenError, match=f"can't listen on {server.address}: it is in use"):
         async with starting_server(database.request_dsn, JOBS_LISTEN=server.address):
             pass
 
     assert not (await server.operator("any").list()).jobs
 
 
-async def test_an_address_of_another_machine_is_refused(database: Database) -> None:
-    """192.0.2.0/24 is for documentation and nobody's."""
+async def test_server_fails_when_address_is_of_another_machine(database: Database) -> None:
+    """192.0.2.0/24 is reserved for documentation, so no machine has these addresses."""
     variables = {"JOBS_LISTEN": "192.0.2.1:50051", "JOBS_INSECURE_METADATA": "true"}
 
-    with pytest.raises(CannotListen, match="not an address here"):
+    with pytest.raises(ListenError, match="not an address of this machine"):
         async with starting_server(database.request_dsn, **variables):
             pass
 
 
-async def test_it_serves_on_a_unix_socket(database: Database) -> None:
+async def test_server_serves_on_a_unix_socket(database: Database) -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
         address = f"unix:{folder}/jobs.sock"
         async with running_server(database.request_dsn, JOBS_LISTEN=address) as server:
@@ -92,39 +95,41 @@ async def test_it_serves_on_a_unix_socket(database: Database) -> None:
             assert not (await server.operator("any").list()).jobs
 
 
-async def test_a_second_server_on_the_unix_socket_is_refused(database: Database) -> None:
+async def test_server_fails_when_unix_socket_is_in_use(database: Database) -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
-        for written in (f"unix:{folder}/jobs.sock", f"unix://{folder}/jobs.sock"):
-            async with running_server(database.request_dsn, JOBS_LISTEN=written) as server:
-                with pytest.raises(CannotListen, match=f"can't listen on {written}: it is in use"):
-                    async with starting_server(database.request_dsn, JOBS_LISTEN=written):
+        for address in (f"unix:{folder}/jobs.sock", f"unix://{folder}/jobs.sock"):
+            async with running_server(database.request_dsn, JOBS_LISTEN=address) as server:
+                with pytest.raises(ListenError, match=f"can't listen on {address}: it is in use"):
+                    async with starting_server(database.request_dsn, JOBS_LISTEN=address):
                         pass
 
                 assert not (await server.operator("any").list()).jobs
 
 
-async def test_a_unix_socket_that_was_left_behind_is_used_again(database: Database) -> None:
+async def test_server_reuses_a_stale_unix_socket(database: Database) -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
-        with socket.socket(socket.AF_UNIX) as gone:
-            gone.bind(f"{folder}/jobs.sock")
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(f"{folder}/jobs.sock")
         async with running_server(
             database.request_dsn, JOBS_LISTEN=f"unix:{folder}/jobs.sock"
         ) as server:
             assert not (await server.operator("any").list()).jobs
 
 
-async def test_a_unix_socket_of_a_server_that_hangs_is_not_taken(database: Database) -> None:
-    with tempfile.TemporaryDirectory(prefix="jobs test ") as folder, ExitStack() as waiting:
-        hanging = waiting.enter_context(socket.socket(socket.AF_UNIX))
+async def test_server_fails_when_unix_socket_belongs_to_a_hanging_server(
+    database: Database,
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="jobs test ") as folder, ExitStack() as sockets:
+        hanging = sockets.enter_context(socket.socket(socket.AF_UNIX))
         hanging.bind(f"{folder}/jobs.sock")
         hanging.listen(0)
         with suppress(BlockingIOError):
             while True:
-                one = waiting.enter_context(socket.socket(socket.AF_UNIX))
-                one.setblocking(False)
-                one.connect(f"{folder}/jobs.sock")
+                client = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(f"{folder}/jobs.sock")
 
-        with pytest.raises(CannotListen):
+        with pytest.raises(ListenError):
             async with starting_server(
                 database.request_dsn, JOBS_LISTEN=f"unix:{folder.replace(' ', '%20')}/jobs.sock"
             ):

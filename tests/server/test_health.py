@@ -1,4 +1,4 @@
-"""Health: SERVING while the database can be used, and nothing else."""
+"""Health reports SERVING exactly while the database can be used."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,26 +26,26 @@ POOL_OF_ONE = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
 
 @dataclass(frozen=True)
 class OwnCluster:
-    """A migrated cluster that tests start and stop."""
+    """A migrated PostgreSQL cluster that tests start and stop."""
 
     folder: Path
     request_dsn: str
 
     def running(self) -> AbstractContextManager[embedded_postgres.Cluster]:
-        """Runs in the block."""
+        """Run the cluster within the block."""
         return embedded_postgres.running(self.folder, "fsync=off")
 
 
 @pytest.fixture(scope="module")
 async def own_cluster() -> AsyncIterator[OwnCluster]:
-    """Stopped."""
+    """A cluster that is stopped."""
     with new_data_dir() as data_dir:
         with embedded_postgres.running(data_dir, "fsync=off") as cluster:
             await migrate(cluster.dsn("postgres"), RequestRole())
         yield OwnCluster(data_dir, cluster.dsn("postgres", RequestRole().name))
 
 
-async def _until_checked(owner: asyncpg.Connection, since: object = None) -> None:
+async def _wait_until_probed(owner: asyncpg.Connection, since: object = None) -> None:
     """Return when the service has probed this database, after `since` if given."""
     probes = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -59,14 +59,16 @@ async def _until_checked(owner: asyncpg.Connection, since: object = None) -> Non
     await wait_until(probed)
 
 
-async def _until_unhealthy(server: Server) -> None:
+async def _wait_until_unhealthy(server: Server) -> None:
     async def unhealthy() -> bool:
         return not await is_healthy(server.channel)
 
     await wait_until(unhealthy)
 
 
-async def test_not_serving_until_the_database_answers(own_cluster: OwnCluster, tenant: str) -> None:
+async def test_health_is_not_serving_until_database_is_available(
+    own_cluster: OwnCluster, tenant: str
+) -> None:
     async with starting_server(own_cluster.request_dsn) as server:
         assert not await is_healthy(server.channel)
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
@@ -77,7 +79,7 @@ async def test_not_serving_until_the_database_answers(own_cluster: OwnCluster, t
             assert not (await server.operator(tenant).list()).jobs
 
 
-async def test_not_serving_until_the_schema_is_current(
+async def test_health_is_not_serving_until_schema_is_current(
     cluster: tuple[Postgres, str], tenant: str
 ) -> None:
     postgres, _ = cluster
@@ -85,7 +87,7 @@ async def test_not_serving_until_the_schema_is_current(
         owner = await asyncpg.connect(postgres.dsn(name))
         try:
             async with starting_server(postgres.dsn(name, postgres.role)) as server:
-                await _until_checked(owner)
+                await _wait_until_probed(owner)
                 assert not await is_healthy(server.channel)
                 with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
                     await server.operator(tenant).list()
@@ -99,7 +101,7 @@ async def test_not_serving_until_the_schema_is_current(
             await owner.close()
 
 
-async def test_follows_the_database_through_a_stop_and_a_start(
+async def test_health_follows_the_database_when_it_stops_and_starts(
     own_cluster: OwnCluster, tenant: str
 ) -> None:
     async with starting_server(own_cluster.request_dsn) as server:
@@ -108,7 +110,7 @@ async def test_follows_the_database_through_a_stop_and_a_start(
             await wait_until_healthy(server.channel)
             await operator.list()
 
-        await _until_unhealthy(server)
+        await _wait_until_unhealthy(server)
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
             await operator.list()
         assert failure.message == "The database is unavailable; retry later"
@@ -118,7 +120,7 @@ async def test_follows_the_database_through_a_stop_and_a_start(
             await operator.list()
 
 
-async def test_not_serving_when_the_functions_are_no_longer_the_ones_it_calls(
+async def test_health_is_not_serving_when_sql_functions_change(
     cluster: tuple[Postgres, str],
 ) -> None:
     postgres, template = cluster
@@ -130,11 +132,11 @@ async def test_not_serving_when_the_functions_are_no_longer_the_ones_it_calls(
         await owner.execute("UPDATE jobs.schema_code SET checksum = 'other'")
         await owner.close()
 
-        await _until_unhealthy(server)
+        await _wait_until_unhealthy(server)
 
 
 @pytest.mark.parametrize("privilege", ["SELECT ON device_state", "USAGE ON SCHEMA jobs"])
-async def test_not_serving_while_the_request_role_lacks_a_privilege(
+async def test_health_is_not_serving_when_request_role_lacks_a_privilege(
     cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture, privilege: str
 ) -> None:
     postgres, template = cluster
@@ -142,7 +144,7 @@ async def test_not_serving_while_the_request_role_lacks_a_privilege(
         owner = await asyncpg.connect(postgres.dsn(name))
         await owner.execute(f"REVOKE {privilege} FROM {postgres.role.name}")
         async with starting_server(postgres.dsn(name, postgres.role)) as server:
-            await _until_checked(owner)
+            await _wait_until_probed(owner)
             assert not await is_healthy(server.channel)
 
             await wait_until(lambda: _logged(caplog, "GRANT"))
@@ -158,22 +160,22 @@ async def _logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
-async def test_answers_for_the_server_and_for_the_service(server: Server, service: str) -> None:
+async def test_health_reports_the_server_and_the_service(server: Server, service: str) -> None:
     assert await is_healthy(server.channel, service)
 
 
-async def test_needs_no_tenant_to_be_watched(server: Server) -> None:
+async def test_health_watch_needs_no_tenant(server: Server) -> None:
     watch = watch_health(server.channel, SERVICE)
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
     watch.cancel()
 
 
-async def test_an_unknown_service_is_not_found(server: Server) -> None:
+async def test_health_check_is_not_found_when_service_is_unknown(server: Server) -> None:
     with expect_failure(StatusCode.NOT_FOUND):
         await is_healthy(server.channel, "fleet.jobs.v1.Nothing")
 
 
-async def test_load_on_the_pool_is_no_outage(database: Database, tenant: str) -> None:
+async def test_health_stays_serving_when_pool_is_exhausted(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
     async with running_server(database.request_dsn, **POOL_OF_ONE) as server:
         operator = server.operator(tenant)
@@ -182,7 +184,7 @@ async def test_load_on_the_pool_is_no_outage(database: Database, tenant: str) ->
             waiting = asyncio.create_task(operator.cancel("a"))
             await database.wait_for_blocked_sessions(1)
             since = await database.owner.fetchval("SELECT clock_timestamp()")
-            await _until_checked(database.owner, since)
+            await _wait_until_probed(database.owner, since)
 
             assert await is_healthy(server.channel)
         await waiting

@@ -1,4 +1,4 @@
-"""A stop: health goes first, calls in flight are finished, then the pool is closed."""
+"""Shutdown: health reports NOT_SERVING, calls in flight finish, then the pool closes."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -23,18 +23,18 @@ from tests.support.cli import address_of
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.health import wait_until_healthy, watch_health
-from tests.support.server import open_channel, running_server
+from tests.support.server import DEFAULT_OPTIONS, open_channel, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-# Longer than a test may take: a stop that uses it up is found out.
-LONG = {"JOBS_SHUTDOWN_GRACE": "600"}
-SHORT = {"JOBS_SHUTDOWN_GRACE": "0.2"}
+# Longer than the test timeout, so a shutdown that waits for the whole grace fails the test.
+LONG_GRACE = {"JOBS_SHUTDOWN_GRACE": "600"}
+SHORT_GRACE = {"JOBS_SHUTDOWN_GRACE": "0.2"}
 
 
 @dataclass
 class Stoppable:
-    """A service to stop in mid-test, and a channel that does not end with it."""
+    """A service that a test can stop, and a channel that outlives it."""
 
     address: str
     channel: grpc.aio.Channel
@@ -43,11 +43,11 @@ class Stoppable:
     stopping: "asyncio.Task[None] | None" = None
 
     def stop(self) -> None:
-        """Begin to stop."""
+        """Begin the shutdown."""
         self.stopping = asyncio.create_task(self.running.aclose())
 
-    async def stopped(self) -> None:
-        """Return when the stop has ended."""
+    async def wait_until_stopped(self) -> None:
+        """Return when the shutdown is complete."""
         assert self.stopping
         await asyncio.wait_for(self.stopping, TIMEOUT)
 
@@ -56,7 +56,7 @@ class Stoppable:
 async def _service(
     database: Database, tenant: str, grace: dict[str, str]
 ) -> AsyncIterator[Stoppable]:
-    """A service whose tenant has a job "a"."""
+    """Run a service whose tenant has the job "a"."""
     await database.add_devices(tenant, 1)
     async with AsyncExitStack() as running:
         server = await running.enter_async_context(running_server(database.request_dsn, **grace))
@@ -65,7 +65,7 @@ async def _service(
             await operator.create(job_id="a", target_all=True)
             service = Stoppable(server.address, channel, operator, running)
             yield service
-            await service.stopped()
+            await service.wait_until_stopped()
 
 
 async def _next_status(watch: Any) -> int:
@@ -74,38 +74,34 @@ async def _next_status(watch: Any) -> int:
     return response.status
 
 
-async def test_calls_in_flight_are_answered(database: Database, tenant: str) -> None:
-    async with _service(database, tenant, LONG) as service:
+async def test_shutdown_waits_for_calls_in_flight(database: Database, tenant: str) -> None:
+    async with _service(database, tenant, LONG_GRACE) as service:
         async with job_lock_held(database, tenant, "a"):
             call = asyncio.create_task(service.operator.cancel("a"))
             await database.wait_for_blocked_sessions(1)
             service.stop()
-            await _until_refused(service.address, tenant)
+            await _wait_until_rejected(service.address, tenant)
             assert service.stopping
             assert not service.stopping.done()
 
         assert (await call).status == pb.Job.CANCELED
 
 
-async def test_new_calls_are_refused_while_others_are_finished(
-    database: Database, tenant: str
-) -> None:
-    async with _service(database, tenant, LONG) as service:
+async def test_new_call_is_rejected_during_shutdown(database: Database, tenant: str) -> None:
+    async with _service(database, tenant, LONG_GRACE) as service:
         async with job_lock_held(database, tenant, "a"):
             call = asyncio.create_task(service.operator.cancel("a"))
             await database.wait_for_blocked_sessions(1)
             service.stop()
-            await _until_refused(service.address, tenant)
+            await _wait_until_rejected(service.address, tenant)
 
             with expect_failure(StatusCode.UNAVAILABLE):
                 await service.operator.list()
         await call
 
 
-async def test_health_says_not_serving_before_the_last_call_has_ended(
-    database: Database, tenant: str
-) -> None:
-    async with _service(database, tenant, LONG) as service:
+async def test_health_is_not_serving_during_shutdown(database: Database, tenant: str) -> None:
+    async with _service(database, tenant, LONG_GRACE) as service:
         watch = watch_health(service.channel)
         assert await _next_status(watch) == health_pb2.HealthCheckResponse.SERVING
         async with job_lock_held(database, tenant, "a"):
@@ -118,24 +114,27 @@ async def test_health_says_not_serving_before_the_last_call_has_ended(
         await call
 
 
-async def test_an_open_watch_does_not_hold_up_the_stop(database: Database, tenant: str) -> None:
-    async with _service(database, tenant, LONG) as service:
+async def test_shutdown_does_not_wait_for_a_health_watch(database: Database, tenant: str) -> None:
+    async with _service(database, tenant, LONG_GRACE) as service:
         watch = watch_health(service.channel)
         await _next_status(watch)
 
         service.stop()
-        await service.stopped()
+        await service.wait_until_stopped()
 
 
-async def test_a_call_that_outlasts_the_grace_is_cut_off_and_undone(
+async def test_call_is_canceled_and_rolled_back_when_it_exceeds_the_grace(
     database: Database, tenant: str
 ) -> None:
-    async with _service(database, tenant, SHORT) as service, job_lock_held(database, tenant, "a"):
+    async with (
+        _service(database, tenant, SHORT_GRACE) as service,
+        job_lock_held(database, tenant, "a"),
+    ):
         call = asyncio.create_task(service.operator.cancel("a"))
         await database.wait_for_blocked_sessions(1)
 
         service.stop()
-        await service.stopped()
+        await service.wait_until_stopped()
 
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await asyncio.wait_for(call, TIMEOUT)
@@ -145,53 +144,56 @@ async def test_a_call_that_outlasts_the_grace_is_cut_off_and_undone(
     assert await database.owner.fetchval(status, tenant) == "IN_PROGRESS"
 
 
-async def test_no_session_is_left_afterwards(database: Database, tenant: str) -> None:
-    async with _service(database, tenant, LONG) as service:
+async def test_shutdown_closes_all_database_sessions(database: Database, tenant: str) -> None:
+    async with _service(database, tenant, LONG_GRACE) as service:
         service.stop()
-        await service.stopped()
+        await service.wait_until_stopped()
 
-        await wait_until(lambda: _no_session(database))
+        await wait_until(lambda: _has_no_session(database))
 
 
-async def test_no_session_is_left_of_a_call_that_was_cut_off(
+async def test_shutdown_closes_the_session_of_a_canceled_call(
     database: Database, tenant: str
 ) -> None:
-    async with _service(database, tenant, SHORT) as service, job_lock_held(database, tenant, "a"):
+    async with (
+        _service(database, tenant, SHORT_GRACE) as service,
+        job_lock_held(database, tenant, "a"),
+    ):
         call = asyncio.create_task(service.operator.cancel("a"))
         await database.wait_for_blocked_sessions(1)
         service.stop()
-        await service.stopped()
+        await service.wait_until_stopped()
 
-        await wait_until(lambda: _no_session(database))
+        await wait_until(lambda: _has_no_session(database))
         with pytest.raises(grpc.aio.AioRpcError):
             await call
 
 
-async def _no_session(database: Database) -> bool:
+async def _has_no_session(database: Database) -> bool:
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
     role = RequestRole.of_dsn(database.request_dsn).name
     count: int = await database.owner.fetchval(sessions, role)
     return count == 0
 
 
-async def _until_refused(address: str, tenant: str) -> None:
-    """Return when the server takes no new connection's call."""
+async def _wait_until_rejected(address: str, tenant: str) -> None:
+    """Return when the server accepts no new connection."""
 
-    async def refused() -> bool:
+    async def is_rejected() -> bool:
         async with open_channel(address) as channel:
             stub = jobs_pb2_grpc.JobServiceStub(channel)
             metadata = Operator(stub, tenant).metadata
             try:
-                # A connection made just as the listener closes may get no answer at all.
+                # The server may not respond to a connection made just as the listener closes.
                 await stub.ListJobs(pb.ListJobsRequest(), metadata=metadata, timeout=1)
             except grpc.aio.AioRpcError as e:
                 return e.code() is StatusCode.UNAVAILABLE
             return False
 
-    await wait_until(refused)
+    await wait_until(is_rejected)
 
 
-async def test_sigterm_ends_the_process_when_its_calls_are_answered(
+async def test_process_exits_on_sigterm_after_its_calls_finish(
     database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, 1)
@@ -214,7 +216,7 @@ async def test_sigterm_ends_the_process_when_its_calls_are_answered(
                 call = asyncio.create_task(operator.cancel("a"))
                 await database.wait_for_blocked_sessions(1)
                 process.send_signal(signal.SIGTERM)
-                await _until_refused(address, tenant)
+                await _wait_until_rejected(address, tenant)
 
             assert (await call).status == pb.Job.CANCELED
             _, log = await asyncio.wait_for(process.communicate(), TIMEOUT)
@@ -226,15 +228,13 @@ async def test_sigterm_ends_the_process_when_its_calls_are_answered(
             await process.wait()
 
 
-async def test_calls_that_have_arrived_are_served(
-    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+async def test_calls_that_arrived_before_shutdown_are_served(
+    database: Database, tenant: str
 ) -> None:
-    """gRPC has them, but has not handed them over: this loop was busy, and then stops."""
-    # What is sent has arrived only when gRPC's threads had their turn, too.
-    monkeypatch.setattr("jobs_grpc.server.app._FAREWELL", 1.0)
+    """gRPC has received the calls, but the busy event loop accepts them during the shutdown."""
     warm, sent, release = threading.Event(), threading.Event(), threading.Event()
 
-    def call(address: str) -> list[StatusCode]:
+    def send_calls(address: str) -> list[StatusCode]:
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
         with grpc.insecure_channel(address, options) as channel:
             stub = jobs_pb2_grpc.JobServiceStub(channel)
@@ -247,13 +247,15 @@ async def test_calls_that_have_arrived_are_served(
                 for _ in range(8)
             ]
             sent.set()
-            return [each.code() for each in calls]
+            return [call.code() for call in calls]
 
-    async with running_server(database.request_dsn) as server:
-        calling = asyncio.create_task(asyncio.to_thread(call, server.address))
+    # One second of notice, so that gRPC's threads have received all calls by its end.
+    options = replace(DEFAULT_OPTIONS, drain_notice_seconds=1.0)
+    async with running_server(database.request_dsn, options) as server:
+        calling = asyncio.create_task(asyncio.to_thread(send_calls, server.address))
         await asyncio.to_thread(warm.wait, TIMEOUT)
         release.set()
-        # Held up on purpose: nothing is handed over in the meantime.
+        # Block the event loop on purpose, so that it accepts no call before the shutdown.
         sent.wait(TIMEOUT)
 
     assert await calling == [StatusCode.OK] * 8

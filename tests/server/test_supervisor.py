@@ -1,4 +1,4 @@
-"""Several processes on one port: connections are spread, the dead replaced, all stopped as one."""
+"""Workers: connections spread over them, dead ones are replaced, one stop drains all."""
 
 import asyncio
 import os
@@ -25,23 +25,23 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 @dataclass
 class Service:
-    """A service of several processes, and what it says on stderr."""
+    """A service with workers, and the log lines that were read from its stderr."""
 
     process: asyncio.subprocess.Process
     log: list[str] = field(default_factory=list)
 
-    async def said(self, pattern: str) -> str:
-        """The first group of `pattern` in the next line that has it."""
+    async def wait_for_log(self, pattern: str) -> str:
+        """Read log lines until one matches; return the first group of the match."""
         assert self.process.stderr
         async with asyncio.timeout(TIMEOUT):
             while line := (await self.process.stderr.readline()).decode():
                 self.log.append(line)
                 if match := re.search(pattern, line):
                     return match[1]
-        raise AssertionError(f"it ended without saying so: {self.log}")
+        raise AssertionError(f"the service ended without a line that matches {pattern}: {self.log}")
 
-    async def ended(self) -> int:
-        """Its exit code, when it has ended."""
+    async def wait_for_exit(self) -> int:
+        """Wait until the process ends; return its exit code."""
         async with asyncio.timeout(TIMEOUT):
             _, rest = await self.process.communicate()
         self.log += rest.decode().splitlines()
@@ -50,7 +50,7 @@ class Service:
 
 
 @asynccontextmanager
-async def _started(dsn: str, workers: int = 2, **variables: str) -> AsyncIterator[Service]:
+async def _service(dsn: str, workers: int = 2, **variables: str) -> AsyncIterator[Service]:
     variables = {"JOBS_DATABASE_URL": dsn, "JOBS_LISTEN": "127.0.0.1:0"} | variables
     process = await spawn("serve", "--workers", str(workers), stdin=None, **variables)
     try:
@@ -65,17 +65,17 @@ async def _started(dsn: str, workers: int = 2, **variables: str) -> AsyncIterato
 async def _workers(
     database: Database, **variables: str
 ) -> AsyncIterator[tuple[Service, str, list[int]]]:
-    """A service with two workers, its address and their pids; they listen."""
-    async with _started(database.request_dsn, 2, **variables) as service:
-        pids = [int(await service.said(r"worker \d is pid (\d+)")) for _ in range(2)]
-        address = await service.said(r"listening on (\S+)")
-        assert await service.said(r"listening on (\S+)") == address
+    """Run a service with two workers that listen; yields it, its address and their pids."""
+    async with _service(database.request_dsn, 2, **variables) as service:
+        pids = [int(await service.wait_for_log(r"worker \d is pid (\d+)")) for _ in range(2)]
+        address = await service.wait_for_log(r"listening on (\S+)")
+        assert await service.wait_for_log(r"listening on (\S+)") == address
         yield service, address, pids
 
 
 @asynccontextmanager
-async def _callers(address: str, tenant: str, count: int) -> AsyncIterator[list[Operator]]:
-    """Callers with a connection each."""
+async def _operators(address: str, tenant: str, count: int) -> AsyncIterator[list[Operator]]:
+    """Operators with one connection each."""
     async with AsyncExitStack() as open_channels:
         channels = [
             await open_channels.enter_async_context(open_channel(address)) for _ in range(count)
@@ -93,70 +93,74 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-async def _until_gone(pids: list[int]) -> None:
+async def _wait_until_gone(pids: list[int]) -> None:
     async def gone() -> bool:
         return not any(map(_is_alive, pids))
 
     await wait_until(gone)
 
 
-async def test_connections_are_spread_over_the_processes(database: Database, tenant: str) -> None:
+async def test_connections_spread_over_the_workers(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
-    # A process can't be at work in two sessions of the database.
+    # With a pool of one, two blocked sessions mean that both workers have calls.
     async with (
         _workers(database, JOBS_POOL_MAX_SIZE="1") as (_, address, _pids),
-        _callers(address, tenant, 24) as callers,
+        _operators(address, tenant, 24) as operators,
     ):
-        await callers[0].create(job_id="a", target_all=True)
+        await operators[0].create(job_id="a", target_all=True)
         async with job_lock_held(database, tenant, "a"):
-            calls = [asyncio.create_task(caller.cancel("a", force=True)) for caller in callers]
+            calls = [
+                asyncio.create_task(operator.cancel("a", force=True)) for operator in operators
+            ]
             await database.wait_for_blocked_sessions(2)
-        answers = await asyncio.gather(*calls, return_exceptions=True)
+        results = await asyncio.gather(*calls, return_exceptions=True)
 
-    assert sum(isinstance(answer, pb.CancelJobResponse) for answer in answers) == 1
+    assert sum(isinstance(result, pb.CancelJobResponse) for result in results) == 1
 
 
-async def test_a_worker_that_is_killed_is_replaced(database: Database, tenant: str) -> None:
+async def test_worker_is_replaced_when_it_is_killed(database: Database, tenant: str) -> None:
     async with _workers(database) as (service, address, pids):
         for number, pid in enumerate(pids, 1):
             os.kill(pid, signal.SIGKILL)
-            assert await service.said(r"worker (\d) ended with signal 9; replaced") == str(number)
-            assert int(await service.said(r"worker \d is pid (\d+)")) not in pids
-            await service.said(r"listening on (\S+)")
+            assert await service.wait_for_log(r"worker (\d) ended with signal 9; replaced") == str(
+                number
+            )
+            assert int(await service.wait_for_log(r"worker \d is pid (\d+)")) not in pids
+            await service.wait_for_log(r"listening on (\S+)")
 
-        # Both of those that served at first are gone.
-        async with _callers(address, tenant, 1) as (caller,):
-            await caller.list()
+        # The two original workers are gone, so a new one serves this call.
+        async with _operators(address, tenant, 1) as (operator,):
+            await operator.list()
 
 
-async def test_a_stop_drains_all_of_them(database: Database, tenant: str) -> None:
+async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
     async with (
         _workers(database, JOBS_POOL_MAX_SIZE="1", JOBS_SHUTDOWN_GRACE="600") as started,
-        _callers(started[1], tenant, 24) as callers,
+        _operators(started[1], tenant, 24) as operators,
     ):
         service, address, pids = started
-        await callers[0].create(job_id="a", target_all=True)
-        await callers[0].create(job_id="b", target_all=True)
+        await operators[0].create(job_id="a", target_all=True)
+        await operators[0].create(job_id="b", target_all=True)
         async with job_lock_held(database, tenant, "a"), job_lock_held(database, tenant, "b"):
             calls = [
-                asyncio.create_task(caller.cancel("ab"[number % 2]))
-                for number, caller in enumerate(callers)
+                asyncio.create_task(operator.cancel("ab"[number % 2]))
+                for number, operator in enumerate(operators)
             ]
             await database.wait_for_blocked_sessions(2)
             service.process.terminate()
-            await wait_until(lambda: _is_refused(address))
-        answers = await asyncio.gather(*calls, return_exceptions=True)
+            await wait_until(lambda: _refuses_connections(address))
+        results = await asyncio.gather(*calls, return_exceptions=True)
 
-        assert await service.ended() == 0
+        assert await service.wait_for_exit() == 0
         assert not any(map(_is_alive, pids))
-    # Cut off is nobody: they were answered, or told that the job was canceled already.
-    codes = {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
+    # No call was canceled: each succeeded or failed because the job is already canceled.
+    codes = {result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)}
     assert codes <= {grpc.StatusCode.FAILED_PRECONDITION}
     assert not any("Traceback" in line for line in service.log)
 
 
-async def _is_refused(address: str) -> bool:
+async def _refuses_connections(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         _, writer = await asyncio.open_connection(host, int(port))
@@ -166,102 +170,105 @@ async def _is_refused(address: str) -> bool:
     return False
 
 
-async def test_a_signal_to_all_processes_of_the_group_is_one_stop(
+async def test_signal_to_the_process_group_counts_as_one_stop(
     database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, 1)
     async with (
         _workers(database, JOBS_SHUTDOWN_GRACE="600") as (service, address, pids),
-        _callers(address, tenant, 1) as (caller,),
+        _operators(address, tenant, 1) as (operator,),
     ):
-        await caller.create(job_id="a", target_all=True)
+        await operator.create(job_id="a", target_all=True)
         async with job_lock_held(database, tenant, "a"):
-            call = asyncio.create_task(caller.cancel("a"))
+            call = asyncio.create_task(operator.cancel("a"))
             await database.wait_for_blocked_sessions(1)
             os.killpg(service.process.pid, signal.SIGINT)
-            # The other has nothing to finish.
-            await wait_until(lambda: _one_is_left(pids))
+            # The worker without a call in flight ends at once.
+            await wait_until(lambda: _one_is_alive(pids))
 
         assert (await call).status == pb.Job.CANCELED
-        assert await service.ended() == 0
+        assert await service.wait_for_exit() == 0
 
 
-async def _one_is_left(pids: list[int]) -> bool:
+async def _one_is_alive(pids: list[int]) -> bool:
     return sum(map(_is_alive, pids)) == 1
 
 
-async def test_a_second_signal_ends_them_at_once(database: Database, tenant: str) -> None:
+async def test_second_signal_ends_all_workers_at_once(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
     async with (
         _workers(database, JOBS_SHUTDOWN_GRACE="600") as (service, address, pids),
-        _callers(address, tenant, 1) as (caller,),
+        _operators(address, tenant, 1) as (operator,),
     ):
-        await caller.create(job_id="a", target_all=True)
+        await operator.create(job_id="a", target_all=True)
         async with job_lock_held(database, tenant, "a"):
-            call = asyncio.create_task(caller.cancel("a"))
+            call = asyncio.create_task(operator.cancel("a"))
             await database.wait_for_blocked_sessions(1)
             service.process.terminate()
-            await wait_until(lambda: _one_is_left(pids))
+            await wait_until(lambda: _one_is_alive(pids))
             service.process.terminate()
 
-            assert await service.ended() == 130
+            assert await service.wait_for_exit() == 130
             assert not any(map(_is_alive, pids))
         with pytest.raises(grpc.aio.AioRpcError):
             await call
 
 
-async def test_workers_end_with_their_parent(database: Database) -> None:
+async def test_workers_end_when_the_supervisor_is_killed(database: Database) -> None:
     async with _workers(database) as (service, _, pids):
         service.process.kill()
 
-        await _until_gone(pids)
+        await _wait_until_gone(pids)
 
 
-async def test_a_port_that_a_server_has_is_refused(database: Database) -> None:
+async def test_workers_fail_when_port_is_in_use_by_a_server(database: Database) -> None:
     async with (
         running_server(database.request_dsn) as other,
-        _started(database.request_dsn, JOBS_LISTEN=other.address) as service,
+        _service(database.request_dsn, JOBS_LISTEN=other.address) as service,
     ):
-        assert await service.ended() == 1
+        assert await service.wait_for_exit() == 1
         assert service.log == [
-            f"jobs-grpc: can't listen on {other.address}: it is in use or not an address here"
+            f"jobs-grpc: can't listen on {other.address}:"
+            " it is in use or not an address of this machine"
         ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_port_that_workers_have_is_refused(database: Database, workers: int) -> None:
+async def test_server_fails_when_port_is_in_use_by_workers(
+    database: Database, workers: int
+) -> None:
     async with (
         _workers(database) as (_, address, _pids),
-        _started(database.request_dsn, workers, JOBS_LISTEN=address) as service,
+        _service(database.request_dsn, workers, JOBS_LISTEN=address) as service,
     ):
-        assert await service.ended() == 1
+        assert await service.wait_for_exit() == 1
         assert service.log[-1] == (
-            f"jobs-grpc: can't listen on {address}: it is in use or not an address here"
+            f"jobs-grpc: can't listen on {address}: it is in use or not an address of this machine"
         )
 
 
-async def test_what_ends_one_process_for_good_ends_all_and_is_said_once(
+async def test_fatal_error_of_a_worker_ends_all_and_is_logged_once(
     database: Database,
 ) -> None:
-    async with _started(database.owner_dsn, JOBS_LOG_LEVEL="ERROR") as service:
-        assert await service.ended() == 1
+    async with _service(database.owner_dsn, JOBS_LOG_LEVEL="ERROR") as service:
+        assert await service.wait_for_exit() == 1
 
     (line,) = service.log
     assert line.startswith("jobs-grpc: tenants are not isolated:")
 
 
-async def test_one_of_them_sweeps(database: Database) -> None:
+async def test_one_worker_runs_maintenance(database: Database) -> None:
     async with _workers(database) as (service, address, _pids):
-        async with _callers(address, "any", 1):
+        async with _operators(address, "any", 1):
             pass
         service.process.terminate()
-        assert await service.ended() == 0
+        assert await service.wait_for_exit() == 0
 
-    # Only who would sweep says that it can't.
+    # The worker that runs maintenance logs this warning.
     assert sum("JOBS_OWNER_DATABASE_URL is not set" in line for line in service.log) == 1
 
 
-def test_a_socket_in_a_folder_can_not_be_shared() -> None:
+def test_config_is_rejected_when_workers_share_a_unix_socket() -> None:
     environ: dict[str, Any] = {
         "JOBS_DATABASE_URL": "postgresql://",
         "JOBS_LISTEN": "unix:/tmp/s",

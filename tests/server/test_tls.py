@@ -1,4 +1,4 @@
-"""TLS: whom the server shows itself to, whom it takes, and certificates that change."""
+"""TLS: server certificate, client certificates, trusted peers, and files that change."""
 
 import asyncio
 import logging
@@ -27,42 +27,42 @@ def authority() -> Authority:
 
 @pytest.fixture
 def files(authority: Authority, tmp_path: Path) -> dict[str, str]:
-    """The variables of a server with a certificate of the authority."""
+    """The settings of a server with a certificate of the authority."""
     certificate, key = authority.server().write(tmp_path, "server")
     return {"JOBS_TLS_CERT": certificate, "JOBS_TLS_KEY": key}
 
 
 @pytest.fixture
-def mutual(authority: Authority, files: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """The variables of a server that asks its clients for theirs, too."""
+def mutual_tls(authority: Authority, files: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The settings of a server that requires client certificates."""
     (tmp_path / "ca.crt").write_bytes(authority.certificate)
     return files | {"JOBS_TLS_CLIENT_CA": str(tmp_path / "ca.crt")}
 
 
 async def list_with(server: Server, credentials: Any) -> None:
-    """List jobs over a new connection."""
+    """Call ListJobs over a new connection."""
     async with open_channel(server.address, credentials) as channel:
         await Server(server.config, server.address, channel, server.app).operator("t").list()
 
 
-async def serial(address: str) -> bytes:
-    """The certificate that the server shows to a new connection."""
+async def server_certificate(address: str) -> bytes:
+    """The certificate (DER) that the server presents on a new connection."""
     host, _, port = address.rpartition(":")
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     _, writer = await asyncio.open_connection(host, int(port), ssl=context)
-    shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    certificate: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
-    return shown
+    return certificate
 
 
 def der(pair: Pair) -> bytes:
-    """A certificate as it is sent."""
+    """The certificate in DER."""
     return ssl.PEM_cert_to_DER_cert(pair.certificate.decode())
 
 
-async def test_it_serves_over_tls(
+async def test_server_serves_over_tls(
     database: Database, authority: Authority, files: dict[str, str]
 ) -> None:
     async with running_tls_server(
@@ -71,7 +71,7 @@ async def test_it_serves_over_tls(
         assert not (await server.operator("t").list()).jobs
 
 
-async def test_plaintext_to_a_tls_port_gets_nowhere(
+async def test_plaintext_call_fails_on_a_tls_port(
     database: Database, authority: Authority, files: dict[str, str]
 ) -> None:
     async with running_tls_server(
@@ -81,35 +81,35 @@ async def test_plaintext_to_a_tls_port_gets_nowhere(
             await list_with(server, None)
 
 
-async def test_a_client_without_a_certificate_gets_nowhere(
-    database: Database, authority: Authority, mutual: dict[str, str]
+async def test_handshake_fails_when_client_has_no_certificate(
+    database: Database, authority: Authority, mutual_tls: dict[str, str]
 ) -> None:
-    known = channel_credentials(authority, authority.client("known"))
-    async with running_tls_server(database.request_dsn, known, **mutual) as server:
-        await list_with(server, known)
+    trusted = channel_credentials(authority, authority.client("known"))
+    async with running_tls_server(database.request_dsn, trusted, **mutual_tls) as server:
+        await list_with(server, trusted)
         with expect_failure(StatusCode.UNAVAILABLE):
             await list_with(server, channel_credentials(authority))
 
 
-async def test_a_client_of_another_authority_gets_nowhere(
-    database: Database, authority: Authority, mutual: dict[str, str]
+async def test_handshake_fails_when_client_certificate_is_of_another_authority(
+    database: Database, authority: Authority, mutual_tls: dict[str, str]
 ) -> None:
-    known = channel_credentials(authority, authority.client("known", GATEWAY))
+    trusted = channel_credentials(authority, authority.client("known", GATEWAY))
     stranger = channel_credentials(authority, Authority().client("known", GATEWAY))
     async with running_tls_server(
-        database.request_dsn, known, JOBS_TRUSTED_PEERS=GATEWAY, **mutual
+        database.request_dsn, trusted, JOBS_TRUSTED_PEERS=GATEWAY, **mutual_tls
     ) as server:
         with expect_failure(StatusCode.UNAVAILABLE):
             await list_with(server, stranger)
 
 
-async def test_only_peers_on_the_list_are_believed(
-    database: Database, authority: Authority, mutual: dict[str, str]
+async def test_call_is_rejected_when_peer_is_not_in_trusted_peers(
+    database: Database, authority: Authority, mutual_tls: dict[str, str]
 ) -> None:
     peers = f"{GATEWAY}, ops.example, batch"
-    known = channel_credentials(authority, authority.client("any", GATEWAY))
+    trusted = channel_credentials(authority, authority.client("any", GATEWAY))
     async with running_tls_server(
-        database.request_dsn, known, JOBS_TRUSTED_PEERS=peers, **mutual
+        database.request_dsn, trusted, JOBS_TRUSTED_PEERS=peers, **mutual_tls
     ) as server:
         for pair in (
             authority.client("any", GATEWAY),
@@ -123,7 +123,7 @@ async def test_only_peers_on_the_list_are_believed(
             authority.client("any", GATEWAY[:-1]),
             authority.client("any", dns="x.ops.example"),
             authority.client("Batch"),
-            # Names are more easily had than ids.
+            # A SPIFFE id as the common name must not match.
             authority.client(GATEWAY),
             authority.client("any", dns="spiffe.example"),
         ):
@@ -131,48 +131,50 @@ async def test_only_peers_on_the_list_are_believed(
                 await list_with(server, channel_credentials(authority, pair))
 
 
-async def test_health_is_told_to_whoever_may_connect(
-    database: Database, authority: Authority, mutual: dict[str, str]
+async def test_health_is_reported_to_peers_that_are_not_trusted(
+    database: Database, authority: Authority, mutual_tls: dict[str, str]
 ) -> None:
-    """`serving_tls` waits for it."""
+    """`running_tls_server` waits until the probe sees SERVING."""
     probe = channel_credentials(authority, authority.client("kubelet"))
     async with running_tls_server(
-        database.request_dsn, probe, JOBS_TRUSTED_PEERS=GATEWAY, **mutual
+        database.request_dsn, probe, JOBS_TRUSTED_PEERS=GATEWAY, **mutual_tls
     ) as server:
         with expect_failure(StatusCode.PERMISSION_DENIED, "PEER_NOT_TRUSTED"):
             await server.operator("t").list()
 
 
-async def test_with_trusted_peers_metadata_is_taken_beyond_loopback(
-    database: Database, authority: Authority, mutual: dict[str, str]
+async def test_metadata_is_accepted_beyond_loopback_with_trusted_peers(
+    database: Database, authority: Authority, mutual_tls: dict[str, str]
 ) -> None:
-    known = channel_credentials(authority, authority.client("any", GATEWAY))
-    beyond = {"JOBS_LISTEN": "0.0.0.0:0", "JOBS_TRUSTED_PEERS": GATEWAY} | mutual
-    async with starting_server(database.request_dsn, **beyond) as server:
+    trusted = channel_credentials(authority, authority.client("any", GATEWAY))
+    settings = {"JOBS_LISTEN": "0.0.0.0:0", "JOBS_TRUSTED_PEERS": GATEWAY} | mutual_tls
+    async with starting_server(database.request_dsn, **settings) as server:
         address = f"127.0.0.1:{server.address.rpartition(':')[2]}"
-        async with open_channel(address, known) as channel:
+        async with open_channel(address, trusted) as channel:
             await wait_until_healthy(channel)
-            caller = Server(server.config, address, channel, server.app)
-            assert not (await caller.operator("t").list()).jobs
+            reachable = Server(server.config, address, channel, server.app)
+            assert not (await reachable.operator("t").list()).jobs
 
 
-async def test_a_new_certificate_is_shown_without_a_restart(
+async def test_new_certificate_is_used_without_a_restart(
     database: Database, authority: Authority, files: dict[str, str], tmp_path: Path
 ) -> None:
     async with running_tls_server(
         database.request_dsn, channel_credentials(authority), **files
     ) as server:
-        before = await serial(server.address)
+        before = await server_certificate(server.address)
         pair = authority.server()
         pair.write(tmp_path, "server")
 
-        # Whichever of its acceptors has the connection.
-        assert {await serial(server.address) for _ in range(16)} == {der(pair)} != {before}
-        # A connection that was made before goes on.
+        # Whichever acceptor gets the connection.
+        assert (
+            {await server_certificate(server.address) for _ in range(16)} == {der(pair)} != {before}
+        )
+        # An existing connection stays open.
         assert not (await server.operator("t").list()).jobs
 
 
-async def test_files_that_are_broken_or_half_written_leave_the_last_good_ones(
+async def test_last_certificate_stays_in_use_when_new_files_are_invalid(
     database: Database,
     authority: Authority,
     files: dict[str, str],
@@ -182,42 +184,44 @@ async def test_files_that_are_broken_or_half_written_leave_the_last_good_ones(
     async with running_tls_server(
         database.request_dsn, channel_credentials(authority), **files
     ) as server:
-        before, pair = await serial(server.address), authority.server()
+        before, pair = await server_certificate(server.address), authority.server()
         caplog.set_level(logging.WARNING)
 
-        replace_file(tmp_path / "server.crt", pair.certificate)  # and its key not yet
-        assert await serial(server.address) == before
-        assert await serial(server.address) == before
+        replace_file(
+            tmp_path / "server.crt", pair.certificate
+        )  # the key file still has the old key
+        assert await server_certificate(server.address) == before
+        assert await server_certificate(server.address) == before
         assert len(warnings(caplog)) == 1
 
         replace_file(tmp_path / "server.crt", pair.certificate[:100])
-        assert await serial(server.address) == before
+        assert await server_certificate(server.address) == before
         (tmp_path / "server.crt").unlink()
-        assert await serial(server.address) == before
+        assert await server_certificate(server.address) == before
 
         pair.write(tmp_path, "server")
-        assert await serial(server.address) == der(pair)
+        assert await server_certificate(server.address) == der(pair)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if "the old ones stay" in r.getMessage()]
 
 
-async def test_a_new_client_authority_counts_at_once(
-    database: Database, authority: Authority, mutual: dict[str, str], tmp_path: Path
+async def test_new_client_authority_is_used_without_a_restart(
+    database: Database, authority: Authority, mutual_tls: dict[str, str], tmp_path: Path
 ) -> None:
     other = Authority()
-    known = channel_credentials(authority, authority.client("known"))
-    async with running_tls_server(database.request_dsn, known, **mutual) as server:
+    trusted = channel_credentials(authority, authority.client("known"))
+    async with running_tls_server(database.request_dsn, trusted, **mutual_tls) as server:
         replace_file(tmp_path / "ca.crt", other.certificate)
 
         await list_with(server, channel_credentials(authority, other.client("known")))
         with expect_failure(StatusCode.UNAVAILABLE):
-            await list_with(server, known)
+            await list_with(server, trusted)
 
 
 @pytest.mark.parametrize("broken", ["absent", "empty", "of another key", "with a passphrase"])
-async def test_files_that_are_not_usable_end_the_start(
+async def test_server_does_not_start_when_tls_files_are_not_usable(
     database: Database, authority: Authority, files: dict[str, str], tmp_path: Path, broken: str
 ) -> None:
     break_key(Path(files["JOBS_TLS_KEY"]), broken, authority)
@@ -229,7 +233,7 @@ async def test_files_that_are_not_usable_end_the_start(
 
 
 def break_key(path: Path, broken: str, authority: Authority) -> None:
-    """Make a key file unusable, in a way that a name says."""
+    """Make a key file unusable."""
     match broken:
         case "absent":
             path.unlink()
@@ -238,11 +242,11 @@ def break_key(path: Path, broken: str, authority: Authority) -> None:
         case "of another key":
             path.write_bytes(authority.server().key)
         case _:
-            path.write_bytes(locked(path.read_bytes()))
+            path.write_bytes(encrypted(path.read_bytes()))
 
 
-def locked(key: bytes) -> bytes:
-    """The key with a passphrase."""
+def encrypted(key: bytes) -> bytes:
+    """The key, encrypted with a passphrase."""
     loaded = s.load_pem_private_key(key, None)
     return loaded.private_bytes(
         s.Encoding.PEM, s.PrivateFormat.PKCS8, s.BestAvailableEncryption(b"secret")

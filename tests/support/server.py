@@ -16,7 +16,7 @@ from tests.support.health import wait_until_healthy
 from tests.support.waiting import TIMEOUT, wait_until
 
 # On a busy test machine, a device's update must keep waiting in line for the job lock.
-_LOCK_WAIT_MS = 60_000
+DEFAULT_OPTIONS = app.AppOptions(lock_wait_ms=60_000)
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class Server:
 
 
 @asynccontextmanager
-async def running_server(database_url: str, **variables: str) -> AsyncIterator[Server]:
+async def running_server(
+    database_url: str, options: app.AppOptions = DEFAULT_OPTIONS, /, **variables: str
+) -> AsyncIterator[Server]:
     """Run the service on a free port and wait until it is healthy.
 
     Keyword arguments are environment variables.
     """
-    async with starting_server(database_url, **variables) as server:
+    async with starting_server(database_url, options, **variables) as server:
         await wait_until_healthy(server.channel)
         yield server
 
@@ -70,10 +72,12 @@ async def running_tls_server(
 
 
 @asynccontextmanager
-async def starting_server(database_url: str, **variables: str) -> AsyncIterator[Server]:
+async def starting_server(
+    database_url: str, options: app.AppOptions = DEFAULT_OPTIONS, /, **variables: str
+) -> AsyncIterator[Server]:
     """Run the service on a free port without waiting until it is healthy."""
     async with (
-        _running(database_url, variables) as (config, running),
+        _running(database_url, variables, options) as (config, running),
         open_channel(running.address) as channel,
     ):
         yield Server(config, running.address, channel, running)
@@ -81,13 +85,13 @@ async def starting_server(database_url: str, **variables: str) -> AsyncIterator[
 
 @asynccontextmanager
 async def _running(
-    database_url: str, variables: dict[str, str]
+    database_url: str, variables: dict[str, str], options: app.AppOptions = DEFAULT_OPTIONS
 ) -> AsyncIterator[tuple[Config, app.App]]:
     environ = {"JOBS_DATABASE_URL": database_url, "JOBS_LISTEN": "127.0.0.1:0"}
     # A busy test machine must not make calls fail as overloaded.
     environ |= {"JOBS_POOL_TIMEOUT": f"{TIMEOUT}"} | variables
     config = Config.from_env(environ)
-    async with app.running(config, lock_wait_ms=_LOCK_WAIT_MS) as running:
+    async with app.running(config, options=options) as running:
         yield config, running
 
 

@@ -21,7 +21,7 @@ from jobs_grpc.dev.embedded_postgres.data_dir import (
 )
 from jobs_grpc.dev.embedded_postgres.errors import EmbeddedPostgresError
 from jobs_grpc.dev.embedded_postgres.server import SUPERUSER, Server
-from jobs_grpc.server.signals import handling
+from jobs_grpc.server.signals import handle_stop_signals
 
 __all__ = ["Cluster", "EmbeddedPostgresError", "default_data_dir", "running"]
 
@@ -68,7 +68,7 @@ def _signals_deferred() -> Iterator[None]:
     """
     received: list[int] = []
     try:
-        with handling(lambda number, _: received.append(number)):
+        with handle_stop_signals(lambda number, _: received.append(number)):
             yield
     finally:
         if received:
