@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jobs_grpc.config.groups import (
+from jobs_grpc.config.declaration import ConfigError, read_group
+from jobs_grpc.config.parsers import dsn, is_local
+from jobs_grpc.config.settings import (
     DEFAULT_ADDRESS,
     AuthConfig,
     DatabaseConfig,
@@ -15,8 +17,6 @@ from jobs_grpc.config.groups import (
     ServerConfig,
     TlsConfig,
 )
-from jobs_grpc.config.parsers import dsn, is_local
-from jobs_grpc.config.setting import ConfigError, read_group
 
 __all__ = [
     "DEFAULT_ADDRESS",

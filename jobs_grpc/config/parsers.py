@@ -19,7 +19,7 @@ class Parser(Generic[T_co]):
     """What the text must be, as it follows "must be"."""
 
     convert: Callable[[str], T_co]
-    """Raises ValueError without a message for users: it could contain a password."""
+    """Raises ValueError. Its message is not shown, because it could contain a password."""
 
     def __call__(self, text: str) -> T_co:
         """Convert `text`."""
@@ -74,7 +74,7 @@ def choice(*choices: str) -> Parser[str]:
 
 
 _true_or_false = choice("true", "false")
-boolean = Parser(_true_or_false.accepts, lambda text: _true_or_false(text) == "true")
+boolean = Parser("true or false", lambda text: _true_or_false(text) == "true")
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from jobs_grpc.rpc import pipeline
 from jobs_grpc.rpc.in_flight import InFlight
 from jobs_grpc.server import grpc_server, reflection, tls
 from jobs_grpc.server.health import Health
+from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.jobs import JobService
 
@@ -30,9 +31,6 @@ SERVICES = (
     jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
     device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"].full_name,
 )
-
-# Seconds that canceled calls have to return their connections.
-_CLEANUP_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,10 +150,10 @@ async def running(
         shutdown.callback(logger.info, "stopped")
         shutdown.push_async_callback(database.close)
         shutdown.push_async_callback(batcher.close)
-        shutdown.push_async_callback(_cancel_tasks, background)
-        shutdown.push_async_callback(_cancel_calls, server, stopping, in_flight)
+        shutdown.push_async_callback(cancel_tasks, background)
+        shutdown.push_async_callback(cancel_calls, server, stopping, in_flight)
         shutdown.push_async_callback(
-            _drain,
+            drain,
             server,
             health,
             stopping,
@@ -214,34 +212,3 @@ async def _run_maintenance(config: Config) -> None:
     except Exception as e:
         # Calls do not need maintenance, and other servers may run it.
         logger.error("maintenance has failed; it needs a restart of this server: %r", e)
-
-
-async def _drain(
-    server: Server,
-    health: Health,
-    stopping: asyncio.Event,
-    in_flight: InFlight,
-    *,
-    notice_seconds: float,
-    grace: float,
-) -> None:
-    """Report NOT_SERVING, accept no new calls, and wait `grace` seconds for calls in flight."""
-    await health.stop()
-    stopping.set()
-    await asyncio.sleep(notice_seconds)
-    in_flight.cancel_public_calls()
-    await server.stop(grace)
-
-
-async def _cancel_calls(server: Server, stopping: asyncio.Event, in_flight: InFlight) -> None:
-    """Cancel the calls that are left. gRPC fails if the event loop ends before its calls do."""
-    stopping.set()
-    await server.stop(None)
-    if not await in_flight.wait(_CLEANUP_TIMEOUT):
-        logger.warning("canceled calls are still running after %g s", _CLEANUP_TIMEOUT)
-
-
-async def _cancel_tasks(tasks: set["asyncio.Task[None]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)

@@ -1,4 +1,4 @@
-"""Declares a setting: its environment variable, parser, meaning and default in one place."""
+"""How a setting is declared: variable, parser, meaning and default in one place."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields

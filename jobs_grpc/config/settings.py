@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jobs_grpc.config.declaration import ConfigError, required_setting, setting
 from jobs_grpc.config.parsers import (
     address,
     boolean,
@@ -22,7 +23,6 @@ from jobs_grpc.config.parsers import (
     text,
     worker_count,
 )
-from jobs_grpc.config.setting import ConfigError, required_setting, setting
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -268,7 +268,7 @@ class JwtConfig:
     refresh_interval: float = setting(
         "JOBS_JWT_REFRESH_INTERVAL",
         seconds(1, 86400),
-        "Seconds between two reads of the keys.",
+        "Seconds between two refreshes of the keys.",
         default=300.0,
     )
     tenant_claim: str = setting(
@@ -297,7 +297,8 @@ class LimitsConfig:
     max_calls: int = setting(
         "JOBS_MAX_CALLS",
         integer(1, 1000000),
-        "Unary calls in flight, all tenants together. Further calls fail with RESOURCE_EXHAUSTED.",
+        "Unary calls in flight, all tenants together. Further calls fail with RESOURCE_EXHAUSTED."
+        " Open streams of health and reflection have the same limit and are counted separately.",
         default=1000,
     )
     max_tenant_calls: int = setting(

@@ -1,0 +1,46 @@
+"""The steps of a shutdown: drain calls, cancel those that are left, cancel background tasks."""
+
+import asyncio
+import logging
+
+from grpc.aio import Server
+
+from jobs_grpc.rpc.in_flight import InFlight
+from jobs_grpc.server.health import Health
+
+logger = logging.getLogger(__name__)
+
+# Seconds that canceled calls have to return their connections.
+_CLEANUP_TIMEOUT = 5.0
+
+
+async def drain(
+    server: Server,
+    health: Health,
+    stopping: asyncio.Event,
+    in_flight: InFlight,
+    *,
+    notice_seconds: float,
+    grace: float,
+) -> None:
+    """Report NOT_SERVING, accept no new calls, and wait `grace` seconds for calls in flight."""
+    await health.stop()
+    stopping.set()
+    await asyncio.sleep(notice_seconds)
+    in_flight.cancel_public_calls()
+    await server.stop(grace)
+
+
+async def cancel_calls(server: Server, stopping: asyncio.Event, in_flight: InFlight) -> None:
+    """Cancel the calls that are left. gRPC fails if the event loop ends before its calls do."""
+    stopping.set()
+    await server.stop(None)
+    if not await in_flight.wait(_CLEANUP_TIMEOUT):
+        logger.warning("canceled calls are still running after %g s", _CLEANUP_TIMEOUT)
+
+
+async def cancel_tasks(tasks: set["asyncio.Task[None]"]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
