@@ -1,4 +1,4 @@
-"""Sessions that the database ends under the server: UNAVAILABLE at most, then all is well."""
+"""The database terminates sessions: calls fail with UNAVAILABLE at most, then succeed again."""
 
 import asyncio
 
@@ -13,39 +13,41 @@ from tests.support.server import wait_until_list_succeeds
 MESSAGE = "The database is unavailable; retry later"
 
 
-async def _terminate_all(database: Database) -> int:
-    """End every session of the request role; how many there were."""
-    ended: int = await database.owner.fetchval(
+async def _terminate_sessions(database: Database) -> int:
+    """Terminate every session of the request role and return their number."""
+    terminated: int = await database.owner.fetchval(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = $1"
         " AND datname = current_database()",
         RequestRole.of_dsn(database.request_dsn).name,
     )
-    return ended
+    return terminated
 
 
-async def test_idle_sessions_that_were_ended_are_replaced(
+async def test_idle_sessions_are_replaced_when_terminated(
     database: Database, operator: Operator
 ) -> None:
     await operator.list()
 
-    assert await _terminate_all(database) > 0
+    assert await _terminate_sessions(database) > 0
 
     await wait_until_list_succeeds(operator)
 
 
-async def test_calls_go_on_while_sessions_are_ended(database: Database, operator: Operator) -> None:
-    async def call_often() -> None:
+async def test_calls_succeed_on_retry_while_sessions_are_terminated(
+    database: Database, operator: Operator
+) -> None:
+    async def call_repeatedly() -> None:
         for _ in range(50):
             await wait_until_list_succeeds(operator)
 
-    callers = [asyncio.create_task(call_often()) for _ in range(5)]
+    callers = [asyncio.create_task(call_repeatedly()) for _ in range(5)]
     while not all(caller.done() for caller in callers):
-        await _terminate_all(database)
+        await _terminate_sessions(database)
     await asyncio.gather(*callers)
     await wait_until_list_succeeds(operator)
 
 
-async def test_a_call_whose_session_is_ended_is_unavailable_and_undone(
+async def test_call_is_unavailable_and_rolled_back_when_its_session_is_terminated(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -54,7 +56,7 @@ async def test_a_call_whose_session_is_ended_is_unavailable_and_undone(
         call = asyncio.create_task(operator.cancel("a"))
         await database.wait_for_blocked_sessions(1)
 
-        await _terminate_all(database)
+        await _terminate_sessions(database)
 
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
             await call
@@ -65,7 +67,7 @@ async def test_a_call_whose_session_is_ended_is_unavailable_and_undone(
     await operator.cancel("a")
 
 
-async def test_a_statement_that_an_administrator_cancels_is_unavailable(
+async def test_call_is_unavailable_when_an_administrator_cancels_its_statement(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)

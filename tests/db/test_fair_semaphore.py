@@ -1,4 +1,4 @@
-"""Turns for the database: tenants in rotation, whatever one of them has waiting."""
+"""FairSemaphore: tenants take turns, however many calls of one tenant wait."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -12,7 +12,7 @@ LONG = 60.0
 
 
 class Calls:
-    """Calls that hold a slot until they are told to end; `served` says who got one, in order."""
+    """Calls that hold a slot until `end`. `served` lists the calls that got one, in order."""
 
     def __init__(self, size: int) -> None:
         self.slots = FairSemaphore(size)
@@ -21,17 +21,17 @@ class Calls:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, *names: str, max_wait: float = LONG) -> None:
-        """Start calls, of the tenant that their first letter names."""
+        """Start calls. The first letter of a name is the tenant."""
         for name in names:
             self._ends[name] = asyncio.Event()
             self.tasks[name] = asyncio.create_task(self._call(name, max_wait))
-            await finalized()
+            await run_ready_tasks()
 
     async def end(self, *names: str) -> None:
         """End calls that hold a slot."""
         for name in names:
             self._ends[name].set()
-            await finalized()
+            await run_ready_tasks()
 
     async def _call(self, name: str, max_wait: float) -> None:
         async with self.slots.slot(name[0], max_wait):
@@ -40,17 +40,17 @@ class Calls:
 
     @property
     def tenants_kept(self) -> int:
-        """Of how many tenants anything is kept."""
+        """The number of tenants of which the semaphore keeps state."""
         return len(self.slots._held) + len(self.slots._waiting)
 
 
-async def finalized() -> None:
-    """Let the tasks run that can."""
+async def run_ready_tasks() -> None:
+    """Let all tasks that are ready run."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-async def test_a_flood_does_not_make_others_wait_for_all_of_it() -> None:
+async def test_tenants_take_turns_when_one_of_them_floods() -> None:
     calls = Calls(1)
     await calls.start("a1", "a2", "a3", "a4", "b1", "c1", "b2")
 
@@ -59,7 +59,7 @@ async def test_a_flood_does_not_make_others_wait_for_all_of_it() -> None:
     assert calls.served == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
 
 
-async def test_a_tenant_waits_for_no_more_than_one_call_of_each_other() -> None:
+async def test_tenant_waits_for_one_call_of_each_other_tenant_only() -> None:
     calls = Calls(1)
     await calls.start(*(f"a{n}" for n in range(100)))
     await calls.start("b")
@@ -71,7 +71,7 @@ async def test_a_tenant_waits_for_no_more_than_one_call_of_each_other() -> None:
         task.cancel()
 
 
-async def test_of_ten_slots_two_are_left_for_those_who_come() -> None:
+async def test_one_tenant_gets_eight_of_ten_slots() -> None:
     calls = Calls(10)
     await calls.start(*(f"a{n}" for n in range(20)))
     assert len(calls.served) == 8
@@ -79,7 +79,7 @@ async def test_of_ten_slots_two_are_left_for_those_who_come() -> None:
     await calls.start("b1", "c1")
     assert calls.served[8:] == ["b1", "c1"]
 
-    # Two others hold slots, so there is one for each that ends, in turn.
+    # Two other tenants hold slots now, so b2 gets the first slot that becomes free.
     await calls.start("b2")
     await calls.end("a0", "b1")
     assert calls.served[10:] == ["b2"]
@@ -88,7 +88,7 @@ async def test_of_ten_slots_two_are_left_for_those_who_come() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-async def test_a_small_pool_can_be_one_tenants(size: int) -> None:
+async def test_one_tenant_gets_all_slots_of_a_small_semaphore(size: int) -> None:
     calls = Calls(size)
 
     await calls.start(*(f"a{n}" for n in range(size + 1)))
@@ -98,7 +98,7 @@ async def test_a_small_pool_can_be_one_tenants(size: int) -> None:
         task.cancel()
 
 
-async def test_who_waits_too_long_is_told_and_leaves_the_queue() -> None:
+async def test_call_fails_and_leaves_the_queue_when_it_waits_too_long() -> None:
     calls = Calls(1)
     await calls.start("a1")
     await calls.start("b1", max_wait=0.001)
@@ -111,34 +111,34 @@ async def test_who_waits_too_long_is_told_and_leaves_the_queue() -> None:
     assert calls.served == ["a1", "c1"]
 
 
-async def test_who_gives_up_just_as_its_turn_comes_hands_it_on() -> None:
+async def test_slot_goes_to_the_next_call_when_its_owner_is_canceled() -> None:
     calls = Calls(1)
     async with AsyncExitStack() as held:
         await held.enter_async_context(calls.slots.slot("a", LONG))
         await calls.start("b1", "c1")
 
-        # No other task runs in between.
+        # No other task runs between the release and the cancellation.
         await held.aclose()
         calls.tasks["b1"].cancel()
-        await finalized()
+        await run_ready_tasks()
 
     assert calls.served == ["c1"]
 
 
-async def test_who_has_given_up_but_not_left_is_passed_over() -> None:
+async def test_canceled_call_is_skipped_when_a_slot_becomes_free() -> None:
     calls = Calls(1)
     await calls.start("a1", "b1", "b2", "c1")
 
-    # Both happen before b1 runs again.
+    # Both happen before the task of b1 runs again.
     calls._ends["a1"].set()
     calls.tasks["b1"].cancel()
-    await finalized()
+    await run_ready_tasks()
     await calls.end("b2")
 
     assert calls.served == ["a1", "b2", "c1"]
 
 
-async def test_nothing_is_kept_of_tenants_that_have_left() -> None:
+async def test_semaphore_keeps_no_state_of_tenants_without_calls() -> None:
     calls = Calls(2)
     await calls.start("a1", "a2", "b1", "c1", "c2")
     for name in ("b1", "c2"):

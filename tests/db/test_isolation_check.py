@@ -1,4 +1,4 @@
-"""The service refuses a database in which row-level security would not hold it."""
+"""The server does not serve if row-level security does not limit its login to one tenant."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 @pytest.fixture
 async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
-    """A migrated database with a request role, both of the test's own."""
+    """A new migrated database with a new request role."""
     postgres, template = cluster
     async with postgres.database(template) as name, postgres.unused_role(name) as role:
         owner = await asyncpg.connect(postgres.dsn(name))
@@ -31,7 +31,7 @@ async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def other_role(cluster: tuple[Postgres, str], fresh: Database) -> AsyncIterator[str]:
-    """Another role, which may own tables in the test's database."""
+    """Another role, which can own tables in the test's database."""
     postgres, _ = cluster
     database = await fresh.owner.fetchval("SELECT current_database()")
     async with postgres.unused_role(database) as role:
@@ -43,8 +43,8 @@ def _user(dsn: str) -> str:
     return RequestRole.of_dsn(dsn).name
 
 
-async def _refusal(database: Database) -> str:
-    """Start the service, which must refuse; what it said."""
+async def _failed_start(database: Database) -> str:
+    """Start the server, which must not serve; return its error."""
     async with starting_server(database.request_dsn) as server:
         while not server.app.failed.done():
             assert not await is_healthy(server.channel)
@@ -56,12 +56,13 @@ async def _refusal(database: Database) -> str:
     return str(raised.value)
 
 
-async def _mend(database: Database, refusal: str) -> None:
-    """Run the SQL that the refusal says."""
-    await database.owner.execute(refusal.partition("To fix it, run: ")[2])
+async def _fix(database: Database, error: str) -> None:
+    """Run the SQL that the error names."""
+    await database.owner.execute(error.partition("To fix it, run: ")[2])
 
 
-async def _serves(database: Database) -> None:
+async def _check_serves(database: Database) -> None:
+    """Start the server, which must serve calls."""
     async with starting_server(database.request_dsn) as server:
 
         async def decided() -> bool:
@@ -76,45 +77,51 @@ async def _serves(database: Database) -> None:
     ("attribute", "problem"),
     [("SUPERUSER", "is a superuser"), ("BYPASSRLS", "has BYPASSRLS")],
 )
-async def test_a_role_that_sees_all_rows_is_refused(
+async def test_start_fails_when_role_bypasses_row_level_security(
     fresh: Database, attribute: str, problem: str
 ) -> None:
     role = _user(fresh.request_dsn)
     await fresh.owner.execute(f"ALTER ROLE {role} {attribute}")
 
-    refusal = await _refusal(fresh)
+    error = await _failed_start(fresh)
 
-    assert f"role {role} {problem}" in refusal
-    await _mend(fresh, refusal)
-    await _serves(fresh)
+    assert f"role {role} {problem}" in error
+    await _fix(fresh, error)
+    await _check_serves(fresh)
 
 
-async def test_a_member_of_the_owner_is_refused(fresh: Database, other_role: str) -> None:
+async def test_start_fails_when_role_is_a_member_of_the_owner(
+    fresh: Database, other_role: str
+) -> None:
     role = _user(fresh.request_dsn)
     await fresh.owner.execute(
         f"ALTER TABLE jobs.jobs OWNER TO {other_role}; GRANT {other_role} TO {role}"
     )
 
-    refusal = await _refusal(fresh)
+    error = await _failed_start(fresh)
 
-    assert f"role {role} is a member of role {other_role}, which owns the tables" in refusal
-    await _mend(fresh, refusal)
-    await _serves(fresh)
+    assert f"role {role} is a member of role {other_role}, which owns the tables" in error
+    await _fix(fresh, error)
+    await _check_serves(fresh)
 
 
-async def test_a_member_of_a_superuser_is_refused(fresh: Database, other_role: str) -> None:
+async def test_start_fails_when_role_is_a_member_of_a_superuser(
+    fresh: Database, other_role: str
+) -> None:
     role = _user(fresh.request_dsn)
     await fresh.owner.execute(f"ALTER ROLE {other_role} SUPERUSER; GRANT {other_role} TO {role}")
 
-    refusal = await _refusal(fresh)
+    error = await _failed_start(fresh)
 
-    assert f"role {role} is a member of role {other_role}, which is a superuser" in refusal
-    await _mend(fresh, refusal)
-    await _serves(fresh)
+    assert f"role {role} is a member of role {other_role}, which is a superuser" in error
+    await _fix(fresh, error)
+    await _check_serves(fresh)
 
 
-async def test_a_member_at_second_hand_is_refused(fresh: Database, other_role: str) -> None:
-    """Not only the roles that were granted to the login itself count."""
+async def test_start_fails_when_role_is_an_indirect_member(
+    fresh: Database, other_role: str
+) -> None:
+    """The check also follows roles that are members of other roles."""
     role = _user(fresh.request_dsn)
     between = f"{role}_between"
     await fresh.owner.execute(
@@ -122,67 +129,69 @@ async def test_a_member_at_second_hand_is_refused(fresh: Database, other_role: s
         f" GRANT {other_role} TO {between}; GRANT {between} TO {role}"
     )
     try:
-        refusal = await _refusal(fresh)
-        assert f"is a member of role {other_role}, which has BYPASSRLS" in refusal
+        error = await _failed_start(fresh)
+        assert f"is a member of role {other_role}, which has BYPASSRLS" in error
 
-        await _mend(fresh, refusal)
-        await _serves(fresh)
+        await _fix(fresh, error)
+        await _check_serves(fresh)
     finally:
         await fresh.owner.execute(f"DROP ROLE {between}")
 
 
-async def test_an_owner_of_tables_is_refused(fresh: Database) -> None:
-    """The remedy makes another login, which a migration then lets in."""
+async def test_start_fails_when_role_owns_a_table(fresh: Database) -> None:
+    """The error creates another login, to which a migration grants access."""
     role = _user(fresh.request_dsn)
     await fresh.owner.execute(f"ALTER TABLE jobs.job_progress OWNER TO {role}")
 
-    refusal = await _refusal(fresh)
+    error = await _failed_start(fresh)
 
-    assert f"role {role}" in refusal
-    assert "owns the tables" in refusal
-    assert "CREATE ROLE jobs_request LOGIN NOSUPERUSER NOBYPASSRLS" in refusal
+    assert f"role {role}" in error
+    assert "owns the tables" in error
+    assert "CREATE ROLE jobs_request LOGIN NOSUPERUSER NOBYPASSRLS" in error
 
 
 @pytest.mark.parametrize("table", ["jobs.job_executions", "public.device_state"])
-async def test_a_table_without_row_level_security_is_refused(fresh: Database, table: str) -> None:
+async def test_start_fails_when_a_table_has_no_row_level_security(
+    fresh: Database, table: str
+) -> None:
     await fresh.owner.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
 
-    refusal = await _refusal(fresh)
+    error = await _failed_start(fresh)
 
-    assert f"table {table.removeprefix('public.')} has no row-level security" in refusal
-    await _mend(fresh, refusal)
-    await _serves(fresh)
+    assert f"table {table.removeprefix('public.')} has no row-level security" in error
+    await _fix(fresh, error)
+    await _check_serves(fresh)
 
 
-async def test_the_remedy_for_a_table_without_policy_makes_one(fresh: Database) -> None:
-    """Without it, row-level security would hide every row."""
+async def test_remedy_creates_a_policy_when_the_table_has_none(fresh: Database) -> None:
+    """Without a policy, row-level security would hide every row."""
     await fresh.owner.execute(
         "ALTER TABLE public.device_state DISABLE ROW LEVEL SECURITY;"
         "DROP POLICY tenant_isolation ON public.device_state"
     )
     await fresh.add_devices("acme", 2)
 
-    await _mend(fresh, await _refusal(fresh))
+    await _fix(fresh, await _failed_start(fresh))
 
     async with running_server(fresh.request_dsn) as server:
         assert (await server.operator("acme").create(target_all=True)).execution_count == 2
 
 
-async def test_all_problems_are_named_at_once(fresh: Database) -> None:
+async def test_error_names_all_problems(fresh: Database) -> None:
     await fresh.owner.execute(
         f"ALTER ROLE {_user(fresh.request_dsn)} BYPASSRLS;"
         " ALTER TABLE jobs.jobs DISABLE ROW LEVEL SECURITY"
     )
 
-    refusal = await _refusal(fresh)
+    error = await _failed_start(fresh)
 
-    assert "has BYPASSRLS" in refusal
-    assert "table jobs.jobs has no row-level security" in refusal
-    await _mend(fresh, refusal)
-    await _serves(fresh)
+    assert "has BYPASSRLS" in error
+    assert "table jobs.jobs has no row-level security" in error
+    await _fix(fresh, error)
+    await _check_serves(fresh)
 
 
-async def test_a_service_whose_isolation_is_lost_stops_serving(fresh: Database) -> None:
+async def test_server_stops_serving_when_isolation_is_lost(fresh: Database) -> None:
     async with running_server(fresh.request_dsn) as server:
         await fresh.owner.execute("ALTER TABLE jobs.jobs DISABLE ROW LEVEL SECURITY")
 
@@ -193,10 +202,10 @@ async def test_a_service_whose_isolation_is_lost_stops_serving(fresh: Database) 
         assert not await is_healthy(server.channel)
 
 
-async def test_a_superuser_that_switches_to_the_request_role_is_refused(fresh: Database) -> None:
-    """What a connection may switch to, it may switch back from."""
+async def test_start_fails_when_a_superuser_switches_to_the_request_role(fresh: Database) -> None:
+    """Such a connection can switch back to the superuser."""
     role = _user(fresh.request_dsn)
     separator = "&" if "?" in fresh.owner_dsn else "?"
     switched = replace(fresh, request_dsn=f"{fresh.owner_dsn}{separator}role={role}")
 
-    assert "is a superuser" in await _refusal(switched)
+    assert "is a superuser" in await _failed_start(switched)

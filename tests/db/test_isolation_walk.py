@@ -1,4 +1,4 @@
-"""Every RPC, as one tenant against the data of another: nothing is there, and nothing is told."""
+"""Every RPC, called as one tenant for the data of another: it finds and reveals nothing."""
 
 import json
 import logging
@@ -31,13 +31,13 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Victim:
-    """A tenant whose every name is its own, and occurs nowhere else."""
+    """A tenant whose names all contain a unique mark."""
 
     tenant: str
     mark: str
 
     def names(self, job: str) -> dict[str, str]:
-        """What request fields could say of it, by the ends of their names."""
+        """Return values for request fields, by the ends of the fields' names."""
         return {
             "job_id": self.name(job),
             "device_id": self.name("device"),
@@ -47,13 +47,13 @@ class Victim:
         }
 
     def name(self, thing: str) -> str:
-        """The name of something of the tenant's."""
+        """Return the name of one of the tenant's things."""
         return f"{self.mark}-{thing}"
 
 
 @pytest.fixture(scope="module")
 async def victim(database: Database, server: Server) -> Victim:
-    """A tenant with a job in each state, attempts, and secrets in documents and details."""
+    """A tenant with jobs in several states, attempts, and secrets in documents and details."""
     victim = Victim(f"tenant-{uuid.uuid4().hex[:12]}", f"v{uuid.uuid4().hex[:12]}")
     operator = server.operator(victim.tenant, user=victim.name("user"))
     device = server.device(victim.tenant, victim.name("device"))
@@ -76,35 +76,35 @@ async def victim(database: Database, server: Server) -> Victim:
 
 @dataclass(frozen=True)
 class Stranger:
-    """Another tenant, new for each request, with a device, a group and a job of its own."""
+    """Calls RPCs as another tenant: a new one per request, with a device, a group and a job."""
 
     database: Database
     server: Server
 
-    async def ask(
-        self, rpc: Rpc, names: Sequence[str], request: int, values: Mapping[str, str]
+    async def call(
+        self, rpc: Rpc, fields: Sequence[str], index: int, values: Mapping[str, str]
     ) -> str:
-        """All that is answered to one of the requests with the values of those names."""
-        self_made = f"stranger-{uuid.uuid4().hex}"
-        await self.database.add_devices(self_made, ["mine"], group="mine")
-        await self.server.operator(self_made).create(job_id="mine", target_all=True)
-        made = list(sample_requests(rpc, {name: values[name] for name in names}))[request]
-        answer = await rpc.call(
-            self.server.channel, made, tenant=self_made, device=values["device_id"]
+        """Send the sample request at `index` with the values of these fields; return the result."""
+        tenant = f"stranger-{uuid.uuid4().hex}"
+        await self.database.add_devices(tenant, ["mine"], group="mine")
+        await self.server.operator(tenant).create(job_id="mine", target_all=True)
+        request = list(sample_requests(rpc, {name: values[name] for name in fields}))[index]
+        result = await rpc.call(
+            self.server.channel, request, tenant=tenant, device=values["device_id"]
         )
-        return told(answer, values).replace(self_made, "<tenant>")
+        return revealed(result, values).replace(tenant, "<tenant>")
 
 
-def asked(rpc: Rpc, values: Mapping[str, str]) -> Iterator[tuple[Sequence[str], int]]:
-    """With all names, with one identity alone, with none; and the requests made of each."""
-    for names in (tuple(values), ("job_id",), ("device_id",), ()):
-        for request, _ in enumerate(sample_requests(rpc, {name: values[name] for name in names})):
-            yield names, request
+def sample_calls(rpc: Rpc, values: Mapping[str, str]) -> Iterator[tuple[Sequence[str], int]]:
+    """Yield fields to fill (all, one identity, none) with the index of each sample request."""
+    for fields in (tuple(values), ("job_id",), ("device_id",), ()):
+        for index, _ in enumerate(sample_requests(rpc, {name: values[name] for name in fields})):
+            yield fields, index
 
 
-def told(answer: CallResult, values: Mapping[str, str]) -> str:
-    """What an answer says, apart from what the request said and from the time."""
-    text = str(answer)
+def revealed(result: CallResult, values: Mapping[str, str]) -> str:
+    """Return the text of a result without the values of the request and without times."""
+    text = str(result)
     for field, value in sorted(values.items()):
         text = text.replace(value, f"<{field}>")
     return "\n".join(
@@ -112,8 +112,8 @@ def told(answer: CallResult, values: Mapping[str, str]) -> str:
     )
 
 
-async def everything(database: Database, tenant: str) -> dict[str, list[str]]:
-    """All rows of a tenant."""
+async def all_rows(database: Database, tenant: str) -> dict[str, list[str]]:
+    """Return all rows of a tenant, by table."""
     return {
         table: [
             row["row"]
@@ -126,63 +126,65 @@ async def everything(database: Database, tenant: str) -> dict[str, list[str]]:
     }
 
 
-async def test_no_rpc_finds_or_changes_or_tells_anything_of_another_tenant(
+async def test_no_rpc_finds_changes_or_reveals_data_of_another_tenant(
     database: Database, server: Server, victim: Victim, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Asked for what is another's, each answers as for what is nowhere."""
+    """For the data of another tenant, an RPC returns the same as for data that does not exist."""
     caplog.set_level(logging.DEBUG, "jobs_grpc")
-    before = await everything(database, victim.tenant)
+    before = await all_rows(database, victim.tenant)
     stranger = Stranger(database, server)
-    walked = await list_rpcs(server.channel)
-    nowhere = {field: f"nowhere-{field}" for field in victim.names("any")}
+    rpcs = await list_rpcs(server.channel)
+    unknown = {field: f"nowhere-{field}" for field in victim.names("any")}
 
-    for rpc in walked:
-        answers = []
-        for names, request in asked(rpc, nowhere):
-            expected = await stranger.ask(rpc, names, request, nowhere)
+    for rpc in rpcs:
+        results = []
+        for fields, index in sample_calls(rpc, unknown):
+            expected = await stranger.call(rpc, fields, index, unknown)
             for job in JOBS:
                 caplog.clear()
-                answer = await stranger.ask(rpc, names, request, victim.names(job))
+                result = await stranger.call(rpc, fields, index, victim.names(job))
 
-                assert answer == expected, rpc.path
+                assert result == expected, rpc.path
                 for leak in (victim.mark, victim.tenant):
-                    assert leak not in answer, rpc.path
+                    assert leak not in result, rpc.path
                     assert leak not in logged(caplog, victim.names(job)), rpc.path
-            answers.append(expected)
-        # At least one of the requests was one, and was refused for what it asked after.
-        assert any("INVALID_ARGUMENT" not in answer for answer in answers), rpc.path
-        assert not any("UNIMPLEMENTED" in answer for answer in answers), rpc.path
+            results.append(expected)
+        # At least one request was valid, so it was rejected only because the data is missing.
+        assert any("INVALID_ARGUMENT" not in result for result in results), rpc.path
+        assert not any("UNIMPLEMENTED" in result for result in results), rpc.path
 
-    assert len(walked) >= 17
-    assert await everything(database, victim.tenant) == before
+    assert len(rpcs) >= 17
+    assert await all_rows(database, victim.tenant) == before
 
 
 def logged(caplog: pytest.LogCaptureFixture, values: Mapping[str, str]) -> str:
-    """All that log records hold, shown or not, apart from what the request said itself."""
+    """Return all fields of the log records, without the values of the request."""
     text = " ".join(json.dumps(vars(record), default=str) for record in caplog.records)
     for value in values.values():
         text = text.replace(value, "")
     return text
 
 
-async def test_the_walk_would_notice(server: Server, victim: Victim) -> None:
-    """As the tenant itself, the same requests do find something."""
+async def test_same_requests_find_data_when_called_as_the_tenant_itself(
+    server: Server, victim: Victim
+) -> None:
+    """This proves that the test above would notice a leak."""
     found = 0
     for rpc in await list_rpcs(server.channel):
         if rpc.method.name.startswith(("Get", "List", "Watch")):
             values = victim.names("running")
-            answers = [
+            results = [
                 await rpc.call(
                     server.channel, request, tenant=victim.tenant, device=values["device_id"]
                 )
                 for request in sample_requests(rpc, values)
             ]
-            found += any(victim.mark in told(answer, values) for answer in answers)
+            found += any(victim.mark in revealed(result, values) for result in results)
 
     assert found >= 6
 
 
-async def test_it_takes_no_longer_to_refuse_what_is_anothers(
+async def test_rejection_takes_as_long_for_data_of_another_tenant_as_for_missing_data(
     server: Server, operator: Operator, victim: Victim
 ) -> None:
     async def seconds(job_id: str) -> float:
@@ -191,8 +193,8 @@ async def test_it_takes_no_longer_to_refuse_what_is_anothers(
             await operator.get(job_id)
         return time.perf_counter() - started
 
-    # In turn, so that whatever else the machine does hits both.
+    # Alternating, so that other load on the machine affects both.
     pairs = [(await seconds(victim.name("done")), await seconds("nowhere")) for _ in range(150)]
 
-    anothers, nobodys = map(statistics.median, zip(*pairs, strict=True))
-    assert 0.5 < anothers / nobodys < 2
+    of_another, missing = map(statistics.median, zip(*pairs, strict=True))
+    assert 0.5 < of_another / missing < 2

@@ -1,4 +1,4 @@
-"""Migrating: what it makes, what it keeps, and when it refuses."""
+"""What a migration creates, what it keeps, and when it fails."""
 
 import asyncio
 import re
@@ -14,12 +14,12 @@ from tests.support.health import wait_until_healthy
 from tests.support.postgres import Postgres
 from tests.support.server import running_server, starting_server
 
-EVERYTHING = ["applied migration 0001 jobs", "applied views and functions"]
+ALL_CHANGES = ["applied migration 0001 jobs", "applied views and functions"]
 
 
 @dataclass(frozen=True)
-class Unmigrated:
-    """A database without anything of ours, and a role that is not made yet."""
+class EmptyDatabase:
+    """An empty database, and a request role that does not exist yet."""
 
     postgres: Postgres
     name: str
@@ -28,107 +28,107 @@ class Unmigrated:
 
     @property
     def owner_dsn(self) -> str:
-        """As the cluster's owner."""
+        """The DSN of the cluster's owner."""
         return self.postgres.dsn(self.name)
 
     @property
     def request_dsn(self) -> str:
-        """As the request role."""
+        """The DSN of the request role."""
         return self.postgres.dsn(self.name, self.role)
 
 
 @pytest.fixture
-async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Unmigrated]:
-    """Not migrated."""
+async def empty(cluster: tuple[Postgres, str]) -> AsyncIterator[EmptyDatabase]:
+    """A new empty database."""
     postgres, _ = cluster
     async with postgres.database() as name, postgres.unused_role(name) as role:
         owner = await asyncpg.connect(postgres.dsn(name))
-        yield Unmigrated(postgres, name, role, owner)
+        yield EmptyDatabase(postgres, name, role, owner)
         await owner.close()
 
 
-async def test_a_fresh_database_gets_everything(fresh: Unmigrated) -> None:
-    done = await migrate(fresh.owner_dsn, fresh.role)
+async def test_migrate_applies_everything_to_an_empty_database(empty: EmptyDatabase) -> None:
+    done = await migrate(empty.owner_dsn, empty.role)
 
-    assert done == [EVERYTHING[0], f"created role {fresh.role.name}", EVERYTHING[1]]
-    async with running_server(fresh.request_dsn) as server:
+    assert done == [ALL_CHANGES[0], f"created role {empty.role.name}", ALL_CHANGES[1]]
+    async with running_server(empty.request_dsn) as server:
         assert not (await server.operator("any").list()).jobs
 
 
-async def test_the_second_time_does_nothing_and_says_nothing(fresh: Unmigrated) -> None:
-    await migrate(fresh.owner_dsn, fresh.role)
+async def test_migrate_changes_nothing_the_second_time(empty: EmptyDatabase) -> None:
+    await migrate(empty.owner_dsn, empty.role)
     state = (
         "SELECT xmin::text, version, checksum FROM jobs.schema_migrations"
         " UNION ALL SELECT xmin::text, 0, checksum FROM jobs.schema_code"
         " UNION ALL SELECT prosrc, oid::int, proacl::text FROM pg_proc"
         " WHERE pronamespace = 'jobs'::regnamespace ORDER BY 2"
     )
-    before = await fresh.owner.fetch(state)
+    before = await empty.owner.fetch(state)
 
-    assert await migrate(fresh.owner_dsn, fresh.role) == []
+    assert await migrate(empty.owner_dsn, empty.role) == []
 
-    assert await fresh.owner.fetch(state) == before
+    assert await empty.owner.fetch(state) == before
 
 
-async def test_of_two_at_once_one_does_the_work(fresh: Unmigrated) -> None:
+async def test_one_of_two_concurrent_migrations_applies_everything(empty: EmptyDatabase) -> None:
     done = await asyncio.gather(
-        migrate(fresh.owner_dsn, fresh.role), migrate(fresh.owner_dsn, fresh.role)
+        migrate(empty.owner_dsn, empty.role), migrate(empty.owner_dsn, empty.role)
     )
 
     assert sorted(map(len, done)) == [0, 3]
 
 
-async def test_another_request_role_is_added(fresh: Unmigrated) -> None:
-    await migrate(fresh.owner_dsn, fresh.role)
-    async with fresh.postgres.unused_role(fresh.name) as second:
-        await migrate(fresh.owner_dsn, second)
+async def test_migrate_creates_a_second_request_role(empty: EmptyDatabase) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    async with empty.postgres.unused_role(empty.name) as second:
+        await migrate(empty.owner_dsn, second)
 
-        async with running_server(fresh.postgres.dsn(fresh.name, second)) as server:
+        async with running_server(empty.postgres.dsn(empty.name, second)) as server:
             assert not (await server.operator("any").list()).jobs
 
 
-async def test_an_edited_migration_that_has_landed_is_refused(fresh: Unmigrated) -> None:
-    await migrate(fresh.owner_dsn, fresh.role)
-    await fresh.owner.execute("UPDATE jobs.schema_migrations SET checksum = 'other'")
+async def test_migrate_fails_when_an_applied_migration_was_edited(empty: EmptyDatabase) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    await empty.owner.execute("UPDATE jobs.schema_migrations SET checksum = 'other'")
 
     with pytest.raises(MigrationError, match="migration 0001 jobs was applied with different SQL"):
-        await migrate(fresh.owner_dsn, fresh.role)
+        await migrate(empty.owner_dsn, empty.role)
 
 
-async def test_functions_of_another_version_are_replaced(fresh: Unmigrated) -> None:
-    await migrate(fresh.owner_dsn, fresh.role)
-    await fresh.owner.execute(
+async def test_migrate_replaces_functions_of_another_version(empty: EmptyDatabase) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    await empty.owner.execute(
         "DROP FUNCTION jobs.cancel_job; UPDATE jobs.schema_code SET checksum = 'another version'"
     )
 
-    assert await migrate(fresh.owner_dsn, fresh.role) == ["applied views and functions"]
+    assert await migrate(empty.owner_dsn, empty.role) == ["applied views and functions"]
 
-    assert await fresh.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
+    assert await empty.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
 
 
 @pytest.mark.parametrize(
-    "trace",
+    "change",
     [
         "INSERT INTO jobs.schema_code (checksum) VALUES ('a later version')",
         "INSERT INTO jobs.schema_migrations (version, name, checksum) VALUES (9999, 'later', '');"
         "UPDATE jobs.schema_code SET checksum = 'a later version'",
     ],
 )
-async def test_an_earlier_version_leaves_the_functions_of_a_later_one(
-    fresh: Unmigrated, trace: str
+async def test_migrate_keeps_functions_of_a_newer_version(
+    empty: EmptyDatabase, change: str
 ) -> None:
-    """In the middle of an upgrade, say, when a server of the old version starts anew."""
-    await migrate(fresh.owner_dsn, fresh.role)
-    await fresh.owner.execute(f"DROP FUNCTION jobs.cancel_job; {trace}")
+    """As when the old version migrates again during an upgrade."""
+    await migrate(empty.owner_dsn, empty.role)
+    await empty.owner.execute(f"DROP FUNCTION jobs.cancel_job; {change}")
 
-    done = await migrate(fresh.owner_dsn, fresh.role)
+    done = await migrate(empty.owner_dsn, empty.role)
 
     assert done == ["kept views and functions: a newer version applied its own"]
-    assert await fresh.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NULL")
+    assert await empty.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NULL")
 
 
-async def test_a_platforms_tables_rows_and_policies_are_kept(fresh: Unmigrated) -> None:
-    await fresh.owner.execute(
+async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: EmptyDatabase) -> None:
+    await empty.owner.execute(
         """
         CREATE TABLE device_state (
             tenant_id text, device_id text, model text, seen_at timestamptz,
@@ -152,69 +152,71 @@ async def test_a_platforms_tables_rows_and_policies_are_kept(fresh: Unmigrated) 
     )
     policies = "SELECT * FROM pg_policies WHERE schemaname = 'public' ORDER BY tablename"
     rows = "SELECT * FROM device_state NATURAL JOIN device_group_members"
-    before = [await fresh.owner.fetch(sql) for sql in (shape, policies, rows)]
+    before = [await empty.owner.fetch(sql) for sql in (shape, policies, rows)]
 
-    await migrate(fresh.owner_dsn, fresh.role)
+    await migrate(empty.owner_dsn, empty.role)
 
-    assert [await fresh.owner.fetch(sql) for sql in (shape, policies, rows)] == before
-    async with running_server(fresh.request_dsn) as server:
+    assert [await empty.owner.fetch(sql) for sql in (shape, policies, rows)] == before
+    async with running_server(empty.request_dsn) as server:
         response = await server.operator("acme").create(target_group_id="pumps")
         assert response.execution_count == 1
 
 
-async def test_row_level_security_of_a_platforms_table_is_left_to_the_platform(
-    fresh: Unmigrated,
+async def test_migrate_does_not_enable_row_level_security_on_tables_of_the_platform(
+    empty: EmptyDatabase,
 ) -> None:
-    """Switched on under a platform that does not know of it, it would hide every row."""
-    await fresh.owner.execute("CREATE TABLE device_state (tenant_id text, device_id text)")
+    """If the platform does not expect it, row-level security hides every row from it."""
+    await empty.owner.execute("CREATE TABLE device_state (tenant_id text, device_id text)")
 
-    await migrate(fresh.owner_dsn, fresh.role)
+    await migrate(empty.owner_dsn, empty.role)
 
     table = "oid = 'public.device_state'::regclass AND NOT relrowsecurity"
-    assert await fresh.owner.fetchval(f"SELECT true FROM pg_class WHERE {table}")
-    assert not await fresh.owner.fetch(
+    assert await empty.owner.fetchval(f"SELECT true FROM pg_class WHERE {table}")
+    assert not await empty.owner.fetch(
         "SELECT FROM pg_policy WHERE polrelid = 'public.device_state'::regclass"
     )
-    async with starting_server(fresh.request_dsn) as server:
+    async with starting_server(empty.request_dsn) as server:
         with pytest.raises(NotIsolated, match="table device_state has no row-level security"):
             await server.app.failed
 
 
-async def test_a_platforms_tables_may_belong_to_somebody_else(fresh: Unmigrated) -> None:
-    """Then the owner of ours can't let the request role read them, and says who must."""
+async def test_migrate_succeeds_when_another_role_owns_the_device_tables(
+    empty: EmptyDatabase,
+) -> None:
+    """Only that role can grant SELECT to the request role; the server waits for it."""
     async with (
-        fresh.postgres.unused_role(fresh.name) as platform,
-        fresh.postgres.unused_role(fresh.name) as owner,
+        empty.postgres.unused_role(empty.name) as platform,
+        empty.postgres.unused_role(empty.name) as owner,
     ):
-        await fresh.owner.execute(
-            f"CREATE ROLE {platform.name}; CREATE ROLE {fresh.role.name} LOGIN PASSWORD 'secret';"
+        await empty.owner.execute(
+            f"CREATE ROLE {platform.name}; CREATE ROLE {empty.role.name} LOGIN PASSWORD 'secret';"
             f"CREATE ROLE {owner.name} LOGIN PASSWORD 'secret';"
-            f"GRANT CREATE ON DATABASE {fresh.name} TO {owner.name}"
+            f"GRANT CREATE ON DATABASE {empty.name} TO {owner.name}"
         )
         for table in ("device_state", "device_group_members"):
-            await fresh.owner.execute(
+            await empty.owner.execute(
                 f"CREATE TABLE {table} (tenant_id text, group_id text, device_id text);"
                 f"ALTER TABLE {table} OWNER TO {platform.name};"
                 f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;"
                 f"CREATE POLICY own ON {table} USING (tenant_id = current_setting('app.tenant_id'))"
             )
 
-        await migrate(fresh.postgres.dsn(fresh.name, owner), fresh.role)
+        await migrate(empty.postgres.dsn(empty.name, owner), empty.role)
 
-        async with starting_server(fresh.request_dsn) as server:
-            await fresh.owner.execute(
+        async with starting_server(empty.request_dsn) as server:
+            await empty.owner.execute(
                 f"SET ROLE {platform.name};"
-                f"GRANT SELECT ON device_state, device_group_members TO {fresh.role.name};"
+                f"GRANT SELECT ON device_state, device_group_members TO {empty.role.name};"
                 "RESET ROLE"
             )
             await wait_until_healthy(server.channel)
             assert not (await server.operator("any").list()).jobs
 
 
-async def test_the_request_role_may_do_no_more_than_it_needs(fresh: Unmigrated) -> None:
-    await migrate(fresh.owner_dsn, fresh.role)
+async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDatabase) -> None:
+    await migrate(empty.owner_dsn, empty.role)
 
-    beyond = await fresh.owner.fetch(
+    writes = await empty.owner.fetch(
         """
         SELECT c.oid::regclass::text, p.privilege FROM pg_class c,
             unnest('{INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER, REFERENCES}'::text[]) p(privilege)
@@ -222,71 +224,73 @@ async def test_the_request_role_may_do_no_more_than_it_needs(fresh: Unmigrated) 
           AND c.relkind IN ('r', 'v', 'p') AND has_table_privilege($1, c.oid, p.privilege)
         ORDER BY 1, 2
         """,
-        fresh.role.name,
+        empty.role.name,
     )
 
     tables = ("jobs.job_executions", "jobs.job_progress", "jobs.jobs")
-    assert [tuple(row) for row in beyond] == [
+    assert [tuple(row) for row in writes] == [
         ("jobs.execution_attempts", "INSERT"),
-        *((t, p) for t in tables for p in ("INSERT", "UPDATE")),
+        *((table, privilege) for table in tables for privilege in ("INSERT", "UPDATE")),
     ]
     creates = "SELECT has_schema_privilege($1, 'jobs', 'CREATE')"
-    assert not await fresh.owner.fetchval(creates, fresh.role.name)
+    assert not await empty.owner.fetchval(creates, empty.role.name)
 
 
-async def test_an_owner_that_may_not_create_roles_is_told_the_sql(fresh: Unmigrated) -> None:
-    async with fresh.postgres.unused_role(fresh.name) as owner:
-        await fresh.owner.execute(
+async def test_error_has_the_sql_when_owner_may_not_create_roles(empty: EmptyDatabase) -> None:
+    async with empty.postgres.unused_role(empty.name) as owner:
+        await empty.owner.execute(
             f"CREATE ROLE {owner.name} LOGIN PASSWORD '{owner.password}';"
-            f"ALTER DATABASE {fresh.name} OWNER TO {owner.name}"
+            f"ALTER DATABASE {empty.name} OWNER TO {owner.name}"
         )
-        owner_dsn = fresh.postgres.dsn(fresh.name, owner)
+        owner_dsn = empty.postgres.dsn(empty.name, owner)
 
         with pytest.raises(MigrationError) as raised:
-            await migrate(owner_dsn, fresh.role)
+            await migrate(owner_dsn, empty.role)
 
         sql = re.search(r"run: (.*); then migrate again", str(raised.value))
         assert sql
-        assert f"PASSWORD '{fresh.role.password}'" not in sql[1]
-        await fresh.owner.execute(sql[1].replace("…", str(fresh.role.password)))
-        await migrate(owner_dsn, fresh.role)
-        async with running_server(fresh.request_dsn) as server:
+        assert f"PASSWORD '{empty.role.password}'" not in sql[1]
+        await empty.owner.execute(sql[1].replace("…", str(empty.role.password)))
+        await migrate(owner_dsn, empty.role)
+        async with running_server(empty.request_dsn) as server:
             assert not (await server.operator("any").list()).jobs
 
 
-async def test_a_role_that_is_there_is_kept_as_it_is(fresh: Unmigrated) -> None:
-    await fresh.owner.execute(f"CREATE ROLE {fresh.role.name} LOGIN PASSWORD 'other' CREATEDB")
+async def test_migrate_keeps_an_existing_role_unchanged(empty: EmptyDatabase) -> None:
+    await empty.owner.execute(f"CREATE ROLE {empty.role.name} LOGIN PASSWORD 'other' CREATEDB")
     role = "SELECT * FROM pg_authid WHERE rolname = $1"
-    before = await fresh.owner.fetchrow(role, fresh.role.name)
+    before = await empty.owner.fetchrow(role, empty.role.name)
 
-    assert await migrate(fresh.owner_dsn, fresh.role) == EVERYTHING
+    assert await migrate(empty.owner_dsn, empty.role) == ALL_CHANGES
 
-    assert await fresh.owner.fetchrow(role, fresh.role.name) == before
+    assert await empty.owner.fetchrow(role, empty.role.name) == before
 
 
-async def test_an_administrator_may_have_made_the_schema(fresh: Unmigrated) -> None:
-    """For an owner that may create neither schemas nor, in public, tables."""
-    async with fresh.postgres.unused_role(fresh.name) as owner:
-        await fresh.owner.execute(
-            f"CREATE ROLE {fresh.role.name} LOGIN PASSWORD 'secret';"
+async def test_migrate_succeeds_when_an_administrator_created_the_schema(
+    empty: EmptyDatabase,
+) -> None:
+    """The owner may not create schemas, nor tables in public."""
+    async with empty.postgres.unused_role(empty.name) as owner:
+        await empty.owner.execute(
+            f"CREATE ROLE {empty.role.name} LOGIN PASSWORD 'secret';"
             f"CREATE ROLE {owner.name} LOGIN PASSWORD 'secret';"
             f"CREATE SCHEMA jobs AUTHORIZATION {owner.name};"
             "CREATE TABLE device_state (tenant_id text, device_id text);"
             "CREATE TABLE device_group_members (tenant_id text, group_id text, device_id text)"
         )
 
-        done = await migrate(fresh.postgres.dsn(fresh.name, owner), fresh.role)
+        done = await migrate(empty.postgres.dsn(empty.name, owner), empty.role)
 
-    assert done[:2] == EVERYTHING
+    assert done[:2] == ALL_CHANGES
 
 
-async def test_the_owner_is_not_made_the_request_role(fresh: Unmigrated) -> None:
-    owner = await fresh.owner.fetchval("SELECT current_user")
+async def test_migrate_fails_when_the_request_role_is_the_owner(empty: EmptyDatabase) -> None:
+    owner = await empty.owner.fetchval("SELECT current_user")
 
     with pytest.raises(MigrationError, match=f"^{owner} is the owner and can"):
-        await migrate(fresh.owner_dsn, RequestRole(owner))
+        await migrate(empty.owner_dsn, RequestRole(owner))
 
-    assert await fresh.owner.fetchval("SELECT to_regnamespace('jobs') IS NULL")
+    assert await empty.owner.fetchval("SELECT to_regnamespace('jobs') IS NULL")
 
 
 @pytest.mark.parametrize(
@@ -300,5 +304,5 @@ async def test_the_owner_is_not_made_the_request_role(fresh: Unmigrated) -> None
         ("postgresql://u@h/d?user=other&password=p", RequestRole("u", "p")),
     ],
 )
-def test_the_request_role_is_whom_the_dsn_names(dsn: str | None, role: RequestRole) -> None:
+def test_request_role_comes_from_the_dsn(dsn: str | None, role: RequestRole) -> None:
     assert RequestRole.of_dsn(dsn) == role

@@ -1,7 +1,7 @@
-"""What each function reads of a database with a million executions: by which index, how much.
+"""How many entries of which index each function reads in a database with a million executions.
 
-Counted by PostgreSQL itself, below the functions, as the request role and both with the plans
-made for the arguments, where there are such, and with those that are kept for any.
+PostgreSQL counts them. The calls run as the request role, with custom plans where a function
+has them, and with generic plans.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -19,7 +19,7 @@ TENANT = "t"
 JOBS, DEVICES = 4, 250_000
 SMALL_JOBS = 20_000
 
-# In the midst of them: they are a minute apart.
+# In the middle of the small jobs, which are a minute apart.
 EARLIER = datetime.now(UTC) - timedelta(minutes=10_000)
 HALF_AN_HOUR = timedelta(minutes=30)
 
@@ -46,7 +46,7 @@ _ATTEMPTS = """
     FROM generate_series(1, 10000) n
 """
 
-# Sequential scans of a table are of relkind "r", entries that an index answered of "i".
+# For a table (relkind "r") the number of sequential scans, for an index ("i") of entries read.
 _COUNTERS = """
     SELECT c.relname::text,
            CASE c.relkind WHEN 'r' THEN pg_stat_get_xact_numscans(c.oid)
@@ -55,29 +55,29 @@ _COUNTERS = """
     WHERE c.relnamespace = 'jobs'::regnamespace AND c.relkind IN ('r', 'i')
 """
 
-# PostgreSQL may keep a plan for any arguments after five calls.
-_CALLS_UNTIL_KEPT = 8
+# PostgreSQL can switch to a generic plan after five calls.
+_CALLS_UNTIL_GENERIC = 8
 
 
-# Some more than is answered: entries of what other tests have undone are there until vacuum.
+# More than a page: entries of transactions that were rolled back stay until vacuum.
 PAGE, JOBS_PAGE = 1020, 80
 
-# A row that is written is looked up again, a job and its counts are looked at some times.
-ONE = 8
-AGAIN = 8 * 20
+# A read of one row; a function that writes reads the rows of a job several times.
+READ_ROW = 8
+WRITE_ROW = 8 * 20
 
 DEVICE, WRITTEN = "d125001", "d125000"
 BATCH = 100
 
 
-def _list_jobs(store: Store, **given: Any) -> Awaitable[Sequence[Row]]:
+def _list_jobs(store: Store, **values: Any) -> Awaitable[Sequence[Row]]:
     filters: dict[str, Any] = dict.fromkeys(
         (
             *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
             *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
         )
     )
-    return store.list_jobs(TENANT, **(filters | given), limit=51, offset=0)
+    return store.list_jobs(TENANT, **(filters | values), limit=51, offset=0)
 
 
 def _list_job(store: Store, after: str) -> Awaitable[Row]:
@@ -111,33 +111,33 @@ _REPORTS = [
     for number in range(1, BATCH + 1)
 ]
 
-# A call, and how many entries of which index it reads at most. Nothing else is read.
+# A call and the maximum number of entries that it reads of each index. It reads no others.
 CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = {
     "get_job": (
         lambda store: store.get_job(TENANT, job_id="j1", executions_limit=1001),
-        {"jobs_pkey": ONE, "job_progress_pkey": ONE, "job_executions_pkey": PAGE},
+        {"jobs_pkey": READ_ROW, "job_progress_pkey": READ_ROW, "job_executions_pkey": PAGE},
     ),
     "get_jobs": (
         lambda store: store.get_jobs(TENANT, job_ids=["j1", "j2"]),
-        {"jobs_pkey": ONE, "job_progress_pkey": ONE},
+        {"jobs_pkey": READ_ROW, "job_progress_pkey": READ_ROW},
     ),
     "list_jobs": (
         _list_jobs,
         {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
-    "list_jobs, a later page": (
+    "list_jobs: later page": (
         lambda store: _list_jobs(store, before_created_at=EARLIER, before_job_id="x"),
         {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
-    "list_jobs, of a common status": (
+    "list_jobs: common status": (
         lambda store: _list_jobs(store, statuses=["IN_PROGRESS"]),
         {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
-    "list_jobs, of late": (
+    "list_jobs: time range": (
         lambda store: _list_jobs(store, created_from=EARLIER, created_until=EARLIER + HALF_AN_HOUR),
         {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
-    "list_jobs, a later page of a time": (
+    "list_jobs: later page of a time range": (
         lambda store: _list_jobs(
             store,
             created_from=EARLIER - HALF_AN_HOUR,
@@ -147,76 +147,76 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         ),
         {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
     ),
-    "list_jobs, of a rare status": (
+    "list_jobs: rare status": (
         lambda store: _list_jobs(store, statuses=["CANCELED"]),
-        # The others are passed by, but not joined.
-        {"jobs_by_created_at": SMALL_JOBS + JOBS_PAGE, "job_progress_pkey": ONE},
+        # The call skips the other jobs without joining their counts.
+        {"jobs_by_created_at": SMALL_JOBS + JOBS_PAGE, "job_progress_pkey": READ_ROW},
     ),
     "list_job_executions": (
         lambda store: _list_job(store, ""),
-        {"jobs_pkey": ONE, "job_executions_pkey": PAGE},
+        {"jobs_pkey": READ_ROW, "job_executions_pkey": PAGE},
     ),
-    "list_job_executions, a later page": (
+    "list_job_executions: later page": (
         lambda store: _list_job(store, DEVICE),
-        {"jobs_pkey": ONE, "job_executions_pkey": PAGE},
+        {"jobs_pkey": READ_ROW, "job_executions_pkey": PAGE},
     ),
     "list_device_executions": (
         _list_device,
-        {"jobs_pkey": ONE, "job_executions_by_device": JOBS},
+        {"jobs_pkey": READ_ROW, "job_executions_by_device": JOBS},
     ),
     "list_pending_executions": (
         _list_pending,
-        {"jobs_pkey": ONE, "job_executions_pending_by_device": JOBS},
+        {"jobs_pkey": READ_ROW, "job_executions_pending_by_device": JOBS},
     ),
-    "list_pending_executions, a later page": (
+    "list_pending_executions: later page": (
         lambda store: _list_pending(
             store, after_status="QUEUED", after_queued_at=EARLIER, after_job_id="j0"
         ),
-        {"jobs_pkey": ONE, "job_executions_pending_by_device": JOBS},
+        {"jobs_pkey": READ_ROW, "job_executions_pending_by_device": JOBS},
     ),
     "pending_fingerprints": (
         lambda store: store.pending_fingerprints(TENANT, device_ids=[DEVICE]),
-        {"jobs_pkey": ONE, "job_executions_pending_by_device": ONE},
+        {"jobs_pkey": READ_ROW, "job_executions_pending_by_device": READ_ROW},
     ),
     "get_execution": (
         lambda store: store.get_execution(TENANT, device_id=DEVICE, job_id="j1"),
-        {"jobs_pkey": ONE, "job_executions_pkey": ONE},
+        {"jobs_pkey": READ_ROW, "job_executions_pkey": READ_ROW},
     ),
     "list_execution_attempts": (
         lambda store: store.list_execution_attempts(
             TENANT, job_id="j0", device_id="d000100", before_number=None, limit=101
         ),
-        {"jobs_pkey": ONE, "job_executions_pkey": ONE, "execution_attempts_pkey": ONE},
+        {"jobs_pkey": READ_ROW, "job_executions_pkey": READ_ROW, "execution_attempts_pkey": READ_ROW},
     ),
     "cancel_job": (
         lambda store: store.cancel_job(TENANT, job_id="j1", reason="r", force=False),
-        {"jobs_pkey": AGAIN, "job_progress_pkey": AGAIN},
+        {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW},
     ),
     "cancel_execution": (
         lambda store: store.cancel_execution(
             TENANT, job_id="j1", device_id=WRITTEN, reason="r", force=False
         ),
-        {"jobs_pkey": AGAIN, "job_progress_pkey": AGAIN, "job_executions_pkey": AGAIN},
+        {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW, "job_executions_pkey": WRITE_ROW},
     ),
-    "update_executions, a start": (
+    "update_executions: start": (
         lambda store: _update(store, ExecutionUpdate("j1", WRITTEN, None)),
-        {"jobs_pkey": AGAIN, "job_progress_pkey": AGAIN, "job_executions_pkey": AGAIN},
+        {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW, "job_executions_pkey": WRITE_ROW},
     ),
-    "update_executions, a start of the next": (
+    "update_executions: start of the next": (
         lambda store: _update(store, ExecutionUpdate(None, WRITTEN, None, must_be_next=True)),
         {
-            "jobs_pkey": AGAIN,
-            "job_progress_pkey": AGAIN,
-            "job_executions_pkey": AGAIN,
-            "job_executions_pending_by_device": AGAIN,
+            "jobs_pkey": WRITE_ROW,
+            "job_progress_pkey": WRITE_ROW,
+            "job_executions_pkey": WRITE_ROW,
+            "job_executions_pending_by_device": WRITE_ROW,
         },
     ),
-    "update_executions, a batch of reports": (
+    "update_executions: batch of reports": (
         lambda store: _update(store, *_REPORTS),
         {
-            "jobs_pkey": AGAIN + 8 * BATCH,
-            "job_progress_pkey": AGAIN + 8 * BATCH,
-            "job_executions_pkey": AGAIN + 8 * BATCH,
+            "jobs_pkey": WRITE_ROW + 8 * BATCH,
+            "job_progress_pkey": WRITE_ROW + 8 * BATCH,
+            "job_executions_pkey": WRITE_ROW + 8 * BATCH,
         },
     ),
 }
@@ -224,7 +224,7 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
 
 @dataclass(frozen=True)
 class Large:
-    """A database that is as large as it says above, and its owner."""
+    """A database with JOBS jobs for DEVICES devices each, and its owner."""
 
     postgres: Postgres
     name: str
@@ -233,7 +233,7 @@ class Large:
 
 @pytest.fixture(scope="module")
 async def large(cluster: tuple[Postgres, str]) -> AsyncIterator[Large]:
-    """Made once."""
+    """The large database, shared by all tests of this module."""
     postgres, template = cluster
     async with postgres.database(template) as name:
         owner = await asyncpg.connect(postgres.dsn(name))
@@ -262,10 +262,10 @@ async def caller(large: Large) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture(scope="module")
-async def told_of_plannings(large: Large) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the request role that hears of each statement that is planned."""
+async def planner_log(large: Large) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the request role that receives a log message per planned statement."""
     if not await large.owner.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-        pytest.skip("only a superuser may have PostgreSQL say what it plans")
+        pytest.skip("only a superuser may set log_planner_stats")
     setting = f"ALTER ROLE {large.postgres.role.name} IN DATABASE {large.name}"
     await large.owner.execute(f"{setting} SET log_planner_stats = on")
     caller = await asyncpg.connect(large.postgres.dsn(large.name, large.postgres.role))
@@ -282,56 +282,56 @@ async def _counters(caller: asyncpg.Connection) -> dict[str, int]:
 async def _reads(
     caller: asyncpg.Connection, call: Callable[[Store], Awaitable[object]]
 ) -> dict[str, int]:
-    """What a call reads, by table (sequential scans) and index (entries); then it is undone."""
-    store = Store(cast("Any", caller))  # of the pool, it needs `fetch` only
-    undone = caller.transaction()
-    await undone.start()
+    """Make a call and roll it back. Return sequential scans by table and entries by index."""
+    store = Store(cast("Any", caller))  # The store only calls `fetch`.
+    transaction = caller.transaction()
+    await transaction.start()
     try:
         before = await _counters(caller)
         await call(store)
         after = await _counters(caller)
     finally:
-        await undone.rollback()
+        await transaction.rollback()
     return {name: after[name] - before[name] for name in after if after[name] != before[name]}
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_call_reads_no_more_than_it_answers(caller: asyncpg.Connection, name: str) -> None:
-    call, most = CALLS[name]
+async def test_call_reads_no_more_entries_than_expected(caller: asyncpg.Connection, name: str) -> None:
+    call, maximum = CALLS[name]
 
-    for _ in range(_CALLS_UNTIL_KEPT):
+    for _ in range(_CALLS_UNTIL_GENERIC):
         reads = await _reads(caller, call)
 
         assert reads
-        assert reads.keys() <= most.keys(), reads
-        assert all(count <= most[index] for index, count in reads.items()), reads
+        assert reads.keys() <= maximum.keys(), reads
+        assert all(count <= maximum[index] for index, count in reads.items()), reads
 
 
 async def _plannings(caller: asyncpg.Connection, call: Callable[[Store], Awaitable[object]]) -> int:
-    """How many statements a call plans."""
-    said: list[str] = []
+    """Return the number of statements that a call plans."""
+    messages: list[str] = []
 
     def listen(connection: object, message: asyncpg.PostgresLogMessage) -> None:
-        said.append(message.message)
+        messages.append(message.message)
 
     caller.add_log_listener(listen)
     try:
         await _reads(caller, call)
     finally:
         caller.remove_log_listener(listen)
-    return said.count("PLANNER STATISTICS")
+    return messages.count("PLANNER STATISTICS")
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_call_does_with_the_plans_that_are_kept(
-    told_of_plannings: asyncpg.Connection, name: str
+async def test_call_plans_nothing_when_its_plans_are_cached(
+    planner_log: asyncpg.Connection, name: str
 ) -> None:
     call, _ = CALLS[name]
-    await told_of_plannings.execute("DISCARD PLANS")
-    assert await _plannings(told_of_plannings, call)
+    await planner_log.execute("DISCARD PLANS")
+    assert await _plannings(planner_log, call)
 
-    for _ in range(_CALLS_UNTIL_KEPT):
-        await _reads(told_of_plannings, call)
+    for _ in range(_CALLS_UNTIL_GENERIC):
+        await _reads(planner_log, call)
 
-    # Statistics that come in between would have them made anew, but not each time.
-    assert 0 in [await _plannings(told_of_plannings, call) for _ in range(3)]
+    # New statistics can invalidate the plans in between, but not every time.
+    assert 0 in [await _plannings(planner_log, call) for _ in range(3)]

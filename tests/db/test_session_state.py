@@ -1,4 +1,4 @@
-"""Connections are not reset between uses, so no call may leave anything behind in one."""
+"""Calls leave no state in their session, because connections are not reset between uses."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +15,8 @@ from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.server import running_server
 
-LEFT_BEHIND = {
-    # The driver switches jit off and on again around a look-up of types.
+SESSION_STATE = {
+    # asyncpg turns jit off and on again when it looks up types.
     "settings": "SELECT name, setting FROM pg_settings"
     " WHERE source = 'session' AND setting IS DISTINCT FROM reset_val",
     "the tenant": "SELECT current_setting('app.tenant_id', true)"
@@ -34,40 +34,40 @@ LEFT_BEHIND = {
 
 
 @dataclass(frozen=True)
-class Used:
-    """A service with one connection, and a way into that connection."""
+class UsedServer:
+    """A server with one connection, and access to that connection."""
 
     pool: ServiceDatabase
     operator: Operator
 
 
 @asynccontextmanager
-async def service_of_one_connection(database: Database, tenant: str) -> AsyncIterator[Used]:
-    """A service, and the connection with which it serves the tenant and everybody else."""
+async def server_with_one_connection(database: Database, tenant: str) -> AsyncIterator[UsedServer]:
+    """Run a server whose calls all use the same connection."""
     opened: list[ServiceDatabase] = []
 
-    class Watched(ServiceDatabase):
+    class ExposedDatabase(ServiceDatabase):
         def __init__(self, config: Config) -> None:
             super().__init__(config)
             opened.append(self)
 
     pool_of_one = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs_grpc.server.app.Database", Watched)
+        patch.setattr("jobs_grpc.server.app.Database", ExposedDatabase)
         async with running_server(database.request_dsn, **pool_of_one) as server:
-            yield Used(opened[0], server.operator(tenant, user="olivia"))
+            yield UsedServer(opened[0], server.operator(tenant, user="olivia"))
 
 
 @pytest.fixture(scope="module")
-async def used(database: Database) -> AsyncIterator[Used]:
-    """After every RPC, in success and in failure."""
-    async with service_of_one_connection(database, "tenant") as used:
+async def used(database: Database) -> AsyncIterator[UsedServer]:
+    """A server that has run calls that succeed and calls that fail."""
+    async with server_with_one_connection(database, "tenant") as used:
         await database.add_devices("tenant", 3, group="group")
-        await _call_everything(used.operator)
+        await _make_calls(used.operator)
         yield used
 
 
-async def _call_everything(operator: Operator) -> None:
+async def _make_calls(operator: Operator) -> None:
     await operator.create(job_id="a", target_all=True)
     await operator.create(job_id="b", target_group_id="group", never_expires=True)
     await operator.create(target_device_id="d00001")
@@ -87,30 +87,30 @@ async def _call_everything(operator: Operator) -> None:
         await operator.get("nowhere")
 
 
-@pytest.mark.parametrize("query", LEFT_BEHIND.values(), ids=LEFT_BEHIND)
-async def test_nothing_is_left_behind(used: Used, query: str) -> None:
-    sql = f"SELECT * FROM ({query}) left_behind WHERE $1 <> ''"
+@pytest.mark.parametrize("query", SESSION_STATE.values(), ids=SESSION_STATE)
+async def test_calls_leave_no_session_state(used: UsedServer, query: str) -> None:
+    sql = f"SELECT * FROM ({query}) session_state WHERE $1 <> ''"
 
     assert not [tuple(row) for row in await used.pool.fetch(sql, "any")]
 
 
-async def test_a_tenant_is_not_seen_by_the_next_statement(used: Used) -> None:
+async def test_statement_without_tenant_sees_no_rows_after_a_call(used: UsedServer) -> None:
     await used.operator.list()
 
     assert not await used.pool.fetch("SELECT FROM jobs.jobs WHERE $1 <> ''", "any")
 
 
-async def test_what_a_pooler_does_to_prepared_statements_names_the_setting(
+async def test_error_names_the_setting_when_a_pooler_loses_prepared_statements(
     database: Database, tenant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It passes the connection on to a session that does not know what was prepared."""
+    """Deallocating them acts like a pooler that switches to another session."""
     await database.owner.execute(
-        "CREATE FUNCTION public.forget(tenant text) RETURNS void LANGUAGE plpgsql"
+        "CREATE FUNCTION public.deallocate(tenant text) RETURNS void LANGUAGE plpgsql"
         " AS $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
     )
-    async with service_of_one_connection(database, tenant) as used:
+    async with server_with_one_connection(database, tenant) as used:
         await used.operator.list()
-        await used.pool.fetch("SELECT public.forget($1)", "any")
+        await used.pool.fetch("SELECT public.deallocate($1)", "any")
 
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await used.operator.list()

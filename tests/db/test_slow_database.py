@@ -1,4 +1,4 @@
-"""A database that falls silent, or is slow to connect to."""
+"""A database that stops responding, or that is slow to connect to."""
 
 from grpc import StatusCode
 
@@ -8,20 +8,20 @@ from tests.support.failures import expect_failure
 from tests.support.proxy import running_proxy
 from tests.support.server import running_server, wait_until_list_succeeds
 
-# The wait for a connection is the shorter, as it is by default.
-IMPATIENT = {
+# The pool timeout is shorter than the query timeout, as by default.
+SHORT_TIMEOUTS = {
     "JOBS_POOL_MAX_SIZE": "1",
     "JOBS_POOL_TIMEOUT": "0.2",
     "JOBS_QUERY_TIMEOUT": "0.4",
 }
 
 
-async def test_a_call_to_a_silent_database_is_unavailable_and_gives_its_slot_back(
+async def test_call_is_unavailable_and_releases_its_slot_when_database_does_not_respond(
     database: Database, tenant: str
 ) -> None:
     async with (
         running_proxy(database.request_dsn) as proxy,
-        running_server(proxy.dsn, **IMPATIENT) as server,
+        running_server(proxy.dsn, **SHORT_TIMEOUTS) as server,
     ):
         operator = server.operator(tenant)
         await wait_until_list_succeeds(operator)
@@ -31,14 +31,14 @@ async def test_a_call_to_a_silent_database_is_unavailable_and_gives_its_slot_bac
             await operator.list()
         proxy.thaw()
 
-        # Within those limits, on a busy machine, not at once.
+        # On a busy machine, the first call can still exceed the short timeouts.
         await wait_until_list_succeeds(operator)
 
 
-async def test_slow_connects_delay_the_start_but_do_not_prevent_it(
+async def test_server_becomes_ready_when_connecting_is_slow(
     database: Database, tenant: str
 ) -> None:
-    """Each takes more than half of what the checks may take together."""
+    """Connecting takes more than half of the time that a readiness check may take."""
     async with (
         running_proxy(database.request_dsn, delay=1.6) as proxy,
         running_server(proxy.dsn) as server,
@@ -46,14 +46,14 @@ async def test_slow_connects_delay_the_start_but_do_not_prevent_it(
         assert not (await server.operator(tenant).list()).jobs
 
 
-async def test_a_lock_timeout_of_the_logins_is_no_defect(
+async def test_call_is_unavailable_when_the_lock_timeout_of_the_login_passes(
     database: Database, operator: Operator
 ) -> None:
-    """Administrators set one, so that nobody waits for ever."""
+    """Administrators set a lock_timeout, so that no statement waits forever."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
-    joint = "&" if "?" in database.request_dsn else "?"
-    impatient = f"{database.request_dsn}{joint}lock_timeout=50"
-    async with running_server(impatient) as server, job_lock_held(database, operator.tenant, "j"):
+    separator = "&" if "?" in database.request_dsn else "?"
+    dsn = f"{database.request_dsn}{separator}lock_timeout=50"
+    async with running_server(dsn) as server, job_lock_held(database, operator.tenant, "j"):
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await server.operator(operator.tenant).cancel("j")

@@ -1,4 +1,4 @@
-"""Plans that were made while a tenant was small do not outlive that by more than seconds."""
+"""Plans that were made while a tenant was small are discarded within seconds."""
 
 import asyncio
 import time
@@ -11,10 +11,10 @@ from jobs_grpc.db.database import Database as Pool
 from tests.support.database import Database
 from tests.support.waiting import wait_until
 
-# PostgreSQL may keep a plan for any arguments after five calls.
+# PostgreSQL can switch to a generic plan after five calls.
 _CALLS_UNTIL_GENERIC = 8
 
-# Statistics that come by themselves would have plans made anew.
+# New statistics would invalidate the cached plans.
 _NO_AUTOVACUUM = """
     ALTER TABLE jobs.jobs SET (autovacuum_enabled = off);
     ALTER TABLE jobs.job_progress SET (autovacuum_enabled = off);
@@ -26,14 +26,14 @@ _JOBS = """
         LATERAL jobs.create_job($1, 'job-' || n, 'reboot', '{}', 'd00001', NULL, false, 24,
                                 NULL, NULL, 1, NULL)
 """
-# What a session has read is counted at once, and added up until it is told to everybody.
+# A session sees its own counters at once; other sessions see them later.
 _ROWS_READ = """
     CREATE OR REPLACE FUNCTION public.rows_read() RETURNS integer LANGUAGE sql VOLATILE AS $$
         SELECT sum(pg_stat_get_xact_tuples_returned(c.oid))
         FROM pg_class c
         WHERE c.relnamespace = 'jobs'::regnamespace AND c.relkind IN ('r', 'i')
     $$;
-    CREATE OR REPLACE FUNCTION public.rows_read_for_a_job(tenant text) RETURNS integer
+    CREATE OR REPLACE FUNCTION public.rows_read_by_get_job(tenant text) RETURNS integer
     LANGUAGE plpgsql AS $$
     DECLARE
         before integer := public.rows_read();
@@ -45,8 +45,8 @@ _ROWS_READ = """
 
 
 async def rows_read(pool: Pool, tenant: str) -> int:
-    """How many rows of tables, and entries of indexes, a GetJob goes through."""
-    [(rows,)] = await pool.fetch("SELECT public.rows_read_for_a_job($1)", tenant)
+    """Return the number of table rows and index entries that a GetJob reads."""
+    [(rows,)] = await pool.fetch("SELECT public.rows_read_by_get_job($1)", tenant)
     assert isinstance(rows, int)
     return rows
 
@@ -85,57 +85,57 @@ async def small(database: Database, tenant: str) -> AsyncIterator[Pool]:
         await pool.close()
 
 
-async def test_a_tenant_that_has_grown_is_read_by_its_keys(
+async def test_call_reads_few_rows_after_the_tenant_has_grown(
     database: Database, tenant: str, small: Pool
 ) -> None:
     await database.owner.fetch(_JOBS, tenant, 2, 5000)
 
-    # Else this test tests nothing.
+    # The cached plan is bad; otherwise this test proves nothing.
     assert await rows_read(small, tenant) > 5000
 
-    async def few() -> bool:
+    async def reads_few_rows() -> bool:
         await small.check()
         return await rows_read(small, tenant) < 20
 
-    await wait_until(few)
+    await wait_until(reads_few_rows)
 
 
-async def test_so_it_is_if_no_connection_has_a_rest(
+async def test_call_reads_few_rows_when_connections_are_never_idle(
     database: Database, tenant: str, small: Pool
 ) -> None:
     await database.owner.fetch(_JOBS, tenant, 2, 5000)
-    most: list[int] = []
+    counts: list[int] = []
 
-    async def read_on() -> None:
+    async def read_repeatedly() -> None:
         while True:
-            most.append(await rows_read(small, tenant))
+            counts.append(await rows_read(small, tenant))
 
-    async def few() -> bool:
-        del most[:-10]
-        return len(most) == 10 and max(most) < 20
+    async def reads_few_rows() -> bool:
+        del counts[:-10]
+        return len(counts) == 10 and max(counts) < 20
 
-    callers = [asyncio.create_task(read_on()) for _ in range(6)]
+    callers = [asyncio.create_task(read_repeatedly()) for _ in range(6)]
     try:
-        await wait_until(few)
+        await wait_until(reads_few_rows)
     finally:
         for caller in callers:
             caller.cancel()
         await asyncio.wait(callers)
 
 
-async def test_what_ends_while_the_pool_closes_does_not_hold_it_up(
+async def test_close_returns_when_the_last_statement_has_finished(
     database: Database, small: Pool
 ) -> None:
-    under_way = asyncio.create_task(small.fetch("SELECT $1::text, pg_sleep(0.3)", "t"))
+    running = asyncio.create_task(small.fetch("SELECT $1::text, pg_sleep(0.3)", "t"))
 
-    async def begun() -> bool:
+    async def has_started() -> bool:
         sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         return bool(await database.owner.fetch(sleeping))
 
-    await wait_until(begun)
+    await wait_until(has_started)
 
-    # Less than after which it would be cut off.
+    # Less than the time after which close() terminates the connections.
     async with asyncio.timeout(4):
         await small.close()
 
-    assert await under_way
+    assert await running

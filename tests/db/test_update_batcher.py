@@ -1,4 +1,4 @@
-"""What waits together goes to the database together, and waits for no more than it must."""
+"""Updates that gather form one batch, and wait only for the jobs that they need."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,30 +18,30 @@ DEVICES = [f"d{n:03}" for n in range(100)]
 
 @pytest.fixture
 async def batcher(database: Database, operator: Operator) -> AsyncIterator[UpdateBatcher]:
-    """A batcher on the test's database, with a job "j" for a hundred devices."""
+    """A batcher on the test's database, with a job "j" for 100 devices."""
     await database.add_devices(operator.tenant, DEVICES)
     await operator.create(job_id="j", target_all=True)
-    connected = service_database.Database(
+    request_database = service_database.Database(
         Config.from_env({"JOBS_DATABASE_URL": database.request_dsn})
     )
-    await connected.check()
-    running = UpdateBatcher(Store(connected))
-    yield running
-    await running.close()
-    await connected.close()
+    await request_database.check()
+    batcher = UpdateBatcher(Store(request_database))
+    yield batcher
+    await batcher.close()
+    await request_database.close()
 
 
 def report(device: str, status: str = "SUCCEEDED", job_id: str = "j") -> ExecutionUpdate:
-    """A report without expectations."""
+    """Return a report without an expected attempt or version."""
     return ExecutionUpdate(job_id, device, status)
 
 
 def start_next(device: str) -> ExecutionUpdate:
-    """A start of whatever is next."""
+    """Return a start of the device's next execution."""
     return ExecutionUpdate(None, device, None, must_be_next=True)
 
 
-async def test_what_gathers_behind_a_batch_is_the_next_one(
+async def test_updates_that_arrive_during_a_batch_form_the_next_one(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -54,11 +54,11 @@ async def test_what_gathers_behind_a_batch_is_the_next_one(
     rows = await asyncio.gather(first, *others)
 
     assert [row["device_id"] for row in rows] == DEVICES
-    # A batch has one time.
+    # All updates of a batch have the same time.
     assert len({row["last_updated_at"] for row in rows}) == 2
 
 
-async def test_starts_share_a_batch(
+async def test_starts_of_next_executions_share_a_batch(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -76,7 +76,7 @@ async def test_starts_share_a_batch(
     assert (await operator.get("j")).execution_counts.in_progress == 100
 
 
-async def test_an_execution_is_once_in_a_batch_and_in_order(
+async def test_reports_of_one_execution_are_applied_in_order_in_separate_batches(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     statuses = ["IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED"]
@@ -93,26 +93,26 @@ async def test_an_execution_is_once_in_a_batch_and_in_order(
     ]
 
 
-async def test_who_gives_up_while_waiting_is_left_out(
+async def test_update_is_not_applied_when_its_call_is_canceled_in_the_queue(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
         first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
         await database.wait_for_blocked_sessions(1)
-        given_up = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
+        canceled = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
         last = asyncio.create_task(batcher.update(operator.tenant, report("d002")))
-        await asyncio.sleep(0)  # both are in the queue
-        given_up.cancel()
+        await asyncio.sleep(0)  # Both are in the queue now.
+        canceled.cancel()
     await first
     await last
 
     assert (await operator.get("j")).execution_counts.succeeded == 2
 
 
-async def test_a_report_that_breaks_a_batch_does_not_break_the_others(
+async def test_other_updates_are_applied_when_one_fails_the_batch(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    """A status that is none can't come through the service: a defect, say."""
+    """The service rejects an unknown status, so this one stands for a bug."""
     async with job_lock_held(database, operator.tenant, "j"):
         first, broken, last = (
             asyncio.create_task(batcher.update(operator.tenant, report(device, status)))
@@ -125,7 +125,7 @@ async def test_a_report_that_breaks_a_batch_does_not_break_the_others(
         await broken
 
 
-async def test_tenants_do_not_wait_for_each_other(
+async def test_update_does_not_wait_for_a_batch_of_another_tenant(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     other = f"{operator.tenant}-other"
@@ -140,10 +140,10 @@ async def test_tenants_do_not_wait_for_each_other(
     await waiting
 
 
-async def test_a_job_that_somebody_else_has_keeps_back_its_own_devices_only(
+async def test_busy_job_delays_only_its_own_devices(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    """A retry of many executions holds it, say."""
+    """Here a retry holds the job lock."""
     await operator.create(job_id="k", target_all=True)
     await batcher.update(operator.tenant, report("d000", "FAILED"))
     async with request_session(database) as (retrying, store):
@@ -156,22 +156,22 @@ async def test_a_job_that_somebody_else_has_keeps_back_its_own_devices_only(
                 never_expires=False,
                 max_active_jobs=None,
             )
-            kept = [
+            delayed = [
                 asyncio.create_task(batcher.update(operator.tenant, update))
                 for update in (report("d001"), report("d001"), start_next("d002"))
             ]
             await database.wait_for_blocked_sessions(1)
 
-            others = await asyncio.gather(
+            rows = await asyncio.gather(
                 *(
                     batcher.update(operator.tenant, report(device, job_id="k"))
                     for device in DEVICES[:50]
                 )
             )
 
-            assert {row["outcome"] for row in others} == {"APPLIED"}
-            assert not any(task.done() for task in kept)
-        applied, repeated, started = await asyncio.gather(*kept)
+            assert {row["outcome"] for row in rows} == {"APPLIED"}
+            assert not any(task.done() for task in delayed)
+        applied, repeated, started = await asyncio.gather(*delayed)
 
     assert (applied["outcome"], repeated["outcome"]) == ("APPLIED", "REPEATED")
     assert (started["job_id"], started["status"]) == ("j", "IN_PROGRESS")
@@ -180,58 +180,58 @@ async def test_a_job_that_somebody_else_has_keeps_back_its_own_devices_only(
     assert job.execution_counts.failed == 0
 
 
-async def test_jobs_that_others_have_take_turns_on_one_connection(
+async def test_busy_jobs_take_turns_on_one_connection(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    """So however many they are, they leave connections to the rest."""
-    held = [f"held-{n}" for n in range(12)]
-    for job_id in ("k", *held):
+    """So many busy jobs leave connections for other calls."""
+    busy = [f"busy-{n}" for n in range(12)]
+    for job_id in ("k", *busy):
         await operator.create(job_id=job_id, target_all=True)
-    async with AsyncExitStack() as mutexes:
-        for job_id in held:
-            await mutexes.enter_async_context(job_lock_held(database, operator.tenant, job_id))
+    async with AsyncExitStack() as locks:
+        for job_id in busy:
+            await locks.enter_async_context(job_lock_held(database, operator.tenant, job_id))
         async with job_lock_held(database, operator.tenant, "k"):
-            kept = [
+            delayed = [
                 asyncio.create_task(batcher.update(operator.tenant, report("d000", job_id=job_id)))
-                for job_id in held
+                for job_id in busy
             ]
-            moving = asyncio.create_task(
+            free_again = asyncio.create_task(
                 batcher.update(operator.tenant, report("d001", job_id="k"))
             )
             await database.wait_for_blocked_sessions(1)
 
-        assert (await moving)["outcome"] == "APPLIED"
-        assert not any(task.done() for task in kept)
-    assert {(await task)["outcome"] for task in kept} == {"APPLIED"}
+        assert (await free_again)["outcome"] == "APPLIED"
+        assert not any(task.done() for task in delayed)
+    assert {(await task)["outcome"] for task in delayed} == {"APPLIED"}
 
 
-async def test_a_start_does_not_overtake_an_earlier_report(
+async def test_start_is_applied_after_an_earlier_report_of_the_device(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    """Both wait for the job by the time it is free."""
+    """Both wait for the job lock."""
     async with job_lock_held(database, operator.tenant, "j"):
         first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
         await database.wait_for_blocked_sessions(1)
-        done = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
-        await asyncio.sleep(0)  # It is called by now.
+        reporting = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
+        await asyncio.sleep(0)  # The report is in the queue now.
         starting = asyncio.create_task(batcher.update(operator.tenant, start_next("d001")))
         others = [
             asyncio.create_task(batcher.update(operator.tenant, start_next(device)))
             for device in DEVICES[2:]
         ]
         await asyncio.sleep(0)
-        # This comes after the batch in which the starts have found the job held.
+        # This update is applied after the batch in which the starts were BUSY.
         await batcher.update(operator.tenant, report("d001", job_id="none"))
     await asyncio.gather(first, *others)
 
-    assert ((await done)["outcome"], (await done)["version"]) == ("APPLIED", 2)
+    assert ((await reporting)["outcome"], (await reporting)["version"]) == ("APPLIED", 2)
     assert (await starting)["outcome"] == "NONE"
 
 
-async def test_a_start_that_waited_is_not_of_a_second_job(
+async def test_start_returns_the_other_job_when_the_device_started_it_during_the_wait(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    """The device has started another job by the time the one that was next is free."""
+    """The device starts "k" while its start of the next execution waits for "j"."""
     await operator.create(job_id="k", target_all=True)
     async with job_lock_held(database, operator.tenant, "j"):
         starting = asyncio.create_task(batcher.update(operator.tenant, start_next("d000")))
@@ -242,10 +242,10 @@ async def test_a_start_that_waited_is_not_of_a_second_job(
     assert (await operator.get("j")).execution_counts.queued == 100
 
 
-async def test_order_also_holds_after_a_batch_has_failed(
+async def test_reports_are_applied_in_order_after_a_failed_batch(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    """Its updates are sent one by one, while what was called later waits."""
+    """The updates of the batch are sent one by one, before those of later calls."""
     await operator.create(job_id="k", target_all=True)
     async with job_lock_held(database, operator.tenant, "j"):
         updates = [
@@ -255,15 +255,15 @@ async def test_order_also_holds_after_a_batch_has_failed(
             report("d002", "SUCCEEDED"),
             report("d001", "SUCCEEDED"),
         ]
-        tasks = [asyncio.create_task(batcher.update(operator.tenant, each)) for each in updates]
+        tasks = [asyncio.create_task(batcher.update(operator.tenant, update)) for update in updates]
         await database.wait_for_blocked_sessions(1)
-    broken, *rows = await asyncio.gather(*tasks, return_exceptions=True)
+    error, *rows = await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert "NONE" in str(broken)
+    assert "NONE" in str(error)
     assert [row["version"] for row in rows if not isinstance(row, BaseException)] == [2, 2, 3, 3]
 
 
-async def test_what_fails_is_told_and_the_next_one_goes_on(
+async def test_next_update_is_applied_after_one_that_failed(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     with pytest.raises(Exception, match="NONE"):
