@@ -186,7 +186,11 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         lambda store: store.list_execution_attempts(
             TENANT, job_id="j0", device_id="d000100", before_number=None, limit=101
         ),
-        {"jobs_pkey": READ_ROW, "job_executions_pkey": READ_ROW, "execution_attempts_pkey": READ_ROW},
+        {
+            "jobs_pkey": READ_ROW,
+            "job_executions_pkey": READ_ROW,
+            "execution_attempts_pkey": READ_ROW,
+        },
     ),
     "cancel_job": (
         lambda store: store.cancel_job(TENANT, job_id="j1", reason="r", force=False),
@@ -296,7 +300,9 @@ async def _reads(
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_call_reads_no_more_entries_than_expected(caller: asyncpg.Connection, name: str) -> None:
+async def test_call_reads_no_more_entries_than_expected(
+    caller: asyncpg.Connection, name: str
+) -> None:
     call, maximum = CALLS[name]
 
     for _ in range(_CALLS_UNTIL_GENERIC):

@@ -1,4 +1,4 @@
-"""The sweeper writes down what readers derive, and no reader can tell."""
+"""Finalization: the sweeper stores derived statuses, and readers see no difference."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,15 +16,16 @@ from tests.support.waiting import TIMEOUT
 
 DEVICES = ["done", "failed", "queued-1", "queued-2", "running"]
 
-# Whether a device is at work, what happens to the job, and how its queued rows end.
+# How a job ends: whether a device has its execution IN_PROGRESS, and the status that the
+# QUEUED executions get.
 ENDS = {
     "canceled": (False, "REJECTED"),
-    "canceled, a device at work": (True, "REJECTED"),
+    "canceled, one in progress": (True, "REJECTED"),
     "canceled, then expired": (True, "REJECTED"),
     "canceled with force": (True, "REJECTED"),
     "expired, then canceled with force": (True, "TIMED_OUT"),
     "expired": (False, "TIMED_OUT"),
-    "expired, a device at work": (True, "TIMED_OUT"),
+    "expired, one in progress": (True, "TIMED_OUT"),
     "expired, then canceled": (True, "TIMED_OUT"),
     "expired, then completed by the last report": (True, "TIMED_OUT"),
 }
@@ -32,34 +33,34 @@ ENDS = {
 
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of the module's database that waits for jobs as long as a test does."""
+    """A sweeper of the module's database that waits for busy jobs as long as a test takes."""
     async with Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
-async def answers(server: Server, operator: Operator) -> list[bytes]:
-    """What each reading call says of the tenant's job "j", to the byte."""
-    said: list[Any] = [await operator.get("j")]
-    said += [await operator.list(status=status) for status in pb.Job.Status.values()]
+async def read_everything(server: Server, operator: Operator) -> list[bytes]:
+    """Return the serialized responses of all calls that read the job "j"."""
+    responses: list[Any] = [await operator.get("j")]
+    responses += [await operator.list(status=status) for status in pb.Job.Status.values()]
     for status in pb.JobExecution.Status.values():
-        said.append(await operator.executions("j", status=status))
-        said += await all_executions(operator, "j", status=status, limit=1)
+        responses.append(await operator.executions("j", status=status))
+        responses += await all_executions(operator, "j", status=status, limit=1)
     for name in DEVICES:
         device = server.device(operator.tenant, name)
-        said += [await device.get("j"), await device.pending()]
-    return [message.SerializeToString(deterministic=True) for message in said]
+        responses += [await device.get("j"), await device.pending()]
+    return [message.SerializeToString(deterministic=True) for message in responses]
 
 
 async def end(database: Database, server: Server, operator: Operator, how: str) -> None:
-    """Let the job "j" be on DEVICES, and end so."""
-    at_work, _ = ENDS[how]
+    """Create the job "j" for DEVICES and let it end."""
+    in_progress, _ = ENDS[how]
     await database.add_devices(operator.tenant, DEVICES)
     await operator.create(job_id="j", target_all=True)
     running = server.device(operator.tenant, "running")
     await running.start("j", status_details={"percent": 5})
     await server.device(operator.tenant, "done").update("j", "SUCCEEDED", status_details={"n": 1})
     await server.device(operator.tenant, "failed").update("j", "FAILED")
-    if not at_work:
+    if not in_progress:
         await running.update("j", "SUCCEEDED")
     if how.startswith("expired"):
         await database.expire(operator.tenant, "j")
@@ -75,7 +76,7 @@ async def end(database: Database, server: Server, operator: Operator, how: str) 
 
 
 async def stored(database: Database, operator: Operator) -> tuple[dict[str, int], dict[str, Any]]:
-    """The stored states of the executions, counted, and the stored job."""
+    """Return the number of executions by stored status, and the stored job."""
     rows = await database.owner.fetch(
         "SELECT status::text, count(*)::integer AS n FROM jobs.job_executions WHERE tenant_id = $1"
         " GROUP BY 1",
@@ -91,24 +92,24 @@ async def stored(database: Database, operator: Operator) -> tuple[dict[str, int]
 
 
 @pytest.mark.parametrize("how", ENDS)
-async def test_no_reader_can_tell(
+async def test_readers_see_no_difference_after_finalization(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
 ) -> None:
     await end(database, server, operator, how)
-    before = await answers(server, operator)
+    before = await read_everything(server, operator)
     assert (await stored(database, operator))[0]["QUEUED"] == 2
 
     await sweeper.run_once()
 
-    assert await answers(server, operator) == before
-    states, job = await stored(database, operator)
-    assert "QUEUED" not in states
-    assert states[ENDS[how][1]] == (3 if how == "canceled with force" else 2)
-    assert "IN_PROGRESS" not in states or not how.endswith("force")
+    assert await read_everything(server, operator) == before
+    counts, job = await stored(database, operator)
+    assert "QUEUED" not in counts
+    assert counts[ENDS[how][1]] == (3 if how == "canceled with force" else 2)
+    assert "IN_PROGRESS" not in counts or not how.endswith("force")
     assert (job["queued"], job["finalized"]) == (0, True)
 
 
-async def test_an_idle_job_is_completed_at_its_expiry(
+async def test_expired_job_is_stored_as_completed_at_its_expiry(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await end(database, server, operator, "expired")
@@ -120,10 +121,10 @@ async def test_an_idle_job_is_completed_at_its_expiry(
     assert job["completed_at"] == job["updated_at"] == job["expires_at"]
 
 
-async def test_an_expired_job_whose_devices_are_all_at_work_ends_with_the_last(
+async def test_finalized_job_completes_with_its_last_report_when_one_was_in_progress(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
-    await end(database, server, operator, "expired, a device at work")
+    await end(database, server, operator, "expired, one in progress")
     await sweeper.run_once()
 
     last = await server.device(operator.tenant, "running").update("j", "SUCCEEDED")
@@ -135,23 +136,23 @@ async def test_an_expired_job_whose_devices_are_all_at_work_ends_with_the_last(
     assert await operator.get("j") == job
 
 
-async def test_live_jobs_are_left_alone(
+async def test_jobs_in_progress_are_not_changed(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await database.add_devices(operator.tenant, DEVICES)
     await operator.create(job_id="j", target_all=True)
     await operator.create(job_id="k", target_all=True, never_expires=True)
-    before = await answers(server, operator)
+    before = await read_everything(server, operator)
     rows = "SELECT xmin, t.* FROM jobs.jobs t WHERE tenant_id = $1 ORDER BY job_id"
-    written = await database.owner.fetch(rows, operator.tenant)
+    stored_before = await database.owner.fetch(rows, operator.tenant)
 
     await sweeper.run_once()
 
-    assert await answers(server, operator) == before
-    assert await database.owner.fetch(rows, operator.tenant) == written
+    assert await read_everything(server, operator) == before
+    assert await database.owner.fetch(rows, operator.tenant) == stored_before
 
 
-async def test_a_job_that_is_done_needs_no_settling(
+async def test_job_is_finalized_when_its_last_report_completes_it(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await database.add_devices(operator.tenant, ["done"])
@@ -164,7 +165,7 @@ async def test_a_job_that_is_done_needs_no_settling(
 
 
 @pytest.mark.parametrize("devices", [999, 1000, 1001, 2500])
-async def test_many_devices_are_settled_in_batches(
+async def test_large_job_is_finalized_in_batches(
     database: Database, operator: Operator, sweeper: Sweeper, devices: int
 ) -> None:
     await database.add_devices(operator.tenant, devices)
@@ -176,8 +177,8 @@ async def test_many_devices_are_settled_in_batches(
     await sweeper.run_once()
 
     assert await operator.get("j", executions_limit=5000) == before
-    states, job = await stored(database, operator)
-    assert states == {"REJECTED": devices - 1, "FAILED": 1}
+    counts, job = await stored(database, operator)
+    assert counts == {"REJECTED": devices - 1, "FAILED": 1}
     assert job["finalized"]
     largest = await database.owner.fetchval(
         "SELECT max(n) FROM (SELECT count(*) AS n FROM jobs.job_executions"
@@ -187,29 +188,29 @@ async def test_many_devices_are_settled_in_batches(
     assert largest <= 1000
 
 
-async def test_between_batches_no_reader_can_tell_either(
+async def test_readers_see_no_difference_between_batches(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await end(database, server, operator, "expired, then canceled")
-    before = await answers(server, operator)
-    settle = "SELECT jobs.finalize_job($1, 'j', $2, 1, 0)"
+    before = await read_everything(server, operator)
+    finalize = "SELECT jobs.finalize_job($1, 'j', $2, 1, 0)"
 
     after: str | None = ""
     batches = 0
     while after is not None:
-        after = await database.owner.fetchval(settle, operator.tenant, after)
+        after = await database.owner.fetchval(finalize, operator.tenant, after)
         batches += 1
-        assert await answers(server, operator) == before
+        assert await read_everything(server, operator) == before
 
     assert batches > 2
     _, job = await stored(database, operator)
     assert job["finalized"]
 
 
-async def test_a_job_that_lives_again_meanwhile_is_left_alone(
+async def test_job_is_not_finalized_when_its_expiry_moves_before_the_lock(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
-    """It is found expired, but has another expiry by the time it is had."""
+    """The search finds the job expired, but its expiry changes before the sweeper locks it."""
     await end(database, server, operator, "expired")
     async with job_lock_held(database, operator.tenant, "j"):
         sweeping = asyncio.create_task(sweeper.run_once())
@@ -220,42 +221,44 @@ async def test_a_job_that_lives_again_meanwhile_is_left_alone(
         )
     await sweeping
 
-    states, job = await stored(database, operator)
-    assert states["QUEUED"] == job["queued"] == 2
+    counts, job = await stored(database, operator)
+    assert counts["QUEUED"] == job["queued"] == 2
     assert (job["status"], job["finalized"]) == ("IN_PROGRESS", False)
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
-async def test_a_cancel_in_the_middle_changes_nothing_for_what_has_expired(
+async def test_expired_executions_stay_timed_out_when_job_is_canceled_between_batches(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
-    await end(database, server, operator, "expired, a device at work")
+    await end(database, server, operator, "expired, one in progress")
     await database.owner.execute("SELECT jobs.finalize_job($1, 'j', '', 3, 0)", operator.tenant)
     assert (await stored(database, operator))[0]["QUEUED"] == 1
 
     await operator.cancel("j", reason="no")
-    before = await answers(server, operator)
+    before = await read_everything(server, operator)
     await sweeper.run_once()
 
-    assert await answers(server, operator) == before
-    states, job = await stored(database, operator)
-    assert states["TIMED_OUT"] == 2
+    assert await read_everything(server, operator) == before
+    counts, job = await stored(database, operator)
+    assert counts["TIMED_OUT"] == 2
     assert (job["status"], job["finalized"]) == ("CANCELED", True)
 
 
-async def test_a_cancel_that_waits_for_the_settler_finds_what_it_would_have_found_before(
+async def test_cancel_that_waits_for_finalization_has_the_same_result(
     database: Database, server: Server, operator: Operator
 ) -> None:
-    await end(database, server, operator, "expired, a device at work")
-    settling = await asyncpg.connect(database.owner_dsn)
+    await end(database, server, operator, "expired, one in progress")
+    finalizing = await asyncpg.connect(database.owner_dsn)
     try:
-        async with settling.transaction():
-            await settling.execute("SELECT jobs.finalize_job($1, 'j', '', 100, 0)", operator.tenant)
+        async with finalizing.transaction():
+            await finalizing.execute(
+                "SELECT jobs.finalize_job($1, 'j', '', 100, 0)", operator.tenant
+            )
             canceling = asyncio.create_task(operator.cancel("j", reason="no"))
             await database.wait_for_blocked_sessions(1)
         await canceling
     finally:
-        await settling.close()
+        await finalizing.close()
 
     job = await operator.get("j")
     assert job.status == pb.Job.CANCELED
@@ -264,33 +267,33 @@ async def test_a_cancel_that_waits_for_the_settler_finds_what_it_would_have_foun
     )
 
 
-async def test_a_forced_cancel_of_what_was_settled_at_its_expiry_is_settled_again(
+async def test_finalized_job_is_finalized_again_after_a_forced_cancel(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
-    await end(database, server, operator, "expired, a device at work")
+    await end(database, server, operator, "expired, one in progress")
     await sweeper.run_once()
     await operator.cancel("j", reason="no", force=True)
-    before = await answers(server, operator)
+    before = await read_everything(server, operator)
 
     await sweeper.run_once()
 
-    assert await answers(server, operator) == before
-    states, _ = await stored(database, operator)
-    assert states == {"SUCCEEDED": 1, "FAILED": 1, "TIMED_OUT": 2, "REJECTED": 1}
+    assert await read_everything(server, operator) == before
+    counts, _ = await stored(database, operator)
+    assert counts == {"SUCCEEDED": 1, "FAILED": 1, "TIMED_OUT": 2, "REJECTED": 1}
 
 
-async def test_what_is_retried_is_settled_when_it_ends_again(
+async def test_retried_job_is_finalized_again_when_it_expires(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await end(database, server, operator, "expired")
     await sweeper.run_once()
     await operator.retry("j", "TIMED_OUT", expires_in_hours=1)
     await database.expire(operator.tenant, "j")
-    before = await answers(server, operator)
+    before = await read_everything(server, operator)
 
     await sweeper.run_once()
 
-    assert await answers(server, operator) == before
-    states, job = await stored(database, operator)
-    assert states["TIMED_OUT"] == 2
+    assert await read_everything(server, operator) == before
+    counts, job = await stored(database, operator)
+    assert counts["TIMED_OUT"] == 2
     assert (job["status"], job["finalized"]) == ("COMPLETED", True)

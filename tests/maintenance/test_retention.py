@@ -1,4 +1,4 @@
-"""JOBS_RETENTION_DAYS: jobs that have been over for long go, and their rows after them."""
+"""Retention deletes jobs that have been finished for JOBS_RETENTION_DAYS; purge removes rows."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
 
 
 async def end(database: Database, server: Server, operator: Operator, how: str) -> None:
-    """Let the job "j" end so, now."""
+    """Create the job "j" and let it end now."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     match how:
@@ -39,8 +39,8 @@ async def end(database: Database, server: Server, operator: Operator, how: str) 
             )
 
 
-async def age(database: Database, operator: Operator, days: str) -> None:
-    """Move the tenant's jobs that far into the past."""
+async def age(database: Database, operator: Operator, interval: str) -> None:
+    """Move all times of the tenant's jobs into the past."""
     await database.owner.execute(
         "UPDATE jobs.jobs SET created_at = created_at - $2::text::interval,"
         " updated_at = updated_at - $2::text::interval,"
@@ -48,12 +48,12 @@ async def age(database: Database, operator: Operator, days: str) -> None:
         " canceled_at = canceled_at - $2::text::interval,"
         " completed_at = completed_at - $2::text::interval WHERE tenant_id = $1",
         operator.tenant,
-        days,
+        interval,
     )
 
 
-async def rows(database: Database, operator: Operator) -> list[int]:
-    """How many rows of the tenant's each table has."""
+async def count_rows(database: Database, operator: Operator) -> list[int]:
+    """Return the number of the tenant's rows in each table."""
     return [
         await database.owner.fetchval(
             f"SELECT count(*) FROM {table} WHERE tenant_id = $1", operator.tenant
@@ -63,7 +63,7 @@ async def rows(database: Database, operator: Operator) -> list[int]:
 
 
 @pytest.mark.parametrize("how", ["completed", "canceled", "expired"])
-async def test_a_job_that_has_been_over_for_longer_is_gone(
+async def test_job_is_removed_when_finished_for_longer_than_the_retention(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
 ) -> None:
     await end(database, server, operator, how)
@@ -73,11 +73,11 @@ async def test_a_job_that_has_been_over_for_longer_is_gone(
 
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.get("j")
-    assert await rows(database, operator) == [0, 0, 0]
+    assert await count_rows(database, operator) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("how", ["completed", "canceled", "expired"])
-async def test_a_job_that_has_been_over_for_less_stays(
+async def test_job_stays_when_finished_for_less_than_the_retention(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
 ) -> None:
     await end(database, server, operator, how)
@@ -89,7 +89,7 @@ async def test_a_job_that_has_been_over_for_less_stays(
     assert await operator.get("j") == job
 
 
-async def test_a_job_that_is_not_over_stays_however_old(
+async def test_job_in_progress_stays_however_old_it_is(
     database: Database, operator: Operator, sweeper: Sweeper
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -101,7 +101,9 @@ async def test_a_job_that_is_not_over_stays_however_old(
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
-async def test_by_default_jobs_stay(database: Database, server: Server, operator: Operator) -> None:
+async def test_finished_job_stays_when_no_retention_is_set(
+    database: Database, server: Server, operator: Operator
+) -> None:
     await end(database, server, operator, "completed")
     await age(database, operator, "10 years")
 
@@ -111,7 +113,7 @@ async def test_by_default_jobs_stay(database: Database, server: Server, operator
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-async def test_a_canceled_job_goes_although_a_device_never_came_back(
+async def test_canceled_job_is_removed_when_an_execution_is_still_in_progress(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await database.add_devices(operator.tenant, ["pump"])
@@ -122,14 +124,14 @@ async def test_a_canceled_job_goes_although_a_device_never_came_back(
 
     await sweeper.run_once()
 
-    assert await rows(database, operator) == [0, 0, 0]
+    assert await count_rows(database, operator) == [0, 0, 0]
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await server.device(operator.tenant, "pump").update("j", "SUCCEEDED")
 
 
 @pytest.fixture
 async def deleted(database: Database, operator: Operator) -> Operator:
-    """An operator whose job "j" of 2,500 devices is deleted, and "k" of as many is not."""
+    """An operator with two jobs for 2,500 devices each: "j" is deleted, "k" is not."""
     await database.add_devices(operator.tenant, 2500)
     for job_id in ("j", "k"):
         await operator.create(job_id=job_id, target_all=True)
@@ -141,7 +143,7 @@ async def deleted(database: Database, operator: Operator) -> Operator:
     return operator
 
 
-async def test_a_deleted_job_is_not_there_before_it_is_purged(
+async def test_deleted_job_is_not_found_before_it_is_purged(
     server: Server, deleted: Operator
 ) -> None:
     device = server.device(deleted.tenant, "d00001")
@@ -153,23 +155,23 @@ async def test_a_deleted_job_is_not_there_before_it_is_purged(
     assert [job.job_id for job in (await deleted.list()).jobs] == ["k"]
     with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
         await device.get("j")
-    assert [each.job_id for each in (await device.pending()).executions] == ["k"]
+    assert [execution.job_id for execution in (await device.pending()).executions] == ["k"]
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await deleted.create(job_id="j", target_all=True)
 
 
-async def test_a_purge_takes_all_of_the_job_and_nothing_else(
+async def test_purge_removes_all_rows_of_the_job_and_no_others(
     database: Database, deleted: Operator, sweeper: Sweeper
 ) -> None:
     await sweeper.run_once()
 
-    assert await rows(database, deleted) == [1, 1, 2500]
+    assert await count_rows(database, deleted) == [1, 1, 2500]
     job = await deleted.get("k")
     assert job.execution_counts == pb.ExecutionCounts(queued=2500)
     assert (await deleted.create(job_id="j", target_all=True)).execution_count == 2500
 
 
-async def test_a_purge_takes_the_attempts_too(
+async def test_purge_removes_the_attempts(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await database.add_devices(operator.tenant, ["pump"])
@@ -183,45 +185,47 @@ async def test_a_purge_takes_the_attempts_too(
     await operator.delete("j")
     await sweeper.run_once()
 
-    assert await rows(database, operator) == [0, 0, 0]
+    assert await count_rows(database, operator) == [0, 0, 0]
     attempts = "SELECT count(*) FROM jobs.execution_attempts WHERE tenant_id = $1"
     assert await database.owner.fetchval(attempts, operator.tenant) == 0
 
 
-async def test_a_purge_goes_batch_by_batch_and_the_job_is_last(
+async def test_purge_removes_executions_in_batches_and_then_the_job(
     database: Database, deleted: Operator
 ) -> None:
     purge = "SELECT jobs.purge_job($1, 'j', $2, 1000, 0)"
 
-    left = []
+    remaining = []
     after: str | None = ""
     while after is not None:
         after = await database.owner.fetchval(purge, deleted.tenant, after)
-        left.append(await rows(database, deleted))
+        remaining.append(await count_rows(database, deleted))
 
-    assert left == [[2, 2, 4000], [2, 2, 3000], [1, 1, 2500]]
+    assert remaining == [[2, 2, 4000], [2, 2, 3000], [1, 1, 2500]]
 
 
-async def test_a_purge_that_was_interrupted_is_finished(
+async def test_sweep_completes_an_interrupted_purge(
     database: Database, deleted: Operator, sweeper: Sweeper
 ) -> None:
     await database.owner.execute("SELECT jobs.purge_job($1, 'j', '', 1000, 0)", deleted.tenant)
 
     await sweeper.run_once()
 
-    assert await rows(database, deleted) == [1, 1, 2500]
+    assert await count_rows(database, deleted) == [1, 1, 2500]
 
 
-async def test_what_is_not_deleted_is_not_purged(database: Database, deleted: Operator) -> None:
+async def test_purge_removes_nothing_when_job_is_not_deleted(
+    database: Database, deleted: Operator
+) -> None:
     await database.owner.execute("SELECT jobs.purge_job($1, 'k', '', 1000, 0)", deleted.tenant)
 
-    assert await rows(database, deleted) == [2, 2, 5000]
+    assert await count_rows(database, deleted) == [2, 2, 5000]
 
 
-async def test_a_job_that_lives_again_meanwhile_stays(
+async def test_job_stays_when_it_is_retried_before_the_lock(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
-    """It is found over for long, but is over no more by the time it is had."""
+    """The search finds the job finished, but it is IN_PROGRESS when the sweeper locks it."""
     await end(database, server, operator, "completed")
     await age(database, operator, "31 days")
     async with job_lock_held(database, operator.tenant, "j"):
@@ -233,5 +237,5 @@ async def test_a_job_that_lives_again_meanwhile_stays(
         )
     await sweeping
 
-    assert await rows(database, operator) == [1, 1, 1]
+    assert await count_rows(database, operator) == [1, 1, 1]
     assert (await operator.get("j")).job_id == "j"

@@ -1,4 +1,4 @@
-"""How the sweeper goes about it: cheaply, in spite of failures, beside other sweepers."""
+"""The sweeper: its cost, its handling of failures, and several sweepers at once."""
 
 import asyncio
 import logging
@@ -21,17 +21,17 @@ from tests.support.postgres import Postgres, new_data_dir
 from tests.support.server import Server, running_server, starting_server
 from tests.support.waiting import TIMEOUT, wait_until
 
-# What is looked for in each tick, with the parameters, and the index that finds it.
-DUE: dict[str, tuple[list[object], str]] = {
+# Each search of a sweep with its arguments, and the index that it uses.
+SEARCHES: dict[str, tuple[list[object], str]] = {
     "timed_out_executions": ([1000, [], []], "job_executions_by_times_out_at"),
     "jobs_to_finalize": ([100, [], []], "jobs_to_finalize"),
     "jobs_past_retention": ([100, [], [], 30], "jobs_finished_by_updated_at"),
     "jobs_to_purge": ([100, [], []], "jobs_to_purge"),
 }
 
-# Some thousand jobs of which nothing is due: live, with devices at work; done; canceled,
-# and finalized; expired, with a device at work, and finalized.
-BUSY = """
+# 4,000 jobs that need no maintenance: in progress with executions IN_PROGRESS; completed;
+# canceled and finalized; expired with executions IN_PROGRESS, and finalized.
+NOTHING_DUE = """
     WITH job AS (
         INSERT INTO jobs.jobs
             (tenant_id, job_id, document_type, document_params, target_all, status, expires_at,
@@ -57,18 +57,18 @@ BUSY = """
 
 @asynccontextmanager
 async def sweepers(database: Database, count: int) -> AsyncIterator[list[Sweeper]]:
-    """That many, as of that many replicas."""
+    """Open several sweepers, as several replicas do."""
     running = [Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) for _ in range(count)]
-    for each in running:
-        await each.__aenter__()
+    for sweeper in running:
+        await sweeper.__aenter__()
     yield running
-    for each in running:
-        await each.__aexit__(None, None, None)
+    for sweeper in running:
+        await sweeper.__aexit__(None, None, None)
 
 
 @asynccontextmanager
-async def patient(database: Database) -> AsyncIterator[None]:
-    """Let sweeps wait for a job for as long as a busy machine needs, not for a second only."""
+async def long_lock_timeout(database: Database) -> AsyncIterator[None]:
+    """Replace the lock_timeout of one second in SQL functions, which is short on a busy machine."""
     functions = [
         row["definition"]
         for row in await database.owner.fetch(
@@ -88,29 +88,29 @@ async def patient(database: Database) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of the module's database that waits for jobs as long as a test does."""
+    """A sweeper of the module's database that waits for busy jobs as long as a test takes."""
     async with Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
 @pytest.fixture(scope="module")
 async def idle(cluster: tuple[Postgres, str]) -> AsyncIterator[asyncpg.Connection]:
-    """A session in a database of its own with BUSY in it, and statistics of it."""
+    """A session in a separate database with jobs that need no maintenance, analyzed."""
     postgres, template = cluster
     async with postgres.database(template) as name:
         owner = await asyncpg.connect(postgres.dsn(name))
-        await owner.execute(BUSY, "busy-")
+        await owner.execute(NOTHING_DUE, "tenant-")
         await owner.execute("ANALYZE jobs.jobs, jobs.job_executions")
         yield owner
         await owner.close()
 
 
-@pytest.mark.parametrize("what", DUE)
-async def test_finding_nothing_is_one_probe_of_an_index(
-    idle: asyncpg.Connection, what: str
+@pytest.mark.parametrize("name", SEARCHES)
+async def test_search_is_one_index_probe_when_nothing_is_due(
+    idle: asyncpg.Connection, name: str
 ) -> None:
-    args, index = DUE[what]
-    sql = schema.read_sql(f"maintenance/{what}.sql")
+    args, index = SEARCHES[name]
+    sql = schema.read_sql(f"maintenance/{name}.sql")
 
     plan = await idle.fetch(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {sql}", *args)
 
@@ -123,10 +123,10 @@ async def test_finding_nothing_is_one_probe_of_an_index(
     assert int(pages[1]) <= 4, text
 
 
-async def test_a_tick_that_finds_nothing_is_one_probe_a_kind(
+async def test_sweep_is_one_index_probe_per_search_when_nothing_is_due(
     cluster: tuple[Postgres, str], idle: asyncpg.Connection
 ) -> None:
-    """As the database counts them, once the sweeper's sessions are gone."""
+    """The database reports the counts after the sweeper's sessions have ended."""
     dsn = cluster[0].dsn(await idle.fetchval("SELECT current_database()"))
     await idle.execute("SELECT pg_stat_force_next_flush()")
     before = await _scans(idle)
@@ -134,24 +134,24 @@ async def test_a_tick_that_finds_nothing_is_one_probe_a_kind(
     async with Sweeper(dsn, retention_days=30) as sweeper:
         await sweeper.run_once()
 
-    async def counted() -> bool:
+    async def counts_reported() -> bool:
         return await _scans(idle) != before and await idle.fetchval(
             "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()"
         )
 
-    await wait_until(counted)
+    await wait_until(counts_reported)
     after = await _scans(idle)
     scans = {name: count - before[name] for name, count in after.items() if count != before[name]}
-    assert scans == {index: 1 for _, index in DUE.values()}
+    assert scans == {index: 1 for _, index in SEARCHES.values()}
 
 
-async def test_a_job_that_fails_does_not_stop_the_others(
+async def test_other_jobs_are_finalized_when_one_fails(
     database: Database,
     operator: Operator,
     sweeper: Sweeper,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The counts of "b" are wrong, so what is due can't be taken off them."""
+    """The counts of "b" are wrong: finalizing it would make them negative."""
     await database.add_devices(operator.tenant, ["x", "y"])
     for job_id in "abc":
         await operator.create(job_id=job_id, target_all=True)
@@ -162,7 +162,7 @@ async def test_a_job_that_fails_does_not_stop_the_others(
     await sweeper.run_once()
 
     assert await _stored(database, operator) == {"a": "REJECTED", "b": "QUEUED", "c": "REJECTED"}
-    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.getMessage() == "skipping job: maintenance failed; it is retried in every sweep"
     assert vars(record)["job"] == "b"
     assert record.exc_info
@@ -173,10 +173,10 @@ async def test_a_job_that_fails_does_not_stop_the_others(
     assert (await _stored(database, operator))["b"] == "REJECTED"
 
 
-async def test_failing_executions_do_not_stand_in_the_way_of_others(
+async def test_executions_of_a_failing_job_do_not_block_those_of_others(
     database: Database, operator: Operator, sweeper: Sweeper
 ) -> None:
-    """More than a batch of them is due before the one that can be timed out."""
+    """More than a batch of them is due before the execution of the other job."""
     await database.add_devices(operator.tenant, 1500)
     await operator.create(job_id="b", target_all=True)
     await operator.create(job_id="a", target_device_id="d00001")
@@ -204,7 +204,7 @@ async def test_failing_executions_do_not_stand_in_the_way_of_others(
     assert job.execution_counts == pb.ExecutionCounts(timed_out=1500)
 
 
-async def test_a_job_that_is_busy_is_left_for_later_without_a_word(
+async def test_busy_job_is_skipped_without_a_log_line(
     database: Database, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
     await database.add_devices(operator.tenant, ["x"])
@@ -219,13 +219,13 @@ async def test_a_job_that_is_busy_is_left_for_later_without_a_word(
 
         await sweeper.run_once()
     assert await _stored(database, operator) == {"a": "REJECTED", "b": "REJECTED"}
-    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_two_replicas_at_once_do_the_work_once(
+async def test_two_concurrent_sweepers_time_out_an_execution_once(
     database: Database, server: Server, operator: Operator
 ) -> None:
-    """Both have found it all when the first of them gets the job."""
+    """Both have found the execution before the first of them gets the job lock."""
     await database.add_devices(operator.tenant, ["queued", "running"])
     await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=1)
     running = server.device(operator.tenant, "running")
@@ -233,9 +233,9 @@ async def test_two_replicas_at_once_do_the_work_once(
     await database.make_overdue(operator.tenant, "j")
     await database.expire(operator.tenant, "j")
 
-    async with patient(database), sweepers(database, 2) as replicas:
+    async with long_lock_timeout(database), sweepers(database, 2) as replicas:
         async with job_lock_held(database, operator.tenant, "j"):
-            runs = [asyncio.create_task(each.run_once()) for each in replicas]
+            runs = [asyncio.create_task(sweeper.run_once()) for sweeper in replicas]
             await database.wait_for_blocked_sessions(2)
         for run in runs:
             await run
@@ -251,7 +251,7 @@ async def test_two_replicas_at_once_do_the_work_once(
     )
 
 
-async def test_replicas_that_settle_and_purge_the_same_jobs_keep_the_counts(
+async def test_concurrent_sweepers_keep_the_counts_correct(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 2500)
@@ -264,7 +264,7 @@ async def test_replicas_that_settle_and_purge_the_same_jobs_keep_the_counts(
     )
 
     async with sweepers(database, 3) as replicas:
-        await asyncio.gather(*(each.run_once() for each in replicas))
+        await asyncio.gather(*(sweeper.run_once() for sweeper in replicas))
 
     assert await _stored(database, operator) == {"a": "REJECTED", "b": "REJECTED"}
     for job_id in "ab":
@@ -272,46 +272,46 @@ async def test_replicas_that_settle_and_purge_the_same_jobs_keep_the_counts(
         assert job.execution_counts == pb.ExecutionCounts(rejected=2500)
 
 
-async def test_it_goes_on_after_the_database_was_away(caplog: pytest.LogCaptureFixture) -> None:
-    """It starts without a database, and sees it stop once more."""
+async def test_sweeper_continues_after_a_database_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """The sweeper starts without a database, and later the database stops again."""
     caplog.set_level(logging.INFO, "jobs_grpc.maintenance.sweeper")
     with new_data_dir() as data_dir:
         with embedded_postgres.running(data_dir, "fsync=off") as cluster:
             owner_dsn = cluster.dsn("postgres")
             await migrate(owner_dsn, RequestRole())
         async with Sweeper(owner_dsn, interval=0.01) as sweeper:
-            following = asyncio.create_task(sweeper.run())
+            sweeping = asyncio.create_task(sweeper.run())
             for _ in range(2):
-                await wait_until(partial(_all_lanes, caplog, "failed and is retried"))
+                await wait_until(partial(_both_loops, caplog, "failed and is retried"))
                 with embedded_postgres.running(data_dir, "fsync=off"):
-                    await wait_until(partial(_all_lanes, caplog, "works again"))
+                    await wait_until(partial(_both_loops, caplog, "works again"))
                     caplog.clear()
-            following.cancel()
-            await asyncio.wait({following}, timeout=TIMEOUT)
-            assert following.cancelled()
+            sweeping.cancel()
+            await asyncio.wait({sweeping}, timeout=TIMEOUT)
+            assert sweeping.cancelled()
 
 
-async def test_a_login_that_sees_no_rows_is_told(
+async def test_log_names_the_setting_when_login_is_not_the_owner(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with starting_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.request_dsn):
         await wait_until(lambda: _logged(caplog, "not the login of the tables' owner", 2))
 
 
-async def test_without_the_owners_login_the_log_says_once_that_nothing_is_swept(
+async def test_log_warns_once_when_no_owner_login_is_set(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with starting_server(database.request_dsn):
         await wait_until(lambda: _logged(caplog, "JOBS_OWNER_DATABASE_URL is not set", 1))
 
 
-async def test_a_sweeper_that_ends_is_told_in_a_line_and_calls_are_served_on(
+async def test_calls_succeed_when_the_sweeper_has_failed(
     database: Database,
     operator: Operator,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing is known to end it: here, its pool can't be made."""
+    """Here, the sweeper can't create its pool."""
 
     async def no_pool(*args: object, **kwargs: object) -> None:
         raise ValueError("no\npool")
@@ -322,61 +322,63 @@ async def test_a_sweeper_that_ends_is_told_in_a_line_and_calls_are_served_on(
         await wait_until(lambda: _logged(caplog, "maintenance has failed", 1))
         assert not (await server.operator(operator.tenant).list()).jobs
 
-    (record,) = [each for each in caplog.records if "maintenance has failed" in each.getMessage()]
+    (record,) = [
+        record for record in caplog.records if "maintenance has failed" in record.getMessage()
+    ]
     assert record.levelno == logging.ERROR
     assert "ValueError('no\\npool')" in record.getMessage()
     assert "\n" not in record.getMessage()
     assert not record.exc_info
 
 
-async def test_no_session_is_left_after_a_stop_in_the_middle(
+async def test_stop_during_a_sweep_leaves_no_session(
     database: Database, operator: Operator
 ) -> None:
-    """A sweep waits for a job when the service is stopped."""
+    """The sweeper waits for a busy job when the server stops."""
     await database.add_devices(operator.tenant, ["x"])
     await operator.create(job_id="j", target_all=True)
     await operator.cancel("j")
-    name = "application_name=sweep-to-stop"
+    name = "application_name=interrupted-sweep"
     dsn = f"{database.owner_dsn}{'&' if '?' in database.owner_dsn else '?'}{name}"
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sweep-to-stop'"
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'interrupted-sweep'"
     async with job_lock_held(database, operator.tenant, "j"):
         async with starting_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=dsn):
             await database.wait_for_blocked_sessions(1)
 
-        async def gone() -> bool:
+        async def sessions_ended() -> bool:
             return bool(await database.owner.fetchval(sessions) == 0)
 
-        await wait_until(gone)
+        await wait_until(sessions_ended)
     assert (await _stored(database, operator)) == {"j": "QUEUED"}
 
 
-async def test_a_stop_ends_it_although_the_driver_hides_it(
+async def test_sweeper_stops_when_an_error_hides_the_cancellation(
     sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a connection is refused in the moment of the stop."""
-    asked = asyncio.Event()
+    """As when the database refuses a connection during the cancellation."""
+    started = asyncio.Event()
 
     async def refused(*args: object) -> None:
-        asked.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise ConnectionRefusedError from None
 
     monkeypatch.setattr(Sweeper, "run_cleanup", refused)
-    following = asyncio.create_task(sweeper.run())
-    await asked.wait()
+    sweeping = asyncio.create_task(sweeper.run())
+    await started.wait()
 
-    following.cancel()
-    await asyncio.wait({following}, timeout=10)
+    sweeping.cancel()
+    await asyncio.wait({sweeping}, timeout=10)
 
-    assert following.cancelled()
+    assert sweeping.cancelled()
 
 
-async def _all_lanes(caplog: pytest.LogCaptureFixture, text: str) -> bool:
-    lanes = ("timeouts", "cleanup")
+async def _both_loops(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+    loops = ("timeouts", "cleanup")
     assert not any(record.exc_info for record in caplog.records)
-    return all([await _logged(caplog, f"({lane}) {text}", 1) for lane in lanes])
+    return all([await _logged(caplog, f"({loop}) {text}", 1) for loop in loops])
 
 
 async def _logged(caplog: pytest.LogCaptureFixture, text: str, times: int) -> bool:
@@ -384,7 +386,7 @@ async def _logged(caplog: pytest.LogCaptureFixture, text: str, times: int) -> bo
 
 
 async def _scans(session: asyncpg.Connection) -> dict[str, int]:
-    """How often each index of ours was scanned, and each table from end to end."""
+    """Return the number of scans of each index, and of sequential scans of each table."""
     rows = await session.fetch(
         "SELECT indexrelname AS name, idx_scan AS scans FROM pg_stat_user_indexes"
         " WHERE schemaname = 'jobs'"
@@ -402,11 +404,11 @@ async def _set_queued(database: Database, operator: Operator, queued: int) -> No
 
 
 async def _stored(database: Database, operator: Operator) -> dict[str, str]:
-    """The stored state of each job's executions, which is the same for all of them."""
-    states = await database.owner.fetch(
+    """Return the stored status of each job's executions, which all have the same one."""
+    rows = await database.owner.fetch(
         "SELECT DISTINCT job_id, status::text FROM jobs.job_executions WHERE tenant_id = $1",
         operator.tenant,
     )
-    stored = {row["job_id"]: row["status"] for row in states}
-    assert len(states) == len(stored)
+    stored = {row["job_id"]: row["status"] for row in rows}
+    assert len(rows) == len(stored)
     return stored

@@ -1,4 +1,4 @@
-"""A job that fails, or is busy, is that job's matter: the others are swept as if it were not."""
+"""A job that fails or is busy does not delay the maintenance of others."""
 
 import asyncio
 import logging
@@ -17,45 +17,44 @@ from tests.support.database import Database, job_lock_held
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT, wait_until
 
-# What the database says when it is asked to time out the job "b", for which a test sets the
-# trouble: a SQLSTATE, or "slow".
-TROUBLE = """
-    CREATE TABLE public.trouble (tenant_id text PRIMARY KEY, trouble text NOT NULL);
-    CREATE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+# A trigger that fails when the job "b" times out. A test sets the failure: a SQLSTATE, or "slow".
+FAILURE_TRIGGER = """
+    CREATE TABLE public.failure (tenant_id text PRIMARY KEY, failure text NOT NULL);
+    CREATE FUNCTION public.failure() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
-        v_trouble text := (SELECT t.trouble FROM public.trouble t
+        v_failure text := (SELECT t.failure FROM public.failure t
                            WHERE t.tenant_id = NEW.tenant_id AND NEW.job_id = 'b');
     BEGIN
-        IF v_trouble = 'slow' THEN
+        IF v_failure = 'slow' THEN
             PERFORM pg_sleep(600);
-        ELSIF v_trouble IS NOT NULL THEN
-            RAISE EXCEPTION 'trouble' USING ERRCODE = v_trouble;
+        ELSIF v_failure IS NOT NULL THEN
+            RAISE EXCEPTION 'test failure' USING ERRCODE = v_failure;
         END IF;
         RETURN NEW;
     END $$;
-    CREATE TRIGGER trouble BEFORE UPDATE ON jobs.job_executions
-        FOR EACH ROW WHEN (NEW.status = 'TIMED_OUT') EXECUTE FUNCTION public.trouble();
+    CREATE TRIGGER failure BEFORE UPDATE ON jobs.job_executions
+        FOR EACH ROW WHEN (NEW.status = 'TIMED_OUT') EXECUTE FUNCTION public.failure();
 """
 
 
 @pytest.fixture(scope="module")
-async def troubled(database: Database) -> Database:
-    """The module's database, with a trigger that makes trouble."""
-    await database.owner.execute(TROUBLE)
+async def failing_database(database: Database) -> Database:
+    """The module's database, with FAILURE_TRIGGER."""
+    await database.owner.execute(FAILURE_TRIGGER)
     return database
 
 
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper that waits as long as a test does for a job that is busy."""
+    """A sweeper that waits for busy jobs as long as a test takes."""
     async with Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
-async def overdue(
+async def create_overdue(
     database: Database, server: Server, operator: Operator, jobs: str = "abc"
 ) -> None:
-    """One device that is past its deadline in each of the jobs; the first for the longest."""
+    """Create jobs with one execution past its timeout each; that of the first job is the oldest."""
     await database.add_devices(operator.tenant, ["pump"])
     for age, job_id in enumerate(jobs):
         await operator.create(job_id=job_id, target_all=True, in_progress_timeout_minutes=1)
@@ -70,104 +69,104 @@ async def overdue(
 
 
 async def timed_out(operator: Operator) -> str:
-    """The jobs of which the one execution has timed out."""
+    """Return the jobs whose execution has timed out."""
     jobs = (await operator.list()).jobs
     return "".join(sorted(job.job_id for job in jobs if job.execution_counts.timed_out))
 
 
-async def make_trouble(database: Database, operator: Operator, trouble: str | None) -> None:
-    """Set or end the trouble with the tenant's job "b"."""
-    await database.owner.execute("DELETE FROM public.trouble WHERE tenant_id = $1", operator.tenant)
-    if trouble is not None:
+async def set_failure(database: Database, operator: Operator, failure: str | None) -> None:
+    """Set or clear the failure of the tenant's job "b"."""
+    await database.owner.execute("DELETE FROM public.failure WHERE tenant_id = $1", operator.tenant)
+    if failure is not None:
         await database.owner.execute(
-            "INSERT INTO public.trouble VALUES ($1, $2)", operator.tenant, trouble
+            "INSERT INTO public.failure VALUES ($1, $2)", operator.tenant, failure
         )
 
 
-@pytest.mark.parametrize("trouble", ["40P01", "40001", "57014", "XX001", "slow"])
-async def test_what_fails_for_one_job_is_passed_over_and_told_once(
-    troubled: Database,
+@pytest.mark.parametrize("failure", ["40P01", "40001", "57014", "XX001", "slow"])
+async def test_failing_job_is_skipped_and_logged_once(
+    failing_database: Database,
     server: Server,
     operator: Operator,
     caplog: pytest.LogCaptureFixture,
-    trouble: str,
+    failure: str,
 ) -> None:
-    await overdue(troubled, server, operator)
-    await make_trouble(troubled, operator, trouble)
+    await create_overdue(failing_database, server, operator)
+    await set_failure(failing_database, operator, failure)
 
-    async with Sweeper(troubled.owner_dsn, statement_timeout=0.5) as sweeper:
+    async with Sweeper(failing_database.owner_dsn, statement_timeout=0.5) as sweeper:
         await sweeper.run_once()
         assert await timed_out(operator) == "ac"
         await sweeper.run_once()
-        (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+        (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert (
             record.getMessage() == "skipping job: maintenance failed; it is retried in every sweep"
         )
         assert (vars(record)["tenant"], vars(record)["job"]) == (operator.tenant, "b")
 
-        await make_trouble(troubled, operator, None)
+        await set_failure(failing_database, operator, None)
         await sweeper.run_once()
     assert await timed_out(operator) == "abc"
 
 
-async def test_a_statement_that_took_too_long_does_not_cost_the_session(
-    troubled: Database, server: Server, operator: Operator
+async def test_session_is_kept_after_a_statement_timed_out(
+    failing_database: Database, server: Server, operator: Operator
 ) -> None:
-    await overdue(troubled, server, operator)
-    await make_trouble(troubled, operator, "slow")
-    separator = "&" if "?" in troubled.owner_dsn else "?"
-    dsn = f"{troubled.owner_dsn}{separator}application_name=too-slow"
+    await create_overdue(failing_database, server, operator)
+    await set_failure(failing_database, operator, "slow")
+    separator = "&" if "?" in failing_database.owner_dsn else "?"
+    dsn = f"{failing_database.owner_dsn}{separator}application_name=too-slow"
     sessions = "SELECT array_agg(pid) FROM pg_stat_activity WHERE application_name = 'too-slow'"
 
     async with Sweeper(dsn, statement_timeout=0.5) as sweeper:
         await sweeper.run_once()
-        before = await troubled.owner.fetchval(sessions)
+        before = await failing_database.owner.fetchval(sessions)
         await sweeper.run_once()
-        assert await troubled.owner.fetchval(sessions) == before
+        assert await failing_database.owner.fetchval(sessions) == before
         assert len(before) == 1
-    await make_trouble(troubled, operator, None)
+    await set_failure(failing_database, operator, None)
 
 
-@pytest.mark.parametrize("trouble", ["08006", "53200", "57P01", "58030", "25006"])
-async def test_what_speaks_of_the_server_ends_the_tick(
-    troubled: Database, server: Server, operator: Operator, sweeper: Sweeper, trouble: str
+@pytest.mark.parametrize("failure", ["08006", "53200", "57P01", "58030", "25006"])
+async def test_sweep_ends_when_the_server_is_unavailable(
+    failing_database: Database, server: Server, operator: Operator, sweeper: Sweeper, failure: str
 ) -> None:
-    await overdue(troubled, server, operator)
-    await make_trouble(troubled, operator, trouble)
+    await create_overdue(failing_database, server, operator)
+    await set_failure(failing_database, operator, failure)
 
     with pytest.raises(asyncpg.PostgresError) as raised:
         await sweeper.run_once()
 
-    assert raised.value.sqlstate == trouble
+    assert raised.value.sqlstate == failure
     assert await timed_out(operator) == "a"
-    await make_trouble(troubled, operator, None)
+    await set_failure(failing_database, operator, None)
     await sweeper.run_once()
     assert await timed_out(operator) == "abc"
 
 
-async def test_a_job_that_failed_comes_after_those_that_did_not(
-    troubled: Database, server: Server, operator: Operator, sweeper: Sweeper
+async def test_job_that_failed_is_processed_after_others(
+    failing_database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
-    """It is due for longer than "c", which is done while it has still to be waited for."""
-    await overdue(troubled, server, operator, "b")
-    await make_trouble(troubled, operator, "XX001")
+    """The job "b" was due before "c", but "c" times out while the sweeper waits for "b"."""
+    await create_overdue(failing_database, server, operator, "b")
+    await set_failure(failing_database, operator, "XX001")
     await sweeper.run_once()
-    await make_trouble(troubled, operator, None)
-    await overdue(troubled, server, operator, "c")
+    await set_failure(failing_database, operator, None)
+    await create_overdue(failing_database, server, operator, "c")
 
-    async with job_lock_held(troubled, operator.tenant, "b"):
+    async with job_lock_held(failing_database, operator.tenant, "b"):
         sweeping = asyncio.create_task(sweeper.run_once())
-        await troubled.wait_for_blocked_sessions(1)
+        await failing_database.wait_for_blocked_sessions(1)
         assert await timed_out(operator) == "c"
     await sweeping
 
     assert await timed_out(operator) == "bc"
 
 
-async def test_jobs_that_are_free_do_not_wait_for_those_that_are_busy(
+async def test_free_job_is_processed_before_busy_ones(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
-    await overdue(database, server, operator, "abcd")
+    await create_overdue(database, server, operator, "abcd")
 
     async with (
         job_lock_held(database, operator.tenant, "a"),
@@ -182,11 +181,11 @@ async def test_jobs_that_are_free_do_not_wait_for_those_that_are_busy(
     assert await timed_out(operator) == "abcd"
 
 
-async def test_jobs_that_stay_busy_are_waited_for_a_second_altogether(
+async def test_sweep_waits_one_second_for_all_busy_jobs_together(
     database: Database, server: Server, operator: Operator
 ) -> None:
     jobs = "abcdefghijkl"
-    await overdue(database, server, operator, jobs)
+    await create_overdue(database, server, operator, jobs)
     holder = await asyncpg.connect(database.owner_dsn)
     try:
         async with Sweeper(database.owner_dsn) as sweeper, holder.transaction():
@@ -200,14 +199,14 @@ async def test_jobs_that_stay_busy_are_waited_for_a_second_altogether(
         await holder.close()
 
     assert await timed_out(operator) == ""
-    assert 0.5 < elapsed < 4  # A second, and some for a busy machine.
+    assert 0.5 < elapsed < 4  # One second, with room for a busy machine.
 
 
-async def test_a_deadline_is_kept_although_a_tick_waits_for_others(
+async def test_execution_times_out_in_time_when_the_sweeper_waits_for_busy_jobs(
     database: Database, server: Server, operator: Operator
 ) -> None:
-    """It comes when the tick has just looked, and is to wait for busy jobs for a second."""
-    await overdue(database, server, operator, "abcde")
+    """The timeout passes just after the search, when the sweeper waits a second for busy jobs."""
+    await create_overdue(database, server, operator, "abcde")
     holder = await asyncpg.connect(database.owner_dsn)
     try:
         async with Sweeper(database.owner_dsn) as sweeper, holder.transaction():
@@ -216,7 +215,7 @@ async def test_a_deadline_is_kept_although_a_tick_waits_for_others(
             )
             await operator.create(job_id="late", target_all=True, in_progress_timeout_minutes=1)
             await server.device(operator.tenant, "pump").start("late")
-            following = asyncio.create_task(sweeper.run())
+            sweeping = asyncio.create_task(sweeper.run())
             await database.wait_for_blocked_sessions(1)
             times_out_at = await database.owner.fetchval(
                 "UPDATE jobs.job_executions SET times_out_at = clock_timestamp()"
@@ -224,29 +223,29 @@ async def test_a_deadline_is_kept_although_a_tick_waits_for_others(
                 operator.tenant,
             )
 
-            async def over() -> bool:
+            async def late_timed_out() -> bool:
                 return await timed_out(operator) == "late"
 
-            await wait_until(over)
-            following.cancel()
-            await asyncio.wait({following})
+            await wait_until(late_timed_out)
+            sweeping.cancel()
+            await asyncio.wait({sweeping})
     finally:
         await holder.close()
 
     (execution,) = (await operator.get("late")).executions
-    late = execution.last_updated_at.ToDatetime(UTC) - times_out_at
-    assert late.total_seconds() < 1.8
+    delay = execution.last_updated_at.ToDatetime(UTC) - times_out_at
+    assert delay.total_seconds() < 1.8
 
 
-async def test_if_most_jobs_fail_the_log_tells_of_some(
-    troubled: Database, operator: Operator, caplog: pytest.LogCaptureFixture
+async def test_log_names_100_jobs_when_more_fail(
+    failing_database: Database, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not the jobs' fault. Their counts are wrong, so nothing can be taken off them."""
-    await troubled.add_devices(operator.tenant, ["pump", "valve"])
+    """The counts of all jobs are wrong, so finalizing them would make the counts negative."""
+    await failing_database.add_devices(operator.tenant, ["pump", "valve"])
     await operator.create(job_id="j", target_all=True)
     await operator.cancel("j")
     for table in ("jobs", "job_progress", "job_executions"):
-        await troubled.owner.execute(
+        await failing_database.owner.execute(
             f"INSERT INTO jobs.{table} SELECT (jsonb_populate_record(t,"
             " jsonb_build_object('job_id', 'j' || n))).*"
             f" FROM jobs.{table} t, generate_series(1, 250) n WHERE tenant_id = $1",
@@ -254,20 +253,20 @@ async def test_if_most_jobs_fail_the_log_tells_of_some(
         )
     queued = "UPDATE jobs.job_progress SET queued = $2 WHERE tenant_id = $1"
     finalized = "SELECT count(*) FROM jobs.jobs WHERE tenant_id = $1 AND finalized"
-    await troubled.owner.execute(queued, operator.tenant, 1)
+    await failing_database.owner.execute(queued, operator.tenant, 1)
 
-    async with Sweeper(troubled.owner_dsn) as sweeper:
+    async with Sweeper(failing_database.owner_dsn) as sweeper:
         for _ in range(4):
             await sweeper.run_once()
-        assert await troubled.owner.fetchval(finalized, operator.tenant) == 0
+        assert await failing_database.owner.fetchval(finalized, operator.tenant) == 0
         assert 100 <= len(caplog.records) < 110
 
-        await troubled.owner.execute(queued, operator.tenant, 2)
+        await failing_database.owner.execute(queued, operator.tenant, 2)
         await sweeper.run_once()
-    assert await troubled.owner.fetchval(finalized, operator.tenant) == 251
+    assert await failing_database.owner.fetchval(finalized, operator.tenant) == 251
 
 
-async def test_a_settlement_does_not_wait_for_a_job_that_is_busy(
+async def test_free_job_is_finalized_before_a_busy_one(
     database: Database, operator: Operator, sweeper: Sweeper
 ) -> None:
     await database.add_devices(operator.tenant, ["pump"])
@@ -285,32 +284,54 @@ async def test_a_settlement_does_not_wait_for_a_job_that_is_busy(
     assert len(await database.owner.fetchval(finalized, operator.tenant)) == 2
 
 
-async def test_deadlines_of_jobs_that_are_gone_take_no_ones_place(
+async def test_search_finds_no_timeouts_of_force_canceled_and_deleted_jobs(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
-    """A forced cancel ends what runs, and so does a deletion; their rows are written later."""
+    """A forced cancel or a deletion has ended these executions; their rows are updated later."""
     await sweeper.run_once()
-    await overdue(database, server, operator)
+    await create_overdue(database, server, operator)
     await operator.cancel("a", force=True)
     await database.owner.execute(
         "UPDATE jobs.jobs SET deleted_at = now() WHERE tenant_id = $1 AND job_id = 'b'",
         operator.tenant,
     )
 
-    due = await database.owner.fetch(
+    found = await database.owner.fetch(
         schema.read_sql("maintenance/timed_out_executions.sql"), 1, [], []
     )
 
-    assert [(row["tenant_id"], row["job_id"]) for row in due] == [(operator.tenant, "c")]
+    assert [(row["tenant_id"], row["job_id"]) for row in found] == [(operator.tenant, "c")]
     counts = (await operator.get("a")).execution_counts
     assert counts == pb.ExecutionCounts(rejected=1)
     await sweeper.run_once()
 
 
-async def test_a_job_that_was_deleted_meanwhile_has_no_deadlines(
+async def test_search_excludes_jobs_by_tenant_and_job_id(database: Database) -> None:
+    """A job of another tenant is found even if both ids joined by "/" look the same."""
+    sql = schema.read_sql("maintenance/jobs_to_purge.sql")
+    transaction = database.owner.transaction()
+    await transaction.start()
+    try:
+        await database.owner.execute(
+            "INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,"
+            " status, canceled_at, cancel_reason, deleted_at, created_at, updated_at)"
+            " SELECT tenant_id, job_id, 'reboot', '{}', true, 'CANCELED', now(), 'no', now(),"
+            " now(), now()"
+            " FROM unnest('{a/b, b}'::text[], '{c, c/a}'::text[]) AS key (tenant_id, job_id)"
+        )
+        found = await database.owner.fetch(sql, 100, ["a/b"], ["c"])
+    finally:
+        await transaction.rollback()
+
+    keys = [(row["tenant_id"], row["job_id"]) for row in found]
+    assert ("b", "c/a") in keys
+    assert ("a/b", "c") not in keys
+
+
+async def test_execution_does_not_time_out_when_job_is_deleted(
     database: Database, server: Server, operator: Operator
 ) -> None:
-    await overdue(database, server, operator, "a")
+    await create_overdue(database, server, operator, "a")
     await database.owner.execute(
         "UPDATE jobs.jobs SET deleted_at = now() WHERE tenant_id = $1", operator.tenant
     )

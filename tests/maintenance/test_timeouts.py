@@ -1,4 +1,4 @@
-"""The sweeper ends executions that are in progress for too long."""
+"""The sweeper times out executions that are IN_PROGRESS for too long."""
 
 import asyncio
 import inspect
@@ -18,40 +18,40 @@ from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
-RUNNING = {"target_all": True, "in_progress_timeout_minutes": 30}
+TIMEOUT_JOB = {"target_all": True, "in_progress_timeout_minutes": 30}
 
 
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of the module's database that waits for jobs as long as a test does."""
+    """A sweeper of the module's database that waits for busy jobs as long as a test takes."""
     async with Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) as sweeper:
         yield sweeper
 
 
 @pytest.fixture
 async def device(database: Database, server: Server, operator: Operator) -> Device:
-    """One of two devices, IN_PROGRESS with the job "j" and past its deadline."""
+    """One of two devices; its execution of the job "j" is IN_PROGRESS past its timeout."""
     await database.add_devices(operator.tenant, ["pump", "valve"])
-    await operator.create(job_id="j", **RUNNING)
+    await operator.create(job_id="j", **TIMEOUT_JOB)
     device = server.device(operator.tenant, "pump")
     await device.start("j", status_details={"percent": 10})
     await database.make_overdue(operator.tenant, "j")
     return device
 
 
-async def test_an_execution_past_its_deadline_times_out(
+async def test_execution_times_out_when_its_timeout_has_passed(
     device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
-    running = await device.get("j")
+    before = await device.get("j")
 
     await sweeper.run_once()
 
     execution = await device.get("j")
     assert execution.status == pb.JobExecution.TIMED_OUT
     assert execution.status_details == {"reason": "in progress for too long"}
-    assert execution.started_at == running.started_at
-    assert execution.version == running.version + 1
-    assert execution.last_updated_at.ToDatetime() > running.last_updated_at.ToDatetime()
+    assert execution.started_at == before.started_at
+    assert execution.version == before.version + 1
+    assert execution.last_updated_at.ToDatetime() > before.last_updated_at.ToDatetime()
     assert not execution.HasField("times_out_at")
     job = await operator.get("j")
     assert job.status == pb.Job.IN_PROGRESS
@@ -59,7 +59,9 @@ async def test_an_execution_past_its_deadline_times_out(
     assert job.failed_count == 1
 
 
-async def test_a_device_that_comes_too_late_is_told(device: Device, sweeper: Sweeper) -> None:
+async def test_report_is_rejected_when_execution_has_timed_out(
+    device: Device, sweeper: Sweeper
+) -> None:
     await sweeper.run_once()
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
@@ -68,7 +70,7 @@ async def test_a_device_that_comes_too_late_is_told(device: Device, sweeper: Swe
     assert not (await device.pending()).executions
 
 
-async def test_the_last_execution_to_time_out_completes_the_job(
+async def test_job_completes_when_its_last_execution_times_out(
     server: Server, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
     await server.device(operator.tenant, "valve").update("j", "SUCCEEDED")
@@ -81,7 +83,7 @@ async def test_the_last_execution_to_time_out_completes_the_job(
     assert job.execution_counts == pb.ExecutionCounts(succeeded=1, timed_out=1)
 
 
-async def test_an_expired_job_ends_with_its_last_running_device(
+async def test_expired_job_completes_when_its_last_execution_in_progress_times_out(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
     await database.expire(operator.tenant, "j")
@@ -95,7 +97,7 @@ async def test_an_expired_job_ends_with_its_last_running_device(
     assert job.execution_counts == pb.ExecutionCounts(timed_out=2)
 
 
-async def test_a_canceled_job_stays_canceled(
+async def test_canceled_job_stays_canceled_when_an_execution_times_out(
     device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
     await operator.cancel("j")
@@ -107,7 +109,7 @@ async def test_a_canceled_job_stays_canceled(
     assert job.execution_counts == pb.ExecutionCounts(timed_out=1, rejected=1)
 
 
-async def test_what_a_forced_cancel_ended_does_not_time_out(
+async def test_execution_does_not_time_out_when_job_is_force_canceled(
     device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
     await operator.cancel("j", force=True)
@@ -121,7 +123,7 @@ async def test_what_a_forced_cancel_ended_does_not_time_out(
     assert job.execution_counts == pb.ExecutionCounts(rejected=2)
 
 
-async def test_what_still_has_time_goes_on(
+async def test_execution_stays_in_progress_when_its_timeout_has_not_passed(
     server: Server, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
     await operator.create(job_id="unlimited", target_all=True)
@@ -136,11 +138,11 @@ async def test_what_still_has_time_goes_on(
     assert before == [await device.get("j"), await device.get("unlimited"), await valve.get("j")]
 
 
-async def test_more_than_a_batch_times_out_in_one_run(
+async def test_one_sweep_times_out_more_than_one_batch(
     database: Database, operator: Operator, sweeper: Sweeper
 ) -> None:
     await database.add_devices(operator.tenant, 2500)
-    await operator.create(job_id="j", **RUNNING)
+    await operator.create(job_id="j", **TIMEOUT_JOB)
     await database.owner.execute(
         "WITH running AS (UPDATE jobs.job_executions SET status = 'IN_PROGRESS',"
         " times_out_at = now() - interval '1 minute' WHERE tenant_id = $1 RETURNING 1)"
@@ -156,10 +158,10 @@ async def test_more_than_a_batch_times_out_in_one_run(
     assert job.execution_counts == pb.ExecutionCounts(timed_out=2500)
 
 
-async def test_a_report_that_has_the_job_first_counts(
+async def test_report_wins_when_it_gets_the_job_lock_before_the_sweeper(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
-    """The sweeper has found the execution, and waits for the report to commit."""
+    """The sweeper has found the execution and waits for the report to commit."""
     async with request_session(database) as (reporting, store):
         async with reporting.transaction():
             await store.update_executions(
@@ -173,7 +175,7 @@ async def test_a_report_that_has_the_job_first_counts(
     assert job.execution_counts == pb.ExecutionCounts(queued=1, succeeded=1)
 
 
-async def test_progress_that_has_the_job_first_keeps_it_going(
+async def test_progress_report_extends_the_timeout_when_it_gets_the_job_lock_first(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
@@ -186,10 +188,10 @@ async def test_progress_that_has_the_job_first_keeps_it_going(
     assert await progress == await device.get("j")
 
 
-async def test_a_sweep_that_has_the_job_first_ends_it(
+async def test_execution_times_out_when_the_sweeper_gets_the_job_lock_before_the_report(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    """The last report waits for the sweep to commit, and comes too late."""
+    """The report waits for the sweeper to commit, and is rejected."""
     sweeping = await asyncpg.connect(database.owner_dsn)
     try:
         async with sweeping.transaction():
@@ -207,10 +209,10 @@ async def test_a_sweep_that_has_the_job_first_ends_it(
     assert job.execution_counts == pb.ExecutionCounts(queued=1, timed_out=1)
 
 
-async def test_a_serving_process_sweeps_by_itself(
+async def test_server_sweeps_every_second(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    """Not before the deadline. How soon after it is the interval's matter, and the machine's."""
+    """The execution times out after its deadline; how soon depends on the interval and the load."""
     async with running_server(
         database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn
     ) as server:
@@ -229,7 +231,7 @@ async def test_a_serving_process_sweeps_by_itself(
         execution = await valve.get("j")
 
     assert execution.last_updated_at.ToDatetime(UTC) >= times_out_at
-    # Two seconds are promised: one until it looks, one to do it in.
+    # The documented limit is two seconds: one until the next sweep, one to run it.
     assert inspect.signature(Sweeper).parameters["interval"].default <= 1
     job = await operator.get("j")
     assert job.status == pb.Job.COMPLETED
