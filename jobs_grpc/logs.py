@@ -7,14 +7,15 @@ import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from jobs_grpc.text import escape_unprintable, is_printable
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 # The attributes of every record. Other attributes come from extra={…} and are printed.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
-# Values that are printed without quotes. Callers choose some values, so anything that could be
-# read as another field or line is quoted.
-_UNQUOTED = re.compile(r"[^\s\"=\x00-\x20\x7f-\x9f]+")
+# Callers choose some values, so anything that could be read as another field is quoted.
+_SEPARATORS = re.compile(r"[\s\"=]")
 
 
 def _extra_fields(record: logging.LogRecord) -> dict[str, object]:
@@ -32,22 +33,31 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 def _quote_if_needed(value: object) -> str:
     text = str(value)
-    return text if _UNQUOTED.fullmatch(text) else json.dumps(text)
+    if text and is_printable(text) and not _SEPARATORS.search(text):
+        return text
+    return json.dumps(text)
 
 
 class TextFormatter(logging.Formatter):
+    """One line per record; unprintable characters are escaped. Tracebacks are indented."""
+
     def format(self, record: logging.LogRecord) -> str:
-        parts = [_timestamp(record), f"{record.levelname:<7}", record.getMessage()]
+        message = escape_unprintable(record.getMessage())
+        parts = [_timestamp(record), f"{record.levelname:<7}", message]
         parts += [
             f"{key}={_quote_if_needed(value)}" for key, value in _extra_fields(record).items()
         ]
         line = " ".join(parts)
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            # Indented, because a line of an exception's text could look like a record.
+            for row in self.formatException(record.exc_info).split("\n"):
+                line += "\n  " + escape_unprintable(row)
         return line
 
 
 class JsonFormatter(logging.Formatter):
+    """One ASCII line of JSON per record."""
+
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
             "time": _timestamp(record),

@@ -28,7 +28,7 @@ from jobs_grpc.cli import (
     watch,
 )
 from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, to_cli_error
-from jobs_grpc.cli.output import escape_unprintable
+from jobs_grpc.text import escape_unprintable
 
 __all__ = ["main", "run"]
 

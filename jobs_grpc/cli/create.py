@@ -13,7 +13,8 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, connect
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import format_device_count, format_expiry
-from jobs_grpc.cli.output import MAX_EXACT_INTEGER, escape_unprintable, print_json
+from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_json
+from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands

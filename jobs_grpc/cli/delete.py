@@ -7,7 +7,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, connect
-from jobs_grpc.cli.output import escape_unprintable, print_json
+from jobs_grpc.cli.output import print_json
+from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands

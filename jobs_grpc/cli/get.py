@@ -9,8 +9,9 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, connect
 from jobs_grpc.cli.formatting import format_counts, format_expiry, format_target, format_time
-from jobs_grpc.cli.output import escape_unprintable, print_json, print_note, struct_json
+from jobs_grpc.cli.output import print_json, print_note, struct_json
 from jobs_grpc.cli.tables import Column, print_table
+from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands

@@ -21,6 +21,7 @@ from jobs_grpc.cli.formatting import (
     job_duration,
 )
 from jobs_grpc.dev.simulator.totals import Totals
+from jobs_grpc.text import escape_unprintable
 
 # Style and bar character by status. Finished statuses come first, so that the bar fills from
 # the left. The characters distinguish finished, IN_PROGRESS and QUEUED without colors.
@@ -132,7 +133,10 @@ class LiveView:
 def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     """Render a job whose devices finish at `rate` per second."""
     status = pb.Job.Status.Name(job.status)
-    title = Text.assemble((job.job_id, "bold"), f"  {job.document_type} on {format_target(job)}")
+    job_id, document_type, target = map(
+        escape_unprintable, (job.job_id, job.document_type, format_target(job))
+    )
+    title = Text.assemble((job_id, "bold"), f"  {document_type} on {target}")
     counts = execution_counts(job)
     finished = job.succeeded_count + job.failed_count
     percent = 100 * finished // (job.total_executions or 1)
@@ -158,7 +162,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
 
 
 def _unavailable_line(reason: str) -> Text:
-    text = f"Server unavailable, retrying: {reason}"
+    text = f"Server unavailable, retrying: {escape_unprintable(reason)}"
     return Text(text, "yellow", no_wrap=True, overflow="ellipsis")
 
 

@@ -5,9 +5,9 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from jobs_grpc.cli.output import escape_unprintable
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.output import Commands

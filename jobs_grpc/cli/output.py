@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from jobs_grpc.text import escape_unprintable, escape_unprintable_json
+
 if TYPE_CHECKING:
     import argparse
 
@@ -19,15 +21,10 @@ T = TypeVar("T")
 MAX_EXACT_INTEGER = 2**53
 
 
-def escape_unprintable(text: str) -> str:
-    """Escape line breaks, terminal escape sequences and characters that change text direction."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def print_note(text: str) -> None:
-    """Print text that is not part of the output to stderr."""
+    """Print a line that is not part of the output to stderr."""
     sys.stdout.flush()
-    print(text, file=sys.stderr)
+    print(escape_unprintable(text), file=sys.stderr)
 
 
 def struct_json(message: Message) -> str:
@@ -43,7 +40,7 @@ def print_json(message: Message, indent: int | None = 2) -> None:
     # The stream would escape characters that it lacks, but not as JSON does.
     ascii_only = sys.stdout.encoding != "utf-8"
     text = json.dumps(_restore_integers(fields), ensure_ascii=ascii_only, indent=indent)
-    print(text, flush=not indent)
+    print("\n".join(map(escape_unprintable_json, text.split("\n"))), flush=not indent)
 
 
 def _restore_integers(value: Any) -> Any:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jobs_grpc.cli.output import escape_unprintable
+from jobs_grpc.text import escape_unprintable
 
 _GAP = 2
 

@@ -42,6 +42,16 @@ def test_job_display_fits_terminal_when_texts_are_long() -> None:
     assert "850,000 of 1,000,000 finished · 1,000.0/s · 0:02:30 left · 0:00:00 elapsed" in lines
 
 
+def test_job_display_escapes_unprintable_characters() -> None:
+    job = pb.Job(job_id="j\u202e", document_type="\x1b[2J", target_group_id="g\u200b")
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+
+    console.print(live.job_lines(job, rate=0.0)[0])
+
+    assert isinstance(console.file, io.StringIO)
+    assert "j\\u202e  \\x1b[2J on group g\\u200b" in console.file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("numbers", "width", "parts"),
     [
