@@ -105,6 +105,7 @@ class ErrorStatus(Interceptor):
 
 
 def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:
+    """The first error of a group, which can contain groups."""
     first = group.exceptions[0]
     return _first_error(first) if isinstance(first, ExceptionGroup) else first
 

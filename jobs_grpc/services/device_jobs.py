@@ -169,7 +169,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             stopping = group.create_task(self._stopping.wait())
             await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
-            interrupted = reading.cancel()
+            interrupted = reading.cancel()  # True if the client had not ended its stream
         if interrupted:
             raise ServerStopping
 

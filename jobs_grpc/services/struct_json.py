@@ -10,6 +10,9 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from jobs_grpc.errors import Violation
 
+# The setting that limits the size.
+_SETTING = "JOBS_MAX_DOCUMENT_BYTES"
+
 # Above 2^53 a double cannot represent every integer.
 _MAX_EXACT_INTEGER = 2**53
 
@@ -53,7 +56,8 @@ def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Viola
     exponent ("1e300" has 301 digits), because PostgreSQL prints them so.
     """
     if struct.ByteSize() > max_bytes * _MAX_PROTOBUF_RATIO:
-        return "", [Violation(field, f"{field} is larger than {max_bytes} bytes as JSON")]
+        problem = f"{field} has more than {max_bytes} bytes as JSON ({_SETTING})"
+        return "", [Violation(field, problem)]
     try:
         value = _from_struct(struct, depth=1)
     except _InvalidValue as e:
@@ -62,7 +66,7 @@ def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Viola
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     size = len(text.encode()) + sum(_exponent_expansion(number) for number in _floats(value))
     if size > max_bytes:
-        problem = f"{field} has {size} bytes as JSON; the limit is {max_bytes}"
+        problem = f"{field} has {size} bytes as JSON; the limit is {max_bytes} ({_SETTING})"
         return "", [Violation(field, problem)]
     return text, []
 

@@ -164,10 +164,10 @@ async def test_call_is_logged_as_canceled_when_the_client_cancels_before_sending
         caplog.clear()
         call.cancel()
 
-        async def logged() -> bool:
+        async def is_logged() -> bool:
             return any(message.startswith("GetJob") for message in caplog.messages)
 
-        await wait_until(logged)
+        await wait_until(is_logged)
         assert "GetJob CANCELLED" in caplog.messages
 
 

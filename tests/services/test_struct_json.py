@@ -105,6 +105,7 @@ async def test_document_is_rejected_when_it_is_larger_than_32_kib(
     assert (await operator.get("j")).document_params["a"] == largest
     assert failure.violations == {
         "document_params": "document_params has 32769 bytes as JSON; the limit is 32768"
+        " (JOBS_MAX_DOCUMENT_BYTES)"
     }
 
 
@@ -117,7 +118,9 @@ async def test_document_size_limit_is_a_setting(database: Database, tenant: str)
         with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
             await operator.create(target_all=True, document_params=document(a="x" * 1017))
 
-    assert failure.violations["document_params"].endswith("the limit is 1024")
+    assert failure.violations["document_params"].endswith(
+        "the limit is 1024 (JOBS_MAX_DOCUMENT_BYTES)"
+    )
 
 
 async def test_document_size_counts_numbers_without_exponent(
@@ -223,4 +226,6 @@ async def test_document_is_rejected_without_walking_it_when_far_too_large(
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, document_params=params)
 
-    assert failure.message == "document_params is larger than 32768 bytes as JSON"
+    assert failure.message == (
+        "document_params has more than 32768 bytes as JSON (JOBS_MAX_DOCUMENT_BYTES)"
+    )
