@@ -99,12 +99,12 @@ def _check_jwt(config: Config) -> None:
     for variable, value in _required_for_jwt(config).items():
         if not value:
             raise ConfigError(f"{variable} is not set, and JOBS_AUTH=jwt needs it")
-    encrypted = config.tls.cert or config.tls.terminated_upstream
+    encrypted = config.tls.cert or config.tls.terminated_by_proxy
     if not encrypted and not is_local(config.server.listen):
         raise ConfigError(
             f"JOBS_LISTEN={config.server.listen} is not loopback, and tokens would cross the "
             "network unencrypted; set JOBS_TLS_CERT and JOBS_TLS_KEY, or "
-            "JOBS_TLS_TERMINATED_UPSTREAM=true behind a proxy with TLS"
+            "JOBS_TLS_TERMINATED_BY_PROXY=true behind a proxy with TLS"
         )
 
 

@@ -209,8 +209,8 @@ class TlsConfig:
         " extra `mtls`.",
         default=(),
     )
-    terminated_upstream: bool = setting(
-        "JOBS_TLS_TERMINATED_UPSTREAM",
+    terminated_by_proxy: bool = setting(
+        "JOBS_TLS_TERMINATED_BY_PROXY",
         boolean,
         "Allow `JOBS_AUTH=jwt` beyond loopback without `JOBS_TLS_CERT`, because a proxy in front"
         " of the server terminates TLS.",

@@ -186,9 +186,9 @@ def _warn_about_insecure_settings(config: Config) -> None:
             "JOBS_INSECURE_METADATA is set: any client that reaches %s can act for any tenant",
             config.server.listen,
         )
-    if config.tls.terminated_upstream and not config.tls.cert and config.auth.mode == "jwt":
+    if config.tls.terminated_by_proxy and not config.tls.cert and config.auth.mode == "jwt":
         logger.warning(
-            "JOBS_TLS_TERMINATED_UPSTREAM is set: tokens reach %s unencrypted; a proxy in front"
+            "JOBS_TLS_TERMINATED_BY_PROXY is set: tokens reach %s unencrypted; a proxy in front"
             " must terminate TLS",
             config.server.listen,
         )
