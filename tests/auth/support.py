@@ -1,0 +1,77 @@
+"""Shared by the tests of tokens: settings, a signing key, and a JWKS endpoint."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import grpc
+from joserfc.jwk import Key
+
+from jobs_grpc.auth.jwks import JwksCache
+from tests.support.callers import Operator
+from tests.support.identities import AUDIENCE, ISSUER, jwks, new_key
+
+JWT_SETTINGS = {"JOBS_AUTH": "jwt", "JOBS_JWT_ISSUER": ISSUER, "JOBS_JWT_AUDIENCE": AUDIENCE}
+KEY = new_key()
+
+
+class JwksEndpoint:
+    """An HTTP server with a JWKS. Tests change its response and count its requests."""
+
+    def __init__(self, key: Key) -> None:
+        self.body = jwks(key).encode()
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.requests = 0
+        self.responds = threading.Event()
+        self.responds.set()
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                endpoint.requests += 1
+                endpoint.responds.wait(30)
+                self.send_response(endpoint.status)
+                for name, value in endpoint.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(endpoint.body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the HTTP server."""
+        self.responds.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+async def load_keys(
+    location: str | Path, refresh_interval: float = 300, **options: Any
+) -> JwksCache:
+    """A cache that has read its keys once."""
+    keys = JwksCache(str(location), refresh_interval, **options)
+    await keys.load()
+    return keys
+
+
+async def is_accepted(caller: Operator) -> bool:
+    """Whether the server accepts the caller's token."""
+    try:
+        await caller.list()
+    except grpc.aio.AioRpcError:
+        return False
+    return True
+
+
+async def has_key(keys: JwksCache, key_id: str) -> bool:
+    """Whether the cache finds the key."""
+    return await keys.find(key_id, "RS256") is not None
