@@ -25,9 +25,9 @@ CREATE TABLE jobs.jobs (
     completed_at     timestamptz,
     canceled_at      timestamptz,
     cancel_reason    text,
-    force_canceled   boolean NOT NULL DEFAULT false,  -- also ended executions IN_PROGRESS
+    force_canceled   boolean NOT NULL DEFAULT false,  -- also ended IN_PROGRESS executions
     finalized        boolean NOT NULL DEFAULT false,  -- no derived status is left to write
-    deleted_at       timestamptz,  -- readers no longer see the job; its rows wait for the purge
+    deleted_at       timestamptz,  -- readers no longer see the job; purge_job removes its rows
     created_by       text,
     created_at       timestamptz NOT NULL,
     updated_at       timestamptz NOT NULL,
@@ -51,8 +51,8 @@ CREATE INDEX jobs_by_created_at ON jobs.jobs (tenant_id, created_at DESC, job_id
 CREATE INDEX jobs_in_progress_by_expires_at ON jobs.jobs (tenant_id, expires_at)
     WHERE status = 'IN_PROGRESS' AND deleted_at IS NULL;
 
--- For the maintenance searches, across tenants. Each index holds only rows that are waiting for
--- maintenance, in the order in which they are due: finding nothing reads one page.
+-- For the maintenance searches, across tenants. Each index holds only rows that maintenance will
+-- change, in the order in which they are due, so a search that finds nothing reads few pages.
 CREATE INDEX jobs_to_finalize ON jobs.jobs (coalesce(canceled_at, expires_at))
     WHERE NOT finalized AND deleted_at IS NULL AND coalesce(canceled_at, expires_at) IS NOT NULL;
 CREATE INDEX jobs_finished_by_updated_at ON jobs.jobs (updated_at)
@@ -83,9 +83,9 @@ CREATE TABLE jobs.job_executions (
     job_id           text COLLATE "C" NOT NULL,
     device_id        text COLLATE "C" NOT NULL,
     status           jobs.execution_status NOT NULL DEFAULT 'QUEUED',
-    execution_number integer NOT NULL DEFAULT 1,      -- the attempt
+    execution_number integer NOT NULL DEFAULT 1,  -- of the current attempt
     version          integer NOT NULL DEFAULT 1,
-    canceled_by_operator boolean NOT NULL DEFAULT false,  -- the device did not report REJECTED
+    canceled_by_operator boolean NOT NULL DEFAULT false,  -- REJECTED by a cancel, not by the device
     queued_at        timestamptz NOT NULL,
     started_at       timestamptz,
     times_out_at     timestamptz,  -- of an execution that is IN_PROGRESS; NULL: never
@@ -108,7 +108,7 @@ CREATE INDEX job_executions_by_device
 CREATE INDEX job_executions_by_times_out_at ON jobs.job_executions (times_out_at)
     WHERE status = 'IN_PROGRESS' AND times_out_at IS NOT NULL;
 
--- The attempts before the current one, with the status in which a retry found them.
+-- Earlier attempts, with the status that readers saw when the execution was retried.
 CREATE TABLE jobs.execution_attempts (
     tenant_id        text COLLATE "C" NOT NULL,
     job_id           text COLLATE "C" NOT NULL,

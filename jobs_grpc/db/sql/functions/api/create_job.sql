@@ -1,8 +1,8 @@
 -- Creates a job and an execution for each targeted device. If an equal request created the job
 -- before, changes nothing and returns the same result.
 --
--- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, JOB_ALREADY_EXISTS (with other parameters),
--- TOO_MANY_TARGETS and TOO_MANY_ACTIVE_JOBS.
+-- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, and
+-- JOB_ALREADY_EXISTS if a different request created the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,

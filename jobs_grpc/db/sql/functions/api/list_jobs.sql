@@ -17,9 +17,9 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql
 -- A page is a few rows of the index on the sort key, whatever the arguments, and planning takes
--- longer than reading them: one generic plan for all calls. It does not know p_limit and assumes
--- a tenth of the rows. The other settings exclude the plans that this makes look cheap: sorting
--- all rows, hashing them, or reading them in parallel.
+-- longer than reading them, so all calls use one generic plan. Its planner does not know p_limit
+-- and assumes a tenth of all rows. The other settings exclude plans that look cheap under this
+-- assumption: sorting all rows, hashing them, or reading them in parallel.
 SET plan_cache_mode = force_generic_plan
 SET max_parallel_workers_per_gather = 0
 SET enable_sort = off

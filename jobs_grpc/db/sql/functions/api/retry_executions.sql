@@ -1,8 +1,8 @@
--- Queues the executions of a job again that readers see in one of p_statuses, each as its next
--- attempt. If there are none, changes nothing, not even the expiry.
+-- Starts the next attempt of every execution that readers see in one of p_statuses: it is QUEUED
+-- again. If there is none, changes nothing, not even the expiry.
 --
--- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled or would be
--- expired, and TOO_MANY_ACTIVE_JOBS if it is not IN_PROGRESS now.
+-- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
+-- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_tenant_id text,
     p_job_id text,
@@ -19,7 +19,8 @@ DECLARE
     v_now timestamptz;
     v_expired boolean;
     v_new_expires_at timestamptz;
-    v_statuses jobs.execution_status[] := p_statuses::jobs.execution_status[];  -- stored ones
+    v_stored_statuses jobs.execution_status[] := p_statuses::jobs.execution_status[];
+    v_expired_details jsonb := jobs.final_status_details('TIMED_OUT', NULL);
     v_retried integer;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -37,14 +38,14 @@ BEGIN
     END IF;
 
     -- Readers see the QUEUED executions of an expired job as TIMED_OUT.
-    IF v_expired AND 'TIMED_OUT' = ANY (v_statuses) THEN
-        v_statuses := v_statuses || 'QUEUED'::jobs.execution_status;
+    IF v_expired AND 'TIMED_OUT' = ANY (v_stored_statuses) THEN
+        v_stored_statuses := v_stored_statuses || 'QUEUED'::jobs.execution_status;
     END IF;
-    -- From the counts: if there is nothing to retry, no execution is read.
-    v_retried := CASE WHEN 'FAILED' = ANY (v_statuses) THEN v_job.failed ELSE 0 END
-        + CASE WHEN 'TIMED_OUT' = ANY (v_statuses) THEN v_job.timed_out ELSE 0 END
-        + CASE WHEN 'REJECTED' = ANY (v_statuses) THEN v_job.rejected ELSE 0 END
-        + CASE WHEN 'QUEUED' = ANY (v_statuses) THEN v_job.queued ELSE 0 END;
+    -- The counts are exact, so no execution is read if there is nothing to retry.
+    v_retried := CASE WHEN 'FAILED' = ANY (v_stored_statuses) THEN v_job.failed ELSE 0 END
+        + CASE WHEN 'TIMED_OUT' = ANY (v_stored_statuses) THEN v_job.timed_out ELSE 0 END
+        + CASE WHEN 'REJECTED' = ANY (v_stored_statuses) THEN v_job.rejected ELSE 0 END
+        + CASE WHEN 'QUEUED' = ANY (v_stored_statuses) THEN v_job.queued ELSE 0 END;
     IF v_retried = 0 THEN
         RETURN QUERY SELECT 0, v_job.expires_at;
         RETURN;
@@ -54,8 +55,9 @@ BEGIN
         PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
 
-    -- The new expiry would make the executions QUEUED again that the old one timed out. So their
-    -- TIMED_OUT is stored: as an attempt if they are retried, otherwise in their rows.
+    -- Executions that the old expiry timed out are stored as QUEUED, so a new expiry would make
+    -- readers see them as QUEUED again. Therefore TIMED_OUT is stored first: as an attempt for the
+    -- executions that are retried, in the row for the others.
     INSERT INTO jobs.execution_attempts
         (tenant_id, job_id, device_id, execution_number, version, status, queued_at, started_at,
          last_updated_at, status_details)
@@ -63,15 +65,15 @@ BEGIN
            CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
            e.queued_at, e.started_at,
            CASE WHEN e.status = 'QUEUED' THEN v_job.expires_at ELSE e.last_updated_at END,
-           CASE WHEN e.status = 'QUEUED' THEN jobs.final_status_details('TIMED_OUT', NULL)
+           CASE WHEN e.status = 'QUEUED' THEN v_expired_details
                 ELSE e.status_details END
     FROM jobs.job_executions e
-    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = ANY (v_statuses);
+    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = ANY (v_stored_statuses);
 
-    IF v_expired AND NOT 'QUEUED' = ANY (v_statuses) THEN
+    IF v_expired AND NOT 'QUEUED' = ANY (v_stored_statuses) THEN
         UPDATE jobs.job_executions e
         SET status = 'TIMED_OUT', last_updated_at = v_job.expires_at,
-            status_details = jobs.final_status_details('TIMED_OUT', NULL)
+            status_details = v_expired_details
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED';
         v_job.timed_out := v_job.timed_out + v_job.queued;
         v_job.queued := 0;
@@ -81,14 +83,14 @@ BEGIN
     SET status = 'QUEUED', execution_number = e.execution_number + 1, version = e.version + 1,
         queued_at = v_now, started_at = NULL, times_out_at = NULL, last_updated_at = v_now,
         status_details = NULL, canceled_by_operator = false
-    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = ANY (v_statuses);
+    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = ANY (v_stored_statuses);
 
     UPDATE jobs.job_progress p
     SET queued = v_retried
-            + CASE WHEN 'QUEUED' = ANY (v_statuses) THEN 0 ELSE v_job.queued END,
-        failed = CASE WHEN 'FAILED' = ANY (v_statuses) THEN 0 ELSE v_job.failed END,
-        timed_out = CASE WHEN 'TIMED_OUT' = ANY (v_statuses) THEN 0 ELSE v_job.timed_out END,
-        rejected = CASE WHEN 'REJECTED' = ANY (v_statuses) THEN 0 ELSE v_job.rejected END
+            + CASE WHEN 'QUEUED' = ANY (v_stored_statuses) THEN 0 ELSE v_job.queued END,
+        failed = CASE WHEN 'FAILED' = ANY (v_stored_statuses) THEN 0 ELSE v_job.failed END,
+        timed_out = CASE WHEN 'TIMED_OUT' = ANY (v_stored_statuses) THEN 0 ELSE v_job.timed_out END,
+        rejected = CASE WHEN 'REJECTED' = ANY (v_stored_statuses) THEN 0 ELSE v_job.rejected END
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
     UPDATE jobs.jobs j

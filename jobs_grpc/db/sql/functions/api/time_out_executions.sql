@@ -1,10 +1,12 @@
--- Sets the executions of these devices to TIMED_OUT that are IN_PROGRESS past times_out_at, and
--- completes the job if no execution is pending any more. Returns their number: a device may have
--- reported before this got the job lock. For p_wait_ms see lock_job_with_timeout.
+-- Times out those executions of the devices that are IN_PROGRESS past times_out_at, and completes
+-- the job if no execution is pending any more. Returns the number of executions, which is lower
+-- than expected if a device reported before this got the job lock. For p_wait_ms see
+-- lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.time_out_executions(
     p_tenant_id text, p_job_id text, p_device_ids text[], p_wait_ms integer
 ) RETURNS integer
 LANGUAGE plpgsql
+-- For locks other than the job lock.
 SET lock_timeout = '1s'
 AS $$
 DECLARE

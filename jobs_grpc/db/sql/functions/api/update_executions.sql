@@ -88,12 +88,13 @@ BEGIN
             AS u (job_id, must_be_next, device_id, status, status_details, execution_number,
                   expected_version, extend_timeout_minutes, n)
     ), current AS (
-        -- row_id is valid until this statement ends: only a transaction with the job lock writes
-        -- executions, and this statement's snapshot is newer than the lock. The ctid of a row
-        -- that we did not lock is read too, but its update is BUSY and never applied.
-        -- Two changes would break it. If something wrote executions without the job lock, the
-        -- update below would skip a row that moved, and still return APPLIED. If row_id outlived
-        -- the statement, vacuum could give the ctid to another row.
+        -- row_id is the ctid of the execution. It stays valid until this statement ends, because
+        -- only a transaction that holds the job lock updates or deletes executions, and the
+        -- statement's snapshot is newer than the lock. (An execution whose job is not locked has
+        -- a row_id too, but its outcome is BUSY, so it is not updated.) Two changes would break
+        -- this. A writer without the job lock moves the row: the UPDATE below skips it, but the
+        -- outcome stays APPLIED. And a later statement that uses row_id can hit another row,
+        -- because vacuum makes ctids reusable.
         SELECT u.*, j.job_id IS NOT NULL AND j.job_id <> ALL (v_locked_job_ids) AS busy,
                e.ctid AS row_id, e.status AS stored_status, derived.status AS current_status,
                make_interval(mins => j.in_progress_timeout_minutes) AS timeout,

@@ -19,8 +19,8 @@ BEGIN
     IF p_max IS NULL THEN
         RETURN;
     END IF;
-    -- The first count leaves twice the room, so that the second one hardly ever fails: two
-    -- callers that both hold the shared lock and then ask for the exclusive one deadlock.
+    -- The first check leaves twice the room, so that the second one almost never fails: two
+    -- callers that hold the shared lock and both ask for the exclusive one would deadlock.
     IF jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) < p_max - 2 * v_max_callers THEN
         PERFORM pg_advisory_xact_lock_shared(v_lock_key);
         IF jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) < p_max - v_max_callers THEN

@@ -1,4 +1,4 @@
--- Sets each of the jobs to COMPLETED that has no pending execution: none is IN_PROGRESS, and none
+-- Completes those of the jobs that have no pending execution: none is IN_PROGRESS, and either none
 -- is QUEUED or the job has expired. The caller holds the job locks, has just changed an execution
 -- of each job, and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.complete_finished_jobs(

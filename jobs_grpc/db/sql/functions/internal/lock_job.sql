@@ -1,8 +1,7 @@
--- Takes the job lock and returns the job as of then. Every change of a job starts here: until
--- the transaction ends, no other transaction changes the job, its executions or its counts.
--- The caller has set the tenant.
+-- Takes the job lock and returns the state of the job. Until the transaction ends, no other
+-- transaction changes the job, its executions or its counts. The caller has set the tenant.
 --
--- Raises p_not_found if the tenant has no such job, or if it was deleted.
+-- Raises the error p_not_found if the job does not exist or was deleted.
 CREATE OR REPLACE FUNCTION jobs.lock_job(
     p_tenant_id text,
     p_job_id text,
@@ -12,7 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.lock_job(
     OUT canceled_at timestamptz,
     OUT force_canceled boolean,
     OUT expires_at timestamptz,
-    OUT queued integer,          -- these five: executions by stored status
+    OUT queued integer,          -- this and the next four: executions by stored status
     OUT in_progress integer,
     OUT failed integer,
     OUT timed_out integer,
@@ -31,9 +30,9 @@ BEGIN
         PERFORM jobs.raise_error(p_not_found);
     END IF;
 
-    -- Not now(): while this transaction waited for the lock, the job may have expired.
+    -- Not now(), the start of the transaction: the job may have expired during the wait.
     locked_at := clock_timestamp();
-    -- A statement of its own, so that its snapshot is newer than the lock.
+    -- A separate statement, so that its snapshot is newer than the lock.
     SELECT jobs.job_status_at(j.status, j.expires_at, in_progress, locked_at),
            j.canceled_at, j.force_canceled, j.expires_at
     INTO status, canceled_at, force_canceled, expires_at

@@ -1,5 +1,5 @@
--- Raises one of the service's errors with its own SQLSTATE; store.py maps it to an exception.
--- p_status is the status that does not allow the call. It becomes the DETAIL.
+-- Raises an error of the service. Each has its own SQLSTATE, which domain_errors.py maps to an
+-- exception. p_status is the status that does not allow the call; it becomes the DETAIL.
 CREATE OR REPLACE FUNCTION jobs.raise_error(
     p_error text, p_status text DEFAULT ''
 ) RETURNS void
