@@ -8,6 +8,7 @@ import asyncpg
 
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db import schema
+from jobs_grpc.db.scram import scram_verifier
 
 logger = logging.getLogger(__name__)
 
@@ -160,11 +161,8 @@ async def _ensure_role(connection: asyncpg.Connection, role: RequestRole) -> lis
     sql = await _for_role(
         connection, role, "CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE"
     )
-    password = ""
-    if role.password:
-        password = " PASSWORD " + await connection.fetchval(
-            "SELECT quote_literal($1::text)", role.password
-        )
+    # Not the password itself, which PostgreSQL may log as part of the statement.
+    password = f" PASSWORD '{scram_verifier(role.password)}'" if role.password else ""
     try:
         await connection.execute(sql + password)
     except asyncpg.InsufficientPrivilegeError:
