@@ -38,7 +38,7 @@ class _PendingUpdate:
 
 
 class UpdateBatcher:
-    """Group commit: while one batch of a tenant runs, its next updates gather to the next batch.
+    """Group commit: updates of a tenant that arrive while its batch runs form the next batch.
 
     At low load, an update is sent at once. Such a batch waits for no job lock: if another
     transaction holds one, the updates of that busy job move to the job's own queue, and later
