@@ -21,16 +21,12 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server
 PYTEST = $(BIN)/pytest --numprocesses=3 --dist=loadfile
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" narrows)
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) $(if $(ARGS),$(ARGS),--cov)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 
 .PHONY: test-fast
 test-fast: $(READY) ## Run the tests that are not marked slow, in less than a minute
 	@$(PYTEST) -m 'not slow' $(ARGS)
-
-.PHONY: coverage
-coverage: $(READY) ## Run every Python test and report the lines that no test runs
-	@$(PYTEST) --cov $(ARGS)
 
 # Long trials, each with a small form in `make test`: see Tests in CONTRIBUTING.md.
 .PHONY: nightly
