@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from jobs_grpc.auth.principal import Role
+from jobs_grpc.auth.principal import Principal, Role
+from jobs_grpc.errors import DeviceRequired, RoleRequired
 
 PUBLIC = None
 """Callable without authentication: health checks and reflection act for no tenant."""
@@ -61,3 +62,14 @@ def needs_device(method: str, roles: frozenset[Role]) -> bool:
     if method == _REPORT_EXECUTIONS and Role.BRIDGE in roles:
         return False
     return method.startswith(_DEVICE_SERVICE)
+
+
+def authorize(method: str, caller: Principal | None) -> None:
+    """Raise RoleRequired or DeviceRequired unless `caller` may call `method`."""
+    allowed = allowed_roles(method)
+    if allowed is PUBLIC:
+        return
+    if caller is None or not caller.roles & allowed:
+        raise RoleRequired(sorted(allowed))
+    if caller.device_id is None and needs_device(method, caller.roles):
+        raise DeviceRequired("The call names no device: send x-device-id")

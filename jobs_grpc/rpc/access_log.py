@@ -1,22 +1,18 @@
-"""Gives each call a request id, tracks it as in flight, and logs one line when it is done."""
+"""One log line per call, and the request id that names the call in the log."""
 
-import asyncio
 import logging
 import random
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import grpc
 
 from jobs_grpc import logs
-from jobs_grpc.auth.policy import is_public
-from jobs_grpc.auth.principal import find_principal
-from jobs_grpc.rpc.handler_cache import Metadata, call_metadata
-from jobs_grpc.rpc.in_flight import InFlight
-from jobs_grpc.rpc.interceptor import AroundCallInterceptor, Context
+from jobs_grpc.auth.principal import Principal
+from jobs_grpc.errors import JobsError
 
 logger = logging.getLogger("jobs_grpc.calls")
 
@@ -28,34 +24,14 @@ _STATUS_CODES: Mapping[object, grpc.StatusCode] = {
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class AccessLog(AroundCallInterceptor):
-    """Logs calls at INFO, and calls of public methods at DEBUG.
-
-    The request id is that of the client's metadata or a new UUID; the response metadata has it.
-    """
-
-    def __init__(self, in_flight: InFlight) -> None:
-        self._in_flight = in_flight
-
-    @contextmanager
-    def around_call(self, method: str, context: Context) -> Iterator[None]:
-        request_id = _request_id(call_metadata())
-        logs.request_id.set(request_id)
-        context.set_trailing_metadata((("x-request-id", request_id),))
-        started = time.perf_counter()
-        code: grpc.StatusCode | None = None
-        with self._in_flight.track(method):
-            try:
-                yield
-            except (asyncio.CancelledError, GeneratorExit):
-                # The client canceled the call. The context does not always have this status.
-                code = grpc.StatusCode.CANCELLED
-                raise
-            finally:
-                _log(method, code or _status_code(context), time.perf_counter() - started)
+def assign_request_id(context: Any, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Use the client's x-request-id, or make one; send it back in the trailers."""
+    request_id = _request_id(metadata)
+    logs.request_id.set(request_id)
+    context.set_trailing_metadata((("x-request-id", request_id),))
 
 
-def _request_id(metadata: Metadata) -> str:
+def _request_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     for key, value in metadata:
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
@@ -63,20 +39,31 @@ def _request_id(metadata: Metadata) -> str:
     return str(uuid.UUID(int=random.getrandbits(128), version=4))
 
 
-def _log(method: str, code: grpc.StatusCode, seconds: float) -> None:
-    principal = find_principal()
+def write(
+    method: str,
+    context: Any,
+    caller: Principal | None,
+    error: JobsError | None,
+    started: float,
+    canceled: bool,
+    *,
+    public: bool,
+) -> None:
+    """Log a call that has ended; calls of public methods at DEBUG."""
+    if error is not None:
+        code = error.code
+    elif canceled:
+        code = grpc.StatusCode.CANCELLED
+    else:
+        # A successful call has no status yet, because gRPC sets it after the handler returns.
+        code = _STATUS_CODES.get(context.code(), grpc.StatusCode.OK)
     logger.log(
-        logging.DEBUG if is_public(method) else logging.INFO,
+        logging.DEBUG if public else logging.INFO,
         "%s %s",
         method.rpartition("/")[2],
         code.name,
         extra={
-            "tenant": principal.tenant_id if principal else None,
-            "ms": round(seconds * 1000, 2),
+            "tenant": caller.tenant_id if caller else None,
+            "ms": round((time.perf_counter() - started) * 1000, 2),
         },
     )
-
-
-def _status_code(context: Context) -> grpc.StatusCode:
-    # A successful call has no status yet, because gRPC sets it after the handler returns.
-    return _STATUS_CODES.get(context.code(), grpc.StatusCode.OK)

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from fleet.jobs.v1 import error_reason_pb2 as reasons
@@ -25,83 +23,41 @@ from jobs_grpc.errors import (
     Overloaded,
     ServerStopping,
 )
-from jobs_grpc.rpc.interceptor import (
-    Context,
-    Handler,
-    Interceptor,
-    behavior_of,
-    replace_behavior,
-)
 
 logger = logging.getLogger(__name__)
 
 DOMAIN = "jobs-grpc"
 
 
-class ErrorStatus(Interceptor):
-    """Sends the status of a JobsError, and INTERNAL with a fixed message for other exceptions.
+def to_jobs_error(
+    method: str, context: Any, exception: BaseException, *, stopping: bool
+) -> JobsError | None:
+    """Return the error to send, or None if the call is already aborted or canceled.
 
-    `stopping` is set when the server begins to stop.
+    Exceptions other than JobsError are logged and become INTERNAL with a fixed message.
+    `stopping`: the server is stopping, so it canceled the call.
     """
-
-    def __init__(self, stopping: asyncio.Event) -> None:
-        self._stopping = stopping
-
-    def wrap_handler(self, method: str, handler: Handler) -> Handler:
-        """Convert the exceptions of the handler."""
-        behavior = behavior_of(handler)
-
-        async def respond(request: Any, context: Context) -> Any:
-            try:
-                return await behavior(request, context)
-            except (Exception, asyncio.CancelledError) as e:
-                await self._abort_if_needed(method, context, e)
-                raise
-
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            try:
-                async with aclosing(behavior(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-            except (Exception, asyncio.CancelledError) as e:
-                await self._abort_if_needed(method, context, e)
-                raise
-
-        return replace_behavior(handler, respond, stream)
-
-    async def _abort_if_needed(
-        self, method: str, context: Context, exception: BaseException
-    ) -> None:
-        """Abort the call with a status; return if gRPC has to handle the exception itself."""
-        error = self._to_jobs_error(method, context, exception)
-        if error is not None:
-            await _abort(context, error)
-
-    def _to_jobs_error(
-        self, method: str, context: Context, exception: BaseException
-    ) -> JobsError | None:
-        """The error to send, or None if the call is already aborted or canceled."""
-        match exception:
-            case JobsError():
-                if isinstance(exception, DatabaseUnavailable):
-                    logger.warning("database unavailable: %r", exception.__cause__)
-                return exception
-            case ExceptionGroup():
-                # The first task that fails cancels the other tasks of its group.
-                jobs_errors, other_errors = exception.split(JobsError)
-                if jobs_errors is not None and other_errors is None:
-                    return _first_error(jobs_errors)
-            case grpc.aio.AbortError():
+    match exception:
+        case JobsError():
+            if isinstance(exception, DatabaseUnavailable):
+                logger.warning("database unavailable: %r", exception.__cause__)
+            return exception
+        case ExceptionGroup():
+            # The first task that fails cancels the other tasks of its group.
+            jobs_errors, other_errors = exception.split(JobsError)
+            if jobs_errors is not None and other_errors is None:
+                return _first_error(jobs_errors)
+        case grpc.aio.AbortError():
+            return None
+        case asyncio.CancelledError():
+            if not stopping or context.cancelled() or context.done():
+                # The client canceled the call and receives no status.
                 return None
-            case asyncio.CancelledError():
-                if not self._stopping.is_set() or context.cancelled() or context.done():
-                    # The client canceled the call and receives no status.
-                    return None
-                # Without a status, the client would wait until its deadline.
-                logger.warning("%s was canceled because the server is stopping", method)
-                return ServerStopping()
-        logger.error("%s failed", method, exc_info=exception)
-        return Internal()
+            # Without a status, the client would wait until its deadline.
+            logger.warning("%s was canceled because the server is stopping", method)
+            return ServerStopping()
+    logger.error("%s failed", method, exc_info=exception)
+    return Internal()
 
 
 def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:
@@ -110,7 +66,8 @@ def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:
     return _first_error(first) if isinstance(first, ExceptionGroup) else first
 
 
-async def _abort(context: Context, error: JobsError) -> NoReturn:
+async def abort(context: Any, error: JobsError) -> None:
+    """End the call with the status and the details of `error`."""
     details = [
         ErrorInfo(
             reason=reasons.ErrorReason.Name(error.reason), domain=DOMAIN, metadata=error.metadata

@@ -1,128 +1,110 @@
-"""Limits the calls and streams that are open at the same time. Health checks always pass."""
+"""Limits on calls in flight and open streams. Unary health checks are never refused."""
 
-import abc
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
-from jobs_grpc.auth.policy import is_public
-from jobs_grpc.auth.principal import current_principal
-from jobs_grpc.config import Config
+from jobs_grpc.auth.principal import Principal
+from jobs_grpc.config import LimitsConfig
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.rpc.interceptor import Handler, Interceptor, run_inside
+
+if TYPE_CHECKING:
+    import asyncio
 
 _RETRY_AFTER_SECONDS = 1
 
 
 class ConcurrencyLimiter:
-    """Counts what is open by key and rejects more than `limit` per key.
+    """Counts what is open for each key, up to a limit. Keeps nothing for idle keys."""
 
-    LimitExceeded has `message` and the name of the `setting`. Keys with nothing open take no
-    memory.
-    """
-
-    def __init__(self, message: str, setting: str, limit: int) -> None:
-        self._message = message
+    def __init__(self, problem: str, setting: str, limit: int) -> None:
+        self._problem = problem
         self._setting = setting
         self._limit = limit
         self._open: dict[object, int] = {}
 
     def __len__(self) -> int:
-        """The number of keys that have something open."""
+        """Return the number of keys with something open."""
         return len(self._open)
 
-    @contextmanager
-    def acquire(self, key: object) -> Iterator[None]:
-        """Count one more for `key` during the block. Raises LimitExceeded."""
+    def acquire(self, key: object) -> None:
+        """Count one more. Raises LimitExceeded if the key is at the limit."""
         count = self._open.get(key, 0)
         if count >= self._limit:
-            raise LimitExceeded(self._message, self._setting, self._limit, _RETRY_AFTER_SECONDS)
+            raise LimitExceeded(self._problem, self._setting, self._limit, _RETRY_AFTER_SECONDS)
         self._open[key] = count + 1
-        try:
-            yield
-        finally:
-            if self._open[key] == 1:
-                del self._open[key]
-            else:
-                self._open[key] -= 1
+
+    def release(self, key: object) -> None:
+        """Count one less."""
+        if self._open[key] == 1:
+            del self._open[key]
+        else:
+            self._open[key] -= 1
 
 
-class _ConcurrencyLimits(Interceptor, abc.ABC):
-    """Runs each call inside the limits of a subclass."""
+class Permits:
+    """What one call has acquired.
 
-    @abc.abstractmethod
-    def _acquire(self, streaming: bool) -> AbstractContextManager[None]:
-        """Count a call, or a stream if `streaming`. Raises LimitExceeded."""
-
-    def _acquire_public(self, streaming: bool) -> AbstractContextManager[None]:
-        """The same for a public method."""
-        return nullcontext()
-
-    def wrap_handler(self, method: str, handler: Handler) -> Handler:
-        """Count each call of the handler."""
-        streaming = handler.request_streaming or handler.response_streaming
-        acquire = self._acquire_public if is_public(method) else self._acquire
-        return run_inside(handler, lambda _: acquire(streaming))
-
-
-class ServerLimits(_ConcurrencyLimits):
-    """Limits the calls and streams of all callers together.
-
-    Runs before authentication, so it also limits unauthenticated callers.
+    It is released when the task of the call ends, after gRPC has sent the response. So a client
+    that does not read its response keeps its permits.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, task: "asyncio.Task[Any]") -> None:
+        self._acquired: list[tuple[ConcurrencyLimiter, object]] = []
+        task.add_done_callback(self._release)
+
+    def acquire(self, limiter: ConcurrencyLimiter, key: object) -> None:
+        """Acquire from `limiter`. Raises LimitExceeded."""
+        limiter.acquire(key)
+        self._acquired.append((limiter, key))
+
+    def _release(self, _: object) -> None:
+        for limiter, key in self._acquired:
+            limiter.release(key)
+
+
+class CallLimits:
+    """The limits of the server, of each tenant and of each device."""
+
+    def __init__(self, config: LimitsConfig) -> None:
         self._calls = ConcurrencyLimiter(
-            "The server has too many calls in flight", "JOBS_MAX_CALLS", config.limits.max_calls
+            "The server has too many calls in flight", "JOBS_MAX_CALLS", config.max_calls
         )
         self._streams = ConcurrencyLimiter(
-            "The server has too many open streams", "JOBS_MAX_STREAMS", config.limits.max_streams
+            "The server has too many open streams", "JOBS_MAX_STREAMS", config.max_streams
         )
-        # Counted separately, so that unauthenticated callers cannot use up the other limits.
+        # Counted separately: anonymous callers must not use up what authenticated callers need.
         self._public_streams = ConcurrencyLimiter(
             "The server has too many open health and reflection streams",
             "JOBS_MAX_CALLS",
-            config.limits.max_calls,
+            config.max_calls,
         )
-
-    def _acquire(self, streaming: bool) -> AbstractContextManager[None]:
-        return (self._streams if streaming else self._calls).acquire(None)
-
-    def _acquire_public(self, streaming: bool) -> AbstractContextManager[None]:
-        return self._public_streams.acquire(None) if streaming else nullcontext()
-
-
-class TenantLimits(_ConcurrencyLimits):
-    """Limits the calls and streams of a tenant, and the streams of a device."""
-
-    def __init__(self, config: Config) -> None:
-        self._calls = ConcurrencyLimiter(
+        self._tenant_calls = ConcurrencyLimiter(
             "The tenant has too many calls in flight",
             "JOBS_MAX_TENANT_CALLS",
-            config.limits.max_tenant_calls,
+            config.max_tenant_calls,
         )
-        self._streams = ConcurrencyLimiter(
+        self._tenant_streams = ConcurrencyLimiter(
             "The tenant has too many open streams",
             "JOBS_MAX_TENANT_STREAMS",
-            config.limits.max_tenant_streams,
+            config.max_tenant_streams,
         )
         self._device_streams = ConcurrencyLimiter(
             "The device has too many open streams",
             "JOBS_MAX_DEVICE_STREAMS",
-            config.limits.max_device_streams,
+            config.max_device_streams,
         )
 
-    def _acquire(self, streaming: bool) -> AbstractContextManager[None]:
-        caller = current_principal()
-        if not streaming:
-            return self._calls.acquire(caller.tenant_id)
-        if caller.device_id is None:
-            return self._streams.acquire(caller.tenant_id)
-        return self._acquire_device_stream(caller.tenant_id, caller.device_id)
+    def acquire_server(self, permits: Permits, *, stream: bool, public: bool) -> None:
+        """Count a call of any caller, before authentication. Raises LimitExceeded."""
+        if not public:
+            permits.acquire(self._streams if stream else self._calls, None)
+        elif stream:
+            permits.acquire(self._public_streams, None)
 
-    @contextmanager
-    def _acquire_device_stream(self, tenant_id: str, device_id: str) -> Iterator[None]:
-        with (
-            self._streams.acquire(tenant_id),
-            self._device_streams.acquire((tenant_id, device_id)),
-        ):
-            yield
+    def acquire_tenant(self, permits: Permits, caller: Principal, *, stream: bool) -> None:
+        """Count a call of an authenticated caller. Raises LimitExceeded."""
+        if not stream:
+            permits.acquire(self._tenant_calls, caller.tenant_id)
+            return
+        permits.acquire(self._tenant_streams, caller.tenant_id)
+        if caller.device_id is not None:
+            permits.acquire(self._device_streams, (caller.tenant_id, caller.device_id))

@@ -1,48 +1,145 @@
-"""The interceptors that every call passes through, in order."""
+"""The call path: one coroutine per method, which reads from top to bottom.
+
+It starts when the headers of a call have arrived, and reads the request after it has
+authenticated the caller. gRPC would read the request first, and so buffer what unauthenticated
+callers send.
+"""
 
 import asyncio
-from collections.abc import Sequence
+import inspect
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from grpc.aio import ServerInterceptor
+import grpc
+from grpc.aio import ServicerContext
 
+from jobs_grpc.auth import policy
 from jobs_grpc.auth.authenticator import Authenticator
 from jobs_grpc.auth.peers import TrustedPeers
+from jobs_grpc.auth.principal import Principal, set_principal
 from jobs_grpc.config import Config
-from jobs_grpc.rpc.access_log import AccessLog
-from jobs_grpc.rpc.audit_log import AuditLog
-from jobs_grpc.rpc.authentication import Authentication, Authorization
-from jobs_grpc.rpc.deferred_read import DeferredRead
-from jobs_grpc.rpc.error_status import ErrorStatus
-from jobs_grpc.rpc.handler_cache import HandlerCache
+from jobs_grpc.rpc import access_log, audit_log
+from jobs_grpc.rpc.error_status import abort, to_jobs_error
 from jobs_grpc.rpc.in_flight import InFlight
-from jobs_grpc.rpc.limits import ServerLimits, TenantLimits
+from jobs_grpc.rpc.limits import CallLimits, Permits
 from jobs_grpc.rpc.rate_limiter import RateLimiter
 from jobs_grpc.rpc.request_reader import RequestReader
-from jobs_grpc.rpc.token_expiry import TokenExpiry
+from jobs_grpc.rpc.token_expiry import end_when_token_expires
+
+if TYPE_CHECKING:
+    from jobs_grpc.errors import JobsError
+
+Context: TypeAlias = ServicerContext[Any, Any]
+# Quoted: generic for type checkers only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
 
-def interceptors(
-    config: Config,
-    in_flight: InFlight,
-    stopping: asyncio.Event,
-    authenticator: Authenticator,
-    peers: TrustedPeers | None,
-) -> Sequence[ServerInterceptor]:
-    """The interceptors, outermost first.
+class Pipeline:
+    """Wraps the handlers of all methods that a server serves."""
 
-    `stopping` is set when the server begins to stop.
-    """
+    def __init__(
+        self,
+        config: Config,
+        authenticator: Authenticator,
+        trusted_peers: TrustedPeers | None,
+        in_flight: InFlight,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._authenticator = authenticator
+        self._trusted_peers = trusted_peers
+        self._in_flight = in_flight
+        self._stopping = stopping
+        self._limits = CallLimits(config.limits)
+        self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
+        self._reader = RequestReader(
+            config.limits.max_request_bytes, config.limits.request_read_timeout
+        )
+
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Return the handler that gRPC calls for `method` ("/package.Service/Method").
+
+        `handler` is what generated code registers: the method of the service, and how to decode
+        requests and serialize responses.
+        """
+        public = policy.is_public(method)
+        audited = method in audit_log.AUDITED_METHODS
+        stream = handler.request_streaming or handler.response_streaming
+        serve_request = _method_of_service(handler)
+        # A streaming method either yields its responses or writes them itself.
+        yields = inspect.isasyncgenfunction(serve_request)
+        serialize: Any = handler.response_serializer
+        limits, reader = self._limits, self._reader
+
+        async def serve(raw_requests: Any, context: Context) -> Any:
+            started = time.perf_counter()
+            metadata: Metadata = tuple(context.invocation_metadata() or ())
+            access_log.assign_request_id(context, metadata)
+            task = self._in_flight.enter(public=public)
+            permits = Permits(task)
+            caller: Principal | None = None
+            request: Any = None
+            response: Any = None
+            error: JobsError | None = None
+            canceled = False
+            try:
+                limits.acquire_server(permits, stream=stream, public=public)
+                if not public:
+                    caller = await self._authenticate(context, metadata)
+                    limits.acquire_tenant(permits, caller, stream=stream)
+                    if not stream:
+                        await self._rate_limiter.wait(caller.tenant_id)
+                if handler.request_streaming:
+                    request = reader.read_stream(raw_requests, handler)
+                else:
+                    request = await reader.read(context, handler, public=public)
+                policy.authorize(method, caller)
+                if not stream:
+                    response = await serve_request(request, context)
+                    return serialize(response)
+                async with end_when_token_expires(caller):
+                    if yields:
+                        async with aclosing(serve_request(request, context)) as responses:
+                            async for item in responses:
+                                await context.write(item)
+                    else:
+                        await serve_request(request, context)
+                return None
+            except (Exception, asyncio.CancelledError) as e:
+                error = to_jobs_error(method, context, e, stopping=self._stopping.is_set())
+                if error is None:
+                    canceled = isinstance(e, asyncio.CancelledError)
+                    raise
+            finally:
+                if audited:
+                    audit_log.write(
+                        method, context, caller, request, response, error, started, canceled
+                    )
+                access_log.write(method, context, caller, error, started, canceled, public=public)
+            # context.abort makes a reference cycle with this frame. Clear what the frame refers to,
+            # so that the request is freed now and not by the next garbage collection.
+            raw_requests = request = response = None
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+            await abort(context, error)
+            return None
+
+        # gRPC passes raw requests, and takes a unary response that is serialized already.
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(serve, None, serialize)
+        return grpc.stream_unary_rpc_method_handler(serve, None, None)
+
+    async def _authenticate(self, context: Context, metadata: Metadata) -> Principal:
+        if self._trusted_peers:
+            auth_context: Any = context.auth_context()
+            self._trusted_peers.check(auth_context)
+        caller = await self._authenticator.authenticate(metadata)
+        set_principal(caller)
+        return caller
+
+
+def _method_of_service(handler: Handler) -> Any:
+    """Return the method of the service that handles a call."""
     return (
-        HandlerCache(),
-        DeferredRead(),
-        AccessLog(in_flight),
-        ErrorStatus(stopping),
-        AuditLog(),
-        ServerLimits(config),
-        Authentication(authenticator, peers),
-        TenantLimits(config),
-        *([RateLimiter(config.limits.max_tenant_rate)] if config.limits.max_tenant_rate else []),
-        RequestReader(config.limits.max_request_bytes, config.limits.request_read_timeout),
-        Authorization(),
-        TokenExpiry(),
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )

@@ -3,10 +3,7 @@
 import asyncio
 from collections import OrderedDict
 
-from jobs_grpc.auth import policy
-from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.rpc.interceptor import BeforeCallInterceptor, Context, Handler
 
 # A tenant is active for this long after a call.
 _ACTIVE_SECONDS = 1.0
@@ -65,28 +62,22 @@ class TokenBuckets:
             self._next_tokens[tenant_id] -= self._interval
 
 
-class RateLimiter(BeforeCallInterceptor):
+class RateLimiter:
     """Delays unary calls of a tenant that exceeds the rate, so that other tenants are served.
 
     gRPC starts calls in order of arrival, regardless of the tenant. A call that waits here has
     not read its request yet and costs little; a rejection costs as much as a response, and the
-    client would call again at once. ConcurrencyLimiter limits streams.
+    client would call again at once. A rate of 0 disables it.
     """
 
     def __init__(self, calls_per_second: int) -> None:
         self._calls_per_second = calls_per_second
-        self._buckets = TokenBuckets(calls_per_second)
+        self._buckets = TokenBuckets(calls_per_second) if calls_per_second else None
 
-    def wrap_handler(self, method: str, handler: Handler) -> Handler:
-        """Wrap handlers of unary calls, except for public methods."""
-        streaming = handler.request_streaming or handler.response_streaming
-        if streaming or policy.is_public(method):
-            return handler
-        return super().wrap_handler(method, handler)
-
-    async def before_call(self, method: str, context: Context) -> None:
-        """Wait for a token."""
-        tenant_id = current_principal().tenant_id
+    async def wait(self, tenant_id: str) -> None:
+        """Wait for a token. Raises LimitExceeded if that would take too long."""
+        if self._buckets is None:
+            return
         delay = self._buckets.reserve(tenant_id, asyncio.get_running_loop().time())
         if delay is None:
             raise LimitExceeded(

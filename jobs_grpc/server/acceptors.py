@@ -1,8 +1,7 @@
 """Runs several grpc.aio servers on one port."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import grpc
 
@@ -17,19 +16,6 @@ class Acceptors:
 
     def __init__(self, servers: Sequence[grpc.aio.Server]) -> None:
         self._servers = servers
-
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
-        """Add the handlers to each server."""
-        handlers = tuple(generic_rpc_handlers)
-        for server in self._servers:
-            server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Do nothing: generated code adds the same methods as generic handlers, too.
-
-        We skip registered methods: a server keeps one pending accept per method and scans all of
-        them on every call.
-        """
 
     def add_insecure_port(self, address: str) -> int:
         """Bind each server to the address, whose port must not be 0. Raises RuntimeError."""

@@ -5,9 +5,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
-from grpc.aio import Server
+from grpc_health.v1 import health_pb2_grpc
 
 from jobs_grpc.auth.authenticator import Authenticator, open_authenticator
 from jobs_grpc.auth.peers import TrustedPeers
@@ -17,8 +18,9 @@ from jobs_grpc.db.readiness import NotReady
 from jobs_grpc.db.store import Store
 from jobs_grpc.db.update_batcher import LOCK_WAIT_MS, UpdateBatcher
 from jobs_grpc.maintenance.sweeper import Sweeper
-from jobs_grpc.rpc import pipeline
 from jobs_grpc.rpc.in_flight import InFlight
+from jobs_grpc.rpc.method_table import MethodTable
+from jobs_grpc.rpc.pipeline import Pipeline
 from jobs_grpc.server import grpc_server, reflection, tls
 from jobs_grpc.server.health import Health
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
@@ -122,20 +124,18 @@ async def running(
     async with AsyncExitStack() as shutdown:
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
         health = Health(_readiness_check(database, authenticator), SERVICES)
-        server = grpc_server.make_server(
-            pipeline.interceptors(config, in_flight, stopping, authenticator, peers),
-            config.limits.max_request_bytes,
-            config.server.listen,
-            options.grpc_options,
+        # Generated code expects a server, but only registers methods.
+        methods: Any = MethodTable(Pipeline(config, authenticator, peers, in_flight, stopping).wrap)
+        jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(store, config, stopping), methods)
+        device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
+            DeviceJobService(store, batcher, config.limits.max_document_bytes, stopping), methods
         )
-        _add_services(
-            server,
-            JobService(store, config, stopping),
-            DeviceJobService(store, batcher, config.limits.max_document_bytes, stopping),
-        )
-        grpc_server.add_health(server, health.servicer)
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, methods)
         if config.server.reflection:
-            reflection.add_reflection(server, SERVICES)
+            reflection.add_reflection(methods, SERVICES)
+        server = grpc_server.make_server(
+            methods, config.limits.max_request_bytes, config.server.listen, options.grpc_options
+        )
 
         address = shutdown.enter_context(
             grpc_server.bind(server, config.server.listen, make_credentials, reserve=not share_port)
@@ -173,11 +173,6 @@ def _readiness_check(
             raise NotReady(reason)
 
     return check
-
-
-def _add_services(server: Server, jobs: JobService, device_jobs: DeviceJobService) -> None:
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
-    device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(device_jobs, server)
 
 
 def _warn_about_insecure_settings(config: Config) -> None:

@@ -1,13 +1,11 @@
 """Creates the gRPC server and binds it to its address."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias, cast
 
 import grpc
-from grpc.aio import Server, ServerInterceptor
-from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc.aio import Server
 
 from jobs_grpc.server.acceptors import Acceptors
 from jobs_grpc.server.sockets import (
@@ -37,15 +35,15 @@ _ACCEPTORS = 4
 
 
 def make_server(
-    interceptors: Sequence[ServerInterceptor],
+    methods: grpc.GenericRpcHandler,
     max_request_bytes: int,
     address: str,
     options: Options = OPTIONS,
 ) -> Server:
-    """Create a server without services that can listen on `address`.
+    """Create a server of `methods` that can listen on `address`.
 
     gRPC itself refuses only requests of more than twice `max_request_bytes`: its refusal has no
-    reason and no line in the log, so the interceptors refuse what is between.
+    reason and no line in the log, so the pipeline refuses what is between.
     """
     share_port = can_share_port(address)
     options = (
@@ -54,7 +52,7 @@ def make_server(
         ("grpc.so_reuseport", int(share_port)),
     )
     servers = [
-        grpc.aio.server(interceptors=interceptors, options=options)
+        grpc.aio.server(handlers=[methods], options=options)
         for _ in range(_ACCEPTORS if share_port else 1)
     ]
     return cast("Server", Acceptors(servers))
@@ -87,8 +85,3 @@ def bind(
         except RuntimeError:
             raise ListenError(address) from None
         yield bound if is_unix_path(bound) else f"{bound.rpartition(':')[0]}:{port}"
-
-
-def add_health(server: Server, servicer: health_aio.HealthServicer) -> None:
-    """Serve grpc.health.v1."""
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -137,7 +137,7 @@ async def test_each_json_record_is_one_line_when_it_has_a_traceback(broken_serve
         await _line(written, "CreateJob INTERNAL")
 
     records = [json.loads(line) for line in written.getvalue().splitlines()]
-    assert [record["level"] for record in records] == ["INFO", "ERROR", "INFO"]
+    assert [record["level"] for record in records] == ["ERROR", "INFO", "INFO"]
 
 
 async def test_documents_are_not_logged(

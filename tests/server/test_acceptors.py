@@ -58,17 +58,16 @@ class ServerNumber(grpc.aio.ServerInterceptor):
 async def running_acceptors(gate: Gate) -> AsyncIterator[tuple[Acceptors, str]]:
     """Run four servers on one port; yields them and their address."""
     options = (("grpc.so_reuseport", 1),)
+    replaced: Any = grpc.unary_unary_rpc_method_handler(abs)
+    handler = grpc.method_handlers_generic_handler("test.Service", {"Method": replaced})
     acceptors = Acceptors(
         [
-            grpc.aio.server(interceptors=[ServerNumber(number, gate)], options=options)
+            grpc.aio.server(
+                handlers=[handler], interceptors=[ServerNumber(number, gate)], options=options
+            )
             for number in range(4)
         ]
     )
-    replaced_by_interceptor: Any = grpc.unary_unary_rpc_method_handler(abs)
-    handler = grpc.method_handlers_generic_handler(
-        "test.Service", {"Method": replaced_by_interceptor}
-    )
-    acceptors.add_generic_rpc_handlers(iter([handler]))
     with reserve_port("127.0.0.1:0") as address:
         acceptors.add_insecure_port(address)
         await acceptors.start()
