@@ -27,7 +27,7 @@ PRIVATE_KEY = "contains a private key or a secret; use public keys only"
     ],
     ids=["the same", "for encryption"],
 )
-async def test_duplicate_kid_is_accepted_when_it_is_no_other_verification_key(
+async def test_duplicate_kid_is_accepted_when_keys_are_equal_or_not_for_verifying(
     tmp_path: Path, other: dict[str, str]
 ) -> None:
     path = tmp_path / "jwks.json"
