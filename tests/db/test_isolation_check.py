@@ -1,42 +1,18 @@
 """The server does not serve if row-level security does not limit its login to one tenant."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import asyncpg
 import pytest
 from grpc import StatusCode
 
-from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.readiness import NotIsolated
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.health import is_healthy
-from tests.support.postgres import Postgres
 from tests.support.server import running_server, starting_server
 from tests.support.waiting import TIMEOUT, wait_until
-
-
-@pytest.fixture
-async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
-    """A new migrated database with a new request role."""
-    postgres, template = cluster
-    async with postgres.database(template) as name, postgres.unused_role(name) as role:
-        owner = await asyncpg.connect(postgres.dsn(name))
-        await migrate(postgres.dsn(name), role)
-        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
-        await owner.close()
-
-
-@pytest.fixture
-async def other_role(cluster: tuple[Postgres, str], fresh: Database) -> AsyncIterator[str]:
-    """Another role, which can own tables in the test's database."""
-    postgres, _ = cluster
-    database = await fresh.owner.fetchval("SELECT current_database()")
-    async with postgres.unused_role(database) as role:
-        await fresh.owner.execute(f"CREATE ROLE {role.name}")
-        yield role.name
 
 
 def _user(dsn: str) -> str:
@@ -191,9 +167,16 @@ async def test_error_names_all_problems(fresh: Database) -> None:
     await _check_serves(fresh)
 
 
-async def test_server_stops_serving_when_isolation_is_lost(fresh: Database) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE jobs.jobs DISABLE ROW LEVEL SECURITY",
+        "CREATE POLICY open ON public.device_state USING (true)",
+    ],
+)
+async def test_server_stops_serving_when_isolation_is_lost(fresh: Database, change: str) -> None:
     async with running_server(fresh.request_dsn) as server:
-        await fresh.owner.execute("ALTER TABLE jobs.jobs DISABLE ROW LEVEL SECURITY")
+        await fresh.owner.execute(change)
 
         await asyncio.wait({server.app.failed}, timeout=TIMEOUT)
 

@@ -11,7 +11,27 @@ WITH login AS (
     FROM pg_roles WHERE rolname IN (session_user, current_user)
 ), tenant_table AS (
     SELECT oid, relowner, relrowsecurity
-    FROM pg_class WHERE oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)
+    FROM unnest($1::text[]) AS name JOIN pg_class ON oid = to_regclass(name)
+), policy AS (
+    -- The policies that can apply to this login. `isolates`: whether the expressions are known to
+    -- limit rows to one tenant; NULL: the policy shows no rows.
+    SELECT p.polrelid, p.polname, p.polpermissive, p.polcmd, p.polroles,
+           (SELECT bool_and(replace(expression, '(tenant_id)::text', 'tenant_id') IN (
+                '(tenant_id = NULLIF(current_setting(''app.tenant_id''::text, true), ''''::text))',
+                '(tenant_id = current_setting(''app.tenant_id''::text, true))',
+                '(tenant_id = current_setting(''app.tenant_id''::text))'))
+            FROM unnest(ARRAY[pg_get_expr(p.polqual, p.polrelid),
+                              pg_get_expr(p.polwithcheck, p.polrelid)]) AS expression
+            WHERE expression IS NOT NULL) AS isolates
+    FROM pg_policy p
+    WHERE p.polrelid IN (SELECT oid FROM tenant_table)
+      AND EXISTS (
+          SELECT FROM login, unnest(p.polroles) AS role
+          WHERE role = 0 OR pg_has_role(login.oid, role, 'MEMBER'))
+), jobs_object AS (
+    -- By its index, because the catalog of a platform can be large.
+    SELECT classid, objid FROM pg_depend
+    WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('jobs')
 )
 SELECT format('role %I is a superuser (JOBS_DATABASE_URL needs a separate login)', rolname)
            AS problem,
@@ -47,3 +67,30 @@ SELECT format('table %s has no row-level security', oid::regclass),
                           ' (tenant_id = nullif(current_setting(''app.tenant_id'', true), ''''))',
                           oid::regclass) END
 FROM tenant_table WHERE NOT relrowsecurity
+UNION ALL
+-- A row is visible if one permissive policy shows it, whatever the others do. A restrictive policy
+-- for this login isolates it and does not affect other roles.
+SELECT format('policy %I on table %s may show role %I the rows of other tenants', polname,
+              polrelid::regclass, rolname),
+       format('DROP POLICY IF EXISTS %1$I ON %2$s; CREATE POLICY %1$I ON %2$s AS RESTRICTIVE'
+              ' TO %3$I USING (tenant_id = nullif(current_setting(''app.tenant_id'', true), ''''))',
+              'tenant_isolation_' || rolname, polrelid::regclass, rolname)
+FROM policy JOIN login ON NOT login.rolsuper
+WHERE polpermissive AND NOT isolates
+  AND NOT EXISTS (
+      SELECT FROM policy restrictive
+      WHERE restrictive.polrelid = policy.polrelid AND NOT restrictive.polpermissive
+        AND restrictive.polcmd = '*' AND restrictive.isolates
+        AND restrictive.polroles && ARRAY[0::oid, login.oid])
+UNION ALL
+SELECT format('view %s shows the rows of all tenants: it is not a security invoker', oid::regclass),
+       format('ALTER VIEW %s SET (security_invoker = true)', oid::regclass)
+FROM jobs_object JOIN pg_class ON oid = objid
+WHERE classid = 'pg_class'::regclass AND relkind = 'v'
+  AND NOT coalesce(reloptions @> '{security_invoker=true}', false)
+UNION ALL
+SELECT format('function %s may show the rows of all tenants: it is a security definer',
+              oid::regprocedure),
+       format('ALTER FUNCTION %s SECURITY INVOKER', oid::regprocedure)
+FROM jobs_object JOIN pg_proc ON oid = objid
+WHERE classid = 'pg_proc'::regclass AND prosecdef

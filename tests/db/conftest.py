@@ -1,0 +1,31 @@
+"""Fixtures: a database and roles that a test can change."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from jobs_grpc.db.migrate import migrate
+from tests.support.database import Database
+from tests.support.postgres import Postgres
+
+
+@pytest.fixture
+async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
+    """A new migrated database with a new request role."""
+    postgres, template = cluster
+    async with postgres.database(template) as name, postgres.unused_role(name) as role:
+        owner = await asyncpg.connect(postgres.dsn(name))
+        await migrate(postgres.dsn(name), role)
+        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
+        await owner.close()
+
+
+@pytest.fixture
+async def other_role(cluster: tuple[Postgres, str], fresh: Database) -> AsyncIterator[str]:
+    """Another role, which can own tables in the test's database."""
+    postgres, _ = cluster
+    database = await fresh.owner.fetchval("SELECT current_database()")
+    async with postgres.unused_role(database) as role:
+        await fresh.owner.execute(f"CREATE ROLE {role.name}")
+        yield role.name
