@@ -77,7 +77,9 @@ class DeviceExecution(_message.Message):
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """The time at which the job expires. The execution cannot start after it. Unset: never."""
+        """The time at which the job expires: from then on, a QUEUED execution is TIMED_OUT.
+        Unset: never.
+        """
 
     @_builtins.property
     def times_out_at(self) -> _timestamp_pb2.Timestamp:
@@ -520,8 +522,8 @@ class WatchPendingExecutionsResponse(_message.Message):
     EXECUTIONS_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
-    """More executions are pending than this response contains. ListPendingExecutions returns
-    them all.
+    """Whether more executions are pending than this response contains.
+    ListPendingExecutions returns them all.
     """
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceExecution]:

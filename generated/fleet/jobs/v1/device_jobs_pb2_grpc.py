@@ -32,8 +32,8 @@ class DeviceJobServiceStub:
     Metadata of every call, in addition to that of JobService:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
-    for, sent once: 1–256 printable ASCII characters. ReportExecutions does
-    not require it of a bridge.
+    for, sent once: 1–256 printable ASCII characters, no space at the ends.
+    ReportExecutions does not require it of a bridge.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -42,7 +42,7 @@ class DeviceJobServiceStub:
 
     UNAUTHENTICATED      DEVICE_REQUIRED
 
-    and a stream of a device
+    In addition, a stream of a device can return
 
     RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
     streams (with a delay)
@@ -98,8 +98,8 @@ class DeviceJobServiceServicer:
     Metadata of every call, in addition to that of JobService:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
-    for, sent once: 1–256 printable ASCII characters. ReportExecutions does
-    not require it of a bridge.
+    for, sent once: 1–256 printable ASCII characters, no space at the ends.
+    ReportExecutions does not require it of a bridge.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -108,7 +108,7 @@ class DeviceJobServiceServicer:
 
     UNAUTHENTICATED      DEVICE_REQUIRED
 
-    and a stream of a device
+    In addition, a stream of a device can return
 
     RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
     streams (with a delay)
@@ -265,8 +265,8 @@ class DeviceJobService:
     Metadata of every call, in addition to that of JobService:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
-    for, sent once: 1–256 printable ASCII characters. ReportExecutions does
-    not require it of a bridge.
+    for, sent once: 1–256 printable ASCII characters, no space at the ends.
+    ReportExecutions does not require it of a bridge.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -275,7 +275,7 @@ class DeviceJobService:
 
     UNAUTHENTICATED      DEVICE_REQUIRED
 
-    and a stream of a device
+    In addition, a stream of a device can return
 
     RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
     streams (with a delay)

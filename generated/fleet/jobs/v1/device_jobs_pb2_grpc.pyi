@@ -33,8 +33,8 @@ class DeviceJobServiceStub:
     Metadata of every call, in addition to that of JobService:
 
       x-device-id    Required, unless a token names the device. The device that the call acts
-                     for, sent once: 1–256 printable ASCII characters. ReportExecutions does
-                     not require it of a bridge.
+                     for, sent once: 1–256 printable ASCII characters, no space at the ends.
+                     ReportExecutions does not require it of a bridge.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -43,7 +43,7 @@ class DeviceJobServiceStub:
 
       UNAUTHENTICATED      DEVICE_REQUIRED
 
-    and a stream of a device
+    In addition, a stream of a device can return
 
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
                            streams (with a delay)
@@ -132,8 +132,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     Metadata of every call, in addition to that of JobService:
 
       x-device-id    Required, unless a token names the device. The device that the call acts
-                     for, sent once: 1–256 printable ASCII characters. ReportExecutions does
-                     not require it of a bridge.
+                     for, sent once: 1–256 printable ASCII characters, no space at the ends.
+                     ReportExecutions does not require it of a bridge.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -142,7 +142,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
       UNAUTHENTICATED      DEVICE_REQUIRED
 
-    and a stream of a device
+    In addition, a stream of a device can return
 
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
                            streams (with a delay)
@@ -227,8 +227,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     Metadata of every call, in addition to that of JobService:
 
       x-device-id    Required, unless a token names the device. The device that the call acts
-                     for, sent once: 1–256 printable ASCII characters. ReportExecutions does
-                     not require it of a bridge.
+                     for, sent once: 1–256 printable ASCII characters, no space at the ends.
+                     ReportExecutions does not require it of a bridge.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -237,7 +237,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
       UNAUTHENTICATED      DEVICE_REQUIRED
 
-    and a stream of a device
+    In addition, a stream of a device can return
 
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
                            streams (with a delay)

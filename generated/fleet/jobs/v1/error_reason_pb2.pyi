@@ -107,7 +107,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ROLE_REQUIRED: _ErrorReason.ValueType  # 10
     """Status PERMISSION_DENIED: the service knows who calls and does not allow the call.
 
-    None of the caller's roles allows this call. `roles` lists the roles that do.
+    None of the caller's roles allows this call. `roles` lists the roles that are allowed.
 
     Example of an ErrorInfo:
 
@@ -315,8 +315,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     SERVER_STOPPING: _ErrorReason.ValueType  # 28
     """The server is stopping. It ends its streams at once, and the calls that are still in
-    flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat the call:
-    another server accepts it.
+    flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat it only if it is
+    safe to repeat, and connect again.
 
     Example of an ErrorInfo:
 
@@ -435,7 +435,7 @@ Example of an ErrorInfo:
 ROLE_REQUIRED: ErrorReason.ValueType  # 10
 """Status PERMISSION_DENIED: the service knows who calls and does not allow the call.
 
-None of the caller's roles allows this call. `roles` lists the roles that do.
+None of the caller's roles allows this call. `roles` lists the roles that are allowed.
 
 Example of an ErrorInfo:
 
@@ -643,8 +643,8 @@ Example of an ErrorInfo:
 """
 SERVER_STOPPING: ErrorReason.ValueType  # 28
 """The server is stopping. It ends its streams at once, and the calls that are still in
-flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat the call:
-another server accepts it.
+flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat it only if it is
+safe to repeat, and connect again.
 
 Example of an ErrorInfo:
 

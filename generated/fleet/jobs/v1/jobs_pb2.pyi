@@ -106,7 +106,9 @@ class Job(_message.Message):
     succeeded_count: _builtins.int
     """The number of SUCCEEDED executions: execution_counts.succeeded."""
     failed_count: _builtins.int
-    """The number of FAILED, TIMED_OUT and REJECTED executions."""
+    """The number of executions that finished without success: FAILED, TIMED_OUT and REJECTED
+    together. execution_counts.failed counts FAILED alone.
+    """
     next_executions_page_token: _builtins.str
     """The ListJobExecutionsRequest.page_token of the executions that follow. Empty: there are
     none. Filled only by GetJob.
@@ -129,7 +131,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """The time of the last change of `status`."""
+        """The time of the last change of `status`; changes of the counts do not move it."""
 
     @_builtins.property
     def execution_counts(self) -> Global___ExecutionCounts:
@@ -301,9 +303,8 @@ class JobExecution(_message.Message):
     execution_number: _builtins.int
     """The number of the attempt. The first is 1."""
     version: _builtins.int
-    """Counts the changes of the execution across its attempts. The first is 1. The end of a
-    QUEUED execution by CancelJob or by the expiry of the job, and of an IN_PROGRESS one by
-    a forced CancelJob, does not count.
+    """Counts the changes of the execution across its attempts. The first is 1. An execution
+    that CancelJob or the expiry of its job ends keeps its version.
     """
     job_id: _builtins.str
     """The ID of the job. Filled only by ListJobExecutions with a device_id."""
@@ -500,7 +501,9 @@ class ListJobsRequest(_message.Message):
     created_by: _builtins.str
     """Only jobs with this created_by: at most 256 characters. Empty: no filter."""
     target_device_id: _builtins.str
-    """The target of the job is this device, not a group of it or all devices. Empty: no filter."""
+    """The target of the job is this one device, not a group that contains it. Empty: no
+    filter.
+    """
     target_group_id: _builtins.str
     """The target of the job is this group. Empty: no filter."""
     target_all: _builtins.bool
@@ -515,7 +518,9 @@ class ListJobsRequest(_message.Message):
 
     @_builtins.property
     def created_until(self) -> _timestamp_pb2.Timestamp:
-        """Only jobs with a created_at before this time. Unset: no filter."""
+        """Only jobs with a created_at before this time; a job created exactly then is not
+        included. Unset: no filter.
+        """
 
     def __init__(
         self,

@@ -49,7 +49,8 @@ type DeviceExecution struct {
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// The time of the last change.
 	LastUpdatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_updated_at,json=lastUpdatedAt,proto3" json:"last_updated_at,omitempty"`
-	// The time at which the job expires. The execution cannot start after it. Unset: never.
+	// The time at which the job expires: from then on, a QUEUED execution is TIMED_OUT.
+	// Unset: never.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// The time at which the execution becomes TIMED_OUT. Set only if `status` is IN_PROGRESS
 	// and there is a timeout.
@@ -992,8 +993,8 @@ type WatchPendingExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first pending executions, in the order of ListPendingExecutions.
 	Executions []*DeviceExecution `protobuf:"bytes,1,rep,name=executions,proto3" json:"executions,omitempty"`
-	// More executions are pending than this response contains. ListPendingExecutions returns
-	// them all.
+	// Whether more executions are pending than this response contains.
+	// ListPendingExecutions returns them all.
 	HasMore       bool `protobuf:"varint,2,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

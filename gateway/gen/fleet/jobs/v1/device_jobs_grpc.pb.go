@@ -38,8 +38,8 @@ const (
 // Metadata of every call, in addition to that of JobService:
 //
 //	x-device-id    Required, unless a token names the device. The device that the call acts
-//	               for, sent once: 1–256 printable ASCII characters. ReportExecutions does
-//	               not require it of a bridge.
+//	               for, sent once: 1–256 printable ASCII characters, no space at the ends.
+//	               ReportExecutions does not require it of a bridge.
 //
 // Roles: device acts for the device of its token or x-device-id; bridge acts for any device
 // of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -48,7 +48,7 @@ const (
 //
 //	UNAUTHENTICATED      DEVICE_REQUIRED
 //
-// and a stream of a device
+// In addition, a stream of a device can return
 //
 //	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
 //	                     streams (with a delay)
@@ -218,8 +218,8 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 // Metadata of every call, in addition to that of JobService:
 //
 //	x-device-id    Required, unless a token names the device. The device that the call acts
-//	               for, sent once: 1–256 printable ASCII characters. ReportExecutions does
-//	               not require it of a bridge.
+//	               for, sent once: 1–256 printable ASCII characters, no space at the ends.
+//	               ReportExecutions does not require it of a bridge.
 //
 // Roles: device acts for the device of its token or x-device-id; bridge acts for any device
 // of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -228,7 +228,7 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 //
 //	UNAUTHENTICATED      DEVICE_REQUIRED
 //
-// and a stream of a device
+// In addition, a stream of a device can return
 //
 //	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
 //	                     streams (with a delay)

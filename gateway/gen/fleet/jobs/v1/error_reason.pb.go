@@ -100,7 +100,7 @@ const (
 	//
 	//	{ "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
 	ErrorReason_INVALID_TOKEN ErrorReason = 9
-	// None of the caller's roles allows this call. `roles` lists the roles that do.
+	// None of the caller's roles allows this call. `roles` lists the roles that are allowed.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -278,8 +278,8 @@ const (
 	//	{ "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
 	ErrorReason_DATABASE_UNAVAILABLE ErrorReason = 27
 	// The server is stopping. It ends its streams at once, and the calls that are still in
-	// flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat the call:
-	// another server accepts it.
+	// flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat it only if it is
+	// safe to repeat, and connect again.
 	//
 	// Example of an ErrorInfo:
 	//

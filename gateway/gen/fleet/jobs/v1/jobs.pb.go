@@ -180,7 +180,7 @@ type Job struct {
 	CreatedBy *string `protobuf:"bytes,10,opt,name=created_by,json=createdBy,proto3,oneof" json:"created_by,omitempty"`
 	// The time of creation.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// The time of the last change of `status`.
+	// The time of the last change of `status`; changes of the counts do not move it.
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	// The reason of the cancel. Set only if `status` is CANCELED.
 	CancelReason *string `protobuf:"bytes,13,opt,name=cancel_reason,json=cancelReason,proto3,oneof" json:"cancel_reason,omitempty"`
@@ -188,7 +188,8 @@ type Job struct {
 	TotalExecutions int32 `protobuf:"varint,14,opt,name=total_executions,json=totalExecutions,proto3" json:"total_executions,omitempty"`
 	// The number of SUCCEEDED executions: execution_counts.succeeded.
 	SucceededCount int32 `protobuf:"varint,15,opt,name=succeeded_count,json=succeededCount,proto3" json:"succeeded_count,omitempty"`
-	// The number of FAILED, TIMED_OUT and REJECTED executions.
+	// The number of executions that finished without success: FAILED, TIMED_OUT and REJECTED
+	// together. execution_counts.failed counts FAILED alone.
 	FailedCount int32 `protobuf:"varint,16,opt,name=failed_count,json=failedCount,proto3" json:"failed_count,omitempty"`
 	// The number of executions in each status.
 	ExecutionCounts *ExecutionCounts `protobuf:"bytes,17,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
@@ -531,9 +532,8 @@ type JobExecution struct {
 	LastUpdatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_updated_at,json=lastUpdatedAt,proto3" json:"last_updated_at,omitempty"`
 	// The number of the attempt. The first is 1.
 	ExecutionNumber int32 `protobuf:"varint,7,opt,name=execution_number,json=executionNumber,proto3" json:"execution_number,omitempty"`
-	// Counts the changes of the execution across its attempts. The first is 1. The end of a
-	// QUEUED execution by CancelJob or by the expiry of the job, and of an IN_PROGRESS one by
-	// a forced CancelJob, does not count.
+	// Counts the changes of the execution across its attempts. The first is 1. An execution
+	// that CancelJob or the expiry of its job ends keeps its version.
 	Version int32 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
 	// The time at which the execution becomes TIMED_OUT. Set only if `status` is IN_PROGRESS
 	// and there is a timeout.
@@ -911,7 +911,8 @@ type ListJobsRequest struct {
 	Target isListJobsRequest_Target `protobuf_oneof:"target"`
 	// Only jobs with a created_at at or after this time. Unset: no filter.
 	CreatedFrom *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_from,json=createdFrom,proto3" json:"created_from,omitempty"`
-	// Only jobs with a created_at before this time. Unset: no filter.
+	// Only jobs with a created_at before this time; a job created exactly then is not
+	// included. Unset: no filter.
 	CreatedUntil  *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_until,json=createdUntil,proto3" json:"created_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1049,7 +1050,8 @@ type isListJobsRequest_Target interface {
 }
 
 type ListJobsRequest_TargetDeviceId struct {
-	// The target of the job is this device, not a group of it or all devices. Empty: no filter.
+	// The target of the job is this one device, not a group that contains it. Empty: no
+	// filter.
 	TargetDeviceId string `protobuf:"bytes,8,opt,name=target_device_id,json=targetDeviceId,proto3,oneof"`
 }
 

@@ -46,8 +46,9 @@ const (
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-//	               creates, cancels and retries; admin also deletes. A call without it has
-//	               the roles of JOBS_DEFAULT_ROLES.
+//	               creates, cancels and retries; admin also deletes; device and bridge
+//	               call DeviceJobService. A call without it has the role device if it has
+//	               x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
 //	               and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -66,7 +67,8 @@ const (
 //	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
 //	INTERNAL             INTERNAL
 //
-// A job or a device of another tenant returns the same error as one that does not exist.
+// A call for a job or a device of another tenant fails like a call for one that does not
+// exist.
 //
 // Limits of every call: the settings of the server that define them, with their defaults. A
 // call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
@@ -75,17 +77,17 @@ const (
 //	JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
 //	    Unary calls in flight, of all tenants and of one tenant (with a delay).
 //	JOBS_MAX_TENANT_RATE (200)
-//	    Unary calls per second of one tenant while other tenants call, too. Calls beyond it
-//	    wait up to a second before they are refused (with a delay).
+//	    Unary calls per second of one tenant while other tenants also make calls. Calls
+//	    beyond it wait up to a second before they are rejected (with a delay).
 //	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
 //	    Open streams, of all tenants and of one tenant (with a delay).
 //	JOBS_MAX_REQUEST_BYTES (4 MiB)
 //	    The size of a request message (without a delay). A message of more than twice this
-//	    size is refused by gRPC itself, with RESOURCE_EXHAUSTED and no details.
+//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
 //
-// A server that is stopping refuses new calls: gRPC itself returns UNAVAILABLE without
+// A server that is stopping rejects new calls: gRPC itself returns UNAVAILABLE without
 // details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
 type JobServiceClient interface {
 	// Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
@@ -122,7 +124,7 @@ type JobServiceClient interface {
 	ListJobExecutions(ctx context.Context, in *ListJobExecutionsRequest, opts ...grpc.CallOption) (*ListJobExecutionsResponse, error)
 	// Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
 	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
-	// cancel ends them as REJECTED, too. Takes effect at once for any number of devices.
+	// cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
@@ -300,8 +302,9 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-//	               creates, cancels and retries; admin also deletes. A call without it has
-//	               the roles of JOBS_DEFAULT_ROLES.
+//	               creates, cancels and retries; admin also deletes; device and bridge
+//	               call DeviceJobService. A call without it has the role device if it has
+//	               x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
 //	               and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -320,7 +323,8 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
 //	INTERNAL             INTERNAL
 //
-// A job or a device of another tenant returns the same error as one that does not exist.
+// A call for a job or a device of another tenant fails like a call for one that does not
+// exist.
 //
 // Limits of every call: the settings of the server that define them, with their defaults. A
 // call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
@@ -329,17 +333,17 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
 //	    Unary calls in flight, of all tenants and of one tenant (with a delay).
 //	JOBS_MAX_TENANT_RATE (200)
-//	    Unary calls per second of one tenant while other tenants call, too. Calls beyond it
-//	    wait up to a second before they are refused (with a delay).
+//	    Unary calls per second of one tenant while other tenants also make calls. Calls
+//	    beyond it wait up to a second before they are rejected (with a delay).
 //	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
 //	    Open streams, of all tenants and of one tenant (with a delay).
 //	JOBS_MAX_REQUEST_BYTES (4 MiB)
 //	    The size of a request message (without a delay). A message of more than twice this
-//	    size is refused by gRPC itself, with RESOURCE_EXHAUSTED and no details.
+//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
 //
-// A server that is stopping refuses new calls: gRPC itself returns UNAVAILABLE without
+// A server that is stopping rejects new calls: gRPC itself returns UNAVAILABLE without
 // details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
 type JobServiceServer interface {
 	// Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
@@ -376,7 +380,7 @@ type JobServiceServer interface {
 	ListJobExecutions(context.Context, *ListJobExecutionsRequest) (*ListJobExecutionsResponse, error)
 	// Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
 	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
-	// cancel ends them as REJECTED, too. Takes effect at once for any number of devices.
+	// cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
