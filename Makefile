@@ -20,7 +20,7 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server
 # Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
 PYTEST = $(BIN)/pytest --numprocesses=3 --dist=loadfile
 .PHONY: test
-test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" narrows)
+test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests)
 	@$(PYTEST) $(if $(ARGS),$(ARGS),--cov)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 
@@ -28,9 +28,9 @@ test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" narrows)
 test-fast: $(READY) ## Run the tests that are not marked slow, in less than a minute
 	@$(PYTEST) -m 'not slow' $(ARGS)
 
-# Long trials, each with a small form in `make test`: see Tests in CONTRIBUTING.md.
+# `make test` runs the same long tests at a small scale: see Tests in CONTRIBUTING.md.
 .PHONY: nightly
-nightly: $(READY) $(BENCH_READY) ## Run the tests with larger jobs and more generated cases, and a soak (30 minutes)
+nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, a quick benchmark and a 10-minute soak (30 minutes in all)
 	@JOBS_TEST_SCALE=20 $(PYTEST) --timeout=3600 $(ARGS)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 	@$(MAKE) --no-print-directory bench ARGS=--quick
@@ -49,7 +49,7 @@ check: $(READY) ## Check format, lint, types, import directions, contract and ge
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory check-gateway)
 
 .PHONY: check-generated
-check-generated: $(READY) # The committed code is the one that the contract generates
+check-generated: $(READY) # Check that generated/ is up to date
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	$(MAKE) --no-print-directory generate GENERATED="$$out" && \
 	diff -r -x __pycache__ "$$out" generated || { echo 'generated/ is out of date: run `make generate`' >&2; exit 1; }
@@ -97,11 +97,11 @@ bench-gateway: $(READY) gateway-build ## Compare calls per second of the gateway
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
 .PHONY: bench
-bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; ARGS=--quick is a trial)
+bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; needs h2load; ARGS=--quick is a short run)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
 
 .PHONY: bench-workers
-bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers (needs cpulimit)
+bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers (needs h2load and cpulimit)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.workers $(ARGS)
 
 .PHONY: bench-fairness
@@ -109,7 +109,7 @@ bench-fairness: $(READY) ## Measure a quiet tenant's latency during the flood of
 	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)
 
 .PHONY: check-gateway
-check-gateway: need-go $(READY) # Format, lint, and the committed code is the one that jobs.gateway.yaml generates
+check-gateway: need-go $(READY) # Check the gateway's format and lint, and that gateway/gen/ is up to date
 	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \
 	  { echo "gofmt -w $$unformatted" >&2; exit 1; }
 	@cd gateway && go mod tidy -diff && go vet ./... && go tool staticcheck ./...

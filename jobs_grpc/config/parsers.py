@@ -30,7 +30,7 @@ class Parser(Generic[T_co]):
 
 
 path = Parser("a path", str)
-claim = Parser("the name of a claim, or a path such as realm_access.roles", str)
+claim = Parser("the name of a claim, or a path such as outer.inner", str)
 text = Parser("any text", str)
 
 

@@ -329,7 +329,7 @@ class LimitsConfig:
     max_device_streams: int = setting(
         "JOBS_MAX_DEVICE_STREAMS",
         integer(1, 1000000),
-        "Open streams per device. Further streams fail with RESOURCE_EXHAUSTED.",
+        "Open streams that act for one device. Further streams fail with RESOURCE_EXHAUSTED.",
         default=4,
     )
     max_request_bytes: int = setting(
@@ -355,15 +355,16 @@ class LimitsConfig:
     max_targets: int = setting(
         "JOBS_MAX_TARGETS",
         integer(1, 100000000),
-        "Devices of a job. A CreateJob for more fails with RESOURCE_EXHAUSTED. Set it alike on all"
-        " servers.",
+        "Devices of a job. A CreateJob for more fails with RESOURCE_EXHAUSTED. Set it to the"
+        " same value on all servers.",
         default=1000000,
     )
     max_active_jobs: int | None = setting(
         "JOBS_MAX_ACTIVE_JOBS",
         integer(1, 100000000),
         "Jobs IN_PROGRESS per tenant. A CreateJob or RetryExecutions beyond that fails with"
-        " RESOURCE_EXHAUSTED. Unset: no limit. Set it alike on all servers.",
+        " RESOURCE_EXHAUSTED. Unset: no limit. Set it to the same value on all"
+        " servers.",
         default=None,
     )
 
