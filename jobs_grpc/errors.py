@@ -67,7 +67,10 @@ class JobsError(Exception):
 
 
 class InvalidRequest(JobsError):
-    """Fields are missing, malformed or out of range. Keeps the first 20 violations."""
+    """Fields are missing, malformed or out of range.
+
+    Keeps the first MAX_VIOLATIONS. The message describes the first few of them.
+    """
 
     code = StatusCode.INVALID_ARGUMENT
     reason = reasons.INVALID_FIELD
@@ -91,7 +94,7 @@ class MalformedRequest(JobsError):
 
 
 class InvalidPageToken(JobsError):
-    """The page token is not from this service, or is from a different request."""
+    """The page token is malformed, is from a different request, or is combined with an offset."""
 
     code = StatusCode.INVALID_ARGUMENT
     reason = reasons.INVALID_PAGE_TOKEN
@@ -178,7 +181,7 @@ class MetadataMismatch(JobsError):
 
 
 class PeerNotTrusted(JobsError):
-    """JOBS_TRUSTED_PEERS does not list a name of the client certificate."""
+    """JOBS_TRUSTED_PEERS lists none of the names of the client certificate."""
 
     code = StatusCode.PERMISSION_DENIED
     reason = reasons.PEER_NOT_TRUSTED
@@ -326,7 +329,8 @@ class ExecutionChanged(JobsError):
     def __init__(self, current_execution: DeviceExecution) -> None:
         super().__init__(
             f"Execution is now at attempt {current_execution.execution_number},"
-            f" version {current_execution.version}; decide again from its current state",
+            f" version {current_execution.version}; read it, then report again if the report"
+            " still applies",
             {"jobId": current_execution.job_id, "deviceId": current_execution.device_id},
         )
         self.current_execution = current_execution
@@ -353,18 +357,17 @@ class LimitExceeded(JobsError):
     reason = reasons.LIMIT_EXCEEDED
 
     def __init__(
-        self, message: str, setting: str, value: float, retry_after: int | None = None
+        self, message: str, setting: str, value: int, retry_after: int | None = None
     ) -> None:
-        limit = f"{value:.10g}"
         hint = "; retry later" if retry_after is not None else ""
         super().__init__(
-            f"{message} ({setting} is {limit}){hint}", {"setting": setting, "value": limit}
+            f"{message} ({setting} is {value}){hint}", {"setting": setting, "value": str(value)}
         )
         self.retry_after = retry_after
 
 
 class DatabaseUnavailable(JobsError):
-    """The database is unreachable or too slow. The cause is chained."""
+    """The database is unreachable or too slow. `__cause__` has the original error."""
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.DATABASE_UNAVAILABLE
@@ -378,7 +381,7 @@ class LockTimeout(DatabaseUnavailable):
 
 
 class ServerStopping(JobsError):
-    """The stopping server ends the stream, or the call outlasted JOBS_SHUTDOWN_GRACE."""
+    """The server stops: it ended the stream, or a call that exceeded JOBS_SHUTDOWN_GRACE."""
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.SERVER_STOPPING
@@ -388,13 +391,13 @@ class ServerStopping(JobsError):
 
 
 class KeysUnavailable(JobsError):
-    """The server has no keys yet to verify tokens with."""
+    """The server has no key that verifies tokens: it has read none, or all are revoked."""
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.KEYS_UNAVAILABLE
 
     def __init__(self) -> None:
-        super().__init__("Tokens cannot be verified yet; retry later")
+        super().__init__("The server has no keys to verify tokens with; retry later")
 
 
 class Internal(JobsError):

@@ -1,4 +1,4 @@
-"""Log output: text or JSON, one line per record, with the id of the request being served."""
+"""Log output as text or JSON, with the id of the request that is being served."""
 
 import asyncio
 import json
@@ -39,7 +39,10 @@ def _quote_if_needed(value: object) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """One line per record; unprintable characters are escaped. Tracebacks are indented."""
+    """One line per record, followed by the indented lines of its traceback, if it has one.
+
+    Unprintable characters are escaped.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         message = escape_unprintable(record.getMessage())
@@ -47,12 +50,12 @@ class TextFormatter(logging.Formatter):
         parts += [
             f"{key}={_quote_if_needed(value)}" for key, value in _extra_fields(record).items()
         ]
-        line = " ".join(parts)
+        output = " ".join(parts)
         if record.exc_info:
             # Indented, because a line of an exception's text could look like a record.
-            for row in self.formatException(record.exc_info).split("\n"):
-                line += "\n  " + escape_unprintable(row)
-        return line
+            for line in self.formatException(record.exc_info).split("\n"):
+                output += "\n  " + escape_unprintable(line)
+        return output
 
 
 class JsonFormatter(logging.Formatter):
@@ -74,7 +77,7 @@ def _is_relevant(record: logging.LogRecord) -> bool:
     """False for records of gRPC that are noise or contain secrets."""
     if not record.name.startswith("grpc"):
         return True
-    # gRPC logs a traceback when a stop cancels a handler.
+    # gRPC logs a traceback when the shutdown cancels a handler.
     is_canceled_handler = record.exc_info is not None and (
         record.exc_info[0] is asyncio.CancelledError
     )

@@ -19,7 +19,10 @@ def escape_unprintable(text: str) -> str:
 
 
 def escape_unprintable_json(text: str) -> str:
-    """The same for a line of JSON, whose meaning stays: only strings contain such characters."""
+    """Replace characters that are not printable in a line of JSON with JSON's escapes.
+
+    The values stay the same, because only strings can contain such characters.
+    """
     return _escape(text, lambda character: json.dumps(character)[1:-1])
 
 

@@ -20,7 +20,7 @@ class Authenticator(Protocol):
         """Return the caller. Raises a JobsError if the caller cannot be identified."""
 
     def unavailable_reason(self) -> str | None:
-        """Why no caller can be authenticated at the moment; None if callers can be."""
+        """Why callers cannot be authenticated at the moment, or None."""
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from jobs_grpc.auth.revocation import Revocation
 from jobs_grpc.config import JwtConfig
 from jobs_grpc.errors import InvalidToken
 
-# The year 5138. `exp` may be any number; a larger one would overflow a float.
+# The year 5138. `exp` may be any integer, even one that is too large for a float.
 _MAX_EXPIRY = 1e11
 
 _CLAIM_PROBLEMS = {
@@ -66,7 +66,10 @@ class ClaimsReader:
 
 
 def _find(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim of that name, or at that path: realm_access.roles. None if there is neither."""
+    """The claim with the name `name`; otherwise the one at the path, such as realm_access.roles.
+
+    None if there is no such claim.
+    """
     if name in claims:
         return claims[name]
     value: Any = claims

@@ -22,18 +22,21 @@ _HAS_TYPE_FOR: Mapping[str, Callable[[Key], bool]] = {
     "ES256": lambda key: isinstance(key, ECKey) and key.curve_name == "P-256",
     "EdDSA": lambda key: isinstance(key, OKPKey) and key.curve_name == "Ed25519",
 }
-_ALIASES = {"EdDSA": "Ed25519"}  # RFC 9864
+
+# Other names of algorithms. RFC 9864 gives EdDSA with the curve Ed25519 the name Ed25519.
+ALGORITHM_ALIASES: Mapping[str, str] = {"Ed25519": "EdDSA"}
 
 # Members of a JWK that only the signer may have (RFC 7518, RFC 9964).
 _PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}
 
-_NO_USABLE_KEY = "has no key that can verify tokens"
+_NO_USABLE_KEY = f"has no key that can verify tokens; RSA keys need at least {_MIN_RSA_BITS} bits"
 _PRIVATE_KEY = "contains a private key or a secret; use public keys only"
 
 
 def supports(key: Key, algorithm: str) -> bool:
     """Whether a key can verify signatures of an algorithm, by its type and its `alg`."""
-    return _HAS_TYPE_FOR[algorithm](key) and key.alg in (None, algorithm, _ALIASES.get(algorithm))
+    declared = key.alg and ALGORITHM_ALIASES.get(key.alg, key.alg)
+    return _HAS_TYPE_FOR[algorithm](key) and declared in (None, algorithm)
 
 
 def parse_key_set(raw: bytes) -> KeySet:
@@ -53,16 +56,16 @@ def _parse_pem(raw: bytes) -> KeySet:
             key = import_key(raw, key_type)
         except (ValueError, JoseError):
             continue
-        if not _is_strong(key):
+        if not _is_long_enough(key):
             raise ValueError(_NO_USABLE_KEY)
         return {None: key}
-    raise ValueError(f"the PEM has no key of the types {', '.join(_KEY_TYPES)}")
+    raise ValueError(f"has no key of the types {', '.join(_KEY_TYPES)} in its PEM")
 
 
 def _parse_jwks(raw: bytes) -> KeySet:
     document = json.loads(raw)
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
-        raise ValueError('a JWKS is an object with "keys"')
+        raise ValueError('is not a JWKS: it must be an object with a list "keys"')
     jwks = [jwk for jwk in document["keys"] if isinstance(jwk, dict)]
     if any(_PRIVATE_MEMBERS & jwk.keys() for jwk in jwks):
         raise ValueError(_PRIVATE_KEY)
@@ -75,11 +78,11 @@ def _parse_jwks(raw: bytes) -> KeySet:
             kid = "without a kid" if key.kid is None else f"with the kid {key.kid!r:.100}"
             raise ValueError(f"has two keys {kid}")
         keys[key.kid] = key
-    strong = {key_id: key for key_id, key in keys.items() if _is_strong(key)}
+    usable = {key_id: key for key_id, key in keys.items() if _is_long_enough(key)}
     # An empty JWKS revokes all keys. One without any usable key is a mistake.
-    if document["keys"] and not strong:
+    if document["keys"] and not usable:
         raise ValueError(_NO_USABLE_KEY)
-    return strong
+    return usable
 
 
 def _import(jwk: Mapping[str, Any]) -> Key | None:
@@ -101,5 +104,5 @@ def is_same(one: Key, other: Key) -> bool:
     return one.thumbprint() == other.thumbprint() and one.alg == other.alg
 
 
-def _is_strong(key: Key) -> bool:
+def _is_long_enough(key: Key) -> bool:
     return not isinstance(key, RSAKey) or key.public_key.key_size >= _MIN_RSA_BITS

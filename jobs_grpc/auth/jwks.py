@@ -25,7 +25,7 @@ class JwksError(Exception):
 
 
 class CachedKey(NamedTuple):
-    """A key, and the event that it is no longer in the key set or has been replaced."""
+    """A key, and its revocation: the key set lacks the key or has another one with its id."""
 
     key: Key
     revocation: Revocation
@@ -75,7 +75,7 @@ class JwksCache:
         if not self.has_keys and not jwks_fetch.is_url(self._location):
             raise JwksError(problem)
         if not self.has_keys:
-            logger.warning("JOBS_JWT_KEYS has no keys yet, no token can be verified: %s", problem)
+            logger.warning("cannot verify tokens until JOBS_JWT_KEYS has keys: %s", problem)
 
     async def run(self) -> None:
         """Refresh the keys at the interval, until canceled."""
@@ -92,7 +92,8 @@ class JwksCache:
     async def find(self, key_id: str | None, algorithm: str) -> CachedKey | None:
         """The key with the id, if it supports the algorithm; None otherwise.
 
-        If there is only one key, the token does not have to name it.
+        A sole key also matches a token without a key id and, if the key has no id itself, a token
+        with any key id.
         """
         if key_id is not None and key_id not in self._keys:
             await self._refresh_for_unknown_key()
@@ -103,7 +104,7 @@ class JwksCache:
 
     async def _refresh_for_unknown_key(self) -> None:
         if self._refreshing is None:
-            # Callers can make up key ids: without a minimum interval each would cause a fetch.
+            # Without a minimum interval, each key id that a caller makes up would cause a fetch.
             if self._clock() - self._unknown_key_refreshed_at < self._unknown_key_interval:
                 return
             self._unknown_key_refreshed_at = self._clock()
@@ -120,7 +121,7 @@ class JwksCache:
     def _on_refreshed(self, task: "asyncio.Task[None]") -> None:
         self._refreshing = None
         if not task.cancelled() and (error := task.exception()):
-            logger.warning("JOBS_JWT_KEYS can't be read, the last keys stay in use: %s", error)
+            logger.warning("could not read JOBS_JWT_KEYS; the last keys stay in use: %s", error)
 
     async def _refresh(self) -> None:
         self._replace(await asyncio.to_thread(_read, self._location))

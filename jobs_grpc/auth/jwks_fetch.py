@@ -1,4 +1,4 @@
-"""JWKS fetch: reads public keys from a file or a URL, within limits of size and time."""
+"""Reads public keys from a file, or from a URL within limits of size and time."""
 
 import time
 import urllib.request
@@ -41,7 +41,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _download(url: str) -> bytes:
-    """Download with verified certificates. SSL_CERT_FILE replaces the system's authorities."""
+    """Download with verified certificates. SSL_CERT_FILE overrides the system's CAs."""
     deadline = time.monotonic() + _DOWNLOAD_TIMEOUT
     # http:// is allowed on loopback only, and a proxy must not see it.
     no_proxy = [urllib.request.ProxyHandler({})] if url.startswith("http://") else []

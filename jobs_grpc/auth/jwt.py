@@ -1,7 +1,7 @@
 """Authenticates callers by a JSON Web Token: `authorization: Bearer …`.
 
 x-tenant-id, x-user-id and x-device-id may be sent as well if they agree with the token. Only a
-bridge, whose token names no device, chooses the device with x-device-id.
+bridge, whose token names no device, chooses the device with x-device-id. x-roles is ignored.
 """
 
 import hashlib
@@ -15,14 +15,12 @@ from joserfc import jws
 from joserfc.errors import BadSignatureError, JoseError, UnsupportedAlgorithmError
 
 from jobs_grpc.auth.claims import ClaimsReader
+from jobs_grpc.auth.jwk_set import ALGORITHM_ALIASES
 from jobs_grpc.auth.jwks import CachedKey, JwksCache
 from jobs_grpc.auth.metadata import Metadata, read_device, read_single, read_tenant, read_user
 from jobs_grpc.auth.principal import Principal, Role
 from jobs_grpc.config import JwtConfig
 from jobs_grpc.errors import InvalidToken, KeysUnavailable, MetadataMismatch, TokenRequired
-
-# RFC 9864 calls EdDSA with this curve Ed25519.
-_ALIASES = {"Ed25519": "EdDSA"}
 
 # Values of `typ` for access tokens (RFC 9068); None: no `typ`. A provider signs other messages
 # with the same keys and similar claims: logout tokens, security events, DPoP proofs.
@@ -53,7 +51,7 @@ class JwtAuthenticator:
     ) -> None:
         self._keys = keys
         names = {*config.algorithms} | {
-            alias for alias, name in _ALIASES.items() if name in config.algorithms
+            alias for alias, name in ALGORITHM_ALIASES.items() if name in config.algorithms
         }
         self._registry = _PinnedAlgorithms(algorithms=names, strict_check_header=False)
         self._claims = ClaimsReader(config)
@@ -70,7 +68,6 @@ class JwtAuthenticator:
 
         Raises TokenRequired, InvalidToken, MetadataMismatch or KeysUnavailable.
         """
-        metadata = tuple(metadata)
         token = _bearer_token(metadata)
         digest = hashlib.sha256(token).digest()
         principal = self._cached(digest)
@@ -82,7 +79,7 @@ class JwtAuthenticator:
         return _check_consistent(principal, metadata)
 
     def unavailable_reason(self) -> str | None:
-        """Why no token can be verified; None if tokens can be."""
+        """Why tokens cannot be verified at the moment, or None."""
         return None if self._keys.has_keys else "there are no keys to verify tokens with"
 
     def _cached(self, digest: bytes) -> Principal | None:
@@ -108,14 +105,14 @@ class JwtAuthenticator:
         signature = jws.extract_compact(token, registry=self._registry)
         headers = signature.headers()
         algorithm, key_id = headers.get("alg"), headers.get("kid")
-        # The token chooses the algorithm, so compare it with the pinned ones before all else.
+        # The token names its algorithm. Accept only the configured ones, before a key is chosen.
         if not isinstance(algorithm, str) or algorithm not in (self._registry.allowed or ()):
             raise InvalidToken("is signed with an algorithm that is not accepted")
         if "crit" in headers or not (key_id is None or isinstance(key_id, str)):
             raise ValueError
         if _token_type(headers) not in _ACCESS_TOKEN_TYPES:
             raise InvalidToken("is not an access token")
-        key = await self._keys.find(key_id, _ALIASES.get(algorithm, algorithm))
+        key = await self._keys.find(key_id, ALGORITHM_ALIASES.get(algorithm, algorithm))
         if key is None:
             if not self._keys.has_keys:
                 raise KeysUnavailable

@@ -7,7 +7,7 @@ x-roles       comma-separated roles. If it is absent, a caller with x-device-id 
               `device` only; any other caller has the roles of JOBS_DEFAULT_ROLES.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from jobs_grpc.auth.principal import (
@@ -21,7 +21,7 @@ from jobs_grpc.auth.principal import (
 from jobs_grpc.errors import DuplicateMetadata, InvalidMetadata, InvalidToken, TenantRequired
 
 # The metadata of a call as gRPC passes it. Values of keys that end in -bin are bytes.
-Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 _AUTHORIZATION = "authorization"
 _TENANT, _USER, _DEVICE, _ROLES = "x-tenant-id", "x-user-id", "x-device-id", "x-roles"
@@ -55,12 +55,12 @@ class MetadataAuthenticator:
         return Principal(tenant_id, roles, subject=read_user(metadata), device_id=device_id)
 
     def unavailable_reason(self) -> str | None:
-        """None: metadata can always be read."""
+        """Return None always, because reading metadata depends on no other service."""
         return None
 
 
 def read_tenant(metadata: Metadata) -> str | None:
-    """The value of x-tenant-id, None without one. Raises DuplicateMetadata or InvalidMetadata."""
+    """Return x-tenant-id, or None if it is absent. Raises DuplicateMetadata or InvalidMetadata."""
     value = read_single(metadata, _TENANT)
     if value is not None and "," in value:
         # Proxies may join two headers into one value with a comma.
@@ -71,17 +71,17 @@ def read_tenant(metadata: Metadata) -> str | None:
 
 
 def read_user(metadata: Metadata) -> str | None:
-    """The value of x-user-id, None without one. Raises DuplicateMetadata or InvalidMetadata."""
+    """Return x-user-id, or None if it is absent. Raises DuplicateMetadata or InvalidMetadata."""
     return _read_identifier(metadata, _USER)
 
 
 def read_device(metadata: Metadata) -> str | None:
-    """The value of x-device-id, None without one. Raises DuplicateMetadata or InvalidMetadata."""
+    """Return x-device-id, or None if it is absent. Raises DuplicateMetadata or InvalidMetadata."""
     return _read_identifier(metadata, _DEVICE)
 
 
 def read_single(metadata: Metadata, key: str) -> str | None:
-    """The only value of a key, None without one. Raises DuplicateMetadata."""
+    """Return the value of `key`, or None if it is absent. Raises DuplicateMetadata."""
     values = [value for name, value in metadata if name == key]
     if len(values) > 1:
         raise DuplicateMetadata(f"{key} was sent {len(values)} times; send it once")

@@ -8,7 +8,7 @@ from jobs_grpc.errors import PeerNotTrusted
 
 _SPIFFE_SCHEME = "spiffe://"
 
-# Verified certificates whose result is kept, so that a call does not parse one.
+# Certificates for which the result of the check is cached, so that most calls parse none.
 _CACHE_SIZE = 256
 
 
@@ -38,7 +38,7 @@ class TrustedPeers:
 
     def check(self, auth_context: Mapping[str, Iterable[bytes]]) -> None:
         """Raise PeerNotTrusted unless the certificate has one of the names."""
-        # Not the names in the auth context: gRPC cuts them at NUL.
+        # Reads the certificate, because gRPC cuts the names in the auth context at NUL.
         pems = list(auth_context.get("x509_pem_cert", ()))
         if len(pems) != 1 or not self._is_trusted(pems[0]):
             raise PeerNotTrusted

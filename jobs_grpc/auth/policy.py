@@ -6,7 +6,7 @@ from jobs_grpc.auth.principal import Principal, Role
 from jobs_grpc.errors import DeviceRequired, RoleRequired
 
 PUBLIC = None
-"""Callable without authentication: health checks and reflection act for no tenant."""
+"""The entry of methods that need no authentication, because they act for no tenant."""
 
 _READ = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN})
 _OPERATE = frozenset({Role.OPERATOR, Role.ADMIN})

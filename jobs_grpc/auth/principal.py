@@ -11,7 +11,7 @@ from jobs_grpc.auth.revocation import Revocation
 IDENTIFIER_RULE = "must be 1–256 printable ASCII characters, no space at the ends"
 TENANT_RULE = "must be 1–256 printable ASCII characters, no comma, no space at the ends"
 
-# HTTP intermediaries may strip spaces at the ends, which would name another tenant.
+# HTTP intermediaries may strip spaces at the ends, which would change the identifier.
 _IDENTIFIER = re.compile(r"(?! )[\x20-\x7e]{1,256}(?<! )")
 
 
@@ -62,12 +62,12 @@ def set_principal(principal: Principal) -> None:
     _current.set(principal)
 
 
-def find_principal() -> Principal | None:
+def current_principal_or_none() -> Principal | None:
     """The caller of the current RPC, or None before authentication or outside of an RPC."""
     return _current.get(None)
 
 
-def current_device() -> tuple[str, str]:
+def current_tenant_and_device() -> tuple[str, str]:
     """The tenant and device of the caller. Raises LookupError if the caller names no device.
 
     Authorization rejects such callers before a method of DeviceJobService runs.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class Revocation:
-    """The event that a verification key is no longer trusted. It happens at most once."""
+    """The withdrawal of trust in a verification key. It happens at most once."""
 
     def __init__(self) -> None:
         self.revoked = False
@@ -19,7 +19,7 @@ class Revocation:
 
     @contextmanager
     def subscribe(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Call `callback` if the event happens within the block. It must not raise."""
+        """Call `callback` if `revoke` is called within the block. `callback` must not raise."""
         self._callbacks.add(callback)
         try:
             yield

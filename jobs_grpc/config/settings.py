@@ -341,8 +341,8 @@ class LimitsConfig:
     max_document_bytes: int = setting(
         "JOBS_MAX_DOCUMENT_BYTES",
         integer(1024, 262144),
-        "Bytes of `document_params` as compact JSON. A larger document fails with"
-        " INVALID_ARGUMENT.",
+        "Maximum size of `document_params` and of `status_details`, in bytes of compact JSON. A"
+        " larger value fails with INVALID_ARGUMENT.",
         default=32768,
     )
     request_read_timeout: float = setting(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
     from google.protobuf.timestamp_pb2 import Timestamp
 
-D = TypeVar("D", int, None)
+Default = TypeVar("Default", int, None)
 
 # In fact dict[str, Any] or None, but the type stubs of message constructors accept messages only.
 MessageFields: TypeAlias = Any
@@ -55,7 +55,7 @@ def job_fields(row: Row) -> MessageFields:
         "document_params": from_json(row["document_params"]),
         "target_device_id": row["target_device_id"],
         "target_group_id": row["target_group_id"],
-        "target_all": row["target_all"] or None,  # the oneof `target` is unset, not false
+        "target_all": row["target_all"] or None,  # false would select target_all in the oneof
         "status": _JOB_STATUS_NUMBERS.get(row["status"]),
         "expires_at": timestamp_fields(row["expires_at"]),
         "created_by": row["created_by"],
@@ -113,7 +113,7 @@ def append_executions(page: Any, row: Row) -> Iterator[int]:
     if row["device_ids"] is None:
         return
     # Neighboring executions of a job share most values. Changing one message where they differ
-    # and appending a copy takes a half to a third of the time of building each message.
+    # and appending a copy takes a third to a half of the time of building each message.
     execution = JobExecution()
     max_bytes = _EXECUTION_OVERHEAD_BYTES
     old_status = old_details = old_queued_at = old_started_at = old_last_updated_at = (
@@ -171,7 +171,7 @@ def append_executions(page: Any, row: Row) -> Iterator[int]:
         yield max_bytes + len(device_id.encode())
 
 
-def optional_or(request: Message, field: str, default: D) -> int | D:
+def optional_or(request: Message, field: str, default: Default) -> int | Default:
     """The value of an optional number field, or `default` if it is unset."""
     value: int = getattr(request, field)
     return value if request.HasField(field) else default

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
@@ -11,7 +11,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 from grpc.aio import ServicerContext
 
-from jobs_grpc.auth.principal import Principal, current_device, current_principal
+from jobs_grpc.auth.principal import Principal, current_principal, current_tenant_and_device
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import (
@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_PENDING_LIMIT = 10
 MAX_PENDING_LIMIT = 100
 
-# Reports of one stream that are processed concurrently. Beyond it, flow control stops the client.
+# Maximum number of reports of one stream that are processed concurrently. When it is reached, the
+# server reads no more reports, and flow control stops the client.
 MAX_REPORTS_IN_FLIGHT = 256
 
 
@@ -68,7 +69,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         context: ServicerContext[pb.ListPendingExecutionsRequest, pb.ListPendingExecutionsResponse],
     ) -> pb.ListPendingExecutionsResponse:
         limit = _pending_limit(request)
-        tenant_id, device_id = current_device()
+        tenant_id, device_id = current_tenant_and_device()
         after_status, after_queued_at, after_job_id = pagination.parse_pending_token(
             request, device_id
         )
@@ -95,7 +96,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.StartNextExecutionResponse:
         details, violations = self._status_details(request)
         validation.raise_for_violations(violations)
-        tenant_id, device_id = current_device()
+        tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(
             tenant_id,
             ExecutionUpdate(None, device_id, None, status_details=details, must_be_next=True),
@@ -111,7 +112,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.StartExecutionResponse:
         details, violations = self._status_details(request)
         validation.raise_for_violations(violations + validation.check_job_id(request.job_id))
-        tenant_id, device_id = current_device()
+        tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(
             tenant_id, ExecutionUpdate(request.job_id, device_id, None, status_details=details)
         )
@@ -125,7 +126,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         context: ServicerContext[pb.GetExecutionRequest, pb.GetExecutionResponse],
     ) -> pb.GetExecutionResponse:
         validation.raise_for_violations(validation.check_job_id(request.job_id))
-        tenant_id, device_id = current_device()
+        tenant_id, device_id = current_tenant_and_device()
         row = await self._store.get_execution(tenant_id, device_id=device_id, job_id=request.job_id)
         return pb.GetExecutionResponse(execution=device_execution_fields(row))
 
@@ -134,7 +135,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         request: pb.UpdateExecutionRequest,
         context: ServicerContext[pb.UpdateExecutionRequest, pb.UpdateExecutionResponse],
     ) -> pb.UpdateExecutionResponse:
-        tenant_id, device_id = current_device()
+        tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(tenant_id, self._parse_update(request, device_id))
         return pb.UpdateExecutionResponse(
             execution=_updated_execution(request.job_id, device_id, row)
@@ -181,7 +182,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         ],
     ) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
         limit = _pending_limit(request)
-        tenant_id, device_id = current_device()
+        tenant_id, device_id = current_tenant_and_device()
         async with aclosing(self._watch_hub.watch(tenant_id, device_id)) as changes:
             async for _ in changes:
                 rows = await self._pending_rows_with_retry(tenant_id, device_id, limit + 1)
@@ -205,9 +206,15 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
                     tenant_id, device_id=device_id, limit=limit
                 )
             except (DatabaseUnavailable, Overloaded):
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), self._watch_interval)
-                    raise ServerStopping from None
+                await self._wait_for_next_attempt()
+
+    async def _wait_for_next_attempt(self) -> None:
+        """Wait for the watch interval. Raises ServerStopping if the server stops first."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), self._watch_interval)
+        except TimeoutError:
+            return
+        raise ServerStopping
 
     async def _handle_report(
         self, caller: Principal, request: pb.ReportExecutionsRequest
@@ -273,7 +280,9 @@ def _reporting_device(caller: Principal, request: pb.ReportExecutionsRequest) ->
             "device_id", request.device_id, validation.MAX_ID_LENGTH
         )
     elif request.device_id not in ("", caller.device_id):
-        violations.append(Violation("device_id", "device_id must be empty or the calling device"))
+        violations.append(
+            Violation("device_id", "device_id must be empty or the id of the calling device")
+        )
     validation.raise_for_violations(violations)
     return caller.device_id or request.device_id
 
@@ -289,7 +298,7 @@ def _updated_execution(job_id: str, device_id: str, row: Row) -> MessageFields:
         case "EXECUTION_FINISHED":
             raise ExecutionFinished(job_id, device_id, row["previous_status"])
         case "EXECUTION_CHANGED":
-            # Error details have at most 16 KiB; either of these can have more.
+            # Each of these two can exceed the size of error details: see InvalidRequest.
             fields = device_execution_fields(row) | {
                 "document_params": None,
                 "status_details": None,

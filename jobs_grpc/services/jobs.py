@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
@@ -26,11 +27,14 @@ from jobs_grpc.services.conversions import (
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.watch_hub import WatchHub
 
+Status = TypeVar("Status", pb.Job.Status.ValueType, pb.JobExecution.Status.ValueType)
+
 DEFAULT_JOBS_LIMIT = 50
 MAX_JOBS_LIMIT = 200
 DEFAULT_EXECUTIONS_LIMIT = 1000
 MAX_EXECUTIONS_LIMIT = 5000
 MAX_ATTEMPTS_LIMIT = 100
+DEFAULT_ATTEMPTS_LIMIT = MAX_ATTEMPTS_LIMIT
 DEFAULT_EXPIRES_IN_HOURS = 24
 DEFAULT_CANCEL_REASON = "canceled by operator"
 
@@ -102,9 +106,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[pb.ListJobsRequest, pb.ListJobsResponse],
     ) -> pb.ListJobsResponse:
         limit = optional_or(request, "limit", DEFAULT_JOBS_LIMIT)
-        statuses = {*request.statuses} | ({request.status} - {0})
+        statuses = {*request.statuses, *_status_filter(request.status)}
         validation.raise_for_violations(
-            validation.check_statuses(statuses, pb.Job.Status)
+            validation.check_statuses("statuses", request.statuses, pb.Job.Status)
+            + validation.check_statuses("status", _status_filter(request.status), pb.Job.Status)
             + validation.check_range("limit", limit, 1, MAX_JOBS_LIMIT)
             + validation.check_offset(request.offset)
             + validation.check_job_filters(request)
@@ -157,7 +162,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             limit,
             used_bytes=job.ByteSize(),
         ):
-            job.next_executions_page_token = pagination.device_token(
+            job.next_executions_page_token = pagination.execution_token(
                 pb.ListJobExecutionsRequest(job_id=request.job_id),
                 job.executions[-1].device_id if job.executions else "",
             )
@@ -171,7 +176,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         limit = optional_or(request, "limit", DEFAULT_EXECUTIONS_LIMIT)
         validation.raise_for_violations(
             validation.check_execution_filters(request)
-            + validation.check_statuses({request.status} - {0}, pb.JobExecution.Status)
+            + validation.check_statuses(
+                "status", _status_filter(request.status), pb.JobExecution.Status
+            )
             + validation.check_range("limit", limit, 1, MAX_EXECUTIONS_LIMIT)
         )
         status = pb.JobExecution.Status.Name(request.status) if request.status else None
@@ -193,13 +200,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             current_principal().tenant_id,
             job_id=request.job_id,
             status=status,
-            after_device_id=pagination.parse_device_token(request),
+            after_device_id=pagination.parse_execution_token(request),
             limit=limit + 1,
         )
         if pagination.append_until_full(
             response.executions, append_executions(response.executions, row), limit
         ):
-            response.next_page_token = pagination.device_token(
+            response.next_page_token = pagination.execution_token(
                 request, response.executions[-1].device_id
             )
 
@@ -288,7 +295,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ListExecutionAttemptsRequest,
         context: ServicerContext[pb.ListExecutionAttemptsRequest, pb.ListExecutionAttemptsResponse],
     ) -> pb.ListExecutionAttemptsResponse:
-        limit = optional_or(request, "limit", MAX_ATTEMPTS_LIMIT)
+        limit = optional_or(request, "limit", DEFAULT_ATTEMPTS_LIMIT)
         validation.raise_for_violations(
             validation.check_job_id(request.job_id)
             + validation.check_text("device_id", request.device_id, validation.MAX_ID_LENGTH)
@@ -335,6 +342,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     async def _job_rows(self, tenant_id: str, job_ids: list[str]) -> dict[str, Row]:
         rows = await self._store.get_jobs(tenant_id, job_ids=job_ids)
         return {row["job_id"]: row for row in rows}
+
+
+def _status_filter(status: Status) -> set[Status]:
+    """The status as a set, which is empty if the status is STATUS_UNSPECIFIED (0)."""
+    return {status} if status else set()
 
 
 def _expires_in_hours(request: pb.CreateJobRequest) -> int | None:

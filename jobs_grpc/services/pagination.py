@@ -32,7 +32,7 @@ MAX_RESPONSE_BYTES = 4 * 1024 * 1024 - 4096
 # A message in a repeated field also takes a field tag and a length.
 _ITEM_OVERHEAD_BYTES = 6
 
-# About 2,283 years before and after 2000, which PostgreSQL's timestamps can hold.
+# About 2,283 years before and after 2000, well within the range of PostgreSQL's timestamps.
 _MAX_PG_MICROS = 2**56
 
 _MAX_INT32 = 2**31 - 1
@@ -55,17 +55,16 @@ def fill_page(page: Any, items: Iterable[Mapping[str, Any]], limit: int) -> bool
     return append_until_full(page, (page.add(**fields).ByteSize() for fields in items), limit)
 
 
-def append_until_full(
-    page: Any, appended_sizes: Iterable[int], limit: int, used_bytes: int = 0
-) -> bool:
-    """Advance an iterator that appends messages to `page` until the page is full.
+def append_until_full(page: Any, appender: Iterable[int], limit: int, used_bytes: int = 0) -> bool:
+    """Advance `appender` until `page`, a repeated field, is full.
 
-    At each step `appended_sizes` appends one message and yields its size in bytes.
-    `used_bytes` is the size of the rest of the response. Full means the same as in fill_page,
-    except that `limit` may be 0. Returns True if items are left over.
+    `appender` is a generator that appends one message to `page` at each step and yields its
+    size in bytes. A message that does not fit is removed from the page. `used_bytes` is the size
+    of the rest of the response. Full means the same as in fill_page, except that `limit` may
+    be 0. Returns True if items are left over.
     """
     total_bytes = used_bytes
-    for count, size in enumerate(appended_sizes, start=1):
+    for count, size in enumerate(appender, start=1):
         total_bytes += size + _ITEM_OVERHEAD_BYTES
         if count > limit or (total_bytes > MAX_RESPONSE_BYTES and count > 1):
             del page[-1]
@@ -92,12 +91,12 @@ def parse_time_token(request: PagedRequest) -> tuple[PgMicros, str] | tuple[None
         raise InvalidPageToken(_INVALID) from None
 
 
-def device_token(request: PagedRequest, after_device_id: str) -> str:
-    """The token for the page after this device; "" is the first page."""
+def execution_token(request: PagedRequest, after_device_id: str) -> str:
+    """The token for the page after the execution of this device; "" gives the first page."""
     return _encode(request, after_device_id)
 
 
-def parse_device_token(request: PagedRequest) -> str:
+def parse_execution_token(request: PagedRequest) -> str:
     """The device_id in request.page_token, or "" if it is empty. Raises InvalidPageToken."""
     if not request.page_token:
         return ""

@@ -20,11 +20,11 @@ _MAX_EXACT_INTEGER = 2**53
 # and a response nests the Struct deeper than the request does.
 _MAX_DEPTH = 20
 
-# A byte of compact JSON is at most 5.5 bytes in protobuf ("1," takes 11). A larger Struct is
-# over the limit for certain and is rejected without walking it.
+# A byte of compact JSON takes at most 5.5 bytes in protobuf ("1," takes 11); 8 leaves a margin. A
+# Struct that exceeds this ratio exceeds the limit as JSON, so it is rejected without conversion.
 _MAX_PROTOBUF_RATIO = 8
 
-# Characters of the path in an error message.
+# Maximum length of the path in an error message, in characters.
 _MAX_PATH_LENGTH = 120
 
 
@@ -52,8 +52,8 @@ class _InvalidValue(Exception):
 def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Violation]]:
     """Convert a Struct to compact JSON; if it cannot be stored, return the violation instead.
 
-    Integers up to 2^53 are written without a fraction. The size limit counts numbers without
-    exponent ("1e300" has 301 digits), because PostgreSQL prints them so.
+    Integers up to 2^53 are written without a fraction. The size limit counts numbers as PostgreSQL
+    prints them, without an exponent: "1e300" has 301 digits.
     """
     if struct.ByteSize() > max_bytes * _MAX_PROTOBUF_RATIO:
         problem = f"{field} has more than {max_bytes} bytes as JSON ({_SETTING})"
@@ -72,7 +72,7 @@ def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Viola
 
 
 def from_json(text: str) -> Struct:
-    """Convert JSON that to_json made to a Struct."""
+    """Convert the output of to_json back to a Struct."""
     struct = Struct()
     struct.update(json.loads(text))
     return struct
@@ -153,6 +153,6 @@ def _floats(value: Any) -> Iterator[float]:
 
 
 def _exponent_expansion(number: float) -> int:
-    """How many characters longer the number is without exponent than in JSON."""
+    """How many characters longer the number is without an exponent than in JSON."""
     short = repr(number)
     return len(format(Decimal(short), "f")) - len(short) if "e" in short else 0

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -13,7 +13,7 @@ from jobs_grpc.errors import InvalidRequest, Violation
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-# Characters.
+# Maximum lengths in characters.
 MAX_ID_LENGTH = 256
 MAX_DOCUMENT_TYPE_LENGTH = 100
 MAX_REASON_LENGTH = 1000
@@ -69,18 +69,20 @@ def check_range(field: str, number: int, low: int, high: int) -> list[Violation]
 
 
 def check_offset(offset: int) -> list[Violation]:
-    """Check for 0 or more; the upper bound is that of int32."""
+    """Check that the offset is not negative."""
     return [] if offset >= 0 else [Violation("offset", "offset must be 0 or more")]
 
 
 def check_statuses(
-    statuses: Set[int], enum: type[pb.Job.Status] | type[pb.JobExecution.Status]
+    field: str,
+    statuses: Iterable[int],
+    enum: type[pb.Job.Status] | type[pb.JobExecution.Status],
 ) -> list[Violation]:
     """Check the statuses of a filter: known values other than STATUS_UNSPECIFIED. May be empty."""
-    if unknown := statuses - {*enum.values()[1:]}:
+    if unknown := {*statuses} - {*enum.values()[1:]}:
         allowed = ", ".join(enum.keys()[1:])
         problem = f"status {min(unknown)} is unknown; it must be one of {allowed}"
-        return [Violation("status", problem)]
+        return [Violation(field, problem)]
     return []
 
 

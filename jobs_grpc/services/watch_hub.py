@@ -1,4 +1,4 @@
-"""WatchHub: one database poll per tenant for any number of watch streams."""
+"""Polls the database once per tenant for any number of watch streams."""
 
 import asyncio
 import contextvars
@@ -83,7 +83,7 @@ class WatchHub(Generic[T]):
         if tenant_id not in self._watchers:
             self._watchers[tenant_id] = set()
             self._wakeups[tenant_id] = asyncio.Event()
-            # An empty context: the poll serves many requests and must not log this one's id.
+            # In an empty context, because its log lines must not have the id of this request.
             poll = asyncio.create_task(self._poll(tenant_id), context=contextvars.Context())
             self._polls.add(poll)
             poll.add_done_callback(self._polls.discard)

@@ -41,8 +41,8 @@ async def test_duplicate_kid_is_accepted_when_keys_are_equal_or_not_for_verifyin
     [
         (None, "No such file"),
         ("", "Expecting value"),
-        ("[]", 'a JWKS is an object with "keys"'),
-        ('{"keys": 1}', 'a JWKS is an object with "keys"'),
+        ("[]", 'is not a JWKS: it must be an object with a list "keys"'),
+        ('{"keys": 1}', 'is not a JWKS: it must be an object with a list "keys"'),
         ('{"keys": []}', "has no key"),
         ('{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k"}]}', PRIVATE_KEY),
         ('{"keys": [{"kty": "RSA", "kid": "k"}, 7, {"kty": "RSA", "n": 1, "e": 2}]}', "has no key"),

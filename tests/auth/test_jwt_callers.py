@@ -85,7 +85,7 @@ async def test_device_reports_only_for_itself_and_bridge_for_any_device(
     device = token(KEY, claims(tenant, "device", device_id="own"))
     assert (
         await report("other", device)
-    ).error.message == "device_id must be empty or the calling device"
+    ).error.message == "device_id must be empty or the id of the calling device"
     bridge = token(KEY, claims(tenant, "bridge", device_id=None))
     assert (await report("other", bridge)).execution.status == pb.JobExecution.SUCCEEDED
 

@@ -81,8 +81,8 @@ async def test_page_token_is_rejected_when_filters_differ(
 @pytest.mark.parametrize(
     ("filters", "invalid_field"),
     [
-        ({"statuses": [0]}, "status"),
-        ({"statuses": [9]}, "status"),
+        ({"statuses": [0]}, "statuses"),
+        ({"statuses": [9]}, "statuses"),
         ({"document_type": "x" * 101}, "document_type"),
         ({"created_by": "\n"}, "created_by"),
         ({"target_device_id": "\0"}, "target_device_id"),

@@ -156,7 +156,8 @@ async def test_report_of_another_device_is_rejected_when_caller_is_a_device(
     assert responses["without-device"].execution.device_id == "d000"
     assert responses["own-device"].execution.status == pb.JobExecution.SUCCEEDED
     assert (
-        responses["other-device"].error.message == "device_id must be empty or the calling device"
+        responses["other-device"].error.message
+        == "device_id must be empty or the id of the calling device"
     )
 
 
