@@ -21,8 +21,8 @@ LOCK_WAIT_MS = 200
 # The shortest wait for one busy job.
 _MIN_LOCK_WAIT_MS = 20
 
-# How long close() lets running batches finish, in seconds.
-_CLOSE_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 5.0
+"""How long close() lets running batches finish, in seconds."""
 
 _sequence = itertools.count()
 
@@ -49,9 +49,16 @@ class UpdateBatcher:
     A batch is independent of its calls: if one is canceled, the others are still applied.
     """
 
-    def __init__(self, store: Store, *, lock_wait_ms: int = LOCK_WAIT_MS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lock_wait_ms: int = LOCK_WAIT_MS,
+        close_timeout: float = CLOSE_TIMEOUT,
+    ) -> None:
         self._store = store
         self._lock_wait_ms = lock_wait_ms
+        self._close_timeout = close_timeout
         self._queues: dict[str, deque[_PendingUpdate]] = {}
         # The queues of busy jobs by tenant and job_id, the job with the next turn first.
         self._busy: dict[str, OrderedDict[str, deque[_PendingUpdate]]] = {}
@@ -70,7 +77,7 @@ class UpdateBatcher:
     async def close(self) -> None:
         """Wait for running batches. Call this after all calls have ended."""
         if self._senders:
-            _, running = await asyncio.wait(self._senders, timeout=_CLOSE_TIMEOUT)
+            _, running = await asyncio.wait(self._senders, timeout=self._close_timeout)
             for sender in running:
                 sender.cancel()
             await asyncio.gather(*running, return_exceptions=True)

@@ -1,15 +1,16 @@
 """Updates that gather form one batch, and wait only for the jobs that they need."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import database as service_database
-from jobs_grpc.db.store import ExecutionUpdate, Store
+from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
+from jobs_grpc.errors import Internal
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, request_session
 
@@ -17,18 +18,26 @@ DEVICES = [f"d{n:03}" for n in range(100)]
 
 
 @pytest.fixture
-async def batcher(database: Database, operator: Operator) -> AsyncIterator[UpdateBatcher]:
-    """A batcher on the test's database, with a job "j" for 100 devices."""
+async def request_database(
+    database: Database, operator: Operator
+) -> AsyncIterator[service_database.Database]:
+    """The service's access to the test's database, with a job "j" for 100 devices."""
     await database.add_devices(operator.tenant, DEVICES)
     await operator.create(job_id="j", target_all=True)
     request_database = service_database.Database(
         Config.from_env({"JOBS_DATABASE_URL": database.request_dsn})
     )
     await request_database.check()
+    yield request_database
+    await request_database.close()
+
+
+@pytest.fixture
+async def batcher(request_database: service_database.Database) -> AsyncIterator[UpdateBatcher]:
+    """A batcher on the test's database."""
     batcher = UpdateBatcher(Store(request_database))
     yield batcher
     await batcher.close()
-    await request_database.close()
 
 
 def report(device: str, status: str = "SUCCEEDED", job_id: str = "j") -> ExecutionUpdate:
@@ -270,3 +279,49 @@ async def test_next_update_is_applied_after_one_that_failed(
         await batcher.update(operator.tenant, report("d000", "NONE"))
 
     assert (await batcher.update(operator.tenant, report("d000")))["outcome"] == "APPLIED"
+
+
+class _DefectiveStore(Store):
+    """Fails while it waits for a job lock, if the batch has an update of a certain device."""
+
+    async def update_executions(
+        self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
+    ) -> Sequence[Row]:
+        if wait_ms and "d001" in {update.device_id for update in updates}:
+            raise RuntimeError("defect")
+        return await super().update_executions(tenant_id, updates, wait_ms=wait_ms)
+
+
+async def test_other_updates_of_a_busy_job_are_applied_when_one_fails_the_batch(
+    request_database: service_database.Database, database: Database, operator: Operator
+) -> None:
+    batcher = UpdateBatcher(_DefectiveStore(request_database))
+    async with job_lock_held(database, operator.tenant, "j"):
+        first, defective, last = (
+            asyncio.create_task(batcher.update(operator.tenant, report(device)))
+            for device in ("d000", "d001", "d002")
+        )
+        await database.wait_for_blocked_sessions(1)
+    with pytest.raises(RuntimeError, match="defect"):
+        await defective
+    rows = await asyncio.gather(first, last)
+
+    assert [(row["outcome"], row["version"]) for row in rows] == [("APPLIED", 2), ("APPLIED", 2)]
+    await batcher.close()
+
+
+async def test_close_fails_updates_that_do_not_finish_in_time(
+    request_database: service_database.Database, database: Database, operator: Operator
+) -> None:
+    batcher = UpdateBatcher(Store(request_database), lock_wait_ms=60_000, close_timeout=0.1)
+    async with job_lock_held(database, operator.tenant, "j"):
+        waiting = [
+            asyncio.create_task(batcher.update(operator.tenant, report(device)))
+            for device in ("d000", "d000")
+        ]
+        await database.wait_for_blocked_sessions(1)
+        await batcher.close()
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(error) for error in errors] == [Internal, Internal]
+    assert (await operator.get("j")).execution_counts.queued == 100
