@@ -18,6 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_max_active_jobs integer               -- NULL: no limit
 ) RETURNS TABLE (execution_count integer, expires_at timestamptz)
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -38,6 +38,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     times_out_ats timestamptz[]
 )
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
 AS $$

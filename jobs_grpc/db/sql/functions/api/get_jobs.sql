@@ -4,6 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
 AS $$

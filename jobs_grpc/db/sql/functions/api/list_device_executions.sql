@@ -11,6 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_limit integer
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 -- The index on the sort key must deliver the order; see list_jobs.
 SET enable_sort = off
 SET enable_hashjoin = off

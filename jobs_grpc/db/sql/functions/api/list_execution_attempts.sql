@@ -20,6 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     times_out_at timestamptz
 )
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE

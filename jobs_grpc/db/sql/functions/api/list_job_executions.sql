@@ -20,6 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     times_out_ats timestamptz[]
 )
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
 AS $$

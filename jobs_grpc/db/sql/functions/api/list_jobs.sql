@@ -16,6 +16,7 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_created_until timestamptz DEFAULT NULL
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 -- A page is a few rows of the index on the sort key, whatever the arguments, and planning takes
 -- longer than reading them, so all calls use one generic plan. Its planner does not know p_limit
 -- and assumes a tenth of all rows. The other settings exclude plans that look cheap under this

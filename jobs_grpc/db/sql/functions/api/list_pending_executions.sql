@@ -10,6 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_limit integer
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

@@ -4,6 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.pending_fingerprints(
     p_tenant_id text, p_device_ids text[]
 ) RETURNS TABLE (device_id text, fingerprint text)
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than reading a few rows of an index.
 SET plan_cache_mode = force_generic_plan
 AS $$

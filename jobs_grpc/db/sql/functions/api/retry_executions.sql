@@ -12,6 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_max_active_jobs integer    -- NULL: no limit
 ) RETURNS TABLE (retried_count integer, expires_at timestamptz)
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE

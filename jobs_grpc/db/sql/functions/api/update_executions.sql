@@ -43,6 +43,7 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     times_out_at timestamptz
 )
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 -- A batch touches a few rows of a job that may have a million. Each row is looked up by an index,
 -- whatever the statistics say: hence these settings, the LATERAL sub-selects with OFFSET 0 (which
 -- the planner can't flatten into a join), and the update by ctid. So one generic plan fits all

@@ -1,0 +1,116 @@
+"""Functions give the same results whatever the session's search_path contains."""
+
+from datetime import datetime
+from importlib.resources import files
+
+import asyncpg
+import pytest
+
+from tests.support.database import Database
+
+_API = files("jobs_grpc.db").joinpath("sql/functions/api")
+FUNCTIONS = sorted(path.name.removesuffix(".sql") for path in _API.iterdir())
+
+# Operators and functions that the bodies of our functions use. Each fails if it is called.
+_HOSTILE_SCHEMA = """
+    CREATE SCHEMA hostile;
+    CREATE FUNCTION hostile.compare(text, text) RETURNS boolean
+        LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile operator'; END $$;
+    CREATE FUNCTION hostile.compare(jobs.execution_status, jobs.execution_status) RETURNS boolean
+        LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile operator'; END $$;
+    CREATE FUNCTION hostile.compare(integer, integer) RETURNS boolean
+        LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile operator'; END $$;
+    CREATE OPERATOR hostile.= (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.compare);
+    CREATE OPERATOR hostile.= (LEFTARG = jobs.execution_status, RIGHTARG = jobs.execution_status,
+                               FUNCTION = hostile.compare);
+    CREATE OPERATOR hostile.> (LEFTARG = integer, RIGHTARG = integer, FUNCTION = hostile.compare);
+    CREATE FUNCTION hostile.set_config(text, text, boolean) RETURNS text
+        LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile function'; END $$;
+    CREATE FUNCTION hostile.clock_timestamp() RETURNS timestamptz
+        LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile function'; END $$;
+"""
+
+_CREATE = "create_job('acme', '{}', 'reboot', '{{}}', NULL, NULL, true, NULL, 5, NULL, 10, 10)"
+_UPDATE = (
+    "update_executions('acme', 1000, ARRAY['j'], '{false}', ARRAY['d00001'], '{%s}', '{NULL}',"
+    " '{NULL}', '{NULL}', '{NULL}', '{true}')"
+)
+
+CALLS = [
+    _CREATE.format("j"),
+    _CREATE.format("k"),
+    _UPDATE % "NULL",
+    _UPDATE % "FAILED",
+    "get_execution('acme', 'd00001', 'j')",
+    "list_pending_executions('acme', 'd00002', 'QUEUED', '2000-01-01', 'a', 10)",
+    "pending_fingerprints('acme', ARRAY['d00002'])",
+    "cancel_execution('acme', 'j', 'd00002', 'r', false)",
+    "retry_executions('acme', 'j', '{FAILED}', 24, false, 10)",
+    "list_execution_attempts('acme', 'j', 'd00001', NULL, 10)",
+    "list_job_executions('acme', 'j', 'QUEUED', '', 10)",
+    "list_device_executions('acme', 'd00001', NULL, NULL, NULL, NULL, 10)",
+    _UPDATE % "NULL",
+    "time_out_executions('acme', 'j', ARRAY['d00001'], 0)",
+    "get_job('acme', 'j', 10)",
+    "get_jobs('acme', ARRAY['j', 'k'])",
+    "list_jobs('acme', '{IN_PROGRESS}', NULL, NULL, 10, 0)",
+    "cancel_job('acme', 'k', 'r', true)",
+    "finalize_job('acme', 'k', '', 10, 1000)",
+    "delete_job('acme', 'k')",
+    "apply_retention('acme', 'j', 0, 0)",
+    "purge_job('acme', 'j', '', 10, 0)",
+    "get_job('acme', 'j', 10)",
+]
+
+
+async def _run(owner: asyncpg.Connection, search_path: str) -> list[list[dict[str, object]]]:
+    """Return the rows of all calls, without times. The calls are rolled back."""
+    results: list[list[dict[str, object]]] = []
+    transaction = owner.transaction()
+    await transaction.start()
+    try:
+        await owner.execute(f"SET LOCAL search_path = {search_path}")
+        for call in CALLS:
+            if call.startswith("time_out"):
+                await owner.execute("UPDATE jobs.job_executions SET times_out_at = '2000-01-01'")
+            try:
+                async with owner.transaction():
+                    rows = await owner.fetch(f"SELECT * FROM jobs.{call}")
+            except asyncpg.PostgresError as e:
+                results.append([{"sqlstate": e.sqlstate}])
+            else:
+                results.append([_without_times(row) for row in rows])
+    finally:
+        await transaction.rollback()
+    return results
+
+
+def _without_times(row: asyncpg.Record) -> dict[str, object]:
+    return {
+        column: value
+        for column, value in row.items()
+        if not isinstance(value[0] if isinstance(value, list) and value else value, datetime)
+    }
+
+
+async def test_functions_ignore_the_search_path_of_the_session(database: Database) -> None:
+    await database.add_devices("acme", 2)
+    await database.owner.execute(_HOSTILE_SCHEMA)
+
+    expected = await _run(database.owner, "DEFAULT")
+    actual = await _run(database.owner, "hostile, pg_catalog")
+
+    assert actual == expected
+    # Each call returns rows. The last one fails, because the job is deleted by then.
+    assert all(rows and "sqlstate" not in rows[0] for rows in expected[:-1])
+    assert expected[-1] == [{"sqlstate": "JB005"}]
+    assert {call.partition("(")[0] for call in CALLS} == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+async def test_function_has_a_fixed_search_path(database: Database, function: str) -> None:
+    settings = await database.owner.fetchval(
+        "SELECT proconfig FROM pg_proc WHERE oid = to_regproc('jobs.' || $1::text)", function
+    )
+
+    assert "search_path=pg_catalog, pg_temp" in settings
