@@ -1,4 +1,4 @@
-"""Log formats: what callers and exceptions contain cannot change how a terminal shows a line."""
+"""Log formats: text from callers and exceptions cannot change how a terminal shows a log line."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import pytest
 from jobs_grpc import logs
 
 # Bidirectional controls, zero-width characters, line and paragraph separators, C1 controls,
-# letters that show nothing, and characters without a meaning.
+# invisible letters, and surrogate, private-use and tag characters.
 UNPRINTABLE = [
     *("\u061c", "\u200e", "\u200f", "\u202a", "\u202e", "\u2066", "\u2069"),
     *("\u00ad", "\u034f", "\u200b", "\u200d", "\u2060", "\ufeff", "\u115f", "\u3164", "\uffa0"),

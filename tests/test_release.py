@@ -1,4 +1,4 @@
-"""tools/check_release.py refuses a release that is not ready."""
+"""tools/check_release.py rejects a release that is not ready."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_release_is_accepted_when_everything_agrees() -> None:
     assert problems(changelog=RELEASED.replace("## [Unreleased]\n\n", "")) == []
 
 
-def test_release_is_refused_when_working_tree_has_changes() -> None:
+def test_release_is_rejected_when_working_tree_has_changes() -> None:
     assert problems(tree_status=" M README.md\n") == [
         "the working tree has changes: commit or stash them"
     ]
@@ -41,7 +41,7 @@ def test_release_is_refused_when_working_tree_has_changes() -> None:
         RELEASED.replace("## [Unreleased]\n", "## [Unreleased]\n\n- Another call.\n"),
     ],
 )
-def test_release_is_refused_when_changelog_has_unreleased_entries(changelog: str) -> None:
+def test_release_is_rejected_when_changelog_has_unreleased_entries(changelog: str) -> None:
     (problem,) = problems(changelog=changelog)
     assert "move them under `## [1.2.0] - YYYY-MM-DD`" in problem
 
@@ -49,15 +49,17 @@ def test_release_is_refused_when_changelog_has_unreleased_entries(changelog: str
 @pytest.mark.parametrize(
     ("changelog", "newest"), [(RELEASED.replace("1.2.0", "1.1.0"), "1.1.0"), ("", "none")]
 )
-def test_release_is_refused_when_changelog_has_another_version(changelog: str, newest: str) -> None:
+def test_release_is_rejected_when_changelog_has_another_version(
+    changelog: str, newest: str
+) -> None:
     (problem,) = problems(changelog=changelog)
     assert f"the newest section of CHANGELOG.md is {newest}" in problem
 
 
-def test_release_is_refused_when_baseline_is_another_contract() -> None:
+def test_release_is_rejected_when_the_baseline_differs_from_the_contract() -> None:
     (problem,) = problems(baseline=b"older contract")
     assert "run `make baseline`" in problem
 
 
-def test_every_problem_is_reported_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     assert len(problems(tree_status="?? x\n", version="1.3.0", baseline=b"")) == 3

@@ -150,7 +150,7 @@ async def test_invalid_token_is_rejected(
 @pytest.mark.parametrize(
     "typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"]
 )
-async def test_token_is_accepted_when_typ_is_an_access_token(
+async def test_token_is_accepted_when_its_typ_is_jwt_or_at_jwt(
     jwt: Server, tenant: str, typ: str
 ) -> None:
     text = token(KEY, claims(tenant, "viewer"), typ=typ)
@@ -179,7 +179,7 @@ async def test_call_is_rejected_when_it_has_two_tokens(jwt: Server, tenant: str)
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-async def test_token_is_verified_with_each_algorithm_and_a_pem_file(
+async def test_token_is_verified_with_a_pem_key_of_each_algorithm(
     database: Database, tenant: str, tmp_path: Path, algorithm: str
 ) -> None:
     key = new_key(algorithm, None)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import grpc
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
@@ -18,6 +17,7 @@ from jobs_grpc.auth.jwt import JwtAuthenticator
 from jobs_grpc.config import JwtConfig
 from jobs_grpc.errors import InvalidToken
 from tests.auth.support import JWT_SETTINGS, JwksEndpoint, has_key, is_accepted, load_keys
+from tests.support.callers import read_to_end
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.identities import AUDIENCE, ISSUER, claims, jwks, new_key, replace_file, token
@@ -67,10 +67,10 @@ async def test_cached_token_is_rejected_after_refresh_when_its_key_is_revoked(
     await caller.list()
     endpoint.body = jwks(NEW).encode()
 
-    async def is_refused() -> bool:
+    async def is_rejected() -> bool:
         return not await is_accepted(caller)
 
-    await wait_until(is_refused)
+    await wait_until(is_rejected)
 
 
 async def test_stream_ends_when_its_key_is_revoked(
@@ -97,10 +97,6 @@ async def test_stream_ends_when_its_key_is_revoked(
         assert (await stream.read()).job.job_id == "j"
 
     endpoint.body = jwks(NEW).encode()
-
-    async def read_to_end(stream: Any) -> None:
-        while await stream.read() is not grpc.aio.EOF:
-            pass
 
     for stream in (revoked_stream, reports):
         with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
@@ -134,7 +130,7 @@ async def test_key_is_revoked_when_its_kid_is_given_to_another_key(tmp_path: Pat
     assert await authenticator.authenticate(kept) is other
 
 
-async def test_key_is_not_revoked_when_only_its_other_members_change(tmp_path: Path) -> None:
+async def test_key_is_not_revoked_when_only_its_x5t_changes(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps({"keys": [OLD.as_dict(private=False) | {"x5t": "a"}]}))
     keys = await load_keys(path)

@@ -111,7 +111,7 @@ async def test_token_alone_identifies_caller(
         (["--tenant", "t", "--ca", "/nowhere"], "can't read /nowhere: No such file or directory"),
     ],
 )
-async def test_missing_credential_is_usage_error(
+async def test_connection_options_are_rejected_when_incomplete_or_unreadable(
     shell: Shell, arguments: list[str], message: str
 ) -> None:
     result = await shell("list", *arguments)
@@ -178,7 +178,7 @@ async def test_error_does_not_mention_tls_when_connection_is_refused(
         assert result.err.endswith("Connection refused\n")
 
 
-async def test_simulate_names_required_role_when_token_is_an_operators(
+async def test_simulate_names_required_role_when_token_has_role_operator(
     shell: Shell, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBS_TOKEN", token(KEY, claims(tenant, "operator")))

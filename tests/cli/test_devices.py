@@ -115,7 +115,7 @@ async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
         ('device_id\n"a"b\n', "fleet.csv:2: "),
     ],
 )
-async def test_import_rejects_file_in_other_format(
+async def test_import_rejects_file_in_another_format(
     load: _Import, database: Database, tenant: str, content: str | bytes, message: str
 ) -> None:
     result = await load(content)

@@ -8,7 +8,7 @@ from tests.support.database import Database
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
 
 
-async def test_get_reads_several_pages_when_limit_exceeds_one(
+async def test_get_reads_several_pages_when_limit_exceeds_one_page(
     shell: Shell, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, 5100)

@@ -4,7 +4,7 @@ from tests.support.cli import Shell
 from tests.support.database import Database
 
 
-async def test_list_reads_several_pages_when_limit_exceeds_one(
+async def test_list_reads_several_pages_when_limit_exceeds_one_page(
     shell: Shell, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, 1)

@@ -41,7 +41,7 @@ def test_file_creates_the_object_of_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", schema.code())
-def test_file_raises_only_errors_of_the_table(name: str) -> None:
+def test_file_raises_only_errors_of_raise_error(name: str) -> None:
     sql = _sql(name)
 
     assert set(re.findall(r"raise_error\('(\w+)'", sql)) <= _raised_errors().keys()

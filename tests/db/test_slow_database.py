@@ -46,7 +46,7 @@ async def test_server_becomes_ready_when_connecting_is_slow(
         assert not (await server.operator(tenant).list()).jobs
 
 
-async def test_call_is_unavailable_when_the_lock_timeout_of_the_login_passes(
+async def test_call_is_unavailable_when_a_lock_timeout_of_the_dsn_passes(
     database: Database, operator: Operator
 ) -> None:
     """Administrators set a lock_timeout, so that no statement waits forever."""

@@ -102,7 +102,7 @@ async def test_reports_of_one_execution_are_applied_in_order_in_separate_batches
     ]
 
 
-async def test_update_is_not_applied_when_its_call_is_canceled_in_the_queue(
+async def test_update_is_not_applied_when_its_call_is_canceled_while_it_waits(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):

@@ -49,7 +49,7 @@ async def test_verb_applies_to_the_job_before_the_colon_when_both_jobs_exist(
     assert [job["job_id"] for job in await rest.get()] == ["a:retry"]
 
 
-async def test_encoded_colon_starts_no_verb(database: Database, rest: RestClient) -> None:
+async def test_percent_encoded_path_starts_no_verb(database: Database, rest: RestClient) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
 

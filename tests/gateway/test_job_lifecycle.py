@@ -25,7 +25,7 @@ async def test_create_accepts_an_in_progress_timeout(database: Database, rest: R
 
 
 @pytest.mark.parametrize(("force", "status"), [(True, "REJECTED"), (False, "IN_PROGRESS")])
-async def test_cancel_ends_running_executions_only_when_forced(
+async def test_cancel_ends_executions_in_progress_only_when_forced(
     database: Database, rest: RestClient, force: bool, status: str
 ) -> None:
     await database.add_devices(rest.tenant, 1)

@@ -121,7 +121,7 @@ async def test_expired_job_is_stored_as_completed_at_its_expiry(
     assert job["completed_at"] == job["updated_at"] == job["expires_at"]
 
 
-async def test_finalized_job_completes_with_its_last_report_when_one_was_in_progress(
+async def test_expired_job_completes_after_finalization_when_its_last_execution_finishes(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await end(database, server, operator, "expired, one in progress")
@@ -207,7 +207,7 @@ async def test_readers_see_no_difference_between_batches(
     assert job["finalized"]
 
 
-async def test_job_is_not_finalized_when_its_expiry_moves_before_the_lock(
+async def test_job_is_not_finalized_when_its_expiry_moves_before_the_sweeper_locks_it(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     """The search finds the job expired, but its expiry changes before the sweeper locks it."""
@@ -244,7 +244,7 @@ async def test_expired_executions_stay_timed_out_when_job_is_canceled_between_ba
     assert (job["status"], job["finalized"]) == ("CANCELED", True)
 
 
-async def test_cancel_that_waits_for_finalization_has_the_same_result(
+async def test_cancel_keeps_timed_out_executions_when_it_waits_for_finalization(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await end(database, server, operator, "expired, one in progress")

@@ -222,7 +222,7 @@ async def test_purge_removes_nothing_when_job_is_not_deleted(
     assert await count_rows(database, deleted) == [2, 2, 5000]
 
 
-async def test_job_stays_when_it_is_retried_before_the_lock(
+async def test_job_stays_when_it_is_retried_before_the_sweeper_locks_it(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     """The search finds the job finished, but it is IN_PROGRESS when the sweeper locks it."""

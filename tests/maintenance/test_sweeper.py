@@ -176,7 +176,10 @@ async def test_other_jobs_are_finalized_when_one_fails(
 async def test_executions_of_a_failing_job_do_not_block_those_of_others(
     database: Database, operator: Operator, sweeper: Sweeper
 ) -> None:
-    """More than a batch of them is due before the execution of the other job."""
+    """More than a batch of executions of "b" is due before the execution of "a".
+
+    The counts of "b" are too small, so timing out its executions fails.
+    """
     await database.add_devices(operator.tenant, 1500)
     await operator.create(job_id="b", target_all=True)
     await operator.create(job_id="a", target_device_id="d00001")
@@ -282,9 +285,9 @@ async def test_sweeper_continues_after_a_database_outage(caplog: pytest.LogCaptu
         async with Sweeper(owner_dsn, interval=0.01) as sweeper:
             sweeping = asyncio.create_task(sweeper.run())
             for _ in range(2):
-                await wait_until(partial(_both_loops, caplog, "failed and is retried"))
+                await wait_until(partial(_logged_by_both_loops, caplog, "failed and is retried"))
                 with embedded_postgres.running(data_dir, "fsync=off"):
-                    await wait_until(partial(_both_loops, caplog, "works again"))
+                    await wait_until(partial(_logged_by_both_loops, caplog, "works again"))
                     caplog.clear()
             sweeping.cancel()
             await asyncio.wait({sweeping}, timeout=TIMEOUT)
@@ -295,14 +298,18 @@ async def test_log_names_the_setting_when_login_is_not_the_owner(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with starting_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.request_dsn):
-        await wait_until(lambda: _logged(caplog, "not the login of the tables' owner", 2))
+        problem = "JOBS_OWNER_DATABASE_URL is not the login of the tables' owner"
+        await wait_until(lambda: _logged(caplog, problem, at_least=2))
 
 
 async def test_log_warns_once_when_no_owner_login_is_set(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with starting_server(database.request_dsn):
-        await wait_until(lambda: _logged(caplog, "JOBS_OWNER_DATABASE_URL is not set", 1))
+        warning = "JOBS_OWNER_DATABASE_URL is not set"
+        await wait_until(lambda: _logged(caplog, warning, at_least=1))
+
+    assert sum(warning in record.getMessage() for record in caplog.records) == 1
 
 
 async def test_calls_succeed_when_the_sweeper_has_failed(
@@ -319,7 +326,7 @@ async def test_calls_succeed_when_the_sweeper_has_failed(
     owner_dsn = {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
     monkeypatch.setattr(Sweeper, "__aenter__", no_pool)
     async with running_server(database.request_dsn, **owner_dsn) as server:
-        await wait_until(lambda: _logged(caplog, "maintenance has failed", 1))
+        await wait_until(lambda: _logged(caplog, "maintenance has failed", at_least=1))
         assert not (await server.operator(operator.tenant).list()).jobs
 
     (record,) = [
@@ -375,14 +382,14 @@ async def test_sweeper_stops_when_an_error_hides_the_cancellation(
     assert sweeping.cancelled()
 
 
-async def _both_loops(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+async def _logged_by_both_loops(caplog: pytest.LogCaptureFixture, text: str) -> bool:
     loops = ("timeouts", "cleanup")
     assert not any(record.exc_info for record in caplog.records)
-    return all([await _logged(caplog, f"({loop}) {text}", 1) for loop in loops])
+    return all([await _logged(caplog, f"({loop}) {text}", at_least=1) for loop in loops])
 
 
-async def _logged(caplog: pytest.LogCaptureFixture, text: str, times: int) -> bool:
-    return sum(text in record.getMessage() for record in caplog.records) >= times
+async def _logged(caplog: pytest.LogCaptureFixture, text: str, *, at_least: int) -> bool:
+    return sum(text in record.getMessage() for record in caplog.records) >= at_least
 
 
 async def _scans(session: asyncpg.Connection) -> dict[str, int]:

@@ -43,7 +43,7 @@ async def _job_id_locked(database: Database, tenant: str, job_id: str) -> AsyncI
         await holder.close()
 
 
-async def test_connection_is_released_when_the_client_cancels(
+async def test_database_connection_is_released_when_the_client_cancels(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -61,7 +61,7 @@ async def test_connection_is_released_when_the_client_cancels(
     assert (await operator.get("a")).status == pb.Job.IN_PROGRESS
 
 
-async def test_connection_is_released_when_the_deadline_expires(
+async def test_database_connection_is_released_when_the_deadline_expires(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)
@@ -128,7 +128,7 @@ async def _times_out_while_blocked(database: Database, operator: Operator, secon
     return blocked
 
 
-async def test_connection_is_released_when_many_queued_calls_are_canceled(
+async def test_database_connection_is_released_when_many_waiting_calls_are_canceled(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)

@@ -1,4 +1,4 @@
-"""Limits on open calls and streams: the error names the setting, and others are not affected."""
+"""Limits on open calls and streams: the error names the setting; other callers are not affected."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ from jobs_grpc.errors import LimitExceeded
 from jobs_grpc.rpc.limits import ConcurrencyLimiter
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import Failure, expect_failure
+from tests.support.failures import check_limit_error, expect_failure
 from tests.support.health import is_healthy, watch_health
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
 
 @pytest.fixture
-async def jobs(database: Database, operator: Operator) -> Operator:
+async def operator_with_jobs(database: Database, operator: Operator) -> Operator:
     """The test's operator, with the devices d00001 and d00002 and the jobs "j" and "k"."""
     await database.add_devices(operator.tenant, 2)
     for job_id in ("j", "k"):
@@ -46,7 +46,7 @@ async def server_with_call_in_flight(
 
 
 def watch(server: Server, tenant: str, device: str = "d00001") -> Any:
-    """Open a stream of a device."""
+    """Open WatchPendingExecutions for a device."""
     stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
     return stub.WatchPendingExecutions(
         device_pb.WatchPendingExecutionsRequest(),
@@ -55,30 +55,34 @@ def watch(server: Server, tenant: str, device: str = "d00001") -> Any:
     )
 
 
-def names_setting(failure: Failure, setting: str, value: str) -> bool:
-    """Whether a failure has the setting in its metadata, and when to retry."""
-    assert f"({setting} is {value}); retry later" in failure.message
-    return (failure.metadata, failure.retry_after) == ({"setting": setting, "value": value}, 1)
-
-
-async def test_call_is_rejected_when_its_tenant_has_too_many_and_another_tenant_is_served(
-    database: Database, jobs: Operator
+async def test_call_is_rejected_when_its_tenant_has_too_many_calls_in_flight(
+    database: Database, operator_with_jobs: Operator
 ) -> None:
     async with server_with_call_in_flight(
-        database, jobs.tenant, JOBS_MAX_TENANT_CALLS="1"
+        database, operator_with_jobs.tenant, JOBS_MAX_TENANT_CALLS="1"
     ) as server:
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await server.operator(jobs.tenant).list()
+            await server.operator(operator_with_jobs.tenant).list()
 
-        assert names_setting(failure, "JOBS_MAX_TENANT_CALLS", "1")
+        check_limit_error(failure, "JOBS_MAX_TENANT_CALLS", "1", retry_after=1)
+
+    assert (await operator_with_jobs.get("j")).status == pb.Job.CANCELED
+
+
+async def test_other_tenants_are_served_when_a_tenant_has_too_many_calls_in_flight(
+    database: Database, operator_with_jobs: Operator
+) -> None:
+    async with server_with_call_in_flight(
+        database, operator_with_jobs.tenant, JOBS_MAX_TENANT_CALLS="1"
+    ) as server:
         assert not (await server.operator("another").list()).jobs
 
-    assert (await jobs.get("j")).status == pb.Job.CANCELED
 
-
-async def test_finished_call_does_not_count(database: Database, jobs: Operator) -> None:
+async def test_finished_call_does_not_count(
+    database: Database, operator_with_jobs: Operator
+) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        operator = server.operator(jobs.tenant)
+        operator = server.operator(operator_with_jobs.tenant)
         for _ in range(3):
             assert len((await operator.list()).jobs) == 2
             with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
@@ -88,11 +92,11 @@ async def test_finished_call_does_not_count(database: Database, jobs: Operator) 
 
 
 async def test_call_does_not_count_when_its_client_is_gone(
-    database: Database, jobs: Operator
+    database: Database, operator_with_jobs: Operator
 ) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        operator = server.operator(jobs.tenant)
-        async with job_lock_held(database, jobs.tenant, "j"):
+        operator = server.operator(operator_with_jobs.tenant)
+        async with job_lock_held(database, operator_with_jobs.tenant, "j"):
             abandoned = asyncio.create_task(operator.cancel("j"))
             await database.wait_for_blocked_sessions(1)
             abandoned.cancel()
@@ -105,26 +109,28 @@ async def test_call_does_not_count_when_its_client_is_gone(
             await wait_until(is_served)
 
 
-async def test_call_is_rejected_when_the_server_has_too_many_even_if_unauthenticated(
-    database: Database, jobs: Operator
+async def test_unauthenticated_call_is_rejected_when_the_server_has_too_many_calls_in_flight(
+    database: Database, operator_with_jobs: Operator
 ) -> None:
     """The limit applies before authentication, so it stops a flood without credentials."""
-    async with server_with_call_in_flight(database, jobs.tenant, JOBS_MAX_CALLS="1") as server:
+    async with server_with_call_in_flight(
+        database, operator_with_jobs.tenant, JOBS_MAX_CALLS="1"
+    ) as server:
         other = server.operator("another")
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await other.list()
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
             await other.stub.ListJobs(pb.ListJobsRequest(), timeout=TIMEOUT)
 
-        assert names_setting(failure, "JOBS_MAX_CALLS", "1")
+        check_limit_error(failure, "JOBS_MAX_CALLS", "1", retry_after=1)
 
 
 async def test_health_checks_succeed_when_the_server_is_at_its_limits(
-    database: Database, jobs: Operator
+    database: Database, operator_with_jobs: Operator
 ) -> None:
     full = {"JOBS_MAX_CALLS": "1", "JOBS_MAX_STREAMS": "1"}
-    async with server_with_call_in_flight(database, jobs.tenant, **full) as server:
-        stream = watch(server, jobs.tenant)
+    async with server_with_call_in_flight(database, operator_with_jobs.tenant, **full) as server:
+        stream = watch(server, operator_with_jobs.tenant)
         await stream.read()
         health = watch_health(server.channel)
         await health.read()
@@ -135,7 +141,9 @@ async def test_health_checks_succeed_when_the_server_is_at_its_limits(
         stream.cancel()
 
 
-async def test_health_streams_have_a_separate_limit(database: Database, jobs: Operator) -> None:
+async def test_health_streams_have_a_separate_limit(
+    database: Database, operator_with_jobs: Operator
+) -> None:
     """They need no credentials, so they must not use up the limits of other calls."""
     async with running_server(
         database.request_dsn, JOBS_MAX_CALLS="1", JOBS_MAX_STREAMS="1"
@@ -145,7 +153,7 @@ async def test_health_streams_have_a_separate_limit(database: Database, jobs: Op
 
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
             await second.read()
-        stream = watch(server, jobs.tenant)
+        stream = watch(server, operator_with_jobs.tenant)
         await stream.read()
         assert await is_healthy(server.channel)
         first.cancel()
@@ -161,27 +169,31 @@ async def test_health_streams_have_a_separate_limit(database: Database, jobs: Op
     ],
 )
 async def test_stream_is_rejected_when_too_many_are_open(
-    database: Database, jobs: Operator, setting: str, device: str, unaffected_device: str | None
+    database: Database,
+    operator_with_jobs: Operator,
+    setting: str,
+    device: str,
+    unaffected_device: str | None,
 ) -> None:
     async with running_server(database.request_dsn, **{setting: "1"}) as server:
-        first = watch(server, jobs.tenant)
+        first = watch(server, operator_with_jobs.tenant)
         await first.read()
 
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await watch(server, jobs.tenant, device).read()
-        assert names_setting(failure, setting, "1")
+            await watch(server, operator_with_jobs.tenant, device).read()
+        check_limit_error(failure, setting, "1", retry_after=1)
 
         if unaffected_device is not None:
-            second = watch(server, jobs.tenant, unaffected_device)
+            second = watch(server, operator_with_jobs.tenant, unaffected_device)
             assert len((await second.read()).executions) == 2
             second.cancel()
         # Unary calls do not count as streams.
-        assert len((await server.operator(jobs.tenant).list()).jobs) == 2
+        assert len((await server.operator(operator_with_jobs.tenant).list()).jobs) == 2
 
         first.cancel()
 
         async def can_open_stream() -> bool:
-            stream = watch(server, jobs.tenant, device)
+            stream = watch(server, operator_with_jobs.tenant, device)
             with contextlib.suppress(Exception):
                 return await stream.read() is not EOF
             return False
@@ -190,10 +202,10 @@ async def test_stream_is_rejected_when_too_many_are_open(
 
 
 async def test_stream_limit_of_a_tenant_does_not_affect_another_tenant(
-    database: Database, jobs: Operator
+    database: Database, operator_with_jobs: Operator
 ) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_STREAMS="1") as server:
-        streams = [watch(server, tenant) for tenant in (jobs.tenant, "another")]
+        streams = [watch(server, tenant) for tenant in (operator_with_jobs.tenant, "another")]
 
         first, second = [await stream.read() for stream in streams]
 

@@ -66,7 +66,7 @@ def start_call(
 
 
 @pytest.fixture
-async def job(database: Database, operator: Operator) -> Operator:
+async def operator_with_job(database: Database, operator: Operator) -> Operator:
     """The test's operator, with the job "j"."""
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True)
@@ -74,13 +74,13 @@ async def job(database: Database, operator: Operator) -> Operator:
 
 
 async def test_request_is_rejected_when_it_is_larger_than_the_limit(
-    database: Database, job: Operator
+    database: Database, operator_with_job: Operator
 ) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
-        assert await get(server, job.tenant, padded(LIMIT))
+        assert await get(server, operator_with_job.tenant, padded(LIMIT))
 
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await get(server, job.tenant, padded(LIMIT + 1))
+            await get(server, operator_with_job.tenant, padded(LIMIT + 1))
 
     assert failure.message == f"The request has {LIMIT + 1} bytes (JOBS_MAX_REQUEST_BYTES is 65536)"
     assert failure.metadata == {"setting": "JOBS_MAX_REQUEST_BYTES", "value": "65536"}
@@ -88,30 +88,32 @@ async def test_request_is_rejected_when_it_is_larger_than_the_limit(
 
 
 async def test_request_is_rejected_unread_when_it_is_more_than_twice_the_limit(
-    database: Database, job: Operator
+    database: Database, operator_with_job: Operator
 ) -> None:
     """gRPC itself rejects it, without a reason."""
     async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED) as failure:
-            await get(server, job.tenant, padded(2 * LIMIT + 1))
+            await get(server, operator_with_job.tenant, padded(2 * LIMIT + 1))
 
         assert "larger than max" in failure.message
-        assert await get(server, job.tenant, padded(100))
+        assert await get(server, operator_with_job.tenant, padded(100))
 
 
 async def test_report_stream_ends_when_a_report_is_too_large(
-    database: Database, job: Operator
+    database: Database, operator_with_job: Operator
 ) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await report(server.channel, job.tenant, padded(LIMIT + 1))
+            await report(server.channel, operator_with_job.tenant, padded(LIMIT + 1))
 
     assert failure.metadata["setting"] == "JOBS_MAX_REQUEST_BYTES"
 
 
-async def test_report_stream_ends_when_a_report_is_malformed(server: Server, job: Operator) -> None:
+async def test_report_stream_ends_when_a_report_is_malformed(
+    server: Server, operator_with_job: Operator
+) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
-        await report(server.channel, job.tenant, b"\xff")
+        await report(server.channel, operator_with_job.tenant, b"\xff")
 
 
 async def test_caller_is_authenticated_before_the_request_is_decoded(server: Server) -> None:
@@ -143,23 +145,23 @@ async def call_without_message(server: Server, tenant: str) -> Any:
 
 
 async def test_call_counts_as_in_flight_before_it_sends_a_message(
-    database: Database, job: Operator
+    database: Database, operator_with_job: Operator
 ) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        call = await call_without_message(server, job.tenant)
+        call = await call_without_message(server, operator_with_job.tenant)
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await server.operator(job.tenant).list()
+            await server.operator(operator_with_job.tenant).list()
 
         assert failure.metadata["setting"] == "JOBS_MAX_TENANT_CALLS"
         call.cancel()
 
 
 async def test_call_is_logged_as_canceled_when_the_client_cancels_before_sending(
-    database: Database, job: Operator, caplog: pytest.LogCaptureFixture
+    database: Database, operator_with_job: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log must not show it as a malformed request."""
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        call = await call_without_message(server, job.tenant)
+        call = await call_without_message(server, operator_with_job.tenant)
         caplog.set_level(logging.INFO)
         caplog.clear()
         call.cancel()
@@ -191,31 +193,35 @@ async def test_bounded_reads_accept_a_read_when_the_oldest_has_just_expired() ->
 
 
 async def test_call_is_rejected_when_its_request_does_not_arrive_in_time(
-    database: Database, job: Operator
+    database: Database, operator_with_job: Operator
 ) -> None:
     async with running_server(database.request_dsn, JOBS_REQUEST_READ_TIMEOUT="1") as server:
         with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-            await start_call(server, job.tenant)
+            await start_call(server, operator_with_job.tenant)
 
     assert failure.message == "The request did not arrive within 1 s (JOBS_REQUEST_READ_TIMEOUT)"
 
 
-async def test_call_is_rejected_when_it_has_no_request(server: Server, job: Operator) -> None:
+async def test_call_is_rejected_when_it_has_no_request(
+    server: Server, operator_with_job: Operator
+) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-        await start_call(server, job.tenant, half_close=True)
+        await start_call(server, operator_with_job.tenant, half_close=True)
 
     assert failure.message == "The call has no request; send one message"
 
 
-async def test_first_message_is_the_request(server: Server, job: Operator) -> None:
+async def test_unary_call_is_served_before_the_client_half_closes(
+    server: Server, operator_with_job: Operator
+) -> None:
     raw = pb.GetJobRequest(job_id="j").SerializeToString()
-    response = await start_call(server, job.tenant, raw)
+    response = await start_call(server, operator_with_job.tenant, raw)
 
     assert pb.GetJobResponse.FromString(response).job.job_id == "j"
 
 
 async def test_oldest_health_check_is_ended_when_too_many_send_no_message(
-    database: Database, job: Operator
+    database: Database, operator_with_job: Operator
 ) -> None:
     """They need no credentials. When there are too many, the oldest call is ended."""
     async with running_server(database.request_dsn) as server:

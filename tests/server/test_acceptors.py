@@ -115,7 +115,7 @@ async def test_stop_lets_calls_of_all_servers_finish() -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "192.0.2.1"])
-async def test_reserve_port_fails_when_address_is_not_of_this_machine(host: str) -> None:
+async def test_reserve_port_fails_when_host_is_invalid_or_not_local(host: str) -> None:
     with pytest.raises(ListenError, match=f"can't listen on {host}:0"), reserve_port(f"{host}:0"):
         pass
 

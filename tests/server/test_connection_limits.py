@@ -4,7 +4,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -36,7 +36,7 @@ SERVICE = "/fleet.jobs.v1"
 
 
 @pytest.fixture
-async def job(database: Database, operator: Operator) -> Operator:
+async def operator_with_job(database: Database, operator: Operator) -> Operator:
     """An operator whose tenant has the job "j" for the device d00001."""
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True, document_params={"n": "x" * 1000})
@@ -44,27 +44,27 @@ async def job(database: Database, operator: Operator) -> Operator:
 
 
 async def test_connection_is_closed_when_client_floods_it_with_pings(
-    server: Server, job: Operator
+    server: Server, operator_with_job: Operator
 ) -> None:
     async with connection(server.address) as flooder, asyncio.timeout(TIMEOUT):
         flooder.writer.write(frame(PING, payload=bytes(8)) * 100)
 
         goaways = [
-            received.payload async for received in flooder.frames() if received.kind == GOAWAY
+            received.payload async for received in flooder.frames() if received.type_ == GOAWAY
         ]
 
     assert struct.unpack(">I", goaways[-1][4:8]) == (ENHANCE_YOUR_CALM,)
-    assert (await job.get("j")).job_id == "j"
+    assert (await operator_with_job.get("j")).job_id == "j"
 
 
 @asynccontextmanager
-async def unread_watch(server: Server, job: Operator) -> AsyncIterator[Connection]:
+async def unread_watch(server: Server, operator_with_job: Operator) -> AsyncIterator[Connection]:
     """Open a WatchJob whose flow-control window is 0, so that the server cannot send data."""
     async with connection(server.address, window=0) as slow:
         slow.call(
             1,
             f"{SERVICE}.JobService/WatchJob",
-            {"x-tenant-id": job.tenant},
+            {"x-tenant-id": operator_with_job.tenant},
             pb.WatchJobRequest(job_id="j"),
         )
         async for received in slow.frames():
@@ -74,10 +74,10 @@ async def unread_watch(server: Server, job: Operator) -> AsyncIterator[Connectio
 
 
 async def test_slow_watcher_blocks_no_update_and_receives_the_newest_state(
-    server: Server, job: Operator
+    server: Server, operator_with_job: Operator
 ) -> None:
-    device = server.device(job.tenant, "d00001")
-    async with unread_watch(server, job) as slow, asyncio.timeout(TIMEOUT):
+    device = server.device(operator_with_job.tenant, "d00001")
+    async with unread_watch(server, operator_with_job) as slow, asyncio.timeout(TIMEOUT):
         # The server does not queue these states for the watcher.
         await device.start("j")
         for _ in range(50):
@@ -87,8 +87,8 @@ async def test_slow_watcher_blocks_no_update_and_receives_the_newest_state(
         slow.writer.write(frame(WINDOW_UPDATE, stream=1, payload=struct.pack(">I", 1 << 20)))
         data = b""
         async for received in slow.frames():
-            data += received.payload if received.kind == DATA else b""
-            if received.kind == HEADERS:  # the trailers
+            data += received.payload if received.type_ == DATA else b""
+            if received.type_ == HEADERS:  # the trailers
                 break
 
     jobs = []
@@ -100,33 +100,46 @@ async def test_slow_watcher_blocks_no_update_and_receives_the_newest_state(
     assert len(jobs) <= 3
 
 
-async def test_health_watcher_that_does_not_read_blocks_neither_status_nor_stop(
-    database: Database,
+async def test_health_watchers_receive_each_status_when_another_watcher_does_not_read(
+    database: Database, server: Server
 ) -> None:
-    """Other watchers receive each status change, and the server stops without a timeout."""
-    async with (
-        running_server(database.request_dsn) as own,
-        connection(own.address, window=0) as slow,
-    ):
+    role = request_role(server)
+    async with connection(server.address, window=0) as slow:
         slow.call(1, "/grpc.health.v1.Health/Watch", {}, HealthCheckRequest())
-        other = watch_health(own.channel)
+        other = watch_health(server.channel)
         assert (await other.read()).status == HealthCheckResponse.SERVING
 
-        await database.owner.execute(f"REVOKE USAGE ON SCHEMA jobs FROM {await request_role(own)}")
+        await database.owner.execute(f"REVOKE USAGE ON SCHEMA jobs FROM {role}")
         try:
             assert (await other.read()).status == HealthCheckResponse.NOT_SERVING
         finally:
-            await database.owner.execute(f"GRANT USAGE ON SCHEMA jobs TO {await request_role(own)}")
+            await database.owner.execute(f"GRANT USAGE ON SCHEMA jobs TO {role}")
         assert (await other.read()).status == HealthCheckResponse.SERVING
 
 
-async def request_role(server: Server) -> str:
-    """The quoted login of the server's DSN."""
+async def test_server_stops_before_its_grace_when_a_health_watcher_does_not_read(
+    database: Database,
+) -> None:
+    async with AsyncExitStack() as running:
+        server = await running.enter_async_context(
+            running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600")
+        )
+        async with connection(server.address, window=0) as slow:
+            slow.call(1, "/grpc.health.v1.Health/Watch", {}, HealthCheckRequest())
+            async with asyncio.timeout(TIMEOUT):
+                # The server sends headers, which flow control does not hold back.
+                while (await anext(slow.frames())).type_ != HEADERS:
+                    pass
+                await running.aclose()
+
+
+def request_role(server: Server) -> str:
+    """Return the login of the server's DSN as an SQL identifier."""
     return (urlsplit(server.config.database.url).username or "").join('""')
 
 
 async def test_report_stream_stops_reading_when_client_does_not_read_responses(
-    database: Database, server: Server, job: Operator
+    database: Database, server: Server, operator_with_job: Operator
 ) -> None:
     """At most 256 reports of a stream are in flight; flow control holds back the rest."""
     report = device_pb.ReportExecutionsRequest(
@@ -135,7 +148,7 @@ async def test_report_stream_stops_reading_when_client_does_not_read_responses(
 
     async def version() -> int:
         applied: int = await database.owner.fetchval(
-            "SELECT version FROM jobs.job_executions WHERE tenant_id = $1", job.tenant
+            "SELECT version FROM jobs.job_executions WHERE tenant_id = $1", operator_with_job.tenant
         )
         return applied
 
@@ -143,7 +156,7 @@ async def test_report_stream_stops_reading_when_client_does_not_read_responses(
         slow.open(
             1,
             f"{SERVICE}.DeviceJobService/ReportExecutions",
-            {"x-tenant-id": job.tenant, "x-device-id": "d00001"},
+            {"x-tenant-id": operator_with_job.tenant, "x-device-id": "d00001"},
         )
         for _ in range(1000):
             slow.writer.write(frame(DATA, stream=1, payload=message(report)))
@@ -152,13 +165,15 @@ async def test_report_stream_stops_reading_when_client_does_not_read_responses(
             return await version() == 1 + 256
 
         await wait_until(in_flight_limit_reached)
-        assert (await job.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
+        assert (await operator_with_job.get("j")).execution_counts == pb.ExecutionCounts(
+            in_progress=1
+        )
         assert await version() == 1 + 256
 
 
 async def test_watch_ends_at_maximum_connection_age_when_client_never_reads(
     database: Database,
-    job: Operator,
+    operator_with_job: Operator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.calls")
@@ -169,7 +184,7 @@ async def test_watch_ends_at_maximum_connection_age_when_client_never_reads(
         running_server(database.request_dsn, options) as server,
         asyncio.timeout(TIMEOUT),
     ):
-        async with unread_watch(server, job) as slow:
+        async with unread_watch(server, operator_with_job) as slow:
             async for _ in slow.frames():
                 pass
 
@@ -179,4 +194,4 @@ async def test_watch_ends_at_maximum_connection_age_when_client_never_reads(
             return "WatchJob CANCELLED" in caplog.text
 
         await wait_until(ended)
-        assert (await server.operator(job.tenant).get("j")).job_id == "j"
+        assert (await server.operator(operator_with_job.tenant).get("j")).job_id == "j"

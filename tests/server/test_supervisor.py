@@ -258,13 +258,25 @@ async def test_fatal_error_of_a_worker_ends_all_and_is_logged_once(
 
 
 async def test_one_worker_runs_maintenance(database: Database) -> None:
+    """A sweeper whose login is not the owner logs that it failed."""
+    login = {"JOBS_OWNER_DATABASE_URL": database.request_dsn}
+    async with _workers(database, **login) as (service, address, _pids):
+        await service.wait_for_log(r"maintenance \((timeouts)\) failed")
+        async with _operators(address, "any", 1):
+            pass
+        service.process.terminate()
+        assert await service.wait_for_exit() == 0
+
+    assert sum("maintenance (timeouts) failed" in line for line in service.log) == 1
+
+
+async def test_one_worker_warns_when_no_owner_login_is_set(database: Database) -> None:
     async with _workers(database) as (service, address, _pids):
         async with _operators(address, "any", 1):
             pass
         service.process.terminate()
         assert await service.wait_for_exit() == 0
 
-    # The worker that runs maintenance logs this warning.
     assert sum("JOBS_OWNER_DATABASE_URL is not set" in line for line in service.log) == 1
 
 

@@ -91,7 +91,7 @@ async def test_handshake_fails_when_client_has_no_certificate(
             await list_with(server, channel_credentials(authority))
 
 
-async def test_handshake_fails_when_client_certificate_is_of_another_authority(
+async def test_handshake_fails_when_client_certificate_is_issued_by_another_ca(
     database: Database, authority: Authority, mutual_tls: dict[str, str]
 ) -> None:
     trusted = channel_credentials(authority, authority.client("known", GATEWAY))
@@ -207,7 +207,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if "the old ones stay" in r.getMessage()]
 
 
-async def test_new_client_authority_is_used_without_a_restart(
+async def test_new_client_ca_is_used_without_a_restart(
     database: Database, authority: Authority, mutual_tls: dict[str, str], tmp_path: Path
 ) -> None:
     other = Authority()

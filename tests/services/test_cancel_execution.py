@@ -20,7 +20,7 @@ async def pump(database: Database, server: Server, operator: Operator) -> Device
     return server.device(operator.tenant, "pump")
 
 
-async def test_canceled_execution_is_rejected_with_the_reason_when_queued(
+async def test_canceled_execution_becomes_rejected_with_the_reason_when_queued(
     pump: Device, operator: Operator
 ) -> None:
     execution = await operator.cancel_execution("j", "pump", reason="in repair")
@@ -37,9 +37,7 @@ async def test_canceled_execution_is_rejected_with_the_reason_when_queued(
     assert (current.version, current.execution_number) == (2, 1)
 
 
-async def test_reason_is_canceled_by_operator_when_request_has_none(
-    pump: Device, operator: Operator
-) -> None:
+async def test_reason_defaults_to_canceled_by_operator(pump: Device, operator: Operator) -> None:
     execution = await operator.cancel_execution("j", "pump")
 
     assert execution.status_details == {"reason": "canceled by operator"}

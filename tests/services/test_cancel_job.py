@@ -11,7 +11,7 @@ from tests.support.database import Database
 from tests.support.failures import expect_failure
 
 
-async def test_queued_executions_are_rejected_with_the_reason_when_job_is_canceled(
+async def test_queued_executions_become_rejected_with_the_reason_when_job_is_canceled(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 2)
@@ -31,7 +31,7 @@ async def test_queued_executions_are_rejected_with_the_reason_when_job_is_cancel
         assert execution.last_updated_at.ToNanoseconds() == job.updated_at.ToNanoseconds()
 
 
-async def test_reason_is_canceled_by_operator_when_request_has_none(
+async def test_reason_defaults_to_canceled_by_operator(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 1)

@@ -24,7 +24,7 @@ async def running(database: Database, server: Server, operator: Operator) -> Dev
     return device
 
 
-async def test_executions_in_progress_are_rejected_with_the_reason_when_cancel_is_forced(
+async def test_executions_in_progress_become_rejected_with_the_reason_when_cancel_is_forced(
     running: Device, operator: Operator
 ) -> None:
     await operator.cancel("j", reason="smoke", force=True)

@@ -114,7 +114,7 @@ async def test_job_id_of_a_deleted_job_cannot_be_reused(pump: Device, operator: 
 
 
 async def test_delete_is_rejected_when_job_is_in_progress(pump: Device, operator: Operator) -> None:
-    for _ in ("queued", "running"):
+    for _ in range(2):  # QUEUED first, then IN_PROGRESS
         with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
             await operator.delete("j")
         assert failure.message == "Cannot delete job in status IN_PROGRESS; cancel it first"
@@ -165,7 +165,7 @@ async def test_delete_is_rejected_when_job_does_not_exist_in_the_tenant(
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-async def test_delete_writes_no_execution_rows_and_purge_uses_an_index(
+async def test_delete_writes_no_execution_rows(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     query = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1"
@@ -175,13 +175,6 @@ async def test_delete_writes_no_execution_rows_and_purge_uses_an_index(
     await operator.delete("j")
 
     assert await database.owner.fetch(query, operator.tenant) == before
-    async with database.owner.transaction():
-        await database.owner.execute("SET LOCAL enable_seqscan = off")
-        plan = await database.owner.fetch(
-            "EXPLAIN SELECT tenant_id, job_id FROM jobs.jobs WHERE deleted_at IS NOT NULL"
-            " ORDER BY deleted_at LIMIT 100"
-        )
-    assert "jobs_to_purge" in str(plan)
 
 
 async def test_delete_is_rejected_when_a_concurrent_start_is_first(

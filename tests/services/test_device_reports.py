@@ -79,7 +79,7 @@ async def test_report_is_rejected_when_execution_is_finished(device: Device, sta
     assert (await device.get("j")).status_details == {"n": 1}
 
 
-async def test_current_execution_lacks_document_and_details_when_they_exceed_the_error_details(
+async def test_error_leaves_out_document_and_status_details_when_they_are_too_large(
     server: Server, device: Device, operator: Operator
 ) -> None:
     large = {"text": "x" * 30_000}
@@ -216,7 +216,7 @@ async def test_job_completes_once_when_its_last_two_reports_are_concurrent(
     assert job.completed_at == last.last_updated_at
 
 
-async def test_cancel_is_rejected_when_a_concurrent_last_report_is_first(
+async def test_cancel_is_rejected_when_a_concurrent_report_completes_the_job_first(
     database: Database, device: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, device.tenant, "j"):
@@ -299,7 +299,7 @@ async def test_batch_returns_busy_for_a_job_that_it_has_not_locked(
     assert (await operator.get("new")).execution_counts == pb.ExecutionCounts(queued=2)
 
 
-async def test_execution_can_be_reported_after_its_create_commits(
+async def test_report_is_accepted_only_after_the_create_of_its_job_commits(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["a"])

@@ -187,7 +187,7 @@ async def test_start_next_starts_another_job_when_a_concurrent_cancel_is_first(
     assert started.job_id == "second"
 
 
-async def test_start_next_holds_no_lock_while_it_waits_for_another(
+async def test_start_next_returns_again_instead_of_locking_a_second_job(
     database: Database, device: Device, operator: Operator
 ) -> None:
     """So two starts that go on to a second job cannot deadlock."""
@@ -208,7 +208,7 @@ async def test_start_next_holds_no_lock_while_it_waits_for_another(
 
 
 @pytest.mark.parametrize("use_start_next", [False, True], ids=["start", "start next"])
-async def test_start_is_rejected_when_the_job_expires_while_it_waits_for_the_lock(
+async def test_start_does_not_start_an_execution_when_the_job_expires_while_it_waits_for_the_lock(
     database: Database, device: Device, operator: Operator, use_start_next: bool
 ) -> None:
     """The start begins before the expiry but gets the job lock after it."""

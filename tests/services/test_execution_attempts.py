@@ -26,7 +26,7 @@ async def test_first_attempt_equals_the_execution(pump: Device, operator: Operat
     assert await operator.attempts("j", "pump") == [(await operator.get("j")).executions[0]]
 
 
-async def test_attempts_are_listed_newest_first_as_they_finished(
+async def test_attempts_are_listed_newest_first_with_the_state_in_which_they_ended(
     pump: Device, operator: Operator
 ) -> None:
     finished = []
@@ -146,7 +146,7 @@ async def test_page_is_empty_when_no_attempt_is_older(retried: Operator) -> None
         assert (numbers(page.attempts), page.next_page_token) == ([], "")
 
 
-async def test_page_is_not_found_when_job_was_deleted(retried: Operator) -> None:
+async def test_attempts_are_not_found_when_job_was_deleted(retried: Operator) -> None:
     token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
     await retried.cancel("j")
     await retried.delete("j")

@@ -21,7 +21,9 @@ def struct(**fields: Any) -> Struct:
     return result
 
 
-async def test_job_has_every_field(database: Database, operator: Operator) -> None:
+async def test_job_has_the_fields_of_its_request_and_its_counts(
+    database: Database, operator: Operator
+) -> None:
     await database.add_devices(operator.tenant, ["a"], group="north")
     created = await operator.create(
         job_id="j",
@@ -59,7 +61,9 @@ async def test_job_has_every_field(database: Database, operator: Operator) -> No
     )
 
 
-async def test_execution_has_every_field(database: Database, operator: Operator) -> None:
+async def test_finished_execution_has_its_stored_fields(
+    database: Database, operator: Operator
+) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True)
     await database.set_status(operator.tenant, "j", "d00001", "FAILED")
@@ -85,7 +89,9 @@ async def test_execution_has_every_field(database: Database, operator: Operator)
     )
 
 
-async def test_canceled_job_has_a_reason_and_a_time(database: Database, operator: Operator) -> None:
+async def test_canceled_job_has_its_reason_and_a_later_updated_at(
+    database: Database, operator: Operator
+) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True)
     assert not (await operator.get("j")).HasField("cancel_reason")

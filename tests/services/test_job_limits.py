@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import Failure, expect_failure
+from tests.support.failures import check_limit_error, expect_failure
 from tests.support.server import Server, running_server
 
 EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
@@ -30,12 +30,6 @@ async def limited(database: Database, limited_server: Server, tenant: str) -> Op
     return limited_server.operator(tenant)
 
 
-def names_setting(failure: Failure, setting: str, value: str, retry_after: int | None) -> bool:
-    """Whether a failure has the setting in its metadata and message, and this retry delay."""
-    assert failure.retry_after == retry_after
-    return failure.metadata == {"setting": setting, "value": value} and setting in failure.message
-
-
 async def test_create_is_rejected_when_job_has_too_many_targets(
     database: Database, limited: Operator
 ) -> None:
@@ -45,7 +39,7 @@ async def test_create_is_rejected_when_job_has_too_many_targets(
     for target in ({"target_all": True}, {"target_group_id": "g"}):
         with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await limited.create(job_id="too-many", **target)
-        assert names_setting(failure, "JOBS_MAX_TARGETS", "3", None)
+        check_limit_error(failure, "JOBS_MAX_TARGETS", "3", None)
 
     # A repeated request still succeeds, and the rejected requests stored nothing.
     assert (await limited.create(job_id="all", target_all=True)).execution_count == 3
@@ -53,7 +47,7 @@ async def test_create_is_rejected_when_job_has_too_many_targets(
     assert (await limited.create(target_device_id="fourth")).execution_count == 1
 
 
-async def test_create_is_rejected_when_devices_are_added_while_it_runs(
+async def test_create_is_rejected_when_devices_added_while_it_runs_exceed_the_limit(
     database: Database, limited: Operator
 ) -> None:
     """A table lock stops the create between its first check and its insert."""
@@ -69,7 +63,7 @@ async def test_create_is_rejected_when_devices_are_added_while_it_runs(
 
     with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
         await creating
-    assert names_setting(failure, "JOBS_MAX_TARGETS", "3", None)
+    check_limit_error(failure, "JOBS_MAX_TARGETS", "3", None)
 
 
 async def test_create_is_rejected_when_tenant_has_too_many_active_jobs(
@@ -81,7 +75,7 @@ async def test_create_is_rejected_when_tenant_has_too_many_active_jobs(
     with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
         await limited.create(job_id="c", target_all=True)
 
-    assert names_setting(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
+    check_limit_error(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
     assert (await limited.create(job_id="b", target_all=True)).execution_count == 3
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await limited.create(job_id="b", target_group_id="g")
@@ -122,7 +116,7 @@ async def test_retry_is_rejected_when_tenant_has_too_many_active_jobs(
 
     with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
         await limited.retry("failed", "FAILED")
-    assert names_setting(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
+    check_limit_error(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
     assert (await limited.retry("failed", "REJECTED")).retried_count == 0
 
     await limited.cancel("a")

@@ -49,7 +49,7 @@ async def call_function(session: asyncpg.Connection, sql: str, tenant: str) -> o
 
 
 @pytest.mark.parametrize("function", CALLS)
-async def test_function_does_nothing_when_job_is_committed_after_its_lock_attempt(
+async def test_function_does_nothing_when_the_job_is_committed_after_the_function_tried_to_lock_it(
     database: Database, tenant: str, function: str
 ) -> None:
     """The job is committed between the call's first statement and its second one."""

@@ -12,7 +12,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc, error_reason_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support.callers import Operator
+from tests.support.callers import Operator, read_to_end
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
@@ -239,21 +239,11 @@ async def test_update_of_another_device_succeeds_when_a_stream_is_canceled(
 async def test_stream_ends_with_server_stopping_when_the_server_stops(
     database: Database, operator: Operator, fleet: list[str]
 ) -> None:
-    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as own:
-        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(own.channel)
+    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as stopping_server:
+        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(stopping_server.channel)
         stream = stub.ReportExecutions(metadata=(("x-tenant-id", operator.tenant),))
         await stream.write(report("d000", "SUCCEEDED"))
         assert (await stream.read()).report_id == "d000"
-        own.app.stopping.set()
+        stopping_server.app.stopping.set()
         with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
-            await stream.read()
-            raise await _error(stream)
-
-
-async def _error(stream: Any) -> Exception:
-    """The error that a stream ended with."""
-    try:
-        await stream
-    except grpc.aio.AioRpcError as e:
-        return e
-    return AssertionError(await stream.code())
+            await read_to_end(stream)

@@ -126,11 +126,13 @@ async def test_retry_queues_only_executions_with_the_given_statuses(
     await check_counts(database, mixed.tenant, "mixed")
 
 
-async def test_duplicate_status_is_applied_once(pump: Device, operator: Operator) -> None:
+async def test_execution_is_retried_once_when_its_status_is_given_twice(
+    pump: Device, operator: Operator
+) -> None:
     assert (await operator.retry("j", "FAILED", "FAILED")).retried_count == 1
 
 
-async def test_updated_at_is_unchanged_when_job_was_in_progress(mixed: Operator) -> None:
+async def test_retry_keeps_updated_at_when_job_is_in_progress(mixed: Operator) -> None:
     before = await mixed.get("mixed")
 
     await mixed.retry("mixed", "FAILED")

@@ -36,7 +36,7 @@ async def test_service_equals_the_model_after_random_operations(
 ) -> None:
     loop = asyncio.get_running_loop()
 
-    trial = settings(examples(25), stateful_step_count=30)
+    run_settings = settings(examples(25), stateful_step_count=30)
     async with Sweeper(database.owner_dsn) as sweeper:
 
         def machine() -> RuleBasedStateMachine:
@@ -44,7 +44,7 @@ async def test_service_equals_the_model_after_random_operations(
 
         # The annotation asks for a class, but hypothesis accepts a function that makes one.
         run: Any = run_state_machine_as_test
-        await asyncio.to_thread(run, machine, settings=trial)
+        await asyncio.to_thread(run, machine, settings=run_settings)
 
 
 class _Machine(RuleBasedStateMachine):

@@ -126,7 +126,7 @@ async def test_watch_ends_with_server_stopping_when_the_server_stops(
             await anext(jobs)
 
 
-async def test_watch_is_logged_as_canceled_when_the_client_leaves(
+async def test_watch_is_logged_as_canceled_when_the_client_cancels(
     operator: Operator, device: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.calls")

@@ -47,7 +47,7 @@ async def device(database: Database, server: Server, tenant: str) -> Device:
     return server.device(tenant, "pump")
 
 
-async def test_watch_sends_executions_that_become_pending_or_finish(
+async def test_watch_sends_the_list_when_an_execution_becomes_pending_or_finishes(
     device: Device, operator: Operator
 ) -> None:
     responses = watch(device)

@@ -1,4 +1,4 @@
-"""Callers of the two services, one method for each RPC, and whole lists."""
+"""Callers of the two services: a method for each unary RPC, and functions that read all pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
+from grpc.aio import EOF
 
 from tests.support.waiting import TIMEOUT
 
@@ -143,6 +144,12 @@ async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:
         if not page.next_page_token:
             return jobs
         fields["page_token"] = page.next_page_token
+
+
+async def read_to_end(stream: Any) -> None:
+    """Read all messages of a stream; raise its error if it fails."""
+    while await stream.read() is not EOF:
+        pass
 
 
 async def all_executions(operator: Operator, job_id: str, **fields: Any) -> list[pb.JobExecution]:

@@ -12,7 +12,8 @@ import pytest
 from jobs_grpc.cli import run
 from tests.support.waiting import TIMEOUT
 
-# Handles SIGINT as in a shell on a terminal. Background processes, such as tests, ignore it.
+# Restores the default handler of SIGINT. A process that is started in the background, as the tests
+# are in CI, inherits SIGINT as ignored.
 _COMMAND = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,7 +54,7 @@ class Shell:
 async def spawn(
     *argv: str, stdin: int | None = None, **variables: str
 ) -> asyncio.subprocess.Process:
-    """Start `jobs-grpc *argv` as the leader of a process group, as a shell does."""
+    """Start `jobs-grpc *argv` in its own process group, so that a test can signal the group."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")} | variables
     return await asyncio.create_subprocess_exec(
         sys.executable,

@@ -40,9 +40,9 @@ class Database:
             )
 
     async def set_status(self, tenant: str, job_id: str, device: str, status: str) -> None:
-        """Store another status for an execution, as a device's report would."""
+        """Store another status for an execution and adjust the counts; nothing else changes."""
         async with self.owner.transaction():
-            # Lock the job first, as every transition does, to avoid a deadlock with one.
+            # Lock the job first, as every change of a job does, to avoid deadlocks.
             await self.owner.execute(
                 "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2 FOR UPDATE",
                 tenant,

@@ -1,4 +1,4 @@
-"""Expecting a call to fail, and reading its error details."""
+"""Expects calls to fail and reads their error details."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ class Failure:
     request_id: str | None = None
 
     def read(self, error: grpc.aio.AioRpcError) -> None:
-        """Copy the message, the request ID and the details of an error."""
+        """Copy the message, the request id and the details of an error."""
         self.message = error.details() or ""
         for key, value in error.trailing_metadata() or ():
             if key == "x-request-id":
@@ -57,3 +57,13 @@ def expect_failure(code: grpc.StatusCode, reason: str = "") -> Iterator[Failure]
         yield failure
     failure.read(raised.value)
     assert (raised.value.code(), failure.reason) == (code, reason), raised.value
+
+
+def check_limit_error(
+    failure: Failure, setting: str, value: str, retry_after: float | None
+) -> None:
+    """Assert that a LIMIT_EXCEEDED error names the setting and has this retry delay, in seconds."""
+    assert failure.metadata == {"setting": setting, "value": value}
+    assert f"({setting} is {value})" in failure.message
+    assert failure.message.endswith("; retry later") == (retry_after is not None)
+    assert failure.retry_after == retry_after

@@ -12,7 +12,7 @@ from tests.support.waiting import TIMEOUT
 
 
 def make_fleet(devices: int, address: str, tenant: str, **fields: Any) -> Fleet:
-    """Return a fleet of the first devices of Database.add_devices.
+    """Return a fleet of the devices d00001, d00002 …, as Database.add_devices names them.
 
     Executions are fast and succeed, unless `fields` of DeviceBehavior or Fleet differ.
     """

@@ -1,4 +1,4 @@
-"""A minimal HTTP/2 client that can violate the protocol, as no library does."""
+"""A minimal HTTP/2 client that can violate the protocol, which client libraries prevent."""
 
 import asyncio
 import struct
@@ -23,16 +23,19 @@ _INITIAL_WINDOW_SIZE = 4
 class Frame:
     """A received frame."""
 
-    kind: int
+    type_: int
     flags: int
     stream: int
     payload: bytes
 
 
-def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+def frame(type_: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
     """The bytes of a frame."""
     return (
-        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+        len(payload).to_bytes(3, "big")
+        + bytes([type_, flags])
+        + struct.pack(">I", stream)
+        + payload
     )
 
 

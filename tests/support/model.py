@@ -98,7 +98,7 @@ class Model:
         job.complete_if_finished()
 
     def retry(self, job_id: str, statuses: set[str], renew: bool) -> int:
-        """RetryExecutions, with a new expiry if `renew`. Returns their number."""
+        """RetryExecutions, with a new expiry if `renew`. Returns how many were retried."""
         job = self.jobs[job_id]
         if job.status == "CANCELED" or (job.expired and not renew):
             raise OperationRejected("JOB_NOT_RETRYABLE")
@@ -133,7 +133,7 @@ class Model:
         return pending[0][2]
 
     def report(self, job_id: str, device: str, status: str) -> None:
-        """UpdateExecution, without details or expectations."""
+        """UpdateExecution without status_details, expected_version and execution_number."""
         job, execution = self._find(job_id, device)
         if execution.status == status and status not in PENDING and execution.reported:
             return

@@ -35,7 +35,7 @@ class Postgres:
         return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
 
     async def execute(self, sql: str) -> None:
-        """Run SQL as the owner, in the maintenance database."""
+        """Run SQL as the owner, in the database of `owner_dsn`."""
         connection = await asyncpg.connect(self.owner_dsn)
         try:
             await connection.execute(sql)

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL that can be slow or stop forwarding."""
+"""A TCP proxy in front of PostgreSQL that can be slow to connect or stop forwarding."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -35,7 +35,7 @@ class CallResult:
     failure: Failure
 
     def __str__(self) -> str:
-        """Return everything that the caller receives as text."""
+        """Return, as text, everything that the caller receives."""
         failure = self.failure
         details = (failure.message, failure.reason, failure.metadata, failure.violations)
         return f"{self.code} {' '.join(map(str, self.messages))} {details} {failure.current}"
@@ -59,9 +59,10 @@ class Rpc:
     async def call(
         self, channel: grpc.aio.Channel, request: Message | bytes, /, **metadata: str
     ) -> CallResult:
-        """Send one request and read the responses; of an endless stream, only the first one.
+        """Send one request and read the responses.
 
-        The caller has all roles. Keyword arguments are metadata: tenant="t" is x-tenant-id.
+        Only the first response of a server-streaming RPC is read. The caller may call everything.
+        Keyword arguments become metadata: tenant="t" is sent as x-tenant-id: t.
         """
         raw = request if isinstance(request, bytes) else request.SerializeToString()
         headers = [
@@ -122,9 +123,10 @@ async def list_rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
 
 
 def sample_requests(rpc: Rpc, values: Mapping[str, str]) -> Iterator[Message]:
-    """Generate requests that have a value in each field whose name ends in one of the names.
+    """For each key of `values`, set every string field whose name ends in that key.
 
-    There are two requests for each member of a oneof: without and with enums and flags.
+    Two requests are generated for each member of a oneof: one leaves other enum and bool fields
+    unset, one sets them.
     """
     for choice in range(max(_choices(rpc.new_request()))):
         for with_flags in (False, True):

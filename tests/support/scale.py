@@ -1,11 +1,11 @@
-"""The size of long trials: small in `make test`, full in `make nightly`."""
+"""The size of long tests: small in `make test`, full in `make nightly`."""
 
 import os
 
 from hypothesis import settings
 
 SCALE = int(os.environ.get("JOBS_TEST_SCALE", "1"))
-"""How many times larger the long trials are than in `make test`."""
+"""How many times larger the long tests are than in `make test`."""
 
 
 def examples(count: int) -> settings:

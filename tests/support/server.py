@@ -15,7 +15,8 @@ from tests.support.failures import Failure
 from tests.support.health import wait_until_healthy
 from tests.support.waiting import TIMEOUT, wait_until
 
-# On a busy test machine, a device's update must keep waiting in line for the job lock.
+# By default, a batch gives up a busy job's lock after 200 ms and waits again later. On a busy test
+# machine it would lose its place in line, which the tests of races rely on.
 DEFAULT_OPTIONS = app.AppOptions(lock_wait_ms=60_000)
 
 
@@ -88,7 +89,7 @@ async def _running(
     database_url: str, variables: dict[str, str], options: app.AppOptions = DEFAULT_OPTIONS
 ) -> AsyncIterator[tuple[Config, app.App]]:
     environ = {"JOBS_DATABASE_URL": database_url, "JOBS_LISTEN": "127.0.0.1:0"}
-    # A busy test machine must not make calls fail as overloaded.
+    # Calls must not fail with OVERLOADED only because the test machine is busy.
     environ |= {"JOBS_POOL_TIMEOUT": f"{TIMEOUT}"} | variables
     config = Config.from_env(environ)
     async with app.running(config, options=options) as running:

@@ -1,4 +1,4 @@
-"""The reference pages match the code, and links between pages work."""
+"""The pages name existing calls, paths, SQL objects and links."""
 
 import re
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_pages_name_existing_paths_and_sql_objects(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
 
     for path in re.findall(r"`((?:jobs_grpc|protos|gateway|tests|docs|tools)/[\w/.-]*)`", text):
-        # `gateway/bin` and the like appear when something is built.
+        # Folders named bin exist only after a build.
         assert (ROOT / path).exists() or "/bin" in path, path
     for name in re.findall(r"`jobs\.(\w+)`", text):
         assert re.search(rf"\bjobs\.{name}\b", SQL), name

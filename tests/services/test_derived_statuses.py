@@ -127,7 +127,7 @@ async def test_job_is_completed_at_the_moment_it_expires(
     assert statuses == {"job COMPLETED", "TIMED_OUT"}
 
 
-async def test_expired_job_stays_in_progress_while_an_execution_is(
+async def test_expired_job_stays_in_progress_while_an_execution_is_in_progress(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b"])

@@ -123,7 +123,7 @@ async def test_document_size_limit_is_a_setting(database: Database, tenant: str)
     )
 
 
-async def test_document_size_counts_numbers_without_exponent(
+async def test_document_size_counts_all_digits_of_a_number(
     database: Database, operator: Operator
 ) -> None:
     """1e300 has 301 digits, and 1e-300 has 302 characters."""
