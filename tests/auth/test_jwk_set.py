@@ -97,7 +97,9 @@ async def test_key_is_not_found_when_it_is_for_another_algorithm(tmp_path: Path)
     assert not await keys.find("o", "RS256")
 
 
-async def test_key_is_not_found_when_the_token_has_no_kid_and_the_set_has_several_keys(tmp_path: Path) -> None:
+async def test_key_is_not_found_when_the_token_has_no_kid_and_the_set_has_several_keys(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(jwks(OLD, NEW))
     keys = await load_keys(path)

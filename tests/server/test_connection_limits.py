@@ -4,7 +4,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -115,22 +115,6 @@ async def test_health_watchers_receive_each_status_when_another_watcher_does_not
         finally:
             await database.owner.execute(f"GRANT USAGE ON SCHEMA jobs TO {role}")
         assert (await other.read()).status == HealthCheckResponse.SERVING
-
-
-async def test_server_stops_before_its_grace_when_a_health_watcher_does_not_read(
-    database: Database,
-) -> None:
-    async with AsyncExitStack() as running:
-        server = await running.enter_async_context(
-            running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600")
-        )
-        async with connection(server.address, window=0) as slow:
-            slow.call(1, "/grpc.health.v1.Health/Watch", {}, HealthCheckRequest())
-            async with asyncio.timeout(TIMEOUT):
-                # The server sends headers, which flow control does not hold back.
-                while (await anext(slow.frames())).type_ != HEADERS:
-                    pass
-                await running.aclose()
 
 
 def request_role(server: Server) -> str:
