@@ -163,7 +163,7 @@ class Environment:
 
 
 async def _wait_until_serving(address: str, workers: int) -> None:
-    """Return when the health check of enough connections to reach all workers reports SERVING."""
+    """Return when enough connections report SERVING that probably all workers are reached."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with asyncio.timeout(_START_TIMEOUT):
         for _ in range(1 if workers == 1 else 8 * workers):

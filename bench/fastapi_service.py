@@ -1,6 +1,7 @@
-"""A FastAPI service built from the four REST endpoints and the statements of the specification.
+"""A FastAPI service written after the reference design, which this project implements.
 
-It differs from the specification in two places, without which it does not work: the validator
+The reference design is four REST endpoints of an operator jobs API, given as FastAPI routes with
+one SQL statement for each step. It has two changes without which it does not work: the validator
 accepts all three kinds of target, and each endpoint runs in one transaction, so that row-level
 security sees the tenant. uvicorn serves it, on the database of FASTAPI_DSN.
 """

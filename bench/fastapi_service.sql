@@ -1,4 +1,4 @@
--- The tables of the FastAPI service. The specification names the columns and keys; the foreign
+-- The tables of the FastAPI service. The reference design names the columns and keys; the foreign
 -- key and the indexes are what its statements, the devices and the expiry need.
 
 CREATE TABLE device_state (

@@ -1,4 +1,4 @@
-"""Figures of a benchmark: how much is measured, runs in turn, and medians."""
+"""The figures of a benchmark: its scale, the runs of each figure, and their median."""
 
 import statistics
 from collections.abc import Awaitable, Callable, Mapping

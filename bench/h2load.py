@@ -91,14 +91,18 @@ async def run_load(
 
 
 async def run_clients(
-    clients: Sequence[Sequence[Call]], *, responses: int, like: bytes, size_tolerance: int = 0
+    clients: Sequence[Sequence[Call]],
+    *,
+    responses: int,
+    sample_response: bytes,
+    size_tolerance: int = 0,
 ) -> float:
     """Run the clients at the same time and return the seconds until all have finished.
 
     Each client is one h2load process that sends its calls one after the other; the clients of a
     single h2load would share one body and one order of URIs. The calls of a client differ only
     in their paths. The run is invalid unless it returns `responses` messages of the size of
-    `like`, plus or minus `size_tolerance` bytes. Raises InvalidRun.
+    `sample_response`, plus or minus `size_tolerance` bytes. Raises InvalidRun.
     """
     with _folder() as name:
         folders = [Path(tempfile.mkdtemp(dir=name)) for _ in clients]
@@ -113,12 +117,16 @@ async def run_clients(
                 for process, folder, calls in zip(processes, folders, clients, strict=True)
             )
         )
-    _check_size(clients[0][0], sum(run.data for run in runs), responses, like, size_tolerance)
+    _check_size(
+        clients[0][0], sum(run.data for run in runs), responses, sample_response, size_tolerance
+    )
     return max(run.end for run in runs) - min(run.start for run in runs)
 
 
-def _check_size(call: Call, data: int, responses: int, like: bytes, size_tolerance: int) -> None:
-    size = len(like) + (0 if call.is_http1 else _FRAME_HEADER)
+def _check_size(
+    call: Call, data: int, responses: int, sample_response: bytes, size_tolerance: int
+) -> None:
+    size = len(sample_response) + (0 if call.is_http1 else _FRAME_HEADER)
     if not (size - size_tolerance) * responses <= data <= (size + size_tolerance) * responses:
         raise InvalidRun(
             f"{call.path}: {data} bytes received, expected {responses} responses of {size} bytes"

@@ -20,7 +20,7 @@ from jobs_grpc.server.grpc_server import make_server
 from jobs_grpc.services.conversions import append_executions, job_fields
 from jobs_grpc.services.pagination import append_until_full
 
-# The maximum of the service.
+# The service's default JOBS_POOL_MAX_SIZE.
 _CONNECTIONS = 10
 
 # The service's default executions_limit plus one.

@@ -1,4 +1,4 @@
-"""Requests to either service as bytes, so that no run measures a client that parses responses."""
+"""Calls of both services as bytes: the client does not parse responses, to keep its cost low."""
 
 import asyncio
 import http.client

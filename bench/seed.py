@@ -57,7 +57,7 @@ async def start_executions(env: Environment, tenant: str, job_id: str) -> None:
 
 
 async def insert_jobs(env: Environment, tenant: str, prefix: str, count: int) -> list[str]:
-    """Insert jobs for the tenant's device d0000000; return their IDs, all of one length."""
+    """Insert jobs for the tenant's device d0000000; return their IDs, all of the same length."""
     job_ids = [f"{prefix}-{number:07}" for number in range(count)]
     await env.service.execute(
         "SELECT count(*) FROM unnest($2::text[]) j, jobs.create_job($1, j, 'bench', '{}',"

@@ -7,7 +7,7 @@ from bench.figures import BASELINE, FASTAPI
 
 @dataclass(frozen=True)
 class Target:
-    """The least factor against `subject`, in the cases of a workload whose name contains `case`."""
+    """The minimum factor against `subject`, in all cases whose name contains `case`."""
 
     workload: str
     case: str

@@ -2,7 +2,7 @@
 
 Run by `make bench-workers`. PostgreSQL and the load generator need cores as well, so on a small
 machine no core is left for a second worker. cpulimit therefore limits each worker to a fifth of a
-core: all workers run_clients use less than one core, and the rates show how the workers scale.
+core: all workers together use less than one core, and the rates show how the workers scale.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from bench.workloads.throughput import SIZE_TOLERANCE, TEN, THOUSAND, create_one
 # Percent of a core per worker.
 _SHARE = 20
 
-# The kernel spreads connections unevenly, so some workers finish late: see rate_of_first_half.
+# Many clients, so that the kernel gives each worker some. It spreads them unevenly: see
+# rate_of_first_half.
 _CLIENTS = 64
 
 

@@ -1,6 +1,6 @@
 """CancelJob by a growing number of clients; each call needs a job that is not canceled yet.
 
-One ghz process makes the calls to the service, which uses more CPU than h2load. For the FastAPI
+One ghz process makes the calls to the service, although ghz uses more CPU than h2load. For the FastAPI
 service, each client is an h2load process; 64 of them start within a tenth of a second.
 """
 
@@ -68,7 +68,7 @@ async def _fastapi(
     seconds = await run_clients(
         [calls[client::clients] for client in range(clients)],
         responses=len(calls),
-        like=response.encode(),
+        sample_response=response.encode(),
     )
     await _check_canceled(env.fastapi, "jobs", job_ids)
     return len(calls) / seconds

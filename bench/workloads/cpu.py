@@ -1,4 +1,4 @@
-"""CPU of GetJob in servers that each do a larger part of the work, all under full load."""
+"""CPU of GetJob in a series of servers, each doing more than the one before, under full load."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack

@@ -80,7 +80,7 @@ async def _measure_job(
 
 
 async def _expire(env: Environment, scale: Scale, results: Results) -> None:
-    """Measure expire: a read that shows it in the service, the writes that FastAPI needs."""
+    """Measure expiry: for the service a read of an expired job, for FastAPI the writes."""
     for size in (scale.sizes[0], scale.sizes[-1]):
         await _delete_jobs(env)
         await seed.insert_job(env, str(size), "j")

@@ -1,6 +1,6 @@
 """Reports per second for one job.
 
-The service and the echo server receive 32 streams. The specification completes a job by counting,
+The service and the echo server receive 32 streams. The reference design completes a job by counting,
 after each report, the executions that are not finished: an UPDATE and a COUNT, each in its own
 transaction. These statements run on 32 connections, without a FastAPI service around them.
 """
@@ -77,7 +77,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
 async def report_one_by_one(
     env: Environment, tenant: str, job_id: str, reports: int, devices: Iterable[str] = ()
 ) -> float:
-    """Run the specification's statements for each report; return reports per second.
+    """Run the statements of the reference design for each report; return reports per second.
 
     The reports are of `devices` in turn, or by default each of another device.
     """
@@ -138,7 +138,7 @@ async def _streamed(server: Server, job_id: str, scale: Scale, like: bytes) -> f
     seconds = await run_clients(
         [[stream] for stream in streams],
         responses=scale.reports,
-        like=like,
+        sample_response=like,
         size_tolerance=_SIZE_TOLERANCE,
     )
     return scale.reports / seconds
@@ -161,7 +161,7 @@ async def _sample_response(server: Server, job_id: str) -> bytes:
 
 
 async def _check_stored(server: Server, job_id: str, reports: int) -> None:
-    """Raise InvalidRun unless all reports are stored; sizes do not show a few errors."""
+    """Raise InvalidRun unless all reports are stored; the size check tolerates a few errors."""
     response = await grpc_call(server.address, "GetJob", pb.GetJobRequest(job_id=job_id)).send()
     counted = pb.GetJobResponse.FromString(response.body).job.succeeded_count
     if counted != reports:

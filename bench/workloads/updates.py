@@ -1,6 +1,6 @@
 """Updates per second for one job of growing size, one unary call per update.
 
-The specification counts, after each update, the job's executions that are not finished. Its
+The reference design counts, after each update, the job's executions that are not finished. Its
 statements run on 32 connections, without a FastAPI service around them.
 """
 
@@ -20,7 +20,7 @@ from bench.workloads.reports import report_one_by_one
 
 _CALLERS = 16
 
-# Larger jobs take too long in the specification's design.
+# Larger jobs take too long in the reference design.
 _MAX_DEVICES = 100_000
 
 # Versions and timestamps in a response differ in length by some bytes.
@@ -84,7 +84,7 @@ async def _run_updates(
         seconds = await run_clients(
             [[caller] * calls for caller in callers],
             responses=calls * _CALLERS,
-            like=like,
+            sample_response=like,
             size_tolerance=_SIZE_TOLERANCE,
         )
         # Response sizes do not show a few errors.

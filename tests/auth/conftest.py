@@ -1,4 +1,4 @@
-"""Fixtures of the tests of tokens."""
+"""Fixtures of the tests that need a server with JOBS_AUTH=jwt."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Shared by the tests of tokens: settings, a signing key, and a JWKS endpoint."""
+"""What the token tests share: settings, a signing key, and a JWKS endpoint."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

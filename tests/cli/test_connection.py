@@ -60,7 +60,7 @@ def shell(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Shell:
-    """A shell whose environment names the server and both certificates, but no caller."""
+    """A shell whose environment names the server, the CA and the client certificate, no caller."""
     monkeypatch.setenv("JOBS_SERVER", secure_server.address)
     monkeypatch.setenv("JOBS_CA", f"{folder}/ca.crt")
     monkeypatch.setenv("JOBS_CLIENT_CERT", f"{folder}/client.crt")

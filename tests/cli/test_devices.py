@@ -173,9 +173,9 @@ async def test_import_shows_no_progress_bar_for_pipe(
     assert await _devices(database, tenant) == ["a"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 async def test_import_is_rolled_back_when_signaled(
-    database: Database, tenant: str, number: int
+    database: Database, tenant: str, signal_number: int
 ) -> None:
     before = await database.owner.fetchval("SELECT clock_timestamp()")
     process = await spawn(
@@ -197,7 +197,7 @@ async def test_import_is_rolled_back_when_signaled(
         return bool(await database.owner.fetchval(sessions, before))
 
     await wait_until(import_waits_for_input)
-    process.send_signal(number)
+    process.send_signal(signal_number)
 
     _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
     assert (process.returncode, errors) == (130, b"")

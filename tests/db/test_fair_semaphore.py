@@ -40,7 +40,7 @@ class Calls:
 
     @property
     def tenants_kept(self) -> int:
-        """The number of tenants of which the semaphore keeps state."""
+        """The number of tenants for which the semaphore keeps state."""
         return len(self.slots._held) + len(self.slots._waiting)
 
 

@@ -115,7 +115,7 @@ async def test_start_fails_when_role_is_an_indirect_member(
 
 
 async def test_start_fails_when_role_owns_a_table(fresh: Database) -> None:
-    """The error creates another login, to which a migration grants access."""
+    """The SQL in the error creates another login; the next migration grants it access."""
     role = _user(fresh.request_dsn)
     await fresh.owner.execute(f"ALTER TABLE jobs.job_progress OWNER TO {role}")
 

@@ -1,4 +1,4 @@
-"""The database terminates sessions: calls fail with UNAVAILABLE at most, then succeed again."""
+"""When sessions are terminated, a call may fail with UNAVAILABLE, and later calls succeed."""
 
 import asyncio
 

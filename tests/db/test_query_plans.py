@@ -59,7 +59,8 @@ _COUNTERS = """
 _CALLS_UNTIL_GENERIC = 8
 
 
-# More than a page: entries of transactions that were rolled back stay until vacuum.
+# The most index entries that a page may read. It is more than the page has, because entries of
+# rolled-back transactions stay until vacuum.
 PAGE, JOBS_PAGE = 1020, 80
 
 # A read of one row; a function that writes reads the rows of a job several times.
@@ -80,13 +81,13 @@ def _list_jobs(store: Store, **values: Any) -> Awaitable[Sequence[Row]]:
     return store.list_jobs(TENANT, **(filters | values), limit=51, offset=0)
 
 
-def _list_job(store: Store, after: str) -> Awaitable[Row]:
+def _list_job_executions(store: Store, after: str) -> Awaitable[Row]:
     return store.list_job_executions(
         TENANT, job_id="j1", status=None, after_device_id=after, limit=1001
     )
 
 
-def _list_device(store: Store) -> Awaitable[Sequence[Row]]:
+def _list_device_executions(store: Store) -> Awaitable[Sequence[Row]]:
     return store.list_device_executions(
         TENANT,
         device_id=DEVICE,
@@ -153,15 +154,15 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         {"jobs_by_created_at": SMALL_JOBS + JOBS_PAGE, "job_progress_pkey": READ_ROW},
     ),
     "list_job_executions": (
-        lambda store: _list_job(store, ""),
+        lambda store: _list_job_executions(store, ""),
         {"jobs_pkey": READ_ROW, "job_executions_pkey": PAGE},
     ),
     "list_job_executions: later page": (
-        lambda store: _list_job(store, DEVICE),
+        lambda store: _list_job_executions(store, DEVICE),
         {"jobs_pkey": READ_ROW, "job_executions_pkey": PAGE},
     ),
     "list_device_executions": (
-        _list_device,
+        _list_device_executions,
         {"jobs_pkey": READ_ROW, "job_executions_by_device": JOBS},
     ),
     "list_pending_executions": (

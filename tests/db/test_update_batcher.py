@@ -192,7 +192,7 @@ async def test_busy_job_delays_only_its_own_devices(
 async def test_busy_jobs_take_turns_on_one_connection(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:
-    """So many busy jobs leave connections for other calls."""
+    """Busy jobs leave connections for other calls, however many they are."""
     busy = [f"busy-{n}" for n in range(12)]
     for job_id in ("k", *busy):
         await operator.create(job_id=job_id, target_all=True)

@@ -1,4 +1,4 @@
-"""The gateway forwards tokens to the server and no other identity."""
+"""The gateway forwards tokens and identity headers, but no roles and no forged metadata."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Schemathesis tests the OpenAPI document, and grpcurl calls every RPC by reflection."""
+"""Schemathesis tests the gateway against its OpenAPI document; grpcurl calls every RPC."""
 
 import asyncio
 import json

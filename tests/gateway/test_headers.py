@@ -62,7 +62,7 @@ async def test_request_is_rejected_when_an_identity_header_is_invalid(
 async def test_request_is_rejected_only_when_forwarded_headers_exceed_the_limit(
     rest: RestClient,
 ) -> None:
-    """gRPC would reject larger metadata at random and with an error about the body."""
+    """gRPC rejects metadata above its soft limit at random, with an error that blames the body."""
     for _ in range(20):
         response = await rest.send("GET", JOBS, headers=[("tracestate", "x" * 6_800)])
         assert response.status_code == 200, response.text

@@ -1,4 +1,4 @@
-"""Operator routes that change a job: cancel, retry, delete; and routes of one execution."""
+"""Operator routes that change a job: create, cancel, retry, delete; and routes of one execution."""
 
 from datetime import datetime, timedelta
 from typing import Any

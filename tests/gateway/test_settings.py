@@ -1,4 +1,4 @@
-"""Invalid settings stop the gateway at startup with one line that names the setting."""
+"""Invalid settings stop the gateway at startup with one line that describes the problem."""
 
 import asyncio
 import json

@@ -54,7 +54,7 @@ async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
 async def create_overdue(
     database: Database, server: Server, operator: Operator, jobs: str = "abc"
 ) -> None:
-    """Create jobs with one execution past its timeout each; that of the first job is the oldest."""
+    """Create jobs, each with one execution past its timeout; the first job's timed out first."""
     await database.add_devices(operator.tenant, ["pump"])
     for age, job_id in enumerate(jobs):
         await operator.create(job_id=job_id, target_all=True, in_progress_timeout_minutes=1)

@@ -1,4 +1,4 @@
-"""A call that its client cancels releases its connection and leaves no partial job."""
+"""A call that its client cancels releases its database connection and leaves no partial job."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,15 +19,18 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
-    """A server with one connection: if a call did not release it, the next call would hang."""
+    """A server with one database connection, which the next call needs as well."""
     pool_of_one = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
     async with running_server(database.request_dsn, **pool_of_one) as running:
         yield running
 
 
 @asynccontextmanager
-async def _job_id_locked(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
-    """Create the job in another session, and roll back at the end of the block."""
+async def _uncommitted_create(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
+    """Create the job in another session without committing, so that a second create waits.
+
+    Rolls back at the end of the block.
+    """
     holder = await asyncpg.connect(database.owner_dsn)
     try:
         transaction = holder.transaction()
@@ -80,7 +83,7 @@ async def test_database_connection_is_released_when_the_deadline_expires(
 async def test_canceled_create_leaves_no_job(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 3)
     request = pb.CreateJobRequest(job_id="a", document_type="reboot", target_all=True)
-    async with _job_id_locked(database, operator.tenant, "a"):
+    async with _uncommitted_create(database, operator.tenant, "a"):
         call = operator.stub.CreateJob(request, metadata=operator.metadata, timeout=30)
         await database.wait_for_blocked_sessions(1)
 
@@ -97,7 +100,7 @@ async def test_canceled_create_leaves_no_job(database: Database, operator: Opera
 async def test_canceled_create_can_be_repeated(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, 3)
     request = pb.CreateJobRequest(job_id="a", document_type="reboot", target_all=True)
-    async with _job_id_locked(database, operator.tenant, "a"):
+    async with _uncommitted_create(database, operator.tenant, "a"):
         call = operator.stub.CreateJob(request, metadata=operator.metadata, timeout=30)
         await database.wait_for_blocked_sessions(1)
         call.cancel()
@@ -109,7 +112,7 @@ async def test_canceled_create_can_be_repeated(database: Database, operator: Ope
 
 
 async def _times_out_while_blocked(database: Database, operator: Operator, seconds: float) -> bool:
-    """Call CancelJob with a deadline, which must expire; whether the call was blocked by then."""
+    """Call CancelJob until its deadline passes; return whether it was blocked before that."""
     call = operator.stub.CancelJob(
         pb.CancelJobRequest(job_id="a"), metadata=operator.metadata, timeout=seconds
     )

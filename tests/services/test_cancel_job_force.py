@@ -15,8 +15,8 @@ from tests.support.server import Server
 
 
 @pytest.fixture
-async def running(database: Database, server: Server, operator: Operator) -> Device:
-    """The device "pump", IN_PROGRESS with job "j"; the device "valve" is QUEUED in it."""
+async def pump(database: Database, server: Server, operator: Operator) -> Device:
+    """The device "pump", whose execution of job "j" is IN_PROGRESS; that of "valve" is QUEUED."""
     await database.add_devices(operator.tenant, ["pump", "valve"])
     await operator.create(job_id="j", target_all=True)
     device = server.device(operator.tenant, "pump")
@@ -25,7 +25,7 @@ async def running(database: Database, server: Server, operator: Operator) -> Dev
 
 
 async def test_executions_in_progress_become_rejected_with_the_reason_when_cancel_is_forced(
-    running: Device, operator: Operator
+    pump: Device, operator: Operator
 ) -> None:
     await operator.cancel("j", reason="smoke", force=True)
 
@@ -41,7 +41,7 @@ async def test_executions_in_progress_become_rejected_with_the_reason_when_cance
 
 
 async def test_lists_counts_and_filters_agree_when_cancel_is_forced(
-    running: Device, operator: Operator
+    pump: Device, operator: Operator
 ) -> None:
     await operator.cancel("j", force=True)
 
@@ -53,7 +53,7 @@ async def test_lists_counts_and_filters_agree_when_cancel_is_forced(
 
 
 async def test_failed_execution_is_unchanged_when_cancel_is_forced(
-    running: Device, server: Server, operator: Operator
+    pump: Device, server: Server, operator: Operator
 ) -> None:
     await server.device(operator.tenant, "valve").update("j", "FAILED", status_details={"n": 1})
 
@@ -65,7 +65,7 @@ async def test_failed_execution_is_unchanged_when_cancel_is_forced(
 
 
 async def test_timed_out_execution_is_unchanged_when_cancel_is_forced(
-    database: Database, running: Device, operator: Operator
+    database: Database, pump: Device, operator: Operator
 ) -> None:
     await database.expire(operator.tenant, "j")
 
@@ -92,7 +92,7 @@ async def test_timed_out_execution_is_unchanged_when_cancel_is_forced(
 @pytest.mark.parametrize("finalized", [False, True], ids=["derived", "finalized"])
 async def test_report_is_rejected_after_a_forced_cancel(
     database: Database,
-    running: Device,
+    pump: Device,
     operator: Operator,
     report: dict[str, Any],
     finalized: bool,
@@ -104,30 +104,30 @@ async def test_report_is_rejected_after_a_forced_cancel(
             await sweeper.run_once()
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-        await running.update("j", **report)
+        await pump.update("j", **report)
 
     assert failure.metadata["status"] == "REJECTED"
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
 
 
 async def test_device_gets_its_next_job_after_a_forced_cancel(
-    running: Device, operator: Operator
+    pump: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="next", target_all=True)
 
     await operator.cancel("j", force=True)
 
-    assert [execution.job_id for execution in (await running.pending()).executions] == ["next"]
+    assert [execution.job_id for execution in (await pump.pending()).executions] == ["next"]
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-        await running.start("j")
-    started = await running.start_next()
+        await pump.start("j")
+    started = await pump.start_next()
     assert started is not None
     assert started.job_id == "next"
-    assert (await running.get("j")).status == pb.JobExecution.REJECTED
+    assert (await pump.get("j")).status == pb.JobExecution.REJECTED
 
 
 async def test_forced_cancel_is_rejected_when_job_is_already_canceled(
-    running: Device, operator: Operator
+    pump: Device, operator: Operator
 ) -> None:
     await operator.cancel("j")
 
@@ -138,7 +138,7 @@ async def test_forced_cancel_is_rejected_when_job_is_already_canceled(
 
 
 async def test_forced_cancel_writes_no_execution_rows(
-    database: Database, running: Device, operator: Operator
+    database: Database, pump: Device, operator: Operator
 ) -> None:
     query = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY device_id"
     before = await database.owner.fetch(query, operator.tenant)
@@ -149,12 +149,12 @@ async def test_forced_cancel_writes_no_execution_rows(
 
 
 async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(
-    database: Database, running: Device, operator: Operator
+    database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
         canceling = asyncio.create_task(operator.cancel("j", force=True))
         await database.wait_for_blocked_sessions(1)
-        reporting = asyncio.create_task(running.update("j", "SUCCEEDED"))
+        reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
         await database.wait_for_blocked_sessions(2)
 
     await canceling
@@ -164,10 +164,10 @@ async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(
 
 
 async def test_report_is_applied_when_it_precedes_a_concurrent_forced_cancel(
-    database: Database, running: Device, operator: Operator
+    database: Database, pump: Device, operator: Operator
 ) -> None:
     async with job_lock_held(database, operator.tenant, "j"):
-        reporting = asyncio.create_task(running.update("j", "SUCCEEDED"))
+        reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
         await database.wait_for_blocked_sessions(1)
         canceling = asyncio.create_task(operator.cancel("j", force=True))
         await database.wait_for_blocked_sessions(2)

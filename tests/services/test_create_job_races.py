@@ -24,7 +24,7 @@ CREATE = (
 
 @asynccontextmanager
 async def open_operators(server: Server, tenant: str, count: int) -> AsyncIterator[list[Operator]]:
-    """Operators in the tenant, caller with its own connection."""
+    """Operators in the tenant, each with its own connection."""
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(open_channel(server.address)) for _ in range(count)

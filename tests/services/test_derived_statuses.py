@@ -223,12 +223,15 @@ async def test_timed_out_executions_are_unchanged_when_an_expired_job_is_cancele
 
 
 async def apply_history(
-    database: Database, operator: Operator, history: str, running: bool
+    database: Database, operator: Operator, history: str, in_progress: bool
 ) -> None:
-    """Expire or cancel job "j". An expired job can be canceled only if it is `running`."""
+    """Expire or cancel job "j".
+
+    An expired job can be canceled only if an execution of it is `in_progress`.
+    """
     if history in ("expired", "expired, then canceled"):
         await database.expire(operator.tenant, "j")
-    if history == "expired, then canceled" and not running:
+    if history == "expired, then canceled" and not in_progress:
         with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
             await operator.cancel("j")
     elif "canceled" in history:
@@ -256,7 +259,7 @@ async def test_counts_equal_the_listed_executions_for_any_history(
         if status != "QUEUED":
             await database.set_status(operator.tenant, "j", f"d{number:05}", status)
 
-    await apply_history(database, operator, history, running="IN_PROGRESS" in statuses)
+    await apply_history(database, operator, history, in_progress="IN_PROGRESS" in statuses)
 
     derived = {"QUEUED": QUEUED_STATUS_AFTER[history]}
     if history == "canceled with force":

@@ -218,7 +218,10 @@ async def test_document_is_accepted_and_returned_when_it_has_20_levels(
 async def test_document_is_rejected_without_walking_it_when_far_too_large(
     operator: Operator,
 ) -> None:
-    """Walking this document and building its paths would block the event loop for 30 seconds."""
+    """Walking this document and building its paths would block the event loop for 30 seconds.
+
+    Only this check says "more than": it stops before it knows the exact size.
+    """
     params = Struct()
     values = params.fields["k" * 2_000_000].list_value.values
     values.extend([Value(null_value=NullValue.NULL_VALUE)] * 490_000)

@@ -65,7 +65,7 @@ async def test_attempts_of_other_devices_are_not_listed(pump: Device, operator: 
 
 
 async def add_attempts(database: Database, tenant: str, count: int) -> None:
-    """Make the current attempt of "pump", the second one, the attempt number `count`."""
+    """Renumber the current attempt of "pump" from 2 to `count`, and insert those between."""
     await database.owner.execute(
         "UPDATE jobs.job_executions SET execution_number = $2"
         " WHERE tenant_id = $1 AND device_id = 'pump'",

@@ -131,7 +131,7 @@ async def test_random_and_mutated_bytes_cause_no_internal_error(
     assert result.code not in UNEXPECTED_CODES, str(result)
 
 
-# More connections per test than the tolerance of open_resources, so that a leak is noticed.
+# More connections per test than the tolerance of resource_limits, so that a leak is noticed.
 CONNECTIONS = 5
 
 OPENING = PREFACE + frame(SETTINGS)
@@ -182,15 +182,15 @@ async def check_released(server: Server, limits: tuple[int, int]) -> None:
         await server.operator("any").get("missing")
 
 
-async def open_resources(server: Server) -> tuple[int, int]:
-    """Limits for the open files and tasks after a test: those open now, plus 2 as tolerance."""
+async def resource_limits(server: Server) -> tuple[int, int]:
+    """Return the numbers of open files and tasks, plus 2, as limits for the end of a test."""
     await check_released(server, (10**6, 10**6))
     return open_files() + 2, len(asyncio.all_tasks()) + 2
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 async def test_connection_with_garbage_leaks_nothing(server: Server, garbage: bytes) -> None:
-    limits = await open_resources(server)
+    limits = await resource_limits(server)
 
     async with asyncio.timeout(30):
         await asyncio.gather(*(send_garbage(server, garbage) for _ in range(CONNECTIONS)))
@@ -215,7 +215,7 @@ async def test_connection_with_garbage_leaks_nothing(server: Server, garbage: by
 async def test_connection_with_random_frames_leaks_nothing(
     server: Server, frames: list[bytes], tail: bytes
 ) -> None:
-    limits = await open_resources(server)
+    limits = await resource_limits(server)
 
     async with asyncio.timeout(30):
         garbage = OPENING + b"".join(frames) + tail
@@ -238,7 +238,7 @@ async def test_connection_with_random_frames_leaks_nothing(
     ids=["none", "cut", "4 GiB", "compressed", "flags", "two", "short"],
 )
 async def test_call_with_a_badly_framed_message_leaks_nothing(server: Server, body: bytes) -> None:
-    limits = await open_resources(server)
+    limits = await resource_limits(server)
 
     for _ in range(CONNECTIONS):
         async with connection(server.address) as client, asyncio.timeout(30):

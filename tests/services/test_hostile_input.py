@@ -1,4 +1,4 @@
-"""SQL injections and unusual Unicode in every string field and in metadata have no effect."""
+"""SQL injections in every string field and in metadata, and unusual Unicode, have no effect."""
 
 import asyncio
 import uuid
@@ -153,10 +153,10 @@ async def test_request_is_rejected_when_text_is_not_utf_8(
 async def test_hostile_text_in_metadata_has_no_effect(
     database: Database, server: Server, operator: Operator, key: str
 ) -> None:
-    """Only texts that HTTP/2 metadata can contain: visible ASCII."""
+    """Metadata can contain only visible ASCII, so there is no Unicode here."""
     for rpc in await list_rpcs(server.channel):
         *_, request = sample_requests(rpc, {"job_id": "j", "device_id": "d", "document_type": "x"})
-        for text in (text for text in INJECTIONS if "\n" not in text):
+        for text in INJECTIONS:
             metadata = {"tenant": operator.tenant, "device": "d"} | {key: text}
             result = await rpc.call(server.channel, request, **metadata)
             assert result.code in DOCUMENTED_CODES | {StatusCode.UNAUTHENTICATED}, (rpc.path, text)

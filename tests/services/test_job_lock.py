@@ -1,4 +1,4 @@
-"""Functions that find no job lock do nothing, even if the job is committed a moment later."""
+"""Functions that find no row to lock do nothing, even if the job is committed a moment later."""
 
 import asyncio
 

@@ -74,6 +74,7 @@ async def test_status_filter_uses_the_derived_status(mixed: Operator) -> None:
 async def test_neighboring_executions_keep_their_own_values(
     database: Database, operator: Operator, server: Server
 ) -> None:
+    """The service reuses one message for neighbors, so a value must not leak into the next one."""
     await database.add_devices(operator.tenant, 12)
     await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=5)
     reports: list[dict[str, object]] = [

@@ -20,9 +20,10 @@ STARTED = ["s1", "s2", "s3"]
 
 @pytest.fixture
 async def pump(database: Database, server: Server, operator: Operator) -> Device:
-    """A device with the executions of STARTED IN_PROGRESS and those of QUEUED queued later.
+    """A device whose executions of the jobs in STARTED are IN_PROGRESS.
 
-    It started them in a different order than they were queued in.
+    It started them in a different order than they were queued in. Those of the jobs in QUEUED
+    were queued later and are still QUEUED.
     """
     await database.add_devices(operator.tenant, ["pump", "valve"])
     for job_id in STARTED + QUEUED:
@@ -112,7 +113,7 @@ async def test_later_pages_contain_what_stays_pending_when_executions_finish(
     assert rest == ["q2", "q4", "q5", "new"]
 
 
-async def test_pages_end_before_a_response_exceeds_its_maximum_size(
+async def test_page_ends_before_the_response_exceeds_4_mib(
     pump: Device, operator: Operator
 ) -> None:
     """A number in a list takes two bytes as JSON and eleven as protobuf."""

@@ -14,7 +14,7 @@ from tests.support.failures import expect_failure
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
-TABLES = (
+TABLES_AND_VIEWS = (
     "jobs.jobs",
     "jobs.job_progress",
     "jobs.job_executions",
@@ -25,7 +25,7 @@ TABLES = (
     "public.device_group_members",
 )
 
-# A call of each API function for the tenant $1.
+# A call of each API function of an operator or a device for the tenant $1.
 CALLS = (
     "SELECT * FROM jobs.create_job($1, 'k', 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 9, 9)",
     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
@@ -36,6 +36,11 @@ CALLS = (
     "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false, 9)",
     "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'foreign', NULL, 10)",
     "SELECT * FROM jobs.delete_job($1, 'canceled')",
+    "SELECT * FROM jobs.get_jobs($1, '{j}')",
+    "SELECT * FROM jobs.list_device_executions($1, 'foreign', NULL, NULL, NULL, NULL, 10)",
+    "SELECT * FROM jobs.list_pending_executions($1, 'foreign', NULL, NULL, NULL, 10)",
+    "SELECT * FROM jobs.get_execution($1, 'foreign', 'j')",
+    "SELECT * FROM jobs.pending_fingerprints($1, '{foreign}')",
 )
 
 INJECTIONS = (
@@ -53,7 +58,10 @@ INJECTIONS = (
 
 @pytest.fixture
 async def other(database: Database, server: Server) -> Operator:
-    """An operator of another tenant, with the device "foreign" in the group "g" and the job "j"."""
+    """An operator of another tenant, with the device "foreign" in the group "g".
+
+    It has the jobs "j", "retried" and "canceled".
+    """
     operator = server.operator(uuid.uuid4().hex)
     await database.add_devices(operator.tenant, ["foreign"], group="g")
     await operator.create(job_id="j", target_all=True)
@@ -189,7 +197,7 @@ async def test_sql_in_names_has_no_effect(
     assert (await other.get("j")).status == pb.Job.IN_PROGRESS
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", TABLES_AND_VIEWS)
 async def test_request_role_sees_only_the_rows_of_the_current_tenant(
     database: Database, operator: Operator, other: Operator, table: str
 ) -> None:

@@ -15,7 +15,7 @@ from tests.support.waiting import TIMEOUT
 
 ALL = {"target_all": True}
 
-# An RPC, its fields, and the fields that are invalid.
+# A method of Operator, its fields, and the fields that are invalid.
 INVALID: list[tuple[str, dict[str, Any], set[str]]] = [
     ("create", ALL | {"job_id": "a b"}, {"job_id"}),
     ("create", ALL | {"job_id": "a\n"}, {"job_id"}),
