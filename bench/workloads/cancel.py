@@ -1,7 +1,7 @@
 """CancelJob by a growing number of clients; each call needs a job that is not canceled yet.
 
-One ghz process makes the calls to the service, although ghz uses more CPU than h2load. For the FastAPI
-service, each client is an h2load process; 64 of them start within a tenth of a second.
+One ghz process makes the calls to the service, although ghz uses more CPU than h2load. For the
+FastAPI service, each client is an h2load process; 64 of them start within a tenth of a second.
 """
 
 import json

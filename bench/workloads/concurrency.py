@@ -39,7 +39,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
             env.service_server(processes) as service,
             env.fastapi_server(processes) as fastapi,
         ):
-            # Nearly all time of this call is the server's CPU, so a second process has the most effect.
+            # This call is nearly all CPU of the server: a second process has the most effect.
             large = {"get_1000": get(service, fastapi, THOUSAND)}
             for name, calls in (_calls(service, fastapi) | large).items():
                 await _compare(scale, results, f"{name}_by_processes", f"{processes}", calls, 16)

@@ -1,8 +1,8 @@
 """Reports per second for one job.
 
-The service and the echo server receive 32 streams. The reference design completes a job by counting,
-after each report, the executions that are not finished: an UPDATE and a COUNT, each in its own
-transaction. These statements run on 32 connections, without a FastAPI service around them.
+The service and the echo server receive 32 streams. The reference design completes a job by
+counting, after each report, the executions that are not finished: an UPDATE and a COUNT, each in
+its own transaction. These statements run on 32 connections, without a FastAPI service around them.
 """
 
 import asyncio

@@ -120,7 +120,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 
         rows = await self._store.list_jobs(
             current_principal().tenant_id,
-            statuses=sorted(map(pb.Job.Status.Name, status | statuses)) or None,
+            statuses=sorted(map(pb.Job.Status.Name, statuses)) or None,
             document_type=request.document_type or None,
             created_by=request.created_by or None,
             target_device_id=request.target_device_id or None,
