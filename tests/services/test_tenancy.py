@@ -25,7 +25,7 @@ TABLES_AND_VIEWS = (
     "public.device_group_members",
 )
 
-# A call of each API function of an operator or a device for the tenant $1.
+# Calls of the API functions of operators and devices, except update_executions, for the tenant $1.
 CALLS = (
     "SELECT * FROM jobs.create_job($1, 'k', 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 9, 9)",
     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
