@@ -62,7 +62,7 @@ def run(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         if sys.stdout is None:
-            # The next file to be opened would get its descriptor, and our output.
+            # The next file that is opened would get descriptor 1, and our output would go there.
             raise CliError("standard output is closed; redirect it to /dev/null instead")
         args.run(args)
         sys.stdout.flush()

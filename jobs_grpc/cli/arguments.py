@@ -1,11 +1,14 @@
-"""Argument types. Each rejects an invalid value with a message that says what is valid."""
+"""Types of arguments. Each rejects an invalid value with a message that says what is valid."""
 
 import argparse
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
+
+if TYPE_CHECKING:
+    Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
 

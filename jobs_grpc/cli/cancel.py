@@ -11,10 +11,10 @@ from jobs_grpc.cli.output import print_json
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `cancel`."""
     parser = add_client_command(
         commands, "cancel", _cancel, usage="JOB", summary="cancel a job or one of its executions"

@@ -20,11 +20,11 @@ from jobs_grpc.client.channel import NO_PROXY
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 
 def add_client_command(
-    commands: "Commands",
+    commands: "Subparsers",
     name: str,
     run: Callable[[argparse.Namespace], None],
     *,
@@ -129,9 +129,9 @@ def caller_metadata(args: argparse.Namespace) -> tuple[tuple[str, str], ...]:
     # The token names the user, and the server rejects a different x-user-id.
     if user := args.user or (None if token else _login_name()):
         metadata.append(("x-user-id", user))
-    for key, value in metadata:
-        if not is_identifier(value):
-            raise CliError(f"{key} {IDENTIFIER_RULE}", ExitCode.USAGE)
+    for option, value in (("--tenant", args.tenant), ("--user", user)):
+        if value and not is_identifier(value):
+            raise CliError(f"{option} {IDENTIFIER_RULE}", ExitCode.USAGE)
     if token:
         if channel_credentials(args) is None and not is_local(args.server):
             raise CliError("a token is only sent over TLS: add --tls or --ca", ExitCode.USAGE)

@@ -17,10 +17,10 @@ from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_json
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `create`."""
     parser = add_client_command(
         commands,
@@ -48,7 +48,7 @@ def add_command(commands: "Commands") -> None:
         "--job-id",
         type=arguments.text,
         metavar="ID",
-        help="id of the job; makes a retry of the command safe (default: a new UUID)",
+        help="id of the job; makes it safe to repeat the command (default: a new UUID)",
     )
     expiry = parser.add_mutually_exclusive_group()
     expiry.add_argument(
@@ -115,14 +115,14 @@ def _read_params(text: str) -> dict[str, Any]:
 def _parse_integer(text: str) -> int:
     # The length is checked first: int() rejects thousands of digits with another error.
     if len(text) > 20 or abs(int(text)) > MAX_EXACT_INTEGER:
-        raise ValueError(f"{_shorten(text)} is beyond ±2^53 and would be rounded; send a string")
+        raise ValueError(f"{_shorten(text)} is beyond ±2^53 and may be rounded; send a string")
     return int(text)
 
 
 def _parse_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{_shorten(text)} is too large a number")
+        raise ValueError(f"{_shorten(text)} is too large")
     return number
 
 

@@ -11,10 +11,10 @@ from jobs_grpc.cli.output import print_json
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `delete`."""
     parser = add_client_command(
         commands, "delete", _delete, usage="JOB", summary="delete a finished job"

@@ -25,7 +25,7 @@ from jobs_grpc.dev.demo_fleet import (
 from jobs_grpc.server.signals import interrupt_on_stop_signals
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 _DATABASE = "jobs"
 
@@ -33,7 +33,7 @@ _DATABASE = "jobs"
 _EXAMPLE_DEVICE = "device-0003"
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `dev`."""
     parser = commands.add_parser(
         "dev",

@@ -20,13 +20,13 @@ from jobs_grpc.server.signals import interrupt_on_stop_signals
 from jobs_grpc.services import validation
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 _COLUMNS = {"device_id", "group_id"}
 _MAX_REPORTED = 20
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `devices import`."""
     devices = commands.add_parser("devices", help="manage the devices of a tenant")
     subcommands = devices.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -15,11 +15,11 @@ from jobs_grpc.server.sockets import ListenError
 EXIT_CODES_HELP = """\
 exit codes:
   0    success
-  1    another error
+  1    any other error
   2    invalid arguments, settings or request
   3    job or device not found
-  4    the current state does not allow it, e.g. the job id is in use or the job in progress
-  5    server or database unavailable, overloaded or too slow
+  4    the current state does not allow the call, e.g. the job id is in use
+  5    server or database unavailable, overloaded or too slow, or a limit is exceeded
   6    not authenticated or not permitted
   130  interrupted
 """

@@ -14,7 +14,7 @@ from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 _PAGE_SIZE = 5000
 
@@ -28,7 +28,7 @@ _COLUMNS = (
 )
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `get`."""
     parser = add_client_command(
         commands, "get", _get, usage="JOB", summary="show a job and its executions"
@@ -54,7 +54,7 @@ def _get(args: argparse.Namespace) -> None:
         print_json(job)
         return
     for name, value in _job_fields(job):
-        print(f"{name:<9} {escape_unprintable(value)}")
+        print(f"{name:<13} {escape_unprintable(value)}")
     print()
     print_table(
         _COLUMNS,
@@ -99,7 +99,7 @@ def _job_fields(job: pb.Job) -> Iterator[tuple[str, str]]:
     yield "job", job.job_id
     yield "status", pb.Job.Status.Name(job.status)
     if job.HasField("cancel_reason"):
-        yield "reason", job.cancel_reason
+        yield "cancel reason", job.cancel_reason
     yield "type", job.document_type
     yield "params", struct_json(job.document_params)
     yield "target", format_target(job)
@@ -107,5 +107,5 @@ def _job_fields(job: pb.Job) -> Iterator[tuple[str, str]]:
     yield "created", format_time(job.created_at) + creator
     yield "expires", format_expiry(job)
     if job.HasField("in_progress_timeout_minutes"):
-        yield "timeout", f"{job.in_progress_timeout_minutes} min IN_PROGRESS"
+        yield "timeout", f"{job.in_progress_timeout_minutes} min after the start"
     yield "devices", f"{job.total_executions}: {format_counts(job)}"

@@ -12,7 +12,7 @@ from jobs_grpc.cli.output import print_json, print_note
 from jobs_grpc.cli.tables import Column, print_table
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 _PAGE_SIZE = 200
 
@@ -23,15 +23,19 @@ _COLUMNS = (
     Column("TARGET", drop_order=6, min_width=12),
     Column("DEVICES", drop_order=2, is_number=True),
     Column("OK", drop_order=4, is_number=True),
-    Column("FAILED", drop_order=3, is_number=True),
+    Column("NOT_OK", drop_order=3, is_number=True),
     Column("CREATED", drop_order=7),
 )
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `list`."""
     parser = add_client_command(
         commands, "list", _list_jobs, usage="", summary="list jobs, newest first"
+    )
+    parser.epilog = (
+        "OK counts the executions that are SUCCEEDED; NOT_OK those that are FAILED, TIMED_OUT or "
+        "REJECTED."
     )
     parser.add_argument(
         "--status", choices=pb.Job.Status.keys()[1:], help="list only jobs with this status"

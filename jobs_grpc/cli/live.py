@@ -57,7 +57,7 @@ class Rate:
         self._samples: deque[tuple[float, int]] = deque()
 
     def add(self, number: int) -> None:
-        """Record the current number. One below the last restarts the measurement."""
+        """Record the current number. A number below the last one restarts the measurement."""
         if self._samples and number < self._samples[-1][1]:
             self._samples.clear()
         self._samples.append((self._clock(), number))

@@ -10,17 +10,17 @@ from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `migrate`."""
     parser = commands.add_parser(
         "migrate",
         help="migrate the database and create the request role",
         description="Migrate the database of JOBS_OWNER_DATABASE_URL to this version. Create the "
-        "request role if it is missing: the user and password of JOBS_DATABASE_URL, if that is "
-        "set. Safe to run at any time, repeatedly, and while servers run.",
+        "request role if it is missing, with the user and password of JOBS_DATABASE_URL if that "
+        "is set. Safe to run at any time, repeatedly, and while servers run.",
     )
     parser.add_argument(
         "--request-role",

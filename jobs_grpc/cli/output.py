@@ -3,21 +3,16 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from jobs_grpc.text import escape_unprintable, escape_unprintable_json
 
-if TYPE_CHECKING:
-    import argparse
-
-    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
 T = TypeVar("T")
 
-# The numbers of a Struct are doubles, which do not represent all integers beyond this one.
+# The numbers of a Struct are doubles, which are exact for integers up to this one.
 MAX_EXACT_INTEGER = 2**53
 
 
@@ -37,7 +32,7 @@ def print_json(message: Message, indent: int | None = 2) -> None:
     fields = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    # The stream would escape characters that it lacks, but not as JSON does.
+    # For characters outside its encoding, the stream writes Python escapes, which are not JSON.
     ascii_only = sys.stdout.encoding != "utf-8"
     text = json.dumps(_restore_integers(fields), ensure_ascii=ascii_only, indent=indent)
     print("\n".join(map(escape_unprintable_json, text.split("\n"))), flush=not indent)
@@ -56,7 +51,7 @@ def _restore_integers(value: Any) -> Any:
 
 
 def byte_progress(items: Iterable[T], file: TextIO, size: int | None) -> Iterator[T]:
-    """Yield the items. On a terminal, show how much of `file` they have consumed."""
+    """Yield the items. On a terminal, show how much of `file` has been read."""
     if size is None or not sys.stderr.isatty():
         yield from items
         return

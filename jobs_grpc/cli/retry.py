@@ -1,4 +1,4 @@
-"""`jobs-grpc retry`: queues finished executions again."""
+"""`jobs-grpc retry`: queues unsuccessful executions of a job again."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -7,15 +7,15 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, connect
-from jobs_grpc.cli.formatting import format_device_count, format_expiry
+from jobs_grpc.cli.formatting import format_expiry
 from jobs_grpc.cli.output import print_json
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `retry`."""
     parser = add_client_command(
         commands,
@@ -57,5 +57,6 @@ def _retry(args: argparse.Namespace) -> None:
         print_json(response)
         return
     job_id = escape_unprintable(args.job_id)
-    devices = format_device_count(response.retried_count)
-    print(f"queued {job_id} again for {devices}, expires: {format_expiry(response)}")
+    count = response.retried_count
+    executions = f"{count} execution{'' if count == 1 else 's'}"
+    print(f"queued {executions} of {job_id} again, expires: {format_expiry(response)}")

@@ -16,7 +16,7 @@ from jobs_grpc.server import app, supervisor
 from jobs_grpc.server.signals import handle_stop_signals
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 _DESCRIPTION = """\
 Serve on the database of JOBS_DATABASE_URL until SIGTERM or Ctrl-C. Calls in flight then
@@ -24,7 +24,7 @@ have JOBS_SHUTDOWN_GRACE seconds to finish; a second signal cancels them immedia
 """
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `serve`."""
     parser = commands.add_parser(
         "serve",

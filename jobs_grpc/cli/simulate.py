@@ -20,7 +20,7 @@ from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
 from jobs_grpc.dev.simulator.totals import Totals
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
 # Larger fleets poll by default: a stream for each device would overload a laptop.
 _MAX_STREAMS = 500
@@ -31,7 +31,7 @@ _POLL_RATE = 150
 _LINE_INTERVAL_SECONDS = 5.0
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `simulate`."""
     parser = add_client_command(
         commands,
@@ -94,8 +94,9 @@ def add_command(commands: "Commands") -> None:
         "--poll",
         type=arguments.seconds,
         metavar="SECONDS",
-        help="poll interval of each device (default: up to "
-        f"{_MAX_STREAMS} devices use a stream each; more poll, {_POLL_RATE} per second in total)",
+        help="poll interval of each device (default: "
+        f"fleets of up to {_MAX_STREAMS} devices use streams; larger fleets poll, "
+        f"{_POLL_RATE} polls per second in total)",
     )
     parser.add_argument(
         "--bridge", action="store_true", help="send the reports of all devices over one stream"

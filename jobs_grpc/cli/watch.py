@@ -20,9 +20,9 @@ from jobs_grpc.client.channel import KEEPALIVE
 from jobs_grpc.client.status_text import status_text
 
 if TYPE_CHECKING:
-    from jobs_grpc.cli.output import Commands
+    from jobs_grpc.cli.arguments import Subparsers
 
-# Seconds between attempts to reach an unavailable server.
+# Seconds between the connections to an unavailable server.
 _FIRST_DELAY = 0.2
 _MAX_DELAY = 5.0
 
@@ -30,7 +30,7 @@ _DESCRIPTION = """\
 Follow a job until it finishes. On a terminal, show a progress bar; otherwise print
 a line for each change. Reconnects while the server is unavailable.
 """
-_EXIT_CODES = """\
+_EXIT_CODES_HELP = """\
 exit codes:
   0    the job is COMPLETED and every device SUCCEEDED
   3    job not found, or deleted
@@ -40,7 +40,7 @@ exit codes:
 """
 
 
-def add_command(commands: "Commands") -> None:
+def add_command(commands: "Subparsers") -> None:
     """Add `watch`."""
     parser = add_client_command(
         commands,
@@ -53,7 +53,7 @@ def add_command(commands: "Commands") -> None:
         timeout_help="exit with code 5 if the job does not finish in time (default: no timeout)",
     )
     parser.description = _DESCRIPTION
-    parser.epilog = _EXIT_CODES
+    parser.epilog = _EXIT_CODES_HELP
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
 
@@ -123,7 +123,7 @@ def _follow(
     delay = _FIRST_DELAY
     while True:
         try:
-            # A new channel for each attempt, because a failed channel has a backoff of its own.
+            # A new channel each time, because a failed channel has a backoff of its own.
             with connect(args, *KEEPALIVE) as connection:
                 options = connection.call_options | {"timeout": _remaining(deadline)}
                 responses: Any = connection.stub.WatchJob(request, **options)

@@ -15,7 +15,8 @@ T = TypeVar("T")
 _FIRST_DELAY = 0.2
 _MAX_DELAY = 5.0
 
-# The server is unreachable, overloaded or too slow.
+# The server is unreachable, overloaded or too slow. A server or proxy that resets
+# the stream of a call ends it with CANCELLED. RESOURCE_EXHAUSTED is also the code of any limit.
 UNAVAILABLE_CODES = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -45,7 +46,7 @@ class CallError(Exception):
 
 
 class Backoff:
-    """The delay before the next attempt. It doubles after each one, up to 5 s."""
+    """The delay before the next try. It doubles after each one, up to 5 s."""
 
     def __init__(self) -> None:
         self.reset()
@@ -73,11 +74,11 @@ def require_retryable(
 
 
 async def call_with_retries(
-    attempt: Callable[[], Awaitable[T]],
+    send: Callable[[], Awaitable[T]],
     on_error: Callable[[CallError], None],
     permanent: frozenset[grpc.StatusCode] = PERMANENT_CODES,
 ) -> T:
-    """Return the result of the first attempt that succeeds.
+    """Call `send` until it succeeds, and return its result.
 
     Calls `on_error` with each error that is retried. Raises CallError if the code is in
     `permanent`.
@@ -85,7 +86,7 @@ async def call_with_retries(
     backoff = Backoff()
     while True:
         try:
-            return await attempt()
+            return await send()
         except (grpc.aio.AioRpcError, CallError) as e:
             on_error(require_retryable(e, permanent))
         await backoff.wait()

@@ -32,7 +32,7 @@ async def test_create_sets_in_progress_timeout(
     rejected = await shell(*CREATE, "--in-progress-timeout", "0")
 
     assert created.code == got.code == 0
-    assert "timeout   90 min IN_PROGRESS\n" in got.out
+    assert "timeout       90 min after the start\n" in got.out
     assert rejected.code == 2
     assert rejected.err.endswith("--in-progress-timeout: must be a whole number from 1 to 10080\n")
 

@@ -24,10 +24,10 @@ async def test_output_is_text_by_default(shell: Shell, database: Database, tenan
     assert row[:4] == ["j", "IN_PROGRESS", "reboot", "group north"]
     assert canceled.out == "canceled j\n"
     facts, table = got.out.split("\n\n")
-    assert "status    CANCELED\nreason    oops\n" in facts
-    assert 'params    {"delay": 5}\n' in facts
+    assert "status        CANCELED\ncancel reason oops\n" in facts
+    assert 'params        {"delay": 5}\n' in facts
     assert " by olivia\n" in facts
-    assert "devices   2: 2 REJECTED" in facts
+    assert "devices       2: 2 REJECTED" in facts
     assert [line.split("\t")[0] for line in table.splitlines()] == ["DEVICE", "a", "b"]
 
 
@@ -70,8 +70,8 @@ async def test_output_escapes_control_characters_of_stored_text(
 
     for shown in (got.out, listed.out, as_json.out):
         assert all(c.isprintable() or c in "\n\t" for c in shown)
-    assert "reason    \\x1b[31moops\\nstatus    COMPLETED\n" in got.out
-    assert 'params    {"k": "\\x9b31m\\x7f"}\n' in got.out
+    assert "cancel reason \\x1b[31moops\\nstatus    COMPLETED\n" in got.out
+    assert 'params        {"k": "\\x9b31m\\x7f"}\n' in got.out
     assert "device d\\u202e" in listed.out
     assert len(listed.out.splitlines()) == 2
     assert json.loads(as_json.out)["cancel_reason"] == "\x1b[31moops\nstatus    COMPLETED"

@@ -28,7 +28,7 @@ async def test_retry_queues_executions_with_given_statuses(
     retried = await shell("retry", "j", *statuses)
 
     assert retried.code == 0
-    assert retried.out.startswith("queued j again for 1 device, expires: 20")
+    assert retried.out.startswith("queued 1 execution of j again, expires: 20")
     assert (await operator.get("j")).executions[1].execution_number == 2
 
 

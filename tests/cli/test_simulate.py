@@ -144,7 +144,7 @@ async def test_simulate_succeeds_when_it_has_not_called_server_yet(shell: Shell)
         (["--failure-rate", "nan"], "--failure-rate: must be a number from 0 to 1"),
         (["--poll", "0"], "--poll: must be seconds from 0.001 to 86400"),
         (["--failure-rate", "0.6", "--reject-rate", "0.6"], "the rates must not add up"),
-        (["--tenant", "é"], "x-tenant-id must be 1–256 printable ASCII"),
+        (["--tenant", "é"], "--tenant must be 1–256 printable ASCII"),
     ],
 )
 async def test_simulate_explains_invalid_arguments(

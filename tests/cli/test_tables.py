@@ -10,7 +10,7 @@ from tests.support.cli import run_on_terminal
 from tests.support.database import Database
 from tests.support.server import Server
 
-ALL_COLUMNS = ["JOB", "STATUS", "TYPE", "TARGET", "DEVICES", "OK", "FAILED", "CREATED"]
+ALL_COLUMNS = ["JOB", "STATUS", "TYPE", "TARGET", "DEVICES", "OK", "NOT_OK", "CREATED"]
 
 
 def plain_lines(shown: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The error of this package."""
+"""The error that embedded_postgres raises."""
 
 
 class EmbeddedPostgresError(Exception):

@@ -13,7 +13,7 @@ class Plan(NamedTuple):
     """How a device carries out one execution."""
 
     outcome: Outcome
-    """STALLED: the device starts the execution and never reports on it."""
+    """STALLED: the device starts the execution and does not report on it."""
     seconds: float
     reason: str | None
 

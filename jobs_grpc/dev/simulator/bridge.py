@@ -57,7 +57,7 @@ class Bridge:
             self._pending.pop(report_id, None)
 
     async def run(self) -> None:
-        """Keep a stream open until the task is canceled. Raises CallError if it is permanent."""
+        """Keep a stream open until the task is canceled. Raises CallError for a permanent error."""
         backoff = Backoff()
         while True:
             try:

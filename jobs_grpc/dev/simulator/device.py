@@ -53,7 +53,8 @@ class Device:
         """Carry out executions when the WatchPendingExecutions stream lists them."""
         async for pending in self._client.watch_pending():
             attempts = {_attempt_key(execution) for execution in pending.executions}
-            # If the last attempt is listed, its result came after the list or the device stalls.
+            # If the last attempt is listed, there is nothing to do: the list is older than the
+            # attempt's result, or the device stalls.
             if attempts and self._last_attempt not in attempts:
                 await self._run_pending()
 

@@ -13,33 +13,33 @@ from jobs_grpc.dev.simulator.totals import Totals
 
 
 class DeviceClient:
-    """DeviceJobService for one device. `limit` bounds the unary calls of the whole fleet."""
+    """DeviceJobService for one device. `call_slots` bounds the fleet's concurrent unary calls."""
 
     def __init__(
         self,
         stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub",
         metadata: tuple[tuple[str, str], ...],
         timeout: float,
-        limit: asyncio.Semaphore,
+        call_slots: asyncio.Semaphore,
         totals: Totals,
     ) -> None:
         self._stub: Any = stub
         self._metadata = metadata
         self._timeout = timeout
-        self._limit = limit
+        self._call_slots = call_slots
         self._totals = totals
 
     async def start_next(self) -> pb.DeviceExecution | None:
         """Start the next execution, with retries; None if there is none."""
 
-        async def attempt() -> pb.StartNextExecutionResponse:
+        async def send() -> pb.StartNextExecutionResponse:
             response: pb.StartNextExecutionResponse = await self._unary(
                 "StartNextExecution", pb.StartNextExecutionRequest()
             )
             return response
 
         self._totals.record_call()
-        response = await call_with_retries(attempt, self._totals.record_error)
+        response = await call_with_retries(send, self._totals.record_error)
         self._totals.record_response()
         return response.execution if response.HasField("execution") else None
 
@@ -67,7 +67,7 @@ class DeviceClient:
             await backoff.wait()
 
     async def _unary(self, method: str, request: Any) -> Any:
-        async with self._limit:
+        async with self._call_slots:
             return await getattr(self._stub, method)(
                 request, metadata=self._metadata, timeout=self._timeout
             )

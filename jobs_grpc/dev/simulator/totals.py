@@ -16,7 +16,7 @@ class Totals:
     failed: int = 0
     rejected: int = 0
     stalled: int = 0
-    """Executions that a device started and never reports on again."""
+    """Executions that a device has started and does not report on."""
     interrupted: int = 0
     """Executions that were canceled, timed out or deleted while a device carried them out."""
     errors: int = 0
