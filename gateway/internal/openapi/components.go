@@ -65,20 +65,37 @@ func linkTo(id string) object {
 	return object{"operationId": id, "parameters": object{"job_id": "$response.body#/job_id"}}
 }
 
+// Printable ASCII without a space at the ends; a tenant has no comma.
+const (
+	idPattern       = "^[!-~]([ -~]{0,254}[!-~])?$"
+	tenantIDPattern = "^[!-+.-~-]([ -+.-~-]{0,254}[!-+.-~-])?$"
+)
+
+// The header parameters are optional because a token can name the tenant, the device and the user.
 var headerParameters = object{
 	"TenantId": object{
-		"name": "X-Tenant-Id", "in": "header", "required": true,
-		"description": "The tenant that the request acts for.",
-		"schema":      object{"type": "string", "pattern": "^[!-~]{1,256}$"},
+		"name": "X-Tenant-Id", "in": "header",
+		"description": "The tenant that the request acts for. Required, unless the token names it.",
+		"schema":      object{"type": "string", "pattern": tenantIDPattern},
 	},
 	"DeviceId": object{
-		"name": "X-Device-Id", "in": "header", "required": true,
-		"description": "The device that the request acts for.",
-		"schema":      object{"type": "string", "pattern": "^[!-~]{1,256}$"},
+		"name": "X-Device-Id", "in": "header",
+		"description": "The device that the request acts for. Required, unless the token names it.",
+		"schema":      object{"type": "string", "pattern": idPattern},
 	},
 	"UserId": object{
 		"name": "X-User-Id", "in": "header",
 		"description": "The user who acts. Stored as created_by.",
-		"schema":      object{"type": "string", "pattern": "^[!-~]{1,256}$"},
+		"schema":      object{"type": "string", "pattern": idPattern},
 	},
 }
+
+var securitySchemes = object{
+	"Token": object{
+		"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+		"description": "A token, if the server authenticates callers by tokens.",
+	},
+}
+
+// security allows requests without and with a token: the server's settings decide.
+var security = []object{{}, {"Token": []string{}}}

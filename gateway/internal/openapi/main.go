@@ -45,10 +45,16 @@ func convert(swagger object) object {
 		paths[path] = operations
 	}
 	return object{
-		"openapi":    "3.0.3",
-		"info":       info,
-		"paths":      paths,
-		"components": object{"schemas": schemas, "parameters": headerParameters, "responses": responses},
+		"openapi":  "3.0.3",
+		"info":     info,
+		"paths":    paths,
+		"security": security,
+		"components": object{
+			"schemas":         schemas,
+			"parameters":      headerParameters,
+			"responses":       responses,
+			"securitySchemes": securitySchemes,
+		},
 	}
 }
 

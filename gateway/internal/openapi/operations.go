@@ -65,6 +65,9 @@ func convertResponses(id string, responses object) object {
 	case id == "CreateJob":
 		status = "201"
 		headers["Location"] = stringHeader("The path of the job.")
+	case id == "GetJob":
+		headers["X-Next-Page-Token"] = stringHeader("The page_token of the executions that follow. Absent if there are none.")
+		headers["Link"] = stringHeader(`The URL of the executions that follow: <…>; rel="next". Absent if there are none.`)
 	case strings.HasPrefix(id, "List"):
 		headers["X-Next-Page-Token"] = stringHeader("The page_token of the next page. Absent on the last page.")
 		headers["Link"] = stringHeader(`The URL of the next page: <…>; rel="next". Absent on the last page.`)

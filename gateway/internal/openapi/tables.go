@@ -1,6 +1,6 @@
 package main
 
-// unwrappedResponses are the messages of which REST returns one field (response_body).
+// unwrappedResponses are the messages that REST unwraps: it returns one field of them (response_body).
 var unwrappedResponses = []string{
 	"CancelExecutionResponse", "GetExecutionResponse", "GetJobResponse", "ListExecutionAttemptsResponse",
 	"ListJobExecutionsResponse", "ListJobsResponse", "ListPendingExecutionsResponse", "StartExecutionResponse",
