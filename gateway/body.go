@@ -16,7 +16,7 @@ import (
 )
 
 // decodedBody replaces the body of a request and carries the decoded message to the generated
-// code. Had the generated code decoded the body, its errors would not name the field.
+// code. If the generated code decoded the body, its errors would not name the field.
 type decodedBody struct {
 	message proto.Message
 }
@@ -37,7 +37,7 @@ func (m *jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	})
 }
 
-// decodeBody replaces the body of the request by a decodedBody, or by http.NoBody if the body
+// decodeBody replaces the body of the request with a decodedBody, or with http.NoBody if the body
 // is empty or the operation has none. It reads the body to the end: only then does net/http
 // notice when the client disconnects.
 func decodeBody(op *operation, w http.ResponseWriter, r *http.Request, maxBytes int64) *apiError {

@@ -62,14 +62,14 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.StringVar(&c.UpstreamCert, "upstream-cert", "", "client certificate for the upstream, a PEM `FILE`")
 	f.StringVar(&c.UpstreamKey, "upstream-key", "", "private key of upstream-cert, a PEM `FILE`")
 	f.StringVar(&c.UpstreamServerName, "upstream-server-name", "", "`NAME` to expect in the upstream's certificate instead of its host name")
-	f.Var(&c.AllowedHosts, "allowed-hosts", "`HOSTS` to accept in the Host header besides localhost and loopback addresses, comma-separated, without ports; * accepts any host. Empty: any host, but only localhost and loopback addresses if listen is a loopback address")
+	f.Var(&c.AllowedHosts, "allowed-hosts", "`HOSTS` to accept in the Host header besides localhost and loopback addresses, comma-separated, without ports; * accepts any host. Empty: on a loopback listen address only localhost and loopback addresses, otherwise any host")
 	f.Var(&c.CORSOrigins, "cors-origins", "`ORIGINS` of web pages that may call the API, comma-separated, such as https://ops.example.com")
 	f.BoolVar(&c.RequireToken, "require-token", false, "reject requests without Authorization: Bearer; the upstream must verify the tokens (JOBS_AUTH=jwt)")
 	f.BoolVar(&c.TLSTerminatedByProxy, "tls-terminated-by-proxy", false, "with require-token: allow a listen address beyond loopback without TLS, because a proxy terminates TLS")
 	f.BoolVar(&c.InsecureMetadata, "insecure-metadata", false, "allow a listen address beyond loopback although any client can claim any tenant")
 	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "minimum `LEVEL` to log: DEBUG, INFO, WARN or ERROR")
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "jobs-gateway serves the REST API, /customer/jobs and /device/v1/jobs, in front of a Jobs gRPC server.\n\n"+
+		fmt.Fprintf(f.Output(), "jobs-gateway serves the REST API, /customer/jobs and /device/v1/jobs, in front of a jobs-grpc server.\n\n"+
 			"Each flag can also be set in the environment: --upstream as %sUPSTREAM.\n\n", envPrefix)
 		f.PrintDefaults()
 	}
@@ -82,7 +82,7 @@ func envName(flagName string) string {
 }
 
 // loadConfig reads the settings from the environment and then from args, which override it,
-// and validates them. Each error is one line that names the setting.
+// and validates them. Each line of the error names a setting by its flag.
 func loadConfig(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
 	c := &Config{}
 	f := c.flagSet()
@@ -140,7 +140,8 @@ func (c *Config) useUpstreamTLS() bool {
 	return c.UpstreamTLS || c.UpstreamCA != "" || c.UpstreamCert != ""
 }
 
-// isInvalidOrigin reports whether no browser sends text as its Origin header.
+// isInvalidOrigin reports whether text lacks the form of an Origin header, such as
+// https://ops.example.com.
 func isInvalidOrigin(text string) bool {
 	u, err := url.Parse(text)
 	return err != nil || u.Host == "" || u.Scheme+"://"+u.Host != text

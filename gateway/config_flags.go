@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// durationVar defines a flag in seconds, as the settings of the gRPC server, or with a unit.
+// durationVar defines a duration flag: a number of seconds, like the settings of the gRPC server,
+// or a duration with a unit.
 func durationVar(f *flag.FlagSet, p *time.Duration, name string, value time.Duration, usage string) {
 	*p = value
 	usage = fmt.Sprintf("%s, in `SECONDS` or with a unit, such as 1m30s (default %g)", usage, value.Seconds())

@@ -19,14 +19,15 @@ import (
 const protoPackage = "fleet.jobs.v1"
 
 // decodeMessage decodes a JSON object into the request message of the operation. It is
-// stricter than protojson: names are snake_case, enum values are names, nothing is repeated.
+// stricter than protojson: names are snake_case, enum values are names, and no
+// field occurs twice.
 func decodeMessage(op *operation, body []byte) (proto.Message, *apiError) {
 	members, e := parseJSONObject(body)
 	if e != nil {
 		return nil, e
 	}
 	descriptor := op.requestDescriptor()
-	if e := checkFieldNames(op, descriptor, members); e != nil {
+	if e := checkFields(op, descriptor, members); e != nil {
 		return nil, e
 	}
 	if e := checkEnums(descriptor, members); e != nil {
@@ -48,8 +49,8 @@ func decodeMessage(op *operation, body []byte) (proto.Message, *apiError) {
 	return message, nil
 }
 
-// checkFieldNames rejects unknown and repeated fields, and two fields of one oneof.
-func checkFieldNames(op *operation, request protoreflect.MessageDescriptor, members []jsonMember) *apiError {
+// checkFields rejects unknown and repeated fields, and two fields of one oneof.
+func checkFields(op *operation, request protoreflect.MessageDescriptor, members []jsonMember) *apiError {
 	seen := map[string]bool{}
 	var set []string // a null field counts as absent
 	for _, m := range members {

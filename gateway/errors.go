@@ -19,7 +19,7 @@ type apiError struct {
 	Code            string           `json:"code"`
 	Reason          string           `json:"reason"`
 	FieldViolations []fieldViolation `json:"field_violations"`
-	// Only with EXECUTION_CHANGED, and without its document.
+	// Only with EXECUTION_CHANGED; document_params and status_details are null.
 	CurrentExecution json.RawMessage `json:"current_execution,omitempty"`
 
 	status     int

@@ -16,14 +16,14 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// errorDomain marks errors of the Jobs service, whose messages are safe to show to clients.
+// errorDomain marks errors of jobs-grpc, whose messages are safe to show to clients.
 const errorDomain = "jobs-grpc"
 
 // requestSizeSetting is the ErrorInfo metadata "setting" of a request that is too large. Other
 // LIMIT_EXCEEDED errors are about load or quota.
 const requestSizeSetting = "JOBS_MAX_REQUEST_BYTES"
 
-// sanitizedErrors replaces errors from outside the Jobs service, such as gRPC's own: their
+// sanitizedErrors replaces errors from outside jobs-grpc, such as gRPC's own: their
 // messages may contain internal addresses.
 var sanitizedErrors = map[codes.Code]apiError{
 	codes.Unavailable:      {Reason: "SERVICE_UNAVAILABLE", Detail: "The service is unavailable; retry later"},
@@ -51,7 +51,7 @@ func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 }
 
 // convertError converts an error of grpc-gateway or of the gRPC call. fromService reports
-// whether the Jobs service sent it.
+// whether jobs-grpc sent it.
 func convertError(err error) (e *apiError, fromService bool) {
 	var routingError *runtime.HTTPStatusError
 	if errors.As(err, &routingError) {

@@ -58,12 +58,12 @@ func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, log
 		}
 		gateway.ServeHTTP(w, r)
 	})
-	checked := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, dispatch))
-	return instrument(routes, metrics, logger, withNoSniff(checked)), nil
+	hostChecked := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, dispatch))
+	return instrument(routes, metrics, logger, withNoSniff(hostChecked)), nil
 }
 
 // checkRequest rejects requests that grpc-gateway would accept although a part is unknown,
-// repeated or dropped, or would reject without naming the field. It replaces the body by the
+// repeated or dropped, or would reject without naming the field. It replaces the body with the
 // decoded message. The gRPC server validates the values.
 func checkRequest(op *operation, w http.ResponseWriter, r *http.Request, config *Config) *apiError {
 	if e := cmp.Or(checkIdentityHeaders(r), checkBearerToken(r, config.RequireToken), checkHeaderSize(r), checkPath(r)); e != nil {

@@ -81,7 +81,7 @@ func TestHandler_SetsUpstreamDeadline_FromTimeouts(t *testing.T) {
 }
 
 // Job IDs may be "." or "..". Most HTTP clients resolve such paths, hence a test in Go.
-func TestResponseHeaders_KeepJobIDsOfDots(t *testing.T) {
+func TestResponseHeaders_KeepJobIDs_WhenDots(t *testing.T) {
 	s := &stub{job: &jobsv1.Job{NextExecutionsPageToken: "more"}}
 	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
 	header := http.Header{"X-Tenant-Id": {"acme"}}
@@ -110,9 +110,9 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 	}{
 		{codes.Unavailable, details(info("DATABASE_UNAVAILABLE")), 503, apiError{Detail: "text", Code: "UNAVAILABLE", Reason: "DATABASE_UNAVAILABLE"}},
 		{codes.ResourceExhausted, details(info("OVERLOADED"), retry), 429, apiError{Detail: "text", Code: "RESOURCE_EXHAUSTED", Reason: "OVERLOADED", retryAfter: 1200 * time.Millisecond}},
-		{codes.PermissionDenied, details(info("ROLE")), 403, apiError{Detail: "text", Code: "PERMISSION_DENIED", Reason: "ROLE"}},
-		{codes.Aborted, details(info("VERSION")), 409, apiError{Detail: "text", Code: "ABORTED", Reason: "VERSION"}},
-		// Without an ErrorInfo of the Jobs service the message is replaced.
+		{codes.PermissionDenied, details(info("ROLE_REQUIRED")), 403, apiError{Detail: "text", Code: "PERMISSION_DENIED", Reason: "ROLE_REQUIRED"}},
+		{codes.Aborted, details(info("EXECUTION_CHANGED")), 409, apiError{Detail: "text", Code: "ABORTED", Reason: "EXECUTION_CHANGED"}},
+		// Without an ErrorInfo of jobs-grpc the message is replaced.
 		{codes.Unavailable, nil, 503, apiError{Detail: sanitizedErrors[codes.Unavailable].Detail, Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}},
 		{codes.Unimplemented, nil, 501, apiError{Detail: sanitizedErrors[codes.Unimplemented].Detail, Code: "UNIMPLEMENTED", Reason: "NOT_IMPLEMENTED"}},
 		{codes.Unknown, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},

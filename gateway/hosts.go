@@ -22,9 +22,9 @@ func withAllowedHosts(allowed []string, listen string, next http.Handler) http.H
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostName(r.Host)
-		isHost := func(name string) bool { return strings.EqualFold(hostName(name), host) }
-		if !isLoopbackHost(host) && !slices.ContainsFunc(allowed, isHost) {
-			newAPIError(codes.PermissionDenied, "HOST_NOT_ALLOWED", "The gateway does not serve this Host; list it in "+
+		matchesHost := func(name string) bool { return strings.EqualFold(hostName(name), host) }
+		if !isLoopbackHost(host) && !slices.ContainsFunc(allowed, matchesHost) {
+			newAPIError(codes.PermissionDenied, "HOST_NOT_ALLOWED", "The gateway does not serve this host; an administrator can list it in "+
 				envName("allowed-hosts")).write(w)
 			return
 		}
@@ -41,8 +41,8 @@ func hostName(hostPort string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(hostPort, "["), "]")
 }
 
-// isLoopbackHost reports whether only this machine can be meant by host. Only HTTP/1.0 clients,
-// which are no browsers, send no host.
+// isLoopbackHost reports whether host means this machine. Only HTTP/1.0 clients omit the Host
+// header, and no browser is one.
 func isLoopbackHost(host string) bool {
 	address, err := netip.ParseAddr(host)
 	return host == "" || strings.EqualFold(host, "localhost") || err == nil && address.IsLoopback()

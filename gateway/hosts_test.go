@@ -8,7 +8,6 @@ import (
 )
 
 func TestAllowedHosts_RejectOtherHosts(t *testing.T) {
-	const anywhere = "0.0.0.0:8080"
 	for _, c := range []struct {
 		listen, setting string
 		host            string
@@ -33,9 +32,9 @@ func TestAllowedHosts_RejectOtherHosts(t *testing.T) {
 		{"127.0.0.1:8080", "api.example, 10.0.0.1", "localhost", true},
 		{"127.0.0.1:8080", "api.example, 10.0.0.1", "evil.example", false},
 		{"127.0.0.1:8080", "*", "evil.example", true},
-		{anywhere, "", "evil.example", true},
-		{anywhere, "api.example", "api.example:8080", true},
-		{anywhere, "api.example", "evil.example", false},
+		{"0.0.0.0:8080", "", "evil.example", true},
+		{"0.0.0.0:8080", "api.example", "api.example:8080", true},
+		{"0.0.0.0:8080", "api.example", "evil.example", false},
 	} {
 		gateway := newTestGateway(t, map[string]string{
 			"JOBS_GATEWAY_LISTEN": c.listen, "JOBS_GATEWAY_ALLOWED_HOSTS": c.setting,

@@ -27,7 +27,8 @@ var getJobOnlyFields = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.Job.next_executions_page_token": true,
 }
 
-// omittedIfEmpty are fields that only some methods set. Elsewhere "" would not be a valid value.
+// omittedIfEmpty are fields that only some methods set. Responses of other methods omit them,
+// because an empty ID is not valid.
 var omittedIfEmpty = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.JobExecution.job_id": true,
 }

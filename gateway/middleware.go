@@ -49,7 +49,7 @@ func recoverPanic(w *responseRecorder, requestID string, logger *slog.Logger) {
 	}
 }
 
-// withNoSniff forbids browsers to guess the content type of a response.
+// withNoSniff tells browsers not to guess the content type of a response.
 func withNoSniff(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")

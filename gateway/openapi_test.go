@@ -27,8 +27,9 @@ func openAPISchemas(t *testing.T) map[string]openAPISchema {
 	return document.Components.Schemas
 }
 
-// Each response schema has the properties that jsonMarshaler writes, and no others.
-func TestOpenAPI_MarksResponseFieldsNullable_WhenMarshaledAsNull(t *testing.T) {
+// Each response schema has the properties that jsonMarshaler writes, and no others. Those that it
+// writes as null are nullable.
+func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 	schemas := openAPISchemas(t)
 	for _, name := range []string{
 		"Job", "JobExecution", "DeviceExecution", "CreateJobResponse", "CancelJobResponse", "DeleteJobResponse",

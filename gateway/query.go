@@ -14,13 +14,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-func checkPath(r *http.Request) *apiError {
-	if !utf8.ValidString(r.URL.Path) {
-		return malformedRequest("The path is not valid UTF-8")
-	}
-	return nil
-}
-
 // checkQuery rejects unknown and repeated query parameters and values of the wrong type. It
 // removes parameters with an empty value from the query.
 func checkQuery(op *operation, r *http.Request) *apiError {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"net/http"
 	"net/url"
 	"strings"
 	"unicode/utf8"
@@ -74,4 +75,12 @@ func matchSegment(pattern, segment string) (encoded string, ok bool) {
 		return segment + verb, true // checkPath rejects it with a proper error
 	}
 	return url.PathEscape(value) + verb, true
+}
+
+// checkPath rejects a path that is not UTF-8, because protobuf strings must be UTF-8.
+func checkPath(r *http.Request) *apiError {
+	if !utf8.ValidString(r.URL.Path) {
+		return malformedRequest("The path is not valid UTF-8")
+	}
+	return nil
 }

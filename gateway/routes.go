@@ -96,17 +96,17 @@ func loadRoutes(document []byte) (routeTable, error) {
 		}
 		routes = append(routes, &route{template, operations})
 	}
-	page := map[string]*operation{http.MethodGet: nil, http.MethodHead: nil}
+	static := map[string]*operation{http.MethodGet: nil, http.MethodHead: nil}
 	routes = append(routes,
 		&route{"/healthz", map[string]*operation{http.MethodGet: nil}},
-		&route{"/openapi.json", page},
-		&route{"/docs", page},
-		&route{"/docs/", page},
+		&route{"/openapi.json", static},
+		&route{"/docs", static},
+		&route{"/docs/", static},
 	)
 	for _, path := range docsAssetPaths() {
-		routes = append(routes, &route{path, page})
+		routes = append(routes, &route{path, static})
 	}
-	// A map has no order, and every start must match a path alike.
+	// A map has no order; sorting makes the matching the same in every run.
 	slices.SortFunc(routes, func(a, b *route) int { return strings.Compare(a.template, b.template) })
 	return routes, nil
 }

@@ -53,7 +53,8 @@ func newServer(handler http.Handler, config *Config, logger *slog.Logger) *http.
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
-		// The client may take RequestTimeout to send the body and as long again to read the response.
+		// The client may take RequestTimeout to send the body and as long again to read the response;
+		// WriteTimeout has 10 s to spare. net/http adds 4 KiB to MaxHeaderBytes.
 		ReadTimeout:    config.RequestTimeout,
 		WriteTimeout:   2*config.RequestTimeout + 10*time.Second,
 		IdleTimeout:    2 * time.Minute,

@@ -17,7 +17,7 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// replaceFiles takes pairs of a target and a source. It replaces each target by a copy of its
+// replaceFiles takes pairs of a target and a source. It replaces each target with a copy of its
 // source with a rename, as tools that renew certificates do.
 func replaceFiles(t *testing.T, pairs ...string) {
 	t.Helper()

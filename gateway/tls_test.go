@@ -112,8 +112,8 @@ func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 		t.Errorf("with a trusted certificate: %v %v", response, err)
 	}
 	transport.CloseIdleConnections()
-	// In TLS 1.3 a client sees the rejection only when it reads, so a plain connection is
-	// deterministic where an HTTP client might fail to write first.
+	// In TLS 1.3 a client sees the rejection only when it reads, so a bare TLS
+	// connection always fails in the same way; an HTTP client might fail when it writes.
 	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, clientTLS(untrustedCert, untrustedKey))
 	if err == nil {
 		_, err = conn.Read(make([]byte, 1))

@@ -44,9 +44,9 @@ func verifyTrustedPeer(trusted stringList) func(tls.ConnectionState) error {
 	}
 }
 
-// peerNames returns the URIs of a certificate, and its DNS names or its common name. The bytes
-// are those of the certificate: x509.Certificate.URIs has the scheme in lower case. crypto/x509
-// rejects URIs with control characters.
+// peerNames returns the URIs of a certificate, and its DNS names or its common name. It reads
+// them from the bytes of the certificate, because x509.Certificate.URIs has the scheme in lower case.
+// crypto/x509 rejects URIs with control characters.
 func peerNames(certificate *x509.Certificate) (uris, names []string) {
 	for _, extension := range certificate.Extensions {
 		var all []asn1.RawValue

@@ -98,7 +98,7 @@ func TestVerifyTrustedPeer_MatchesExactly(t *testing.T) {
 		{"proxy", peer{commonNames: []string{"proxy"}, ip: net.IPv4(127, 0, 0, 1)}, true},
 		{"proxy", peer{commonNames: []string{"other", "proxy"}}, false},
 		{"proxy", peer{commonNames: []string{"proxy", "other"}}, false},
-		// Nothing ends at a NUL.
+		// A NUL does not end a name.
 		{"proxy", peer{commonNames: []string{"proxy\x00.evil.example"}}, false},
 		{"proxy.acme.example", peer{dnsNames: []string{"proxy.acme.example\x00.evil.example"}}, false},
 	} {

@@ -19,7 +19,7 @@ import (
 // HTTP client knows whether a request may be sent again.
 const serviceConfig = `{"loadBalancingConfig": [{"round_robin": {}}]}`
 
-// A low MaxDelay finds a server soon that starts after the gateway.
+// With a low MaxDelay, the gateway soon connects to a server that starts after it.
 var reconnectBackoff = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
 
 // dialUpstream returns a connection to the gRPC server. It connects in the background.

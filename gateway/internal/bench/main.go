@@ -1,6 +1,6 @@
-// Command bench compares two call rates in one run on one machine: a Jobs server over gRPC,
-// and the gateway over HTTP in front of a stub that repeats the responses of that server. So
-// it shows whether the gateway could ever be the bottleneck. `make bench-gateway` runs it.
+// Command bench compares two call rates in one run on one machine: a jobs-grpc server over gRPC,
+// and the gateway over HTTP in front of a stub that repeats the responses of that server. It
+// shows whether the gateway can become the bottleneck. `make bench-gateway` runs it.
 package main
 
 import (
@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	server      = flag.String("server", "", "`HOST:PORT` of the Jobs server; its tenant \"bench\" must have a device \"d00001\"")
+	server      = flag.String("server", "", "`HOST:PORT` of the server; its tenant \"bench\" must have a device \"d00001\"")
 	gateway     = flag.String("gateway", "bin/jobs-gateway", "the gateway's `BINARY`")
 	duration    = flag.Duration("duration", 5*time.Second, "duration of each measurement, after a warm-up of a fifth of it")
 	concurrency = flag.Int("concurrency", 32, "number of concurrent calls")
