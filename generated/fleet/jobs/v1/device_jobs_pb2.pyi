@@ -329,7 +329,7 @@ class UpdateExecutionRequest(_message.Message):
     """The attempt that the report is about. Unset: the current one."""
     extend_timeout_minutes: _builtins.int
     """The number of minutes from now until the execution times out: 1–10080. Replaces
-    times_out_at, also if the job has no in_progress_timeout_minutes. Allowed only with
+    times_out_at, even if the job has no in_progress_timeout_minutes. Allowed only with
     `status` IN_PROGRESS. Unset: times_out_at does not change.
     """
     @_builtins.property

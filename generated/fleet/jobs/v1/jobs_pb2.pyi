@@ -779,7 +779,7 @@ class CancelExecutionRequest(_message.Message):
     U+0000. Empty: "canceled by operator".
     """
     force: _builtins.bool
-    """Force the cancel, also if the execution is IN_PROGRESS."""
+    """Force the cancel, even if the execution is IN_PROGRESS."""
     def __init__(
         self,
         *,

@@ -587,7 +587,7 @@ type UpdateExecutionRequest struct {
 	// The attempt that the report is about. Unset: the current one.
 	ExecutionNumber *int32 `protobuf:"varint,5,opt,name=execution_number,json=executionNumber,proto3,oneof" json:"execution_number,omitempty"`
 	// The number of minutes from now until the execution times out: 1–10080. Replaces
-	// times_out_at, also if the job has no in_progress_timeout_minutes. Allowed only with
+	// times_out_at, even if the job has no in_progress_timeout_minutes. Allowed only with
 	// `status` IN_PROGRESS. Unset: times_out_at does not change.
 	ExtendTimeoutMinutes *int32 `protobuf:"varint,6,opt,name=extend_timeout_minutes,json=extendTimeoutMinutes,proto3,oneof" json:"extend_timeout_minutes,omitempty"`
 	unknownFields        protoimpl.UnknownFields

@@ -1496,7 +1496,7 @@ type CancelExecutionRequest struct {
 	// The reason. It becomes {"reason": "…"} in the status_details. At most 1000 characters, not
 	// U+0000. Empty: "canceled by operator".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Force the cancel, also if the execution is IN_PROGRESS.
+	// Force the cancel, even if the execution is IN_PROGRESS.
 	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
