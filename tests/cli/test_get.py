@@ -43,4 +43,4 @@ async def test_get_shows_integers_only_when_they_are_exact(
     await shell(*CREATE, "--params", params)
 
     shown = '{"numbers": [9007199254740992, -9007199254740992, 5, 1e+23]}'
-    assert f"params    {shown}\n" in (await shell("get", "j")).out
+    assert f"params        {shown}\n" in (await shell("get", "j")).out

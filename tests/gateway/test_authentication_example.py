@@ -59,7 +59,7 @@ async def test_worked_example_runs(
 
     assert '{"job_id":"trial-1","status":"IN_PROGRESS","execution_count":2,' in outputs[0]
     assert ": 2 started, " in outputs[0]
-    assert "job       trial-1\n" in outputs[1]
+    assert "job           trial-1\n" in outputs[1]
     assert "PERMISSION_DENIED: This call needs the role admin" in outputs[1]
 
 
