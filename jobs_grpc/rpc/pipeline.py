@@ -91,7 +91,7 @@ class Pipeline:
                     if not stream:
                         await self._rate_limiter.wait(caller.tenant_id)
                 if handler.request_streaming:
-                    request = reader.read_stream(raw_requests, handler)
+                    request = reader.read_stream(raw_requests, handler, public=public)
                 else:
                     request = await reader.read(context, handler, public=public)
                 policy.authorize(method, caller)

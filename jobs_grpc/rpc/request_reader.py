@@ -17,6 +17,9 @@ _CANCEL_GRACE_SECONDS = 0.1
 # Calls of public methods that can wait for their request at the same time.
 _MAX_PUBLIC_READS = 16
 
+# Bytes of a request to a public method: the name of a service, or a reflection query.
+_MAX_PUBLIC_BYTES = 4096
+
 
 class BoundedReads:
     """Timeouts for at most `max_reads` concurrent reads; one more ends the oldest read.
@@ -73,16 +76,21 @@ class RequestReader:
                 f"The request did not arrive within {self._timeout_seconds:g} s"
                 " (JOBS_REQUEST_READ_TIMEOUT)"
             ) from None
-        return self._decode(handler, raw_request)
+        return self._decode(handler, raw_request, public=public)
 
     async def read_stream(
-        self, raw_requests: AsyncIterator[bytes], handler: Any
+        self, raw_requests: AsyncIterator[bytes], handler: Any, *, public: bool
     ) -> AsyncIterator[Message]:
         """Yield the requests of a stream. Raises MalformedRequest and LimitExceeded."""
         async for raw_request in raw_requests:
-            yield self._decode(handler, raw_request)
+            yield self._decode(handler, raw_request, public=public)
 
-    def _decode(self, handler: Any, raw_request: bytes) -> Message:
+    def _decode(self, handler: Any, raw_request: bytes, *, public: bool) -> Message:
+        if public and len(raw_request) > _MAX_PUBLIC_BYTES:
+            raise MalformedRequest(
+                f"The request has {len(raw_request)} bytes; health and reflection requests have"
+                f" at most {_MAX_PUBLIC_BYTES}"
+            )
         if len(raw_request) > self._max_bytes:
             raise LimitExceeded(
                 f"The request has {len(raw_request)} bytes",

@@ -23,6 +23,7 @@ from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.rpc.pipeline import Pipeline
 from jobs_grpc.server import grpc_server, reflection, tls
 from jobs_grpc.server.health import Health
+from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.jobs import JobService
@@ -112,6 +113,7 @@ async def running(
     may listen on the same port. Raises ListenError and ConfigError.
     """
     _warn_about_insecure_settings(config)
+    raise_open_file_limit()
     make_credentials = tls.server_credentials(config.tls)
     database = Database(config)
     store = Store(database)
@@ -140,7 +142,6 @@ async def running(
         address = shutdown.enter_context(
             grpc_server.bind(server, config.server.listen, make_credentials, reserve=not share_port)
         )
-        await health.start()
         await server.start()
         health_checks = asyncio.create_task(health.run())
         background = {health_checks}

@@ -22,6 +22,11 @@ OPTIONS: Options = (
     # Connections end after this age, so that clients spread over servers that come and go.
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),
     ("grpc.max_connection_age_grace_ms", 5 * 60 * 1000),
+    ("grpc.max_connection_idle_ms", 10 * 60 * 1000),
+    # Calls that wait to be accepted. Beyond the default of 1,000, gRPC refuses calls at random
+    # with CANCELLED and no reason; the limits of rpc/ refuse them with a reason.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
     # The server detects dead peers. Clients may ping as well, also between calls.
     ("grpc.keepalive_time_ms", 60 * 1000),
     ("grpc.keepalive_timeout_ms", 20 * 1000),

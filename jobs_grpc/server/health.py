@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health_aio
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobs_grpc.db.readiness import NotReady
 
 logger = logging.getLogger(__name__)
+
+# The type stubs lack the messages of List.
+_messages: Any = health_pb2
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -20,21 +23,25 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _NOTIFY_TIMEOUT = 1.0
 
 
-class _HealthServicer(health_aio.HealthServicer):
-    """The library's servicer, with a Watch that a slow watcher cannot block.
+class _HealthServicer(health_pb2_grpc.HealthServicer):
+    """Serves the statuses of `services`, NOT_SERVING at first.
 
-    The library writes to each watcher while it holds the lock that a status change needs.
+    Each watcher waits for changes on its own: one that does not read delays no other.
     """
 
-    _server_status: Any
-    _server_watchers: Any
-    _watcher_count_by_service: Any
-
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, services: Sequence[str]) -> None:
+        self._statuses: dict[str, Any] = dict.fromkeys(services, _NOT_SERVING)
+        # Set, and replaced by a new one, at each change.
+        self._changed = asyncio.Event()
         # For each watcher the service that it watches and the status that it received last.
         self._sent: dict[object, tuple[str, Any]] = {}
         self._sent_changed = asyncio.Event()
+
+    def set(self, status: Any) -> None:
+        """Set the status of all services."""
+        self._statuses = dict.fromkeys(self._statuses, status)
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def wait_until_sent(self, timeout: float) -> None:  # noqa: ASYNC109
         """Return when all watchers have received the current status, or after the timeout."""
@@ -44,30 +51,41 @@ class _HealthServicer(health_aio.HealthServicer):
                     self._sent_changed.clear()
                     await self._sent_changed.wait()
 
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._statuses:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "The server has no such service")
+        return health_pb2.HealthCheckResponse(status=self._statuses[request.service])
+
+    async def List(self, request: Any, context: Any) -> Any:
+        return _messages.HealthListResponse(
+            statuses={
+                service: health_pb2.HealthCheckResponse(status=status)
+                for service, status in self._statuses.items()
+            }
+        )
+
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         service, sent = request.service, None
-        changed = self._server_watchers[service]
-        self._watcher_count_by_service[service] += 1
         watcher = object()
         self._sent[watcher] = (service, sent)
         try:
             while True:
-                async with changed:
-                    await changed.wait_for(lambda: self._status(service) != sent)  # noqa: B023
-                    sent = self._status(service)
-                await context.write(health_pb2.HealthCheckResponse(status=sent))
+                changed, status = self._changed, self._status(service)
+                if status == sent:
+                    await changed.wait()
+                    continue
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                sent = status
                 self._sent[watcher] = (service, sent)
                 self._sent_changed.set()
         finally:
             del self._sent[watcher]
             self._sent_changed.set()
-            self._watcher_count_by_service[service] -= 1
-            if self._watcher_count_by_service[service] == 0:
-                del self._server_watchers[service]
-                del self._watcher_count_by_service[service]
 
     def _status(self, service: str) -> Any:
-        return self._server_status.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        return self._statuses.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
 
 
 class Health:
@@ -82,16 +100,12 @@ class Health:
         services: Sequence[str],
         interval: float = 1.0,
     ) -> None:
-        self.servicer = _HealthServicer()
+        self.servicer = _HealthServicer(("", *services))
         self._check = check
-        self._services = ("", *services)
+        self._stopped = False
         self._interval = interval
         self._problem: str | None = "not checked yet"
         self.serving = asyncio.Event()
-
-    async def start(self) -> None:
-        """Report NOT_SERVING; a new servicer reports SERVING."""
-        await self._set(_NOT_SERVING)
 
     async def run(self) -> None:
         """Check every `interval` seconds, until canceled.
@@ -113,16 +127,14 @@ class Health:
                     logger.info("serving")
                 else:
                     logger.warning("not serving: %s", problem)
-                await self._set(_NOT_SERVING if problem else _SERVING)
+                if not self._stopped:
+                    self.servicer.set(_NOT_SERVING if problem else _SERVING)
                 if problem is None:
                     self.serving.set()
             await asyncio.sleep(self._interval)
 
     async def stop(self) -> None:
         """Report NOT_SERVING from now on, and wait briefly until watchers have received it."""
-        await self.servicer.enter_graceful_shutdown()
+        self._stopped = True
+        self.servicer.set(_NOT_SERVING)
         await self.servicer.wait_until_sent(_NOTIFY_TIMEOUT)
-
-    async def _set(self, status: int) -> None:
-        for service in self._services:
-            await self.servicer.set(service, status)

@@ -21,6 +21,8 @@ from tests.support.waiting import TIMEOUT, wait_until
 LIMIT = 65536
 
 CHECK = "/grpc.health.v1.Health/Check"
+WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
 REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
 
@@ -237,3 +239,17 @@ async def test_oldest_health_check_is_ended_when_too_many_send_no_message(
         assert await is_healthy(server.channel)
         for call in later_calls:
             call.cancel()
+
+
+@pytest.mark.parametrize("method", [CHECK, WATCH, REFLECTION])
+async def test_public_request_is_rejected_when_it_is_larger_than_4_kib(
+    server: Server, method: str
+) -> None:
+    call: Any = server.channel.stream_stream(method)
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+        async for _ in call(iter([padded(4097)]), timeout=TIMEOUT):
+            pass
+
+    assert failure.message == (
+        "The request has 4097 bytes; health and reflection requests have at most 4096"
+    )

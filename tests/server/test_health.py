@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
@@ -188,3 +189,19 @@ async def test_health_stays_serving_when_pool_is_exhausted(database: Database, t
 
             assert await is_healthy(server.channel)
         await waiting
+
+
+async def test_health_list_returns_the_server_and_the_services(server: Server) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(server.channel)
+    messages: Any = health_pb2
+    response = await stub.List(messages.HealthListRequest())
+
+    assert set(response.statuses) == {"", SERVICE, "fleet.jobs.v1.DeviceJobService"}
+    serving = health_pb2.HealthCheckResponse.SERVING
+    assert {entry.status for entry in response.statuses.values()} == {serving}
+
+
+async def test_health_watch_reports_an_unknown_service(server: Server) -> None:
+    watch = watch_health(server.channel, "fleet.jobs.v1.Nothing")
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()

@@ -1,0 +1,97 @@
+"""Callers cannot make the server hold much memory: each test measures a server process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import Compression, StatusCode
+from grpc.aio import AioRpcError
+
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.http2 import connection
+from tests.support.server_process import ServerProcess, running_server_process
+from tests.support.waiting import TIMEOUT
+
+# Linux only: /proc has the memory of a process.
+MAX_MIB = 256
+
+LIST_JOBS = "/fleet.jobs.v1.JobService/ListJobs"
+WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+@pytest.fixture
+async def process(database: Database) -> AsyncIterator[ServerProcess]:
+    """Run a server process."""
+    async with running_server_process(database.request_dsn) as running:
+        yield running
+
+
+async def refused(call: Any) -> StatusCode:
+    """Wait until a call is refused, and return its status."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            if hasattr(call, "__aiter__"):
+                async for _ in call:
+                    pass
+            else:
+                await call
+    except AioRpcError as e:
+        return e.code()
+    return StatusCode.OK
+
+
+@pytest.mark.parametrize("method", [WATCH_HEALTH, REFLECTION])
+async def test_anonymous_streams_with_large_requests_are_refused_and_hold_no_memory(
+    process: ServerProcess, tenant: str, method: str
+) -> None:
+    # As a string in field 1 of a HealthCheckRequest, and in field 3 of a ServerReflectionRequest.
+    tag = b"\x0a" if method == WATCH_HEALTH else b"\x1a"
+    request = tag + b"\xa0\x8d\x06" + b"x" * 100_000
+
+    for _ in range(3):
+        calls = []
+        for _ in range(60):
+            call: Any = process.channel.stream_stream(method)
+            calls.append(call(iter([request])))
+        codes = set(await asyncio.gather(*map(refused, calls)))
+        # gRPC clients report INTERNAL if the server ends a call while they still send.
+        assert codes <= {StatusCode.INVALID_ARGUMENT, StatusCode.INTERNAL}
+
+    assert process.peak_mib() < MAX_MIB
+    assert not (await process.operator(tenant).list()).jobs
+
+
+async def test_compressed_list_of_statuses_is_refused_and_holds_no_memory(
+    process: ServerProcess, tenant: str
+) -> None:
+    """4 kB on the wire become millions of statuses."""
+    request = pb.ListJobsRequest(statuses=[pb.Job.COMPLETED] * 4_000_000).SerializeToString()
+    call: Any = process.channel.unary_unary(LIST_JOBS)
+    for _ in range(20):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+            await call(request, metadata=(("x-tenant-id", tenant),), compression=Compression.Gzip)
+
+    assert process.peak_mib() < MAX_MIB
+
+
+async def test_burst_of_calls_that_wait_to_be_accepted_is_served(
+    process: ServerProcess, database: Database, tenant: str
+) -> None:
+    """gRPC itself would refuse some of more than 1,000 calls with CANCELLED and no reason."""
+    count = 3000
+    async with connection(process.address) as burst, asyncio.timeout(TIMEOUT):
+        for number in range(count):
+            burst.call(2 * number + 1, LIST_JOBS, {"x-tenant-id": tenant}, pb.ListJobsRequest())
+        statuses = []
+        async for received in burst.frames():
+            # Each call ends with trailers.
+            if received.flags & 1 and received.stream:
+                statuses.append(received.kind)
+            if len(statuses) == count:
+                break
+
+    assert set(statuses) == {1}
