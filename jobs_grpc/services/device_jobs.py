@@ -220,6 +220,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self, caller: Principal, request: pb.ReportExecutionsRequest
     ) -> pb.ReportExecutionsResponse:
         """Apply one report of a stream; errors become part of the response."""
+        report_id = request.report_id
+        if validation.check_report_id(report_id):
+            report_id = ""
         try:
             device_id = _reporting_device(caller, request)
             update = self._parse_update(request.report, device_id, with_document=False)
@@ -232,8 +235,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             logger.exception("report failed")
             error = _report_error(Internal())
         else:
-            return pb.ReportExecutionsResponse(report_id=request.report_id, execution=execution)
-        return pb.ReportExecutionsResponse(report_id=request.report_id, error=error)
+            return pb.ReportExecutionsResponse(report_id=report_id, execution=execution)
+        return pb.ReportExecutionsResponse(report_id=report_id, error=error)
 
     def _parse_update(
         self, request: pb.UpdateExecutionRequest, device_id: str, *, with_document: bool = True

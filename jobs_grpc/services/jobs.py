@@ -106,6 +106,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[pb.ListJobsRequest, pb.ListJobsResponse],
     ) -> pb.ListJobsResponse:
         limit = optional_or(request, "limit", DEFAULT_JOBS_LIMIT)
+        validation.raise_for_violations(validation.check_status_count(request.statuses))
         statuses = {*request.statuses, *_status_filter(request.status)}
         validation.raise_for_violations(
             validation.check_statuses("statuses", request.statuses, pb.Job.Status)

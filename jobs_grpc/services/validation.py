@@ -19,6 +19,9 @@ MAX_DOCUMENT_TYPE_LENGTH = 100
 MAX_REASON_LENGTH = 1000
 MAX_REPORT_ID_LENGTH = 128
 
+# Elements of a repeated status. Each status once is enough; a request may repeat some.
+MAX_STATUSES = 16
+
 MAX_EXPIRES_IN_HOURS = 30 * 24
 MAX_TIMEOUT_MINUTES = 7 * 24 * 60
 
@@ -71,6 +74,13 @@ def check_range(field: str, number: int, low: int, high: int) -> list[Violation]
 def check_offset(offset: int) -> list[Violation]:
     """Check that the offset is not negative."""
     return [] if offset >= 0 else [Violation("offset", "offset must be 0 or more")]
+
+
+def check_status_count(statuses: Sequence[int]) -> list[Violation]:
+    """Check the length of a repeated status, before its elements are converted."""
+    if len(statuses) > MAX_STATUSES:
+        return [Violation("statuses", f"statuses must have at most {MAX_STATUSES} elements")]
+    return []
 
 
 def check_statuses(
@@ -137,6 +147,8 @@ def check_report_id(report_id: str) -> list[Violation]:
 
 def check_retry_statuses(statuses: Sequence[int]) -> list[Violation]:
     """Check for at least one status, and only statuses that can be retried."""
+    if violations := check_status_count(statuses):
+        return violations
     if statuses and all(status in RETRYABLE_STATUSES for status in statuses):
         return []
     problem = f"statuses must be one or more of {_names(RETRYABLE_STATUSES)}"

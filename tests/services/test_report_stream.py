@@ -247,3 +247,15 @@ async def test_stream_ends_with_server_stopping_when_the_server_stops(
         stopping_server.app.stopping.set()
         with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
             await read_to_end(stream)
+
+
+async def test_report_id_is_not_returned_when_it_is_too_long(
+    server: Server, operator: Operator, fleet: list[str]
+) -> None:
+    async with reporting(server, operator.tenant) as stream:
+        responses = await send_reports(stream, [report(fleet[0], "SUCCEEDED", "x" * 129)])
+
+    (response,) = responses.values()
+    assert response.report_id == ""
+    assert response.error.reason == error_reason_pb2.INVALID_FIELD
+    assert "x" * 129 not in str(response)

@@ -398,7 +398,7 @@ class ReportExecutionsRequest(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """An ID that the client chooses to recognize the response: at most 128 characters. It is
-    returned unchanged.
+    returned unchanged; a longer one is rejected and not returned.
     """
     device_id: _builtins.str
     """Required, unless x-device-id or a token names the device. The ID of the device."""
@@ -429,7 +429,7 @@ class ReportExecutionsResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
-    """The report_id of the request."""
+    """The report_id of the request. Empty if that is too long."""
     @_builtins.property
     def execution(self) -> Global___DeviceExecution:
         """The execution after the update, without document_params."""

@@ -510,7 +510,7 @@ class ListJobsRequest(_message.Message):
     """The target of the job is all devices. False: no filter."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___Job.Status.ValueType]:
-        """Only jobs in one of these statuses, or in `status`. Empty: no filter."""
+        """Only jobs in one of these statuses, or in `status`. At most 16. Empty: no filter."""
 
     @_builtins.property
     def created_from(self) -> _timestamp_pb2.Timestamp:
@@ -836,7 +836,7 @@ class RetryExecutionsRequest(_message.Message):
     """The job never expires. Must not be combined with expires_in_hours."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
-        """Required. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED."""
+        """Required, at most 16. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED."""
 
     def __init__(
         self,

@@ -714,7 +714,7 @@ func (x *UpdateExecutionResponse) GetExecution() *DeviceExecution {
 type ReportExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An ID that the client chooses to recognize the response: at most 128 characters. It is
-	// returned unchanged.
+	// returned unchanged; a longer one is rejected and not returned.
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
 	// Required, unless x-device-id or a token names the device. The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
@@ -777,7 +777,7 @@ func (x *ReportExecutionsRequest) GetReport() *UpdateExecutionRequest {
 
 type ReportExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The report_id of the request.
+	// The report_id of the request. Empty if that is too long.
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
 	// The result of the report.
 	//

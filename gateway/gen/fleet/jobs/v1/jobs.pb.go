@@ -895,7 +895,7 @@ type ListJobsRequest struct {
 	// The next_page_token of the previous response. Empty: the first page. The other fields,
 	// except `limit` and `offset`, must be the same as in the previous request.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only jobs in one of these statuses, or in `status`. Empty: no filter.
+	// Only jobs in one of these statuses, or in `status`. At most 16. Empty: no filter.
 	Statuses []Job_Status `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.Job_Status" json:"statuses,omitempty"`
 	// Only jobs with this document_type: at most 100 characters. Empty: no filter.
 	DocumentType string `protobuf:"bytes,6,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
@@ -1609,7 +1609,7 @@ type RetryExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED.
+	// Required, at most 16. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED.
 	Statuses []JobExecution_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
 	// The number of hours from now until the job expires: 1–720. Unset: expires_at does not
 	// change.
