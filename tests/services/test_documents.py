@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 from grpc import StatusCode
 
+from jobs_grpc.services.struct_json import to_json
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -135,6 +136,46 @@ async def test_document_size_counts_all_digits_of_a_number(
         with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
             await operator.create(target_all=True, document_params=document(a=exceeds))
         assert set(failure.violations) == {"document_params"}
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.5, "0.5"),
+        (-3.0, "-3"),
+        (2.0**53, "9007199254740992"),
+        (-(2.0**53), "-9007199254740992"),
+        (2.0**53 + 2, "9007199254740994.0"),
+    ],
+)
+def test_integers_are_stored_without_a_fraction_if_they_are_exact(number: float, text: str) -> None:
+    assert to_json(document(a=number), "params", MAX_BYTES) == (f'{{"a":{text}}}', [])
+
+
+@pytest.mark.parametrize(("number", "digits"), [(0.5, 3), (1e22, 23), (1e-7, 9), (-1.5e-7, 11)])
+def test_size_of_a_number_is_its_length_without_an_exponent(number: float, digits: int) -> None:
+    size = len('{"a":}') + digits
+
+    assert to_json(document(a=number), "params", size)[1] == []
+    (violation,) = to_json(document(a=number), "params", size - 1)[1]
+    assert f"has {size} bytes" in violation.description
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("k" * 112, "params." + "k" * 112),
+        ("k" * 113, "params." + "k" * 113),
+        ("k" * 114, "params." + "k" * 113 + "…"),
+        ("a\x1b\u2028é", r"params.a\x1b\u2028é"),
+    ],
+    ids=["shorter", "longest", "longer", "unprintable"],
+)
+def test_path_of_a_violation_is_shortened_and_escaped(key: str, path: str) -> None:
+    (violation,) = to_json(document(**{key: math.nan}), "params", MAX_BYTES)[1]
+
+    assert violation.field == path
+    assert violation.description == f"{path} must be a finite number"
 
 
 async def test_document_of_megabytes_is_rejected(operator: Operator) -> None:
