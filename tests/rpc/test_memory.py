@@ -90,7 +90,7 @@ async def test_burst_of_calls_that_wait_to_be_accepted_is_served(
         async for received in burst.frames():
             # Each call ends with trailers.
             if received.flags & 1 and received.stream:
-                statuses.append(received.kind)
+                statuses.append(received.type_)
             if len(statuses) == count:
                 break
 
