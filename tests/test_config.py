@@ -48,7 +48,7 @@ DEFAULTS = {
     "limits.max_streams": 20000,
     "limits.max_tenant_streams": 10000,
     "limits.max_device_streams": 4,
-    "limits.max_request_bytes": 4194304,
+    "limits.max_request_bytes": 262144,
     "limits.max_document_bytes": 32768,
     "limits.request_read_timeout": 30.0,
     "limits.max_targets": 1000000,
@@ -100,7 +100,7 @@ VARIABLES = [
     ("JOBS_MAX_STREAMS", "1", "limits.max_streams", 1),
     ("JOBS_MAX_TENANT_STREAMS", "1", "limits.max_tenant_streams", 1),
     ("JOBS_MAX_DEVICE_STREAMS", "1", "limits.max_device_streams", 1),
-    ("JOBS_MAX_REQUEST_BYTES", "65536", "limits.max_request_bytes", 65536),
+    ("JOBS_MAX_REQUEST_BYTES", "196608", "limits.max_request_bytes", 196608),
     ("JOBS_MAX_DOCUMENT_BYTES", "1024", "limits.max_document_bytes", 1024),
     ("JOBS_REQUEST_READ_TIMEOUT", "2.5", "limits.request_read_timeout", 2.5),
     ("JOBS_MAX_TARGETS", "1", "limits.max_targets", 1),
@@ -317,6 +317,20 @@ def test_config_error_never_contains_the_password(dsn: str) -> None:
             read({"JOBS_DATABASE_URL": DSN, variable: dsn})
         assert "hunter2" not in str(raised.value)
         assert raised.value.__suppress_context__
+
+
+def test_config_is_rejected_when_a_document_does_not_fit_a_request() -> None:
+    environ = {
+        "JOBS_DATABASE_URL": "postgresql://",
+        "JOBS_MAX_REQUEST_BYTES": "262144",
+        "JOBS_MAX_DOCUMENT_BYTES": "65536",
+    }
+    message = (
+        r"^JOBS_MAX_REQUEST_BYTES \(262144\) is too small for documents of"
+        r" JOBS_MAX_DOCUMENT_BYTES \(65536\); set at least 393216$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        Config.from_env(environ)
 
 
 def test_config_is_rejected_when_pool_min_size_exceeds_max_size() -> None:

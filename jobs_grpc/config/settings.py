@@ -24,6 +24,9 @@ from jobs_grpc.config.parsers import (
     worker_count,
 )
 
+# A number of two bytes as JSON has eleven bytes in a message. The rest is for other fields.
+_REQUEST_BYTES_PER_DOCUMENT_BYTE = 6
+
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 
@@ -335,8 +338,9 @@ class LimitsConfig:
     max_request_bytes: int = setting(
         "JOBS_MAX_REQUEST_BYTES",
         integer(65536, 67108864),
-        "Bytes of a request message. A larger one fails with RESOURCE_EXHAUSTED.",
-        default=4194304,
+        "Bytes of a request message, at least six times `JOBS_MAX_DOCUMENT_BYTES`. A larger one"
+        " fails with RESOURCE_EXHAUSTED.",
+        default=262144,
     )
     max_document_bytes: int = setting(
         "JOBS_MAX_DOCUMENT_BYTES",
@@ -367,6 +371,15 @@ class LimitsConfig:
         " servers.",
         default=None,
     )
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a document of the maximum size does not fit a request."""
+        needed = _REQUEST_BYTES_PER_DOCUMENT_BYTE * self.max_document_bytes
+        if self.max_request_bytes < needed:
+            raise ConfigError(
+                f"JOBS_MAX_REQUEST_BYTES ({self.max_request_bytes}) is too small for documents of"
+                f" JOBS_MAX_DOCUMENT_BYTES ({self.max_document_bytes}); set at least {needed}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

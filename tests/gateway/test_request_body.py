@@ -201,8 +201,8 @@ async def test_body_is_rejected_when_over_the_limit_of_the_gateway(
 async def test_body_is_rejected_when_its_protobuf_exceeds_the_limit_of_the_server(
     rest: RestClient,
 ) -> None:
-    """500,000 numbers are 1 MB of JSON and over 4 MiB of protobuf."""
-    body = b'{"document_params": {"a": [%s1]}}' % (b"1," * 500_000)
+    """35,000 numbers are 70 kB of JSON and over 256 KiB of protobuf."""
+    body = b'{"document_params": {"a": [%s1]}}' % (b"1," * 35_000)
     response = await rest.send("POST", JOBS, body)
     assert_error(response, 413, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
 

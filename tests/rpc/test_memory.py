@@ -68,12 +68,17 @@ async def test_anonymous_streams_with_large_requests_are_refused_and_hold_no_mem
 async def test_compressed_list_of_statuses_is_refused_and_holds_no_memory(
     process: ServerProcess, tenant: str
 ) -> None:
-    """4 kB on the wire become millions of statuses."""
-    request = pb.ListJobsRequest(statuses=[pb.Job.COMPLETED] * 4_000_000).SerializeToString()
+    """A few hundred bytes on the wire become 250,000 statuses; 4 kB would become millions."""
+    metadata = (("x-tenant-id", tenant),)
     call: Any = process.channel.unary_unary(LIST_JOBS)
+    larger = bytes(4_000_000)
+    for _ in range(20):
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED):
+            await call(larger, metadata=metadata, compression=Compression.Gzip)
+    request = pb.ListJobsRequest(statuses=[pb.Job.COMPLETED] * 250_000).SerializeToString()
     for _ in range(20):
         with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-            await call(request, metadata=(("x-tenant-id", tenant),), compression=Compression.Gzip)
+            await call(request, metadata=metadata, compression=Compression.Gzip)
 
     assert process.peak_mib() < MAX_MIB
 

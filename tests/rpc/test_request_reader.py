@@ -19,6 +19,7 @@ from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
 LIMIT = 65536
+SMALL_REQUESTS = {"JOBS_MAX_REQUEST_BYTES": f"{LIMIT}", "JOBS_MAX_DOCUMENT_BYTES": "8192"}
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
@@ -78,7 +79,7 @@ async def operator_with_job(database: Database, operator: Operator) -> Operator:
 async def test_request_is_rejected_when_it_is_larger_than_the_limit(
     database: Database, operator_with_job: Operator
 ) -> None:
-    async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+    async with running_server(database.request_dsn, **SMALL_REQUESTS) as server:
         assert await get(server, operator_with_job.tenant, padded(LIMIT))
 
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
@@ -93,7 +94,7 @@ async def test_request_is_rejected_unread_when_it_is_more_than_twice_the_limit(
     database: Database, operator_with_job: Operator
 ) -> None:
     """gRPC itself rejects it, without a reason."""
-    async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+    async with running_server(database.request_dsn, **SMALL_REQUESTS) as server:
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED) as failure:
             await get(server, operator_with_job.tenant, padded(2 * LIMIT + 1))
 
@@ -104,7 +105,7 @@ async def test_request_is_rejected_unread_when_it_is_more_than_twice_the_limit(
 async def test_report_stream_ends_when_a_report_is_too_large(
     database: Database, operator_with_job: Operator
 ) -> None:
-    async with running_server(database.request_dsn, JOBS_MAX_REQUEST_BYTES=str(LIMIT)) as server:
+    async with running_server(database.request_dsn, **SMALL_REQUESTS) as server:
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await report(server.channel, operator_with_job.tenant, padded(LIMIT + 1))
 

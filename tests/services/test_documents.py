@@ -15,6 +15,9 @@ from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 
+# With the default, larger documents are rejected by the size of the request.
+LARGE_REQUESTS = {"JOBS_MAX_REQUEST_BYTES": "4194304"}
+
 # The default of JOBS_MAX_DOCUMENT_BYTES.
 MAX_BYTES = 32 * 1024
 
@@ -178,9 +181,11 @@ def test_path_of_a_violation_is_shortened_and_escaped(key: str, path: str) -> No
     assert violation.description == f"{path} must be a finite number"
 
 
-async def test_document_of_megabytes_is_rejected(operator: Operator) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await operator.create(target_all=True, document_params=document(a="x" * 3_000_000))
+async def test_document_of_megabytes_is_rejected(database: Database, tenant: str) -> None:
+    async with running_server(database.request_dsn, **LARGE_REQUESTS) as server:
+        operator = server.operator(tenant)
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+            await operator.create(target_all=True, document_params=document(a="x" * 3_000_000))
 
     assert set(failure.violations) == {"document_params"}
 
@@ -257,7 +262,7 @@ async def test_document_is_accepted_and_returned_when_it_has_20_levels(
 
 
 async def test_document_is_rejected_without_walking_it_when_far_too_large(
-    operator: Operator,
+    database: Database, tenant: str
 ) -> None:
     """Walking this document and building its paths would block the event loop for 30 seconds.
 
@@ -267,8 +272,9 @@ async def test_document_is_rejected_without_walking_it_when_far_too_large(
     values = params.fields["k" * 2_000_000].list_value.values
     values.extend([Value(null_value=NullValue.NULL_VALUE)] * 490_000)
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await operator.create(target_all=True, document_params=params)
+    async with running_server(database.request_dsn, **LARGE_REQUESTS) as server:
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+            await server.operator(tenant).create(target_all=True, document_params=params)
 
     assert failure.message == (
         "document_params has more than 32768 bytes as JSON (JOBS_MAX_DOCUMENT_BYTES)"

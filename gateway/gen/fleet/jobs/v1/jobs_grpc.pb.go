@@ -81,7 +81,7 @@ const (
 //	    beyond it wait up to a second before they are rejected (with a delay).
 //	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
 //	    Open streams, of all tenants and of one tenant (with a delay).
-//	JOBS_MAX_REQUEST_BYTES (4 MiB)
+//	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
 //	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 //
@@ -337,7 +337,7 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	    beyond it wait up to a second before they are rejected (with a delay).
 //	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
 //	    Open streams, of all tenants and of one tenant (with a delay).
-//	JOBS_MAX_REQUEST_BYTES (4 MiB)
+//	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
 //	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
 //
