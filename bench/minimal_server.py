@@ -14,7 +14,7 @@ import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
-from jobs_grpc.db.connections import set_types
+from jobs_grpc.db.connections import prepare_connection
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.server.grpc_server import make_server
 from jobs_grpc.services.conversions import append_executions, job_fields
@@ -37,7 +37,7 @@ class _MinimalJobs(jobs_pb2_grpc.JobServiceServicer):
     async def connect(self) -> None:
         for _ in range(_CONNECTIONS):
             connection = await asyncpg.connect(os.environ["MINIMAL_DSN"])
-            await set_types(connection)
+            await prepare_connection(connection)
             self._idle.put_nowait(connection)
 
     async def GetJob(self, request: pb.GetJobRequest, context: object) -> pb.GetJobResponse:

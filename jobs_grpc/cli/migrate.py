@@ -35,7 +35,7 @@ def _migrate(args: argparse.Namespace) -> None:
     if args.request_role:
         role = RequestRole(args.request_role)
     elif os.environ.get("JOBS_DATABASE_URL"):
-        role = RequestRole.of_dsn(read_dsn(os.environ, "JOBS_DATABASE_URL"))
+        role = RequestRole.from_dsn(read_dsn(os.environ, "JOBS_DATABASE_URL"))
     else:
         role = RequestRole()
     changes = asyncio.run(migrate(owner_dsn, role))

@@ -59,7 +59,7 @@ class Config:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Config":
-        """Read and validate the JOBS_* variables. Raises ConfigError for the first wrong one."""
+        """Read and validate the JOBS_* variables. Raises ConfigError for the first problem."""
         return cls(
             server=read_group(ServerConfig, environ),
             database=read_group(DatabaseConfig, environ),
@@ -84,7 +84,8 @@ def _required_for_jwt(config: Config) -> dict[str, str | None]:
 def _check_metadata(config: Config) -> None:
     for variable, value in _required_for_jwt(config).items():
         if value:
-            # An operator who forgot JOBS_AUTH=jwt would otherwise trust every caller.
+            # Without this check, a server whose JOBS_AUTH=jwt was forgotten would trust every
+            # caller.
             raise ConfigError(f"{variable} is set, but JOBS_AUTH is not jwt")
     trusted = config.auth.insecure_metadata or config.tls.trusted_peers
     if not trusted and not is_local(config.server.listen):
@@ -109,7 +110,7 @@ def _check_jwt(config: Config) -> None:
 
 
 def read_dsn(environ: Mapping[str, str], variable: str) -> str:
-    """Read the DSN that a command requires. Raises ConfigError, without the value."""
+    """Read the DSN that a command requires. Raises ConfigError, whose message omits the DSN."""
     value = environ.get(variable)
     if not value:
         raise ConfigError(f"{variable} is not set; it must be {dsn.accepts}")

@@ -20,7 +20,7 @@ class Setting:
     variable: str
     parser: Parser[object]
     meaning: str
-    """What it does and what happens beyond a limit. Markdown, in whole sentences."""
+    """What it does and what happens beyond a limit. Markdown."""
     default: object
     """MISSING if the setting is required."""
     secret: bool
@@ -28,7 +28,7 @@ class Setting:
 
     @property
     def required(self) -> bool:
-        """Whether the server does not start without it."""
+        """Whether the variable must be set."""
         return self.default is MISSING
 
     @property

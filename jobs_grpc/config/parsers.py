@@ -58,11 +58,11 @@ def seconds(low: float, high: float) -> Parser[float]:
             raise ValueError
         return number
 
-    return Parser(f"seconds from {low:g} to {high:g}", convert)
+    return Parser(f"a number of seconds from {low:g} to {high:g}", convert)
 
 
 def choice(*choices: str) -> Parser[str]:
-    """Accepts one of the words, in upper or lower case."""
+    """Accepts one of the words, ignoring case."""
     by_lower_case = {word.lower(): word for word in choices}
 
     def convert(text: str) -> str:
@@ -88,7 +88,7 @@ names = Parser("a comma-separated list without empty items", _split)
 
 
 def subset(*choices: str, allow_none: bool = False) -> Parser[tuple[str, ...]]:
-    """Accepts a comma-separated list of the words; with `allow_none` also "none" for no word."""
+    """Accepts a comma-separated list of the words; with `allow_none`, also "none" for ()."""
 
     def convert(text: str) -> tuple[str, ...]:
         if allow_none and text.strip().lower() == "none":
@@ -124,7 +124,7 @@ def _parse_dsn(text: str) -> str:
     if not (
         parts.scheme in {"postgresql", "postgres"}
         and parts.port != 0
-        and all(_is_host(host) for hosts in host_lists for host in hosts.split(","))
+        and all(_is_host_or_socket(host) for hosts in host_lists for host in hosts.split(","))
         and all(_is_port(port) for port in ports if port)
         and "\0" not in unquote(text)
     ):
@@ -155,7 +155,7 @@ keys_location = Parser(
 )
 
 
-def _is_host(text: str) -> bool:
+def _is_host_or_socket(text: str) -> bool:
     """Whether `text` is a host, with or without a port, or the path of a socket.
 
     Raises ValueError if DNS does not allow the name.

@@ -1,4 +1,4 @@
-"""Renders the settings: for `serve --help`, and as docs/reference/settings.md.
+"""Renders the settings for `serve --help` and for docs/reference/settings.md.
 
 `python -m jobs_grpc.config.reference` prints the page.
 """
@@ -24,11 +24,12 @@ the variable. An empty variable counts as unset.
 _FOOTER = """
 ## Other variables
 
+`jobs-grpc migrate` also reads `JOBS_OWNER_DATABASE_URL`, and `JOBS_DATABASE_URL` for the name of
+the request role. `jobs-grpc devices import` also reads `JOBS_OWNER_DATABASE_URL`.
+
 | variables | read by |
 |---|---|
-| `JOBS_OWNER_DATABASE_URL` | also `jobs-grpc migrate` and `jobs-grpc devices import` |
-| `JOBS_DATABASE_URL` | also `jobs-grpc migrate`, for the name of the request role |
-| `JOBS_DATA_DIR` | `jobs-grpc dev`: the folder of the embedded PostgreSQL |
+| `JOBS_DATA_DIR` | `jobs-grpc dev`: the data directory of the embedded PostgreSQL |
 | `JOBS_SERVER`, `JOBS_TENANT`, `JOBS_USER`, `JOBS_TOKEN`, `JOBS_TOKEN_FILE`, `JOBS_CA`, \
 `JOBS_CLIENT_CERT`, `JOBS_CLIENT_KEY` | the client commands: `jobs-grpc list --help` |
 | `JOBS_GATEWAY_…` | the [REST gateway](rest.md) |

@@ -1,4 +1,6 @@
-"""Every setting of `jobs-grpc serve`, by group. Times are seconds, sizes are bytes.
+"""Every setting of `jobs-grpc serve`, by group.
+
+Times are seconds unless the name has another unit; sizes are bytes.
 
 `serve --help` and docs/reference/settings.md are generated from these declarations.
 """
@@ -47,7 +49,7 @@ class ServerConfig:
     shutdown_grace: float = setting(
         "JOBS_SHUTDOWN_GRACE",
         seconds(0, 3600),
-        "Seconds that calls in flight have to finish after SIGTERM. Calls that take longer fail"
+        "How many seconds calls in flight may still run after SIGTERM. Calls that take longer fail"
         " with UNAVAILABLE.",
         default=10.0,
     )
@@ -111,7 +113,7 @@ class PoolConfig:
     max_size: int = setting(
         "JOBS_POOL_MAX_SIZE",
         integer(1, 1000),
-        "Connections in use at the same time. Further calls wait; tenants take turns.",
+        "Maximum number of connections. Further calls wait; tenants take turns.",
         default=10,
     )
     timeout: float = setting(
@@ -239,21 +241,21 @@ class JwtConfig:
     keys: str | None = setting(
         "JOBS_JWT_KEYS",
         keys_location,
-        "Public keys that verify tokens: a JWKS file, a PEM file or the URL of a JWKS. Required"
-        " with `JOBS_AUTH=jwt`.",
+        "Public keys that verify tokens: a JWKS file, a PEM file or the URL of a JWKS. Must be"
+        " set with `JOBS_AUTH=jwt`.",
         default=None,
-        secret=True,
+        secret=True,  # A rejected URL can contain a password.
     )
     issuer: str | None = setting(
         "JOBS_JWT_ISSUER",
         text,
-        "Required value of the `iss` claim. Required with `JOBS_AUTH=jwt`.",
+        "The value that the `iss` claim must have. Must be set with `JOBS_AUTH=jwt`.",
         default=None,
     )
     audience: str | None = setting(
         "JOBS_JWT_AUDIENCE",
         text,
-        "Required value of the `aud` claim. Required with `JOBS_AUTH=jwt`.",
+        "The value that the `aud` claim must contain. Must be set with `JOBS_AUTH=jwt`.",
         default=None,
     )
     algorithms: tuple[str, ...] = setting(
@@ -293,53 +295,61 @@ class JwtConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
-    """Limits that each process enforces on its own, except the two limits of jobs."""
+    """Limits that each process enforces on its own.
+
+    The database enforces JOBS_MAX_TARGETS and JOBS_MAX_ACTIVE_JOBS for all processes.
+    """
 
     TITLE: ClassVar = "Limits"
 
     max_calls: int = setting(
         "JOBS_MAX_CALLS",
         integer(1, 1000000),
-        "Unary calls in flight, all tenants together. Further calls fail with RESOURCE_EXHAUSTED."
-        " Open streams of health and reflection have the same limit and are counted separately.",
+        "Maximum number of unary calls in flight, all tenants together. Further calls fail with"
+        " RESOURCE_EXHAUSTED. Open streams of health and reflection have the same limit and are"
+        " counted separately.",
         default=1000,
     )
     max_tenant_calls: int = setting(
         "JOBS_MAX_TENANT_CALLS",
         integer(1, 1000000),
-        "Unary calls in flight per tenant. Further calls fail with RESOURCE_EXHAUSTED.",
+        "Maximum number of unary calls in flight per tenant. Further calls fail with"
+        " RESOURCE_EXHAUSTED.",
         default=100,
     )
     max_tenant_rate: int = setting(
         "JOBS_MAX_TENANT_RATE",
         integer(0, 1000000),
-        "Unary calls per second of a tenant while other tenants call as well. Further calls wait"
-        " up to one second, then fail with RESOURCE_EXHAUSTED. 0: no limit.",
+        "Maximum number of unary calls per second of a tenant while other tenants call as well; a"
+        " tenant that calls alone has no rate limit. Further calls wait up to one second, then fail"
+        " with RESOURCE_EXHAUSTED. 0: no limit.",
         default=200,
     )
     max_streams: int = setting(
         "JOBS_MAX_STREAMS",
         integer(1, 1000000),
-        "Open streams, all tenants together. Further streams fail with RESOURCE_EXHAUSTED.",
+        "Maximum number of open streams, all tenants together. Further streams fail with"
+        " RESOURCE_EXHAUSTED.",
         default=20000,
     )
     max_tenant_streams: int = setting(
         "JOBS_MAX_TENANT_STREAMS",
         integer(1, 1000000),
-        "Open streams per tenant. Further streams fail with RESOURCE_EXHAUSTED.",
+        "Maximum number of open streams per tenant. Further streams fail with RESOURCE_EXHAUSTED.",
         default=10000,
     )
     max_device_streams: int = setting(
         "JOBS_MAX_DEVICE_STREAMS",
         integer(1, 1000000),
-        "Open streams that act for one device. Further streams fail with RESOURCE_EXHAUSTED.",
+        "Maximum number of open streams that act for one device. Further streams fail with"
+        " RESOURCE_EXHAUSTED.",
         default=4,
     )
     max_request_bytes: int = setting(
         "JOBS_MAX_REQUEST_BYTES",
         integer(65536, 67108864),
-        "Bytes of a request message, at least six times `JOBS_MAX_DOCUMENT_BYTES`. A larger one"
-        " fails with RESOURCE_EXHAUSTED.",
+        "Maximum size of a request message in bytes, at least six times `JOBS_MAX_DOCUMENT_BYTES`."
+        " A call with a larger one fails with RESOURCE_EXHAUSTED.",
         default=262144,
     )
     max_document_bytes: int = setting(
@@ -352,23 +362,22 @@ class LimitsConfig:
     request_read_timeout: float = setting(
         "JOBS_REQUEST_READ_TIMEOUT",
         seconds(0.1, 3600),
-        "Seconds within which the request message of a call must arrive. A later one fails with"
-        " INVALID_ARGUMENT.",
+        "Seconds within which the request message of a call must arrive. Otherwise the call"
+        " fails with INVALID_ARGUMENT.",
         default=30.0,
     )
     max_targets: int = setting(
         "JOBS_MAX_TARGETS",
         integer(1, 100000000),
-        "Devices of a job. A CreateJob for more fails with RESOURCE_EXHAUSTED. Set it to the"
-        " same value on all servers.",
+        "Maximum number of devices of a job. A CreateJob for more fails with"
+        " RESOURCE_EXHAUSTED. Set it to the same value on all servers.",
         default=1000000,
     )
     max_active_jobs: int | None = setting(
         "JOBS_MAX_ACTIVE_JOBS",
         integer(1, 100000000),
-        "Jobs IN_PROGRESS per tenant. A CreateJob or RetryExecutions beyond that fails with"
-        " RESOURCE_EXHAUSTED. Unset: no limit. Set it to the same value on all"
-        " servers.",
+        "Maximum number of jobs IN_PROGRESS per tenant. A CreateJob or RetryExecutions beyond that"
+        " fails with RESOURCE_EXHAUSTED. Unset: no limit. Set it to the same value on all servers.",
         default=None,
     )
 

@@ -1,4 +1,4 @@
-"""Runs the statements of calls, after the database has passed the readiness check."""
+"""Runs the SQL statements that serve calls, after the first readiness check that passes."""
 
 import asyncio
 import time
@@ -12,9 +12,9 @@ from jobs_grpc.db.connections import CONNECT_TIMEOUT, Clock, Connections
 from jobs_grpc.db.fair_semaphore import FairSemaphore
 from jobs_grpc.db.pg_errors import (
     CONNECTION_LOST,
-    is_missing_prepared_statement,
     is_outage,
-    is_unavailable,
+    is_prepared_statement_mismatch,
+    is_retryable,
 )
 from jobs_grpc.db.readiness import NotIsolated, NotReady, check_ready
 from jobs_grpc.errors import DatabaseUnavailable, LockTimeout
@@ -24,7 +24,7 @@ Row = asyncpg.Record
 PgMicros: TypeAlias = int
 """A timestamptz as PostgreSQL sends it: microseconds since 2000-01-01 UTC."""
 
-_PROBE_TIMEOUT = 3.0
+_CHECK_TIMEOUT = 3.0
 
 _POOLER_PROBLEM = (
     "a connection pooler does not track prepared statements: set JOBS_STATEMENT_CACHE_SIZE=0"
@@ -42,7 +42,7 @@ class Database:
         self._clock = clock
         self._slots = FairSemaphore(config.pool.max_size)
         self._connections: Connections | None = None
-        self._probe: asyncpg.Connection | None = None
+        self._check_connection: asyncpg.Connection | None = None
 
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
         """Run one statement in its own transaction. The tenant is its first argument.
@@ -64,9 +64,9 @@ class Database:
                 reusable = isinstance(e, asyncpg.PostgresError) and not is_outage(e)
                 if isinstance(e, asyncpg.LockNotAvailableError):
                     raise LockTimeout from e
-                if is_missing_prepared_statement(e):
+                if is_prepared_statement_mismatch(e):
                     raise DatabaseUnavailable from NotReady(_POOLER_PROBLEM)
-                if is_unavailable(e):
+                if is_retryable(e):
                     raise DatabaseUnavailable from e
                 raise
             finally:
@@ -78,13 +78,14 @@ class Database:
 
         Opens the connections when the check first passes. Raises NotReady, or NotIsolated after
         it has closed all connections. Uses a separate connection, so that load on the others
-        does not look like an outage. Call it about once a second.
+        does not look like an outage. Also returns expired leases to the pool, so call it about once
+        a second.
         """
         try:
-            if self._probe is None or self._probe.is_closed():
-                self._probe = await self._connect()
-            async with asyncio.timeout(_PROBE_TIMEOUT):
-                await check_ready(self._probe)
+            if self._check_connection is None or self._check_connection.is_closed():
+                self._check_connection = await self._connect()
+            async with asyncio.timeout(_CHECK_TIMEOUT):
+                await check_ready(self._check_connection)
             if self._connections is None:
                 self._connections = await Connections.open(self._config, self._clock)
             self._connections.release_expired()
@@ -94,16 +95,16 @@ class Database:
                 self._connections = None
             raise
         except (*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
-            self._drop_probe()
-            if is_missing_prepared_statement(e):
+            self._drop_check_connection()
+            if is_prepared_statement_mismatch(e):
                 raise NotReady(_POOLER_PROBLEM) from e
-            responds = isinstance(e, asyncpg.PostgresError) and not is_unavailable(e)
+            responds = isinstance(e, asyncpg.PostgresError) and not is_retryable(e)
             problem = "can't be used" if responds else "does not respond"
             raise NotReady(f"the database {problem}: {str(e) or type(e).__name__}") from e
 
     async def close(self) -> None:
         """Close all connections. Running statements get a few seconds to finish."""
-        self._drop_probe()
+        self._drop_check_connection()
         connections, self._connections = self._connections, None
         if connections is not None:
             await connections.close()
@@ -112,11 +113,11 @@ class Database:
         return await asyncpg.connect(
             self._config.database.url,
             timeout=CONNECT_TIMEOUT,
-            command_timeout=_PROBE_TIMEOUT,
+            command_timeout=_CHECK_TIMEOUT,
             statement_cache_size=self._config.database.statement_cache_size,
         )
 
-    def _drop_probe(self) -> None:
-        if self._probe is not None:
-            self._probe.terminate()
-            self._probe = None
+    def _drop_check_connection(self) -> None:
+        if self._check_connection is not None:
+            self._check_connection.terminate()
+            self._check_connection = None

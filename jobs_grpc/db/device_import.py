@@ -8,7 +8,7 @@ import asyncpg
 
 from jobs_grpc.db import schema
 
-_BATCH = 5000
+_ROWS_PER_COPY = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Membe
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
         async with connection.transaction():
-            # The platform's tables may force row-level security for their owner.
+            # The platform's tables can force row-level security on their owner: set the tenant.
             await connection.execute("SELECT set_config('app.tenant_id', $1, true)", tenant_id)
             await connection.execute(schema.read_sql("import/begin.sql"))
             rows = ((m.device_id, m.group_id) for m in members)
-            while batch := list(itertools.islice(rows, _BATCH)):
+            while batch := list(itertools.islice(rows, _ROWS_PER_COPY)):
                 await connection.copy_records_to_table("jobs_import", records=batch)
             return Imported(
                 await _insert(connection, "import/devices.sql", tenant_id),

@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 
 from jobs_grpc.errors import Overloaded
 
-# A tenant may take another slot while it holds fewer than this many times the number of free
-# slots. So one tenant alone gets eight of ten, and another tenant finds a free one.
+# A tenant can take a slot while it holds fewer slots than this factor times the free slots. With
+# ten slots, one tenant alone gets eight; two stay free for other tenants.
 _MAX_HELD_PER_FREE_SLOT = 4
 
 
 class FairSemaphore:
     """A semaphore of `size` slots. Waiting tenants take turns; calls of one tenant are FIFO.
 
-    A call takes a slot at once if its tenant may have another one. Keeps no state of a tenant
-    that holds no slot and has no waiting call.
+    A call takes a slot at once if its tenant may have another one. It keeps no state
+    for tenants that hold no slot and have no waiting call.
     """
 
     def __init__(self, size: int) -> None:

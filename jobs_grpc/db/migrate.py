@@ -17,12 +17,13 @@ DEFAULT_REQUEST_ROLE = "jobs_request"
 # Only one process migrates at a time. The number is arbitrary.
 _ADVISORY_LOCK = 7_203_114_905
 
-# How long a statement waits for a lock. Meanwhile, calls that need the table wait behind it.
+# How long a statement of a migration waits for a lock. Calls that need the same table queue behind
+# it, so the wait is short.
 _LOCK_TIMEOUT = "5s"
 
 
 class MigrationError(Exception):
-    """The database can't be migrated; the message says what to do."""
+    """The database cannot be migrated. The message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,11 @@ class RequestRole:
     password: str | None = None
 
     @classmethod
-    def of_dsn(cls, dsn: str | None) -> "RequestRole":
+    def from_dsn(cls, dsn: str | None) -> "RequestRole":
         """Return the user and password of a request DSN; without a DSN, the default role.
 
-        Raises ConfigError if the DSN names no user: the driver would use the login name, which
-        is most likely the owner.
+        Raises ConfigError if the DSN names no user: the driver would use the name of the
+        operating-system user, which is most likely the owner.
         """
         if dsn is None:
             return cls()
@@ -66,7 +67,7 @@ async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
                 f"{role.name} is the owner and can't also be the request role;"
                 " JOBS_DATABASE_URL needs a separate login"
             )
-        # Before lock_timeout is set, because another migration may take long.
+        # Before lock_timeout is set, because another migration may take a long time.
         await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
         await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute(schema.read_sql("bootstrap.sql"))
@@ -93,7 +94,7 @@ async def _apply_migrations(connection: asyncpg.Connection) -> list[str]:
         if checksum is not None and checksum != migration.checksum:
             raise MigrationError(
                 f"migration {name} was applied with different SQL: the database belongs to"
-                " another product, or was altered"
+                " another product, or was altered; use another database or restore this one"
             )
         if checksum is None:
             async with connection.transaction():
@@ -117,7 +118,7 @@ async def _apply_code(
     known = [row["checksum"] for row in rows]
     newest = known[0] if known else None
     if not force and newest != checksum and (checksum in known or await _is_ahead(connection)):
-        return ["kept views and functions: a newer version applied its own"]
+        return ["kept the views and functions of a newer version"]
     async with connection.transaction():
         if force or newest != checksum:
             for sql in schema.code().values():
@@ -168,8 +169,8 @@ async def _ensure_role(connection: asyncpg.Connection, role: RequestRole) -> lis
     except asyncpg.InsufficientPrivilegeError:
         hint = " PASSWORD '…'" if role.password else ""
         raise MigrationError(
-            f"the owner may not create the request role; as an administrator, run: {sql}{hint};"
-            " then migrate again"
+            f"the owner lacks the privilege to create the request role; as an administrator,"
+            f" run: {sql}{hint}; then migrate again"
         ) from None
     hint = "" if role.password else " without a password: set one if the server requires it"
     return [f"created role {role.name}{hint}"]

@@ -1,8 +1,8 @@
-"""Classifies errors of asyncpg: is the statement wrong, or is the server unavailable?"""
+"""Classifies errors of asyncpg: is the statement wrong, or is the database unavailable?"""
 
 import asyncpg
 
-# SQLSTATE prefixes of errors of the server, not of the statement: connection exceptions,
+# SQLSTATE prefixes of errors of the database server, not of the statement: connection exceptions,
 # insufficient resources, shutdown and startup, system errors, read-only after a failover.
 _OUTAGE = ("08", "53", "57P", "58", "25006")
 
@@ -10,7 +10,7 @@ _OUTAGE = ("08", "53", "57P", "58", "25006")
 # deadlock detected.
 _TRANSIENT = ("57014", "40001", "40P01")
 
-# The prepared statement does not exist, or exists already.
+# The session lacks a prepared statement, or has another one with its name.
 _PREPARED_STATEMENT = ("26000", "42P05")
 
 # What asyncpg raises when a connection is lost. InternalClientError: lost while the connection
@@ -18,7 +18,7 @@ _PREPARED_STATEMENT = ("26000", "42P05")
 CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
-def is_unavailable(error: Exception) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Whether a retry of the statement can succeed: an outage or a transient error."""
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRANSIENT:
         return True
@@ -26,7 +26,7 @@ def is_unavailable(error: Exception) -> bool:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the error is one of the server or the network, not of the statement.
+    """Whether the error is one of the database server or the network, not of the statement.
 
     TimeoutError counts as an outage. A caller that knows that only its statement was slow must
     handle it first.
@@ -37,6 +37,6 @@ def is_outage(error: Exception) -> bool:
     return isinstance(error, (*CONNECTION_LOST, TimeoutError)) and not isinstance(error, ValueError)
 
 
-def is_missing_prepared_statement(error: Exception) -> bool:
-    """Whether a pooler has switched the connection to a session without our statements."""
+def is_prepared_statement_mismatch(error: Exception) -> bool:
+    """Whether a pooler has switched the connection to a session with other statements."""
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _PREPARED_STATEMENT

@@ -6,7 +6,7 @@ from jobs_grpc.db import schema
 
 
 class NotReady(Exception):
-    """The database can't be used yet; the message says why."""
+    """The service cannot serve calls at the moment. The message says why."""
 
 
 class NotIsolated(Exception):

@@ -33,7 +33,7 @@ class SchemaError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A migration. It runs once per database; its SQL must not change after it is merged."""
+    """A migration. It runs once per database; its SQL must not change after the release."""
 
     version: int
     name: str

@@ -11,6 +11,8 @@ import unicodedata
 _ITERATIONS = 4096
 _SALT_BYTES = 16
 
+# The prohibited characters of RFC 4013, section 2.3, and unassigned code points (table A.1). Table
+# C.1.2 has no effect here, because its spaces are mapped before the check.
 _PROHIBITED = (
     stringprep.in_table_a1,
     stringprep.in_table_c12,
@@ -43,7 +45,8 @@ def scram_verifier(password: str, salt: bytes | None = None, iterations: int = _
 def _saslprep(password: str) -> str:
     """Normalize a password as PostgreSQL and its clients do (RFC 4013).
 
-    They use a password that contains prohibited characters as it is, and also one in ASCII.
+    They use a password unchanged if it is in ASCII or contains prohibited characters. Unlike
+    RFC 4013, they check the characters before they normalize them.
     """
     if password.isascii():
         return password
@@ -54,13 +57,13 @@ def _saslprep(password: str) -> str:
     )
     if not mapped or any(prohibits(c) for c in mapped for prohibits in _PROHIBITED):
         return password
-    if any(map(stringprep.in_table_d1, mapped)) and not _is_right_to_left(mapped):
+    if any(map(stringprep.in_table_d1, mapped)) and not _has_valid_directions(mapped):
         return password
     return unicodedata.normalize("NFKC", mapped)
 
 
-def _is_right_to_left(text: str) -> bool:
-    """Whether text that contains right-to-left characters has a valid order of directions."""
+def _has_valid_directions(text: str) -> bool:
+    """Whether text that contains right-to-left characters meets section 6 of RFC 3454."""
     return (
         not any(map(stringprep.in_table_d2, text))
         and stringprep.in_table_d1(text[0])

@@ -1,4 +1,4 @@
-"""Calls the SQL functions of sql/functions/api, one method per function."""
+"""Calls the SQL functions that serve calls, one method per function."""
 
 import functools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ __all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
 
 @dataclass(frozen=True, slots=True)
 class ExecutionUpdate:
-    """A start or a report of a device, one element of update_executions.sql."""
+    """A start or a report of a device: one element of the arrays of jobs.update_executions."""
 
     job_id: str | None
     """None, with `must_be_next`: the job of the device's next execution."""
@@ -30,7 +30,11 @@ class ExecutionUpdate:
     extend_timeout_minutes: int | None = None
     """From now; None: keep the timeout."""
     must_be_next: bool = False
-    """Apply only to the device's next execution. For starts only."""
+    """Apply only to the device's next execution. For starts only.
+
+    Stays true when the batcher sets the `job_id` of a busy job, so that the choice is checked
+    again.
+    """
     with_document: bool = True
 
 

@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 MAX_BATCH = 500
 
 LOCK_WAIT_MS = 200
-"""How long a tenant's updates wait for all its busy jobs, in milliseconds."""
+"""Milliseconds that the waits for the job locks of a tenant's busy jobs share, in each round."""
 
-# The shortest wait for one busy job.
+# The minimum wait for one job lock, if many busy jobs share LOCK_WAIT_MS.
 _MIN_LOCK_WAIT_MS = 20
 
 CLOSE_TIMEOUT = 5.0
@@ -28,22 +28,22 @@ _sequence = itertools.count()
 
 
 @dataclass(slots=True)
-class _PendingUpdate:
+class _QueuedUpdate:
     update: ExecutionUpdate
     result: "asyncio.Future[Row]"
     sequence: int
-    """In the order of the calls."""
-    isolated: bool = False
+    """Numbers the updates in the order of their calls."""
+    alone: bool = False
     """Send it in a batch of its own."""
 
 
 class UpdateBatcher:
     """Group commit: updates of a tenant that arrive while its batch runs form the next batch.
 
-    At low load, an update is sent at once. Such a batch waits for no job lock: if another
+    At low load, an update is sent at once. These batches wait for no job lock: if another
     transaction holds one, the updates of that busy job move to the job's own queue, and later
     updates of the job join them. Queues of busy jobs take turns, one job per batch, and each
-    batch waits for its lock a moment. So a lock that is held for long only delays the devices of
+    batch waits briefly for its lock. So a lock that is held for long only delays the devices of
     its job, and a tenant uses at most two connections: one for busy jobs and one for the rest.
 
     A batch is independent of its calls: if one is canceled, the others are still applied.
@@ -59,19 +59,19 @@ class UpdateBatcher:
         self._store = store
         self._lock_wait_ms = lock_wait_ms
         self._close_timeout = close_timeout
-        self._queues: dict[str, deque[_PendingUpdate]] = {}
+        self._queues: dict[str, deque[_QueuedUpdate]] = {}
         # The queues of busy jobs by tenant and job_id, the job with the next turn first.
-        self._busy: dict[str, OrderedDict[str, deque[_PendingUpdate]]] = {}
+        self._busy: dict[str, OrderedDict[str, deque[_QueuedUpdate]]] = {}
         self._senders: set[asyncio.Task[None]] = set()
 
     async def update(self, tenant_id: str, update: ExecutionUpdate) -> Row:
         """Apply an update and return its row of update_executions.sql after the commit.
 
         Updates that name the same execution are applied in the order of the calls. Raises what
-        Store.update_executions raises.
+        Store.update_executions raises, and Internal if the batcher closes before the update.
         """
         result: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
-        self._enqueue(tenant_id, [_PendingUpdate(update, result, next(_sequence))])
+        self._enqueue(tenant_id, [_QueuedUpdate(update, result, next(_sequence))])
         return await result
 
     async def close(self) -> None:
@@ -82,27 +82,28 @@ class UpdateBatcher:
                 sender.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    def _enqueue(self, tenant_id: str, updates: Iterable[_PendingUpdate]) -> None:
-        for pending in updates:
-            busy, job_id = self._busy.get(tenant_id), pending.update.job_id or ""
+    def _enqueue(self, tenant_id: str, updates: Iterable[_QueuedUpdate]) -> None:
+        for queued in updates:
+            # "" stands for a job that is not chosen yet.
+            busy, job_id = self._busy.get(tenant_id), queued.update.job_id or ""
             if busy and job_id in busy:
-                busy[job_id].append(pending)
+                busy[job_id].append(queued)
             elif tenant_id in self._queues:
-                self._queues[tenant_id].append(pending)
+                self._queues[tenant_id].append(queued)
             else:
-                self._queues[tenant_id] = deque([pending])
+                self._queues[tenant_id] = deque([queued])
                 self._start(self._send(tenant_id))
 
-    def _enqueue_busy(self, tenant_id: str, updates: list[_PendingUpdate]) -> None:
+    def _enqueue_busy(self, tenant_id: str, updates: list[_QueuedUpdate]) -> None:
         """Move updates to the queues of their jobs, before updates of later calls."""
         if tenant_id not in self._busy:
             self._busy[tenant_id] = OrderedDict()
             self._start(self._send_busy(tenant_id))
         busy = self._busy[tenant_id]
-        for pending in updates:
-            busy.setdefault(pending.update.job_id or "", deque()).append(pending)
-        for job_id in {pending.update.job_id or "" for pending in updates}:
-            busy[job_id] = deque(sorted(busy[job_id], key=lambda pending: pending.sequence))
+        for queued in updates:
+            busy.setdefault(queued.update.job_id or "", deque()).append(queued)
+        for job_id in {queued.update.job_id or "" for queued in updates}:
+            busy[job_id] = deque(sorted(busy[job_id], key=lambda queued: queued.sequence))
         # The rest of the tenant's queue can contain updates of the same jobs.
         if queue := self._queues.get(tenant_id):
             rest = list(queue)
@@ -131,7 +132,7 @@ class UpdateBatcher:
                 job_id = next(iter(busy))
                 wait_ms = max(self._lock_wait_ms // len(busy), _MIN_LOCK_WAIT_MS)
                 await self._apply(tenant_id, _take_batch(busy[job_id]), wait_ms=wait_ms)
-                # Kept until now, so that updates that arrived during the batch come after it.
+                # Only now, so that updates that arrived during the batch joined this job's queue.
                 if busy[job_id]:
                     busy.move_to_end(job_id)
                 else:
@@ -140,18 +141,18 @@ class UpdateBatcher:
             del self._busy[tenant_id]
             _fail(itertools.chain.from_iterable(busy.values()), Internal())
 
-    async def _apply(self, tenant_id: str, batch: list[_PendingUpdate], *, wait_ms: int) -> None:
+    async def _apply(self, tenant_id: str, batch: list[_QueuedUpdate], *, wait_ms: int) -> None:
         if not batch:
             return
-        updates = [pending.update for pending in batch]
+        updates = [queued.update for queued in batch]
         try:
             rows = await self._store.update_executions(tenant_id, updates, wait_ms=wait_ms)
             results = list(zip(batch, rows, strict=True))
         except LockTimeout as e:
-            # With wait_ms=0 it is not a job lock: the tables are being altered, for example.
             if wait_ms:
                 self._enqueue_busy(tenant_id, batch)
             else:
+                # Not a job lock, because this batch skips locked jobs: a table lock, for example.
                 _fail(batch, e)
         except Exception as e:
             if len(batch) > 1 and not isinstance(e, JobsError):
@@ -159,7 +160,7 @@ class UpdateBatcher:
                 logger.exception(
                     "a batch of %d updates failed; sending them one by one", len(batch)
                 )
-                self._isolate(tenant_id, batch, busy=wait_ms > 0)
+                self._resend_one_by_one(tenant_id, batch, busy=wait_ms > 0)
             else:
                 _fail(batch, e)
         except asyncio.CancelledError:
@@ -168,57 +169,57 @@ class UpdateBatcher:
         else:
             self._resolve(tenant_id, results)
 
-    def _resolve(self, tenant_id: str, results: list[tuple[_PendingUpdate, Row]]) -> None:
-        busy: list[_PendingUpdate] = []
-        for pending, row in results:
-            if pending.result.done():
+    def _resolve(self, tenant_id: str, results: list[tuple[_QueuedUpdate, Row]]) -> None:
+        busy: list[_QueuedUpdate] = []
+        for queued, row in results:
+            if queued.result.done():
                 continue
             match row["outcome"]:
                 case "BUSY":
-                    pending.update = replace(pending.update, job_id=row["job_id"])
-                    busy.append(pending)
+                    queued.update = replace(queued.update, job_id=row["job_id"])
+                    busy.append(queued)
                 case "AGAIN":
-                    pending.update = replace(pending.update, job_id=None)
-                    self._enqueue(tenant_id, [pending])
+                    queued.update = replace(queued.update, job_id=None)
+                    self._enqueue(tenant_id, [queued])
                 case _:
-                    pending.result.set_result(row)
+                    queued.result.set_result(row)
         if busy:
             self._enqueue_busy(tenant_id, busy)
 
-    def _isolate(self, tenant_id: str, batch: list[_PendingUpdate], *, busy: bool) -> None:
-        """Put a batch back to the front of its queue, to be sent in batches of one."""
-        for pending in batch:
-            pending.isolated = True
+    def _resend_one_by_one(self, tenant_id: str, batch: list[_QueuedUpdate], *, busy: bool) -> None:
+        """Put a batch back at the front of its queue, to be sent one by one."""
+        for queued in batch:
+            queued.alone = True
         if busy:
             self._enqueue_busy(tenant_id, batch)
         else:
             self._queues[tenant_id].extendleft(reversed(batch))
 
 
-def _take_batch(queue: deque[_PendingUpdate]) -> list[_PendingUpdate]:
+def _take_batch(queue: deque[_QueuedUpdate]) -> list[_QueuedUpdate]:
     """Take the next batch: each device once, without canceled calls."""
-    batch: list[_PendingUpdate] = []
-    later: list[_PendingUpdate] = []
+    batch: list[_QueuedUpdate] = []
+    later: list[_QueuedUpdate] = []
     devices: set[str] = set()
     while queue and len(batch) < MAX_BATCH:
-        pending = queue.popleft()
-        if pending.result.done():
+        queued = queue.popleft()
+        if queued.result.done():
             continue
-        if pending.isolated and batch:
-            later.append(pending)
+        if queued.alone and batch:
+            later.append(queued)
             break
-        if pending.update.device_id in devices:
-            later.append(pending)
+        if queued.update.device_id in devices:
+            later.append(queued)
             continue
-        devices.add(pending.update.device_id)
-        batch.append(pending)
-        if pending.isolated:
+        devices.add(queued.update.device_id)
+        batch.append(queued)
+        if queued.alone:
             break
     queue.extendleft(reversed(later))
     return batch
 
 
-def _fail(updates: Iterable[_PendingUpdate], error: Exception) -> None:
-    for pending in updates:
-        if not pending.result.done():
-            pending.result.set_exception(error)
+def _fail(updates: Iterable[_QueuedUpdate], error: Exception) -> None:
+    for queued in updates:
+        if not queued.result.done():
+            queued.result.set_exception(error)

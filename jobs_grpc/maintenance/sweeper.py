@@ -15,7 +15,7 @@ import asyncpg
 
 from jobs_grpc.db.connections import discard_plans
 from jobs_grpc.db.database import Row
-from jobs_grpc.db.pg_errors import is_unavailable
+from jobs_grpc.db.pg_errors import is_retryable
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ class NotTheOwner(Exception):
     """The login is subject to row-level security, so searches across tenants find nothing."""
 
 
-class _StatementTimedOut(Exception):
-    """One statement was too slow and was canceled; server and session are intact."""
+class StatementTimedOut(Exception):
+    """One statement was too slow and was canceled; database and session are intact."""
 
 
 class Sweeper:
@@ -98,7 +98,11 @@ class Sweeper:
             self._pool.terminate()
 
     async def run_once(self) -> None:
-        """Run all tasks. Raises what asyncpg raises if the database is unavailable."""
+        """Run all tasks.
+
+        Raises NotTheOwner, StatementTimedOut, and what asyncpg raises if the database is
+        unavailable.
+        """
         await self.run_timeouts()
         await self.run_cleanup()
 
@@ -113,7 +117,7 @@ class Sweeper:
             loops.create_task(self._repeat("cleanup", self.run_cleanup))
 
     async def run_timeouts(self) -> None:
-        """End executions that are IN_PROGRESS for too long."""
+        """Time out executions that have been IN_PROGRESS for too long."""
         await self._timeouts.run(self._lock_wait)
 
     async def run_cleanup(self) -> None:
@@ -125,7 +129,7 @@ class Sweeper:
         problem: str | None = None
         this_task = asyncio.current_task()
         assert this_task is not None  # noqa: S101 - coroutines run in tasks
-        # Not `while True`: an error that asyncpg raises during a cancellation can hide it.
+        # Not `while True`: asyncpg can replace a CancelledError by another error, caught below.
         while not this_task.cancelling():
             previous_problem = problem
             next_start = time.monotonic() + self._interval
@@ -136,16 +140,16 @@ class Sweeper:
                 problem = str(e) or type(e).__name__
                 if problem != previous_problem:
                     expected = isinstance(
-                        e, (NotTheOwner, _StatementTimedOut, asyncpg.PostgresError)
-                    ) or is_unavailable(e)
+                        e, (NotTheOwner, StatementTimedOut, asyncpg.PostgresError)
+                    ) or is_retryable(e)
                     logger.warning(
-                        "maintenance (%s) failed and is retried: %s",
+                        "maintenance (%s) failed; retrying: %s",
                         name,
                         problem,
                         exc_info=not expected,
                     )
             if previous_problem is not None and problem is None:
-                logger.info("maintenance (%s) works again", name)
+                logger.info("maintenance (%s) succeeded again", name)
             await asyncio.sleep(max(0, next_start - time.monotonic()))
 
     async def _time_out(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
@@ -179,14 +183,15 @@ class Sweeper:
             try:
                 rows: list[Row] = await connection.fetch(sql, *args)
             except TimeoutError as e:
-                # If the server does not respond to the cancel request either, releasing the
+                # If the database does not respond to the cancel request either, releasing the
                 # connection raises a TimeoutError in place of this.
-                raise _StatementTimedOut(f"no response in {self._statement_timeout:g} s") from e
+                raise StatementTimedOut(f"no response in {self._statement_timeout:g} s") from e
             return rows
 
 
 async def _check_owner(connection: asyncpg.Connection) -> None:
     if await connection.fetchval("SELECT row_security_active('jobs.jobs')"):
         raise NotTheOwner(
-            "JOBS_OWNER_DATABASE_URL is not the login of the tables' owner: it sees no rows"
+            "the login of JOBS_OWNER_DATABASE_URL is subject to row-level security; use the owner"
+            " of the tables"
         )

@@ -1,4 +1,4 @@
-"""One kind of maintenance: finds jobs that are due across tenants, and acts on each of them."""
+"""One kind of maintenance: finds the due jobs of all tenants, and acts on each of them."""
 
 import logging
 import math
@@ -25,9 +25,9 @@ Action = Callable[[JobKey, Sequence[Row], int], Awaitable[bool]]
 The last argument is how long to wait for the job lock, in milliseconds.
 """
 
-# A search that excludes more jobs takes too long.
+# Maximum number of jobs that a search excludes; with more, the search takes too long.
 _MAX_SKIPPED = 1000
-# If more jobs fail, the cause is not in the jobs.
+# Maximum number of failing jobs before a pass stops: if more fail, the jobs are not the cause.
 _MAX_FAILING = 100
 # The part of the lock wait that one job may use.
 _MAX_SHARE = 0.25
@@ -53,22 +53,22 @@ class MaintenanceTask:
         The first pass skips jobs that are busy (another transaction holds the job lock) or that
         failed before, so they do not delay the others. The second pass acts on the skipped jobs
         and waits for their locks, at most `lock_wait` seconds for all of them. Raises errors of
-        the server, and logs those of a single job.
+        the database server, and logs those of a single job.
         """
         skipped = set(self._failing)
-        await self._run_pass(skipped, lock_wait=0, end=math.inf)
+        await self._run_pass(skipped, lock_wait=0, deadline=math.inf)
         if not skipped:
             return
         still_skipped: set[JobKey] = set()
         share = lock_wait * min(_MAX_SHARE, 1 / len(skipped))
-        end = time.monotonic() + lock_wait
-        if await self._run_pass(still_skipped, lock_wait=share, end=end):
+        deadline = time.monotonic() + lock_wait
+        if await self._run_pass(still_skipped, lock_wait=share, deadline=deadline):
             self._failing &= still_skipped
 
-    async def _run_pass(self, skipped: set[JobKey], *, lock_wait: float, end: float) -> bool:
-        """Act on all jobs that are due and not in `skipped`; add those that were not done.
+    async def _run_pass(self, skipped: set[JobKey], *, lock_wait: float, deadline: float) -> bool:
+        """Act on all due jobs that are not in `skipped`; add to it those that were not done.
 
-        Stops at the time `end`. Returns whether it reached the last job that is due.
+        Stops at `deadline`, a monotonic time. Returns whether it reached the last job that is due.
         """
         wait_ms = math.ceil(lock_wait * 1000)
         previous: Sequence[Row] = ()
@@ -78,9 +78,9 @@ class MaintenanceTask:
             for row in found:
                 jobs.setdefault((row["tenant_id"], row["job_id"]), []).append(row)
             for job, rows in jobs.items():
-                if time.monotonic() > end:
+                if time.monotonic() > deadline:
                     return False
-                if not await self._run_isolated(job, self._action(job, rows, wait_ms)):
+                if not await self._run_and_log_failure(job, self._action(job, rows, wait_ms)):
                     skipped.add(job)
             # If the search finds the same rows again, nothing more can be done now.
             if len(found) < self._limit or found == previous:
@@ -95,7 +95,7 @@ class MaintenanceTask:
         job_ids = [job_id for _, job_id in skipped]
         return await self._fetch(sql, self._limit, tenant_ids, job_ids, *self._args)
 
-    async def _run_isolated(self, job: JobKey, action: Awaitable[bool]) -> bool:
+    async def _run_and_log_failure(self, job: JobKey, action: Awaitable[bool]) -> bool:
         """Return whether the action changed anything. Log a job's first failure only."""
         try:
             done = await action
@@ -107,7 +107,7 @@ class MaintenanceTask:
             if job not in self._failing and len(self._failing) <= _MAX_FAILING:
                 self._failing.add(job)
                 logger.exception(
-                    "skipping job: maintenance failed; it is retried in every sweep",
+                    "maintenance of a job failed; the next sweeps try again",
                     extra={"task": self._name, "tenant": job[0], "job": job[1]},
                 )
             return False

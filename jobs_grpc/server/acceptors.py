@@ -18,7 +18,10 @@ class Acceptors:
         self._servers = servers
 
     def add_insecure_port(self, address: str) -> int:
-        """Bind each server to the address, whose port must not be 0. Raises RuntimeError."""
+        """Bind each server to the address. With several, its port must not be 0.
+
+        Raises RuntimeError.
+        """
         return self._add_port(lambda server: server.add_insecure_port(address))
 
     def add_secure_port(

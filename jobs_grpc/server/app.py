@@ -43,12 +43,12 @@ class AppOptions:
     drain_notice_seconds: float = 0.1
     """Time between reporting NOT_SERVING and closing the port.
 
-    gRPC passes calls on one by one and drops those that have arrived but were not passed on yet.
-    Health watchers need the time as well.
+    When the port closes, gRPC drops calls that have arrived but have no handler yet. In this time,
+    health watchers stop sending calls.
     """
 
     lock_wait_ms: int = LOCK_WAIT_MS
-    """Time that the updates of devices wait for a job lock."""
+    """See LOCK_WAIT_MS."""
 
     grpc_options: grpc_server.Options = grpc_server.OPTIONS
 
@@ -66,7 +66,7 @@ class App:
     stopping: asyncio.Event
     """Set when the shutdown begins; streams end then."""
 
-    failed: "asyncio.Task[None]"
+    failure: "asyncio.Task[None]"
     """Ends with an exception if the service must not go on, for example NotIsolated."""
 
 
@@ -88,15 +88,15 @@ async def serve(
     async with running(config, share_port=share_port, run_maintenance=run_maintenance) as app:
         stopping = asyncio.create_task(stop.wait())
         serving = asyncio.create_task(app.serving.wait())
-        pending: set[asyncio.Task[object]] = {stopping, serving, app.failed}
-        while not stopping.done() and not app.failed.done():
+        pending: set[asyncio.Task[object]] = {stopping, serving, app.failure}
+        while not stopping.done() and not app.failure.done():
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             if serving in done:
                 on_serving(app.address)
         for task in (stopping, serving):
             task.cancel()
-        if app.failed.done():
-            await app.failed
+        if app.failure.done():
+            await app.failure
 
 
 @asynccontextmanager
@@ -122,7 +122,7 @@ async def running(
     stopping = asyncio.Event()
     peers = TrustedPeers(config.tls.trusted_peers) if config.tls.trusted_peers else None
 
-    # Callbacks run in reverse order, and each one runs even if a second signal cancels another.
+    # Callbacks run in reverse order. Each runs even if a second signal cancels the one before it.
     async with AsyncExitStack() as shutdown:
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
         health = Health(_readiness_check(database, authenticator), SERVICES)
@@ -194,7 +194,7 @@ async def _run_maintenance(config: Config) -> None:
     if config.maintenance.owner_database_url is None:
         logger.warning(
             "JOBS_OWNER_DATABASE_URL is not set: this server runs no maintenance; executions do"
-            " not time out and nothing is deleted unless another server runs it"
+            " not time out, and deleted and old jobs are not removed, unless another server runs it"
         )
         return
     sweeper = Sweeper(
@@ -207,4 +207,4 @@ async def _run_maintenance(config: Config) -> None:
             await sweeper.run()
     except Exception as e:
         # Calls do not need maintenance, and other servers may run it.
-        logger.error("maintenance has failed; it needs a restart of this server: %r", e)
+        logger.error("maintenance has stopped; restart this server to run it again: %r", e)

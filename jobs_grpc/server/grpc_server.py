@@ -19,7 +19,7 @@ from jobs_grpc.server.sockets import (
 Options: TypeAlias = tuple[tuple[str, int], ...]
 
 OPTIONS: Options = (
-    # Connections end after this age, so that clients spread over servers that come and go.
+    # Connections end after this age, so that clients reconnect and also use new servers.
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),
     ("grpc.max_connection_age_grace_ms", 5 * 60 * 1000),
     ("grpc.max_connection_idle_ms", 10 * 60 * 1000),
@@ -35,7 +35,7 @@ OPTIONS: Options = (
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
 )
 
-# Servers on the port, for each process.
+# Acceptors per process.
 _ACCEPTORS = 4
 
 
@@ -47,8 +47,8 @@ def make_server(
 ) -> Server:
     """Create a server of `methods` that can listen on `address`.
 
-    gRPC itself refuses only requests of more than twice `max_request_bytes`: its refusal has no
-    reason and no line in the log, so the pipeline refuses what is between.
+    gRPC itself rejects only requests of more than twice `max_request_bytes`, because its error has
+    no reason and no line in the log. The pipeline rejects requests between the two sizes.
     """
     share_port = can_share_port(address)
     options = (

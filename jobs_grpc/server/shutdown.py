@@ -10,7 +10,7 @@ from jobs_grpc.server.health import Health
 
 logger = logging.getLogger(__name__)
 
-# Seconds that canceled calls have to return their connections.
+# How many seconds canceled calls may take to return their database connections.
 _CLEANUP_TIMEOUT = 5.0
 
 
@@ -23,7 +23,10 @@ async def drain(
     notice_seconds: float,
     grace: float,
 ) -> None:
-    """Report NOT_SERVING, accept no new calls, and wait `grace` seconds for calls in flight."""
+    """Report NOT_SERVING, accept no new calls, and let calls in flight finish.
+
+    Cancels health and reflection streams at once, and other calls after `grace` seconds.
+    """
     await health.stop()
     stopping.set()
     await asyncio.sleep(notice_seconds)

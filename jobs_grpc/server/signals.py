@@ -29,8 +29,8 @@ def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Ite
 def interrupt_on_stop_signals() -> AbstractContextManager[None]:
     """Raise KeyboardInterrupt at SIGINT and SIGTERM within the block, at once.
 
-    asyncio would wait until its task awaits something, which a task that blocks, for example to
-    read a pipe, does not do.
+    With the handler of asyncio, a task that blocks, for example to read a pipe, would not be
+    interrupted.
     """
     return handle_stop_signals(_raise_keyboard_interrupt)
 

@@ -31,11 +31,11 @@ def check_unix_path_is_free(address: str) -> None:
     gRPC would replace the socket file of that server. A file that a stopped server has left
     behind counts as free. The path is percent-encoded, as in gRPC.
     """
-    with socket.socket(socket.AF_UNIX) as probe:
+    with socket.socket(socket.AF_UNIX) as client:
         # Do not wait for a server that hangs and has a full queue: it still listens.
-        probe.setblocking(False)
+        client.setblocking(False)
         try:
-            probe.connect(unquote(address.removeprefix("unix:").removeprefix("//")))
+            client.connect(unquote(address.removeprefix("unix:").removeprefix("//")))
         except (FileNotFoundError, ConnectionRefusedError):
             return
         except OSError:
@@ -61,7 +61,7 @@ def reserve_port(address: str) -> Iterator[str]:
         try:
             resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
             bound_port = 0
-            # Like gRPC, bind every address of the name that this machine has.
+            # Like gRPC, bind every address of this machine to which the name resolves.
             for family, *_, address_info in resolved:
                 with _skip_missing_address(optional=len(resolved) > 1):
                     reservation = sockets.enter_context(socket.socket(family))
@@ -83,7 +83,7 @@ def reserve_port(address: str) -> Iterator[str]:
 
 @contextmanager
 def _skip_missing_address(*, optional: bool) -> Iterator[None]:
-    """Ignore the error that an address is not one of this machine, if it is optional."""
+    """Skip an address that this machine does not have, if `optional`; otherwise raise OSError."""
     try:
         yield
     except OSError as e:

@@ -73,7 +73,7 @@ async def _keep_worker_running(
             return
         was_stable = time.monotonic() - started > _STABLE_SECONDS
         delay = _FIRST_DELAY if was_stable or not delay else min(2 * delay, _MAX_DELAY)
-        logger.warning("worker %d ended with %s; replaced in %g s", number, exit_status, delay)
+        logger.warning("worker %d ended with %s; replacing it in %g s", number, exit_status, delay)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), delay)
 
@@ -98,7 +98,7 @@ async def _run_worker(
                 on_serving(number)
         return _exit_status(process)
     except asyncio.CancelledError:
-        # A second signal, or an exception in another worker that ends all workers.
+        # Canceled by a second signal, or because an exception in another worker ends all workers.
         process.kill()
         raise
     finally:
@@ -138,7 +138,7 @@ def _worker_main(config: Config, number: int, supervisor: Connection) -> None:
     try:
         asyncio.run(_serve_worker(config, number, supervisor))
     except (NotIsolated, ListenError, ConfigError) as e:
-        # A replacement would fail as well. Any other exception is a defect and ends this worker.
+        # A replacement would fail as well. Any other exception is a bug: this worker is replaced.
         supervisor.send(e)
 
 
@@ -161,7 +161,7 @@ async def _serve_worker(config: Config, number: int, supervisor: Connection) -> 
 
 
 async def _wait_for_stop(supervisor: Connection, stop: asyncio.Event) -> None:
-    """Set `stop` when the supervisor sends "stop" or ends: nothing else would stop the worker."""
+    """Set `stop` when the supervisor sends "stop" or ends: a worker must not outlive it."""
     with suppress(EOFError, ConnectionError):
         await _receive(supervisor)
     stop.set()

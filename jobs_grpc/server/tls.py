@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files: certificate chain, private key, and optionally the authorities of clients."""
+    """PEM files: certificate chain, private key, and optionally the CAs of client certificates."""
 
     certificate: Path
     key: Path
     client_ca: Path | None
 
-    def version(self) -> tuple[tuple[int, int, int], ...]:
+    def stat_key(self) -> tuple[tuple[int, int, int], ...]:
         """A value that changes when a file is written or replaced. Raises OSError."""
         paths = filter(None, (self.certificate, self.key, self.client_ca))
         stats = (path.stat() for path in paths)
@@ -46,25 +46,27 @@ class _ReloadingFiles:
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        # The version of the files, or the error, that `read` saw last.
-        self._seen: object = files.version()
+        # What the last read found: the stat_key of the files, or the text of an error.
+        self._last_result: object = files.stat_key()
         self._content = files.read()
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Return the content: the same object as before unless the files have changed."""
         try:
-            version = self._files.version()
-            if version != self._seen:
+            stat_key = self._files.stat_key()
+            if stat_key != self._last_result:
                 content = self._files.read()
                 # If the files changed while they were read, the next call reads them again.
-                if self._files.version() == version:
-                    self._seen, self._content = version, content
+                if self._files.stat_key() == stat_key:
+                    self._last_result, self._content = stat_key, content
                     logger.info("the TLS files have changed and were read again")
         except (OSError, ValueError) as e:
             error = str(e)
-            if error != self._seen:
-                self._seen = error
-                logger.warning("the new TLS files are not usable, the old ones stay: %s", error)
+            if error != self._last_result:
+                self._last_result = error
+                logger.warning(
+                    "could not use the new TLS files; the previous content stays in use: %s", error
+                )
         return self._content
 
 

@@ -142,7 +142,7 @@ async def test_simulate_succeeds_when_it_has_not_called_server_yet(shell: Shell)
         (["--latency", "5:1"], "--latency: must be MIN:MAX seconds"),
         (["--failure-rate", "2"], "--failure-rate: must be a number from 0 to 1"),
         (["--failure-rate", "nan"], "--failure-rate: must be a number from 0 to 1"),
-        (["--poll", "0"], "--poll: must be seconds from 0.001 to 86400"),
+        (["--poll", "0"], "--poll: must be a number of seconds from 0.001 to 86400"),
         (["--failure-rate", "0.6", "--reject-rate", "0.6"], "the rates must not add up"),
         (["--tenant", "é"], "--tenant must be 1–256 printable ASCII"),
     ],

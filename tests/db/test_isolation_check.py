@@ -16,19 +16,19 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 
 def _user(dsn: str) -> str:
-    return RequestRole.of_dsn(dsn).name
+    return RequestRole.from_dsn(dsn).name
 
 
 async def _failed_start(database: Database) -> str:
     """Start the server, which must not serve; return its error."""
     async with starting_server(database.request_dsn) as server:
-        while not server.app.failed.done():
+        while not server.app.failure.done():
             assert not await is_healthy(server.channel)
             with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
                 await server.operator("any").list()
         assert not await is_healthy(server.channel)
         with pytest.raises(NotIsolated) as raised:
-            await server.app.failed
+            await server.app.failure
     return str(raised.value)
 
 
@@ -42,10 +42,10 @@ async def _check_serves(database: Database) -> None:
     async with starting_server(database.request_dsn) as server:
 
         async def decided() -> bool:
-            return server.app.failed.done() or await is_healthy(server.channel)
+            return server.app.failure.done() or await is_healthy(server.channel)
 
         await wait_until(decided)
-        assert not server.app.failed.done(), server.app.failed.exception()
+        assert not server.app.failure.done(), server.app.failure.exception()
         assert not (await server.operator("any").list()).jobs
 
 
@@ -178,10 +178,10 @@ async def test_server_stops_serving_when_isolation_is_lost(fresh: Database, chan
     async with running_server(fresh.request_dsn) as server:
         await fresh.owner.execute(change)
 
-        await asyncio.wait({server.app.failed}, timeout=TIMEOUT)
+        await asyncio.wait({server.app.failure}, timeout=TIMEOUT)
 
         with pytest.raises(NotIsolated):
-            await server.app.failed
+            await server.app.failure
         assert not await is_healthy(server.channel)
 
 

@@ -63,7 +63,7 @@ async def _fix(database: Database, error: str) -> None:
 
 async def _create_policy(database: Database, other_role: str, table: str, policy: str) -> str:
     """Create a policy named "open" and return the name of the request role."""
-    role = RequestRole.of_dsn(database.request_dsn).name
+    role = RequestRole.from_dsn(database.request_dsn).name
     if "{group}" in policy:
         await database.owner.execute(f"GRANT {other_role} TO {role}")
     policy = policy.format(role=role, group=other_role, other=other_role)

@@ -18,7 +18,7 @@ async def _terminate_sessions(database: Database) -> int:
     terminated: int = await database.owner.fetchval(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = $1"
         " AND datname = current_database()",
-        RequestRole.of_dsn(database.request_dsn).name,
+        RequestRole.from_dsn(database.request_dsn).name,
     )
     return terminated
 

@@ -123,7 +123,7 @@ async def test_migrate_keeps_functions_of_a_newer_version(
 
     done = await migrate(empty.owner_dsn, empty.role)
 
-    assert done == ["kept views and functions: a newer version applied its own"]
+    assert done == ["kept the views and functions of a newer version"]
     assert await empty.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NULL")
 
 
@@ -177,7 +177,7 @@ async def test_migrate_does_not_enable_row_level_security_on_tables_of_the_platf
     )
     async with starting_server(empty.request_dsn) as server:
         with pytest.raises(NotIsolated, match="table device_state has no row-level security"):
-            await server.app.failed
+            await server.app.failure
 
 
 async def test_migrate_succeeds_when_another_role_owns_the_device_tables(
@@ -305,4 +305,4 @@ async def test_migrate_fails_when_the_request_role_is_the_owner(empty: EmptyData
     ],
 )
 def test_request_role_comes_from_the_dsn(dsn: str | None, role: RequestRole) -> None:
-    assert RequestRole.of_dsn(dsn) == role
+    assert RequestRole.from_dsn(dsn) == role

@@ -163,7 +163,7 @@ async def test_other_jobs_are_finalized_when_one_fails(
 
     assert await _stored(database, operator) == {"a": "REJECTED", "b": "QUEUED", "c": "REJECTED"}
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert record.getMessage() == "skipping job: maintenance failed; it is retried in every sweep"
+    assert record.getMessage() == "maintenance of a job failed; the next sweeps try again"
     assert vars(record)["job"] == "b"
     assert record.exc_info
 
@@ -285,9 +285,9 @@ async def test_sweeper_continues_after_a_database_outage(caplog: pytest.LogCaptu
         async with Sweeper(owner_dsn, interval=0.01) as sweeper:
             sweeping = asyncio.create_task(sweeper.run())
             for _ in range(2):
-                await wait_until(partial(_logged_by_both_loops, caplog, "failed and is retried"))
+                await wait_until(partial(_logged_by_both_loops, caplog, "failed; retrying"))
                 with embedded_postgres.running(data_dir, "fsync=off"):
-                    await wait_until(partial(_logged_by_both_loops, caplog, "works again"))
+                    await wait_until(partial(_logged_by_both_loops, caplog, "succeeded again"))
                     caplog.clear()
             sweeping.cancel()
             await asyncio.wait({sweeping}, timeout=TIMEOUT)
@@ -298,7 +298,7 @@ async def test_log_names_the_setting_when_login_is_not_the_owner(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with starting_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.request_dsn):
-        problem = "JOBS_OWNER_DATABASE_URL is not the login of the tables' owner"
+        problem = "JOBS_OWNER_DATABASE_URL is subject to row-level security"
         await wait_until(lambda: _logged(caplog, problem, at_least=2))
 
 

@@ -171,7 +171,7 @@ async def test_shutdown_closes_the_session_of_a_canceled_call(
 
 async def _has_no_session(database: Database) -> bool:
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
-    role = RequestRole.of_dsn(database.request_dsn).name
+    role = RequestRole.from_dsn(database.request_dsn).name
     count: int = await database.owner.fetchval(sessions, role)
     return count == 0
 

@@ -107,7 +107,7 @@ async def test_watch_continues_when_database_sessions_are_terminated(
     await database.owner.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1"
         " AND datname = current_database()",
-        RequestRole.of_dsn(database.request_dsn).name,
+        RequestRole.from_dsn(database.request_dsn).name,
     )
     await database.set_status(operator.tenant, "j", "pump", "IN_PROGRESS")
 

@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS jobs.schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Every set of views and functions that was applied; the newest one is in the database.
+-- Every set of views and functions that was applied. The last one applied is the current one.
 CREATE TABLE IF NOT EXISTS jobs.schema_code (
     checksum   text PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()

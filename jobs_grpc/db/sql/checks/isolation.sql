@@ -2,12 +2,12 @@
 -- each with the SQL that fixes it. $1: the tables with a tenant_id.
 WITH login AS (
     SELECT oid, rolname, rolsuper, rolbypassrls,
-           -- No ALTER ROLE helps the bootstrap superuser or the owner: the service needs another
-           -- login.
+           -- ALTER ROLE cannot make the bootstrap superuser or the owner safe, so the service needs
+           -- a separate login.
            format('%s ROLE jobs_request LOGIN NOSUPERUSER NOBYPASSRLS',
                   CASE WHEN to_regrole('jobs_request') IS NULL THEN 'CREATE' ELSE 'ALTER' END)
                AS another_login
-    -- Both, because a connection can switch to another role than its login.
+    -- Both, because a connection can switch to a role other than its login.
     FROM pg_roles WHERE rolname IN (session_user, current_user)
 ), tenant_table AS (
     SELECT oid, relowner, relrowsecurity

@@ -1,5 +1,5 @@
 -- Finds table privileges that the request role lacks. Returns the SQL that grants them. `migrate`
--- grants them where it may; another role may own the device tables.
+-- grants them where it has the right to; the device tables can belong to another role.
 SELECT format('GRANT %s ON %s TO %I', privilege, name, current_user) AS remedy
 FROM (VALUES
     ('jobs.jobs', 'SELECT'), ('jobs.jobs', 'INSERT'), ('jobs.jobs', 'UPDATE'),

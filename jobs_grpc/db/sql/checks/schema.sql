@@ -1,5 +1,6 @@
 -- Returns whether every migration of this version ($1 versions, $2 checksums) and its set of views
--- and functions ($3) was applied. The database may have newer ones: migrations only add.
+-- and functions ($3) was applied. The database can have newer ones: migrations only add
+-- objects, and newer functions still serve older servers.
 SELECT NOT EXISTS (
     SELECT FROM unnest($1::integer[], $2::text[]) AS expected (version, checksum)
     LEFT JOIN jobs.schema_migrations m USING (version)

@@ -1,6 +1,6 @@
--- Finds executions that are IN_PROGRESS past times_out_at, the oldest first: at most $1. Excludes
--- the jobs with tenant_id in $2 and job_id in $3 (parallel arrays). Also excludes executions that a
--- forced cancel or a deletion has ended; finalize_job and purge_job handle those.
+-- Finds executions IN_PROGRESS past times_out_at, in the order of times_out_at: at most $1.
+-- Excludes the jobs with tenant_id in $2 and job_id in $3 (parallel arrays). Also excludes
+-- executions that a forced cancel or a deletion has ended; finalize_job and purge_job handle those.
 SELECT e.tenant_id, e.job_id, e.device_id
 FROM jobs.job_executions e
 JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id

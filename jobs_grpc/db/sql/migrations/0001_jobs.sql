@@ -25,7 +25,7 @@ CREATE TABLE jobs.jobs (
     completed_at     timestamptz,
     canceled_at      timestamptz,
     cancel_reason    text,
-    force_canceled   boolean NOT NULL DEFAULT false,  -- also ended IN_PROGRESS executions
+    force_canceled   boolean NOT NULL DEFAULT false,  -- the cancel ended IN_PROGRESS ones too
     finalized        boolean NOT NULL DEFAULT false,  -- no derived status is left to write
     deleted_at       timestamptz,  -- readers no longer see the job; purge_job removes its rows
     created_by       text,
@@ -51,8 +51,9 @@ CREATE INDEX jobs_by_created_at ON jobs.jobs (tenant_id, created_at DESC, job_id
 CREATE INDEX jobs_in_progress_by_expires_at ON jobs.jobs (tenant_id, expires_at)
     WHERE status = 'IN_PROGRESS' AND deleted_at IS NULL;
 
--- For the maintenance searches, across tenants. Each index holds only rows that maintenance will
--- change, in the order in which they are due, so a search that finds nothing reads few pages.
+-- For the searches in sql/maintenance, across tenants. Each index holds only rows that maintenance
+-- may have to change, in the order in which they are due, so a search that finds nothing reads few
+-- pages.
 CREATE INDEX jobs_to_finalize ON jobs.jobs (coalesce(canceled_at, expires_at))
     WHERE NOT finalized AND deleted_at IS NULL AND coalesce(canceled_at, expires_at) IS NOT NULL;
 CREATE INDEX jobs_finished_by_updated_at ON jobs.jobs (updated_at)
@@ -104,7 +105,7 @@ CREATE INDEX job_executions_pending_by_device
 CREATE INDEX job_executions_by_device
     ON jobs.job_executions (tenant_id, device_id, queued_at DESC, job_id DESC);
 
--- For the maintenance search, as above.
+-- For sql/maintenance/timed_out_executions.sql, across tenants.
 CREATE INDEX job_executions_by_times_out_at ON jobs.job_executions (times_out_at)
     WHERE status = 'IN_PROGRESS' AND times_out_at IS NOT NULL;
 

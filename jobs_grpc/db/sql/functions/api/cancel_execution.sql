@@ -1,5 +1,6 @@
 -- depends on: execution_states
--- Cancels one execution and returns it. Completes the job if this was its last pending one.
+-- Cancels one execution and returns it. Completes the job if none of its executions is
+-- pending afterwards.
 --
 -- Raises EXECUTION_NOT_FOUND, EXECUTION_FINISHED (with the status), and, unless p_force,
 -- EXECUTION_IN_PROGRESS.

@@ -1,5 +1,5 @@
--- Creates a job and an execution for each targeted device. If an equal request created the job
--- before, changes nothing and returns the same result.
+-- Creates a job and an execution for each targeted device. If a request with the same
+-- parameters, of any user, created the job before, changes nothing and returns the same result.
 --
 -- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, and
 -- JOB_ALREADY_EXISTS if a different request created the job.
@@ -59,7 +59,8 @@ BEGIN
 
     PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
 
-    -- Checked before the insert: rolling back a million rows costs as much as inserting them.
+    -- Checked before the insert, because a million rows that are inserted and rolled back cost the
+    -- insert and remain as dead rows.
     IF p_target_group_id IS NOT NULL AND EXISTS (
         SELECT FROM public.device_group_members m
         WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id

@@ -1,7 +1,7 @@
--- Writes the derived statuses of a canceled or expired job: for the next p_limit executions after
--- p_after_device_id ('': from the start), and after the last execution for the job. Returns the
--- device_id to continue after; NULL: nothing is left. Readers see no difference, so the version
--- of an execution stays. For p_wait_ms see lock_job_with_timeout.
+-- Writes derived statuses of a canceled or expired job: those of the next p_limit executions after
+-- p_after_device_id ('': from the start) and, when no execution is left, that of the job. Returns
+-- the device_id to continue after; NULL: nothing is left. Readers see no difference, so the version
+-- of an execution does not change. For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.finalize_job(
     p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text
@@ -58,7 +58,7 @@ BEGIN
 
         v_final_details := jobs.final_status_details(v_final_status, v_cancel_reason);
         UPDATE jobs.job_executions e
-        SET status = v_final_status, canceled_by_operator = v_final_status = 'REJECTED',
+        SET status = v_final_status, canceled_by_operator = (v_final_status = 'REJECTED'),
             last_updated_at = v_final_at, status_details = v_final_details
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
           AND e.device_id > p_after_device_id

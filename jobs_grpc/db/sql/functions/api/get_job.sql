@@ -1,4 +1,5 @@
--- Returns a job and the first page of its executions, both from one snapshot.
+-- Returns a job and the first page of its executions, both from one snapshot. The page is one array
+-- per column: see execution_page.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_job(

@@ -1,5 +1,5 @@
 -- Returns a page of a job's executions in the order of device_id, after p_after_device_id
--- ('': from the start).
+-- ('': from the start). The page is one row with an array per column: see execution_page.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.list_job_executions(

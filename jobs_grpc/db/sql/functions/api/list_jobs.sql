@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_before_job_id text,
     p_limit integer,
     p_offset integer,
-    p_document_type text DEFAULT NULL,  -- NULL, also below: all
+    p_document_type text DEFAULT NULL,  -- NULL: all; the same for the filters below
     p_created_by text DEFAULT NULL,
     p_target_device_id text DEFAULT NULL,
     p_target_group_id text DEFAULT NULL,
@@ -28,8 +28,8 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
 DECLARE
-    -- Computed here, so that the index can use them: in a generic plan under row-level security,
-    -- coalesce() is no index condition, and a scan starts at one bound only.
+    -- Computed here, because in a generic plan under row-level security an expression with
+    -- coalesce() is not an index condition, and an index scan starts at only one of several bounds.
     v_from timestamptz := coalesce(p_created_from, '-infinity');
     v_until timestamptz := coalesce(p_created_until, 'infinity');
     v_before_created_at timestamptz := least(p_before_created_at, v_until);

@@ -1,6 +1,7 @@
 -- depends on: execution_states
--- Returns a page of a device's pending executions: those IN_PROGRESS before those QUEUED, each
--- by (queued_at, job_id); at most p_limit of those after the given position.
+-- Returns a page of a device's pending executions: first those IN_PROGRESS, then those QUEUED. Each
+-- group is sorted by (queued_at, job_id). Returns at most p_limit executions after the given
+-- position.
 CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_tenant_id text,
     p_device_id text,

@@ -1,6 +1,6 @@
--- Removes rows of a deleted job: the next p_limit executions after p_after_device_id ('': from
--- the start) with their attempts, and after the last execution the job. Returns the device_id to
--- continue after; NULL: nothing is left. For p_wait_ms see lock_job_with_timeout.
+-- Removes rows of a deleted job: those of the next p_limit executions after p_after_device_id ('':
+-- from the start) and of their attempts and, when no execution is left, those of the job. Returns
+-- the device_id to continue after; NULL: nothing is left. For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.purge_job(
     p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text

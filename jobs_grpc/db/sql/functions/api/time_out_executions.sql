@@ -1,5 +1,5 @@
 -- Times out those executions of the devices that are IN_PROGRESS past times_out_at, and completes
--- the job if no execution is pending any more. Returns the number of executions, which is lower
+-- the job if no execution is pending anymore. Returns the number of executions, which is lower
 -- than expected if a device reported before this got the job lock. For p_wait_ms see
 -- lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.time_out_executions(

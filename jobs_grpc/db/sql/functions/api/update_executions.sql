@@ -1,15 +1,16 @@
 -- Applies the updates (starts and reports) of a tenant's devices as one batch, and completes the
--- jobs that have no pending execution any more. The arrays are parallel, with one element per
+-- jobs that have no pending execution anymore. The arrays are parallel, with one element per
 -- update; no device may occur twice. Returns one row per update, in order: its outcome, the status
 -- before it, and the execution after it. The outcome is one of update_outcome, or
 --
 -- NONE   the device has no next execution
 -- AGAIN  another execution became the device's next one while this call waited for the job lock;
---        the caller chooses again
--- BUSY   another transaction holds the job lock and p_wait_ms is 0, or has just created the job
+--        the caller sends the update again without a job_id
+-- BUSY   the job is not locked: another transaction holds the job lock and p_wait_ms is 0, or the
+--        job was created after the locks were taken
 --
--- If p_wait_ms passes, raises lock_not_available (SQLSTATE 55P03). All job locks are taken at once;
--- executions of jobs that were not locked are not changed.
+-- If the wait for one job lock exceeds p_wait_ms, raises lock_not_available (SQLSTATE 55P03). All
+-- job locks are taken before any execution is changed.
 --
 -- The returned execution is as of the start of the statement: if its job expired while this call
 -- waited for the lock, the row does not show it.
@@ -46,8 +47,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- A batch touches a few rows of a job that may have a million. Each row is looked up by an index,
 -- whatever the statistics say: hence these settings, the LATERAL sub-selects with OFFSET 0 (which
--- the planner can't flatten into a join), and the update by ctid. So one generic plan fits all
--- arguments, and planning takes longer than applying a few updates.
+-- the planner can't flatten into a join), and the update by ctid. Therefore, one generic plan fits
+-- all arguments. It is forced, because planning takes longer than applying a few updates.
 SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off

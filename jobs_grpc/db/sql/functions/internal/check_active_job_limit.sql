@@ -1,10 +1,10 @@
 -- Checks that fewer than p_max of the tenant's other jobs are IN_PROGRESS, and keeps this true
--- until the transaction ends. The caller has set the tenant, and afterwards takes no lock that
--- another transaction can hold while it waits here.
+-- until the transaction ends. The caller has set the tenant. To avoid deadlocks, it must not take a
+-- lock after this call that another caller of this function takes before the call.
 --
 -- The limit is exact under concurrency. Far from the limit, callers share an advisory lock and
--- run in parallel; there are at most max_connections of them, so they can't reach it. Near the
--- limit, each caller takes the lock exclusively.
+-- run in parallel: there are at most max_connections callers, so together they cannot reach the
+-- limit. Near the limit, each caller takes the lock exclusively.
 --
 -- Raises TOO_MANY_ACTIVE_JOBS.
 CREATE OR REPLACE FUNCTION jobs.check_active_job_limit(

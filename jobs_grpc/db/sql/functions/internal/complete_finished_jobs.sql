@@ -9,7 +9,7 @@ AS $$
 BEGIN
     UPDATE jobs.jobs j
     SET status = 'COMPLETED', completed_at = p_now, updated_at = p_now,
-        finalized = p.queued = 0
+        finalized = (p.queued = 0)
     FROM jobs.job_progress p
     WHERE j.tenant_id = p_tenant_id AND j.job_id = ANY (p_job_ids) AND j.status = 'IN_PROGRESS'
       AND p.tenant_id = j.tenant_id AND p.job_id = j.job_id

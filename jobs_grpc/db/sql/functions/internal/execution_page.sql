@@ -1,6 +1,6 @@
 -- depends on: execution_states
 -- Returns a page of a job's executions as one row with an array per column, in the order of
--- device_id. Sending and decoding it is cheaper than thousands of rows. The arrays are NULL if the
+-- device_id. It is cheaper to send and decode than thousands of rows. The arrays are NULL if the
 -- page is empty. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.execution_page(
     p_tenant_id text, p_job_id text, p_status text, p_after_device_id text, p_limit integer

@@ -1,6 +1,6 @@
 -- depends on: queued_status_at
--- Returns the status of an execution as readers see it at a time, given its stored status and
--- its job. A forced cancel also ends executions that are IN_PROGRESS.
+-- Returns the status of an execution as readers see it at the time `at`, given its stored
+-- status and its job. A forced cancel also ends executions that are IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.execution_status_at(
     status jobs.execution_status,
     canceled_at timestamptz,

@@ -1,4 +1,4 @@
--- Returns the status of a job as readers see it at a time. A job past its expiry with no
+-- Returns the status of a job as readers see it at the time `at`. A job past its expiry with no
 -- execution IN_PROGRESS is COMPLETED, even before the row is updated.
 CREATE OR REPLACE FUNCTION jobs.job_status_at(
     status jobs.job_status, expires_at timestamptz, in_progress integer, at timestamptz

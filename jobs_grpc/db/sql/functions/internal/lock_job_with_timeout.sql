@@ -7,7 +7,8 @@ CREATE OR REPLACE FUNCTION jobs.lock_job_with_timeout(
     p_tenant_id text, p_job_id text, p_wait_ms integer
 ) RETURNS boolean
 LANGUAGE plpgsql
--- The SET clause restores lock_timeout when the function returns.
+-- The SET clause is here because it restores lock_timeout when the function returns. The value does
+-- not matter: set_config replaces it, and NOWAIT does not wait.
 SET lock_timeout = '1s'
 AS $$
 BEGIN

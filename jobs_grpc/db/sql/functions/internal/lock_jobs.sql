@@ -1,7 +1,7 @@
 -- Takes the job locks of those jobs that exist, and returns their ids. Locks in the order of
 -- job_id, so that callers that need several jobs can't deadlock. The caller has set the tenant.
 --
--- Waits p_wait_ms for other transactions, then raises lock_not_available (SQLSTATE 55P03). If
+-- Waits up to p_wait_ms for each job lock, then raises lock_not_available (SQLSTATE 55P03). If
 -- p_wait_ms is 0, skips jobs that another transaction has locked.
 CREATE OR REPLACE FUNCTION jobs.lock_jobs(
     p_tenant_id text, p_job_ids text[], p_wait_ms integer

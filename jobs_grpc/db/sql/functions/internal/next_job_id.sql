@@ -1,5 +1,5 @@
--- Returns the job of a device's next execution: the one that is IN_PROGRESS, or the oldest that
--- is QUEUED. NULL: the device has no pending execution. The caller has set the tenant.
+-- Returns the job of a device's next execution: the oldest that is IN_PROGRESS, otherwise the
+-- oldest that is QUEUED. NULL: the device has no pending execution. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.next_job_id(
     p_tenant_id text, p_device_id text
 ) RETURNS text

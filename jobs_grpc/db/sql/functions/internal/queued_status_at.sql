@@ -1,5 +1,5 @@
--- Returns the status that an execution stored as QUEUED has at a time. If its job was canceled
--- and has expired, the earlier of the two decides.
+-- Returns the status that an execution stored as QUEUED has at the time `at`. If its job was
+-- canceled and has expired, the earlier of the two decides.
 CREATE OR REPLACE FUNCTION jobs.queued_status_at(
     canceled_at timestamptz, expires_at timestamptz, at timestamptz
 ) RETURNS jobs.execution_status

@@ -10,16 +10,16 @@ DECLARE
         WHEN 'DEVICE_NOT_FOUND'      THEN 'JB001'  -- the tenant has no such device
         WHEN 'GROUP_EMPTY'           THEN 'JB002'  -- the group has no members
         WHEN 'TENANT_EMPTY'          THEN 'JB003'  -- the tenant has no devices
-        WHEN 'JOB_ALREADY_EXISTS'    THEN 'JB004'  -- a different request created this job_id
-        WHEN 'JOB_NOT_FOUND'         THEN 'JB005'
-        WHEN 'JOB_NOT_CANCELABLE'    THEN 'JB006'  -- finished
+        WHEN 'JOB_ALREADY_EXISTS'    THEN 'JB004'  -- of a different request or a deleted job
+        WHEN 'JOB_NOT_FOUND'         THEN 'JB005'  -- the tenant has no such job, or it is deleted
+        WHEN 'JOB_NOT_CANCELABLE'    THEN 'JB006'  -- the job is finished
         WHEN 'EXECUTION_NOT_FOUND'   THEN 'JB007'  -- the job does not target the device
-        WHEN 'EXECUTION_FINISHED'    THEN 'JB008'
+        WHEN 'EXECUTION_FINISHED'    THEN 'JB008'  -- in a terminal status
         WHEN 'EXECUTION_IN_PROGRESS' THEN 'JB009'  -- only a forced cancel ends it
         WHEN 'JOB_NOT_RETRYABLE'     THEN 'JB010'  -- canceled, or still expired after the retry
         WHEN 'JOB_NOT_DELETABLE'     THEN 'JB011'  -- in progress, or one of its executions is
-        WHEN 'TOO_MANY_TARGETS'      THEN 'JB012'  -- JOBS_MAX_TARGETS
-        WHEN 'TOO_MANY_ACTIVE_JOBS'  THEN 'JB013'  -- JOBS_MAX_ACTIVE_JOBS
+        WHEN 'TOO_MANY_TARGETS'      THEN 'JB012'  -- more than JOBS_MAX_TARGETS
+        WHEN 'TOO_MANY_ACTIVE_JOBS'  THEN 'JB013'  -- more than JOBS_MAX_ACTIVE_JOBS
     END;
 BEGIN
     RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status;

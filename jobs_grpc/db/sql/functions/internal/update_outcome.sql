@@ -1,11 +1,11 @@
 -- Decides what a device's update does to its execution: APPLIED, REPEATED (the execution is in
--- that state already), or the ErrorReason of the rejection.
+-- that state already), or the ErrorReason of the error.
 CREATE OR REPLACE FUNCTION jobs.update_outcome(
     current_status jobs.execution_status,  -- as readers see it; NULL: no such execution
     current_details jsonb,
     current_number integer,
     current_version integer,
-    finished_by_operator boolean,          -- the device did not report a terminal current_status
+    finished_without_report boolean,       -- the device did not report a terminal current_status
     reported_status jobs.execution_status, -- NULL: the device starts the execution
     reported_details jsonb,                -- NULL: keep current_details
     expected_number integer,               -- NULL: any
@@ -16,9 +16,10 @@ RETURN CASE
     WHEN current_status IS NULL THEN 'EXECUTION_NOT_FOUND'
     WHEN reported_status IS NULL AND current_status = 'IN_PROGRESS' THEN 'REPEATED'
     WHEN expected_number <> current_number THEN 'EXECUTION_CHANGED'
-    -- Checked before expected_version, which the first of two equal reports has raised.
+    -- Checked before expected_version, because the first of two equal reports has already increased
+    -- the version.
     WHEN current_status = reported_status AND current_status NOT IN ('QUEUED', 'IN_PROGRESS')
-         AND NOT finished_by_operator
+         AND NOT finished_without_report
          AND coalesce(reported_details = current_details, reported_details IS NULL) THEN 'REPEATED'
     WHEN expected_version <> current_version THEN 'EXECUTION_CHANGED'
     WHEN current_status NOT IN ('QUEUED', 'IN_PROGRESS') THEN 'EXECUTION_FINISHED'
