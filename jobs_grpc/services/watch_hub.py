@@ -1,4 +1,4 @@
-"""Polls the database once per tenant for any number of watch streams."""
+"""Polls the database in one loop per tenant and hub, for any number of watch streams."""
 
 import asyncio
 import contextvars
