@@ -122,7 +122,7 @@ async def test_worker_is_replaced_when_it_is_killed(database: Database, tenant: 
     async with _workers(database) as (service, address, pids):
         for number, pid in enumerate(pids, 1):
             os.kill(pid, signal.SIGKILL)
-            assert await service.wait_for_log(r"worker (\d) ended with signal 9; replaced") == str(
+            assert await service.wait_for_log(r"worker (\d) ended with signal 9; replacing") == str(
                 number
             )
             assert int(await service.wait_for_log(r"worker \d is pid (\d+)")) not in pids

@@ -204,7 +204,7 @@ async def test_last_certificate_stays_in_use_when_new_files_are_invalid(
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if "the old ones stay" in r.getMessage()]
+    return [r.getMessage() for r in caplog.records if "previous content stays" in r.getMessage()]
 
 
 async def test_new_client_ca_is_used_without_a_restart(
