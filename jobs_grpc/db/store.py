@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from jobs_grpc.db.database import Database, PgMicros, Row
-from jobs_grpc.db.domain_errors import domain_error
+from jobs_grpc.db.sqlstates import domain_error
 
 __all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
 

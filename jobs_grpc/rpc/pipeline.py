@@ -20,9 +20,9 @@ from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal, set_principal
 from jobs_grpc.config import Config
 from jobs_grpc.rpc import access_log, audit_log
+from jobs_grpc.rpc.call_tracker import CallTracker
+from jobs_grpc.rpc.concurrency_limits import CallLimits, Permits
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
-from jobs_grpc.rpc.in_flight import InFlight
-from jobs_grpc.rpc.limits import CallLimits, Permits
 from jobs_grpc.rpc.rate_limiter import RateLimiter
 from jobs_grpc.rpc.request_reader import RequestReader
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
@@ -44,7 +44,7 @@ class Pipeline:
         config: Config,
         authenticator: Authenticator,
         trusted_peers: TrustedPeers | None,
-        in_flight: InFlight,
+        in_flight: CallTracker,
         stopping: asyncio.Event,
     ) -> None:
         self._authenticator = authenticator

@@ -18,7 +18,7 @@ from jobs_grpc.db.readiness import NotReady
 from jobs_grpc.db.store import Store
 from jobs_grpc.db.update_batcher import LOCK_WAIT_MS, UpdateBatcher
 from jobs_grpc.maintenance.sweeper import Sweeper
-from jobs_grpc.rpc.in_flight import InFlight
+from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.rpc.pipeline import Pipeline
 from jobs_grpc.server import grpc_server, reflection, tls
@@ -118,7 +118,7 @@ async def running(
     database = Database(config)
     store = Store(database)
     batcher = UpdateBatcher(store, lock_wait_ms=options.lock_wait_ms)
-    in_flight = InFlight()
+    in_flight = CallTracker()
     stopping = asyncio.Event()
     peers = TrustedPeers(config.tls.trusted_peers) if config.tls.trusted_peers else None
 

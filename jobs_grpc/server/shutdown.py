@@ -5,7 +5,7 @@ import logging
 
 from grpc.aio import Server
 
-from jobs_grpc.rpc.in_flight import InFlight
+from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.server.health import Health
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ async def drain(
     server: Server,
     health: Health,
     stopping: asyncio.Event,
-    in_flight: InFlight,
+    in_flight: CallTracker,
     *,
     notice_seconds: float,
     grace: float,
@@ -34,7 +34,7 @@ async def drain(
     await server.stop(grace)
 
 
-async def cancel_calls(server: Server, stopping: asyncio.Event, in_flight: InFlight) -> None:
+async def cancel_calls(server: Server, stopping: asyncio.Event, in_flight: CallTracker) -> None:
     """Cancel the calls that are left. gRPC fails if the event loop ends before its calls do."""
     stopping.set()
     await server.stop(None)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from jobs_grpc.db import schema
-from jobs_grpc.db.domain_errors import domain_error
 from jobs_grpc.db.schema import SchemaError, order_by_dependency
+from jobs_grpc.db.sqlstates import domain_error
 
 
 def test_order_puts_each_file_after_its_dependencies() -> None:

@@ -68,7 +68,7 @@ BEGIN
     IF true = ANY (p_must_be_next) THEN
         SELECT array_agg(
             CASE WHEN u.must_be_next AND u.job_id IS NULL
-                 THEN jobs.next_job_id(p_tenant_id, u.device_id) ELSE u.job_id END
+                 THEN jobs.next_execution(p_tenant_id, u.device_id) ELSE u.job_id END
             ORDER BY u.n
         )
         INTO v_job_ids
@@ -133,7 +133,7 @@ BEGIN
                    WHEN c.must_be_next AND c.job_id IS NULL THEN 'NONE'
                    WHEN c.must_be_next AND (
                        c.outcome NOT IN ('APPLIED', 'REPEATED')
-                       OR c.job_id IS DISTINCT FROM jobs.next_job_id(p_tenant_id, c.device_id)
+                       OR c.job_id IS DISTINCT FROM jobs.next_execution(p_tenant_id, c.device_id)
                    ) THEN 'AGAIN'
                    ELSE c.outcome
                END AS outcome

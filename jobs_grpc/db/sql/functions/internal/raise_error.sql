@@ -1,4 +1,4 @@
--- Raises an error of the service. Each has its own SQLSTATE, which domain_errors.py maps to an
+-- Raises an error of the service. Each has its own SQLSTATE, which sqlstates.py maps to an
 -- exception. p_status is the status that does not allow the call; it becomes the DETAIL.
 CREATE OR REPLACE FUNCTION jobs.raise_error(
     p_error text, p_status text DEFAULT ''

@@ -1,6 +1,6 @@
 -- Returns the job of a device's next execution: the oldest that is IN_PROGRESS, otherwise the
 -- oldest that is QUEUED. NULL: the device has no pending execution. The caller has set the tenant.
-CREATE OR REPLACE FUNCTION jobs.next_job_id(
+CREATE OR REPLACE FUNCTION jobs.next_execution(
     p_tenant_id text, p_device_id text
 ) RETURNS text
 -- Not LANGUAGE sql: before PostgreSQL 18, such a function is planned on every call.

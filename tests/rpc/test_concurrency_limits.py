@@ -14,7 +14,7 @@ from grpc import StatusCode
 from grpc.aio import EOF
 
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.rpc.limits import ConcurrencyLimiter
+from jobs_grpc.rpc.concurrency_limits import ConcurrencyLimiter
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import check_limit_error, expect_failure

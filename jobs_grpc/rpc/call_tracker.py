@@ -5,7 +5,7 @@ import asyncio
 Task = asyncio.Task[object]
 
 
-class InFlight:
+class CallTracker:
     """The tasks that serve calls, until their responses have been sent."""
 
     def __init__(self) -> None:
