@@ -6,7 +6,7 @@ READY := .venv/ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.versi
 # The benchmarks need more packages than the service and its tests.
 BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
 PROTOS := $(shell find protos -name '*.proto')
-# The REST gateway is optional: without Go its targets are skipped, except in CI.
+# The REST gateway is optional: without Go, test, check, nightly and audit leave it out, except in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
 
 .PHONY: help
@@ -63,6 +63,7 @@ fix: $(READY) ## Format, and fix what the linters can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/buf format --write
+	@$(if $(shell command -v gofmt),gofmt -w gateway)
 
 GENERATED := generated
 .PHONY: generate
@@ -97,7 +98,7 @@ bench-gateway: $(READY) gateway-build ## Compare calls per second of the gateway
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
 .PHONY: bench
-bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; needs h2load; ARGS=--quick is a short run)
+bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; needs h2load and Go; ARGS=--quick is a short run)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
 
 .PHONY: bench-workers
@@ -111,7 +112,7 @@ bench-fairness: $(READY) ## Measure a quiet tenant's latency during the flood of
 .PHONY: check-gateway
 check-gateway: need-go $(READY) # Check the gateway's format and lint, and that gateway/gen/ is up to date
 	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \
-	  { echo "gofmt -w $$unformatted" >&2; exit 1; }
+	  { echo "not formatted: run gofmt -w $$unformatted" >&2; exit 1; }
 	@cd gateway && go mod tidy -diff && go vet ./... && go tool staticcheck ./...
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	$(MAKE) --no-print-directory generate-gateway OUT="$$out" && \

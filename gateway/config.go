@@ -69,7 +69,7 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.BoolVar(&c.InsecureMetadata, "insecure-metadata", false, "allow a listen address beyond loopback although any client can claim any tenant")
 	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "minimum `LEVEL` to log: DEBUG, INFO, WARN or ERROR")
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "jobs-gateway serves the REST API, /customer/jobs and /device/v1/jobs, in front of a jobs-grpc server.\n\n"+
+		fmt.Fprintf(f.Output(), "jobs-gateway serves the REST API, /customer and /device, in front of a jobs-grpc server.\n\n"+
 			"Each flag can also be set in the environment: --upstream as %sUPSTREAM.\n\n", envPrefix)
 		f.PrintDefaults()
 	}

@@ -21,7 +21,7 @@ var allowedHeaders = []string{
 // server picked different values, the call would act for the wrong caller.
 var identityHeaders = []string{"X-Tenant-Id", "X-User-Id", "X-Device-Id", "Authorization"}
 
-// The gRPC server rejects calls with more than 8 KiB of metadata at random. It counts
+// Above 8 KiB of metadata, gRPC rejects a call with a probability that grows with the size. It counts
 // headerOverhead extra bytes for each header. 1 KiB remains for the headers that gRPC adds.
 const (
 	maxMetadataBytes = 7 << 10

@@ -13,7 +13,12 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.message import Message
 
-from jobs_grpc.auth.principal import IDENTIFIER_RULE, is_identifier
+from jobs_grpc.auth.principal import (
+    IDENTIFIER_RULE,
+    TENANT_RULE,
+    is_identifier,
+    is_tenant_id,
+)
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.client.channel import NO_PROXY
@@ -129,9 +134,10 @@ def caller_metadata(args: argparse.Namespace) -> tuple[tuple[str, str], ...]:
     # The token names the user, and the server rejects a different x-user-id.
     if user := args.user or (None if token else _login_name()):
         metadata.append(("x-user-id", user))
-    for option, value in (("--tenant", args.tenant), ("--user", user)):
-        if value and not is_identifier(value):
-            raise CliError(f"{option} {IDENTIFIER_RULE}", ExitCode.USAGE)
+    if args.tenant and not is_tenant_id(args.tenant):
+        raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
+    if user and not is_identifier(user):
+        raise CliError(f"--user {IDENTIFIER_RULE}", ExitCode.USAGE)
     if token:
         if channel_credentials(args) is None and not is_local(args.server):
             raise CliError("a token is only sent over TLS: add --tls or --ca", ExitCode.USAGE)

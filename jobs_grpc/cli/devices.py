@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from jobs_grpc.auth.principal import IDENTIFIER_RULE, is_identifier
+from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import byte_progress
 from jobs_grpc.config import read_dsn
@@ -45,8 +45,8 @@ def add_command(commands: "Subparsers") -> None:
 
 def _import_devices(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
-    if not is_identifier(args.tenant):
-        raise CliError(f"--tenant {IDENTIFIER_RULE}", ExitCode.USAGE)
+    if not is_tenant_id(args.tenant):
+        raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
     with interrupt_on_stop_signals(), _open_file(args.file) as (file, size):
         members = _CsvMembers(args.file, file)
         imported = asyncio.run(

@@ -1,4 +1,4 @@
-"""Retries of failed calls: permanent errors, backoff, and a call that is retried."""
+"""Retries failed calls with backoff, except after permanent errors."""
 
 import asyncio
 import random

@@ -106,6 +106,10 @@ async def test_token_alone_identifies_caller(
     ("arguments", "message"),
     [
         ([], "--tenant, JOBS_TENANT or a token is required"),
+        (
+            ["--tenant", "a,b"],
+            "--tenant must be 1–256 printable ASCII characters, no comma, no space at the ends",
+        ),
         (["--token-file", "/nowhere"], "can't read /nowhere: No such file or directory"),
         (["--tenant", "t", "--key", ""], "--cert and --key must be used together"),
         (["--tenant", "t", "--ca", "/nowhere"], "can't read /nowhere: No such file or directory"),

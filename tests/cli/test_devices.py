@@ -204,13 +204,14 @@ async def test_import_is_rolled_back_when_signaled(
     assert await _devices(database, tenant) == []
 
 
-@pytest.mark.parametrize("name", ["münchen", " a", "a ", "", "a\nb", "\udcff", "x" * 257])
+@pytest.mark.parametrize("name", ["münchen", " a", "a ", "", "a\nb", "a,b", "\udcff", "x" * 257])
 async def test_import_rejects_invalid_tenant(shell: Shell, name: str) -> None:
     result = await shell("devices", "import", "-", "--tenant", name)
 
     assert (result.code, result.err) == (
         2,
-        "jobs-grpc: --tenant must be 1–256 printable ASCII characters, no space at the ends\n",
+        "jobs-grpc: --tenant must be 1–256 printable ASCII characters, no comma,"
+        " no space at the ends\n",
     )
 
 

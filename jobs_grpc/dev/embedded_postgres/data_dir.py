@@ -18,7 +18,7 @@ from jobs_grpc.dev.embedded_postgres.errors import EmbeddedPostgresError
 _ROOT_DATA_DIR = Path("/var/lib/jobs-grpc")
 
 # A Unix socket path can have about 104 bytes; the name of PostgreSQL's socket file takes 16.
-# Other characters would have to be quoted.
+# Characters outside this pattern would have to be quoted in the options of pg_ctl.
 _SOCKET_DIR_PATTERN = re.compile(r"[A-Za-z0-9_./-]{1,88}")
 
 

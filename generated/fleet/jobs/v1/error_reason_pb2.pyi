@@ -323,7 +323,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
     """
     KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 29
-    """The server has not read the keys yet that verify tokens. Retry with backoff.
+    """The server has not yet read the keys that verify tokens. Retry with backoff.
 
     Example of an ErrorInfo:
 
@@ -651,7 +651,7 @@ Example of an ErrorInfo:
     { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
 """
 KEYS_UNAVAILABLE: ErrorReason.ValueType  # 29
-"""The server has not read the keys yet that verify tokens. Retry with backoff.
+"""The server has not yet read the keys that verify tokens. Retry with backoff.
 
 Example of an ErrorInfo:
 

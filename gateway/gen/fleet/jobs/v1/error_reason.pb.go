@@ -285,7 +285,7 @@ const (
 	//
 	//	{ "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
 	ErrorReason_SERVER_STOPPING ErrorReason = 28
-	// The server has not read the keys yet that verify tokens. Retry with backoff.
+	// The server has not yet read the keys that verify tokens. Retry with backoff.
 	//
 	// Example of an ErrorInfo:
 	//
