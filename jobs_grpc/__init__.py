@@ -1,1 +1,1 @@
-"""A multi-tenant fleet jobs service: gRPC over PostgreSQL."""
+"""A multi-tenant fleet jobs service: a gRPC API, with PostgreSQL as the store."""

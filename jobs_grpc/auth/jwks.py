@@ -25,7 +25,7 @@ class JwksError(Exception):
 
 
 class CachedKey(NamedTuple):
-    """A key, and its revocation: the key set lacks the key or has another one with its id."""
+    """A key, and its revocation for when a new key set lacks the key or changes it."""
 
     key: Key
     revocation: Revocation

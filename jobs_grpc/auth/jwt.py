@@ -76,7 +76,7 @@ class JwtAuthenticator:
             self._cache[digest] = principal
             if len(self._cache) > self._max_cached_tokens:
                 self._cache.popitem(last=False)
-        return _check_consistent(principal, metadata)
+        return _apply_metadata(principal, metadata)
 
     def unavailable_reason(self) -> str | None:
         """Why tokens cannot be verified at the moment, or None."""
@@ -143,10 +143,10 @@ def _token_type(headers: Mapping[str, Any]) -> str | None:
     return headers["typ"].lower().removeprefix("application/")
 
 
-def _check_consistent(principal: Principal, metadata: Metadata) -> Principal:
-    """Raise MetadataMismatch if metadata contradicts the token.
+def _apply_metadata(principal: Principal, metadata: Metadata) -> Principal:
+    """Return the principal; for a bridge, with the device that the metadata names.
 
-    Returns the principal, for a bridge with the device that it names.
+    Raises MetadataMismatch if the metadata contradicts the token.
     """
     if read_tenant(metadata) not in (None, principal.tenant_id):
         raise MetadataMismatch("x-tenant-id")

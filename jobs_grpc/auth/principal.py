@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from jobs_grpc.auth.revocation import Revocation
 
+# ASCII, because gRPC metadata is. Only a bridge can report for a device whose id has other
+# characters, because ReportExecutions has the id in the request.
 IDENTIFIER_RULE = "must be 1–256 printable ASCII characters, no space at the ends"
 TENANT_RULE = "must be 1–256 printable ASCII characters, no comma, no space at the ends"
 
@@ -36,7 +38,7 @@ class Principal:
     expires_at: float | None = None
     """When the authentication ends, in seconds since 1970; None: never."""
     revocation: Revocation | None = field(default=None, compare=False, repr=False)
-    """The revocation of the key that signed the token; None if there is no token."""
+    """The revocation of the key that verified the token; None if there is no token."""
 
     @property
     def expired(self) -> bool:
@@ -45,7 +47,7 @@ class Principal:
 
     @property
     def revoked(self) -> bool:
-        """Whether the key that signed the token is no longer trusted."""
+        """Whether the key that verified the token is no longer trusted."""
         return self.revocation is not None and self.revocation.revoked
 
 

@@ -24,7 +24,7 @@ class Setting:
     default: object
     """MISSING if the setting is required."""
     secret: bool
-    """Whether errors must not repeat the value."""
+    """Whether the error for a wrong value must not repeat the value."""
 
     @property
     def required(self) -> bool:

@@ -20,7 +20,8 @@ Fetch = Callable[..., Awaitable[Sequence[Row]]]
 """Runs one statement in its own transaction."""
 
 Action = Callable[[JobKey, Sequence[Row], int], Awaitable[bool]]
-"""Acts on one job and the rows found for it; returns whether it changed anything.
+"""Acts on one job and the rows found for it; returns whether the job is done. If not, the
+pass skips the job.
 
 The last argument is how long to wait for the job lock, in milliseconds.
 """
@@ -96,7 +97,7 @@ class MaintenanceTask:
         return await self._fetch(sql, self._limit, tenant_ids, job_ids, *self._args)
 
     async def _run_and_log_failure(self, job: JobKey, action: Awaitable[bool]) -> bool:
-        """Return whether the action changed anything. Log a job's first failure only."""
+        """Return whether the job is done. Log a job's first failure only."""
         try:
             done = await action
         except asyncpg.LockNotAvailableError:

@@ -1,4 +1,4 @@
-"""The audit log: one line for each call that changes jobs, refused calls included."""
+"""The audit log: one line for each call that changes jobs, including rejected ones."""
 
 import logging
 import time
@@ -33,8 +33,8 @@ def write(
 ) -> None:
     """Log who called what on which job, and the result.
 
-    Of the request, only ids are logged: no documents, reasons or tokens. `request` is None if
-    the call was refused before it was read.
+    Of the request, only ids are logged: no documents, cancel reasons or tokens. `request` is None
+    if the call was rejected before it was read.
     """
     code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
     logger.info(

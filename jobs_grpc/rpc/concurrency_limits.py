@@ -1,4 +1,4 @@
-"""Limits on calls in flight and open streams. Unary health checks are never refused."""
+"""Limits on calls in flight and open streams. For unary health calls, see BoundedReads."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Converts exceptions to gRPC statuses. The text of other exceptions never reaches a client."""
+"""Converts exceptions to gRPC statuses. Only the text of a JobsError reaches a client."""
 
 import asyncio
 import logging

@@ -2,7 +2,7 @@
 
 It starts when the headers of a call have arrived, and reads the request after it has
 authenticated the caller. gRPC would read the request first, and so buffer what unauthenticated
-callers send.
+callers send. Roles are checked after the read, so that the audit log has the ids of the request.
 """
 
 import asyncio

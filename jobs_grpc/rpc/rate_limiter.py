@@ -57,7 +57,7 @@ class TokenBuckets:
         return max(0, available - now)
 
     def cancel(self, tenant_id: str) -> None:
-        """Return a token whose call was canceled while it waited."""
+        """Give back the token of a call that was canceled while it waited for it."""
         if tenant_id in self._next_tokens:
             self._next_tokens[tenant_id] -= self._interval
 

@@ -21,10 +21,14 @@ _MAX_PUBLIC_READS = 16
 _MAX_PUBLIC_BYTES = 4096
 
 
+class TooManyReads(Exception):
+    """The read was the oldest of too many."""
+
+
 class BoundedReads:
     """Timeouts for at most `max_reads` concurrent reads; one more ends the oldest read.
 
-    No limit counts the calls of public methods, so clients that never send their request must
+    No limit counts unary calls of public methods, so clients that never send their request must
     not use up memory. A client that sends its request at once is not affected by them.
     """
 
@@ -35,25 +39,34 @@ class BoundedReads:
 
     @asynccontextmanager
     async def timeout(self, seconds: float) -> AsyncIterator[None]:
-        """Raise TimeoutError after `seconds`, or when the block is the oldest of too many."""
+        """Raise TimeoutError after `seconds`, and TooManyReads if later reads end the block."""
+        now = asyncio.get_running_loop().time()
         if len(self._reads) == self._max_reads:
             oldest = next(iter(self._reads))
             del self._reads[oldest]
             if not oldest.expired():
-                oldest.reschedule(asyncio.get_running_loop().time())
-        async with asyncio.timeout(seconds) as read:
-            self._reads[read] = None
-            try:
-                yield
-            finally:
-                self._reads.pop(read, None)
+                oldest.reschedule(now)
+        deadline = now + seconds
+        read = asyncio.timeout_at(deadline)
+        try:
+            async with read:
+                self._reads[read] = None
+                try:
+                    yield
+                finally:
+                    self._reads.pop(read, None)
+        except TimeoutError:
+            if read.when() != deadline:
+                raise TooManyReads from None
+            raise
 
 
 class RequestReader:
     """Reads and decodes requests, including those of streams.
 
     Rejects requests that are larger than `max_bytes`, that do not arrive within `timeout_seconds`
-    (except in streams), or that are malformed. gRPC itself would fail with UNKNOWN for those.
+    (except in streams), or that are malformed. For malformed ones, gRPC itself would fail with
+    UNKNOWN.
     """
 
     def __init__(self, max_bytes: int, timeout_seconds: float) -> None:
@@ -71,6 +84,10 @@ class RequestReader:
                     # A canceled call is logged as such, not as malformed.
                     await asyncio.sleep(_CANCEL_GRACE_SECONDS)
                     raise MalformedRequest("The call has no request; send one message")
+        except TooManyReads:
+            raise MalformedRequest(
+                "Too many health calls wait for their request; send the request at once"
+            ) from None
         except TimeoutError:
             raise MalformedRequest(
                 f"The request did not arrive within {self._timeout_seconds:g} s"

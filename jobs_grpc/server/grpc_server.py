@@ -23,8 +23,8 @@ OPTIONS: Options = (
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),
     ("grpc.max_connection_age_grace_ms", 5 * 60 * 1000),
     ("grpc.max_connection_idle_ms", 10 * 60 * 1000),
-    # Calls that wait to be accepted. Beyond the default of 1,000, gRPC refuses calls at random
-    # with CANCELLED and no reason; the limits of rpc/ refuse them with a reason.
+    # Calls that wait to be accepted. Beyond the default of 1,000, gRPC rejects calls at random
+    # with CANCELLED and no reason; the limits of rpc/ reject them with a reason.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
     # The server detects dead peers. Clients may ping as well, also between calls.

@@ -1,4 +1,4 @@
-"""Reserves the address of a server: a port that several sockets share, or a unix: path."""
+"""Reserves the port of a server, and checks that a unix: path is free."""
 
 import errno
 import socket

@@ -40,7 +40,8 @@ async def serve(config: Config, stop: asyncio.Event, on_serving: Callable[[str],
     """Serve with JOBS_WORKERS processes until `stop` is set; then all workers drain.
 
     Calls `on_serving` once, with the address, when all workers are ready. A worker that dies is
-    replaced. An exception that `app.serve` raises in a worker ends all workers and is raised here.
+    replaced. NotIsolated, ListenError or ConfigError in a worker ends all workers and is raised
+    here.
     """
     with reserve_port(config.server.listen) as address:
         config = replace(config, server=replace(config.server, listen=address))

@@ -76,7 +76,7 @@ def device_execution_fields(row: Row) -> MessageFields:
 
     The document is left out if the row has none.
     """
-    fields: MessageFields = execution_with_job_fields(row) | {
+    fields: MessageFields = execution_fields_with_job_id(row) | {
         "document_type": row["document_type"],
         "document_params": _optional_struct(row["document_params"]),
         "expires_at": timestamp_fields(row["expires_at"]),
@@ -99,7 +99,7 @@ def execution_fields(row: Row) -> MessageFields:
     }
 
 
-def execution_with_job_fields(row: Row) -> MessageFields:
+def execution_fields_with_job_id(row: Row) -> MessageFields:
     """The same as execution_fields, and the job_id."""
     return execution_fields(row) | {"job_id": row["job_id"]}
 

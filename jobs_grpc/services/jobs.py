@@ -18,7 +18,7 @@ from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import (
     append_executions,
     execution_fields,
-    execution_with_job_fields,
+    execution_fields_with_job_id,
     job_fields,
     optional_or,
     timestamp_fields,
@@ -228,7 +228,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             before_job_id=before_job_id,
             limit=limit + 1,
         )
-        if pagination.fill_page(response.executions, map(execution_with_job_fields, rows), limit):
+        if pagination.fill_page(
+            response.executions, map(execution_fields_with_job_id, rows), limit
+        ):
             last = rows[len(response.executions) - 1]
             response.next_page_token = pagination.time_token(
                 request, last["queued_at"], last["job_id"]

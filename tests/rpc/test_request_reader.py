@@ -237,6 +237,11 @@ async def test_oldest_health_check_is_ended_when_too_many_send_no_message(
 
         await wait_until(oldest_is_ended)
         assert len(later_calls) >= 16
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+            await oldest
+        assert failure.message == (
+            "Too many health calls wait for their request; send the request at once"
+        )
         assert await is_healthy(server.channel)
         for call in later_calls:
             call.cancel()

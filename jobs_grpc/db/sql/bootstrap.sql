@@ -1,4 +1,5 @@
--- Creates the schema and the tables that record which migrations were applied.
+-- Creates the schema and the tables that record which migrations, views and functions were
+-- applied.
 
 -- Not CREATE SCHEMA IF NOT EXISTS: it needs the CREATE privilege even if the schema exists, and an
 -- administrator may have created the schema for an owner without that privilege.

@@ -34,7 +34,9 @@ class DeviceJobServiceStub:
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions does not require it of a bridge.
+                     ReportExecutions does not require it of a bridge, so a bridge can report
+                     for a device whose ID has other characters. Other calls of this service
+                     cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -133,7 +135,9 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions does not require it of a bridge.
+                     ReportExecutions does not require it of a bridge, so a bridge can report
+                     for a device whose ID has other characters. Other calls of this service
+                     cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -228,7 +232,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions does not require it of a bridge.
+                     ReportExecutions does not require it of a bridge, so a bridge can report
+                     for a device whose ID has other characters. Other calls of this service
+                     cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.

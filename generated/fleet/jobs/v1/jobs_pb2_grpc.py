@@ -274,7 +274,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryExecutions(self, request, context):
-        """Starts the next attempt of the executions of a job that are in one of the given statuses:
+        """Queues the next attempt of the executions of a job that are in one of the given statuses:
         they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
         no execution is in one of the statuses, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.

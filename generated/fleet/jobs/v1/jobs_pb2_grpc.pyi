@@ -140,7 +140,7 @@ class JobServiceStub:
       FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
     """
     RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
-    """Starts the next attempt of the executions of a job that are in one of the given statuses:
+    """Queues the next attempt of the executions of a job that are in one of the given statuses:
     they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
     no execution is in one of the statuses, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
@@ -288,7 +288,7 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
     """
     RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
-    """Starts the next attempt of the executions of a job that are in one of the given statuses:
+    """Queues the next attempt of the executions of a job that are in one of the given statuses:
     they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
     no execution is in one of the statuses, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
@@ -475,7 +475,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.RetryExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RetryExecutionsResponse, _abc.Awaitable[_jobs_pb2.RetryExecutionsResponse]]:
-        """Starts the next attempt of the executions of a job that are in one of the given statuses:
+        """Queues the next attempt of the executions of a job that are in one of the given statuses:
         they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
         no execution is in one of the statuses, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.

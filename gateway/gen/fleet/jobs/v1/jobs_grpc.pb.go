@@ -136,7 +136,7 @@ type JobServiceClient interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
-	// Starts the next attempt of the executions of a job that are in one of the given statuses:
+	// Queues the next attempt of the executions of a job that are in one of the given statuses:
 	// they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
 	// no execution is in one of the statuses, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
@@ -392,7 +392,7 @@ type JobServiceServer interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
-	// Starts the next attempt of the executions of a job that are in one of the given statuses:
+	// Queues the next attempt of the executions of a job that are in one of the given statuses:
 	// they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
 	// no execution is in one of the statuses, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.

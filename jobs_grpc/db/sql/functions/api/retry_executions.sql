@@ -1,5 +1,5 @@
--- Starts the next attempt of every execution that readers see in one of p_statuses: it is QUEUED
--- again. If there is none, changes nothing, not even the expiry.
+-- Queues the next attempt of every execution that readers see in one of p_statuses. If there is no
+-- such execution, changes nothing, not even the expiry.
 --
 -- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.

@@ -1,8 +1,8 @@
 -- Takes the job lock for maintenance and returns whether the job exists. If it does not, the
 -- caller must do nothing, even if the job appears a moment later.
 --
--- Waits p_wait_ms for another transaction that holds the lock; 0: not at all. Then raises
--- lock_not_available (SQLSTATE 55P03).
+-- Waits at most p_wait_ms (0: not at all) for another transaction that holds the lock. Raises
+-- lock_not_available (SQLSTATE 55P03) if that transaction still holds it.
 CREATE OR REPLACE FUNCTION jobs.lock_job_with_timeout(
     p_tenant_id text, p_job_id text, p_wait_ms integer
 ) RETURNS boolean
