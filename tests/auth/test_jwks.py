@@ -130,6 +130,7 @@ async def test_concurrent_calls_share_one_fetch_when_kid_is_unknown(endpoint: Jw
     assert endpoint.requests == 2
 
 
+@pytest.mark.slow
 async def test_server_is_not_ready_until_keys_can_be_fetched(
     database: Database, endpoint: JwksEndpoint, tenant: str
 ) -> None:

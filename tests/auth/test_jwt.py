@@ -133,6 +133,7 @@ def invalid_tokens(tenant: str) -> dict[str, tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", sorted(invalid_tokens("t")))
 async def test_invalid_token_is_rejected(
     jwt: Server, tenant: str, defect: str, caplog: pytest.LogCaptureFixture
@@ -213,6 +214,7 @@ async def test_documents_and_tokens_are_never_logged(
         assert part not in logged
 
 
+@pytest.mark.slow
 async def test_serve_fails_with_one_line_when_the_jwt_extra_is_missing() -> None:
     script = (
         "import sys; sys.modules['joserfc'] = None\n"

@@ -142,6 +142,7 @@ async def test_caller_has_no_role_when_roles_claim_has_none(
         await jwt.bearer(token(KEY, payload)).list()
 
 
+@pytest.mark.slow
 async def test_stream_ends_when_its_token_expires(
     database: Database, tenant: str, tmp_path: Path
 ) -> None:

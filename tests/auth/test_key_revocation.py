@@ -73,6 +73,7 @@ async def test_cached_token_is_rejected_after_refresh_when_its_key_is_revoked(
     await wait_until(is_rejected)
 
 
+@pytest.mark.slow
 async def test_stream_ends_when_its_key_is_revoked(
     database: Database, server: Server, endpoint: JwksEndpoint, tenant: str
 ) -> None:
@@ -175,6 +176,7 @@ async def test_verified_tokens_are_cached_up_to_a_maximum(
     assert await authenticator.authenticate(bearers[0]) is not first
 
 
+@pytest.mark.slow
 async def test_cached_token_is_rejected_when_it_expires(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(jwks(OLD))

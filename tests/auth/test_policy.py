@@ -146,6 +146,7 @@ async def test_call_is_rejected_when_x_roles_is_sent_twice(server: Server, tenan
         await server.caller(("x-tenant-id", tenant), *roles).list()
 
 
+@pytest.mark.slow
 async def test_caller_has_default_roles_without_x_roles(
     database: Database, server: Server, tenant: str
 ) -> None:

@@ -69,6 +69,7 @@ def shell(
     return Shell(capsys)
 
 
+@pytest.mark.slow
 async def test_token_alone_identifies_caller(
     shell: Shell,
     database: Database,
@@ -134,6 +135,7 @@ async def test_token_is_not_sent_without_tls(shell: Shell, monkeypatch: pytest.M
     assert result.code == 2
 
 
+@pytest.mark.slow
 async def test_error_suggests_tls_options_when_server_requires_tls(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

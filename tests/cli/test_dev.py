@@ -26,6 +26,8 @@ from tests.support.postgres import new_data_dir
 from tests.support.server import open_channel
 from tests.support.waiting import TIMEOUT, wait_until
 
+pytestmark = pytest.mark.slow
+
 GRPCURL = re.compile(r"grpcurl -plaintext (?P<args>.*) fleet\.jobs\.v1\.JobService/(?P<method>\w+)")
 END_OF_GREETING = b"Press Ctrl-C to stop.\n"
 

@@ -173,6 +173,7 @@ async def test_import_shows_no_progress_bar_for_pipe(
     assert await _devices(database, tenant) == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 async def test_import_is_rolled_back_when_signaled(
     database: Database, tenant: str, signal_number: int

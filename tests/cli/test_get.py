@@ -2,12 +2,15 @@
 
 import json
 
+import pytest
+
 from tests.support.cli import Shell
 from tests.support.database import Database
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
 
 
+@pytest.mark.slow
 async def test_get_reads_several_pages_when_limit_exceeds_one_page(
     shell: Shell, database: Database, tenant: str
 ) -> None:

@@ -1,9 +1,12 @@
 """`jobs-grpc list`."""
 
+import pytest
+
 from tests.support.cli import Shell
 from tests.support.database import Database
 
 
+@pytest.mark.slow
 async def test_list_reads_several_pages_when_limit_exceeds_one_page(
     shell: Shell, database: Database, tenant: str
 ) -> None:

@@ -12,6 +12,7 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(capsys)
 
 
+@pytest.mark.slow
 async def test_migrate_prints_its_changes(
     cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,6 +40,7 @@ async def test_migrate_fails_when_owner_url_is_not_set(
     assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
 
 
+@pytest.mark.slow
 async def test_migrate_fails_when_request_url_has_no_user(
     cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ async def test_serve_fails_with_one_line_when_setting_is_invalid(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_serve_cancels_calls_in_flight_on_second_signal(
     database: Database, tenant: str, number: int

@@ -35,6 +35,7 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", [["--json"], []], ids=["json", "text"])
 async def test_simulate_prints_summary_when_interrupted(
     server: Server, operator: Operator, job: str, output: list[str]
@@ -61,6 +62,7 @@ async def test_simulate_prints_summary_when_interrupted(
         assert re.match(r"after 0:0\d:\d\d: 20 started, ", out.decode().splitlines()[-1])
 
 
+@pytest.mark.slow
 async def test_simulate_keeps_running_when_server_becomes_unavailable(
     database: Database, operator: Operator, job: str
 ) -> None:
@@ -87,6 +89,7 @@ async def test_simulate_keeps_running_when_server_becomes_unavailable(
     assert json.loads(out)["started"] == 20
 
 
+@pytest.mark.slow
 async def test_simulate_stops_when_its_time_is_up(server: Server, tenant: str) -> None:
     process = await spawn(
         "simulate", "--devices", "3", "--for", "3", "--tenant", tenant, "--server", server.address
@@ -97,6 +100,7 @@ async def test_simulate_stops_when_its_time_is_up(server: Server, tenant: str) -
     assert re.fullmatch(r"after 0:0\d:\d\d: 0 started, 0 succeeded\n", out.decode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [["--json"], ["--bridge"], ["--poll", "0.01"]], ids=" ".join)
 async def test_simulate_fails_when_server_refuses_connections(
     shell: Shell, option: list[str]
@@ -112,6 +116,7 @@ async def test_simulate_fails_when_server_refuses_connections(
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.slow
 async def test_simulate_fails_when_server_never_responds(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"

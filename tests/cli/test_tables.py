@@ -18,6 +18,7 @@ def plain_lines(shown: str) -> list[str]:
     return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "header"),
     [
@@ -61,6 +62,7 @@ async def test_table_marks_shortened_cells_with_ellipsis(
     assert len(re.findall(r"  (firm\S*|device [\w-]+)…(?=  )", row)) == 2
 
 
+@pytest.mark.slow
 async def test_table_keeps_id_in_one_piece_when_it_is_wider_than_terminal(
     database: Database, server: Server, operator: Operator
 ) -> None:

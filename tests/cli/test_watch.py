@@ -64,6 +64,7 @@ async def test_watch_prints_line_per_change_until_job_is_completed(
     assert pairs(lines[-1])["succeeded"] == "50"
 
 
+@pytest.mark.slow
 async def test_watch_prints_job_as_json_line_per_change(
     shell: Shell, server: Server, tenant: str, job: str
 ) -> None:
@@ -122,6 +123,7 @@ async def watch_until_timeout(shell: Shell, *argv: str) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 async def test_watch_continues_when_server_restarts(
     database: Database, operator: Operator, job: str
 ) -> None:
@@ -140,6 +142,7 @@ async def test_watch_continues_when_server_restarts(
     assert err.decode().splitlines()[0].startswith(UNAVAILABLE)
 
 
+@pytest.mark.slow
 async def test_watch_prints_summary_when_interrupted(server: Server, tenant: str, job: str) -> None:
     async with running_watch(server.address, tenant) as (process, _):
         os.killpg(process.pid, signal.SIGINT)
@@ -150,6 +153,7 @@ async def test_watch_prints_summary_when_interrupted(server: Server, tenant: str
     assert err.decode().endswith(": 50 QUEUED\n")
 
 
+@pytest.mark.slow
 async def test_watch_shows_bar_on_terminal(
     database: Database, server: Server, operator: Operator, job: str
 ) -> None:

@@ -167,6 +167,7 @@ async def test_error_names_all_problems(fresh: Database) -> None:
     await _check_serves(fresh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -84,6 +84,7 @@ async def _visible_rows(database: Database, tenant: str | None) -> int:
         await request.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNSAFE)
 async def test_check_fails_when_a_policy_may_show_other_tenants(
     fresh: Database, other_role: str, name: str

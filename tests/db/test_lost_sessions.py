@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from grpc import StatusCode
 
 from jobs_grpc.db.migrate import RequestRole
@@ -33,6 +34,7 @@ async def test_idle_sessions_are_replaced_when_terminated(
     await wait_until_list_succeeds(operator)
 
 
+@pytest.mark.slow
 async def test_calls_succeed_on_retry_while_sessions_are_terminated(
     database: Database, operator: Operator
 ) -> None:

@@ -127,6 +127,7 @@ async def test_migrate_keeps_functions_of_a_newer_version(
     assert await empty.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NULL")
 
 
+@pytest.mark.slow
 async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: EmptyDatabase) -> None:
     await empty.owner.execute(
         """
@@ -236,6 +237,7 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
     assert not await empty.owner.fetchval(creates, empty.role.name)
 
 
+@pytest.mark.slow
 async def test_error_has_the_sql_when_owner_may_not_create_roles(empty: EmptyDatabase) -> None:
     async with empty.postgres.unused_role(empty.name) as owner:
         await empty.owner.execute(

@@ -15,6 +15,8 @@ import pytest
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from tests.support.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 TENANT = "t"
 JOBS, DEVICES = 4, 250_000
 SMALL_JOBS = 20_000

@@ -58,6 +58,7 @@ def test_verifiers_of_equal_passwords_differ() -> None:
     assert scram_verifier("secret") != scram_verifier("secret")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("password", ["it's secret", "pässwörd\u3000"], ids=ascii)
 async def test_role_logs_in_with_a_password_that_is_not_in_the_log(password: str) -> None:
     role, denied_role = RequestRole("jobs_request", password), RequestRole("denied", password)

@@ -1,5 +1,6 @@
 """A database that stops responding, or that is slow to connect to."""
 
+import pytest
 from grpc import StatusCode
 
 from tests.support.callers import Operator
@@ -16,6 +17,7 @@ SHORT_TIMEOUTS = {
 }
 
 
+@pytest.mark.slow
 async def test_call_is_unavailable_and_releases_its_slot_when_database_does_not_respond(
     database: Database, tenant: str
 ) -> None:
@@ -35,6 +37,7 @@ async def test_call_is_unavailable_and_releases_its_slot_when_database_does_not_
         await wait_until_list_succeeds(operator)
 
 
+@pytest.mark.slow
 async def test_server_becomes_ready_when_connecting_is_slow(
     database: Database, tenant: str
 ) -> None:

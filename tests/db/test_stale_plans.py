@@ -85,6 +85,7 @@ async def small(database: Database, tenant: str) -> AsyncIterator[Pool]:
         await pool.close()
 
 
+@pytest.mark.slow
 async def test_call_reads_few_rows_after_the_tenant_has_grown(
     database: Database, tenant: str, small: Pool
 ) -> None:
@@ -100,6 +101,7 @@ async def test_call_reads_few_rows_after_the_tenant_has_grown(
     await wait_until(reads_few_rows)
 
 
+@pytest.mark.slow
 async def test_call_reads_few_rows_when_connections_are_never_idle(
     database: Database, tenant: str, small: Pool
 ) -> None:

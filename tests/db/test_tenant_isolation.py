@@ -126,6 +126,7 @@ async def all_rows(database: Database, tenant: str) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 async def test_no_rpc_finds_changes_or_reveals_data_of_another_tenant(
     database: Database, server: Server, victim: Victim, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,6 +185,7 @@ async def test_same_requests_find_data_when_called_as_the_tenant_itself(
     assert found >= 6
 
 
+@pytest.mark.slow
 async def test_rejection_takes_as_long_for_data_of_another_tenant_as_for_missing_data(
     server: Server, operator: Operator, victim: Victim
 ) -> None:

@@ -50,6 +50,7 @@ def _modes(*folders: Path) -> list[tuple[int, int]]:
     return [(folder.stat().st_mode, folder.stat().st_uid) for folder in folders]
 
 
+@pytest.mark.slow
 async def test_data_is_kept_when_cluster_restarts(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
         await _query(cluster, "CREATE TABLE kept AS SELECT 42 AS n")
@@ -58,6 +59,7 @@ async def test_data_is_kept_when_cluster_restarts(base: Path) -> None:
         assert await _query(cluster, "SELECT n FROM kept") == 42
 
 
+@pytest.mark.slow
 async def test_data_folder_is_rejected_when_another_process_uses_it(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
         with (
@@ -98,6 +100,7 @@ def test_lock_file_is_private(base: Path) -> None:
         assert stat.S_IMODE((base / "lock").stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 async def test_server_is_restarted_when_its_parent_was_killed(base: Path) -> None:
     parent = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", CLUSTER_SCRIPT, str(base / "data")),
@@ -116,6 +119,7 @@ async def test_server_is_restarted_when_its_parent_was_killed(base: Path) -> Non
         assert await _query(cluster, "SELECT 1") == 1
 
 
+@pytest.mark.slow
 async def test_other_process_is_not_signaled_when_it_has_pid_of_killed_server(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off"):
         lines = (base / "data/pgdata/postmaster.pid").read_text().splitlines()
@@ -147,6 +151,7 @@ async def test_other_process_is_not_signaled_when_it_has_pid_of_killed_server(ba
             await other.wait()
 
 
+@pytest.mark.slow
 async def test_original_server_keeps_running_when_copied_folder_is_used(base: Path) -> None:
     with embedded_postgres.running(base / "copy", "fsync=off"):
         pass
@@ -163,18 +168,21 @@ async def test_original_server_keeps_running_when_copied_folder_is_used(base: Pa
         assert await _query(cluster, "SELECT 1") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["long" * 25, "with a space", "o'brien"])
 async def test_cluster_runs_in_folder_with_unusual_name(base: Path, name: str) -> None:
     with embedded_postgres.running(base / name, "fsync=off") as cluster:
         assert await _query(cluster, "SELECT 1") == 1
 
 
+@pytest.mark.slow
 async def test_cluster_does_not_listen_on_tcp(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
         assert await _query(cluster, "SHOW listen_addresses") == ""
         assert stat.S_IMODE(cluster.data_dir.stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 async def test_socket_is_private_when_folder_is_public(base: Path) -> None:
     data = base / "data"
     with embedded_postgres.running(data, "fsync=off"):
@@ -200,6 +208,7 @@ def test_error_names_folder_when_it_cannot_be_created(base: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @as_root
 def test_parent_folders_are_unchanged_when_run_as_root(base: Path) -> None:
     parents = (base, base / "a", base / "a" / "b")
@@ -230,6 +239,7 @@ def test_private_folder_is_rejected_and_unchanged_when_run_as_root(base: Path) -
     assert _modes(private) == before
 
 
+@pytest.mark.slow
 @as_root
 async def test_existing_folder_is_unchanged_when_run_as_root(base: Path) -> None:
     # The cluster uses a subfolder, because the folder may contain other files.

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import grpc
+import pytest
 
 from jobs_grpc.config import Config
 from tests.gateway.support import ROOT, running_gateway
@@ -15,6 +16,7 @@ from tests.support.database import Database
 from tests.support.server import running_tls_server
 
 
+@pytest.mark.slow
 async def test_worked_example_runs(
     gateway_binary: Path, database: Database, tenant: str, tmp_path: Path
 ) -> None:

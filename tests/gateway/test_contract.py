@@ -37,6 +37,7 @@ async def run(*command: str | Path, cwd: Path = GATEWAY) -> str:
     return output.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("paths", "headers", "selected"),
     [("^/customer/", [], "10 selected"), ("^/device/", ["X-Device-Id: d00001"], "5 selected")],

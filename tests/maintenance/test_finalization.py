@@ -91,6 +91,7 @@ async def stored(database: Database, operator: Operator) -> tuple[dict[str, int]
     return {row["status"]: row["n"] for row in rows}, dict(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ENDS)
 async def test_readers_see_no_difference_after_finalization(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
@@ -282,6 +283,7 @@ async def test_finalized_job_is_finalized_again_after_a_forced_cancel(
     assert counts == {"SUCCEEDED": 1, "FAILED": 1, "TIMED_OUT": 2, "REJECTED": 1}
 
 
+@pytest.mark.slow
 async def test_retried_job_is_finalized_again_when_it_expires(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:

@@ -275,6 +275,7 @@ async def test_concurrent_sweepers_keep_the_counts_correct(
         assert job.execution_counts == pb.ExecutionCounts(rejected=2500)
 
 
+@pytest.mark.slow
 async def test_sweeper_continues_after_a_database_outage(caplog: pytest.LogCaptureFixture) -> None:
     """The sweeper starts without a database, and later the database stops again."""
     caplog.set_level(logging.INFO, "jobs_grpc.maintenance.sweeper")
@@ -359,6 +360,7 @@ async def test_stop_during_a_sweep_leaves_no_session(
     assert (await _stored(database, operator)) == {"j": "QUEUED"}
 
 
+@pytest.mark.slow
 async def test_sweeper_stops_when_an_error_hides_the_cancellation(
     sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ async def set_failure(database: Database, operator: Operator, failure: str | Non
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", ["40P01", "40001", "57014", "XX001", "slow"])
 async def test_failing_job_is_skipped_and_logged_once(
     failing_database: Database,
@@ -107,6 +108,7 @@ async def test_failing_job_is_skipped_and_logged_once(
     assert await timed_out(operator) == "abc"
 
 
+@pytest.mark.slow
 async def test_session_is_kept_after_a_statement_timed_out(
     failing_database: Database, server: Server, operator: Operator
 ) -> None:
@@ -179,6 +181,7 @@ async def test_free_job_is_processed_before_busy_ones(
     assert await timed_out(operator) == "abcd"
 
 
+@pytest.mark.slow
 async def test_sweep_waits_one_second_for_all_busy_jobs_together(
     database: Database, server: Server, operator: Operator
 ) -> None:
@@ -200,6 +203,7 @@ async def test_sweep_waits_one_second_for_all_busy_jobs_together(
     assert 0.5 < elapsed < 4  # One second, with room for a busy machine.
 
 
+@pytest.mark.slow
 async def test_execution_times_out_in_time_when_the_sweeper_waits_for_busy_jobs(
     database: Database, server: Server, operator: Operator
 ) -> None:
@@ -235,6 +239,7 @@ async def test_execution_times_out_in_time_when_the_sweeper_waits_for_busy_jobs(
     assert delay.total_seconds() < 1.8
 
 
+@pytest.mark.slow
 async def test_log_has_about_100_lines_when_more_jobs_fail(
     failing_database: Database, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -214,6 +214,7 @@ def test_sweep_interval_is_at_most_one_second() -> None:
     assert inspect.signature(Sweeper).parameters["interval"].default <= 1
 
 
+@pytest.mark.slow
 async def test_server_times_out_executions(
     database: Database, device: Device, operator: Operator
 ) -> None:

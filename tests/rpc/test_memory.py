@@ -65,6 +65,7 @@ async def test_anonymous_streams_with_large_requests_are_refused_and_hold_no_mem
     assert not (await process.operator(tenant).list()).jobs
 
 
+@pytest.mark.slow
 async def test_compressed_list_of_statuses_is_refused_and_holds_no_memory(
     process: ServerProcess, tenant: str
 ) -> None:
@@ -83,6 +84,7 @@ async def test_compressed_list_of_statuses_is_refused_and_holds_no_memory(
     assert process.peak_mib() < MAX_MIB
 
 
+@pytest.mark.slow
 async def test_burst_of_calls_that_wait_to_be_accepted_is_served(
     process: ServerProcess, database: Database, tenant: str
 ) -> None:

@@ -87,6 +87,7 @@ def test_token_is_returned_when_a_waiting_call_is_canceled(buckets: TokenBuckets
     assert buckets.reserve("flood", 0) == last == 0.125
 
 
+@pytest.mark.slow
 async def test_flooding_tenant_is_rejected_and_another_is_served(
     database: Database, tenant: str
 ) -> None:

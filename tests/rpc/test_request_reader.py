@@ -195,6 +195,7 @@ async def test_bounded_reads_accept_a_read_when_the_oldest_has_just_expired() ->
         await first
 
 
+@pytest.mark.slow
 async def test_call_is_rejected_when_its_request_does_not_arrive_in_time(
     database: Database, operator_with_job: Operator
 ) -> None:

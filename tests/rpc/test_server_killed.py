@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -21,6 +22,7 @@ DEVICES = [f"d{n:04}" for n in range(1000)]
 WINDOW = 200
 
 
+@pytest.mark.slow
 async def test_acknowledged_reports_are_stored_and_counted_when_the_server_is_killed(
     database: Database, operator: Operator
 ) -> None:

@@ -100,6 +100,7 @@ async def test_slow_watcher_blocks_no_update_and_receives_the_newest_state(
     assert len(jobs) <= 3
 
 
+@pytest.mark.slow
 async def test_health_watchers_receive_each_status_when_another_watcher_does_not_read(
     database: Database, server: Server
 ) -> None:
@@ -122,6 +123,7 @@ def request_role(server: Server) -> str:
     return (urlsplit(server.config.database.url).username or "").join('""')
 
 
+@pytest.mark.slow
 async def test_report_stream_stops_reading_when_client_does_not_read_responses(
     database: Database, server: Server, operator_with_job: Operator
 ) -> None:

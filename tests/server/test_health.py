@@ -67,6 +67,7 @@ async def _wait_until_unhealthy(server: Server) -> None:
     await wait_until(unhealthy)
 
 
+@pytest.mark.slow
 async def test_health_is_not_serving_until_database_is_available(
     own_cluster: OwnCluster, tenant: str
 ) -> None:
@@ -80,6 +81,7 @@ async def test_health_is_not_serving_until_database_is_available(
             assert not (await server.operator(tenant).list()).jobs
 
 
+@pytest.mark.slow
 async def test_health_is_not_serving_until_schema_is_current(
     cluster: tuple[Postgres, str], tenant: str
 ) -> None:
@@ -102,6 +104,7 @@ async def test_health_is_not_serving_until_schema_is_current(
             await owner.close()
 
 
+@pytest.mark.slow
 async def test_health_follows_the_database_when_it_stops_and_starts(
     own_cluster: OwnCluster, tenant: str
 ) -> None:
@@ -121,6 +124,7 @@ async def test_health_follows_the_database_when_it_stops_and_starts(
             await operator.list()
 
 
+@pytest.mark.slow
 async def test_health_is_not_serving_when_sql_functions_change(
     cluster: tuple[Postgres, str],
 ) -> None:
@@ -136,6 +140,7 @@ async def test_health_is_not_serving_when_sql_functions_change(
         await _wait_until_unhealthy(server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("privilege", ["SELECT ON device_state", "USAGE ON SCHEMA jobs"])
 async def test_health_is_not_serving_when_request_role_lacks_a_privilege(
     cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture, privilege: str
@@ -176,6 +181,7 @@ async def test_health_check_is_not_found_when_service_is_unknown(server: Server)
         await is_healthy(server.channel, "fleet.jobs.v1.Nothing")
 
 
+@pytest.mark.slow
 async def test_health_stays_serving_when_pool_is_exhausted(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
     async with running_server(database.request_dsn, **POOL_OF_ONE) as server:

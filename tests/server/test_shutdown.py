@@ -193,6 +193,7 @@ async def _wait_until_rejected(address: str, tenant: str) -> None:
     await wait_until(is_rejected)
 
 
+@pytest.mark.slow
 async def test_process_exits_on_sigterm_after_its_calls_finish(
     database: Database, tenant: str
 ) -> None:
@@ -228,6 +229,7 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
             await process.wait()
 
 
+@pytest.mark.slow
 async def test_calls_that_arrived_before_shutdown_are_served(
     database: Database, tenant: str
 ) -> None:

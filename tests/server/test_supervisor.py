@@ -22,6 +22,8 @@ from tests.support.health import wait_until_healthy
 from tests.support.server import open_channel, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Service:

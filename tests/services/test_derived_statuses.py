@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from hypothesis import given
@@ -243,6 +244,7 @@ async def apply_history(
         )
 
 
+@pytest.mark.slow
 @examples(25)
 @given(
     statuses=st.lists(st.sampled_from(STATUSES), min_size=1, max_size=12),

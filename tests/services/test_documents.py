@@ -261,6 +261,7 @@ async def test_document_is_accepted_and_returned_when_it_has_20_levels(
     assert "k" in (await operator.get("j")).document_params.fields
 
 
+@pytest.mark.slow
 async def test_document_is_rejected_without_walking_it_when_far_too_large(
     database: Database, tenant: str
 ) -> None:

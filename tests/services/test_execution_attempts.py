@@ -194,6 +194,7 @@ async def test_limit_is_rejected_when_it_is_out_of_range(retried: Operator, limi
     assert failure.violations == {"limit": "limit must be from 1 to 100"}
 
 
+@pytest.mark.slow
 async def test_page_ends_before_the_response_exceeds_4_mib(
     database: Database, pump: Device, operator: Operator
 ) -> None:

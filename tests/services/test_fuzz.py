@@ -100,6 +100,7 @@ async def fuzzed(database: Database, server: Server) -> Operator:
     return operator
 
 
+@pytest.mark.slow
 @examples(150)
 @given(data=st.data())
 async def test_generated_requests_cause_no_internal_error(

@@ -108,6 +108,7 @@ async def bystander(database: Database, server: Server) -> Operator:
     return operator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [INJECTIONS, UNICODE], ids=["sql", "unicode"])
 async def test_hostile_text_in_any_field_has_no_effect(
     database: Database, server: Server, operator: Operator, bystander: Operator, texts: Any
@@ -149,6 +150,7 @@ async def test_request_is_rejected_when_text_is_not_utf_8(
                 assert result.failure.reason == "MALFORMED_REQUEST", (rpc.path, field.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["tenant", "user", "device", "request"])
 async def test_hostile_text_in_metadata_has_no_effect(
     database: Database, server: Server, operator: Operator, key: str

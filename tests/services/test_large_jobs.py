@@ -12,6 +12,8 @@ from tests.support.database import Database
 from tests.support.scale import SCALE
 from tests.support.server import Server
 
+pytestmark = pytest.mark.slow
+
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 

@@ -168,6 +168,7 @@ async def test_page_token_of_executions_is_rejected(five_jobs: Operator) -> None
         await five_jobs.list(page_token=token)
 
 
+@pytest.mark.slow
 async def test_page_ends_before_the_response_exceeds_4_mib(
     database: Database, operator: Operator
 ) -> None:

@@ -113,6 +113,7 @@ async def test_later_pages_contain_what_stays_pending_when_executions_finish(
     assert rest == ["q2", "q4", "q5", "new"]
 
 
+@pytest.mark.slow
 async def test_page_ends_before_the_response_exceeds_4_mib(
     pump: Device, operator: Operator
 ) -> None:

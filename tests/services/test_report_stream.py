@@ -186,6 +186,7 @@ async def test_reports_of_one_execution_are_applied_in_order(
     assert responses["last"].execution.status_details == {"percent": 49}
 
 
+@pytest.mark.slow
 async def test_client_is_slowed_down_when_reports_cannot_be_applied(
     database: Database, server: Server, operator: Operator, fleet: list[str]
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import grpc
+import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ COUNTS = [field.name for field in pb.ExecutionCounts.DESCRIPTOR.fields]
 T = TypeVar("T")
 
 
+@pytest.mark.slow
 async def test_service_equals_the_model_after_random_operations(
     database: Database, server: Server
 ) -> None:

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
@@ -194,6 +195,7 @@ async def test_requests_fail_only_with_documented_codes(
     assert code in (StatusCode.OK, StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND)
 
 
+@pytest.mark.slow
 @examples(25)
 @given(document=st.dictionaries(st.text("abé🚀", max_size=9), JSON, max_size=5))
 async def test_any_document_is_returned_as_it_was_sent(

@@ -47,6 +47,7 @@ async def device(database: Database, server: Server, tenant: str) -> Device:
     return server.device(tenant, "pump")
 
 
+@pytest.mark.slow
 async def test_watch_sends_the_list_when_an_execution_becomes_pending_or_finishes(
     device: Device, operator: Operator
 ) -> None:
@@ -103,6 +104,7 @@ async def test_limit_is_rejected_when_it_is_out_of_range(device: Device) -> None
         await anext(watch(device, limit=101))
 
 
+@pytest.mark.slow
 async def test_watches_retry_when_the_server_is_overloaded(
     database: Database, tenant: str, operator: Operator
 ) -> None:

@@ -78,6 +78,7 @@ async def test_every_device_has_same_outcome_when_its_rate_is_one(
         assert result.executions[0].status_details["reason"]
 
 
+@pytest.mark.slow
 async def test_stalled_devices_do_nothing_until_another_fleet_continues(
     server: Server, operator: Operator, job: str
 ) -> None:
@@ -115,6 +116,7 @@ async def test_execution_is_interrupted_when_it_times_out_while_in_progress(
     assert totals.succeeded == totals.errors == totals.active == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
 async def test_fleet_continues_when_server_restarts(
     database: Database, operator: Operator, job: str, bridge: bool
