@@ -281,6 +281,16 @@ def test_config_accepts_the_limits_of_a_setting(
     assert attrgetter(field)(config) == value
 
 
+def test_error_of_default_roles_says_that_none_is_allowed() -> None:
+    with pytest.raises(ConfigError) as raised:
+        Config.from_env({"JOBS_DATABASE_URL": DSN, "JOBS_DEFAULT_ROLES": "root"})
+
+    assert str(raised.value) == (
+        "JOBS_DEFAULT_ROLES=root must be none or a comma-separated list of"
+        " viewer, operator, admin, device, bridge"
+    )
+
+
 @pytest.mark.parametrize("dsn", VALID_DSNS)
 def test_database_url_is_accepted_when_it_is_valid(dsn: str) -> None:
     assert Config.from_env({"JOBS_DATABASE_URL": dsn}).database.url == dsn

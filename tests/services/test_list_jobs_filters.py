@@ -106,6 +106,15 @@ async def test_invalid_filter_is_rejected_with_the_field_name(
     assert set(failure.violations) == {invalid_field}
 
 
+async def test_error_of_an_unknown_status_lists_the_statuses(operator: Operator) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.list(statuses=[9])
+
+    assert failure.violations == {
+        "statuses": "status 9 is unknown; it must be one of IN_PROGRESS, COMPLETED, CANCELED"
+    }
+
+
 async def test_executions_of_a_device_are_listed_newest_first(
     database: Database, operator_with_jobs: Operator
 ) -> None:

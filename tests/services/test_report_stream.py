@@ -250,6 +250,15 @@ async def test_stream_ends_with_server_stopping_when_the_server_stops(
             await read_to_end(stream)
 
 
+async def test_report_id_of_128_characters_is_returned(
+    server: Server, operator: Operator, fleet: list[str]
+) -> None:
+    async with reporting(server, operator.tenant) as stream:
+        responses = await send_reports(stream, [report(fleet[0], "SUCCEEDED", "x" * 128)])
+
+    assert responses["x" * 128].WhichOneof("result") == "execution"
+
+
 async def test_report_id_is_not_returned_when_it_is_too_long(
     server: Server, operator: Operator, fleet: list[str]
 ) -> None:
