@@ -36,6 +36,10 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, a quick benchma
 	@$(MAKE) --no-print-directory bench ARGS=--quick
 	@$(MAKE) --no-print-directory bench ARGS='--quick --soak 10'
 
+.PHONY: mutation
+mutation: $(READY) ## Find changes of MODULE=FILE that TESTS=FILES do not notice (ARGS="--sample 0.1" tries some)
+	@PYTHONPATH=.:generated $(BIN)/python -m tools.mutation $(ARGS) $(MODULE) $(TESTS)
+
 .PHONY: check
 check: $(READY) ## Check format, lint, types, import directions, contract and generated code
 	@$(BIN)/ruff format --check .
