@@ -67,3 +67,31 @@ def test_page_has_status_unspecified_where_a_status_is_unknown() -> None:
         JobExecution.STATUS_UNSPECIFIED,
         JobExecution.FAILED,
     ]
+
+
+@pytest.mark.parametrize("details", [None, "{}", '{"text": "é"}', f'{{"text": "{"x" * 60_000}"}}'])
+@pytest.mark.parametrize("device_id", ["d", "x" * 256, "🚀" * 256], ids=["short", "long", "wide"])
+def test_size_of_an_appended_execution_is_a_close_upper_bound(
+    device_id: str, details: str | None
+) -> None:
+    """The page must not exceed the maximum size, and must not end long before it either."""
+    micros = 252_455_615_999_999_999  # in the year 9999
+    values = {
+        "device_ids": device_id,
+        "statuses": "IN_PROGRESS",
+        "status_details": details,
+        "execution_numbers": 2**31 - 1,
+        "versions": 2**31 - 1,
+        "queued_ats": micros,
+        "started_ats": micros,
+        "last_updated_ats": micros,
+        "times_out_ats": micros,
+    }
+    columns = {column: [value, value] for column, value in values.items()}
+    response = ListJobExecutionsResponse()
+
+    sizes = list(conversions.append_executions(response.executions, row(columns)))
+
+    assert len(sizes) == len(response.executions) == 2
+    for size, execution in zip(sizes, response.executions, strict=True):
+        assert execution.ByteSize() <= size <= execution.ByteSize() + 32
