@@ -60,6 +60,7 @@ async def test_new_key_is_accepted_and_old_key_is_rejected_after_rotation(
     assert failure.message == "The token is signed with an unknown key"
 
 
+@pytest.mark.slow
 async def test_cached_token_is_rejected_after_refresh_when_its_key_is_revoked(
     server: Server, endpoint: JwksEndpoint, tenant: str
 ) -> None:

@@ -82,6 +82,7 @@ async def test_call_is_rejected_when_the_names_of_its_certificate_contain_nul(
                     await caller.list()
 
 
+@pytest.mark.slow
 async def test_serve_fails_with_one_line_when_the_mtls_extra_is_missing(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['cryptography'] = None\n"

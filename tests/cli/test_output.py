@@ -78,6 +78,7 @@ async def test_output_escapes_control_characters_of_stored_text(
     assert json.loads(as_json.out)["document_params"] == {"k": "\x9b31m\x7f"}
 
 
+@pytest.mark.slow
 async def test_output_escapes_characters_that_locale_lacks() -> None:
     process = await spawn("create", "--help", PYTHONIOENCODING="ascii")
     out, errors = await process.communicate()

@@ -24,6 +24,7 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(capsys)
 
 
+@pytest.mark.slow
 async def test_serve_rejects_owner_login_and_prints_remedy(database: Database) -> None:
     process = await spawn("serve", JOBS_DATABASE_URL=database.owner_dsn, JOBS_LISTEN="127.0.0.1:0")
     _, errors = await process.communicate()
@@ -90,6 +91,7 @@ async def test_serve_cancels_calls_in_flight_on_second_signal(
     assert b"stopped" in errors
 
 
+@pytest.mark.slow
 async def test_serve_fails_with_one_line_when_port_is_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -46,6 +46,7 @@ async def test_table_drops_columns_but_keeps_whole_ids_when_terminal_is_narrow(
     assert all(len(line) <= columns for line in lines)
 
 
+@pytest.mark.slow
 async def test_table_marks_shortened_cells_with_ellipsis(
     database: Database, server: Server, operator: Operator
 ) -> None:
@@ -78,6 +79,7 @@ async def test_table_keeps_id_in_one_piece_when_it_is_wider_than_terminal(
     assert "d" * 100 in job
 
 
+@pytest.mark.slow
 async def test_table_wraps_status_details_instead_of_cutting_them(
     database: Database, server: Server, operator: Operator
 ) -> None:

@@ -49,6 +49,7 @@ def pairs(line: str) -> dict[str, str]:
     return dict(pair.split("=") for pair in line.split()[2:])
 
 
+@pytest.mark.slow
 async def test_watch_prints_line_per_change_until_job_is_completed(
     shell: Shell, server: Server, tenant: str, job: str
 ) -> None:

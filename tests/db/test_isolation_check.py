@@ -14,6 +14,8 @@ from tests.support.health import is_healthy
 from tests.support.server import running_server, starting_server
 from tests.support.waiting import TIMEOUT, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def _user(dsn: str) -> str:
     return RequestRole.from_dsn(dsn).name
@@ -167,7 +169,6 @@ async def test_error_names_all_problems(fresh: Database) -> None:
     await _check_serves(fresh)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -89,6 +89,7 @@ def grpcurl() -> Path:
     return Path(result.stdout.decode().strip())
 
 
+@pytest.mark.slow
 async def test_grpcurl_calls_every_rpc_by_reflection(
     grpcurl: Path, server: Server, database: Database, tenant: str
 ) -> None:

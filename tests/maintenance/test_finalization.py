@@ -189,6 +189,7 @@ async def test_large_job_is_finalized_in_batches(
     assert largest <= 1000
 
 
+@pytest.mark.slow
 async def test_readers_see_no_difference_between_batches(
     database: Database, server: Server, operator: Operator
 ) -> None:

@@ -320,6 +320,7 @@ def reason_of(scenario: Callable[[World], Awaitable[None]]) -> str:
     return scenario.__name__.upper()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=reason_of)
 async def test_reason_is_sent_with_its_status(
     world: World, scenario: Callable[[World], Awaitable[None]]
@@ -339,6 +340,7 @@ def test_every_reason_has_a_scenario() -> None:
     assert {reason_of(scenario) for scenario in SCENARIOS} == reasons
 
 
+@pytest.mark.slow
 async def test_internal_error_is_logged_and_hidden_from_the_caller(
     cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -352,6 +354,7 @@ async def test_internal_error_is_logged_and_hidden_from_the_caller(
     assert "UndefinedFunctionError" in caplog.text
 
 
+@pytest.mark.slow
 async def test_internal_errors_do_not_affect_later_calls(
     cluster: tuple[Postgres, str],
 ) -> None:
@@ -378,6 +381,7 @@ async def test_overloaded_server_recovers_when_a_connection_is_released(
         assert (await operator.get("j")).status == pb.Job.CANCELED
 
 
+@pytest.mark.slow
 async def test_query_timeout_rolls_back_and_releases_the_connection(
     world: World,
 ) -> None:

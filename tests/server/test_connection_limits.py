@@ -157,6 +157,7 @@ async def test_report_stream_stops_reading_when_client_does_not_read_responses(
         assert await version() == 1 + 256
 
 
+@pytest.mark.slow
 async def test_watch_ends_at_maximum_connection_age_when_client_never_reads(
     database: Database,
     operator_with_job: Operator,

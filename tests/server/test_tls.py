@@ -156,6 +156,7 @@ async def test_metadata_is_accepted_beyond_loopback_with_trusted_peers(
             assert not (await reachable.operator("t").list()).jobs
 
 
+@pytest.mark.slow
 async def test_new_certificate_is_used_without_a_restart(
     database: Database, authority: Authority, files: dict[str, str], tmp_path: Path
 ) -> None:

@@ -112,6 +112,7 @@ async def test_newest_hundred_attempts_are_listed_by_default(retried: Operator) 
     assert numbers(attempts) == list(range(121, 21, -1))
 
 
+@pytest.mark.slow
 async def test_pages_contain_each_attempt_once(retried: Operator) -> None:
     for limit in (1, 40, 60, 100):
         assert numbers(await all_attempts(retried, limit=limit)) == list(range(121, 0, -1))

@@ -128,6 +128,7 @@ def is_valid(
     )
 
 
+@pytest.mark.slow
 @examples(25)
 @given(request=requests())
 async def test_request_is_accepted_if_and_only_if_it_is_valid(

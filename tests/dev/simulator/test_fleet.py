@@ -35,6 +35,7 @@ async def wait_until_idle(totals: Totals, started: int) -> None:
     await wait_until(idle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
 @pytest.mark.parametrize("poll_interval", [None, 0.1], ids=["watch", "poll"])
 async def test_fleet_completes_jobs_one_after_the_other(
