@@ -15,6 +15,8 @@ import (
 
 const envPrefix = "JOBS_GATEWAY_"
 
+const maxUpstreamConnections = 1000
+
 // Config holds the settings of the gateway.
 type Config struct {
 	Upstream      string
@@ -23,18 +25,23 @@ type Config struct {
 
 	RequestTimeout time.Duration
 	ShutdownGrace  time.Duration
-	MaxBodyBytes   int64
+
+	MaxBodyBytes        int64
+	MaxBufferedBytes    int64
+	MaxRequestsInFlight int64
+	MaxConnections      int64
 
 	TLSCert      string
 	TLSKey       string
 	TLSClientCA  string
 	TrustedPeers stringList
 
-	UpstreamTLS        bool
-	UpstreamCA         string
-	UpstreamCert       string
-	UpstreamKey        string
-	UpstreamServerName string
+	UpstreamConnections int
+	UpstreamTLS         bool
+	UpstreamCA          string
+	UpstreamCert        string
+	UpstreamKey         string
+	UpstreamServerName  string
 
 	AllowedHosts         stringList
 	CORSOrigins          stringList
@@ -52,11 +59,15 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.StringVar(&c.MetricsListen, "metrics-listen", "", "`HOST:PORT` to serve Prometheus metrics on, at /metrics; empty disables metrics")
 	durationVar(f, &c.RequestTimeout, "request-timeout", 30*time.Second, "maximum duration of a request")
 	durationVar(f, &c.ShutdownGrace, "shutdown-grace", 10*time.Second, "maximum wait for requests in flight at shutdown")
-	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", 1<<20, "maximum size of a request body in bytes")
+	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", 256<<10, "maximum size of a request body in bytes")
+	f.Int64Var(&c.MaxBufferedBytes, "max-buffered-bytes", 128<<20, "maximum memory in bytes for request bodies and responses, all requests together; at most half of it for one caller")
+	f.Int64Var(&c.MaxRequestsInFlight, "max-requests-in-flight", 2000, "maximum number of requests in flight")
+	f.Int64Var(&c.MaxConnections, "max-connections", 4000, "maximum number of client connections; further ones are closed at once")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain for HTTPS, a PEM `FILE`")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of tls-cert, a PEM `FILE`")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "require client certificates issued by these authorities, a PEM `FILE`")
 	f.Var(&c.TrustedPeers, "trusted-peers", "accept only client certificates with one of these `NAMES`, comma-separated: SPIFFE IDs, DNS names or common names")
+	f.IntVar(&c.UpstreamConnections, "upstream-connections", 4, "number of connections to each address of the upstream; each carries up to 100 calls at a time")
 	f.BoolVar(&c.UpstreamTLS, "upstream-tls", false, "use TLS to the upstream and trust the system's certificate authorities")
 	f.StringVar(&c.UpstreamCA, "upstream-ca", "", "use TLS to the upstream and trust these certificate authorities, a PEM `FILE`")
 	f.StringVar(&c.UpstreamCert, "upstream-cert", "", "client certificate for the upstream, a PEM `FILE`")
@@ -120,8 +131,13 @@ func (c *Config) validate() error {
 		return errors.New("upstream-cert and upstream-key must be set together")
 	case c.UpstreamServerName != "" && !c.useUpstreamTLS():
 		return errors.New("upstream-server-name requires upstream-tls or upstream-ca")
-	case c.RequestTimeout <= 0 || c.MaxBodyBytes <= 0:
-		return errors.New("request-timeout and max-body-bytes must be greater than 0")
+	case c.RequestTimeout <= 0 || c.MaxBodyBytes <= 0 || c.MaxRequestsInFlight <= 0 || c.MaxConnections <= 0:
+		return errors.New("request-timeout, max-body-bytes, max-requests-in-flight and max-connections must be greater than 0")
+	case c.UpstreamConnections < 1 || c.UpstreamConnections > maxUpstreamConnections:
+		return fmt.Errorf("upstream-connections=%d: must be from 1 to %d", c.UpstreamConnections, maxUpstreamConnections)
+	case c.MaxBufferedBytes < minBufferedBytes(c.MaxBodyBytes):
+		return fmt.Errorf("max-buffered-bytes=%d: must be at least %d: 16 MiB and 24 times max-body-bytes",
+			c.MaxBufferedBytes, minBufferedBytes(c.MaxBodyBytes))
 	case slices.ContainsFunc(c.CORSOrigins, isInvalidOrigin):
 		return fmt.Errorf("cors-origins=%s: each origin must be a scheme and a host, such as "+
 			"https://ops.example.com, without a path; * is not supported", &c.CORSOrigins)
@@ -134,6 +150,12 @@ func (c *Config) validate() error {
 			"and trusted-peers, or set insecure-metadata to accept the risk", c.Listen)
 	}
 	return nil
+}
+
+// minBufferedBytes returns the smallest budget that serves every valid request: a quarter of it
+// is what one caller has for buffers.
+func minBufferedBytes(maxBodyBytes int64) int64 {
+	return 4 * max(maxResponseBytes, wireFactor*maxBodyBytes)
 }
 
 func (c *Config) useUpstreamTLS() bool {

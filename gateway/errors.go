@@ -58,6 +58,9 @@ func malformedRequest(detail string) *apiError {
 	return newAPIError(codes.InvalidArgument, "MALFORMED_REQUEST", detail)
 }
 
+// Error makes apiError an error, so that upstream.Invoke can return it.
+func (e *apiError) Error() string { return e.Detail }
+
 func (e *apiError) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	if e.retryAfter > 0 {

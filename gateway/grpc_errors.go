@@ -57,6 +57,9 @@ func convertError(err error) (e *apiError, fromService bool) {
 	if errors.As(err, &routingError) {
 		return malformedRequest("The path has an invalid percent-encoding").withStatus(routingError.HTTPStatus), false
 	}
+	if errors.As(err, &e) {
+		return e, false
+	}
 	st := status.Convert(err)
 	e = newAPIError(st.Code(), "", st.Message())
 	for _, detail := range st.Details() {

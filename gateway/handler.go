@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
@@ -17,8 +16,8 @@ import (
 )
 
 // newHandler returns the handler of the REST listener. A request passes, in this order:
-// instrument, withNoSniff, withAllowedHosts, withCORS, the route check, the request checks, grpc-gateway.
-func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, logger *slog.Logger) (http.Handler, error) {
+// instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the route check, the request checks, grpc-gateway.
+func newHandler(config *Config, upstream *upstream, metrics *metrics, logger *slog.Logger) (http.Handler, error) {
 	routes, err := loadRoutes(openAPI)
 	if err != nil {
 		return nil, err
@@ -28,10 +27,15 @@ func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, log
 		return nil, err
 	}
 	docs := newDocsHandler()
+	budgets := newMemoryBudgets(config.MaxBufferedBytes)
+	bodies := &bodyDecoder{config.MaxBodyBytes, newCallerCheck(upstream, budgets)}
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
 		defer cancel()
-		r = r.WithContext(withRequestURL(ctx, r.URL))
+		memory := newRequestMemory(budgets, r.Header)
+		defer memory.release()
+		w = &boundedWriter{ResponseWriter: w, memory: memory, timeout: config.RequestTimeout}
+		r = r.WithContext(withRequestURL(withRequestMemory(ctx, memory), r.URL))
 		route := routeFromContext(ctx)
 		switch {
 		case route == nil:
@@ -51,32 +55,33 @@ func newHandler(config *Config, upstream *grpc.ClientConn, metrics *metrics, log
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		if op := route.operations[r.Method]; op != nil {
-			if e := checkRequest(op, w, r, config); e != nil {
+			if e := checkRequest(op, w, r, config, bodies); e != nil {
 				e.write(w)
 				return
 			}
 		}
 		gateway.ServeHTTP(w, r)
 	})
-	hostChecked := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, dispatch))
-	return instrument(routes, metrics, logger, withNoSniff(hostChecked)), nil
+	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
+	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
+	return instrument(routes, metrics, logger, withNoSniff(allowed)), nil
 }
 
 // checkRequest rejects requests that grpc-gateway would accept although a part is unknown,
 // repeated or dropped, or would reject without naming the field. It replaces the body with the
 // decoded message. The gRPC server validates the values.
-func checkRequest(op *operation, w http.ResponseWriter, r *http.Request, config *Config) *apiError {
+func checkRequest(op *operation, w http.ResponseWriter, r *http.Request, config *Config, bodies *bodyDecoder) *apiError {
 	if e := cmp.Or(checkIdentityHeaders(r), checkBearerToken(r, config.RequireToken), checkHeaderSize(r), checkPath(r)); e != nil {
 		return e
 	}
 	if e := checkQuery(op, r); e != nil {
 		return e
 	}
-	return decodeBody(op, w, r, config.MaxBodyBytes)
+	return bodies.decode(op, w, r)
 }
 
 // newGatewayMux returns the generated REST mapping with the JSON, headers and errors of this API.
-func newGatewayMux(upstream *grpc.ClientConn, logger *slog.Logger) (http.Handler, error) {
+func newGatewayMux(upstream *upstream, logger *slog.Logger) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{}),
 		runtime.WithIncomingHeaderMatcher(matchIncomingHeader),

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 )
 
 // allowedHeaders lists the request headers that are forwarded as gRPC metadata.
@@ -37,22 +34,6 @@ func matchIncomingHeader(header string) (string, bool) {
 
 // matchNoHeader is the header matcher for responses: it hides all metadata of the gRPC server.
 func matchNoHeader(string) (string, bool) { return "", false }
-
-// filterMetadata is a client interceptor that sends only allowedHeaders. grpc-gateway would
-// also send X-Forwarded-For and X-Forwarded-Host.
-func filterMetadata(
-	ctx context.Context, method string, request, reply any, conn *grpc.ClientConn,
-	invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
-) error {
-	all, _ := metadata.FromOutgoingContext(ctx)
-	allowed := metadata.MD{}
-	for _, key := range allowedHeaders {
-		if values := all.Get(key); len(values) > 0 {
-			allowed[key] = values
-		}
-	}
-	return invoker(metadata.NewOutgoingContext(ctx, allowed), method, request, reply, conn, opts...)
-}
 
 // checkIdentityHeaders rejects identity headers that are repeated or not printable ASCII.
 // grpc-gateway drops a header that metadata can't carry, and created_by would get lost.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -28,9 +30,14 @@ func instrument(routes routeTable, m *metrics, logger *slog.Logger, next http.Ha
 			r.URL.RawPath = rawPath
 		}
 		recorder := &responseRecorder{ResponseWriter: w, status: http.StatusOK}
+		request := r.WithContext(withRoute(r.Context(), route)) // a copy: net/http needs the body of r
+		if r.ProtoMajor == 1 && r.Body != http.NoBody {
+			recorder.body = &trackedBody{ReadCloser: r.Body}
+			request.Body = recorder.body
+		}
 		func() {
 			defer recoverPanic(recorder, requestID, logger)
-			next.ServeHTTP(recorder, r.WithContext(withRoute(r.Context(), route)))
+			next.ServeHTTP(recorder, request)
 		}()
 
 		duration := time.Since(started)
@@ -63,17 +70,41 @@ type responseRecorder struct {
 	status  int
 	bytes   int64
 	started bool
+	body    *trackedBody // nil without body, and in HTTP/2
 }
 
 func (r *responseRecorder) WriteHeader(status int) {
-	r.status, r.started = status, true
+	r.status = status
+	r.start()
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *responseRecorder) Write(b []byte) (int, error) {
-	r.started = true
+	r.start()
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
+	return n, err
+}
+
+// start closes the connection after a response that does not wait for the body. net/http would
+// wait for up to 256 KiB of it before it sends the response.
+func (r *responseRecorder) start() {
+	if !r.started && r.body != nil && !r.body.complete {
+		r.Header().Set("Connection", "close")
+		_ = http.NewResponseController(r.ResponseWriter).EnableFullDuplex() // fails only in tests
+	}
+	r.started = true
+}
+
+// trackedBody knows whether the body has been read to its end.
+type trackedBody struct {
+	io.ReadCloser
+	complete bool
+}
+
+func (b *trackedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.complete = b.complete || errors.Is(err, io.EOF)
 	return n, err
 }
 

@@ -7,13 +7,24 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+// baseMemory is what the process needs besides the budgets: code, connections, headers, and the
+// free bytes of requests.
+const baseMemory = 160 << 20
+
+// streamsPerClient is the maximum number of requests in flight on one HTTP/2 connection.
+const streamsPerClient = 100
+
 // run serves the REST API and the metrics until ctx ends, then drains requests in flight.
 func run(ctx context.Context, config *Config, logger *slog.Logger) error {
+	setMemoryLimit(config)
 	upstream, err := dialUpstream(config, logger)
 	if err != nil {
 		return err
@@ -59,7 +70,43 @@ func newServer(handler http.Handler, config *Config, logger *slog.Logger) *http.
 		WriteTimeout:   2*config.RequestTimeout + 10*time.Second,
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 32 << 10,
-		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: streamsPerClient,
+			// Bodies that wait for memory must not block the other streams of their connection.
+			MaxReceiveBufferPerConnection: streamsPerClient * freeBytes,
+			MaxReceiveBufferPerStream:     freeBytes,
+			WriteByteTimeout:              config.RequestTimeout,
+		},
+		ConnState: limitConnections(config.MaxConnections, logger),
+		ErrorLog:  slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// limitConnections returns a http.Server.ConnState function that closes new connections while
+// the maximum number is open.
+func limitConnections(maximum int64, logger *slog.Logger) func(net.Conn, http.ConnState) {
+	var open, rejected atomic.Int64
+	return func(connection net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if open.Add(1) <= maximum {
+				return
+			}
+			connection.Close()
+			if count := rejected.Add(1); count&(count-1) == 0 { // 1, 2, 4, 8 …: a flood must not fill the log
+				logger.Warn("connection rejected: max-connections are open", "max_connections", maximum, "rejected", count)
+			}
+		case http.StateHijacked, http.StateClosed:
+			open.Add(-1)
+		}
+	}
+}
+
+// setMemoryLimit lets the garbage collector run more often as memory approaches what the budgets
+// allow. GOMEMLIMIT in the environment takes precedence.
+func setMemoryLimit(config *Config) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(baseMemory + 2*config.MaxBufferedBytes)
 	}
 }
 

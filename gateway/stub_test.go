@@ -50,6 +50,12 @@ func (s *stub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.Get
 // serveStub serves s on a free port until the test ends.
 func serveStub(tb testing.TB, s *stub, options ...grpc.ServerOption) (address string) {
 	tb.Helper()
+	return serveService(tb, s, options...)
+}
+
+// serveService serves s and the health service on a free port until the test ends.
+func serveService(tb testing.TB, s jobsv1.JobServiceServer, options ...grpc.ServerOption) (address string) {
+	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)

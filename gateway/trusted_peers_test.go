@@ -13,15 +13,15 @@ import (
 	"testing"
 )
 
-// peer describes the names in a client certificate.
-type peer struct {
+// clientNames are the names in a client certificate.
+type clientNames struct {
 	commonNames, dnsNames, uris []string
 	ip                          net.IP
 }
 
 // certificate returns a certificate with exactly these bytes as names: x509.CreateCertificate
 // would parse and rewrite URIs.
-func (p peer) certificate(t *testing.T) *x509.Certificate {
+func (p clientNames) certificate(t *testing.T) *x509.Certificate {
 	t.Helper()
 	var names []asn1.RawValue
 	add := func(tag int, value []byte) {
@@ -66,20 +66,20 @@ func (p peer) certificate(t *testing.T) *x509.Certificate {
 
 func TestVerifyTrustedPeer_MatchesExactly(t *testing.T) {
 	const id = "spiffe://acme.example/proxy"
-	withURI := peer{uris: []string{id}}
-	withName := peer{dnsNames: []string{"proxy.acme.example"}}
-	withCommonName := peer{commonNames: []string{"proxy"}}
+	withURI := clientNames{uris: []string{id}}
+	withName := clientNames{dnsNames: []string{"proxy.acme.example"}}
+	withCommonName := clientNames{commonNames: []string{"proxy"}}
 	for _, c := range []struct {
 		entry   string
-		peer    peer
+		peer    clientNames
 		trusted bool
 	}{
 		{id, withURI, true},
 		{"proxy.acme.example", withName, true},
 		{"proxy", withCommonName, true},
-		{id, peer{uris: []string{"spiffe://other.example/a", id}}, true},
-		{id, peer{dnsNames: []string{id}}, false},
-		{id, peer{commonNames: []string{id}}, false},
+		{id, clientNames{uris: []string{"spiffe://other.example/a", id}}, true},
+		{id, clientNames{dnsNames: []string{id}}, false},
+		{id, clientNames{commonNames: []string{id}}, false},
 		{id + "/", withURI, false},
 		{"spiffe://acme.example", withURI, false},
 		{"acme.example", withName, false},
@@ -87,20 +87,20 @@ func TestVerifyTrustedPeer_MatchesExactly(t *testing.T) {
 		{"PROXY", withCommonName, false},
 		{"Proxy.acme.example", withName, false},
 		{"proxy", withURI, false},
-		{"proxy", peer{}, false},
+		{"proxy", clientNames{}, false},
 		// URIs are compared as they are written in the certificate.
-		{id, peer{uris: []string{"SPIFFE://acme.example/proxy"}}, false},
-		{id, peer{uris: []string{"spiffe://ACME.example/proxy"}}, false},
-		{id, peer{uris: []string{"spiffe://acme.example/prox%79"}}, false},
+		{id, clientNames{uris: []string{"SPIFFE://acme.example/proxy"}}, false},
+		{id, clientNames{uris: []string{"spiffe://ACME.example/proxy"}}, false},
+		{id, clientNames{uris: []string{"spiffe://acme.example/prox%79"}}, false},
 		// A common name counts only without URIs and DNS names.
-		{"proxy", peer{commonNames: []string{"proxy"}, dnsNames: []string{"other"}}, false},
-		{"proxy", peer{commonNames: []string{"proxy"}, uris: []string{id}}, false},
-		{"proxy", peer{commonNames: []string{"proxy"}, ip: net.IPv4(127, 0, 0, 1)}, true},
-		{"proxy", peer{commonNames: []string{"other", "proxy"}}, false},
-		{"proxy", peer{commonNames: []string{"proxy", "other"}}, false},
+		{"proxy", clientNames{commonNames: []string{"proxy"}, dnsNames: []string{"other"}}, false},
+		{"proxy", clientNames{commonNames: []string{"proxy"}, uris: []string{id}}, false},
+		{"proxy", clientNames{commonNames: []string{"proxy"}, ip: net.IPv4(127, 0, 0, 1)}, true},
+		{"proxy", clientNames{commonNames: []string{"other", "proxy"}}, false},
+		{"proxy", clientNames{commonNames: []string{"proxy", "other"}}, false},
 		// A NUL does not end a name.
-		{"proxy", peer{commonNames: []string{"proxy\x00.evil.example"}}, false},
-		{"proxy.acme.example", peer{dnsNames: []string{"proxy.acme.example\x00.evil.example"}}, false},
+		{"proxy", clientNames{commonNames: []string{"proxy\x00.evil.example"}}, false},
+		{"proxy.acme.example", clientNames{dnsNames: []string{"proxy.acme.example\x00.evil.example"}}, false},
 	} {
 		certificate := c.peer.certificate(t)
 		state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificate}}

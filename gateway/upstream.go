@@ -22,28 +22,39 @@ const serviceConfig = `{"loadBalancingConfig": [{"round_robin": {}}]}`
 // With a low MaxDelay, the gateway soon connects to a server that starts after it.
 var reconnectBackoff = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
 
-// dialUpstream returns a connection to the gRPC server. It connects in the background.
-func dialUpstream(config *Config, logger *slog.Logger) (*grpc.ClientConn, error) {
+// The windows limit what the gateway buffers of a response that has no memory reserved yet.
+const (
+	streamWindow     = 64 << 10
+	connectionWindow = 1 << 20
+)
+
+// dialUpstream returns the connections to the gRPC server. They connect in the background.
+func dialUpstream(config *Config, logger *slog.Logger) (*upstream, error) {
 	creds, err := newUpstreamCredentials(config, logger)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(config.Upstream,
-		grpc.WithTransportCredentials(creds),
-		grpc.WithDefaultServiceConfig(serviceConfig),
-		grpc.WithUnaryInterceptor(filterMetadata),
-		grpc.WithUserAgent("jobs-gateway"),
-		// The server is on the internal network: an HTTPS_PROXY for outgoing traffic must not see the calls.
-		grpc.WithNoProxy(),
-		// The server allows at most one ping every 10 s.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnectBackoff, MinConnectTimeout: 5 * time.Second}),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("upstream=%s: %w", config.Upstream, err)
+	var connections []*grpc.ClientConn
+	for range config.UpstreamConnections {
+		connection, err := grpc.NewClient(config.Upstream,
+			grpc.WithTransportCredentials(creds),
+			grpc.WithDefaultServiceConfig(serviceConfig),
+			grpc.WithUserAgent("jobs-gateway"),
+			grpc.WithInitialWindowSize(streamWindow),
+			grpc.WithInitialConnWindowSize(connectionWindow),
+			// The server is on the internal network: an HTTPS_PROXY for outgoing traffic must not see the calls.
+			grpc.WithNoProxy(),
+			// The server allows at most one ping every 10 s.
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnectBackoff, MinConnectTimeout: 5 * time.Second}),
+		)
+		if err != nil {
+			return nil, fmt.Errorf("upstream=%s: %w", config.Upstream, err)
+		}
+		connection.Connect()
+		connections = append(connections, connection)
 	}
-	conn.Connect()
-	return conn, nil
+	return newUpstream(connections), nil
 }
 
 func newUpstreamCredentials(config *Config, logger *slog.Logger) (credentials.TransportCredentials, error) {

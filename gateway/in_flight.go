@@ -1,0 +1,27 @@
+package main
+
+import (
+	"net/http"
+	"sync/atomic"
+)
+
+// healthReserve is how many health checks may be in flight in addition to all other requests, so
+// that a load balancer does not take an overloaded gateway for a broken one.
+const healthReserve = 100
+
+// withRequestLimit rejects requests while the maximum number is in flight.
+func withRequestLimit(maximum int64, next http.Handler) http.Handler {
+	var inFlight atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit := maximum
+		if route := routeFromContext(r.Context()); route != nil && route.template == "/healthz" {
+			limit += healthReserve
+		}
+		defer inFlight.Add(-1)
+		if inFlight.Add(1) > limit {
+			overloaded("max-requests-in-flight", maximum).write(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

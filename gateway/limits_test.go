@@ -1,0 +1,362 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+// blockingStub blocks every GetJob until release is closed, and records the connections.
+type blockingStub struct {
+	jobsv1.UnimplementedJobServiceServer
+	started chan struct{}
+	release chan struct{}
+
+	mu    sync.Mutex
+	peers map[string]bool
+}
+
+func (s *blockingStub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
+	from, _ := peer.FromContext(ctx)
+	s.mu.Lock()
+	s.peers[from.Addr.String()] = true
+	s.mu.Unlock()
+	s.started <- struct{}{}
+	<-s.release
+	return &jobsv1.GetJobResponse{Job: &jobsv1.Job{}}, nil
+}
+
+func serveBlockingStub(t *testing.T) (*blockingStub, string) {
+	s := &blockingStub{started: make(chan struct{}), release: make(chan struct{}), peers: map[string]bool{}}
+	return s, serveService(t, s)
+}
+
+func checkOverloaded(t *testing.T, response *http.Response, setting string) {
+	t.Helper()
+	var e apiError
+	if err := json.NewDecoder(response.Body).Decode(&e); err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != 429 || e.Code != "RESOURCE_EXHAUSTED" || e.Reason != "OVERLOADED" ||
+		!strings.Contains(e.Detail, setting) || response.Header.Get("Retry-After") != "1" {
+		t.Errorf("%d %+v %v, want OVERLOADED with %s", response.StatusCode, e, response.Header, setting)
+	}
+}
+
+func TestRequestLimit_RejectsRequests_WhenTooManyAreInFlight(t *testing.T) {
+	s, address := serveBlockingStub(t)
+	gateway := newTestGateway(t, map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT": "2",
+		"JOBS_GATEWAY_CORS_ORIGINS": "https://ops.example",
+	})
+	var calls sync.WaitGroup
+	for range 2 {
+		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}}) })
+		<-s.started
+	}
+	response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}, "Origin": {"https://ops.example"}})
+	checkOverloaded(t, response, "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT is 2")
+	if response.Header.Get("Access-Control-Allow-Origin") == "" || response.Header.Get("X-Request-Id") == "" {
+		t.Errorf("headers %v", response.Header)
+	}
+	if got := get(gateway, "/healthz", nil).StatusCode; got != 200 {
+		t.Errorf("/healthz: %d", got)
+	}
+	close(s.release)
+	calls.Wait()
+	if got := get(gateway, "/openapi.json", nil).StatusCode; got != 200 {
+		t.Errorf("after the calls: %d", got)
+	}
+}
+
+func TestUpstream_SpreadsCallsOverConnections(t *testing.T) {
+	s, address := serveBlockingStub(t)
+	gateway := newTestGateway(t, map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "3",
+	})
+	// More calls than one connection carries: each call has started before any of them ends.
+	var calls sync.WaitGroup
+	for range streamsPerConnection + 50 {
+		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}}) })
+	}
+	for range streamsPerConnection + 50 {
+		<-s.started
+	}
+	if got := slices.Collect(maps.Keys(s.peers)); len(got) != 3 {
+		t.Errorf("connections: %v", got)
+	}
+	close(s.release)
+	calls.Wait()
+}
+
+func TestUpstream_RejectsCalls_WhenConnectionsAreFull(t *testing.T) {
+	s, address := serveBlockingStub(t)
+	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "1"})
+	upstream, err := dialUpstream(config, discardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(upstream.Close)
+	upstream.calls.wait = 0
+	gateway, err := newHandler(config, upstream, newMetrics(), discardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls sync.WaitGroup
+	for range streamsPerConnection / 2 { // the share of one caller
+		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}}) })
+		<-s.started
+	}
+	response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}})
+	checkOverloaded(t, response, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS is 1")
+	if got := get(gateway, "/healthz", nil).StatusCode; got != 200 {
+		t.Errorf("/healthz: %d", got)
+	}
+	close(s.release)
+	calls.Wait()
+}
+
+// strictStub accepts only the token "good" and counts CreateJobs.
+type strictStub struct {
+	jobsv1.UnimplementedJobServiceServer
+	created int
+}
+
+func (s *strictStub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
+	reason, code := "INVALID_FIELD", codes.InvalidArgument
+	if !strings.Contains(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ","), "good") {
+		reason, code = "INVALID_TOKEN", codes.Unauthenticated
+	}
+	st, err := status.New(code, "rejected").WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: reason})
+	if err != nil {
+		return nil, err
+	}
+	return nil, st.Err()
+}
+
+func (s *strictStub) CreateJob(context.Context, *jobsv1.CreateJobRequest) (*jobsv1.CreateJobResponse, error) {
+	s.created++
+	return &jobsv1.CreateJobResponse{}, nil
+}
+
+// endlessBody counts the bytes that are read of it.
+type endlessBody struct{ read int }
+
+func (b *endlessBody) Read(p []byte) (int, error) {
+	b.read += len(p)
+	return copy(p, strings.Repeat(" ", len(p))), nil
+}
+
+func TestBody_IsNotReadFurther_WhenCallerIsRejected(t *testing.T) {
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, &strictStub{})})
+	body := &endlessBody{}
+	request := httptest.NewRequest("POST", "/customer/jobs", body)
+	request.Host = "localhost"
+	request.Header.Set("Authorization", "Bearer junk")
+	recorder := httptest.NewRecorder()
+	gateway.ServeHTTP(recorder, request)
+	if recorder.Code != 401 || !strings.Contains(recorder.Body.String(), "INVALID_TOKEN") || body.read > freeBytes {
+		t.Errorf("%d %s after %d bytes", recorder.Code, recorder.Body, body.read)
+	}
+}
+
+func TestBody_IsNotRead_WhenContentLengthIsTooLarge(t *testing.T) {
+	gateway := newTestGateway(t, nil)
+	body := &endlessBody{}
+	request := httptest.NewRequest("POST", "/customer/jobs", body)
+	request.Host = "localhost"
+	request.ContentLength = 256<<10 + 1
+	recorder := httptest.NewRecorder()
+	gateway.ServeHTTP(recorder, request)
+	if recorder.Code != 413 || body.read != 0 {
+		t.Errorf("%d after %d bytes", recorder.Code, body.read)
+	}
+}
+
+func TestBody_IsNotDecoded_WhenCallerIsRejected(t *testing.T) {
+	s := &strictStub{}
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
+	// Small, but with many values, and invalid at the end: only decoding it finds the error.
+	body := `{"document_params": {"a": [` + strings.Repeat("1,", 1000) + `}`
+	for token, want := range map[string]int{"junk": 401, "good": 400} {
+		response := send(gateway, "POST", "/customer/jobs", http.Header{"Authorization": {"Bearer " + token}}, body)
+		if response.StatusCode != want {
+			t.Errorf("%s: %d", token, response.StatusCode)
+		}
+	}
+	large := `{"document_params": {"a": [` + strings.Repeat("1,", 50_000) + `1]}}`
+	response := send(gateway, "POST", "/customer/jobs", http.Header{"Authorization": {"Bearer good"}}, large)
+	if response.StatusCode != 201 || s.created != 1 {
+		t.Errorf("%d, created %d", response.StatusCode, s.created)
+	}
+}
+
+func TestMemory_RejectsLargeRequests_WhenBudgetIsUsed(t *testing.T) {
+	job := &jobsv1.Job{CancelReason: new(string)}
+	*job.CancelReason = strings.Repeat("x", 1<<20)
+	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, &stub{job: job})})
+	upstream, err := dialUpstream(config, discardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(upstream.Close)
+	budgets := newMemoryBudgets(config.MaxBufferedBytes)
+	budgets.buffers.wait = 0
+	ctx := func(tenant string) context.Context {
+		return withRequestMemory(t.Context(), newRequestMemory(budgets, http.Header{"X-Tenant-Id": {tenant}}))
+	}
+	jobs := jobsv1.NewJobServiceClient(upstream)
+
+	first, second := ctx("acme"), ctx("acme")
+	full := requestMemoryFromContext(ctx("acme"))
+	if _, err := jobs.GetJob(first, &jobsv1.GetJobRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if held := requestMemoryFromContext(first).buffers.held; held < 1<<20 || held > 7<<20 {
+		t.Errorf("the response holds %d bytes", held)
+	}
+	if e := full.buffers.resize(budgets.buffers.share - 8<<20); e != nil {
+		t.Fatal(e)
+	}
+	_, err = jobs.GetJob(second, &jobsv1.GetJobRequest{})
+	if e, _ := convertError(err); e.Reason != "OVERLOADED" || !strings.Contains(e.Detail, "JOBS_GATEWAY_MAX_BUFFERED_BYTES is 134217728") {
+		t.Errorf("%+v", e)
+	}
+	if _, err := jobs.GetJob(ctx("other"), &jobsv1.GetJobRequest{}); err != nil {
+		t.Errorf("another caller: %v", err)
+	}
+	// A call that may have had an effect does not fail for its response.
+	if _, err := jobs.CreateJob(second, &jobsv1.CreateJobRequest{JobId: strings.Repeat("x", freeBytes)}); err != nil {
+		t.Errorf("CreateJob: %v", err)
+	}
+	w := &boundedWriter{ResponseWriter: httptest.NewRecorder(), memory: requestMemoryFromContext(first)}
+	io.WriteString(w, "short")
+	if m := requestMemoryFromContext(first); m.buffers.held+m.messages.held != 0 {
+		t.Errorf("a short response holds %d and %d bytes", m.buffers.held, m.messages.held)
+	}
+}
+
+// lineChannel is a log writer that sends each line.
+type lineChannel chan string
+
+func (c lineChannel) Write(line []byte) (int, error) {
+	c <- string(line)
+	return len(line), nil
+}
+
+func TestServer_ClosesConnections_WhenTooManyAreOpen(t *testing.T) {
+	log := make(lineChannel, 100)
+	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_MAX_CONNECTIONS": "2"})
+	server := newServer(http.NotFoundHandler(), config, slog.New(slog.NewTextHandler(log, nil)))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go server.Serve(listener)
+	defer server.Close()
+	// responds opens a connection and reports whether the server responds on it.
+	responds := func() (net.Conn, bool) {
+		connection, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(connection, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		n, _ := connection.Read(make([]byte, 1))
+		return connection, n == 1
+	}
+	first, ok1 := responds()
+	second, ok2 := responds()
+	third, ok3 := responds()
+	defer second.Close()
+	defer third.Close()
+	if !ok1 || !ok2 || ok3 {
+		t.Errorf("responses: %v %v %v", ok1, ok2, ok3)
+	}
+	if line := <-log; !strings.Contains(line, "max-connections are open") {
+		t.Errorf("log: %s", line)
+	}
+	first.Close()
+	for { // the server notices the close a moment later
+		connection, ok := responds()
+		connection.Close()
+		if ok {
+			break
+		}
+	}
+}
+
+func TestServer_LimitsStreamsAndWindows_OfHTTP2(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = newServer(http.NotFoundHandler(), loadTestConfig(t, nil), discardLogger)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	connection, err := tls.Dial("tcp", server.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	io.WriteString(connection, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	header := make([]byte, 9)
+	if _, err := io.ReadFull(connection, header); err != nil || header[3] != 4 {
+		t.Fatalf("%v %v, want SETTINGS", header, err)
+	}
+	payload := make([]byte, int(header[1])<<8|int(header[2]))
+	if _, err := io.ReadFull(connection, payload); err != nil {
+		t.Fatal(err)
+	}
+	settings := map[byte]int{}
+	for s := range slices.Chunk(payload, 6) {
+		settings[s[1]] = int(s[2])<<24 | int(s[3])<<16 | int(s[4])<<8 | int(s[5])
+	}
+	if settings[3] != streamsPerClient || settings[4] != freeBytes {
+		t.Errorf("MAX_CONCURRENT_STREAMS %d, INITIAL_WINDOW_SIZE %d", settings[3], settings[4])
+	}
+}
+
+func TestConfig_RejectsBudgetsThatAreTooSmall(t *testing.T) {
+	for name, value := range map[string]string{
+		"MAX_BUFFERED_BYTES": "16777215", "MAX_BODY_BYTES": "10000000", "MAX_REQUESTS_IN_FLIGHT": "0",
+		"MAX_CONNECTIONS": "0", "UPSTREAM_CONNECTIONS": "0",
+	} {
+		_, err := loadConfig(nil, func(n string) (string, bool) { return value, n == envPrefix+name })
+		if err == nil {
+			t.Errorf("%s=%s is accepted", name, value)
+		}
+	}
+}
+
+func TestServer_RespondsAndClosesConnection_WhenBodyIsNotComplete(t *testing.T) {
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_REQUIRE_TOKEN": "true"})
+	server := httptest.NewServer(gateway)
+	defer server.Close()
+	connection, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	io.WriteString(connection, "POST /customer/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nGET /healthz HTTP/1.1\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+	if err != nil || response.StatusCode != 401 || !response.Close {
+		t.Errorf("%+v %v", response, err)
+	}
+}

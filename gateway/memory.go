@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+const (
+	// Each request may hold so many bytes of body and decoded message without counting against a
+	// budget. A typical request needs less, so it never waits. Only callers that the server has
+	// authenticated may hold more.
+	freeBytes = 32 << 10
+
+	// The protobuf of a JSON body is at most so many times as large: "1," becomes 11 bytes.
+	wireFactor = 6
+
+	// Factors from the bytes of a protobuf response to those of its decoded message and of its
+	// JSON. A page of executions has 9 and 5. Some documents decode to up to 35 times their size.
+	decodedFactor = 16
+	jsonFactor    = 6
+)
+
+// decodedSize estimates the bytes of the decoded message of a JSON body. The weights are the
+// measured bytes of one value in a google.protobuf.Struct.
+func decodedSize(body []byte) int64 {
+	count := func(text string) int64 { return int64(bytes.Count(body, []byte(text))) }
+	return int64(len(body)) + 120*count(",") + 150*count("[") + 450*count("{")
+}
+
+// memoryBudgets are the budgets that JOBS_GATEWAY_MAX_BUFFERED_BYTES is divided into.
+type memoryBudgets struct {
+	size int64
+	// Of bodies, and of responses until they are sent: they wait for clients and for the server.
+	buffers *budget
+	// Of decoded messages: they wait for nothing. A separate budget excludes deadlocks between
+	// requests that hold a buffer and need a message.
+	messages *budget
+}
+
+func newMemoryBudgets(size int64) *memoryBudgets {
+	return &memoryBudgets{size, newBudget(size / 2), newBudget(size / 2)}
+}
+
+// reservation is a part of a budget that one request holds. Amounts up to freeBytes are free.
+type reservation struct {
+	budgets *memoryBudgets
+	budget  *budget
+	caller  uint64
+	held    int64
+}
+
+// reserve waits until the amount is free. The reservation must be empty.
+func (r *reservation) reserve(ctx context.Context, amount int64) *apiError {
+	if amount <= freeBytes {
+		return nil
+	}
+	amount = min(amount, r.budget.share)
+	if !r.budget.acquire(ctx, r.caller, amount) {
+		return overloaded("max-buffered-bytes", r.budgets.size)
+	}
+	r.held = amount
+	return nil
+}
+
+// resize changes the amount without waiting.
+func (r *reservation) resize(amount int64) *apiError {
+	if amount <= freeBytes {
+		amount = 0
+	}
+	amount = min(amount, r.budget.share)
+	if more := amount - r.held; more > 0 && !r.budget.tryAcquire(r.caller, more) {
+		return overloaded("max-buffered-bytes", r.budgets.size)
+	} else if more < 0 {
+		r.budget.release(r.caller, -more)
+	}
+	r.held = amount
+	return nil
+}
+
+func (r *reservation) release() { _ = r.resize(0) }
+
+// requestMemory is what one request holds of both budgets.
+type requestMemory struct {
+	caller   uint64
+	buffers  reservation
+	messages reservation
+}
+
+var callerSeed = maphash.MakeSeed()
+
+func newRequestMemory(budgets *memoryBudgets, header http.Header) *requestMemory {
+	caller := maphash.String(callerSeed, header.Get("X-Tenant-Id")+"\x00"+header.Get("Authorization"))
+	return &requestMemory{
+		caller:   caller,
+		buffers:  reservation{budgets: budgets, budget: budgets.buffers, caller: caller},
+		messages: reservation{budgets: budgets, budget: budgets.messages, caller: caller},
+	}
+}
+
+func (m *requestMemory) release() {
+	m.buffers.release()
+	m.messages.release()
+}
+
+type requestMemoryKey struct{}
+
+func withRequestMemory(ctx context.Context, m *requestMemory) context.Context {
+	return context.WithValue(ctx, requestMemoryKey{}, m)
+}
+
+// requestMemoryFromContext panics if ctx is not of a request.
+func requestMemoryFromContext(ctx context.Context) *requestMemory {
+	return ctx.Value(requestMemoryKey{}).(*requestMemory)
+}
+
+// boundedWriter corrects the memory of a request when its response starts, and limits the time
+// that the client may take to read the response.
+type boundedWriter struct {
+	http.ResponseWriter
+	memory  *requestMemory
+	timeout time.Duration
+	started bool
+}
+
+func (w *boundedWriter) Write(b []byte) (int, error) {
+	if !w.started {
+		w.started = true
+		w.memory.messages.release() // b is the whole response
+		if int64(len(b)) < w.memory.buffers.held {
+			_ = w.memory.buffers.resize(int64(len(b))) // can't fail: it is smaller
+		}
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.timeout))
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *boundedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// overloaded returns an error about a limit of the gateway.
+func overloaded(setting string, limit int64) *apiError {
+	e := newAPIError(codes.ResourceExhausted, "OVERLOADED", fmt.Sprintf("The gateway is overloaded (%s is %d); retry later", envName(setting), limit))
+	e.retryAfter = time.Second
+	return e
+}

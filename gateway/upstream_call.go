@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"path"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+)
+
+// streamsPerConnection is the default of the server for concurrent calls on a connection. gRPC
+// would queue further calls without a limit and without telling anyone.
+const streamsPerConnection = 100
+
+// maxResponseBytes is the maximum size of a response of the server.
+const maxResponseBytes = 4 << 20
+
+// listMethods may respond with up to maxResponseBytes. They only read, so they may fail although
+// the server has responded. Any other method responds with at most one document.
+var listMethods = map[string]bool{
+	"GetJob": true, "ListJobs": true, "ListJobExecutions": true, "ListExecutionAttempts": true, "ListPendingExecutions": true,
+}
+
+// upstream spreads calls over several connections to the gRPC server, and bounds the number of
+// calls and the memory of their messages. It is the grpc.ClientConnInterface of the clients.
+type upstream struct {
+	connections []*grpc.ClientConn
+	next        atomic.Uint64
+	calls       *budget
+}
+
+func newUpstream(connections []*grpc.ClientConn) *upstream {
+	return &upstream{connections: connections, calls: newBudget(int64(len(connections) * streamsPerConnection))}
+}
+
+func (u *upstream) connection() *grpc.ClientConn {
+	return u.connections[u.next.Add(1)%uint64(len(u.connections))]
+}
+
+func (u *upstream) Close() {
+	for _, connection := range u.connections {
+		connection.Close()
+	}
+}
+
+// NewStream is not called: the gateway does not serve streams.
+func (u *upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return u.connection().NewStream(ctx, desc, method, opts...)
+}
+
+// Invoke makes a unary call. It clears args as soon as they are encoded, to free their memory.
+func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	memory := requestMemoryFromContext(ctx)
+	request, err := proto.Marshal(args.(proto.Message))
+	if err != nil {
+		return err
+	}
+	proto.Reset(args.(proto.Message))
+	memory.messages.release()
+	if e := memory.buffers.resize(int64(len(request))); e != nil {
+		return e
+	}
+	if method != grpc_health_v1.Health_Check_FullMethodName {
+		if !u.calls.acquire(ctx, memory.caller, 1) {
+			return overloaded("upstream-connections", int64(len(u.connections)))
+		}
+		defer u.calls.release(memory.caller, 1)
+	}
+	isList := listMethods[path.Base(method)]
+	response, err := u.call(ctx, method, request, memory, isList, opts)
+	if err != nil {
+		return err
+	}
+	if e := memory.messages.reserve(ctx, int64(len(response))*decodedFactor); e != nil && isList {
+		return e
+	}
+	return proto.Unmarshal(response, reply.(proto.Message))
+}
+
+// call returns the encoded response. Before it reads more of a list than the flow control window,
+// it reserves memory.
+func (u *upstream) call(
+	ctx context.Context, method string, request []byte, memory *requestMemory, isList bool, opts []grpc.CallOption,
+) ([]byte, error) {
+	ctx, cancel := context.WithCancel(withAllowedMetadata(ctx))
+	defer cancel()
+	stream, err := u.connection().NewStream(ctx, &grpc.StreamDesc{}, method, append(opts, grpc.ForceCodecV2(rawCodec{}))...)
+	if err != nil {
+		return nil, err
+	}
+	if err := stream.SendMsg(&request); err != nil {
+		return nil, err
+	}
+	// Without header there is only an error, which RecvMsg returns.
+	header, _ := stream.Header()
+	memory.buffers.release() // the server has read the request
+	if header != nil && isList {
+		if e := memory.buffers.reserve(ctx, maxResponseBytes); e != nil {
+			return nil, e
+		}
+	}
+	var response []byte
+	if err := stream.RecvMsg(&response); err != nil {
+		return nil, err
+	}
+	if e := memory.buffers.resize(int64(len(response)) * jsonFactor); e != nil && isList {
+		return nil, e
+	}
+	return response, nil
+}
+
+// withAllowedMetadata returns a context that sends only allowedHeaders. grpc-gateway would also
+// send X-Forwarded-For and X-Forwarded-Host.
+func withAllowedMetadata(ctx context.Context) context.Context {
+	all, _ := metadata.FromOutgoingContext(ctx)
+	allowed := metadata.MD{}
+	for _, key := range allowedHeaders {
+		if values := all.Get(key); len(values) > 0 {
+			allowed[key] = values
+		}
+	}
+	return metadata.NewOutgoingContext(ctx, allowed)
+}
+
+// rawCodec sends and receives messages that are encoded already, as *[]byte.
+type rawCodec struct{}
+
+func (rawCodec) Name() string { return "proto" }
+
+func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
+}
+
+func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	*v.(*[]byte) = data.Materialize()
+	return nil
+}
