@@ -20,10 +20,10 @@ const (
 	// The protobuf of a JSON body is at most so many times as large: "1," becomes 11 bytes.
 	wireFactor = 6
 
-	// Factors from the bytes of a protobuf response to those of its decoded message and of its
-	// JSON. A page of executions has 9 and 5. Some documents decode to up to 35 times their size.
+	// Estimates of the bytes of the decoded message and of the JSON for each byte of a protobuf
+	// response. A page of executions has 9 and 3 to 5. Unusual documents have up to 35 and 6.
 	decodedFactor = 16
-	jsonFactor    = 6
+	jsonFactor    = 3
 )
 
 // decodedSize estimates the bytes of the decoded message of a JSON body. The weights are the
@@ -131,10 +131,8 @@ type boundedWriter struct {
 func (w *boundedWriter) Write(b []byte) (int, error) {
 	if !w.started {
 		w.started = true
-		w.memory.messages.release() // b is the whole response
-		if int64(len(b)) < w.memory.buffers.held {
-			_ = w.memory.buffers.resize(int64(len(b))) // can't fail: it is smaller
-		}
+		w.memory.messages.release()                // b is the whole response
+		_ = w.memory.buffers.resize(int64(len(b))) // if it fails, the estimate stays reserved
 		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.timeout))
 	}
 	return w.ResponseWriter.Write(b)
