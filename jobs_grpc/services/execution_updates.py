@@ -1,0 +1,68 @@
+"""Converts reports of devices to updates of executions, and their rows to results."""
+
+from typing import Any
+
+from fleet.jobs.v1 import device_jobs_pb2 as pb
+from fleet.jobs.v1.jobs_pb2 import JobExecution
+
+from jobs_grpc.db.store import ExecutionUpdate, Row
+from jobs_grpc.errors import ExecutionChanged, ExecutionFinished, ExecutionNotFound, Violation
+from jobs_grpc.services import validation
+from jobs_grpc.services.conversions import MessageFields, device_execution_fields, optional_or
+from jobs_grpc.services.struct_json import to_json
+
+
+def parse_update(
+    request: pb.UpdateExecutionRequest,
+    device_id: str,
+    max_document_bytes: int,
+    *,
+    with_document: bool = True,
+) -> ExecutionUpdate:
+    """Convert a report to an update. Raises InvalidRequest."""
+    details, violations = parse_status_details(request, max_document_bytes)
+    validation.raise_for_violations(
+        violations
+        + validation.check_job_id(request.job_id)
+        + validation.check_reported_status(request.status)
+        + validation.check_timeout_extension(request)
+    )
+    return ExecutionUpdate(
+        job_id=request.job_id,
+        device_id=device_id,
+        status=JobExecution.Status.Name(request.status),
+        status_details=details,
+        execution_number=optional_or(request, "execution_number", None),
+        expected_version=optional_or(request, "expected_version", None),
+        extend_timeout_minutes=optional_or(request, "extend_timeout_minutes", None),
+        with_document=with_document,
+    )
+
+
+def parse_status_details(
+    request: Any, max_document_bytes: int
+) -> tuple[str | None, list[Violation]]:
+    """The request's status_details as JSON, or None if unset, and their violations."""
+    if not request.HasField("status_details"):
+        return None, []
+    return to_json(request.status_details, "status_details", max_document_bytes)
+
+
+def updated_execution(job_id: str, device_id: str, row: Row) -> MessageFields:
+    """The fields of a DeviceExecution after an update, from a row of update_executions.sql.
+
+    Raises ExecutionNotFound, ExecutionFinished or ExecutionChanged.
+    """
+    match row["outcome"]:
+        case "EXECUTION_NOT_FOUND":
+            raise ExecutionNotFound(job_id, device_id)
+        case "EXECUTION_FINISHED":
+            raise ExecutionFinished(job_id, device_id, row["previous_status"])
+        case "EXECUTION_CHANGED":
+            # Each of these two can exceed the size of error details: see InvalidRequest.
+            fields = device_execution_fields(row) | {
+                "document_params": None,
+                "status_details": None,
+            }
+            raise ExecutionChanged(pb.DeviceExecution(**fields))
+    return device_execution_fields(row)
