@@ -5,8 +5,10 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from jobs_grpc.cli.output import progress_line
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.server.signals import interrupt_on_stop_signals
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def _migrate(args: argparse.Namespace) -> None:
         role = RequestRole.from_dsn(read_dsn(os.environ, "JOBS_DATABASE_URL"))
     else:
         role = RequestRole()
-    changes = asyncio.run(migrate(owner_dsn, role))
+    # On SIGTERM as well: the server then ends an index build at once.
+    with interrupt_on_stop_signals(), progress_line() as report:
+        changes = asyncio.run(migrate(owner_dsn, role, report))
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

@@ -1,8 +1,10 @@
 """Prints responses, notes and progress."""
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
 from google.protobuf import json_format
@@ -68,3 +70,24 @@ def byte_progress(items: Iterable[T], file: TextIO, size: int | None) -> Iterato
             progress.update(task, completed=file.buffer.tell())
             yield item
         progress.update(task, completed=size)
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[str], None] | None]:
+    """Yield a function that shows a line in place of the previous one; without terminal, None.
+
+    Clears the line when the block ends.
+    """
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield None
+        return
+    clear = "\r\x1b[K"
+
+    def show(text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        print(clear + escape_unprintable(text)[:width], end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print(clear, end="", file=sys.stderr, flush=True)

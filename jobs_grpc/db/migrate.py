@@ -1,5 +1,6 @@
-"""Migrates a database to this version's schema: forward only, one transaction per migration."""
+"""Migrates a database to this version's schema: forward only, one migration at a time."""
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -8,6 +9,9 @@ import asyncpg
 
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db import schema
+from jobs_grpc.db.index_migrations import run_outside_transaction
+from jobs_grpc.db.migration_progress import Report, reporting_progress
+from jobs_grpc.db.schema import Migration, migrations
 from jobs_grpc.db.scram import scram_verifier
 
 logger = logging.getLogger(__name__)
@@ -19,7 +23,10 @@ _ADVISORY_LOCK = 7_203_114_905
 
 # How long a statement of a migration waits for a lock. Calls that need the same table queue behind
 # it, so the wait is short.
-_LOCK_TIMEOUT = "5s"
+_SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
+
+# How often a process that waits for another one's migration tries to lock.
+_LOCK_POLL_SECONDS = 0.5
 
 
 class MigrationError(Exception):
@@ -54,11 +61,12 @@ class RequestRole:
         return cls(user, password or None)
 
 
-async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
+async def migrate(owner_dsn: str, role: RequestRole, report: Report | None = None) -> list[str]:
     """Apply missing migrations, views and functions, and grant `role` what it needs.
 
-    Returns one line per change. Raises MigrationError, and what asyncpg raises if the database
-    is unavailable.
+    Calls `report` about once a second with what a long migration is doing. Returns one line per
+    change. If it is interrupted, repeat it. Raises MigrationError, and what asyncpg raises if the
+    database is unavailable.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
@@ -67,47 +75,76 @@ async def migrate(owner_dsn: str, role: RequestRole) -> list[str]:
                 f"{role.name} is the owner and can't also be the request role;"
                 " JOBS_DATABASE_URL needs a separate login"
             )
-        # Before lock_timeout is set, because another migration may take a long time.
-        await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
-        await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
-        await connection.execute(schema.read_sql("bootstrap.sql"))
-        migrated = await _apply_migrations(connection)
-        return [
-            *migrated,
-            *await _ensure_role(connection, role),
-            *await _apply_code(connection, role, force=bool(migrated)),
-            *await _grant_device_tables(connection, role),
-        ]
+        async with reporting_progress(owner_dsn, connection, report):
+            await _lock(connection, report)
+            await connection.execute(_SET_LOCK_TIMEOUT)
+            await connection.execute(schema.read_sql("bootstrap.sql"))
+            missing = await _missing_migrations(connection)
+            before = [migration for migration in missing if not migration.after_code]
+            after = [migration for migration in missing if migration.after_code]
+            return [
+                *await _apply(connection, before),
+                *await _ensure_role(connection, role),
+                *await _apply_code(connection, role, force=bool(before)),
+                *await _grant_device_tables(connection, role),
+                *await _apply(connection, after),
+            ]
     finally:
         await connection.close()
 
 
-async def _apply_migrations(connection: asyncpg.Connection) -> list[str]:
+async def _lock(connection: asyncpg.Connection, report: Report | None) -> None:
+    """Wait until no other session migrates, then lock until the session ends.
+
+    Without pg_advisory_lock(), which would wait within a statement: CREATE INDEX CONCURRENTLY of
+    the other session waits for the snapshots of all running statements, so both would wait for
+    each other.
+    """
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _ADVISORY_LOCK):
+        if report:
+            report("waiting for another session that migrates")
+        await asyncio.sleep(_LOCK_POLL_SECONDS)
+
+
+async def _missing_migrations(connection: asyncpg.Connection) -> list[Migration]:
+    """Return the migrations to apply. Raises MigrationError if an applied one has changed."""
     applied = {
         row["version"]: row["checksum"]
         for row in await connection.fetch("SELECT version, checksum FROM jobs.schema_migrations")
     }
-    done = []
-    for migration in schema.migrations():
-        name = f"{migration.version:04} {migration.name}"
+    missing = []
+    for migration in migrations():
         checksum = applied.get(migration.version)
-        if checksum is not None and checksum != migration.checksum:
-            raise MigrationError(
-                f"migration {name} was applied with different SQL: the database belongs to"
-                " another product, or was altered; use another database or restore this one"
-            )
         if checksum is None:
+            missing.append(migration)
+        elif checksum != migration.checksum:
+            raise MigrationError(
+                f"migration {migration.label} was applied with different SQL: the database belongs"
+                " to another product, or was altered; use another database or restore this one"
+            )
+    return missing
+
+
+async def _apply(connection: asyncpg.Connection, missing: list[Migration]) -> list[str]:
+    for migration in missing:
+        if migration.in_transaction:
             async with connection.transaction():
                 await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO jobs.schema_migrations (version, name, checksum)"
-                    " VALUES ($1, $2, $3)",
-                    migration.version,
-                    migration.name,
-                    migration.checksum,
-                )
-            done.append(f"applied migration {name}")
-    return done
+                await _record(connection, migration)
+        else:
+            await run_outside_transaction(connection, migration)
+            await connection.execute(_SET_LOCK_TIMEOUT)
+            await _record(connection, migration)
+    return [f"applied migration {migration.label}" for migration in missing]
+
+
+async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
+    await connection.execute(
+        "INSERT INTO jobs.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+        migration.version,
+        migration.name,
+        migration.checksum,
+    )
 
 
 async def _apply_code(
@@ -135,7 +172,7 @@ async def _apply_code(
 async def _is_ahead(connection: asyncpg.Connection) -> bool:
     """Whether the database has a migration that this version does not have."""
     latest: int = await connection.fetchval("SELECT max(version) FROM jobs.schema_migrations")
-    return latest > schema.migrations()[-1].version
+    return latest > migrations()[-1].version
 
 
 async def _grant_device_tables(connection: asyncpg.Connection, role: RequestRole) -> list[str]:

@@ -31,6 +31,11 @@ class SchemaError(Exception):
     """The SQL files of this version contradict each other."""
 
 
+# The first line of a migration that creates or drops indexes concurrently.
+_OUTSIDE_TRANSACTION = "-- outside a transaction"
+_AFTER_CODE = "-- outside a transaction, after views and functions"
+
+
 @dataclass(frozen=True, slots=True)
 class Migration:
     """A migration. It runs once per database; its SQL must not change after the release."""
@@ -40,8 +45,26 @@ class Migration:
     sql: str
 
     @property
+    def label(self) -> str:
+        return f"{self.version:04} {self.name}"
+
+    @property
     def checksum(self) -> str:
         return _checksum(self.sql)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether one transaction applies and records it."""
+        return self._first_line not in (_OUTSIDE_TRANSACTION, _AFTER_CODE)
+
+    @property
+    def after_code(self) -> bool:
+        """Whether it runs after the views and functions of this version were applied."""
+        return self._first_line == _AFTER_CODE
+
+    @property
+    def _first_line(self) -> str:
+        return self.sql.partition("\n")[0]
 
 
 @cache

@@ -1,9 +1,18 @@
 """`jobs-grpc migrate`."""
 
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
 import pytest
 
-from tests.support.cli import Shell
+from jobs_grpc.db import migrate as runner
+from tests.support.cli import Shell, run_on_terminal, spawn
+from tests.support.database import Database
 from tests.support.postgres import Postgres
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 @pytest.fixture
@@ -67,3 +76,58 @@ async def test_migrate_fails_with_one_line_when_database_is_unreachable(
     assert result.code == 5
     assert result.err.count("\n") == 1
     assert "secret" not in result.err
+
+
+@asynccontextmanager
+async def _other_session_migrates(database: Database) -> AsyncIterator[None]:
+    """Hold the lock of another `migrate`."""
+    other = await asyncpg.connect(database.owner_dsn)
+    try:
+        await other.execute(f"SELECT pg_advisory_lock({runner._ADVISORY_LOCK})")
+        yield
+    finally:
+        await other.close()
+
+
+async def _wait_until_migrate_waits(database: Database) -> None:
+    async def waits() -> bool:
+        return bool(
+            await database.owner.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()"
+            )
+        )
+
+    await wait_until(waits)
+
+
+@pytest.mark.slow
+async def test_migrate_shows_on_a_terminal_what_it_waits_for(database: Database) -> None:
+    async with _other_session_migrates(database):
+        migrating = asyncio.ensure_future(
+            run_on_terminal(
+                "migrate",
+                JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+                JOBS_DATABASE_URL=database.request_dsn,
+            )
+        )
+        await _wait_until_migrate_waits(database)
+
+    code, shown = await migrating
+    assert code == 0
+    lines = shown.split("\r\x1b[K")  # Each line replaces the previous one.
+    assert set(lines[:-1]) == {"", "waiting for another session that migrates"}
+    assert lines[-1] == "the schema is current\r\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+async def test_migrate_exits_when_signaled(database: Database, signal_number: int) -> None:
+    async with _other_session_migrates(database):
+        process = await spawn("migrate", JOBS_OWNER_DATABASE_URL=database.owner_dsn)
+        await _wait_until_migrate_waits(database)
+        process.send_signal(signal_number)
+
+        output, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
+
+    assert (process.returncode, output, errors) == (130, b"", b"")

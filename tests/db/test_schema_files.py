@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from jobs_grpc.db import schema
-from jobs_grpc.db.schema import SchemaError, order_by_dependency
+from jobs_grpc.db.index_migrations import split_statements
+from jobs_grpc.db.schema import Migration, SchemaError, order_by_dependency
 from jobs_grpc.db.sqlstates import domain_error
 
 
@@ -31,6 +32,20 @@ def test_order_fails_when_dependencies_form_a_cycle() -> None:
 
     with pytest.raises(SchemaError, match="cycle: a -> b -> c -> a"):
         order_by_dependency(code)
+
+
+@pytest.mark.parametrize("migration", schema.migrations(), ids=lambda migration: migration.name)
+def test_migration_locks_no_existing_table_to_build_an_index(migration: Migration) -> None:
+    if not migration.in_transaction:
+        assert split_statements(migration)
+        return
+    sql = re.sub(r"--.*", "", migration.sql)
+    new_tables = set(re.findall(r"CREATE TABLE (\S+)", sql))
+
+    assert (
+        set(re.findall(r"CREATE (?:UNIQUE )?INDEX\s+.*?\bON\s+(\S+)", sql, re.DOTALL)) <= new_tables
+    )
+    assert "DROP INDEX" not in sql
 
 
 @pytest.mark.parametrize("name", schema.code())
