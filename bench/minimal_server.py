@@ -14,7 +14,7 @@ import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
-from jobs_grpc.db.connections import prepare_connection
+from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.server.grpc_server import make_server
 from jobs_grpc.services.conversions import append_executions, job_fields

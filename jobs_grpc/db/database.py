@@ -8,8 +8,7 @@ from typing import TypeAlias
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.db.connections import CONNECT_TIMEOUT, Clock, Connections
-from jobs_grpc.db.fair_semaphore import FairSemaphore
+from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT, Clock, ConnectionPool
 from jobs_grpc.db.pg_errors import (
     CONNECTION_LOST,
     is_outage,
@@ -40,8 +39,7 @@ class Database:
     def __init__(self, config: Config, clock: Clock = time.monotonic) -> None:
         self._config = config
         self._clock = clock
-        self._slots = FairSemaphore(config.pool.max_size)
-        self._connections: Connections | None = None
+        self._pool: ConnectionPool | None = None
         self._check_connection: asyncpg.Connection | None = None
 
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
@@ -50,49 +48,54 @@ class Database:
         Raises DatabaseUnavailable (also as LockTimeout), Overloaded if no connection becomes
         free in time, and asyncpg.PostgresError for errors of the statement itself.
         """
-        async with self._slots.slot(tenant_id, self._config.pool.timeout):
-            connections = self._connections
-            if connections is None:
-                raise DatabaseUnavailable from NotReady("no readiness check has passed yet")
-            lease = await connections.acquire()
-            reusable = False
-            try:
-                rows: list[Row] = await lease.connection.fetch(sql, tenant_id, *args)
-                reusable = True
-            except Exception as e:
-                # After an error of the statement itself, the connection is intact.
-                reusable = isinstance(e, asyncpg.PostgresError) and not is_outage(e)
-                if isinstance(e, asyncpg.LockNotAvailableError):
-                    raise LockTimeout from e
-                if is_prepared_statement_mismatch(e):
-                    raise DatabaseUnavailable from NotReady(_POOLER_PROBLEM)
-                if is_retryable(e):
-                    raise DatabaseUnavailable from e
-                raise
-            finally:
-                await connections.release(lease, reusable=reusable)
-            return rows
+        pool = self._pool
+        if pool is None:
+            raise DatabaseUnavailable from NotReady("no readiness check has passed yet")
+        pooled = await pool.acquire(tenant_id)
+        reusable = False
+        try:
+            await pool.discard_old_plans(pooled)
+            rows: list[Row] = await pooled.connection.fetch(sql, tenant_id, *args)
+            reusable = True
+        except Exception as e:
+            # After an error of the statement itself, the connection is intact.
+            reusable = isinstance(e, asyncpg.PostgresError) and not is_outage(e)
+            if isinstance(e, asyncpg.LockNotAvailableError):
+                raise LockTimeout from e
+            if is_prepared_statement_mismatch(e):
+                raise DatabaseUnavailable from NotReady(_POOLER_PROBLEM)
+            if is_retryable(e):
+                raise DatabaseUnavailable from e
+            raise
+        finally:
+            if reusable:
+                pool.release(tenant_id, pooled)
+            else:
+                await pool.recover(tenant_id, pooled)
+        return rows
 
     async def check(self) -> None:
         """Check that the database responds, has the current schema and isolates tenants.
 
         Opens the connections when the check first passes. Raises NotReady, or NotIsolated after
         it has closed all connections. Uses a separate connection, so that load on the others
-        does not look like an outage. Also returns expired leases to the pool, so call it about once
-        a second.
+        does not look like an outage. Also closes connections that have been idle for long, so
+        call it about once a second.
         """
         try:
             if self._check_connection is None or self._check_connection.is_closed():
                 self._check_connection = await self._connect()
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 await check_ready(self._check_connection)
-            if self._connections is None:
-                self._connections = await Connections.open(self._config, self._clock)
-            self._connections.release_expired()
+            if self._pool is None:
+                pool = ConnectionPool(self._config, self._clock)
+                await pool.open()
+                self._pool = pool
+            await self._pool.close_unused()
         except NotIsolated:
-            if self._connections is not None:
-                self._connections.terminate()
-                self._connections = None
+            if self._pool is not None:
+                self._pool.terminate()
+                self._pool = None
             raise
         except (*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
             self._drop_check_connection()
@@ -105,9 +108,9 @@ class Database:
     async def close(self) -> None:
         """Close all connections. Running statements get a few seconds to finish."""
         self._drop_check_connection()
-        connections, self._connections = self._connections, None
-        if connections is not None:
-            await connections.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
 
     async def _connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(

@@ -13,7 +13,7 @@ from types import TracebackType
 
 import asyncpg
 
-from jobs_grpc.db.connections import discard_plans
+from jobs_grpc.db.connection_pool import discard_plans
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.pg_errors import is_retryable
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask

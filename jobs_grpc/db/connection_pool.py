@@ -1,0 +1,254 @@
+"""The connections of the request role, which tenants take turns to use."""
+
+import asyncio
+import contextvars
+import logging
+import operator
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from jobs_grpc.config import Config
+from jobs_grpc.db import schema
+from jobs_grpc.db.pg_errors import CONNECTION_LOST
+from jobs_grpc.errors import DatabaseUnavailable, Overloaded
+from jobs_grpc.tenant_queue import TenantQueue
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 5.0
+
+# How long a canceled statement may take to end.
+_CANCEL_TIMEOUT = 3.0
+
+# A tenant can take a connection while it holds fewer than this factor times those that no call
+# holds. With ten connections, one tenant alone gets eight; two stay free for other tenants.
+_MAX_HELD_PER_FREE_CONNECTION = 4
+
+# Connections beyond the minimum are closed when they have been idle for this long.
+_MAX_IDLE_SECONDS = 300.0
+
+# How long a connection keeps its cached plans.
+_MAX_PLAN_AGE_SECONDS = 1.0
+
+Clock = Callable[[], float]
+"""Returns seconds, like time.monotonic."""
+
+
+@dataclass(slots=True, eq=False)
+class PooledConnection:
+    """An open connection, and when its last call ended and its plans were discarded."""
+
+    connection: asyncpg.Connection
+    idle_since: float
+    plans_since: float
+
+
+class ConnectionPool:
+    """At most JOBS_POOL_MAX_SIZE connections, which open when they are needed.
+
+    Waiting calls get the connection that becomes free next: tenants take turns, and calls of one
+    tenant are FIFO. Connections are not reset between uses: no statement leaves session state
+    behind, which also allows a transaction pooler.
+    """
+
+    def __init__(self, config: Config, clock: Clock = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        # Connections that no call holds, including those that are not open.
+        self._free = config.pool.max_size
+        self._held: dict[str, int] = {}
+        # Invariant: no waiting tenant may take a connection.
+        self._queue = TenantQueue()
+        # The most recently used connection last.
+        self._idle: list[PooledConnection] = []
+        self._open: set[asyncpg.Connection] = set()
+        self._recoveries: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._all_free = asyncio.Event()
+
+    async def open(self) -> None:
+        """Open JOBS_POOL_MIN_SIZE connections. Raises what asyncpg raises, and TimeoutError."""
+        while len(self._idle) < self._config.pool.min_size:
+            self._idle.append(await self._connect())
+
+    async def acquire(self, tenant_id: str) -> PooledConnection:
+        """Take a connection.
+
+        Raises DatabaseUnavailable, or Overloaded if none becomes free within JOBS_POOL_TIMEOUT.
+        """
+        if self._may_take(tenant_id):
+            self._take(tenant_id)
+        else:
+            await self._wait(tenant_id)
+        try:
+            while self._idle:
+                pooled = self._idle.pop()
+                if not pooled.connection.is_closed():
+                    return pooled
+                self._drop(pooled)
+            return await self._connect()
+        except BaseException as e:
+            self._give_back(tenant_id)
+            if isinstance(e, (*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError)):
+                raise DatabaseUnavailable from e
+            raise
+
+    async def discard_old_plans(self, pooled: PooledConnection) -> None:
+        """Discard the connection's cached plans if they may be older than a second."""
+        now = self._clock()
+        if now - pooled.plans_since > _MAX_PLAN_AGE_SECONDS:
+            await discard_plans(pooled.connection)
+            pooled.plans_since = now
+
+    def release(self, tenant_id: str, pooled: PooledConnection) -> None:
+        """Return a connection after its statement has ended."""
+        pooled.idle_since = self._clock()
+        self._idle.append(pooled)
+        self._give_back(tenant_id)
+
+    async def recover(self, tenant_id: str, pooled: PooledConnection) -> None:
+        """Return a connection whose statement was canceled or lost, when the statement has ended.
+
+        Closes a connection that does not respond.
+        """
+        # In a task, so that a second cancellation of the call does not interrupt it. In an empty
+        # context, because its log line belongs to no request.
+        recovery = asyncio.create_task(
+            self._recover(tenant_id, pooled), context=contextvars.Context()
+        )
+        self._recoveries.add(recovery)
+        recovery.add_done_callback(self._recoveries.discard)
+        await asyncio.shield(recovery)
+
+    async def close_unused(self) -> None:
+        """Close connections beyond the minimum that have been idle for long."""
+        unused_since = self._clock() - _MAX_IDLE_SECONDS
+        while (
+            len(self._open) > self._config.pool.min_size
+            and self._idle
+            and self._idle[0].idle_since < unused_since
+        ):
+            await self._close(self._idle.pop(0))
+
+    def terminate(self) -> None:
+        """Close all connections at once. Statements that are running fail."""
+        self._closing = True
+        self._idle.clear()
+        while self._open:
+            self._open.pop().terminate()
+
+    async def close(self) -> None:
+        """Close all connections. Running statements get a few seconds to finish."""
+        self._closing = True
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                if self._held:
+                    await self._all_free.wait()
+                while self._idle:
+                    await self._close(self._idle.pop())
+        except TimeoutError:
+            self.terminate()
+        if self._recoveries:
+            await asyncio.wait(self._recoveries)
+
+    async def _wait(self, tenant_id: str) -> None:
+        waiter = self._queue.add(tenant_id)
+        try:
+            async with asyncio.timeout(self._config.pool.timeout):
+                await waiter
+        except BaseException as e:
+            if not self._queue.remove(tenant_id, waiter):
+                # The connection became free just before the timeout or cancellation.
+                self._give_back(tenant_id)
+            if isinstance(e, TimeoutError):
+                raise Overloaded from e
+            raise
+
+    def _may_take(self, tenant_id: str) -> bool:
+        return self._held.get(tenant_id, 0) < _MAX_HELD_PER_FREE_CONNECTION * self._free
+
+    def _take(self, tenant_id: str) -> None:
+        self._free -= 1
+        self._held[tenant_id] = self._held.get(tenant_id, 0) + 1
+
+    def _give_back(self, tenant_id: str) -> None:
+        self._free += 1
+        if self._held[tenant_id] == 1:
+            del self._held[tenant_id]
+        else:
+            self._held[tenant_id] -= 1
+        while (next_tenant := self._queue.wake_next(self._may_take)) is not None:
+            self._take(next_tenant)
+        if self._closing and not self._held:
+            self._all_free.set()
+
+    async def _connect(self) -> PooledConnection:
+        config = self._config.database
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            connection = await asyncpg.connect(
+                config.url,
+                command_timeout=config.query_timeout,
+                statement_cache_size=config.statement_cache_size,
+            )
+            self._open.add(connection)
+            pooled = PooledConnection(connection, self._clock(), self._clock())
+            try:
+                await prepare_connection(connection)
+                if self._closing:
+                    raise asyncpg.InterfaceError("the pool is closed")
+            except BaseException:
+                self._drop(pooled)
+                raise
+        return pooled
+
+    async def _recover(self, tenant_id: str, pooled: PooledConnection) -> None:
+        try:
+            # asyncpg runs it when the canceled statement has ended.
+            await pooled.connection.execute("SELECT 1", timeout=_CANCEL_TIMEOUT)
+        except Exception as e:
+            if not pooled.connection.is_closed():
+                logger.warning("closing a connection that does not respond: %r", e)
+            self._drop(pooled)
+            self._give_back(tenant_id)
+        else:
+            self.release(tenant_id, pooled)
+
+    async def _close(self, pooled: PooledConnection) -> None:
+        self._open.discard(pooled.connection)
+        # If closing fails, asyncpg terminates the connection.
+        with suppress(*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError):
+            await pooled.connection.close(timeout=_CANCEL_TIMEOUT)
+
+    def _drop(self, pooled: PooledConnection) -> None:
+        self._open.discard(pooled.connection)
+        pooled.connection.terminate()
+
+
+async def prepare_connection(connection: asyncpg.Connection) -> None:
+    """Decode timestamptz as PgMicros, and load the types that calls return.
+
+    A datetime takes ten times as long to create, and a page has thousands of them.
+    """
+    await connection.set_type_codec(
+        "timestamptz",
+        schema="pg_catalog",
+        encoder=lambda micros: (micros,),
+        decoder=operator.itemgetter(0),
+        format="tuple",
+    )
+    await connection.fetch(schema.read_sql("checks/types.sql"))
+
+
+async def discard_plans(connection: asyncpg.Connection | PoolConnectionProxy) -> None:
+    """Discard the session's cached plans, so that statements are planned again.
+
+    PostgreSQL keeps a plan until the tables are analyzed, even if it was made when the tenant's
+    part of the tables was so small that any index would do.
+    """
+    await connection.execute("DISCARD PLANS")

@@ -1,0 +1,350 @@
+"""ConnectionPool: tenants take turns, and connections are reused, replaced and closed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from jobs_grpc.config import Config
+from jobs_grpc.db.connection_pool import ConnectionPool, PooledConnection
+from jobs_grpc.errors import DatabaseUnavailable, Overloaded
+from tests.support.database import Database
+from tests.support.waiting import wait_until
+
+LONG = 60.0
+PID = "SELECT pg_backend_pid()"
+
+OpenPool = Callable[..., Awaitable[ConnectionPool]]
+
+
+class Clock:
+    """A clock that tests set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the pools."""
+    return Clock()
+
+
+@pytest.fixture
+async def open_pool(database: Database, clock: Clock) -> AsyncIterator[OpenPool]:
+    """A function that opens a pool. Its connections are open from the start, by default."""
+    pools = []
+
+    async def open_pool(
+        max_size: int, min_size: int | None = None, max_wait: float = LONG
+    ) -> ConnectionPool:
+        config = Config.from_env(
+            {
+                "JOBS_DATABASE_URL": database.request_dsn,
+                "JOBS_POOL_MAX_SIZE": str(max_size),
+                "JOBS_POOL_MIN_SIZE": str(max_size if min_size is None else min_size),
+                "JOBS_POOL_TIMEOUT": str(max_wait),
+            }
+        )
+        pools.append(ConnectionPool(config, clock))
+        await pools[-1].open()
+        return pools[-1]
+
+    yield open_pool
+    for pool in pools:
+        pool.terminate()
+
+
+class Calls:
+    """Calls that hold a connection until `end`. `served` lists those that got one, in order."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self.served: list[str] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, *names: str) -> None:
+        """Start calls. The first letter of a name is the tenant."""
+        for name in names:
+            self.ends[name] = asyncio.Event()
+            self.tasks[name] = asyncio.create_task(self._call(name))
+            await run_ready_tasks()
+
+    async def end(self, *names: str) -> None:
+        """End calls that hold a connection."""
+        for name in names:
+            self.ends[name].set()
+            await run_ready_tasks()
+
+    async def cancel(self) -> None:
+        """Cancel all calls."""
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
+    async def _call(self, name: str) -> None:
+        async with acquired(self._pool, name[0]):
+            self.served.append(name)
+            await self.ends[name].wait()
+
+
+@asynccontextmanager
+async def acquired(pool: ConnectionPool, tenant: str) -> AsyncIterator[PooledConnection]:
+    """Hold a connection for the block."""
+    pooled = await pool.acquire(tenant)
+    try:
+        yield pooled
+    finally:
+        pool.release(tenant, pooled)
+
+
+async def run_ready_tasks() -> None:
+    """Let all tasks that are ready run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_tenants_take_turns_when_one_of_them_floods(open_pool: OpenPool) -> None:
+    calls = Calls(await open_pool(1))
+    await calls.start("a1", "a2", "a3", "a4", "b1", "c1", "b2")
+
+    await calls.end("a1", "a2", "b1", "c1", "a3", "b2", "a4")
+
+    assert calls.served == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
+
+
+async def test_tenant_waits_for_at_most_one_call_of_another_tenant(open_pool: OpenPool) -> None:
+    calls = Calls(await open_pool(1))
+    await calls.start(*(f"a{n}" for n in range(100)))
+    await calls.start("b")
+
+    await calls.end("a0", "a1")
+
+    assert calls.served == ["a0", "a1", "b"]
+    await calls.cancel()
+
+
+async def test_one_tenant_gets_eight_of_ten_connections(open_pool: OpenPool) -> None:
+    calls = Calls(await open_pool(10))
+    await calls.start(*(f"a{n}" for n in range(20)))
+    assert len(calls.served) == 8
+
+    await calls.start("b1", "c1")
+    assert calls.served[8:] == ["b1", "c1"]
+
+    # Two other tenants hold connections now, so b2 gets the first connection that becomes free.
+    await calls.start("b2")
+    await calls.end("a0", "b1")
+    assert calls.served[10:] == ["b2"]
+    await calls.cancel()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+async def test_one_tenant_gets_all_connections_of_a_small_pool(
+    open_pool: OpenPool, size: int
+) -> None:
+    calls = Calls(await open_pool(size))
+
+    await calls.start(*(f"a{n}" for n in range(size + 1)))
+
+    assert len(calls.served) == size
+    await calls.cancel()
+
+
+async def test_call_fails_and_leaves_the_queue_when_it_waits_too_long(open_pool: OpenPool) -> None:
+    pool = await open_pool(1, max_wait=0.01)
+    async with acquired(pool, "a"):
+        with pytest.raises(Overloaded):
+            await pool.acquire("b")
+
+    async with acquired(pool, "c"):
+        pass
+
+
+async def test_connection_goes_to_the_next_call_when_its_owner_is_canceled(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(1)
+    calls = Calls(pool)
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(acquired(pool, "a"))
+        await calls.start("b1", "c1")
+
+        # No other task runs between the release and the cancellation.
+        await held.aclose()
+        calls.tasks["b1"].cancel()
+        await run_ready_tasks()
+
+    assert calls.served == ["c1"]
+    await calls.cancel()
+
+
+async def test_canceled_call_is_skipped_when_a_connection_becomes_free(open_pool: OpenPool) -> None:
+    calls = Calls(await open_pool(1))
+    await calls.start("a1", "b1", "b2", "c1")
+
+    # Both happen before the task of b1 runs again.
+    calls.ends["a1"].set()
+    calls.tasks["b1"].cancel()
+    await run_ready_tasks()
+    await calls.end("b2")
+
+    assert calls.served == ["a1", "b2", "c1"]
+
+
+async def test_connections_open_when_they_are_needed(
+    database: Database, open_pool: OpenPool
+) -> None:
+    pool = await open_pool(3, min_size=1)
+    await wait_for_sessions(database, 1)
+
+    async with acquired(pool, "a"), acquired(pool, "b"):
+        await wait_for_sessions(database, 2)
+
+
+async def test_connection_is_closed_when_it_has_been_idle_for_long(
+    database: Database, open_pool: OpenPool, clock: Clock
+) -> None:
+    pool = await open_pool(3, min_size=1)
+    async with acquired(pool, "a"), acquired(pool, "b"), acquired(pool, "c"):
+        clock.now = 100
+    clock.now = 399
+    async with acquired(pool, "a"):
+        await pool.close_unused()
+    assert await sessions(database) == 3
+
+    clock.now = 401
+    await pool.close_unused()
+    await wait_for_sessions(database, 1)
+
+    clock.now = 1000
+    await pool.close_unused()
+    await wait_for_sessions(database, 1)
+
+
+async def test_call_gets_another_connection_when_an_idle_one_is_lost(
+    database: Database, open_pool: OpenPool
+) -> None:
+    pool = await open_pool(1)
+    async with acquired(pool, "a") as pooled:
+        lost = pooled.connection
+        pid = await lost.fetchval(PID)
+    await database.owner.execute("SELECT pg_terminate_backend($1)", pid)
+
+    async def is_lost() -> bool:
+        return lost.is_closed()
+
+    await wait_until(is_lost)
+
+    async with acquired(pool, "a") as pooled:
+        assert await pooled.connection.fetchval(PID) != pid
+
+
+async def test_connection_is_used_again_when_its_canceled_statement_has_ended(
+    database: Database, open_pool: OpenPool
+) -> None:
+    pool = await open_pool(1)
+    pooled = await pool.acquire("a")
+    pid = await pooled.connection.fetchval(PID)
+    statement = asyncio.create_task(pooled.connection.execute("SELECT pg_sleep(60)"))
+    await wait_until_sleeping(database)
+
+    statement.cancel()
+    await asyncio.wait({statement})
+    await pool.recover("a", pooled)
+
+    async with acquired(pool, "b") as pooled:
+        assert await pooled.connection.fetchval(PID) == pid
+
+
+async def test_connection_returns_when_its_call_is_canceled_while_it_connects(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(1, min_size=0)
+    connecting = asyncio.create_task(pool.acquire("a"))
+    await run_ready_tasks()
+    connecting.cancel()
+    await asyncio.wait({connecting})
+
+    async with acquired(pool, "b") as pooled:
+        assert await pooled.connection.fetchval(PID)
+
+
+async def test_waiting_call_fails_and_opens_no_connection_when_the_pool_is_terminated(
+    database: Database, open_pool: OpenPool
+) -> None:
+    pool = await open_pool(1)
+    async with acquired(pool, "a"):
+        waiting = asyncio.create_task(pool.acquire("b"))
+        await run_ready_tasks()
+        pool.terminate()
+
+    with pytest.raises(DatabaseUnavailable):
+        await waiting
+    await wait_for_sessions(database, 0)
+
+
+async def test_close_ends_the_session_of_a_statement_that_was_just_canceled(
+    database: Database, open_pool: OpenPool
+) -> None:
+    pool = await open_pool(1)
+    pooled = await pool.acquire("a")
+    statement = asyncio.create_task(pooled.connection.execute("SELECT pg_sleep(60)"))
+    await wait_until_sleeping(database)
+
+    statement.cancel()
+    await asyncio.wait({statement})
+    recovery = asyncio.create_task(pool.recover("a", pooled))
+    await run_ready_tasks()
+    recovery.cancel()
+    await pool.close()
+
+    await wait_for_sessions(database, 0)
+
+
+async def test_pool_keeps_no_state_of_tenants_without_calls(open_pool: OpenPool) -> None:
+    pool = await open_pool(2)
+    calls = Calls(pool)
+    await calls.start("a1", "a2", "b1", "c1", "c2")
+    for name in ("b1", "c2"):
+        calls.tasks[name].cancel()
+    await calls.end("a1", "a2", "c1")
+
+    assert len(pool._held) + len(pool._queue) == 0
+    async with acquired(pool, "d"), acquired(pool, "e"):
+        pass
+
+
+async def sessions(database: Database) -> int:
+    """Count the sessions of the request role."""
+    count: int = await database.owner.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND usename <> current_user"
+    )
+    return count
+
+
+async def wait_for_sessions(database: Database, count: int) -> None:
+    """Return when the request role has this number of sessions."""
+
+    async def has_count() -> bool:
+        return await sessions(database) == count
+
+    await wait_until(has_count)
+
+
+async def wait_until_sleeping(database: Database) -> None:
+    """Return when a session runs pg_sleep."""
+
+    async def is_sleeping() -> bool:
+        sql = (
+            "SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        )
+        return bool(await database.owner.fetch(sql))
+
+    await wait_until(is_sleeping)
