@@ -8,6 +8,8 @@ BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
 PROTOS := $(shell find protos -name '*.proto')
 # The REST gateway is optional: without Go, test, check, nightly and audit leave it out, except in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
+# Benchmarks need h2load: without it, test-bench and nightly leave them out, except in CI.
+WITH_H2LOAD := $(or $(shell command -v h2load),$(CI))
 
 .PHONY: help
 help: ## List the targets
@@ -33,8 +35,8 @@ test-fast: $(READY) ## Run the tests that are not marked slow, in less than a mi
 nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, a quick benchmark and a 10-minute soak (30 minutes in all)
 	@JOBS_TEST_SCALE=20 $(PYTEST) --timeout=3600 $(ARGS)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
-	@$(MAKE) --no-print-directory bench ARGS=--quick
-	@$(MAKE) --no-print-directory bench ARGS='--quick --soak 10'
+	@$(MAKE) --no-print-directory test-bench
+	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS='--quick --soak 10')
 
 .PHONY: mutation
 mutation: $(READY) ## Find changes of MODULE=FILE that TESTS=FILES do not notice (ARGS="--sample 0.1" tries some)
@@ -105,6 +107,11 @@ bench-gateway: $(READY) gateway-build ## Compare calls per second of the gateway
 bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; needs h2load and Go; ARGS=--quick is a short run)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
 
+.PHONY: test-bench
+test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check that they produce all figures (a minute)
+	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
+	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses')
+
 .PHONY: bench-workers
 bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers (needs h2load and cpulimit)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.workers $(ARGS)
@@ -112,6 +119,10 @@ bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers
 .PHONY: bench-fairness
 bench-fairness: $(READY) ## Measure a quiet tenant's latency during the flood of another tenant
 	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)
+
+.PHONY: bench-hostile
+bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (4 minutes; ARGS=--list lists them)
+	@PYTHONPATH=generated $(BIN)/python -m bench.hostile $(ARGS)
 
 .PHONY: check-gateway
 check-gateway: need-go $(READY) # Check the gateway's format and lint, and that gateway/gen/ is up to date

@@ -7,24 +7,27 @@ docs/performance.md.
 import argparse
 import asyncio
 import functools
-import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from pathlib import Path
 
-from bench import ghz, plots, report
-from bench.environment import Environment, describe_machine, environment
-from bench.figures import FULL, QUICK, Figure, Results, Scale
+from bench import ghz, page, plots, report
+from bench.environment import Environment, environment
+from bench.figures import FULL, QUICK, Results, Scale, load, save
 from bench.h2load import h2load_version
+from bench.machine import describe_machine
 from bench.requests import InvalidRun
 from bench.workloads import concurrency, cpu, growth, memory, reports, throughput, updates
 
 _ROOT = Path(__file__).parents[1]
 _RESULTS = _ROOT / "bench" / "results" / "latest.json"
 _SOAK = _RESULTS.with_name("soak.json")
-_PAGE = _ROOT / "docs" / "performance.md"
+_PLOTS = page.PAGE.parent / "performance"
+
+_PACKAGES = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
 
 Workload = Callable[[Environment, Scale, Results], Awaitable[None]]
 
@@ -66,14 +69,27 @@ def main() -> None:
         except KeyboardInterrupt:
             sys.exit(130)
         print(report.render(results, machine, with_targets=not args.quick))
+        if args.quick and workloads == _WORKLOADS:
+            _check(results)
         if args.quick or args.only:
             return
-        _save(_SOAK if args.soak else _RESULTS, results, machine)
-    results, machine = _load(_RESULTS)
+        save(_SOAK if args.soak else _RESULTS, results, machine)
+    results, machine = load(_RESULTS)
     if _SOAK.exists():
-        results += _load(_SOAK)[0]
-    report.replace_figures(_PAGE, report.render(results, machine))
-    plots.plot(results, _PAGE.parent / "performance")
+        results += load(_SOAK)[0]
+    page.replace_section("figures", report.render(results, machine))
+    plots.plot(results, _PLOTS)
+
+
+def _check(results: Results) -> None:
+    """Exit with an error unless all workloads have figures, and none is zero."""
+    missing = report.unmeasured(results)
+    if not shutil.which("go") and not os.environ.get("CI"):
+        # ghz needs Go, which is required only in CI.
+        missing = [workload for workload in missing if workload != "cancel_by_clients"]
+    zero = {f"{figure.workload}, {figure.case}" for figure in results if min(figure.values) <= 0}
+    if missing or zero:
+        sys.exit(f"no figures: {', '.join([*missing, *sorted(zero)])}")
 
 
 async def _run(
@@ -89,18 +105,8 @@ async def _run(
             except InvalidRun as e:
                 sys.exit(f"invalid run: {e}")
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-        return results, await describe_machine(env, {"h2load": h2load, **ghz.versions(env.folder)})
-
-
-def _save(path: Path, results: Results, machine: dict[str, str]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    figures = [asdict(figure) for figure in results]
-    path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
-
-
-def _load(path: Path) -> tuple[Results, dict[str, str]]:
-    saved = json.loads(path.read_text())
-    return Results(Figure(**figure) for figure in saved["figures"]), saved["machine"]
+        machine = await describe_machine(env.service, _PACKAGES)
+        return results, machine | {"h2load": h2load} | ghz.versions(env.folder)
 
 
 if __name__ == "__main__":

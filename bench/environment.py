@@ -2,15 +2,12 @@
 
 import asyncio
 import os
-import platform
 import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +82,7 @@ class Environment:
         command = ("-m", "jobs_grpc.cli", "serve", "--workers", str(workers))
         variables = {"JOBS_DATABASE_URL": self.service_dsn, "JOBS_LISTEN": address}
         async with self._server(address, command, variables) as server:
-            await _wait_until_serving(address, workers)
+            await wait_until_serving(address, workers)
             yield server
 
     @asynccontextmanager
@@ -162,7 +159,7 @@ class Environment:
         raise RuntimeError((self.folder / "servers.log").read_text())
 
 
-async def _wait_until_serving(address: str, workers: int) -> None:
+async def wait_until_serving(address: str, workers: int = 1) -> None:
     """Return when enough connections report SERVING that probably all workers are reached."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with asyncio.timeout(_START_TIMEOUT):
@@ -210,26 +207,3 @@ async def environment() -> AsyncIterator[Environment]:
             )
             await service.close()
             await fastapi.close()
-
-
-async def describe_machine(env: Environment, clients: dict[str, str]) -> dict[str, str]:
-    """Return the date, the machine and the versions, including those of `clients`."""
-    packages = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{_cpu()}, {os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
-        "system": f"{platform.system()} {platform.release().split('-')[0]}",
-        "python": platform.python_version(),
-        "postgresql": str(await env.service.fetchval("SHOW server_version")),
-        **{name: version(name) for name in packages},
-        **clients,
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -1,8 +1,10 @@
 """The figures of a benchmark: its scale, the runs of each figure, and their median."""
 
+import json
 import statistics
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 # Subjects: what a figure measures.
 SERVICE = "service"
@@ -11,6 +13,8 @@ BASELINE = "baseline"  # bare SQL; for reads, the echo server
 ECHO = "echo"  # the echo server, where BASELINE is bare SQL
 MINIMAL = "minimal"  # grpc.aio, asyncpg and the statement, without the service
 CONVERTING = "converting"  # the minimal server, which also converts rows to messages
+
+DATABASE = "database"  # PostgreSQL answers pgbench, without a service
 
 LOWER_IS_BETTER = ("ms", "µs", "MiB", "bytes")
 
@@ -100,6 +104,19 @@ class Results(list[Figure]):
             if (figure.workload, figure.case, figure.subject) == (workload, case, subject):
                 return figure
         return None
+
+
+def save(path: Path, results: Results, machine: Mapping[str, str]) -> None:
+    """Write the figures and the description of the machine as JSON."""
+    path.parent.mkdir(exist_ok=True)
+    figures = [asdict(figure) for figure in results]
+    path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+
+
+def load(path: Path) -> tuple[Results, dict[str, str]]:
+    """Read the figures and the description of the machine."""
+    saved = json.loads(path.read_text())
+    return Results(Figure(**figure) for figure in saved["figures"]), saved["machine"]
 
 
 Measure = Callable[[], Awaitable[float]]

@@ -23,8 +23,8 @@ from jobs_grpc.services.pagination import append_until_full
 # The service's default JOBS_POOL_MAX_SIZE.
 _CONNECTIONS = 10
 
-# The service's default executions_limit plus one.
-_EXECUTIONS = 1001
+# What the service passes by default: its executions_limit plus one.
+EXECUTIONS_LIMIT = 1001
 
 
 class _MinimalJobs(jobs_pb2_grpc.JobServiceServicer):
@@ -44,7 +44,10 @@ class _MinimalJobs(jobs_pb2_grpc.JobServiceServicer):
         connection = await self._idle.get()
         try:
             [row] = await connection.fetch(
-                "SELECT * FROM jobs.get_job($1, $2, $3)", self._tenant, request.job_id, _EXECUTIONS
+                "SELECT * FROM jobs.get_job($1, $2, $3)",
+                self._tenant,
+                request.job_id,
+                EXECUTIONS_LIMIT,
             )
         finally:
             self._idle.put_nowait(connection)
@@ -52,7 +55,9 @@ class _MinimalJobs(jobs_pb2_grpc.JobServiceServicer):
             return self._response
         response = pb.GetJobResponse(job=job_fields(row))
         append_until_full(
-            response.job.executions, append_executions(response.job.executions, row), _EXECUTIONS
+            response.job.executions,
+            append_executions(response.job.executions, row),
+            EXECUTIONS_LIMIT,
         )
         return response
 

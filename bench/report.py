@@ -1,12 +1,20 @@
-"""Render the results as Markdown tables and put them between two markers of a page."""
+"""Render the results as Markdown tables."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.figures import BASELINE, CONVERTING, ECHO, FASTAPI, MINIMAL, SERVICE, Figure, Results
+from bench.figures import (
+    BASELINE,
+    CONVERTING,
+    DATABASE,
+    ECHO,
+    FASTAPI,
+    MINIMAL,
+    SERVICE,
+    Figure,
+    Results,
+)
+from bench.page import describe
 from bench.targets import find_target
-
-_BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,15 @@ TABLES = (
 )
 
 
+def unmeasured(results: Results) -> list[str]:
+    """Return the workloads without a figure, except the soak, which is a run of its own."""
+    measured = {figure.workload for figure in results}
+    return [t.workload for t in TABLES if t.workload != "soak" and t.workload not in measured]
+
+
 def render(results: Results, machine: dict[str, str], *, with_targets: bool = True) -> str:
     """Return all tables as Markdown. Targets only apply to results of full size."""
-    parts = ["; ".join(f"{name} {value}" for name, value in machine.items()) + "."]
+    parts = [describe(machine)]
     for table in TABLES:
         rows = [m for m in results if m.workload == table.workload]
         if rows:
@@ -77,6 +91,7 @@ def _render_table(table: Table, rows: list[Figure], results: Results, with_targe
         ECHO: "echo server",
         MINIMAL: "minimal server",
         CONVERTING: "minimal server with conversion",
+        DATABASE: "PostgreSQL alone",
     }
     subjects = [s for s in names if any(m.subject == s for m in rows)]
     others = [s for s in subjects if s != SERVICE]
@@ -121,12 +136,3 @@ def _factor(table: Table, case: str, service: Figure, compared: Figure, with_tar
         reached = factor >= target.at_least
         text += f" ({'target' if reached else '**missed** target'} ≥ {_number(target.at_least)}×)"
     return text
-
-
-def replace_figures(page: Path, figures: str) -> None:
-    """Replace what is between the markers of a page."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"{page} must contain the markers {_BEGIN} and {_END}")
-    page.write_text(f"{before}{begin}\n\n{figures}\n\n{end}{after}", encoding="utf-8")

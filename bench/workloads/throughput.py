@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from bench import seed
+from bench import pgbench, seed
 from bench.environment import Environment, Server
-from bench.figures import BASELINE, FASTAPI, MINIMAL, SERVICE, Results, Scale, alternate
+from bench.figures import BASELINE, DATABASE, FASTAPI, MINIMAL, SERVICE, Results, Scale, alternate
 from bench.h2load import run_load
+from bench.minimal_server import EXECUTIONS_LIMIT
 from bench.requests import Call, InvalidRun, grpc_call, rest_call
 
 # Tenants whose job is read, and the number of its executions.
@@ -155,8 +156,19 @@ async def _get(
             case(tenant),
             "/s",
             scale.runs,
-            {subject: rate(call, scale) for subject, call in subjects.items()},
+            {subject: rate(call, scale) for subject, call in subjects.items()}
+            | {DATABASE: lambda: _rate_of_database(env, scale, tenant)},
         )
+
+
+async def _rate_of_database(env: Environment, scale: Scale, tenant: str) -> float:
+    """Return how often per second pgbench gets the rows of GetJob, as the request role."""
+    return await pgbench.run_statement(
+        env.service_dsn,
+        f"SELECT * FROM jobs.get_job('{tenant}', 'j', {EXECUTIONS_LIMIT})",
+        clients=16,
+        seconds=scale.seconds,
+    )
 
 
 async def _get_p99(

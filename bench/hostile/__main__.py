@@ -1,0 +1,182 @@
+"""Attack a server and a gateway in many ways and measure memory and another tenant's latency.
+
+Each attack runs against a process of its own for a few seconds, while another tenant calls from
+its own process. Prints, for each attack, the peak memory, the other tenant's latency and errors,
+and whether they are within the bounds. Linux only.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+
+from bench import page
+from bench.figures import Results, load, save
+from bench.hostile import report
+from bench.hostile.attacks import ATTACKS, Attack
+from bench.hostile.other_tenant import TENANT
+from bench.hostile.processes import Installation, client, peak_mib
+from bench.machine import describe_commit, describe_machine
+from jobs_grpc.dev import embedded_postgres
+
+_ROOT = Path(__file__).parents[2]
+_RESULTS = _ROOT / "bench" / "results" / "hostile.json"
+_RESULTS_BEFORE = _RESULTS.with_name("hostile_before.json")
+
+_DEVICES = {"attacker": 5000, TENANT: 10}
+
+
+def main() -> None:
+    """Run the attacks, or only render the last results."""
+    parser = argparse.ArgumentParser(prog="bench.hostile", description=__doc__)
+    parser.add_argument(
+        "--only", choices=ATTACKS, nargs="+", metavar="NAME", help="run these and do not save"
+    )
+    parser.add_argument("--list", action="store_true", help="list the attacks")
+    parser.add_argument("--seconds", type=float, default=5, help="seconds of each attack [5]")
+    parser.add_argument(
+        "--checkout",
+        type=Path,
+        default=_ROOT,
+        metavar="DIR",
+        help="attack the code of another checkout; saved as the figures of an earlier version",
+    )
+    parser.add_argument(
+        "--render", action="store_true", help="rewrite the page from the last results"
+    )
+    args = parser.parse_args()
+    if args.list:
+        for attack in ATTACKS.values():
+            print(f"{attack.name}: {attack.description}")
+        return
+    if not args.render:
+        checkout = args.checkout.resolve()
+        try:
+            results, machine = asyncio.run(_run(checkout, args.only or list(ATTACKS), args.seconds))
+        except KeyboardInterrupt:
+            sys.exit(130)
+        print("\n" + report.render(results, machine))
+        if args.only:
+            return
+        save(_RESULTS if checkout == _ROOT else _RESULTS_BEFORE, results, machine)
+    if _RESULTS.exists():
+        before = load(_RESULTS_BEFORE) if _RESULTS_BEFORE.exists() else None
+        page.replace_section("hostile clients", report.render(*load(_RESULTS), before))
+
+
+async def _run(
+    checkout: Path, names: Sequence[str], seconds: float
+) -> tuple[Results, dict[str, str]]:
+    results = Results()
+    async with _targets(
+        checkout, with_gateway=any(ATTACKS[n].on_gateway for n in names)
+    ) as targets:
+        for number, name in enumerate(names, 1):
+            attack = ATTACKS[name]
+            if attack.on_gateway and targets.gateway is None:
+                print(f"{number}/{len(names)} {name}: skipped, because Go is missing", flush=True)
+                continue
+            print(f"{number}/{len(names)} {name} …", flush=True)
+            await _measure(targets, attack, seconds, results)
+            print(f"  {report.summarize(results, name)}", flush=True)
+        owner = await asyncpg.connect(targets.owner_dsn)
+        machine = await describe_machine(owner)
+        await owner.close()
+    return results, machine | {"commit": describe_commit(checkout)}
+
+
+@dataclass(frozen=True)
+class _Targets:
+    installation: Installation
+    owner_dsn: str
+    request_dsn: str
+    gateway: Path | None
+    """The binary, or None without Go."""
+
+
+@asynccontextmanager
+async def _targets(checkout: Path, *, with_gateway: bool) -> AsyncIterator[_Targets]:
+    """Run PostgreSQL with the schema of the checkout, and build its gateway."""
+    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
+        folder = Path(name)
+        # PostgreSQL may run as another account, which must reach the folder.
+        folder.chmod(0o711)  # noqa: ASYNC240
+        installation = Installation(checkout, folder)
+        gateway = await installation.build_gateway() if with_gateway else None
+        with embedded_postgres.running(folder / "data") as cluster:
+            first = await asyncpg.connect(cluster.dsn("postgres"))
+            await first.execute("CREATE DATABASE jobs")
+            await first.close()
+            owner_dsn, request_dsn = cluster.dsn("jobs"), cluster.dsn("jobs", "bench_request")
+            await installation.migrate(owner_dsn, request_dsn)
+            targets = _Targets(installation, owner_dsn, request_dsn, gateway)
+            await _create_jobs(targets)
+            yield targets
+
+
+async def _create_jobs(targets: _Targets) -> None:
+    """Create the tenants, each with a job for all its devices."""
+    owner = await asyncpg.connect(targets.owner_dsn)
+    for tenant, devices in _DEVICES.items():
+        await owner.execute(
+            "INSERT INTO device_state (tenant_id, device_id)"
+            " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
+            tenant,
+            devices,
+        )
+    await owner.close()
+    async with (
+        targets.installation.server(targets.request_dsn) as (address, _),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = jobs_pb2_grpc.JobServiceStub(channel)
+        for tenant in _DEVICES:
+            request = pb.CreateJobRequest(job_id="j", document_type="bench", target_all=True)
+            await stub.CreateJob(request, metadata=(("x-tenant-id", tenant),))
+
+
+async def _measure(targets: _Targets, attack: Attack, seconds: float, results: Results) -> None:
+    installation, name = targets.installation, attack.name
+    async with installation.server(targets.request_dsn, attack.open_files) as (server, server_pid):
+        if attack.on_gateway:
+            assert targets.gateway
+            async with installation.gateway(targets.gateway, server) as (address, gateway_pid):
+                calls = await _attack(attack, address, seconds)
+                results.add(report.WORKLOAD, name, "gateway", "MiB", peak_mib(gateway_pid))
+        else:
+            calls = await _attack(attack, server, seconds)
+        results.add(report.WORKLOAD, name, "server", "MiB", peak_mib(server_pid))
+    report.add_calls(results, name, calls)
+
+
+async def _attack(attack: Attack, address: str, seconds: float) -> list[report.Call]:
+    """Attack for some seconds and return the calls that the other tenant began meanwhile."""
+    options = ["gateway"] if attack.on_gateway else []
+    # New clients are what a lack of open files affects.
+    options += ["reconnect"] if attack.open_files else []
+    async with client("other_tenant", address, *options) as other_tenant:
+        started = time.monotonic()
+        async with client("attacker", attack.name, address) as attacker:
+            await asyncio.sleep(seconds)
+            other_tenant.terminate()
+            assert other_tenant.stdout
+            calls: list[report.Call] = json.loads(await other_tenant.stdout.readline())
+            await other_tenant.wait()
+            if attacker.returncode is not None:
+                raise RuntimeError(f"the attack {attack.name} failed")
+    return [(start, duration, error) for start, duration, error in calls if start >= started]
+
+
+if __name__ == "__main__":
+    main()

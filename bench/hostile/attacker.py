@@ -1,0 +1,28 @@
+"""`python -m bench.hostile.attacker NAME ADDRESS` runs one attack until SIGTERM.
+
+It runs at low priority, because it stands for other machines.
+"""
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+
+from bench.hostile.attacks import ATTACKS
+
+
+async def _attack(name: str, address: str) -> None:
+    attack = asyncio.ensure_future(ATTACKS[name].run(address))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, attack.cancel)
+    print("attacking", flush=True)
+    await asyncio.wait([attack])
+    if not attack.cancelled():
+        attack.result()
+
+
+if __name__ == "__main__":
+    os.nice(19)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asyncio.run(_attack(*sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""The attacks, in the order of the table."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bench.hostile import gateway_attacks, grpc_attacks
+
+
+async def no_attack(address: str) -> None:
+    """Nothing: the other tenant calls alone."""
+    await grpc_attacks.forever()
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack on the address of a server or of a gateway."""
+
+    run: Callable[[str], Awaitable[None]]
+    on_gateway: bool = False
+    open_files: int | None = None
+    """The soft limit of open files that the server starts with."""
+
+    @property
+    def name(self) -> str:
+        """The name for `--only`."""
+        name = self.run.__name__.replace("_", "-")
+        return f"gateway-{name}" if self.on_gateway else name
+
+    @property
+    def description(self) -> str:
+        """What the attacker does, without a period."""
+        return (self.run.__doc__ or "").rstrip(".")
+
+
+_ATTACKS = (
+    Attack(no_attack),
+    Attack(grpc_attacks.unread_pages),
+    Attack(grpc_attacks.large_health_names),
+    Attack(grpc_attacks.large_reflection_names),
+    Attack(grpc_attacks.resets),
+    Attack(grpc_attacks.resets_of_calls),
+    Attack(grpc_attacks.large_report_ids),
+    Attack(grpc_attacks.unread_reports),
+    Attack(grpc_attacks.compressed_statuses),
+    Attack(grpc_attacks.half_sent_requests),
+    Attack(grpc_attacks.half_sent_requests_without_credentials),
+    Attack(grpc_attacks.large_documents),
+    Attack(grpc_attacks.large_metadata),
+    Attack(grpc_attacks.continuation_frames),
+    Attack(grpc_attacks.watches_at_once),
+    Attack(grpc_attacks.unread_watches),
+    Attack(grpc_attacks.idle_connections, open_files=300),
+    Attack(no_attack, on_gateway=True),
+    Attack(gateway_attacks.bodies_with_junk_token, on_gateway=True),
+    Attack(gateway_attacks.nested_bodies, on_gateway=True),
+    Attack(gateway_attacks.half_sent_bodies, on_gateway=True),
+    Attack(gateway_attacks.half_sent_bodies_with_junk_token, on_gateway=True),
+    Attack(gateway_attacks.unread_responses, on_gateway=True),
+    Attack(gateway_attacks.slow_headers, on_gateway=True),
+    Attack(gateway_attacks.slow_bodies, on_gateway=True),
+    Attack(gateway_attacks.large_headers, on_gateway=True),
+)
+
+ATTACKS = {attack.name: attack for attack in _ATTACKS}

@@ -1,0 +1,109 @@
+"""HTTP/2 connections for attacks: they follow flow control, except where an attack violates it."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.support import http2
+
+_RST_STREAM = 3
+_MAX_FRAME = 16_384
+_DEFAULT_WINDOW = 65_535
+_INITIAL_WINDOW_SIZE = 4
+
+TENANT = {"x-tenant-id": "attacker"}
+
+
+def rst_stream(stream: int) -> bytes:
+    """Return a frame that cancels a stream."""
+    return http2.frame(_RST_STREAM, stream=stream, payload=struct.pack(">I", 8))
+
+
+def length_prefixed(raw: bytes, *, compressed: bool = False) -> bytes:
+    """Return a serialized message with its gRPC length prefix."""
+    return bytes([compressed]) + struct.pack(">I", len(raw)) + raw
+
+
+class Connection:
+    """A connection whose frames are read in the background and, apart from windows, ignored."""
+
+    def __init__(self, raw: http2.Connection) -> None:
+        self.raw = raw
+        self._window = self._initial_window = _DEFAULT_WINDOW
+        self._stream_windows: dict[int, int] = {}
+        self._ended: set[int] = set()
+        self._changed = asyncio.Event()
+        self.is_closed = False
+
+    def open(self, stream: int, method: str, metadata: dict[str, str] | None = None) -> None:
+        """Send the headers of a call."""
+        self._stream_windows[stream] = self._initial_window
+        self.raw.open(stream, method, TENANT if metadata is None else metadata)
+
+    async def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
+        """Send data as far as the windows allow, until the server ends the stream."""
+        while data and not self._is_over(stream):
+            size = min(len(data), _MAX_FRAME, self._window, self._stream_windows[stream])
+            if size <= 0:
+                await self._changed.wait()
+                continue
+            flags = http2.END_STREAM if end and size == len(data) else 0
+            self.raw.writer.write(http2.frame(http2.DATA, flags, stream, data[:size]))
+            self._window -= size
+            self._stream_windows[stream] -= size
+            data = data[size:]
+            await self.raw.writer.drain()
+
+    async def wait_for_end(self, stream: int = 0) -> None:
+        """Wait until the server has ended the stream, or by default the connection."""
+        while not self._is_over(stream):
+            await self._changed.wait()
+
+    async def read_frames(self) -> None:
+        """Read frames until the server closes the connection."""
+        async for received in self.raw.frames():
+            self._apply(received)
+            self._notify()
+        self.is_closed = True
+        self._notify()
+
+    def _is_over(self, stream: int) -> bool:
+        return self.is_closed or stream in self._ended
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _apply(self, received: http2.Frame) -> None:
+        stream, payload = received.stream, received.payload
+        if received.type_ == http2.WINDOW_UPDATE:
+            (increment,) = struct.unpack(">I", payload)
+            if stream:
+                self._stream_windows[stream] = self._stream_windows.get(stream, 0) + increment
+            else:
+                self._window += increment
+        elif received.type_ == http2.SETTINGS and not received.flags & http2.ACK:
+            for name, value in struct.iter_unpack(">HI", payload):
+                if name == _INITIAL_WINDOW_SIZE:
+                    for number in self._stream_windows:
+                        self._stream_windows[number] += value - self._initial_window
+                    self._initial_window = value
+        elif received.type_ == http2.PING and not received.flags & http2.ACK:
+            self.raw.writer.write(http2.frame(http2.PING, http2.ACK, payload=payload))
+        elif received.type_ == _RST_STREAM or (
+            received.type_ in {http2.HEADERS, http2.DATA} and received.flags & http2.END_STREAM
+        ):
+            self._ended.add(stream)
+
+
+@asynccontextmanager
+async def connect(address: str, window: int = _DEFAULT_WINDOW) -> AsyncIterator[Connection]:
+    """Connect. The server may send `window` bytes on each stream."""
+    async with http2.connection(address, window) as raw:
+        connection = Connection(raw)
+        reader = asyncio.create_task(connection.read_frames())
+        try:
+            yield connection
+        finally:
+            reader.cancel()

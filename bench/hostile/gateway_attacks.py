@@ -1,0 +1,136 @@
+"""Attacks on the REST gateway. Each runs until it is canceled."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+_MIB = 1 << 20
+
+# 1 MiB of JSON that takes fifty times as much memory when it is decoded.
+_NUMBERS = b'{"document_params": {"a": [%s1]}}' % (b"1," * 524_000)
+
+# Deeply nested JSON, which a recursive parser would keep on its stack.
+_NESTED = b'{"document_params": %s1%s}' % (b'{"a":' * 80_000, b"}" * 80_000)
+
+_TENANT = "X-Tenant-Id: attacker"
+# The server accepts no tokens, so each call with one is rejected.
+_JUNK_TOKEN = "Authorization: Bearer junk"
+
+_Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def _on_connections(address: str, connections: int, attack: _Attack) -> None:
+    """Run the attack on several connections, repeatedly."""
+    host, _, port = address.rpartition(":")
+
+    async def repeat() -> None:
+        while True:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                # A small limit: what the attacker does not read waits in the gateway.
+                reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+                try:
+                    await attack(reader, writer)
+                finally:
+                    writer.close()
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(repeat() for _ in range(connections)))
+
+
+def _request(line: str, *fields: str, length: int | None = None) -> bytes:
+    lines = [f"{line} HTTP/1.1", "Host: localhost", *fields]
+    if length is not None:
+        lines += [f"Content-Length: {length}", "Content-Type: application/json"]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def _create_job(length: int, *fields: str) -> bytes:
+    return _request("POST /customer/jobs", *fields, length=length)
+
+
+async def bodies_with_junk_token(address: str) -> None:
+    """Send 20 bodies of a million numbers at a time, with a token that is rejected."""
+    await _send_bodies(address, 20, _NUMBERS, _JUNK_TOKEN)
+
+
+async def nested_bodies(address: str) -> None:
+    """Send 20 deeply nested bodies at a time, as a tenant."""
+    await _send_bodies(address, 20, _NESTED, _TENANT)
+
+
+async def _send_bodies(address: str, connections: int, body: bytes, field: str) -> None:
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_create_job(len(body), field) + body)
+        await reader.readline()
+
+    await _on_connections(address, connections, attack)
+
+
+async def half_sent_bodies(address: str) -> None:
+    """Send 1 MiB except the last byte on 500 connections of one tenant."""
+    await _half_sent(address, _TENANT)
+
+
+async def half_sent_bodies_with_junk_token(address: str) -> None:
+    """Send 1 MiB except the last byte on 500 connections, with a token that is rejected."""
+    await _half_sent(address, _JUNK_TOKEN)
+
+
+async def _half_sent(address: str, field: str) -> None:
+    # Two sizes: one above the gateway's limit, and one below it.
+    lengths = itertools.cycle((_MIB, 250_000))
+
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = next(lengths)
+        writer.write(_create_job(length, field) + bytes(length - 1))
+        await reader.readline()
+
+    await _on_connections(address, 500, attack)
+
+
+async def unread_responses(address: str) -> None:
+    """Request pages of 5,000 executions on 1,500 connections and read no response."""
+
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = _request("GET /customer/jobs/j?executions_limit=5000", _TENANT)
+        # Several requests on one connection: the gateway reads the next one after the response.
+        writer.write(request * 10)
+        await writer.wait_closed()
+
+    await _on_connections(address, 1500, attack)
+
+
+async def slow_headers(address: str) -> None:
+    """Send the headers of a request one byte a second, on 1,500 connections."""
+
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for byte in _request("GET /customer/jobs/j", _TENANT, "X-Text: " + "x" * 1000):
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(1)
+
+    await _on_connections(address, 1500, attack)
+
+
+async def slow_bodies(address: str) -> None:
+    """Announce a body of 200 KiB and send one byte a second, on 1,500 connections."""
+
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_create_job(200 << 10, _TENANT))
+        while not reader.at_eof():
+            writer.write(b"{")
+            await writer.drain()
+            await asyncio.sleep(1)
+
+    await _on_connections(address, 1500, attack)
+
+
+async def large_headers(address: str) -> None:
+    """Send 1,500 requests with 30 KiB of headers that never end."""
+
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_request("GET /customer/jobs/j", _TENANT, "X-Text: " + "x" * 30_000)[:-2])
+        await reader.readline()
+
+    await _on_connections(address, 1500, attack)

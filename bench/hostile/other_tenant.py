@@ -1,0 +1,105 @@
+"""The tenant that is not attacking: calls until SIGTERM, then prints its calls as JSON.
+
+`python -m bench.hostile.other_tenant ADDRESS [gateway] [reconnect]` sends one GetJob after the
+other, to a server or to a gateway; with `reconnect` each on a new connection.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import grpc
+import httpx
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+
+TENANT = "other"
+
+# Seconds between two calls.
+_PAUSE = 0.005
+
+# Seconds after which a call fails.
+_TIMEOUT = 20
+
+_Call = Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _grpc_client(address: str) -> AsyncIterator[_Call]:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
+        metadata = (("x-tenant-id", TENANT),)
+
+        async def call() -> None:
+            request = pb.GetJobRequest(job_id="j")
+            await stub.GetJob(request, metadata=metadata, timeout=_TIMEOUT)
+
+        yield call
+
+
+@asynccontextmanager
+async def _rest_client(address: str) -> AsyncIterator[_Call]:
+    headers = {"X-Tenant-Id": TENANT}
+    url = f"http://{address}"
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT) as client:
+
+        async def call() -> None:
+            (await client.get("/customer/jobs/j")).raise_for_status()
+
+        yield call
+
+
+async def _call_repeatedly(
+    connect: Callable[[], AbstractAsyncContextManager[_Call]],
+    calls: list[tuple[float, float, str]],
+    *,
+    reconnect: bool,
+) -> None:
+    """Append the start, the seconds and the error of each call, also of one that is canceled."""
+    while True:
+        async with connect() as call:
+            while True:
+                started, error = time.monotonic(), ""
+                try:
+                    await call()
+                except (grpc.aio.AioRpcError, httpx.HTTPError) as e:
+                    error = _describe(e)
+                finally:
+                    calls.append((started, time.monotonic() - started, error))
+                await asyncio.sleep(_PAUSE)
+                if reconnect:
+                    break
+
+
+def _describe(error: grpc.aio.AioRpcError | httpx.HTTPError) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return f"{type(error).__name__}: {error}"
+
+
+async def _main(address: str, *options: str) -> None:
+    def connect() -> AbstractAsyncContextManager[_Call]:
+        return _rest_client(address) if "gateway" in options else _grpc_client(address)
+
+    async with connect() as call:
+        await call()  # a warm-up
+    calls: list[tuple[float, float, str]] = []
+    calling = asyncio.create_task(
+        _call_repeatedly(connect, calls, reconnect="reconnect" in options)
+    )
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, calling.cancel)
+    print("calling", flush=True)
+    await asyncio.wait([calling])
+    if not calling.cancelled():
+        calling.result()
+    print(json.dumps(calls), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""The table of attacks: what each reached, and whether it is within the bounds."""
+
+import statistics
+from collections.abc import Sequence
+
+from bench.figures import Results
+from bench.hostile.attacks import ATTACKS
+from bench.page import describe
+
+WORKLOAD = "hostile"
+
+# Bounds of the server's and the gateway's memory, and of the other tenant's calls.
+MAX_SERVER_MIB = 256
+MAX_GATEWAY_MIB = 512
+MAX_P99_MS = 100
+
+# The start, the seconds and the error of a call.
+Call = tuple[float, float, str]
+
+
+def add_calls(results: Results, name: str, calls: Sequence[Call]) -> None:
+    """Add the other tenant's calls during an attack."""
+    milliseconds = [seconds * 1000 for _, seconds, _ in calls]
+    p99 = max(milliseconds)
+    if len(milliseconds) > 1:
+        p99 = statistics.quantiles(milliseconds, n=100, method="inclusive")[98]
+    errors = [error for _, _, error in calls if error]
+    results.add(WORKLOAD, name, "calls", "calls", len(calls))
+    results.add(WORKLOAD, name, "p50", "ms", statistics.median(milliseconds))
+    results.add(WORKLOAD, name, "p99", "ms", p99)
+    results.add(WORKLOAD, name, "errors", "errors", len(errors))
+    if errors:
+        print(f"  first error: {errors[0]}")
+
+
+def verdict(results: Results, name: str) -> str:
+    """Return "met", or the bounds that the attack exceeds."""
+    exceeded = [
+        subject
+        for subject, bound in (
+            ("server", MAX_SERVER_MIB),
+            ("gateway", MAX_GATEWAY_MIB),
+            ("errors", 0),
+            ("p99", MAX_P99_MS),
+        )
+        if (value := _value(results, name, subject)) is not None and value > bound
+    ]
+    return f"missed: {', '.join(exceeded)}" if exceeded else "met"
+
+
+def render(
+    results: Results,
+    machine: dict[str, str],
+    before: tuple[Results, dict[str, str]] | None = None,
+) -> str:
+    """Return the table as Markdown, with the figures of an earlier version if there are any."""
+    versions: list[tuple[str, Results]] = [("", results)]
+    parts = [describe(machine)]
+    if before:
+        commit = before[1]["commit"]
+        versions.insert(0, (f" at {commit}", before[0]))
+        parts.append(
+            f"The columns *at {commit}* are an earlier version, measured on {before[1]['date']}."
+        )
+    head = ["attack"]
+    for label, _ in versions:
+        head += [f"{column}{label}" for column in ("memory", "p50 / p99", "errors")]
+    lines = [f"| {' | '.join([*head, 'bounds'])} |", "|---" * (len(head) + 1) + "|"]
+    for name in dict.fromkeys(figure.case for figure in results):
+        cells = [f"{ATTACKS[name].description} (`{name}`)"]
+        for _, figures in versions:
+            cells += _cells(figures, name)
+        lines.append(f"| {' | '.join([*cells, verdict(results, name)])} |")
+    return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _cells(results: Results, name: str) -> list[str]:
+    server, gateway = _value(results, name, "server"), _value(results, name, "gateway")
+    p50, p99 = _value(results, name, "p50"), _value(results, name, "p99")
+    errors, calls = _value(results, name, "errors"), _value(results, name, "calls")
+    if server is None or p50 is None or p99 is None or errors is None or calls is None:
+        return ["", "", ""]
+    memory = f"{server:,.0f} MiB"
+    if gateway is not None:
+        memory = f"gateway {gateway:,.0f} MiB, server {memory}"
+    return [memory, f"{p50:,.1f} / {p99:,.1f} ms", f"{errors:,.0f} of {calls:,.0f}"]
+
+
+def summarize(results: Results, name: str) -> str:
+    """Return the figures of an attack as one line."""
+    memory, latency, errors = _cells(results, name)
+    return f"{memory}; p50 / p99 {latency}; errors {errors}; bounds {verdict(results, name)}"
+
+
+def _value(results: Results, name: str, subject: str) -> float | None:
+    figure = results.find(WORKLOAD, name, subject)
+    return figure.median if figure else None

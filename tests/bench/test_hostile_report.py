@@ -1,0 +1,50 @@
+"""The table of attacks tells which bounds an attack exceeds."""
+
+import pytest
+
+from bench.figures import Results
+from bench.hostile import report
+from bench.hostile.attacks import ATTACKS
+
+NAME = "unread-pages"
+
+
+def results(*, server: float = 100, p99: float = 0.01, errors: int = 0) -> Results:
+    """Return the figures of an attack during which the other tenant made 100 calls."""
+    figures = Results()
+    figures.add(report.WORKLOAD, NAME, "server", "MiB", server)
+    calls = [(0.0, p99, "UNAVAILABLE: gone" if n < errors else "") for n in range(100)]
+    report.add_calls(figures, NAME, calls)
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        (results(), "met"),
+        (results(server=257), "missed: server"),
+        (results(p99=0.101), "missed: p99"),
+        (results(errors=1, server=300), "missed: server, errors"),
+    ],
+)
+def test_verdict_names_the_bounds_that_are_exceeded(figures: Results, expected: str) -> None:
+    assert report.verdict(figures, NAME) == expected
+
+
+def test_table_shows_an_earlier_version_and_this_one() -> None:
+    machine = {"date": "2026-11-25", "commit": "1234567"}
+
+    table = report.render(results(), machine, (results(server=2095), {**machine, "commit": "old"}))
+
+    row = table.splitlines()[-1]
+    assert row.startswith(f"| {ATTACKS[NAME].description}")
+    assert "| 2,095 MiB | 10.0 / 10.0 ms | 0 of 100 | 100 MiB | 10.0 / 10.0 ms | 0 of 100 |" in row
+    assert "memory at old" in table
+
+
+def test_each_attack_has_a_unique_name_and_a_description() -> None:
+    descriptions = [attack.description for attack in ATTACKS.values()]
+
+    assert all(descriptions)
+    assert "unread-pages" in ATTACKS
+    assert "gateway-unread-responses" in ATTACKS
