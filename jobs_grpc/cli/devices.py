@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.output import byte_progress
+from jobs_grpc.cli.output import byte_progress, print_note
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.device_import import Member, import_devices
 from jobs_grpc.server.signals import interrupt_on_stop_signals
@@ -36,7 +36,8 @@ def add_command(commands: "Subparsers") -> None:
         description="Add devices to the database of JOBS_OWNER_DATABASE_URL. The file is CSV in "
         "UTF-8 with a header: device_id, and optionally group_id. A device can have several "
         "lines, one for each of its groups. Devices and memberships that exist are left "
-        "unchanged. If any line is invalid, nothing is imported.",
+        "unchanged. If any line is invalid, nothing is imported. Updates the planner's statistics "
+        "of the tables (ANALYZE) if the login may.",
     )
     parser.add_argument("file", metavar="FILE", help="CSV file; - reads standard input")
     parser.add_argument("--tenant", required=True, metavar="ID", help="tenant of the devices")
@@ -56,6 +57,11 @@ def _import_devices(args: argparse.Namespace) -> None:
         f"lines read: {members.line_count}, new devices: {imported.devices},"
         f" new group memberships: {imported.memberships}"
     )
+    if imported.not_analyzed:
+        print_note(
+            "the login may not update the planner's statistics; as the owner of the tables, run:"
+            f" ANALYZE {', '.join(imported.not_analyzed)}"
+        )
 
 
 class _CsvMembers:

@@ -1,7 +1,7 @@
 """Imports devices and group memberships into the platform's tables, as the owner."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -25,14 +25,16 @@ class Imported:
 
     devices: int
     memberships: int
+    not_analyzed: Sequence[str] = ()
+    """The tables with new rows whose statistics the login may not update."""
 
 
 async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Member]) -> Imported:
-    """Add the devices and memberships that don't exist, in one transaction.
+    """Add the devices and memberships that don't exist, in one transaction; then run ANALYZE.
 
-    On any error nothing is added. `members` is read while it is sent, so it may be larger than
-    memory; errors that it raises end the import. A device may occur several times, with
-    different groups.
+    If the transaction fails, nothing is added. `members` is read while it is sent, so it may be
+    larger than memory; errors that it raises end the import. A device may occur several times,
+    with different groups.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
@@ -43,12 +45,26 @@ async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Membe
             rows = ((m.device_id, m.group_id) for m in members)
             while batch := list(itertools.islice(rows, _ROWS_PER_COPY)):
                 await connection.copy_records_to_table("jobs_import", records=batch)
-            return Imported(
-                await _insert(connection, "import/devices.sql", tenant_id),
-                await _insert(connection, "import/memberships.sql", tenant_id),
-            )
+            devices = await _insert(connection, "import/devices.sql", tenant_id)
+            memberships = await _insert(connection, "import/memberships.sql", tenant_id)
+        filled = ["public.device_state"] if devices else []
+        filled += ["public.device_group_members"] if memberships else []
+        return Imported(devices, memberships, await _analyze(connection, filled))
     finally:
         await connection.close()
+
+
+async def _analyze(connection: asyncpg.Connection, tables: list[str]) -> list[str]:
+    """Update the planner's statistics of the tables. Return those that the login may not analyze.
+
+    Autovacuum does it as well, but only after a minute or later.
+    """
+    rows = await connection.fetch(schema.read_sql("import/not_analyzable.sql"), tables)
+    skipped = [row["name"] for row in rows]
+    for table in tables:
+        if table not in skipped:
+            await connection.execute(f"ANALYZE {table}")
+    return skipped
 
 
 async def _insert(connection: asyncpg.Connection, name: str, tenant_id: str) -> int:

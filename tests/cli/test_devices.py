@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -291,3 +292,75 @@ async def test_import_works_when_row_level_security_applies_to_owner(
         await owner.close()
     assert result == Result(0, "lines read: 2, new devices: 1, new group memberships: 2\n", "")
     assert [tuple(row) for row in loaded] == [("t", "a")]
+
+
+@pytest.fixture
+async def platform_tables(
+    cluster: tuple[Postgres, str], shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
+    """The owner of a database, and the name of the login that imports.
+
+    The login may write to the device tables, but does not own them.
+    """
+    running, template = cluster
+    (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\n")
+    async with running.database(template) as name, running.unused_role(name) as login:
+        owner = await asyncpg.connect(running.dsn(name))
+        await owner.execute(
+            f"CREATE ROLE {login.name} LOGIN BYPASSRLS PASSWORD '{login.password}';"
+            f"GRANT TEMPORARY ON DATABASE {name} TO {login.name};"
+            f"GRANT SELECT, INSERT ON device_state, device_group_members TO {login.name}"
+        )
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name, login))
+        yield owner, login.name
+        await owner.close()
+
+
+async def _analyzed_tables(owner: asyncpg.Connection) -> list[str]:
+    rows = await owner.fetch("SELECT DISTINCT tablename FROM pg_stats WHERE schemaname = 'public'")
+    return sorted(row["tablename"] for row in rows)
+
+
+async def test_import_updates_statistics_of_tables_with_new_rows(
+    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
+) -> None:
+    owner, login = platform_tables
+    for table in ("device_state", "device_group_members"):
+        await owner.execute(f"ALTER TABLE {table} OWNER TO {login}")
+
+    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+
+    assert (result.code, result.err) == (0, "")
+    assert await _analyzed_tables(owner) == ["device_group_members", "device_state"]
+
+
+async def test_import_names_the_statement_when_login_may_not_update_statistics(
+    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
+) -> None:
+    owner, _ = platform_tables
+
+    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+    again = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+
+    assert result == Result(
+        0,
+        "lines read: 1, new devices: 1, new group memberships: 1\n",
+        "the login may not update the planner's statistics; as the owner of the tables, run:"
+        " ANALYZE public.device_state, public.device_group_members\n",
+    )
+    assert again.err == ""
+    assert await _analyzed_tables(owner) == []
+
+
+async def test_import_updates_statistics_with_the_maintain_privilege(
+    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
+) -> None:
+    owner, login = platform_tables
+    if owner.get_server_version().major < 17:
+        pytest.skip("PostgreSQL has the privilege MAINTAIN from 17 on")
+    await owner.execute(f"GRANT MAINTAIN ON device_state TO {login}")
+
+    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+
+    assert result.err.endswith("run: ANALYZE public.device_group_members\n")
+    assert await _analyzed_tables(owner) == ["device_state"]
