@@ -124,6 +124,10 @@ bench-fairness: $(READY) ## Measure a quiet tenant's latency during the flood of
 bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (4 minutes; ARGS=--list lists them)
 	@PYTHONPATH=generated $(BIN)/python -m bench.hostile $(ARGS)
 
+.PHONY: bench-hawkbit
+bench-hawkbit: $(READY) ## Compare the service with a running Eclipse hawkBit (ARGS="--url URL"; see docs/performance.md)
+	@PYTHONPATH=generated $(BIN)/python -m bench.hawkbit $(ARGS)
+
 .PHONY: check-gateway
 check-gateway: need-go $(READY) # Check the gateway's format and lint, and that gateway/gen/ is up to date
 	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \

@@ -44,7 +44,7 @@ def main() -> None:
         "--only", choices=ATTACKS, nargs="+", metavar="NAME", help="run these and do not save"
     )
     parser.add_argument("--list", action="store_true", help="list the attacks")
-    parser.add_argument("--seconds", type=float, default=5, help="seconds of each attack [5]")
+    parser.add_argument("--seconds", type=float, default=6, help="seconds per attack [6]")
     parser.add_argument(
         "--checkout",
         type=Path,

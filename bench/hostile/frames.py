@@ -12,8 +12,6 @@ _MAX_FRAME = 16_384
 _DEFAULT_WINDOW = 65_535
 _INITIAL_WINDOW_SIZE = 4
 
-TENANT = {"x-tenant-id": "attacker"}
-
 
 def rst_stream(stream: int) -> bytes:
     """Return a frame that cancels a stream."""
@@ -36,23 +34,25 @@ class Connection:
         self._changed = asyncio.Event()
         self.is_closed = False
 
-    def open(self, stream: int, method: str, metadata: dict[str, str] | None = None) -> None:
+    def open(self, stream: int, method: str, metadata: dict[str, str]) -> None:
         """Send the headers of a call."""
         self._stream_windows[stream] = self._initial_window
-        self.raw.open(stream, method, TENANT if metadata is None else metadata)
+        self.raw.open(stream, method, metadata)
 
     async def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
         """Send data as far as the windows allow, until the server ends the stream."""
-        while data and not self._is_over(stream):
-            size = min(len(data), _MAX_FRAME, self._window, self._stream_windows[stream])
+        sent = 0
+        while sent < len(data) and not self._is_over(stream):
+            size = min(len(data) - sent, _MAX_FRAME, self._window, self._stream_windows[stream])
             if size <= 0:
                 await self._changed.wait()
                 continue
-            flags = http2.END_STREAM if end and size == len(data) else 0
-            self.raw.writer.write(http2.frame(http2.DATA, flags, stream, data[:size]))
+            payload = data[sent : sent + size]
+            sent += size
+            flags = http2.END_STREAM if end and sent == len(data) else 0
+            self.raw.writer.write(http2.frame(http2.DATA, flags, stream, payload))
             self._window -= size
             self._stream_windows[stream] -= size
-            data = data[size:]
             await self.raw.writer.drain()
 
     async def wait_for_end(self, stream: int = 0) -> None:

@@ -15,11 +15,16 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from bench.hostile.frames import TENANT, Connection, connect, length_prefixed, rst_stream
+from bench.hostile.frames import Connection, connect, length_prefixed, rst_stream
 from tests.support import http2
+
+TENANT = {"x-tenant-id": "attacker"}
 
 CONNECTIONS = 25
 STREAMS = 60  # on each connection
+
+# Seconds before a refused call or a closed connection is opened again.
+_PAUSE = 0.1
 
 _JOBS = "/fleet.jobs.v1.JobService"
 _DEVICE_JOBS = "/fleet.jobs.v1.DeviceJobService"
@@ -59,59 +64,69 @@ async def _on_connections(
             with suppress(OSError):
                 async with connect(address, window) as connection:
                     await attack(connection)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_PAUSE)
 
     await asyncio.gather(*(repeat() for _ in range(connections)))
 
 
-def _stream_numbers() -> range:
-    return range(1, 2 * STREAMS, 2)
+async def _keep_calling(
+    address: str,
+    method: str,
+    data: bytes,
+    *,
+    metadata: dict[str, str] = TENANT,
+    end: bool = True,
+    repeat: int = 1,
+    connections: int = CONNECTIONS,
+    streams: int = STREAMS,
+    window: int = 65_535,
+) -> None:
+    """Keep a number of streams of a method open on each connection.
+
+    Sends `data` on each stream, `repeat` times, and with `end` ends the request. When the server
+    ends a stream, such as by refusing the call, opens the next one.
+    """
+
+    async def attack(connection: Connection) -> None:
+        numbers = itertools.count(1, 2)
+
+        async def keep_calling() -> None:
+            while not connection.is_closed:
+                stream = next(numbers)
+                connection.open(stream, method, metadata)
+                for left in range(repeat - 1, -1, -1):
+                    await connection.send(stream, data, end=end and not left)
+                await connection.wait_for_end(stream)
+                await asyncio.sleep(_PAUSE)
+
+        await asyncio.gather(*(keep_calling() for _ in range(streams)))
+
+    await _on_connections(address, attack, connections=connections, window=window)
 
 
 async def unread_pages(address: str) -> None:
     """Request pages of 5,000 executions and grant no window for the responses."""
     request = http2.message(pb.GetJobRequest(job_id="j", executions_limit=5000))
-
-    async def attack(connection: Connection) -> None:
-        for stream in _stream_numbers():
-            connection.open(stream, _GET_JOB)
-            await connection.send(stream, request, end=True)
-        await forever()
-
-    await _on_connections(address, attack, window=0)
+    await _keep_calling(address, _GET_JOB, request, window=0)
 
 
 async def large_health_names(address: str) -> None:
     """Watch the health of services with names of 4 MiB, without credentials."""
-    await _large_public_messages(address, _HEALTH_WATCH, b"\x0a")
+    await _keep_calling(address, _HEALTH_WATCH, _text_of_4_mib(1), metadata={}, streams=4)
 
 
 async def large_reflection_names(address: str) -> None:
     """Ask reflection for files with names of 4 MiB, without credentials."""
-    await _large_public_messages(address, _REFLECTION, b"\x1a")
+    await _keep_calling(
+        address, _REFLECTION, _text_of_4_mib(3), metadata={}, streams=4, end=False, window=0
+    )
 
 
-async def _large_public_messages(address: str, method: str, tag: bytes) -> None:
-    """Send a message with one string of almost 4 MiB in each of 100 streams at a time."""
+def _text_of_4_mib(field: int) -> bytes:
+    """Return a message with a string of almost 4 MiB in the field with this number."""
     size = 4 * _MIB - 100
     varint = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80])
-    data = length_prefixed(tag + varint + bytes([size >> 21]) + b"x" * size)
-
-    async def attack(connection: Connection) -> None:
-        for first in itertools.count(1, 8):
-            streams = range(first, first + 8, 2)
-            for stream in streams:
-                connection.open(stream, method, {})
-            await asyncio.gather(*(connection.send(stream, data) for stream in streams))
-            if connection.is_closed:
-                return
-            if method == _HEALTH_WATCH:
-                # Streams that the server has accepted stay open.
-                await asyncio.wait(
-                    [asyncio.create_task(connection.wait_for_end(stream)) for stream in streams]
-                )
-
-    await _on_connections(address, attack)
+    return length_prefixed(bytes([field << 3 | 2]) + varint + bytes([size >> 21]) + b"x" * size)
 
 
 async def resets(address: str) -> None:
@@ -151,37 +166,31 @@ async def _resets(
 
 async def large_report_ids(address: str) -> None:
     """Send 200 reports with ids of 4 MiB on one stream and read no response."""
-    report = device_pb.ReportExecutionsRequest(
-        device_id="x" * (4 * _MIB - 100),
-        report=device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS),
-    )
-    await _unread_reports(address, http2.message(report), connections=1, streams=1)
+    await _send_reports("x" * (4 * _MIB - 100), address, connections=1, streams=1)
 
 
 async def unread_reports(address: str) -> None:
     """Send 200 reports on each of 1,500 streams and read no response."""
+    await _send_reports("d0000000", address)
+
+
+async def _send_reports(
+    device_id: str, address: str, connections: int = CONNECTIONS, streams: int = STREAMS
+) -> None:
     report = device_pb.ReportExecutionsRequest(
-        device_id="d0000000",
+        device_id=device_id,
         report=device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS),
     )
-    await _unread_reports(address, http2.message(report), CONNECTIONS, STREAMS)
-
-
-async def _unread_reports(address: str, report: bytes, connections: int, streams: int) -> None:
-    async def attack(connection: Connection) -> None:
-        numbers = range(1, 2 * streams, 2)
-        for stream in numbers:
-            connection.open(stream, f"{_DEVICE_JOBS}/ReportExecutions")
-
-        async def send(stream: int) -> None:
-            for _ in range(200):
-                await connection.send(stream, report)
-
-        await asyncio.gather(*map(send, numbers))
-        # A stream that the server refused is opened again; others stay open.
-        await asyncio.gather(*map(connection.wait_for_end, numbers))
-
-    await _on_connections(address, attack, connections=connections, window=0)
+    await _keep_calling(
+        address,
+        f"{_DEVICE_JOBS}/ReportExecutions",
+        http2.message(report),
+        repeat=200,
+        end=False,
+        connections=connections,
+        streams=streams,
+        window=0,
+    )
 
 
 async def compressed_statuses(address: str) -> None:
@@ -191,9 +200,11 @@ async def compressed_statuses(address: str) -> None:
         for count in (4_000_000, 250_000)
     ]
 
+    metadata = TENANT | {"grpc-encoding": "gzip"}
+
     async def attack(connection: Connection) -> None:
         for stream, request in zip(itertools.count(1, 2), itertools.cycle(requests), strict=False):
-            connection.open(stream, _LIST_JOBS, TENANT | {"grpc-encoding": "gzip"})
+            connection.open(stream, _LIST_JOBS, metadata)
             await connection.send(stream, request, end=True)
             await connection.wait_for_end(stream)
             if connection.is_closed:
@@ -209,47 +220,23 @@ def _statuses(count: int) -> bytes:
 
 async def half_sent_requests(address: str) -> None:
     """Send 4 MiB except the last byte on 100 streams of one tenant."""
-    await _half_sent(address, TENANT, connections=25, streams=4)
+    await _keep_calling(address, _CREATE_JOB, _most_of_4_mib(), end=False, streams=4)
 
 
 async def half_sent_requests_without_credentials(address: str) -> None:
     """Send 4 MiB except the last byte on 1,500 streams without credentials."""
-    await _half_sent(address, {}, CONNECTIONS, STREAMS)
+    await _keep_calling(address, _CREATE_JOB, _most_of_4_mib(), end=False, metadata={})
 
 
-async def _half_sent(
-    address: str, metadata: dict[str, str], connections: int, streams: int
-) -> None:
-    data = length_prefixed(bytes(4 * _MIB - 5))[:-1]
-
-    async def attack(connection: Connection) -> None:
-        numbers = range(1, 2 * streams, 2)
-        for stream in numbers:
-            connection.open(stream, _CREATE_JOB, metadata)
-        await asyncio.gather(*(connection.send(stream, data) for stream in numbers))
-        # The server may end calls when it has read too much of them: begin again.
-        await asyncio.gather(*map(connection.wait_for_end, numbers))
-
-    await _on_connections(address, attack, connections=connections)
+def _most_of_4_mib() -> bytes:
+    return length_prefixed(bytes(4 * _MIB - 5))[:-1]
 
 
 async def large_documents(address: str) -> None:
     """Create jobs with documents of 200 KiB, which exceed the limit, on 1,500 streams."""
     request = pb.CreateJobRequest(document_type="x", target_all=True)
     request.document_params["text"] = "x" * 200_000
-    data = http2.message(request)
-
-    async def attack(connection: Connection) -> None:
-        for first in itertools.count(1, 2 * STREAMS):
-            streams = range(first, first + 2 * STREAMS, 2)
-            for stream in streams:
-                connection.open(stream, _CREATE_JOB)
-            await asyncio.gather(*(connection.send(stream, data, end=True) for stream in streams))
-            await asyncio.gather(*map(connection.wait_for_end, streams))
-            if connection.is_closed:
-                return
-
-    await _on_connections(address, attack)
+    await _keep_calling(address, _CREATE_JOB, http2.message(request))
 
 
 async def idle_connections(address: str) -> None:
@@ -264,14 +251,7 @@ async def idle_connections(address: str) -> None:
 async def large_metadata(address: str) -> None:
     """Open 1,500 calls with 7 kB of metadata and without a message."""
     metadata = TENANT | {f"x-text-{n}": "x" * 100 for n in range(_METADATA_BYTES // 140)}
-
-    async def attack(connection: Connection) -> None:
-        for stream in _stream_numbers():
-            connection.open(stream, _GET_JOB, metadata)
-        await connection.raw.writer.drain()
-        await asyncio.gather(*map(connection.wait_for_end, _stream_numbers()))
-
-    await _on_connections(address, attack)
+    await _keep_calling(address, _GET_JOB, b"", metadata=metadata, end=False)
 
 
 async def continuation_frames(address: str) -> None:
@@ -313,11 +293,4 @@ async def watches_at_once(address: str) -> None:
 async def unread_watches(address: str) -> None:
     """Watch a job on 1,500 streams and grant no window for the responses."""
     request = http2.message(pb.WatchJobRequest(job_id="j"))
-
-    async def attack(connection: Connection) -> None:
-        for stream in _stream_numbers():
-            connection.open(stream, f"{_JOBS}/WatchJob")
-            await connection.send(stream, request, end=True)
-        await forever()
-
-    await _on_connections(address, attack, window=0)
+    await _keep_calling(address, f"{_JOBS}/WatchJob", request, window=0)
