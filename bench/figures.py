@@ -26,14 +26,14 @@ class Scale:
     runs: int
     seconds: float
     """Seconds of load per run."""
-    sizes: tuple[int, ...]
+    job_sizes: tuple[int, ...]
     """Numbers of devices of a job, for growth; the largest is measured once."""
-    clients: tuple[int, ...]
-    listed: tuple[int, int]
-    """Number of jobs, and of executions per job, for ListJobs."""
+    client_counts: tuple[int, ...]
+    listed_jobs: int
+    executions_per_listed_job: int
     reports: int
-    streams: int
-    canceled: int
+    open_streams: int
+    canceled_jobs: int
     """Number of jobs that are canceled, for each number of clients."""
 
     def runs_at(self, size: int) -> int:
@@ -44,23 +44,25 @@ class Scale:
 FULL = Scale(
     runs=3,
     seconds=2.0,
-    sizes=(1_000, 10_000, 100_000, 1_000_000),
-    clients=(1, 4, 16, 64),
-    listed=(200, 10_000),
+    job_sizes=(1_000, 10_000, 100_000, 1_000_000),
+    client_counts=(1, 4, 16, 64),
+    listed_jobs=200,
+    executions_per_listed_job=10_000,
     reports=20_000,
-    streams=1_000,
-    canceled=3_000,
+    open_streams=1_000,
+    canceled_jobs=3_000,
 )
 
 QUICK = Scale(
     runs=1,
     seconds=0.05,
-    sizes=(100, 1_000),
-    clients=(1, 4),
-    listed=(50, 20),
+    job_sizes=(100, 1_000),
+    client_counts=(1, 4),
+    listed_jobs=50,
+    executions_per_listed_job=20,
     reports=320,
-    streams=20,
-    canceled=20,
+    open_streams=20,
+    canceled_jobs=20,
 )
 
 

@@ -43,7 +43,7 @@ def versions(folder: Path) -> dict[str, str]:
     return {"ghz": VERSION} if (folder / "ghz").exists() else {}
 
 
-async def rate(
+async def measure_rate(
     program: Path,
     address: str,
     method: str,

@@ -67,13 +67,15 @@ async def run_load(
     expected = (await call.send()).body
     if not check(expected):
         raise InvalidRun(f"{call.path} returned {expected[:200]!r}")
-    warm = await _run(call, clients * 4, clients, None)
-    warm = await _run(call, max(clients, int(warm.rate * min(1.0, seconds / 2))), clients, None)
+    warm = await _run_h2load(call, clients * 4, clients, None)
+    warm = await _run_h2load(
+        call, max(clients, int(warm.rate * min(1.0, seconds / 2))), clients, None
+    )
     count = max(clients, int(min(warm.rate, rate or warm.rate) * seconds))
-    sampling = asyncio.create_task(_sample(call, check))
+    sampling = asyncio.create_task(_check_samples(call, check))
     before = cpu_time()
     try:
-        measured = await _run(call, count, clients, rate)
+        measured = await _run_h2load(call, count, clients, rate)
     finally:
         sampling.cancel()
         used = cpu_time() - before
@@ -107,13 +109,13 @@ async def run_clients(
     with _folder() as name:
         folders = [Path(tempfile.mkdtemp(dir=name)) for _ in clients]
         processes = [
-            await _start(calls[0], folder, f"-n{len(calls)}", "-c1", "--input-file=-")
+            await _start_h2load(calls[0], folder, f"-n{len(calls)}", "-c1", "--input-file=-")
             for calls, folder in zip(clients, folders, strict=True)
         ]
         # Each process waits for its URIs on stdin, so all begin at the same time.
         runs = await asyncio.gather(
             *(
-                _end(process, folder, len(calls), "".join(f"{call.url}\n" for call in calls))
+                _finish(process, folder, len(calls), "".join(f"{call.url}\n" for call in calls))
                 for process, folder, calls in zip(processes, folders, clients, strict=True)
             )
         )
@@ -133,7 +135,7 @@ def _check_size(
         )
 
 
-async def _sample(call: Call, check: Callable[[bytes], bool]) -> None:
+async def _check_samples(call: Call, check: Callable[[bytes], bool]) -> None:
     while True:
         body = (await call.send()).body
         if not check(body):
@@ -152,20 +154,20 @@ class _Run:
     data: int
 
 
-async def _run(call: Call, count: int, clients: int, rate: float | None) -> _Run:
+async def _run_h2load(call: Call, count: int, clients: int, rate: float | None) -> _Run:
     with _folder() as name:
         options = [f"-n{count}", f"-c{clients}"]
         if rate is not None:
             options.append(f"--rps={max(1, round(rate / clients))}")
-        process = await _start(call, Path(name), *options, call.url)
-        return await _end(process, Path(name), count)
+        process = await _start_h2load(call, Path(name), *options, call.url)
+        return await _finish(process, Path(name), count)
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="jobs-bench-h2load-")
 
 
-async def _start(call: Call, folder: Path, *options: str) -> asyncio.subprocess.Process:
+async def _start_h2load(call: Call, folder: Path, *options: str) -> asyncio.subprocess.Process:
     command = ["h2load", *options, "-t1", "-m1", f"--log-file={folder / 'log'}"]
     if call.is_http1:
         command.append("--h1")
@@ -182,7 +184,7 @@ async def _start(call: Call, folder: Path, *options: str) -> asyncio.subprocess.
     )
 
 
-async def _end(
+async def _finish(
     process: asyncio.subprocess.Process, folder: Path, count: int, uris: str = ""
 ) -> _Run:
     out = (await process.communicate(uris.encode()))[0].decode()

@@ -19,3 +19,8 @@ def replace_section(name: str, markdown: str, page: Path = PAGE) -> None:
 def describe(machine: Mapping[str, str]) -> str:
     """Return the machine and the versions of a run as a line."""
     return "; ".join(f"{name} {value}" for name, value in machine.items()) + "."
+
+
+def format_number(value: float) -> str:
+    """Return a number with three digits, or without decimals from 100 on."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -25,39 +25,45 @@ _STYLES = {
 def plot(results: Results, folder: Path) -> None:
     """Write growth.svg and clients.svg."""
     folder.mkdir(exist_ok=True)
-    _panels(results, folder / "growth.svg", ("create", "list", "get", "cancel"), "devices", "ms")
+    _plot_workloads(
+        results, folder / "growth.svg", ("create", "list", "get", "cancel"), "devices", "ms"
+    )
     names = ("create_by_clients", "get_by_clients", "list_by_clients", "cancel_by_clients")
-    _panels(results, folder / "clients.svg", names, "clients", "calls per second")
+    _plot_workloads(results, folder / "clients.svg", names, "clients", "calls per second")
 
 
-def _panels(
+def _plot_workloads(
     results: Results, path: Path, workloads: tuple[str, ...], x_label: str, y_label: str
 ) -> None:
     # Without Go, cancels by clients are not measured.
-    measured = {m.workload for m in results}
+    measured = {figure.workload for figure in results}
     workloads = tuple(name for name in workloads if name in measured)
-    figure, axes = plt.subplots(1, len(workloads), figsize=(3.2 * len(workloads), 3.2))
+    drawing, axes = plt.subplots(1, len(workloads), figsize=(3.2 * len(workloads), 3.2))
     for workload, axis in zip(workloads, axes, strict=True):
         for subject, (label, color, marker) in _STYLES.items():
-            points = [m for m in results if (m.workload, m.subject) == (workload, subject)]
+            points = [
+                figure
+                for figure in results
+                if (figure.workload, figure.subject) == (workload, subject)
+            ]
             if points:
                 axis.plot(
-                    [_count(m.case) for m in points],
-                    [m.median for m in points],
+                    [_leading_number(figure.case) for figure in points],
+                    [figure.median for figure in points],
                     label=label,
                     color=color,
                     marker=marker,
                     markersize=4,
                 )
-        _label(axis, workload.partition("_")[0], x_label, y_label)
+        _label_axis(axis, workload.partition("_")[0], x_label, y_label)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    drawing.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
+    drawing.tight_layout(rect=(0, 0.08, 1, 1))
+    drawing.savefig(path, metadata={"Date": None})
+    plt.close(drawing)
 
 
-def _label(axis: Any, title: str, x_label: str, y_label: str) -> None:
+def _label_axis(axis: Any, title: str, x_label: str, y_label: str) -> None:
     # Times differ by orders of magnitude; rates do not.
     axis.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log")
     if y_label == "ms":
@@ -67,5 +73,5 @@ def _label(axis: Any, title: str, x_label: str, y_label: str) -> None:
     axis.grid(visible=True, which="major", alpha=0.3)
 
 
-def _count(case: str) -> int:
+def _leading_number(case: str) -> int:
     return int(case.split()[0].replace(",", ""))

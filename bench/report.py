@@ -13,7 +13,7 @@ from bench.figures import (
     Figure,
     Results,
 )
-from bench.page import describe
+from bench.page import describe, format_number
 from bench.targets import find_target
 
 
@@ -74,8 +74,10 @@ def unmeasured(results: Results) -> list[str]:
 def render(results: Results, machine: dict[str, str], *, with_targets: bool = True) -> str:
     """Return all tables as Markdown. Targets only apply to results of full size."""
     parts = [describe(machine)]
+    if with_targets:
+        parts += ["### Targets", _render_targets(results)]
     for table in TABLES:
-        rows = [m for m in results if m.workload == table.workload]
+        rows = [figure for figure in results if figure.workload == table.workload]
         if rows:
             parts += [f"### {table.title}", _render_table(table, rows, results, with_targets)]
             if table.plot:
@@ -83,8 +85,30 @@ def render(results: Results, machine: dict[str, str], *, with_targets: bool = Tr
     return "\n\n".join(parts)
 
 
-def _render_table(table: Table, rows: list[Figure], results: Results, with_targets: bool) -> str:
-    names = {
+def _render_targets(results: Results) -> str:
+    """Return the table of all factors that have a target."""
+    lines = ["| figure | compared with | target | measured | |", "|---|---|---|---|---|"]
+    titles = {table.workload: table.title for table in TABLES}
+    for compared in results:
+        target = find_target(compared.workload, compared.case, compared.subject)
+        service = results.find(compared.workload, compared.case, SERVICE)
+        if target and service:
+            factor = service.times_better(compared)
+            cells = [
+                f"{titles[compared.workload]}: {compared.case}",
+                _subject_names(compared.workload)[compared.subject],
+                f"≥ {format_number(target.at_least)}×",
+                f"{format_number(factor)}×",
+                "reached" if factor >= target.at_least else "**missed**",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _subject_names(workload: str) -> dict[str, str]:
+    """Return the names of subjects in the table of a workload, in the order of its columns."""
+    [table] = [table for table in TABLES if table.workload == workload]
+    return {
         SERVICE: "service",
         FASTAPI: "FastAPI",
         BASELINE: table.baseline,
@@ -93,46 +117,48 @@ def _render_table(table: Table, rows: list[Figure], results: Results, with_targe
         CONVERTING: "minimal server with conversion",
         DATABASE: "PostgreSQL alone",
     }
-    subjects = [s for s in names if any(m.subject == s for m in rows)]
+
+
+def _render_table(table: Table, rows: list[Figure], results: Results, with_targets: bool) -> str:
+    names = _subject_names(table.workload)
+    subjects = [s for s in names if any(figure.subject == s for figure in rows)]
     others = [s for s in subjects if s != SERVICE]
     head = ["", *(names[s] for s in subjects), *(f"vs. {names[s]}" for s in others)]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for case in dict.fromkeys(m.case for m in rows):
+    for case in dict.fromkeys(figure.case for figure in rows):
         figures = {s: results.find(table.workload, case, s) for s in subjects}
-        cells = [case, *(_cell(figures[s]) for s in subjects)]
+        cells = [case, *(_format_figure(figures[s]) for s in subjects)]
         service = figures[SERVICE]
         for other in others:
             compared = figures[other]
             cells.append(
                 ""
                 if not service or not compared
-                else _factor(table, case, service, compared, with_targets)
+                else _format_factor(table, case, service, compared, with_targets)
             )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(figure: Figure | None) -> str:
+def _format_figure(figure: Figure | None) -> str:
     if figure is None:
         return ""
     unit = "/s" if figure.unit == "/s" else f" {figure.unit}"
-    text = f"{_number(figure.median)}{unit}"
+    text = f"{format_number(figure.median)}{unit}"
     if len(figure.values) > 1:
         low, high = min(figure.values), max(figure.values)
-        text += f" ({_number(low)}–{_number(high)})"
+        text += f" ({format_number(low)}–{format_number(high)})"
     return text
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _factor(table: Table, case: str, service: Figure, compared: Figure, with_targets: bool) -> str:
+def _format_factor(
+    table: Table, case: str, service: Figure, compared: Figure, with_targets: bool
+) -> str:
     """Return how many times better the service is, with the target; below 1 it is worse."""
     factor = service.times_better(compared)
-    text = f"{_number(factor)}×"
+    text = f"{format_number(factor)}×"
     target = find_target(table.workload, case, compared.subject)
     if target and with_targets:
-        reached = factor >= target.at_least
-        text += f" ({'target' if reached else '**missed** target'} ≥ {_number(target.at_least)}×)"
+        reached = "" if factor >= target.at_least else "**missed** "
+        text += f" ({reached}target ≥ {format_number(target.at_least)}×)"
     return text

@@ -11,15 +11,27 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+from bench import page
 from bench.environment import Environment, Server, environment
-from bench.figures import SERVICE, Results
+from bench.figures import SERVICE, Results, save
 from bench.h2load import h2load_version, run_load
+from bench.machine import describe_machine
 from bench.requests import Call, InvalidRun
-from bench.workloads.throughput import SIZE_TOLERANCE, TEN, THOUSAND, create_one, get, seed_read
+from bench.workloads.throughput import (
+    SIZE_TOLERANCE,
+    TEN,
+    THOUSAND,
+    create_job_calls,
+    get_job_calls,
+    insert_jobs_to_read,
+)
+
+_RESULTS = Path(__file__).parent / "results" / "workers.json"
 
 # Percent of a core per worker.
-_SHARE = 20
+_PERCENT_OF_CORE = 20
 
 # Many clients, so that the kernel gives each worker some. It spreads them unevenly: see
 # rate_of_first_half.
@@ -27,7 +39,7 @@ _CLIENTS = 64
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure, save the figures and write the section of the page."""
     parser = argparse.ArgumentParser(prog="bench.workers", description=__doc__)
     parser.add_argument(
         "--max-workers", type=int, default=4, help="measure 1 to this many workers [4]"
@@ -39,23 +51,26 @@ def main() -> None:
     if shutil.which("cpulimit") is None:
         sys.exit("cpulimit is needed: apt-get install cpulimit")
     try:
-        asyncio.run(_measure(args))
+        results, machine = asyncio.run(_measure(args))
     except InvalidRun as e:
         sys.exit(f"invalid run: {e}")
     except KeyboardInterrupt:
         sys.exit(130)
+    print("\n" + _render(results, machine))
+    save(_RESULTS, results, machine)
+    page.replace_section("workers", _render(results, machine))
 
 
-async def _measure(args: argparse.Namespace) -> None:
+async def _measure(args: argparse.Namespace) -> tuple[Results, dict[str, str]]:
     numbers = range(1, args.max_workers + 1)
     results = Results()
     async with environment() as env:
         await env.clear()
-        await seed_read(env)
+        await insert_jobs_to_read(env)
         await env.vacuum()
         for _ in range(args.runs):
             for workers in numbers:
-                async with _limited(env, workers) as server:
+                async with _server_with_cpu_limit(env, workers) as server:
                     for name, call in _calls(server).items():
                         load = await run_load(
                             call,
@@ -64,18 +79,26 @@ async def _measure(args: argparse.Namespace) -> None:
                             size_tolerance=SIZE_TOLERANCE,
                         )
                         results.add(name, f"{workers}", SERVICE, "/s", load.rate_of_first_half)
-    print(f"\n| workers, each with {_SHARE} % of a core | " + " | ".join(map(str, numbers)) + " |")
-    print("|---|" + "---|" * len(numbers))
+        machine = await describe_machine(env.service)
+    return results, machine
+
+
+def _render(results: Results, machine: dict[str, str]) -> str:
+    """Return a table with a row for each call and a column for each number of workers."""
+    numbers = list(dict.fromkeys(figure.case for figure in results))
+    head = [f"workers, each with {_PERCENT_OF_CORE} % of a core", *numbers]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in dict.fromkeys(figure.workload for figure in results):
         rates = [figure.median for figure in results if figure.workload == name]
-        cells = " | ".join(f"{rate:,.0f}/s, {rate / rates[0]:.1f}×" for rate in rates)
-        print(f"| {name} | {cells} |")
+        cells = [name, *(f"{rate:,.0f}/s, {rate / rates[0]:.1f}×" for rate in rates)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n\n".join([page.describe(machine), "\n".join(lines)])
 
 
 def _calls(server: Server) -> dict[str, Call]:
-    create, _ = create_one(server, server)
-    ten, _ = get(server, server, TEN)
-    thousand, _ = get(server, server, THOUSAND)
+    create, _ = create_job_calls(server, server)
+    ten, _ = get_job_calls(server, server, TEN)
+    thousand, _ = get_job_calls(server, server, THOUSAND)
     return {
         "CreateJob, one device": create,
         "GetJob, 10 executions": ten,
@@ -84,12 +107,12 @@ def _calls(server: Server) -> dict[str, Call]:
 
 
 @asynccontextmanager
-async def _limited(env: Environment, workers: int) -> AsyncIterator[Server]:
-    """Run a server whose processes may use `_SHARE` percent of a core each."""
+async def _server_with_cpu_limit(env: Environment, workers: int) -> AsyncIterator[Server]:
+    """Run a server whose processes may use `_PERCENT_OF_CORE` percent of a core each."""
     async with env.service_server(workers) as server:
         limits = [
             await asyncio.create_subprocess_exec(
-                *("cpulimit", f"--limit={_SHARE}", f"--pid={process.pid}"),
+                *("cpulimit", f"--limit={_PERCENT_OF_CORE}", f"--pid={process.pid}"),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
             )

@@ -1,7 +1,7 @@
 """The table of the comparison with hawkBit."""
 
 from bench.figures import SERVICE, Results
-from bench.page import describe
+from bench.page import describe, format_number
 
 HAWKBIT = "hawkbit"
 
@@ -12,13 +12,15 @@ def render(results: Results, machine: dict[str, str]) -> str:
     for case in dict.fromkeys(figure.case for figure in results):
         service = results.find("hawkbit", case, SERVICE)
         hawkbit = results.find("hawkbit", case, HAWKBIT)
-        cells = [case, *(_duration(f.median) if f else "" for f in (service, hawkbit))]
-        cells.append(f"{service.times_better(hawkbit):,.3g}×" if service and hawkbit else "")
+        cells = [case, *(_format_duration(f.median) if f else "" for f in (service, hawkbit))]
+        cells.append(
+            f"{format_number(service.times_better(hawkbit))}×" if service and hawkbit else ""
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n\n".join([describe(machine), "\n".join(lines)])
 
 
-def _duration(milliseconds: float) -> str:
+def _format_duration(milliseconds: float) -> str:
     if milliseconds < 1000:
-        return f"{milliseconds:.3g} ms"
-    return f"{milliseconds / 1000:,.3g} s"
+        return f"{format_number(milliseconds)} ms"
+    return f"{format_number(milliseconds / 1000)} s"

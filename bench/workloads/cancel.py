@@ -20,7 +20,7 @@ from bench.requests import InvalidRun, rest_delete_call
 _TENANT = "canceling"
 
 # Jobs that are canceled as a warm-up, as a part of the jobs that are measured.
-_WARM_UP = 0.25
+_WARM_UP_SHARE = 0.25
 
 
 async def run(
@@ -33,15 +33,15 @@ async def run(
         print(f"  skipping cancel_by_clients: {e}", flush=True)
         return
     await seed.insert_devices(env, _TENANT, 1)
-    for clients in scale.clients:
+    for clients in scale.client_counts:
         warm_up = await seed.insert_jobs(
-            env, _TENANT, f"w{clients}", int(scale.canceled * _WARM_UP)
+            env, _TENANT, f"w{clients}", int(scale.canceled_jobs * _WARM_UP_SHARE)
         )
-        jobs = await seed.insert_jobs(env, _TENANT, f"j{clients}", scale.canceled)
+        jobs = await seed.insert_jobs(env, _TENANT, f"j{clients}", scale.canceled_jobs)
         await env.vacuum()
         subjects = {
-            SERVICE: partial(_service, env, service, program, clients),
-            FASTAPI: partial(_fastapi, env, fastapi, clients),
+            SERVICE: partial(_cancel_in_service, env, service, program, clients),
+            FASTAPI: partial(_cancel_in_fastapi, env, fastapi, clients),
         }
         for subject, cancel in subjects.items():
             await cancel(warm_up)
@@ -49,18 +49,18 @@ async def run(
             results.add("cancel_by_clients", f"{clients}", subject, "/s", rate)
 
 
-async def _service(
+async def _cancel_in_service(
     env: Environment, service: Server, program: Path, clients: int, job_ids: Sequence[str]
 ) -> float:
     requests = [{"job_id": job_id} for job_id in job_ids]
-    rate = await ghz.rate(
+    rate = await ghz.measure_rate(
         program, service.address, "CancelJob", requests, tenant=_TENANT, clients=clients
     )
     await _check_canceled(env.service, "jobs.jobs", job_ids)
     return rate
 
 
-async def _fastapi(
+async def _cancel_in_fastapi(
     env: Environment, fastapi: Server, clients: int, job_ids: Sequence[str]
 ) -> float:
     calls = [rest_delete_call(fastapi.address, job_id, tenant=_TENANT) for job_id in job_ids]

@@ -11,10 +11,10 @@ from bench.workloads.throughput import (
     SIZE_TOLERANCE,
     TEN,
     THOUSAND,
-    create_one,
-    get,
-    rate,
-    seed_read,
+    create_job_calls,
+    get_job_calls,
+    insert_jobs_to_read,
+    measure_rate,
 )
 
 _PROCESSES = (1, 2)
@@ -24,13 +24,13 @@ _LISTED = 50
 async def run(env: Environment, scale: Scale, results: Results) -> None:
     """Measure the workloads …_by_clients and …_by_processes, in calls per second."""
     await env.clear()
-    await seed_read(env)
+    await insert_jobs_to_read(env)
     await seed.insert_devices(env, "listed", 10)
     for number in range(_LISTED):
         await seed.insert_job(env, "listed", f"j{number}")
     await env.vacuum()
     async with env.service_server() as service, env.fastapi_server() as fastapi:
-        for clients in scale.clients:
+        for clients in scale.client_counts:
             for name, calls in _calls(service, fastapi).items():
                 await _compare(scale, results, f"{name}_by_clients", f"{clients}", calls, clients)
         await cancel.run(env, scale, results, service, fastapi)
@@ -40,7 +40,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
             env.fastapi_server(processes) as fastapi,
         ):
             # This call is nearly all CPU of the server: a second process has the most effect.
-            large = {"get_1000": get(service, fastapi, THOUSAND)}
+            large = {"get_1000": get_job_calls(service, fastapi, THOUSAND)}
             for name, calls in (_calls(service, fastapi) | large).items():
                 await _compare(scale, results, f"{name}_by_processes", f"{processes}", calls, 16)
 
@@ -48,8 +48,8 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
 def _calls(service: Server, fastapi: Server) -> dict[str, tuple[Call, Call]]:
     listing = pb.ListJobsRequest()
     return {
-        "create": create_one(service, fastapi),
-        "get": get(service, fastapi, TEN),
+        "create": create_job_calls(service, fastapi),
+        "get": get_job_calls(service, fastapi, TEN),
         "list": (
             grpc_call(service.address, "ListJobs", listing, tenant="listed"),
             rest_call(fastapi.address, tenant="listed"),
@@ -68,7 +68,7 @@ async def _compare(
         "/s",
         1,
         {
-            SERVICE: rate(service_call, scale, clients, SIZE_TOLERANCE),
-            FASTAPI: rate(fastapi_call, scale, clients, SIZE_TOLERANCE),
+            SERVICE: measure_rate(service_call, scale, clients, SIZE_TOLERANCE),
+            FASTAPI: measure_rate(fastapi_call, scale, clients, SIZE_TOLERANCE),
         },
     )

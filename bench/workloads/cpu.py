@@ -7,15 +7,20 @@ from bench.environment import Environment, Server
 from bench.figures import CONVERTING, ECHO, FASTAPI, MINIMAL, SERVICE, Results, Scale, alternate
 from bench.h2load import run_load
 from bench.requests import Call
-from bench.workloads.throughput import READ, case, get, seed_read
+from bench.workloads.throughput import (
+    EXECUTIONS_BY_TENANT,
+    case_of,
+    get_job_calls,
+    insert_jobs_to_read,
+)
 
 
 async def run(env: Environment, scale: Scale, results: Results) -> None:
     """Measure cpu: microseconds per call, without the CPU of PostgreSQL."""
     await env.clear()
-    await seed_read(env)
+    await insert_jobs_to_read(env)
     await env.vacuum()
-    for tenant in READ:
+    for tenant in EXECUTIONS_BY_TENANT:
         await _compare(env, scale, results, tenant)
 
 
@@ -23,22 +28,24 @@ async def _compare(env: Environment, scale: Scale, results: Results, tenant: str
     async with AsyncExitStack() as servers:
         start = servers.enter_async_context
         service, fastapi = await start(env.service_server()), await start(env.fastapi_server())
-        service_call, fastapi_call = get(service, fastapi, tenant)
+        service_call, fastapi_call = get_job_calls(service, fastapi, tenant)
         response = (await service_call.send()).body
         echo = await start(env.echo_server("GetJob", response))
         minimal = await start(env.minimal_server(tenant, response))
         converting = await start(env.minimal_server(tenant, response, convert=True))
         subjects = {
-            SERVICE: _cpu(service_call, service, scale),
-            FASTAPI: _cpu(fastapi_call, fastapi, scale),
-            ECHO: _cpu(get(echo, fastapi, tenant)[0], echo, scale),
-            MINIMAL: _cpu(get(minimal, fastapi, tenant)[0], minimal, scale),
-            CONVERTING: _cpu(get(converting, fastapi, tenant)[0], converting, scale),
+            SERVICE: _measure_cpu(service_call, service, scale),
+            FASTAPI: _measure_cpu(fastapi_call, fastapi, scale),
+            ECHO: _measure_cpu(get_job_calls(echo, fastapi, tenant)[0], echo, scale),
+            MINIMAL: _measure_cpu(get_job_calls(minimal, fastapi, tenant)[0], minimal, scale),
+            CONVERTING: _measure_cpu(
+                get_job_calls(converting, fastapi, tenant)[0], converting, scale
+            ),
         }
-        await alternate(results, "cpu", case(tenant), "µs", scale.runs, subjects)
+        await alternate(results, "cpu", case_of(tenant), "µs", scale.runs, subjects)
 
 
-def _cpu(call: Call, server: Server, scale: Scale) -> Callable[[], Awaitable[float]]:
+def _measure_cpu(call: Call, server: Server, scale: Scale) -> Callable[[], Awaitable[float]]:
     async def measure() -> float:
         return (await run_load(call, seconds=scale.seconds, cpu_time=server.cpu_time)).cpu * 1e6
 

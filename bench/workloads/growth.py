@@ -23,10 +23,10 @@ _BARE_INSERT = """
 async def run(env: Environment, scale: Scale, results: Results) -> None:
     """Measure create, list, get, cancel and expire, in milliseconds by number of devices."""
     await env.clear()
-    for size in scale.sizes:
+    for size in scale.job_sizes:
         await seed.insert_devices(env, str(size), size)
     async with env.service_server() as service, env.fastapi_server() as fastapi:
-        for size in scale.sizes:
+        for size in scale.job_sizes:
             for _ in range(scale.runs_at(size)):
                 await _delete_jobs(env)
                 await env.vacuum()
@@ -47,41 +47,41 @@ async def _measure_job(
     body: dict[str, object] = {"job_id": "j", "document_type": "bench", "target_all": True}
     await measure(
         "create",
-        baseline=lambda: _run_sql(env, _BARE_INSERT, tenant),
+        baseline=lambda: _milliseconds_of_sql(env, _BARE_INSERT, tenant),
         service=lambda: _create_in_empty_tables(
             env, grpc_call(address, "CreateJob", create, tenant=tenant)
         ),
-        fastapi=lambda: _send(rest_call(fastapi_address, "", body, tenant=tenant)),
+        fastapi=lambda: _milliseconds(rest_call(fastapi_address, "", body, tenant=tenant)),
     )
     await _check_created(env, size)
     await env.vacuum()
     await measure(
         "list",
-        service=lambda: _repeated(
+        service=lambda: _median_milliseconds(
             grpc_call(address, "ListJobs", pb.ListJobsRequest(), tenant=tenant)
         ),
-        fastapi=lambda: _repeated(rest_call(fastapi_address, tenant=tenant)),
+        fastapi=lambda: _median_milliseconds(rest_call(fastapi_address, tenant=tenant)),
     )
     get = pb.GetJobRequest(job_id="j")
     await measure(
         "get",
-        service=lambda: _repeated(grpc_call(address, "GetJob", get, tenant=tenant)),
-        fastapi=lambda: _repeated(rest_call(fastapi_address, "/j", tenant=tenant)),
+        service=lambda: _median_milliseconds(grpc_call(address, "GetJob", get, tenant=tenant)),
+        fastapi=lambda: _median_milliseconds(rest_call(fastapi_address, "/j", tenant=tenant)),
     )
     cancel = pb.CancelJobRequest(job_id="j")
     await measure(
         "cancel",
-        baseline=lambda: _run_sql(
+        baseline=lambda: _milliseconds_of_sql(
             env, "UPDATE jobs.jobs SET updated_at = now() WHERE tenant_id = $1", tenant
         ),
-        service=lambda: _send(grpc_call(address, "CancelJob", cancel, tenant=tenant)),
-        fastapi=lambda: _send(rest_delete_call(fastapi_address, "j", tenant=tenant)),
+        service=lambda: _milliseconds(grpc_call(address, "CancelJob", cancel, tenant=tenant)),
+        fastapi=lambda: _milliseconds(rest_delete_call(fastapi_address, "j", tenant=tenant)),
     )
 
 
 async def _expire(env: Environment, scale: Scale, results: Results) -> None:
     """Measure expiry: for the service a read of an expired job, for FastAPI the writes."""
-    for size in (scale.sizes[0], scale.sizes[-1]):
+    for size in (scale.job_sizes[0], scale.job_sizes[-1]):
         await _delete_jobs(env)
         await seed.insert_job(env, str(size), "j")
         await env.vacuum()
@@ -98,7 +98,7 @@ async def _expire(env: Environment, scale: Scale, results: Results) -> None:
             read = pb.GetJobResponse.FromString((await call.send()).body).job
             if read.execution_counts != pb.ExecutionCounts(timed_out=size):
                 raise InvalidRun(f"{size} devices have expired, but GetJob returned {read}")
-            milliseconds = await _repeated(call)
+            milliseconds = await _median_milliseconds(call)
         case = f"{size:,} devices"
         results.add("expire", case, SERVICE, "ms", milliseconds)
         results.add("expire", case, FASTAPI, "ms", await _expire_in_fastapi(env))
@@ -119,21 +119,21 @@ async def _expire_in_fastapi(env: Environment) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-async def _send(call: Call) -> float:
+async def _milliseconds(call: Call) -> float:
     return (await call.send()).seconds * 1000
 
 
 async def _create_in_empty_tables(env: Environment, call: Call) -> float:
     """Create a job in empty tables, as the bare INSERT does."""
     await _delete_jobs(env)
-    return await _send(call)
+    return await _milliseconds(call)
 
 
-async def _repeated(call: Call) -> float:
-    return statistics.median([await _send(call) for _ in range(_REPEATS)])
+async def _median_milliseconds(call: Call) -> float:
+    return statistics.median([await _milliseconds(call) for _ in range(_REPEATS)])
 
 
-async def _run_sql(env: Environment, sql: str, tenant: str) -> float:
+async def _milliseconds_of_sql(env: Environment, sql: str, tenant: str) -> float:
     started = time.perf_counter()
     await env.service.execute(sql, tenant)
     return (time.perf_counter() - started) * 1000

@@ -15,10 +15,10 @@ from bench.requests import Call, InvalidRun, grpc_call, rest_call
 
 # Tenants whose job is read, and the number of its executions.
 TEN, THOUSAND, STARTED = "10", "1000", "1000-started"
-READ = {TEN: 10, THOUSAND: 1000, STARTED: 1000}
+EXECUTIONS_BY_TENANT = {TEN: 10, THOUSAND: 1000, STARTED: 1000}
 
 # Latencies are measured at this part of the FastAPI service's rate.
-_LOAD = 0.5
+_SHARE_OF_FASTAPI_RATE = 0.5
 
 # Timestamps in a response differ in length by some bytes.
 SIZE_TOLERANCE = 16
@@ -28,25 +28,25 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
     """Measure create_one, get_rate, get_p99, list_rate, list_in_database and page."""
     await _seed(env, scale)
     async with env.service_server() as service, env.fastapi_server() as fastapi:
-        await _create_one(env, scale, results, service, fastapi)
+        await _measure_create(env, scale, results, service, fastapi)
         # Without new statistics, ten thousand new jobs slow the reads of the FastAPI service,
         # which keeps its query plans.
         await env.vacuum()
-        for tenant in READ:
-            await _get(env, scale, results, service, fastapi, tenant)
+        for tenant in EXECUTIONS_BY_TENANT:
+            await _measure_get_rate(env, scale, results, service, fastapi, tenant)
         for tenant in (TEN, THOUSAND):
-            await _get_p99(scale, results, service, fastapi, tenant)
-        await _list(env, scale, results, service, fastapi)
-        await _pages(scale, results, service)
+            await _measure_get_p99(scale, results, service, fastapi, tenant)
+        await _measure_list(env, scale, results, service, fastapi)
+        await _measure_pages(scale, results, service)
 
 
 async def _seed(env: Environment, scale: Scale) -> None:
-    jobs, executions = scale.listed
+    jobs, executions = scale.listed_jobs, scale.executions_per_listed_job
     await env.clear()
-    await seed_read(env)
+    await insert_jobs_to_read(env)
     await seed.insert_devices(env, "listed", executions)
     await seed.insert_devices(env, "few", 10)
-    await seed.insert_devices(env, "largest", scale.sizes[-1])
+    await seed.insert_devices(env, "largest", scale.job_sizes[-1])
     await seed.insert_job(env, "largest", "j")
     for number in range(jobs):
         await seed.insert_job(env, "listed", f"j{number}")
@@ -54,21 +54,21 @@ async def _seed(env: Environment, scale: Scale) -> None:
     await env.vacuum()
 
 
-async def seed_read(env: Environment) -> None:
+async def insert_jobs_to_read(env: Environment) -> None:
     """Insert the jobs that are read."""
-    for tenant, executions in READ.items():
+    for tenant, executions in EXECUTIONS_BY_TENANT.items():
         await seed.insert_devices(env, tenant, executions)
         await seed.insert_job(env, tenant, "j")
     await seed.start_executions(env, STARTED, "j")
 
 
-def case(tenant: str) -> str:
+def case_of(tenant: str) -> str:
     """Return the name of the case that reads the tenant's job."""
     started = ", each started at its own time" if tenant == STARTED else ""
-    return f"{READ[tenant]:,} executions{started}"
+    return f"{EXECUTIONS_BY_TENANT[tenant]:,} executions{started}"
 
 
-def create_one(service: Server, fastapi: Server) -> tuple[Call, Call]:
+def create_job_calls(service: Server, fastapi: Server) -> tuple[Call, Call]:
     """Return CreateJob for one device of TEN, for both services; each call creates a job."""
     device = "d0000000"
     request = pb.CreateJobRequest(document_type="bench", target_device_id=device)
@@ -79,7 +79,7 @@ def create_one(service: Server, fastapi: Server) -> tuple[Call, Call]:
     )
 
 
-def get(service: Server, fastapi: Server, tenant: str) -> tuple[Call, Call]:
+def get_job_calls(service: Server, fastapi: Server, tenant: str) -> tuple[Call, Call]:
     """Return GetJob of the tenant's job, for both services."""
     return (
         grpc_call(service.address, "GetJob", pb.GetJobRequest(job_id="j"), tenant=tenant),
@@ -87,7 +87,7 @@ def get(service: Server, fastapi: Server, tenant: str) -> tuple[Call, Call]:
     )
 
 
-def rate(
+def measure_rate(
     call: Call, scale: Scale, clients: int = 16, size_tolerance: int = 0
 ) -> Callable[[], Awaitable[float]]:
     """Return a function that measures calls per second."""
@@ -102,10 +102,10 @@ def rate(
     return measure
 
 
-async def _create_one(
+async def _measure_create(
     env: Environment, scale: Scale, results: Results, service: Server, fastapi: Server
 ) -> None:
-    calls = create_one(service, fastapi)
+    calls = create_job_calls(service, fastapi)
     subjects = zip((SERVICE, FASTAPI), calls, strict=True)
     await alternate(
         results,
@@ -113,7 +113,10 @@ async def _create_one(
         "1 device",
         "/s",
         scale.runs,
-        {subject: rate(call, scale, size_tolerance=SIZE_TOLERANCE) for subject, call in subjects},
+        {
+            subject: measure_rate(call, scale, size_tolerance=SIZE_TOLERANCE)
+            for subject, call in subjects
+        },
     )
     for connection, table in (
         (env.service, "jobs.job_executions"),
@@ -131,19 +134,19 @@ async def _create_one(
             raise InvalidRun(f"{table}: {jobs} jobs have {executions} executions")
 
 
-async def _get(
+async def _measure_get_rate(
     env: Environment, scale: Scale, results: Results, service: Server, fastapi: Server, tenant: str
 ) -> None:
-    service_call, fastapi_call = get(service, fastapi, tenant)
+    service_call, fastapi_call = get_job_calls(service, fastapi, tenant)
     response = (await service_call.send()).body
-    if len(pb.GetJobResponse.FromString(response).job.executions) != READ[tenant]:
+    if len(pb.GetJobResponse.FromString(response).job.executions) != EXECUTIONS_BY_TENANT[tenant]:
         raise InvalidRun("GetJob did not return all executions")
     async with (
         env.echo_server("GetJob", response) as echo,
         env.minimal_server(tenant, response) as minimal,
     ):
-        echo_call, _ = get(echo, fastapi, tenant)
-        minimal_call, _ = get(minimal, fastapi, tenant)
+        echo_call, _ = get_job_calls(echo, fastapi, tenant)
+        minimal_call, _ = get_job_calls(minimal, fastapi, tenant)
         subjects = {
             SERVICE: service_call,
             FASTAPI: fastapi_call,
@@ -153,10 +156,10 @@ async def _get(
         await alternate(
             results,
             "get_rate",
-            case(tenant),
+            case_of(tenant),
             "/s",
             scale.runs,
-            {subject: rate(call, scale) for subject, call in subjects.items()}
+            {subject: measure_rate(call, scale) for subject, call in subjects.items()}
             | {DATABASE: lambda: _rate_of_database(env, scale, tenant)},
         )
 
@@ -171,12 +174,12 @@ async def _rate_of_database(env: Environment, scale: Scale, tenant: str) -> floa
     )
 
 
-async def _get_p99(
+async def _measure_get_p99(
     scale: Scale, results: Results, service: Server, fastapi: Server, tenant: str
 ) -> None:
-    fastapi_rate = results.find("get_rate", case(tenant), FASTAPI)
+    fastapi_rate = results.find("get_rate", case_of(tenant), FASTAPI)
     assert fastapi_rate is not None
-    limit = fastapi_rate.median * _LOAD
+    limit = fastapi_rate.median * _SHARE_OF_FASTAPI_RATE
 
     def p99(call: Call) -> Callable[[], Awaitable[float]]:
         async def measure() -> float:
@@ -184,21 +187,21 @@ async def _get_p99(
 
         return measure
 
-    subjects = zip((SERVICE, FASTAPI), get(service, fastapi, tenant), strict=True)
+    subjects = zip((SERVICE, FASTAPI), get_job_calls(service, fastapi, tenant), strict=True)
     await alternate(
         results,
         "get_p99",
-        case(tenant),
+        case_of(tenant),
         "ms",
         scale.runs,
         {subject: p99(call) for subject, call in subjects},
     )
 
 
-async def _list(
+async def _measure_list(
     env: Environment, scale: Scale, results: Results, service: Server, fastapi: Server
 ) -> None:
-    jobs, executions = scale.listed
+    jobs, executions = scale.listed_jobs, scale.executions_per_listed_job
     for tenant, size in (("few", 10), ("listed", executions)):
         listed = f"50 of {jobs} jobs of {size:,} executions"
         await alternate(
@@ -208,11 +211,11 @@ async def _list(
             "/s",
             scale.runs,
             {
-                SERVICE: rate(
+                SERVICE: measure_rate(
                     grpc_call(service.address, "ListJobs", pb.ListJobsRequest(), tenant=tenant),
                     scale,
                 ),
-                FASTAPI: rate(rest_call(fastapi.address, tenant=tenant), scale, clients=4),
+                FASTAPI: measure_rate(rest_call(fastapi.address, tenant=tenant), scale, clients=4),
             },
         )
 
@@ -238,7 +241,7 @@ async def _median_ms(action: Callable[[], Awaitable[object]]) -> float:
     return statistics.median(durations)
 
 
-async def _pages(scale: Scale, results: Results, service: Server) -> None:
+async def _measure_pages(scale: Scale, results: Results, service: Server) -> None:
     """List all executions of the largest job in pages of a thousand."""
     durations: list[float] = []
     request = pb.ListJobExecutionsRequest(job_id="j", limit=1000)
@@ -253,7 +256,7 @@ async def _pages(scale: Scale, results: Results, service: Server) -> None:
         request.page_token = page.next_page_token
         if not page.next_page_token:
             break
-    if executions != scale.sizes[-1]:
+    if executions != scale.job_sizes[-1]:
         raise InvalidRun(f"the pages had {executions} executions")
     tenth = max(1, len(durations) // 10)
     middle = len(durations) // 2

@@ -30,23 +30,23 @@ _SIZE_TOLERANCE = 16
 async def run(env: Environment, scale: Scale, results: Results) -> None:
     """Measure update, in updates per second: one device per caller, and one device for all."""
     await env.clear()
-    sizes = [size for size in scale.sizes if size <= _MAX_DEVICES]
+    sizes = [size for size in scale.job_sizes if size <= _MAX_DEVICES]
     for size in sizes:
         await seed.insert_devices(env, str(size), size)
         await seed.insert_job(env, str(size), "j")
     await env.vacuum()
-    names = [f"d{number:07}" for number in range(_CALLERS)]
+    device_ids = [f"d{number:07}" for number in range(_CALLERS)]
     async with env.service_server() as service:
         for size in sizes:
             case = f"{_CALLERS} devices of a job of {size:,}"
-            await _compare(env, scale, results, service, str(size), names, case)
+            await _compare(env, scale, results, service, str(size), device_ids, case)
         await _compare(
             env,
             scale,
             results,
             service,
             str(sizes[-1]),
-            names[:1],
+            device_ids[:1],
             f"one device of a job of {sizes[-1]:,}",
         )
 
@@ -57,34 +57,36 @@ async def _compare(
     results: Results,
     service: Server,
     tenant: str,
-    names: Sequence[str],
+    device_ids: Sequence[str],
     case: str,
 ) -> None:
     subjects = {
-        SERVICE: partial(_run_updates, env, service, tenant, names, scale.reports // 4),
-        FASTAPI: partial(report_one_by_one, env, tenant, "j", max(100, scale.reports // 50), names),
+        SERVICE: partial(_run_updates, env, service, tenant, device_ids, scale.reports // 4),
+        FASTAPI: partial(
+            report_one_by_one, env, tenant, "j", max(100, scale.reports // 50), device_ids
+        ),
     }
     await alternate(results, "update", case, "/s", scale.runs, subjects)
 
 
 async def _run_updates(
-    env: Environment, server: Server, tenant: str, names: Sequence[str], updates: int
+    env: Environment, server: Server, tenant: str, device_ids: Sequence[str], updates: int
 ) -> float:
     request = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
     callers = [
         grpc_call(
             server.address, "UpdateExecution", request, tenant=tenant, device=name, service=DEVICES
         )
-        for name in itertools.islice(itertools.cycle(names), _CALLERS)
+        for name in itertools.islice(itertools.cycle(device_ids), _CALLERS)
     ]
-    like = (await callers[0].send()).body
+    sample_response = (await callers[0].send()).body
     calls_per_caller = updates // _CALLERS
     for calls in (max(1, calls_per_caller // 2), calls_per_caller):  # the first is a warm-up
         before = await _count_updates(env, tenant)
         seconds = await run_clients(
             [[caller] * calls for caller in callers],
             responses=calls * _CALLERS,
-            sample_response=like,
+            sample_response=sample_response,
             size_tolerance=_SIZE_TOLERANCE,
         )
         # Response sizes do not show a few errors.

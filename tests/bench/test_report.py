@@ -1,0 +1,51 @@
+"""The tables of the benchmarks."""
+
+from pathlib import Path
+
+from bench.figures import BASELINE, FASTAPI, SERVICE, Results, load, save
+from bench.hawkbit import report as hawkbit_report
+from bench.report import render, unmeasured
+
+
+def figures(*rates: tuple[str, float]) -> Results:
+    """Return rates of GetJob with ten executions, by subject."""
+    results = Results()
+    for subject, rate in rates:
+        results.add("get_rate", "10 executions", subject, "/s", rate)
+    return results
+
+
+def test_factor_has_its_target_and_whether_it_is_missed() -> None:
+    table = render(figures((SERVICE, 3000), (FASTAPI, 1000), (BASELINE, 10_000)), {})
+
+    assert "| 10 executions | 3,000/s | 1,000/s | 10,000/s | 3× (target ≥ 2×) |" in table
+    assert "0.3× (**missed** target ≥ 0.5×) |" in table
+
+
+def test_targets_are_listed_in_a_table_of_their_own() -> None:
+    table = render(figures((SERVICE, 1000), (FASTAPI, 1000)), {})
+
+    title = "GetJob with equal responses, 16 clients: 10 executions"
+    assert f"| {title} | FastAPI | ≥ 2× | 1× | **missed** |" in table
+
+
+def test_workloads_without_a_figure_are_named() -> None:
+    missing = unmeasured(figures((SERVICE, 1000)))
+
+    assert "create" in missing
+    assert "get_rate" not in missing
+    assert "soak" not in missing
+
+
+def test_saved_results_are_loaded(tmp_path: Path) -> None:
+    save(tmp_path / "results.json", figures((SERVICE, 1000)), {"python": "3.11"})
+
+    assert load(tmp_path / "results.json") == (figures((SERVICE, 1000)), {"python": "3.11"})
+
+
+def test_hawkbit_table_shows_durations_and_the_factor() -> None:
+    results = Results()
+    results.add("hawkbit", "create a job", SERVICE, "ms", 50)
+    results.add("hawkbit", "create a job", hawkbit_report.HAWKBIT, "ms", 5000)
+
+    assert "| create a job | 50 ms | 5 s | 100× |" in hawkbit_report.render(results, {})
