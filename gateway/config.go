@@ -81,7 +81,8 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "minimum `LEVEL` to log: DEBUG, INFO, WARN or ERROR")
 	f.Usage = func() {
 		fmt.Fprintf(f.Output(), "jobs-gateway serves the REST API, /customer and /device, in front of a jobs-grpc server.\n\n"+
-			"Each flag can also be set in the environment: --upstream as %sUPSTREAM.\n\n", envPrefix)
+			"Each flag can also be set in the environment: --upstream as %sUPSTREAM.\n"+
+			"\"jobs-gateway health\" with the same settings exits with 0 if that gateway serves requests, otherwise with 1.\n\n", envPrefix)
 		f.PrintDefaults()
 	}
 	return f

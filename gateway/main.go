@@ -17,13 +17,25 @@ import (
 )
 
 func main() {
-	config, err := loadConfig(os.Args[1:], os.LookupEnv)
+	args := os.Args[1:]
+	healthOnly := len(args) > 0 && args[0] == "health"
+	if healthOnly {
+		args = args[1:]
+	}
+	config, err := loadConfig(args, os.LookupEnv)
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "jobs-gateway:", err)
 		os.Exit(2)
+	}
+	if healthOnly {
+		if err := checkHealth(context.Background(), config); err != nil {
+			fmt.Fprintln(os.Stderr, "jobs-gateway:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	logger := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.LogLevel}))
 	// gRPC and grpc-gateway report clients that disconnect as errors, in lines that are not JSON.

@@ -122,6 +122,10 @@ func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("with an untrusted certificate: %v", err)
 	}
+	env["JOBS_GATEWAY_LISTEN"] = "0.0.0.0:" + port
+	if err := checkHealth(ctx, loadTestConfig(t, env)); err != nil {
+		t.Error("health:", err)
+	}
 	stop()
 	if err := <-stopped; err != nil {
 		t.Error(err)

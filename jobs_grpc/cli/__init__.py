@@ -20,6 +20,7 @@ from jobs_grpc.cli import (
     dev,
     devices,
     get,
+    health,
     list_jobs,
     migrate,
     retry,
@@ -44,6 +45,7 @@ _COMMANDS = (
     retry,
     delete,
     watch,
+    health,
     simulate,
 )
 

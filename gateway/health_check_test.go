@@ -1,0 +1,50 @@
+package main
+
+import (
+	"net"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+func TestCheckHealth_FollowsUpstream(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	statuses := health.NewServer()
+	server := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, statuses)
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+
+	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": listener.Addr().String()})
+	upstream, err := dialUpstream(config, discardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { upstream.Close() })
+	handler, err := newHandler(config, upstream, newMetrics(), discardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway := httptest.NewServer(handler)
+	t.Cleanup(gateway.Close)
+	config.Listen = gateway.Listener.Addr().String()
+
+	if err := checkHealth(t.Context(), config); err != nil {
+		t.Error(err)
+	}
+	statuses.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	if err := checkHealth(t.Context(), config); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("while the upstream does not serve: %v", err)
+	}
+	gateway.Close()
+	if err := checkHealth(t.Context(), config); err == nil {
+		t.Error("no error although nothing listens")
+	}
+}
