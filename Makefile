@@ -5,6 +5,8 @@ BIN := .venv/bin
 READY := .venv/ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # The benchmarks need more packages than the service and its tests.
 BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
+# So do the linters of deploy/.
+DEPLOY_READY := $(subst .venv/,.venv-deploy/,$(READY))
 PROTOS := $(shell find protos -name '*.proto')
 # The REST gateway is optional: without Go, test, check, nightly and audit leave it out, except in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
@@ -55,6 +57,10 @@ check: $(READY) ## Check format, lint, types, import directions, contract and ge
 	@$(BIN)/buf breaking --against protos/released.txtpb
 	@$(MAKE) --no-print-directory check-generated
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory check-gateway)
+
+.PHONY: check-deploy
+check-deploy: $(READY) $(DEPLOY_READY) ## Lint and render deploy/ and the GitHub workflows (needs the network)
+	@$(BIN)/python tools/check_deploy.py
 
 .PHONY: check-generated
 check-generated: $(READY) # Check that generated/ is up to date
@@ -161,6 +167,15 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
 	  --constraint requirements/dev.lock \
 	  --custom-compile-command 'make lock' --output-file requirements/bench.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra jwt --extra mtls --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --quiet --constraint requirements/dev.lock \
+	  --custom-compile-command 'make lock' --output-file requirements/server.lock
+	@echo hatchling | $(BIN)/uv pip compile - --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --quiet --constraint requirements/dev.lock \
+	  --custom-compile-command 'make lock' --output-file requirements/build.lock
+	@$(BIN)/uv pip compile requirements/deploy.in --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
+	  --custom-compile-command 'make lock' --output-file requirements/deploy.lock
 
 .PHONY: release
 release: $(READY) ## Check version, changelog and contract baseline, then build into dist/
@@ -171,7 +186,7 @@ release: $(READY) ## Check version, changelog and contract baseline, then build 
 
 .PHONY: clean
 clean: ## Remove the environment and caches
-	rm -rf .venv .venv-bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-bench .venv-deploy .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
 define make-venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -188,3 +203,10 @@ $(READY): requirements/dev.lock pyproject.toml
 
 $(BENCH_READY): requirements/bench.lock pyproject.toml
 	$(make-venv)
+
+# These tools check the files; the package itself is not needed.
+$(DEPLOY_READY): requirements/deploy.lock
+	@echo 'Creating $(@D) from $< …'
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@

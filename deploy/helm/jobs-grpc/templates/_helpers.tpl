@@ -1,0 +1,161 @@
+{{- define "jobs.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{/* Labels that select the pods of a component: (dict "root" $ "component" "server"). */}}
+{{- define "jobs.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "jobs.labels" -}}
+{{ include "jobs.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Fields of every pod: (dict "root" $). */}}
+{{- define "jobs.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{/* Fields of every container: (dict "root" $ "image" .Values.image.server). */}}
+{{- define "jobs.container" -}}
+image: "{{ .image }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}"
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Fields of the pods of server and gateway: (dict "root" $ "component" … "values" .Values.…). */}}
+{{- define "jobs.scheduling" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{ include "jobs.selector" . | nindent 8 }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "jobs.databaseEnv" -}}
+- name: JOBS_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: {{ .Values.database.requestUrlKey }}}}
+- name: JOBS_OWNER_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: {{ .Values.database.ownerUrlKey }}}}
+{{- end }}
+
+{{- define "jobs.serverSettings" -}}
+JOBS_LISTEN: 0.0.0.0:50051
+JOBS_LOG_FORMAT: json
+{{- if eq .Values.auth.mode "jwt" }}
+JOBS_AUTH: jwt
+JOBS_JWT_KEYS: {{ required "auth.jwt.keys is required" .Values.auth.jwt.keys }}
+JOBS_JWT_ISSUER: {{ required "auth.jwt.issuer is required" .Values.auth.jwt.issuer }}
+JOBS_JWT_AUDIENCE: {{ required "auth.jwt.audience is required" .Values.auth.jwt.audience }}
+{{- if not .Values.server.tls.secretName }}
+{{- if not .Values.tlsTerminatedByProxy }}{{ fail "auth.mode jwt needs server.tls.secretName or tlsTerminatedByProxy" }}{{ end }}
+JOBS_TLS_TERMINATED_BY_PROXY: "true"
+{{- end }}
+{{- else if eq .Values.auth.mode "trustedPeers" }}
+JOBS_TRUSTED_PEERS: {{ required "auth.trustedPeers is required" (join "," .Values.auth.trustedPeers) }}
+{{- else }}
+JOBS_INSECURE_METADATA: "true"
+{{- end }}
+{{- if .Values.server.tls.secretName }}
+JOBS_TLS_CERT: /tls/tls.crt
+JOBS_TLS_KEY: /tls/tls.key
+{{- end }}
+{{- if include "jobs.serverClientCA" . }}
+JOBS_TLS_CLIENT_CA: /tls/ca.crt
+{{- end }}
+{{- end }}
+
+{{- define "jobs.serverClientCA" -}}
+{{- if or .Values.server.tls.requireClientCertificates (eq .Values.auth.mode "trustedPeers") }}
+{{- if not .Values.server.tls.secretName }}{{ fail "client certificates need server.tls.secretName" }}{{ end }}true
+{{- end }}
+{{- end }}
+
+{{- define "jobs.gatewaySettings" -}}
+JOBS_GATEWAY_UPSTREAM: dns:///{{ include "jobs.name" . }}-headless:50051
+JOBS_GATEWAY_LISTEN: 0.0.0.0:8080
+JOBS_GATEWAY_METRICS_LISTEN: 0.0.0.0:9090
+{{- if eq .Values.auth.mode "jwt" }}
+JOBS_GATEWAY_REQUIRE_TOKEN: "true"
+{{- if not .Values.gateway.tls.secretName }}
+{{- if not .Values.tlsTerminatedByProxy }}{{ fail "auth.mode jwt needs gateway.tls.secretName or tlsTerminatedByProxy" }}{{ end }}
+JOBS_GATEWAY_TLS_TERMINATED_BY_PROXY: "true"
+{{- end }}
+{{- else if eq .Values.auth.mode "trustedPeers" }}
+JOBS_GATEWAY_TRUSTED_PEERS: {{ required "gateway.trustedPeers is required" (join "," .Values.gateway.trustedPeers) }}
+{{- else }}
+JOBS_GATEWAY_INSECURE_METADATA: "true"
+{{- end }}
+{{- if .Values.gateway.tls.secretName }}
+JOBS_GATEWAY_TLS_CERT: /tls/tls.crt
+JOBS_GATEWAY_TLS_KEY: /tls/tls.key
+{{- end }}
+{{- if include "jobs.gatewayClientCA" . }}
+JOBS_GATEWAY_TLS_CLIENT_CA: /tls/ca.crt
+{{- end }}
+{{- if .Values.server.tls.secretName }}
+JOBS_GATEWAY_UPSTREAM_CA: /server-tls/ca.crt
+JOBS_GATEWAY_UPSTREAM_SERVER_NAME: {{ required "server.tls.serverName is required" .Values.server.tls.serverName }}
+{{- end }}
+{{- if include "jobs.serverClientCA" . }}
+JOBS_GATEWAY_UPSTREAM_CERT: /tls/tls.crt
+JOBS_GATEWAY_UPSTREAM_KEY: /tls/tls.key
+{{- end }}
+{{- end }}
+
+{{- define "jobs.gatewayClientCA" -}}
+{{- if or .Values.gateway.tls.requireClientCertificates (eq .Values.auth.mode "trustedPeers") }}
+{{- if not .Values.gateway.tls.secretName }}{{ fail "client certificates need gateway.tls.secretName" }}{{ end }}true
+{{- end }}
+{{- end }}
+
+{{/* The probe of the server: the kubelet's gRPC probe, which does not support TLS, or a command. */}}
+{{- define "jobs.serverProbe" -}}
+{{- if .Values.server.tls.secretName }}
+exec:
+  command:
+    - jobs-grpc
+    - health
+    - --ca=/tls/ca.crt
+    - --tls-server-name={{ required "server.tls.serverName is required" .Values.server.tls.serverName }}
+    {{- if include "jobs.serverClientCA" . }}
+    - --cert=/tls/tls.crt
+    - --key=/tls/tls.key
+    {{- end }}
+{{- else }}
+grpc: {port: 50051}
+{{- end }}
+{{- end }}
+
+{{- define "jobs.gatewayProbe" -}}
+{{- if include "jobs.gatewayClientCA" . }}
+exec: {command: [/jobs-gateway, health]}
+{{- else }}
+httpGet: {path: /healthz, port: http, scheme: {{ if .Values.gateway.tls.secretName }}HTTPS{{ else }}HTTP{{ end }}}
+{{- end }}
+{{- end }}

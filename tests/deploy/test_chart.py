@@ -1,0 +1,106 @@
+"""The Helm chart gives the server and the gateway settings that they accept."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs_grpc.config import Config
+from tests.gateway.support import go_build
+from tools import check_deploy
+from tools.check_deploy import CheckFailed
+
+CHART = check_deploy.TOOLS.parent / "deploy" / "helm" / "jobs-grpc"
+EXAMPLES = sorted(CHART.glob("ci/*-values.yaml"))
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tools() -> None:
+    """Skip the tests without the tools of `make check-deploy`, or fail them in CI."""
+    if not check_deploy.TOOLS.exists():
+        assert not os.environ.get("CI"), "run make check-deploy first"
+        pytest.skip("make check-deploy has not installed its tools")
+
+
+def render(*options: str | Path) -> list[dict[str, Any]]:
+    """Return the objects that the chart renders."""
+    text = check_deploy.helm("template", "jobs", CHART, "--kube-version", "1.34.0", *options)
+    return list(yaml.safe_load_all(text))
+
+
+def environment(objects: list[dict[str, Any]], container: str) -> dict[str, str] | None:
+    """Return the variables of a container of a Deployment."""
+    for item in objects:
+        if item["kind"] == "Deployment":
+            (found,) = item["spec"]["template"]["spec"]["containers"]
+            if found["name"] == container:
+                secret = "postgresql://user:password@database/jobs"
+                return {entry["name"]: entry.get("value", secret) for entry in found["env"]}
+    return None
+
+
+@pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
+def test_server_accepts_its_settings(values: Path) -> None:
+    environ = environment(render("--values", values), "server")
+
+    assert environ
+    config = Config.from_env(environ)
+    assert config.server.listen == "0.0.0.0:50051"
+
+
+@pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
+def test_gateway_accepts_its_settings(values: Path, gateway_binary: Path) -> None:
+    environ = environment(render("--values", values), "gateway")
+
+    if environ is None:
+        assert "gateway: {enabled: false}" in values.read_text()
+        return
+    # With settings that it accepts, the check fails because nothing listens: exit code 1.
+    result = subprocess.run(  # noqa: S603
+        [gateway_binary, "health"], env=environ, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1, result.stderr
+
+
+@pytest.fixture(scope="module")
+def gateway_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the gateway."""
+    return go_build(tmp_path_factory.mktemp("gateway") / "jobs-gateway", ".")
+
+
+def test_secrets_are_only_references() -> None:
+    for values in EXAMPLES:
+        for item in render("--values", values):
+            assert item["kind"] != "Secret"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["auth.mode=", "database.secretName=s"], "/auth/mode"),
+        (["auth.mode=insecureMetadata"], "/database/secretName"),
+        (["auth.mode=trustedPeers", "database.secretName=s"], "auth.trustedPeers is required"),
+        (
+            ["auth.mode=trustedPeers", "database.secretName=s", "auth.trustedPeers={a}"],
+            "client certificates need",
+        ),
+        (["auth.mode=jwt", "database.secretName=s"], "auth.jwt.keys is required"),
+        (
+            [
+                "auth.mode=insecureMetadata",
+                "database.secretName=s",
+                "server.settings.JOBS_LISTEN=x",
+            ],
+            "JOBS_LISTEN",
+        ),
+        (["auth.mode=insecureMetadata", "database.secretName=s", "server.replica=3"], "replica"),
+    ],
+)
+def test_chart_rejects_values_that_cannot_work(options: list[str], message: str) -> None:
+    with pytest.raises(CheckFailed, match=message):
+        render(*(f"--set={option}" for option in options))

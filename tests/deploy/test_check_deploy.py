@@ -1,0 +1,63 @@
+"""`make check-deploy` notices a mistake in each kind of file."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools import check_deploy
+from tools.check_deploy import CheckFailed
+
+ROOT = Path(__file__).parents[2]
+CHART = "deploy/helm/jobs-grpc"
+
+pytestmark = pytest.mark.slow
+
+SANDBOX = ("ProtectSystem=strict", "PrivateDevices=true", "CapabilityBoundingSet=\n")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of what is checked."""
+    if not check_deploy.TOOLS.exists():
+        assert not os.environ.get("CI"), "run make check-deploy first"
+        pytest.skip("make check-deploy has not installed its tools")
+    for folder in ("deploy", ".github"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("check", "file", "text", "replacement", "message"),
+    [
+        ("dockerfiles", "deploy/docker/server.Dockerfile", "WORKDIR /", "WORKDIR ", "DL3000"),
+        ("compose", "deploy/compose.yaml", "stop_grace_period", "grace", "grace"),
+        ("compose", "deploy/compose.yaml", "[services]", "[other]", "undefined network"),
+        ("chart", f"{CHART}/templates/server.yaml", "containerPort", "port", "containerPort"),
+        ("chart", f"{CHART}/templates/server.yaml", "kind: Service", "kind: Servis", "Servis"),
+        ("chart", f"{CHART}/values.yaml", "replicas: 2", "replicas: two", "replicas"),
+        ("workflows", ".github/workflows/ci.yml", "matrix.python ", "matrix.piton ", "piton"),
+        ("units", "deploy/systemd/jobs-grpc.service", "ProtectHome", "ProtectHose", "ProtectHose"),
+        ("units", "deploy/systemd/jobs-grpc.service", "bin/jobs-grpc", "bin/jobs", "executable"),
+        ("units", "deploy/systemd/jobs-gateway.service", "SystemCallFilter=", "#", "exposure"),
+    ],
+)
+def test_check_fails_when_file_is_wrong(
+    copy: Path, check: str, file: str, text: str, replacement: str, message: str
+) -> None:
+    path = copy / file
+    broken = path.read_text().replace(text, replacement)
+    assert broken != path.read_text()
+    path.write_text(broken)
+
+    with pytest.raises(CheckFailed, match=message):
+        getattr(check_deploy, f"check_{check}")(copy)
+
+
+def test_chart_is_not_accepted_when_it_renders_nothing(copy: Path) -> None:
+    for template in (copy / CHART / "templates").glob("*.yaml"):
+        template.unlink()
+
+    with pytest.raises(CheckFailed):
+        check_deploy.check_chart(copy)

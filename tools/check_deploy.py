@@ -1,0 +1,166 @@
+"""Lint and render everything in deploy/ and .github/workflows/: `make check-deploy`.
+
+Prints one line per check. A check whose tool this machine lacks is left out, but fails in CI.
+Exits with 1 if a check fails.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+# The oldest version that the chart supports, and the newest that kubernetes-validate knows.
+KUBERNETES_VERSIONS = ("1.30.0", "1.37.0")
+# kubernetes-validate has no schemas of the Prometheus operator.
+_WITHOUT_SCHEMA = "ServiceMonitor"
+# Of 100; 12 today. What remains: the host's network and root directory.
+_MAX_SYSTEMD_EXPOSURE = "15"
+
+# The environment that `make check-deploy` creates.
+TOOLS = Path(__file__).parents[1] / ".venv-deploy"
+
+
+class CheckFailed(Exception):
+    """A check failed; the message is the tool's output."""
+
+
+class ToolMissing(Exception):
+    """This machine lacks the tool that the message names."""
+
+
+def run_tool(*command: str | Path, **environ: str) -> str:
+    """Run a tool and return its output. Raises CheckFailed if it fails."""
+    result = subprocess.run(  # noqa: S603
+        command,
+        env=os.environ | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        lines = result.stdout.splitlines()
+        raise CheckFailed("\n".join(line for line in lines if not line.startswith("INFO")))
+    return result.stdout
+
+
+def helm(*arguments: str | Path) -> str:
+    """Run helm."""
+    return run_tool(_go_tool(HELM), *arguments)
+
+
+def _go_tool(package: str) -> Path:
+    """Return the program of a Go package at a version, which is built when it is missing."""
+    name, _, version = package.rpartition("/")[2].partition("@")
+    folder = TOOLS / f"{name}-{version}"
+    if not (folder / name).exists():
+        run_tool(_need("go"), "install", package, GOBIN=str(folder))
+    return folder / name
+
+
+def check_dockerfiles(root: Path) -> None:
+    """Lint the Dockerfiles."""
+    run_tool(TOOLS / "bin" / "hadolint", *sorted((root / "deploy" / "docker").glob("*.Dockerfile")))
+
+
+def check_compose(root: Path) -> None:
+    """Render the Compose file."""
+    passwords = {"JOBS_OWNER_PASSWORD": "a", "JOBS_REQUEST_PASSWORD": "b"}
+    file = root / "deploy" / "compose.yaml"
+    run_tool(TOOLS / "bin" / "docker-compose", "--file", file, "config", "--quiet", **passwords)
+
+
+def check_chart(root: Path) -> None:
+    """Lint the Helm chart, and check what it renders against the schemas of Kubernetes."""
+    chart = root / "deploy" / "helm" / "jobs-grpc"
+    examples = sorted((chart / "ci").glob("*-values.yaml"))
+    with tempfile.TemporaryDirectory() as folder:
+        for version in KUBERNETES_VERSIONS:
+            options = ("--kube-version", version)
+            helm("lint", "--strict", "--quiet", *options, "--values", examples[0], chart)
+            manifests = []
+            for values in examples:
+                file = Path(folder, f"{version}-{values.name}")
+                file.write_text(helm("template", "jobs", chart, *options, "--values", values))
+                manifests.append(file)
+            _validate(manifests, version)
+
+
+def _validate(manifests: list[Path], version: str) -> None:
+    minor = version.rpartition(".")[0]
+    output = run_tool(TOOLS / "bin" / "kubernetes-validate", "--strict", "-k", minor, *manifests)
+    problems = [
+        line
+        for line in output.splitlines()
+        if not line.startswith("INFO") and f"schema for kind {_WITHOUT_SCHEMA} " not in line
+    ]
+    if problems or output.count("INFO") < len(manifests):
+        raise CheckFailed("\n".join(problems) or "nothing was rendered")
+
+
+def check_workflows(root: Path) -> None:
+    """Lint the GitHub workflows."""
+    workflows = sorted((root / ".github" / "workflows").glob("*.yml"))
+    run_tool(_go_tool(ACTIONLINT), "-no-color", *workflows)
+
+
+def check_units(root: Path) -> None:
+    """Verify the systemd units and their sandboxes."""
+    analyze = _need("systemd-analyze")
+    with tempfile.TemporaryDirectory() as folder:
+        # The programs of the units need not be installed here.
+        units = []
+        for unit in sorted((root / "deploy" / "systemd").glob("*.service")):
+            text = unit.read_text(encoding="utf-8")
+            copy = Path(folder, unit.name)
+            copy.write_text(text.replace("/opt/jobs-grpc/bin/", f"{folder}/"), encoding="utf-8")
+            units.append(copy)
+        for name in ("jobs-grpc", "jobs-gateway"):
+            program = Path(folder, name)
+            program.touch(mode=0o755)
+        # verify reports an unknown setting, but exits with 0.
+        if output := run_tool(analyze, "verify", *units):
+            raise CheckFailed(output)
+        threshold = f"--threshold={_MAX_SYSTEMD_EXPOSURE}"
+        run_tool(analyze, "security", "--offline=true", threshold, "--no-pager", *units)
+
+
+CHECKS: tuple[Callable[[Path], None], ...] = (
+    check_dockerfiles,
+    check_compose,
+    check_chart,
+    check_workflows,
+    check_units,
+)
+
+
+def main() -> int:
+    """Run the checks on the current folder; return the exit code."""
+    failed = False
+    for check in CHECKS:
+        name = check.__name__.removeprefix("check_")
+        try:
+            check(Path.cwd())
+            print(f"{name}: ok")
+        except ToolMissing as e:
+            failed |= bool(os.environ.get("CI"))
+            print(f"{name}: left out, {e} is not installed", flush=True)
+        except CheckFailed as e:
+            failed = True
+            print(f"{name}: failed\n{e}", flush=True)
+    return 1 if failed else 0
+
+
+def _need(tool: str) -> str:
+    if path := shutil.which(tool):
+        return path
+    raise ToolMissing(tool)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
