@@ -1,4 +1,4 @@
-"""Reports per second for one job.
+"""Reports per second for one job, one per message and a hundred per message.
 
 The service and the echo server receive 32 streams. The reference design completes a job by
 counting, after each report, the executions that are not finished: an UPDATE and a COUNT, each in
@@ -7,7 +7,7 @@ its own transaction. These statements run on 32 connections, without a FastAPI s
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import asyncpg
@@ -27,6 +27,9 @@ _DEVICES = 50_000
 
 # Reports per statement, the most that a batch of the service has.
 _BATCH = 500
+
+# Reports per message, where a message has several: the most that the service accepts.
+_PER_MESSAGE = 100
 
 # Timestamps differ in length by some bytes; a response with an error is 50 bytes shorter.
 _SIZE_TOLERANCE = 4
@@ -51,27 +54,73 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
     await seed.insert_devices(env, TENANT, devices)
     case = f"a job of {devices:,} devices"
     async with env.service_server() as service:
-        await seed.insert_job(env, TENANT, "streamed-x")
-        like = await _sample_response(service, "streamed-x")
-        async with env.echo_server("ReportExecutions", like) as echo:
-            for server in (service, echo):
-                await _streamed(server, "streamed-x", scale, like)
-            for number in range(scale.runs):
-                # Each run uses its own new job.
-                streamed, bare = f"streamed-{number}", f"bare-{number}"
-                await seed.insert_job(env, TENANT, streamed)
-                await seed.insert_job(env, TENANT, bare)
-                await env.vacuum()
-                subjects = {
-                    FASTAPI: partial(
-                        report_one_by_one, env, TENANT, bare, max(100, scale.reports // 20)
-                    ),
-                    SERVICE: partial(_streamed, service, streamed, scale, like),
-                    BASELINE: partial(_bare_sql, env, bare, scale),
-                    ECHO: partial(_streamed, echo, streamed, scale, like),
-                }
-                await alternate(results, "report", case, "/s", 1, subjects)
-                await _check_stored(service, streamed, scale.reports)
+        await _one_per_message(env, service, scale, results, case)
+        await _several_per_message(env, service, scale, results, case)
+
+
+async def _one_per_message(
+    env: Environment, service: Server, scale: Scale, results: Results, case: str
+) -> None:
+    await seed.insert_job(env, TENANT, "streamed-x")
+    like = await _sample_response(service, _report("streamed-x", 0))
+    messages = [[_report("streamed-x", n) for n in numbers] for numbers in _shares(scale.reports)]
+    async with env.echo_server("ReportExecutions", like) as echo:
+        for server in (service, echo):
+            await _streamed(server, messages, scale.reports, like)
+        for run_number in range(scale.runs):
+            # Each run uses its own new job.
+            streamed, bare = f"streamed-{run_number}", f"bare-{run_number}"
+            await seed.insert_job(env, TENANT, streamed)
+            await seed.insert_job(env, TENANT, bare)
+            await env.vacuum()
+            messages = [[_report(streamed, n) for n in ns] for ns in _shares(scale.reports)]
+            subjects = {
+                FASTAPI: partial(
+                    report_one_by_one, env, TENANT, bare, max(100, scale.reports // 20)
+                ),
+                SERVICE: partial(_streamed, service, messages, scale.reports, like),
+                BASELINE: partial(_bare_sql, env, bare, scale.reports),
+                ECHO: partial(_streamed, echo, messages, scale.reports, like),
+            }
+            await alternate(results, "report", case, "/s", 1, subjects)
+            await _check_stored(service, streamed, scale.reports)
+
+
+async def _several_per_message(
+    env: Environment, service: Server, scale: Scale, results: Results, case: str
+) -> None:
+    # All messages have the same number of reports, so that the sizes of responses can be checked.
+    per_message = min(_PER_MESSAGE, scale.reports // REPORTERS)
+    messages_per_stream = 2 * scale.reports // REPORTERS // per_message
+    reports = REPORTERS * messages_per_stream * per_message
+    await seed.insert_job(env, TENANT, "several-x")
+    like = await _sample_response(service, _message("several-x", range(per_message)))
+    async with env.echo_server("ReportExecutions", like) as echo:
+        for run_number in range(scale.runs):
+            streamed, bare = f"several-{run_number}", f"bare-several-{run_number}"
+            await seed.insert_job(env, TENANT, streamed)
+            await seed.insert_job(env, TENANT, bare)
+            await env.vacuum()
+            messages = [
+                [
+                    _message(streamed, numbers[first : first + per_message])
+                    for first in range(0, len(numbers), per_message)
+                ]
+                for numbers in _shares(reports)
+            ]
+            subjects = {
+                SERVICE: partial(_streamed, service, messages, reports, like, per_message),
+                BASELINE: partial(_bare_sql, env, bare, reports),
+                ECHO: partial(_streamed, echo, messages, reports, like, per_message),
+            }
+            name = f"{case}, {per_message} reports per message"
+            await alternate(results, "report", name, "/s", 1, subjects)
+            await _check_stored(service, streamed, reports)
+
+
+def _shares(reports: int) -> list[range]:
+    """The numbers of the reports that each stream sends."""
+    return [range(first, reports, REPORTERS) for first in range(REPORTERS)]
 
 
 async def report_one_by_one(
@@ -109,9 +158,9 @@ async def report_one_by_one(
     return reports / seconds
 
 
-async def _bare_sql(env: Environment, job_id: str, scale: Scale) -> float:
+async def _bare_sql(env: Environment, job_id: str, reports: int) -> float:
     """Write the rows that the reports write, in batches of bare SQL."""
-    names = [f"d{number:07}" for number in range(scale.reports)]
+    names = [f"d{number:07}" for number in range(reports)]
     started = time.perf_counter()
     for first in range(0, len(names), _BATCH):
         batch = names[first : first + _BATCH]
@@ -121,41 +170,62 @@ async def _bare_sql(env: Environment, job_id: str, scale: Scale) -> float:
     return len(names) / (time.perf_counter() - started)
 
 
-async def _streamed(server: Server, job_id: str, scale: Scale, like: bytes) -> float:
-    """Send all reports on 32 streams as fast as the server reads them; return reports per second.
+async def _streamed(
+    server: Server,
+    messages: Sequence[Sequence[device_pb.ReportExecutionsRequest]],
+    reports: int,
+    like: bytes,
+    per_message: int = 1,
+) -> float:
+    """Send each stream its messages as fast as the server reads them; return reports per second.
 
     The client is h2load: a Python client would use two thirds of the CPU that the server uses.
     """
     streams = [
-        grpc_call(
-            server.address,
-            "ReportExecutions",
-            *(_report(job_id, number) for number in range(first, scale.reports, REPORTERS)),
-            service=DEVICES,
-        )
-        for first in range(REPORTERS)
+        grpc_call(server.address, "ReportExecutions", *stream, service=DEVICES)
+        for stream in messages
     ]
     seconds = await run_clients(
         [[stream] for stream in streams],
-        responses=scale.reports,
+        responses=reports // per_message,
         sample_response=like,
-        size_tolerance=_SIZE_TOLERANCE,
+        size_tolerance=_SIZE_TOLERANCE * per_message,
     )
-    return scale.reports / seconds
+    return reports / seconds
 
 
 def _report(job_id: str, number: int) -> device_pb.ReportExecutionsRequest:
-    update = device_pb.UpdateExecutionRequest(job_id=job_id, status=pb.JobExecution.SUCCEEDED)
-    return device_pb.ReportExecutionsRequest(device_id=f"d{number:07}", report=update)
+    """A message with one report."""
+    return device_pb.ReportExecutionsRequest(device_id=_device(number), report=_succeeded(job_id))
 
 
-async def _sample_response(server: Server, job_id: str) -> bytes:
-    """Send one report and return the serialized response."""
+def _message(job_id: str, numbers: Iterable[int]) -> device_pb.ReportExecutionsRequest:
+    """A message with several reports."""
+    update = _succeeded(job_id)
+    return device_pb.ReportExecutionsRequest(
+        reports=[
+            device_pb.ExecutionReport(device_id=_device(number), report=update)
+            for number in numbers
+        ]
+    )
+
+
+def _succeeded(job_id: str) -> device_pb.UpdateExecutionRequest:
+    return device_pb.UpdateExecutionRequest(job_id=job_id, status=pb.JobExecution.SUCCEEDED)
+
+
+def _device(number: int) -> str:
+    return f"d{number:07}"
+
+
+async def _sample_response(server: Server, request: device_pb.ReportExecutionsRequest) -> bytes:
+    """Send a message and return the serialized response."""
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)
-        stream = stub.ReportExecutions(iter([_report(job_id, 0)]), metadata=_METADATA)
+        stream = stub.ReportExecutions(iter([request]), metadata=_METADATA)
         responses = [response async for response in stream]
-    if [response.WhichOneof("result") for response in responses] != ["execution"]:
+    results = [r for response in responses for r in response.results or [response]]
+    if {result.WhichOneof("result") for result in results} != {"execution"}:
         raise InvalidRun(f"a report returned {responses}")
     return bytes(responses[0].SerializeToString())
 

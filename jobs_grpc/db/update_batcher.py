@@ -74,6 +74,31 @@ class UpdateBatcher:
         self._enqueue(tenant_id, [_QueuedUpdate(update, result, next(_sequence))])
         return await result
 
+    async def update_all(
+        self, tenant_id: str, updates: Iterable[ExecutionUpdate]
+    ) -> list[Row | Exception]:
+        """Apply updates in order; return for each its row, or what `update` would raise.
+
+        They can be applied in several transactions. If the call is canceled, the updates that
+        are not yet sent to the database are not applied.
+        """
+        create_future = asyncio.get_running_loop().create_future
+        queue = [_QueuedUpdate(update, create_future(), next(_sequence)) for update in updates]
+        self._enqueue(tenant_id, queue)
+        outcomes: list[Row | Exception] = []
+        try:
+            # One after the other: to wait for all at once, asyncio needs a callback for each.
+            for queued in queue:
+                try:
+                    outcomes.append(await queued.result)
+                except Exception as e:
+                    outcomes.append(e)
+        except asyncio.CancelledError:
+            for queued in queue:
+                queued.result.cancel()
+            raise
+        return outcomes
+
     async def close(self) -> None:
         """Wait for running batches. Call this after all calls have ended."""
         if self._senders:

@@ -76,12 +76,27 @@ def device_execution_fields(row: Row) -> MessageFields:
 
     The document is left out if the row has none.
     """
-    fields: MessageFields = execution_fields_with_job_id(row) | {
-        "document_type": row["document_type"],
-        "document_params": _optional_struct(row["document_params"]),
-        "expires_at": timestamp_fields(row["expires_at"]),
-    }
+    fields = device_execution_summary(row)
+    fields["document_params"] = _optional_struct(row["document_params"])
+    fields["status_details"] = _optional_struct(row["status_details"])
     return fields
+
+
+def device_execution_summary(row: Row) -> MessageFields:
+    """The same as device_execution_fields, without document_params and status_details."""
+    return {
+        "job_id": row["job_id"],
+        "device_id": row["device_id"],
+        "document_type": row["document_type"],
+        "status": _EXECUTION_STATUS_NUMBERS.get(row["status"]),
+        "execution_number": row["execution_number"],
+        "version": row["version"],
+        "queued_at": timestamp_fields(row["queued_at"]),
+        "started_at": timestamp_fields(row["started_at"]),
+        "last_updated_at": timestamp_fields(row["last_updated_at"]),
+        "expires_at": timestamp_fields(row["expires_at"]),
+        "times_out_at": timestamp_fields(row["times_out_at"]),
+    }
 
 
 def execution_fields(row: Row) -> MessageFields:

@@ -8,7 +8,12 @@ from fleet.jobs.v1.jobs_pb2 import JobExecution
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.errors import ExecutionChanged, ExecutionFinished, ExecutionNotFound, Violation
 from jobs_grpc.services import validation
-from jobs_grpc.services.conversions import MessageFields, device_execution_fields, optional_or
+from jobs_grpc.services.conversions import (
+    MessageFields,
+    device_execution_fields,
+    device_execution_summary,
+    optional_or,
+)
 from jobs_grpc.services.struct_json import to_json
 
 
@@ -48,10 +53,13 @@ def parse_status_details(
     return to_json(request.status_details, "status_details", max_document_bytes)
 
 
-def updated_execution(job_id: str, device_id: str, row: Row) -> MessageFields:
+def updated_execution(
+    job_id: str, device_id: str, row: Row, *, with_details: bool = True
+) -> MessageFields:
     """The fields of a DeviceExecution after an update, from a row of update_executions.sql.
 
-    Raises ExecutionNotFound, ExecutionFinished or ExecutionChanged.
+    `with_details`: whether to fill status_details. Raises ExecutionNotFound, ExecutionFinished or
+    ExecutionChanged.
     """
     match row["outcome"]:
         case "EXECUTION_NOT_FOUND":
@@ -59,10 +67,6 @@ def updated_execution(job_id: str, device_id: str, row: Row) -> MessageFields:
         case "EXECUTION_FINISHED":
             raise ExecutionFinished(job_id, device_id, row["previous_status"])
         case "EXECUTION_CHANGED":
-            # Each of these two can exceed the size of error details: see InvalidRequest.
-            fields = device_execution_fields(row) | {
-                "document_params": None,
-                "status_details": None,
-            }
-            raise ExecutionChanged(pb.DeviceExecution(**fields))
-    return device_execution_fields(row)
+            # Document and details can each exceed the size of error details: see InvalidRequest.
+            raise ExecutionChanged(pb.DeviceExecution(**device_execution_summary(row)))
+    return device_execution_fields(row) if with_details else device_execution_summary(row)

@@ -2,15 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeAlias
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import Principal
+from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.db.update_batcher import UpdateBatcher
-from jobs_grpc.errors import ExecutionChanged, Internal, JobsError, ServerStopping, Violation
+from jobs_grpc.errors import (
+    ExecutionChanged,
+    Internal,
+    InvalidRequest,
+    JobsError,
+    ServerStopping,
+    Violation,
+)
 from jobs_grpc.services import validation
+from jobs_grpc.services.conversions import MessageFields
 from jobs_grpc.services.execution_updates import parse_update, updated_execution
 
 logger = logging.getLogger(__name__)
@@ -18,6 +28,12 @@ logger = logging.getLogger(__name__)
 # Maximum number of reports of one stream that are processed concurrently. When it is reached, the
 # server reads no more reports, and flow control stops the client.
 MAX_REPORTS_IN_FLIGHT = 256
+
+# Maximum number of reports of one message.
+MAX_REPORTS_PER_MESSAGE = 100
+
+Report: TypeAlias = pb.ReportExecutionsRequest | pb.ExecutionReport
+"""One report. A message with a single report has the same fields as one of several."""
 
 
 class ReportStream:
@@ -37,7 +53,8 @@ class ReportStream:
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._caller = caller
-        self._slots = asyncio.Semaphore(MAX_REPORTS_IN_FLIGHT)
+        self._in_flight = 0
+        self._responded = asyncio.Event()
         self._write_lock = asyncio.Lock()
 
     async def run(
@@ -45,7 +62,7 @@ class ReportStream:
         requests: AsyncIterator[pb.ReportExecutionsRequest],
         context: ServicerContext[pb.ReportExecutionsRequest, pb.ReportExecutionsResponse],
     ) -> None:
-        """Respond to each report until the client ends the stream.
+        """Respond to each message until the client ends the stream.
 
         Raises ServerStopping when the server stops first.
         """
@@ -53,8 +70,11 @@ class ReportStream:
 
             async def read() -> None:
                 async for request in requests:
-                    await self._slots.acquire()
-                    group.create_task(self._respond(request, context))
+                    # A message that is rejected as a whole can have more.
+                    count = min(max(1, len(request.reports)), MAX_REPORTS_PER_MESSAGE)
+                    await self._wait_for_room(count)
+                    self._in_flight += count
+                    group.create_task(self._respond(request, count, context))
 
             # When the server stops, read no more reports but respond to those already read.
             reading = group.create_task(read())
@@ -65,58 +85,122 @@ class ReportStream:
         if interrupted:
             raise ServerStopping
 
+    async def _wait_for_room(self, count: int) -> None:
+        while self._in_flight + count > MAX_REPORTS_IN_FLIGHT:
+            self._responded.clear()
+            await self._responded.wait()
+
     async def _respond(
         self,
         request: pb.ReportExecutionsRequest,
+        count: int,
         context: ServicerContext[pb.ReportExecutionsRequest, pb.ReportExecutionsResponse],
     ) -> None:
         try:
-            response = await self._apply(request)
+            response = await self._apply_message(request)
             async with self._write_lock:
                 await context.write(response)
         finally:
-            self._slots.release()
+            self._in_flight -= count
+            self._responded.set()
 
-    async def _apply(self, request: pb.ReportExecutionsRequest) -> pb.ReportExecutionsResponse:
-        """Apply one report; errors become part of the response."""
-        caller = self._caller
-        report_id = request.report_id
-        if validation.check_report_id(report_id):
-            report_id = ""
+    async def _apply_message(
+        self, request: pb.ReportExecutionsRequest
+    ) -> pb.ReportExecutionsResponse:
+        """Apply the reports of a message; errors become part of the response."""
+        if not request.reports:
+            return pb.ReportExecutionsResponse(**await self._apply(request))
+        if violations := _check_message(request):
+            error = _report_error(InvalidRequest(violations))
+            return pb.ReportExecutionsResponse(report_id=_valid_report_id(request), error=error)
+        return pb.ReportExecutionsResponse(results=await self._apply_all(request.reports))
+
+    async def _apply(self, report: pb.ReportExecutionsRequest) -> MessageFields:
+        """Apply one report; return the fields of its result."""
+        update = self._parse(report)
+        if isinstance(update, Exception):
+            return _result(report, update)
         try:
-            device_id = _reporting_device(caller, request)
-            update = parse_update(
-                request.report, device_id, self._max_document_bytes, with_document=False
+            row = await self._batcher.update(self._caller.tenant_id, update)
+        except Exception as e:
+            return _result(report, e)
+        return _result(report, row)
+
+    async def _apply_all(self, reports: Sequence[pb.ExecutionReport]) -> list[MessageFields]:
+        """Apply reports together; return the fields of their results, in the same order."""
+        updates = [self._parse(report) for report in reports]
+        valid = [update for update in updates if isinstance(update, ExecutionUpdate)]
+        outcomes = iter(await self._batcher.update_all(self._caller.tenant_id, valid))
+        return [
+            _result(
+                report,
+                update if isinstance(update, Exception) else next(outcomes),
+                with_details=False,
             )
-            row = await self._batcher.update(caller.tenant_id, update)
-            execution = updated_execution(request.report.job_id, device_id, row)
-        except JobsError as e:
-            error = _report_error(e)
-        except Exception:
-            # A bug that one report triggers must not end the stream for the other reports.
-            logger.exception("report failed")
-            error = _report_error(Internal())
-        else:
-            return pb.ReportExecutionsResponse(report_id=report_id, execution=execution)
-        return pb.ReportExecutionsResponse(report_id=report_id, error=error)
+            for report, update in zip(reports, updates, strict=True)
+        ]
+
+    def _parse(self, report: Report) -> ExecutionUpdate | Exception:
+        """Convert a report to an update. Returns exceptions, so that other reports go on."""
+        try:
+            device_id = _reporting_device(self._caller, report)
+            return parse_update(
+                report.report, device_id, self._max_document_bytes, with_document=False
+            )
+        except Exception as e:
+            return e
 
 
-def _reporting_device(caller: Principal, request: pb.ReportExecutionsRequest) -> str:
-    """The device of a report: the calling device, or the one that a bridge names."""
-    violations = validation.check_report_id(request.report_id)
-    if caller.device_id is None:
-        violations += validation.check_text(
-            "device_id", request.device_id, validation.MAX_ID_LENGTH
+def _check_message(request: pb.ReportExecutionsRequest) -> list[Violation]:
+    """Check a message with several reports as a whole."""
+    if len(request.reports) > MAX_REPORTS_PER_MESSAGE:
+        problem = f"reports must have at most {MAX_REPORTS_PER_MESSAGE} elements"
+        return [Violation("reports", problem)]
+    if request.report_id or request.device_id or request.HasField("report"):
+        problem = "reports must be empty if report_id, device_id or report is set"
+        return [Violation("reports", problem)]
+    return []
+
+
+def _result(
+    report: Report, outcome: Row | Exception, *, with_details: bool = True
+) -> MessageFields:
+    """The fields of a result. `outcome` is the row of the update, or why there is none."""
+    report_id = _valid_report_id(report)
+    if isinstance(outcome, Exception):
+        return {"report_id": report_id, "error": _report_error(outcome)}
+    try:
+        execution = updated_execution(
+            report.report.job_id, report.device_id, outcome, with_details=with_details
         )
-    elif request.device_id not in ("", caller.device_id):
+    except Exception as e:
+        return {"report_id": report_id, "error": _report_error(e)}
+    return {"report_id": report_id, "execution": execution}
+
+
+def _valid_report_id(report: Report) -> str:
+    """The report_id, or "" if it is too long to be returned."""
+    return "" if validation.check_report_id(report.report_id) else report.report_id
+
+
+def _reporting_device(caller: Principal, report: Report) -> str:
+    """The device of a report: the calling device, or the one that a bridge names."""
+    violations = validation.check_report_id(report.report_id)
+    if caller.device_id is None:
+        violations += validation.check_text("device_id", report.device_id, validation.MAX_ID_LENGTH)
+    elif report.device_id not in ("", caller.device_id):
         violations.append(
             Violation("device_id", "device_id must be empty or the id of the calling device")
         )
     validation.raise_for_violations(violations)
-    return caller.device_id or request.device_id
+    return caller.device_id or report.device_id
 
 
-def _report_error(error: JobsError) -> pb.ReportError:
+def _report_error(error: Exception) -> pb.ReportError:
+    if not isinstance(error, JobsError):
+        # A bug that one report triggers must not end the stream for the other reports.
+        logger.error("report failed", exc_info=error)
+        error = Internal()
     return pb.ReportError(
         code=error.code.value[0],
         reason=error.reason,

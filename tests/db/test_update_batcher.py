@@ -325,3 +325,49 @@ async def test_close_fails_updates_that_do_not_finish_in_time(
 
     assert [type(error) for error in errors] == [Internal, Internal]
     assert (await operator.get("j")).execution_counts.queued == 100
+
+
+async def test_updates_of_one_call_return_rows_and_errors_in_their_order(
+    operator: Operator, batcher: UpdateBatcher
+) -> None:
+    """They are applied in order, also those on one execution. One of them has a bug."""
+    broken, *outcomes = await batcher.update_all(
+        operator.tenant,
+        [
+            report("d002", "NONE"),
+            report("d001", "IN_PROGRESS"),
+            report("d000"),
+            report("d001", "FAILED"),
+            report("missing"),
+        ],
+    )
+
+    assert isinstance(broken, Exception)
+    assert "NONE" in str(broken)
+    assert [
+        (row["outcome"], row["version"]) for row in outcomes if not isinstance(row, Exception)
+    ] == [("APPLIED", 2), ("APPLIED", 2), ("APPLIED", 3), ("EXECUTION_NOT_FOUND", None)]
+
+
+async def test_no_update_is_a_valid_call(operator: Operator, batcher: UpdateBatcher) -> None:
+    assert await batcher.update_all(operator.tenant, []) == []
+
+
+async def test_updates_of_one_call_are_not_applied_when_it_is_canceled_while_they_wait(
+    database: Database, operator: Operator, batcher: UpdateBatcher
+) -> None:
+    async with job_lock_held(database, operator.tenant, "j"):
+        first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
+        await database.wait_for_blocked_sessions(1)
+        canceled = asyncio.create_task(
+            batcher.update_all(operator.tenant, [report("d001"), report("d002")])
+        )
+        last = asyncio.create_task(batcher.update(operator.tenant, report("d003")))
+        await asyncio.sleep(0)  # All are in the queue now.
+        canceled.cancel()
+    await first
+    await last
+
+    assert (await operator.get("j")).execution_counts.succeeded == 2
+    with pytest.raises(asyncio.CancelledError):
+        await canceled

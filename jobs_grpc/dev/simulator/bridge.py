@@ -15,16 +15,21 @@ from jobs_grpc.dev.simulator.totals import Totals
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
+# Maximum number of reports of one message.
+_MAX_REPORTS = 100
+
+
 @dataclass(frozen=True, slots=True)
 class _PendingReport:
-    request: pb.ReportExecutionsRequest
+    report: pb.ExecutionReport
     result: "asyncio.Future[None]"
 
 
 class Bridge:
     """Keeps one ReportExecutions stream open.
 
-    Reports without a response are sent again on the next stream.
+    Reports that gather while a message is sent share the next one. Reports without a response are
+    sent again on the next stream.
     """
 
     def __init__(
@@ -45,10 +50,8 @@ class Bridge:
     async def report(self, device_id: str, update: pb.UpdateExecutionRequest) -> None:
         """Send a report and wait until it is stored. Raises CallError if it is rejected."""
         report_id = next(self._report_ids)
-        request = pb.ReportExecutionsRequest(
-            report_id=report_id, device_id=device_id, report=update
-        )
-        pending = _PendingReport(request, asyncio.get_running_loop().create_future())
+        report = pb.ExecutionReport(report_id=report_id, device_id=device_id, report=update)
+        pending = _PendingReport(report, asyncio.get_running_loop().create_future())
         self._pending[report_id] = pending
         self._outbox.put_nowait(report_id)
         try:
@@ -85,22 +88,31 @@ class Bridge:
 
     async def _write(self, call: Any) -> None:
         while True:
-            pending = self._pending.get(await self._outbox.get())
-            if pending:
-                await call.write(pending.request)
+            report_ids = [await self._outbox.get()]
+            while len(report_ids) < _MAX_REPORTS and not self._outbox.empty():
+                report_ids.append(self._outbox.get_nowait())
+            pending = filter(None, map(self._pending.get, report_ids))
+            if reports := [p.report for p in pending]:
+                await call.write(pb.ReportExecutionsRequest(reports=reports))
 
     async def _read(self, call: Any, backoff: Backoff) -> None:
         async for response in call:
             backoff.reset()
             self._totals.record_response()
-            pending = self._pending.pop(response.report_id, None)
-            if pending is None or pending.result.done():
-                continue
-            if response.WhichOneof("result") == "error":
-                code = _CODES.get(response.error.code, grpc.StatusCode.UNKNOWN)
-                pending.result.set_exception(CallError(code, response.error.message))
-            else:
-                pending.result.set_result(None)
+            if response.HasField("error"):
+                raise _call_error(response.error)
+            for result in response.results:
+                pending = self._pending.pop(result.report_id, None)
+                if pending is None or pending.result.done():
+                    continue
+                if result.HasField("error"):
+                    pending.result.set_exception(_call_error(result.error))
+                else:
+                    pending.result.set_result(None)
+
+
+def _call_error(error: pb.ReportError) -> CallError:
+    return CallError(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message)
 
 
 def _raise_error(reader: "asyncio.Task[None]", writer: "asyncio.Task[None]") -> None:

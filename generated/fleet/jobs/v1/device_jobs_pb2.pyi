@@ -391,17 +391,59 @@ Global___UpdateExecutionResponse: _TypeAlias = UpdateExecutionResponse  # noqa: 
 
 @_typing.final
 class ReportExecutionsRequest(_message.Message):
+    """Either one report, in `report_id`, `device_id` and `report`, or several in `reports`."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORT_ID_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """An ID that the client chooses to recognize the response: at most 128 characters. It is
     returned unchanged; a longer one is rejected and not returned.
     """
     device_id: _builtins.str
     """Required, unless x-device-id or a token names the device. The ID of the device."""
+    @_builtins.property
+    def report(self) -> Global___UpdateExecutionRequest:
+        """Required. The report."""
+
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionReport]:
+        """Several reports: at most 100. If there are more, or if another field is set as well, none
+        is applied, and the response has the error INVALID_ARGUMENT.
+        """
+
+    def __init__(
+        self,
+        *,
+        report_id: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+        report: Global___UpdateExecutionRequest | None = ...,
+        reports: _abc.Iterable[Global___ExecutionReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "report", b"report", "report_id", b"report_id", "reports", b"reports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportExecutionsRequest: _TypeAlias = ReportExecutionsRequest  # noqa: Y015
+
+@_typing.final
+class ExecutionReport(_message.Message):
+    """One of the reports of a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    report_id: _builtins.str
+    """See ReportExecutionsRequest.report_id."""
+    device_id: _builtins.str
+    """See ReportExecutionsRequest.device_id."""
     @_builtins.property
     def report(self) -> Global___UpdateExecutionRequest:
         """Required. The report."""
@@ -419,7 +461,7 @@ class ReportExecutionsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReportExecutionsRequest: _TypeAlias = ReportExecutionsRequest  # noqa: Y015
+Global___ExecutionReport: _TypeAlias = ExecutionReport  # noqa: Y015
 
 @_typing.final
 class ReportExecutionsResponse(_message.Message):
@@ -428,11 +470,53 @@ class ReportExecutionsResponse(_message.Message):
     REPORT_ID_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """The report_id of the request. Empty if that is too long."""
     @_builtins.property
     def execution(self) -> Global___DeviceExecution:
         """The execution after the update, without document_params."""
+
+    @_builtins.property
+    def error(self) -> Global___ReportError:
+        """The error. The report was not applied, nor was any of `reports`."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportResult]:
+        """The results of `reports`, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        report_id: _builtins.str = ...,
+        execution: Global___DeviceExecution | None = ...,
+        error: Global___ReportError | None = ...,
+        results: _abc.Iterable[Global___ReportResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "execution", b"execution", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "execution", b"execution", "report_id", b"report_id", "result", b"result", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["execution", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ReportExecutionsResponse: _TypeAlias = ReportExecutionsResponse  # noqa: Y015
+
+@_typing.final
+class ReportResult(_message.Message):
+    """The result of one of the reports of a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    report_id: _builtins.str
+    """The report_id of the report. Empty if that is too long."""
+    @_builtins.property
+    def execution(self) -> Global___DeviceExecution:
+        """The execution after the update, without document_params and status_details."""
 
     @_builtins.property
     def error(self) -> Global___ReportError:
@@ -453,7 +537,7 @@ class ReportExecutionsResponse(_message.Message):
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
-Global___ReportExecutionsResponse: _TypeAlias = ReportExecutionsResponse  # noqa: Y015
+Global___ReportResult: _TypeAlias = ReportResult  # noqa: Y015
 
 @_typing.final
 class ReportError(_message.Message):

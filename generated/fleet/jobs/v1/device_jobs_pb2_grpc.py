@@ -189,11 +189,18 @@ class DeviceJobServiceServicer:
     def ReportExecutions(self, request_iterator, context):
         """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 
-        Each report gets one response, after the update is durable or with the error of this
-        report. Reports on the same execution are applied in the order of the stream; responses may
-        arrive in a different order. The server processes up to 256 reports of a stream at a time
-        and stops reading beyond that. A report waits while another transaction, such as a retry of
-        many executions, holds the job lock.
+        A message has one report, or up to 100 in `reports`, which takes a fraction of the CPU time
+        per report. Each message gets one response, after the updates are durable, with the result
+        or the error of each report. An error of one report does not affect the others, nor does it
+        end the stream. Reports on the same execution are applied in the order of the stream;
+        responses may arrive in a different order.
+
+        The server processes up to 256 reports of a stream at a time and stops reading beyond that.
+        A report waits while another transaction, such as a retry of many executions, holds the job
+        lock; the other reports of its message are applied, but their response waits for it.
+
+        A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports.
+        A larger one ends the stream.
 
         With x-device-id, only reports of that device are accepted.
 

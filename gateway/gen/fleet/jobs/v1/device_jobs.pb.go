@@ -711,6 +711,7 @@ func (x *UpdateExecutionResponse) GetExecution() *DeviceExecution {
 	return nil
 }
 
+// Either one report, in `report_id`, `device_id` and `report`, or several in `reports`.
 type ReportExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An ID that the client chooses to recognize the response: at most 128 characters. It is
@@ -719,7 +720,10 @@ type ReportExecutionsRequest struct {
 	// Required, unless x-device-id or a token names the device. The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Required. The report.
-	Report        *UpdateExecutionRequest `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
+	Report *UpdateExecutionRequest `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
+	// Several reports: at most 100. If there are more, or if another field is set as well, none
+	// is applied, and the response has the error INVALID_ARGUMENT.
+	Reports       []*ExecutionReport `protobuf:"bytes,4,rep,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -775,24 +779,97 @@ func (x *ReportExecutionsRequest) GetReport() *UpdateExecutionRequest {
 	return nil
 }
 
+func (x *ReportExecutionsRequest) GetReports() []*ExecutionReport {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+// One of the reports of a message.
+type ExecutionReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// See ReportExecutionsRequest.report_id.
+	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
+	// See ReportExecutionsRequest.device_id.
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// Required. The report.
+	Report        *UpdateExecutionRequest `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecutionReport) Reset() {
+	*x = ExecutionReport{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecutionReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecutionReport) ProtoMessage() {}
+
+func (x *ExecutionReport) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecutionReport.ProtoReflect.Descriptor instead.
+func (*ExecutionReport) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExecutionReport) GetReportId() string {
+	if x != nil {
+		return x.ReportId
+	}
+	return ""
+}
+
+func (x *ExecutionReport) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *ExecutionReport) GetReport() *UpdateExecutionRequest {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 type ReportExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The report_id of the request. Empty if that is too long.
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
-	// The result of the report.
+	// The result of the report. Unset if the request has several reports and is valid.
 	//
 	// Types that are valid to be assigned to Result:
 	//
 	//	*ReportExecutionsResponse_Execution
 	//	*ReportExecutionsResponse_Error
-	Result        isReportExecutionsResponse_Result `protobuf_oneof:"result"`
+	Result isReportExecutionsResponse_Result `protobuf_oneof:"result"`
+	// The results of `reports`, in the same order.
+	Results       []*ReportResult `protobuf:"bytes,4,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReportExecutionsResponse) Reset() {
 	*x = ReportExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +881,7 @@ func (x *ReportExecutionsResponse) String() string {
 func (*ReportExecutionsResponse) ProtoMessage() {}
 
 func (x *ReportExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +894,7 @@ func (x *ReportExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ReportExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReportExecutionsResponse) GetReportId() string {
@@ -852,6 +929,13 @@ func (x *ReportExecutionsResponse) GetError() *ReportError {
 	return nil
 }
 
+func (x *ReportExecutionsResponse) GetResults() []*ReportResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
 type isReportExecutionsResponse_Result interface {
 	isReportExecutionsResponse_Result()
 }
@@ -862,13 +946,109 @@ type ReportExecutionsResponse_Execution struct {
 }
 
 type ReportExecutionsResponse_Error struct {
-	// The error. The report was not applied.
+	// The error. The report was not applied, nor was any of `reports`.
 	Error *ReportError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
 func (*ReportExecutionsResponse_Execution) isReportExecutionsResponse_Result() {}
 
 func (*ReportExecutionsResponse_Error) isReportExecutionsResponse_Result() {}
+
+// The result of one of the reports of a message.
+type ReportResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report_id of the report. Empty if that is too long.
+	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
+	// The result of the report.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*ReportResult_Execution
+	//	*ReportResult_Error
+	Result        isReportResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportResult) Reset() {
+	*x = ReportResult{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportResult) ProtoMessage() {}
+
+func (x *ReportResult) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportResult.ProtoReflect.Descriptor instead.
+func (*ReportResult) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReportResult) GetReportId() string {
+	if x != nil {
+		return x.ReportId
+	}
+	return ""
+}
+
+func (x *ReportResult) GetResult() isReportResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *ReportResult) GetExecution() *DeviceExecution {
+	if x != nil {
+		if x, ok := x.Result.(*ReportResult_Execution); ok {
+			return x.Execution
+		}
+	}
+	return nil
+}
+
+func (x *ReportResult) GetError() *ReportError {
+	if x != nil {
+		if x, ok := x.Result.(*ReportResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isReportResult_Result interface {
+	isReportResult_Result()
+}
+
+type ReportResult_Execution struct {
+	// The execution after the update, without document_params and status_details.
+	Execution *DeviceExecution `protobuf:"bytes,2,opt,name=execution,proto3,oneof"`
+}
+
+type ReportResult_Error struct {
+	// The error. The report was not applied.
+	Error *ReportError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+}
+
+func (*ReportResult_Execution) isReportResult_Result() {}
+
+func (*ReportResult_Error) isReportResult_Result() {}
 
 // The error of one report of a stream: the error that UpdateExecution would return.
 type ReportError struct {
@@ -888,7 +1068,7 @@ type ReportError struct {
 
 func (x *ReportError) Reset() {
 	*x = ReportError{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1080,7 @@ func (x *ReportError) String() string {
 func (*ReportError) ProtoMessage() {}
 
 func (x *ReportError) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1093,7 @@ func (x *ReportError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportError.ProtoReflect.Descriptor instead.
 func (*ReportError) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportError) GetCode() int32 {
@@ -954,7 +1134,7 @@ type WatchPendingExecutionsRequest struct {
 
 func (x *WatchPendingExecutionsRequest) Reset() {
 	*x = WatchPendingExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1146,7 @@ func (x *WatchPendingExecutionsRequest) String() string {
 func (*WatchPendingExecutionsRequest) ProtoMessage() {}
 
 func (x *WatchPendingExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1159,7 @@ func (x *WatchPendingExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPendingExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*WatchPendingExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchPendingExecutionsRequest) GetLimit() int32 {
@@ -1002,7 +1182,7 @@ type WatchPendingExecutionsResponse struct {
 
 func (x *WatchPendingExecutionsResponse) Reset() {
 	*x = WatchPendingExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1194,7 @@ func (x *WatchPendingExecutionsResponse) String() string {
 func (*WatchPendingExecutionsResponse) ProtoMessage() {}
 
 func (x *WatchPendingExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1207,7 @@ func (x *WatchPendingExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPendingExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*WatchPendingExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchPendingExecutionsResponse) GetExecutions() []*DeviceExecution {
@@ -1101,12 +1281,23 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x11_execution_numberB\x19\n" +
 	"\x17_extend_timeout_minutes\"W\n" +
 	"\x17UpdateExecutionResponse\x12<\n" +
-	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\x92\x01\n" +
+	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\xcc\x01\n" +
 	"\x17ReportExecutionsRequest\x12\x1b\n" +
 	"\treport_id\x18\x01 \x01(\tR\breportId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12=\n" +
-	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestR\x06report\"\xb5\x01\n" +
+	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestR\x06report\x128\n" +
+	"\areports\x18\x04 \x03(\v2\x1e.fleet.jobs.v1.ExecutionReportR\areports\"\x8a\x01\n" +
+	"\x0fExecutionReport\x12\x1b\n" +
+	"\treport_id\x18\x01 \x01(\tR\breportId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12=\n" +
+	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestR\x06report\"\xec\x01\n" +
 	"\x18ReportExecutionsResponse\x12\x1b\n" +
+	"\treport_id\x18\x01 \x01(\tR\breportId\x12>\n" +
+	"\texecution\x18\x02 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionH\x00R\texecution\x122\n" +
+	"\x05error\x18\x03 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorH\x00R\x05error\x125\n" +
+	"\aresults\x18\x04 \x03(\v2\x1b.fleet.jobs.v1.ReportResultR\aresultsB\b\n" +
+	"\x06result\"\xa9\x01\n" +
+	"\fReportResult\x12\x1b\n" +
 	"\treport_id\x18\x01 \x01(\tR\breportId\x12>\n" +
 	"\texecution\x18\x02 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionH\x00R\texecution\x122\n" +
 	"\x05error\x18\x03 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorH\x00R\x05errorB\b\n" +
@@ -1146,7 +1337,7 @@ func file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_device_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_device_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_fleet_jobs_v1_device_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*DeviceExecution)(nil),                // 0: fleet.jobs.v1.DeviceExecution
 	(*ListPendingExecutionsRequest)(nil),   // 1: fleet.jobs.v1.ListPendingExecutionsRequest
@@ -1160,58 +1351,65 @@ var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*UpdateExecutionRequest)(nil),         // 9: fleet.jobs.v1.UpdateExecutionRequest
 	(*UpdateExecutionResponse)(nil),        // 10: fleet.jobs.v1.UpdateExecutionResponse
 	(*ReportExecutionsRequest)(nil),        // 11: fleet.jobs.v1.ReportExecutionsRequest
-	(*ReportExecutionsResponse)(nil),       // 12: fleet.jobs.v1.ReportExecutionsResponse
-	(*ReportError)(nil),                    // 13: fleet.jobs.v1.ReportError
-	(*WatchPendingExecutionsRequest)(nil),  // 14: fleet.jobs.v1.WatchPendingExecutionsRequest
-	(*WatchPendingExecutionsResponse)(nil), // 15: fleet.jobs.v1.WatchPendingExecutionsResponse
-	(*structpb.Struct)(nil),                // 16: google.protobuf.Struct
-	(JobExecution_Status)(0),               // 17: fleet.jobs.v1.JobExecution.Status
-	(*timestamppb.Timestamp)(nil),          // 18: google.protobuf.Timestamp
-	(ErrorReason)(0),                       // 19: fleet.jobs.v1.ErrorReason
+	(*ExecutionReport)(nil),                // 12: fleet.jobs.v1.ExecutionReport
+	(*ReportExecutionsResponse)(nil),       // 13: fleet.jobs.v1.ReportExecutionsResponse
+	(*ReportResult)(nil),                   // 14: fleet.jobs.v1.ReportResult
+	(*ReportError)(nil),                    // 15: fleet.jobs.v1.ReportError
+	(*WatchPendingExecutionsRequest)(nil),  // 16: fleet.jobs.v1.WatchPendingExecutionsRequest
+	(*WatchPendingExecutionsResponse)(nil), // 17: fleet.jobs.v1.WatchPendingExecutionsResponse
+	(*structpb.Struct)(nil),                // 18: google.protobuf.Struct
+	(JobExecution_Status)(0),               // 19: fleet.jobs.v1.JobExecution.Status
+	(*timestamppb.Timestamp)(nil),          // 20: google.protobuf.Timestamp
+	(ErrorReason)(0),                       // 21: fleet.jobs.v1.ErrorReason
 }
 var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
-	16, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
-	17, // 1: fleet.jobs.v1.DeviceExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	16, // 2: fleet.jobs.v1.DeviceExecution.status_details:type_name -> google.protobuf.Struct
-	18, // 3: fleet.jobs.v1.DeviceExecution.queued_at:type_name -> google.protobuf.Timestamp
-	18, // 4: fleet.jobs.v1.DeviceExecution.started_at:type_name -> google.protobuf.Timestamp
-	18, // 5: fleet.jobs.v1.DeviceExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	18, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
-	18, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	18, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
+	19, // 1: fleet.jobs.v1.DeviceExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	18, // 2: fleet.jobs.v1.DeviceExecution.status_details:type_name -> google.protobuf.Struct
+	20, // 3: fleet.jobs.v1.DeviceExecution.queued_at:type_name -> google.protobuf.Timestamp
+	20, // 4: fleet.jobs.v1.DeviceExecution.started_at:type_name -> google.protobuf.Timestamp
+	20, // 5: fleet.jobs.v1.DeviceExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	20, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
+	20, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
 	0,  // 8: fleet.jobs.v1.ListPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	16, // 9: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	18, // 9: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
 	0,  // 10: fleet.jobs.v1.StartNextExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	16, // 11: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	18, // 11: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
 	0,  // 12: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
 	0,  // 13: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	17, // 14: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	16, // 15: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	19, // 14: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	18, // 15: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
 	0,  // 16: fleet.jobs.v1.UpdateExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
 	9,  // 17: fleet.jobs.v1.ReportExecutionsRequest.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
-	0,  // 18: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	13, // 19: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
-	19, // 20: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
-	0,  // 21: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
-	0,  // 22: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	1,  // 23: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
-	3,  // 24: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
-	5,  // 25: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
-	7,  // 26: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
-	9,  // 27: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
-	11, // 28: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
-	14, // 29: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
-	2,  // 30: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
-	4,  // 31: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
-	6,  // 32: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
-	8,  // 33: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
-	10, // 34: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
-	12, // 35: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
-	15, // 36: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	12, // 18: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
+	9,  // 19: fleet.jobs.v1.ExecutionReport.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
+	0,  // 20: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	15, // 21: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
+	14, // 22: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
+	0,  // 23: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	15, // 24: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
+	21, // 25: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
+	0,  // 26: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
+	0,  // 27: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
+	1,  // 28: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
+	3,  // 29: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
+	5,  // 30: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
+	7,  // 31: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
+	9,  // 32: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
+	11, // 33: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
+	16, // 34: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
+	2,  // 35: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
+	4,  // 36: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
+	6,  // 37: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
+	8,  // 38: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
+	10, // 39: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
+	13, // 40: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
+	17, // 41: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
+	35, // [35:42] is the sub-list for method output_type
+	28, // [28:35] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_device_jobs_proto_init() }
@@ -1223,18 +1421,22 @@ func file_fleet_jobs_v1_device_jobs_proto_init() {
 	file_fleet_jobs_v1_jobs_proto_init()
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[1].OneofWrappers = []any{}
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[9].OneofWrappers = []any{}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[12].OneofWrappers = []any{
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[13].OneofWrappers = []any{
 		(*ReportExecutionsResponse_Execution)(nil),
 		(*ReportExecutionsResponse_Error)(nil),
 	}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[14].OneofWrappers = []any{}
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[14].OneofWrappers = []any{
+		(*ReportResult_Execution)(nil),
+		(*ReportResult_Error)(nil),
+	}
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_device_jobs_proto_rawDesc), len(file_fleet_jobs_v1_device_jobs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
