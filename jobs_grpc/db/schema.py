@@ -20,7 +20,7 @@ TENANT_TABLES = (
 
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
 
-_CODE_FOLDERS = ("functions/internal", "functions/api", "views")
+_CODE_FOLDERS = ("functions/internal", "functions/api", "functions/maintenance", "views")
 
 # A view, a SQL-standard function body and RETURNS SETOF need the objects that they name to exist.
 # The body of a PL/pgSQL function does not: PostgreSQL resolves its names when it runs.

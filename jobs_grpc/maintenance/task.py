@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 
-from jobs_grpc.db import schema
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.pg_errors import is_outage
 
@@ -35,13 +34,15 @@ _MAX_SHARE = 0.25
 
 
 class MaintenanceTask:
-    """Runs `action` on what the search sql/maintenance/`name`.sql finds, `limit` rows at a time.
+    """Runs `action` on what the SQL function jobs.`name` finds, `limit` rows at a time.
 
-    `args` are further parameters of the search. Log records have `name` in their field "task".
+    `args` are further parameters of the function. Log records have `name` in their field "task".
     """
 
     def __init__(self, name: str, limit: int, fetch: Fetch, action: Action, *args: object) -> None:
         self._name = name
+        parameters = ", ".join(f"${n}" for n in range(1, 4 + len(args)))
+        self._search = f"SELECT * FROM jobs.{name}({parameters})"  # noqa: S608 - names of this package
         self._limit = limit
         self._fetch = fetch
         self._action = action
@@ -91,10 +92,9 @@ class MaintenanceTask:
             previous = found
 
     async def _find(self, skipped: set[JobKey]) -> Sequence[Row]:
-        sql = schema.read_sql(f"maintenance/{self._name}.sql")
         tenant_ids = [tenant_id for tenant_id, _ in skipped]
         job_ids = [job_id for _, job_id in skipped]
-        return await self._fetch(sql, self._limit, tenant_ids, job_ids, *self._args)
+        return await self._fetch(self._search, self._limit, tenant_ids, job_ids, *self._args)
 
     async def _run_and_log_failure(self, job: JobKey, action: Awaitable[bool]) -> bool:
         """Return whether the job is done. Log a job's first failure only."""

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.db import schema
 from jobs_grpc.maintenance.sweeper import Sweeper
+from jobs_grpc.maintenance.task import MaintenanceTask
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.server import Server
@@ -293,7 +293,7 @@ async def test_free_job_is_finalized_before_a_busy_one(
     assert len(await database.owner.fetchval(finalized, operator.tenant)) == 2
 
 
-async def test_search_finds_no_timeouts_of_force_canceled_and_deleted_jobs(
+async def test_executions_time_out_when_those_of_ended_jobs_come_first(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     """A forced cancel or a deletion has ended these executions; their rows are updated later."""
@@ -304,12 +304,24 @@ async def test_search_finds_no_timeouts_of_force_canceled_and_deleted_jobs(
         "UPDATE jobs.jobs SET deleted_at = now() WHERE tenant_id = $1 AND job_id = 'b'",
         operator.tenant,
     )
-
-    found = await database.owner.fetch(
-        schema.read_sql("maintenance/timed_out_executions.sql"), 1, [], []
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET times_out_at = times_out_at - interval '1 hour'"
+        " WHERE tenant_id = $1 AND job_id IN ('a', 'b')",
+        operator.tenant,
     )
+    timeouts = MaintenanceTask("timed_out_executions", 1, sweeper._fetch, sweeper._time_out)
 
-    assert [(row["tenant_id"], row["job_id"]) for row in found] == [(operator.tenant, "c")]
+    await timeouts.run(lock_wait=0)
+
+    stored = await database.owner.fetch(
+        "SELECT job_id, status::text FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY job_id",
+        operator.tenant,
+    )
+    assert [tuple(row) for row in stored] == [
+        ("a", "IN_PROGRESS"),
+        ("b", "IN_PROGRESS"),
+        ("c", "TIMED_OUT"),
+    ]
     counts = (await operator.get("a")).execution_counts
     assert counts == pb.ExecutionCounts(rejected=1)
     await sweeper.run_once()
@@ -317,7 +329,7 @@ async def test_search_finds_no_timeouts_of_force_canceled_and_deleted_jobs(
 
 async def test_search_excludes_jobs_by_tenant_and_job_id(database: Database) -> None:
     """A job of another tenant is found even if both ids joined by "/" look the same."""
-    sql = schema.read_sql("maintenance/jobs_to_purge.sql")
+    sql = "SELECT * FROM jobs.jobs_to_purge($1, $2, $3)"
     transaction = database.owner.transaction()
     await transaction.start()
     try:

@@ -1,0 +1,22 @@
+-- Finds deleted jobs: at most p_limit. Excludes the jobs with tenant_id in p_skip_tenant_ids and
+-- job_id in p_skip_job_ids (parallel arrays).
+CREATE OR REPLACE FUNCTION jobs.jobs_to_purge(
+    p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
+) RETURNS TABLE (tenant_id text, job_id text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_sort = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT j.tenant_id, j.job_id
+    FROM jobs.jobs j
+    WHERE j.deleted_at IS NOT NULL
+      AND (j.tenant_id, j.job_id)
+          NOT IN (SELECT * FROM unnest(p_skip_tenant_ids, p_skip_job_ids))
+    ORDER BY j.tenant_id, j.job_id
+    LIMIT p_limit;
+END $$;

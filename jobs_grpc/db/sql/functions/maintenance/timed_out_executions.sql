@@ -1,0 +1,28 @@
+-- Finds executions IN_PROGRESS past times_out_at, in the order of times_out_at: at most p_limit.
+-- Excludes the jobs with tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel
+-- arrays).
+--
+-- Also finds executions that a forced cancel or a deletion has ended, until finalize_job or
+-- purge_job updates their rows: time_out_executions checks the job. A search across tenants reads
+-- one table only, so that its index decides what it reads.
+CREATE OR REPLACE FUNCTION jobs.timed_out_executions(
+    p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
+) RETURNS TABLE (tenant_id text, job_id text, device_id text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+-- Only the index job_executions_by_times_out_at delivers the order.
+SET enable_sort = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT e.tenant_id, e.job_id, e.device_id
+    FROM jobs.job_executions e
+    WHERE e.status = 'IN_PROGRESS' AND e.times_out_at <= now()
+      AND (e.tenant_id, e.job_id)
+          NOT IN (SELECT * FROM unnest(p_skip_tenant_ids, p_skip_job_ids))
+    ORDER BY e.times_out_at
+    LIMIT p_limit;
+END $$;
