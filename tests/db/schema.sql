@@ -221,11 +221,17 @@ ALTER TABLE ONLY public.device_group_members
 ALTER TABLE ONLY public.device_state
     ADD CONSTRAINT device_state_pkey PRIMARY KEY (tenant_id, device_id);
 
-CREATE INDEX job_executions_by_device ON jobs.job_executions USING btree (tenant_id, device_id, queued_at DESC, job_id DESC);
-
 CREATE INDEX job_executions_by_times_out_at ON jobs.job_executions USING btree (times_out_at) WHERE ((status = 'IN_PROGRESS'::jobs.execution_status) AND (times_out_at IS NOT NULL));
 
-CREATE INDEX job_executions_pending_by_device ON jobs.job_executions USING btree (tenant_id, device_id, queued_at, job_id) WHERE (status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status]));
+CREATE INDEX job_executions_failed ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'FAILED'::jobs.execution_status);
+
+CREATE INDEX job_executions_newest_first ON jobs.job_executions USING btree (tenant_id, device_id, queued_at DESC, job_id DESC) WHERE (queued_at > '-infinity'::timestamp with time zone);
+
+CREATE INDEX job_executions_queue ON jobs.job_executions USING btree (tenant_id, device_id, ((started_at IS NULL)), queued_at, job_id) WHERE (status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status]));
+
+CREATE INDEX job_executions_rejected ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'REJECTED'::jobs.execution_status);
+
+CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'TIMED_OUT'::jobs.execution_status);
 
 CREATE INDEX jobs_by_created_at ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC);
 

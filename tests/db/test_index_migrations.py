@@ -28,7 +28,7 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS test_index
     ON jobs.job_executions (tenant_id, last_updated_at);
 """
 DROP = f"""{MARKER}, after views and functions
-DROP INDEX CONCURRENTLY IF EXISTS jobs.job_executions_by_device;
+DROP INDEX CONCURRENTLY IF EXISTS jobs.job_executions_newest_first;
 """
 
 APPLIED = ["applied migration 9001 test", "applied views and functions"]
@@ -213,7 +213,7 @@ async def test_index_is_dropped_after_functions_were_replaced(
         assert await fresh.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
 
     assert await migrating == [APPLIED[1], APPLIED[0]]
-    assert await _is_valid(fresh, "job_executions_by_device") is None
+    assert await _is_valid(fresh, "job_executions_newest_first") is None
 
 
 @pytest.mark.slow

@@ -165,21 +165,25 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
     ),
     "list_device_executions": (
         _list_device_executions,
-        {"jobs_pkey": READ_ROW, "job_executions_by_device": JOBS},
+        {
+            "jobs_pkey": 2 * JOBS,
+            "job_executions_newest_first": JOBS,
+            "job_executions_pkey": JOBS,
+        },
     ),
     "list_pending_executions": (
         _list_pending,
-        {"jobs_pkey": READ_ROW, "job_executions_pending_by_device": JOBS},
+        {"jobs_pkey": 2 * JOBS, "job_executions_queue": JOBS, "job_executions_pkey": JOBS},
     ),
     "list_pending_executions: later page": (
         lambda store: _list_pending(
             store, after_status="QUEUED", after_queued_at=EARLIER, after_job_id="j0"
         ),
-        {"jobs_pkey": READ_ROW, "job_executions_pending_by_device": JOBS},
+        {"jobs_pkey": 2 * JOBS, "job_executions_queue": JOBS, "job_executions_pkey": JOBS},
     ),
     "pending_fingerprints": (
         lambda store: store.pending_fingerprints(TENANT, device_ids=[DEVICE]),
-        {"jobs_pkey": READ_ROW, "job_executions_pending_by_device": READ_ROW},
+        {"jobs_pkey": READ_ROW, "job_executions_queue": READ_ROW},
     ),
     "get_execution": (
         lambda store: store.get_execution(TENANT, device_id=DEVICE, job_id="j1"),
@@ -215,7 +219,7 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
             "jobs_pkey": WRITE_ROW,
             "job_progress_pkey": WRITE_ROW,
             "job_executions_pkey": WRITE_ROW,
-            "job_executions_pending_by_device": WRITE_ROW,
+            "job_executions_queue": WRITE_ROW,
         },
     ),
     "update_executions: batch of reports": (

@@ -12,22 +12,56 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
--- The index on the sort key must deliver the order; see list_jobs.
+-- Planning takes longer than reading a page of the index.
+SET plan_cache_mode = force_generic_plan
+-- Only the index job_executions_newest_first delivers the order.
 SET enable_sort = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
+SET enable_seqscan = off
 AS $$
+DECLARE
+    v_before_queued_at timestamptz := coalesce(p_before_queued_at, 'infinity');
+    v_before_job_id text := coalesce(p_before_job_id, '');
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
+    IF p_job_id IS NOT NULL THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id
+          AND (p_status IS NULL OR s.status = p_status)
+          AND (s.queued_at, s.job_id) < (v_before_queued_at, v_before_job_id)
+        LIMIT p_limit;
+        RETURN;
+    END IF;
+
     RETURN QUERY
     SELECT s.*
-    FROM jobs.execution_states s
-    WHERE s.tenant_id = p_tenant_id AND s.device_id = p_device_id
-      AND (p_job_id IS NULL OR s.job_id = p_job_id)
-      AND (p_status IS NULL OR s.status = p_status)
-      AND (s.queued_at, s.job_id)
-          < (coalesce(p_before_queued_at, 'infinity'), coalesce(p_before_job_id, ''))
-    ORDER BY s.queued_at DESC, s.job_id DESC
-    LIMIT p_limit;
+    FROM (
+        SELECT e.job_id, e.queued_at
+        FROM jobs.job_executions e
+        CROSS JOIN LATERAL (
+            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
+            OFFSET 0
+        ) j
+        WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
+          AND e.queued_at > '-infinity'  -- the predicate of the index
+          AND (e.queued_at, e.job_id) < (v_before_queued_at, v_before_job_id)
+          AND j.deleted_at IS NULL
+          AND (p_status IS NULL
+               OR jobs.execution_status_at(
+                      e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
+                  )::text = p_status)
+        ORDER BY e.queued_at DESC, e.job_id DESC
+        LIMIT p_limit
+    ) page
+    CROSS JOIN LATERAL (
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id AND s.device_id = p_device_id
+        OFFSET 0
+    ) s
+    ORDER BY page.queued_at DESC, page.job_id DESC;
 END $$;

@@ -23,15 +23,26 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_sort = off
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    IF p_status IS NOT NULL THEN
+        RETURN QUERY
+        SELECT e.*
+        FROM jobs.execution_page_of_status(
+            p_tenant_id, p_job_id, p_status, p_after_device_id, p_limit
+        ) e;
+        RETURN;
+    END IF;
 
     RETURN QUERY
     SELECT e.*
     FROM jobs.jobs j
     CROSS JOIN LATERAL
-        jobs.execution_page(p_tenant_id, p_job_id, p_status, p_after_device_id, p_limit) e
+        jobs.execution_page(p_tenant_id, p_job_id, NULL, p_after_device_id, p_limit) e
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
 
     IF NOT FOUND THEN

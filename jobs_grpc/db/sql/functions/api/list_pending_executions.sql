@@ -12,21 +12,46 @@ CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+-- Planning takes longer than reading a page of the index.
+SET plan_cache_mode = force_generic_plan
+-- Only the index on the device's queue delivers the order; see next_execution.
+SET enable_sort = off
+SET enable_seqscan = off
 AS $$
+DECLARE
+    v_after_queued boolean := coalesce(p_after_status = 'QUEUED', false);
+    v_after_queued_at timestamptz := coalesce(p_after_queued_at, '-infinity');
+    v_after_job_id text := coalesce(p_after_job_id, '');
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- The stored status selects the partial index; the derived status excludes executions of
-    -- canceled and expired jobs.
     RETURN QUERY
     SELECT s.*
-    FROM jobs.execution_states s
-    WHERE s.tenant_id = p_tenant_id AND s.device_id = p_device_id
-      AND s.stored_status IN ('QUEUED', 'IN_PROGRESS')
-      AND s.status IN ('QUEUED', 'IN_PROGRESS')
-      AND (s.status = 'QUEUED', s.queued_at, s.job_id)
-          > (coalesce(p_after_status = 'QUEUED', false),
-             coalesce(p_after_queued_at, '-infinity'), coalesce(p_after_job_id, ''))
-    ORDER BY s.status = 'QUEUED', s.queued_at, s.job_id
-    LIMIT p_limit;
+    FROM (
+        SELECT e.job_id, e.started_at IS NULL AS queued, e.queued_at
+        FROM jobs.job_executions e
+        CROSS JOIN LATERAL (
+            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
+            OFFSET 0
+        ) j
+        WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
+          AND e.status IN ('QUEUED', 'IN_PROGRESS')
+          AND (e.started_at IS NULL, e.queued_at, e.job_id)
+              > (v_after_queued, v_after_queued_at, v_after_job_id)
+          AND j.deleted_at IS NULL
+          AND jobs.execution_status_at(
+                  e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
+              ) IN ('QUEUED', 'IN_PROGRESS')
+        ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
+        LIMIT p_limit
+    ) page
+    CROSS JOIN LATERAL (
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id AND s.device_id = p_device_id
+        OFFSET 0
+    ) s
+    ORDER BY page.queued, page.queued_at, page.job_id;
 END $$;

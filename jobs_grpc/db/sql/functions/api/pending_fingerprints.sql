@@ -7,6 +7,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than reading a few rows of an index.
 SET plan_cache_mode = force_generic_plan
+-- Only the index on the device's queue delivers the order; see next_execution.
+SET enable_sort = off
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -16,16 +19,25 @@ BEGIN
     SELECT d.device_id, p.fingerprint
     FROM unnest(p_device_ids) AS d (device_id)
     CROSS JOIN LATERAL (
-        SELECT coalesce(string_agg(e.job_id || ' ' || e.version, ',' ORDER BY e.job_id), '')
+        SELECT coalesce(string_agg(q.job_id || ' ' || q.version, ',' ORDER BY q.job_id), '')
             AS fingerprint
         FROM (
-            SELECT s.job_id, s.version
-            FROM jobs.execution_states s
-            WHERE s.tenant_id = p_tenant_id AND s.device_id = d.device_id
-              AND s.stored_status IN ('QUEUED', 'IN_PROGRESS')
-              AND s.status IN ('QUEUED', 'IN_PROGRESS')
-            ORDER BY s.status = 'QUEUED', s.queued_at, s.job_id
+            SELECT e.job_id, e.version
+            FROM jobs.job_executions e
+            CROSS JOIN LATERAL (
+                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
+                FROM jobs.jobs j
+                WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
+                OFFSET 0
+            ) j
+            WHERE e.tenant_id = p_tenant_id AND e.device_id = d.device_id
+              AND e.status IN ('QUEUED', 'IN_PROGRESS')
+              AND j.deleted_at IS NULL
+              AND jobs.execution_status_at(
+                      e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
+                  ) IN ('QUEUED', 'IN_PROGRESS')
+            ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
             LIMIT 101
-        ) e
+        ) q
     ) p;
 END $$;

@@ -23,6 +23,7 @@ DECLARE
     v_stored_statuses jobs.execution_status[] := p_statuses::jobs.execution_status[];
     v_expired_details jsonb := jobs.final_status_details('TIMED_OUT', NULL);
     v_retried integer;
+    v_status jobs.execution_status;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -40,7 +41,7 @@ BEGIN
 
     -- Readers see the QUEUED executions of an expired job as TIMED_OUT.
     IF v_expired AND 'TIMED_OUT' = ANY (v_stored_statuses) THEN
-        v_stored_statuses := v_stored_statuses || 'QUEUED'::jobs.execution_status;
+        v_stored_statuses := 'QUEUED'::jobs.execution_status || v_stored_statuses;
     END IF;
     -- The counts are exact, so no execution is read if there is nothing to retry.
     v_retried := CASE WHEN 'FAILED' = ANY (v_stored_statuses) THEN v_job.failed ELSE 0 END
@@ -59,18 +60,6 @@ BEGIN
     -- Executions that the old expiry timed out are stored as QUEUED, so a new expiry would make
     -- readers see them as QUEUED again. Therefore TIMED_OUT is stored first: as an attempt for the
     -- executions that are retried, in the row for the others.
-    INSERT INTO jobs.execution_attempts
-        (tenant_id, job_id, device_id, execution_number, version, status, queued_at, started_at,
-         last_updated_at, status_details)
-    SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.version,
-           CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
-           e.queued_at, e.started_at,
-           CASE WHEN e.status = 'QUEUED' THEN v_job.expires_at ELSE e.last_updated_at END,
-           CASE WHEN e.status = 'QUEUED' THEN v_expired_details
-                ELSE e.status_details END
-    FROM jobs.job_executions e
-    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = ANY (v_stored_statuses);
-
     IF v_expired AND NOT 'QUEUED' = ANY (v_stored_statuses) THEN
         UPDATE jobs.job_executions e
         SET status = 'TIMED_OUT', last_updated_at = v_job.expires_at,
@@ -80,11 +69,35 @@ BEGIN
         v_job.queued := 0;
     END IF;
 
-    UPDATE jobs.job_executions e
-    SET status = 'QUEUED', execution_number = e.execution_number + 1, version = e.version + 1,
-        queued_at = v_now, started_at = NULL, times_out_at = NULL, last_updated_at = v_now,
-        status_details = NULL, canceled_by_operator = false
-    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = ANY (v_stored_statuses);
+    -- QUEUED comes first, because the executions that are retried become QUEUED. EXECUTE puts the
+    -- status into the statement as a constant, which the predicate of the status's index matches.
+    FOREACH v_status IN ARRAY v_stored_statuses LOOP
+        EXECUTE format(
+            $query$
+            INSERT INTO jobs.execution_attempts
+                (tenant_id, job_id, device_id, execution_number, version, status, queued_at,
+                 started_at, last_updated_at, status_details)
+            SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.version,
+                   CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
+                   e.queued_at, e.started_at,
+                   CASE WHEN e.status = 'QUEUED' THEN $3 ELSE e.last_updated_at END,
+                   CASE WHEN e.status = 'QUEUED' THEN $4 ELSE e.status_details END
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
+            $query$,
+            v_status
+        ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details;
+        EXECUTE format(
+            $query$
+            UPDATE jobs.job_executions e
+            SET status = 'QUEUED', execution_number = e.execution_number + 1,
+                version = e.version + 1, queued_at = $3, started_at = NULL, times_out_at = NULL,
+                last_updated_at = $3, status_details = NULL, canceled_by_operator = false
+            WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
+            $query$,
+            v_status
+        ) USING p_tenant_id, p_job_id, v_now;
+    END LOOP;
 
     UPDATE jobs.job_progress p
     SET queued = v_retried

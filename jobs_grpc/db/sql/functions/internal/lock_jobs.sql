@@ -7,27 +7,37 @@ CREATE OR REPLACE FUNCTION jobs.lock_jobs(
     p_tenant_id text, p_job_ids text[], p_wait_ms integer
 ) RETURNS text[]
 LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
 AS $$
 DECLARE
     v_locked_job_ids text[];
 BEGIN
+    -- One lookup per job. As one scan for an array of ids in the order of job_id, PostgreSQL 15 and
+    -- 16 may read all jobs of the tenant.
     IF p_wait_ms > 0 THEN
         PERFORM set_config('lock_timeout', p_wait_ms::text, true);
         SELECT coalesce(array_agg(locked.job_id), '{}') INTO v_locked_job_ids
         FROM (
+            SELECT DISTINCT u.job_id COLLATE "C" AS job_id FROM unnest(p_job_ids) AS u (job_id)
+            ORDER BY 1
+        ) sorted
+        CROSS JOIN LATERAL (
             SELECT p.job_id
             FROM jobs.job_progress p
-            WHERE p.tenant_id = p_tenant_id AND p.job_id = ANY (p_job_ids)
-            ORDER BY p.job_id
+            WHERE p.tenant_id = p_tenant_id AND p.job_id = sorted.job_id
             FOR UPDATE
         ) locked;
     ELSE
         SELECT coalesce(array_agg(locked.job_id), '{}') INTO v_locked_job_ids
         FROM (
+            SELECT DISTINCT u.job_id COLLATE "C" AS job_id FROM unnest(p_job_ids) AS u (job_id)
+            ORDER BY 1
+        ) sorted
+        CROSS JOIN LATERAL (
             SELECT p.job_id
             FROM jobs.job_progress p
-            WHERE p.tenant_id = p_tenant_id AND p.job_id = ANY (p_job_ids)
-            ORDER BY p.job_id
+            WHERE p.tenant_id = p_tenant_id AND p.job_id = sorted.job_id
             FOR UPDATE SKIP LOCKED
         ) locked;
     END IF;

@@ -1,22 +1,34 @@
 -- Returns the job of a device's next execution: the oldest that is IN_PROGRESS, otherwise the
 -- oldest that is QUEUED. NULL: the device has no pending execution. The caller has set the tenant.
+--
+-- Reads the device's queue in order and stops at the first execution that readers see as pending.
+-- See docs/decisions/plans.md for the form of the query.
 CREATE OR REPLACE FUNCTION jobs.next_execution(
     p_tenant_id text, p_device_id text
 ) RETURNS text
 -- Not LANGUAGE sql: before PostgreSQL 18, such a function is planned on every call.
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
+SET enable_sort = off
+SET enable_seqscan = off
 AS $$
 BEGIN
-    -- The stored status selects the partial index; the derived status excludes executions of
-    -- canceled and expired jobs.
     RETURN (
-        SELECT s.job_id
-        FROM jobs.execution_states s
-        WHERE s.tenant_id = p_tenant_id AND s.device_id = p_device_id
-          AND s.stored_status IN ('QUEUED', 'IN_PROGRESS')
-          AND s.status IN ('QUEUED', 'IN_PROGRESS')
-        ORDER BY s.status = 'QUEUED', s.queued_at, s.job_id
+        SELECT e.job_id
+        FROM jobs.job_executions e
+        CROSS JOIN LATERAL (
+            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
+            OFFSET 0
+        ) j
+        WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
+          AND e.status IN ('QUEUED', 'IN_PROGRESS')
+          AND j.deleted_at IS NULL
+          AND jobs.execution_status_at(
+                  e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
+              ) IN ('QUEUED', 'IN_PROGRESS')
+        ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
         LIMIT 1
     );
 END $$;
