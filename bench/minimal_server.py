@@ -14,6 +14,7 @@ import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
+from jobs_grpc.config import LimitsConfig
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.server.grpc_server import make_server
@@ -67,7 +68,7 @@ async def _serve(address: str, servicer: _MinimalJobs) -> None:
     # Without the pipeline: each handler is registered as it is.
     methods: Any = MethodTable(lambda _, handler: handler)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(servicer, methods)
-    server = make_server(methods, 4 * 1024 * 1024, address)
+    server = make_server(methods, LimitsConfig(), address)
     server.add_insecure_port(address)
     await server.start()
     await asyncio.Event().wait()

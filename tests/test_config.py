@@ -48,8 +48,11 @@ DEFAULTS = {
     "limits.max_streams": 20000,
     "limits.max_tenant_streams": 10000,
     "limits.max_device_streams": 4,
+    "limits.max_connection_streams": 100,
     "limits.max_request_bytes": 262144,
     "limits.max_document_bytes": 32768,
+    "limits.max_buffered_bytes": 134217728,
+    "limits.max_tenant_buffered_bytes": 67108864,
     "limits.request_read_timeout": 30.0,
     "limits.max_targets": 1000000,
     "limits.max_active_jobs": None,
@@ -100,8 +103,11 @@ VARIABLES = [
     ("JOBS_MAX_STREAMS", "1", "limits.max_streams", 1),
     ("JOBS_MAX_TENANT_STREAMS", "1", "limits.max_tenant_streams", 1),
     ("JOBS_MAX_DEVICE_STREAMS", "1", "limits.max_device_streams", 1),
+    ("JOBS_MAX_CONNECTION_STREAMS", "1", "limits.max_connection_streams", 1),
     ("JOBS_MAX_REQUEST_BYTES", "196608", "limits.max_request_bytes", 196608),
     ("JOBS_MAX_DOCUMENT_BYTES", "1024", "limits.max_document_bytes", 1024),
+    ("JOBS_MAX_BUFFERED_BYTES", "67108864", "limits.max_buffered_bytes", 67108864),
+    ("JOBS_MAX_TENANT_BUFFERED_BYTES", "1048576", "limits.max_tenant_buffered_bytes", 1048576),
     ("JOBS_REQUEST_READ_TIMEOUT", "2.5", "limits.request_read_timeout", 2.5),
     ("JOBS_MAX_TARGETS", "1", "limits.max_targets", 1),
     ("JOBS_MAX_ACTIVE_JOBS", "1", "limits.max_active_jobs", 1),
@@ -181,6 +187,9 @@ WRONG_VALUES = [
     ("JOBS_MAX_DOCUMENT_BYTES", "1023"),
     ("JOBS_MAX_DOCUMENT_BYTES", "32 KiB"),
     ("JOBS_MAX_REQUEST_BYTES", "65535"),
+    ("JOBS_MAX_CONNECTION_STREAMS", "0"),
+    ("JOBS_MAX_BUFFERED_BYTES", "1048575"),
+    ("JOBS_MAX_TENANT_BUFFERED_BYTES", "64 MiB"),
     ("JOBS_REQUEST_READ_TIMEOUT", "0"),
     ("JOBS_MAX_TENANT_RATE", "-1"),
     ("JOBS_MAX_CALLS", "0"),
@@ -327,6 +336,27 @@ def test_config_error_never_contains_the_password(dsn: str) -> None:
             read({"JOBS_DATABASE_URL": DSN, variable: dsn})
         assert "hunter2" not in str(raised.value)
         assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("tenant_bytes", "problem"),
+    [
+        ("2097151", "is too small for requests of JOBS_MAX_REQUEST_BYTES"),
+        ("16777217", "exceeds JOBS_MAX_BUFFERED_BYTES"),
+    ],
+)
+def test_config_is_rejected_when_byte_budgets_do_not_fit(tenant_bytes: str, problem: str) -> None:
+    environ = {
+        "JOBS_DATABASE_URL": DSN,
+        "JOBS_MAX_REQUEST_BYTES": "1048576",
+        "JOBS_MAX_BUFFERED_BYTES": "16777216",
+        "JOBS_MAX_TENANT_BUFFERED_BYTES": tenant_bytes,
+    }
+
+    with pytest.raises(
+        ConfigError, match=rf"^JOBS_MAX_TENANT_BUFFERED_BYTES \({tenant_bytes}\) {problem}"
+    ):
+        Config.from_env(environ)
 
 
 def test_config_is_rejected_when_a_document_does_not_fit_a_request() -> None:

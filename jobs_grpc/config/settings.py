@@ -345,6 +345,13 @@ class LimitsConfig:
         " RESOURCE_EXHAUSTED.",
         default=4,
     )
+    max_connection_streams: int = setting(
+        "JOBS_MAX_CONNECTION_STREAMS",
+        integer(1, 1000000),
+        "Maximum number of calls and streams in flight on one connection. Further calls wait in the"
+        " client, so a client with more of them uses several channels.",
+        default=100,
+    )
     max_request_bytes: int = setting(
         "JOBS_MAX_REQUEST_BYTES",
         integer(65536, 67108864),
@@ -358,6 +365,21 @@ class LimitsConfig:
         "Maximum size of `document_params` and of `status_details`, in bytes of compact JSON. A"
         " larger value fails with INVALID_ARGUMENT.",
         default=32768,
+    )
+    max_buffered_bytes: int = setting(
+        "JOBS_MAX_BUFFERED_BYTES",
+        integer(1048576, 1099511627776),
+        "Maximum of the bytes that requests and unread responses of all tenants take in memory."
+        " Further calls wait up to five seconds, then fail with RESOURCE_EXHAUSTED; streams wait"
+        " as long as needed.",
+        default=134217728,
+    )
+    max_tenant_buffered_bytes: int = setting(
+        "JOBS_MAX_TENANT_BUFFERED_BYTES",
+        integer(1048576, 1099511627776),
+        "The same per tenant: at most `JOBS_MAX_BUFFERED_BYTES`, and at least twice"
+        " `JOBS_MAX_REQUEST_BYTES`.",
+        default=67108864,
     )
     request_read_timeout: float = setting(
         "JOBS_REQUEST_READ_TIMEOUT",
@@ -382,12 +404,23 @@ class LimitsConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raise ConfigError if a document of the maximum size does not fit a request."""
+        """Raise ConfigError if the limits of sizes do not fit each other."""
         needed = _REQUEST_BYTES_PER_DOCUMENT_BYTE * self.max_document_bytes
         if self.max_request_bytes < needed:
             raise ConfigError(
                 f"JOBS_MAX_REQUEST_BYTES ({self.max_request_bytes}) is too small for documents of"
                 f" JOBS_MAX_DOCUMENT_BYTES ({self.max_document_bytes}); set at least {needed}"
+            )
+        if self.max_tenant_buffered_bytes < 2 * self.max_request_bytes:
+            raise ConfigError(
+                f"JOBS_MAX_TENANT_BUFFERED_BYTES ({self.max_tenant_buffered_bytes}) is too small"
+                f" for requests of JOBS_MAX_REQUEST_BYTES ({self.max_request_bytes}); set at least"
+                f" {2 * self.max_request_bytes}"
+            )
+        if self.max_tenant_buffered_bytes > self.max_buffered_bytes:
+            raise ConfigError(
+                f"JOBS_MAX_TENANT_BUFFERED_BYTES ({self.max_tenant_buffered_bytes}) exceeds"
+                f" JOBS_MAX_BUFFERED_BYTES ({self.max_buffered_bytes})"
             )
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from jobs_grpc.auth.principal import Principal
+from jobs_grpc.byte_budget import Reservation, receive_bytes
 from jobs_grpc.config import LimitsConfig
 from jobs_grpc.errors import LimitExceeded
 
@@ -11,14 +12,19 @@ if TYPE_CHECKING:
 
 _RETRY_AFTER_SECONDS = 1
 
+# Reflection, which needs no credentials, may use a sixteenth of JOBS_MAX_BUFFERED_BYTES.
+_PUBLIC_SHARE = 16
+
 
 class ConcurrencyLimiter:
     """Counts what is open for each key, up to a limit. Keeps nothing for idle keys."""
 
-    def __init__(self, problem: str, setting: str, limit: int) -> None:
+    def __init__(self, problem: str, setting: str, limit: int, value: int | None = None) -> None:
+        """Limit to `limit`, which follows from the `value` of a setting (the same if None)."""
         self._problem = problem
         self._setting = setting
         self._limit = limit
+        self._value = limit if value is None else value
         self._open: dict[object, int] = {}
 
     def __len__(self) -> int:
@@ -29,7 +35,7 @@ class ConcurrencyLimiter:
         """Count one more. Raises LimitExceeded if the key is at the limit."""
         count = self._open.get(key, 0)
         if count >= self._limit:
-            raise LimitExceeded(self._problem, self._setting, self._limit, _RETRY_AFTER_SECONDS)
+            raise LimitExceeded(self._problem, self._setting, self._value, _RETRY_AFTER_SECONDS)
         self._open[key] = count + 1
 
     def release(self, key: object) -> None:
@@ -49,6 +55,7 @@ class Permits:
 
     def __init__(self, task: "asyncio.Task[Any]") -> None:
         self._acquired: list[tuple[ConcurrencyLimiter, object]] = []
+        self._reservation: Reservation | None = None
         task.add_done_callback(self._release)
 
     def acquire(self, limiter: ConcurrencyLimiter, key: object) -> None:
@@ -56,7 +63,13 @@ class Permits:
         limiter.acquire(key)
         self._acquired.append((limiter, key))
 
+    def hold(self, reservation: Reservation) -> None:
+        """Keep the bytes of the call reserved."""
+        self._reservation = reservation
+
     def _release(self, _: object) -> None:
+        if self._reservation is not None:
+            self._reservation.release()
         for limiter, key in self._acquired:
             limiter.release(key)
 
@@ -93,18 +106,45 @@ class CallLimits:
             config.max_device_streams,
         )
 
-    def acquire_server(self, permits: Permits, *, stream: bool, public: bool) -> None:
-        """Count a call of any caller, before authentication. Raises LimitExceeded."""
+        # gRPC can receive a part of a message of each stream that sends requests. Streams are
+        # open for long, so they are counted rather than reserved from the byte budget.
+        stream_bytes = receive_bytes(config.max_request_bytes)
+        self._public_request_streams = ConcurrencyLimiter(
+            "The server has too many open reflection streams",
+            "JOBS_MAX_BUFFERED_BYTES",
+            max(1, config.max_buffered_bytes // _PUBLIC_SHARE // stream_bytes),
+            config.max_buffered_bytes,
+        )
+        self._tenant_request_streams = ConcurrencyLimiter(
+            "The tenant has too many open report streams",
+            "JOBS_MAX_TENANT_BUFFERED_BYTES",
+            config.max_tenant_buffered_bytes // stream_bytes,
+            config.max_tenant_buffered_bytes,
+        )
+
+    def acquire_server(
+        self, permits: Permits, *, stream: bool, request_stream: bool, public: bool
+    ) -> None:
+        """Count a call of any caller, before authentication. Raises LimitExceeded.
+
+        `stream`: requests or responses are a stream; `request_stream`: requests are one.
+        """
         if not public:
             permits.acquire(self._streams if stream else self._calls, None)
         elif stream:
             permits.acquire(self._public_streams, None)
+            if request_stream:
+                permits.acquire(self._public_request_streams, None)
 
-    def acquire_tenant(self, permits: Permits, caller: Principal, *, stream: bool) -> None:
+    def acquire_tenant(
+        self, permits: Permits, caller: Principal, *, stream: bool, request_stream: bool
+    ) -> None:
         """Count a call of an authenticated caller. Raises LimitExceeded."""
         if not stream:
             permits.acquire(self._tenant_calls, caller.tenant_id)
             return
+        if request_stream:
+            permits.acquire(self._tenant_request_streams, caller.tenant_id)
         permits.acquire(self._tenant_streams, caller.tenant_id)
         if caller.device_id is not None:
             permits.acquire(self._device_streams, (caller.tenant_id, caller.device_id))

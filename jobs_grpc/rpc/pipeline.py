@@ -18,11 +18,13 @@ from jobs_grpc.auth import policy
 from jobs_grpc.auth.authenticator import Authenticator
 from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal, set_principal
+from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.config import Config
 from jobs_grpc.rpc import access_log, audit_log
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.concurrency_limits import CallLimits, Permits
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
+from jobs_grpc.rpc.page_sizes import page_size_estimator
 from jobs_grpc.rpc.rate_limiter import RateLimiter
 from jobs_grpc.rpc.request_reader import RequestReader
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
@@ -44,11 +46,13 @@ class Pipeline:
         config: Config,
         authenticator: Authenticator,
         trusted_peers: TrustedPeers | None,
+        budget: ByteBudget,
         in_flight: CallTracker,
         stopping: asyncio.Event,
     ) -> None:
         self._authenticator = authenticator
         self._trusted_peers = trusted_peers
+        self._budget = budget
         self._in_flight = in_flight
         self._stopping = stopping
         self._limits = CallLimits(config.limits)
@@ -65,12 +69,14 @@ class Pipeline:
         """
         public = policy.is_public(method)
         audited = method in audit_log.AUDITED_METHODS
-        stream = handler.request_streaming or handler.response_streaming
+        request_stream: bool = handler.request_streaming
+        stream = request_stream or handler.response_streaming
         serve_request = _method_of_service(handler)
         # A streaming method either yields its responses or writes them itself.
         yields = inspect.isasyncgenfunction(serve_request)
         serialize: Any = handler.response_serializer
-        limits, reader = self._limits, self._reader
+        estimate_page_size = page_size_estimator(method)
+        limits, reader, budget = self._limits, self._reader, self._budget
 
         async def serve(raw_requests: Any, context: Context) -> Any:
             started = time.perf_counter()
@@ -84,20 +90,30 @@ class Pipeline:
             error: JobsError | None = None
             canceled = False
             try:
-                limits.acquire_server(permits, stream=stream, public=public)
+                limits.acquire_server(
+                    permits, stream=stream, request_stream=request_stream, public=public
+                )
                 if not public:
                     caller = await self._authenticate(context, metadata)
-                    limits.acquire_tenant(permits, caller, stream=stream)
+                    limits.acquire_tenant(
+                        permits, caller, stream=stream, request_stream=request_stream
+                    )
                     if not stream:
                         await self._rate_limiter.wait(caller.tenant_id)
-                if handler.request_streaming:
-                    request = reader.read_stream(raw_requests, handler, public=public)
+                reservation = Reservation(budget, caller.tenant_id if caller else "")
+                permits.hold(reservation)
+                if request_stream:
+                    request = reader.read_stream(raw_requests, handler, reservation, public=public)
                 else:
-                    request = await reader.read(context, handler, public=public)
+                    request = await reader.read(context, handler, reservation, public=public)
                 policy.authorize(method, caller)
                 if not stream:
+                    if estimate_page_size:
+                        await reservation.resize(estimate_page_size(request))
                     response = await serve_request(request, context)
-                    return serialize(response)
+                    raw_response = serialize(response)
+                    reservation.correct(response_bytes(len(raw_response)))
+                    return raw_response
                 async with end_when_token_expires(caller):
                     if yields:
                         async with aclosing(serve_request(request, context)) as responses:

@@ -8,7 +8,9 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 from grpc.aio import EOF
 
+from jobs_grpc.byte_budget import Reservation, decoded_bytes, receive_bytes
 from jobs_grpc.errors import LimitExceeded, MalformedRequest
+from jobs_grpc.rpc.page_sizes import SINGLE_ITEM_BYTES
 
 # When a client cancels a call, gRPC reports the end of its requests and then, within this time,
 # cancels the handler.
@@ -71,11 +73,20 @@ class RequestReader:
 
     def __init__(self, max_bytes: int, timeout_seconds: float) -> None:
         self._max_bytes = max_bytes
+        self._receive_bytes = receive_bytes(max_bytes)
         self._timeout_seconds = timeout_seconds
         self._public_reads = BoundedReads(_MAX_PUBLIC_READS)
 
-    async def read(self, context: Any, handler: Any, *, public: bool) -> Message:
-        """Read the request of a call. Raises MalformedRequest and LimitExceeded."""
+    async def read(
+        self, context: Any, handler: Any, reservation: Reservation, *, public: bool
+    ) -> Message:
+        """Read the request of a call.
+
+        Unless the method is public, reserves the bytes of the request, and of a response that is
+        not a page. Raises MalformedRequest and LimitExceeded.
+        """
+        if not public:
+            await reservation.resize(self._receive_bytes)
         timeout = self._public_reads.timeout if public else asyncio.timeout
         try:
             async with timeout(self._timeout_seconds):
@@ -93,16 +104,32 @@ class RequestReader:
                 f"The request did not arrive within {self._timeout_seconds:g} s"
                 " (JOBS_REQUEST_READ_TIMEOUT)"
             ) from None
-        return self._decode(handler, raw_request, public=public)
+        self._check_size(raw_request, public=public)
+        if not public:
+            response_size = 0 if handler.response_streaming else SINGLE_ITEM_BYTES
+            await reservation.resize(decoded_bytes(len(raw_request)) + response_size)
+        return _decode(handler, raw_request)
 
     async def read_stream(
-        self, raw_requests: AsyncIterator[bytes], handler: Any, *, public: bool
+        self,
+        raw_requests: AsyncIterator[bytes],
+        handler: Any,
+        reservation: Reservation,
+        *,
+        public: bool,
     ) -> AsyncIterator[Message]:
-        """Yield the requests of a stream. Raises MalformedRequest and LimitExceeded."""
-        async for raw_request in raw_requests:
-            yield self._decode(handler, raw_request, public=public)
+        """Yield the requests of a stream; each is reserved until the next one is asked for.
 
-    def _decode(self, handler: Any, raw_request: bytes, *, public: bool) -> Message:
+        Raises MalformedRequest and LimitExceeded.
+        """
+        async for raw_request in raw_requests:
+            self._check_size(raw_request, public=public)
+            if not public:
+                await reservation.add(decoded_bytes(len(raw_request)), None)
+            yield _decode(handler, raw_request)
+            reservation.release()
+
+    def _check_size(self, raw_request: bytes, *, public: bool) -> None:
         if public and len(raw_request) > _MAX_PUBLIC_BYTES:
             raise MalformedRequest(
                 f"The request has {len(raw_request)} bytes; health and reflection requests have"
@@ -114,8 +141,11 @@ class RequestReader:
                 "JOBS_MAX_REQUEST_BYTES",
                 self._max_bytes,
             )
-        try:
-            message: Message = handler.request_deserializer(raw_request)
-        except DecodeError:
-            raise MalformedRequest("The request is not a valid protobuf message") from None
-        return message
+
+
+def _decode(handler: Any, raw_request: bytes) -> Message:
+    try:
+        message: Message = handler.request_deserializer(raw_request)
+    except DecodeError:
+        raise MalformedRequest("The request is not a valid protobuf message") from None
+    return message

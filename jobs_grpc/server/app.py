@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from jobs_grpc.auth.authenticator import Authenticator, open_authenticator
 from jobs_grpc.auth.peers import TrustedPeers
+from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database
 from jobs_grpc.db.readiness import NotReady
@@ -118,6 +119,7 @@ async def running(
     database = Database(config)
     store = Store(database)
     batcher = UpdateBatcher(store, lock_wait_ms=options.lock_wait_ms)
+    budget = ByteBudget(config.limits.max_buffered_bytes, config.limits.max_tenant_buffered_bytes)
     in_flight = CallTracker()
     stopping = asyncio.Event()
     peers = TrustedPeers(config.tls.trusted_peers) if config.tls.trusted_peers else None
@@ -127,7 +129,9 @@ async def running(
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
         health = Health(_readiness_check(database, authenticator), SERVICES)
         # Generated code expects a server, but only registers methods.
-        methods: Any = MethodTable(Pipeline(config, authenticator, peers, in_flight, stopping).wrap)
+        methods: Any = MethodTable(
+            Pipeline(config, authenticator, peers, budget, in_flight, stopping).wrap
+        )
         jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(store, config, stopping), methods)
         device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
             DeviceJobService(store, batcher, config.limits.max_document_bytes, stopping), methods
@@ -136,7 +140,7 @@ async def running(
         if config.server.reflection:
             reflection.add_reflection(methods, SERVICES)
         server = grpc_server.make_server(
-            methods, config.limits.max_request_bytes, config.server.listen, options.grpc_options
+            methods, config.limits, config.server.listen, options.grpc_options
         )
 
         address = shutdown.enter_context(

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias, cast
 import grpc
 from grpc.aio import Server
 
+from jobs_grpc.byte_budget import receive_bytes
+from jobs_grpc.config import LimitsConfig
 from jobs_grpc.server.acceptors import Acceptors
 from jobs_grpc.server.sockets import (
     ListenError,
@@ -27,6 +29,10 @@ OPTIONS: Options = (
     # with CANCELLED and no reason; the limits of rpc/ reject them with a reason.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
+    # What gRPC receives of a stream before the service reads from it: by default, up to the
+    # bandwidth-delay product that it measures, and at least 4 MiB.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 32 * 1024),
     # The server detects dead peers. Clients may ping as well, also between calls.
     ("grpc.keepalive_time_ms", 60 * 1000),
     ("grpc.keepalive_timeout_ms", 20 * 1000),
@@ -41,19 +47,20 @@ _ACCEPTORS = 4
 
 def make_server(
     methods: grpc.GenericRpcHandler,
-    max_request_bytes: int,
+    limits: LimitsConfig,
     address: str,
     options: Options = OPTIONS,
 ) -> Server:
     """Create a server of `methods` that can listen on `address`.
 
-    gRPC itself rejects only requests of more than twice `max_request_bytes`, because its error has
-    no reason and no line in the log. The pipeline rejects requests between the two sizes.
+    gRPC itself rejects only requests of more than twice JOBS_MAX_REQUEST_BYTES, because its error
+    has no reason and no line in the log. The pipeline rejects requests between the two sizes.
     """
     share_port = can_share_port(address)
     options = (
         *options,
-        ("grpc.max_receive_message_length", 2 * max_request_bytes),
+        ("grpc.max_receive_message_length", receive_bytes(limits.max_request_bytes)),
+        ("grpc.max_concurrent_streams", limits.max_connection_streams),
         ("grpc.so_reuseport", int(share_port)),
     )
     servers = [

@@ -29,6 +29,10 @@ PagedRequest: TypeAlias = (
 # gRPC clients accept messages of up to 4 MiB by default. 4 KiB are reserved for the page token.
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024 - 4096
 
+# A page has no more than this per item that was asked for, so that a call with a low limit needs
+# little of the byte budget. Two documents of nearly the default maximum fit in an item.
+_MAX_ITEM_BYTES = 64 * 1024
+
 # A message in a repeated field also takes a field tag and a length.
 _ITEM_OVERHEAD_BYTES = 6
 
@@ -45,11 +49,16 @@ _OTHER_REQUEST = (
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 
 
+def max_page_bytes(limit: int) -> int:
+    """The maximum size of a page of up to `limit` items, and of the message around them."""
+    return min((max(limit, 0) + 1) * _MAX_ITEM_BYTES, MAX_RESPONSE_BYTES)
+
+
 def fill_page(page: Any, items: Iterable[Mapping[str, Any]], limit: int) -> bool:
     """Add messages to `page`, a repeated field, until it is full.
 
     `items` are the field values of each message. The page is full when it has `limit` messages
-    or when the next one would exceed MAX_RESPONSE_BYTES; it always has at least one message.
+    or when the next one would exceed max_page_bytes; it always has at least one message.
     Returns True if items are left over.
     """
     return append_until_full(page, (page.add(**fields).ByteSize() for fields in items), limit)
@@ -63,10 +72,10 @@ def append_until_full(page: Any, appender: Iterable[int], limit: int, used_bytes
     of the rest of the response. Full means the same as in fill_page, except that `limit` may
     be 0. Returns True if items are left over.
     """
-    total_bytes = used_bytes
+    total_bytes, max_bytes = used_bytes, max_page_bytes(limit)
     for count, size in enumerate(appender, start=1):
         total_bytes += size + _ITEM_OVERHEAD_BYTES
-        if count > limit or (total_bytes > MAX_RESPONSE_BYTES and count > 1):
+        if count > limit or (total_bytes > max_bytes and count > 1):
             del page[-1]
             return True
     return False

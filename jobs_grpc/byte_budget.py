@@ -1,0 +1,167 @@
+"""Limits the bytes of requests and responses that a process holds in memory."""
+
+import asyncio
+from collections import OrderedDict, deque
+
+from jobs_grpc.errors import LimitExceeded
+
+# A unary call waits at most this long for its turn.
+_MAX_WAIT_SECONDS = 5.0
+
+_RETRY_AFTER_SECONDS = 1
+
+# A decoded message takes up to this many times its encoded size: a list whose elements have an
+# empty Struct each. Text takes no more than its encoded size.
+_DECODED_RATIO = 30
+
+
+def receive_bytes(max_request_bytes: int) -> int:
+    """The size up to which gRPC receives a request.
+
+    More than the limit, because a rejection by gRPC has no reason and no line in the log.
+    """
+    return 2 * max_request_bytes
+
+
+def decoded_bytes(size: int) -> int:
+    """The maximum memory of a decoded message, from its encoded size."""
+    return _DECODED_RATIO * size
+
+
+def response_bytes(size: int) -> int:
+    """The memory of an encoded response until it is sent: gRPC makes a copy."""
+    return 2 * size
+
+
+class ByteBudget:
+    """At most `max_bytes` in total and `max_tenant_bytes` of each tenant.
+
+    A tenant may reserve bytes while it holds less than its limit and less than what is free. So
+    one tenant alone leaves at least half of the budget to others, and two leave a third. The last
+    reservation may exceed the limit: no call is too large for an idle server. Calls that
+    have to wait take turns by tenant; those of one tenant are FIFO. Idle tenants take no memory.
+    """
+
+    def __init__(self, max_bytes: int, max_tenant_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_tenant_bytes = max_tenant_bytes
+        self._free = max_bytes
+        self._held: dict[str, int] = {}
+        # Waiting calls by tenant, the tenant with the next turn first. Invariant: no waiting
+        # tenant may reserve bytes.
+        self._waiting: OrderedDict[str, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
+
+    @property
+    def held(self) -> int:
+        """The bytes that all calls hold."""
+        return self._max_bytes - self._free
+
+    async def take(self, tenant_id: str, size: int, max_wait: float | None) -> None:
+        """Take bytes, after waiting for a turn if necessary. Raises LimitExceeded."""
+        if self._may_take(tenant_id):
+            self.adjust(tenant_id, size)
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (waiter, size)
+        self._waiting.setdefault(tenant_id, deque()).append(entry)
+        try:
+            async with asyncio.timeout(max_wait):
+                await waiter
+        except BaseException as e:
+            if waiter.cancelled():
+                self._remove(tenant_id, entry)
+            else:
+                # The turn came just before the timeout or the cancellation.
+                self.adjust(tenant_id, -size)
+            if isinstance(e, TimeoutError):
+                raise self._limit_exceeded(tenant_id) from None
+            raise
+
+    def adjust(self, tenant_id: str, size: int) -> None:
+        """Count bytes that a tenant holds, whatever the limits are. A negative size frees them."""
+        self._free -= size
+        held = self._held.get(tenant_id, 0) + size
+        if held:
+            self._held[tenant_id] = held
+        else:
+            self._held.pop(tenant_id, None)
+        if size < 0 and self._waiting:
+            self._wake_waiters()
+
+    def _may_take(self, tenant_id: str) -> bool:
+        held = self._held.get(tenant_id, 0)
+        return held < self._max_tenant_bytes and held < self._free
+
+    def _remove(self, tenant_id: str, entry: tuple["asyncio.Future[None]", int]) -> None:
+        waiters = self._waiting.get(tenant_id, deque())
+        if entry in waiters:
+            waiters.remove(entry)
+            if not waiters:
+                del self._waiting[tenant_id]
+
+    def _wake_waiters(self) -> None:
+        while (tenant_id := next(filter(self._may_take, self._waiting), None)) is not None:
+            waiters = self._waiting[tenant_id]
+            waiter, size = waiters.popleft()
+            if not waiters:
+                del self._waiting[tenant_id]
+            # A canceled call stays in the queue until its task runs.
+            if not waiter.done():
+                self.adjust(tenant_id, size)
+                waiter.set_result(None)
+                if waiters:
+                    self._waiting.move_to_end(tenant_id)
+
+    def _limit_exceeded(self, tenant_id: str) -> LimitExceeded:
+        if self._held.get(tenant_id, 0) >= self._max_tenant_bytes:
+            return LimitExceeded(
+                "The requests and unread responses of the tenant take too much memory",
+                "JOBS_MAX_TENANT_BUFFERED_BYTES",
+                self._max_tenant_bytes,
+                _RETRY_AFTER_SECONDS,
+            )
+        return LimitExceeded(
+            "The requests and unread responses of all callers take too much memory",
+            "JOBS_MAX_BUFFERED_BYTES",
+            self._max_bytes,
+            _RETRY_AFTER_SECONDS,
+        )
+
+
+class Reservation:
+    """The bytes that a call, or one message of a stream, holds."""
+
+    __slots__ = ("_budget", "_size", "_tenant_id")
+
+    def __init__(self, budget: ByteBudget, tenant_id: str) -> None:
+        self._budget = budget
+        self._tenant_id = tenant_id
+        self._size = 0
+
+    async def add(self, size: int, max_wait: float | None = _MAX_WAIT_SECONDS) -> None:
+        """Hold `size` more bytes; waits up to `max_wait` seconds (None: any time) for a turn.
+
+        Raises LimitExceeded.
+        """
+        await self._budget.take(self._tenant_id, size, max_wait)
+        self._size += size
+
+    async def resize(self, size: int) -> None:
+        """Hold `size` bytes; waits for a turn, and holds nothing meanwhile, if that is more.
+
+        If waiting calls held bytes, they could wait for each other. Raises LimitExceeded.
+        """
+        if size > self._size:
+            self.release()
+            await self.add(size)
+        else:
+            self.correct(size)
+
+    def correct(self, size: int) -> None:
+        """Hold `size` bytes, which may be more than before, without a wait."""
+        self._budget.adjust(self._tenant_id, size - self._size)
+        self._size = size
+
+    def release(self) -> None:
+        """Hold nothing."""
+        self.correct(0)

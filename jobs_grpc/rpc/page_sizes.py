@@ -1,0 +1,41 @@
+"""Estimates the size of responses from the limits of requests."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jobs_grpc.byte_budget import response_bytes
+from jobs_grpc.services.device_jobs import DEFAULT_PENDING_LIMIT
+from jobs_grpc.services.jobs import (
+    DEFAULT_ATTEMPTS_LIMIT,
+    DEFAULT_EXECUTIONS_LIMIT,
+    DEFAULT_JOBS_LIMIT,
+)
+from jobs_grpc.services.pagination import max_page_bytes
+
+# Of each method that returns a page: the field that limits its items, and the default.
+_LIMITS = {
+    "/fleet.jobs.v1.JobService/GetJob": ("executions_limit", DEFAULT_EXECUTIONS_LIMIT),
+    "/fleet.jobs.v1.JobService/ListJobs": ("limit", DEFAULT_JOBS_LIMIT),
+    "/fleet.jobs.v1.JobService/ListJobExecutions": ("limit", DEFAULT_EXECUTIONS_LIMIT),
+    "/fleet.jobs.v1.JobService/ListExecutionAttempts": ("limit", DEFAULT_ATTEMPTS_LIMIT),
+    "/fleet.jobs.v1.DeviceJobService/ListPendingExecutions": ("limit", DEFAULT_PENDING_LIMIT),
+}
+
+SINGLE_ITEM_BYTES = response_bytes(max_page_bytes(1))
+"""The memory of a response that is not a page, except with the largest of documents."""
+
+
+def page_size_estimator(method: str) -> Callable[[Any], int] | None:
+    """Return a function from a request to the maximum memory of its response.
+
+    None if the method does not return a page.
+    """
+    if method not in _LIMITS:
+        return None
+    field, default = _LIMITS[method]
+
+    def estimate(request: Any) -> int:
+        limit = getattr(request, field) if request.HasField(field) else default
+        return response_bytes(max_page_bytes(limit))
+
+    return estimate
