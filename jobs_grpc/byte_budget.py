@@ -1,9 +1,9 @@
 """Limits the bytes of requests and responses that a process holds in memory."""
 
 import asyncio
-from collections import OrderedDict, deque
 
 from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.tenant_queue import TenantQueue
 
 # A unary call waits at most this long for its turn.
 _MAX_WAIT_SECONDS = 5.0
@@ -47,9 +47,8 @@ class ByteBudget:
         self._max_tenant_bytes = max_tenant_bytes
         self._free = max_bytes
         self._held: dict[str, int] = {}
-        # Waiting calls by tenant, the tenant with the next turn first. Invariant: no waiting
-        # tenant may reserve bytes.
-        self._waiting: OrderedDict[str, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
+        # Invariant: no waiting tenant may reserve bytes.
+        self._queue = TenantQueue()
 
     @property
     def held(self) -> int:
@@ -61,16 +60,12 @@ class ByteBudget:
         if self._may_take(tenant_id):
             self.adjust(tenant_id, size)
             return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (waiter, size)
-        self._waiting.setdefault(tenant_id, deque()).append(entry)
+        waiter = self._queue.add(tenant_id, size)
         try:
             async with asyncio.timeout(max_wait):
                 await waiter
         except BaseException as e:
-            if waiter.cancelled():
-                self._remove(tenant_id, entry)
-            else:
+            if not self._queue.remove(tenant_id, waiter):
                 # The turn came just before the timeout or the cancellation.
                 self.adjust(tenant_id, -size)
             if isinstance(e, TimeoutError):
@@ -85,32 +80,13 @@ class ByteBudget:
             self._held[tenant_id] = held
         else:
             self._held.pop(tenant_id, None)
-        if size < 0 and self._waiting:
-            self._wake_waiters()
+        if size < 0 and self._queue:
+            while (waiter := self._queue.wake_next(self._may_take)) is not None:
+                self.adjust(waiter.tenant_id, waiter.size)
 
     def _may_take(self, tenant_id: str) -> bool:
         held = self._held.get(tenant_id, 0)
         return held < self._max_tenant_bytes and held < self._free
-
-    def _remove(self, tenant_id: str, entry: tuple["asyncio.Future[None]", int]) -> None:
-        waiters = self._waiting.get(tenant_id, deque())
-        if entry in waiters:
-            waiters.remove(entry)
-            if not waiters:
-                del self._waiting[tenant_id]
-
-    def _wake_waiters(self) -> None:
-        while (tenant_id := next(filter(self._may_take, self._waiting), None)) is not None:
-            waiters = self._waiting[tenant_id]
-            waiter, size = waiters.popleft()
-            if not waiters:
-                del self._waiting[tenant_id]
-            # A canceled call stays in the queue until its task runs.
-            if not waiter.done():
-                self.adjust(tenant_id, size)
-                waiter.set_result(None)
-                if waiters:
-                    self._waiting.move_to_end(tenant_id)
 
     def _limit_exceeded(self, tenant_id: str) -> LimitExceeded:
         if self._held.get(tenant_id, 0) >= self._max_tenant_bytes:

@@ -5,6 +5,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 
+class Waiter(asyncio.Future[None]):
+    """A call that waits: its tenant, and how much it asks for. It ends with its turn."""
+
+    tenant_id: str
+    size: int
+
+
 class TenantQueue:
     """Calls that wait. Tenants take turns; the calls of one tenant are FIFO.
 
@@ -13,19 +20,20 @@ class TenantQueue:
 
     def __init__(self) -> None:
         # The tenant with the next turn first.
-        self._waiters: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiters: OrderedDict[str, deque[Waiter]] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of tenants with waiting calls."""
         return len(self._waiters)
 
-    def add(self, tenant_id: str) -> "asyncio.Future[None]":
-        """Add a call; the future that it must await ends with its turn."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def add(self, tenant_id: str, size: int = 1) -> Waiter:
+        """Add a call, which must await the result."""
+        waiter = Waiter()
+        waiter.tenant_id, waiter.size = tenant_id, size
         self._waiters.setdefault(tenant_id, deque()).append(waiter)
         return waiter
 
-    def remove(self, tenant_id: str, waiter: "asyncio.Future[None]") -> bool:
+    def remove(self, tenant_id: str, waiter: Waiter) -> bool:
         """Remove a call that was canceled; False if it had its turn just before."""
         if not waiter.cancelled():
             return False
@@ -36,8 +44,8 @@ class TenantQueue:
                 del self._waiters[tenant_id]
         return True
 
-    def wake_next(self, may_take_turn: Callable[[str], bool] = bool) -> str | None:
-        """Give the next turn to a call, and return its tenant; None if no call may take it."""
+    def wake_next(self, may_take_turn: Callable[[str], bool] = bool) -> Waiter | None:
+        """Give the next turn to a call, and return it; None if no tenant may take the turn."""
         while (tenant_id := next(filter(may_take_turn, self._waiters), None)) is not None:
             waiters = self._waiters[tenant_id]
             waiter = waiters.popleft()
@@ -48,5 +56,5 @@ class TenantQueue:
                 waiter.set_result(None)
                 if waiters:
                     self._waiters.move_to_end(tenant_id)
-                return tenant_id
+                return waiter
         return None

@@ -125,7 +125,7 @@ async def test_error_names_the_limit_when_the_wait_takes_too_long(
     assert raised.value.retry_after == 1
     await calls.end("a1")
     assert calls.budget.held == 0
-    assert not calls.budget._waiting
+    assert not calls.budget._queue
 
 
 async def test_canceled_call_is_served_no_more_and_leaves_nothing() -> None:
@@ -141,7 +141,7 @@ async def test_canceled_call_is_served_no_more_and_leaves_nothing() -> None:
     await calls.end("a3")
     assert calls.budget.held == 0
     assert not calls.budget._held
-    assert not calls.budget._waiting
+    assert not calls.budget._queue
 
 
 async def test_call_that_is_canceled_as_its_turn_comes_gives_it_to_the_next() -> None:

@@ -183,8 +183,8 @@ class ConnectionPool:
             del self._held[tenant_id]
         else:
             self._held[tenant_id] -= 1
-        while (next_tenant := self._queue.wake_next(self._may_take)) is not None:
-            self._take(next_tenant)
+        while (waiter := self._queue.wake_next(self._may_take)) is not None:
+            self._take(waiter.tenant_id)
         if self._closing and not self._held:
             self._all_free.set()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from grpc.aio import AioRpcError
 
 from tests.support.database import Database
 from tests.support.failures import expect_failure
-from tests.support.http2 import connection
+from tests.support.http2 import END_STREAM, HEADERS, Connection, Frame, connection
 from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.waiting import TIMEOUT
 
@@ -28,6 +29,16 @@ async def process(database: Database) -> AsyncIterator[ServerProcess]:
     """Run a server process."""
     async with running_server_process(database.request_dsn) as running:
         yield running
+
+
+async def first_trailers(burst: Connection, count: int) -> AsyncIterator[Frame]:
+    """Yield the frames that end the first `count` calls of a connection."""
+    async for received in burst.frames():
+        if received.flags & END_STREAM and received.stream:
+            yield received
+            count -= 1
+        if not count:
+            return
 
 
 async def refused(call: Any) -> StatusCode:
@@ -59,7 +70,12 @@ async def test_anonymous_streams_with_large_requests_are_refused_and_hold_no_mem
             calls.append(call(iter([request])))
         codes = set(await asyncio.gather(*map(refused, calls)))
         # gRPC clients report INTERNAL if the server ends a call while they still send.
-        assert codes <= {StatusCode.INVALID_ARGUMENT, StatusCode.INTERNAL}
+        # There are at most 16 reflection streams.
+        assert codes <= {
+            StatusCode.INVALID_ARGUMENT,
+            StatusCode.INTERNAL,
+            StatusCode.RESOURCE_EXHAUSTED,
+        }
 
     assert process.peak_mib() < MAX_MIB
     assert not (await process.operator(tenant).list()).jobs
@@ -89,16 +105,13 @@ async def test_burst_of_calls_that_wait_to_be_accepted_is_served(
     process: ServerProcess, database: Database, tenant: str
 ) -> None:
     """gRPC itself would refuse some of more than 1,000 calls with CANCELLED and no reason."""
-    count = 3000
-    async with connection(process.address) as burst, asyncio.timeout(TIMEOUT):
-        for number in range(count):
-            burst.call(2 * number + 1, LIST_JOBS, {"x-tenant-id": tenant}, pb.ListJobsRequest())
-        statuses = []
-        async for received in burst.frames():
-            # Each call ends with trailers.
-            if received.flags & 1 and received.stream:
-                statuses.append(received.type_)
-            if len(statuses) == count:
-                break
+    async with AsyncExitStack() as stack, asyncio.timeout(TIMEOUT):
+        connections = [
+            await stack.enter_async_context(connection(process.address)) for _ in range(30)
+        ]
+        for burst in connections:
+            for number in range(100):
+                burst.call(2 * number + 1, LIST_JOBS, {"x-tenant-id": tenant}, pb.ListJobsRequest())
+        ended = [frame for burst in connections async for frame in first_trailers(burst, 100)]
 
-    assert set(statuses) == {1}
+    assert {frame.type_ for frame in ended} == {HEADERS}

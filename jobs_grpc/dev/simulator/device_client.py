@@ -13,17 +13,22 @@ from jobs_grpc.dev.simulator.totals import Totals
 
 
 class DeviceClient:
-    """DeviceJobService for one device. `call_slots` bounds the fleet's concurrent unary calls."""
+    """DeviceJobService for one device. `call_slots` bounds the fleet's concurrent unary calls.
+
+    Watches have a stub of their own, so that they do not use up the streams of a connection.
+    """
 
     def __init__(
         self,
         stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub",
+        watch_stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub",
         metadata: tuple[tuple[str, str], ...],
         timeout: float,
         call_slots: asyncio.Semaphore,
         totals: Totals,
     ) -> None:
         self._stub: Any = stub
+        self._watch_stub: Any = watch_stub
         self._metadata = metadata
         self._timeout = timeout
         self._call_slots = call_slots
@@ -52,7 +57,7 @@ class DeviceClient:
         backoff = Backoff()
         self._totals.record_call()
         while True:
-            call = self._stub.WatchPendingExecutions(
+            call = self._watch_stub.WatchPendingExecutions(
                 pb.WatchPendingExecutionsRequest(), metadata=self._metadata
             )
             try:

@@ -20,6 +20,11 @@ from jobs_grpc.dev.simulator.totals import Totals
 _MAX_CALLS = 256
 
 _CHANNELS = 4
+
+# Watches of one channel: a server accepts this many streams of a connection by default, and
+# further ones would wait in the client. Unary calls have channels of their own.
+_WATCHES_PER_CHANNEL = 100
+
 _CHANNEL_OPTIONS = (
     *KEEPALIVE,
     # Without this, all channels to an address share one connection.
@@ -54,18 +59,19 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
     """
     limit = asyncio.Semaphore(_MAX_CALLS)
     async with AsyncExitStack() as stack:
-        stubs: list[Any] = []
-        for _ in range(min(_CHANNELS, len(fleet.device_ids))):
-            channel = await stack.enter_async_context(_open_channel(fleet))
-            stubs.append(device_jobs_pb2_grpc.DeviceJobServiceStub(channel))
+        stubs = [await _open_stub(fleet, stack) for _ in range(_CHANNELS)]
+        watch_stubs: list[Any] = []
         async with asyncio.TaskGroup() as group:
             bridge = Bridge(stubs[0], fleet.metadata, totals) if fleet.bridge else None
             if bridge:
                 group.create_task(bridge.run())
             for number, device_id in enumerate(fleet.device_ids):
+                if number % _WATCHES_PER_CHANNEL == 0 and not fleet.poll_interval:
+                    watch_stubs.append(await _open_stub(fleet, stack))
                 metadata = (*fleet.metadata, ("x-device-id", device_id))
                 stub = stubs[number % len(stubs)]
-                client = DeviceClient(stub, metadata, fleet.timeout, limit, totals)
+                watch_stub = watch_stubs[-1] if watch_stubs else stub
+                client = DeviceClient(stub, watch_stub, metadata, fleet.timeout, limit, totals)
                 send_report = bridge.report if bridge else client.report
                 device = Device(device_id, fleet.behavior, client, send_report, totals)
                 group.create_task(
@@ -73,7 +79,11 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
                 )
 
 
-def _open_channel(fleet: Fleet) -> grpc.aio.Channel:
-    if fleet.credentials:
-        return grpc.aio.secure_channel(fleet.server, fleet.credentials, options=_CHANNEL_OPTIONS)
-    return grpc.aio.insecure_channel(fleet.server, options=(*_CHANNEL_OPTIONS, NO_PROXY))
+async def _open_stub(fleet: Fleet, stack: AsyncExitStack) -> Any:
+    channel = (
+        grpc.aio.secure_channel(fleet.server, fleet.credentials, options=_CHANNEL_OPTIONS)
+        if fleet.credentials
+        else grpc.aio.insecure_channel(fleet.server, options=(*_CHANNEL_OPTIONS, NO_PROXY))
+    )
+    stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(await stack.enter_async_context(channel))
+    return stub
