@@ -178,10 +178,8 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	  --custom-compile-command 'make lock' --output-file requirements/deploy.lock
 
 .PHONY: release
-release: $(READY) ## Check version, changelog and contract baseline, then build into dist/
-	@$(BIN)/python tools/check_release.py
-	@rm -rf dist
-	@$(BIN)/python -m build --no-isolation --outdir dist
+release: $(READY) $(DEPLOY_READY) need-go ## Check version, changelog and contract baseline, then build into dist/ (needs Go)
+	@$(BIN)/python -m tools.release $(ARGS)
 	@echo 'Now tag the commit: see Releases in CONTRIBUTING.md'
 
 .PHONY: clean

@@ -12,12 +12,14 @@ def problems(
     tree_status: str = "",
     version: str = "1.2.0",
     changelog: str = RELEASED,
+    chart: str = "version: 1.2.0\nappVersion: 1.2.0\n",
     baseline: bytes = b"contract",
 ) -> list[str]:
     return find_problems(
         tree_status=tree_status,
         version=version,
         changelog=changelog,
+        chart=chart,
         contract=b"contract",
         baseline=baseline,
     )
@@ -61,5 +63,13 @@ def test_release_is_rejected_when_the_baseline_differs_from_the_contract() -> No
     assert "run `make baseline`" in problem
 
 
+@pytest.mark.parametrize(
+    "chart", ["version: 1.2.0\nappVersion: 1.1.0\n", "version: 1.1.0\nappVersion: 1.2.0\n"]
+)
+def test_release_is_rejected_when_the_chart_has_another_version(chart: str) -> None:
+    (problem,) = problems(chart=chart)
+    assert "set version and appVersion to 1.2.0" in problem
+
+
 def test_all_problems_are_reported_together() -> None:
-    assert len(problems(tree_status="?? x\n", version="1.3.0", baseline=b"")) == 3
+    assert len(problems(tree_status="?? x\n", version="1.3.0", baseline=b"")) == 4

@@ -51,10 +51,10 @@ def run_tool(*command: str | Path, **environ: str) -> str:
 
 def helm(*arguments: str | Path) -> str:
     """Run helm."""
-    return run_tool(_go_tool(HELM), *arguments)
+    return run_tool(go_tool(HELM), *arguments)
 
 
-def _go_tool(package: str) -> Path:
+def go_tool(package: str) -> Path:
     """Return the program of a Go package at a version, which is built when it is missing."""
     name, _, version = package.rpartition("/")[2].partition("@")
     folder = TOOLS / f"{name}-{version}"
@@ -106,7 +106,7 @@ def _validate(manifests: list[Path], version: str) -> None:
 def check_workflows(root: Path) -> None:
     """Lint the GitHub workflows."""
     workflows = sorted((root / ".github" / "workflows").glob("*.yml"))
-    run_tool(_go_tool(ACTIONLINT), "-no-color", *workflows)
+    run_tool(go_tool(ACTIONLINT), "-no-color", *workflows)
 
 
 def check_units(root: Path) -> None:

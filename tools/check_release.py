@@ -11,19 +11,32 @@ from pathlib import Path
 
 _HEADING = re.compile(r"^## \[(.+?)\](?: - \d{4}-\d{2}-\d{2})?$", re.MULTILINE)
 
+_CHART_VERSION = re.compile(r"^(?:version|appVersion): (.+)$", re.MULTILINE)
+
 
 def find_problems(
-    *, tree_status: str, version: str, changelog: str, contract: bytes, baseline: bytes
+    *,
+    tree_status: str,
+    version: str,
+    changelog: str,
+    chart: str,
+    contract: bytes,
+    baseline: bytes,
 ) -> list[str]:
     """Return one line per reason not to release.
 
-    `tree_status` is the output of `git status --porcelain`; `contract` and `baseline` are the
+    `tree_status` is the output of `git status --porcelain`; `chart` is the text of Chart.yaml;
+    `contract` and `baseline` are the
     current and the released contract as serialized images.
     """
     problems = []
     if tree_status:
         problems.append("the working tree has changes: commit or stash them")
     problems += _changelog_problems(version, changelog)
+    if set(_CHART_VERSION.findall(chart)) != {version}:
+        problems.append(
+            f"deploy/helm/jobs-grpc/Chart.yaml: set version and appVersion to {version}"
+        )
     if contract != baseline:
         problems.append("protos/released.txtpb is not the current contract: run `make baseline`")
     return problems
@@ -56,6 +69,7 @@ def main() -> int:
         tree_status=_output("git", "status", "--porcelain").decode(),
         version=project["version"],
         changelog=Path("CHANGELOG.md").read_text(encoding="utf-8"),
+        chart=Path("deploy/helm/jobs-grpc/Chart.yaml").read_text(encoding="utf-8"),
         contract=_image(),
         baseline=_image("protos/released.txtpb"),
     )
