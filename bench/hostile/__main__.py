@@ -26,7 +26,7 @@ from bench.figures import Results, load, save
 from bench.hostile import report
 from bench.hostile.attacks import ATTACKS, Attack
 from bench.hostile.other_tenant import TENANT
-from bench.hostile.processes import Installation, client, peak_mib
+from bench.hostile.processes import Installation, ProcessFailed, client, peak_mib
 from bench.machine import describe_commit, describe_machine
 from jobs_grpc.dev import embedded_postgres
 
@@ -64,6 +64,8 @@ def main() -> None:
         checkout = args.checkout.resolve()
         try:
             results, machine = asyncio.run(_run(checkout, args.only or list(ATTACKS), args.seconds))
+        except ProcessFailed as e:
+            sys.exit(str(e))
         except KeyboardInterrupt:
             sys.exit(130)
         print("\n" + report.render(results, machine))
@@ -174,7 +176,7 @@ async def _attack(attack: Attack, address: str, seconds: float) -> list[report.C
             calls: list[report.Call] = json.loads(await other_tenant.stdout.readline())
             await other_tenant.wait()
             if attacker.returncode is not None:
-                raise RuntimeError(f"the attack {attack.name} failed")
+                raise ProcessFailed(f"the attack {attack.name} failed")
     return [(start, duration, error) for start, duration, error in calls if start >= started]
 
 

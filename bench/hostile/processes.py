@@ -16,8 +16,8 @@ from bench.environment import wait_until_serving
 _START_TIMEOUT = 30
 
 
-class DidNotStart(Exception):
-    """A process did not start; the message has its log."""
+class ProcessFailed(Exception):
+    """A process did not start, or ended too early; the message tells why."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Installation:
             "migrate", JOBS_OWNER_DATABASE_URL=owner_dsn, JOBS_DATABASE_URL=request_dsn
         )
         if await process.wait():
-            raise DidNotStart(self._log.read_text())
+            raise ProcessFailed(self._log.read_text())
 
     @asynccontextmanager
     async def server(
@@ -86,7 +86,7 @@ class Installation:
             env=os.environ | {"CGO_ENABLED": "0"},
         )
         if await process.wait():
-            raise DidNotStart("the gateway does not compile")
+            raise ProcessFailed("the gateway does not compile")
         return binary
 
     @property
@@ -127,7 +127,7 @@ async def _running(
         async with asyncio.timeout(_START_TIMEOUT):
             while True:
                 if process.returncode is not None:
-                    raise DidNotStart(await asyncio.to_thread(log.read_text))
+                    raise ProcessFailed(await asyncio.to_thread(log.read_text))
                 with suppress(OSError):
                     _, writer = await asyncio.open_connection(host, int(port))
                     writer.close()
@@ -151,7 +151,7 @@ async def client(module: str, *arguments: str) -> AsyncIterator[asyncio.subproce
         assert process.stdout
         async with asyncio.timeout(_START_TIMEOUT):
             if not await process.stdout.readline():
-                raise DidNotStart(f"bench.hostile.{module} {' '.join(arguments)} failed")
+                raise ProcessFailed(f"bench.hostile.{module} {' '.join(arguments)} failed")
         yield process
     finally:
         await _kill(process)
@@ -168,7 +168,7 @@ def peak_mib(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    raise DidNotStart(f"process {pid} has ended")
+    raise ProcessFailed(f"process {pid} has ended")
 
 
 def _free_address() -> str:
