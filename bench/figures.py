@@ -124,7 +124,7 @@ def load(path: Path) -> tuple[Results, dict[str, str]]:
 Measure = Callable[[], Awaitable[float]]
 
 
-async def alternate(
+async def measure_in_turn(
     results: Results,
     workload: str,
     case: str,

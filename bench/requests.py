@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 TENANT = "bench"
 
 _JOB_SERVICE = "fleet.jobs.v1.JobService"
-DEVICES = "fleet.jobs.v1.DeviceJobService"
+DEVICE_JOB_SERVICE = "fleet.jobs.v1.DeviceJobService"
 
 
 class InvalidRun(Exception):

@@ -4,7 +4,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
 from bench.environment import Environment, Server
-from bench.figures import FASTAPI, SERVICE, Results, Scale, alternate
+from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.requests import Call, grpc_call, rest_call
 from bench.workloads import cancel
 from bench.workloads.throughput import (
@@ -61,7 +61,7 @@ async def _compare(
     scale: Scale, results: Results, workload: str, case: str, calls: tuple[Call, Call], clients: int
 ) -> None:
     service_call, fastapi_call = calls
-    await alternate(
+    await measure_in_turn(
         results,
         workload,
         case,

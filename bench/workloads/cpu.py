@@ -4,7 +4,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from bench.environment import Environment, Server
-from bench.figures import CONVERTING, ECHO, FASTAPI, MINIMAL, SERVICE, Results, Scale, alternate
+from bench.figures import (
+    CONVERTING,
+    ECHO,
+    FASTAPI,
+    MINIMAL,
+    SERVICE,
+    Results,
+    Scale,
+    measure_in_turn,
+)
 from bench.h2load import run_load
 from bench.requests import Call
 from bench.workloads.throughput import (
@@ -42,7 +51,7 @@ async def _compare(env: Environment, scale: Scale, results: Results, tenant: str
                 get_job_calls(converting, fastapi, tenant)[0], converting, scale
             ),
         }
-        await alternate(results, "cpu", case_of(tenant), "µs", scale.runs, subjects)
+        await measure_in_turn(results, "cpu", case_of(tenant), "µs", scale.runs, subjects)
 
 
 def _measure_cpu(call: Call, server: Server, scale: Scale) -> Callable[[], Awaitable[float]]:

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
 from bench.environment import Environment, Server
-from bench.figures import FASTAPI, SERVICE, Results, Scale, alternate
+from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.requests import Call, InvalidRun, grpc_call, rest_call, rest_delete_call
 
 # A read takes little time, so one figure is the median of several reads.
@@ -41,7 +41,7 @@ async def _measure_job(
     case = f"{size:,} devices"
 
     async def measure(workload: str, **subjects: Callable[[], Awaitable[float]]) -> None:
-        await alternate(results, workload, case, "ms", 1, subjects)
+        await measure_in_turn(results, workload, case, "ms", 1, subjects)
 
     create = pb.CreateJobRequest(job_id="j", document_type="bench", target_all=True)
     body: dict[str, object] = {"job_id": "j", "document_type": "bench", "target_all": True}

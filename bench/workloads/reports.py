@@ -18,9 +18,9 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
 from bench.environment import Environment, Server
-from bench.figures import BASELINE, ECHO, FASTAPI, SERVICE, Results, Scale, alternate
+from bench.figures import BASELINE, ECHO, FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.h2load import run_clients
-from bench.requests import DEVICES, TENANT, InvalidRun, grpc_call
+from bench.requests import DEVICE_JOB_SERVICE, TENANT, InvalidRun, grpc_call
 
 REPORTERS = 32
 _DEVICES = 50_000
@@ -62,28 +62,35 @@ async def _one_per_message(
     env: Environment, service: Server, scale: Scale, results: Results, case: str
 ) -> None:
     await seed.insert_job(env, TENANT, "streamed-x")
-    like = await _sample_response(service, _report("streamed-x", 0))
-    messages = [[_report("streamed-x", n) for n in numbers] for numbers in _shares(scale.reports)]
-    async with env.echo_server("ReportExecutions", like) as echo:
+    sample_response = await _send_sample(service, _report("streamed-x", 0))
+    messages = [
+        [_report("streamed-x", n) for n in numbers] for numbers in _numbers_by_stream(scale.reports)
+    ]
+    async with env.echo_server("ReportExecutions", sample_response) as echo:
         for server in (service, echo):
-            await _streamed(server, messages, scale.reports, like)
+            await _measure_streams(server, messages, scale.reports, sample_response)
         for run_number in range(scale.runs):
             # Each run uses its own new job.
-            streamed, bare = f"streamed-{run_number}", f"bare-{run_number}"
-            await seed.insert_job(env, TENANT, streamed)
-            await seed.insert_job(env, TENANT, bare)
+            service_job, bare_job = f"streamed-{run_number}", f"bare-{run_number}"
+            await seed.insert_job(env, TENANT, service_job)
+            await seed.insert_job(env, TENANT, bare_job)
             await env.vacuum()
-            messages = [[_report(streamed, n) for n in ns] for ns in _shares(scale.reports)]
+            messages = [
+                [_report(service_job, n) for n in numbers]
+                for numbers in _numbers_by_stream(scale.reports)
+            ]
             subjects = {
                 FASTAPI: partial(
-                    report_one_by_one, env, TENANT, bare, max(100, scale.reports // 20)
+                    run_reference_statements, env, TENANT, bare_job, max(100, scale.reports // 20)
                 ),
-                SERVICE: partial(_streamed, service, messages, scale.reports, like),
-                BASELINE: partial(_bare_sql, env, bare, scale.reports),
-                ECHO: partial(_streamed, echo, messages, scale.reports, like),
+                SERVICE: partial(
+                    _measure_streams, service, messages, scale.reports, sample_response
+                ),
+                BASELINE: partial(_measure_bare_sql, env, bare_job, scale.reports),
+                ECHO: partial(_measure_streams, echo, messages, scale.reports, sample_response),
             }
-            await alternate(results, "report", case, "/s", 1, subjects)
-            await _check_stored(service, streamed, scale.reports)
+            await measure_in_turn(results, "report", case, "/s", 1, subjects)
+            await _check_stored(service, service_job, scale.reports)
 
 
 async def _several_per_message(
@@ -94,36 +101,40 @@ async def _several_per_message(
     messages_per_stream = 2 * scale.reports // REPORTERS // per_message
     reports = REPORTERS * messages_per_stream * per_message
     await seed.insert_job(env, TENANT, "several-x")
-    like = await _sample_response(service, _message("several-x", range(per_message)))
-    async with env.echo_server("ReportExecutions", like) as echo:
+    sample_response = await _send_sample(service, _message("several-x", range(per_message)))
+    async with env.echo_server("ReportExecutions", sample_response) as echo:
         for run_number in range(scale.runs):
-            streamed, bare = f"several-{run_number}", f"bare-several-{run_number}"
-            await seed.insert_job(env, TENANT, streamed)
-            await seed.insert_job(env, TENANT, bare)
+            service_job, bare_job = f"several-{run_number}", f"bare-several-{run_number}"
+            await seed.insert_job(env, TENANT, service_job)
+            await seed.insert_job(env, TENANT, bare_job)
             await env.vacuum()
             messages = [
                 [
-                    _message(streamed, numbers[first : first + per_message])
+                    _message(service_job, numbers[first : first + per_message])
                     for first in range(0, len(numbers), per_message)
                 ]
-                for numbers in _shares(reports)
+                for numbers in _numbers_by_stream(reports)
             ]
             subjects = {
-                SERVICE: partial(_streamed, service, messages, reports, like, per_message),
-                BASELINE: partial(_bare_sql, env, bare, reports),
-                ECHO: partial(_streamed, echo, messages, reports, like, per_message),
+                SERVICE: partial(
+                    _measure_streams, service, messages, reports, sample_response, per_message
+                ),
+                BASELINE: partial(_measure_bare_sql, env, bare_job, reports),
+                ECHO: partial(
+                    _measure_streams, echo, messages, reports, sample_response, per_message
+                ),
             }
             name = f"{case}, {per_message} reports per message"
-            await alternate(results, "report", name, "/s", 1, subjects)
-            await _check_stored(service, streamed, reports)
+            await measure_in_turn(results, "report", name, "/s", 1, subjects)
+            await _check_stored(service, service_job, reports)
 
 
-def _shares(reports: int) -> list[range]:
+def _numbers_by_stream(reports: int) -> list[range]:
     """The numbers of the reports that each stream sends."""
     return [range(first, reports, REPORTERS) for first in range(REPORTERS)]
 
 
-async def report_one_by_one(
+async def run_reference_statements(
     env: Environment, tenant: str, job_id: str, reports: int, devices: Iterable[str] = ()
 ) -> float:
     """Run the statements of the reference design for each report; return reports per second.
@@ -158,7 +169,7 @@ async def report_one_by_one(
     return reports / seconds
 
 
-async def _bare_sql(env: Environment, job_id: str, reports: int) -> float:
+async def _measure_bare_sql(env: Environment, job_id: str, reports: int) -> float:
     """Write the rows that the reports write, in batches of bare SQL."""
     names = [f"d{number:07}" for number in range(reports)]
     started = time.perf_counter()
@@ -170,11 +181,11 @@ async def _bare_sql(env: Environment, job_id: str, reports: int) -> float:
     return len(names) / (time.perf_counter() - started)
 
 
-async def _streamed(
+async def _measure_streams(
     server: Server,
     messages: Sequence[Sequence[device_pb.ReportExecutionsRequest]],
     reports: int,
-    like: bytes,
+    sample_response: bytes,
     per_message: int = 1,
 ) -> float:
     """Send each stream its messages as fast as the server reads them; return reports per second.
@@ -182,13 +193,13 @@ async def _streamed(
     The client is h2load: a Python client would use two thirds of the CPU that the server uses.
     """
     streams = [
-        grpc_call(server.address, "ReportExecutions", *stream, service=DEVICES)
+        grpc_call(server.address, "ReportExecutions", *stream, service=DEVICE_JOB_SERVICE)
         for stream in messages
     ]
     seconds = await run_clients(
         [[stream] for stream in streams],
         responses=reports // per_message,
-        sample_response=like,
+        sample_response=sample_response,
         size_tolerance=_SIZE_TOLERANCE * per_message,
     )
     return reports / seconds
@@ -218,7 +229,7 @@ def _device(number: int) -> str:
     return f"d{number:07}"
 
 
-async def _sample_response(server: Server, request: device_pb.ReportExecutionsRequest) -> bytes:
+async def _send_sample(server: Server, request: device_pb.ReportExecutionsRequest) -> bytes:
     """Send a message and return the serialized response."""
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)

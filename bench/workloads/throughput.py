@@ -8,7 +8,16 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import pgbench, seed
 from bench.environment import Environment, Server
-from bench.figures import BASELINE, DATABASE, FASTAPI, MINIMAL, SERVICE, Results, Scale, alternate
+from bench.figures import (
+    BASELINE,
+    DATABASE,
+    FASTAPI,
+    MINIMAL,
+    SERVICE,
+    Results,
+    Scale,
+    measure_in_turn,
+)
 from bench.h2load import run_load
 from bench.minimal_server import EXECUTIONS_LIMIT
 from bench.requests import Call, InvalidRun, grpc_call, rest_call
@@ -107,7 +116,7 @@ async def _measure_create(
 ) -> None:
     calls = create_job_calls(service, fastapi)
     subjects = zip((SERVICE, FASTAPI), calls, strict=True)
-    await alternate(
+    await measure_in_turn(
         results,
         "create_one",
         "1 device",
@@ -153,7 +162,7 @@ async def _measure_get_rate(
             BASELINE: echo_call,
             MINIMAL: minimal_call,
         }
-        await alternate(
+        await measure_in_turn(
             results,
             "get_rate",
             case_of(tenant),
@@ -188,7 +197,7 @@ async def _measure_get_p99(
         return measure
 
     subjects = zip((SERVICE, FASTAPI), get_job_calls(service, fastapi, tenant), strict=True)
-    await alternate(
+    await measure_in_turn(
         results,
         "get_p99",
         case_of(tenant),
@@ -204,7 +213,7 @@ async def _measure_list(
     jobs, executions = scale.listed_jobs, scale.executions_per_listed_job
     for tenant, size in (("few", 10), ("listed", executions)):
         listed = f"50 of {jobs} jobs of {size:,} executions"
-        await alternate(
+        await measure_in_turn(
             results,
             "list_rate",
             listed,
@@ -227,7 +236,7 @@ async def _measure_list(
                 )
             )
 
-        await alternate(
+        await measure_in_turn(
             results, "list_in_database", listed, "ms", scale.runs, {SERVICE: in_database}
         )
 

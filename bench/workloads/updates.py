@@ -13,10 +13,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
 from bench.environment import Environment, Server
-from bench.figures import FASTAPI, SERVICE, Results, Scale, alternate
+from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.h2load import run_clients
-from bench.requests import DEVICES, InvalidRun, grpc_call
-from bench.workloads.reports import report_one_by_one
+from bench.requests import DEVICE_JOB_SERVICE, InvalidRun, grpc_call
+from bench.workloads.reports import run_reference_statements
 
 _CALLERS = 16
 
@@ -63,10 +63,10 @@ async def _compare(
     subjects = {
         SERVICE: partial(_run_updates, env, service, tenant, device_ids, scale.reports // 4),
         FASTAPI: partial(
-            report_one_by_one, env, tenant, "j", max(100, scale.reports // 50), device_ids
+            run_reference_statements, env, tenant, "j", max(100, scale.reports // 50), device_ids
         ),
     }
-    await alternate(results, "update", case, "/s", scale.runs, subjects)
+    await measure_in_turn(results, "update", case, "/s", scale.runs, subjects)
 
 
 async def _run_updates(
@@ -75,7 +75,12 @@ async def _run_updates(
     request = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
     callers = [
         grpc_call(
-            server.address, "UpdateExecution", request, tenant=tenant, device=name, service=DEVICES
+            server.address,
+            "UpdateExecution",
+            request,
+            tenant=tenant,
+            device=name,
+            service=DEVICE_JOB_SERVICE,
         )
         for name in itertools.islice(itertools.cycle(device_ids), _CALLERS)
     ]
