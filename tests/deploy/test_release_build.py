@@ -61,14 +61,13 @@ def test_release_builds_only_when_everything_agrees(tmp_path: Path) -> None:
 
     rejected = release(clone)
     assert (rejected.returncode, rejected.stdout) == (1, "")
-    assert "cannot release: CHANGELOG.md" in rejected.stderr
+    assert rejected.stderr.startswith("cannot release: ")
+    assert "CHANGELOG.md" in rejected.stderr
     assert not (clone / "dist").exists()
 
     changelog = clone / "CHANGELOG.md"
-    text, count = re.subn(
-        r"(?m)^## \[Unreleased\]$", "## [9.8.7] - 2026-01-01", changelog.read_text()
-    )
-    assert count == 1
+    section = "## [9.8.7] - 2026-01-01"
+    text = re.sub(r"(?m)^## \[.+$", section, changelog.read_text(), count=1)
     changelog.write_text(text)
     git(clone, "commit", "--quiet", "--all", "--message", "Release 9.8.7")
     built = release(clone)
