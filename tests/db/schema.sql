@@ -233,11 +233,51 @@ CREATE INDEX job_executions_rejected ON jobs.job_executions USING btree (tenant_
 
 CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'TIMED_OUT'::jobs.execution_status);
 
-CREATE INDEX jobs_by_created_at ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC);
-
 CREATE INDEX jobs_finished_by_updated_at ON jobs.jobs USING btree (updated_at) WHERE ((status <> 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_in_progress_by_expires_at ON jobs.jobs USING btree (tenant_id, expires_at) WHERE ((status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_newest_first ON jobs.jobs USING btree (tenant_id, (
+CASE
+    WHEN (completed_at IS NOT NULL) THEN 1
+    WHEN (canceled_at IS NOT NULL) THEN 2
+    ELSE 0
+END), created_at DESC, job_id DESC) WHERE ((created_at > '-infinity'::timestamp with time zone) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_newest_first_by_created_by ON jobs.jobs USING btree (tenant_id, created_by, (
+CASE
+    WHEN (completed_at IS NOT NULL) THEN 1
+    WHEN (canceled_at IS NOT NULL) THEN 2
+    ELSE 0
+END), created_at DESC, job_id DESC) WHERE ((created_by IS NOT NULL) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_newest_first_by_document_type ON jobs.jobs USING btree (tenant_id, document_type, (
+CASE
+    WHEN (completed_at IS NOT NULL) THEN 1
+    WHEN (canceled_at IS NOT NULL) THEN 2
+    ELSE 0
+END), created_at DESC, job_id DESC) WHERE ((document_type IS NOT NULL) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_newest_first_by_target_device ON jobs.jobs USING btree (tenant_id, target_device_id, (
+CASE
+    WHEN (completed_at IS NOT NULL) THEN 1
+    WHEN (canceled_at IS NOT NULL) THEN 2
+    ELSE 0
+END), created_at DESC, job_id DESC) WHERE ((target_device_id IS NOT NULL) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_newest_first_by_target_group ON jobs.jobs USING btree (tenant_id, target_group_id, (
+CASE
+    WHEN (completed_at IS NOT NULL) THEN 1
+    WHEN (canceled_at IS NOT NULL) THEN 2
+    ELSE 0
+END), created_at DESC, job_id DESC) WHERE ((target_group_id IS NOT NULL) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_newest_first_of_target_all ON jobs.jobs USING btree (tenant_id, (
+CASE
+    WHEN (completed_at IS NOT NULL) THEN 1
+    WHEN (canceled_at IS NOT NULL) THEN 2
+    ELSE 0
+END), created_at DESC, job_id DESC) WHERE (target_all AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_to_finalize ON jobs.jobs USING btree (COALESCE(canceled_at, expires_at)) WHERE ((NOT finalized) AND (deleted_at IS NULL) AND (COALESCE(canceled_at, expires_at) IS NOT NULL));
 

@@ -41,6 +41,11 @@ _SMALL_PROGRESS = """
     SELECT tenant_id, job_id, 1 FROM jobs.jobs WHERE NOT target_all
 """
 
+_ONE_CANCELED = """
+    UPDATE jobs.jobs SET status = 'CANCELED', canceled_at = now(), cancel_reason = 'r'
+    WHERE job_id = 'small-10000'
+"""
+
 _ATTEMPTS = """
     INSERT INTO jobs.execution_attempts (tenant_id, job_id, device_id, execution_number, version,
                                          status, queued_at, last_updated_at)
@@ -126,19 +131,19 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
     ),
     "list_jobs": (
         _list_jobs,
-        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 102, "jobs_pkey": 51},
     ),
     "list_jobs: later page": (
         lambda store: _list_jobs(store, before_created_at=EARLIER, before_job_id="x"),
-        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 102, "jobs_pkey": 51},
     ),
     "list_jobs: common status": (
         lambda store: _list_jobs(store, statuses=["IN_PROGRESS"]),
-        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 102, "jobs_pkey": 51},
     ),
     "list_jobs: time range": (
         lambda store: _list_jobs(store, created_from=EARLIER, created_until=EARLIER + HALF_AN_HOUR),
-        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 102, "jobs_pkey": 51},
     ),
     "list_jobs: later page of a time range": (
         lambda store: _list_jobs(
@@ -148,12 +153,11 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
             before_created_at=EARLIER,
             before_job_id="x",
         ),
-        {"jobs_by_created_at": JOBS_PAGE, "job_progress_pkey": 51},
+        {"jobs_newest_first": JOBS_PAGE, "job_progress_pkey": 102, "jobs_pkey": 51},
     ),
     "list_jobs: rare status": (
         lambda store: _list_jobs(store, statuses=["CANCELED"]),
-        # The call skips the other jobs without joining their counts.
-        {"jobs_by_created_at": SMALL_JOBS + JOBS_PAGE, "job_progress_pkey": READ_ROW},
+        {"jobs_pkey": READ_ROW, "jobs_newest_first": READ_ROW, "job_progress_pkey": READ_ROW},
     ),
     "list_job_executions": (
         lambda store: _list_job_executions(store, ""),
@@ -258,6 +262,7 @@ async def large(cluster: tuple[Postgres, str]) -> AsyncIterator[Large]:
             )
         await owner.execute(_SMALL_JOBS, TENANT, SMALL_JOBS)
         await owner.execute(_SMALL_PROGRESS)
+        await owner.execute(_ONE_CANCELED)
         await owner.execute(_ATTEMPTS, TENANT)
         await owner.execute("VACUUM ANALYZE")
         yield Large(postgres, name, owner)

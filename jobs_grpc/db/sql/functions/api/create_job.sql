@@ -23,6 +23,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_now timestamptz := clock_timestamp();
+    v_is_same_request boolean;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -39,21 +40,24 @@ BEGIN
     ON CONFLICT (tenant_id, job_id) DO NOTHING;
 
     IF NOT FOUND THEN
-        RETURN QUERY
-        SELECT s.total_executions, j.created_at + make_interval(hours => j.expires_in_hours)
+        -- Compared in the select list: as conditions, the columns could be looked up in an index of
+        -- list_jobs, which has more than this job.
+        SELECT s.total_executions, j.created_at + make_interval(hours => j.expires_in_hours),
+               s.document_type = p_document_type
+               AND s.document_params = p_document_params
+               AND s.target_device_id IS NOT DISTINCT FROM p_target_device_id
+               AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
+               AND s.target_all = p_target_all
+               AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours
+               AND j.in_progress_timeout_minutes IS NOT DISTINCT FROM p_in_progress_timeout_minutes
+        INTO execution_count, expires_at, v_is_same_request
         FROM jobs.job_states s
         JOIN jobs.jobs j ON j.tenant_id = s.tenant_id AND j.job_id = s.job_id
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-          AND s.document_type = p_document_type
-          AND s.document_params = p_document_params
-          AND s.target_device_id IS NOT DISTINCT FROM p_target_device_id
-          AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
-          AND s.target_all = p_target_all
-          AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours
-          AND j.in_progress_timeout_minutes IS NOT DISTINCT FROM p_in_progress_timeout_minutes;
-        IF NOT FOUND THEN
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+        IF v_is_same_request IS NOT TRUE THEN
             PERFORM jobs.raise_error('JOB_ALREADY_EXISTS');
         END IF;
+        RETURN NEXT;
         RETURN;
     END IF;
 

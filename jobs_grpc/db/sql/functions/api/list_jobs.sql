@@ -1,5 +1,9 @@
 -- depends on: job_states
 -- Returns a page of jobs, newest first: those before (p_before_created_at, p_before_job_id).
+--
+-- Reads one index: that of the first filter that is set, in the order target device, target group,
+-- creator, document type, all devices, none. Each has the status as well, so jobs in other statuses
+-- are not read. Jobs that another filter excludes are read and skipped.
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
     p_statuses text[],                -- NULL: all
@@ -17,17 +21,34 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
--- A page is a few rows of the index on the sort key, whatever the arguments, and planning takes
--- longer than reading them, so all calls use one generic plan. Its planner does not know p_limit
--- and assumes a tenth of all rows. The other settings exclude plans that look cheap under this
--- assumption: sorting all rows, hashing them, or reading them in parallel.
+-- Planning takes longer than reading a page of an index.
 SET plan_cache_mode = force_generic_plan
-SET max_parallel_workers_per_gather = 0
+-- Only the indexes jobs_newest_first* deliver the order. The sort of the page that remains must not
+-- look expensive enough to compile the query.
 SET enable_sort = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
+SET enable_seqscan = off
+SET jit = off
 AS $$
 DECLARE
+    v_index text := CASE
+        WHEN p_target_device_id IS NOT NULL THEN 'target_device'
+        WHEN p_target_group_id IS NOT NULL THEN 'target_group'
+        WHEN p_created_by IS NOT NULL THEN 'created_by'
+        WHEN p_document_type IS NOT NULL THEN 'document_type'
+        WHEN p_target_all THEN 'target_all'
+        ELSE 'none'
+    END;
+    -- The statuses as numbered in the indexes.
+    v_status_numbers integer[] := CASE
+        WHEN p_statuses IS NULL THEN '{0, 1, 2}'
+        ELSE array_remove(ARRAY[
+            CASE WHEN 'IN_PROGRESS' = ANY (p_statuses) THEN 0 END,
+            CASE WHEN 'COMPLETED' = ANY (p_statuses) THEN 1 END,
+            CASE WHEN 'CANCELED' = ANY (p_statuses) THEN 2 END
+        ], NULL)
+    END;
+    -- Readers see jobs as COMPLETED that have expired and are stored as IN_PROGRESS.
+    v_with_expired boolean := 1 = ANY (v_status_numbers) AND NOT 0 = ANY (v_status_numbers);
     -- Computed here, because in a generic plan under row-level security an expression with
     -- coalesce() is not an index condition, and an index scan starts at only one of several bounds.
     v_from timestamptz := coalesce(p_created_from, '-infinity');
@@ -35,24 +56,119 @@ DECLARE
     v_before_created_at timestamptz := least(p_before_created_at, v_until);
     v_before_job_id text :=
         CASE WHEN p_before_created_at < v_until THEN p_before_job_id ELSE '' END;
+    v_end bigint := p_offset::bigint + p_limit;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
+    -- The newest of each status, from the index, and of those the newest. Of the branches of the
+    -- inner UNION ALL, one runs.
     RETURN QUERY
     SELECT s.*
-    FROM jobs.job_states s
-    WHERE s.tenant_id = p_tenant_id
-      -- The stored status excludes most jobs before their counts are looked up.
-      AND (p_statuses IS NULL OR s.stored_status::text = ANY (p_statuses)
-           OR s.stored_status = 'IN_PROGRESS' AND s.expires_at <= now())
-      AND (p_statuses IS NULL OR s.status = ANY (p_statuses))
-      AND (p_document_type IS NULL OR s.document_type = p_document_type)
-      AND (p_created_by IS NULL OR s.created_by = p_created_by)
-      AND (p_target_device_id IS NULL OR s.target_device_id = p_target_device_id)
-      AND (p_target_group_id IS NULL OR s.target_group_id = p_target_group_id)
-      AND (p_target_all IS NULL OR s.target_all = p_target_all)
-      AND s.created_at >= v_from
-      AND (s.created_at, s.job_id) < (v_before_created_at, v_before_job_id)
-    ORDER BY s.created_at DESC, s.job_id DESC
-    LIMIT p_limit OFFSET p_offset;
+    FROM (
+        SELECT newest.created_at, newest.job_id
+        FROM unnest(v_status_numbers) AS statuses (number)
+        CROSS JOIN LATERAL (
+            SELECT c.created_at, c.job_id
+            FROM (
+                (SELECT j.*
+                FROM jobs.jobs j
+                WHERE v_index = 'target_device' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
+                  AND j.target_device_id = p_target_device_id
+                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
+                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
+                  AND j.created_at >= v_from
+                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY j.created_at DESC, j.job_id DESC)
+                UNION ALL
+                (SELECT j.*
+                FROM jobs.jobs j
+                WHERE v_index = 'target_group' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
+                  AND j.target_group_id = p_target_group_id
+                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
+                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
+                  AND j.created_at >= v_from
+                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY j.created_at DESC, j.job_id DESC)
+                UNION ALL
+                (SELECT j.*
+                FROM jobs.jobs j
+                WHERE v_index = 'created_by' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
+                  AND j.created_by = p_created_by
+                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
+                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
+                  AND j.created_at >= v_from
+                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY j.created_at DESC, j.job_id DESC)
+                UNION ALL
+                (SELECT j.*
+                FROM jobs.jobs j
+                WHERE v_index = 'document_type' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
+                  AND j.document_type = p_document_type
+                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
+                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
+                  AND j.created_at >= v_from
+                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY j.created_at DESC, j.job_id DESC)
+                UNION ALL
+                (SELECT j.*
+                FROM jobs.jobs j
+                WHERE v_index = 'target_all' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
+                  AND j.target_all
+                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
+                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
+                  AND j.created_at >= v_from
+                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY j.created_at DESC, j.job_id DESC)
+                UNION ALL
+                (SELECT j.*
+                FROM jobs.jobs j
+                WHERE v_index = 'none' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
+                  AND j.created_at > '-infinity'
+                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
+                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
+                  AND j.created_at >= v_from
+                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY j.created_at DESC, j.job_id DESC)
+            ) c
+            WHERE (p_document_type IS NULL OR c.document_type = p_document_type)
+              AND (p_created_by IS NULL OR c.created_by = p_created_by)
+              AND (p_target_device_id IS NULL OR c.target_device_id = p_target_device_id)
+              AND (p_target_group_id IS NULL OR c.target_group_id = p_target_group_id)
+              AND (p_target_all IS NULL OR c.target_all = p_target_all)
+              AND (p_statuses IS NULL OR jobs.job_status_at(
+                      c.status, c.expires_at,
+                      (SELECT p.in_progress FROM jobs.job_progress p
+                       WHERE p.tenant_id = p_tenant_id AND p.job_id = c.job_id),
+                      now()
+                  )::text = ANY (p_statuses))
+            ORDER BY c.created_at DESC, c.job_id DESC
+            LIMIT v_end
+        ) newest
+        UNION ALL
+        SELECT j.created_at, j.job_id
+        FROM jobs.jobs j
+        WHERE v_with_expired AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
+          AND j.status = 'IN_PROGRESS' AND j.expires_at <= now()
+          AND (p_document_type IS NULL OR j.document_type = p_document_type)
+          AND (p_created_by IS NULL OR j.created_by = p_created_by)
+          AND (p_target_device_id IS NULL OR j.target_device_id = p_target_device_id)
+          AND (p_target_group_id IS NULL OR j.target_group_id = p_target_group_id)
+          AND (p_target_all IS NULL OR j.target_all = p_target_all)
+          AND j.created_at >= v_from
+          AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+          AND EXISTS (
+              SELECT FROM jobs.job_progress p
+              WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id AND p.in_progress = 0
+              OFFSET 0
+          )
+        ORDER BY created_at DESC, job_id DESC
+        LIMIT p_limit OFFSET p_offset
+    ) page
+    CROSS JOIN LATERAL (
+        SELECT s.*
+        FROM jobs.job_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id
+        OFFSET 0
+    ) s
+    ORDER BY page.created_at DESC, page.job_id DESC;
 END $$;
