@@ -19,6 +19,8 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
 ) RETURNS TABLE (execution_count integer, expires_at timestamptz)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+-- Lookups by key use the primary key, also in a plan that was made while the tables were empty.
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE

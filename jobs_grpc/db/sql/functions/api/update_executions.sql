@@ -171,8 +171,17 @@ BEGIN
             succeeded = p.succeeded + c.to_succeeded,
             failed = p.failed + c.to_failed,
             rejected = p.rejected + c.to_rejected
-        FROM status_changes c
-        WHERE p.tenant_id = p_tenant_id AND p.job_id = c.job_id
+        FROM (
+            SELECT c.*, p.row_id
+            FROM status_changes c
+            CROSS JOIN LATERAL (
+                SELECT p.ctid AS row_id
+                FROM jobs.job_progress p
+                WHERE p.tenant_id = p_tenant_id AND p.job_id = c.job_id
+                OFFSET 0
+            ) p
+        ) c
+        WHERE p.tenant_id = p_tenant_id AND p.ctid = c.row_id
     )
     SELECT array_agg(d.outcome ORDER BY d.n), array_agg(d.current_status::text ORDER BY d.n),
            array_agg(DISTINCT d.job_id) FILTER (WHERE d.outcome = 'APPLIED')

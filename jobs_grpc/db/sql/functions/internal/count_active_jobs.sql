@@ -4,21 +4,41 @@ CREATE OR REPLACE FUNCTION jobs.count_active_jobs(
     p_tenant_id text, p_job_id text, p_max integer
 ) RETURNS integer
 -- VOLATILE, so that each call sees the jobs that were committed before it.
-LANGUAGE sql VOLATILE
-BEGIN ATOMIC
-    SELECT count(*)::integer FROM (
-        SELECT
-        FROM jobs.jobs j
-        WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
-          AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
-          AND (j.expires_at IS NULL OR j.expires_at > now())
-        UNION ALL
-        SELECT
-        FROM jobs.jobs j
-        JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
-        WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
-          AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
-          AND j.expires_at <= now() AND p.in_progress > 0
-        LIMIT p_max
-    ) active;
-END;
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+-- Only the index jobs_in_progress_by_expires_at delivers the order, which the count does not need.
+SET enable_sort = off
+SET enable_seqscan = off
+AS $$
+BEGIN
+    RETURN (
+        SELECT count(*)::integer
+        FROM (
+            (
+                SELECT
+                FROM jobs.jobs j
+                WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
+                  AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
+                  AND (j.expires_at IS NULL OR j.expires_at > now())
+                ORDER BY j.expires_at
+                LIMIT p_max
+            )
+            UNION ALL
+            (
+                SELECT
+                FROM jobs.jobs j
+                WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
+                  AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
+                  AND j.expires_at <= now()
+                  AND EXISTS (
+                      SELECT FROM jobs.job_progress p
+                      WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id AND p.in_progress > 0
+                      OFFSET 0
+                  )
+                ORDER BY j.expires_at
+                LIMIT p_max
+            )
+            LIMIT p_max
+        ) active
+    );
+END $$;
