@@ -132,9 +132,12 @@ async def running(
         methods: Any = MethodTable(
             Pipeline(config, authenticator, peers, budget, in_flight, stopping).wrap
         )
-        jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(store, config, stopping), methods)
+        jobs_pb2_grpc.add_JobServiceServicer_to_server(
+            JobService(store, budget, config, stopping), methods
+        )
         device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
-            DeviceJobService(store, batcher, config.limits.max_document_bytes, stopping), methods
+            DeviceJobService(store, batcher, budget, config.limits.max_document_bytes, stopping),
+            methods,
         )
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, methods)
         if config.server.reflection:

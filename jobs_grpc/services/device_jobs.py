@@ -9,6 +9,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal, current_tenant_and_device
+from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.services import pagination, validation
@@ -36,6 +37,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self,
         store: Store,
         batcher: UpdateBatcher,
+        budget: ByteBudget,
         max_document_bytes: int,
         stopping: asyncio.Event,
         *,
@@ -43,6 +45,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> None:
         self._store = store
         self._batcher = batcher
+        self._budget = budget
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._watch = ExecutionWatch(store, watch_interval, stopping)
@@ -132,7 +135,11 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         context: ServicerContext[pb.ReportExecutionsRequest, pb.ReportExecutionsResponse],
     ) -> None:
         stream = ReportStream(
-            self._batcher, self._max_document_bytes, self._stopping, current_principal()
+            self._batcher,
+            self._budget,
+            self._max_document_bytes,
+            self._stopping,
+            current_principal(),
         )
         await stream.run(request_iterator, context)
 
@@ -145,13 +152,19 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
         limit = _pending_limit(request)
         tenant_id, device_id = current_tenant_and_device()
-        async with aclosing(self._watch.watch(tenant_id, device_id, limit + 1)) as changes:
-            async for rows in changes:
-                response = pb.WatchPendingExecutionsResponse()
-                response.has_more = pagination.fill_page(
-                    response.executions, map(device_execution_fields, rows), limit
-                )
-                yield response
+        reservation = Reservation(self._budget, tenant_id)
+        watch = self._watch.watch(tenant_id, device_id, limit + 1, reservation)
+        try:
+            async with aclosing(watch) as changes:
+                async for rows in changes:
+                    response = pb.WatchPendingExecutionsResponse()
+                    response.has_more = pagination.fill_page(
+                        response.executions, map(device_execution_fields, rows), limit
+                    )
+                    reservation.correct(response_bytes(response.ByteSize()))
+                    yield response
+        finally:
+            reservation.release()
 
 
 def _pending_limit(

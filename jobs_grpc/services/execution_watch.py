@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from jobs_grpc.byte_budget import Reservation, response_bytes
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded, ServerStopping
+from jobs_grpc.services.pagination import max_page_bytes
 from jobs_grpc.services.watch_hub import WatchHub
 
 
@@ -22,15 +24,18 @@ class ExecutionWatch:
         self._hub = WatchHub(self._fingerprints, interval, stopping)
 
     async def watch(
-        self, tenant_id: str, device_id: str, limit: int
+        self, tenant_id: str, device_id: str, limit: int, reservation: Reservation
     ) -> AsyncGenerator[Sequence[Row], None]:
         """Yield the first `limit` pending executions of a device, and again after each change.
 
-        Raises ServerStopping when the server stops.
+        `reservation` has the bytes of a page from before it is read until the next one is asked
+        for. Raises ServerStopping when the server stops.
         """
         async with aclosing(self._hub.watch(tenant_id, device_id)) as changes:
             async for _ in changes:
+                await reservation.add(response_bytes(max_page_bytes(limit)), None)
                 yield await self._pending_rows_with_retry(tenant_id, device_id, limit)
+                reservation.release()
 
     async def _fingerprints(self, tenant_id: str, device_ids: list[str]) -> dict[str, str]:
         rows = await self._store.pending_fingerprints(tenant_id, device_ids=device_ids)

@@ -11,6 +11,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal
+from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.config import Config
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import InvalidPageToken, JobNotFound
@@ -49,12 +50,14 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     def __init__(
         self,
         store: Store,
+        budget: ByteBudget,
         config: Config,
         stopping: asyncio.Event,
         *,
         watch_interval: float = 0.25,
     ) -> None:
         self._store = store
+        self._budget = budget
         self._max_document_bytes = config.limits.max_document_bytes
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
@@ -334,13 +337,21 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> AsyncIterator[pb.WatchJobResponse]:
         validation.raise_for_violations(validation.check_job_id(request.job_id))
         tenant_id = current_principal().tenant_id
-        async with aclosing(self._watch_hub.watch(tenant_id, request.job_id)) as rows:
-            async for row in rows:
-                if row is None:
-                    raise JobNotFound(request.job_id)
-                yield pb.WatchJobResponse(job=job_fields(row))
-                if row["status"] != "IN_PROGRESS":
-                    return
+        reservation = Reservation(self._budget, tenant_id)
+        try:
+            async with aclosing(self._watch_hub.watch(tenant_id, request.job_id)) as rows:
+                async for row in rows:
+                    if row is None:
+                        raise JobNotFound(request.job_id)
+                    await reservation.add(response_bytes(pagination.max_page_bytes(1)), None)
+                    response = pb.WatchJobResponse(job=job_fields(row))
+                    reservation.correct(response_bytes(response.ByteSize()))
+                    yield response
+                    reservation.release()
+                    if row["status"] != "IN_PROGRESS":
+                        return
+        finally:
+            reservation.release()
 
     async def _job_rows(self, tenant_id: str, job_ids: list[str]) -> dict[str, Row]:
         rows = await self._store.get_jobs(tenant_id, job_ids=job_ids)

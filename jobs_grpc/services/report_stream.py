@@ -9,6 +9,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import Principal
+from jobs_grpc.byte_budget import ByteBudget, Reservation, decoded_bytes
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import (
@@ -45,11 +46,13 @@ class ReportStream:
     def __init__(
         self,
         batcher: UpdateBatcher,
+        budget: ByteBudget,
         max_document_bytes: int,
         stopping: asyncio.Event,
         caller: Principal,
     ) -> None:
         self._batcher = batcher
+        self._budget = budget
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._caller = caller
@@ -74,7 +77,8 @@ class ReportStream:
                     count = min(max(1, len(request.reports)), MAX_REPORTS_PER_MESSAGE)
                     await self._wait_for_room(count)
                     self._in_flight += count
-                    group.create_task(self._respond(request, count, context))
+                    reservation = self._reserve(request, count)
+                    group.create_task(self._respond(request, count, reservation, context))
 
             # When the server stops, read no more reports but respond to those already read.
             reading = group.create_task(read())
@@ -90,17 +94,30 @@ class ReportStream:
             self._responded.clear()
             await self._responded.wait()
 
+    def _reserve(self, request: pb.ReportExecutionsRequest, count: int) -> Reservation:
+        """Count the bytes of a message and of its rows, which have the stored details.
+
+        It does not wait: the reader waits before it decodes a message.
+        """
+        reservation = Reservation(self._budget, self._caller.tenant_id)
+        rows_bytes = 2 * count * self._max_document_bytes
+        reservation.correct(decoded_bytes(request.ByteSize()) + rows_bytes)
+        return reservation
+
     async def _respond(
         self,
         request: pb.ReportExecutionsRequest,
         count: int,
+        reservation: Reservation,
         context: ServicerContext[pb.ReportExecutionsRequest, pb.ReportExecutionsResponse],
     ) -> None:
         try:
             response = await self._apply_message(request)
+            reservation.correct(decoded_bytes(response.ByteSize()))
             async with self._write_lock:
                 await context.write(response)
         finally:
+            reservation.release()
             self._in_flight -= count
             self._responded.set()
 

@@ -15,6 +15,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.auth.principal import Principal, Role
+from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import Internal
 from jobs_grpc.services.report_stream import ReportStream
@@ -330,14 +331,17 @@ async def test_reading_stops_when_256_reports_of_a_stream_are_in_flight() -> Non
             yield message(*(report("d", "SUCCEEDED") for _ in range(100)))
 
     batcher, caller = _HeldBatcher(), Principal("t", frozenset({Role.BRIDGE}))
-    stream = ReportStream(batcher, 1000, asyncio.Event(), caller)
+    budget = ByteBudget(1 << 30, 1 << 30)
+    stream = ReportStream(batcher, budget, 1000, asyncio.Event(), caller)
     context: Any = AsyncMock()
     running = asyncio.create_task(stream.run(requests(), context))
     for _ in range(100):
         await asyncio.sleep(0)
 
     assert read == 3  # Two are in flight, and the third one waits.
+    assert budget.held > 200 * 2 * 1000
     batcher.released.set()
     await running
     assert read == 6
+    assert budget.held == 0
     assert [len(call.args[0].results) for call in context.write.await_args_list] == [100] * 6
