@@ -32,6 +32,7 @@ class Connection:
         self._stream_windows: dict[int, int] = {}
         self._ended: set[int] = set()
         self._changed = asyncio.Event()
+        self._pong = asyncio.Event()
         self.is_closed = False
 
     def open(self, stream: int, method: str, metadata: dict[str, str]) -> None:
@@ -54,6 +55,27 @@ class Connection:
             self._window -= size
             self._stream_windows[stream] -= size
             await self.raw.writer.drain()
+
+    def send_what_fits(self, stream: int, size: int) -> int:
+        """Send zeros, up to `size`, that fit the windows now. Returns how many."""
+        size = min(size, self._window, self._stream_windows[stream])
+        for start in range(0, size, _MAX_FRAME):
+            payload = bytes(min(_MAX_FRAME, size - start))
+            self.raw.writer.write(http2.frame(http2.DATA, 0, stream, payload))
+        self._window -= size
+        self._stream_windows[stream] -= size
+        return size
+
+    async def ping(self) -> None:
+        """Send a ping, and wait until the server has answered it."""
+        self._pong = asyncio.Event()
+        self.raw.writer.write(http2.frame(http2.PING, payload=bytes(8)))
+        await self._pong.wait()
+
+    @property
+    def ended_count(self) -> int:
+        """The number of streams that the server has ended."""
+        return len(self._ended)
 
     async def wait_for_end(self, stream: int = 0) -> None:
         """Wait until the server has ended the stream, or by default the connection."""
@@ -89,7 +111,9 @@ class Connection:
                     for number in self._stream_windows:
                         self._stream_windows[number] += value - self._initial_window
                     self._initial_window = value
-        elif received.type_ == http2.PING and not received.flags & http2.ACK:
+        elif received.type_ == http2.PING and received.flags & http2.ACK:
+            self._pong.set()
+        elif received.type_ == http2.PING:
             self.raw.writer.write(http2.frame(http2.PING, http2.ACK, payload=payload))
         elif received.type_ == _RST_STREAM or (
             received.type_ in {http2.HEADERS, http2.DATA} and received.flags & http2.END_STREAM

@@ -1,0 +1,226 @@
+"""Messages of callers take bounded memory: each test attacks a server process and measures it.
+
+Meanwhile another tenant calls, and none of its calls fails.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from bench.hostile.frames import Connection, connect
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.http2 import message
+from tests.support.server_process import ServerProcess, running_server_process
+from tests.support.waiting import TIMEOUT, wait_until
+
+# Linux only: /proc has the memory of a process.
+MAX_MIB = 256
+
+GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
+REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
+WATCH_PENDING = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
+
+# 60 KiB as protobuf, 11 KiB as JSON.
+NUMBERS = json.dumps({"a": [1] * 5500})
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def process(database: Database) -> AsyncIterator[ServerProcess]:
+    """Run a server process."""
+    async with running_server_process(database.request_dsn) as running:
+        yield running
+
+
+@pytest.fixture
+async def job_of_5000(database: Database, process: ServerProcess, tenant: str) -> Operator:
+    """A tenant with the job "j" of 5,000 executions, which have details."""
+    await database.add_devices(tenant, 5000)
+    operator = process.operator(tenant)
+    await operator.create(job_id="j", target_all=True)
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET status_details = $2 WHERE tenant_id = $1", tenant, NUMBERS
+    )
+    return operator
+
+
+@asynccontextmanager
+async def other_tenant_calls(process: ServerProcess, tenant: str) -> AsyncIterator[None]:
+    """List jobs of another tenant again and again during the block. None of the calls may fail."""
+    operator = process.operator(f"{tenant}-other")
+
+    async def call() -> None:
+        while True:
+            await operator.list()
+            await asyncio.sleep(0.02)
+
+    calling = asyncio.create_task(call())
+    try:
+        yield
+        await operator.list()
+        assert not calling.done(), calling.exception()
+    finally:
+        calling.cancel()
+
+
+@asynccontextmanager
+async def connections(
+    process: ServerProcess, count: int = 25, window: int = 0
+) -> AsyncIterator[list[Connection]]:
+    """Connect, with no window for responses by default."""
+    async with AsyncExitStack() as stack, asyncio.timeout(TIMEOUT):
+        yield [
+            await stack.enter_async_context(connect(process.address, window)) for _ in range(count)
+        ]
+
+
+def streams(attackers: list[Connection], count: int) -> Iterator[tuple[Connection, int]]:
+    """The numbers of `count` streams, spread over the connections."""
+    for number in range(count):
+        yield attackers[number % len(attackers)], 2 * (number // len(attackers)) + 1
+
+
+def caller(tenant: str, number: int = 0) -> dict[str, str]:
+    """Metadata of a device."""
+    return {"x-tenant-id": tenant, "x-device-id": f"d{number + 1:05}"}
+
+
+async def wait_for_ends(attackers: list[Connection], count: int) -> None:
+    """Wait until the server has ended that many streams."""
+
+    async def ended() -> bool:
+        return sum(attacker.ended_count for attacker in attackers) >= count
+
+    await wait_until(ended)
+
+
+async def test_unread_pages_hold_a_bounded_part_of_the_memory(
+    process: ServerProcess, job_of_5000: Operator
+) -> None:
+    """100 pages of 4 MiB. The calls that do not fit are refused after a wait."""
+    request = message(pb.GetJobRequest(job_id="j", executions_limit=60))
+    metadata = {"x-tenant-id": job_of_5000.tenant}
+    async with (
+        other_tenant_calls(process, job_of_5000.tenant),
+        connections(process) as attackers,
+    ):
+        for attacker, stream in streams(attackers, 100):
+            attacker.open(stream, GET_JOB, metadata)
+            await attacker.send(stream, request, end=True)
+        await wait_for_ends(attackers, 80)
+
+    assert process.peak_mib() < MAX_MIB
+
+
+async def test_half_sent_requests_of_many_tenants_hold_a_bounded_part_of_the_memory(
+    process: ServerProcess, tenant: str
+) -> None:
+    """1,000 calls of 10 tenants, each of which lacks the last of 500,000 bytes."""
+    size = 500_000
+    data = b"\0" + size.to_bytes(4, "big") + bytes(size - 1)
+    async with (
+        other_tenant_calls(process, tenant),
+        connections(process) as attackers,
+    ):
+        sending = []
+        for number, (attacker, stream) in enumerate(streams(attackers, 1000)):
+            attacker.open(stream, GET_JOB, caller(f"{tenant}-{number % 10}"))
+            sending.append(asyncio.create_task(attacker.send(stream, data)))
+        await wait_for_ends(attackers, 700)
+
+        assert process.peak_mib() < MAX_MIB
+        for task in sending:
+            task.cancel()
+
+
+async def test_data_that_the_server_does_not_read_is_bounded_for_each_connection(
+    database: Database, process: ServerProcess, tenant: str
+) -> None:
+    """A watch reads one request. gRPC receives what follows it, up to a window of 1 MiB."""
+    await database.add_devices(tenant, 100)
+    request = message(device_pb.WatchPendingExecutionsRequest())
+    async with (
+        other_tenant_calls(process, tenant),
+        connections(process, 100) as attackers,
+    ):
+        sent = 0
+        for number, attacker in enumerate(attackers):
+            attacker.open(1, WATCH_PENDING, caller(tenant, number))
+            await attacker.send(1, request)
+            # The answer to a ping follows the windows that the server grants, and comes when it
+            # has received everything before.
+            for _ in range(3):
+                await attacker.ping()
+                sent += attacker.send_what_fits(1, 8 << 20)
+            await attacker.ping()
+
+        assert sent > 100 * 64 * 1024
+        assert process.peak_mib() < MAX_MIB
+
+
+async def test_unread_report_responses_hold_a_bounded_part_of_the_memory(
+    database: Database, process: ServerProcess, job_of_5000: Operator
+) -> None:
+    """20 streams with 200 reports each, whose responses have 60 KiB of stored details."""
+    reports = [
+        message(
+            device_pb.ReportExecutionsRequest(
+                device_id=f"d{number + 1:05}",
+                report=device_pb.UpdateExecutionRequest(
+                    job_id="j", status=pb.JobExecution.IN_PROGRESS
+                ),
+            )
+        )
+        for number in range(4000)
+    ]
+    metadata = {"x-tenant-id": job_of_5000.tenant}
+    async with (
+        other_tenant_calls(process, job_of_5000.tenant),
+        connections(process) as attackers,
+    ):
+        for number, (attacker, stream) in enumerate(streams(attackers, 20)):
+            attacker.open(stream, REPORT_EXECUTIONS, metadata)
+            for report in reports[200 * number : 200 * (number + 1)]:
+                await attacker.send(stream, report)
+
+        applied = -1
+
+        async def stalled() -> bool:
+            """Whether no report was applied for half a second."""
+            nonlocal applied
+            before = applied
+            applied = await database.owner.fetchval(
+                "SELECT count(*) FROM jobs.job_executions"
+                " WHERE tenant_id = $1 AND status = 'IN_PROGRESS'",
+                job_of_5000.tenant,
+            )
+            await asyncio.sleep(0.5)
+            return applied == before
+
+        await wait_until(stalled)
+
+        assert applied > 0
+        assert process.peak_mib() < MAX_MIB
+
+
+async def test_report_streams_of_a_tenant_are_limited_by_what_grpc_may_receive(
+    process: ServerProcess, tenant: str
+) -> None:
+    """Each of 1,500 streams could hold half a message of 512 KiB."""
+    async with (
+        other_tenant_calls(process, tenant),
+        connections(process) as attackers,
+    ):
+        for attacker, stream in streams(attackers, 1500):
+            attacker.open(stream, REPORT_EXECUTIONS, {"x-tenant-id": tenant})
+
+        await wait_for_ends(attackers, 1500 - 128)
+
+        assert process.peak_mib() < MAX_MIB
