@@ -165,51 +165,6 @@ async def test_data_that_the_server_does_not_read_is_bounded_for_each_connection
         assert process.peak_mib() < MAX_MIB
 
 
-async def test_unread_report_responses_hold_a_bounded_part_of_the_memory(
-    database: Database, process: ServerProcess, job_of_5000: Operator
-) -> None:
-    """20 streams with 200 reports each, whose responses have 60 KiB of stored details."""
-    reports = [
-        message(
-            device_pb.ReportExecutionsRequest(
-                device_id=f"d{number + 1:05}",
-                report=device_pb.UpdateExecutionRequest(
-                    job_id="j", status=pb.JobExecution.IN_PROGRESS
-                ),
-            )
-        )
-        for number in range(4000)
-    ]
-    metadata = {"x-tenant-id": job_of_5000.tenant}
-    async with (
-        other_tenant_calls(process, job_of_5000.tenant),
-        connections(process) as attackers,
-    ):
-        for number, (attacker, stream) in enumerate(streams(attackers, 20)):
-            attacker.open(stream, REPORT_EXECUTIONS, metadata)
-            for report in reports[200 * number : 200 * (number + 1)]:
-                await attacker.send(stream, report)
-
-        applied = -1
-
-        async def stalled() -> bool:
-            """Whether no report was applied for half a second."""
-            nonlocal applied
-            before = applied
-            applied = await database.owner.fetchval(
-                "SELECT count(*) FROM jobs.job_executions"
-                " WHERE tenant_id = $1 AND status = 'IN_PROGRESS'",
-                job_of_5000.tenant,
-            )
-            await asyncio.sleep(0.5)
-            return applied == before
-
-        await wait_until(stalled)
-
-        assert applied > 0
-        assert process.peak_mib() < MAX_MIB
-
-
 async def test_report_streams_of_a_tenant_are_limited_by_what_grpc_may_receive(
     process: ServerProcess, tenant: str
 ) -> None:

@@ -3,14 +3,17 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Channel
 
-from jobs_grpc.rpc.request_reader import BoundedReads
+from jobs_grpc.byte_budget import ByteBudget, Reservation
+from jobs_grpc.rpc.request_reader import BoundedReads, RequestReader
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -260,3 +263,33 @@ async def test_public_request_is_rejected_when_it_is_larger_than_4_kib(
     assert failure.message == (
         "The request has 4097 bytes; health and reflection requests have at most 4096"
     )
+
+
+async def test_report_is_not_decoded_until_the_byte_budget_has_room() -> None:
+    budget = ByteBudget(100, 100)
+    unread_responses = Reservation(budget, "t")
+    unread_responses.correct(100)
+    report = device_pb.ReportExecutionsRequest(report_id="r")
+
+    async def raw_requests() -> AsyncIterator[bytes]:
+        yield report.SerializeToString()
+        yield report.SerializeToString()
+
+    handler = SimpleNamespace(request_deserializer=device_pb.ReportExecutionsRequest.FromString)
+    reservation = Reservation(budget, "t")
+    requests = RequestReader(LIMIT, 1).read_stream(
+        raw_requests(), handler, reservation, public=False
+    )
+    first = asyncio.create_task(anext(requests))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not first.done()
+
+    unread_responses.release()
+
+    assert await first == report
+    assert budget.held > 0
+    assert await anext(requests) == report
+    with pytest.raises(StopAsyncIteration):
+        await anext(requests)
+    assert budget.held == 0
