@@ -280,7 +280,7 @@ async def test_report_is_not_decoded_until_the_byte_budget_has_room() -> None:
     requests = RequestReader(LIMIT, 1).read_stream(
         raw_requests(), handler, reservation, public=False
     )
-    first = asyncio.create_task(anext(requests))
+    first = asyncio.ensure_future(anext(requests))
     for _ in range(10):
         await asyncio.sleep(0)
     assert not first.done()
