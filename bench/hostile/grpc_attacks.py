@@ -23,8 +23,10 @@ TENANT = {"x-tenant-id": "attacker"}
 CONNECTIONS = 25
 STREAMS = 60  # on each connection
 
-# Seconds before a refused call or a closed connection is opened again.
-_PAUSE = 0.1
+# Seconds before a refused call is sent again, which is the delay that refusals ask for, and
+# before a closed connection is opened again.
+_RETRY_DELAY = 1.0
+_RECONNECT_DELAY = 0.1
 
 _JOBS = "/fleet.jobs.v1.JobService"
 _DEVICE_JOBS = "/fleet.jobs.v1.DeviceJobService"
@@ -64,7 +66,7 @@ async def _on_connections(
             with suppress(OSError):
                 async with connect(address, window) as connection:
                     await attack(connection)
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_RECONNECT_DELAY)
 
     await asyncio.gather(*(repeat() for _ in range(connections)))
 
@@ -84,7 +86,7 @@ async def _keep_calling(
     """Keep a number of streams of a method open on each connection.
 
     Sends `data` on each stream, `repeat` times, and with `end` ends the request. When the server
-    ends a stream, such as by refusing the call, opens the next one.
+    ends a stream, such as by refusing the call, opens the next one after a delay.
     """
 
     async def attack(connection: Connection) -> None:
@@ -97,7 +99,7 @@ async def _keep_calling(
                 for left in range(repeat - 1, -1, -1):
                     await connection.send(stream, data, end=end and not left)
                 await connection.wait_for_end(stream)
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_RETRY_DELAY)
 
         await asyncio.gather(*(keep_calling() for _ in range(streams)))
 
