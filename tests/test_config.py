@@ -16,6 +16,7 @@ DEFAULTS = {
     "server.workers": 1,
     "server.shutdown_grace": 10.0,
     "server.reflection": True,
+    "server.event_loop": "auto",
     "database.url": DSN,
     "database.query_timeout": 30.0,
     "database.statement_cache_size": 100,
@@ -66,6 +67,7 @@ VARIABLES = [
     ("JOBS_WORKERS", "4", "server.workers", 4),
     ("JOBS_SHUTDOWN_GRACE", "0", "server.shutdown_grace", 0.0),
     ("JOBS_REFLECTION", "False", "server.reflection", False),
+    ("JOBS_EVENT_LOOP", "asyncio", "server.event_loop", "asyncio"),
     ("JOBS_DATABASE_URL", "postgres://u@h/d", "database.url", "postgres://u@h/d"),
     ("JOBS_QUERY_TIMEOUT", "3600", "database.query_timeout", 3600.0),
     ("JOBS_STATEMENT_CACHE_SIZE", "0", "database.statement_cache_size", 0),
@@ -201,6 +203,7 @@ WRONG_VALUES = [
     ("JOBS_MAX_ACTIVE_JOBS", "unset"),
     ("JOBS_SHUTDOWN_GRACE", "-1"),
     ("JOBS_REFLECTION", "on"),
+    ("JOBS_EVENT_LOOP", "uvloop"),
     ("JOBS_LOG_LEVEL", "TRACE"),
     ("JOBS_LOG_FORMAT", "xml"),
 ]

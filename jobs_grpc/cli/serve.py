@@ -12,7 +12,7 @@ from jobs_grpc import logs
 from jobs_grpc.cli import arguments
 from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
-from jobs_grpc.server import app, supervisor
+from jobs_grpc.server import app, event_loop, supervisor
 from jobs_grpc.server.signals import handle_stop_signals
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def serve(config: Config, on_serving: Callable[[str], None]) -> None:
     """
     logs.configure_logging(config.log.level, config.log.format)
     try:
-        asyncio.run(_serve_until_signal(config, on_serving))
+        event_loop.run(config, _serve_until_signal(config, on_serving))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 

@@ -59,6 +59,13 @@ class ServerConfig:
         "Serve gRPC reflection, so that grpcurl works without the .proto files.",
         default=True,
     )
+    event_loop: str = setting(
+        "JOBS_EVENT_LOOP",
+        choice("auto", "asyncio"),
+        "`auto` runs on uvloop if the extra `uvloop` is installed, which takes less CPU time per"
+        " call, and otherwise on asyncio; `asyncio` does not use uvloop.",
+        default="auto",
+    )
 
     def __post_init__(self) -> None:
         """Raise ConfigError if the settings contradict each other."""

@@ -22,7 +22,7 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.rpc.pipeline import Pipeline
-from jobs_grpc.server import grpc_server, reflection, tls
+from jobs_grpc.server import event_loop, grpc_server, reflection, tls
 from jobs_grpc.server.health import Health
 from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
@@ -154,7 +154,7 @@ async def running(
         background = {health_checks}
         if run_maintenance:
             background.add(asyncio.create_task(_run_maintenance(config)))
-        logger.info("listening on %s", address)
+        logger.info("listening on %s (event loop: %s)", address, event_loop.name())
         shutdown.callback(logger.info, "stopped")
         shutdown.push_async_callback(database.close)
         shutdown.push_async_callback(batcher.close)

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from jobs_grpc import logs
 from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.db.readiness import NotIsolated
-from jobs_grpc.server import app
+from jobs_grpc.server import app, event_loop
 from jobs_grpc.server.signals import STOP_SIGNALS
 from jobs_grpc.server.sockets import ListenError, reserve_port
 
@@ -137,7 +137,7 @@ def _worker_main(config: Config, number: int, supervisor: Connection) -> None:
     """The main function of a worker process."""
     logs.configure_logging(config.log.level, config.log.format)
     try:
-        asyncio.run(_serve_worker(config, number, supervisor))
+        event_loop.run(config, _serve_worker(config, number, supervisor))
     except (NotIsolated, ListenError, ConfigError) as e:
         # A replacement would fail as well. Any other exception is a bug: this worker is replaced.
         supervisor.send(e)
