@@ -11,20 +11,35 @@ from jobs_grpc.text import escape_unprintable, is_printable
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-# The attributes of every record. Other attributes come from extra={…} and are printed.
+# The attributes of every record. Other attributes come from extra={…} and are printed, unless
+# log_fields made the record.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 # Callers choose some values, so anything that could be read as another field is quoted.
 _SEPARATORS = re.compile(r"[\s\"=]")
 
 
-def _extra_fields(record: logging.LogRecord) -> dict[str, object]:
-    extras = {
-        k: v for k, v in vars(record).items() if k not in _STANDARD_ATTRIBUTES and v is not None
+def log_fields(logger: logging.Logger, level: int, message: str, fields: dict[str, object]) -> None:
+    """Log a message with fields; those that are None are left out.
+
+    Takes half the time of `logger.log(level, message, extra=fields)`, because it looks up neither
+    the line of code that logs nor, when it formats the record, which of its attributes are fields.
+    """
+    if logger.isEnabledFor(level):
+        record = logging.LogRecord(logger.name, level, "", 0, message, None, None)
+        record.fields = fields
+        logger.handle(record)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    attributes = vars(record)
+    fields: dict[str, object] = attributes.get("fields") or {
+        k: v for k, v in attributes.items() if k not in _STANDARD_ATTRIBUTES
     }
+    fields = {k: v for k, v in fields.items() if v is not None}
     if (current := request_id.get()) is not None:
-        extras["request_id"] = current
-    return extras
+        fields["request_id"] = current
+    return fields
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -46,11 +61,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = escape_unprintable(record.getMessage())
-        parts = [_timestamp(record), f"{record.levelname:<7}", message]
-        parts += [
-            f"{key}={_quote_if_needed(value)}" for key, value in _extra_fields(record).items()
-        ]
-        output = " ".join(parts)
+        output = f"{_timestamp(record)} {record.levelname:<7} {message}"
+        for key, value in _fields(record).items():
+            output += f" {key}={_quote_if_needed(value)}"
         if record.exc_info:
             # Indented, because a line of an exception's text could look like a record.
             for line in self.formatException(record.exc_info).split("\n"):
@@ -67,7 +80,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-        } | _extra_fields(record)
+        } | _fields(record)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str)

@@ -57,12 +57,11 @@ def write(
     else:
         # A successful call has no status yet, because gRPC sets it after the handler returns.
         code = _STATUS_CODES.get(context.code(), grpc.StatusCode.OK)
-    logger.log(
+    logs.log_fields(
+        logger,
         logging.DEBUG if public else logging.INFO,
-        "%s %s",
-        method.rpartition("/")[2],
-        code.name,
-        extra={
+        f"{method.rpartition('/')[2]} {code.name}",
+        {
             "tenant": caller.tenant_id if caller else None,
             "ms": round((time.perf_counter() - started) * 1000, 2),
         },

@@ -7,6 +7,7 @@ from typing import Any
 from fleet.jobs.v1 import error_reason_pb2 as reasons
 from grpc import StatusCode
 
+from jobs_grpc import logs
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
 
@@ -37,10 +38,11 @@ def write(
     if the call was rejected before it was read.
     """
     code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
-    logger.info(
-        "audit %s",
-        method.rpartition("/")[2],
-        extra={
+    logs.log_fields(
+        logger,
+        logging.INFO,
+        f"audit {method.rpartition('/')[2]}",
+        {
             "code": code.name,
             "tenant": caller.tenant_id if caller else None,
             "subject": caller.subject if caller else None,

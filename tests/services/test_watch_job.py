@@ -138,7 +138,9 @@ async def test_watch_is_logged_as_canceled_when_the_client_cancels(
 
     async def is_logged() -> bool:
         # Only records of this tenant, because watches of other tests may be logged late.
-        records = [r for r in caplog.records if vars(r).get("tenant") == operator.tenant]
+        records = [
+            r for r in caplog.records if vars(r).get("fields", {}).get("tenant") == operator.tenant
+        ]
         lines[:] = [r.getMessage() for r in records if "WatchJob" in r.getMessage()]
         return bool(lines)
 
