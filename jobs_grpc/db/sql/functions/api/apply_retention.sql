@@ -8,6 +8,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- For locks other than the job lock.
 SET lock_timeout = '1s'
+SET enable_seqscan = off
 AS $$
 DECLARE
     v_now timestamptz;

@@ -7,6 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.cancel_job(
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 DECLARE
     v_job record;

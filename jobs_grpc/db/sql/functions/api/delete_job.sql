@@ -6,6 +6,7 @@
 CREATE OR REPLACE FUNCTION jobs.delete_job(p_tenant_id text, p_job_id text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 DECLARE
     v_job record;

@@ -7,6 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.get_execution(
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

@@ -21,6 +21,7 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE

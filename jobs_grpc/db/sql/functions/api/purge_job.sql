@@ -10,6 +10,7 @@ SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '1s'
 -- A custom plan knows the limit and the range of devices.
 SET plan_cache_mode = force_custom_plan
+SET enable_seqscan = off
 AS $$
 DECLARE
     v_last_device_id text;

@@ -13,6 +13,7 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
 ) RETURNS TABLE (retried_count integer, expires_at timestamptz)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE

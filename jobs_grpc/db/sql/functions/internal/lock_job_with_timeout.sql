@@ -10,6 +10,8 @@ LANGUAGE plpgsql
 -- The SET clause is here because it restores lock_timeout when the function returns. The value does
 -- not matter: set_config replaces it, and NOWAIT does not wait.
 SET lock_timeout = '1s'
+-- A plan that is cached here serves all callers.
+SET enable_seqscan = off
 AS $$
 BEGIN
     IF p_wait_ms > 0 THEN
