@@ -1,0 +1,335 @@
+"""Each function reads a number of rows that depends on its answer only.
+
+Not on how many jobs, devices and pending executions there are, and not on what the statistics say:
+PostgreSQL has none after an import, a restore or an upgrade, and old ones after growth.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import asyncpg
+import pytest
+
+import jobs_grpc.db
+from jobs_grpc.db.store import ExecutionUpdate, Store
+from tests.support import shapes
+from tests.support.postgres import Postgres
+from tests.support.rows_read import rows_read
+from tests.support.shapes import SHAPES, Probe, Shape
+
+# The index entry and the job of an execution that is passed by. A start reads them twice: to choose
+# the execution, and to check the choice under the job lock.
+ROWS_PER_PASSED_BY = 4
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+PLAN_CACHE_MODES = ("force_custom_plan", "force_generic_plan")
+
+Call = Callable[[asyncpg.Connection, Probe], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of a function, and the most rows that it may read."""
+
+    function: str
+    rows: int
+    call: Call
+    passes_by: bool = False
+    """It also reads the executions of dead jobs at the front of the device's queue."""
+    as_owner: bool = False
+
+
+def _store(connection: asyncpg.Connection) -> Store:
+    return Store(cast("Any", connection))  # The store only calls `fetch`.
+
+
+def _list_jobs(**values: Any) -> Call:
+    filters: dict[str, Any] = dict.fromkeys(
+        (
+            *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
+            *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
+        )
+    )
+    return lambda c, p: _store(c).list_jobs(p.tenant, **(filters | values), limit=11, offset=0)
+
+
+# Filters of ListJobs. The data has many jobs with the common values, and 15 with the rare ones.
+_LIST_FILTERS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "common status": {"statuses": ["IN_PROGRESS"]},
+    "rare status": {"statuses": ["COMPLETED"]},
+    "common document type": {"document_type": "reboot"},
+    "rare document type": {"document_type": "rare"},
+    "common creator": {"created_by": "olivia"},
+    "rare creator": {"created_by": "oscar"},
+    "device": {"target_device_id": "other"},
+    "group": {"target_group_id": "pumps"},
+    "all devices": {"target_all": True},
+    "time": {"created_from": LONG_AGO, "created_until": datetime.now(UTC)},
+    "rare document type and status": {"document_type": "rare", "statuses": ["COMPLETED"]},
+    "device and status": {"target_device_id": "other", "statuses": ["COMPLETED"]},
+}
+
+
+def _list_job_executions(c: asyncpg.Connection, p: Probe, status: str | None) -> Awaitable[object]:
+    return _store(c).list_job_executions(
+        p.tenant, job_id="j1", status=status, after_device_id="", limit=11
+    )
+
+
+def _list_device_executions(c: asyncpg.Connection, p: Probe, **values: Any) -> Awaitable[object]:
+    filters = {"job_id": None, "status": None, "before_queued_at": None, "before_job_id": None}
+    return _store(c).list_device_executions(
+        p.tenant, device_id=p.device, **(filters | values), limit=11
+    )
+
+
+def _update(c: asyncpg.Connection, p: Probe, *updates: ExecutionUpdate) -> Awaitable[object]:
+    return _store(c).update_executions(p.tenant, updates, wait_ms=1000)
+
+
+def _start_next(c: asyncpg.Connection, p: Probe, *devices: str) -> Awaitable[object]:
+    return _update(
+        c, p, *(ExecutionUpdate(None, device, None, must_be_next=True) for device in devices)
+    )
+
+
+def _batch(p: Probe) -> list[str]:
+    return [f"d{n}" for n in range(1, p.devices + 1)]
+
+
+def _create_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
+    return _store(c).create_job(
+        p.tenant,
+        job_id="new",
+        document_type="reboot",
+        document_params="{}",
+        target_device_id=p.device,
+        target_group_id=None,
+        target_all=False,
+        expires_in_hours=1,
+        in_progress_timeout_minutes=1,
+        created_by=None,
+        max_targets=10,
+        max_active_jobs=None,
+    )
+
+
+def _retry(c: asyncpg.Connection, p: Probe, status: str) -> Awaitable[object]:
+    return _store(c).retry_executions(
+        p.tenant,
+        job_id="j1",
+        statuses=[status],
+        expires_in_hours=None,
+        never_expires=False,
+        max_active_jobs=None,
+    )
+
+
+async def _finalize(c: asyncpg.Connection, p: Probe) -> None:
+    await _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
+    await c.fetch("SELECT jobs.finalize_job($1, 'j1', '', 10, 0)", p.tenant)
+
+
+async def _purge(c: asyncpg.Connection, p: Probe) -> None:
+    await _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
+    await _store(c).delete_job(p.tenant, job_id="j1")
+    await c.fetch("SELECT jobs.purge_job($1, 'j1', '', 10, 0)", p.tenant)
+
+
+def _search(name: str, *args: object) -> Call:
+    parameters = ", ".join(f"${n}" for n in range(1, 4 + len(args)))
+    sql = f"SELECT * FROM jobs.{name}({parameters})"
+    return lambda c, p: c.fetch(sql, 100, [], [], *args)
+
+
+CASES = {
+    "create_job: one device": Case("create_job", 60, _create_job),
+    "get_job": Case(
+        "get_job",
+        60,
+        lambda c, p: _store(c).get_job(p.tenant, job_id="j1", executions_limit=11),
+    ),
+    "get_jobs": Case(
+        "get_jobs", 30, lambda c, p: _store(c).get_jobs(p.tenant, job_ids=["j1", "overdue1"])
+    ),
+    **{
+        f"list_jobs: {name}": Case("list_jobs", 80, _list_jobs(**values))
+        for name, values in _LIST_FILTERS.items()
+    },
+    "list_job_executions": Case(
+        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, None)
+    ),
+    "list_job_executions: FAILED": Case(
+        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, "FAILED")
+    ),
+    "list_job_executions: TIMED_OUT": Case(
+        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, "TIMED_OUT")
+    ),
+    "list_job_executions: REJECTED": Case(
+        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, "REJECTED")
+    ),
+    "list_device_executions": Case("list_device_executions", 60, _list_device_executions),
+    "list_device_executions: of a job": Case(
+        "list_device_executions", 60, lambda c, p: _list_device_executions(c, p, job_id="j1")
+    ),
+    "list_pending_executions": Case(
+        "list_pending_executions",
+        150,
+        lambda c, p: _store(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
+        passes_by=True,
+    ),
+    "pending_fingerprints": Case(
+        "pending_fingerprints",
+        250,
+        lambda c, p: _store(c).pending_fingerprints(p.tenant, device_ids=[p.device]),
+        passes_by=True,
+    ),
+    "get_execution": Case(
+        "get_execution",
+        30,
+        lambda c, p: _store(c).get_execution(p.tenant, device_id="d1", job_id="j1"),
+    ),
+    "list_execution_attempts": Case(
+        "list_execution_attempts",
+        30,
+        lambda c, p: _store(c).list_execution_attempts(
+            p.tenant, job_id="j1", device_id="d1", before_number=None, limit=11
+        ),
+    ),
+    "cancel_job": Case(
+        "cancel_job",
+        60,
+        lambda c, p: _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True),
+    ),
+    "cancel_execution": Case(
+        "cancel_execution",
+        60,
+        lambda c, p: _store(c).cancel_execution(
+            p.tenant, job_id="j1", device_id="d1", reason="r", force=True
+        ),
+    ),
+    "delete_job": Case(
+        "delete_job", 60, lambda c, p: _store(c).delete_job(p.tenant, job_id="old1")
+    ),
+    "retry_executions: FAILED": Case("retry_executions", 150, lambda c, p: _retry(c, p, "FAILED")),
+    "update_executions: start": Case(
+        "update_executions", 60, lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", None))
+    ),
+    "update_executions: start next": Case(
+        "update_executions", 60, lambda c, p: _start_next(c, p, p.device), passes_by=True
+    ),
+    "update_executions: batch of start next": Case(
+        "update_executions",
+        6000,
+        lambda c, p: _start_next(c, p, *_batch(p)),
+        passes_by=True,
+    ),
+    "update_executions: report": Case(
+        "update_executions",
+        60,
+        lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", "SUCCEEDED")),
+    ),
+    "time_out_executions": Case(
+        "time_out_executions",
+        60,
+        lambda c, p: c.fetch(
+            "SELECT jobs.time_out_executions($1, 'overdue1', '{other}', 0)", p.tenant
+        ),
+        as_owner=True,
+    ),
+    "finalize_job": Case("finalize_job", 150, _finalize, as_owner=True),
+    "apply_retention": Case(
+        "apply_retention",
+        60,
+        lambda c, p: c.fetch("SELECT jobs.apply_retention($1, 'old1', 30, 0)", p.tenant),
+        as_owner=True,
+    ),
+    "purge_job": Case("purge_job", 150, _purge, as_owner=True),
+    # These return up to six rows.
+    "timed_out_executions": Case(
+        "timed_out_executions", 56, _search("timed_out_executions"), as_owner=True
+    ),
+    "jobs_to_finalize": Case("jobs_to_finalize", 150, _search("jobs_to_finalize"), as_owner=True),
+    "jobs_past_retention": Case(
+        "jobs_past_retention", 56, _search("jobs_past_retention", 30), as_owner=True
+    ),
+    "jobs_to_purge": Case("jobs_to_purge", 56, _search("jobs_to_purge"), as_owner=True),
+}
+
+
+def test_every_function_has_a_case() -> None:
+    folder = Path(jobs_grpc.db.__file__).parent / "sql/functions"
+    functions = {path.stem for name in ("api", "maintenance") for path in (folder / name).iterdir()}
+
+    assert {case.function for case in CASES.values()} == functions
+
+
+async def _states(owner: asyncpg.Connection, shape: Shape) -> AsyncIterator[str]:
+    """Fill the tables for each state of the statistics in turn, and yield its name."""
+    await shapes.disable_autovacuum(owner)
+    await shapes.fill(owner, shape)
+    await shapes.fill_due(owner, shape)
+    yield "never analyzed"
+    await shapes.clear(owner)
+    await shapes.analyze(owner)
+    await shapes.fill(owner, shape)
+    await shapes.fill_due(owner, shape)
+    yield "analyzed when empty"
+    await shapes.analyze(owner)
+    yield "current"
+    await shapes.clear(owner)
+    await shapes.fill(owner, shapes.small(shape))
+    await shapes.analyze(owner)
+    await shapes.fill(owner, shape)
+    await shapes.fill_due(owner, shape)
+    yield "analyzed when small"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+async def test_rows_read_do_not_depend_on_the_data_or_the_statistics(
+    cluster: tuple[Postgres, str], shape: Shape
+) -> None:
+    postgres, template = cluster
+    problems: list[str] = []
+    async with postgres.database(template) as name:
+        owner = await asyncpg.connect(postgres.dsn(name))
+        async for state in _states(owner, shape):
+            for mode in PLAN_CACHE_MODES:
+                problems += [
+                    f"{state}, {mode}: {problem}"
+                    for problem in await _problems(postgres, name, shape, mode)
+                ]
+        await owner.close()
+
+    assert not problems, "\n".join(problems)
+
+
+async def _problems(postgres: Postgres, database: str, shape: Shape, mode: str) -> list[str]:
+    """Make all calls in new sessions; return a line for each one that reads too many rows."""
+    # A plan that reads everything can take minutes.
+    settings = {"plan_cache_mode": mode, "statement_timeout": "5s"}
+    owner = await asyncpg.connect(postgres.dsn(database), server_settings=settings)
+    request = await asyncpg.connect(postgres.dsn(database, postgres.role), server_settings=settings)
+    problems = []
+    for probe in shape.probes:
+        for name, case in CASES.items():
+            session = owner if case.as_owner else request
+            maximum = case.rows + (case.passes_by and ROWS_PER_PASSED_BY * probe.passed_by)
+            try:
+                rows = await rows_read(session, case.call(session, probe))
+            except asyncpg.QueryCanceledError:
+                problems.append(f"{name} of {probe.tenant}/{probe.device} takes more than 5 s")
+            else:
+                if rows > maximum:
+                    problems.append(
+                        f"{name} of {probe.tenant}/{probe.device}: {rows} rows, not {maximum}"
+                    )
+    await owner.close()
+    await request.close()
+    return problems

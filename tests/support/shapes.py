@@ -1,0 +1,207 @@
+"""Databases with many jobs and executions, in several shapes, written by set-based SQL."""
+
+from dataclasses import dataclass, replace
+
+import asyncpg
+
+TABLES = (
+    "jobs.jobs",
+    "jobs.job_progress",
+    "jobs.job_executions",
+    "jobs.execution_attempts",
+    "public.device_state",
+    "public.device_group_members",
+)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Jobs PREFIX1, PREFIX2 … of a tenant, each for the devices d1, d2 …."""
+
+    count: int
+    devices: int
+    tenant: str = "t"
+    prefix: str = "j"
+    first_device: int = 1
+    one_each: bool = False
+    """Instead, job n is for device n only."""
+    canceled: bool = False
+    """Canceled and not finalized: its executions are stored as QUEUED. Older than the others."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whose calls are measured: a device of a tenant, which has an execution of the job j1."""
+
+    tenant: str = "t"
+    device: str = "d1"
+    devices: int = 100
+    """So many devices, d1 to dN, can start an execution."""
+    passed_by: int = 0
+    """Executions of canceled jobs before the first pending one of the device."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Jobs, and the probes that measure calls."""
+
+    jobs: tuple[Jobs, ...]
+    probes: tuple[Probe, ...] = (Probe(),)
+
+
+SHAPES = {
+    "few huge jobs": Shape((Jobs(2, 50_000),)),
+    "400 jobs × 200 devices": Shape((Jobs(400, 200),)),
+    "long queue": Shape(
+        (
+            Jobs(5_000, 3, prefix="dead", first_device=3, canceled=True),
+            Jobs(20_000, 3),
+        ),
+        (Probe(devices=2), Probe(device="d3", devices=3, passed_by=5_000)),
+    ),
+    "many jobs of one device": Shape((Jobs(20_000, 1, one_each=True),)),
+    "huge and tiny tenant": Shape(
+        (Jobs(500, 100, tenant="huge"), Jobs(1, 1, tenant="tiny")),
+        (Probe("huge"), Probe("tiny", devices=1)),
+    ),
+}
+
+_JOBS = """
+    INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,
+        created_by, expires_at, status, canceled_at, cancel_reason, created_at, updated_at)
+    SELECT $1::text, $2::text || n, 'reboot', '{}', true,
+        'olivia', now() + interval '1 day',
+        CASE WHEN dead THEN 'CANCELED' ELSE 'IN_PROGRESS' END::jobs.job_status,
+        CASE WHEN dead THEN now() - interval '1 minute' END, CASE WHEN dead THEN 'mistake' END,
+        created_at, created_at
+    FROM generate_series(1, $3::int) n, (VALUES ($4::boolean)) v (dead),
+        LATERAL (SELECT now() - interval '1 day' * (1 + dead::int) + n * interval '1 s')
+            c (created_at)
+    ON CONFLICT DO NOTHING
+"""
+# Half of the devices have started their first job; its timeout is far in the future.
+_EXECUTIONS = """
+    INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, status, queued_at,
+        started_at, times_out_at, last_updated_at)
+    SELECT tenant_id, job_id, 'd' || m,
+        CASE WHEN started THEN 'IN_PROGRESS' ELSE 'QUEUED' END::jobs.execution_status,
+        created_at, CASE WHEN started THEN now() END,
+        CASE WHEN started THEN now() + interval '1 day' END, created_at
+    FROM generate_series(1, $3::int) n
+    JOIN jobs.jobs ON tenant_id = $1::text AND job_id = $2::text || n,
+    (VALUES ($4::boolean, $5::int, $6::int, $7::boolean)) v (dead, first_device, devices, one_each),
+    generate_series(CASE WHEN one_each THEN n ELSE first_device END,
+                    CASE WHEN one_each THEN n ELSE devices END) m,
+    LATERAL (SELECT n = 1 AND m % 2 = 0 AND NOT dead) s (started)
+    ON CONFLICT DO NOTHING
+"""
+_DEVICES = """
+    INSERT INTO public.device_state (tenant_id, device_id)
+    SELECT $1::text, 'd' || n FROM generate_series(1, greatest($2::int, 5000)) n
+    ON CONFLICT DO NOTHING
+"""
+# What background work finds, three jobs of each kind, each with one execution of the device
+# "other". Besides, the job j1 has executions in each terminal status, and attempts.
+_DUE = """
+    INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_device_id,
+        target_all, created_by, status, completed_at, canceled_at, cancel_reason, finalized,
+        expires_at, deleted_at, created_at, updated_at)
+    SELECT $1::text, kind || n, 'rare', '{}', 'other', false, 'oscar', status::jobs.job_status,
+        CASE WHEN status = 'COMPLETED' THEN updated_at END,
+        CASE WHEN status = 'CANCELED' THEN updated_at END,
+        CASE WHEN status = 'CANCELED' THEN 'mistake' END, status = 'COMPLETED',
+        CASE WHEN kind = 'expired' THEN updated_at END,
+        CASE WHEN kind = 'deleted' THEN updated_at END,
+        updated_at - interval '1 hour', updated_at
+    FROM generate_series(1, 3) n, (VALUES
+        ('overdue', 'IN_PROGRESS', now()),
+        ('expired', 'IN_PROGRESS', now() - interval '1 hour'),
+        ('canceled', 'CANCELED', now() - interval '1 hour'),
+        ('deleted', 'COMPLETED', now() - interval '1 hour'),
+        ('old', 'COMPLETED', now() - interval '90 days')
+    ) k (kind, status, updated_at);
+"""
+_DUE_EXECUTIONS = """
+    INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, status, queued_at,
+        started_at, times_out_at, last_updated_at)
+    SELECT tenant_id, job_id, 'other',
+        CASE WHEN job_id LIKE 'overdue%' THEN 'IN_PROGRESS'
+             WHEN status = 'COMPLETED' THEN 'SUCCEEDED' ELSE 'QUEUED' END::jobs.execution_status,
+        created_at, created_at,
+        CASE WHEN job_id LIKE 'overdue%' THEN now() - interval '1 minute' END, created_at
+    FROM jobs.jobs WHERE tenant_id = $1::text AND document_type = 'rare'
+    UNION ALL
+    SELECT $1::text, 'j1', status || n, status::jobs.execution_status, now(), now(), NULL, now()
+    FROM unnest('{SUCCEEDED, FAILED, TIMED_OUT, REJECTED}'::text[]) status,
+        generate_series(1, 3) n
+"""
+_ATTEMPTS = """
+    INSERT INTO jobs.execution_attempts (tenant_id, job_id, device_id, execution_number, version,
+        status, queued_at, last_updated_at)
+    SELECT $1::text, 'j1', 'd1', n, n, 'FAILED', now(), now() FROM generate_series(1, 5) n
+"""
+_GROUP = """
+    INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
+    SELECT $1::text, 'pumps', device FROM unnest('{d1, other}'::text[]) device
+"""
+_OTHER_DEVICE = "INSERT INTO public.device_state (tenant_id, device_id) VALUES ($1, 'other')"
+_PROGRESS = """
+    INSERT INTO jobs.job_progress (tenant_id, job_id, queued, in_progress, succeeded, failed,
+        timed_out, rejected)
+    SELECT tenant_id, job_id,
+        count(*) FILTER (WHERE status = 'QUEUED'), count(*) FILTER (WHERE status = 'IN_PROGRESS'),
+        count(*) FILTER (WHERE status = 'SUCCEEDED'), count(*) FILTER (WHERE status = 'FAILED'),
+        count(*) FILTER (WHERE status = 'TIMED_OUT'), count(*) FILTER (WHERE status = 'REJECTED')
+    FROM jobs.job_executions GROUP BY 1, 2
+"""
+
+
+async def disable_autovacuum(owner: asyncpg.Connection) -> None:
+    """Keep autovacuum from the tables, so that only the caller analyzes them."""
+    for table in TABLES:
+        await owner.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+
+
+async def fill(owner: asyncpg.Connection, shape: Shape) -> None:
+    """Insert the rows of a shape that the tables don't have yet."""
+    for jobs in shape.jobs:
+        await owner.execute(_DEVICES, jobs.tenant, jobs.count if jobs.one_each else jobs.devices)
+        await owner.execute(_JOBS, jobs.tenant, jobs.prefix, jobs.count, jobs.canceled)
+        await owner.execute(
+            _EXECUTIONS,
+            *(jobs.tenant, jobs.prefix, jobs.count, jobs.canceled),
+            *(jobs.first_device, jobs.devices, jobs.one_each),
+        )
+
+
+async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
+    """Complete a filled shape: work of the background tasks, counts, attempts, groups."""
+    for tenant in {jobs.tenant for jobs in shape.jobs}:
+        for sql in (_DUE, _DUE_EXECUTIONS, _ATTEMPTS, _OTHER_DEVICE, _GROUP):
+            await owner.execute(sql, tenant)
+    await owner.execute(_PROGRESS)
+
+
+async def clear(owner: asyncpg.Connection) -> None:
+    """Delete all rows, but keep the statistics of the columns."""
+    await owner.execute(f"TRUNCATE {', '.join(TABLES)}")
+
+
+async def analyze(owner: asyncpg.Connection) -> None:
+    """Collect the statistics of all tables."""
+    await owner.execute(f"ANALYZE {', '.join(TABLES)}")
+
+
+def small(shape: Shape) -> Shape:
+    """Return the shape with about a thousandth of its jobs and devices."""
+    return replace(
+        shape,
+        jobs=tuple(
+            replace(
+                jobs,
+                count=-(-jobs.count // 1000),
+                devices=max(jobs.first_device, -(-jobs.devices // 1000)),
+            )
+            for jobs in shape.jobs
+        ),
+    )
