@@ -1,0 +1,58 @@
+"""Servers of the released version can call this version's functions.
+
+released_functions.json has the functions of the released version: the types of their parameters,
+and the names and types of their result columns. A release writes it (see CONTRIBUTING.md).
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+import jobs_grpc.db
+from tests.support.database import Database
+
+_FILE = Path(__file__).with_name("released_functions.json")
+_FOLDER = Path(jobs_grpc.db.__file__).parent / "sql/functions"
+
+
+def _released() -> list[dict[str, Any]]:
+    functions: list[dict[str, Any]] = json.loads(_FILE.read_text(encoding="utf-8"))
+    return functions
+
+
+async def _describe(connection: asyncpg.Connection, name: str, parameters: int) -> dict[str, Any]:
+    """Describe a function as the statement of a server sees it."""
+    values = ", ".join(f"${n}" for n in range(1, parameters + 1))
+    statement = await connection.prepare(f"SELECT * FROM jobs.{name}({values})")
+    return {
+        "name": name,
+        "parameters": [parameter.name for parameter in statement.get_parameters()],
+        "columns": {column.name: column.type.name for column in statement.get_attributes()},
+    }
+
+
+@pytest.mark.skipif("UPDATE_RELEASED" not in os.environ, reason="only a release writes the file")
+async def test_release_writes_its_functions(database: Database) -> None:
+    names = [path.stem for path in _FOLDER.glob("*/*.sql") if path.parent.name != "internal"]
+    counts = await database.owner.fetch(
+        "SELECT proname, pronargs FROM pg_proc WHERE pronamespace = 'jobs'::regnamespace"
+        " AND proname = ANY ($1) ORDER BY proname, pronargs",
+        names,
+    )
+    functions = [await _describe(database.owner, row["proname"], row["pronargs"]) for row in counts]
+    lines = ",\n".join(json.dumps(function) for function in functions)
+    _FILE.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("released", _released(), ids=lambda released: released["name"])
+async def test_function_still_has_the_parameters_and_columns_of_the_release(
+    database: Database, released: dict[str, Any]
+) -> None:
+    current = await _describe(database.owner, released["name"], len(released["parameters"]))
+
+    assert current["parameters"] == released["parameters"]
+    assert released["columns"].items() <= current["columns"].items()
