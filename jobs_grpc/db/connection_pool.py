@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import schema
@@ -33,20 +32,16 @@ _MAX_HELD_PER_FREE_CONNECTION = 4
 # Connections beyond the minimum are closed when they have been idle for this long.
 _MAX_IDLE_SECONDS = 300.0
 
-# How long a connection keeps its cached plans.
-_MAX_PLAN_AGE_SECONDS = 1.0
-
 Clock = Callable[[], float]
 """Returns seconds, like time.monotonic."""
 
 
 @dataclass(slots=True, eq=False)
 class PooledConnection:
-    """An open connection, and when its last call ended and its plans were discarded."""
+    """An open connection, and when its last call ended."""
 
     connection: asyncpg.Connection
     idle_since: float
-    plans_since: float
 
 
 class ConnectionPool:
@@ -98,13 +93,6 @@ class ConnectionPool:
             if isinstance(e, (*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError)):
                 raise DatabaseUnavailable from e
             raise
-
-    async def discard_old_plans(self, pooled: PooledConnection) -> None:
-        """Discard the connection's cached plans if they may be older than a second."""
-        now = self._clock()
-        if now - pooled.plans_since > _MAX_PLAN_AGE_SECONDS:
-            await discard_plans(pooled.connection)
-            pooled.plans_since = now
 
     def release(self, tenant_id: str, pooled: PooledConnection) -> None:
         """Return a connection after its statement has ended."""
@@ -197,7 +185,7 @@ class ConnectionPool:
                 statement_cache_size=config.statement_cache_size,
             )
             self._open.add(connection)
-            pooled = PooledConnection(connection, self._clock(), self._clock())
+            pooled = PooledConnection(connection, self._clock())
             try:
                 await prepare_connection(connection)
                 if self._closing:
@@ -243,12 +231,3 @@ async def prepare_connection(connection: asyncpg.Connection) -> None:
         format="tuple",
     )
     await connection.fetch(schema.read_sql("checks/types.sql"))
-
-
-async def discard_plans(connection: asyncpg.Connection | PoolConnectionProxy) -> None:
-    """Discard the session's cached plans, so that statements are planned again.
-
-    PostgreSQL keeps a plan until the tables are analyzed, even if it was made when the tenant's
-    part of the tables was so small that any index would do.
-    """
-    await connection.execute("DISCARD PLANS")

@@ -1,14 +1,13 @@
 """Runs the SQL statements that serve calls, after the first readiness check that passes."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT, Clock, ConnectionPool
+from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT, ConnectionPool
 from jobs_grpc.db.pg_errors import (
     CONNECTION_LOST,
     is_outage,
@@ -36,9 +35,8 @@ class Database:
     They open after the first readiness check that passes, and survive restarts of the database.
     """
 
-    def __init__(self, config: Config, clock: Clock = time.monotonic) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._clock = clock
         self._pool: ConnectionPool | None = None
         self._check_connection: asyncpg.Connection | None = None
 
@@ -54,7 +52,6 @@ class Database:
         pooled = await pool.acquire(tenant_id)
         reusable = False
         try:
-            await pool.discard_old_plans(pooled)
             rows: list[Row] = await pooled.connection.fetch(sql, tenant_id, *args)
             reusable = True
         except Exception as e:
@@ -88,7 +85,7 @@ class Database:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 await check_ready(self._check_connection)
             if self._pool is None:
-                pool = ConnectionPool(self._config, self._clock)
+                pool = ConnectionPool(self._config)
                 await pool.open()
                 self._pool = pool
             await self._pool.close_unused()

@@ -13,7 +13,6 @@ from types import TracebackType
 
 import asyncpg
 
-from jobs_grpc.db.connection_pool import discard_plans
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.pg_errors import is_retryable
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
@@ -82,7 +81,7 @@ class Sweeper:
             command_timeout=self._statement_timeout,
             statement_cache_size=self._statement_cache_size,
             init=_check_owner,
-            reset=discard_plans,
+            reset=_no_reset,
         )
         return self
 
@@ -195,3 +194,7 @@ async def _check_owner(connection: asyncpg.Connection) -> None:
             "the login of JOBS_OWNER_DATABASE_URL is subject to row-level security; use the owner"
             " of the tables"
         )
+
+
+async def _no_reset(connection: object) -> None:
+    """Skip the reset of the pool, which costs a round trip: there is no session state."""

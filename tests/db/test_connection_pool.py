@@ -306,6 +306,22 @@ async def test_close_ends_the_session_of_a_statement_that_was_just_canceled(
     await wait_for_sessions(database, 0)
 
 
+async def test_close_returns_when_the_last_statement_has_finished(
+    database: Database, open_pool: OpenPool
+) -> None:
+    pool = await open_pool(1)
+    pooled = await pool.acquire("a")
+    statement = asyncio.create_task(pooled.connection.fetchval("SELECT 1 FROM pg_sleep(0.3)"))
+    await wait_until_sleeping(database)
+    statement.add_done_callback(lambda _: pool.release("a", pooled))
+
+    # Less than the time after which close() terminates the connections.
+    async with asyncio.timeout(4):
+        await pool.close()
+
+    assert await statement == 1
+
+
 async def test_pool_keeps_no_state_of_tenants_without_calls(open_pool: OpenPool) -> None:
     pool = await open_pool(2)
     calls = Calls(pool)
