@@ -1,6 +1,7 @@
 """The calls in flight, so that a stop can wait for them."""
 
 import asyncio
+from contextlib import suppress
 
 Task = asyncio.Task[object]
 
@@ -25,6 +26,13 @@ class CallTracker:
         """Cancel health watches and reflection, which never end on their own."""
         for task in self._public:
             task.cancel()
+
+    async def wait_for_calls(self, seconds: float) -> None:
+        """Wait until all calls of methods that are not public have ended, or some seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
 
     async def wait(self, seconds: float) -> bool:
         """Wait until all calls have ended. False if some have not after `seconds`."""

@@ -67,6 +67,8 @@ class _HealthServicer(health_pb2_grpc.HealthServicer):
         )
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+        # Otherwise gRPC sends it with the first status, and cannot end a call that waits for that.
+        await context.send_initial_metadata(())
         service, sent = request.service, None
         watcher = object()
         self._sent[watcher] = (service, sent)

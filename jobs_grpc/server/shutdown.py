@@ -25,13 +25,18 @@ async def drain(
 ) -> None:
     """Report NOT_SERVING, accept no new calls, and let calls in flight finish.
 
-    Cancels health and reflection streams at once, and other calls after `grace` seconds.
+    Cancels health and reflection streams at once. Returns when the other calls have ended, after
+    `grace` seconds at most; calls that are left then must be canceled.
     """
     await health.stop()
     stopping.set()
     await asyncio.sleep(notice_seconds)
     in_flight.cancel_public_calls()
-    await server.stop(grace)
+    # A canceled stream whose client does not read cannot send its status, so the server would wait
+    # for it during the whole grace period.
+    stop = asyncio.create_task(server.stop(grace))
+    calls = asyncio.create_task(in_flight.wait_for_calls(grace))
+    await asyncio.wait({stop, calls}, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def cancel_calls(server: Server, stopping: asyncio.Event, in_flight: CallTracker) -> None:

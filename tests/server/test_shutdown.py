@@ -23,9 +23,11 @@ from tests.support.cli import address_of
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.health import wait_until_healthy, watch_health
+from tests.support.http2 import connection
 from tests.support.server import DEFAULT_OPTIONS, open_channel, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
+WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # Longer than the test timeout, so a shutdown that waits for the whole grace fails the test.
 LONG_GRACE = {"JOBS_SHUTDOWN_GRACE": "600"}
@@ -121,6 +123,25 @@ async def test_shutdown_does_not_wait_for_a_health_watch(database: Database, ten
 
         service.stop()
         await service.wait_until_stopped()
+
+
+@pytest.mark.slow
+async def test_shutdown_does_not_wait_for_a_health_watch_whose_client_does_not_read(
+    database: Database, tenant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        _service(database, tenant, LONG_GRACE) as service,
+        connection(service.address, window=0) as slow,
+    ):
+        slow.call(1, WATCH_HEALTH, {}, health_pb2.HealthCheckRequest())
+        async for received in slow.frames():
+            if received.stream == 1:
+                break
+
+        service.stop()
+        await service.wait_until_stopped()
+
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_call_is_canceled_and_rolled_back_when_it_exceeds_the_grace(
