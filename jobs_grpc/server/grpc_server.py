@@ -29,10 +29,10 @@ OPTIONS: Options = (
     # with CANCELLED and no reason; the limits of rpc/ reject them with a reason.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
-    # What gRPC receives on a connection before the service reads it. Without these, it is what fits
-    # the bandwidth-delay product that gRPC measures, and at least 4 MiB.
+    # What gRPC receives of a stream before the service reads it. Without these, it is what fits the
+    # bandwidth-delay product that gRPC measures, and at least 4 MiB.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 1024 * 1024),
+    ("grpc.http2.lookahead_bytes", 64 * 1024),
     # The server detects dead peers. Clients may ping as well, also between calls.
     ("grpc.keepalive_time_ms", 60 * 1000),
     ("grpc.keepalive_timeout_ms", 20 * 1000),
