@@ -131,21 +131,8 @@ def append_executions(page: Any, row: Row) -> Iterator[int]:
     # and appending a copy takes a third to a half of the time of building each message.
     execution = JobExecution()
     max_bytes = _EXECUTION_OVERHEAD_BYTES
-    old_status = old_details = old_queued_at = old_started_at = old_last_updated_at = (
-        old_times_out_at
-    ) = None
-    for (
-        device_id,
-        status,
-        details,
-        number,
-        version,
-        queued_at,
-        started_at,
-        last_updated_at,
-        times_out_at,
-    ) in zip(
-        row["device_ids"],
+    old: tuple[Any, ...] = (None,) * 8
+    columns = (
         row["statuses"],
         row["status_details"],
         row["execution_numbers"],
@@ -154,36 +141,37 @@ def append_executions(page: Any, row: Row) -> Iterator[int]:
         row["started_ats"],
         row["last_updated_ats"],
         row["times_out_ats"],
-        strict=True,
-    ):
+    )
+    for device_id, new in zip(row["device_ids"], zip(*columns, strict=True), strict=True):
         execution.device_id = device_id
-        if status != old_status:
-            old_status = status
-            execution.status = _EXECUTION_STATUS_NUMBERS.get(
-                status, JobExecution.STATUS_UNSPECIFIED
-            )
-        execution.execution_number = number
-        execution.version = version
-        if details != old_details:
-            old_details = details
-            execution.ClearField("status_details")
-            if details is not None:
-                execution.status_details.CopyFrom(from_json(details))
-            max_bytes = _EXECUTION_OVERHEAD_BYTES + execution.status_details.ByteSize()
-        if queued_at != old_queued_at:
-            old_queued_at = queued_at
-            _set_timestamp(execution, "queued_at", queued_at)
-        if started_at != old_started_at:
-            old_started_at = started_at
-            _set_timestamp(execution, "started_at", started_at)
-        if last_updated_at != old_last_updated_at:
-            old_last_updated_at = last_updated_at
-            _set_timestamp(execution, "last_updated_at", last_updated_at)
-        if times_out_at != old_times_out_at:
-            old_times_out_at = times_out_at
-            _set_timestamp(execution, "times_out_at", times_out_at)
+        if new != old:
+            _change_execution(execution, old, new)
+            if new[1] != old[1]:  # the details
+                max_bytes = _EXECUTION_OVERHEAD_BYTES + execution.status_details.ByteSize()
+            old = new
         page.add().CopyFrom(execution)
         yield max_bytes + len(device_id.encode())
+
+
+def _change_execution(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+    """Set the fields whose values differ; the values are in the order of append_executions."""
+    status, details, number, version, queued_at, started_at, last_updated_at, times_out_at = new
+    if status != old[0]:
+        execution.status = _EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
+    if details != old[1]:
+        execution.ClearField("status_details")
+        if details is not None:
+            execution.status_details.CopyFrom(from_json(details))
+    execution.execution_number = number
+    execution.version = version
+    if queued_at != old[4]:
+        _set_timestamp(execution, "queued_at", queued_at)
+    if started_at != old[5]:
+        _set_timestamp(execution, "started_at", started_at)
+    if last_updated_at != old[6]:
+        _set_timestamp(execution, "last_updated_at", last_updated_at)
+    if times_out_at != old[7]:
+        _set_timestamp(execution, "times_out_at", times_out_at)
 
 
 def optional_or(request: Message, field: str, default: Default) -> int | Default:
