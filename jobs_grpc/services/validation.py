@@ -1,7 +1,6 @@
 """Field checks. Each function returns the violations it finds; none means the field is valid."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC
 
@@ -12,6 +11,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.errors import InvalidRequest, Violation
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+# All characters of the Unicode category Cc.
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # Maximum lengths in characters.
 MAX_ID_LENGTH = 256
@@ -58,7 +60,7 @@ def check_job_id(job_id: str) -> list[Violation]:
 
 def check_text(field: str, text: str, max_length: int) -> list[Violation]:
     """Check for 1 to `max_length` characters without control characters."""
-    if not 1 <= len(text) <= max_length or any(unicodedata.category(c) == "Cc" for c in text):
+    if not 1 <= len(text) <= max_length or _CONTROL_CHARACTER.search(text):
         problem = f"{field} must be 1–{max_length} characters without control characters"
         return [Violation(field, problem)]
     return []
