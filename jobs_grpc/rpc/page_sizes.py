@@ -21,7 +21,7 @@ _LIMITS = {
     "/fleet.jobs.v1.DeviceJobService/ListPendingExecutions": ("limit", DEFAULT_PENDING_LIMIT),
 }
 
-SINGLE_ITEM_BYTES = response_bytes(max_page_bytes(1))
+SINGLE_ITEM_BYTES = response_bytes(max_page_bytes(0))
 """The memory of a response that is not a page, except with the largest of documents."""
 
 
