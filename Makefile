@@ -128,6 +128,10 @@ bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers
 bench-fairness: $(READY) ## Measure a quiet tenant's latency during the flood of another tenant
 	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)
 
+.PHONY: bench-queues
+bench-queues: $(READY) ## Measure long queues and background work with and without statistics (9 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.queues $(ARGS)
+
 .PHONY: bench-hostile
 bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (4 minutes; ARGS=--list lists them)
 	@PYTHONPATH=generated $(BIN)/python -m bench.hostile $(ARGS)
