@@ -1,5 +1,7 @@
 """The same work on this service."""
 
+import itertools
+
 import asyncpg
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
@@ -11,15 +13,21 @@ from bench.requests import TENANT, InvalidRun
 
 _METADATA = (("x-tenant-id", TENANT),)
 
+# Connections of the devices.
+_CHANNELS = 8
+
 
 class Service:
     """A running server of this service. A fleet is a group of devices of one tenant."""
 
     def __init__(self, address: str, owner: asyncpg.Connection) -> None:
         self._owner = owner
-        channel = grpc.aio.insecure_channel(address)
-        self._jobs = jobs_pb2_grpc.JobServiceStub(channel)
-        self._device_jobs = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(_CHANNELS)]
+        self._jobs = jobs_pb2_grpc.JobServiceStub(channels[0])
+        self._device_stubs = itertools.cycle(
+            [device_jobs_pb2_grpc.DeviceJobServiceStub(channel) for channel in channels]
+        )
         self._job_id = ""
 
     async def prepare(self) -> None:
@@ -77,14 +85,15 @@ class Service:
     async def carry_out(self, device: str) -> None:
         """Let a device ask for its job, report progress and report success."""
         metadata = (*_METADATA, ("x-device-id", device))
-        started = await self._device_jobs.StartNextExecution(
+        stub = next(self._device_stubs)
+        started = await stub.StartNextExecution(
             device_pb.StartNextExecutionRequest(), metadata=metadata
         )
         for status in (pb.JobExecution.IN_PROGRESS, pb.JobExecution.SUCCEEDED):
             request = device_pb.UpdateExecutionRequest(
                 job_id=started.execution.job_id, status=status
             )
-            await self._device_jobs.UpdateExecution(request, metadata=metadata)
+            await stub.UpdateExecution(request, metadata=metadata)
 
     async def count_succeeded(self) -> int:
         """Return how many devices of the newest job have succeeded."""
