@@ -1,4 +1,4 @@
-"""Limits on calls in flight and open streams. For unary health calls, see BoundedReads."""
+"""Limits on calls in flight and open streams."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,10 @@ class ConcurrencyLimiter:
     def __len__(self) -> int:
         """Return the number of keys with something open."""
         return len(self._open)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the key has something open."""
+        return key in self._open
 
     def acquire(self, key: object) -> None:
         """Count one more. Raises LimitExceeded if the key is at the limit."""
@@ -84,6 +88,12 @@ class CallLimits:
         self._streams = ConcurrencyLimiter(
             "The server has too many open streams", "JOBS_MAX_STREAMS", config.max_streams
         )
+        # A load balancer's health check must succeed although other clients do not read their
+        # responses. So one check of each connection is always served; only more are limited.
+        self._first_public_calls = ConcurrencyLimiter("", "", 1)
+        self._more_public_calls = ConcurrencyLimiter(
+            "The server has too many health checks in flight", "JOBS_MAX_CALLS", config.max_calls
+        )
         # Counted separately: anonymous callers must not use up what authenticated callers need.
         self._public_streams = ConcurrencyLimiter(
             "The server has too many open health and reflection streams",
@@ -122,19 +132,25 @@ class CallLimits:
             config.max_tenant_buffered_bytes,
         )
 
-    def acquire_server(
-        self, permits: Permits, *, stream: bool, request_stream: bool, public: bool
+    def acquire_public(
+        self, permits: Permits, connection: str, *, stream: bool, request_stream: bool
     ) -> None:
-        """Count a call of any caller, before authentication. Raises LimitExceeded.
+        """Count a call of anyone. Raises LimitExceeded.
 
         `stream`: requests or responses are a stream; `request_stream`: requests are one.
         """
-        if not public:
-            permits.acquire(self._streams if stream else self._calls, None)
-        elif stream:
+        if stream:
             permits.acquire(self._public_streams, None)
             if request_stream:
                 permits.acquire(self._public_request_streams, None)
+        elif connection in self._first_public_calls:
+            permits.acquire(self._more_public_calls, None)
+        else:
+            permits.acquire(self._first_public_calls, connection)
+
+    def acquire_server(self, permits: Permits, *, stream: bool) -> None:
+        """Count a call before its caller is authenticated. Raises LimitExceeded."""
+        permits.acquire(self._streams if stream else self._calls, None)
 
     def acquire_tenant(
         self, permits: Permits, caller: Principal, *, stream: bool, request_stream: bool

@@ -90,10 +90,12 @@ class Pipeline:
             error: JobsError | None = None
             canceled = False
             try:
-                limits.acquire_server(
-                    permits, stream=stream, request_stream=request_stream, public=public
-                )
-                if not public:
+                if public:
+                    limits.acquire_public(
+                        permits, context.peer(), stream=stream, request_stream=request_stream
+                    )
+                else:
+                    limits.acquire_server(permits, stream=stream)
                     caller = await self._authenticate(context, metadata)
                     limits.acquire_tenant(
                         permits, caller, stream=stream, request_stream=request_stream

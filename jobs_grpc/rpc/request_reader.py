@@ -30,8 +30,8 @@ class TooManyReads(Exception):
 class BoundedReads:
     """Timeouts for at most `max_reads` concurrent reads; one more ends the oldest read.
 
-    No limit counts unary calls of public methods, so clients that never send their request must
-    not use up memory. A client that sends its request at once is not affected by them.
+    Few limits apply to unary calls of public methods, so clients that never send their request
+    must not use up memory. A client that sends its request at once is not affected by them.
     """
 
     def __init__(self, max_reads: int) -> None:

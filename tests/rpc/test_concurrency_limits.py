@@ -12,6 +12,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from grpc.aio import EOF
+from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from jobs_grpc.errors import LimitExceeded
 from jobs_grpc.rpc.concurrency_limits import ConcurrencyLimiter
@@ -19,8 +20,11 @@ from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import check_limit_error, expect_failure
 from tests.support.health import is_healthy, watch_health
+from tests.support.http2 import END_STREAM, HEADERS, connection
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
+
+CHECK_HEALTH = "/grpc.health.v1.Health/Check"
 
 
 @pytest.fixture
@@ -226,3 +230,22 @@ def test_concurrency_limiter_forgets_keys_with_nothing_open() -> None:
         limiter.release(tenant)
 
     assert len(limiter) == 0
+
+
+async def test_health_checks_whose_responses_are_not_read_are_limited(
+    database: Database,
+) -> None:
+    """Each takes memory until its client reads the response, and needs no credentials."""
+    async with running_server(database.request_dsn, JOBS_MAX_CALLS="10") as server:
+        async with connection(server.address, window=0) as client, asyncio.timeout(TIMEOUT):
+            for number in range(21):
+                client.call(2 * number + 1, CHECK_HEALTH, {}, HealthCheckRequest())
+            # Only refusals end, because their responses have no message to send.
+            refused = 0
+            async for frame in client.frames():
+                refused += frame.type_ == HEADERS and bool(frame.flags & END_STREAM)
+                if refused == 10:
+                    break
+
+            # One check of each other connection is served.
+            assert await is_healthy(server.channel)
