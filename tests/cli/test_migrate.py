@@ -131,3 +131,38 @@ async def test_migrate_exits_when_signaled(database: Database, signal_number: in
         output, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
 
     assert (process.returncode, output, errors) == (130, b"", b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+async def test_migrate_ends_its_index_build_in_the_server_when_signaled(
+    cluster: tuple[Postgres, str], signal_number: int
+) -> None:
+    running, template = cluster
+    async with running.database(template) as name:
+        owner = await asyncpg.connect(running.dsn(name))
+        await owner.execute("DELETE FROM jobs.schema_migrations WHERE version = 2")
+        await owner.execute("DROP INDEX jobs.job_executions_queue")
+        database = Database(running.dsn(name), running.dsn(name, running.role), owner)
+        variables = {
+            "JOBS_OWNER_DATABASE_URL": database.owner_dsn,
+            "JOBS_DATABASE_URL": database.request_dsn,
+        }
+        writer = await asyncpg.connect(database.owner_dsn)
+        async with writer.transaction():
+            # The build waits for the end of this transaction.
+            await writer.execute("LOCK TABLE jobs.job_executions IN ROW EXCLUSIVE MODE")
+            interrupted = await spawn("migrate", stdin=None, **variables)
+            await database.wait_for_blocked_sessions(1)
+            interrupted.send_signal(signal_number)
+            result = await asyncio.wait_for(interrupted.communicate(), TIMEOUT)
+
+            assert (interrupted.returncode, result) == (130, (b"", b""))
+            await database.wait_for_blocked_sessions(0)
+        await writer.close()
+        repeated = await spawn("migrate", stdin=None, **variables)
+        output, _ = await asyncio.wait_for(repeated.communicate(), TIMEOUT)
+        await owner.close()
+
+    assert repeated.returncode == 0
+    assert output.startswith(b"applied migration 0002 add_ordered_indexes\n")
