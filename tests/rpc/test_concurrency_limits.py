@@ -236,16 +236,18 @@ async def test_health_checks_whose_responses_are_not_read_are_limited(
     database: Database,
 ) -> None:
     """Each takes memory until its client reads the response, and needs no credentials."""
-    async with running_server(database.request_dsn, JOBS_MAX_CALLS="10") as server:
-        async with connection(server.address, window=0) as client, asyncio.timeout(TIMEOUT):
-            for number in range(21):
-                client.call(2 * number + 1, CHECK_HEALTH, {}, HealthCheckRequest())
-            # Only refusals end, because their responses have no message to send.
-            refused = 0
-            async for frame in client.frames():
-                refused += frame.type_ == HEADERS and bool(frame.flags & END_STREAM)
-                if refused == 10:
-                    break
-
-            # One check of each other connection is served.
-            assert await is_healthy(server.channel)
+    async with (
+        running_server(database.request_dsn, JOBS_MAX_CALLS="10") as server,
+        connection(server.address, window=0) as client,
+        asyncio.timeout(TIMEOUT),
+    ):
+        for number in range(21):
+            client.call(2 * number + 1, CHECK_HEALTH, {}, HealthCheckRequest())
+        # Only refusals end, because their responses have no message to send.
+        refused = 0
+        async for frame in client.frames():
+            refused += frame.type_ == HEADERS and bool(frame.flags & END_STREAM)
+            if refused == 10:
+                break
+        # One check of each other connection is served.
+        assert await is_healthy(server.channel)
