@@ -13,29 +13,58 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+# Streams that get a value in one iteration of the event loop, so that other calls get through.
+_STREAMS_PER_ITERATION = 8
+
+
 class _Watcher(Generic[T]):
     """A watch stream: its key, the latest value, and whether that value is new to the stream."""
+
+    __slots__ = ("changed", "has_value", "key", "value", "waiter")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.has_value = False
         self.value: T | None = None
-        self.changed = asyncio.Event()
+        self.changed = False
+        self.waiter: asyncio.Future[None] | None = None
 
-    def offer(self, value: T | None) -> None:
-        """Store the value, and set `changed` if it is the first one or differs from the last."""
-        if not self.has_value or value != self.value:
-            self.has_value, self.value = True, value
-            self.changed.set()
+    def offer(self, value: T | None) -> bool:
+        """Store the value, and wake the stream if it is the first one or differs from the last."""
+        if self.has_value and value == self.value:
+            return False
+        self.has_value, self.value, self.changed = True, value, True
+        self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Wake the stream if it waits."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class _Watchers(Generic[T]):
+    """The watchers of a tenant, and those that have not been polled yet."""
+
+    def __init__(self) -> None:
+        self.all: set[_Watcher[T]] = set()
+        self.new: list[_Watcher[T]] = []
+        self.changed = asyncio.Event()
+        """Set when there is a new watcher, or none is left."""
+
+    def wake(self) -> None:
+        """Wake all streams."""
+        for watcher in self.all:
+            watcher.wake()
 
 
 class WatchHub(Generic[T]):
     """Polls the values of watched keys and passes changes to the watchers.
 
     While a tenant has watchers, `fetch(tenant_id, keys)` is called for all its watched keys
-    every `interval` seconds. A new watcher gets its first value at once, by a fetch of its key
-    only. A watcher gets at most one value per interval; a slow watcher skips intermediate
-    values. Polling continues after a database outage.
+    every `interval` seconds. New watchers get their first value at once, by a fetch of their keys
+    only. A watcher gets at most one value per interval; a slow watcher skips intermediate values.
+    Polling continues after a database outage.
     """
 
     def __init__(
@@ -47,8 +76,7 @@ class WatchHub(Generic[T]):
         self._fetch = fetch
         self._interval = interval
         self._stopping = stopping
-        self._watchers: dict[str, set[_Watcher[T]]] = {}
-        self._wakeups: dict[str, asyncio.Event] = {}
+        self._watchers: dict[str, _Watchers[T]] = {}
         self._polls: set[asyncio.Task[None]] = set()
 
     async def watch(self, tenant_id: str, key: str) -> AsyncGenerator[T | None, None]:
@@ -56,61 +84,66 @@ class WatchHub(Generic[T]):
 
         Raises ServerStopping when the server stops.
         """
-        clock = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
         watcher: _Watcher[T] = _Watcher(key)
-        self._add(tenant_id, watcher)
-        stopping = asyncio.create_task(self._stopping.wait())
+        watchers = self._add(tenant_id, watcher)
+        next_yield = 0.0
         try:
             while True:
-                changed = asyncio.create_task(watcher.changed.wait())
-                try:
-                    await asyncio.wait({changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    changed.cancel()
-                if stopping.done():
+                if not watcher.changed and not self._stopping.is_set():
+                    watcher.waiter = loop.create_future()
+                    await watcher.waiter
+                if self._stopping.is_set():
                     raise ServerStopping
-                watcher.changed.clear()
-                next_yield = clock() + self._interval
+                if loop.time() < next_yield:
+                    await asyncio.sleep(next_yield - loop.time())
+                    continue
+                watcher.changed = False
+                next_yield = loop.time() + self._interval
                 yield watcher.value
-                await asyncio.wait({stopping}, timeout=next_yield - clock())
         finally:
-            stopping.cancel()
-            self._watchers[tenant_id].discard(watcher)
-            if not self._watchers[tenant_id]:
-                self._wakeups[tenant_id].set()
+            watchers.all.discard(watcher)
+            if not watchers.all:
+                watchers.changed.set()
 
-    def _add(self, tenant_id: str, watcher: _Watcher[T]) -> None:
+    def _add(self, tenant_id: str, watcher: _Watcher[T]) -> _Watchers[T]:
         if tenant_id not in self._watchers:
-            self._watchers[tenant_id] = set()
-            self._wakeups[tenant_id] = asyncio.Event()
+            self._watchers[tenant_id] = _Watchers()
             # In an empty context, because its log lines must not have the id of this request.
             poll = asyncio.create_task(self._poll(tenant_id), context=contextvars.Context())
             self._polls.add(poll)
             poll.add_done_callback(self._polls.discard)
-        self._watchers[tenant_id].add(watcher)
-        self._wakeups[tenant_id].set()
+        watchers = self._watchers[tenant_id]
+        watchers.all.add(watcher)
+        watchers.new.append(watcher)
+        watchers.changed.set()
+        return watchers
 
     async def _poll(self, tenant_id: str) -> None:
         """Refresh a tenant's watchers until it has none."""
-        watchers, wakeup = self._watchers[tenant_id], self._wakeups[tenant_id]
+        watchers = self._watchers[tenant_id]
+        stopping = asyncio.create_task(self._stopping.wait())
+        stopping.add_done_callback(lambda _: watchers.wake())
         clock = asyncio.get_running_loop().time
         next_poll = clock()
         database_available = True
-        while watchers:
-            wakeup.clear()
-            new_watchers = [watcher for watcher in watchers if not watcher.has_value]
+        while watchers.all:
+            watchers.changed.clear()
             if clock() >= next_poll:
-                database_available = await self._refresh(tenant_id, list(watchers))
+                watchers.new.clear()
+                database_available = await self._refresh(tenant_id, list(watchers.all))
                 next_poll = clock() + self._interval
             # During an outage, new watchers wait for the next regular poll.
-            elif database_available and new_watchers:
-                database_available = await self._refresh(tenant_id, new_watchers)
+            elif database_available and watchers.new:
+                new, watchers.new = watchers.new, []
+                database_available = await self._refresh(tenant_id, new)
             try:
                 async with asyncio.timeout_at(next_poll):
-                    await wakeup.wait()
+                    await watchers.changed.wait()
             except TimeoutError:
                 pass
-        del self._watchers[tenant_id], self._wakeups[tenant_id]
+        del self._watchers[tenant_id]
+        stopping.cancel()
 
     async def _refresh(self, tenant_id: str, watchers: list[_Watcher[T]]) -> bool:
         """Fetch the watchers' values; False if that failed, which is logged."""
@@ -122,6 +155,10 @@ class WatchHub(Generic[T]):
         except Exception:
             logger.exception("watch poll failed; retrying")
             return False
+        woken = 0
         for watcher in watchers:
-            watcher.offer(values.get(watcher.key))
+            woken += watcher.offer(values.get(watcher.key))
+            if woken == _STREAMS_PER_ITERATION:
+                woken = 0
+                await asyncio.sleep(0)
         return True
