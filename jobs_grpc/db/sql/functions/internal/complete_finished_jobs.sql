@@ -9,31 +9,30 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
 DECLARE
-    v_finished_job_ids text[];
-    v_queued_job_ids text[];  -- those of them that still have executions stored as QUEUED
+    v_job record;
 BEGIN
-    SELECT array_agg(j.job_id), array_agg(j.job_id) FILTER (WHERE p.queued > 0)
-    INTO v_finished_job_ids, v_queued_job_ids
-    FROM unnest(p_job_ids) AS u (job_id)
-    CROSS JOIN LATERAL (
-        SELECT p.queued
-        FROM jobs.job_progress p
-        WHERE p.tenant_id = p_tenant_id AND p.job_id = u.job_id AND p.in_progress = 0
-        OFFSET 0
-    ) p
-    CROSS JOIN LATERAL (
-        SELECT j.job_id, j.status, j.expires_at
-        FROM jobs.jobs j
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
-        OFFSET 0
-    ) j
-    WHERE j.status = 'IN_PROGRESS' AND (p.queued = 0 OR j.expires_at <= p_now);
-
-    IF v_finished_job_ids IS NULL THEN
-        RETURN;
-    END IF;
-    UPDATE jobs.jobs j
-    SET status = 'COMPLETED', completed_at = p_now, updated_at = p_now,
-        finalized = j.job_id <> ALL (coalesce(v_queued_job_ids, '{}'))
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = ANY (v_finished_job_ids);
+    -- One lookup and one update per job. As one update for an array of ids, PostgreSQL 15 may read
+    -- all jobs of the tenant.
+    FOR v_job IN
+        SELECT j.job_id, p.queued = 0 AS finalized
+        FROM unnest(p_job_ids) AS u (job_id)
+        CROSS JOIN LATERAL (
+            SELECT p.queued
+            FROM jobs.job_progress p
+            WHERE p.tenant_id = p_tenant_id AND p.job_id = u.job_id AND p.in_progress = 0
+            OFFSET 0
+        ) p
+        CROSS JOIN LATERAL (
+            SELECT j.job_id, j.status, j.expires_at
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
+            OFFSET 0
+        ) j
+        WHERE j.status = 'IN_PROGRESS' AND (p.queued = 0 OR j.expires_at <= p_now)
+    LOOP
+        UPDATE jobs.jobs j
+        SET status = 'COMPLETED', completed_at = p_now, updated_at = p_now,
+            finalized = v_job.finalized
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = v_job.job_id;
+    END LOOP;
 END $$;
