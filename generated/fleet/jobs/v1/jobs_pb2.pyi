@@ -469,6 +469,11 @@ Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
+    """The cost is that of the page with each filter alone, and with it together with status and time.
+    With several of the other filters, the call also reads jobs that only the first of these
+    matches: target_device_id, target_group_id, created_by, document_type, target_all.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
@@ -644,7 +649,10 @@ class ListJobExecutionsRequest(_message.Message):
     job_id: _builtins.str
     """Required, unless there is a device_id. Only executions of this job."""
     status: Global___JobExecution.Status.ValueType
-    """Only executions in this status. STATUS_UNSPECIFIED: all."""
+    """Only executions in this status. STATUS_UNSPECIFIED: all. The cost is that of the page for
+    FAILED, TIMED_OUT and REJECTED executions of a job, except while a cancel or an expiry is
+    recent. Otherwise, the call also reads the executions that it skips.
+    """
     limit: _builtins.int
     """The maximum number of executions in the response: 1–5000. Default: 1000. May differ
     between pages.

@@ -882,6 +882,9 @@ func (x *CreateJobResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// The cost is that of the page with each filter alone, and with it together with status and time.
+// With several of the other filters, the call also reads jobs that only the first of these
+// matches: target_device_id, target_group_id, created_by, document_type, target_all.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only jobs in this status. STATUS_UNSPECIFIED: all.
@@ -1231,7 +1234,9 @@ type ListJobExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required, unless there is a device_id. Only executions of this job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Only executions in this status. STATUS_UNSPECIFIED: all.
+	// Only executions in this status. STATUS_UNSPECIFIED: all. The cost is that of the page for
+	// FAILED, TIMED_OUT and REJECTED executions of a job, except while a cancel or an expiry is
+	// recent. Otherwise, the call also reads the executions that it skips.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
 	// The maximum number of executions in the response: 1–5000. Default: 1000. May differ
 	// between pages.
