@@ -1,225 +1,253 @@
-"""Measure the latency of a quiet tenant alone and during the flood of another tenant.
+"""Measure what one tenant's load costs another, and what fairness costs the load.
 
-Run by `make bench-fairness`. PostgreSQL, the service and the flood are separate processes.
-The flood consists of many callers of one tenant, each of which sends its next call as soon as the
-previous one has finished. After a RESOURCE_EXHAUSTED it waits for the delay in RetryInfo, or
-with --rude not at all. The calls cancel a job whose lock is held, so they wait in the database;
-with --busy they read. The flood runs at low priority, because it stands for other machines. The
-quiet tenant sends one GetJob after the other. The two phases alternate.
+Run by `make bench-fairness`. A *quiet* tenant sends one GetJob after the other; others flood the
+server, or open thousands of watches at once. The floods come from h2load, whose clients call
+again as soon as they have an answer, also after a refusal. The phases of a case alternate: the
+quiet tenant alone, the floods alone, both.
 """
 
 import argparse
 import asyncio
-import os
-import socket
 import statistics
 import sys
-import tempfile
 import time
-from contextlib import AsyncExitStack, nullcontext
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
-import asyncpg
 import grpc
-from fleet.jobs.v1 import jobs_pb2, jobs_pb2_grpc
-from google.rpc.error_details_pb2 import RetryInfo
-from grpc_status import rpc_status
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
 
-from jobs_grpc.db.migrate import RequestRole, migrate
-from jobs_grpc.dev import embedded_postgres
+from bench import seed
+from bench.environment import Environment, Server, environment
+from bench.figures import SERVICE, Results
+from bench.flood import run_flood
+from bench.h2load import h2load_version
+from bench.requests import Call, InvalidRun, grpc_call
 
-TENANTS = ("quiet", "flood")
+_QUIET, _WATCHING = "quiet", "watching"
+_FLOODS = ("flood-1", "flood-2")
 
 # Seconds between two calls of the quiet tenant.
-PAUSE = 0.002
+_PAUSE = 0.002
+
+# Seconds in which a flood reaches its rate.
+_RAMP_UP = 1.0
+
+_CONNECTIONS = 8
+
+# Goals: the p99 of the quiet tenant during a flood, as a multiple of its p99 alone; the part of
+# their rate that the floods keep; the p99 of the quiet tenant during the storm of watches.
+_P99_FACTOR = 3
+_RATE_PART = 0.85
+_STORM_MS = 300
+
+
+@dataclass(frozen=True)
+class Case:
+    """Floods, and what they may cost."""
+
+    name: str
+    floods: int
+    """Number of flooding tenants."""
+    calls: int
+    """Concurrent calls of each flooding tenant; JOBS_MAX_TENANT_CALLS refuses those beyond 100."""
+    locked: bool = False
+    """The floods call CancelJob for a locked job, which waits in the database; else GetJob."""
+
+
+CASES = (
+    Case("one flood", 1, 96),
+    Case("two floods", 2, 96),
+    Case("one flood that ignores refusals", 1, 200),
+    Case("two floods that ignore refusals", 2, 200),
+    Case("one flood that waits in the database", 1, 96, locked=True),
+)
+
+_STORM = "watches of one tenant open at once"
 
 
 def main() -> None:
-    """Measure and print, or run as the flood process."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(prog="bench.fairness", description=__doc__)
-    parser.add_argument("--callers", type=int, default=100, help="callers of the flood [100]")
-    parser.add_argument("--connections", type=int, default=8, help="connections of the flood [8]")
-    parser.add_argument("--seconds", type=float, default=15, help="seconds per phase [15]")
-    parser.add_argument("--runs", type=int, default=3, help="number of pairs of phases [3]")
-    parser.add_argument(
-        "--busy", action="store_true", help="the flood reads instead of waiting for a lock"
-    )
-    parser.add_argument("--rude", action="store_true", help="the flood retries without delay")
-    parser.add_argument("--flood", metavar="ADDRESS", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=8, help="seconds per phase [8]")
+    parser.add_argument("--runs", type=int, default=3, help="runs per case [3]")
+    parser.add_argument("--watches", type=int, default=6000, help="watches of the storm [6000]")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only cases that contain TEXT")
     args = parser.parse_args()
-    if args.flood:
-        os.nice(19)
-        asyncio.run(_flood(args.flood, args))
-        return
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        with embedded_postgres.running(Path(folder) / "data") as cluster:
-            asyncio.run(_measure(cluster, args, Path(folder) / "server.log"))
+    h2load_version()
+    results = Results()
+    try:
+        asyncio.run(_measure(args, results))
+    except InvalidRun as e:
+        sys.exit(f"invalid run: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print("\n".join(table(results)))
 
 
-async def _measure(cluster: embedded_postgres.Cluster, args: argparse.Namespace, log: Path) -> None:
-    owner = await asyncpg.connect(cluster.dsn("postgres"))
-    await owner.execute("CREATE DATABASE jobs")
-    await owner.close()
-    role = RequestRole()
-    await migrate(cluster.dsn("jobs"), role)
-    owner = await asyncpg.connect(cluster.dsn("jobs"))
-    await owner.execute(
-        "INSERT INTO device_state (tenant_id, device_id) SELECT t, 'd' || n"
-        " FROM unnest($1::text[]) t, generate_series(1, 100) n",
-        list(TENANTS),
-    )
-    alone, during_flood = [], []
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    async with _Process(
-        *("-m", "jobs_grpc.cli", "serve"),
-        log=log,
-        JOBS_DATABASE_URL=cluster.dsn("jobs", role.name),
-        JOBS_LISTEN=address,
-        JOBS_LOG_LEVEL="ERROR",
-    ):
-        for tenant in TENANTS:
-            if not await _create_job(address, tenant):
-                sys.exit(f"the server did not start: {await asyncio.to_thread(log.read_text)}")
-        flood = ["-m", "bench.fairness", "--flood", address, "--callers", str(args.callers)]
-        flood += ["--connections", str(args.connections)]
-        flood += [f"--{name}" for name in ("busy", "rude") if vars(args)[name]]
-        lock = owner.transaction()
-        await lock.start()
-        await owner.execute("SELECT FROM jobs.job_progress WHERE tenant_id = 'flood' FOR UPDATE")
-        for run in range(args.runs):
-            alone += (quiet_alone := await _quiet_latencies(address, args.seconds))
-            async with _Process(*flood) as process:
-                await process.stdout.readline()
-                during_flood += (quiet_during := await _quiet_latencies(address, args.seconds))
-                process.terminate()
-                flood_rates = (await process.stdout.read()).decode().strip()
-            print(
-                f"run {run + 1}: alone {_summary(quiet_alone)};"
-                f" during the flood {_summary(quiet_during)}; flood {flood_rates}"
+async def _measure(args: argparse.Namespace, results: Results) -> None:
+    async with environment() as env:
+        for tenant in (_QUIET, *_FLOODS):
+            await seed.insert_devices(env, tenant, 10)
+            await seed.insert_job(env, tenant, "j")
+        await seed.insert_devices(env, _WATCHING, args.watches)
+        await seed.insert_job(env, _WATCHING, "j")
+        await env.vacuum()
+        for case in CASES:
+            if args.only in case.name:
+                async with env.service_server() as server:
+                    for _ in range(args.runs):
+                        await _flood(env, server, case, args.seconds, results)
+        if args.only in _STORM:
+            for _ in range(args.runs):
+                async with env.service_server() as server:
+                    await _watch_storm(server, args.watches, args.seconds, results)
+
+
+async def _flood(
+    env: Environment, server: Server, case: Case, seconds: float, results: Results
+) -> None:
+    def add(figure: str, unit: str, value: float) -> None:
+        results.add(figure, case.name, SERVICE, unit, value)
+
+    make_call = _cancel if case.locked else _get
+    calls = [make_call(server, tenant) for tenant in _FLOODS[: case.floods]]
+
+    async def flood() -> float:
+        """Return the rate of all floods together."""
+        rates = [
+            run_flood(
+                call,
+                connections=_CONNECTIONS,
+                streams=case.calls // _CONNECTIONS,
+                ramp_up=_RAMP_UP,
+                seconds=seconds,
+                response_bytes=len((await _get(server, _FLOODS[0]).send()).body),
             )
-        await lock.rollback()
-    await owner.close()
-    ratio = _p99(during_flood) / _p99(alone)
-    print(
-        f"all: alone {_summary(alone)}; during the flood {_summary(during_flood)}; p99 {ratio:.2f}×"
+            for call in calls
+        ]
+        return sum(await asyncio.gather(*rates))
+
+    async with _job_locks(env) if case.locked else nullcontext():
+        add("p99 alone", "ms", _p99(await _quiet(server, seconds)))
+        if not case.locked:
+            add("rate alone", "/s", await flood())
+        flooding = asyncio.create_task(flood())
+        await asyncio.sleep(_RAMP_UP)
+        add("p99", "ms", _p99(await _quiet(server, seconds)))
+        rate = await flooding
+        if not case.locked:
+            add("rate", "/s", rate)
+
+
+@asynccontextmanager
+async def _job_locks(env: Environment) -> AsyncIterator[None]:
+    async with env.service.transaction():
+        await env.service.execute(
+            "SELECT FROM jobs.job_progress WHERE tenant_id = ANY($1) FOR UPDATE", list(_FLOODS)
+        )
+        yield
+
+
+async def _watch_storm(server: Server, watches: int, seconds: float, results: Results) -> None:
+    def add(figure: str, unit: str, value: float) -> None:
+        results.add(figure, f"{watches:,} {_STORM}", SERVICE, unit, value)
+
+    add("p99 alone", "ms", _p99(await _quiet(server, seconds)))
+    idle = server.resident_bytes()
+    storm = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.watch_storm", server.address, _WATCHING, str(watches)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
+    assert storm.stdin
+    assert storm.stdout
+    try:
+        await storm.stdout.readline()
+        opened = asyncio.ensure_future(storm.stdout.readline())
+        storm.stdin.write(b"\n")
+        latencies = []
+        while not opened.done():
+            latencies += await _quiet(server, 0.2)
+        took, failed = opened.result().split()
+        if int(failed):
+            raise InvalidRun(f"{int(failed)} of {watches} watches failed")
+        add("p99", "ms", _p99(latencies))
+        add("maximum", "ms", max(latencies))
+        add("time to open", "s", float(took))
+        add("memory per watch", "KiB", (server.resident_bytes() - idle) / watches / 1024)
+        add("p99 with open watches", "ms", _p99(await _quiet(server, seconds)))
+    finally:
+        storm.terminate()
+        await storm.wait()
 
 
-async def _quiet_latencies(address: str, seconds: float) -> list[float]:
+async def _quiet(server: Server, seconds: float) -> list[float]:
     """Call GetJob for some seconds; return the latencies in milliseconds."""
     latencies = []
-    async with grpc.aio.insecure_channel(address) as channel:
+    request = pb.GetJobRequest(job_id="j")
+    metadata = (("x-tenant-id", _QUIET),)
+    async with grpc.aio.insecure_channel(server.address) as channel:
         stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
+        await channel.channel_ready()
         end = time.perf_counter() + seconds
         while (started := time.perf_counter()) < end:
-            await stub.GetJob(jobs_pb2.GetJobRequest(job_id="j"), metadata=_metadata("quiet"))
+            try:
+                await stub.GetJob(request, metadata=metadata)
+            except grpc.aio.AioRpcError as e:
+                raise InvalidRun(f"the quiet tenant's call failed: {e.details()}") from None
             latencies.append((time.perf_counter() - started) * 1000)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(_PAUSE)
     return latencies
 
 
-async def _flood(address: str, args: argparse.Namespace) -> None:
-    """Call until SIGTERM; print a line at the start and the rates at the end."""
-    counts = {"succeeded": 0, "failed": 0}
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(15, stop.set)
-
-    async with AsyncExitStack() as open_channels:
-        # Give each channel its own connection.
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        stubs: list[Any] = []
-        for _ in range(args.connections):
-            channel = grpc.aio.insecure_channel(address, options=options)
-            await open_channels.enter_async_context(channel)
-            stubs.append(jobs_pb2_grpc.JobServiceStub(channel))
-
-        async def caller(stub: Any) -> None:
-            while True:
-                try:
-                    if args.busy:
-                        request = jobs_pb2.GetJobRequest(job_id="j")
-                        await stub.GetJob(request, metadata=_metadata("flood"))
-                    else:
-                        cancel = jobs_pb2.CancelJobRequest(job_id="j")
-                        await stub.CancelJob(cancel, metadata=_metadata("flood"))
-                    counts["succeeded"] += 1
-                except grpc.aio.AioRpcError as e:
-                    counts["failed"] += 1
-                    if not args.rude:
-                        await asyncio.sleep(_retry_delay(e))
-
-        tasks = [asyncio.create_task(caller(stubs[n % len(stubs)])) for n in range(args.callers)]
-        started = time.perf_counter()
-        print("flooding", flush=True)
-        await stop.wait()
-        seconds = time.perf_counter() - started
-        print(", ".join(f"{count / seconds:,.0f}/s {what}" for what, count in counts.items()))
-        for task in tasks:
-            task.cancel()
+def _get(server: Server, tenant: str) -> Call:
+    return grpc_call(server.address, "GetJob", pb.GetJobRequest(job_id="j"), tenant=tenant)
 
 
-def _retry_delay(error: grpc.aio.AioRpcError) -> float:
-    status = rpc_status.from_call(cast("Any", error))
-    for detail in status.details if status else ():
-        retry = RetryInfo()
-        if detail.Unpack(retry):
-            return float(retry.retry_delay.seconds)
-    return 0
-
-
-async def _create_job(address: str, tenant: str) -> bool:
-    """Create the tenant's job; return whether that succeeded within about ten seconds."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
-        request = jobs_pb2.CreateJobRequest(job_id="j", document_type="x", target_all=True)
-        for _ in range(100):
-            try:
-                await stub.CreateJob(request, metadata=_metadata(tenant))
-                return True
-            except grpc.aio.AioRpcError:
-                await asyncio.sleep(0.1)
-    return False
-
-
-def _metadata(tenant: str) -> tuple[tuple[str, str], ...]:
-    return (("x-tenant-id", tenant),)
+def _cancel(server: Server, tenant: str) -> Call:
+    return grpc_call(server.address, "CancelJob", pb.CancelJobRequest(job_id="j"), tenant=tenant)
 
 
 def _p99(latencies: list[float]) -> float:
     return statistics.quantiles(latencies, n=100)[98]
 
 
-def _summary(latencies: list[float]) -> str:
-    p50 = statistics.median(latencies)
-    return f"p50 {p50:.1f} ms, p99 {_p99(latencies):.1f} ms ({len(latencies):,} calls)"
-
-
-class _Process:
-    """A Python process that is terminated when the block ends; its stderr goes to `log`."""
-
-    def __init__(self, *arguments: str, log: Path | None = None, **environ: str) -> None:
-        self._arguments = arguments
-        self._log = log
-        self._environ = os.environ | environ
-
-    async def __aenter__(self) -> Any:
-        with self._log.open("w") if self._log else nullcontext() as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self._arguments,
-                env=self._environ,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
+def table(results: Results) -> list[str]:
+    """Return a Markdown table with a row for each goal."""
+    rows = [
+        "| case | measure | alone | together | result | goal | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in dict.fromkeys(figure.case for figure in results):
+        alone, together = (results.find(name, case, SERVICE) for name in ("p99 alone", "p99"))
+        assert alone
+        assert together
+        if case.endswith(_STORM):
+            goal, result = f"≤ {_STORM_MS} ms", f"{together.median:.0f} ms"
+            met = together.median <= _STORM_MS
+        else:
+            goal, result = f"≤ {_P99_FACTOR}×", f"{together.median / alone.median:.1f}×"
+            met = together.median <= _P99_FACTOR * alone.median
+        rows.append(
+            f"| {case} | quiet tenant's p99 | {alone.median:.1f} ms | {together.median:.1f} ms"
+            f" | {result} | {goal} | {_verdict(met)} |"
+        )
+        alone, together = (results.find(name, case, SERVICE) for name in ("rate alone", "rate"))
+        if alone and together:
+            part = together.median / alone.median
+            rows.append(
+                f"| {case} | floods' rate | {alone.median:,.0f}/s | {together.median:,.0f}/s"
+                f" | {part:.0%} | ≥ {_RATE_PART:.0%} | {_verdict(part >= _RATE_PART)} |"
             )
-        return self._process
+    return rows
 
-    async def __aexit__(self, *args: object) -> None:
-        if self._process.returncode is None:
-            self._process.terminate()
-        await self._process.wait()
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "missed"
 
 
 if __name__ == "__main__":
