@@ -125,8 +125,8 @@ bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.workers $(ARGS)
 
 .PHONY: bench-fairness
-bench-fairness: $(READY) ## Measure a quiet tenant's latency during the flood of another tenant
-	@PYTHONPATH=generated $(BIN)/python -m bench.fairness $(ARGS)
+bench-fairness: $(BENCH_READY) ## Measure a quiet tenant's latency and the floods' rate while others flood the server (needs h2load)
+	@PYTHONPATH=generated .venv-bench/bin/python -m bench.fairness $(ARGS)
 
 .PHONY: bench-queues
 bench-queues: $(READY) ## Measure long queues and background work with and without statistics (9 minutes; ARGS=--page keeps the figures)

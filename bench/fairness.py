@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,10 +23,13 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench import seed
 from bench.environment import Environment, Server, environment
-from bench.figures import SERVICE, Results
+from bench.figures import SERVICE, Results, save
 from bench.flood import run_flood
 from bench.h2load import h2load_version
+from bench.machine import describe_machine
 from bench.requests import Call, InvalidRun, grpc_call
+
+_RESULTS = Path(__file__).parent / "results" / "fairness.json"
 
 _QUIET, _WATCHING = "quiet", "watching"
 _FLOODS = ("flood-1", "flood-2")
@@ -80,15 +84,17 @@ def main() -> None:
     h2load_version()
     results = Results()
     try:
-        asyncio.run(_measure(args, results))
+        machine = asyncio.run(_measure(args, results))
     except InvalidRun as e:
         sys.exit(f"invalid run: {e}")
     except KeyboardInterrupt:
         sys.exit(130)
     print("\n".join(table(results)))
+    if not args.only:
+        save(_RESULTS, results, machine)
 
 
-async def _measure(args: argparse.Namespace, results: Results) -> None:
+async def _measure(args: argparse.Namespace, results: Results) -> dict[str, str]:
     async with environment() as env:
         for tenant in (_QUIET, *_FLOODS):
             await seed.insert_devices(env, tenant, 10)
@@ -105,6 +111,7 @@ async def _measure(args: argparse.Namespace, results: Results) -> None:
             for _ in range(args.runs):
                 async with env.service_server() as server:
                     await _watch_storm(server, args.watches, args.seconds, results)
+        return await describe_machine(env.service, {"h2load": h2load_version()})
 
 
 async def _flood(
