@@ -125,7 +125,7 @@ bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.workers $(ARGS)
 
 .PHONY: bench-fairness
-bench-fairness: $(BENCH_READY) ## Measure a quiet tenant's latency and the floods' rate while others flood the server (needs h2load)
+bench-fairness: $(BENCH_READY) ## Measure a quiet tenant's latency and the rate of floods (4 minutes; needs h2load; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.fairness $(ARGS)
 
 .PHONY: bench-queues

@@ -11,7 +11,7 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from bench.figures import SERVICE, Results, save
 from bench.flood import run_flood
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
+from bench.page import describe, format_number, replace_section
+from bench.process import PythonProcess
 from bench.requests import Call, InvalidRun, grpc_call
 
 _RESULTS = Path(__file__).parent / "results" / "fairness.json"
@@ -71,15 +73,19 @@ CASES = (
 )
 
 _STORM = "watches of one tenant open at once"
+_STORM_FIGURES = ("maximum", "time to open", "memory per watch", "p99 with open watches")
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(prog="bench.fairness", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8, help="seconds per phase [8]")
+    parser.add_argument("--seconds", type=float, default=3, help="seconds per phase [3]")
     parser.add_argument("--runs", type=int, default=3, help="runs per case [3]")
     parser.add_argument("--watches", type=int, default=6000, help="watches of the storm [6000]")
     parser.add_argument("--only", metavar="TEXT", default="", help="only cases that contain TEXT")
+    parser.add_argument(
+        "--page", action="store_true", help="write bench/results and docs/performance.md"
+    )
     args = parser.parse_args()
     h2load_version()
     results = Results()
@@ -89,9 +95,11 @@ def main() -> None:
         sys.exit(f"invalid run: {e}")
     except KeyboardInterrupt:
         sys.exit(130)
-    print("\n".join(table(results)))
-    if not args.only:
+    text = report(results, machine)
+    print(text)
+    if args.page:
         save(_RESULTS, results, machine)
+        replace_section("fairness", text)
 
 
 async def _measure(args: argparse.Namespace, results: Results) -> dict[str, str]:
@@ -111,7 +119,7 @@ async def _measure(args: argparse.Namespace, results: Results) -> dict[str, str]
             for _ in range(args.runs):
                 async with env.service_server() as server:
                     await _watch_storm(server, args.watches, args.seconds, results)
-        return await describe_machine(env.service, {"h2load": h2load_version()})
+        return await describe_machine(env.service) | {"h2load": h2load_version()}
 
 
 async def _flood(
@@ -165,14 +173,8 @@ async def _watch_storm(server: Server, watches: int, seconds: float, results: Re
 
     add("p99 alone", "ms", _p99(await _quiet(server, seconds)))
     idle = server.resident_bytes()
-    storm = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.watch_storm", server.address, _WATCHING, str(watches)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert storm.stdin
-    assert storm.stdout
-    try:
+    storm_command = ("-m", "bench.watch_storm", server.address, _WATCHING, str(watches))
+    async with PythonProcess(*storm_command) as storm:
         await storm.stdout.readline()
         opened = asyncio.ensure_future(storm.stdout.readline())
         storm.stdin.write(b"\n")
@@ -187,9 +189,6 @@ async def _watch_storm(server: Server, watches: int, seconds: float, results: Re
         add("time to open", "s", float(took))
         add("memory per watch", "KiB", (server.resident_bytes() - idle) / watches / 1024)
         add("p99 with open watches", "ms", _p99(await _quiet(server, seconds)))
-    finally:
-        storm.terminate()
-        await storm.wait()
 
 
 async def _quiet(server: Server, seconds: float) -> list[float]:
@@ -223,9 +222,11 @@ def _p99(latencies: list[float]) -> float:
     return statistics.quantiles(latencies, n=100)[98]
 
 
-def table(results: Results) -> list[str]:
-    """Return a Markdown table with a row for each goal."""
+def report(results: Results, machine: Mapping[str, str]) -> str:
+    """Return the machine, a row for each goal, and the storm's other figures, as Markdown."""
     rows = [
+        describe(machine),
+        "",
         "| case | measure | alone | together | result | goal | |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -250,7 +251,14 @@ def table(results: Results) -> list[str]:
                 f"| {case} | floods' rate | {alone.median:,.0f}/s | {together.median:,.0f}/s"
                 f" | {part:.0%} | ≥ {_RATE_PART:.0%} | {_verdict(part >= _RATE_PART)} |"
             )
-    return rows
+    storm = [
+        f"{figure.workload} {format_number(figure.median)} {figure.unit}"
+        for figure in results
+        if figure.case.endswith(_STORM) and figure.workload in _STORM_FIGURES
+    ]
+    if storm:
+        rows += ["", f"The watches: {', '.join(storm)}."]
+    return "\n".join(rows)
 
 
 def _verdict(met: bool) -> str:

@@ -31,9 +31,9 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.environment import SETTINGS, wait_until_serving
-from bench.fairness import _Process
 from bench.machine import describe_machine
 from bench.page import describe, format_number, replace_section
+from bench.process import PythonProcess
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.dev import embedded_postgres
@@ -124,7 +124,7 @@ class Bench:
         """Run a server on a database."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        async with _Process(
+        async with PythonProcess(
             *("-m", "jobs_grpc.cli", "serve"),
             log=self.folder / "server.log",
             JOBS_DATABASE_URL=self.cluster.dsn(database, _ROLE.name),
