@@ -12,8 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// streamsPerConnection is the default of the server for concurrent calls on a connection. gRPC
-// would queue further calls without a limit and without telling anyone.
+// streamsPerConnection is the maximum number of concurrent calls on a connection: a quarter of the
+// server's default, because the server also counts calls that have just ended. gRPC would queue
+// further calls without a limit and without telling anyone.
 const streamsPerConnection = 100
 
 // maxResponseBytes is the maximum size of a response of the server.

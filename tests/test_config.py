@@ -49,7 +49,7 @@ DEFAULTS = {
     "limits.max_streams": 20000,
     "limits.max_tenant_streams": 10000,
     "limits.max_device_streams": 4,
-    "limits.max_connection_streams": 100,
+    "limits.max_connection_streams": 400,
     "limits.max_request_bytes": 262144,
     "limits.max_document_bytes": 32768,
     "limits.max_buffered_bytes": 134217728,

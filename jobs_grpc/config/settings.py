@@ -356,8 +356,10 @@ class LimitsConfig:
         "JOBS_MAX_CONNECTION_STREAMS",
         integer(1, 1000000),
         "Maximum number of calls and streams in flight on one connection. Further calls wait in the"
-        " client, so a client with more of them uses several channels.",
-        default=100,
+        " client. gRPC also counts calls that have just ended, and refuses calls above the limit with"
+        " UNAVAILABLE. So a client uses at most half of it on one channel, and several channels for"
+        " more.",
+        default=400,
     )
     max_request_bytes: int = setting(
         "JOBS_MAX_REQUEST_BYTES",

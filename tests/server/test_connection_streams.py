@@ -48,6 +48,21 @@ async def test_call_waits_in_the_client_when_its_connection_has_too_many(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("callers", [64, 90])
+async def test_no_call_fails_when_many_callers_share_a_channel(
+    process: ServerProcess, tenant: str, callers: int
+) -> None:
+    """gRPC also counts calls that have ended but that the server has not released yet."""
+    operator = process.operator(tenant)
+
+    async def call() -> None:
+        for _ in range(40):
+            await operator.list()
+
+    await asyncio.gather(*(call() for _ in range(callers)))
+
+
+@pytest.mark.slow
 async def test_calls_that_are_opened_and_reset_hold_no_memory(
     process: ServerProcess, tenant: str
 ) -> None:

@@ -21,9 +21,9 @@ _MAX_CALLS = 256
 
 _CHANNELS = 4
 
-# Watches of one channel: a server accepts this many streams of a connection by default, and
-# further ones would wait in the client. Unary calls have channels of their own.
-_WATCHES_PER_CHANNEL = 100
+# Watches of one channel: half of what a server accepts on a connection by default, because streams
+# that have just ended still count. Unary calls have channels of their own.
+_WATCHES_PER_CHANNEL = 200
 
 _CHANNEL_OPTIONS = (
     *KEEPALIVE,
