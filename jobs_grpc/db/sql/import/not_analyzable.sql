@@ -1,5 +1,5 @@
--- Returns which of the tables $1 the current role may not analyze. MAINTAIN exists from PostgreSQL
--- 17 on.
+-- Returns those of the tables $1 that the current role may not analyze. The privilege MAINTAIN
+-- exists from PostgreSQL 17 on.
 SELECT wanted.name
 FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, position)
 JOIN pg_class c ON c.oid = wanted.name::regclass

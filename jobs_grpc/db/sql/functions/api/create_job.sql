@@ -42,8 +42,8 @@ BEGIN
     ON CONFLICT (tenant_id, job_id) DO NOTHING;
 
     IF NOT FOUND THEN
-        -- Compared in the select list: as conditions, the columns could be looked up in an index of
-        -- list_jobs, which has more than this job.
+        -- Compared in the select list, not in WHERE. There, the planner could use an index of
+        -- list_jobs, and read other jobs.
         SELECT s.total_executions, j.created_at + make_interval(hours => j.expires_in_hours),
                s.document_type = p_document_type
                AND s.document_params = p_document_params

@@ -2,8 +2,8 @@
 -- Returns a page of jobs, newest first: those before (p_before_created_at, p_before_job_id).
 --
 -- Reads one index: that of the first filter that is set, in the order target device, target group,
--- creator, document type, all devices, none. Each has the status as well, so jobs in other statuses
--- are not read. Jobs that another filter excludes are read and skipped.
+-- creator, document type, all devices, none. Each index also has the status, so jobs in other
+-- statuses are not read. Jobs that another filter excludes are read and skipped.
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
     p_statuses text[],                -- NULL: all
@@ -23,8 +23,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than reading a page of an index.
 SET plan_cache_mode = force_generic_plan
--- Only the indexes jobs_newest_first* deliver the order. The sort of the page that remains must not
--- look expensive enough to compile the query.
+-- Only the indexes jobs_newest_first* deliver the order. The page itself is still sorted, which
+-- looks expensive with enable_sort = off, and would make PostgreSQL compile the query (JIT).
 SET enable_sort = off
 SET enable_seqscan = off
 SET jit = off
@@ -47,7 +47,8 @@ DECLARE
             CASE WHEN 'CANCELED' = ANY (p_statuses) THEN 2 END
         ], NULL)
     END;
-    -- Readers see jobs as COMPLETED that have expired and are stored as IN_PROGRESS.
+    -- Whether to add jobs that readers see as COMPLETED because they have expired, although they are
+    -- stored as IN_PROGRESS.
     v_with_expired boolean := 1 = ANY (v_status_numbers) AND NOT 0 = ANY (v_status_numbers);
     -- Computed here, because in a generic plan under row-level security an expression with
     -- coalesce() is not an index condition, and an index scan starts at only one of several bounds.
@@ -60,8 +61,8 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- The newest of each status, from the index, and of those the newest. Of the branches of the
-    -- inner UNION ALL, one runs.
+    -- Reads the newest jobs of each status from the index, and returns the newest of all these. Only
+    -- one branch of the inner UNION ALL runs.
     RETURN QUERY
     SELECT s.*
     FROM (

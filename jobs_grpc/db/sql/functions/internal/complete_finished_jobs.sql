@@ -11,8 +11,8 @@ AS $$
 DECLARE
     v_job record;
 BEGIN
-    -- One lookup and one update per job. As one update for an array of ids, PostgreSQL 15 may read
-    -- all jobs of the tenant.
+    -- One lookup and one update per job. For one update with an array of ids, PostgreSQL 15 may
+    -- read all jobs of the tenant.
     FOR v_job IN
         SELECT j.job_id, p.queued = 0 AS finalized
         FROM unnest(p_job_ids) AS u (job_id)

@@ -4,7 +4,7 @@
 --
 -- Executions that are stored as FAILED, TIMED_OUT or REJECTED have an index for each status. For
 -- other statuses, and while a cancel or an expiry is not finalized, the function also reads the
--- executions that it skips; the counts tell when it has found all of them.
+-- executions that it skips, until it has found as many as the counts say.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.execution_page_of_status(
@@ -53,7 +53,7 @@ BEGIN
         RETURN;
     END IF;
 
-    -- One of the branches runs. They have constants, because a parameter does not match the
+    -- Only one branch runs. The statuses are constants, because a parameter does not match the
     -- predicate of an index.
     RETURN QUERY
     SELECT

@@ -13,7 +13,7 @@ AS $$
 DECLARE
     v_locked_job_ids text[];
 BEGIN
-    -- One lookup per job. As one scan for an array of ids in the order of job_id, PostgreSQL 15 and
+    -- One lookup per job. For one query with an array of ids, ordered by job_id, PostgreSQL 15 and
     -- 16 may read all jobs of the tenant.
     IF p_wait_ms > 0 THEN
         PERFORM set_config('lock_timeout', p_wait_ms::text, true);

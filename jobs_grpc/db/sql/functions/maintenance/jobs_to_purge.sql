@@ -1,13 +1,13 @@
--- Finds deleted jobs, in any order: at most p_limit. Excludes the jobs with tenant_id in p_skip_tenant_ids and
--- job_id in p_skip_job_ids (parallel arrays).
+-- Finds deleted jobs, in any order: at most p_limit. Excludes the jobs with tenant_id in
+-- p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays).
 CREATE OR REPLACE FUNCTION jobs.jobs_to_purge(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
 ) RETURNS TABLE (tenant_id text, job_id text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
--- Only the index jobs_to_purge is left. Its order would also fit the primary key, which has all
--- jobs.
+-- Only the index jobs_to_purge is left. There is no ORDER BY, because the primary key, which has
+-- all jobs, could deliver the order of that index too.
 SET enable_seqscan = off
 AS $$
 #variable_conflict use_column

@@ -3,8 +3,8 @@
 -- arrays).
 --
 -- Also finds executions that a forced cancel or a deletion has ended, until finalize_job or
--- purge_job updates their rows: time_out_executions checks the job. A search across tenants reads
--- one table only, so that its index decides what it reads.
+-- purge_job changes their rows; time_out_executions checks the job. The search does not join the
+-- job, so that the index of this table alone decides which rows it reads.
 CREATE OR REPLACE FUNCTION jobs.timed_out_executions(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
 ) RETURNS TABLE (tenant_id text, job_id text, device_id text)
