@@ -42,7 +42,7 @@ from tests.support.rows_read import rows_read
 from tests.support.shapes import Jobs, Shape
 
 RESULTS = Path(__file__).parent / "results" / "queues.json"
-# Before each function had one plan, whatever the statistics.
+# The last version in which the statistics decided the plans.
 BEFORE = Path(__file__).parent / "results" / "queues_before.json"
 
 STATES = ("never analyzed", "analyzed")

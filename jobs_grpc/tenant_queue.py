@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 
 class Waiter(asyncio.Future[None]):
-    """A call that waits: its tenant, and how much it asks for. It ends with its turn."""
+    """A waiting call: its tenant, and how much it asks for. Done when the call gets its turn."""
 
     tenant_id: str
     size: int
 
 
 class TenantQueue:
-    """Calls that wait. Tenants take turns; the calls of one tenant are FIFO.
+    """The waiting calls. Tenants take turns; the calls of one tenant are FIFO.
 
     Keeps nothing for tenants without a waiting call.
     """

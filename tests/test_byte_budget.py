@@ -94,7 +94,7 @@ async def test_waiting_tenants_take_turns() -> None:
     assert calls.served == ["x", "a1", "b1", "c1", "a2", "a3"]
 
 
-async def test_waiting_tenant_is_passed_over_while_it_is_at_its_limit() -> None:
+async def test_waiting_tenant_is_skipped_while_it_is_at_its_limit() -> None:
     calls = Calls(100, 10)
     await calls.start("a1", 10)
     await calls.start("a2", 10)
@@ -128,7 +128,7 @@ async def test_error_names_the_limit_when_the_wait_takes_too_long(
     assert not calls.budget._queue
 
 
-async def test_canceled_call_is_served_no_more_and_leaves_nothing() -> None:
+async def test_canceled_call_is_not_served_and_holds_nothing() -> None:
     calls = Calls(10, 10)
     await calls.start("a1", 10)
     await calls.start("a2", 10)

@@ -26,8 +26,7 @@ def find_problems(
     """Return one line per reason not to release.
 
     `tree_status` is the output of `git status --porcelain`; `chart` is the text of Chart.yaml;
-    `contract` and `baseline` are the
-    current and the released contract as serialized images.
+    `contract` and `baseline` are the current and the released contract as serialized images.
     """
     problems = []
     if tree_status:

@@ -3,7 +3,7 @@
     python -m tools.dockerfile_tree deploy/docker/server.Dockerfile OUT
 
 Each stage is a folder below OUT that holds only what the stage's own steps wrote. While a step
-runs, the machine's /usr and /etc are mounted read-only in the place of the base image. So the last
+runs, the machine's /usr and /etc are mounted read-only in place of the base image. So the last
 stage's folder is what the Dockerfile adds to its base. An unknown instruction or option is an
 error. Needs Linux, and root or user namespaces.
 """
@@ -26,7 +26,7 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 class DockerfileError(Exception):
-    """A step is not known here, or failed."""
+    """A step is not supported, or failed."""
 
 
 @dataclass

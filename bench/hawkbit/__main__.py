@@ -1,6 +1,6 @@
 """Compare the service with a running Eclipse hawkBit update server, for the same work.
 
-Start hawkBit first, with an empty database: docs/performance.md tells how. The service runs on a
+Start hawkBit first, with an empty database: docs/performance.md says how. The service runs on a
 PostgreSQL server of its own. Both are measured one after the other, by the same Python client.
 """
 
@@ -104,7 +104,7 @@ async def _measure(subject: str, system: System, sizes: Sequence[int], results: 
 
 
 async def _warm_up(system: System) -> None:
-    """Do all of the work on small fleets, so that code is compiled and connections are open."""
+    """Do the same work on small fleets, so that code is compiled and connections are open."""
     for number in range(_WARM_UPS):
         fleet = f"warm-up{number}"
         devices = await system.add_devices(fleet, _WARM_UP_DEVICES)

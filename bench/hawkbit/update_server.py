@@ -21,7 +21,7 @@ PAGE_SIZE = 500
 _BATCH = 500
 _ADDERS = 4
 
-# Seconds between two looks at the status of a rollout.
+# Seconds between two reads of the status of a rollout.
 _POLL_INTERVAL = 0.05
 
 _TIMEOUT = 300
@@ -56,7 +56,7 @@ class UpdateServer:
     async def add_devices(self, fleet: str, count: int) -> list[str]:
         """Create the devices of a fleet and return their ids.
 
-        Creates what their next job installs as well: hawkBit does not install the same twice.
+        Also creates the software that their next job installs: hawkBit installs none twice.
         """
         ids = [f"{fleet}-{self._run}-{number:07}" for number in range(count)]
         batches = iter(range(0, count, _BATCH))
@@ -131,7 +131,7 @@ class UpdateServer:
         return finished
 
     async def _wait_until(self, condition: Callable[[Any], bool]) -> None:
-        """Look at the newest rollout until the condition holds."""
+        """Read the newest rollout until the condition holds."""
         while True:
             if condition(await self._get_rollout()):
                 return

@@ -17,7 +17,7 @@ _START_TIMEOUT = 30
 
 
 class ProcessFailed(Exception):
-    """A process did not start, or ended too early; the message tells why."""
+    """A process did not start, or ended too early; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ async def _running(
 ) -> AsyncIterator[None]:
     """Wait until the process listens; kill it when the block ends.
 
-    It is not stopped in an orderly way, which could take as long as its attackers like.
+    Not with SIGTERM, because attackers could delay the shutdown.
     """
     try:
         host, _, port = address.rpartition(":")

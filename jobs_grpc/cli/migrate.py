@@ -40,7 +40,7 @@ def _migrate(args: argparse.Namespace) -> None:
         role = RequestRole.from_dsn(read_dsn(os.environ, "JOBS_DATABASE_URL"))
     else:
         role = RequestRole()
-    # On SIGTERM as well: the server then ends an index build at once.
+    # Also on SIGTERM, so that PostgreSQL ends an index build at once.
     with interrupt_on_stop_signals(), progress_line() as report:
         changes = asyncio.run(migrate(owner_dsn, role, report))
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):

@@ -74,7 +74,7 @@ def byte_progress(items: Iterable[T], file: TextIO, size: int | None) -> Iterato
 
 @contextmanager
 def progress_line() -> Iterator[Callable[[str], None] | None]:
-    """Yield a function that shows a line in place of the previous one; without terminal, None.
+    """Yield a function that replaces the line on the terminal; None without a terminal.
 
     Clears the line when the block ends.
     """

@@ -53,8 +53,8 @@ async def run_outside_transaction(connection: asyncpg.Connection, migration: Mig
 async def _drop_if_invalid(connection: asyncpg.Connection, index: str) -> None:
     """Drop the index if its build was interrupted.
 
-    PostgreSQL keeps such an index: writes update it, no query uses it, and IF NOT EXISTS
-    takes it for the finished one.
+    PostgreSQL keeps such an index: writes update it, no query uses it, and IF NOT EXISTS treats it
+    as finished.
     """
     if await connection.fetchval(_IS_INVALID, index):
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")

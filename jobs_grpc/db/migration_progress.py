@@ -1,4 +1,4 @@
-"""Reports how far a migration's index build is, from a second session."""
+"""Reports the progress of a migration's index build, from a second session."""
 
 import asyncio
 import contextlib

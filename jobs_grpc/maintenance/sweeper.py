@@ -197,4 +197,4 @@ async def _check_owner(connection: asyncpg.Connection) -> None:
 
 
 async def _no_reset(connection: object) -> None:
-    """Skip the reset of the pool, which costs a round trip: there is no session state."""
+    """Skip the pool's reset, which costs a round trip. The session has no state to reset."""

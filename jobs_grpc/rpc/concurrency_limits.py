@@ -20,7 +20,7 @@ class ConcurrencyLimiter:
     """Counts what is open for each key, up to a limit. Keeps nothing for idle keys."""
 
     def __init__(self, problem: str, setting: str, limit: int, value: int | None = None) -> None:
-        """Limit to `limit`, which follows from the `value` of a setting (the same if None)."""
+        """Count up to `limit`. Errors name `setting` and its `value`, which is `limit` if None."""
         self._problem = problem
         self._setting = setting
         self._limit = limit
@@ -135,7 +135,7 @@ class CallLimits:
     def acquire_public(
         self, permits: Permits, connection: str, *, stream: bool, request_stream: bool
     ) -> None:
-        """Count a call of anyone. Raises LimitExceeded.
+        """Count a call of a public method. Raises LimitExceeded.
 
         `stream`: requests or responses are a stream; `request_stream`: requests are one.
         """

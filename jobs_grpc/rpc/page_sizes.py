@@ -12,7 +12,7 @@ from jobs_grpc.services.jobs import (
 )
 from jobs_grpc.services.pagination import max_page_bytes
 
-# Of each method that returns a page: the field that limits its items, and the default.
+# The methods that return a page: the field of the request that limits its items, and the default.
 _LIMITS = {
     "/fleet.jobs.v1.JobService/GetJob": ("executions_limit", DEFAULT_EXECUTIONS_LIMIT),
     "/fleet.jobs.v1.JobService/ListJobs": ("limit", DEFAULT_JOBS_LIMIT),

@@ -28,8 +28,8 @@ class ExecutionWatch:
     ) -> AsyncGenerator[Sequence[Row], None]:
         """Yield the first `limit` pending executions of a device, and again after each change.
 
-        `reservation` has the bytes of a page from before it is read until the next one is asked
-        for. Raises ServerStopping when the server stops.
+        `reservation` holds the bytes of a page from before it is read until the next one is
+        requested. Raises ServerStopping when the server stops.
         """
         async with aclosing(self._hub.watch(tenant_id, device_id)) as changes:
             async for _ in changes:

@@ -1,4 +1,4 @@
-"""The table of attacks tells which bounds an attack exceeds."""
+"""The table of attacks shows which bounds an attack exceeds."""
 
 import pytest
 

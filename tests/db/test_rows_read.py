@@ -1,6 +1,6 @@
-"""Each function reads a number of rows that depends on its answer only.
+"""The number of rows that a function reads depends only on its response.
 
-Not on how many jobs, devices and pending executions there are, and not on what the statistics say:
+It does not depend on the number of jobs, devices and pending executions, nor on the statistics:
 PostgreSQL has none after an import, a restore or an upgrade, and old ones after growth.
 """
 
@@ -20,9 +20,9 @@ from tests.support.postgres import Postgres
 from tests.support.rows_read import rows_read
 from tests.support.shapes import SHAPES, Probe, Shape
 
-# The index entry and the job of an execution that is passed by. A start reads them twice: to choose
+# The index entry and the job of an execution that is skipped. A start reads them twice: to choose
 # the execution, and to check the choice under the job lock.
-ROWS_PER_PASSED_BY = 4
+ROWS_PER_SKIPPED = 4
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -33,13 +33,13 @@ Call = Callable[[asyncpg.Connection, Probe], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Case:
-    """A call of a function, and the most rows that it may read."""
+    """A call of a function, and the maximum number of rows that it may read."""
 
     function: str
     rows: int
     call: Call
-    passes_by: bool = False
-    """It also reads the executions of dead jobs at the front of the device's queue."""
+    reads_skipped: bool = False
+    """It also reads the executions of canceled jobs at the front of the device's queue."""
     as_owner: bool = False
 
 
@@ -181,13 +181,13 @@ CASES = {
         "list_pending_executions",
         150,
         lambda c, p: _store(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
-        passes_by=True,
+        reads_skipped=True,
     ),
     "pending_fingerprints": Case(
         "pending_fingerprints",
         250,
         lambda c, p: _store(c).pending_fingerprints(p.tenant, device_ids=[p.device]),
-        passes_by=True,
+        reads_skipped=True,
     ),
     "get_execution": Case(
         "get_execution",
@@ -221,13 +221,13 @@ CASES = {
         "update_executions", 60, lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", None))
     ),
     "update_executions: start next": Case(
-        "update_executions", 60, lambda c, p: _start_next(c, p, p.device), passes_by=True
+        "update_executions", 60, lambda c, p: _start_next(c, p, p.device), reads_skipped=True
     ),
     "update_executions: batch of start next": Case(
         "update_executions",
         6000,
         lambda c, p: _start_next(c, p, *_batch(p)),
-        passes_by=True,
+        reads_skipped=True,
     ),
     "update_executions: report": Case(
         "update_executions",
@@ -320,7 +320,7 @@ async def _problems(postgres: Postgres, database: str, shape: Shape, mode: str) 
     for probe in shape.probes:
         for name, case in CASES.items():
             session = owner if case.as_owner else request
-            maximum = case.rows + (case.passes_by and ROWS_PER_PASSED_BY * probe.passed_by)
+            maximum = case.rows + (case.reads_skipped and ROWS_PER_SKIPPED * probe.skipped)
             try:
                 rows = await rows_read(session, case.call(session, probe))
             except asyncpg.QueryCanceledError:

@@ -24,20 +24,20 @@ class Jobs:
     prefix: str = "j"
     first_device: int = 1
     one_each: bool = False
-    """Instead, job n is for device n only."""
+    """Job n is for device n only."""
     canceled: bool = False
     """Canceled and not finalized: its executions are stored as QUEUED. Older than the others."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Whose calls are measured: a device of a tenant, which has an execution of the job j1."""
+    """The device whose calls are measured. It has an execution of the job j1."""
 
     tenant: str = "t"
     device: str = "d1"
     devices: int = 100
-    """So many devices, d1 to dN, can start an execution."""
-    passed_by: int = 0
+    """The number of devices, from d1 on, that can start an execution."""
+    skipped: int = 0
     """Executions of canceled jobs before the first pending one of the device."""
 
 
@@ -57,7 +57,7 @@ SHAPES = {
             Jobs(5_000, 3, prefix="dead", first_device=3, canceled=True),
             Jobs(20_000, 3),
         ),
-        (Probe(devices=2), Probe(device="d3", devices=3, passed_by=5_000)),
+        (Probe(devices=2), Probe(device="d3", devices=3, skipped=5_000)),
     ),
     "many jobs of one device": Shape((Jobs(20_000, 1, one_each=True),)),
     "huge and tiny tenant": Shape(
@@ -101,7 +101,7 @@ _DEVICES = """
     ON CONFLICT DO NOTHING
 """
 # What background work finds, three jobs of each kind, each with one execution of the device
-# "other". Besides, the job j1 has executions in each terminal status, and attempts.
+# "other". In addition, the job j1 has executions in each terminal status, and attempts.
 _DUE = """
     INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_device_id,
         target_all, created_by, status, completed_at, canceled_at, cancel_reason, finalized,

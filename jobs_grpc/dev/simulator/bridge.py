@@ -28,8 +28,8 @@ class _PendingReport:
 class Bridge:
     """Keeps one ReportExecutions stream open.
 
-    Reports that gather while a message is sent share the next one. Reports without a response are
-    sent again on the next stream.
+    Reports that arrive while a message is being sent share the next message. Reports without a
+    response are sent again on the next stream.
     """
 
     def __init__(

@@ -47,8 +47,8 @@ DECLARE
             CASE WHEN 'CANCELED' = ANY (p_statuses) THEN 2 END
         ], NULL)
     END;
-    -- Whether to add jobs that readers see as COMPLETED because they have expired, although they are
-    -- stored as IN_PROGRESS.
+    -- Whether to add jobs that readers see as COMPLETED because they have expired, although they
+    -- are stored as IN_PROGRESS.
     v_with_expired boolean := 1 = ANY (v_status_numbers) AND NOT 0 = ANY (v_status_numbers);
     -- Computed here, because in a generic plan under row-level security an expression with
     -- coalesce() is not an index condition, and an index scan starts at only one of several bounds.
@@ -61,8 +61,8 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- Reads the newest jobs of each status from the index, and returns the newest of all these. Only
-    -- one branch of the inner UNION ALL runs.
+    -- Reads the newest jobs of each status from the index, and returns the newest of all these.
+    -- Only one branch of the inner UNION ALL runs.
     RETURN QUERY
     SELECT s.*
     FROM (
