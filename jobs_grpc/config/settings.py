@@ -62,8 +62,8 @@ class ServerConfig:
     event_loop: str = setting(
         "JOBS_EVENT_LOOP",
         choice("auto", "asyncio"),
-        "`auto` runs on uvloop if the extra `uvloop` is installed, which takes less CPU time per"
-        " call, and otherwise on asyncio; `asyncio` does not use uvloop.",
+        "`auto`: uvloop, which takes less CPU time per call, if the extra `uvloop` is installed,"
+        " otherwise asyncio. `asyncio`: always asyncio.",
         default="auto",
     )
 
@@ -356,9 +356,9 @@ class LimitsConfig:
         "JOBS_MAX_CONNECTION_STREAMS",
         integer(1, 1000000),
         "Maximum number of calls and streams in flight on one connection. Further calls wait in the"
-        " client. gRPC also counts calls that have just ended, and refuses calls above the limit with"
-        " UNAVAILABLE. So a client uses at most half of it on one channel, and several channels for"
-        " more.",
+        " client. gRPC also counts calls that have just ended, and refuses calls above the limit"
+        " with UNAVAILABLE. So use at most half of the limit on one channel, and further channels"
+        " for more.",
         default=400,
     )
     max_request_bytes: int = setting(
@@ -378,7 +378,7 @@ class LimitsConfig:
     max_buffered_bytes: int = setting(
         "JOBS_MAX_BUFFERED_BYTES",
         integer(1048576, 1099511627776),
-        "Maximum of the bytes that requests and unread responses of all tenants take in memory."
+        "Maximum memory of the requests and unread responses of all tenants, in bytes."
         " Further calls wait up to five seconds, then fail with RESOURCE_EXHAUSTED; streams wait"
         " as long as needed.",
         default=134217728,
@@ -386,8 +386,8 @@ class LimitsConfig:
     max_tenant_buffered_bytes: int = setting(
         "JOBS_MAX_TENANT_BUFFERED_BYTES",
         integer(1048576, 1099511627776),
-        "The same per tenant: at most `JOBS_MAX_BUFFERED_BYTES`, and at least twice"
-        " `JOBS_MAX_REQUEST_BYTES`.",
+        "The same per tenant: at least twice `JOBS_MAX_REQUEST_BYTES`, and at most"
+        " `JOBS_MAX_BUFFERED_BYTES`.",
         default=67108864,
     )
     request_read_timeout: float = setting(
@@ -413,7 +413,7 @@ class LimitsConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raise ConfigError if the limits of sizes do not fit each other."""
+        """Raise ConfigError if the limits on bytes contradict each other."""
         needed = _REQUEST_BYTES_PER_DOCUMENT_BYTE * self.max_document_bytes
         if self.max_request_bytes < needed:
             raise ConfigError(

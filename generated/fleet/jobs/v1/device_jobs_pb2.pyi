@@ -153,8 +153,8 @@ class ListPendingExecutionsResponse(_message.Message):
     """
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceExecution]:
-        """The executions. There may be fewer than `limit` although more follow, because a response
-        is at most 4 MiB.
+        """The executions. There may be fewer than `limit` although more follow, because the size of
+        a response is limited.
         """
 
     def __init__(
@@ -407,12 +407,12 @@ class ReportExecutionsRequest(_message.Message):
     """Required, unless x-device-id or a token names the device. The ID of the device."""
     @_builtins.property
     def report(self) -> Global___UpdateExecutionRequest:
-        """Required. The report."""
+        """Required, unless there are `reports`. The report."""
 
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionReport]:
-        """Several reports: at most 100. If there are more, or if another field is set as well, none
-        is applied, and the response has the error INVALID_ARGUMENT.
+        """Several reports: at most 100. If there are more, or if another field is also set, none of
+        them is applied, and the response has the error INVALID_ARGUMENT.
         """
 
     def __init__(

@@ -189,7 +189,7 @@ class DeviceJobServiceServicer:
     def ReportExecutions(self, request_iterator, context):
         """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 
-        A message has one report, or up to 100 in `reports`, which takes a fraction of the CPU time
+        A message has one report, or up to 100 in `reports`, which take a fraction of the CPU time
         per report. Each message gets one response, after the updates are durable, with the result
         or the error of each report. An error of one report does not affect the others, nor does it
         end the stream. Reports on the same execution are applied in the order of the stream;

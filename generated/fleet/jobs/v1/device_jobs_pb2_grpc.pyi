@@ -106,7 +106,7 @@ class DeviceJobServiceStub:
     ReportExecutions: _grpc.StreamStreamMultiCallable[_device_jobs_pb2.ReportExecutionsRequest, _device_jobs_pb2.ReportExecutionsResponse]
     """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 
-    A message has one report, or up to 100 in `reports`, which takes a fraction of the CPU time
+    A message has one report, or up to 100 in `reports`, which take a fraction of the CPU time
     per report. Each message gets one response, after the updates are durable, with the result
     or the error of each report. An error of one report does not affect the others, nor does it
     end the stream. Reports on the same execution are applied in the order of the stream;
@@ -211,7 +211,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     ReportExecutions: _aio.StreamStreamMultiCallable[_device_jobs_pb2.ReportExecutionsRequest, _device_jobs_pb2.ReportExecutionsResponse]  # type: ignore[assignment]
     """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 
-    A message has one report, or up to 100 in `reports`, which takes a fraction of the CPU time
+    A message has one report, or up to 100 in `reports`, which take a fraction of the CPU time
     per report. Each message gets one response, after the updates are durable, with the result
     or the error of each report. An error of one report does not affect the others, nor does it
     end the stream. Reports on the same execution are applied in the order of the stream;
@@ -349,7 +349,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_device_jobs_pb2.ReportExecutionsResponse], _abc.AsyncIterator[_device_jobs_pb2.ReportExecutionsResponse]]:
         """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 
-        A message has one report, or up to 100 in `reports`, which takes a fraction of the CPU time
+        A message has one report, or up to 100 in `reports`, which take a fraction of the CPU time
         per report. Each message gets one response, after the updates are durable, with the result
         or the error of each report. An error of one report does not affect the others, nor does it
         end the stream. Reports on the same execution are applied in the order of the stream;

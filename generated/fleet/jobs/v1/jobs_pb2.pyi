@@ -469,9 +469,10 @@ Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
-    """The cost is that of the page with each filter alone, and with it together with status and time.
-    With several of the other filters, the call also reads jobs that only the first of these
-    matches: target_device_id, target_group_id, created_by, document_type, target_all.
+    """With one of the filters target_device_id, target_group_id, created_by, document_type and
+    target_all, or none, the call reads only the jobs of the page. With several, it reads the jobs
+    that match the first one in this order, and skips those that the others exclude. Filters by
+    status and time do not change this.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -571,8 +572,8 @@ class ListJobsResponse(_message.Message):
     """
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
-        """The jobs. There may be fewer than `limit` although more follow, because a response is at
-        most 4 MiB. With `offset`, advance by the number of jobs received.
+        """The jobs. There may be fewer than `limit` although more follow, because the size of a
+        response is limited. With `offset`, advance by the number of jobs received.
         """
 
     def __init__(
@@ -649,9 +650,9 @@ class ListJobExecutionsRequest(_message.Message):
     job_id: _builtins.str
     """Required, unless there is a device_id. Only executions of this job."""
     status: Global___JobExecution.Status.ValueType
-    """Only executions in this status. STATUS_UNSPECIFIED: all. The cost is that of the page for
-    FAILED, TIMED_OUT and REJECTED executions of a job, except while a cancel or an expiry is
-    recent. Otherwise, the call also reads the executions that it skips.
+    """Only executions in this status. STATUS_UNSPECIFIED: all. For FAILED, TIMED_OUT
+    and REJECTED executions of a job, the call reads only the page, except shortly after a cancel
+    or an expiry. For other statuses, it also reads the executions that it skips.
     """
     limit: _builtins.int
     """The maximum number of executions in the response: 1–5000. Default: 1000. May differ
@@ -695,8 +696,8 @@ class ListJobExecutionsResponse(_message.Message):
     """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobExecution]:
-        """The executions. There may be fewer than `limit` although more follow, because a response
-        is at most 4 MiB.
+        """The executions. There may be fewer than `limit` although more follow, because the size of
+        a response is limited.
         """
 
     def __init__(
@@ -938,8 +939,8 @@ class ListExecutionAttemptsResponse(_message.Message):
     """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobExecution]:
-        """The attempts. There may be fewer than `limit` although more follow, because a response is
-        at most 4 MiB.
+        """The attempts. There may be fewer than `limit` although more follow, because the size of a
+        response is limited.
         """
 
     def __init__(

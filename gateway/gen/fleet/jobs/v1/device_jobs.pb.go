@@ -237,8 +237,8 @@ func (x *ListPendingExecutionsRequest) GetPageToken() string {
 
 type ListPendingExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The executions. There may be fewer than `limit` although more follow, because a response
-	// is at most 4 MiB.
+	// The executions. There may be fewer than `limit` although more follow, because the size of
+	// a response is limited.
 	Executions []*DeviceExecution `protobuf:"bytes,1,rep,name=executions,proto3" json:"executions,omitempty"`
 	// The page_token of the next page. Empty: this is the last page. All pages together contain
 	// each execution that stays QUEUED, or stays IN_PROGRESS, exactly once. They may miss an
@@ -719,10 +719,10 @@ type ReportExecutionsRequest struct {
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
 	// Required, unless x-device-id or a token names the device. The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// Required. The report.
+	// Required, unless there are `reports`. The report.
 	Report *UpdateExecutionRequest `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
-	// Several reports: at most 100. If there are more, or if another field is set as well, none
-	// is applied, and the response has the error INVALID_ARGUMENT.
+	// Several reports: at most 100. If there are more, or if another field is also set, none of
+	// them is applied, and the response has the error INVALID_ARGUMENT.
 	Reports       []*ExecutionReport `protobuf:"bytes,4,rep,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

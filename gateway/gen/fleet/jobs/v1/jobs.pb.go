@@ -882,9 +882,10 @@ func (x *CreateJobResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// The cost is that of the page with each filter alone, and with it together with status and time.
-// With several of the other filters, the call also reads jobs that only the first of these
-// matches: target_device_id, target_group_id, created_by, document_type, target_all.
+// With one of the filters target_device_id, target_group_id, created_by, document_type and
+// target_all, or none, the call reads only the jobs of the page. With several, it reads the jobs
+// that match the first one in this order, and skips those that the others exclude. Filters by
+// status and time do not change this.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only jobs in this status. STATUS_UNSPECIFIED: all.
@@ -1076,8 +1077,8 @@ func (*ListJobsRequest_TargetAll) isListJobsRequest_Target() {}
 
 type ListJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The jobs. There may be fewer than `limit` although more follow, because a response is at
-	// most 4 MiB. With `offset`, advance by the number of jobs received.
+	// The jobs. There may be fewer than `limit` although more follow, because the size of a
+	// response is limited. With `offset`, advance by the number of jobs received.
 	Jobs []*Job `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	// The page_token of the next page. Empty: this is the last page. All pages together contain
 	// each job that existed at the first call, and matched the filters all the time, exactly
@@ -1234,9 +1235,9 @@ type ListJobExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required, unless there is a device_id. Only executions of this job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Only executions in this status. STATUS_UNSPECIFIED: all. The cost is that of the page for
-	// FAILED, TIMED_OUT and REJECTED executions of a job, except while a cancel or an expiry is
-	// recent. Otherwise, the call also reads the executions that it skips.
+	// Only executions in this status. STATUS_UNSPECIFIED: all. For FAILED, TIMED_OUT
+	// and REJECTED executions of a job, the call reads only the page, except shortly after a cancel
+	// or an expiry. For other statuses, it also reads the executions that it skips.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
 	// The maximum number of executions in the response: 1–5000. Default: 1000. May differ
 	// between pages.
@@ -1319,8 +1320,8 @@ func (x *ListJobExecutionsRequest) GetDeviceId() string {
 
 type ListJobExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The executions. There may be fewer than `limit` although more follow, because a response
-	// is at most 4 MiB.
+	// The executions. There may be fewer than `limit` although more follow, because the size of
+	// a response is limited.
 	Executions []*JobExecution `protobuf:"bytes,1,rep,name=executions,proto3" json:"executions,omitempty"`
 	// The page_token of the next page. Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -1813,8 +1814,8 @@ func (x *ListExecutionAttemptsRequest) GetPageToken() string {
 
 type ListExecutionAttemptsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The attempts. There may be fewer than `limit` although more follow, because a response is
-	// at most 4 MiB.
+	// The attempts. There may be fewer than `limit` although more follow, because the size of a
+	// response is limited.
 	Attempts []*JobExecution `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	// The page_token of the next page. Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
