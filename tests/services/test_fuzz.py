@@ -73,6 +73,9 @@ def messages(draw: st.DrawFn, template: Message) -> Message:
             continue
         if field.message_type is not None and field.message_type.full_name == STRUCT:
             getattr(template, field.name).update(draw(STRUCTS))
+        elif field.message_type is not None and field.is_repeated:
+            for _ in range(draw(st.integers(1, 3))):
+                draw(messages(getattr(template, field.name).add()))
         elif field.message_type is not None:
             child = getattr(template, field.name)
             child.SetInParent()
