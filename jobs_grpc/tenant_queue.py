@@ -1,7 +1,7 @@
 """A queue in which tenants take turns."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 
@@ -19,8 +19,8 @@ class TenantQueue:
     """
 
     def __init__(self) -> None:
-        # The tenant with the next turn first.
-        self._waiters: OrderedDict[str, deque[Waiter]] = OrderedDict()
+        # The tenant with the next turn first, and of each tenant the oldest call first.
+        self._waiters: OrderedDict[str, OrderedDict[Waiter, None]] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of tenants with waiting calls."""
@@ -30,16 +30,16 @@ class TenantQueue:
         """Add a call, which must await the result."""
         waiter = Waiter()
         waiter.tenant_id, waiter.size = tenant_id, size
-        self._waiters.setdefault(tenant_id, deque()).append(waiter)
+        self._waiters.setdefault(tenant_id, OrderedDict())[waiter] = None
         return waiter
 
     def remove(self, tenant_id: str, waiter: Waiter) -> bool:
         """Remove a call that was canceled; False if it had its turn just before."""
         if not waiter.cancelled():
             return False
-        waiters = self._waiters.get(tenant_id, deque())
-        if waiter in waiters:
-            waiters.remove(waiter)
+        waiters = self._waiters.get(tenant_id)
+        if waiters and waiter in waiters:
+            del waiters[waiter]
             if not waiters:
                 del self._waiters[tenant_id]
         return True
@@ -48,7 +48,7 @@ class TenantQueue:
         """Give the next turn to a call, and return it; None if no tenant may take the turn."""
         while (tenant_id := next(filter(may_take_turn, self._waiters), None)) is not None:
             waiters = self._waiters[tenant_id]
-            waiter = waiters.popleft()
+            waiter, _ = waiters.popitem(last=False)
             if not waiters:
                 del self._waiters[tenant_id]
             # A canceled call stays in the queue until its task runs.
