@@ -7,6 +7,8 @@ import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+import grpc
+
 from jobs_grpc.text import escape_unprintable, is_printable
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -90,12 +92,13 @@ def _is_relevant(record: logging.LogRecord) -> bool:
     """False for records of gRPC that are noise or contain secrets."""
     if not record.name.startswith("grpc"):
         return True
-    # gRPC logs a traceback when the shutdown cancels a handler.
-    is_canceled_handler = record.exc_info is not None and (
-        record.exc_info[0] is asyncio.CancelledError
+    # gRPC logs a traceback when the shutdown cancels a handler, and when a client leaves before it
+    # has read its response.
+    is_canceled_call = record.exc_info is not None and isinstance(
+        record.exc_info[1], (asyncio.CancelledError, grpc.aio.InternalError)
     )
     # The message quotes metadata that is not text, which may be a token.
-    return not is_canceled_handler and not record.getMessage().startswith("Invalid encoding on")
+    return not is_canceled_call and not record.getMessage().startswith("Invalid encoding on")
 
 
 def configure_logging(level: str, log_format: str) -> None:

@@ -32,7 +32,7 @@ DOMAIN = "jobs-grpc"
 def to_jobs_error(
     method: str, context: Any, exception: BaseException, *, stopping: bool
 ) -> JobsError | None:
-    """Return the error to send, or None if the call is already aborted or canceled.
+    """Return the error to send, or None if the call is aborted, or its client has left.
 
     Exceptions other than JobsError are logged and become INTERNAL with a fixed message.
     `stopping`: the server is stopping, so it canceled the call.
@@ -44,10 +44,14 @@ def to_jobs_error(
             return exception
         case ExceptionGroup():
             # The first task that fails cancels the other tasks of its group.
-            jobs_errors, other_errors = exception.split(JobsError)
-            if jobs_errors is not None and other_errors is None:
-                return _first_error(jobs_errors)
+            failed_writes, others = exception.split(grpc.aio.InternalError)
+            jobs_errors, other_errors = others.split(JobsError) if others else (None, None)
+            if other_errors is None:
+                return None if failed_writes or not jobs_errors else _first_error(jobs_errors)
         case grpc.aio.AbortError():
+            return None
+        case grpc.aio.InternalError():
+            # A write failed: the client has canceled the call, or its connection is lost.
             return None
         case asyncio.CancelledError():
             if not stopping or context.cancelled() or context.done():

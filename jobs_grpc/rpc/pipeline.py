@@ -127,7 +127,9 @@ class Pipeline:
             except (Exception, asyncio.CancelledError) as e:
                 error = to_jobs_error(method, context, e, stopping=self._stopping.is_set())
                 if error is None:
-                    canceled = isinstance(e, asyncio.CancelledError)
+                    canceled = not isinstance(e, grpc.aio.AbortError)
+                    if canceled:
+                        raise asyncio.CancelledError from None
                     raise
             finally:
                 if audited:

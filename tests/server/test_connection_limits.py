@@ -15,24 +15,30 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from jobs_grpc.server import grpc_server
 from tests.support.callers import Operator
+from tests.support.cli import address_of, spawn
 from tests.support.database import Database
-from tests.support.health import watch_health
+from tests.support.health import wait_until_healthy, watch_health
 from tests.support.http2 import (
     DATA,
     ENHANCE_YOUR_CALM,
     GOAWAY,
     HEADERS,
     PING,
+    RST_STREAM,
     WINDOW_UPDATE,
     Connection,
     connection,
     frame,
     message,
 )
-from tests.support.server import DEFAULT_OPTIONS, Server, running_server
+from tests.support.server import DEFAULT_OPTIONS, Server, open_channel, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
 SERVICE = "/fleet.jobs.v1"
+WATCH_JOB = f"{SERVICE}.JobService/WatchJob"
+GET_JOB = f"{SERVICE}.JobService/GetJob"
+
+CANCEL = struct.pack(">I", 8)
 
 
 @pytest.fixture
@@ -182,3 +188,44 @@ async def test_watch_ends_at_maximum_connection_age_when_client_never_reads(
 
         await wait_until(ended)
         assert (await server.operator(operator_with_job.tenant).get("j")).job_id == "j"
+
+
+@pytest.mark.slow
+async def test_client_that_leaves_before_it_has_read_responses_is_logged_as_canceled(
+    database: Database, operator_with_job: Operator
+) -> None:
+    """Devices that lose their network do this; gRPC reports it as a failed write."""
+    process = await spawn(
+        "serve", JOBS_DATABASE_URL=database.request_dsn, JOBS_LISTEN="127.0.0.1:0"
+    )
+    try:
+        address = await address_of(process)
+        async with open_channel(address) as channel:
+            await wait_until_healthy(channel)
+        tenant = {"x-tenant-id": operator_with_job.tenant}
+        async with connection(address, window=0) as client, asyncio.timeout(TIMEOUT):
+            streams = range(1, 180, 2)
+            for stream in streams:
+                if stream % 3:
+                    client.call(stream, WATCH_JOB, tenant, pb.WatchJobRequest(job_id="j"))
+                else:
+                    client.call(stream, GET_JOB, tenant, pb.GetJobRequest(job_id="j"))
+            headers = 0
+            async for received in client.frames():
+                headers += received.type_ == HEADERS
+                if headers == len(streams):
+                    break
+            for stream in streams:
+                client.writer.write(frame(RST_STREAM, stream=stream, payload=CANCEL))
+            await client.writer.drain()
+        process.terminate()
+        assert process.stderr
+        log = (await process.stderr.read()).decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+    assert "WatchJob CANCELLED" in log
+    assert "Traceback" not in log
+    assert "ERROR" not in log
