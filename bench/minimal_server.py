@@ -18,8 +18,8 @@ from jobs_grpc.config import LimitsConfig
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.server.grpc_server import make_server
-from jobs_grpc.services.conversions import append_executions, job_fields
-from jobs_grpc.services.pagination import append_until_full
+from jobs_grpc.services.conversions import job_fields
+from jobs_grpc.services.execution_page import append_executions
 
 # The service's default JOBS_POOL_MAX_SIZE.
 _CONNECTIONS = 10
@@ -55,11 +55,7 @@ class _MinimalJobs(jobs_pb2_grpc.JobServiceServicer):
         if not self._convert:
             return self._response
         response = pb.GetJobResponse(job=job_fields(row))
-        append_until_full(
-            response.job.executions,
-            append_executions(response.job.executions, row),
-            EXECUTIONS_LIMIT,
-        )
+        append_executions(response.job, row, EXECUTIONS_LIMIT)
         return response
 
 

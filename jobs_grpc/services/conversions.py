@@ -4,7 +4,6 @@ Rows become keyword arguments for a message constructor rather than messages: to
 into another one, Python's protobuf serializes and parses it.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution
@@ -28,11 +27,7 @@ _EXECUTION_STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_ou
 # Numbers by name. In a database of a newer version, rows can have a status that has no number
 # here; the field stays STATUS_UNSPECIFIED.
 _JOB_STATUS_NUMBERS = dict(Job.Status.items())
-_EXECUTION_STATUS_NUMBERS = dict(JobExecution.Status.items())
-
-# Upper bound for the bytes of a JobExecution without the contents of device_id and
-# status_details: four timestamps, three numbers, and the tags and lengths of all fields.
-_EXECUTION_OVERHEAD_BYTES = 96
+EXECUTION_STATUS_NUMBERS = dict(JobExecution.Status.items())
 
 # 2000-01-01 UTC, where PgMicros starts, in the Unix seconds of a Timestamp.
 _PG_EPOCH_SECONDS = 946_684_800
@@ -42,8 +37,15 @@ def timestamp_fields(micros: PgMicros | None) -> MessageFields:
     """The fields of a Timestamp, with microsecond precision."""
     if micros is None:
         return None
-    seconds, nanos = _timestamp_parts(micros)
-    return {"seconds": seconds, "nanos": nanos}
+    seconds, microseconds = divmod(micros, 1_000_000)
+    return {"seconds": seconds + _PG_EPOCH_SECONDS, "nanos": microseconds * 1000}
+
+
+def set_timestamp(timestamp: "Timestamp", micros: PgMicros) -> None:
+    """Set a Timestamp, with microsecond precision."""
+    seconds, microseconds = divmod(micros, 1_000_000)
+    timestamp.seconds = seconds + _PG_EPOCH_SECONDS
+    timestamp.nanos = microseconds * 1000
 
 
 def job_fields(row: Row) -> MessageFields:
@@ -88,7 +90,7 @@ def device_execution_summary(row: Row) -> MessageFields:
         "job_id": row["job_id"],
         "device_id": row["device_id"],
         "document_type": row["document_type"],
-        "status": _EXECUTION_STATUS_NUMBERS.get(row["status"]),
+        "status": EXECUTION_STATUS_NUMBERS.get(row["status"]),
         "execution_number": row["execution_number"],
         "version": row["version"],
         "queued_at": timestamp_fields(row["queued_at"]),
@@ -103,7 +105,7 @@ def execution_fields(row: Row) -> MessageFields:
     """The fields of a JobExecution, from a row of jobs.execution_states or of an attempt."""
     return {
         "device_id": row["device_id"],
-        "status": _EXECUTION_STATUS_NUMBERS.get(row["status"]),
+        "status": EXECUTION_STATUS_NUMBERS.get(row["status"]),
         "status_details": _optional_struct(row["status_details"]),
         "queued_at": timestamp_fields(row["queued_at"]),
         "started_at": timestamp_fields(row["started_at"]),
@@ -119,61 +121,6 @@ def execution_fields_with_job_id(row: Row) -> MessageFields:
     return execution_fields(row) | {"job_id": row["job_id"]}
 
 
-def append_executions(page: Any, row: Row) -> Iterator[int]:
-    """Append the executions of a row of jobs.execution_page to `page`, one at each step.
-
-    The columns of the row are parallel arrays. Yields an upper bound for the size of each
-    message in bytes.
-    """
-    if row["device_ids"] is None:
-        return
-    # Neighboring executions of a job share most values. Changing one message where they differ
-    # and appending a copy takes a third to a half of the time of building each message.
-    execution = JobExecution()
-    max_bytes = _EXECUTION_OVERHEAD_BYTES
-    old: tuple[Any, ...] = (None,) * 8
-    columns = (
-        row["statuses"],
-        row["status_details"],
-        row["execution_numbers"],
-        row["versions"],
-        row["queued_ats"],
-        row["started_ats"],
-        row["last_updated_ats"],
-        row["times_out_ats"],
-    )
-    for device_id, new in zip(row["device_ids"], zip(*columns, strict=True), strict=True):
-        execution.device_id = device_id
-        if new != old:
-            _change_execution(execution, old, new)
-            if new[1] != old[1]:  # the details
-                max_bytes = _EXECUTION_OVERHEAD_BYTES + execution.status_details.ByteSize()
-            old = new
-        page.add().CopyFrom(execution)
-        yield max_bytes + len(device_id.encode())
-
-
-def _change_execution(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
-    """Set the fields whose values differ; the values are in the order of append_executions."""
-    status, details, number, version, queued_at, started_at, last_updated_at, times_out_at = new
-    if status != old[0]:
-        execution.status = _EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
-    if details != old[1]:
-        execution.ClearField("status_details")
-        if details is not None:
-            execution.status_details.CopyFrom(from_json(details))
-    execution.execution_number = number
-    execution.version = version
-    if queued_at != old[4]:
-        _set_timestamp(execution, "queued_at", queued_at)
-    if started_at != old[5]:
-        _set_timestamp(execution, "started_at", started_at)
-    if last_updated_at != old[6]:
-        _set_timestamp(execution, "last_updated_at", last_updated_at)
-    if times_out_at != old[7]:
-        _set_timestamp(execution, "times_out_at", times_out_at)
-
-
 def optional_or(request: Message, field: str, default: Default) -> int | Default:
     """The value of an optional number field, or `default` if it is unset."""
     value: int = getattr(request, field)
@@ -186,20 +133,6 @@ def to_pg_micros(request: Message, field: str) -> PgMicros | None:
         return None
     timestamp: Timestamp = getattr(request, field)
     return (timestamp.seconds - _PG_EPOCH_SECONDS) * 1_000_000 + timestamp.nanos // 1000
-
-
-def _set_timestamp(message: Message, field: str, micros: PgMicros | None) -> None:
-    if micros is None:
-        message.ClearField(field)
-        return
-    timestamp: Timestamp = getattr(message, field)
-    timestamp.seconds, timestamp.nanos = _timestamp_parts(micros)
-
-
-def _timestamp_parts(micros: PgMicros) -> tuple[int, int]:
-    """The seconds and nanos of a Timestamp."""
-    seconds, microseconds = divmod(micros, 1_000_000)
-    return seconds + _PG_EPOCH_SECONDS, microseconds * 1000
 
 
 def _optional_struct(json_text: str | None) -> "Struct | None":

@@ -17,7 +17,6 @@ from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import InvalidPageToken, JobNotFound
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import (
-    append_executions,
     execution_fields,
     execution_fields_with_job_id,
     job_fields,
@@ -25,6 +24,7 @@ from jobs_grpc.services.conversions import (
     timestamp_fields,
     to_pg_micros,
 )
+from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.watch_hub import WatchHub
 
@@ -160,12 +160,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         response = pb.GetJobResponse(job=job_fields(row))
         job = response.job
-        if pagination.append_until_full(
-            job.executions,
-            append_executions(job.executions, row),
-            limit,
-            used_bytes=job.ByteSize(),
-        ):
+        if append_executions(job, row, limit, used_bytes=job.ByteSize()):
             job.next_executions_page_token = pagination.execution_token(
                 pb.ListJobExecutionsRequest(job_id=request.job_id),
                 job.executions[-1].device_id if job.executions else "",
@@ -207,9 +202,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             after_device_id=pagination.parse_execution_token(request),
             limit=limit + 1,
         )
-        if pagination.append_until_full(
-            response.executions, append_executions(response.executions, row), limit
-        ):
+        if append_executions(response, row, limit):
             response.next_page_token = pagination.execution_token(
                 request, response.executions[-1].device_id
             )

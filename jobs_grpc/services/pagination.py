@@ -61,20 +61,9 @@ def fill_page(page: Any, items: Iterable[Mapping[str, Any]], limit: int) -> bool
     or when the next one would exceed max_page_bytes; it always has at least one message.
     Returns True if items are left over.
     """
-    return append_until_full(page, (page.add(**fields).ByteSize() for fields in items), limit)
-
-
-def append_until_full(page: Any, appender: Iterable[int], limit: int, used_bytes: int = 0) -> bool:
-    """Advance `appender` until `page`, a repeated field, is full.
-
-    `appender` is a generator that appends one message to `page` at each step and yields its
-    size in bytes. A message that does not fit is removed from the page. `used_bytes` is the size
-    of the rest of the response. Full means the same as in fill_page, except that `limit` may
-    be 0. Returns True if items are left over.
-    """
-    total_bytes, max_bytes = used_bytes, max_page_bytes(limit)
-    for count, size in enumerate(appender, start=1):
-        total_bytes += size + _ITEM_OVERHEAD_BYTES
+    total_bytes, max_bytes = 0, max_page_bytes(limit)
+    for count, fields in enumerate(items, start=1):
+        total_bytes += page.add(**fields).ByteSize() + _ITEM_OVERHEAD_BYTES
         if count > limit or (total_bytes > max_bytes and count > 1):
             del page[-1]
             return True

@@ -1,0 +1,150 @@
+"""Fills a page with executions of one job."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
+
+from jobs_grpc.db.store import Row
+from jobs_grpc.services.conversions import EXECUTION_STATUS_NUMBERS, set_timestamp
+from jobs_grpc.services.pagination import max_page_bytes
+from jobs_grpc.services.struct_json import from_json
+
+# The columns of jobs.execution_page, without device_ids.
+_COLUMNS = (
+    "statuses",
+    "status_details",
+    "execution_numbers",
+    "versions",
+    "queued_ats",
+    "started_ats",
+    "last_updated_ats",
+    "times_out_ats",
+)
+_DETAILS = _COLUMNS.index("status_details")
+
+# Upper bound for the bytes of an execution in a page, without the contents of device_id and
+# status_details: four timestamps, three numbers, and the tags and lengths of all fields.
+_OVERHEAD_BYTES = 102
+
+
+def append_executions(
+    message: Job | ListJobExecutionsResponse, row: Row, limit: int, used_bytes: int = 0
+) -> bool:
+    """Append the executions of a row of jobs.execution_page to `message` until its page is full.
+
+    The page is full when it has `limit` executions, which may be 0, or when the next one could
+    exceed max_page_bytes; otherwise it has at least one. `used_bytes` is the size of the rest of
+    the response. Returns True if executions are left over.
+    """
+    total_bytes, max_bytes = used_bytes, max_page_bytes(limit)
+    # Neighboring executions of a job share most values. Changing one message where they differ
+    # and appending a copy takes a third to a half of the time of building each message.
+    execution = JobExecution()
+    page = message.executions
+    overhead = _OVERHEAD_BYTES
+    old: tuple[Any, ...] = (None,) * len(_COLUMNS)
+    # The devices of the next executions that have the same values as `execution`.
+    devices: list[bytes] = []
+    left_over = False
+    for count, (device_id, new) in enumerate(_executions(row), start=1):
+        changed = count == 1 or new != old
+        if changed:
+            if devices:
+                _append_copies(message, execution, devices)
+                devices.clear()
+            _change(execution, old, new)
+            if new[_DETAILS] != old[_DETAILS]:
+                overhead = _OVERHEAD_BYTES + execution.status_details.ByteSize()
+            old = new
+        device = device_id.encode()
+        total_bytes += len(device) + overhead
+        left_over = count > limit or (total_bytes > max_bytes and count > 1)
+        if left_over:
+            break
+        if changed:
+            execution.device_id = device_id
+            page.add().CopyFrom(execution)
+        else:
+            devices.append(device)
+    _append_copies(message, execution, devices)
+    return left_over
+
+
+def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...]]]:
+    """The device and the values of _COLUMNS of each execution. The columns are arrays."""
+    if row["device_ids"] is None:
+        return ()
+    columns = (row[column] for column in _COLUMNS)
+    return zip(row["device_ids"], zip(*columns, strict=True), strict=True)
+
+
+def _change(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+    """Set the fields whose values differ; the values are in the order of _COLUMNS."""
+    status, details, number, version, queued_at, started_at, last_updated_at, times_out_at = new
+    if status != old[0]:
+        execution.status = EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
+    if details != old[1]:
+        execution.ClearField("status_details")
+        if details is not None:
+            execution.status_details.CopyFrom(from_json(details))
+    if number != old[2]:
+        execution.execution_number = number
+    if version != old[3]:
+        execution.version = version
+    if queued_at != old[4]:
+        if queued_at is None:
+            execution.ClearField("queued_at")
+        else:
+            set_timestamp(execution.queued_at, queued_at)
+    if started_at != old[5]:
+        if started_at is None:
+            execution.ClearField("started_at")
+        else:
+            set_timestamp(execution.started_at, started_at)
+    if last_updated_at != old[6]:
+        if last_updated_at is None:
+            execution.ClearField("last_updated_at")
+        else:
+            set_timestamp(execution.last_updated_at, last_updated_at)
+    if times_out_at != old[7]:
+        if times_out_at is None:
+            execution.ClearField("times_out_at")
+        else:
+            set_timestamp(execution.times_out_at, times_out_at)
+
+
+def _append_copies(
+    message: Job | ListJobExecutionsResponse, execution: JobExecution, devices: list[bytes]
+) -> None:
+    """Append a copy of `execution` for each device.
+
+    They are appended in wire format, which takes a quarter of the time of copying the message.
+    """
+    field: int = message.DESCRIPTOR.fields_by_name["executions"].number
+    execution.ClearField("device_id")
+    other_fields = execution.SerializeToString()
+    prefixes: dict[int, bytes] = {}
+    parts: list[bytes] = []
+    for device in devices:
+        size = len(device)
+        if size not in prefixes:
+            prefixes[size] = _prefix(field, size, len(other_fields))
+        parts += (prefixes[size], device, other_fields)
+    message.MergeFromString(b"".join(parts))
+
+
+def _prefix(field: int, device_size: int, other_size: int) -> bytes:
+    """What precedes the device_id of an encoded execution: tags (number << 3 | 2) and lengths."""
+    device_prefix = _varint(JobExecution.DEVICE_ID_FIELD_NUMBER << 3 | 2) + _varint(device_size)
+    size = len(device_prefix) + device_size + other_size
+    return _varint(field << 3 | 2) + _varint(size) + device_prefix
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

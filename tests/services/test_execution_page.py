@@ -1,0 +1,119 @@
+"""Pages with executions of one job, compared with messages built one by one."""
+
+import random
+from typing import Any, cast
+
+import pytest
+from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
+
+from jobs_grpc.db.store import Row
+from jobs_grpc.services.conversions import execution_fields
+from jobs_grpc.services.execution_page import append_executions
+from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES
+
+# The columns of jobs.execution_page by those of jobs.execution_states.
+COLUMNS = {
+    "device_id": "device_ids",
+    "status": "statuses",
+    "status_details": "status_details",
+    "execution_number": "execution_numbers",
+    "version": "versions",
+    "queued_at": "queued_ats",
+    "started_at": "started_ats",
+    "last_updated_at": "last_updated_ats",
+    "times_out_at": "times_out_ats",
+}
+
+# Of each column, values whose encodings have different sizes.
+TIMES = [None, 0, 1, 999_999, 1_000_000, -(10**15), 252_455_615_999_999_999]
+VALUES: dict[str, list[Any]] = {
+    "device_id": ["d", "é" * 63, "x" * 127, "x" * 128, "🚀" * 256],
+    "status": ["QUEUED", "TIMED_OUT", "PAUSED"],  # this version does not know PAUSED
+    "status_details": [None, "{}", '{"text": "é"}', f'{{"text": "{"x" * 20_000}"}}'],
+    "execution_number": [1, 128, 2**31 - 1],
+    "version": [1, 128, 2**31 - 1],
+    "queued_at": TIMES,
+    "started_at": TIMES,
+    "last_updated_at": TIMES,
+    "times_out_at": TIMES,
+}
+
+
+def page_row(executions: list[dict[str, Any]]) -> Row:
+    columns = {
+        column: [execution[name] for execution in executions] for name, column in COLUMNS.items()
+    }
+    return cast("Row", columns)
+
+
+def random_executions(rng: random.Random, count: int) -> list[dict[str, Any]]:
+    """Executions of which each differs from the one before in up to two columns."""
+    execution = {name: rng.choice(values) for name, values in VALUES.items()}
+    executions = []
+    for _ in range(count):
+        for name in rng.sample(sorted(VALUES), rng.choice([0, 0, 0, 1, 2])):
+            execution[name] = rng.choice(VALUES[name])
+        execution["device_id"] = rng.choice(VALUES["device_id"])
+        executions.append(dict(execution))
+    return executions
+
+
+@pytest.mark.parametrize("message_type", [Job, ListJobExecutionsResponse])
+@pytest.mark.parametrize("seed", range(20))
+def test_page_equals_messages_built_one_by_one(
+    message_type: type[Job] | type[ListJobExecutionsResponse], seed: int
+) -> None:
+    rng = random.Random(seed)  # noqa: S311 - test data
+    executions = random_executions(rng, 100)
+    limit = rng.choice([0, 1, 50, 99, 100, 1000])
+    message = message_type()
+
+    left_over = append_executions(message, page_row(executions), limit)
+
+    expected = [
+        JobExecution(**execution_fields(cast("Row", execution))) for execution in executions[:limit]
+    ]
+    assert list(message.executions) == expected
+    assert left_over == (limit < len(executions))
+
+
+def test_page_is_empty_when_the_row_has_no_executions() -> None:
+    response = ListJobExecutionsResponse()
+
+    assert not append_executions(response, cast("Row", dict.fromkeys(COLUMNS.values())), 10)
+
+    assert not response.executions
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same", "different"])
+@pytest.mark.parametrize("details", [None, "{}", f'{{"text": "{"x" * 60_000}"}}'])
+@pytest.mark.parametrize("device_id", ["d", "x" * 256, "🚀" * 256], ids=["short", "long", "wide"])
+def test_page_ends_close_below_the_maximum_size(
+    device_id: str, details: str | None, *, same: bool
+) -> None:
+    execution = {name: values[-1] for name, values in VALUES.items()} | {
+        "device_id": device_id,
+        "status": "IN_PROGRESS",
+        "status_details": details,
+    }
+    size = JobExecution(**execution_fields(cast("Row", execution))).ByteSize()
+    count = MAX_RESPONSE_BYTES // size + 1
+    executions = [
+        execution | {"version": execution["version"] - (0 if same else n % 2)} for n in range(count)
+    ]
+    response = ListJobExecutionsResponse()
+
+    assert append_executions(response, page_row(executions), count)
+
+    # The estimate of each execution exceeds its size by less than 32 bytes.
+    unused = MAX_RESPONSE_BYTES - response.ByteSize()
+    assert 0 <= unused < size + 32 * (len(response.executions) + 1)
+
+
+def test_page_has_one_execution_when_the_rest_of_the_response_is_large() -> None:
+    executions = random_executions(random.Random(0), 3)  # noqa: S311 - test data
+    job = Job()
+
+    assert append_executions(job, page_row(executions), 3, used_bytes=MAX_RESPONSE_BYTES)
+
+    assert len(job.executions) == 1
