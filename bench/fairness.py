@@ -1,4 +1,4 @@
-"""Measure what one tenant's load costs another, and what fairness costs the load.
+"""Measure how one tenant's load delays another tenant, and how fairness slows that load.
 
 Run by `make bench-fairness`. A *quiet* tenant sends one GetJob after the other; others flood the
 server, or open thousands of watches at once. The floods come from h2load, whose clients call
@@ -45,7 +45,7 @@ _RAMP_UP = 1.0
 _CONNECTIONS = 8
 
 # Goals: the p99 of the quiet tenant during a flood, as a multiple of its p99 alone; the part of
-# their rate that the floods keep; the p99 of the quiet tenant during the storm of watches.
+# their rate that the floods keep; the p99 of the quiet tenant while the watches open.
 _P99_FACTOR = 3
 _RATE_PART = 0.85
 _STORM_MS = 300
@@ -53,7 +53,7 @@ _STORM_MS = 300
 
 @dataclass(frozen=True)
 class Case:
-    """Floods, and what they may cost."""
+    """Tenants that flood the server at the same time."""
 
     name: str
     floods: int

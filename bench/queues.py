@@ -60,7 +60,7 @@ QUEUES = {
     "1,500 jobs × 200 devices": Shape((Jobs(1_500, 200),)),
     "20,000 pending on one device": Shape((Jobs(20_000, 1),)),
     "the same after 5,000 of canceled jobs": Shape(
-        (Jobs(5_000, 1, prefix="dead", canceled=True), Jobs(20_000, 1))
+        (Jobs(5_000, 1, prefix="ended", canceled=True), Jobs(20_000, 1))
     ),
 }
 

@@ -14,7 +14,7 @@ import (
 
 // streamsPerConnection is the maximum number of concurrent calls on a connection: a quarter of the
 // server's default, because the server also counts calls that have just ended. gRPC would queue
-// further calls without a limit and without telling anyone.
+// further calls without a limit and without an error.
 const streamsPerConnection = 100
 
 // maxResponseBytes is the maximum size of a response of the server.

@@ -136,7 +136,7 @@ async def growing(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
 async def _read(
     session: asyncpg.Connection, store: Store, call: Callable[[Store], Awaitable[object]]
 ) -> int:
-    """Return the number of rows that a call reads, also if it fails."""
+    """Return the number of rows that a call reads, even if it fails."""
 
     async def in_savepoint() -> None:
         with suppress(JobsError):

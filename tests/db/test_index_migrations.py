@@ -119,7 +119,7 @@ async def test_cancel_of_migrate_ends_the_build_in_the_server(
     add_migration: Callable[[str], None],
     run: Callable[[], Awaitable[list[str]]],
 ) -> None:
-    """As on Ctrl-C."""
+    """Ctrl-C cancels `migrate` in this way."""
     add_migration(BUILD)
     async with _open_transaction(fresh, BLOCKERS["writer"]):
         first = asyncio.ensure_future(run())
@@ -175,7 +175,7 @@ async def test_second_runner_waits_for_the_build_of_the_first(
     add_migration: Callable[[str], None],
     run: Callable[[], Awaitable[list[str]]],
 ) -> None:
-    """The build ends with a wait for older snapshots, so the second must not hold one meanwhile."""
+    """The first waits for older snapshots at its end, so the second must not hold one."""
     add_migration(BUILD)
     async with _open_transaction(fresh, BLOCKERS["writer"]):
         first = asyncio.ensure_future(run())

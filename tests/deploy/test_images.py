@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def built(name: str, folder: Path) -> Stage:
-    """Carry out a Dockerfile. Where the machine cannot, skip the test, or fail it in CI."""
+    """Carry out a Dockerfile. If this machine cannot, skip the test; in CI, fail it."""
     if not os.environ.get("CI") and not is_supported():
         pytest.skip("this account may not mount folders")
     return build(DOCKERFILES / f"{name}.Dockerfile", ROOT, folder)

@@ -53,7 +53,7 @@ async def job_of_5000(database: Database, process: ServerProcess, tenant: str) -
 
 @asynccontextmanager
 async def other_tenant_calls(process: ServerProcess, tenant: str) -> AsyncIterator[None]:
-    """List jobs of another tenant again and again during the block. None of the calls may fail."""
+    """List jobs of another tenant repeatedly during the block. None of the calls may fail."""
     operator = process.operator(f"{tenant}-other")
 
     async def call() -> None:
@@ -122,7 +122,7 @@ async def test_unread_pages_hold_a_bounded_part_of_the_memory(
 async def test_half_sent_requests_of_many_tenants_hold_a_bounded_part_of_the_memory(
     process: ServerProcess, tenant: str
 ) -> None:
-    """900 calls of 10 tenants, each of which lacks the last of 500,000 bytes."""
+    """900 calls of 10 tenants, each without the last of its 500,000 bytes."""
     size = 500_000
     data = b"\0" + size.to_bytes(4, "big") + bytes(size - 1)
     async with (

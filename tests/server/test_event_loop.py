@@ -18,7 +18,7 @@ Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 @pytest.fixture
 async def start(database: Database) -> AsyncIterator[Start]:
-    """Starts `jobs-grpc serve`; the test's end kills it."""
+    """A function that starts `jobs-grpc serve`. The process is killed when the test ends."""
     processes: list[asyncio.subprocess.Process] = []
 
     async def start(**variables: str) -> asyncio.subprocess.Process:

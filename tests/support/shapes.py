@@ -54,7 +54,7 @@ SHAPES = {
     "400 jobs × 200 devices": Shape((Jobs(400, 200),)),
     "long queue": Shape(
         (
-            Jobs(5_000, 3, prefix="dead", first_device=3, canceled=True),
+            Jobs(5_000, 3, prefix="ended", first_device=3, canceled=True),
             Jobs(20_000, 3),
         ),
         (Probe(devices=2), Probe(device="d3", devices=3, skipped=5_000)),
@@ -71,11 +71,11 @@ _JOBS = """
         created_by, expires_at, status, canceled_at, cancel_reason, created_at, updated_at)
     SELECT $1::text, $2::text || n, 'reboot', '{}', true,
         'olivia', now() + interval '1 day',
-        CASE WHEN dead THEN 'CANCELED' ELSE 'IN_PROGRESS' END::jobs.job_status,
-        CASE WHEN dead THEN now() - interval '1 minute' END, CASE WHEN dead THEN 'mistake' END,
+        CASE WHEN ended THEN 'CANCELED' ELSE 'IN_PROGRESS' END::jobs.job_status,
+        CASE WHEN ended THEN now() - interval '1 minute' END, CASE WHEN ended THEN 'mistake' END,
         created_at, created_at
-    FROM generate_series(1, $3::int) n, (VALUES ($4::boolean)) v (dead),
-        LATERAL (SELECT now() - interval '1 day' * (1 + dead::int) + n * interval '1 s')
+    FROM generate_series(1, $3::int) n, (VALUES ($4::boolean)) v (ended),
+        LATERAL (SELECT now() - interval '1 day' * (1 + ended::int) + n * interval '1 s')
             c (created_at)
     ON CONFLICT DO NOTHING
 """
@@ -89,10 +89,11 @@ _EXECUTIONS = """
         CASE WHEN started THEN now() + interval '1 day' END, created_at
     FROM generate_series(1, $3::int) n
     JOIN jobs.jobs ON tenant_id = $1::text AND job_id = $2::text || n,
-    (VALUES ($4::boolean, $5::int, $6::int, $7::boolean)) v (dead, first_device, devices, one_each),
+    (VALUES ($4::boolean, $5::int, $6::int, $7::boolean))
+        v (ended, first_device, devices, one_each),
     generate_series(CASE WHEN one_each THEN n ELSE first_device END,
                     CASE WHEN one_each THEN n ELSE devices END) m,
-    LATERAL (SELECT n = 1 AND m % 2 = 0 AND NOT dead) s (started)
+    LATERAL (SELECT n = 1 AND m % 2 = 0 AND NOT ended) s (started)
     ON CONFLICT DO NOTHING
 """
 _DEVICES = """
