@@ -135,7 +135,7 @@ def _append_copies(
 
 
 def _prefix(field: int, device_size: int, other_size: int) -> bytes:
-    """What precedes the device_id of an encoded execution: tags (number << 3 | 2) and lengths."""
+    """The bytes before the device_id of an encoded execution: tags (number << 3 | 2), lengths."""
     device_prefix = _varint(JobExecution.DEVICE_ID_FIELD_NUMBER << 3 | 2) + _varint(device_size)
     size = len(device_prefix) + device_size + other_size
     return _varint(field << 3 | 2) + _varint(size) + device_prefix
