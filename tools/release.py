@@ -1,7 +1,8 @@
 """Build a release into dist/: `make release` runs this.
 
-Checks first that the repository is ready (tools/check_release.py). Then builds the wheel and the
-source distribution, the gateway's programs, an SBOM of each (CycloneDX) and SHA256SUMS.
+Checks first that the repository is ready (tools/check_release.py). Then builds the wheel, the
+source distribution, the gateway's programs, SBOMs (CycloneDX) of the wheel and of each program,
+and SHA256SUMS.
 """
 
 import argparse
