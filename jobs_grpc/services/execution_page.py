@@ -21,6 +21,7 @@ _COLUMNS = (
     "last_updated_ats",
     "times_out_ats",
 )
+_STATUS = _COLUMNS.index("statuses")
 _DETAILS = _COLUMNS.index("status_details")
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id and
@@ -34,8 +35,9 @@ def append_executions(
     """Append the executions of a row of jobs.execution_page to `message` until its page is full.
 
     The page is full when it has `limit` executions, which may be 0, or when the next one could
-    exceed max_page_bytes; otherwise it has at least one. `used_bytes` is the size of the rest of
-    the response. Returns True if executions are left over.
+    exceed max_page_bytes; otherwise it has at least one. An execution without a status has no
+    room on the page. `used_bytes` is the size of the rest of the response. Returns True if
+    executions are left over.
     """
     total_bytes, max_bytes = used_bytes, max_page_bytes(limit)
     # Neighboring executions of a job share most values. Changing one message where they differ
@@ -48,6 +50,9 @@ def append_executions(
     devices: list[bytes] = []
     left_over = False
     for count, (device_id, new) in enumerate(_executions(row), start=1):
+        if new[_STATUS] is None:
+            left_over = True
+            break
         changed = count == 1 or new != old
         if changed:
             if devices:

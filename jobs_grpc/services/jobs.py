@@ -224,9 +224,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             before_job_id=before_job_id,
             limit=limit + 1,
         )
-        if pagination.fill_page(
-            response.executions, map(execution_fields_with_job_id, rows), limit
-        ):
+        # The database returns no status of the executions for which a page has no room.
+        fitting = [row for row in rows if row["status"] is not None]
+        is_full = pagination.fill_page(
+            response.executions, map(execution_fields_with_job_id, fitting), limit
+        )
+        if is_full or len(fitting) < len(rows):
             last = rows[len(response.executions) - 1]
             response.next_page_token = pagination.time_token(
                 request, last["queued_at"], last["job_id"]

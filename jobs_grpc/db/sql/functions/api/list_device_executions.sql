@@ -1,6 +1,9 @@
 -- depends on: execution_states
 -- Returns a page of one device's executions across jobs, newest first: those before
--- (p_before_queued_at, p_before_job_id).
+-- (p_before_queued_at, p_before_job_id). They have no document_params.
+--
+-- Executions after the first 8 MiB of details, as text, have neither a status nor details; see
+-- execution_page.
 CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_tenant_id text,
     p_device_id text,
@@ -36,32 +39,43 @@ BEGIN
     END IF;
 
     RETURN QUERY
-    SELECT s.*
+    SELECT
+        s.tenant_id, s.job_id, s.device_id,
+        CASE WHEN s.bytes_before < 8388608 THEN s.status END,
+        CASE WHEN s.bytes_before < 8388608 THEN s.status_details END,
+        s.execution_number, s.queued_at, s.started_at, s.last_updated_at, s.version,
+        s.stored_status, s.document_type, NULL::jsonb, s.expires_at, s.times_out_at
     FROM (
-        SELECT e.job_id, e.queued_at
-        FROM jobs.job_executions e
+        SELECT
+            s.*,
+            coalesce(sum(octet_length(s.status_details::text))
+                OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+        FROM (
+            SELECT e.job_id, e.queued_at
+            FROM jobs.job_executions e
+            CROSS JOIN LATERAL (
+                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
+                FROM jobs.jobs j
+                WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
+                OFFSET 0
+            ) j
+            WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
+              AND e.queued_at > '-infinity'  -- the predicate of the index
+              AND (e.queued_at, e.job_id) < (v_before_queued_at, v_before_job_id)
+              AND j.deleted_at IS NULL
+              AND (p_status IS NULL
+                   OR jobs.execution_status_at(
+                          e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
+                      )::text = p_status)
+            ORDER BY e.queued_at DESC, e.job_id DESC
+            LIMIT p_limit
+        ) page
         CROSS JOIN LATERAL (
-            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
-            FROM jobs.jobs j
-            WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
+            SELECT s.*
+            FROM jobs.execution_states s
+            WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id AND s.device_id = p_device_id
             OFFSET 0
-        ) j
-        WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
-          AND e.queued_at > '-infinity'  -- the predicate of the index
-          AND (e.queued_at, e.job_id) < (v_before_queued_at, v_before_job_id)
-          AND j.deleted_at IS NULL
-          AND (p_status IS NULL
-               OR jobs.execution_status_at(
-                      e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
-                  )::text = p_status)
-        ORDER BY e.queued_at DESC, e.job_id DESC
-        LIMIT p_limit
-    ) page
-    CROSS JOIN LATERAL (
-        SELECT s.*
-        FROM jobs.execution_states s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id AND s.device_id = p_device_id
-        OFFSET 0
-    ) s
-    ORDER BY page.queued_at DESC, page.job_id DESC;
+        ) s
+        ORDER BY page.queued_at DESC, page.job_id DESC
+    ) s;
 END $$;

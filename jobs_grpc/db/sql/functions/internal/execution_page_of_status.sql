@@ -57,38 +57,46 @@ BEGIN
     -- predicate of an index.
     RETURN QUERY
     SELECT
-        array_agg(e.device_id), array_agg(e.status), array_agg(e.status_details),
+        array_agg(e.device_id),
+        array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
+        array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
         array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
         array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at)
     FROM (
-        (
-            SELECT s.*
-            FROM jobs.execution_states s
-            WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-              AND p_status = 'FAILED' AND s.stored_status = 'FAILED'
-              AND s.device_id > p_after_device_id
-            ORDER BY s.device_id
-            LIMIT p_limit
-        )
-        UNION ALL
-        (
-            SELECT s.*
-            FROM jobs.execution_states s
-            WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-              AND p_status = 'TIMED_OUT' AND s.stored_status = 'TIMED_OUT'
-              AND s.device_id > p_after_device_id
-            ORDER BY s.device_id
-            LIMIT p_limit
-        )
-        UNION ALL
-        (
-            SELECT s.*
-            FROM jobs.execution_states s
-            WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-              AND p_status = 'REJECTED' AND s.stored_status = 'REJECTED'
-              AND s.device_id > p_after_device_id
-            ORDER BY s.device_id
-            LIMIT p_limit
-        )
+        SELECT
+            page.*,
+            coalesce(sum(octet_length(page.status_details::text))
+                OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+        FROM (
+            (
+                SELECT s.*
+                FROM jobs.execution_states s
+                WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+                  AND p_status = 'FAILED' AND s.stored_status = 'FAILED'
+                  AND s.device_id > p_after_device_id
+                ORDER BY s.device_id
+                LIMIT p_limit
+            )
+            UNION ALL
+            (
+                SELECT s.*
+                FROM jobs.execution_states s
+                WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+                  AND p_status = 'TIMED_OUT' AND s.stored_status = 'TIMED_OUT'
+                  AND s.device_id > p_after_device_id
+                ORDER BY s.device_id
+                LIMIT p_limit
+            )
+            UNION ALL
+            (
+                SELECT s.*
+                FROM jobs.execution_states s
+                WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+                  AND p_status = 'REJECTED' AND s.stored_status = 'REJECTED'
+                  AND s.device_id > p_after_device_id
+                ORDER BY s.device_id
+                LIMIT p_limit
+            )
+        ) page
     ) e;
 END $$;

@@ -1,0 +1,113 @@
+"""Pages of executions whose details are too large for one response.
+
+U+0001 takes six bytes in the text of JSON and one byte in a message. So the database stops reading
+details long before the message is full.
+"""
+
+from typing import Any, cast
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.db.store import Store
+from tests.support.callers import Operator
+from tests.support.database import Database
+
+pytestmark = pytest.mark.slow
+
+EXECUTIONS = 600
+MAX_DETAILS_BYTES = 8 * 1024 * 1024
+
+
+@pytest.fixture
+async def job_with_large_details(database: Database, operator: Operator) -> Operator:
+    """An operator with the job "j" of 600 failed executions with 32,000 bytes of details each."""
+    await database.add_devices(operator.tenant, EXECUTIONS)
+    await operator.create(job_id="j", target_all=True)
+    await _fail_with_large_details(database, operator.tenant)
+    return operator
+
+
+async def _fail_with_large_details(database: Database, tenant: str) -> None:
+    async with database.owner.transaction():
+        await database.owner.execute(
+            "UPDATE jobs.job_executions SET status = 'FAILED', started_at = queued_at,"
+            " last_updated_at = queued_at,"
+            " status_details = jsonb_build_object('log', repeat(E'\\x01', 5330))"
+            " WHERE tenant_id = $1",
+            tenant,
+        )
+        await database.owner.execute(
+            "UPDATE jobs.job_progress SET queued = 0, failed = queued WHERE tenant_id = $1", tenant
+        )
+
+
+async def _executions_of_all_pages(operator: Operator, **fields: Any) -> list[pb.JobExecution]:
+    executions: list[pb.JobExecution] = []
+    token = ""
+    while True:
+        page = await operator.executions(**fields, limit=5000, page_token=token)
+        executions += page.executions
+        token = page.next_page_token
+        if not token:
+            return executions
+
+
+def _check(executions: list[pb.JobExecution]) -> None:
+    assert len(executions) == EXECUTIONS
+    for execution in executions:
+        assert execution.status == pb.JobExecution.FAILED
+        assert len(execution.status_details["log"]) == 5330
+
+
+@pytest.mark.parametrize("status", [None, pb.JobExecution.FAILED])
+async def test_pages_have_all_executions_when_their_details_are_large(
+    job_with_large_details: Operator, status: Any
+) -> None:
+    executions = await _executions_of_all_pages(
+        job_with_large_details, job_id="j", **({"status": status} if status else {})
+    )
+
+    _check(executions)
+    assert len({execution.device_id for execution in executions}) == EXECUTIONS
+
+
+async def test_job_has_a_token_when_the_details_of_its_executions_are_large(
+    job_with_large_details: Operator,
+) -> None:
+    job = await job_with_large_details.get("j", executions_limit=5000)
+
+    assert job.next_executions_page_token
+    assert 0 < len(job.executions) < EXECUTIONS
+    assert all(execution.status_details for execution in job.executions)
+
+
+@pytest.mark.parametrize("status", [None, "FAILED"])
+async def test_page_reads_a_bounded_number_of_bytes_when_details_are_large(
+    database: Database, job_with_large_details: Operator, status: str | None
+) -> None:
+    store = Store(cast("Any", database.owner))  # The store only calls `fetch`.
+    row = await store.list_job_executions(
+        job_with_large_details.tenant, job_id="j", status=status, after_device_id="", limit=5001
+    )
+
+    assert len(row["device_ids"]) == EXECUTIONS
+    size = sum(len(details) for details in row["status_details"] if details)
+    assert MAX_DETAILS_BYTES <= size < MAX_DETAILS_BYTES + 40_000
+    assert [status is None for status in row["statuses"]] == [
+        details is None for details in row["status_details"]
+    ]
+
+
+async def test_pages_of_a_device_have_all_executions_when_their_details_are_large(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    for number in range(EXECUTIONS):
+        await operator.create(job_id=f"j{number}", target_device_id="d00001")
+    await _fail_with_large_details(database, operator.tenant)
+
+    executions = await _executions_of_all_pages(operator, job_id="", device_id="d00001")
+
+    _check(executions)
+    assert len({execution.job_id for execution in executions}) == EXECUTIONS
