@@ -125,6 +125,12 @@ class CallLimits:
             max(1, config.max_buffered_bytes // _PUBLIC_SHARE // stream_bytes),
             config.max_buffered_bytes,
         )
+        self._request_streams = ConcurrencyLimiter(
+            "The server has too many open report streams",
+            "JOBS_MAX_BUFFERED_BYTES",
+            max(1, config.max_buffered_bytes // stream_bytes),
+            config.max_buffered_bytes,
+        )
         self._tenant_request_streams = ConcurrencyLimiter(
             "The tenant has too many open report streams",
             "JOBS_MAX_TENANT_BUFFERED_BYTES",
@@ -161,6 +167,7 @@ class CallLimits:
             return
         if request_stream:
             permits.acquire(self._tenant_request_streams, caller.tenant_id)
+            permits.acquire(self._request_streams, None)
         permits.acquire(self._tenant_streams, caller.tenant_id)
         if caller.device_id is not None:
             permits.acquire(self._device_streams, (caller.tenant_id, caller.device_id))

@@ -27,6 +27,7 @@ from jobs_grpc.rpc.error_status import abort, to_jobs_error
 from jobs_grpc.rpc.page_sizes import page_size_estimator
 from jobs_grpc.rpc.rate_limiter import RateLimiter
 from jobs_grpc.rpc.request_reader import RequestReader
+from jobs_grpc.rpc.request_sizes import fixed_max_request_bytes
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Pipeline:
         yields = inspect.isasyncgenfunction(serve_request)
         serialize: Any = handler.response_serializer
         estimate_page_size = page_size_estimator(method)
+        fixed_max_bytes = fixed_max_request_bytes(method, public=public)
         limits, reader, budget = self._limits, self._reader, self._budget
 
         async def serve(raw_requests: Any, context: Context) -> Any:
@@ -105,9 +107,13 @@ class Pipeline:
                 reservation = Reservation(budget, caller.tenant_id if caller else "")
                 permits.hold(reservation)
                 if request_stream:
-                    request = reader.read_stream(raw_requests, handler, reservation, public=public)
+                    request = reader.read_stream(
+                        raw_requests, handler, reservation, fixed_max_bytes, public=public
+                    )
                 else:
-                    request = await reader.read(context, handler, reservation, public=public)
+                    request = await reader.read(
+                        context, handler, reservation, fixed_max_bytes, public=public
+                    )
                 policy.authorize(method, caller)
                 if not stream:
                     if estimate_page_size:
@@ -118,7 +124,13 @@ class Pipeline:
                     return raw_response
                 async with end_when_token_expires(caller):
                     if yields:
-                        async with aclosing(serve_request(request, context)) as responses:
+                        responses = serve_request(request, context)
+                        if not request_stream:
+                            # The service takes what it needs from the request and drops it. Each
+                            # response waits for its own bytes, and must hold none meanwhile.
+                            request = None
+                            reservation.release()
+                        async with aclosing(responses):
                             async for item in responses:
                                 await context.write(item)
                     else:

@@ -19,9 +19,6 @@ _CANCEL_GRACE_SECONDS = 0.1
 # Calls of public methods that can wait for their request at the same time.
 _MAX_PUBLIC_READS = 16
 
-# Bytes of a request to a public method: the name of a service, or a reflection query.
-_MAX_PUBLIC_BYTES = 4096
-
 
 class TooManyReads(Exception):
     """The read was the oldest of too many."""
@@ -78,9 +75,15 @@ class RequestReader:
         self._public_reads = BoundedReads(_MAX_PUBLIC_READS)
 
     async def read(
-        self, context: Any, handler: Any, reservation: Reservation, *, public: bool
+        self,
+        context: Any,
+        handler: Any,
+        reservation: Reservation,
+        fixed_max_bytes: int | None,
+        *,
+        public: bool,
     ) -> Message:
-        """Read the request of a call.
+        """Read the request of a call, of at most `fixed_max_bytes` if that is not None.
 
         Unless the method is public, reserves the bytes of the request, and of a response that is
         not a page. Raises MalformedRequest and LimitExceeded.
@@ -104,7 +107,7 @@ class RequestReader:
                 f"The request did not arrive within {self._timeout_seconds:g} s"
                 " (JOBS_REQUEST_READ_TIMEOUT)"
             ) from None
-        self._check_size(raw_request, public=public)
+        self._check_size(raw_request, fixed_max_bytes)
         if not public:
             response_size = 0 if handler.response_streaming else SINGLE_ITEM_BYTES
             await reservation.resize(decoded_bytes(len(raw_request)) + response_size)
@@ -115,6 +118,7 @@ class RequestReader:
         raw_requests: AsyncIterator[bytes],
         handler: Any,
         reservation: Reservation,
+        fixed_max_bytes: int | None,
         *,
         public: bool,
     ) -> AsyncIterator[Message]:
@@ -123,17 +127,17 @@ class RequestReader:
         Raises MalformedRequest and LimitExceeded.
         """
         async for raw_request in raw_requests:
-            self._check_size(raw_request, public=public)
+            self._check_size(raw_request, fixed_max_bytes)
             if not public:
                 await reservation.add(decoded_bytes(len(raw_request)), None)
             yield _decode(handler, raw_request)
             reservation.release()
 
-    def _check_size(self, raw_request: bytes, *, public: bool) -> None:
-        if public and len(raw_request) > _MAX_PUBLIC_BYTES:
+    def _check_size(self, raw_request: bytes, fixed_max_bytes: int | None) -> None:
+        if fixed_max_bytes is not None and len(raw_request) > fixed_max_bytes:
             raise MalformedRequest(
-                f"The request has {len(raw_request)} bytes; health and reflection requests have"
-                f" at most {_MAX_PUBLIC_BYTES}"
+                f"The request has {len(raw_request)} bytes; requests of this method have at most"
+                f" {fixed_max_bytes}"
             )
         if len(raw_request) > self._max_bytes:
             raise LimitExceeded(

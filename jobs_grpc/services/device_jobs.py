@@ -151,6 +151,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         ],
     ) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
         limit = _pending_limit(request)
+        del request
         tenant_id, device_id = current_tenant_and_device()
         reservation = Reservation(self._budget, tenant_id)
         watch = self._watch.watch(tenant_id, device_id, limit + 1, reservation)

@@ -72,10 +72,14 @@ class ReportStream:
         async with asyncio.TaskGroup() as group:
 
             async def read() -> None:
-                async for request in requests:
+                # Wait before the message is read, because the reader reserves its bytes.
+                while True:
+                    await self._wait_for_room()
+                    request = await anext(requests, None)
+                    if request is None:
+                        return
                     # A message that is rejected as a whole can have more.
                     count = min(max(1, len(request.reports)), MAX_REPORTS_PER_MESSAGE)
-                    await self._wait_for_room(count)
                     self._in_flight += count
                     reservation = self._reserve(request, count)
                     group.create_task(self._respond(request, count, reservation, context))
@@ -89,8 +93,8 @@ class ReportStream:
         if interrupted:
             raise ServerStopping
 
-    async def _wait_for_room(self, count: int) -> None:
-        while self._in_flight + count > MAX_REPORTS_IN_FLIGHT:
+    async def _wait_for_room(self) -> None:
+        while self._in_flight >= MAX_REPORTS_IN_FLIGHT:
             self._responded.clear()
             await self._responded.wait()
 
@@ -100,7 +104,9 @@ class ReportStream:
         It does not wait: the reader waits before it decodes a message.
         """
         reservation = Reservation(self._budget, self._caller.tenant_id)
-        rows_bytes = 2 * count * self._max_document_bytes
+        # The response has the details only of a message that is a single report.
+        documents = count if request.reports else 2
+        rows_bytes = documents * self._max_document_bytes
         reservation.correct(decoded_bytes(request.ByteSize()) + rows_bytes)
         return reservation
 

@@ -11,7 +11,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
-from grpc.aio import EOF
+from grpc.aio import EOF, AioRpcError
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from jobs_grpc.errors import LimitExceeded
@@ -251,3 +251,39 @@ async def test_health_checks_whose_responses_are_not_read_are_limited(
                 break
         # One check of each other connection is served.
         assert await is_healthy(server.channel)
+
+
+async def test_report_streams_of_all_tenants_are_limited(database: Database, tenant: str) -> None:
+    """A stream may hold 128 KiB, twice JOBS_MAX_REQUEST_BYTES: 8 fit a tenant, 16 fit all."""
+    limits = {
+        "JOBS_MAX_REQUEST_BYTES": "65536",
+        "JOBS_MAX_DOCUMENT_BYTES": "8192",
+        "JOBS_MAX_TENANT_BUFFERED_BYTES": "1048576",
+        "JOBS_MAX_BUFFERED_BYTES": "2097152",
+    }
+    async with running_server(database.request_dsn, **limits) as server:
+        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
+
+        async def open_stream(number: int) -> Any:
+            metadata = (("x-tenant-id", f"{tenant}-{number}"),)
+            stream = stub.ReportExecutions(metadata=metadata, timeout=TIMEOUT)
+            await stream.write(device_pb.ReportExecutionsRequest())
+            return stream, await stream.read()
+
+        streams = [await open_stream(number) for number in [1] * 8 + [2] * 8]
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+            await open_stream(3)
+        check_limit_error(failure, "JOBS_MAX_BUFFERED_BYTES", "2097152", retry_after=1)
+
+        streams[0][0].cancel()
+
+        async def another_opens() -> bool:
+            try:
+                streams.append(await open_stream(3))
+            except AioRpcError:
+                return False
+            return True
+
+        await wait_until(another_opens)
+        for stream, _ in streams:
+            stream.cancel()

@@ -28,6 +28,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
+CREATE_JOB = "/fleet.jobs.v1.JobService/CreateJob"
 REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
 
 
@@ -42,9 +43,9 @@ def _varint(number: int) -> bytes:
     return bytes([number & 127 | 128, number >> 7 & 127 | 128, number >> 14])
 
 
-async def get(server: Server, tenant: str, raw: bytes) -> bytes:
-    """Call GetJob with a serialized request."""
-    call: Any = server.channel.unary_unary(GET_JOB)
+async def get(server: Server, tenant: str, raw: bytes, method: str = GET_JOB) -> bytes:
+    """Call GetJob, or another method, with a serialized request."""
+    call: Any = server.channel.unary_unary(method)
     response: bytes = await call(raw, metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
     return response
 
@@ -83,10 +84,12 @@ async def test_request_is_rejected_when_it_is_larger_than_the_limit(
     database: Database, operator_with_job: Operator
 ) -> None:
     async with running_server(database.request_dsn, **SMALL_REQUESTS) as server:
-        assert await get(server, operator_with_job.tenant, padded(LIMIT))
+        # The job_id is read; the other fields of a job are missing.
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+            await get(server, operator_with_job.tenant, padded(LIMIT), CREATE_JOB)
 
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await get(server, operator_with_job.tenant, padded(LIMIT + 1))
+            await get(server, operator_with_job.tenant, padded(LIMIT + 1), CREATE_JOB)
 
     assert failure.message == f"The request has {LIMIT + 1} bytes (JOBS_MAX_REQUEST_BYTES is 65536)"
     assert failure.metadata == {"setting": "JOBS_MAX_REQUEST_BYTES", "value": "65536"}
@@ -261,7 +264,7 @@ async def test_public_request_is_rejected_when_it_is_larger_than_4_kib(
             pass
 
     assert failure.message == (
-        "The request has 4097 bytes; health and reflection requests have at most 4096"
+        "The request has 4097 bytes; requests of this method have at most 4096"
     )
 
 
@@ -278,7 +281,7 @@ async def test_report_is_not_decoded_until_the_byte_budget_has_room() -> None:
     handler = SimpleNamespace(request_deserializer=device_pb.ReportExecutionsRequest.FromString)
     reservation = Reservation(budget, "t")
     requests = RequestReader(LIMIT, 1).read_stream(
-        raw_requests(), handler, reservation, public=False
+        raw_requests(), handler, reservation, None, public=False
     )
     first = asyncio.ensure_future(anext(requests))
     for _ in range(10):

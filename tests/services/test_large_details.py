@@ -57,7 +57,7 @@ def _check(executions: list[pb.JobExecution]) -> None:
     assert len(executions) == EXECUTIONS
     for execution in executions:
         assert execution.status == pb.JobExecution.FAILED
-        assert len(execution.status_details["log"]) == 5330
+        assert execution.status_details["log"] == "\x01" * 5330
 
 
 @pytest.mark.parametrize("status", [None, pb.JobExecution.FAILED])

@@ -1,0 +1,111 @@
+"""Requests that have neither a document nor reports have at most 16 KiB."""
+
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.descriptor import Descriptor
+from grpc import StatusCode
+
+from jobs_grpc.rpc.request_sizes import METHODS_WITH_DOCUMENTS
+from jobs_grpc.services import pagination
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT
+
+MAX_BYTES = 16 * 1024
+
+GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
+WATCH_JOB = "/fleet.jobs.v1.JobService/WatchJob"
+
+# The tenant can hold two decoded requests of 16 KiB.
+SMALL_BUDGET = {
+    "JOBS_MAX_REQUEST_BYTES": "65536",
+    "JOBS_MAX_DOCUMENT_BYTES": "8192",
+    "JOBS_MAX_TENANT_BUFFERED_BYTES": "1048576",
+}
+
+
+def request_for_job(size: int) -> bytes:
+    """A request of `size` bytes for the job "j", with an unknown field."""
+    head = b"\x0a\x01j\xfa\x7f"  # job_id, and the tag of field 2047
+    length = size - len(head) - 3
+    return head + bytes([length & 127 | 128, length >> 7 & 127 | 128, length >> 14]) + bytes(length)
+
+
+def has_document(message: Descriptor) -> bool:
+    """Whether a message has a Struct, also in its fields."""
+    return message.full_name == "google.protobuf.Struct" or any(
+        has_document(field.message_type) for field in message.fields if field.message_type
+    )
+
+
+@pytest.fixture
+async def operator_with_job(database: Database, operator: Operator) -> Operator:
+    """The test's operator, with the job "j"."""
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    return operator
+
+
+def test_methods_with_documents_are_those_whose_requests_have_a_document() -> None:
+    services = [
+        *pb.DESCRIPTOR.services_by_name.values(),
+        *device_pb.DESCRIPTOR.services_by_name.values(),
+    ]
+
+    assert {
+        f"/{service.full_name}/{method.name}"
+        for service in services
+        for method in service.methods
+        if has_document(method.input_type)
+    } == METHODS_WITH_DOCUMENTS
+
+
+@pytest.mark.parametrize("method", [GET_JOB, WATCH_JOB])
+async def test_request_without_document_is_rejected_when_it_is_larger_than_16_kib(
+    server: Server, operator_with_job: Operator, method: str
+) -> None:
+    def call(size: int) -> Any:
+        stub: Any = server.channel.unary_stream(method)
+        metadata = (("x-tenant-id", operator_with_job.tenant),)
+        return stub(request_for_job(size), metadata=metadata, timeout=TIMEOUT)
+
+    assert await call(MAX_BYTES).read()
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
+        await call(MAX_BYTES + 1).read()
+
+    assert failure.message == (
+        "The request has 16385 bytes; requests of this method have at most 16384"
+    )
+
+
+def test_request_with_the_longest_page_token_has_less_than_16_kib() -> None:
+    longest_id = "\U0001f600" * 256
+    request = device_pb.ListPendingExecutionsRequest(limit=100)
+    request.page_token = pagination.pending_token(
+        request, longest_id, "IN_PROGRESS", 2**55, longest_id
+    )
+
+    assert request.ByteSize() < MAX_BYTES
+
+
+async def test_watch_holds_no_bytes_while_it_waits(
+    database: Database, operator_with_job: Operator
+) -> None:
+    """Requests of six watches do not fit the tenant's budget together."""
+    async with running_server(database.request_dsn, **SMALL_BUDGET) as server:
+        stub: Any = server.channel.unary_stream(WATCH_JOB)
+        metadata = (("x-tenant-id", operator_with_job.tenant),)
+        watches = [
+            stub(request_for_job(MAX_BYTES), metadata=metadata, timeout=TIMEOUT) for _ in range(6)
+        ]
+
+        for watch in watches:
+            assert await watch.read()
+        assert (await server.operator(operator_with_job.tenant).list()).jobs
+        for watch in watches:
+            watch.cancel()
