@@ -44,6 +44,7 @@ SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_sort = off
+SET jit = off
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

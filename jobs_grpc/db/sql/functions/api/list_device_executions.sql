@@ -19,6 +19,7 @@ SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 -- Only the index job_executions_newest_first delivers the order.
 SET enable_sort = off
+SET jit = off
 SET enable_seqscan = off
 AS $$
 DECLARE

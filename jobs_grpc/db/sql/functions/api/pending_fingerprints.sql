@@ -9,6 +9,7 @@ SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 -- Only the index on the device's queue delivers the order; see next_execution.
 SET enable_sort = off
+SET jit = off
 SET enable_seqscan = off
 AS $$
 #variable_conflict use_column

@@ -9,6 +9,7 @@ SET plan_cache_mode = force_generic_plan
 -- Only the index jobs_in_progress_by_expires_at delivers the order. The count needs no order; it is
 -- there to select this index.
 SET enable_sort = off
+SET jit = off
 SET enable_seqscan = off
 AS $$
 BEGIN

@@ -24,6 +24,7 @@ CREATE OR REPLACE FUNCTION jobs.execution_page_of_status(
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
 SET enable_sort = off
+SET jit = off
 SET enable_seqscan = off
 AS $$
 DECLARE

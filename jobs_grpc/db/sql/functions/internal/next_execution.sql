@@ -10,6 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.next_execution(
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
 SET enable_sort = off
+SET jit = off
 SET enable_seqscan = off
 AS $$
 BEGIN

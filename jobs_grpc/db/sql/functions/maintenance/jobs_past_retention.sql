@@ -8,6 +8,7 @@ SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 -- Only the index jobs_finished_by_updated_at delivers the order.
 SET enable_sort = off
+SET jit = off
 SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
