@@ -366,7 +366,7 @@ class LimitsConfig:
         integer(65536, 67108864),
         "Maximum size of a request message in bytes, at least six times `JOBS_MAX_DOCUMENT_BYTES`."
         " A call with a larger one fails with RESOURCE_EXHAUSTED. Requests that have neither a"
-        " document nor reports have at most 16 KiB, and otherwise fail with INVALID_ARGUMENT.",
+        " document nor reports have at most 16 KiB; larger ones fail with INVALID_ARGUMENT.",
         default=262144,
     )
     max_document_bytes: int = setting(

@@ -74,7 +74,9 @@ class JobServiceStub:
     Open streams, of all tenants and of one tenant (with a delay).
     JOBS_MAX_REQUEST_BYTES (256 KiB)
     The size of a request message (without a delay). A message of more than twice this
-    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
+    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
+    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+    INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
@@ -189,7 +191,9 @@ class JobServiceServicer:
     Open streams, of all tenants and of one tenant (with a delay).
     JOBS_MAX_REQUEST_BYTES (256 KiB)
     The size of a request message (without a delay). A message of more than twice this
-    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
+    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
+    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+    INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
@@ -435,7 +439,9 @@ class JobService:
     Open streams, of all tenants and of one tenant (with a delay).
     JOBS_MAX_REQUEST_BYTES (256 KiB)
     The size of a request message (without a delay). A message of more than twice this
-    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
+    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
+    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+    INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 

@@ -83,7 +83,9 @@ const (
 //	    Open streams, of all tenants and of one tenant (with a delay).
 //	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
-//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
+//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
+//	    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+//	    INVALID_ARGUMENT.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
 //
@@ -339,7 +341,9 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	    Open streams, of all tenants and of one tenant (with a delay).
 //	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
-//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details.
+//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
+//	    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+//	    INVALID_ARGUMENT.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
 //
