@@ -45,7 +45,7 @@ DEFAULTS = {
     "jwt.device_claim": "device_id",
     "limits.max_calls": 1000,
     "limits.max_tenant_calls": 100,
-    "limits.max_tenant_rate": 200,
+    "limits.max_tenant_rate": 0,
     "limits.max_streams": 20000,
     "limits.max_tenant_streams": 10000,
     "limits.max_device_streams": 4,

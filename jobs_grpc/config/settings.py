@@ -327,10 +327,10 @@ class LimitsConfig:
     max_tenant_rate: int = setting(
         "JOBS_MAX_TENANT_RATE",
         integer(0, 1000000),
-        "Maximum number of unary calls per second of a tenant while other tenants call as well; a"
-        " tenant that calls alone has no rate limit. Further calls wait up to one second, then fail"
-        " with RESOURCE_EXHAUSTED. 0: no limit.",
-        default=200,
+        "Maximum number of unary calls per second of a tenant, in each server process, whether or"
+        " not other tenants call. Further calls wait up to one second, then fail with"
+        " RESOURCE_EXHAUSTED. 0: no limit.",
+        default=0,
     )
     max_streams: int = setting(
         "JOBS_MAX_STREAMS",

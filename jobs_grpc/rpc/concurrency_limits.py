@@ -53,14 +53,14 @@ class ConcurrencyLimiter:
 class Permits:
     """What one call has acquired.
 
-    It is released when the task of the call ends, after gRPC has sent the response. So a client
-    that does not read its response keeps its permits.
+    It is released when the task of the call ends, after gRPC has sent the response, if not before.
+    So a client that does not read its response keeps its permits.
     """
 
     def __init__(self, task: "asyncio.Task[Any]") -> None:
         self._acquired: list[tuple[ConcurrencyLimiter, object]] = []
         self._reservation: Reservation | None = None
-        task.add_done_callback(self._release)
+        task.add_done_callback(self.release)
 
     def acquire(self, limiter: ConcurrencyLimiter, key: object) -> None:
         """Acquire from `limiter`. Raises LimitExceeded."""
@@ -71,10 +71,12 @@ class Permits:
         """Keep the bytes of the call reserved."""
         self._reservation = reservation
 
-    def _release(self, _: object) -> None:
+    def release(self, _: object = None) -> None:
+        """Release everything that the call has acquired."""
         if self._reservation is not None:
             self._reservation.release()
-        for limiter, key in self._acquired:
+        while self._acquired:
+            limiter, key = self._acquired.pop()
             limiter.release(key)
 
 

@@ -20,14 +20,17 @@ from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal, set_principal
 from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.config import Config
+from jobs_grpc.errors import LimitExceeded
 from jobs_grpc.rpc import access_log, audit_log
 from jobs_grpc.rpc.call_tracker import CallTracker
+from jobs_grpc.rpc.competition import Competition
 from jobs_grpc.rpc.concurrency_limits import CallLimits, Permits
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
 from jobs_grpc.rpc.page_sizes import page_size_estimator
 from jobs_grpc.rpc.rate_limiter import RateLimiter
 from jobs_grpc.rpc.request_reader import RequestReader
 from jobs_grpc.rpc.request_sizes import fixed_max_request_bytes
+from jobs_grpc.rpc.tenant_turns import TenantTurns, Turn
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
 
 if TYPE_CHECKING:
@@ -37,6 +40,11 @@ Context: TypeAlias = ServicerContext[Any, Any]
 # Quoted: generic for type checkers only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
+
+# Unary calls that have their turn at the same time while tenants compete: while one waits for the
+# database, others run. One turn is left to other tenants. Streams open one at a time, so that the
+# server accepts other calls in between.
+_MAX_CALL_TURNS = 3
 
 
 class Pipeline:
@@ -58,6 +66,9 @@ class Pipeline:
         self._stopping = stopping
         self._limits = CallLimits(config.limits)
         self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
+        self._competition = Competition()
+        self._call_turns = TenantTurns(_MAX_CALL_TURNS, _MAX_CALL_TURNS - 1)
+        self._stream_turns = TenantTurns(1, 1)
         self._reader = RequestReader(
             config.limits.max_request_bytes, config.limits.request_read_timeout
         )
@@ -79,6 +90,8 @@ class Pipeline:
         estimate_page_size = page_size_estimator(method)
         fixed_max_bytes = fixed_max_request_bytes(method, public=public)
         limits, reader, budget = self._limits, self._reader, self._budget
+        competition = self._competition
+        call_turns, stream_turns = self._call_turns, self._stream_turns
 
         async def serve(raw_requests: Any, context: Context) -> Any:
             started = time.perf_counter()
@@ -91,6 +104,7 @@ class Pipeline:
             response: Any = None
             error: JobsError | None = None
             canceled = False
+            turn: Turn | None = None
             try:
                 if public:
                     limits.acquire_public(
@@ -99,11 +113,24 @@ class Pipeline:
                 else:
                     limits.acquire_server(permits, stream=stream)
                     caller = await self._authenticate(context, metadata)
-                    limits.acquire_tenant(
-                        permits, caller, stream=stream, request_stream=request_stream
-                    )
-                    if not stream:
+                    competition.note_call(caller.tenant_id)
+                    try:
+                        limits.acquire_tenant(
+                            permits, caller, stream=stream, request_stream=request_stream
+                        )
+                    except LimitExceeded:
+                        # It does not count as in flight while it waits.
+                        permits.release()
+                        await competition.delay_refusal()
+                        raise
+                    if stream:
+                        turn = await stream_turns.wait(caller.tenant_id)
+                    else:
                         await self._rate_limiter.wait(caller.tenant_id)
+                        if competition.active():
+                            turn = await call_turns.wait(caller.tenant_id)
+                    if turn:
+                        task.add_done_callback(turn.end)
                 reservation = Reservation(budget, caller.tenant_id if caller else "")
                 permits.hold(reservation)
                 if request_stream:
@@ -114,6 +141,8 @@ class Pipeline:
                     request = await reader.read(
                         context, handler, reservation, fixed_max_bytes, public=public
                     )
+                if turn and stream:
+                    turn.end()
                 policy.authorize(method, caller)
                 if not stream:
                     if estimate_page_size:

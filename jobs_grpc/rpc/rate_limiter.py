@@ -1,12 +1,9 @@
-"""Limits the calls per second of each tenant while other tenants make calls as well."""
+"""Limits the unary calls per second of each tenant, if JOBS_MAX_TENANT_RATE is set."""
 
 import asyncio
 from collections import OrderedDict
 
 from jobs_grpc.errors import LimitExceeded
-
-# A tenant is active for this long after a call.
-_ACTIVE_SECONDS = 1.0
 
 # Calls that a tenant can make at once after a pause: the size of its token bucket.
 _BURST = 10
@@ -18,42 +15,31 @@ _RETRY_AFTER_SECONDS = 1
 
 
 class TokenBuckets:
-    """A token bucket per active tenant.
+    """A token bucket per tenant. Keeps nothing for tenants whose bucket is full."""
 
-    Calls beyond the rate reserve future tokens and wait for them. While only one tenant is
-    active, it is not limited. Inactive tenants take no memory.
-    """
-
-    def __init__(self, calls_per_second: float) -> None:
+    def __init__(self, calls_per_second: int) -> None:
         self._interval = 1 / calls_per_second
-        # The time of each active tenant's last call, oldest first.
-        self._last_calls: OrderedDict[str, float] = OrderedDict()
-        # When each active tenant's next token becomes available.
-        self._next_tokens: dict[str, float] = {}
+        # When each tenant's next token becomes available; the tenant with the oldest call first.
+        self._next_tokens: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """The number of active tenants."""
-        return len(self._last_calls)
+        """The number of tenants whose bucket is not full."""
+        return len(self._next_tokens)
 
     def reserve(self, tenant_id: str, now: float) -> float | None:
         """Take a token and return the seconds until it is available.
 
         Returns None, and takes no token, if that is longer than a call may wait.
         """
-        self._last_calls[tenant_id] = now
-        self._last_calls.move_to_end(tenant_id)
-        while next(iter(self._last_calls.values())) < now - _ACTIVE_SECONDS:
-            inactive, _ = self._last_calls.popitem(last=False)
-            self._next_tokens.pop(inactive, None)
-        if len(self._last_calls) == 1:
-            self._next_tokens.clear()
-            return 0
         # A full bucket, as if its first token had become available this long ago.
         full = now - (_BURST - 1) * self._interval
+        while self._next_tokens and next(iter(self._next_tokens.values())) <= full:
+            self._next_tokens.popitem(last=False)
         available = max(self._next_tokens.get(tenant_id, full), full)
         if available > now + _MAX_WAIT_SECONDS:
             return None
         self._next_tokens[tenant_id] = available + self._interval
+        self._next_tokens.move_to_end(tenant_id)
         return max(0, available - now)
 
     def cancel(self, tenant_id: str) -> None:
@@ -63,11 +49,9 @@ class TokenBuckets:
 
 
 class RateLimiter:
-    """Delays unary calls of a tenant that exceeds the rate, so that other tenants are served.
+    """Delays unary calls of a tenant that exceeds the rate, whether or not other tenants call.
 
-    gRPC starts calls in order of arrival, regardless of the tenant. A call that waits here has
-    not read its request yet and costs little; a rejection costs as much as a response, and the
-    client would call again at once. A rate of 0 disables it.
+    A rate of 0 disables it. A call that waits here has not read its request yet.
     """
 
     def __init__(self, calls_per_second: int) -> None:

@@ -67,9 +67,9 @@ class JobServiceStub:
 
     JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
     Unary calls in flight, of all tenants and of one tenant (with a delay).
-    JOBS_MAX_TENANT_RATE (200)
-    Unary calls per second of one tenant while other tenants also make calls. Calls
-    beyond it wait up to a second before they are rejected (with a delay).
+    JOBS_MAX_TENANT_RATE (off)
+    Unary calls per second of one tenant. Calls beyond it wait up to a second before they
+    are rejected (with a delay).
     JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
     Open streams, of all tenants and of one tenant (with a delay).
     JOBS_MAX_REQUEST_BYTES (256 KiB)
@@ -184,9 +184,9 @@ class JobServiceServicer:
 
     JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
     Unary calls in flight, of all tenants and of one tenant (with a delay).
-    JOBS_MAX_TENANT_RATE (200)
-    Unary calls per second of one tenant while other tenants also make calls. Calls
-    beyond it wait up to a second before they are rejected (with a delay).
+    JOBS_MAX_TENANT_RATE (off)
+    Unary calls per second of one tenant. Calls beyond it wait up to a second before they
+    are rejected (with a delay).
     JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
     Open streams, of all tenants and of one tenant (with a delay).
     JOBS_MAX_REQUEST_BYTES (256 KiB)
@@ -432,9 +432,9 @@ class JobService:
 
     JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
     Unary calls in flight, of all tenants and of one tenant (with a delay).
-    JOBS_MAX_TENANT_RATE (200)
-    Unary calls per second of one tenant while other tenants also make calls. Calls
-    beyond it wait up to a second before they are rejected (with a delay).
+    JOBS_MAX_TENANT_RATE (off)
+    Unary calls per second of one tenant. Calls beyond it wait up to a second before they
+    are rejected (with a delay).
     JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
     Open streams, of all tenants and of one tenant (with a delay).
     JOBS_MAX_REQUEST_BYTES (256 KiB)

@@ -1,0 +1,77 @@
+"""Starts a few calls at a time, tenants in turn."""
+
+import asyncio
+
+from jobs_grpc.tenant_queue import TenantQueue
+
+# A turn ends after this time, because its call may wait for a lock or for its client.
+_MAX_SECONDS = 0.01
+
+
+class TenantTurns:
+    """At most `max_turns` calls have their turn at the same time, `max_tenant_turns` of a tenant.
+
+    Without turns, a call waits in each step of its path behind the calls of a tenant that sends
+    more of them than a CPU core can serve. A call that waits for its turn has not read its
+    request yet and costs little.
+    """
+
+    def __init__(self, max_turns: int, max_tenant_turns: int) -> None:
+        self._free = max_turns
+        self._max_tenant_turns = max_tenant_turns
+        # Turns in progress of each tenant.
+        self._held: dict[str, int] = {}
+        # Invariant: no waiting tenant may start a turn.
+        self._queue = TenantQueue()
+
+    async def wait(self, tenant_id: str) -> "Turn":
+        """Wait for the turn of a call."""
+        if self._may_start(tenant_id):
+            self._start(tenant_id)
+        else:
+            waiter = self._queue.add(tenant_id)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if not self._queue.remove(tenant_id, waiter):
+                    # The turn came just before the cancellation.
+                    self.end(tenant_id)
+                raise
+        return Turn(self, tenant_id)
+
+    def end(self, tenant_id: str) -> None:
+        """End a turn of the tenant, and start those that may start now."""
+        self._free += 1
+        if self._held[tenant_id] == 1:
+            del self._held[tenant_id]
+        else:
+            self._held[tenant_id] -= 1
+        while (waiter := self._queue.wake_next(self._may_start)) is not None:
+            self._start(waiter.tenant_id)
+
+    def _may_start(self, tenant_id: str) -> bool:
+        return self._free > 0 and self._held.get(tenant_id, 0) < self._max_tenant_turns
+
+    def _start(self, tenant_id: str) -> None:
+        self._free -= 1
+        self._held[tenant_id] = self._held.get(tenant_id, 0) + 1
+
+
+class Turn:
+    """The turn of a call, which ends once: by `end`, or when its time is over."""
+
+    __slots__ = ("_ended", "_tenant_id", "_timer", "_turns")
+
+    def __init__(self, turns: TenantTurns, tenant_id: str) -> None:
+        """`turns` has started the turn."""
+        self._turns = turns
+        self._tenant_id = tenant_id
+        self._ended = False
+        self._timer = asyncio.get_running_loop().call_later(_MAX_SECONDS, self.end)
+
+    def end(self, _: object = None) -> None:
+        """End the turn, if it has not ended yet."""
+        if not self._ended:
+            self._ended = True
+            self._timer.cancel()
+            self._turns.end(self._tenant_id)

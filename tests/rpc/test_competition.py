@@ -1,0 +1,65 @@
+"""Tenants compete when their calls arrive within a second."""
+
+import asyncio
+
+import pytest
+
+from jobs_grpc.rpc import competition
+from jobs_grpc.rpc.competition import Competition
+
+
+async def test_tenant_that_calls_alone_does_not_compete() -> None:
+    calls = Competition()
+
+    calls.note_call("a")
+    calls.note_call("a")
+
+    assert not calls.active()
+
+
+async def test_tenants_compete_when_both_have_called() -> None:
+    calls = Competition()
+
+    calls.note_call("a")
+    calls.note_call("b")
+
+    assert calls.active()
+
+
+async def test_tenants_do_not_compete_when_their_calls_are_a_second_apart() -> None:
+    calls = Competition()
+    calls.note_call("a")
+    calls._last_call -= 1.0
+
+    calls.note_call("b")
+
+    assert not calls.active()
+
+
+async def test_competition_ends_when_only_one_tenant_calls() -> None:
+    calls = Competition()
+    calls.note_call("a")
+    calls.note_call("b")
+    calls._ends -= 1.0
+
+    calls.note_call("b")
+
+    assert not calls.active()
+
+
+async def test_refusal_waits_only_while_tenants_compete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(competition, "_MIN_REFUSAL_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(competition, "_MAX_REFUSAL_DELAY_SECONDS", 3600.0)
+    calls = Competition()
+    calls.note_call("a")
+    async with asyncio.timeout(10):
+        await calls.delay_refusal()
+
+    calls.note_call("b")
+    refusal = asyncio.create_task(calls.delay_refusal())
+    await asyncio.sleep(0)
+
+    assert not refusal.done()
+    refusal.cancel()
+    await asyncio.wait({refusal})
+    assert calls._delayed_refusals == 0

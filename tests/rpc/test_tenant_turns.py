@@ -1,0 +1,169 @@
+"""Calls start in turn of their tenants."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobs_grpc.rpc import tenant_turns
+from jobs_grpc.rpc.tenant_turns import TenantTurns
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def turns_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn lasts as long as its call runs."""
+    monkeypatch.setattr(tenant_turns, "_MAX_SECONDS", 3600.0)
+
+
+@pytest.fixture
+def calls() -> "Calls":
+    """Two turns, of which a tenant can have one."""
+    return Calls()
+
+
+class Calls:
+    """Calls that run until `end`. `started` lists the calls that had their turn, in order."""
+
+    def __init__(self) -> None:
+        self.turns = TenantTurns(2, 1)
+        self.started: list[str] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, *names: str) -> None:
+        """Start calls. The first letter of a name is the tenant."""
+        for name in names:
+            self.ends[name] = asyncio.Event()
+            self.tasks[name] = asyncio.create_task(self._call(name))
+            await run_ready_tasks()
+
+    async def end(self, *names: str) -> None:
+        """End calls that have started."""
+        for name in names:
+            self.ends[name].set()
+            await run_ready_tasks()
+
+    async def _call(self, name: str) -> None:
+        task = asyncio.current_task()
+        assert task
+        turn = await self.turns.wait(name[0])
+        task.add_done_callback(turn.end)
+        self.started.append(name)
+        await self.ends[name].wait()
+
+    def assert_idle(self) -> None:
+        """No call waits or has its turn."""
+        assert not self.turns._queue
+        assert self.turns._free == 2
+        assert not self.turns._held
+
+
+async def run_ready_tasks() -> None:
+    """Let all tasks that are ready run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_calls_start_in_turn(calls: Calls) -> None:
+    await calls.start("a1", "b1", "a2", "a3", "c1", "c2", "d1")
+    assert calls.started == ["a1", "b1"]
+
+    await calls.end("a1", "b1", "a2", "c1", "d1", "a3", "c2")
+
+    assert calls.started == ["a1", "b1", "a2", "c1", "d1", "a3", "c2"]
+    calls.assert_idle()
+
+
+async def test_one_turn_is_left_when_a_tenant_has_the_others(calls: Calls) -> None:
+    await calls.start("a1", "a2", "a3")
+    assert calls.started == ["a1"]
+
+    await calls.start("b1")
+
+    assert calls.started == ["a1", "b1"]
+    await calls.end("b1", "a1", "a2", "a3")
+    calls.assert_idle()
+
+
+async def test_canceled_call_leaves_the_queue(calls: Calls) -> None:
+    await calls.start("a1", "a2", "a3")
+
+    calls.tasks["a2"].cancel()
+    await run_ready_tasks()
+    await calls.end("a1", "a3")
+
+    assert calls.started == ["a1", "a3"]
+    calls.assert_idle()
+
+
+async def test_turn_goes_to_the_next_call_when_its_owner_is_canceled_at_once(calls: Calls) -> None:
+    await calls.start("a1", "a2", "a3")
+
+    # The turn of a1 ends and a2 is canceled before the task of a2 runs.
+    calls.tasks["a1"].add_done_callback(lambda _: calls.tasks["a2"].cancel())
+    await calls.end("a1")
+
+    assert calls.started == ["a1", "a3"]
+    await calls.end("a3")
+    calls.assert_idle()
+
+
+async def test_turn_ends_when_its_call_is_canceled(calls: Calls) -> None:
+    await calls.start("a1", "a2")
+
+    calls.tasks["a1"].cancel()
+    await run_ready_tasks()
+
+    assert calls.started == ["a1", "a2"]
+    await calls.end("a2")
+    calls.assert_idle()
+
+
+async def test_turn_ends_when_its_time_is_over(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For example because the call waits for a job lock."""
+    monkeypatch.setattr(tenant_turns, "_MAX_SECONDS", 0.001)
+    await calls.start("a1", "a2", "a3")
+
+    async def all_have_started() -> bool:
+        return len(calls.started) == 3
+
+    await wait_until(all_have_started)
+
+    await calls.end(*calls.started)
+    calls.assert_idle()
+
+
+@pytest.mark.parametrize("order", ["timer first", "task first"])
+async def test_turn_ends_once_when_its_time_is_over_as_its_call_ends(
+    order: str, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[Callable[[], None]] = []
+
+    class Timer:
+        """A timer that is due, so that it cannot be canceled anymore."""
+
+        def cancel(self) -> None:
+            pass
+
+    def call_later(_: float, callback: Callable[[], None]) -> Any:
+        timers.append(callback)
+        return Timer()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+    await calls.start("a1", "b1")
+    [end_a1, _] = timers
+
+    if order == "timer first":
+        end_a1()
+        await calls.end("a1")
+    else:
+        await calls.end("a1")
+        end_a1()
+
+    assert calls.turns._free == 1
+    await calls.end("b1")
+    calls.assert_idle()
