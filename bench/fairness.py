@@ -79,7 +79,7 @@ _STORM_FIGURES = ("maximum", "time to open", "memory per watch", "p99 with open 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(prog="bench.fairness", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3, help="seconds per phase [3]")
+    parser.add_argument("--seconds", type=float, default=2, help="seconds per phase [2]")
     parser.add_argument("--runs", type=int, default=3, help="runs per case [3]")
     parser.add_argument("--watches", type=int, default=6000, help="watches of the storm [6000]")
     parser.add_argument("--only", metavar="TEXT", default="", help="only cases that contain TEXT")
