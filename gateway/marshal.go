@@ -20,7 +20,7 @@ import (
 // writes it. fromisoformat() rejects "Z" before Python 3.11.
 const timestampLayout = "2006-01-02T15:04:05.000000-07:00"
 
-// getJobOnlyFields are set only in a GetJob response. In a list they are left out, because []
+// getJobOnlyFields are set only in a GetJob response. Other responses leave them out, because []
 // would claim that the job has no executions.
 var getJobOnlyFields = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.Job.executions":                 true,
@@ -41,6 +41,12 @@ type jsonMarshaler struct{ runtime.JSONPb }
 // Marshal writes a message or, for a response_body in jobs.gateway.yaml, a field of one.
 func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
+	case *jobsv1.Job:
+		// Every job has executions, so GetJob returns some, or the token of the page that has them.
+		if len(v.GetExecutions()) == 0 && v.GetNextExecutionsPageToken() == "" {
+			return appendMessage(nil, v.ProtoReflect(), getJobOnlyFields)
+		}
+		return appendMessage(nil, v.ProtoReflect(), nil)
 	case proto.Message:
 		return appendMessage(nil, v.ProtoReflect(), nil)
 	case []*jobsv1.Job:

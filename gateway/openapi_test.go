@@ -33,11 +33,14 @@ func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 	schemas := openAPISchemas(t)
 	for _, name := range []string{
 		"Job", "JobExecution", "DeviceExecution", "CreateJobResponse", "CancelJobResponse", "DeleteJobResponse",
-		"RetryExecutionsResponse", "StartNextExecutionResponse",
+		"RetryExecutionsResponse", "StartNextExecutionResponse", "GetFailureSummaryResponse",
 	} {
 		message := newMessage(messageDescriptor(name))
-		if execution, ok := message.(*jobsv1.JobExecution); ok {
-			execution.JobId = "a" // omitted if it is empty
+		switch message := message.(type) { // fields that are omitted if they are empty
+		case *jobsv1.JobExecution:
+			message.JobId = "a"
+		case *jobsv1.Job:
+			message.NextExecutionsPageToken = "a"
 		}
 		body, err := (&jsonMarshaler{}).Marshal(message)
 		if err != nil {

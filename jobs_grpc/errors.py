@@ -24,7 +24,11 @@
     ├── JobNotDeletable       FAILED_PRECONDITION  JOB_NOT_DELETABLE
     ├── ExecutionFinished     FAILED_PRECONDITION  EXECUTION_FINISHED
     ├── ExecutionInProgress   FAILED_PRECONDITION  EXECUTION_IN_PROGRESS
+    ├── JobPaused             FAILED_PRECONDITION  JOB_PAUSED
+    ├── JobNotPausable        FAILED_PRECONDITION  JOB_NOT_PAUSABLE
+    ├── JobNotResumable       FAILED_PRECONDITION  JOB_NOT_RESUMABLE
     ├── ExecutionChanged      ABORTED              EXECUTION_CHANGED
+    ├── JobChanged            ABORTED              JOB_CHANGED
     ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED
     ├── LimitExceeded         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED
     ├── DatabaseUnavailable   UNAVAILABLE          DATABASE_UNAVAILABLE
@@ -254,7 +258,7 @@ class TenantEmpty(JobsError):
 
 
 class JobNotCancelable(JobsError):
-    """The job is not IN_PROGRESS."""
+    """The job is finished."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.JOB_NOT_CANCELABLE
@@ -280,15 +284,15 @@ class JobNotRetryable(JobsError):
 
 
 class JobNotDeletable(JobsError):
-    """The job is IN_PROGRESS, or one of its executions is."""
+    """The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.JOB_NOT_DELETABLE
 
     def __init__(self, job_id: str, status: str) -> None:
         message = (
-            "Cannot delete job in status IN_PROGRESS; cancel it first"
-            if status == "IN_PROGRESS"
+            f"Cannot delete job in status {status}; cancel it first"
+            if status in ("IN_PROGRESS", "PAUSED")
             else f"Cannot delete job in status {status} while executions are IN_PROGRESS"
         )
         super().__init__(message, {"jobId": job_id, "status": status})
@@ -320,6 +324,38 @@ class ExecutionInProgress(JobsError):
         )
 
 
+class JobPaused(JobsError):
+    """The job is PAUSED, so the device can't start its execution."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.JOB_PAUSED
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__("The job is paused; start it after it is resumed", {"jobId": job_id})
+
+
+class JobNotPausable(JobsError):
+    """The job is finished."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.JOB_NOT_PAUSABLE
+
+    def __init__(self, job_id: str, status: str) -> None:
+        message = f"Cannot pause job in status {status}"
+        super().__init__(message, {"jobId": job_id, "status": status})
+
+
+class JobNotResumable(JobsError):
+    """The job is finished."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.JOB_NOT_RESUMABLE
+
+    def __init__(self, job_id: str, status: str) -> None:
+        message = f"Cannot resume job in status {status}"
+        super().__init__(message, {"jobId": job_id, "status": status})
+
+
 class ExecutionChanged(JobsError):
     """The execution does not have the expected version or execution_number."""
 
@@ -334,6 +370,16 @@ class ExecutionChanged(JobsError):
             {"jobId": current_execution.job_id, "deviceId": current_execution.device_id},
         )
         self.current_execution = current_execution
+
+
+class JobChanged(JobsError):
+    """The job does not have the etag of the request."""
+
+    code = StatusCode.ABORTED
+    reason = reasons.JOB_CHANGED
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__("The job has changed; read it, then call with its etag", {"jobId": job_id})
 
 
 class Overloaded(JobsError):

@@ -45,6 +45,17 @@ def format_target(job: pb.Job) -> str:
     return "all"
 
 
+def format_pause(job: pb.Job) -> str:
+    """Format the pause of a job: since when, by whom and why."""
+    user = f" by {job.pause.paused_by}" if job.pause.HasField("paused_by") else ""
+    return f"since {format_time(job.pause.paused_at)}{user}: {job.pause.reason}"
+
+
+def is_active(job: pb.Job) -> bool:
+    """Return whether the job is not finished."""
+    return job.status in (pb.Job.IN_PROGRESS, pb.Job.PAUSED)
+
+
 def execution_counts(job: pb.Job) -> dict[str, int]:
     """Return the number of executions by status, in the order of the contract."""
     fields = job.execution_counts.DESCRIPTOR.fields
@@ -59,7 +70,7 @@ def format_counts(job: pb.Job) -> str:
 
 def job_duration(job: pb.Job) -> timedelta:
     """Return the time from the creation of a job until it finished, or until now."""
-    if job.status == pb.Job.IN_PROGRESS:
+    if is_active(job):
         end = datetime.now(UTC)
     else:
         end = (job.completed_at if job.HasField("completed_at") else job.updated_at).ToDatetime(UTC)

@@ -8,7 +8,13 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, connect
-from jobs_grpc.cli.formatting import format_counts, format_expiry, format_target, format_time
+from jobs_grpc.cli.formatting import (
+    format_counts,
+    format_expiry,
+    format_pause,
+    format_target,
+    format_time,
+)
 from jobs_grpc.cli.output import print_json, print_note, struct_json
 from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.text import escape_unprintable
@@ -21,9 +27,10 @@ _PAGE_SIZE = 5000
 _COLUMNS = (
     Column("DEVICE"),
     Column("STATUS", drop_order=1),
-    Column("UPDATED", drop_order=4),
-    Column("STARTED", drop_order=5),
-    Column("ATTEMPT", drop_order=3, is_number=True),
+    Column("UPDATED", drop_order=5),
+    Column("STARTED", drop_order=6),
+    Column("ATTEMPT", drop_order=4, is_number=True),
+    Column("CODE", drop_order=3),
     Column("DETAILS", drop_order=2, min_width=20, wraps=True),
 )
 
@@ -38,6 +45,12 @@ def add_command(commands: "Subparsers") -> None:
         "--status",
         choices=pb.JobExecution.Status.keys()[1:],
         help="show only executions with this status",
+    )
+    parser.add_argument(
+        "--failure-code",
+        type=arguments.text,
+        metavar="CODE",
+        help="show only executions that failed with this code; '' selects those without a code",
     )
     parser.add_argument(
         "--limit",
@@ -65,6 +78,7 @@ def _get(args: argparse.Namespace) -> None:
                 format_time(execution.last_updated_at),
                 format_time(execution.started_at) if execution.HasField("started_at") else "-",
                 str(execution.execution_number),
+                execution.failure_code or "-",
                 struct_json(execution.status_details)
                 if execution.HasField("status_details")
                 else "-",
@@ -84,7 +98,9 @@ def _fetch_job(args: argparse.Namespace) -> pb.Job:
         request = pb.GetJobRequest(job_id=args.job_id, executions_limit=0)
         job: pb.Job = connection.call("GetJob", request).job
         job.next_executions_page_token = ""
-        page_request = pb.ListJobExecutionsRequest(job_id=args.job_id, status=args.status)
+        page_request = pb.ListJobExecutionsRequest(
+            job_id=args.job_id, status=args.status, failure_code=args.failure_code
+        )
         while len(job.executions) < args.limit:
             page_request.limit = min(args.limit - len(job.executions), _PAGE_SIZE)
             page: pb.ListJobExecutionsResponse = connection.call("ListJobExecutions", page_request)
@@ -100,6 +116,8 @@ def _job_fields(job: pb.Job) -> Iterator[tuple[str, str]]:
     yield "status", pb.Job.Status.Name(job.status)
     if job.HasField("cancel_reason"):
         yield "cancel reason", job.cancel_reason
+    if job.HasField("pause"):
+        yield "paused", format_pause(job)
     yield "type", job.document_type
     yield "params", struct_json(job.document_params)
     yield "target", format_target(job)

@@ -17,6 +17,7 @@ from rich.text import Text
 from jobs_grpc.cli.formatting import (
     execution_counts,
     format_duration,
+    format_pause,
     format_target,
     job_duration,
 )
@@ -33,7 +34,12 @@ _EXECUTION_STATUSES = {
     "in_progress": ("cyan", "╍"),
     "queued": ("bright_black", "─"),
 }
-_JOB_STATUSES = {"IN_PROGRESS": "cyan", "COMPLETED": "green", "CANCELED": "yellow"}
+_JOB_STATUSES = {
+    "IN_PROGRESS": "cyan",
+    "PAUSED": "yellow",
+    "COMPLETED": "green",
+    "CANCELED": "yellow",
+}
 
 _TOTALS_STYLES = {
     "started": "cyan",
@@ -153,17 +159,24 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     if job.status == pb.Job.IN_PROGRESS:
         left = timedelta(seconds=(job.total_executions - finished) / rate) if rate else None
         facts[1:1] = [f"{rate:,.1f}/s", f"{format_duration(left) if left else '-'} left"]
-    return [
+    lines: list[RenderableType] = [
         _left_and_right(title, Text(status, _JOB_STATUSES.get(status, ""))),
         _left_and_right(Bar(counts), Text(f"{percent} %")),
         legend,
         Text(" · ".join(facts), "bright_black"),
     ]
+    if job.status == pb.Job.PAUSED:
+        lines.append(_warning(f"Paused {format_pause(job)}"))
+    return lines
 
 
 def _unavailable_line(reason: str) -> Text:
-    text = f"Server unavailable, retrying: {escape_unprintable(reason)}"
-    return Text(text, "yellow", no_wrap=True, overflow="ellipsis")
+    return _warning(f"Server unavailable, retrying: {reason}")
+
+
+def _warning(text: str) -> Text:
+    """One line; what does not fit is cut."""
+    return Text(escape_unprintable(text), "yellow", no_wrap=True, overflow="ellipsis")
 
 
 def _left_and_right(left: RenderableType, right: Text) -> Table:

@@ -34,6 +34,24 @@ def add_command(commands: "Subparsers") -> None:
         metavar="STATUS",
         help="retry executions with this status: FAILED, TIMED_OUT or REJECTED",
     )
+    parser.add_argument(
+        "--failure-code",
+        type=arguments.text,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="CODE",
+        help="retry only executions that failed with this code; '' selects those without a code",
+    )
+    parser.add_argument(
+        "--device",
+        type=arguments.text,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="retry only the executions of these devices",
+    )
     expiry = parser.add_mutually_exclusive_group()
     expiry.add_argument(
         "--expires-in-hours",
@@ -50,6 +68,8 @@ def _retry(args: argparse.Namespace) -> None:
         statuses=args.status,
         expires_in_hours=args.expires_in_hours,
         never_expires=args.never_expires,
+        failure_codes=args.failure_code,
+        device_ids=args.device,
     )
     with connect(args) as connection:
         response: pb.RetryExecutionsResponse = connection.call("RetryExecutions", request)

@@ -10,6 +10,7 @@ _GAP = 2
 
 _STATUS_STYLES = {
     "IN_PROGRESS": "cyan",
+    "PAUSED": "yellow",
     "COMPLETED": "green",
     "SUCCEEDED": "green",
     "CANCELED": "yellow",

@@ -14,7 +14,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, connect
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.formatting import execution_counts, format_summary, utc_now
+from jobs_grpc.cli.formatting import execution_counts, format_summary, is_active, utc_now
 from jobs_grpc.cli.output import print_json, print_note
 from jobs_grpc.client.channel import KEEPALIVE
 from jobs_grpc.client.status_text import status_text
@@ -130,7 +130,7 @@ def _follow(
                 for response in responses:
                     delay = _FIRST_DELAY
                     yield response.job
-                    if response.job.status != pb.Job.IN_PROGRESS:
+                    if not is_active(response.job):
                         return
         except grpc.RpcError as e:
             remaining = _remaining(deadline)

@@ -365,8 +365,9 @@ class LimitsConfig:
         "JOBS_MAX_REQUEST_BYTES",
         integer(65536, 67108864),
         "Maximum size of a request message in bytes, at least six times `JOBS_MAX_DOCUMENT_BYTES`."
-        " A call with a larger one fails with RESOURCE_EXHAUSTED. Requests that have neither a"
-        " document nor reports have at most 16 KiB; larger ones fail with INVALID_ARGUMENT.",
+        " A call with a larger one fails with RESOURCE_EXHAUSTED. Requests without a"
+        " document, reports or `device_ids` have at most 16 KiB; larger ones fail with"
+        " INVALID_ARGUMENT.",
         default=262144,
     )
     max_document_bytes: int = setting(
@@ -408,8 +409,9 @@ class LimitsConfig:
     max_active_jobs: int | None = setting(
         "JOBS_MAX_ACTIVE_JOBS",
         integer(1, 100000000),
-        "Maximum number of jobs IN_PROGRESS per tenant. A CreateJob or RetryExecutions beyond that"
-        " fails with RESOURCE_EXHAUSTED. Unset: no limit. Set it to the same value on all servers.",
+        "Maximum number of jobs IN_PROGRESS or PAUSED per tenant. A CreateJob or RetryExecutions"
+        " beyond that fails with RESOURCE_EXHAUSTED. Unset: no limit. Set it to the same value on"
+        " all servers.",
         default=None,
     )
 

@@ -45,4 +45,10 @@ def domain_error(sqlstate: str, args: Mapping[str, Any], status: str) -> errors.
                 args["max_active_jobs"],
                 retry_after=60,
             )
+        case "JB014":
+            return errors.JobNotPausable(args["job_id"], status)
+        case "JB015":
+            return errors.JobNotResumable(args["job_id"], status)
+        case "JB016":
+            return errors.JobChanged(args["job_id"])
     return None

@@ -29,6 +29,8 @@ class ExecutionUpdate:
     """None: any."""
     extend_timeout_minutes: int | None = None
     """From now; None: keep the timeout."""
+    failure_code: str | None = None
+    """Only with FAILED and REJECTED; None: none."""
     must_be_next: bool = False
     """Apply only to the device's next execution. For starts only.
 
@@ -130,6 +132,7 @@ class Store:
         *,
         job_id: str,
         status: str | None,
+        failure_code: str | None = None,
         after_device_id: str,
         limit: int,
     ) -> Row:
@@ -141,6 +144,7 @@ class Store:
             status=status,
             after_device_id=after_device_id,
             limit=limit,
+            failure_code=failure_code,
         )
         return rows[0]
 
@@ -151,6 +155,7 @@ class Store:
         device_id: str,
         job_id: str | None,
         status: str | None,
+        failure_code: str | None = None,
         before_queued_at: PgMicros | None,
         before_job_id: str | None,
         limit: int,
@@ -165,11 +170,26 @@ class Store:
             before_queued_at=before_queued_at,
             before_job_id=before_job_id,
             limit=limit,
+            failure_code=failure_code,
         )
 
     async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str, force: bool) -> None:
         """See cancel_job.sql."""
         await self._call("cancel_job", tenant_id, job_id=job_id, reason=reason, force=force)
+
+    async def pause_job(
+        self, tenant_id: str, *, job_id: str, reason: str, paused_by: str | None, etag: str
+    ) -> Row:
+        """See pause_job.sql."""
+        rows = await self._call(
+            "pause_job", tenant_id, job_id=job_id, reason=reason, paused_by=paused_by, etag=etag
+        )
+        return rows[0]
+
+    async def resume_job(self, tenant_id: str, *, job_id: str, etag: str) -> Row:
+        """See resume_job.sql."""
+        rows = await self._call("resume_job", tenant_id, job_id=job_id, etag=etag)
+        return rows[0]
 
     async def cancel_execution(
         self, tenant_id: str, *, job_id: str, device_id: str, reason: str, force: bool
@@ -194,6 +214,8 @@ class Store:
         expires_in_hours: int | None,
         never_expires: bool,
         max_active_jobs: int | None,
+        failure_codes: list[str] | None = None,
+        device_ids: list[str] | None = None,
     ) -> Row:
         """See retry_executions.sql."""
         rows = await self._call(
@@ -204,8 +226,27 @@ class Store:
             expires_in_hours=expires_in_hours,
             never_expires=never_expires,
             max_active_jobs=max_active_jobs,
+            failure_codes=failure_codes,
+            device_ids=device_ids,
         )
         return rows[0]
+
+    async def get_failure_summary(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        statuses: list[str] | None,
+        failure_codes: list[str] | None,
+    ) -> Sequence[Row]:
+        """See get_failure_summary.sql."""
+        return await self._call(
+            "get_failure_summary",
+            tenant_id,
+            job_id=job_id,
+            statuses=statuses,
+            failure_codes=failure_codes,
+        )
 
     async def list_execution_attempts(
         self,
@@ -281,6 +322,7 @@ class Store:
             expected_versions=[update.expected_version for update in updates],
             extend_timeout_minutes=[update.extend_timeout_minutes for update in updates],
             with_documents=[update.with_document for update in updates],
+            failure_codes=[update.failure_code for update in updates],
         )
 
     async def _call(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:

@@ -15,7 +15,10 @@ logger = logging.getLogger("jobs_grpc.audit")
 
 AUDITED_METHODS = frozenset(
     f"/fleet.jobs.v1.JobService/{name}"
-    for name in ("CreateJob", "CancelJob", "CancelExecution", "RetryExecutions", "DeleteJob")
+    for name in (
+        *("CreateJob", "CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
+        *("CancelExecution", "RetryExecutions"),
+    )
 )
 
 # A request may contain ids of any length.

@@ -9,6 +9,7 @@ from jobs_grpc.services.jobs import (
     DEFAULT_ATTEMPTS_LIMIT,
     DEFAULT_EXECUTIONS_LIMIT,
     DEFAULT_JOBS_LIMIT,
+    MAX_SUMMARY_BYTES,
 )
 from jobs_grpc.services.pagination import max_page_bytes
 
@@ -21,15 +22,20 @@ _LIMITS = {
     "/fleet.jobs.v1.DeviceJobService/ListPendingExecutions": ("limit", DEFAULT_PENDING_LIMIT),
 }
 
+# The methods whose response is large without being a page: the maximum size.
+_MAX_BYTES = {"/fleet.jobs.v1.JobService/GetFailureSummary": MAX_SUMMARY_BYTES}
+
 SINGLE_ITEM_BYTES = response_bytes(max_page_bytes(0))
-"""The memory of a response that is not a page, except with the largest of documents."""
+"""The memory of other responses, except with the largest of documents."""
 
 
 def page_size_estimator(method: str) -> Callable[[Any], int] | None:
     """Return a function from a request to the maximum memory of its response.
 
-    None if the method does not return a page.
+    None if the response has at most SINGLE_ITEM_BYTES.
     """
+    if method in _MAX_BYTES:
+        return lambda _: response_bytes(_MAX_BYTES[method])
     if method not in _LIMITS:
         return None
     field, default = _LIMITS[method]

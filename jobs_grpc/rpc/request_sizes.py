@@ -3,10 +3,12 @@
 # Ids, filters and page tokens of the longest permitted length fit.
 _MAX_BYTES = 16 * 1024
 
-# Requests with a document, or with reports. JOBS_MAX_REQUEST_BYTES limits them.
-METHODS_WITH_DOCUMENTS = frozenset(
+# Requests with a document, with reports, or with the ids of many devices. JOBS_MAX_REQUEST_BYTES
+# limits them.
+METHODS_WITH_LARGE_REQUESTS = frozenset(
     {
         "/fleet.jobs.v1.JobService/CreateJob",
+        "/fleet.jobs.v1.JobService/RetryExecutions",
         "/fleet.jobs.v1.DeviceJobService/StartNextExecution",
         "/fleet.jobs.v1.DeviceJobService/StartExecution",
         "/fleet.jobs.v1.DeviceJobService/UpdateExecution",
@@ -22,4 +24,4 @@ def fixed_max_request_bytes(method: str, *, public: bool) -> int | None:
     """The maximum size of a request; None if JOBS_MAX_REQUEST_BYTES limits it."""
     if public:
         return _MAX_PUBLIC_BYTES
-    return None if method in METHODS_WITH_DOCUMENTS else _MAX_BYTES
+    return None if method in METHODS_WITH_LARGE_REQUESTS else _MAX_BYTES

@@ -66,10 +66,22 @@ def job_fields(row: Row) -> MessageFields:
         "cancel_reason": row["cancel_reason"],
         "completed_at": timestamp_fields(row["completed_at"]),
         "in_progress_timeout_minutes": row["in_progress_timeout_minutes"],
+        "pause": _pause_fields(row),
+        "etag": str(row["revision"]),
         "total_executions": row["total_executions"],
         "succeeded_count": row["succeeded"],
         "failed_count": row["failed"] + row["timed_out"] + row["rejected"],
         "execution_counts": {status: row[status] for status in _EXECUTION_STATUSES},
+    }
+
+
+def _pause_fields(row: Row) -> MessageFields:
+    if row["paused_at"] is None:
+        return None
+    return {
+        "paused_at": timestamp_fields(row["paused_at"]),
+        "paused_by": row["paused_by"],
+        "reason": row["pause_reason"],
     }
 
 
@@ -98,6 +110,7 @@ def device_execution_summary(row: Row) -> MessageFields:
         "last_updated_at": timestamp_fields(row["last_updated_at"]),
         "expires_at": timestamp_fields(row["expires_at"]),
         "times_out_at": timestamp_fields(row["times_out_at"]),
+        "failure_code": row["failure_code"],
     }
 
 
@@ -113,6 +126,7 @@ def execution_fields(row: Row) -> MessageFields:
         "execution_number": row["execution_number"],
         "version": row["version"],
         "times_out_at": timestamp_fields(row["times_out_at"]),
+        "failure_code": row["failure_code"],
     }
 
 

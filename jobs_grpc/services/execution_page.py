@@ -20,13 +20,14 @@ _COLUMNS = (
     "started_ats",
     "last_updated_ats",
     "times_out_ats",
+    "failure_codes",
 )
 _STATUS = _COLUMNS.index("statuses")
-_DETAILS = _COLUMNS.index("status_details")
 
-# Upper bound for the bytes of an execution in a page, without the contents of device_id and
-# status_details: four timestamps, three numbers, and the tags and lengths of all fields.
-_OVERHEAD_BYTES = 102
+# Upper bound for the bytes of an execution in a page, without the contents of device_id,
+# status_details and failure_code: four timestamps, three numbers, and the tags and lengths of all
+# fields.
+_OVERHEAD_BYTES = 104
 
 
 def append_executions(
@@ -59,8 +60,11 @@ def append_executions(
                 _append_copies(message, execution, devices)
                 devices.clear()
             _change(execution, old, new)
-            if new[_DETAILS] != old[_DETAILS]:
-                overhead = _OVERHEAD_BYTES + execution.status_details.ByteSize()
+            overhead = (
+                _OVERHEAD_BYTES
+                + execution.status_details.ByteSize()
+                + len(execution.failure_code.encode())
+            )
             old = new
         device = device_id.encode()
         total_bytes += len(device) + overhead
@@ -86,7 +90,8 @@ def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...]]]:
 
 def _change(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
     """Set the fields whose values differ; the values are in the order of _COLUMNS."""
-    status, details, number, version, queued_at, started_at, last_updated_at, times_out_at = new
+    status, details, number, version, *times, failure_code = new
+    queued_at, started_at, last_updated_at, times_out_at = times
     if status != old[0]:
         execution.status = EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
     if details != old[1]:
@@ -117,6 +122,11 @@ def _change(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...])
             execution.ClearField("times_out_at")
         else:
             set_timestamp(execution.times_out_at, times_out_at)
+    if failure_code != old[8]:
+        if failure_code is None:
+            execution.ClearField("failure_code")
+        else:
+            execution.failure_code = failure_code
 
 
 def _append_copies(

@@ -6,7 +6,13 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 
 from jobs_grpc.db.store import ExecutionUpdate, Row
-from jobs_grpc.errors import ExecutionChanged, ExecutionFinished, ExecutionNotFound, Violation
+from jobs_grpc.errors import (
+    ExecutionChanged,
+    ExecutionFinished,
+    ExecutionNotFound,
+    JobPaused,
+    Violation,
+)
 from jobs_grpc.services import validation
 from jobs_grpc.services.conversions import (
     MessageFields,
@@ -31,6 +37,7 @@ def parse_update(
         + validation.check_job_id(request.job_id)
         + validation.check_reported_status(request.status)
         + validation.check_timeout_extension(request)
+        + validation.check_reported_failure_code(request)
     )
     return ExecutionUpdate(
         job_id=request.job_id,
@@ -40,6 +47,7 @@ def parse_update(
         execution_number=optional_or(request, "execution_number", None),
         expected_version=optional_or(request, "expected_version", None),
         extend_timeout_minutes=optional_or(request, "extend_timeout_minutes", None),
+        failure_code=request.failure_code or None,
         with_document=with_document,
     )
 
@@ -58,14 +66,16 @@ def updated_execution(
 ) -> MessageFields:
     """The fields of a DeviceExecution after an update, from a row of update_executions.sql.
 
-    `with_details`: whether to fill status_details. Raises ExecutionNotFound, ExecutionFinished or
-    ExecutionChanged.
+    `with_details`: whether to fill status_details. Raises ExecutionNotFound, ExecutionFinished,
+    JobPaused or ExecutionChanged.
     """
     match row["outcome"]:
         case "EXECUTION_NOT_FOUND":
             raise ExecutionNotFound(job_id, device_id)
         case "EXECUTION_FINISHED":
             raise ExecutionFinished(job_id, device_id, row["previous_status"])
+        case "JOB_PAUSED":
+            raise JobPaused(job_id)
         case "EXECUTION_CHANGED":
             # Document and details can each exceed the size of error details: see InvalidRequest.
             raise ExecutionChanged(pb.DeviceExecution(**device_execution_summary(row)))

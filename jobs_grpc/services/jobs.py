@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -38,6 +38,17 @@ MAX_ATTEMPTS_LIMIT = 100
 DEFAULT_ATTEMPTS_LIMIT = MAX_ATTEMPTS_LIMIT
 DEFAULT_EXPIRES_IN_HOURS = 24
 DEFAULT_CANCEL_REASON = "canceled by operator"
+DEFAULT_PAUSE_REASON = "paused by operator"
+
+
+# The statuses of jobs that are not finished.
+ACTIVE_STATUSES = ("IN_PROGRESS", "PAUSED")
+
+# The failure_code under which get_failure_summary.sql counts pairs without a count of their own.
+OTHER_FAILURES = "*"
+
+# Of a GetFailureSummaryResponse: 100 counts with a code and the ids of five devices each.
+MAX_SUMMARY_BYTES = 100 * (5 * (4 * validation.MAX_ID_LENGTH + 3) + 96)
 
 
 class JobService(jobs_pb2_grpc.JobServiceServicer):
@@ -178,6 +189,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             + validation.check_statuses(
                 "status", _status_filter(request.status), pb.JobExecution.Status
             )
+            + validation.check_failure_code("failure_code", request.failure_code)
             + validation.check_range("limit", limit, 1, MAX_EXECUTIONS_LIMIT)
         )
         status = pb.JobExecution.Status.Name(request.status) if request.status else None
@@ -199,6 +211,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             current_principal().tenant_id,
             job_id=request.job_id,
             status=status,
+            failure_code=_failure_code_filter(request),
             after_device_id=pagination.parse_execution_token(request),
             limit=limit + 1,
         )
@@ -220,6 +233,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             device_id=request.device_id,
             job_id=request.job_id or None,
             status=status,
+            failure_code=_failure_code_filter(request),
             before_queued_at=before_queued_at,
             before_job_id=before_job_id,
             limit=limit + 1,
@@ -251,6 +265,68 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         return pb.CancelJobResponse(job_id=request.job_id, status=pb.Job.CANCELED)
 
+    async def PauseJob(
+        self,
+        request: pb.PauseJobRequest,
+        context: ServicerContext[pb.PauseJobRequest, pb.PauseJobResponse],
+    ) -> pb.PauseJobResponse:
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id)
+            + validation.check_reason(request.reason)
+            + validation.check_etag(request.etag)
+        )
+        caller = current_principal()
+        row = await self._store.pause_job(
+            caller.tenant_id,
+            job_id=request.job_id,
+            reason=request.reason or DEFAULT_PAUSE_REASON,
+            paused_by=caller.subject,
+            etag=request.etag,
+        )
+        return pb.PauseJobResponse(job=job_fields(row))
+
+    async def ResumeJob(
+        self,
+        request: pb.ResumeJobRequest,
+        context: ServicerContext[pb.ResumeJobRequest, pb.ResumeJobResponse],
+    ) -> pb.ResumeJobResponse:
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id) + validation.check_etag(request.etag)
+        )
+        row = await self._store.resume_job(
+            current_principal().tenant_id, job_id=request.job_id, etag=request.etag
+        )
+        return pb.ResumeJobResponse(job=job_fields(row))
+
+    async def GetFailureSummary(
+        self,
+        request: pb.GetFailureSummaryRequest,
+        context: ServicerContext[pb.GetFailureSummaryRequest, pb.GetFailureSummaryResponse],
+    ) -> pb.GetFailureSummaryResponse:
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id)
+            + validation.check_failure_statuses(request.statuses)
+            + validation.check_failure_codes(request.failure_codes)
+        )
+        rows = await self._store.get_failure_summary(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            statuses=_status_names(request.statuses) or None,
+            failure_codes=list(request.failure_codes) or None,
+        )
+        response = pb.GetFailureSummaryResponse()
+        for row in rows:
+            if row["failure_code"] == OTHER_FAILURES:
+                response.other_count += row["executions"]
+            else:
+                response.failures.add(
+                    status=row["status"],
+                    failure_code=row["failure_code"],
+                    execution_count=row["executions"],
+                    device_ids=row["device_ids"],
+                )
+        return response
+
     async def CancelExecution(
         self,
         request: pb.CancelExecutionRequest,
@@ -279,14 +355,18 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             validation.check_job_id(request.job_id)
             + validation.check_retry_statuses(request.statuses)
             + validation.check_expiry(request)
+            + validation.check_failure_codes(request.failure_codes)
+            + validation.check_device_ids(request.device_ids)
         )
         row = await self._store.retry_executions(
             current_principal().tenant_id,
             job_id=request.job_id,
-            statuses=[pb.JobExecution.Status.Name(status) for status in set(request.statuses)],
+            statuses=_status_names(request.statuses),
             expires_in_hours=optional_or(request, "expires_in_hours", None),
             never_expires=request.never_expires,
             max_active_jobs=self._max_active_jobs,
+            failure_codes=list(request.failure_codes) or None,
+            device_ids=list(request.device_ids) or None,
         )
         return pb.RetryExecutionsResponse(
             retried_count=row["retried_count"], expires_at=timestamp_fields(row["expires_at"])
@@ -344,7 +424,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                     reservation.correct(response_bytes(response.ByteSize()))
                     yield response
                     reservation.release()
-                    if row["status"] != "IN_PROGRESS":
+                    if row["status"] not in ACTIVE_STATUSES:
                         return
         finally:
             reservation.release()
@@ -352,6 +432,15 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     async def _job_rows(self, tenant_id: str, job_ids: list[str]) -> dict[str, Row]:
         rows = await self._store.get_jobs(tenant_id, job_ids=job_ids)
         return {row["job_id"]: row for row in rows}
+
+
+def _failure_code_filter(request: pb.ListJobExecutionsRequest) -> str | None:
+    """The failure_code, or None for no filter. Empty: failures without a code."""
+    return request.failure_code if request.HasField("failure_code") else None
+
+
+def _status_names(statuses: Iterable[pb.JobExecution.Status.ValueType]) -> list[str]:
+    return [pb.JobExecution.Status.Name(status) for status in set(statuses)]
 
 
 def _status_filter(status: Status) -> set[Status]:

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.errors import InvalidRequest, Violation
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_FAILURE_CODE = re.compile(r"[A-Za-z0-9._:-]{0,64}")
 
 # All characters of the Unicode category Cc.
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -20,9 +21,14 @@ MAX_ID_LENGTH = 256
 MAX_DOCUMENT_TYPE_LENGTH = 100
 MAX_REASON_LENGTH = 1000
 MAX_REPORT_ID_LENGTH = 128
+MAX_ETAG_LENGTH = 64
 
 # Elements of a repeated status. Each status once is enough; a request may repeat some.
 MAX_STATUSES = 16
+
+# Elements of the filters of RetryExecutions and GetFailureSummary.
+MAX_FAILURE_CODES = 100
+MAX_DEVICE_IDS = 1000
 
 MAX_EXPIRES_IN_HOURS = 30 * 24
 MAX_TIMEOUT_MINUTES = 7 * 24 * 60
@@ -147,6 +153,57 @@ def check_report_id(report_id: str) -> list[Violation]:
     return []
 
 
+def check_reported_failure_code(request: UpdateExecutionRequest) -> list[Violation]:
+    """Check the failure_code of a report, which only FAILED and REJECTED may have."""
+    if not request.failure_code:
+        return []
+    if request.status not in (pb.JobExecution.FAILED, pb.JobExecution.REJECTED):
+        problem = "failure_code is allowed only with status FAILED or REJECTED"
+        return [Violation("failure_code", problem)]
+    return check_failure_code("failure_code", request.failure_code)
+
+
+def check_failure_code(field: str, failure_code: str) -> list[Violation]:
+    """Check a failure_code, which may be empty."""
+    if _FAILURE_CODE.fullmatch(failure_code):
+        return []
+    return [Violation(field, f"{field} must be at most 64 characters of A-Z a-z 0-9 . _ : -")]
+
+
+def check_failure_codes(failure_codes: Sequence[str]) -> list[Violation]:
+    """Check the failure codes of a filter."""
+    if len(failure_codes) > MAX_FAILURE_CODES:
+        problem = f"failure_codes must have at most {MAX_FAILURE_CODES} elements"
+        return [Violation("failure_codes", problem)]
+    violations = []
+    for index, failure_code in enumerate(failure_codes):
+        violations += check_failure_code(f"failure_codes[{index}]", failure_code)
+    return violations
+
+
+def check_device_ids(device_ids: Sequence[str]) -> list[Violation]:
+    """Check the device ids of a filter."""
+    if len(device_ids) > MAX_DEVICE_IDS:
+        problem = f"device_ids must have at most {MAX_DEVICE_IDS} elements"
+        return [Violation("device_ids", problem)]
+    violations = []
+    for index, device_id in enumerate(device_ids):
+        violations += check_text(f"device_ids[{index}]", device_id, MAX_ID_LENGTH)
+    return violations
+
+
+def check_failure_statuses(statuses: Sequence[int]) -> list[Violation]:
+    """Check the statuses of GetFailureSummary, which may be empty."""
+    return check_retry_statuses(statuses) if statuses else []
+
+
+def check_etag(etag: str) -> list[Violation]:
+    """Check an etag, which may be empty."""
+    if len(etag) > MAX_ETAG_LENGTH or "\0" in etag:
+        return [Violation("etag", "etag must be empty or the etag of a job")]
+    return []
+
+
 def check_retry_statuses(statuses: Sequence[int]) -> list[Violation]:
     """Check for at least one status, and only statuses that can be retried."""
     if violations := check_status_count(statuses):
@@ -158,7 +215,7 @@ def check_retry_statuses(statuses: Sequence[int]) -> list[Violation]:
 
 
 def check_reason(reason: str) -> list[Violation]:
-    """Check the reason of a cancel, which may be empty."""
+    """Check the reason of a cancel or a pause, which may be empty."""
     if len(reason) > MAX_REASON_LENGTH or "\0" in reason:
         problem = f"reason must be at most {MAX_REASON_LENGTH} characters without U+0000"
         return [Violation("reason", problem)]

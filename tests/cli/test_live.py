@@ -4,7 +4,7 @@ import io
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from rich.console import Console
+from rich.console import Console, Group
 
 from jobs_grpc.cli import live
 
@@ -40,6 +40,20 @@ def test_job_display_fits_terminal_when_texts_are_long() -> None:
     assert lines[0].endswith("…  IN_PROGRESS")
     assert lines[1].rstrip("% 0123456789")[-1] == "─"
     assert "850,000 of 1,000,000 finished · 1,000.0/s · 0:02:30 left · 0:00:00 elapsed" in lines
+
+
+def test_job_display_shows_the_pause_in_one_line() -> None:
+    job = pb.Job(job_id="j", status=pb.Job.PAUSED, target_all=True)
+    job.pause.paused_at.FromJsonString("2030-01-31T12:00:00Z")
+    job.pause.reason = "error rate\n" + "!" * 100
+    console = Console(width=60, file=io.StringIO(), color_system=None)
+
+    console.print(Group(*live.job_lines(job, rate=1.0)))
+
+    assert isinstance(console.file, io.StringIO)
+    last = console.file.getvalue().splitlines()[-1]
+    assert last.startswith("Paused since 2030-01-31 12:00:00Z: error rate\\n!!")
+    assert len(last) == 60
 
 
 def test_job_display_escapes_unprintable_characters() -> None:

@@ -27,7 +27,8 @@ CREATE TABLE jobs.job_executions (
     started_at timestamp with time zone,
     times_out_at timestamp with time zone,
     last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb
+    status_details jsonb,
+    failure_code text COLLATE pg_catalog."C"
 );
 
 CREATE TABLE jobs.jobs (
@@ -51,6 +52,10 @@ CREATE TABLE jobs.jobs (
     created_by text,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
+    paused_at timestamp with time zone,
+    paused_by text,
+    pause_reason text,
+    revision integer DEFAULT 1 NOT NULL,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -83,7 +88,8 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
         CASE
             WHEN (derived.status = 'IN_PROGRESS'::jobs.execution_status) THEN e.times_out_at
             ELSE NULL::timestamp with time zone
-        END AS times_out_at
+        END AS times_out_at,
+    e.failure_code
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status) derived)
@@ -115,7 +121,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    (derived.status)::text AS status,
+    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, now()) AS status,
     j.expires_at,
     j.created_by,
     j.created_at,
@@ -154,7 +160,11 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             ELSE j.expires_at
         END AS completed_at,
     j.in_progress_timeout_minutes,
-    j.status AS stored_status
+    j.status AS stored_status,
+    j.paused_at,
+    j.paused_by,
+    j.pause_reason,
+    j.revision
    FROM ((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
@@ -171,8 +181,19 @@ CREATE TABLE jobs.execution_attempts (
     queued_at timestamp with time zone NOT NULL,
     started_at timestamp with time zone,
     last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb
+    status_details jsonb,
+    failure_code text COLLATE pg_catalog."C"
 );
+
+CREATE TABLE jobs.job_failures (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    status jobs.execution_status NOT NULL,
+    failure_code text NOT NULL COLLATE pg_catalog."C",
+    executions integer NOT NULL,
+    CONSTRAINT job_failures_executions_check CHECK ((executions >= 0))
+)
+WITH (fillfactor='50');
 
 CREATE TABLE jobs.schema_code (
     checksum text NOT NULL,
@@ -203,8 +224,14 @@ ALTER TABLE ONLY jobs.execution_attempts
 ALTER TABLE ONLY jobs.job_executions
     ADD CONSTRAINT job_executions_pkey PRIMARY KEY (tenant_id, job_id, device_id);
 
+ALTER TABLE ONLY jobs.job_failures
+    ADD CONSTRAINT job_failures_pkey PRIMARY KEY (tenant_id, job_id, status, failure_code);
+
 ALTER TABLE ONLY jobs.job_progress
     ADD CONSTRAINT job_progress_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE jobs.jobs
+    ADD CONSTRAINT jobs_pause_check CHECK ((((paused_at IS NULL) = (pause_reason IS NULL)) AND ((paused_at IS NOT NULL) OR (paused_by IS NULL)))) NOT VALID;
 
 ALTER TABLE ONLY jobs.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (tenant_id, job_id);
@@ -220,6 +247,8 @@ ALTER TABLE ONLY public.device_group_members
 
 ALTER TABLE ONLY public.device_state
     ADD CONSTRAINT device_state_pkey PRIMARY KEY (tenant_id, device_id);
+
+CREATE INDEX job_executions_by_failure_code ON jobs.job_executions USING btree (tenant_id, job_id, failure_code, device_id) WHERE (failure_code IS NOT NULL);
 
 CREATE INDEX job_executions_by_times_out_at ON jobs.job_executions USING btree (times_out_at) WHERE ((status = 'IN_PROGRESS'::jobs.execution_status) AND (times_out_at IS NOT NULL));
 
@@ -287,6 +316,8 @@ ALTER TABLE jobs.execution_attempts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_executions ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE jobs.job_failures ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.job_progress ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
@@ -294,6 +325,8 @@ ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON jobs.execution_attempts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_executions USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.job_failures USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_progress USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 

@@ -5,7 +5,7 @@ has them, and with generic plans.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -53,6 +53,24 @@ _ATTEMPTS = """
     FROM generate_series(1, 10000) n
 """
 
+# Every tenth device fails with the code E1, and ten devices with E2.
+_FAILURES = """
+    UPDATE jobs.job_executions
+    SET status = 'FAILED', failure_code = CASE WHEN device_id LIKE '%0003' THEN 'E2' ELSE 'E1' END
+    WHERE tenant_id = $1 AND job_id = 'j3' AND device_id LIKE '%3'
+"""
+_FAILURE_COUNTS = """
+    INSERT INTO jobs.job_failures (tenant_id, job_id, status, failure_code, executions)
+    SELECT tenant_id, job_id, status, failure_code, count(*)
+    FROM jobs.job_executions WHERE failure_code IS NOT NULL GROUP BY 1, 2, 3, 4
+"""
+
+# All counts that a job can have.
+_FULL_COUNTS = """
+    INSERT INTO jobs.job_failures (tenant_id, job_id, status, failure_code, executions)
+    SELECT $1, 'j2', 'FAILED', 'old-' || n, 0 FROM generate_series(1, 100) n
+"""
+
 # For a table (relkind "r") the number of sequential scans, for an index ("i") of entries read.
 _COUNTERS = """
     SELECT c.relname::text,
@@ -94,6 +112,12 @@ def _list_job_executions(store: Store, after: str) -> Awaitable[Row]:
     )
 
 
+def _list_failures(store: Store, code: str, status: str | None = None) -> Awaitable[Row]:
+    return store.list_job_executions(
+        TENANT, job_id="j3", status=status, failure_code=code, after_device_id="d100", limit=1001
+    )
+
+
 def _list_device_executions(store: Store) -> Awaitable[Sequence[Row]]:
     return store.list_device_executions(
         TENANT,
@@ -118,6 +142,14 @@ _REPORTS = [
     ExecutionUpdate("j1", f"d{number * 2000:06}", "SUCCEEDED", with_document=False)
     for number in range(1, BATCH + 1)
 ]
+
+
+def _failed_reports(job_id: str) -> list[ExecutionUpdate]:
+    return [
+        replace(report, job_id=job_id, status="FAILED", failure_code=f"E{number}")
+        for number, report in enumerate(_REPORTS)
+    ]
+
 
 # A call and the maximum number of entries that it reads of each index. It reads no others.
 CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = {
@@ -167,6 +199,24 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         lambda store: _list_job_executions(store, DEVICE),
         {"jobs_pkey": READ_ROW, "job_executions_pkey": PAGE},
     ),
+    "list_job_executions: frequent failure code": (
+        lambda store: _list_failures(store, "E1"),
+        {"jobs_pkey": 2 * READ_ROW, "job_executions_by_failure_code": PAGE},
+    ),
+    "list_job_executions: rare failure code and status": (
+        lambda store: _list_failures(store, "E2", "FAILED"),
+        {"jobs_pkey": 2 * READ_ROW, "job_executions_by_failure_code": 20},
+    ),
+    "get_failure_summary": (
+        lambda store: store.get_failure_summary(
+            TENANT, job_id="j3", statuses=None, failure_codes=None
+        ),
+        {
+            "jobs_pkey": READ_ROW,
+            "job_failures_pkey": READ_ROW,
+            "job_executions_by_failure_code": 250,
+        },
+    ),
     "list_device_executions": (
         _list_device_executions,
         {
@@ -203,6 +253,14 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
             "execution_attempts_pkey": READ_ROW,
         },
     ),
+    "pause_job": (
+        lambda store: store.pause_job(TENANT, job_id="j1", reason="r", paused_by=None, etag=""),
+        {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW},
+    ),
+    "resume_job": (
+        lambda store: store.resume_job(TENANT, job_id="j1", etag=""),
+        {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW},
+    ),
     "cancel_job": (
         lambda store: store.cancel_job(TENANT, job_id="j1", reason="r", force=False),
         {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW},
@@ -224,6 +282,24 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
             "job_progress_pkey": WRITE_ROW,
             "job_executions_pkey": WRITE_ROW,
             "job_executions_queue": WRITE_ROW,
+        },
+    ),
+    "update_executions: batch of failures with new codes": (
+        lambda store: _update(store, *_failed_reports("j1")),
+        {
+            "jobs_pkey": WRITE_ROW + 8 * BATCH,
+            "job_progress_pkey": WRITE_ROW + 8 * BATCH,
+            "job_executions_pkey": WRITE_ROW + 8 * BATCH,
+            "job_failures_pkey": 8 * BATCH,
+        },
+    ),
+    "update_executions: batch of failures with more codes than are counted": (
+        lambda store: _update(store, *_failed_reports("j2")),
+        {
+            "jobs_pkey": WRITE_ROW + 8 * BATCH,
+            "job_progress_pkey": WRITE_ROW + 8 * BATCH,
+            "job_executions_pkey": WRITE_ROW + 8 * BATCH,
+            "job_failures_pkey": 8 * BATCH,
         },
     ),
     "update_executions: batch of reports": (
@@ -264,6 +340,9 @@ async def large(cluster: tuple[Postgres, str]) -> AsyncIterator[Large]:
         await owner.execute(_SMALL_PROGRESS)
         await owner.execute(_ONE_CANCELED)
         await owner.execute(_ATTEMPTS, TENANT)
+        await owner.execute(_FAILURES, TENANT)
+        await owner.execute(_FAILURE_COUNTS)
+        await owner.execute(_FULL_COUNTS, TENANT)
         await owner.execute("VACUUM ANALYZE")
         yield Large(postgres, name, owner)
         await owner.close()

@@ -130,6 +130,10 @@ def _retry(c: asyncpg.Connection, p: Probe, status: str) -> Awaitable[object]:
     )
 
 
+def _pause(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
+    return _store(c).pause_job(p.tenant, job_id="j1", reason="r", paused_by=None, etag="")
+
+
 async def _finalize(c: asyncpg.Connection, p: Probe) -> None:
     await _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
     await c.fetch("SELECT jobs.finalize_job($1, 'j1', '', 10, 0)", p.tenant)
@@ -172,6 +176,24 @@ CASES = {
     ),
     "list_job_executions: REJECTED": Case(
         "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, "REJECTED")
+    ),
+    "list_job_executions: failure code": Case(
+        "list_job_executions",
+        60,
+        lambda c, p: _store(c).list_job_executions(
+            p.tenant, job_id="j1", status=None, failure_code="", after_device_id="", limit=11
+        ),
+    ),
+    "get_failure_summary": Case(
+        "get_failure_summary",
+        60,
+        lambda c, p: _store(c).get_failure_summary(
+            p.tenant, job_id="j1", statuses=None, failure_codes=None
+        ),
+    ),
+    "pause_job": Case("pause_job", 60, _pause),
+    "resume_job": Case(
+        "resume_job", 60, lambda c, p: _store(c).resume_job(p.tenant, job_id="j1", etag="")
     ),
     "list_device_executions": Case("list_device_executions", 60, _list_device_executions),
     "list_device_executions: of a job": Case(
@@ -233,6 +255,11 @@ CASES = {
         "update_executions",
         60,
         lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", "SUCCEEDED")),
+    ),
+    "update_executions: report of a failure": Case(
+        "update_executions",
+        80,
+        lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", "FAILED", failure_code="E1")),
     ),
     "time_out_executions": Case(
         "time_out_executions",

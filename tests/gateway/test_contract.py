@@ -40,7 +40,7 @@ async def run(*command: str | Path, cwd: Path = GATEWAY) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("paths", "headers", "selected"),
-    [("^/customer/", [], "10 selected"), ("^/device/", ["X-Device-Id: d00001"], "5 selected")],
+    [("^/customer/", [], "13 selected"), ("^/device/", ["X-Device-Id: d00001"], "5 selected")],
     ids=["customer", "device"],
 )
 async def test_responses_match_the_openapi_document(
@@ -78,7 +78,7 @@ async def test_responses_match_the_openapi_document(
     )  # fmt: skip
 
     print(output)
-    assert f"{selected} / 15 total" in output
+    assert f"{selected} / 18 total" in output
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +122,10 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         ("DeviceJobService", "UpdateExecution", failed),
         ("JobService", "RetryExecutions", job | {"statuses": ["FAILED"]}),
         ("JobService", "ListExecutionAttempts", execution),
+        ("JobService", "PauseJob", job),
+        ("JobService", "ResumeJob", job),
         ("DeviceJobService", "ReportExecutions", {"report_id": "r", "report": failed}),
+        ("JobService", "GetFailureSummary", job),
         ("JobService", "WatchJob", job),  # the job is finished, so the stream ends
         ("JobService", "RetryExecutions", job | {"statuses": ["FAILED"]}),
         ("JobService", "CancelExecution", execution),
@@ -147,6 +150,9 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     assert len(responses["ListExecutionAttempts"]["attempts"]) == 2
     assert responses["ReportExecutions"]["execution"]["execution_number"] == 2
     assert responses["WatchJob"]["job"]["status"] == "COMPLETED"
+    assert responses["PauseJob"]["job"]["status"] == "PAUSED"
+    assert responses["ResumeJob"]["job"]["status"] == "IN_PROGRESS"
+    assert responses["GetFailureSummary"]["failures"][0]["execution_count"] == 1
     assert responses["CancelExecution"]["execution"]["status"] == "REJECTED"
     assert responses["CancelJob"] == {"job_id": "b", "status": "CANCELED"}
     assert responses["DeleteJob"] == {}

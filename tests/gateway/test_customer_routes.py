@@ -114,6 +114,8 @@ async def test_get_returns_the_job_with_its_executions(
         "status": "IN_PROGRESS",
         "created_by": "olivia",
         "cancel_reason": None,
+        "pause": None,
+        "etag": "1",
         "in_progress_timeout_minutes": None,
         "total_executions": 2,
         "succeeded_count": 1,
@@ -128,7 +130,7 @@ async def test_get_returns_the_job_with_its_executions(
     succeeded, queued = job["executions"]
     assert list(succeeded) == [
         "device_id", "status", "status_details", "queued_at", "started_at", "last_updated_at",
-        "execution_number", "version", "times_out_at",
+        "execution_number", "version", "times_out_at", "failure_code",
     ]  # fmt: skip
     assert (succeeded["device_id"], succeeded["status"]) == ("pump-1", "SUCCEEDED")
     assert datetime.fromisoformat(succeeded["started_at"]).tzinfo

@@ -14,6 +14,7 @@ FIELDS = [
     "job_id", "device_id", "document_type", "document_params", "status", "status_details",
     "execution_number", "version", "queued_at", "started_at", "last_updated_at", "expires_at",
     "times_out_at",
+    "failure_code",
 ]  # fmt: skip
 
 

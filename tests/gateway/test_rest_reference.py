@@ -35,7 +35,7 @@ def openapi_document() -> Any:
 async def test_curl_commands_succeed(gateway: Gateway, database: Database) -> None:
     await database.add_devices("demo", ["device-0003", "device-0006"], group="north")
     commands = re.findall(r"^curl (?:.*\\\n)*.*$", PAGE, re.MULTILINE)
-    assert len(commands) == 15
+    assert len(commands) == 18
 
     for command in commands:
         process = await asyncio.create_subprocess_shell(

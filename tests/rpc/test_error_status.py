@@ -144,6 +144,25 @@ async def job_not_deletable(world: World) -> None:
     await world.operator.delete("j")
 
 
+async def job_paused(world: World) -> None:
+    await world.operator.pause("j")
+    await world.server.device(world.operator.tenant, "d").start("j")
+
+
+async def job_not_pausable(world: World) -> None:
+    await world.operator.cancel("j")
+    await world.operator.pause("j")
+
+
+async def job_not_resumable(world: World) -> None:
+    await world.operator.cancel("j")
+    await world.operator.resume("j")
+
+
+async def job_changed(world: World) -> None:
+    await world.operator.pause("j", etag="0")
+
+
 async def job_already_exists(world: World) -> None:
     await world.operator.create(job_id="j", document_type="update", target_all=True)
 
@@ -301,6 +320,10 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     job_not_cancelable: StatusCode.FAILED_PRECONDITION,
     job_not_retryable: StatusCode.FAILED_PRECONDITION,
     job_not_deletable: StatusCode.FAILED_PRECONDITION,
+    job_paused: StatusCode.FAILED_PRECONDITION,
+    job_not_pausable: StatusCode.FAILED_PRECONDITION,
+    job_not_resumable: StatusCode.FAILED_PRECONDITION,
+    job_changed: StatusCode.ABORTED,
     job_already_exists: StatusCode.ALREADY_EXISTS,
     device_required: StatusCode.UNAUTHENTICATED,
     execution_not_found: StatusCode.NOT_FOUND,

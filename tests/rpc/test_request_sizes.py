@@ -1,4 +1,4 @@
-"""Requests that have neither a document nor reports have at most 16 KiB."""
+"""Requests without a document, reports or ids of many devices have at most 16 KiB."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.descriptor import Descriptor
 from grpc import StatusCode
 
-from jobs_grpc.rpc.request_sizes import METHODS_WITH_DOCUMENTS
+from jobs_grpc.rpc.request_sizes import METHODS_WITH_LARGE_REQUESTS
 from jobs_grpc.services import pagination
 from tests.support.callers import Operator
 from tests.support.database import Database
@@ -51,7 +51,7 @@ async def operator_with_job(database: Database, operator: Operator) -> Operator:
     return operator
 
 
-def test_methods_with_documents_are_those_whose_requests_have_a_document() -> None:
+def test_methods_with_large_requests_are_those_with_a_document_or_ids_of_devices() -> None:
     services = [
         *pb.DESCRIPTOR.services_by_name.values(),
         *device_pb.DESCRIPTOR.services_by_name.values(),
@@ -61,8 +61,8 @@ def test_methods_with_documents_are_those_whose_requests_have_a_document() -> No
         f"/{service.full_name}/{method.name}"
         for service in services
         for method in service.methods
-        if has_document(method.input_type)
-    } == METHODS_WITH_DOCUMENTS
+        if has_document(method.input_type) or "device_ids" in method.input_type.fields_by_name
+    } == METHODS_WITH_LARGE_REQUESTS
 
 
 @pytest.mark.parametrize("method", [GET_JOB, WATCH_JOB])
@@ -91,6 +91,23 @@ def test_request_with_the_longest_page_token_has_less_than_16_kib() -> None:
     )
 
     assert request.ByteSize() < MAX_BYTES
+
+
+@pytest.mark.parametrize("request_type", [pb.RetryExecutionsRequest, pb.GetFailureSummaryRequest])
+def test_request_with_the_most_failure_codes_has_less_than_16_kib(request_type: Any) -> None:
+    request = request_type(job_id="j" * 128, statuses=["FAILED"] * 16)
+    request.failure_codes.extend(["x" * 64] * 100)
+
+    assert request.ByteSize() < MAX_BYTES
+
+
+async def test_retry_selects_as_many_devices_as_permitted(operator_with_job: Operator) -> None:
+    """Their ids have more than 16 KiB together."""
+    device_ids = [f"{number:036}" for number in range(1000)]
+
+    response = await operator_with_job.retry("j", pb.JobExecution.FAILED, device_ids=device_ids)
+
+    assert response.retried_count == 0
 
 
 async def test_watch_holds_no_bytes_while_it_waits(

@@ -22,7 +22,7 @@ def row(columns: dict[str, Any]) -> Row:
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"), [("CANCELED", Job.CANCELED), ("PAUSED", Job.STATUS_UNSPECIFIED)]
+    ("status", "expected"), [("PAUSED", Job.PAUSED), ("SUSPENDED", Job.STATUS_UNSPECIFIED)]
 )
 def test_job_status_is_unspecified_when_unknown(status: str, expected: int) -> None:
     counts = dict.fromkeys(

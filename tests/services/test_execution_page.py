@@ -22,6 +22,7 @@ COLUMNS = {
     "started_at": "started_ats",
     "last_updated_at": "last_updated_ats",
     "times_out_at": "times_out_ats",
+    "failure_code": "failure_codes",
 }
 
 # Of each column, values whose encodings have different sizes.
@@ -36,6 +37,7 @@ VALUES: dict[str, list[Any]] = {
     "started_at": TIMES,
     "last_updated_at": TIMES,
     "times_out_at": TIMES,
+    "failure_code": [None, "", "E1", "x" * 64],
 }
 
 

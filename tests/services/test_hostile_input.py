@@ -73,6 +73,8 @@ def text_fields(fields: Any, parents: tuple[str, ...] = ()) -> Iterator[tuple[st
             yield ".".join(path), _setter(path, lambda struct, t: struct.update({t: {"k": [t]}}))
         elif is_contract_message(field):
             yield from text_fields(field.message_type.fields, path)
+        elif field.type == FieldDescriptor.TYPE_STRING and field.is_repeated:
+            yield ".".join(path), _setter(path, lambda texts, text: texts.append(text))
         elif field.type == FieldDescriptor.TYPE_STRING:
             yield ".".join(path), _setter(path, None)
 

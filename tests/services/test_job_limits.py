@@ -87,6 +87,15 @@ async def test_create_is_rejected_when_tenant_has_too_many_active_jobs(
     await limited.create(job_id="c", target_all=True)
 
 
+async def test_paused_job_counts_as_active(limited: Operator) -> None:
+    for job_id in ("a", "b"):
+        await limited.create(job_id=job_id, target_all=True)
+        await limited.pause(job_id)
+
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+        await limited.create(job_id="c", target_all=True)
+
+
 async def test_expired_job_counts_as_active_only_while_an_execution_is_in_progress(
     database: Database, limited_server: Server, limited: Operator
 ) -> None:

@@ -31,7 +31,8 @@ async def job_with_large_details(database: Database, operator: Operator) -> Oper
 async def _fail_with_large_details(database: Database, tenant: str) -> None:
     async with database.owner.transaction():
         await database.owner.execute(
-            "UPDATE jobs.job_executions SET status = 'FAILED', started_at = queued_at,"
+            "UPDATE jobs.job_executions SET status = 'FAILED', failure_code = 'E1',"
+            " started_at = queued_at,"
             " last_updated_at = queued_at,"
             " status_details = jsonb_build_object('log', repeat(E'\\x01', 5330))"
             " WHERE tenant_id = $1",
@@ -60,13 +61,13 @@ def _check(executions: list[pb.JobExecution]) -> None:
         assert execution.status_details["log"] == "\x01" * 5330
 
 
-@pytest.mark.parametrize("status", [None, pb.JobExecution.FAILED])
+@pytest.mark.parametrize(
+    "filters", [{}, {"status": pb.JobExecution.FAILED}, {"failure_code": "E1"}]
+)
 async def test_pages_have_all_executions_when_their_details_are_large(
-    job_with_large_details: Operator, status: Any
+    job_with_large_details: Operator, filters: Any
 ) -> None:
-    executions = await _executions_of_all_pages(
-        job_with_large_details, job_id="j", **({"status": status} if status else {})
-    )
+    executions = await _executions_of_all_pages(job_with_large_details, job_id="j", **filters)
 
     _check(executions)
     assert len({execution.device_id for execution in executions}) == EXECUTIONS
@@ -82,13 +83,21 @@ async def test_job_has_a_token_when_the_details_of_its_executions_are_large(
     assert all(execution.status_details for execution in job.executions)
 
 
-@pytest.mark.parametrize("status", [None, "FAILED"])
+@pytest.mark.parametrize(("status", "failure_code"), [(None, None), ("FAILED", None), (None, "E1")])
 async def test_page_reads_a_bounded_number_of_bytes_when_details_are_large(
-    database: Database, job_with_large_details: Operator, status: str | None
+    database: Database,
+    job_with_large_details: Operator,
+    status: str | None,
+    failure_code: str | None,
 ) -> None:
     store = Store(cast("Any", database.owner))  # The store only calls `fetch`.
     row = await store.list_job_executions(
-        job_with_large_details.tenant, job_id="j", status=status, after_device_id="", limit=5001
+        job_with_large_details.tenant,
+        job_id="j",
+        status=status,
+        failure_code=failure_code,
+        after_device_id="",
+        limit=5001,
     )
 
     assert len(row["device_ids"]) == EXECUTIONS

@@ -111,7 +111,8 @@ async def test_error_of_an_unknown_status_lists_the_statuses(operator: Operator)
         await operator.list(statuses=[9])
 
     assert failure.violations == {
-        "statuses": "status 9 is unknown; it must be one of IN_PROGRESS, COMPLETED, CANCELED"
+        "statuses": "status 9 is unknown; it must be one of"
+        " IN_PROGRESS, COMPLETED, CANCELED, PAUSED"
     }
 
 

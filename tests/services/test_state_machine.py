@@ -27,6 +27,7 @@ from tests.support.scale import examples
 from tests.support.server import Server
 
 DEVICES = ["a", "b", "c"]
+CODES = ["", "E1", "E2"]
 COUNTS = [field.name for field in pb.ExecutionCounts.DESCRIPTOR.fields]
 
 T = TypeVar("T")
@@ -119,16 +120,34 @@ class _Machine(RuleBasedStateMachine):
     @rule(
         job_id=jobs,
         statuses=st.sets(st.sampled_from(sorted(RETRYABLE)), min_size=1),
+        codes=st.sets(st.sampled_from(CODES)),
+        devices=st.sets(st.sampled_from(DEVICES)),
         renew=st.booleans(),
     )
-    def retry(self, job_id: str, statuses: set[str], renew: bool) -> None:
+    def retry(
+        self, job_id: str, statuses: set[str], codes: set[str], devices: set[str], renew: bool
+    ) -> None:
         expected: list[int] = []
         response = self._run_both(
-            lambda: expected.append(self._model.retry(job_id, statuses, renew)),
-            self._operator.retry(job_id, *sorted(statuses), never_expires=renew),
+            lambda: expected.append(self._model.retry(job_id, statuses, codes, devices, renew)),
+            self._operator.retry(
+                job_id,
+                *sorted(statuses),
+                failure_codes=codes,
+                device_ids=devices,
+                never_expires=renew,
+            ),
         )
         if response is not None:
             assert response.retried_count == expected[0]
+
+    @rule(job_id=jobs)
+    def pause(self, job_id: str) -> None:
+        self._run_both(lambda: self._model.pause(job_id), self._operator.pause(job_id))
+
+    @rule(job_id=jobs)
+    def resume(self, job_id: str) -> None:
+        self._run_both(lambda: self._model.resume(job_id), self._operator.resume(job_id))
 
     @rule(job_id=jobs)
     def expire(self, job_id: str) -> None:
@@ -176,11 +195,13 @@ class _Machine(RuleBasedStateMachine):
         job_id=jobs,
         device=st.sampled_from(DEVICES),
         status=st.sampled_from(["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"]),
+        code=st.sampled_from(CODES),
     )
-    def report(self, job_id: str, device: str, status: str) -> None:
+    def report(self, job_id: str, device: str, status: str, code: str) -> None:
+        code = code if status in ("FAILED", "REJECTED") else ""
         self._run_both(
-            lambda: self._model.report(job_id, device, status),
-            self._device(device).update(job_id, status),
+            lambda: self._model.report(job_id, device, status, code),
+            self._device(device).update(job_id, status, failure_code=code),
         )
 
     @invariant()
@@ -194,12 +215,14 @@ class _Machine(RuleBasedStateMachine):
                 )
                 for execution in job.executions
             }
-            assert pb.Job.Status.Name(job.status) == expected.status
+            assert pb.Job.Status.Name(job.status) == expected.visible_status
+            assert job.HasField("pause") == expected.paused
             assert actual == {
                 device: (execution.status, execution.attempt)
                 for device, execution in expected.executions.items()
             }
             self._check_counts(job)
+            self._check_failures(job_id)
             self._check_terminal_statuses(job_id, actual)
 
     def _check_counts(self, job: pb.Job) -> None:
@@ -210,6 +233,13 @@ class _Machine(RuleBasedStateMachine):
         ]
         assert counts == {status: statuses.count(status) for status in COUNTS}
         assert sum(counts.values()) == job.total_executions
+
+    def _check_failures(self, job_id: str) -> None:
+        summary = self._await(self._operator.failures(job_id))
+        assert self._model.failures(job_id) == {
+            (pb.JobExecution.Status.Name(f.status), f.failure_code): f.execution_count
+            for f in summary.failures
+        }
 
     def _check_terminal_statuses(self, job_id: str, actual: dict[str, tuple[str, int]]) -> None:
         """The terminal status of an attempt never changes."""

@@ -40,6 +40,21 @@ async def device(database: Database, server: Server, operator: Operator) -> Any:
     return server.device(operator.tenant, "pump")
 
 
+async def test_watch_sends_pause_and_resume_and_does_not_end(
+    operator: Operator, device: Any
+) -> None:
+    jobs = watch(operator, "j")
+    await anext(jobs)
+
+    await operator.pause("j", reason="error rate")
+    paused = await anext(jobs)
+    await operator.resume("j")
+    resumed = await anext(jobs)
+
+    assert (paused.status, paused.pause.reason) == (pb.Job.PAUSED, "error rate")
+    assert (resumed.status, resumed.HasField("pause")) == (pb.Job.IN_PROGRESS, False)
+
+
 async def test_watch_sends_each_change_until_the_job_completes(
     operator: Operator, device: Any
 ) -> None:

@@ -47,6 +47,19 @@ async def device(database: Database, server: Server, tenant: str) -> Device:
     return server.device(tenant, "pump")
 
 
+async def test_watch_leaves_out_a_queued_execution_while_its_job_is_paused(
+    operator: Operator, device: Device
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+    responses = watch(device)
+    assert job_ids(await anext(responses)) == ["j"]
+
+    await operator.pause("j")
+    assert job_ids(await anext(responses)) == []
+    await operator.resume("j")
+    assert job_ids(await anext(responses)) == ["j"]
+
+
 @pytest.mark.slow
 async def test_watch_sends_the_list_when_an_execution_becomes_pending_or_finishes(
     device: Device, operator: Operator

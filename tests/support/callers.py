@@ -56,6 +56,23 @@ class Operator:
         request = pb.CancelJobRequest(job_id=job_id, **fields)
         return await self.stub.CancelJob(request, metadata=self.metadata, timeout=TIMEOUT)
 
+    async def pause(self, job_id: str, **fields: Any) -> pb.Job:
+        """Pause a job."""
+        request = pb.PauseJobRequest(job_id=job_id, **fields)
+        response = await self.stub.PauseJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.job
+
+    async def resume(self, job_id: str, **fields: Any) -> pb.Job:
+        """Resume a job."""
+        request = pb.ResumeJobRequest(job_id=job_id, **fields)
+        response = await self.stub.ResumeJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.job
+
+    async def failures(self, job_id: str, **fields: Any) -> pb.GetFailureSummaryResponse:
+        """Read the failure summary of a job."""
+        request = pb.GetFailureSummaryRequest(job_id=job_id, **fields)
+        return await self.stub.GetFailureSummary(request, metadata=self.metadata, timeout=TIMEOUT)
+
     async def cancel_execution(self, job_id: str, device: str, **fields: Any) -> pb.JobExecution:
         """Cancel one device's execution."""
         request = pb.CancelExecutionRequest(job_id=job_id, device_id=device, **fields)

@@ -3,6 +3,7 @@
 The model has no derived statuses: a cancel or an expiry changes its executions at once.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 PENDING = frozenset({"QUEUED", "IN_PROGRESS"})
@@ -26,6 +27,12 @@ class Execution:
     attempt: int = 1
     reported: bool = False
     """A report of the device finished it."""
+    failure_code: str | None = None
+    """Set if the device failed."""
+
+    def finish(self, status: str, failure_code: str | None = None) -> None:
+        """Change the status to one that is terminal."""
+        self.status, self.failure_code = status, failure_code
 
 
 @dataclass
@@ -35,6 +42,17 @@ class Job:
     executions: dict[str, Execution]
     status: str = "IN_PROGRESS"
     expired: bool = False
+    paused: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether the job is not finished: IN_PROGRESS or PAUSED."""
+        return self.status == "IN_PROGRESS"
+
+    @property
+    def visible_status(self) -> str:
+        """The status that operators see."""
+        return "PAUSED" if self.active and self.paused else self.status
 
     def count(self, status: str) -> int:
         """Count the executions with a status."""
@@ -74,6 +92,25 @@ class Model:
             job.move("IN_PROGRESS", "REJECTED")
         job.status = "CANCELED"
 
+    def pause(self, job_id: str) -> None:
+        """PauseJob."""
+        job = self.jobs[job_id]
+        if not job.active:
+            raise OperationRejected("JOB_NOT_PAUSABLE")
+        job.paused = True
+
+    def resume(self, job_id: str) -> None:
+        """ResumeJob."""
+        job = self.jobs[job_id]
+        if not job.active:
+            raise OperationRejected("JOB_NOT_RESUMABLE")
+        job.paused = False
+
+    def failures(self, job_id: str) -> dict[tuple[str, str], int]:
+        """GetFailureSummary: the number of failures by status and failure_code."""
+        failed = [e for e in self.jobs[job_id].executions.values() if e.failure_code is not None]
+        return Counter((e.status, e.failure_code or "") for e in failed)
+
     def expire(self, job_id: str) -> None:
         """Expire a job that is not finished."""
         job = self.jobs[job_id]
@@ -84,7 +121,7 @@ class Model:
     def time_out(self, job_id: str, device: str) -> None:
         """Time out an execution that is IN_PROGRESS."""
         job, execution = self._find(job_id, device)
-        execution.status = "TIMED_OUT"
+        execution.finish("TIMED_OUT", "")
         job.complete_if_finished()
 
     def cancel_execution(self, job_id: str, device: str, force: bool) -> None:
@@ -97,17 +134,25 @@ class Model:
         execution.status = "REJECTED"
         job.complete_if_finished()
 
-    def retry(self, job_id: str, statuses: set[str], renew: bool) -> int:
+    def retry(
+        self, job_id: str, statuses: set[str], codes: set[str], devices: set[str], renew: bool
+    ) -> int:
         """RetryExecutions, with a new expiry if `renew`. Returns how many were retried."""
         job = self.jobs[job_id]
         if job.status == "CANCELED" or (job.expired and not renew):
             raise OperationRejected("JOB_NOT_RETRYABLE")
-        retried = [e for e in job.executions.values() if e.status in statuses]
+        retried = [
+            e
+            for device, e in job.executions.items()
+            if e.status in statuses
+            and (not codes or e.failure_code in codes)
+            and (not devices or device in devices)
+        ]
         self._clock += 1
         for execution in retried:
             execution.status, execution.queued = "QUEUED", self._clock
             execution.attempt += 1
-            execution.reported = False
+            execution.reported, execution.failure_code = False, None
         if retried:
             job.status = "IN_PROGRESS"
             job.expired = False
@@ -115,9 +160,11 @@ class Model:
 
     def start(self, job_id: str, device: str) -> None:
         """StartExecution."""
-        _, execution = self._find(job_id, device)
+        job, execution = self._find(job_id, device)
         if execution.status not in PENDING:
             raise OperationRejected("EXECUTION_FINISHED")
+        if execution.status == "QUEUED" and job.paused:
+            raise OperationRejected("JOB_PAUSED")
         execution.status = "IN_PROGRESS"
 
     def start_next(self, device: str) -> str | None:
@@ -125,21 +172,28 @@ class Model:
         pending = sorted(
             (job.executions[device].status == "QUEUED", job.executions[device].queued, job_id)
             for job_id, job in self.jobs.items()
-            if device in job.executions and job.executions[device].status in PENDING
+            if device in job.executions
+            and job.executions[device].status in PENDING
+            and not (job.paused and job.executions[device].status == "QUEUED")
         )
         if not pending:
             return None
         self.start(pending[0][2], device)
         return pending[0][2]
 
-    def report(self, job_id: str, device: str, status: str) -> None:
+    def report(self, job_id: str, device: str, status: str, code: str = "") -> None:
         """UpdateExecution without status_details, expected_version and execution_number."""
         job, execution = self._find(job_id, device)
-        if execution.status == status and status not in PENDING and execution.reported:
+        repeated = (status, code) == (execution.status, execution.failure_code or "")
+        if repeated and status not in PENDING and execution.reported:
+            return
+        if status == "IN_PROGRESS":
+            self.start(job_id, device)
             return
         if execution.status not in PENDING:
             raise OperationRejected("EXECUTION_FINISHED")
-        execution.status, execution.reported = status, status not in PENDING
+        execution.finish(status, code if status in ("FAILED", "REJECTED") else None)
+        execution.reported = True
         job.complete_if_finished()
 
     def _find(self, job_id: str, device: str) -> tuple[Job, Execution]:

@@ -9,6 +9,7 @@ TABLES = (
     "jobs.job_progress",
     "jobs.job_executions",
     "jobs.execution_attempts",
+    "jobs.job_failures",
     "public.device_state",
     "public.device_group_members",
 )

@@ -3,8 +3,8 @@ package main
 // unwrappedResponses are the messages that REST unwraps: it returns one field of them (response_body).
 var unwrappedResponses = []string{
 	"CancelExecutionResponse", "GetExecutionResponse", "GetJobResponse", "ListExecutionAttemptsResponse",
-	"ListJobExecutionsResponse", "ListJobsResponse", "ListPendingExecutionsResponse", "StartExecutionResponse",
-	"UpdateExecutionResponse",
+	"ListJobExecutionsResponse", "ListJobsResponse", "ListPendingExecutionsResponse", "PauseJobResponse",
+	"ResumeJobResponse", "StartExecutionResponse", "UpdateExecutionResponse",
 }
 
 // additionalRoutes names the operation of a method's second route. The plugin appends a "2".
@@ -37,12 +37,23 @@ var limits = map[string]object{
 	"fleet.jobs.v1.ListJobsRequest.offset":                       {"minimum": 0, "default": 0},
 	"fleet.jobs.v1.ListJobExecutionsRequest.job_id":              jobID,
 	"fleet.jobs.v1.ListJobExecutionsRequest.device_id":           deviceID,
+	"fleet.jobs.v1.ListJobExecutionsRequest.failure_code":        failureCode,
 	"fleet.jobs.v1.ListJobExecutionsRequest.limit":               {"minimum": 1, "maximum": 5000, "default": 1000},
 	"fleet.jobs.v1.CancelJobRequest.job_id":                      jobID,
 	"fleet.jobs.v1.CancelJobRequest.reason":                      {"maxLength": 1000},
 	"fleet.jobs.v1.RetryExecutionsRequest.job_id":                jobID,
 	"fleet.jobs.v1.RetryExecutionsRequest.statuses":              {"minItems": 1},
 	"fleet.jobs.v1.RetryExecutionsRequest.expires_in_hours":      {"minimum": 1, "maximum": 720, "description": "The number of hours from now until the job expires. Absent: expires_at does not change. null: never."},
+	"fleet.jobs.v1.RetryExecutionsRequest.failure_codes":         {"maxItems": 100},
+	"fleet.jobs.v1.RetryExecutionsRequest.device_ids":            {"maxItems": 1000},
+	"fleet.jobs.v1.PauseJobRequest.job_id":                       jobID,
+	"fleet.jobs.v1.PauseJobRequest.reason":                       {"maxLength": 1000},
+	"fleet.jobs.v1.PauseJobRequest.etag":                         {"maxLength": 64},
+	"fleet.jobs.v1.ResumeJobRequest.job_id":                      jobID,
+	"fleet.jobs.v1.ResumeJobRequest.etag":                        {"maxLength": 64},
+	"fleet.jobs.v1.GetFailureSummaryRequest.job_id":              jobID,
+	"fleet.jobs.v1.GetFailureSummaryRequest.statuses":            {"maxItems": 16},
+	"fleet.jobs.v1.GetFailureSummaryRequest.failure_codes":       {"maxItems": 100},
 	"fleet.jobs.v1.DeleteJobRequest.job_id":                      jobID,
 	"fleet.jobs.v1.CancelExecutionRequest.job_id":                jobID,
 	"fleet.jobs.v1.CancelExecutionRequest.device_id":             deviceID,
@@ -56,10 +67,13 @@ var limits = map[string]object{
 	"fleet.jobs.v1.GetExecutionRequest.job_id":                    jobID,
 	"fleet.jobs.v1.UpdateExecutionRequest.job_id":                 jobID,
 	"fleet.jobs.v1.UpdateExecutionRequest.extend_timeout_minutes": minutes,
+	"fleet.jobs.v1.UpdateExecutionRequest.failure_code":           failureCode,
 }
 
 var (
 	jobID    = object{"pattern": "^[A-Za-z0-9._:-]{1,128}$"}
 	deviceID = object{"minLength": 1, "maxLength": 256}
 	minutes  = object{"minimum": 1, "maximum": 10080}
+
+	failureCode = object{"pattern": "^[A-Za-z0-9._:-]{0,64}$"}
 )

@@ -41,6 +41,7 @@ class DeviceExecution(_message.Message):
     LAST_UPDATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     TIMES_OUT_AT_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     device_id: _builtins.str
@@ -53,6 +54,8 @@ class DeviceExecution(_message.Message):
     """The number of the attempt. The first is 1."""
     version: _builtins.int
     """Counts the changes of the execution across its attempts; see JobExecution.version."""
+    failure_code: _builtins.str
+    """Why the device failed; see JobExecution.failure_code."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document. Not filled by ReportExecutions, nor in errors."""
@@ -103,12 +106,15 @@ class DeviceExecution(_message.Message):
         last_updated_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         times_out_at: _timestamp_pb2.Timestamp | None = ...,
+        failure_code: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["document_params", b"document_params", "expires_at", b"expires_at", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "document_params", b"document_params", "expires_at", b"expires_at", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "document_params", b"document_params", "document_type", b"document_type", "execution_number", b"execution_number", "expires_at", b"expires_at", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "device_id", b"device_id", "document_params", b"document_params", "document_type", b"document_type", "execution_number", b"execution_number", "expires_at", b"expires_at", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
+    _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_code) -> _WhichOneofReturnType__failure_code | None: ...
 
 Global___DeviceExecution: _TypeAlias = DeviceExecution  # noqa: Y015
 
@@ -319,6 +325,7 @@ class UpdateExecutionRequest(_message.Message):
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     EXECUTION_NUMBER_FIELD_NUMBER: _builtins.int
     EXTEND_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Required. The ID of the job."""
     status: _jobs_pb2.JobExecution.Status.ValueType
@@ -331,6 +338,11 @@ class UpdateExecutionRequest(_message.Message):
     """The number of minutes from now until the execution times out: 1–10080. Replaces
     times_out_at, even if the job has no in_progress_timeout_minutes. Allowed only with
     `status` IN_PROGRESS. Unset: times_out_at does not change.
+    """
+    failure_code: _builtins.str
+    """Why the device failed: 1–64 characters of A-Z a-z 0-9 . _ : - Operators can count executions
+    by it, and filter and retry them. Allowed only with `status` FAILED or REJECTED. Empty: no
+    code.
     """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
@@ -347,10 +359,11 @@ class UpdateExecutionRequest(_message.Message):
         expected_version: _builtins.int | None = ...,
         execution_number: _builtins.int | None = ...,
         extend_timeout_minutes: _builtins.int | None = ...,
+        failure_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_execution_number", b"_execution_number", "_expected_version", b"_expected_version", "_extend_timeout_minutes", b"_extend_timeout_minutes", "execution_number", b"execution_number", "expected_version", b"expected_version", "extend_timeout_minutes", b"extend_timeout_minutes", "status_details", b"status_details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_execution_number", b"_execution_number", "_expected_version", b"_expected_version", "_extend_timeout_minutes", b"_extend_timeout_minutes", "execution_number", b"execution_number", "expected_version", b"expected_version", "extend_timeout_minutes", b"extend_timeout_minutes", "job_id", b"job_id", "status", b"status", "status_details", b"status_details"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_execution_number", b"_execution_number", "_expected_version", b"_expected_version", "_extend_timeout_minutes", b"_extend_timeout_minutes", "execution_number", b"execution_number", "expected_version", b"expected_version", "extend_timeout_minutes", b"extend_timeout_minutes", "failure_code", b"failure_code", "job_id", b"job_id", "status", b"status", "status_details", b"status_details"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__execution_number: _TypeAlias = _typing.Literal["execution_number"]  # noqa: Y015
     _WhichOneofArgType__execution_number: _TypeAlias = _typing.Literal["_execution_number", b"_execution_number"]  # noqa: Y015

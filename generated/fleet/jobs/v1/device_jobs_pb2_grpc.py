@@ -121,7 +121,7 @@ class DeviceJobServiceServicer:
     def ListPendingExecutions(self, request, context):
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
         queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-        first.
+        first. QUEUED executions of a PAUSED job are left out.
 
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -132,7 +132,8 @@ class DeviceJobServiceServicer:
     def StartNextExecution(self, request, context):
         """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
         device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-        safe to repeat. A concurrent StartExecution may start a second execution.
+        safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+        of a PAUSED job are skipped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +144,7 @@ class DeviceJobServiceServicer:
         safe to repeat.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_FINISHED
+        FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,20 +165,23 @@ class DeviceJobServiceServicer:
         QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
         IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 
-        A terminal status does not change. A repeated report of the same terminal status and
-        details returns the stored execution; if an operator canceled the execution, it returns
+        A terminal status does not change. A repeated report of the same terminal status, details
+        and failure_code returns the stored execution; if an operator canceled the execution, it returns
         EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
         the job.
 
         A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
         such a job accepts reports, unless the cancel was forced.
 
+        A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
+        end.
+
         An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
         attempt. A report that may arrive late should set execution_number, so that it is not
         applied to the next attempt.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_FINISHED
+        FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
         ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
         execution_number. The details carry the current DeviceExecution,
         without document_params and status_details.

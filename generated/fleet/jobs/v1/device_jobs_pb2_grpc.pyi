@@ -58,21 +58,22 @@ class DeviceJobServiceStub:
     ListPendingExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
     queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-    first.
+    first. QUEUED executions of a PAUSED job are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     StartNextExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartNextExecutionRequest, _device_jobs_pb2.StartNextExecutionResponse]
     """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
     device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-    safe to repeat. A concurrent StartExecution may start a second execution.
+    safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+    of a PAUSED job are skipped.
     """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
     safe to repeat.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]
     """Returns the execution of one job.
@@ -85,20 +86,23 @@ class DeviceJobServiceStub:
       QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
       IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 
-    A terminal status does not change. A repeated report of the same terminal status and
-    details returns the stored execution; if an operator canceled the execution, it returns
+    A terminal status does not change. A repeated report of the same terminal status, details
+    and failure_code returns the stored execution; if an operator canceled the execution, it returns
     EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
     the job.
 
     A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
     such a job accepts reports, unless the cancel was forced.
 
+    A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
+    end.
+
     An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
     attempt. A report that may arrive late should set execution_number, so that it is not
     applied to the next attempt.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                            execution_number. The details carry the current DeviceExecution,
                            without document_params and status_details.
@@ -163,21 +167,22 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     ListPendingExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]  # type: ignore[assignment]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
     queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-    first.
+    first. QUEUED executions of a PAUSED job are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     StartNextExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartNextExecutionRequest, _device_jobs_pb2.StartNextExecutionResponse]  # type: ignore[assignment]
     """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
     device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-    safe to repeat. A concurrent StartExecution may start a second execution.
+    safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+    of a PAUSED job are skipped.
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]  # type: ignore[assignment]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
     safe to repeat.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """Returns the execution of one job.
@@ -190,20 +195,23 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
       IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 
-    A terminal status does not change. A repeated report of the same terminal status and
-    details returns the stored execution; if an operator canceled the execution, it returns
+    A terminal status does not change. A repeated report of the same terminal status, details
+    and failure_code returns the stored execution; if an operator canceled the execution, it returns
     EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
     the job.
 
     A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
     such a job accepts reports, unless the cancel was forced.
 
+    A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
+    end.
+
     An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
     attempt. A report that may arrive late should set execution_number, so that it is not
     applied to the next attempt.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                            execution_number. The details carry the current DeviceExecution,
                            without document_params and status_details.
@@ -271,7 +279,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.ListPendingExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.ListPendingExecutionsResponse]]:
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
         queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-        first.
+        first. QUEUED executions of a PAUSED job are left out.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -284,7 +292,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.StartNextExecutionResponse, _abc.Awaitable[_device_jobs_pb2.StartNextExecutionResponse]]:
         """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
         device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-        safe to repeat. A concurrent StartExecution may start a second execution.
+        safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+        of a PAUSED job are skipped.
         """
 
     @_abc_1.abstractmethod
@@ -297,7 +306,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         safe to repeat.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_FINISHED
+          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
         """
 
     @_abc_1.abstractmethod
@@ -322,20 +331,23 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
           QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
           IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 
-        A terminal status does not change. A repeated report of the same terminal status and
-        details returns the stored execution; if an operator canceled the execution, it returns
+        A terminal status does not change. A repeated report of the same terminal status, details
+        and failure_code returns the stored execution; if an operator canceled the execution, it returns
         EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
         the job.
 
         A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
         such a job accepts reports, unless the cancel was forced.
 
+        A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
+        end.
+
         An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
         attempt. A report that may arrive late should set execution_number, so that it is not
         applied to the next attempt.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_FINISHED
+          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
           ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                                execution_number. The details carry the current DeviceExecution,
                                without document_params and status_details.

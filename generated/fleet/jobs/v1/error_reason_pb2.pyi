@@ -207,7 +207,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
     """
     JOB_NOT_CANCELABLE: _ErrorReason.ValueType  # 19
-    """The job is not IN_PROGRESS. `status` is the job's status.
+    """The job is COMPLETED or CANCELED. `status` is the job's status.
 
     Example of an ErrorInfo:
 
@@ -230,7 +230,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     JOB_NOT_DELETABLE: _ErrorReason.ValueType  # 21
-    """The job is IN_PROGRESS, or one of its executions is. `status` is the job's status.
+    """The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
+    job's status.
 
     Example of an ErrorInfo:
 
@@ -266,6 +267,39 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
         }
     """
+    JOB_PAUSED: _ErrorReason.ValueType  # 31
+    """The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_PAUSED",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11" }
+        }
+    """
+    JOB_NOT_PAUSABLE: _ErrorReason.ValueType  # 32
+    """The job is COMPLETED or CANCELED. `status` is the job's status.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_NOT_PAUSABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+        }
+    """
+    JOB_NOT_RESUMABLE: _ErrorReason.ValueType  # 33
+    """The job is COMPLETED or CANCELED. `status` is the job's status.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_NOT_RESUMABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+        }
+    """
     EXECUTION_CHANGED: _ErrorReason.ValueType  # 24
     """Status ABORTED.
 
@@ -278,6 +312,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "reason": "EXECUTION_CHANGED",
           "domain": "jobs-grpc",
           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+        }
+    """
+    JOB_CHANGED: _ErrorReason.ValueType  # 34
+    """The job does not have the etag of the request. Read the job and decide again.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_CHANGED",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11" }
         }
     """
     OVERLOADED: _ErrorReason.ValueType  # 25
@@ -535,7 +580,7 @@ Example of an ErrorInfo:
     { "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
 """
 JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 19
-"""The job is not IN_PROGRESS. `status` is the job's status.
+"""The job is COMPLETED or CANCELED. `status` is the job's status.
 
 Example of an ErrorInfo:
 
@@ -558,7 +603,8 @@ Example of an ErrorInfo:
     }
 """
 JOB_NOT_DELETABLE: ErrorReason.ValueType  # 21
-"""The job is IN_PROGRESS, or one of its executions is. `status` is the job's status.
+"""The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
+job's status.
 
 Example of an ErrorInfo:
 
@@ -594,6 +640,39 @@ Example of an ErrorInfo:
       "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
     }
 """
+JOB_PAUSED: ErrorReason.ValueType  # 31
+"""The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_PAUSED",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11" }
+    }
+"""
+JOB_NOT_PAUSABLE: ErrorReason.ValueType  # 32
+"""The job is COMPLETED or CANCELED. `status` is the job's status.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_NOT_PAUSABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+    }
+"""
+JOB_NOT_RESUMABLE: ErrorReason.ValueType  # 33
+"""The job is COMPLETED or CANCELED. `status` is the job's status.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_NOT_RESUMABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+    }
+"""
 EXECUTION_CHANGED: ErrorReason.ValueType  # 24
 """Status ABORTED.
 
@@ -606,6 +685,17 @@ Example of an ErrorInfo:
       "reason": "EXECUTION_CHANGED",
       "domain": "jobs-grpc",
       "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+    }
+"""
+JOB_CHANGED: ErrorReason.ValueType  # 34
+"""The job does not have the etag of the request. Read the job and decide again.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_CHANGED",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11" }
     }
 """
 OVERLOADED: ErrorReason.ValueType  # 25

@@ -43,6 +43,10 @@ class Job(_message.Message):
         """
         CANCELED: Job._Status.ValueType  # 3
         """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
+        PAUSED: Job._Status.ValueType  # 4
+        """An operator paused the job: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts
+        the job as one that is IN_PROGRESS.
+        """
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
         """The status of a job. CANCELED is terminal. COMPLETED is terminal until RetryExecutions
@@ -59,6 +63,10 @@ class Job(_message.Message):
     """
     CANCELED: Job.Status.ValueType  # 3
     """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
+    PAUSED: Job.Status.ValueType  # 4
+    """An operator paused the job: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts
+    the job as one that is IN_PROGRESS.
+    """
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
@@ -81,6 +89,8 @@ class Job(_message.Message):
     NEXT_EXECUTIONS_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -117,6 +127,10 @@ class Job(_message.Message):
     """The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT. Unset: no
     timeout.
     """
+    etag: _builtins.str
+    """Changes with each CancelJob, RetryExecutions, PauseJob and ResumeJob that changes the job;
+    reports of devices do not change it.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
@@ -145,6 +159,12 @@ class Job(_message.Message):
     def completed_at(self) -> _timestamp_pb2.Timestamp:
         """The time at which the job became COMPLETED. Set only if `status` is COMPLETED."""
 
+    @_builtins.property
+    def pause(self) -> Global___Pause:
+        """The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
+        the job is not paused.
+        """
+
     def __init__(
         self,
         *,
@@ -169,10 +189,12 @@ class Job(_message.Message):
         next_executions_page_token: _builtins.str = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         in_progress_timeout_minutes: _builtins.int | None = ...,
+        pause: Global___Pause | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "pause", b"pause", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "document_type", b"document_type", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -192,6 +214,42 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Pause(_message.Message):
+    """The pause of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSED_AT_FIELD_NUMBER: _builtins.int
+    PAUSED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    paused_by: _builtins.str
+    """The user who paused the job: the x-user-id of the call, or the subject of its token. Unset:
+    unknown.
+    """
+    reason: _builtins.str
+    """The reason."""
+    @_builtins.property
+    def paused_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the pause."""
+
+    def __init__(
+        self,
+        *,
+        paused_at: _timestamp_pb2.Timestamp | None = ...,
+        paused_by: _builtins.str | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_paused_by", b"_paused_by", "paused_at", b"paused_at", "paused_by", b"paused_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_paused_by", b"_paused_by", "paused_at", b"paused_at", "paused_by", b"paused_by", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__paused_by: _TypeAlias = _typing.Literal["paused_by"]  # noqa: Y015
+    _WhichOneofArgType__paused_by: _TypeAlias = _typing.Literal["_paused_by", b"_paused_by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__paused_by) -> _WhichOneofReturnType__paused_by | None: ...
+
+Global___Pause: _TypeAlias = Pause  # noqa: Y015
 
 @_typing.final
 class ExecutionCounts(_message.Message):
@@ -296,6 +354,7 @@ class JobExecution(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     TIMES_OUT_AT_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The ID of the device, unique in the job."""
     status: Global___JobExecution.Status.ValueType
@@ -308,6 +367,10 @@ class JobExecution(_message.Message):
     """
     job_id: _builtins.str
     """The ID of the job. Filled only by ListJobExecutions with a device_id."""
+    failure_code: _builtins.str
+    """Why the device failed. Set if and only if the end counts as a failure of the device: FAILED,
+    REJECTED by the device, or TIMED_OUT while IN_PROGRESS. Empty if the device named no code.
+    """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
         """The details of the last report, or {"reason": "…"} if the device did not cause the
@@ -345,12 +408,15 @@ class JobExecution(_message.Message):
         version: _builtins.int = ...,
         times_out_at: _timestamp_pb2.Timestamp | None = ...,
         job_id: _builtins.str = ...,
+        failure_code: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "execution_number", b"execution_number", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "device_id", b"device_id", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
+    _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_code) -> _WhichOneofReturnType__failure_code | None: ...
 
 Global___JobExecution: _TypeAlias = JobExecution  # noqa: Y015
 
@@ -490,7 +556,9 @@ class ListJobsRequest(_message.Message):
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_UNTIL_FIELD_NUMBER: _builtins.int
     status: Global___Job.Status.ValueType
-    """Only jobs in this status. STATUS_UNSPECIFIED: all."""
+    """Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
+    IN_PROGRESS, which it skips.
+    """
     limit: _builtins.int
     """The maximum number of jobs in the response: 1–200. Default: 50. May differ between pages."""
     offset: _builtins.int
@@ -647,6 +715,7 @@ class ListJobExecutionsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Required, unless there is a device_id. Only executions of this job."""
     status: Global___JobExecution.Status.ValueType
@@ -667,6 +736,10 @@ class ListJobExecutionsRequest(_message.Message):
     """Only executions of this device, in the order of its executions: 1–256 characters. Empty:
     of all devices.
     """
+    failure_code: _builtins.str
+    """Only executions with this failure_code: at most 64 characters. Empty: only failures without
+    a code. Unset: all.
+    """
     def __init__(
         self,
         *,
@@ -675,13 +748,19 @@ class ListJobExecutionsRequest(_message.Message):
         limit: _builtins.int | None = ...,
         page_token: _builtins.str = ...,
         device_id: _builtins.str = ...,
+        failure_code: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "failure_code", b"failure_code", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "device_id", b"device_id", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "device_id", b"device_id", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
+    _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_code) -> _WhichOneofReturnType__failure_code | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
 
 Global___ListJobExecutionsRequest: _TypeAlias = ListJobExecutionsRequest  # noqa: Y015
@@ -835,6 +914,8 @@ class RetryExecutionsRequest(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_HOURS_FIELD_NUMBER: _builtins.int
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
+    FAILURE_CODES_FIELD_NUMBER: _builtins.int
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Required. The ID of the job."""
     expires_in_hours: _builtins.int
@@ -847,6 +928,16 @@ class RetryExecutionsRequest(_message.Message):
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
         """Required, at most 16. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED."""
 
+    @_builtins.property
+    def failure_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only executions with one of these failure codes, at most 100. An empty one means failures
+        without a code. No codes: all executions.
+        """
+
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only executions of these devices, at most 1000. No IDs: all executions."""
+
     def __init__(
         self,
         *,
@@ -854,10 +945,12 @@ class RetryExecutionsRequest(_message.Message):
         statuses: _abc.Iterable[Global___JobExecution.Status.ValueType] | None = ...,
         expires_in_hours: _builtins.int | None = ...,
         never_expires: _builtins.bool = ...,
+        failure_codes: _abc.Iterable[_builtins.str] | None = ...,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "expires_in_hours", b"expires_in_hours"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "expires_in_hours", b"expires_in_hours", "job_id", b"job_id", "never_expires", b"never_expires", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "device_ids", b"device_ids", "expires_in_hours", b"expires_in_hours", "failure_codes", b"failure_codes", "job_id", b"job_id", "never_expires", b"never_expires", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
@@ -991,6 +1084,206 @@ class DeleteJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
+
+@_typing.final
+class PauseJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required. The ID of the job."""
+    reason: _builtins.str
+    """The reason. It becomes Pause.reason. At most 1000 characters, not U+0000. Empty: "paused by
+    operator".
+    """
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseJobRequest: _TypeAlias = PauseJobRequest  # noqa: Y015
+
+@_typing.final
+class PauseJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions. Its expires_at still applies."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseJobResponse: _TypeAlias = PauseJobResponse  # noqa: Y015
+
+@_typing.final
+class ResumeJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required. The ID of the job."""
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeJobRequest: _TypeAlias = ResumeJobRequest  # noqa: Y015
+
+@_typing.final
+class ResumeJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeJobResponse: _TypeAlias = ResumeJobResponse  # noqa: Y015
+
+@_typing.final
+class GetFailureSummaryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    FAILURE_CODES_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required. The ID of the job."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
+        """Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No
+        statuses: all.
+        """
+
+    @_builtins.property
+    def failure_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only failures with one of these codes, at most 100. An empty one means failures without a
+        code. No codes: all.
+        """
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        statuses: _abc.Iterable[Global___JobExecution.Status.ValueType] | None = ...,
+        failure_codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_codes", b"failure_codes", "job_id", b"job_id", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFailureSummaryRequest: _TypeAlias = GetFailureSummaryRequest  # noqa: Y015
+
+@_typing.final
+class GetFailureSummaryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURES_FIELD_NUMBER: _builtins.int
+    OTHER_COUNT_FIELD_NUMBER: _builtins.int
+    other_count: _builtins.int
+    """The number of failures with any other pair. failure_codes does not filter them."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]:
+        """The failures, the most frequent first. Each of the first 100 pairs of status and
+        failure_code that occur in a job has a count of its own.
+        """
+
+    def __init__(
+        self,
+        *,
+        failures: _abc.Iterable[Global___FailureCount] | None = ...,
+        other_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "other_count", b"other_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFailureSummaryResponse: _TypeAlias = GetFailureSummaryResponse  # noqa: Y015
+
+@_typing.final
+class FailureCount(_message.Message):
+    """The failures of a job with the same status and failure_code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    status: Global___JobExecution.Status.ValueType
+    """FAILED, TIMED_OUT or REJECTED."""
+    failure_code: _builtins.str
+    """The failure code. Empty: the devices named none."""
+    execution_count: _builtins.int
+    """The number of executions."""
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Some of the devices, at most 5. It can be empty if most devices with this code have another
+        status. ListJobExecutions returns them all.
+        """
+
+    def __init__(
+        self,
+        *,
+        status: Global___JobExecution.Status.ValueType = ...,
+        failure_code: _builtins.str = ...,
+        execution_count: _builtins.int = ...,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_ids", b"device_ids", "execution_count", b"execution_count", "failure_code", b"failure_code", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureCount: _TypeAlias = FailureCount  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):

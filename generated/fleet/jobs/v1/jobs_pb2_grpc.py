@@ -37,7 +37,7 @@ class JobServiceStub:
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.
     x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-    creates, cancels and retries; admin also deletes; device and bridge
+    creates, pauses, cancels and retries; admin also deletes; device and bridge
     call DeviceJobService. A call without it has the role device if it has
     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
     authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
@@ -75,7 +75,7 @@ class JobServiceStub:
     JOBS_MAX_REQUEST_BYTES (256 KiB)
     The size of a request message (without a delay). A message of more than twice this
     size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+    without a document, reports or device_ids has at most 16 KiB; a larger one fails with
     INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
@@ -135,6 +135,21 @@ class JobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/PauseJob',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/ResumeJob',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
+        self.GetFailureSummary = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/GetFailureSummary',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/fleet.jobs.v1.JobService/WatchJob',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
@@ -154,7 +169,7 @@ class JobServiceServicer:
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.
     x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-    creates, cancels and retries; admin also deletes; device and bridge
+    creates, pauses, cancels and retries; admin also deletes; device and bridge
     call DeviceJobService. A call without it has the role device if it has
     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
     authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
@@ -192,7 +207,7 @@ class JobServiceServicer:
     JOBS_MAX_REQUEST_BYTES (256 KiB)
     The size of a request message (without a delay). A message of more than twice this
     size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+    without a document, reports or device_ids has at most 16 KiB; a larger one fails with
     INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
@@ -215,7 +230,7 @@ class JobServiceServicer:
         FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
         (1,000,000; without a delay), or the tenant has
-        JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+        JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
         (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -254,7 +269,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+        """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
         status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
         cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
@@ -278,15 +293,16 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryExecutions(self, request, context):
-        """Queues the next attempt of the executions of a job that are in one of the given statuses:
-        they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
-        no execution is in one of the statuses, nothing changes, including expires_at.
+        """Queues the next attempt of the executions of a job that are in one of the given statuses and
+        match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
+        A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
+        matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_RETRYABLE
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-        JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+        JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
         (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -316,10 +332,48 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+        execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
+        pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
+        continue, and a device can still report the end of an execution that it has not started. The
+        job still expires at expires_at. Takes effect at once for any number of devices. If the job
+        is PAUSED already, nothing changes.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        FAILED_PRECONDITION  JOB_NOT_PAUSABLE
+        ABORTED              JOB_CHANGED
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
+        nothing changes. With an etag, a repeated call can't end a newer pause.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+        ABORTED              JOB_CHANGED
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFailureSummary(self, request, context):
+        """Counts the failures of a job by status and failure_code.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Watches a job. Sends its current state, and the new state after a change, at most four
         times per second. Changes in between are skipped. The stream ends after the state in
-        which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
+        which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
+        of the database.
 
         NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
         UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -377,6 +431,21 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.SerializeToString,
             ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.PauseJobRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobResponse.SerializeToString,
+            ),
+            'GetFailureSummary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFailureSummary,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryResponse.SerializeToString,
+            ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
@@ -402,7 +471,7 @@ class JobService:
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.
     x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-    creates, cancels and retries; admin also deletes; device and bridge
+    creates, pauses, cancels and retries; admin also deletes; device and bridge
     call DeviceJobService. A call without it has the role device if it has
     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
     authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
@@ -440,7 +509,7 @@ class JobService:
     JOBS_MAX_REQUEST_BYTES (256 KiB)
     The size of a request message (without a delay). A message of more than twice this
     size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+    without a document, reports or device_ids has at most 16 KiB; a larger one fails with
     INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
@@ -682,6 +751,87 @@ class JobService:
             '/fleet.jobs.v1.JobService/DeleteJob',
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/PauseJob',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/ResumeJob',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFailureSummary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/GetFailureSummary',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

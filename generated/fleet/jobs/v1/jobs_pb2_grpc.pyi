@@ -38,7 +38,7 @@ class JobServiceStub:
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-                     creates, cancels and retries; admin also deletes; device and bridge
+                     creates, pauses, cancels and retries; admin also deletes; device and bridge
                      call DeviceJobService. A call without it has the role device if it has
                      x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
@@ -76,7 +76,7 @@ class JobServiceStub:
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
           size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          that has neither a document nor reports has at most 16 KiB; a larger one fails with
+          without a document, reports or device_ids has at most 16 KiB; a larger one fails with
           INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
@@ -103,7 +103,7 @@ class JobServiceStub:
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                            (with a delay)
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
@@ -126,7 +126,7 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND, only without a device_id
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
-    """Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+    """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
     status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
     cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
@@ -142,15 +142,16 @@ class JobServiceStub:
       FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
     """
     RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
-    """Queues the next attempt of the executions of a job that are in one of the given statuses:
-    they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
-    no execution is in one of the statuses, nothing changes, including expires_at.
+    """Queues the next attempt of the executions of a job that are in one of the given statuses and
+    match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
+    A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
+    matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                            (with a delay)
     """
     ListExecutionAttempts: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]
@@ -168,10 +169,36 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
     """
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
+    """Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+    execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
+    pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
+    continue, and a device can still report the end of an execution that it has not started. The
+    job still expires at expires_at. Takes effect at once for any number of devices. If the job
+    is PAUSED already, nothing changes.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_PAUSABLE
+      ABORTED              JOB_CHANGED
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
+    """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
+    nothing changes. With an etag, a repeated call can't end a newer pause.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+      ABORTED              JOB_CHANGED
+    """
+    GetFailureSummary: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]
+    """Counts the failures of a job by status and failure_code.
+
+      NOT_FOUND            JOB_NOT_FOUND
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """Watches a job. Sends its current state, and the new state after a change, at most four
     times per second. Changes in between are skipped. The stream ends after the state in
-    which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
+    which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
+    of the database.
 
       NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -191,7 +218,7 @@ class JobServiceAsyncStub(JobServiceStub):
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-                     creates, cancels and retries; admin also deletes; device and bridge
+                     creates, pauses, cancels and retries; admin also deletes; device and bridge
                      call DeviceJobService. A call without it has the role device if it has
                      x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
@@ -229,7 +256,7 @@ class JobServiceAsyncStub(JobServiceStub):
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
           size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          that has neither a document nor reports has at most 16 KiB; a larger one fails with
+          without a document, reports or device_ids has at most 16 KiB; a larger one fails with
           INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
@@ -253,7 +280,7 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                            (with a delay)
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
@@ -276,7 +303,7 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND, only without a device_id
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+    """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
     status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
     cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
@@ -292,15 +319,16 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
     """
     RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
-    """Queues the next attempt of the executions of a job that are in one of the given statuses:
-    they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
-    no execution is in one of the statuses, nothing changes, including expires_at.
+    """Queues the next attempt of the executions of a job that are in one of the given statuses and
+    match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
+    A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
+    matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                            (with a delay)
     """
     ListExecutionAttempts: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]  # type: ignore[assignment]
@@ -318,10 +346,36 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
     """
+    PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
+    """Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+    execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
+    pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
+    continue, and a device can still report the end of an execution that it has not started. The
+    job still expires at expires_at. Takes effect at once for any number of devices. If the job
+    is PAUSED already, nothing changes.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_PAUSABLE
+      ABORTED              JOB_CHANGED
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
+    nothing changes. With an etag, a repeated call can't end a newer pause.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+      ABORTED              JOB_CHANGED
+    """
+    GetFailureSummary: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]  # type: ignore[assignment]
+    """Counts the failures of a job by status and failure_code.
+
+      NOT_FOUND            JOB_NOT_FOUND
+    """
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Watches a job. Sends its current state, and the new state after a change, at most four
     times per second. Changes in between are skipped. The stream ends after the state in
-    which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
+    which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
+    of the database.
 
       NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -340,7 +394,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-                     creates, cancels and retries; admin also deletes; device and bridge
+                     creates, pauses, cancels and retries; admin also deletes; device and bridge
                      call DeviceJobService. A call without it has the role device if it has
                      x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
@@ -378,7 +432,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
           size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          that has neither a document nor reports has at most 16 KiB; a larger one fails with
+          without a document, reports or device_ids has at most 16 KiB; a larger one fails with
           INVALID_ARGUMENT.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
@@ -406,7 +460,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
-                               JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                               JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                                (with a delay)
         """
 
@@ -453,7 +507,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
-        """Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+        """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
         status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
         cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
@@ -481,15 +535,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.RetryExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RetryExecutionsResponse, _abc.Awaitable[_jobs_pb2.RetryExecutionsResponse]]:
-        """Queues the next attempt of the executions of a job that are in one of the given statuses:
-        they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
-        no execution is in one of the statuses, nothing changes, including expires_at.
+        """Queues the next attempt of the executions of a job that are in one of the given statuses and
+        match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
+        A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
+        matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_RETRYABLE
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                               JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+                               JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                                (with a delay)
         """
 
@@ -521,6 +576,49 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _jobs_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.PauseJobResponse, _abc.Awaitable[_jobs_pb2.PauseJobResponse]]:
+        """Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+        execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
+        pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
+        continue, and a device can still report the end of an execution that it has not started. The
+        job still expires at expires_at. Takes effect at once for any number of devices. If the job
+        is PAUSED already, nothing changes.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          FAILED_PRECONDITION  JOB_NOT_PAUSABLE
+          ABORTED              JOB_CHANGED
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _jobs_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ResumeJobResponse, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]]:
+        """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
+        nothing changes. With an etag, a repeated call can't end a newer pause.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+          ABORTED              JOB_CHANGED
+        """
+
+    @_abc_1.abstractmethod
+    def GetFailureSummary(
+        self,
+        request: _jobs_pb2.GetFailureSummaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.GetFailureSummaryResponse, _abc.Awaitable[_jobs_pb2.GetFailureSummaryResponse]]:
+        """Counts the failures of a job by status and failure_code.
+
+          NOT_FOUND            JOB_NOT_FOUND
+        """
+
+    @_abc_1.abstractmethod
     def WatchJob(
         self,
         request: _jobs_pb2.WatchJobRequest,
@@ -528,7 +626,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
         """Watches a job. Sends its current state, and the new state after a change, at most four
         times per second. Changes in between are skipped. The stream ends after the state in
-        which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
+        which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
+        of the database.
 
           NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
           UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.

@@ -25,7 +25,8 @@ SELECT
     j.document_type,
     j.document_params,
     j.expires_at,
-    CASE WHEN derived.status = 'IN_PROGRESS' THEN e.times_out_at END AS times_out_at
+    CASE WHEN derived.status = 'IN_PROGRESS' THEN e.times_out_at END AS times_out_at,
+    e.failure_code
 FROM jobs.job_executions e
 JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 CROSS JOIN LATERAL (

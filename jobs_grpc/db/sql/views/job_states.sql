@@ -1,4 +1,4 @@
--- depends on: job_status_at, queued_status_at
+-- depends on: job_status_at, job_status_with_pause_at, queued_status_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
@@ -9,7 +9,8 @@ SELECT
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    derived.status::text AS status,
+    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, now())
+        AS status,
     j.expires_at,
     j.created_by,
     j.created_at,
@@ -27,7 +28,11 @@ SELECT
         + CASE WHEN j.force_canceled THEN p.in_progress ELSE 0 END AS rejected,
     CASE WHEN derived.status = j.status THEN j.completed_at ELSE j.expires_at END AS completed_at,
     j.in_progress_timeout_minutes,
-    j.status AS stored_status
+    j.status AS stored_status,
+    j.paused_at,
+    j.paused_by,
+    j.pause_reason,
+    j.revision
 FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

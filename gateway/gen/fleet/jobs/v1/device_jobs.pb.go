@@ -54,7 +54,9 @@ type DeviceExecution struct {
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// The time at which the execution becomes TIMED_OUT. Set only if `status` is IN_PROGRESS
 	// and there is a timeout.
-	TimesOutAt    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
+	TimesOutAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
+	// Why the device failed; see JobExecution.failure_code.
+	FailureCode   *string `protobuf:"bytes,14,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -178,6 +180,13 @@ func (x *DeviceExecution) GetTimesOutAt() *timestamppb.Timestamp {
 		return x.TimesOutAt
 	}
 	return nil
+}
+
+func (x *DeviceExecution) GetFailureCode() string {
+	if x != nil && x.FailureCode != nil {
+		return *x.FailureCode
+	}
+	return ""
 }
 
 type ListPendingExecutionsRequest struct {
@@ -590,8 +599,12 @@ type UpdateExecutionRequest struct {
 	// times_out_at, even if the job has no in_progress_timeout_minutes. Allowed only with
 	// `status` IN_PROGRESS. Unset: times_out_at does not change.
 	ExtendTimeoutMinutes *int32 `protobuf:"varint,6,opt,name=extend_timeout_minutes,json=extendTimeoutMinutes,proto3,oneof" json:"extend_timeout_minutes,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Why the device failed: 1–64 characters of A-Z a-z 0-9 . _ : - Operators can count executions
+	// by it, and filter and retry them. Allowed only with `status` FAILED or REJECTED. Empty: no
+	// code.
+	FailureCode   string `protobuf:"bytes,7,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateExecutionRequest) Reset() {
@@ -664,6 +677,13 @@ func (x *UpdateExecutionRequest) GetExtendTimeoutMinutes() int32 {
 		return *x.ExtendTimeoutMinutes
 	}
 	return 0
+}
+
+func (x *UpdateExecutionRequest) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
 }
 
 type UpdateExecutionResponse struct {
@@ -1228,7 +1248,7 @@ var File_fleet_jobs_v1_device_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x05\n" +
+	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x05\n" +
 	"\x0fDeviceExecution\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12#\n" +
@@ -1246,7 +1266,9 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12<\n" +
 	"\ftimes_out_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"timesOutAt\"b\n" +
+	"timesOutAt\x12&\n" +
+	"\ffailure_code\x18\x0e \x01(\tH\x00R\vfailureCode\x88\x01\x01B\x0f\n" +
+	"\r_failure_code\"b\n" +
 	"\x1cListPendingExecutionsRequest\x12\x19\n" +
 	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
@@ -1269,14 +1291,15 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x13GetExecutionRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"T\n" +
 	"\x14GetExecutionResponse\x12<\n" +
-	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\x8b\x03\n" +
+	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\xae\x03\n" +
 	"\x16UpdateExecutionRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
 	"\x0estatus_details\x18\x03 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\x12.\n" +
 	"\x10expected_version\x18\x04 \x01(\x05H\x00R\x0fexpectedVersion\x88\x01\x01\x12.\n" +
 	"\x10execution_number\x18\x05 \x01(\x05H\x01R\x0fexecutionNumber\x88\x01\x01\x129\n" +
-	"\x16extend_timeout_minutes\x18\x06 \x01(\x05H\x02R\x14extendTimeoutMinutes\x88\x01\x01B\x13\n" +
+	"\x16extend_timeout_minutes\x18\x06 \x01(\x05H\x02R\x14extendTimeoutMinutes\x88\x01\x01\x12!\n" +
+	"\ffailure_code\x18\a \x01(\tR\vfailureCodeB\x13\n" +
 	"\x11_expected_versionB\x13\n" +
 	"\x11_execution_numberB\x19\n" +
 	"\x17_extend_timeout_minutes\"W\n" +
@@ -1419,6 +1442,7 @@ func file_fleet_jobs_v1_device_jobs_proto_init() {
 	}
 	file_fleet_jobs_v1_error_reason_proto_init()
 	file_fleet_jobs_v1_jobs_proto_init()
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[0].OneofWrappers = []any{}
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[1].OneofWrappers = []any{}
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[9].OneofWrappers = []any{}
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[13].OneofWrappers = []any{

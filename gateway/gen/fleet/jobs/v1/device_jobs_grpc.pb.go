@@ -57,19 +57,20 @@ const (
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
 	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-	// first.
+	// first. QUEUED executions of a PAUSED job are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(ctx context.Context, in *ListPendingExecutionsRequest, opts ...grpc.CallOption) (*ListPendingExecutionsResponse, error)
 	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
 	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-	// safe to repeat. A concurrent StartExecution may start a second execution.
+	// safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+	// of a PAUSED job are skipped.
 	StartNextExecution(ctx context.Context, in *StartNextExecutionRequest, opts ...grpc.CallOption) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
 	// safe to repeat.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
 	StartExecution(ctx context.Context, in *StartExecutionRequest, opts ...grpc.CallOption) (*StartExecutionResponse, error)
 	// Returns the execution of one job.
 	//
@@ -80,20 +81,23 @@ type DeviceJobServiceClient interface {
 	//	QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 	//	IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 	//
-	// A terminal status does not change. A repeated report of the same terminal status and
-	// details returns the stored execution; if an operator canceled the execution, it returns
+	// A terminal status does not change. A repeated report of the same terminal status, details
+	// and failure_code returns the stored execution; if an operator canceled the execution, it returns
 	// EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
 	// the job.
 	//
 	// A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
 	// such a job accepts reports, unless the cancel was forced.
 	//
+	// A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
+	// end.
+	//
 	// An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
 	// attempt. A report that may arrive late should set execution_number, so that it is not
 	// applied to the next attempt.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
 	//	                     execution_number. The details carry the current DeviceExecution,
 	//	                     without document_params and status_details.
@@ -246,19 +250,20 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
 	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-	// first.
+	// first. QUEUED executions of a PAUSED job are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(context.Context, *ListPendingExecutionsRequest) (*ListPendingExecutionsResponse, error)
 	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
 	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-	// safe to repeat. A concurrent StartExecution may start a second execution.
+	// safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+	// of a PAUSED job are skipped.
 	StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
 	// safe to repeat.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
 	StartExecution(context.Context, *StartExecutionRequest) (*StartExecutionResponse, error)
 	// Returns the execution of one job.
 	//
@@ -269,20 +274,23 @@ type DeviceJobServiceServer interface {
 	//	QUEUED      → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 	//	IN_PROGRESS → IN_PROGRESS, SUCCEEDED, FAILED, REJECTED
 	//
-	// A terminal status does not change. A repeated report of the same terminal status and
-	// details returns the stored execution; if an operator canceled the execution, it returns
+	// A terminal status does not change. A repeated report of the same terminal status, details
+	// and failure_code returns the stored execution; if an operator canceled the execution, it returns
 	// EXECUTION_FINISHED. The report that finishes the last pending execution of a job completes
 	// the job.
 	//
 	// A QUEUED execution of a canceled or expired job is finished. An IN_PROGRESS execution of
 	// such a job accepts reports, unless the cancel was forced.
 	//
+	// A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
+	// end.
+	//
 	// An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
 	// attempt. A report that may arrive late should set execution_number, so that it is not
 	// applied to the next attempt.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
 	//	                     execution_number. The details carry the current DeviceExecution,
 	//	                     without document_params and status_details.

@@ -185,7 +185,7 @@ const (
 	//
 	//	{ "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
 	ErrorReason_TENANT_EMPTY ErrorReason = 18
-	// The job is not IN_PROGRESS. `status` is the job's status.
+	// The job is COMPLETED or CANCELED. `status` is the job's status.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -206,7 +206,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
 	//	}
 	ErrorReason_JOB_NOT_RETRYABLE ErrorReason = 20
-	// The job is IN_PROGRESS, or one of its executions is. `status` is the job's status.
+	// The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
+	// job's status.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -240,6 +241,36 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
 	//	}
 	ErrorReason_EXECUTION_IN_PROGRESS ErrorReason = 23
+	// The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_PAUSED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	}
+	ErrorReason_JOB_PAUSED ErrorReason = 31
+	// The job is COMPLETED or CANCELED. `status` is the job's status.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_NOT_PAUSABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+	//	}
+	ErrorReason_JOB_NOT_PAUSABLE ErrorReason = 32
+	// The job is COMPLETED or CANCELED. `status` is the job's status.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_NOT_RESUMABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+	//	}
+	ErrorReason_JOB_NOT_RESUMABLE ErrorReason = 33
 	// The execution does not have the expected version or execution_number. The details also
 	// carry the current DeviceExecution. Read it and decide again.
 	//
@@ -251,6 +282,16 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
 	//	}
 	ErrorReason_EXECUTION_CHANGED ErrorReason = 24
+	// The job does not have the etag of the request. Read the job and decide again.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_CHANGED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	}
+	ErrorReason_JOB_CHANGED ErrorReason = 34
 	// The server has more calls than it can serve in time. Retry after the delay in
 	// google.rpc.RetryInfo.
 	//
@@ -327,7 +368,11 @@ var (
 		21: "JOB_NOT_DELETABLE",
 		22: "EXECUTION_FINISHED",
 		23: "EXECUTION_IN_PROGRESS",
+		31: "JOB_PAUSED",
+		32: "JOB_NOT_PAUSABLE",
+		33: "JOB_NOT_RESUMABLE",
 		24: "EXECUTION_CHANGED",
+		34: "JOB_CHANGED",
 		25: "OVERLOADED",
 		26: "LIMIT_EXCEEDED",
 		27: "DATABASE_UNAVAILABLE",
@@ -360,7 +405,11 @@ var (
 		"JOB_NOT_DELETABLE":        21,
 		"EXECUTION_FINISHED":       22,
 		"EXECUTION_IN_PROGRESS":    23,
+		"JOB_PAUSED":               31,
+		"JOB_NOT_PAUSABLE":         32,
+		"JOB_NOT_RESUMABLE":        33,
 		"EXECUTION_CHANGED":        24,
+		"JOB_CHANGED":              34,
 		"OVERLOADED":               25,
 		"LIMIT_EXCEEDED":           26,
 		"DATABASE_UNAVAILABLE":     27,
@@ -401,7 +450,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xb0\x05\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xfe\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -427,8 +476,13 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x11JOB_NOT_RETRYABLE\x10\x14\x12\x15\n" +
 	"\x11JOB_NOT_DELETABLE\x10\x15\x12\x16\n" +
 	"\x12EXECUTION_FINISHED\x10\x16\x12\x19\n" +
-	"\x15EXECUTION_IN_PROGRESS\x10\x17\x12\x15\n" +
-	"\x11EXECUTION_CHANGED\x10\x18\x12\x0e\n" +
+	"\x15EXECUTION_IN_PROGRESS\x10\x17\x12\x0e\n" +
+	"\n" +
+	"JOB_PAUSED\x10\x1f\x12\x14\n" +
+	"\x10JOB_NOT_PAUSABLE\x10 \x12\x15\n" +
+	"\x11JOB_NOT_RESUMABLE\x10!\x12\x15\n" +
+	"\x11EXECUTION_CHANGED\x10\x18\x12\x0f\n" +
+	"\vJOB_CHANGED\x10\"\x12\x0e\n" +
 	"\n" +
 	"OVERLOADED\x10\x19\x12\x12\n" +
 	"\x0eLIMIT_EXCEEDED\x10\x1a\x12\x18\n" +

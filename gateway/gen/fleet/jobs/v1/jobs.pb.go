@@ -37,6 +37,9 @@ const (
 	Job_COMPLETED Job_Status = 2
 	// An operator canceled the job. Executions that were IN_PROGRESS may continue.
 	Job_CANCELED Job_Status = 3
+	// An operator paused the job: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts
+	// the job as one that is IN_PROGRESS.
+	Job_PAUSED Job_Status = 4
 )
 
 // Enum value maps for Job_Status.
@@ -46,12 +49,14 @@ var (
 		1: "IN_PROGRESS",
 		2: "COMPLETED",
 		3: "CANCELED",
+		4: "PAUSED",
 	}
 	Job_Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
 		"IN_PROGRESS":        1,
 		"COMPLETED":          2,
 		"CANCELED":           3,
+		"PAUSED":             4,
 	}
 )
 
@@ -149,7 +154,7 @@ func (x JobExecution_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_Status.Descriptor instead.
 func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // A request to carry out a document on a set of devices.
@@ -203,8 +208,14 @@ type Job struct {
 	// The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT. Unset: no
 	// timeout.
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,21,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
+	// the job is not paused.
+	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
+	// Changes with each CancelJob, RetryExecutions, PauseJob and ResumeJob that changes the job;
+	// reports of devices do not change it.
+	Etag          string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
@@ -397,6 +408,20 @@ func (x *Job) GetInProgressTimeoutMinutes() int32 {
 	return 0
 }
 
+func (x *Job) GetPause() *Pause {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+func (x *Job) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type isJob_Target interface {
 	isJob_Target()
 }
@@ -422,6 +447,71 @@ func (*Job_TargetGroupId) isJob_Target() {}
 
 func (*Job_TargetAll) isJob_Target() {}
 
+// The pause of a job.
+type Pause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time of the pause.
+	PausedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=paused_at,json=pausedAt,proto3" json:"paused_at,omitempty"`
+	// The user who paused the job: the x-user-id of the call, or the subject of its token. Unset:
+	// unknown.
+	PausedBy *string `protobuf:"bytes,2,opt,name=paused_by,json=pausedBy,proto3,oneof" json:"paused_by,omitempty"`
+	// The reason.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pause) Reset() {
+	*x = Pause{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pause) ProtoMessage() {}
+
+func (x *Pause) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pause.ProtoReflect.Descriptor instead.
+func (*Pause) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Pause) GetPausedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PausedAt
+	}
+	return nil
+}
+
+func (x *Pause) GetPausedBy() string {
+	if x != nil && x.PausedBy != nil {
+		return *x.PausedBy
+	}
+	return ""
+}
+
+func (x *Pause) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // The number of executions of a job in each status. Each device counts once, by its current
 // attempt.
 type ExecutionCounts struct {
@@ -444,7 +534,7 @@ type ExecutionCounts struct {
 
 func (x *ExecutionCounts) Reset() {
 	*x = ExecutionCounts{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +546,7 @@ func (x *ExecutionCounts) String() string {
 func (*ExecutionCounts) ProtoMessage() {}
 
 func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +559,7 @@ func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionCounts.ProtoReflect.Descriptor instead.
 func (*ExecutionCounts) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ExecutionCounts) GetQueued() int32 {
@@ -539,14 +629,17 @@ type JobExecution struct {
 	// and there is a timeout.
 	TimesOutAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
 	// The ID of the job. Filled only by ListJobExecutions with a device_id.
-	JobId         string `protobuf:"bytes,10,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	JobId string `protobuf:"bytes,10,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Why the device failed. Set if and only if the end counts as a failure of the device: FAILED,
+	// REJECTED by the device, or TIMED_OUT while IN_PROGRESS. Empty if the device named no code.
+	FailureCode   *string `protobuf:"bytes,11,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobExecution) Reset() {
 	*x = JobExecution{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +651,7 @@ func (x *JobExecution) String() string {
 func (*JobExecution) ProtoMessage() {}
 
 func (x *JobExecution) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +664,7 @@ func (x *JobExecution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobExecution.ProtoReflect.Descriptor instead.
 func (*JobExecution) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *JobExecution) GetDeviceId() string {
@@ -644,6 +737,13 @@ func (x *JobExecution) GetJobId() string {
 	return ""
 }
 
+func (x *JobExecution) GetFailureCode() string {
+	if x != nil && x.FailureCode != nil {
+		return *x.FailureCode
+	}
+	return ""
+}
+
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
@@ -681,7 +781,7 @@ type CreateJobRequest struct {
 
 func (x *CreateJobRequest) Reset() {
 	*x = CreateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +793,7 @@ func (x *CreateJobRequest) String() string {
 func (*CreateJobRequest) ProtoMessage() {}
 
 func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +806,7 @@ func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobRequest.ProtoReflect.Descriptor instead.
 func (*CreateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateJobRequest) GetJobId() string {
@@ -826,7 +926,7 @@ type CreateJobResponse struct {
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +938,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +951,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateJobResponse) GetJobId() string {
@@ -888,7 +988,8 @@ func (x *CreateJobResponse) GetExpiresAt() *timestamppb.Timestamp {
 // status and time do not change this.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only jobs in this status. STATUS_UNSPECIFIED: all.
+	// Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
+	// IN_PROGRESS, which it skips.
 	Status Job_Status `protobuf:"varint,1,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
 	// The maximum number of jobs in the response: 1–200. Default: 50. May differ between pages.
 	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
@@ -924,7 +1025,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1037,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1050,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListJobsRequest) GetStatus() Job_Status {
@@ -1090,7 +1191,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1203,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1216,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -1144,7 +1245,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1257,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1270,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -1196,7 +1297,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1309,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1322,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -1248,14 +1349,17 @@ type ListJobExecutionsRequest struct {
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only executions of this device, in the order of its executions: 1–256 characters. Empty:
 	// of all devices.
-	DeviceId      string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	DeviceId string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// Only executions with this failure_code: at most 64 characters. Empty: only failures without
+	// a code. Unset: all.
+	FailureCode   *string `protobuf:"bytes,6,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListJobExecutionsRequest) Reset() {
 	*x = ListJobExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1371,7 @@ func (x *ListJobExecutionsRequest) String() string {
 func (*ListJobExecutionsRequest) ProtoMessage() {}
 
 func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1384,7 @@ func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListJobExecutionsRequest) GetJobId() string {
@@ -1318,6 +1422,13 @@ func (x *ListJobExecutionsRequest) GetDeviceId() string {
 	return ""
 }
 
+func (x *ListJobExecutionsRequest) GetFailureCode() string {
+	if x != nil && x.FailureCode != nil {
+		return *x.FailureCode
+	}
+	return ""
+}
+
 type ListJobExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The executions. There may be fewer than `limit` although more follow, because the size of
@@ -1331,7 +1442,7 @@ type ListJobExecutionsResponse struct {
 
 func (x *ListJobExecutionsResponse) Reset() {
 	*x = ListJobExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1454,7 @@ func (x *ListJobExecutionsResponse) String() string {
 func (*ListJobExecutionsResponse) ProtoMessage() {}
 
 func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1467,7 @@ func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListJobExecutionsResponse) GetExecutions() []*JobExecution {
@@ -1390,7 +1501,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1513,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1526,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -1451,7 +1562,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1574,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1587,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelJobResponse) GetJobId() string {
@@ -1510,7 +1621,7 @@ type CancelExecutionRequest struct {
 
 func (x *CancelExecutionRequest) Reset() {
 	*x = CancelExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1633,7 @@ func (x *CancelExecutionRequest) String() string {
 func (*CancelExecutionRequest) ProtoMessage() {}
 
 func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1646,7 @@ func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
 func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelExecutionRequest) GetJobId() string {
@@ -1576,7 +1687,7 @@ type CancelExecutionResponse struct {
 
 func (x *CancelExecutionResponse) Reset() {
 	*x = CancelExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1699,7 @@ func (x *CancelExecutionResponse) String() string {
 func (*CancelExecutionResponse) ProtoMessage() {}
 
 func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1712,7 @@ func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
 func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CancelExecutionResponse) GetExecution() *JobExecution {
@@ -1621,14 +1732,19 @@ type RetryExecutionsRequest struct {
 	// change.
 	ExpiresInHours *int32 `protobuf:"varint,3,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job never expires. Must not be combined with expires_in_hours.
-	NeverExpires  bool `protobuf:"varint,4,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
+	NeverExpires bool `protobuf:"varint,4,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
+	// Only executions with one of these failure codes, at most 100. An empty one means failures
+	// without a code. No codes: all executions.
+	FailureCodes []string `protobuf:"bytes,5,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
+	// Only executions of these devices, at most 1000. No IDs: all executions.
+	DeviceIds     []string `protobuf:"bytes,6,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RetryExecutionsRequest) Reset() {
 	*x = RetryExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1756,7 @@ func (x *RetryExecutionsRequest) String() string {
 func (*RetryExecutionsRequest) ProtoMessage() {}
 
 func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1769,7 @@ func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RetryExecutionsRequest) GetJobId() string {
@@ -1684,6 +1800,20 @@ func (x *RetryExecutionsRequest) GetNeverExpires() bool {
 	return false
 }
 
+func (x *RetryExecutionsRequest) GetFailureCodes() []string {
+	if x != nil {
+		return x.FailureCodes
+	}
+	return nil
+}
+
+func (x *RetryExecutionsRequest) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
 type RetryExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of executions that were queued again.
@@ -1696,7 +1826,7 @@ type RetryExecutionsResponse struct {
 
 func (x *RetryExecutionsResponse) Reset() {
 	*x = RetryExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1838,7 @@ func (x *RetryExecutionsResponse) String() string {
 func (*RetryExecutionsResponse) ProtoMessage() {}
 
 func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1851,7 @@ func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
@@ -1756,7 +1886,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1898,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1911,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -1825,7 +1955,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1967,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1980,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -1877,7 +2007,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2019,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2032,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -1920,7 +2050,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2062,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2075,409 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+}
+
+type PauseJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The reason. It becomes Pause.reason. At most 1000 characters, not U+0000. Empty: "paused by
+	// operator".
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The Job.etag that the job must have. Empty: any.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseJobRequest) Reset() {
+	*x = PauseJobRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseJobRequest) ProtoMessage() {}
+
+func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
+func (*PauseJobRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PauseJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *PauseJobRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PauseJobRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+type PauseJobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job without its executions. Its expires_at still applies.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseJobResponse) Reset() {
+	*x = PauseJobResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseJobResponse) ProtoMessage() {}
+
+func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
+func (*PauseJobResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PauseJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type ResumeJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The Job.etag that the job must have. Empty: any.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeJobRequest) Reset() {
+	*x = ResumeJobRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeJobRequest) ProtoMessage() {}
+
+func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
+func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ResumeJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ResumeJobRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+type ResumeJobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job without its executions.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeJobResponse) Reset() {
+	*x = ResumeJobResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeJobResponse) ProtoMessage() {}
+
+func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
+func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ResumeJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type GetFailureSummaryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No
+	// statuses: all.
+	Statuses []JobExecution_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
+	// Only failures with one of these codes, at most 100. An empty one means failures without a
+	// code. No codes: all.
+	FailureCodes  []string `protobuf:"bytes,3,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFailureSummaryRequest) Reset() {
+	*x = GetFailureSummaryRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFailureSummaryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFailureSummaryRequest) ProtoMessage() {}
+
+func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
+func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GetFailureSummaryRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *GetFailureSummaryRequest) GetStatuses() []JobExecution_Status {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *GetFailureSummaryRequest) GetFailureCodes() []string {
+	if x != nil {
+		return x.FailureCodes
+	}
+	return nil
+}
+
+type GetFailureSummaryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The failures, the most frequent first. Each of the first 100 pairs of status and
+	// failure_code that occur in a job has a count of its own.
+	Failures []*FailureCount `protobuf:"bytes,1,rep,name=failures,proto3" json:"failures,omitempty"`
+	// The number of failures with any other pair. failure_codes does not filter them.
+	OtherCount    int32 `protobuf:"varint,2,opt,name=other_count,json=otherCount,proto3" json:"other_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFailureSummaryResponse) Reset() {
+	*x = GetFailureSummaryResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFailureSummaryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFailureSummaryResponse) ProtoMessage() {}
+
+func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
+func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+func (x *GetFailureSummaryResponse) GetOtherCount() int32 {
+	if x != nil {
+		return x.OtherCount
+	}
+	return 0
+}
+
+// The failures of a job with the same status and failure_code.
+type FailureCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// FAILED, TIMED_OUT or REJECTED.
+	Status JobExecution_Status `protobuf:"varint,1,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
+	// The failure code. Empty: the devices named none.
+	FailureCode string `protobuf:"bytes,2,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	// The number of executions.
+	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
+	// Some of the devices, at most 5. It can be empty if most devices with this code have another
+	// status. ListJobExecutions returns them all.
+	DeviceIds     []string `protobuf:"bytes,4,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailureCount) Reset() {
+	*x = FailureCount{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailureCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailureCount) ProtoMessage() {}
+
+func (x *FailureCount) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
+func (*FailureCount) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *FailureCount) GetStatus() JobExecution_Status {
+	if x != nil {
+		return x.Status
+	}
+	return JobExecution_STATUS_UNSPECIFIED
+}
+
+func (x *FailureCount) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
+func (x *FailureCount) GetExecutionCount() int32 {
+	if x != nil {
+		return x.ExecutionCount
+	}
+	return 0
+}
+
+func (x *FailureCount) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
 }
 
 type WatchJobRequest struct {
@@ -1958,7 +2490,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2502,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2515,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -2003,7 +2535,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2547,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2560,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -2042,7 +2574,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\t\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\t\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -2072,16 +2604,26 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"executions\x12;\n" +
 	"\x1anext_executions_page_token\x18\x13 \x01(\tR\x17nextExecutionsPageToken\x12=\n" +
 	"\fcompleted_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12B\n" +
-	"\x1bin_progress_timeout_minutes\x18\x15 \x01(\x05H\x03R\x18inProgressTimeoutMinutes\x88\x01\x01\"N\n" +
+	"\x1bin_progress_timeout_minutes\x18\x15 \x01(\x05H\x03R\x18inProgressTimeoutMinutes\x88\x01\x01\x12*\n" +
+	"\x05pause\x18\x16 \x01(\v2\x14.fleet.jobs.v1.PauseR\x05pause\x12\x12\n" +
+	"\x04etag\x18\x17 \x01(\tR\x04etag\"Z\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vIN_PROGRESS\x10\x01\x12\r\n" +
 	"\tCOMPLETED\x10\x02\x12\f\n" +
-	"\bCANCELED\x10\x03B\b\n" +
+	"\bCANCELED\x10\x03\x12\n" +
+	"\n" +
+	"\x06PAUSED\x10\x04B\b\n" +
 	"\x06targetB\r\n" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
-	"\x1c_in_progress_timeout_minutes\"\xb9\x01\n" +
+	"\x1c_in_progress_timeout_minutes\"\x88\x01\n" +
+	"\x05Pause\x127\n" +
+	"\tpaused_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bpausedAt\x12 \n" +
+	"\tpaused_by\x18\x02 \x01(\tH\x00R\bpausedBy\x88\x01\x01\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reasonB\f\n" +
+	"\n" +
+	"_paused_by\"\xb9\x01\n" +
 	"\x0fExecutionCounts\x12\x16\n" +
 	"\x06queued\x18\x01 \x01(\x05R\x06queued\x12\x1f\n" +
 	"\vin_progress\x18\x02 \x01(\x05R\n" +
@@ -2089,7 +2631,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\tsucceeded\x18\x03 \x01(\x05R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x05R\btimedOut\x12\x1a\n" +
-	"\brejected\x18\x06 \x01(\x05R\brejected\"\xf0\x04\n" +
+	"\brejected\x18\x06 \x01(\x05R\brejected\"\xa9\x05\n" +
 	"\fJobExecution\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
@@ -2103,7 +2645,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\ftimes_out_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"timesOutAt\x12\x15\n" +
 	"\x06job_id\x18\n" +
-	" \x01(\tR\x05jobId\"u\n" +
+	" \x01(\tR\x05jobId\x12&\n" +
+	"\ffailure_code\x18\v \x01(\tH\x00R\vfailureCode\x88\x01\x01\"u\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -2113,7 +2656,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\x04\x12\r\n" +
 	"\tTIMED_OUT\x10\x05\x12\f\n" +
-	"\bREJECTED\x10\x06\"\xde\x03\n" +
+	"\bREJECTED\x10\x06B\x0f\n" +
+	"\r_failure_code\"\xde\x03\n" +
 	"\x10CreateJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12#\n" +
 	"\rdocument_type\x18\x02 \x01(\tR\fdocumentType\x12@\n" +
@@ -2161,15 +2705,17 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10executions_limit\x18\x02 \x01(\x05H\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
 	"\x11_executions_limit\"6\n" +
 	"\x0eGetJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xce\x01\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x87\x02\n" +
 	"\x18ListJobExecutionsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12\x19\n" +
 	"\x05limit\x18\x03 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x1b\n" +
-	"\tdevice_id\x18\x05 \x01(\tR\bdeviceIdB\b\n" +
-	"\x06_limit\"\x80\x01\n" +
+	"\tdevice_id\x18\x05 \x01(\tR\bdeviceId\x12&\n" +
+	"\ffailure_code\x18\x06 \x01(\tH\x01R\vfailureCode\x88\x01\x01B\b\n" +
+	"\x06_limitB\x0f\n" +
+	"\r_failure_code\"\x80\x01\n" +
 	"\x19ListJobExecutionsResponse\x12;\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\n" +
@@ -2188,12 +2734,15 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05force\x18\x04 \x01(\bR\x05force\"T\n" +
 	"\x17CancelExecutionResponse\x129\n" +
-	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\"\xd8\x01\n" +
+	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\"\x9c\x02\n" +
 	"\x16RetryExecutionsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12>\n" +
 	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\bstatuses\x12-\n" +
 	"\x10expires_in_hours\x18\x03 \x01(\x05H\x00R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
-	"\rnever_expires\x18\x04 \x01(\bR\fneverExpiresB\x13\n" +
+	"\rnever_expires\x18\x04 \x01(\bR\fneverExpires\x12#\n" +
+	"\rfailure_codes\x18\x05 \x03(\tR\ffailureCodes\x12\x1d\n" +
+	"\n" +
+	"device_ids\x18\x06 \x03(\tR\tdeviceIdsB\x13\n" +
 	"\x11_expires_in_hours\"y\n" +
 	"\x17RetryExecutionsResponse\x12#\n" +
 	"\rretried_count\x18\x01 \x01(\x05R\fretriedCount\x129\n" +
@@ -2211,11 +2760,36 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
 	"\x10DeleteJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"\x13\n" +
-	"\x11DeleteJobResponse\"(\n" +
+	"\x11DeleteJobResponse\"T\n" +
+	"\x0fPauseJobRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"8\n" +
+	"\x10PauseJobResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"=\n" +
+	"\x10ResumeJobRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"9\n" +
+	"\x11ResumeJobResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x96\x01\n" +
+	"\x18GetFailureSummaryRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12>\n" +
+	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\bstatuses\x12#\n" +
+	"\rfailure_codes\x18\x03 \x03(\tR\ffailureCodes\"u\n" +
+	"\x19GetFailureSummaryResponse\x127\n" +
+	"\bfailures\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.FailureCountR\bfailures\x12\x1f\n" +
+	"\vother_count\x18\x02 \x01(\x05R\n" +
+	"otherCount\"\xb5\x01\n" +
+	"\fFailureCount\x12:\n" +
+	"\x06status\x18\x01 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12!\n" +
+	"\ffailure_code\x18\x02 \x01(\tR\vfailureCode\x12'\n" +
+	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x12\x1d\n" +
+	"\n" +
+	"device_ids\x18\x04 \x03(\tR\tdeviceIds\"(\n" +
 	"\x0fWatchJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"8\n" +
 	"\x10WatchJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job2\xff\x06\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job2\x84\t\n" +
 	"\n" +
 	"JobService\x12N\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\x12K\n" +
@@ -2226,7 +2800,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fCancelExecution\x12%.fleet.jobs.v1.CancelExecutionRequest\x1a&.fleet.jobs.v1.CancelExecutionResponse\x12`\n" +
 	"\x0fRetryExecutions\x12%.fleet.jobs.v1.RetryExecutionsRequest\x1a&.fleet.jobs.v1.RetryExecutionsResponse\x12r\n" +
 	"\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\x12N\n" +
-	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\x12M\n" +
+	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\x12K\n" +
+	"\bPauseJob\x12\x1e.fleet.jobs.v1.PauseJobRequest\x1a\x1f.fleet.jobs.v1.PauseJobResponse\x12N\n" +
+	"\tResumeJob\x12\x1f.fleet.jobs.v1.ResumeJobRequest\x1a .fleet.jobs.v1.ResumeJobResponse\x12f\n" +
+	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\x12M\n" +
 	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01Bq\n" +
 	"\x11com.fleet.jobs.v1B\tJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
@@ -2243,93 +2820,114 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(JobExecution_Status)(0),              // 1: fleet.jobs.v1.JobExecution.Status
 	(*Job)(nil),                           // 2: fleet.jobs.v1.Job
-	(*ExecutionCounts)(nil),               // 3: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),                  // 4: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),              // 5: fleet.jobs.v1.CreateJobRequest
-	(*CreateJobResponse)(nil),             // 6: fleet.jobs.v1.CreateJobResponse
-	(*ListJobsRequest)(nil),               // 7: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 8: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 9: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 10: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 11: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 12: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 13: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 14: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 15: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 16: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 17: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 18: fleet.jobs.v1.RetryExecutionsResponse
-	(*ListExecutionAttemptsRequest)(nil),  // 19: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 20: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 21: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 22: fleet.jobs.v1.DeleteJobResponse
-	(*WatchJobRequest)(nil),               // 23: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 24: fleet.jobs.v1.WatchJobResponse
-	(*structpb.Struct)(nil),               // 25: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 26: google.protobuf.Timestamp
+	(*Pause)(nil),                         // 3: fleet.jobs.v1.Pause
+	(*ExecutionCounts)(nil),               // 4: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 5: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 6: fleet.jobs.v1.CreateJobRequest
+	(*CreateJobResponse)(nil),             // 7: fleet.jobs.v1.CreateJobResponse
+	(*ListJobsRequest)(nil),               // 8: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 9: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 10: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 11: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 12: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 13: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 14: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 15: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 16: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 17: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 18: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 19: fleet.jobs.v1.RetryExecutionsResponse
+	(*ListExecutionAttemptsRequest)(nil),  // 20: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 21: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 22: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 23: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 24: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 25: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 26: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 27: fleet.jobs.v1.ResumeJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 28: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 29: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 30: fleet.jobs.v1.FailureCount
+	(*WatchJobRequest)(nil),               // 31: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 32: fleet.jobs.v1.WatchJobResponse
+	(*structpb.Struct)(nil),               // 33: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 34: google.protobuf.Timestamp
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	25, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	33, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	0,  // 1: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	26, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	26, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	26, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	3,  // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	4,  // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	26, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	1,  // 8: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	25, // 9: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	26, // 10: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	26, // 11: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	26, // 12: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	26, // 13: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	25, // 14: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	0,  // 15: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	26, // 16: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 17: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,  // 18: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	26, // 19: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	26, // 20: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	2,  // 21: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	2,  // 22: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	1,  // 23: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	4,  // 24: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,  // 25: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	4,  // 26: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	1,  // 27: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	26, // 28: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	4,  // 29: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	2,  // 30: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	5,  // 31: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	7,  // 32: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	9,  // 33: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	11, // 34: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	13, // 35: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	15, // 36: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	17, // 37: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	19, // 38: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	21, // 39: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	23, // 40: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	6,  // 41: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	8,  // 42: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	10, // 43: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	12, // 44: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	14, // 45: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	16, // 46: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	18, // 47: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	20, // 48: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	22, // 49: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	24, // 50: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	41, // [41:51] is the sub-list for method output_type
-	31, // [31:41] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	34, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	34, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	34, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	4,  // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	5,  // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	34, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	3,  // 8: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	34, // 9: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	1,  // 10: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	33, // 11: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	34, // 12: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	34, // 13: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	34, // 14: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	34, // 15: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	33, // 16: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	0,  // 17: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	34, // 18: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 19: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,  // 20: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	34, // 21: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	34, // 22: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	2,  // 23: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	2,  // 24: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	1,  // 25: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	5,  // 26: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,  // 27: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	5,  // 28: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	1,  // 29: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	34, // 30: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	5,  // 31: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	2,  // 32: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	2,  // 33: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	1,  // 34: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	30, // 35: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	1,  // 36: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	2,  // 37: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 38: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	8,  // 39: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	10, // 40: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	12, // 41: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	14, // 42: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	16, // 43: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	18, // 44: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	20, // 45: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	22, // 46: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	24, // 47: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	26, // 48: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	28, // 49: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	31, // 50: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	7,  // 51: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	9,  // 52: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	11, // 53: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	13, // 54: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	15, // 55: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	17, // 56: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	19, // 57: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	21, // 58: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	23, // 59: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	25, // 60: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	27, // 61: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	29, // 62: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	32, // 63: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	51, // [51:64] is the sub-list for method output_type
+	38, // [38:51] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -2342,27 +2940,29 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*Job_TargetGroupId)(nil),
 		(*Job_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[3].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[1].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[3].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[4].OneofWrappers = []any{
 		(*CreateJobRequest_TargetDeviceId)(nil),
 		(*CreateJobRequest_TargetGroupId)(nil),
 		(*CreateJobRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[5].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[6].OneofWrappers = []any{
 		(*ListJobsRequest_TargetDeviceId)(nil),
 		(*ListJobsRequest_TargetGroupId)(nil),
 		(*ListJobsRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[9].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[17].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[10].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[16].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

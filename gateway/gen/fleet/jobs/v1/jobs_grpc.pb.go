@@ -28,6 +28,9 @@ const (
 	JobService_RetryExecutions_FullMethodName       = "/fleet.jobs.v1.JobService/RetryExecutions"
 	JobService_ListExecutionAttempts_FullMethodName = "/fleet.jobs.v1.JobService/ListExecutionAttempts"
 	JobService_DeleteJob_FullMethodName             = "/fleet.jobs.v1.JobService/DeleteJob"
+	JobService_PauseJob_FullMethodName              = "/fleet.jobs.v1.JobService/PauseJob"
+	JobService_ResumeJob_FullMethodName             = "/fleet.jobs.v1.JobService/ResumeJob"
+	JobService_GetFailureSummary_FullMethodName     = "/fleet.jobs.v1.JobService/GetFailureSummary"
 	JobService_WatchJob_FullMethodName              = "/fleet.jobs.v1.JobService/WatchJob"
 )
 
@@ -46,7 +49,7 @@ const (
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-//	               creates, cancels and retries; admin also deletes; device and bridge
+//	               creates, pauses, cancels and retries; admin also deletes; device and bridge
 //	               call DeviceJobService. A call without it has the role device if it has
 //	               x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
@@ -84,7 +87,7 @@ const (
 //	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
 //	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-//	    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+//	    without a document, reports or device_ids has at most 16 KiB; a larger one fails with
 //	    INVALID_ARGUMENT.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
@@ -105,7 +108,7 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
 	//	                     (with a delay)
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -124,7 +127,7 @@ type JobServiceClient interface {
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	//	NOT_FOUND            JOB_NOT_FOUND, only without a device_id
 	ListJobExecutions(ctx context.Context, in *ListJobExecutionsRequest, opts ...grpc.CallOption) (*ListJobExecutionsResponse, error)
-	// Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+	// Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
 	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
 	// cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 	//
@@ -138,15 +141,16 @@ type JobServiceClient interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
-	// Queues the next attempt of the executions of a job that are in one of the given statuses:
-	// they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
-	// no execution is in one of the statuses, nothing changes, including expires_at.
+	// Queues the next attempt of the executions of a job that are in one of the given statuses and
+	// match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
+	// A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
+	// matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
 	//	                     (with a delay)
 	RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one execution, the current one first: by execution_number,
@@ -162,9 +166,32 @@ type JobServiceClient interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
 	DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
+	// Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+	// execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
+	// pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
+	// continue, and a device can still report the end of an execution that it has not started. The
+	// job still expires at expires_at. Takes effect at once for any number of devices. If the job
+	// is PAUSED already, nothing changes.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_PAUSABLE
+	//	ABORTED              JOB_CHANGED
+	PauseJob(ctx context.Context, in *PauseJobRequest, opts ...grpc.CallOption) (*PauseJobResponse, error)
+	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
+	// nothing changes. With an etag, a repeated call can't end a newer pause.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+	//	ABORTED              JOB_CHANGED
+	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*ResumeJobResponse, error)
+	// Counts the failures of a job by status and failure_code.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	GetFailureSummary(ctx context.Context, in *GetFailureSummaryRequest, opts ...grpc.CallOption) (*GetFailureSummaryResponse, error)
 	// Watches a job. Sends its current state, and the new state after a change, at most four
 	// times per second. Changes in between are skipped. The stream ends after the state in
-	// which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
+	// which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
+	// of the database.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -270,6 +297,36 @@ func (c *jobServiceClient) DeleteJob(ctx context.Context, in *DeleteJobRequest, 
 	return out, nil
 }
 
+func (c *jobServiceClient) PauseJob(ctx context.Context, in *PauseJobRequest, opts ...grpc.CallOption) (*PauseJobResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseJobResponse)
+	err := c.cc.Invoke(ctx, JobService_PauseJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*ResumeJobResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeJobResponse)
+	err := c.cc.Invoke(ctx, JobService_ResumeJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) GetFailureSummary(ctx context.Context, in *GetFailureSummaryRequest, opts ...grpc.CallOption) (*GetFailureSummaryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFailureSummaryResponse)
+	err := c.cc.Invoke(ctx, JobService_GetFailureSummary_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *jobServiceClient) WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[0], JobService_WatchJob_FullMethodName, cOpts...)
@@ -304,7 +361,7 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-//	               creates, cancels and retries; admin also deletes; device and bridge
+//	               creates, pauses, cancels and retries; admin also deletes; device and bridge
 //	               call DeviceJobService. A call without it has the role device if it has
 //	               x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
@@ -342,7 +399,7 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
 //	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-//	    that has neither a document nor reports has at most 16 KiB; a larger one fails with
+//	    without a document, reports or device_ids has at most 16 KiB; a larger one fails with
 //	    INVALID_ARGUMENT.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
@@ -363,7 +420,7 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
 	//	                     (with a delay)
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -382,7 +439,7 @@ type JobServiceServer interface {
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	//	NOT_FOUND            JOB_NOT_FOUND, only without a device_id
 	ListJobExecutions(context.Context, *ListJobExecutionsRequest) (*ListJobExecutionsResponse, error)
-	// Cancels a job that is IN_PROGRESS. Its QUEUED executions become REJECTED, with the
+	// Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
 	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
 	// cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 	//
@@ -396,15 +453,16 @@ type JobServiceServer interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
-	// Queues the next attempt of the executions of a job that are in one of the given statuses:
-	// they become QUEUED. The job can be IN_PROGRESS or COMPLETED, and becomes IN_PROGRESS. If
-	// no execution is in one of the statuses, nothing changes, including expires_at.
+	// Queues the next attempt of the executions of a job that are in one of the given statuses and
+	// match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
+	// A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
+	// matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
 	//	                     (with a delay)
 	RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one execution, the current one first: by execution_number,
@@ -420,9 +478,32 @@ type JobServiceServer interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
 	DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
+	// Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+	// execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
+	// pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
+	// continue, and a device can still report the end of an execution that it has not started. The
+	// job still expires at expires_at. Takes effect at once for any number of devices. If the job
+	// is PAUSED already, nothing changes.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_PAUSABLE
+	//	ABORTED              JOB_CHANGED
+	PauseJob(context.Context, *PauseJobRequest) (*PauseJobResponse, error)
+	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
+	// nothing changes. With an etag, a repeated call can't end a newer pause.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+	//	ABORTED              JOB_CHANGED
+	ResumeJob(context.Context, *ResumeJobRequest) (*ResumeJobResponse, error)
+	// Counts the failures of a job by status and failure_code.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	GetFailureSummary(context.Context, *GetFailureSummaryRequest) (*GetFailureSummaryResponse, error)
 	// Watches a job. Sends its current state, and the new state after a change, at most four
 	// times per second. Changes in between are skipped. The stream ends after the state in
-	// which the job is COMPLETED or CANCELED. The stream survives a restart of the database.
+	// which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
+	// of the database.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -464,6 +545,15 @@ func (UnimplementedJobServiceServer) ListExecutionAttempts(context.Context, *Lis
 }
 func (UnimplementedJobServiceServer) DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteJob not implemented")
+}
+func (UnimplementedJobServiceServer) PauseJob(context.Context, *PauseJobRequest) (*PauseJobResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseJob not implemented")
+}
+func (UnimplementedJobServiceServer) ResumeJob(context.Context, *ResumeJobRequest) (*ResumeJobResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeJob not implemented")
+}
+func (UnimplementedJobServiceServer) GetFailureSummary(context.Context, *GetFailureSummaryRequest) (*GetFailureSummaryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFailureSummary not implemented")
 }
 func (UnimplementedJobServiceServer) WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchJob not implemented")
@@ -651,6 +741,60 @@ func _JobService_DeleteJob_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_PauseJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).PauseJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_PauseJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).PauseJob(ctx, req.(*PauseJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_ResumeJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).ResumeJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_ResumeJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).ResumeJob(ctx, req.(*ResumeJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_GetFailureSummary_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFailureSummaryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).GetFailureSummary(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_GetFailureSummary_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).GetFailureSummary(ctx, req.(*GetFailureSummaryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JobService_WatchJob_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchJobRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -704,6 +848,18 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteJob",
 			Handler:    _JobService_DeleteJob_Handler,
+		},
+		{
+			MethodName: "PauseJob",
+			Handler:    _JobService_PauseJob_Handler,
+		},
+		{
+			MethodName: "ResumeJob",
+			Handler:    _JobService_ResumeJob_Handler,
+		},
+		{
+			MethodName: "GetFailureSummary",
+			Handler:    _JobService_GetFailureSummary_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -19,8 +19,9 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_CANCELABLE', v_job.status::text);
     END IF;
 
-    UPDATE jobs.jobs
+    UPDATE jobs.jobs j
     SET status = 'CANCELED', canceled_at = v_job.locked_at, cancel_reason = p_reason,
-        force_canceled = p_force, finalized = false, updated_at = v_job.locked_at
-    WHERE tenant_id = p_tenant_id AND job_id = p_job_id;
+        force_canceled = p_force, finalized = false, updated_at = v_job.locked_at,
+        revision = j.revision + 1
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 END $$;

@@ -1,8 +1,8 @@
 -- Marks a finished job as deleted. Views and functions exclude it from then on; maintenance
 -- removes its rows later (purge_job).
 --
--- Raises JOB_NOT_FOUND and, if the job or one of its executions is IN_PROGRESS,
--- JOB_NOT_DELETABLE (with the job's status).
+-- Raises JOB_NOT_FOUND and, if the job is not finished or one of its executions is
+-- IN_PROGRESS, JOB_NOT_DELETABLE (with the job's status).
 CREATE OR REPLACE FUNCTION jobs.delete_job(p_tenant_id text, p_job_id text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -15,7 +15,11 @@ BEGIN
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
     IF v_job.status = 'IN_PROGRESS' OR v_job.in_progress > 0 AND NOT v_job.force_canceled THEN
-        PERFORM jobs.raise_error('JOB_NOT_DELETABLE', v_job.status::text);
+        PERFORM jobs.raise_error(
+            'JOB_NOT_DELETABLE',
+            CASE WHEN v_job.status = 'IN_PROGRESS' AND v_job.paused_at IS NOT NULL THEN 'PAUSED'
+                 ELSE v_job.status::text END
+        );
     END IF;
 
     UPDATE jobs.jobs

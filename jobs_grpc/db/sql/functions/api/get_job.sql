@@ -2,6 +2,10 @@
 -- per column: see execution_page.
 --
 -- Raises JOB_NOT_FOUND.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.get_job(text, text, integer);
+
 CREATE OR REPLACE FUNCTION jobs.get_job(
     p_tenant_id text, p_job_id text, p_executions_limit integer
 ) RETURNS TABLE (
@@ -28,6 +32,10 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     completed_at timestamptz,
     in_progress_timeout_minutes integer,
     stored_status jobs.job_status,
+    paused_at timestamptz,
+    paused_by text,
+    pause_reason text,
+    revision integer,
     device_ids text[],
     statuses text[],
     status_details jsonb[],
@@ -36,7 +44,8 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     queued_ats timestamptz[],
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
-    times_out_ats timestamptz[]
+    times_out_ats timestamptz[],
+    failure_codes text[]
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

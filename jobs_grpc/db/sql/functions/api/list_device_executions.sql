@@ -4,6 +4,12 @@
 --
 -- Executions after the first 8 MiB of details, as text, have neither a status nor details; see
 -- execution_page.
+
+-- The form of the previous version. Its calls use the default.
+DROP FUNCTION IF EXISTS jobs.list_device_executions(
+    text, text, text, text, timestamptz, text, integer
+);
+
 CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_tenant_id text,
     p_device_id text,
@@ -11,7 +17,8 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_status text,                   -- NULL: all
     p_before_queued_at timestamptz,  -- NULL: from the newest
     p_before_job_id text,
-    p_limit integer
+    p_limit integer,
+    p_failure_code text DEFAULT NULL  -- NULL: all; '': failures without a code
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -34,6 +41,7 @@ BEGIN
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id
           AND (p_status IS NULL OR s.status = p_status)
+          AND (p_failure_code IS NULL OR s.failure_code = p_failure_code)
           AND (s.queued_at, s.job_id) < (v_before_queued_at, v_before_job_id)
         LIMIT p_limit;
         RETURN;
@@ -45,7 +53,8 @@ BEGIN
         CASE WHEN s.bytes_before < 8388608 THEN s.status END,
         CASE WHEN s.bytes_before < 8388608 THEN s.status_details END,
         s.execution_number, s.queued_at, s.started_at, s.last_updated_at, s.version,
-        s.stored_status, s.document_type, NULL::jsonb, s.expires_at, s.times_out_at
+        s.stored_status, s.document_type, NULL::jsonb, s.expires_at, s.times_out_at,
+        s.failure_code
     FROM (
         SELECT
             s.*,
@@ -64,6 +73,7 @@ BEGIN
               AND e.queued_at > '-infinity'  -- the predicate of the index
               AND (e.queued_at, e.job_id) < (v_before_queued_at, v_before_job_id)
               AND j.deleted_at IS NULL
+              AND (p_failure_code IS NULL OR e.failure_code = p_failure_code)
               AND (p_status IS NULL
                    OR jobs.execution_status_at(
                           e.status, j.canceled_at, j.force_canceled, j.expires_at, now()

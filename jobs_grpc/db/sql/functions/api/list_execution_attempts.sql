@@ -2,6 +2,10 @@
 -- p_limit attempts with a number below p_before_number.
 --
 -- Raises EXECUTION_NOT_FOUND.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.list_execution_attempts(text, text, text, integer, integer);
+
 CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     p_tenant_id text,
     p_job_id text,
@@ -17,7 +21,8 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     queued_at timestamptz,
     started_at timestamptz,
     last_updated_at timestamptz,
-    times_out_at timestamptz
+    times_out_at timestamptz,
+    failure_code text
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -41,12 +46,13 @@ BEGIN
     RETURN QUERY
     SELECT v_current.device_id, v_current.status, v_current.status_details,
            v_current.execution_number, v_current.version, v_current.queued_at,
-           v_current.started_at, v_current.last_updated_at, v_current.times_out_at
+           v_current.started_at, v_current.last_updated_at, v_current.times_out_at,
+           v_current.failure_code
     WHERE p_before_number IS NULL OR v_current.execution_number < p_before_number
     UNION ALL
     (
         SELECT a.device_id, a.status::text, a.status_details, a.execution_number, a.version,
-               a.queued_at, a.started_at, a.last_updated_at, NULL
+               a.queued_at, a.started_at, a.last_updated_at, NULL, a.failure_code
         FROM jobs.execution_attempts a
         WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
           AND a.execution_number < least(v_current.execution_number, p_before_number)

@@ -2,12 +2,17 @@
 -- ('': from the start). The page is one row with an array per column: see execution_page.
 --
 -- Raises JOB_NOT_FOUND.
+
+-- The form of the previous version. Its calls use the default.
+DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer);
+
 CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_tenant_id text,
     p_job_id text,
     p_status text,  -- NULL: all
     p_after_device_id text,
-    p_limit integer
+    p_limit integer,
+    p_failure_code text DEFAULT NULL  -- NULL: all; '': failures without a code
 ) RETURNS TABLE (
     device_ids text[],
     statuses text[],
@@ -17,7 +22,8 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     queued_ats timestamptz[],
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
-    times_out_ats timestamptz[]
+    times_out_ats timestamptz[],
+    failure_codes text[]
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -30,21 +36,29 @@ AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    IF p_status IS NOT NULL THEN
+    IF p_failure_code IS NOT NULL THEN
+        RETURN QUERY
+        SELECT e.*
+        FROM jobs.jobs j
+        CROSS JOIN LATERAL
+            jobs.execution_page_of_failure(
+                p_tenant_id, p_job_id, p_failure_code, p_status, p_after_device_id, p_limit
+            ) e
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
+    ELSIF p_status IS NOT NULL THEN
         RETURN QUERY
         SELECT e.*
         FROM jobs.execution_page_of_status(
             p_tenant_id, p_job_id, p_status, p_after_device_id, p_limit
         ) e;
-        RETURN;
+    ELSE
+        RETURN QUERY
+        SELECT e.*
+        FROM jobs.jobs j
+        CROSS JOIN LATERAL
+            jobs.execution_page(p_tenant_id, p_job_id, NULL, p_after_device_id, p_limit) e
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     END IF;
-
-    RETURN QUERY
-    SELECT e.*
-    FROM jobs.jobs j
-    CROSS JOIN LATERAL
-        jobs.execution_page(p_tenant_id, p_job_id, NULL, p_after_device_id, p_limit) e
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
 
     IF NOT FOUND THEN
         PERFORM jobs.raise_error('JOB_NOT_FOUND');

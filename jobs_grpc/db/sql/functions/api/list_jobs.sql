@@ -3,7 +3,8 @@
 --
 -- Reads one index: that of the first filter that is set, in the order target device, target group,
 -- creator, document type, all devices, none. Each index also has the status, so jobs in other
--- statuses are not read. Jobs that another filter excludes are read and skipped.
+-- statuses are not read; IN_PROGRESS and PAUSED are one status there. Jobs that another filter
+-- excludes are read and skipped.
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
     p_statuses text[],                -- NULL: all
@@ -42,7 +43,7 @@ DECLARE
     v_status_numbers integer[] := CASE
         WHEN p_statuses IS NULL THEN '{0, 1, 2}'
         ELSE array_remove(ARRAY[
-            CASE WHEN 'IN_PROGRESS' = ANY (p_statuses) THEN 0 END,
+            CASE WHEN '{IN_PROGRESS, PAUSED}' && p_statuses THEN 0 END,
             CASE WHEN 'COMPLETED' = ANY (p_statuses) THEN 1 END,
             CASE WHEN 'CANCELED' = ANY (p_statuses) THEN 2 END
         ], NULL)
@@ -136,12 +137,12 @@ BEGIN
               AND (p_target_device_id IS NULL OR c.target_device_id = p_target_device_id)
               AND (p_target_group_id IS NULL OR c.target_group_id = p_target_group_id)
               AND (p_target_all IS NULL OR c.target_all = p_target_all)
-              AND (p_statuses IS NULL OR jobs.job_status_at(
+              AND (p_statuses IS NULL OR jobs.job_status_with_pause_at(
                       c.status, c.expires_at,
                       (SELECT p.in_progress FROM jobs.job_progress p
                        WHERE p.tenant_id = p_tenant_id AND p.job_id = c.job_id),
-                      now()
-                  )::text = ANY (p_statuses))
+                      c.paused_at, now()
+                  ) = ANY (p_statuses))
             ORDER BY c.created_at DESC, c.job_id DESC
             LIMIT v_end
         ) newest

@@ -32,7 +32,8 @@ BEGIN
         SELECT e.job_id, e.started_at IS NULL AS queued, e.queued_at
         FROM jobs.job_executions e
         CROSS JOIN LATERAL (
-            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
+            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+                   j.deleted_at
             FROM jobs.jobs j
             WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
             OFFSET 0
@@ -42,9 +43,9 @@ BEGIN
           AND (e.started_at IS NULL, e.queued_at, e.job_id)
               > (v_after_queued, v_after_queued_at, v_after_job_id)
           AND j.deleted_at IS NULL
-          AND jobs.execution_status_at(
-                  e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
-              ) IN ('QUEUED', 'IN_PROGRESS')
+          AND jobs.is_pending_at(
+                  e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, now()
+              )
         ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
         LIMIT p_limit
     ) page

@@ -44,6 +44,7 @@ BEGIN
         RETURN v_last_device_id;
     END IF;
 
+    DELETE FROM jobs.job_failures f WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id;
     DELETE FROM jobs.job_progress p WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
     DELETE FROM jobs.jobs j WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     RETURN NULL;

@@ -1,15 +1,22 @@
--- Queues the next attempt of every execution that readers see in one of p_statuses. If there is no
--- such execution, changes nothing, not even the expiry.
+-- Queues the next attempt of every execution that readers see in one of p_statuses and that matches
+-- p_failure_codes and p_device_ids. If there is no such execution, changes nothing, not even the
+-- expiry.
 --
 -- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
+
+-- The form of the previous version. Its calls use the defaults.
+DROP FUNCTION IF EXISTS jobs.retry_executions(text, text, text[], integer, boolean, integer);
+
 CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_tenant_id text,
     p_job_id text,
     p_statuses text[],           -- of FAILED, TIMED_OUT and REJECTED
     p_expires_in_hours integer,  -- from now; NULL: keep the expiry
     p_never_expires boolean,
-    p_max_active_jobs integer    -- NULL: no limit
+    p_max_active_jobs integer,   -- NULL: no limit
+    p_failure_codes text[] DEFAULT NULL,  -- NULL: all; '': failures without a code
+    p_device_ids text[] DEFAULT NULL      -- NULL: all
 ) RETURNS TABLE (retried_count integer, expires_at timestamptz)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -23,7 +30,12 @@ DECLARE
     v_new_expires_at timestamptz;
     v_stored_statuses jobs.execution_status[] := p_statuses::jobs.execution_status[];
     v_expired_details jsonb := jobs.final_status_details('TIMED_OUT', NULL);
+    v_failed integer;  -- this and the next three: the executions to retry, by stored status
+    v_timed_out integer;
+    v_rejected integer;
+    v_queued integer;
     v_retried integer;
+    v_kept_timed_out integer := 0;  -- not retried: stored as TIMED_OUT instead of QUEUED
     v_status jobs.execution_status;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -45,10 +57,24 @@ BEGIN
         v_stored_statuses := 'QUEUED'::jobs.execution_status || v_stored_statuses;
     END IF;
     -- The counts are exact, so no execution is read if there is nothing to retry.
-    v_retried := CASE WHEN 'FAILED' = ANY (v_stored_statuses) THEN v_job.failed ELSE 0 END
-        + CASE WHEN 'TIMED_OUT' = ANY (v_stored_statuses) THEN v_job.timed_out ELSE 0 END
-        + CASE WHEN 'REJECTED' = ANY (v_stored_statuses) THEN v_job.rejected ELSE 0 END
-        + CASE WHEN 'QUEUED' = ANY (v_stored_statuses) THEN v_job.queued ELSE 0 END;
+    v_failed := CASE WHEN 'FAILED' = ANY (v_stored_statuses) THEN v_job.failed ELSE 0 END;
+    v_timed_out := CASE WHEN 'TIMED_OUT' = ANY (v_stored_statuses) THEN v_job.timed_out ELSE 0 END;
+    v_rejected := CASE WHEN 'REJECTED' = ANY (v_stored_statuses) THEN v_job.rejected ELSE 0 END;
+    v_queued := CASE WHEN 'QUEUED' = ANY (v_stored_statuses) THEN v_job.queued ELSE 0 END;
+    IF num_nonnulls(p_failure_codes, p_device_ids) > 0
+       AND v_failed + v_timed_out + v_rejected + v_queued > 0 THEN
+        SELECT count(*) FILTER (WHERE e.status = 'FAILED'),
+               count(*) FILTER (WHERE e.status = 'TIMED_OUT'),
+               count(*) FILTER (WHERE e.status = 'REJECTED'),
+               count(*) FILTER (WHERE e.status = 'QUEUED')
+        INTO v_failed, v_timed_out, v_rejected, v_queued
+        FROM jobs.job_executions e
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+          AND e.status = ANY (v_stored_statuses)
+          AND (p_failure_codes IS NULL OR e.failure_code = ANY (p_failure_codes))
+          AND (p_device_ids IS NULL OR e.device_id = ANY (p_device_ids));
+    END IF;
+    v_retried := v_failed + v_timed_out + v_rejected + v_queued;
     IF v_retried = 0 THEN
         RETURN QUERY SELECT 0, v_job.expires_at;
         RETURN;
@@ -61,14 +87,19 @@ BEGIN
     -- Executions that the old expiry timed out are stored as QUEUED, so a new expiry would make
     -- readers see them as QUEUED again. Therefore TIMED_OUT is stored first: as an attempt for the
     -- executions that are retried, in the row for the others.
-    IF v_expired AND NOT 'QUEUED' = ANY (v_stored_statuses) THEN
+    IF v_expired AND v_job.queued > v_queued THEN
+        v_kept_timed_out := v_job.queued - v_queued;
         UPDATE jobs.job_executions e
         SET status = 'TIMED_OUT', last_updated_at = v_job.expires_at,
             status_details = v_expired_details
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED';
-        v_job.timed_out := v_job.timed_out + v_job.queued;
-        v_job.queued := 0;
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED'
+          -- They have no failure_code, so only p_device_ids can select some of them.
+          AND (v_queued = 0 OR e.device_id <> ALL (p_device_ids));
     END IF;
+
+    PERFORM jobs.uncount_failures(
+        p_tenant_id, p_job_id, v_stored_statuses, p_failure_codes, p_device_ids
+    );
 
     -- QUEUED comes first, because the executions that are retried become QUEUED. EXECUTE puts the
     -- status into the statement as a constant, which the predicate of the status's index matches.
@@ -77,40 +108,46 @@ BEGIN
             $query$
             INSERT INTO jobs.execution_attempts
                 (tenant_id, job_id, device_id, execution_number, version, status, queued_at,
-                 started_at, last_updated_at, status_details)
+                 started_at, last_updated_at, status_details, failure_code)
             SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.version,
                    CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
                    e.queued_at, e.started_at,
                    CASE WHEN e.status = 'QUEUED' THEN $3 ELSE e.last_updated_at END,
-                   CASE WHEN e.status = 'QUEUED' THEN $4 ELSE e.status_details END
+                   CASE WHEN e.status = 'QUEUED' THEN $4 ELSE e.status_details END,
+                   e.failure_code
             FROM jobs.job_executions e
             WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
+              AND ($5 IS NULL OR e.failure_code = ANY ($5))
+              AND ($6 IS NULL OR e.device_id = ANY ($6))
             $query$,
             v_status
-        ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details;
+        ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details, p_failure_codes,
+                p_device_ids;
         EXECUTE format(
             $query$
             UPDATE jobs.job_executions e
             SET status = 'QUEUED', execution_number = e.execution_number + 1,
                 version = e.version + 1, queued_at = $3, started_at = NULL, times_out_at = NULL,
-                last_updated_at = $3, status_details = NULL, canceled_by_operator = false
+                last_updated_at = $3, status_details = NULL, canceled_by_operator = false,
+                failure_code = NULL
             WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
+              AND ($4 IS NULL OR e.failure_code = ANY ($4))
+              AND ($5 IS NULL OR e.device_id = ANY ($5))
             $query$,
             v_status
-        ) USING p_tenant_id, p_job_id, v_now;
+        ) USING p_tenant_id, p_job_id, v_now, p_failure_codes, p_device_ids;
     END LOOP;
 
     UPDATE jobs.job_progress p
-    SET queued = v_retried
-            + CASE WHEN 'QUEUED' = ANY (v_stored_statuses) THEN 0 ELSE v_job.queued END,
-        failed = CASE WHEN 'FAILED' = ANY (v_stored_statuses) THEN 0 ELSE v_job.failed END,
-        timed_out = CASE WHEN 'TIMED_OUT' = ANY (v_stored_statuses) THEN 0 ELSE v_job.timed_out END,
-        rejected = CASE WHEN 'REJECTED' = ANY (v_stored_statuses) THEN 0 ELSE v_job.rejected END
+    SET queued = p.queued - v_queued - v_kept_timed_out + v_retried,
+        failed = p.failed - v_failed,
+        timed_out = p.timed_out - v_timed_out + v_kept_timed_out,
+        rejected = p.rejected - v_rejected
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
     UPDATE jobs.jobs j
     SET status = 'IN_PROGRESS', completed_at = NULL, expires_at = v_new_expires_at,
-        finalized = false,
+        finalized = false, revision = j.revision + 1,
         updated_at = CASE WHEN v_job.status = 'IN_PROGRESS' THEN j.updated_at ELSE v_now END
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 

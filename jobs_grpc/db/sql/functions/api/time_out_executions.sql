@@ -37,7 +37,7 @@ BEGIN
     -- say, no other executions of the job or of its status are read.
     UPDATE jobs.job_executions e
     SET status = 'TIMED_OUT', status_details = '{"reason": "in progress for too long"}',
-        times_out_at = NULL, version = e.version + 1, last_updated_at = v_now
+        times_out_at = NULL, version = e.version + 1, last_updated_at = v_now, failure_code = ''
     FROM (
         SELECT e.row_id
         FROM unnest(p_device_ids) AS u (device_id)
@@ -57,6 +57,11 @@ BEGIN
         SET in_progress = p.in_progress - v_timed_out, timed_out = p.timed_out + v_timed_out
         WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
+        PERFORM jobs.count_failures(
+            p_tenant_id, array_fill(p_job_id, ARRAY[v_timed_out]),
+            array_fill('TIMED_OUT'::jobs.execution_status, ARRAY[v_timed_out]),
+            array_fill(''::text, ARRAY[v_timed_out])
+        );
         PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_now);
     END IF;
     RETURN v_timed_out;

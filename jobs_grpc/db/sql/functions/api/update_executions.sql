@@ -14,6 +14,13 @@
 --
 -- The returned execution is as of the start of the statement: if its job expired while this call
 -- waited for the lock, the row does not show it.
+
+-- The form of the previous version, without p_failure_codes. Its calls use the default.
+DROP FUNCTION IF EXISTS jobs.update_executions(
+    text, integer, text[], boolean[], text[], text[], text[], integer[], integer[], integer[],
+    boolean[]
+);
+
 CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_tenant_id text,
     p_wait_ms integer,              -- the longest wait for a job lock; 0: do not wait
@@ -25,7 +32,8 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_execution_numbers integer[],  -- NULL: the current attempt
     p_expected_versions integer[],  -- NULL: any
     p_extend_timeout_minutes integer[],  -- from now, only with IN_PROGRESS; NULL: keep the timeout
-    p_with_documents boolean[]      -- return the document_params
+    p_with_documents boolean[],     -- return the document_params
+    p_failure_codes text[] DEFAULT NULL  -- only with FAILED and REJECTED; NULL: none
 ) RETURNS TABLE (
     outcome text,
     previous_status text,
@@ -41,7 +49,8 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     document_type text,
     document_params jsonb,
     expires_at timestamptz,
-    times_out_at timestamptz
+    times_out_at timestamptz,
+    failure_code text
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -83,12 +92,13 @@ BEGIN
         SELECT u.n, u.job_id, u.must_be_next, u.device_id,
                u.status::jobs.execution_status AS status,
                u.status_details::jsonb AS status_details, u.execution_number, u.expected_version,
-               make_interval(mins => u.extend_timeout_minutes) AS extension
+               make_interval(mins => u.extend_timeout_minutes) AS extension, u.failure_code
         FROM unnest(v_job_ids, p_must_be_next, p_device_ids, p_statuses, p_status_details,
-                    p_execution_numbers, p_expected_versions, p_extend_timeout_minutes)
+                    p_execution_numbers, p_expected_versions, p_extend_timeout_minutes,
+                    p_failure_codes)
             WITH ORDINALITY
             AS u (job_id, must_be_next, device_id, status, status_details, execution_number,
-                  expected_version, extend_timeout_minutes, n)
+                  expected_version, extend_timeout_minutes, failure_code, n)
     ), current AS (
         -- row_id is the ctid of the execution. It stays valid until this statement ends, because
         -- only a transaction that holds the job lock updates or deletes executions, and the
@@ -102,9 +112,11 @@ BEGIN
                make_interval(mins => j.in_progress_timeout_minutes) AS timeout,
                jobs.update_outcome(
                    derived.status,
-                   e.status_details, e.execution_number, e.version,
+                   e.status_details, e.failure_code, e.execution_number, e.version,
                    e.canceled_by_operator OR derived.status <> e.status,
-                   u.status, u.status_details, u.execution_number, u.expected_version
+                   j.paused_at IS NOT NULL,
+                   u.status, u.status_details, u.failure_code, u.execution_number,
+                   u.expected_version
                ) AS outcome
         FROM input u
         LEFT JOIN LATERAL (
@@ -115,7 +127,7 @@ BEGIN
         ) j ON true
         LEFT JOIN LATERAL (
             SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version,
-                   e.canceled_by_operator
+                   e.canceled_by_operator, e.failure_code
             FROM jobs.job_executions e
             WHERE e.tenant_id = p_tenant_id AND e.job_id = j.job_id AND e.device_id = u.device_id
             OFFSET 0
@@ -126,7 +138,7 @@ BEGIN
             ) AS status
         ) derived
     ), decided AS (
-        SELECT c.n, c.job_id, c.status, c.status_details, c.extension,
+        SELECT c.n, c.job_id, c.status, c.status_details, c.extension, c.failure_code,
                c.row_id, c.stored_status, c.current_status, c.timeout,
                CASE
                    WHEN c.busy THEN 'BUSY'
@@ -149,7 +161,9 @@ BEGIN
                                 WHEN d.extension IS NOT NULL THEN v_now + d.extension
                                 WHEN e.status = 'QUEUED' THEN v_now + d.timeout
                                 ELSE e.times_out_at END,
-            last_updated_at = v_now
+            last_updated_at = v_now,
+            failure_code = CASE WHEN d.status IN ('FAILED', 'REJECTED')
+                                THEN coalesce(d.failure_code, '') END
         FROM decided d
         WHERE d.outcome = 'APPLIED'
           AND e.tenant_id = p_tenant_id AND e.ctid = d.row_id
@@ -188,6 +202,17 @@ BEGIN
     INTO v_outcomes, v_previous_statuses, v_updated_job_ids
     FROM decided d;
 
+    IF p_statuses && '{FAILED, REJECTED}' THEN
+        PERFORM jobs.count_failures(
+            p_tenant_id, array_agg(u.job_id), array_agg(u.status::jobs.execution_status),
+            array_agg(coalesce(u.failure_code, ''))
+        )
+        FROM unnest(v_outcomes, v_job_ids, p_statuses, p_failure_codes)
+            AS u (outcome, job_id, status, failure_code)
+        WHERE u.outcome = 'APPLIED' AND u.status IN ('FAILED', 'REJECTED')
+        HAVING count(*) > 0;
+    END IF;
+
     PERFORM jobs.complete_finished_jobs(p_tenant_id, v_updated_job_ids, v_now);
 
     RETURN QUERY
@@ -196,7 +221,7 @@ BEGIN
            s.version, s.document_type,
            CASE WHEN u.with_document AND v_outcomes[u.n] NOT IN ('BUSY', 'AGAIN')
                 THEN s.document_params END,
-           s.expires_at, s.times_out_at
+           s.expires_at, s.times_out_at, s.failure_code
     FROM unnest(v_job_ids, p_device_ids, p_with_documents) WITH ORDINALITY
         AS u (job_id, device_id, with_document, n)
     LEFT JOIN LATERAL (

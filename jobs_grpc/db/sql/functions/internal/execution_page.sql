@@ -5,6 +5,10 @@
 --
 -- Executions after the first 8 MiB of details, as text, have neither a status nor details. A response
 -- has no room for them: it has at most 4 MiB.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.execution_page(text, text, text, text, integer);
+
 CREATE OR REPLACE FUNCTION jobs.execution_page(
     p_tenant_id text, p_job_id text, p_status text, p_after_device_id text, p_limit integer
 ) RETURNS TABLE (
@@ -16,7 +20,8 @@ CREATE OR REPLACE FUNCTION jobs.execution_page(
     queued_ats timestamptz[],
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
-    times_out_ats timestamptz[]
+    times_out_ats timestamptz[],
+    failure_codes text[]
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -25,7 +30,8 @@ BEGIN ATOMIC
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
         array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
-        array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at)
+        array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
+        array_agg(e.failure_code)
     FROM (
         SELECT
             page.*,

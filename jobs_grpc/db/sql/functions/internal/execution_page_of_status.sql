@@ -7,6 +7,10 @@
 -- executions that it skips, until it has found as many as the counts say.
 --
 -- Raises JOB_NOT_FOUND.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.execution_page_of_status(text, text, text, text, integer);
+
 CREATE OR REPLACE FUNCTION jobs.execution_page_of_status(
     p_tenant_id text, p_job_id text, p_status text, p_after_device_id text, p_limit integer
 ) RETURNS TABLE (
@@ -18,7 +22,8 @@ CREATE OR REPLACE FUNCTION jobs.execution_page_of_status(
     queued_ats timestamptz[],
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
-    times_out_ats timestamptz[]
+    times_out_ats timestamptz[],
+    failure_codes text[]
 )
 -- STABLE, so that the counts and the page have the snapshot of the caller's statement.
 LANGUAGE plpgsql STABLE
@@ -62,7 +67,8 @@ BEGIN
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
         array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
-        array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at)
+        array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
+        array_agg(e.failure_code)
     FROM (
         SELECT
             page.*,

@@ -2,15 +2,21 @@
 -- transaction changes the job, its executions or its counts. The caller has set the tenant.
 --
 -- Raises the error p_not_found if the job does not exist or was deleted.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.lock_job(text, text, text);
+
 CREATE OR REPLACE FUNCTION jobs.lock_job(
     p_tenant_id text,
     p_job_id text,
     p_not_found text DEFAULT 'JOB_NOT_FOUND',
     OUT locked_at timestamptz,   -- the time of the change
-    OUT status jobs.job_status,  -- as readers see it at that time
+    OUT status jobs.job_status,  -- as readers see it at that time, but IN_PROGRESS if PAUSED
     OUT canceled_at timestamptz,
     OUT force_canceled boolean,
     OUT expires_at timestamptz,
+    OUT paused_at timestamptz,
+    OUT revision integer,
     OUT queued integer,          -- this and the next four: executions by stored status
     OUT in_progress integer,
     OUT failed integer,
@@ -36,8 +42,8 @@ BEGIN
     locked_at := clock_timestamp();
     -- A separate statement, so that its snapshot is newer than the lock.
     SELECT jobs.job_status_at(j.status, j.expires_at, in_progress, locked_at),
-           j.canceled_at, j.force_canceled, j.expires_at
-    INTO status, canceled_at, force_canceled, expires_at
+           j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.revision
+    INTO status, canceled_at, force_canceled, expires_at, paused_at, revision
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     IF NOT FOUND THEN

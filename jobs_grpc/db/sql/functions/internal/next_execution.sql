@@ -18,7 +18,8 @@ BEGIN
         SELECT e.job_id
         FROM jobs.job_executions e
         CROSS JOIN LATERAL (
-            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
+            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+                   j.deleted_at
             FROM jobs.jobs j
             WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
             OFFSET 0
@@ -26,9 +27,9 @@ BEGIN
         WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
           AND e.status IN ('QUEUED', 'IN_PROGRESS')
           AND j.deleted_at IS NULL
-          AND jobs.execution_status_at(
-                  e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
-              ) IN ('QUEUED', 'IN_PROGRESS')
+          AND jobs.is_pending_at(
+                  e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, now()
+              )
         ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
         LIMIT 1
     );

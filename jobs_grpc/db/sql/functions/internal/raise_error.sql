@@ -20,6 +20,9 @@ DECLARE
         WHEN 'JOB_NOT_DELETABLE'     THEN 'JB011'  -- in progress, or one of its executions is
         WHEN 'TOO_MANY_TARGETS'      THEN 'JB012'  -- more than JOBS_MAX_TARGETS
         WHEN 'TOO_MANY_ACTIVE_JOBS'  THEN 'JB013'  -- more than JOBS_MAX_ACTIVE_JOBS
+        WHEN 'JOB_NOT_PAUSABLE'      THEN 'JB014'  -- the job is finished
+        WHEN 'JOB_NOT_RESUMABLE'     THEN 'JB015'  -- the job is finished
+        WHEN 'JOB_CHANGED'           THEN 'JB016'  -- the job has another etag
     END;
 BEGIN
     RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status;

@@ -1,13 +1,23 @@
 -- Decides what a device's update does to its execution: APPLIED, REPEATED (the execution is in
 -- that state already), or the ErrorReason of the error.
+
+-- The form of the previous version.
+DROP FUNCTION IF EXISTS jobs.update_outcome(
+    jobs.execution_status, jsonb, integer, integer, boolean, jobs.execution_status, jsonb, integer,
+    integer
+);
+
 CREATE OR REPLACE FUNCTION jobs.update_outcome(
     current_status jobs.execution_status,  -- as readers see it; NULL: no such execution
     current_details jsonb,
+    current_failure_code text,
     current_number integer,
     current_version integer,
     finished_without_report boolean,       -- the device did not report a terminal current_status
+    job_is_paused boolean,
     reported_status jobs.execution_status, -- NULL: the device starts the execution
     reported_details jsonb,                -- NULL: keep current_details
+    reported_failure_code text,            -- NULL: none
     expected_number integer,               -- NULL: any
     expected_version integer               -- NULL: any
 ) RETURNS text
@@ -20,8 +30,13 @@ RETURN CASE
     -- the version.
     WHEN current_status = reported_status AND current_status NOT IN ('QUEUED', 'IN_PROGRESS')
          AND NOT finished_without_report
-         AND coalesce(reported_details = current_details, reported_details IS NULL) THEN 'REPEATED'
+         AND coalesce(reported_details = current_details, reported_details IS NULL)
+         AND coalesce(reported_failure_code, '') = coalesce(current_failure_code, '')
+         THEN 'REPEATED'
     WHEN expected_version <> current_version THEN 'EXECUTION_CHANGED'
     WHEN current_status NOT IN ('QUEUED', 'IN_PROGRESS') THEN 'EXECUTION_FINISHED'
+    -- A device may end an execution that it never started, but not start it.
+    WHEN job_is_paused AND current_status = 'QUEUED'
+         AND coalesce(reported_status, 'IN_PROGRESS') = 'IN_PROGRESS' THEN 'JOB_PAUSED'
     ELSE 'APPLIED'
 END;

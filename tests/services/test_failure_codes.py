@@ -1,0 +1,267 @@
+"""Failure codes: reported, stored, listed, counted and retried."""
+
+from collections.abc import Iterable
+
+import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.callers import Operator, all_executions
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+INVALID = StatusCode.INVALID_ARGUMENT
+
+DEVICES = ["a", "b", "c", "d", "e", "f"]
+
+
+@pytest.fixture(autouse=True)
+async def job(database: Database, operator: Operator) -> None:
+    """A job "j" for six devices."""
+    await database.add_devices(operator.tenant, DEVICES)
+    await operator.create(job_id="j", target_all=True)
+
+
+async def report(
+    server: Server, tenant: str, device: str, status: str, code: str = ""
+) -> device_pb.DeviceExecution:
+    """Report the end of an execution of "j"."""
+    return await server.device(tenant, device).update("j", status, failure_code=code)
+
+
+async def fail_some(server: Server, tenant: str) -> None:
+    """Report failures of five of the six devices."""
+    for device, status, code in (
+        ("a", "FAILED", "E1"),
+        ("b", "FAILED", "E1"),
+        ("c", "REJECTED", "E1"),
+        ("d", "FAILED", "E2"),
+        ("e", "FAILED", ""),
+    ):
+        await report(server, tenant, device, status, code)
+
+
+def names(executions: Iterable[pb.JobExecution]) -> list[str]:
+    """The devices of executions."""
+    return [execution.device_id for execution in executions]
+
+
+def counts(summary: pb.GetFailureSummaryResponse) -> list[tuple[str, str, int]]:
+    """The status, code and number of each row."""
+    return [
+        (pb.JobExecution.Status.Name(f.status), f.failure_code, f.execution_count)
+        for f in summary.failures
+    ]
+
+
+async def test_failure_code_is_stored_and_shown_to_device_and_operator(
+    server: Server, operator: Operator
+) -> None:
+    reported = await report(server, operator.tenant, "a", "FAILED", "disk.full:7-A_b")
+
+    assert reported.failure_code == "disk.full:7-A_b"
+    assert (await server.device(operator.tenant, "a").get("j")).failure_code == "disk.full:7-A_b"
+    execution = (await operator.get("j")).executions[0]
+    assert execution.failure_code == "disk.full:7-A_b"
+    [execution] = (await operator.executions("", device_id="a")).executions
+    assert execution.failure_code == "disk.full:7-A_b"
+
+
+async def test_failure_code_is_empty_when_device_names_none(
+    server: Server, operator: Operator
+) -> None:
+    for status in ("FAILED", "REJECTED"):
+        device = {"FAILED": "a", "REJECTED": "b"}[status]
+        execution = await report(server, operator.tenant, device, status)
+
+        assert execution.HasField("failure_code")
+        assert execution.failure_code == ""
+
+
+async def test_failure_code_is_empty_when_execution_times_out_in_progress(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await server.device(operator.tenant, "a").update("j", "IN_PROGRESS", extend_timeout_minutes=1)
+    await database.make_overdue(operator.tenant, "j")
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_timeouts()
+
+    execution = (await operator.get("j")).executions[0]
+
+    assert execution.status == pb.JobExecution.TIMED_OUT
+    assert execution.HasField("failure_code")
+    assert counts(await operator.failures("j")) == [("TIMED_OUT", "", 1)]
+
+
+async def test_failure_code_is_unset_when_device_did_not_fail(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await report(server, operator.tenant, "a", "SUCCEEDED")
+    await server.device(operator.tenant, "b").start("j")
+    await operator.cancel_execution("j", "c")
+    await database.expire(operator.tenant, "j")
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_once()
+
+    executions = (await operator.get("j")).executions
+
+    assert not any(execution.HasField("failure_code") for execution in executions)
+    assert not counts(await operator.failures("j"))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("FAILED", "x" * 65),
+        ("FAILED", "two words"),
+        ("FAILED", "*"),
+        ("REJECTED", "é"),
+        ("SUCCEEDED", "E1"),
+        ("IN_PROGRESS", "E1"),
+    ],
+)
+async def test_report_is_rejected_when_failure_code_is_invalid(
+    server: Server, operator: Operator, status: str, code: str
+) -> None:
+    with expect_failure(INVALID, "INVALID_FIELD") as failure:
+        await report(server, operator.tenant, "a", status, code)
+    assert failure.violations.keys() == {"failure_code"}
+
+
+async def test_repeated_report_is_accepted_only_with_the_same_failure_code(
+    server: Server, operator: Operator
+) -> None:
+    first = await report(server, operator.tenant, "a", "FAILED", "E1")
+
+    assert await report(server, operator.tenant, "a", "FAILED", "E1") == first
+    for code in ("E2", ""):
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+            await report(server, operator.tenant, "a", "FAILED", code)
+
+    assert counts(await operator.failures("j")) == [("FAILED", "E1", 1)]
+
+
+async def test_lists_filter_by_failure_code(server: Server, operator: Operator) -> None:
+    await fail_some(server, operator.tenant)
+
+    async def listed(**fields: object) -> list[str]:
+        return names(await all_executions(operator, "j", limit=1, **fields))
+
+    assert await listed(failure_code="E1") == ["a", "b", "c"]
+    assert await listed(failure_code="E1", status="REJECTED") == ["c"]
+    assert await listed(failure_code="") == ["e"]
+    assert await listed(failure_code="E3") == []
+    assert await listed() == DEVICES
+    page = await operator.executions("", device_id="d", failure_code="E2")
+    assert names(page.executions) == ["d"]
+    assert not (await operator.executions("", device_id="d", failure_code="")).executions
+
+
+async def test_list_is_rejected_when_failure_code_is_invalid(operator: Operator) -> None:
+    with expect_failure(INVALID, "INVALID_FIELD") as failure:
+        await operator.executions("j", failure_code="two words")
+    assert failure.violations.keys() == {"failure_code"}
+
+
+async def test_summary_counts_failures_by_status_and_code_the_most_frequent_first(
+    server: Server, operator: Operator
+) -> None:
+    await fail_some(server, operator.tenant)
+
+    summary = await operator.failures("j")
+
+    assert counts(summary) == [
+        ("FAILED", "E1", 2),
+        ("FAILED", "", 1),
+        ("FAILED", "E2", 1),
+        ("REJECTED", "E1", 1),
+    ]
+    assert [list(f.device_ids) for f in summary.failures] == [["a", "b"], ["e"], ["d"], ["c"]]
+    assert summary.other_count == 0
+    assert counts(await operator.failures("j", statuses=["REJECTED"])) == [("REJECTED", "E1", 1)]
+    assert counts(await operator.failures("j", failure_codes=["", "E2"])) == [
+        ("FAILED", "", 1),
+        ("FAILED", "E2", 1),
+    ]
+
+
+async def test_summary_is_rejected_when_request_is_invalid(operator: Operator) -> None:
+    with expect_failure(INVALID, "INVALID_FIELD") as failure:
+        await operator.failures("j", statuses=["SUCCEEDED"], failure_codes=["E1", "a b"])
+    assert failure.violations.keys() == {"statuses", "failure_codes[1]"}
+    with expect_failure(INVALID, "INVALID_FIELD") as failure:
+        await operator.failures("j", failure_codes=["E1"] * 101)
+    assert failure.violations.keys() == {"failure_codes"}
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.failures("missing")
+
+
+async def test_summary_counts_an_execution_once_by_its_current_attempt(
+    server: Server, operator: Operator
+) -> None:
+    await fail_some(server, operator.tenant)
+
+    await operator.retry("j", "FAILED")
+
+    assert counts(await operator.failures("j")) == [("REJECTED", "E1", 1)]
+    await report(server, operator.tenant, "a", "FAILED", "E2")
+    assert counts(await operator.failures("j")) == [("FAILED", "E2", 1), ("REJECTED", "E1", 1)]
+    current, first = await operator.attempts("j", "a")
+    assert (current.failure_code, first.failure_code) == ("E2", "E1")
+
+
+async def test_retry_filters_by_failure_codes_and_devices(
+    server: Server, operator: Operator
+) -> None:
+    await fail_some(server, operator.tenant)
+
+    async def retried(**fields: object) -> int:
+        return (await operator.retry("j", "FAILED", "REJECTED", **fields)).retried_count
+
+    assert await retried(failure_codes=["E3"]) == 0
+    assert await retried(device_ids=["f", "unknown"]) == 0
+    assert await retried(failure_codes=["E1"], device_ids=["a", "d"]) == 1
+    assert await retried(failure_codes=["", "E2"]) == 2
+
+    job = await operator.get("j")
+    assert job.execution_counts == pb.ExecutionCounts(queued=4, failed=1, rejected=1)
+    assert names(e for e in job.executions if e.execution_number == 2) == ["a", "d", "e"]
+    assert counts(await operator.failures("j")) == [("FAILED", "E1", 1), ("REJECTED", "E1", 1)]
+
+
+@pytest.mark.parametrize("swept", [False, True])
+async def test_retry_of_some_devices_of_an_expired_job_leaves_the_others_timed_out(
+    database: Database, server: Server, operator: Operator, swept: bool
+) -> None:
+    await report(server, operator.tenant, "a", "FAILED", "E1")
+    await database.expire(operator.tenant, "j")
+    if swept:
+        async with Sweeper(database.owner_dsn) as sweeper:
+            await sweeper.run_once()
+
+    retry = await operator.retry(
+        "j", "FAILED", "TIMED_OUT", device_ids=["a", "b"], never_expires=True
+    )
+
+    assert retry.retried_count == 2
+    job = await operator.get("j")
+    assert job.execution_counts == pb.ExecutionCounts(queued=2, timed_out=4)
+    assert {e.device_id for e in job.executions if e.status == pb.JobExecution.QUEUED} == {
+        "a",
+        "b",
+    }
+
+
+async def test_retry_is_rejected_when_a_filter_is_invalid(operator: Operator) -> None:
+    for fields, field in (
+        ({"failure_codes": ["E1", "a b"]}, "failure_codes[1]"),
+        ({"failure_codes": ["E1"] * 101}, "failure_codes"),
+        ({"device_ids": ["d", ""]}, "device_ids[1]"),
+        ({"device_ids": ["d"] * 1001}, "device_ids"),
+    ):
+        with expect_failure(INVALID, "INVALID_FIELD") as failure:
+            await operator.retry("j", "FAILED", **fields)
+        assert failure.violations.keys() == {field}
