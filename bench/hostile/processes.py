@@ -31,11 +31,6 @@ class Installation:
     folder: Path
     """For logs and the gateway's binary."""
 
-    @property
-    def is_current(self) -> bool:
-        """Whether this is the checkout of the benchmark itself."""
-        return self.root == Path(__file__).parents[2]
-
     async def migrate(self, owner_dsn: str, request_dsn: str) -> None:
         """Create the schema and the request role in an empty database."""
         process = await self._spawn(

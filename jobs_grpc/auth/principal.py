@@ -64,11 +64,6 @@ def set_principal(principal: Principal) -> None:
     _current.set(principal)
 
 
-def current_principal_or_none() -> Principal | None:
-    """The caller of the current RPC, or None before authentication or outside of an RPC."""
-    return _current.get(None)
-
-
 def current_tenant_and_device() -> tuple[str, str]:
     """The tenant and device of the caller. Raises LookupError if the caller names no device.
 
