@@ -1,7 +1,5 @@
 """Limits the bytes of requests and responses that a process holds in memory."""
 
-import asyncio
-
 from jobs_grpc.errors import LimitExceeded
 from jobs_grpc.tenant_queue import TenantQueue
 
@@ -60,17 +58,12 @@ class ByteBudget:
         if self._may_take(tenant_id):
             self.adjust(tenant_id, size)
             return
-        waiter = self._queue.add(tenant_id, size)
         try:
-            async with asyncio.timeout(max_wait):
-                await waiter
-        except BaseException as e:
-            if not self._queue.remove(tenant_id, waiter):
-                # The turn came just before the timeout or the cancellation.
-                self.adjust(tenant_id, -size)
-            if isinstance(e, TimeoutError):
-                raise self._limit_exceeded(tenant_id) from None
-            raise
+            await self._queue.wait(
+                tenant_id, lambda: self.adjust(tenant_id, -size), size=size, max_wait=max_wait
+            )
+        except TimeoutError:
+            raise self._limit_exceeded(tenant_id) from None
 
     def adjust(self, tenant_id: str, size: int) -> None:
         """Count bytes that a tenant holds, whatever the limits are. A negative size frees them."""

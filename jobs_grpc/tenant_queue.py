@@ -26,25 +26,39 @@ class TenantQueue:
         """Return the number of tenants with waiting calls."""
         return len(self._waiters)
 
-    def add(self, tenant_id: str, size: int = 1) -> Waiter:
-        """Add a call, which must await the result."""
+    async def wait(
+        self,
+        tenant_id: str,
+        give_back: Callable[[], None],
+        *,
+        size: int = 1,
+        max_wait: float | None = None,
+    ) -> None:
+        """Wait for the turn of a call. Raises TimeoutError after `max_wait` seconds.
+
+        If the call is canceled or times out just after its turn has come, calls `give_back`.
+        """
         waiter = Waiter()
         waiter.tenant_id, waiter.size = tenant_id, size
         self._waiters.setdefault(tenant_id, OrderedDict())[waiter] = None
-        return waiter
+        try:
+            async with asyncio.timeout(max_wait):
+                await waiter
+        except BaseException:
+            if waiter.cancelled():
+                self._remove(waiter)
+            else:
+                give_back()
+            raise
 
-    def remove(self, tenant_id: str, waiter: Waiter) -> bool:
-        """Remove a call that was canceled; False if it had its turn just before."""
-        if not waiter.cancelled():
-            return False
-        waiters = self._waiters.get(tenant_id)
+    def _remove(self, waiter: Waiter) -> None:
+        waiters = self._waiters.get(waiter.tenant_id)
         if waiters and waiter in waiters:
             del waiters[waiter]
             if not waiters:
-                del self._waiters[tenant_id]
-        return True
+                del self._waiters[waiter.tenant_id]
 
-    def wake_next(self, may_take_turn: Callable[[str], bool] = bool) -> Waiter | None:
+    def wake_next(self, may_take_turn: Callable[[str], bool]) -> Waiter | None:
         """Give the next turn to a call, and return it; None if no tenant may take the turn."""
         while (tenant_id := next(filter(may_take_turn, self._waiters), None)) is not None:
             waiters = self._waiters[tenant_id]

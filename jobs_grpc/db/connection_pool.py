@@ -146,17 +146,14 @@ class ConnectionPool:
             await asyncio.wait(self._recoveries)
 
     async def _wait(self, tenant_id: str) -> None:
-        waiter = self._queue.add(tenant_id)
         try:
-            async with asyncio.timeout(self._config.pool.timeout):
-                await waiter
-        except BaseException as e:
-            if not self._queue.remove(tenant_id, waiter):
-                # The connection became free just before the timeout or cancellation.
-                self._give_back(tenant_id)
-            if isinstance(e, TimeoutError):
-                raise Overloaded from e
-            raise
+            await self._queue.wait(
+                tenant_id,
+                lambda: self._give_back(tenant_id),
+                max_wait=self._config.pool.timeout,
+            )
+        except TimeoutError as e:
+            raise Overloaded from e
 
     def _may_take(self, tenant_id: str) -> bool:
         return self._held.get(tenant_id, 0) < _MAX_HELD_PER_FREE_CONNECTION * self._free

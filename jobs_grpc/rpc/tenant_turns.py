@@ -29,14 +29,7 @@ class TenantTurns:
         if self._may_start(tenant_id):
             self._start(tenant_id)
         else:
-            waiter = self._queue.add(tenant_id)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if not self._queue.remove(tenant_id, waiter):
-                    # The turn came just before the cancellation.
-                    self.end(tenant_id)
-                raise
+            await self._queue.wait(tenant_id, lambda: self.end(tenant_id))
         return Turn(self, tenant_id)
 
     def end(self, tenant_id: str) -> None:
