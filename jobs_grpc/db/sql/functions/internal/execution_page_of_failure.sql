@@ -38,11 +38,11 @@ BEGIN ATOMIC
             SELECT s.*
             FROM jobs.execution_states s
             WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+              -- A range of one code, because with failure_code = p_failure_code the primary key
+              -- would deliver the order as well.
               AND (s.failure_code, s.device_id) > (p_failure_code, p_after_device_id)
               AND s.failure_code <= p_failure_code
               AND (p_status IS NULL OR s.status = p_status)
-            -- Not failure_code = p_failure_code: then the primary key would deliver this order,
-            -- too.
             ORDER BY s.failure_code, s.device_id
             LIMIT p_limit
         ) page
