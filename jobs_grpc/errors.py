@@ -32,6 +32,8 @@
     ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED
     ├── LimitExceeded         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED
     ├── DatabaseUnavailable   UNAVAILABLE          DATABASE_UNAVAILABLE
+    ├── QueryTimeout          UNAVAILABLE          QUERY_TIMEOUT
+    ├── SchemaNotCurrent      UNAVAILABLE          SCHEMA_NOT_CURRENT
     │   └── LockTimeout
     ├── ServerStopping        UNAVAILABLE          SERVER_STOPPING
     ├── KeysUnavailable       UNAVAILABLE          KEYS_UNAVAILABLE
@@ -413,7 +415,7 @@ class LimitExceeded(JobsError):
 
 
 class DatabaseUnavailable(JobsError):
-    """The database is unreachable or too slow. `__cause__` has the original error."""
+    """The database is unreachable or does not respond. `__cause__` has the original error."""
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.DATABASE_UNAVAILABLE
@@ -424,6 +426,32 @@ class DatabaseUnavailable(JobsError):
 
 class LockTimeout(DatabaseUnavailable):
     """Another transaction held a lock for longer than the call waits for it."""
+
+
+class QueryTimeout(JobsError):
+    """The statement took longer than JOBS_QUERY_TIMEOUT, although the database responds."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = reasons.QUERY_TIMEOUT
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The call needs more time in the database than JOBS_QUERY_TIMEOUT ({seconds:g} s)"
+            " allows; if it fails again, raise the setting or make a smaller request",
+            {"setting": "JOBS_QUERY_TIMEOUT", "value": f"{seconds:g}"},
+        )
+
+
+class SchemaNotCurrent(JobsError):
+    """The schema of the database is not the one of this server."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = reasons.SCHEMA_NOT_CURRENT
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database schema is not current; an administrator must run `jobs-grpc migrate`"
+        )
 
 
 class ServerStopping(JobsError):

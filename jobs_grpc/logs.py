@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -33,12 +34,14 @@ def log_fields(logger: logging.Logger, level: int, message: str, fields: dict[st
         logger.handle(record)
 
 
-def _fields(record: logging.LogRecord) -> dict[str, object]:
+def _fields(record: logging.LogRecord, worker: int | None) -> dict[str, object]:
     attributes = vars(record)
     fields: dict[str, object] = attributes.get("fields") or {
         k: v for k, v in attributes.items() if k not in _STANDARD_ATTRIBUTES
     }
     fields = {k: v for k, v in fields.items() if v is not None}
+    if worker is not None:
+        fields["worker"] = worker
     if (current := request_id.get()) is not None:
         fields["request_id"] = current
     return fields
@@ -58,13 +61,17 @@ def _quote_if_needed(value: object) -> str:
 class TextFormatter(logging.Formatter):
     """One line per record, followed by the indented lines of its traceback, if it has one.
 
-    Unprintable characters are escaped.
+    Unprintable characters are escaped. `worker` is the number of the worker process.
     """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         message = escape_unprintable(record.getMessage())
         output = f"{_timestamp(record)} {record.levelname:<7} {message}"
-        for key, value in _fields(record).items():
+        for key, value in _fields(record, self._worker).items():
             output += f" {key}={_quote_if_needed(value)}"
         if record.exc_info:
             # Indented, because a line of an exception's text could look like a record.
@@ -74,7 +81,11 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One ASCII line of JSON per record."""
+    """One ASCII line of JSON per record. `worker` is the number of the worker process."""
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
@@ -82,30 +93,45 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-        } | _fields(record)
+        } | _fields(record, self._worker)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str)
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
-    """False for records of gRPC that are noise or contain secrets."""
+    """False for records of libraries that are noise or contain secrets."""
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name == "asyncio":
+        # A lost connection fails whatever asyncpg waits for, such as the response to a cancel
+        # request. The call that used the connection has failed as well, and that is logged.
+        return not _is_from_asyncpg(error)
     if not record.name.startswith("grpc"):
         return True
     # gRPC logs a traceback when the shutdown cancels a handler, and when a client leaves before it
     # has read its response.
-    is_canceled_call = record.exc_info is not None and isinstance(
-        record.exc_info[1], (asyncio.CancelledError, grpc.aio.InternalError)
-    )
+    is_canceled_call = isinstance(error, (asyncio.CancelledError, grpc.aio.InternalError))
     # The message quotes metadata that is not text, which may be a token.
     return not is_canceled_call and not record.getMessage().startswith("Invalid encoding on")
 
 
-def configure_logging(level: str, log_format: str) -> None:
-    """Log to stderr at `level` and above; `log_format` is "text" or "json"."""
+def _is_from_asyncpg(error: BaseException | None) -> bool:
+    """Whether asyncpg raised the error, or passed on an error of the network."""
+    if error is None:
+        return False
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
+    return any(name.partition(".")[0] == "asyncpg" for name in (type(error).__module__, *modules))
+
+
+def configure_logging(level: str, log_format: str, worker: int | None = None) -> None:
+    """Log to stderr at `level` and above; `log_format` is "text" or "json".
+
+    Each line has the number of the worker process, if given.
+    """
     handler = logging.StreamHandler()
     handler.addFilter(_is_relevant)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(worker) if log_format == "json" else TextFormatter(worker))
     # The formats do not show these, so do not look them up for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level, handlers=[handler], force=True)

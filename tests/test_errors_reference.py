@@ -43,6 +43,7 @@ ARGUMENTS: dict[str, Any] = {
     "problem": "has expired",
     "roles": ["admin"],
     "value": 1,
+    "seconds": 30.0,
     "current_execution": DeviceExecution(),
 }
 

@@ -3,7 +3,9 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator
 
+import asyncpg
 import pytest
 
 from jobs_grpc import logs
@@ -71,3 +73,35 @@ def test_text_format_indents_tracebacks_and_escapes_their_text() -> None:
         "  ValueError: \\u202eoops",
         "  2026-01-01T00:00:00.000+00:00 INFO DeleteJob OK",
     ]
+
+
+def test_line_has_the_number_of_the_worker() -> None:
+    assert logs.TextFormatter(worker=2).format(record("m")).endswith("INFO    m worker=2")
+    assert json.loads(logs.JsonFormatter(worker=2).format(record("m")))["worker"] == 2
+
+
+async def test_errors_that_asyncpg_leaves_to_the_event_loop_are_not_logged(
+    capsys: pytest.CaptureFixture[str], restored_root_logger: None
+) -> None:
+    logs.configure_logging("INFO", "text")
+    logger = logging.getLogger("asyncio")
+    try:
+        await asyncpg.connect("postgresql://nobody@127.0.0.1:1/none")
+    except OSError:
+        logger.exception("Future exception was never retrieved")
+    logger.error("from asyncpg", exc_info=asyncpg.ConnectionDoesNotExistError("lost"))
+    logger.error("from elsewhere", exc_info=OSError("lost"))
+
+    [line, *traceback] = capsys.readouterr().err.splitlines()
+    assert line.endswith("ERROR   from elsewhere")
+    assert traceback == ["  OSError: lost"]
+
+
+@pytest.fixture
+def restored_root_logger() -> Iterator[None]:
+    """Restore the root logger after the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)

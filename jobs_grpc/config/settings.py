@@ -93,7 +93,8 @@ class DatabaseConfig:
     query_timeout: float = setting(
         "JOBS_QUERY_TIMEOUT",
         seconds(0.01, 3600),
-        "Seconds that one SQL statement may take. Beyond that the call fails with UNAVAILABLE.",
+        "Seconds that one SQL statement may take. Beyond that the call fails with UNAVAILABLE and"
+        " the reason `QUERY_TIMEOUT`.",
         default=30.0,
     )
     statement_cache_size: int = setting(

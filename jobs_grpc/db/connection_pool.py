@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import logging
 import operator
 import time
 from collections.abc import Callable
@@ -16,8 +15,6 @@ from jobs_grpc.db import schema
 from jobs_grpc.db.pg_errors import CONNECTION_LOST
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from jobs_grpc.tenant_queue import TenantQueue
-
-logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 5.0
@@ -63,7 +60,7 @@ class ConnectionPool:
         # The most recently used connection last.
         self._idle: list[PooledConnection] = []
         self._open: set[asyncpg.Connection] = set()
-        self._recoveries: set[asyncio.Task[None]] = set()
+        self._recoveries: set[asyncio.Task[bool]] = set()
         self._closing = False
         self._all_free = asyncio.Event()
 
@@ -100,19 +97,19 @@ class ConnectionPool:
         self._idle.append(pooled)
         self._give_back(tenant_id)
 
-    async def recover(self, tenant_id: str, pooled: PooledConnection) -> None:
+    async def recover(self, tenant_id: str, pooled: PooledConnection) -> bool:
         """Return a connection whose statement was canceled or lost, when the statement has ended.
 
-        Closes a connection that does not respond.
+        Closes a connection that does not respond. Returns whether it responds.
         """
         # In a task, so that a second cancellation of the call does not interrupt it. In an empty
-        # context, because its log line belongs to no request.
+        # context, because what asyncpg logs belongs to no request.
         recovery = asyncio.create_task(
             self._recover(tenant_id, pooled), context=contextvars.Context()
         )
         self._recoveries.add(recovery)
         recovery.add_done_callback(self._recoveries.discard)
-        await asyncio.shield(recovery)
+        return await asyncio.shield(recovery)
 
     async def close_unused(self) -> None:
         """Close connections beyond the minimum that have been idle for long."""
@@ -192,17 +189,16 @@ class ConnectionPool:
                 raise
         return pooled
 
-    async def _recover(self, tenant_id: str, pooled: PooledConnection) -> None:
+    async def _recover(self, tenant_id: str, pooled: PooledConnection) -> bool:
         try:
             # asyncpg runs it when the canceled statement has ended.
             await pooled.connection.execute("SELECT 1", timeout=_CANCEL_TIMEOUT)
-        except Exception as e:
-            if not pooled.connection.is_closed():
-                logger.warning("closing a connection that does not respond: %r", e)
+        except Exception:
             self._drop(pooled)
             self._give_back(tenant_id)
-        else:
-            self.release(tenant_id, pooled)
+            return False
+        self.release(tenant_id, pooled)
+        return True
 
     async def _close(self, pooled: PooledConnection) -> None:
         self._open.discard(pooled.connection)

@@ -1,6 +1,8 @@
 """Runs the SQL statements that serve calls, after the first readiness check that passes."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -8,14 +10,30 @@ import asyncpg
 
 from jobs_grpc.config import Config
 from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT, ConnectionPool
+from jobs_grpc.db.outage import Outage, describe
 from jobs_grpc.db.pg_errors import (
     CONNECTION_LOST,
     is_outage,
     is_prepared_statement_mismatch,
     is_retryable,
+    is_schema_error,
 )
-from jobs_grpc.db.readiness import NotIsolated, NotReady, check_ready
-from jobs_grpc.errors import DatabaseUnavailable, LockTimeout
+from jobs_grpc.db.readiness import (
+    DatabaseAway,
+    NotIsolated,
+    NotReady,
+    SchemaMismatch,
+    check_ready,
+)
+from jobs_grpc.errors import (
+    DatabaseUnavailable,
+    JobsError,
+    LockTimeout,
+    QueryTimeout,
+    SchemaNotCurrent,
+)
+
+logger = logging.getLogger(__name__)
 
 Row = asyncpg.Record
 
@@ -39,37 +57,69 @@ class Database:
         self._config = config
         self._pool: ConnectionPool | None = None
         self._check_connection: asyncpg.Connection | None = None
+        # What the last check found.
+        self._problem: NotReady | None = None
+        self.outage = Outage()
 
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
         """Run one statement in its own transaction. The tenant is its first argument.
 
-        Raises DatabaseUnavailable (also as LockTimeout), Overloaded if no connection becomes
-        free in time, and asyncpg.PostgresError for errors of the statement itself.
+        Raises DatabaseUnavailable (also as LockTimeout), QueryTimeout, SchemaNotCurrent,
+        Overloaded if no connection becomes free in time, and asyncpg.PostgresError for errors of
+        the statement itself.
         """
         pool = self._pool
         if pool is None:
-            raise DatabaseUnavailable from NotReady("no readiness check has passed yet")
-        pooled = await pool.acquire(tenant_id)
-        reusable = False
+            if isinstance(self._problem, SchemaMismatch):
+                raise SchemaNotCurrent from self._problem
+            raise DatabaseUnavailable from self._problem
+        try:
+            pooled = await pool.acquire(tenant_id)
+        except DatabaseUnavailable as e:
+            if isinstance(e.__cause__, Exception) and is_outage(e.__cause__):
+                self.outage.note_failure(e.__cause__)
+            raise
         try:
             rows: list[Row] = await pooled.connection.fetch(sql, tenant_id, *args)
-            reusable = True
         except Exception as e:
             # After an error of the statement itself, the connection is intact.
-            reusable = isinstance(e, asyncpg.PostgresError) and not is_outage(e)
-            if isinstance(e, asyncpg.LockNotAvailableError):
-                raise LockTimeout from e
-            if is_prepared_statement_mismatch(e):
-                raise DatabaseUnavailable from NotReady(_POOLER_PROBLEM)
-            if is_retryable(e):
-                raise DatabaseUnavailable from e
-            raise
-        finally:
-            if reusable:
+            if isinstance(e, asyncpg.PostgresError) and not is_outage(e):
                 pool.release(tenant_id, pooled)
+                responds = True
             else:
-                await pool.recover(tenant_id, pooled)
+                responds = await pool.recover(tenant_id, pooled)
+            if unavailable := self._unavailable(sql, e, responds=responds):
+                raise unavailable from e
+            raise
+        except BaseException:
+            await pool.recover(tenant_id, pooled)
+            raise
+        pool.release(tenant_id, pooled)
         return rows
+
+    def _unavailable(self, sql: str, error: Exception, *, responds: bool) -> JobsError | None:
+        """Return what to raise instead of `error`; None if it is an error of the statement itself.
+
+        Logs it, except LockTimeout, which the update batcher expects.
+        """
+        if isinstance(error, asyncpg.LockNotAvailableError):
+            return LockTimeout()
+        if isinstance(error, TimeoutError) and responds:
+            limit = self._config.database.query_timeout
+            logger.warning("a statement exceeded JOBS_QUERY_TIMEOUT (%g s): %s", limit, sql)
+            return QueryTimeout(limit)
+        if is_prepared_statement_mismatch(error):
+            self.outage.note_failure(_POOLER_PROBLEM)
+            return DatabaseUnavailable()
+        if is_outage(error):
+            self.outage.note_failure(error)
+            return DatabaseUnavailable()
+        if is_retryable(error):
+            logger.warning("a statement failed with UNAVAILABLE: %s: %s", describe(error), sql)
+            return DatabaseUnavailable()
+        if isinstance(self._problem, SchemaMismatch) and is_schema_error(error):
+            return SchemaNotCurrent()
+        return None
 
     async def check(self) -> None:
         """Check that the database responds, has the current schema and isolates tenants.
@@ -79,6 +129,18 @@ class Database:
         does not look like an outage. Also closes connections that have been idle for long, so
         call it about once a second.
         """
+        asked_at = time.monotonic()
+        try:
+            await self._check()
+        except NotReady as e:
+            self._problem = e
+            if not isinstance(e, DatabaseAway):
+                self.outage.note_response(asked_at)
+            raise
+        self._problem = None
+        self.outage.note_response(asked_at)
+
+    async def _check(self) -> None:
         try:
             if self._check_connection is None or self._check_connection.is_closed():
                 self._check_connection = await self._connect()
@@ -98,9 +160,10 @@ class Database:
             self._drop_check_connection()
             if is_prepared_statement_mismatch(e):
                 raise NotReady(_POOLER_PROBLEM) from e
-            responds = isinstance(e, asyncpg.PostgresError) and not is_retryable(e)
-            problem = "can't be used" if responds else "does not respond"
-            raise NotReady(f"the database {problem}: {str(e) or type(e).__name__}") from e
+            if isinstance(e, asyncpg.PostgresError) and not is_retryable(e):
+                raise NotReady(f"the database can't be used: {describe(e)}") from e
+            self.outage.note_failure(e)
+            raise DatabaseAway(f"the database does not respond: {describe(e)}") from e
 
     async def close(self) -> None:
         """Close all connections. Running statements get a few seconds to finish."""

@@ -13,6 +13,10 @@ _TRANSIENT = ("57014", "40001", "40P01")
 # The session lacks a prepared statement, or has another one with its name.
 _PREPARED_STATEMENT = ("26000", "42P05")
 
+# The schema, a table, a column, a function or a type does not exist; or a function has other
+# columns than before.
+_SCHEMA = ("3F000", "42P01", "42703", "42883", "42704", "42804")
+
 # What asyncpg raises when a connection is lost. InternalClientError: lost while the connection
 # changes its state.
 CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -40,3 +44,8 @@ def is_outage(error: Exception) -> bool:
 def is_prepared_statement_mismatch(error: Exception) -> bool:
     """Whether a pooler has switched the connection to a session with other statements."""
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _PREPARED_STATEMENT
+
+
+def is_schema_error(error: Exception) -> bool:
+    """Whether the statement refers to something that the schema lacks."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _SCHEMA

@@ -9,6 +9,14 @@ class NotReady(Exception):
     """The service cannot serve calls at the moment. The message says why."""
 
 
+class DatabaseAway(NotReady):
+    """The database does not respond. Outage logs this."""
+
+
+class SchemaMismatch(NotReady):
+    """The schema is not the one of this version."""
+
+
 class NotIsolated(Exception):
     """Row-level security does not limit the request role to one tenant."""
 
@@ -46,7 +54,7 @@ async def _check_schema(connection: asyncpg.Connection) -> None:
     ):
         current = False
     if not current:
-        raise NotReady("the schema is not the one of this version: run `jobs-grpc migrate`")
+        raise SchemaMismatch("the schema is not the one of this version: run `jobs-grpc migrate`")
 
 
 async def _check_privileges(connection: asyncpg.Connection, check: str) -> None:

@@ -43,8 +43,8 @@ class ExecutionUpdate:
 class Store:
     """The SQL functions that serve calls. Each method is one round trip and one transaction.
 
-    Every method can raise DatabaseUnavailable and Overloaded, and the errors that its SQL
-    function documents.
+    Every method can raise what Database.fetch raises, and the errors that its SQL function
+    documents.
     """
 
     def __init__(self, database: Database) -> None:

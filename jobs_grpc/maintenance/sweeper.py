@@ -14,7 +14,8 @@ from types import TracebackType
 import asyncpg
 
 from jobs_grpc.db.database import Row
-from jobs_grpc.db.pg_errors import is_retryable
+from jobs_grpc.db.outage import Outage
+from jobs_grpc.db.pg_errors import is_outage, is_retryable
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 _EXECUTIONS_PER_STATEMENT = 1000
 # Jobs that one search finds.
 _JOBS_PER_SEARCH = 100
+
+# The health check notices an outage of the database within this time, and logs it.
+_OUTAGE_GRACE_SECONDS = 5.0
 
 _ACQUIRE_TIMEOUT = 30.0
 _CLOSE_TIMEOUT = 5.0
@@ -39,7 +43,8 @@ class StatementTimedOut(Exception):
 class Sweeper:
     """Sweeps once (`run_once`) or until canceled (`run`), inside `async with`.
 
-    `lock_wait` is how many seconds each task waits for jobs that are busy, per sweep.
+    `lock_wait` is how many seconds each task waits for jobs that are busy, per sweep. During
+    `outage`, and for `outage_grace` seconds before it, lost connections are not logged.
     """
 
     def __init__(
@@ -51,6 +56,8 @@ class Sweeper:
         interval: float = 1.0,
         lock_wait: float = 1.0,
         statement_timeout: float = 30.0,
+        outage: Outage | None = None,
+        outage_grace: float = _OUTAGE_GRACE_SECONDS,
     ) -> None:
         self._owner_dsn = owner_dsn
         self._retention_days = retention_days
@@ -58,6 +65,8 @@ class Sweeper:
         self._interval = interval
         self._lock_wait = lock_wait
         self._statement_timeout = statement_timeout
+        self._outage = outage or Outage()
+        self._outage_grace = outage_grace
         self._timeouts = MaintenanceTask(
             "timed_out_executions", _EXECUTIONS_PER_STATEMENT, self._fetch, self._time_out
         )
@@ -126,6 +135,7 @@ class Sweeper:
 
     async def _repeat(self, name: str, sweep: Callable[[], Awaitable[None]]) -> None:
         problem: str | None = None
+        last_success = time.monotonic()
         this_task = asyncio.current_task()
         assert this_task is not None  # noqa: S101 - coroutines run in tasks
         # Not `while True`: asyncpg can replace a CancelledError by another error, caught below.
@@ -135,9 +145,14 @@ class Sweeper:
             try:
                 await sweep()
                 problem = None
+                last_success = time.monotonic()
             except Exception as e:
-                problem = str(e) or type(e).__name__
-                if problem != previous_problem:
+                if self._outage.active:
+                    last_success = time.monotonic()
+                logged_elsewhere = time.monotonic() <= last_success + self._outage_grace
+                if not (is_outage(e) and logged_elsewhere):
+                    problem = str(e) or type(e).__name__
+                if problem is not None and problem != previous_problem:
                     expected = isinstance(
                         e, (NotTheOwner, StatementTimedOut, asyncpg.PostgresError)
                     ) or is_retryable(e)

@@ -14,12 +14,12 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from jobs_grpc.errors import (
-    DatabaseUnavailable,
     ExecutionChanged,
     Internal,
     InvalidRequest,
     JobsError,
     LimitExceeded,
+    LockTimeout,
     Overloaded,
     ServerStopping,
 )
@@ -39,8 +39,8 @@ def to_jobs_error(
     """
     match exception:
         case JobsError():
-            if isinstance(exception, DatabaseUnavailable):
-                logger.warning("database unavailable: %r", exception.__cause__)
+            if isinstance(exception, LockTimeout):
+                logger.warning("a lock was not free in time: %r", exception.__cause__)
             return exception
         case ExceptionGroup():
             # The first task that fails cancels the other tasks of its group.

@@ -15,6 +15,7 @@ from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database
+from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.readiness import NotReady
 from jobs_grpc.db.store import Store
 from jobs_grpc.db.update_batcher import LOCK_WAIT_MS, UpdateBatcher
@@ -153,7 +154,7 @@ async def running(
         health_checks = asyncio.create_task(health.run())
         background = {health_checks}
         if run_maintenance:
-            background.add(asyncio.create_task(_run_maintenance(config)))
+            background.add(asyncio.create_task(_run_maintenance(config, database.outage)))
         logger.info("listening on %s (event loop: %s)", address, event_loop.name())
         shutdown.callback(logger.info, "stopped")
         shutdown.push_async_callback(database.close)
@@ -197,7 +198,7 @@ def _warn_about_insecure_settings(config: Config) -> None:
         )
 
 
-async def _run_maintenance(config: Config) -> None:
+async def _run_maintenance(config: Config, outage: Outage) -> None:
     if config.maintenance.owner_database_url is None:
         logger.warning(
             "JOBS_OWNER_DATABASE_URL is not set: this server runs no maintenance; executions do"
@@ -208,6 +209,7 @@ async def _run_maintenance(config: Config) -> None:
         config.maintenance.owner_database_url,
         retention_days=config.maintenance.retention_days,
         statement_cache_size=config.database.statement_cache_size,
+        outage=outage,
     )
     try:
         async with sweeper:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobs_grpc.db.readiness import NotReady
+from jobs_grpc.db.readiness import DatabaseAway, NotReady
 
 logger = logging.getLogger(__name__)
 
@@ -114,20 +114,25 @@ class Health:
 
         Raises what `check` raises other than NotReady, after reporting NOT_SERVING.
         """
+        in_outage = False
         while True:
+            was_in_outage, in_outage = in_outage, False
             try:
                 await self._check()
                 problem = None
             except NotReady as e:
                 problem = str(e)
+                in_outage = isinstance(e, DatabaseAway)
             except Exception:
                 await self.stop()
                 raise
             if problem != self._problem:
                 self._problem = problem
+                # The database layer logs when an outage begins and when it ends.
                 if problem is None:
-                    logger.info("serving")
-                else:
+                    if not (was_in_outage and self.serving.is_set()):
+                        logger.info("serving")
+                elif not in_outage:
                     logger.warning("not serving: %s", problem)
                 if not self._stopped:
                     self.servicer.set(_NOT_SERVING if problem else _SERVING)

@@ -135,7 +135,7 @@ async def _receive(connection: Connection) -> object:
 
 def _worker_main(config: Config, number: int, supervisor: Connection) -> None:
     """The main function of a worker process."""
-    logs.configure_logging(config.log.level, config.log.format)
+    logs.configure_logging(config.log.level, config.log.format, worker=number)
     try:
         event_loop.run(config, _serve_worker(config, number, supervisor))
     except (NotIsolated, ListenError, ConfigError) as e:

@@ -6,7 +6,13 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Generic, TypeVar
 
-from jobs_grpc.errors import DatabaseUnavailable, Overloaded, ServerStopping
+from jobs_grpc.errors import (
+    DatabaseUnavailable,
+    Overloaded,
+    QueryTimeout,
+    SchemaNotCurrent,
+    ServerStopping,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -146,11 +152,13 @@ class WatchHub(Generic[T]):
         stopping.cancel()
 
     async def _refresh(self, tenant_id: str, watchers: list[_Watcher[T]]) -> bool:
-        """Fetch the watchers' values; False if that failed, which is logged."""
+        """Fetch the watchers' values; return False if that failed."""
         try:
             values = await self._fetch(tenant_id, sorted({w.key for w in watchers}))
-        except (DatabaseUnavailable, Overloaded) as e:
-            logger.warning("watch poll failed; retrying: %r", e.__cause__ or e)
+        except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
+            return False  # The database layer logs it, once for all that fails.
+        except Overloaded as e:
+            logger.warning("watch poll failed; retrying: %s", e)
             return False
         except Exception:
             logger.exception("watch poll failed; retrying")

@@ -299,7 +299,7 @@ async def test_sweeper_continues_after_a_database_outage(caplog: pytest.LogCaptu
         with embedded_postgres.running(data_dir, "fsync=off") as cluster:
             owner_dsn = cluster.dsn("postgres")
             await migrate(owner_dsn, RequestRole())
-        async with Sweeper(owner_dsn, interval=0.01) as sweeper:
+        async with Sweeper(owner_dsn, interval=0.01, outage_grace=0) as sweeper:
             sweeping = asyncio.create_task(sweeper.run())
             for _ in range(2):
                 await wait_until(partial(_logged_by_both_loops, caplog, "failed; retrying"))

@@ -37,7 +37,7 @@ from tests.support.server import (
     starting_server,
     wait_until_list_succeeds,
 )
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, wait_until
 
 KEY = new_key()
 
@@ -218,11 +218,35 @@ async def limit_exceeded(world: World) -> None:
 
 
 async def database_unavailable(world: World) -> None:
+    async with starting_server("postgresql://nobody@127.0.0.1:1/none") as server:
+        await server.operator(world.operator.tenant).list()
+
+
+async def query_timeout(world: World) -> None:
     async with (
         one_connection_server(world, JOBS_QUERY_TIMEOUT="0.2") as operator,
         job_locked(world),
     ):
         await operator.cancel("j")
+
+
+async def schema_not_current(world: World) -> None:
+    postgres, _ = world.cluster
+    async with (
+        postgres.database() as name,
+        starting_server(postgres.dsn(name, postgres.role)) as server,
+    ):
+        operator = server.operator(world.operator.tenant)
+
+        async def checked() -> bool:
+            try:
+                await operator.list()
+            except grpc.aio.AioRpcError as e:
+                return "schema" in (e.details() or "")
+            return False
+
+        await wait_until(checked)
+        await operator.list()
 
 
 async def server_stopping(world: World) -> None:
@@ -333,6 +357,8 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     overloaded: StatusCode.RESOURCE_EXHAUSTED,
     limit_exceeded: StatusCode.RESOURCE_EXHAUSTED,
     database_unavailable: StatusCode.UNAVAILABLE,
+    query_timeout: StatusCode.UNAVAILABLE,
+    schema_not_current: StatusCode.UNAVAILABLE,
     server_stopping: StatusCode.UNAVAILABLE,
     internal: StatusCode.INTERNAL,
 }
@@ -405,17 +431,22 @@ async def test_overloaded_server_recovers_when_a_connection_is_released(
 
 
 @pytest.mark.slow
-async def test_query_timeout_rolls_back_and_releases_the_connection(
-    world: World,
+async def test_query_timeout_names_the_setting_and_releases_the_connection(
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
         one_connection_server(world, JOBS_QUERY_TIMEOUT="0.5") as operator,
         job_locked(world),
     ):
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
+        with expect_failure(StatusCode.UNAVAILABLE, "QUERY_TIMEOUT") as failure:
             await operator.cancel("j")
 
-        assert failure.message == "The database is unavailable; retry later"
+        assert "than JOBS_QUERY_TIMEOUT (0.5 s) allows" in failure.message
+        assert failure.metadata == {"setting": "JOBS_QUERY_TIMEOUT", "value": "0.5"}
+        assert (
+            "a statement exceeded JOBS_QUERY_TIMEOUT (0.5 s): SELECT * FROM jobs.cancel_job("
+            in caplog.text
+        )
         await wait_until_list_succeeds(operator)
         assert (await world.operator.get("j")).status == pb.Job.IN_PROGRESS
         await world.database.wait_for_blocked_sessions(0)

@@ -92,9 +92,12 @@ async def test_health_is_not_serving_until_schema_is_current(
             async with starting_server(postgres.dsn(name, postgres.role)) as server:
                 await _wait_until_probed(owner)
                 assert not await is_healthy(server.channel)
-                with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
+                with expect_failure(StatusCode.UNAVAILABLE, "SCHEMA_NOT_CURRENT") as failure:
                     await server.operator(tenant).list()
-                assert failure.message == "The database is unavailable; retry later"
+                assert failure.message == (
+                    "The database schema is not current;"
+                    " an administrator must run `jobs-grpc migrate`"
+                )
 
                 await migrate(postgres.dsn(name), postgres.role)
 

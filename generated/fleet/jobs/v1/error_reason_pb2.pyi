@@ -351,12 +351,34 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 27
     """Status UNAVAILABLE: try again.
 
-    The database is unreachable or did not respond in time. The call may have taken
+    The database is unreachable or does not respond. The call may have taken
     effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
 
     Example of an ErrorInfo:
 
         { "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
+    """
+    QUERY_TIMEOUT: _ErrorReason.ValueType  # 35
+    """The call needs more time in the database than a setting of the server allows. `setting` is
+    its name, `value` its value in seconds. A retry can succeed if the database was busy. If it
+    does not, an administrator must raise the setting, or the request must be smaller. The call
+    may have taken effect.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "QUERY_TIMEOUT",
+          "domain": "jobs-grpc",
+          "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "30" }
+        }
+    """
+    SCHEMA_NOT_CURRENT: _ErrorReason.ValueType  # 36
+    """The schema of the database is not the one of the server. An administrator must run
+    `jobs-grpc migrate` of the server's version. Retry with backoff.
+
+    Example of an ErrorInfo:
+
+        { "reason": "SCHEMA_NOT_CURRENT", "domain": "jobs-grpc" }
     """
     SERVER_STOPPING: _ErrorReason.ValueType  # 28
     """The server is stopping. It ends its streams at once, and the calls that are still in
@@ -724,12 +746,34 @@ Example of an ErrorInfo:
 DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 27
 """Status UNAVAILABLE: try again.
 
-The database is unreachable or did not respond in time. The call may have taken
+The database is unreachable or does not respond. The call may have taken
 effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
 
 Example of an ErrorInfo:
 
     { "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
+"""
+QUERY_TIMEOUT: ErrorReason.ValueType  # 35
+"""The call needs more time in the database than a setting of the server allows. `setting` is
+its name, `value` its value in seconds. A retry can succeed if the database was busy. If it
+does not, an administrator must raise the setting, or the request must be smaller. The call
+may have taken effect.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "QUERY_TIMEOUT",
+      "domain": "jobs-grpc",
+      "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "30" }
+    }
+"""
+SCHEMA_NOT_CURRENT: ErrorReason.ValueType  # 36
+"""The schema of the database is not the one of the server. An administrator must run
+`jobs-grpc migrate` of the server's version. Retry with backoff.
+
+Example of an ErrorInfo:
+
+    { "reason": "SCHEMA_NOT_CURRENT", "domain": "jobs-grpc" }
 """
 SERVER_STOPPING: ErrorReason.ValueType  # 28
 """The server is stopping. It ends its streams at once, and the calls that are still in

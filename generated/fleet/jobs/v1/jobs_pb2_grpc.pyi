@@ -56,7 +56,8 @@ class JobServiceStub:
                            TOKEN_REQUIRED, INVALID_TOKEN
       PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
       RESOURCE_EXHAUSTED   OVERLOADED, LIMIT_EXCEEDED
-      UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
+      UNAVAILABLE          DATABASE_UNAVAILABLE, QUERY_TIMEOUT, SCHEMA_NOT_CURRENT,
+                           KEYS_UNAVAILABLE, SERVER_STOPPING
       INTERNAL             INTERNAL
 
     A call for a job or a device of another tenant fails like a call for one that does not
@@ -236,7 +237,8 @@ class JobServiceAsyncStub(JobServiceStub):
                            TOKEN_REQUIRED, INVALID_TOKEN
       PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
       RESOURCE_EXHAUSTED   OVERLOADED, LIMIT_EXCEEDED
-      UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
+      UNAVAILABLE          DATABASE_UNAVAILABLE, QUERY_TIMEOUT, SCHEMA_NOT_CURRENT,
+                           KEYS_UNAVAILABLE, SERVER_STOPPING
       INTERNAL             INTERNAL
 
     A call for a job or a device of another tenant fails like a call for one that does not
@@ -412,7 +414,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
                            TOKEN_REQUIRED, INVALID_TOKEN
       PERMISSION_DENIED    ROLE_REQUIRED, METADATA_MISMATCH, PEER_NOT_TRUSTED
       RESOURCE_EXHAUSTED   OVERLOADED, LIMIT_EXCEEDED
-      UNAVAILABLE          DATABASE_UNAVAILABLE, KEYS_UNAVAILABLE, SERVER_STOPPING
+      UNAVAILABLE          DATABASE_UNAVAILABLE, QUERY_TIMEOUT, SCHEMA_NOT_CURRENT,
+                           KEYS_UNAVAILABLE, SERVER_STOPPING
       INTERNAL             INTERNAL
 
     A call for a job or a device of another tenant fails like a call for one that does not

@@ -311,13 +311,33 @@ const (
 	//	  "metadata": { "setting": "JOBS_MAX_TENANT_CALLS", "value": "100" }
 	//	}
 	ErrorReason_LIMIT_EXCEEDED ErrorReason = 26
-	// The database is unreachable or did not respond in time. The call may have taken
+	// The database is unreachable or does not respond. The call may have taken
 	// effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
 	//
 	// Example of an ErrorInfo:
 	//
 	//	{ "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
 	ErrorReason_DATABASE_UNAVAILABLE ErrorReason = 27
+	// The call needs more time in the database than a setting of the server allows. `setting` is
+	// its name, `value` its value in seconds. A retry can succeed if the database was busy. If it
+	// does not, an administrator must raise the setting, or the request must be smaller. The call
+	// may have taken effect.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "QUERY_TIMEOUT",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "30" }
+	//	}
+	ErrorReason_QUERY_TIMEOUT ErrorReason = 35
+	// The schema of the database is not the one of the server. An administrator must run
+	// `jobs-grpc migrate` of the server's version. Retry with backoff.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "SCHEMA_NOT_CURRENT", "domain": "jobs-grpc" }
+	ErrorReason_SCHEMA_NOT_CURRENT ErrorReason = 36
 	// The server is stopping. It ends its streams at once, and the calls that are still in
 	// flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat it only if it is
 	// safe to repeat, and connect again.
@@ -376,6 +396,8 @@ var (
 		25: "OVERLOADED",
 		26: "LIMIT_EXCEEDED",
 		27: "DATABASE_UNAVAILABLE",
+		35: "QUERY_TIMEOUT",
+		36: "SCHEMA_NOT_CURRENT",
 		28: "SERVER_STOPPING",
 		29: "KEYS_UNAVAILABLE",
 		30: "INTERNAL",
@@ -413,6 +435,8 @@ var (
 		"OVERLOADED":               25,
 		"LIMIT_EXCEEDED":           26,
 		"DATABASE_UNAVAILABLE":     27,
+		"QUERY_TIMEOUT":            35,
+		"SCHEMA_NOT_CURRENT":       36,
 		"SERVER_STOPPING":          28,
 		"KEYS_UNAVAILABLE":         29,
 		"INTERNAL":                 30,
@@ -450,7 +474,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xfe\x05\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xa9\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -486,7 +510,9 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"OVERLOADED\x10\x19\x12\x12\n" +
 	"\x0eLIMIT_EXCEEDED\x10\x1a\x12\x18\n" +
-	"\x14DATABASE_UNAVAILABLE\x10\x1b\x12\x13\n" +
+	"\x14DATABASE_UNAVAILABLE\x10\x1b\x12\x11\n" +
+	"\rQUERY_TIMEOUT\x10#\x12\x16\n" +
+	"\x12SCHEMA_NOT_CURRENT\x10$\x12\x13\n" +
 	"\x0fSERVER_STOPPING\x10\x1c\x12\x14\n" +
 	"\x10KEYS_UNAVAILABLE\x10\x1d\x12\f\n" +
 	"\bINTERNAL\x10\x1eBx\n" +

@@ -1,0 +1,232 @@
+"""The log over an outage of the database: one line when it begins and one when it ends."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+
+from jobs_grpc import logs
+from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.outage import Outage
+from jobs_grpc.dev import embedded_postgres
+from tests.support.callers import Operator
+from tests.support.cli import spawn
+from tests.support.health import wait_until_healthy
+from tests.support.postgres import new_data_dir
+from tests.support.server import open_channel
+from tests.support.waiting import TIMEOUT, wait_until
+
+OUTAGE_SECONDS = 3.0
+CALLERS = 16
+CALL = re.compile(r" (ListJobs|WatchJob) [A-Z_]+ ")
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """The folder of a cluster that the test stops and starts."""
+    with new_data_dir() as folder:
+        yield folder
+
+
+@pytest.mark.slow
+async def test_outage_is_one_warning_and_one_line_at_its_end_in_each_worker(
+    data_dir: Path,
+) -> None:
+    """As after `pg_ctl stop -m fast`, three seconds, and `pg_ctl start`, while clients call."""
+    async with AsyncExitStack() as stack:
+        with embedded_postgres.running(data_dir, "fsync=off") as cluster:
+            owner_dsn = cluster.dsn("postgres")
+            await migrate(owner_dsn, RequestRole())
+            log = await stack.enter_async_context(
+                _workers(
+                    JOBS_DATABASE_URL=cluster.dsn("postgres", RequestRole().name),
+                    JOBS_OWNER_DATABASE_URL=owner_dsn,
+                    JOBS_LISTEN="127.0.0.1:0",
+                )
+            )
+            await wait_until(lambda: _logged(log, r"INFO +serving", 2))
+            [address] = set(re.findall(r"listening on (\S+)", "".join(log)))
+            callers = [await stack.enter_async_context(_calling(address)) for _ in range(CALLERS)]
+            await wait_until(lambda: _succeeded_again(callers))
+            before = len(log)
+        stopped = time.monotonic()
+        await wait_until(lambda: _failed_until(callers, stopped + OUTAGE_SECONDS))
+        with embedded_postgres.running(data_dir, "fsync=off"):
+            await wait_until(lambda: _logged(log[before:], "responds again", 2))
+            await wait_until(lambda: _succeeded_again(callers))
+            lines = log[before:]
+
+    assert "".join(lines).count("Traceback") == 0
+    others = [line for line in lines if not CALL.search(line)]
+    assert len(others) == 4, "".join(others)
+    began = [line for line in others if " WARNING the database is unavailable; calls fail" in line]
+    ended = [line for line in others if " INFO    the database responds again after " in line]
+    for pair in (began, ended):
+        assert sorted(re.findall(r"worker=(\d)$", "".join(pair), re.MULTILINE)) == ["1", "2"]
+    assert not any("request_id" in line for line in others)
+
+
+@asynccontextmanager
+async def _workers(**variables: str) -> AsyncIterator[list[str]]:
+    """Run a service with two workers; yield the lines of its log so far."""
+    process = await spawn("serve", "--workers", "2", stdin=None, **variables)
+    assert process.stderr
+    log: list[str] = []
+
+    async def read() -> None:
+        assert process.stderr
+        async for line in process.stderr:
+            log.append(line.decode())  # noqa: PERF401 - tests read it meanwhile
+
+    reading = asyncio.create_task(read())
+    try:
+        yield log
+    finally:
+        process.terminate()
+        async with asyncio.timeout(TIMEOUT):
+            await reading
+            await process.wait()
+
+
+@dataclass
+class Caller:
+    """What a client has seen that calls all the time."""
+
+    succeeded: int = 0
+    last_failure: float = 0.0
+
+
+@asynccontextmanager
+async def _calling(address: str) -> AsyncIterator[Caller]:
+    """Call ListJobs all the time on a connection of its own, and watch a job."""
+    caller = Caller()
+    async with open_channel(address) as channel:
+        await wait_until_healthy(channel)
+        operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "acme")
+        request = pb.WatchJobRequest(job_id="none")
+        watch = operator.stub.WatchJob(request, metadata=operator.metadata)
+
+        async def call_repeatedly() -> None:
+            while True:
+                try:
+                    await operator.list()
+                    caller.succeeded += 1
+                except grpc.aio.AioRpcError:
+                    caller.last_failure = time.monotonic()
+
+        calling = asyncio.create_task(call_repeatedly())
+        yield caller
+        calling.cancel()
+        await asyncio.wait({calling})
+        watch.cancel()
+
+
+async def _logged(log: list[str], pattern: str, count: int) -> bool:
+    return sum(bool(re.search(pattern, line)) for line in log) >= count
+
+
+class Clock:
+    """A clock that tests set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def outage(clock: Clock) -> Outage:
+    return Outage(clock)
+
+
+def test_outage_logs_one_line_when_it_begins_and_one_when_it_ends(
+    outage: Outage, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for _ in range(1000):
+        outage.note_failure(ConnectionError("connection\nlost"))
+    clock.now += 3
+    outage.note_response(clock.now)
+    outage.note_response(clock.now)
+
+    assert caplog.messages == [
+        "the database is unavailable; calls fail with UNAVAILABLE until it responds:"
+        " ConnectionError: connection lost",
+        "the database responds again after 3.0 s; failed statements and checks: 1000",
+    ]
+
+
+def test_outage_goes_on_when_a_response_is_older_than_the_last_failure(
+    outage: Outage, clock: Clock
+) -> None:
+    """A check can pass just before the database stops, and be noted after a call has failed."""
+    asked_at = clock.now
+    clock.now += 1
+    outage.note_failure("lost")
+    outage.note_response(asked_at)
+
+    assert outage.active
+
+
+def test_outage_goes_on_when_statements_still_fail_between_checks(
+    outage: Outage, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the database accepts the health check, but no further connections."""
+    for _ in range(10):
+        outage.note_failure("too many connections")
+        clock.now += 0.5
+        outage.note_response(clock.now)
+
+    assert outage.active
+    assert len(caplog.messages) == 1
+
+
+def test_outage_has_no_request_id(outage: Outage) -> None:
+    handler = Recorder()
+    logger = logging.getLogger("jobs_grpc.db.outage")
+    logger.addHandler(handler)
+    token = logs.request_id.set("order-66")
+    try:
+        outage.note_failure("lost")
+    finally:
+        logs.request_id.reset(token)
+        logger.removeHandler(handler)
+
+    assert handler.request_ids == [None]
+
+
+class Recorder(logging.Handler):
+    """Records the request id with which lines are formatted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.request_ids: list[str | None] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.request_ids.append(logs.request_id.get())
+
+
+async def _succeeded_again(callers: list[Caller]) -> bool:
+    if all(caller.succeeded for caller in callers):
+        for caller in callers:
+            caller.succeeded = 0
+        return True
+    return False
+
+
+async def _failed_until(callers: list[Caller], moment: float) -> bool:
+    return all(caller.last_failure >= moment for caller in callers)
