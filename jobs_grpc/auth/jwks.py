@@ -124,7 +124,7 @@ class JwksCache:
             logger.warning("could not read JOBS_JWT_KEYS; the last keys stay in use: %s", error)
 
     async def _refresh(self) -> None:
-        self._replace(await asyncio.to_thread(_read, self._location))
+        self._replace(await asyncio.to_thread(read_keys, self._location))
 
     def _replace(self, keys: KeySet) -> None:
         """Take over a new key set, and revoke the keys that it lacks or changes."""
@@ -141,8 +141,11 @@ class JwksCache:
                 cached.revocation.revoke()
 
 
-def _read(location: str) -> KeySet:
-    """Read and parse the keys. Raises JwksError for whatever goes wrong."""
+def read_keys(location: str) -> KeySet:
+    """Read and parse the keys of a file or URL. Raises JwksError for whatever goes wrong.
+
+    Blocks: call it in a thread.
+    """
     try:
         return parse_key_set(jwks_fetch.fetch(location))
     except Exception as e:

@@ -19,6 +19,7 @@ from jobs_grpc.cli import (
     delete,
     dev,
     devices,
+    doctor,
     failures,
     get,
     health,
@@ -50,6 +51,7 @@ _COMMANDS = (
     delete,
     watch,
     health,
+    doctor,
     simulate,
 )
 

@@ -33,13 +33,29 @@ def add_command(commands: "Subparsers") -> None:
         epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_setting_options(parser)
+    parser.set_defaults(run=_serve)
+
+
+def add_setting_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that override settings of the environment."""
     parser.add_argument(
         "--insecure-metadata", action="store_true", help="set JOBS_INSECURE_METADATA=true"
     )
     parser.add_argument(
         "--workers", type=arguments.worker_count, metavar="N", help="set JOBS_WORKERS=N"
     )
-    parser.set_defaults(run=_serve)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the settings from the environment and from `add_setting_options`.
+
+    Raises ConfigError.
+    """
+    flags = {"JOBS_INSECURE_METADATA": "true"} if args.insecure_metadata else {}
+    if args.workers is not None:
+        flags["JOBS_WORKERS"] = str(args.workers)
+    return Config.from_env(os.environ | flags)
 
 
 def serve(config: Config, on_serving: Callable[[str], None]) -> None:
@@ -76,7 +92,4 @@ def _stop_on_signal(stop: asyncio.Event) -> AbstractContextManager[None]:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    flags = {"JOBS_INSECURE_METADATA": "true"} if args.insecure_metadata else {}
-    if args.workers is not None:
-        flags["JOBS_WORKERS"] = str(args.workers)
-    serve(Config.from_env(os.environ | flags), on_serving=lambda address: None)
+    serve(read_config(args), on_serving=lambda address: None)

@@ -17,6 +17,9 @@ _STATUS_STYLES = {
     "REJECTED": "yellow",
     "FAILED": "red",
     "TIMED_OUT": "red",
+    "OK": "green",
+    "WARNING": "yellow",
+    "ERROR": "red",
 }
 
 

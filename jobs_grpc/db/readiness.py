@@ -23,20 +23,44 @@ class NotIsolated(Exception):
 
 async def check_ready(connection: asyncpg.Connection) -> None:
     """Check the database for the connection's role. Raises NotReady and NotIsolated."""
-    await _check_privileges(connection, "checks/schema_usage.sql")
-    await _check_isolation(connection)
+    _require_privileges(await missing_schema_usage(connection))
+    if problems := await isolation_problems(connection):
+        problem = "; ".join(problem for problem, _ in problems)
+        remedy = " ".join(f"{remedy};" for _, remedy in problems)
+        raise NotIsolated(f"tenants are not isolated: {problem}. To fix it, run: {remedy}")
     await _check_schema(connection)
-    await _check_privileges(connection, "checks/privileges.sql")
+    _require_privileges(await missing_table_privileges(connection))
 
 
-async def _check_isolation(connection: asyncpg.Connection) -> None:
-    problems = await connection.fetch(
+async def isolation_problems(connection: asyncpg.Connection) -> list[tuple[str, str]]:
+    """Return why the role is not limited to one tenant, each with the SQL that fixes it."""
+    rows = await connection.fetch(
         schema.read_sql("checks/isolation.sql"), list(schema.TENANT_TABLES)
     )
-    if problems:
-        problem = "; ".join(row["problem"] for row in problems)
-        remedy = " ".join(f"{row['remedy']};" for row in problems)
-        raise NotIsolated(f"tenants are not isolated: {problem}. To fix it, run: {remedy}")
+    return [(row["problem"], row["remedy"]) for row in rows]
+
+
+async def missing_schema_usage(connection: asyncpg.Connection) -> list[str]:
+    """Return the SQL that grants the role the use of the schemas. The other checks need it."""
+    return await _remedies(connection, "checks/schema_usage.sql")
+
+
+async def missing_table_privileges(connection: asyncpg.Connection) -> list[str]:
+    """Return the SQL that grants the role the table privileges that it lacks.
+
+    Fails if a table does not exist.
+    """
+    return await _remedies(connection, "checks/privileges.sql")
+
+
+async def _remedies(connection: asyncpg.Connection, check: str) -> list[str]:
+    return [row["remedy"] for row in await connection.fetch(schema.read_sql(check))]
+
+
+def _require_privileges(remedies: list[str]) -> None:
+    if remedies:
+        remedy = " ".join(f"{remedy};" for remedy in remedies)
+        raise NotReady(f"the request role lacks privileges: as the tables' owner, run: {remedy}")
 
 
 async def _check_schema(connection: asyncpg.Connection) -> None:
@@ -55,10 +79,3 @@ async def _check_schema(connection: asyncpg.Connection) -> None:
         current = False
     if not current:
         raise SchemaMismatch("the schema is not the one of this version: run `jobs-grpc migrate`")
-
-
-async def _check_privileges(connection: asyncpg.Connection, check: str) -> None:
-    missing = await connection.fetch(schema.read_sql(check))
-    if missing:
-        remedy = " ".join(f"{row['remedy']};" for row in missing)
-        raise NotReady(f"the request role lacks privileges: as the tables' owner, run: {remedy}")

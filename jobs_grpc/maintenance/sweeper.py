@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Executions that one statement changes. Limits how long it holds the job lock.
 _EXECUTIONS_PER_STATEMENT = 1000
+# One for timeouts, one for the other tasks.
+MAX_CONNECTIONS = 2
 # Jobs that one search finds.
 _JOBS_PER_SEARCH = 100
 
@@ -86,7 +88,7 @@ class Sweeper:
         self._pool = await asyncpg.create_pool(
             self._owner_dsn,
             min_size=0,
-            max_size=2,
+            max_size=MAX_CONNECTIONS,
             command_timeout=self._statement_timeout,
             statement_cache_size=self._statement_cache_size,
             init=_check_owner,

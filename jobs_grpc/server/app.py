@@ -25,6 +25,7 @@ from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.rpc.pipeline import Pipeline
 from jobs_grpc.server import event_loop, grpc_server, reflection, tls
 from jobs_grpc.server.health import Health
+from jobs_grpc.server.insecure_settings import insecure_settings
 from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
 from jobs_grpc.services.device_jobs import DeviceJobService
@@ -114,7 +115,8 @@ async def running(
     Health reports NOT_SERVING until the database is ready. With `share_port`, other processes
     may listen on the same port. Raises ListenError and ConfigError.
     """
-    _warn_about_insecure_settings(config)
+    for problem in insecure_settings(config):
+        logger.warning("%s", problem)
     raise_open_file_limit()
     make_credentials = tls.server_credentials(config.tls)
     database = Database(config)
@@ -182,20 +184,6 @@ def _readiness_check(
             raise NotReady(reason)
 
     return check
-
-
-def _warn_about_insecure_settings(config: Config) -> None:
-    if config.auth.insecure_metadata and config.auth.mode == "metadata":
-        logger.warning(
-            "JOBS_INSECURE_METADATA is set: any client that reaches %s can act for any tenant",
-            config.server.listen,
-        )
-    if config.tls.terminated_by_proxy and not config.tls.cert and config.auth.mode == "jwt":
-        logger.warning(
-            "JOBS_TLS_TERMINATED_BY_PROXY is set: tokens reach %s unencrypted; a proxy in front"
-            " must terminate TLS",
-            config.server.listen,
-        )
 
 
 async def _run_maintenance(config: Config, outage: Outage) -> None:

@@ -131,9 +131,18 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 class Authority:
-    """A certificate authority with a key of its own."""
+    """A certificate authority with a key of its own.
 
-    def __init__(self) -> None:
+    Its certificate and those that it issues are valid from `begins` to `ends`, relative to now.
+    """
+
+    def __init__(
+        self,
+        begins: datetime.timedelta = datetime.timedelta(hours=-1),
+        ends: datetime.timedelta = datetime.timedelta(hours=1),
+    ) -> None:
+        self._begins = begins
+        self._ends = ends
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("authority")
         self.certificate = self._sign(self._name, self._key.public_key(), [], ca=True)
@@ -174,8 +183,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(now + self._begins)
+            .not_valid_after(now + self._ends)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if names:

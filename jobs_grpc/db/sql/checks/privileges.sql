@@ -8,6 +8,8 @@ FROM (VALUES
     ('jobs.job_executions', 'SELECT'), ('jobs.job_executions', 'INSERT'),
     ('jobs.job_executions', 'UPDATE'),
     ('jobs.execution_attempts', 'SELECT'), ('jobs.execution_attempts', 'INSERT'),
+    ('jobs.job_failures', 'SELECT'), ('jobs.job_failures', 'INSERT'),
+    ('jobs.job_failures', 'UPDATE'),
     ('jobs.job_states', 'SELECT'), ('jobs.execution_states', 'SELECT'),
     ('public.device_state', 'SELECT'), ('public.device_group_members', 'SELECT')
 ) AS needed (name, privilege)

@@ -1,0 +1,84 @@
+"""`jobs-grpc doctor`: reports what would keep a server from working."""
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from jobs_grpc.cli.errors import CliError
+from jobs_grpc.cli.serve import add_setting_options, read_config
+from jobs_grpc.cli.tables import Column, print_table
+from jobs_grpc.doctor import Finding, Status, examine
+from jobs_grpc.text import escape_unprintable
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.arguments import Subparsers
+
+_DESCRIPTION = """\
+Examine what `serve` needs, with the same settings: this host, certificates and keys, the
+database, and how late background work is. Changes nothing; the server may run or not.
+"""
+
+_EPILOG = """\
+exit codes:
+  0    no errors, but possibly warnings
+  1    an error; with --strict, an error or a warning
+  2    invalid arguments or settings
+"""
+
+_COLUMNS = (Column("CHECK"), Column("STATUS"), Column("FINDING", min_width=30, wraps=True))
+
+
+def add_command(commands: "Subparsers") -> None:
+    """Add `doctor`."""
+    parser = commands.add_parser(
+        "doctor",
+        help="report what would keep a server from working",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_setting_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 also on warnings")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    findings = asyncio.run(examine(read_config(args)))
+    if args.json:
+        _print_json(findings)
+    else:
+        _print_table(findings)
+    counts = {status: sum(f.status == status for f in findings) for status in Status}
+    errors, warnings = counts[Status.ERROR], counts[Status.WARNING]
+    if errors or (warnings and args.strict):
+        raise CliError(f"errors: {errors}, warnings: {warnings}")
+
+
+def _print_json(findings: Sequence[Finding]) -> None:
+    report = {
+        "version": version("jobs-grpc"),
+        "findings": [
+            {
+                "check": finding.check,
+                "status": finding.status,
+                "detail": finding.detail,
+                "remedy": finding.remedy,
+            }
+            for finding in findings
+        ],
+    }
+    print(json.dumps(report, indent=2))
+
+
+def _print_table(findings: Sequence[Finding]) -> None:
+    """Print a table, and below it the remedies, whole lines that can be copied."""
+    print_table(_COLUMNS, ((f.check, f.status, f.detail) for f in findings))
+    remedies = [f"{f.check}: {f.remedy}" for f in findings if f.remedy]
+    if remedies:
+        print("\nTo fix:")
+    for remedy in remedies:
+        print(f"  {escape_unprintable(remedy)}")

@@ -1,0 +1,25 @@
+"""Examines what a server needs: its settings, this host, its files and its database."""
+
+from jobs_grpc.config import Config
+from jobs_grpc.doctor import address, authentication, certificates, database, host, maintenance
+from jobs_grpc.doctor.finding import Finding, Status
+
+__all__ = ["Finding", "Status", "examine"]
+
+
+async def examine(config: Config) -> list[Finding]:
+    """Run all checks and return what they found, at least one finding of each check.
+
+    Changes nothing and does not need a running server. Takes up to about 30 seconds if nothing
+    responds. No finding contains a password or a key.
+    """
+    return [
+        host.check_version(),
+        host.check_open_files(config),
+        await address.check_address(config),
+        *authentication.check_trust(config),
+        *await authentication.check_keys(config),
+        *certificates.check_certificates(config.tls),
+        *await database.check_database(config),
+        *await maintenance.check_maintenance(config),
+    ]

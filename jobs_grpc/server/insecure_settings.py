@@ -1,0 +1,21 @@
+"""Settings that make the server trust what is in front of it."""
+
+from collections.abc import Sequence
+
+from jobs_grpc.config import Config
+
+
+def insecure_settings(config: Config) -> Sequence[str]:
+    """Return one line for each insecure setting that is in effect."""
+    problems = []
+    if config.auth.insecure_metadata and config.auth.mode == "metadata":
+        problems.append(
+            f"JOBS_INSECURE_METADATA is set: any client that reaches {config.server.listen} can act"
+            " for any tenant"
+        )
+    if config.tls.terminated_by_proxy and not config.tls.cert and config.auth.mode == "jwt":
+        problems.append(
+            f"JOBS_TLS_TERMINATED_BY_PROXY is set: tokens reach {config.server.listen} unencrypted;"
+            " a proxy in front must terminate TLS"
+        )
+    return problems
