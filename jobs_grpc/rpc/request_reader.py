@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -11,53 +10,16 @@ from grpc.aio import EOF
 from jobs_grpc.byte_budget import Reservation, decoded_bytes, receive_bytes
 from jobs_grpc.errors import LimitExceeded, MalformedRequest
 from jobs_grpc.rpc.page_sizes import SINGLE_ITEM_BYTES
+from jobs_grpc.rpc.read_timeouts import ReadTimeouts, TooManyReads
 
 # When a client cancels a call, gRPC reports the end of its requests and then, within this time,
 # cancels the handler.
 _CANCEL_GRACE_SECONDS = 0.1
 
-# Calls of public methods that can wait for their request at the same time.
+# Calls of public methods that can wait for their request at the same time. Few limits apply to
+# them, so clients that never send their request must not use up memory. A client that sends its
+# request at once is not affected.
 _MAX_PUBLIC_READS = 16
-
-
-class TooManyReads(Exception):
-    """The read was the oldest of too many."""
-
-
-class BoundedReads:
-    """Timeouts for at most `max_reads` concurrent reads; one more ends the oldest read.
-
-    Few limits apply to unary calls of public methods, so clients that never send their request
-    must not use up memory. A client that sends its request at once is not affected by them.
-    """
-
-    def __init__(self, max_reads: int) -> None:
-        self._max_reads = max_reads
-        # Oldest first.
-        self._reads: dict[asyncio.Timeout, None] = {}
-
-    @asynccontextmanager
-    async def timeout(self, seconds: float) -> AsyncIterator[None]:
-        """Raise TimeoutError after `seconds`, and TooManyReads if later reads end the block."""
-        now = asyncio.get_running_loop().time()
-        if len(self._reads) == self._max_reads:
-            oldest = next(iter(self._reads))
-            del self._reads[oldest]
-            if not oldest.expired():
-                oldest.reschedule(now)
-        deadline = now + seconds
-        read = asyncio.timeout_at(deadline)
-        try:
-            async with read:
-                self._reads[read] = None
-                try:
-                    yield
-                finally:
-                    self._reads.pop(read, None)
-        except TimeoutError:
-            if read.when() != deadline:
-                raise TooManyReads from None
-            raise
 
 
 class RequestReader:
@@ -72,7 +34,8 @@ class RequestReader:
         self._max_bytes = max_bytes
         self._receive_bytes = receive_bytes(max_bytes)
         self._timeout_seconds = timeout_seconds
-        self._public_reads = BoundedReads(_MAX_PUBLIC_READS)
+        self._timeouts = ReadTimeouts(timeout_seconds)
+        self._public_timeouts = ReadTimeouts(timeout_seconds, _MAX_PUBLIC_READS)
 
     async def read(
         self,
@@ -90,14 +53,9 @@ class RequestReader:
         """
         if not public:
             await reservation.resize(self._receive_bytes)
-        timeout = self._public_reads.timeout if public else asyncio.timeout
+        timeouts = self._public_timeouts if public else self._timeouts
         try:
-            async with timeout(self._timeout_seconds):
-                raw_request = await context.read()
-                if raw_request is EOF:
-                    # A canceled call is logged as such, not as malformed.
-                    await asyncio.sleep(_CANCEL_GRACE_SECONDS)
-                    raise MalformedRequest("The call has no request; send one message")
+            raw_request = await timeouts.wait(context.read())
         except TooManyReads:
             raise MalformedRequest(
                 "Too many health calls wait for their request; send the request at once"
@@ -107,6 +65,10 @@ class RequestReader:
                 f"The request did not arrive within {self._timeout_seconds:g} s"
                 " (JOBS_REQUEST_READ_TIMEOUT)"
             ) from None
+        if raw_request is EOF:
+            # A canceled call is logged as such, not as malformed.
+            await asyncio.sleep(_CANCEL_GRACE_SECONDS)
+            raise MalformedRequest("The call has no request; send one message")
         self._check_size(raw_request, fixed_max_bytes)
         if not public:
             response_size = 0 if handler.response_streaming else SINGLE_ITEM_BYTES

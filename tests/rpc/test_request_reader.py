@@ -13,7 +13,7 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Channel
 
 from jobs_grpc.byte_budget import ByteBudget, Reservation
-from jobs_grpc.rpc.request_reader import BoundedReads, RequestReader
+from jobs_grpc.rpc.request_reader import RequestReader
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -180,25 +180,6 @@ async def test_call_is_logged_as_canceled_when_the_client_cancels_before_sending
 
         await wait_until(is_logged)
         assert "GetJob CANCELLED" in caplog.messages
-
-
-async def test_bounded_reads_accept_a_read_when_the_oldest_has_just_expired() -> None:
-    reads = BoundedReads(1)
-
-    async def time_out() -> None:
-        async with reads.timeout(0):
-            await asyncio.Event().wait()
-
-    first = asyncio.create_task(time_out())
-    # Let it expire without letting it leave its block.
-    for _ in range(2):
-        await asyncio.sleep(0)
-    assert not first.done()
-
-    async with reads.timeout(TIMEOUT):
-        pass
-    with pytest.raises(TimeoutError):
-        await first
 
 
 @pytest.mark.slow
