@@ -38,7 +38,7 @@ class MetadataAuthenticator:
 
         Raises TenantRequired, DuplicateMetadata, InvalidMetadata or InvalidToken.
         """
-        if any(key == _AUTHORIZATION for key, _ in metadata):
+        if _AUTHORIZATION in dict(metadata):
             # A gateway that requires tokens relies on this server to verify them. Ignoring the
             # token would let every caller in.
             raise InvalidToken(
@@ -82,10 +82,13 @@ def read_device(metadata: Metadata) -> str | None:
 
 def read_single(metadata: Metadata, key: str) -> str | None:
     """Return the value of `key`, or None if it is absent. Raises DuplicateMetadata."""
-    values = [value for name, value in metadata if name == key]
-    if len(values) > 1:
-        raise DuplicateMetadata(f"{key} was sent {len(values)} times; send it once")
-    return str(values[0]) if values else None
+    found = None
+    for name, value in metadata:
+        if name == key:
+            if found is not None:
+                raise DuplicateMetadata(f"{key} was sent several times; send it once")
+            found = str(value)
+    return found
 
 
 def _read_identifier(metadata: Metadata, key: str) -> str | None:
