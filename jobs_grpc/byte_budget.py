@@ -77,6 +77,11 @@ class ByteBudget:
             while (waiter := self._queue.wake_next(self._may_take)) is not None:
                 self.adjust(waiter.tenant_id, waiter.size)
 
+    def may_grow(self, tenant_id: str, size: int) -> bool:
+        """Whether a reservation of `size` bytes may become larger without a wait."""
+        held = self._held.get(tenant_id, 0) - size
+        return held < self._max_tenant_bytes and held < self._free + size and not self._queue
+
     def _may_take(self, tenant_id: str) -> bool:
         held = self._held.get(tenant_id, 0)
         return held < self._max_tenant_bytes and held < self._free
@@ -120,11 +125,11 @@ class Reservation:
 
         If waiting calls held bytes, they could wait for each other. Raises LimitExceeded.
         """
-        if size > self._size:
+        if size <= self._size or self._budget.may_grow(self._tenant_id, self._size):
+            self.correct(size)
+        else:
             self.release()
             await self.add(size)
-        else:
-            self.correct(size)
 
     def correct(self, size: int) -> None:
         """Hold `size` bytes, which may be more than before, without a wait."""
