@@ -1,6 +1,7 @@
 """The calls in flight, so that a stop can wait for them."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 Task = asyncio.Task[object]
@@ -13,13 +14,18 @@ class CallTracker:
         self._tasks: set[Task] = set()
         self._public: set[Task] = set()
 
-    def enter(self, *, public: bool) -> Task:
-        """Add the current task, and return it."""
+    def enter(self, on_end: Callable[[], None], *, public: bool) -> Task:
+        """Add the current task, and return it. Calls `on_end` when the task has ended."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - coroutines run in tasks
         tasks = self._public if public else self._tasks
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+
+        def leave(ended: Task) -> None:
+            tasks.discard(ended)
+            on_end()
+
+        task.add_done_callback(leave)
         return task
 
     def cancel_public_calls(self) -> None:

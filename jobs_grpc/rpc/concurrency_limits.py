@@ -1,14 +1,9 @@
 """Limits on calls in flight and open streams."""
 
-from typing import TYPE_CHECKING, Any
-
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.byte_budget import Reservation, receive_bytes
 from jobs_grpc.config import LimitsConfig
 from jobs_grpc.errors import LimitExceeded
-
-if TYPE_CHECKING:
-    import asyncio
 
 _RETRY_AFTER_SECONDS = 1
 
@@ -57,10 +52,9 @@ class Permits:
     So a client that does not read its response keeps its permits.
     """
 
-    def __init__(self, task: "asyncio.Task[Any]") -> None:
+    def __init__(self) -> None:
         self._acquired: list[tuple[ConcurrencyLimiter, object]] = []
         self._reservation: Reservation | None = None
-        task.add_done_callback(self.release)
 
     def acquire(self, limiter: ConcurrencyLimiter, key: object) -> None:
         """Acquire from `limiter`. Raises LimitExceeded."""
@@ -71,7 +65,7 @@ class Permits:
         """Keep the bytes of the call reserved."""
         self._reservation = reservation
 
-    def release(self, _: object = None) -> None:
+    def release(self) -> None:
         """Release everything that the call has acquired."""
         if self._reservation is not None:
             self._reservation.release()

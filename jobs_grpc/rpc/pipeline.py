@@ -97,8 +97,8 @@ class Pipeline:
             started = time.perf_counter()
             metadata: Metadata = tuple(context.invocation_metadata() or ())
             access_log.assign_request_id(context, metadata)
-            task = self._in_flight.enter(public=public)
-            permits = Permits(task)
+            permits = Permits()
+            task = self._in_flight.enter(permits.release, public=public)
             caller: Principal | None = None
             request: Any = None
             response: Any = None
