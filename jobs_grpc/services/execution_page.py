@@ -1,5 +1,6 @@
 """Fills a page with executions of one job."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,7 +77,8 @@ def append_executions(
             page.add().CopyFrom(execution)
         else:
             devices.append(device)
-    _append_copies(message, execution, devices)
+    if devices:
+        _append_copies(message, execution, devices)
     return left_over
 
 
@@ -136,19 +138,16 @@ def _append_copies(
 
     They are appended in wire format, which takes half the time of copying the message.
     """
-    field: int = message.DESCRIPTOR.fields_by_name["executions"].number
+    field = message.EXECUTIONS_FIELD_NUMBER
     execution.ClearField("device_id")
     other_fields = execution.SerializeToString()
-    prefixes: dict[int, bytes] = {}
     parts: list[bytes] = []
     for device in devices:
-        size = len(device)
-        if size not in prefixes:
-            prefixes[size] = _prefix(field, size, len(other_fields))
-        parts += (prefixes[size], device, other_fields)
+        parts += (_prefix(field, len(device), len(other_fields)), device, other_fields)
     message.MergeFromString(b"".join(parts))
 
 
+@functools.lru_cache(maxsize=256)
 def _prefix(field: int, device_size: int, other_size: int) -> bytes:
     """The bytes before the device_id of an encoded execution: tags (number << 3 | 2), lengths."""
     device_prefix = _varint(JobExecution.DEVICE_ID_FIELD_NUMBER << 3 | 2) + _varint(device_size)
