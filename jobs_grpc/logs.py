@@ -1,6 +1,7 @@
 """Log output as text or JSON, with the id of the request that is being served."""
 
 import asyncio
+import functools
 import json
 import logging
 import re
@@ -48,7 +49,14 @@ def _fields(record: logging.LogRecord, worker: int | None) -> dict[str, object]:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    seconds, fraction = divmod(record.created, 1)
+    return f"{_format_seconds(seconds)}.{int(fraction * 1000):03}+00:00"
+
+
+@functools.lru_cache(maxsize=1)
+def _format_seconds(seconds: float) -> str:
+    """Format a time in UTC, without fraction and offset. Most records are of the same second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 def _quote_if_needed(value: object) -> str:
