@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import asyncpg
 
@@ -12,8 +12,7 @@ from jobs_grpc.db.sqlstates import domain_error
 __all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionUpdate:
+class ExecutionUpdate(NamedTuple):
     """A start or a report of a device: one element of the arrays of jobs.update_executions."""
 
     job_id: str | None

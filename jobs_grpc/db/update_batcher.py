@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.errors import Internal, JobsError, LockTimeout
@@ -201,10 +201,10 @@ class UpdateBatcher:
                 continue
             match row["outcome"]:
                 case "BUSY":
-                    queued.update = replace(queued.update, job_id=row["job_id"])
+                    queued.update = queued.update._replace(job_id=row["job_id"])
                     busy.append(queued)
                 case "AGAIN":
-                    queued.update = replace(queued.update, job_id=None)
+                    queued.update = queued.update._replace(job_id=None)
                     self._enqueue(tenant_id, [queued])
                 case _:
                     queued.result.set_result(row)

@@ -5,7 +5,7 @@ has them, and with generic plans.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -146,7 +146,7 @@ _REPORTS = [
 
 def _failed_reports(job_id: str) -> list[ExecutionUpdate]:
     return [
-        replace(report, job_id=job_id, status="FAILED", failure_code=f"E{number}")
+        report._replace(job_id=job_id, status="FAILED", failure_code=f"E{number}")
         for number, report in enumerate(_REPORTS)
     ]
 
