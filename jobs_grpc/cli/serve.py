@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,11 +13,14 @@ from jobs_grpc import logs
 from jobs_grpc.cli import arguments
 from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
+from jobs_grpc.config.unknown import unknown_variables
 from jobs_grpc.server import app, event_loop, supervisor
 from jobs_grpc.server.signals import handle_stop_signals
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
+
+logger = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Serve on the database of JOBS_DATABASE_URL until SIGTERM or Ctrl-C. Calls in flight then
@@ -64,6 +68,8 @@ def serve(config: Config, on_serving: Callable[[str], None]) -> None:
     Raises KeyboardInterrupt if a second signal canceled calls in flight.
     """
     logs.configure_logging(config.log.level, config.log.format)
+    for warning in unknown_variables(os.environ):
+        logger.warning("%s", warning)
     try:
         event_loop.run(config, _serve_until_signal(config, on_serving))
     except asyncio.CancelledError:
