@@ -26,6 +26,8 @@ class Outage:
         self._began: float | None = None
         self._last_failure = 0.0
         self._failures = 0
+        self.count = 0
+        """How many outages have begun since the start of the process."""
 
     @property
     def active(self) -> bool:
@@ -49,6 +51,7 @@ class Outage:
 
     def _begin(self, cause: BaseException | str) -> None:
         self._began = self._last_failure
+        self.count += 1
         text = cause if isinstance(cause, str) else describe(cause)
         _log(
             logging.WARNING,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
+from fleet.jobs.v1 import error_reason_pb2 as reasons
 
 from jobs_grpc import logs
 from jobs_grpc.auth.principal import Principal
@@ -71,6 +72,7 @@ def write(
         f"{method.rpartition('/')[2]} {code.name}",
         {
             "tenant": caller.tenant_id if caller else None,
+            "reason": reasons.ErrorReason.Name(error.reason) if error else None,
             "ms": round((time.perf_counter() - started) * 1000, 2),
         },
     )

@@ -28,6 +28,7 @@ from jobs_grpc.rpc.concurrency_limits import CallLimits, Permits
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
 from jobs_grpc.rpc.page_sizes import page_size_estimator
 from jobs_grpc.rpc.rate_limiter import RateLimiter
+from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
 from jobs_grpc.rpc.request_reader import RequestReader
 from jobs_grpc.rpc.request_sizes import fixed_max_request_bytes
 from jobs_grpc.rpc.tenant_turns import TenantTurns, Turn
@@ -66,6 +67,7 @@ class Pipeline:
         self._stopping = stopping
         self._limits = CallLimits(config.limits)
         self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
+        self.refusals = RepeatedRefusals()
         self._competition = Competition()
         self._call_turns = TenantTurns(_MAX_CALL_TURNS, _MAX_CALL_TURNS - 1)
         self._stream_turns = TenantTurns(1, 1)
@@ -90,7 +92,7 @@ class Pipeline:
         estimate_page_size = page_size_estimator(method)
         fixed_max_bytes = fixed_max_request_bytes(method, public=public)
         limits, reader, budget = self._limits, self._reader, self._budget
-        competition = self._competition
+        competition, refusals = self._competition, self.refusals
         call_turns, stream_turns = self._call_turns, self._stream_turns
 
         async def serve(raw_requests: Any, context: Context) -> Any:
@@ -177,7 +179,10 @@ class Pipeline:
                     audit_log.write(
                         method, context, caller, request, response, error, started, canceled
                     )
-                access_log.write(method, context, caller, error, started, canceled, public=public)
+                if error is None or public or refusals.should_log(method, caller, error):
+                    access_log.write(
+                        method, context, caller, error, started, canceled, public=public
+                    )
             # context.abort makes a reference cycle with this frame. Clear what the frame refers to,
             # so that the request is freed now and not by the next garbage collection.
             raw_requests = request = response = None

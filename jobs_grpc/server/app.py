@@ -131,10 +131,9 @@ async def running(
     async with AsyncExitStack() as shutdown:
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
         health = Health(_readiness_check(database, authenticator), SERVICES)
+        pipeline = Pipeline(config, authenticator, peers, budget, in_flight, stopping)
         # Generated code expects a server, but only registers methods.
-        methods: Any = MethodTable(
-            Pipeline(config, authenticator, peers, budget, in_flight, stopping).wrap
-        )
+        methods: Any = MethodTable(pipeline.wrap)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(
             JobService(store, budget, config, stopping), methods
         )
@@ -159,6 +158,7 @@ async def running(
             background.add(asyncio.create_task(_run_maintenance(config, database.outage)))
         logger.info("listening on %s (event loop: %s)", address, event_loop.name())
         shutdown.callback(logger.info, "stopped")
+        shutdown.callback(pipeline.refusals.log_others)
         shutdown.push_async_callback(database.close)
         shutdown.push_async_callback(batcher.close)
         shutdown.push_async_callback(cancel_tasks, background)

@@ -73,6 +73,10 @@ async def test_outage_is_one_warning_and_one_line_at_its_end_in_each_worker(
     for pair in (began, ended):
         assert sorted(re.findall(r"worker=(\d)$", "".join(pair), re.MULTILINE)) == ["1", "2"]
     assert not any("request_id" in line for line in others)
+    # Thousands of calls have failed. Each worker writes a line a second.
+    refused = [line for line in lines if " ListJobs UNAVAILABLE " in line]
+    assert 2 <= len(refused) < 60
+    assert sum(int(n) for n in re.findall(r" others=(\d+)", "".join(refused))) > 100
 
 
 @asynccontextmanager

@@ -1,0 +1,113 @@
+"""A flood of refused calls writes a line a second; the audit log has each call."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+
+from jobs_grpc.auth.principal import Principal
+from jobs_grpc.errors import JobNotFound, Overloaded, RoleRequired
+from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+METHOD = "/fleet.jobs.v1.JobService/CreateJob"
+CALLS = 200
+
+
+def _caller(tenant: str) -> Principal:
+    return Principal(tenant_id=tenant, roles=frozenset(), subject=None, device_id=None)
+
+
+def _fields(caplog: pytest.LogCaptureFixture, logger: str) -> list[dict[str, Any]]:
+    return [vars(r)["fields"] for r in caplog.records if r.name == logger]
+
+
+@pytest.mark.slow
+async def test_refused_calls_are_one_line_and_then_their_number(
+    server: Server, tenant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    viewer = server.caller(("x-tenant-id", tenant), ("x-roles", "viewer"))
+
+    async def create() -> None:
+        with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+            await viewer.create(target_all=True)
+
+    for _ in range(CALLS // 50):
+        await asyncio.gather(*(create() for _ in range(50)))
+
+    def calls() -> list[dict[str, Any]]:
+        return [f for f in _fields(caplog, "jobs_grpc.calls") if f["tenant"] == tenant]
+
+    async def all_are_counted() -> bool:
+        return bool(sum(fields.get("others", 1) for fields in calls()) == CALLS)
+
+    await wait_until(all_are_counted)
+    first, *others = calls()
+    assert "others" not in first
+    assert all(fields["reason"] == "ROLE_REQUIRED" for fields in calls())
+    # A line a second; this takes a few seconds on the slowest machine.
+    assert 1 <= len(others) < CALLS / 10
+    audited = [f for f in _fields(caplog, "jobs_grpc.audit") if f["tenant"] == tenant]
+    assert len(audited) == CALLS
+
+
+async def test_refusals_of_each_tenant_method_and_reason_are_counted_separately() -> None:
+    refusals = RepeatedRefusals()
+    a, b = _caller("a"), _caller("b")
+    overloaded, role_required = Overloaded(), RoleRequired(["admin"])
+
+    assert refusals.should_log(METHOD, a, overloaded)
+    assert refusals.should_log(METHOD, b, overloaded)
+    assert refusals.should_log(METHOD, None, overloaded)
+    assert refusals.should_log(METHOD, a, role_required)
+    assert refusals.should_log("/fleet.jobs.v1.JobService/GetJob", a, overloaded)
+
+    assert not refusals.should_log(METHOD, a, overloaded)
+
+
+async def test_errors_that_the_database_has_found_each_have_a_line() -> None:
+    refusals = RepeatedRefusals()
+
+    assert all(refusals.should_log(METHOD, _caller("a"), JobNotFound("j")) for _ in range(3))
+    assert len(refusals) == 0
+
+
+async def test_number_of_kinds_is_limited() -> None:
+    """Callers can make up tenants."""
+    refusals = RepeatedRefusals()
+
+    logged = [refusals.should_log(METHOD, _caller(f"t{n}"), Overloaded()) for n in range(5000)]
+
+    assert all(logged)
+    assert len(refusals) == 1000
+
+
+@pytest.mark.slow
+async def test_kinds_are_forgotten_when_they_end() -> None:
+    refusals = RepeatedRefusals()
+    refusals.should_log(METHOD, _caller("a"), Overloaded())
+
+    async def forgotten() -> bool:
+        return len(refusals) == 0
+
+    await wait_until(forgotten)
+
+
+async def test_refusals_without_a_line_are_logged_when_the_server_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "jobs_grpc.calls")
+    refusals = RepeatedRefusals()
+    for _ in range(3):
+        refusals.should_log(METHOD, _caller("a"), Overloaded())
+
+    refusals.log_others()
+
+    [record] = caplog.records
+    assert record.getMessage() == "CreateJob RESOURCE_EXHAUSTED"
+    assert vars(record)["fields"] == {"tenant": "a", "reason": "OVERLOADED", "others": 2}
