@@ -1,4 +1,4 @@
-"""Log output as text or JSON, with the id of the request that is being served."""
+"""Log output as text or JSON, with the ids of the request that is being served."""
 
 import asyncio
 import functools
@@ -14,6 +14,9 @@ import grpc
 from jobs_grpc.text import escape_unprintable, is_printable
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""The trace of the request, if its caller has sent one or it is traced."""
 
 # The attributes of every record. Other attributes come from extra={…} and are printed, unless
 # log_fields made the record.
@@ -43,8 +46,11 @@ def _fields(record: logging.LogRecord, worker: int | None) -> dict[str, object]:
     fields = {k: v for k, v in fields.items() if v is not None}
     if worker is not None:
         fields["worker"] = worker
-    if (current := request_id.get()) is not None:
+    # OpenTelemetry logs problems of its exporter in the context of any call.
+    if (current := request_id.get()) is not None and not record.name.startswith("opentelemetry"):
         fields["request_id"] = current
+        if (trace := trace_id.get()) is not None:
+            fields["trace_id"] = trace
     return fields
 
 

@@ -5,11 +5,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from jobs_grpc import logs
+from jobs_grpc import logs, tracing
 from jobs_grpc.cli import arguments
 from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
@@ -70,8 +70,11 @@ def serve(config: Config, on_serving: Callable[[str], None]) -> None:
     logs.configure_logging(config.log.level, config.log.format)
     for warning in unknown_variables(os.environ):
         logger.warning("%s", warning)
+    # With several workers, each of them exports its spans.
+    exporting = tracing.exporting(os.environ) if config.server.workers == 1 else nullcontext()
     try:
-        event_loop.run(config, _serve_until_signal(config, on_serving))
+        with exporting:
+            event_loop.run(config, _serve_until_signal(config, on_serving))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import asyncpg
 
+from jobs_grpc import tracing
 from jobs_grpc.config import Config
 from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT, ConnectionPool
 from jobs_grpc.db.outage import Outage, describe
@@ -79,9 +80,12 @@ class Database:
             if isinstance(e.__cause__, Exception) and is_outage(e.__cause__):
                 self.outage.note_failure(e.__cause__)
             raise
+        span = tracing.start_statement(sql)
         try:
             rows: list[Row] = await pooled.connection.fetch(sql, tenant_id, *args)
         except Exception as e:
+            if span is not None:
+                tracing.end_statement(span, e)
             # After an error of the statement itself, the connection is intact.
             if isinstance(e, asyncpg.PostgresError) and not is_outage(e):
                 pool.release(tenant_id, pooled)
@@ -91,9 +95,13 @@ class Database:
             if unavailable := self._unavailable(sql, e, responds=responds):
                 raise unavailable from e
             raise
-        except BaseException:
+        except BaseException as e:
+            if span is not None:
+                tracing.end_statement(span, e)
             await pool.recover(tenant_id, pooled)
             raise
+        if span is not None:
+            tracing.end_statement(span)
         pool.release(tenant_id, pooled)
         return rows
 

@@ -48,6 +48,16 @@ def _random_uuid() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
 
 
+def status_code(context: Any, error: JobsError | None, *, canceled: bool) -> grpc.StatusCode:
+    """Return the status of a call that has ended with `error`, or was canceled."""
+    if error is not None:
+        return error.code
+    if canceled:
+        return grpc.StatusCode.CANCELLED
+    # A successful call has no status yet, because gRPC sets it after the handler returns.
+    return _STATUS_CODES.get(context.code(), grpc.StatusCode.OK)
+
+
 def write(
     method: str,
     context: Any,
@@ -59,13 +69,7 @@ def write(
     public: bool,
 ) -> None:
     """Log a call that has ended; calls of public methods at DEBUG."""
-    if error is not None:
-        code = error.code
-    elif canceled:
-        code = grpc.StatusCode.CANCELLED
-    else:
-        # A successful call has no status yet, because gRPC sets it after the handler returns.
-        code = _STATUS_CODES.get(context.code(), grpc.StatusCode.OK)
+    code = status_code(context, error, canceled=canceled)
     logs.log_fields(
         logger,
         logging.DEBUG if public else logging.INFO,

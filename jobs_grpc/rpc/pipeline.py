@@ -12,8 +12,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
+from fleet.jobs.v1 import error_reason_pb2 as reasons
 from grpc.aio import ServicerContext
 
+from jobs_grpc import tracing
 from jobs_grpc.auth import policy
 from jobs_grpc.auth.authenticator import Authenticator
 from jobs_grpc.auth.peers import TrustedPeers
@@ -99,6 +101,7 @@ class Pipeline:
             started = time.perf_counter()
             metadata: Metadata = tuple(context.invocation_metadata() or ())
             access_log.assign_request_id(context, metadata)
+            span = tracing.start_call(method, metadata)
             permits = Permits()
             task = self._in_flight.enter(permits.release, public=public)
             caller: Principal | None = None
@@ -179,6 +182,10 @@ class Pipeline:
                     audit_log.write(
                         method, context, caller, request, response, error, started, canceled
                     )
+                if span is not None:
+                    code = access_log.status_code(context, error, canceled=canceled)
+                    reason = reasons.ErrorReason.Name(error.reason) if error is not None else None
+                    tracing.end_call(span, code, caller.tenant_id if caller else None, reason)
                 if error is None or public or refusals.should_log(method, caller, error):
                     access_log.write(
                         method, context, caller, error, started, canceled, public=public

@@ -7,6 +7,7 @@ that accepted it.
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
-from jobs_grpc import logs
+from jobs_grpc import logs, tracing
 from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.db.readiness import NotIsolated
 from jobs_grpc.server import app, event_loop
@@ -137,7 +138,8 @@ def _worker_main(config: Config, number: int, supervisor: Connection) -> None:
     """The main function of a worker process."""
     logs.configure_logging(config.log.level, config.log.format, worker=number)
     try:
-        event_loop.run(config, _serve_worker(config, number, supervisor))
+        with tracing.exporting(os.environ):
+            event_loop.run(config, _serve_worker(config, number, supervisor))
     except (NotIsolated, ListenError, ConfigError) as e:
         # A replacement would fail as well. Any other exception is a bug: this worker is replaced.
         supervisor.send(e)
