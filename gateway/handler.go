@@ -17,7 +17,7 @@ import (
 
 // newHandler returns the handler of the REST listener. A request passes, in this order:
 // instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the route check, the request checks, grpc-gateway.
-func newHandler(config *Config, upstream *upstream, metrics *metrics, logger *slog.Logger) (http.Handler, error) {
+func newHandler(config *Config, upstream *upstream, metrics *metrics, tracer *tracer, logger *slog.Logger) (http.Handler, error) {
 	routes, err := loadRoutes(openAPI)
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func newHandler(config *Config, upstream *upstream, metrics *metrics, logger *sl
 	})
 	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
 	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
-	return instrument(routes, metrics, logger, withNoSniff(allowed)), nil
+	return instrument(routes, metrics, tracer, logger, withNoSniff(allowed)), nil
 }
 
 // checkRequest rejects requests that grpc-gateway would accept although a part is unknown,

@@ -145,7 +145,7 @@ func details(all ...protoadapt.MessageV1) []protoadapt.MessageV1 { return all }
 
 func TestInstrument_Returns500_WhenHandlerPanics(t *testing.T) {
 	panics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret") })
-	response := get(instrument(nil, newMetrics(), discardLogger, panics), "/customer/jobs", nil)
+	response := get(instrument(nil, newMetrics(), nil, discardLogger, panics), "/customer/jobs", nil)
 
 	var got apiError
 	if err := json.NewDecoder(response.Body).Decode(&got); err != nil || response.StatusCode != 500 || got.Detail != "Internal error" {

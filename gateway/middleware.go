@@ -15,8 +15,8 @@ import (
 const noRoute = "none"
 
 // instrument is the outermost middleware. It sets the request ID, finds the route, records
-// metrics, writes the access log, and turns a panic into a 500 response.
-func instrument(routes routeTable, m *metrics, logger *slog.Logger, next http.Handler) http.Handler {
+// metrics, makes the span, writes the access log, and turns a panic into a 500 response.
+func instrument(routes routeTable, m *metrics, t *tracer, logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		m.requestsInFlight.Inc()
@@ -29,6 +29,7 @@ func instrument(routes routeTable, m *metrics, logger *slog.Logger, next http.Ha
 			template = route.template
 			r.URL.RawPath = rawPath
 		}
+		span := t.start(w, r, template, requestID)
 		recorder := &responseRecorder{ResponseWriter: w, status: http.StatusOK}
 		request := r.WithContext(withRoute(r.Context(), route)) // a copy: net/http needs the body of r
 		if r.ProtoMajor == 1 && r.Body != http.NoBody {
@@ -41,6 +42,7 @@ func instrument(routes routeTable, m *metrics, logger *slog.Logger, next http.Ha
 		}()
 
 		duration := time.Since(started)
+		endSpan(span, recorder.status)
 		m.observe(r.Method, template, recorder.status, duration)
 		logRequest(logger, r, template, recorder, duration)
 	})

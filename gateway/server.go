@@ -30,8 +30,13 @@ func run(ctx context.Context, config *Config, logger *slog.Logger) error {
 		return err
 	}
 	defer upstream.Close()
+	tracer, err := newTracer(logger)
+	if err != nil {
+		return err
+	}
+	defer tracer.shutDown(logger)
 	metrics := newMetrics()
-	handler, err := newHandler(config, upstream, metrics, logger)
+	handler, err := newHandler(config, upstream, metrics, tracer, logger)
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ class Pipeline:
             started = time.perf_counter()
             metadata: Metadata = tuple(context.invocation_metadata() or ())
             access_log.assign_request_id(context, metadata)
-            span = tracing.start_call(method, metadata)
+            span = None if public else tracing.start_call(method, metadata)
             permits = Permits()
             task = self._in_flight.enter(permits.release, public=public)
             caller: Principal | None = None

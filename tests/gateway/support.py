@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,11 +83,14 @@ def gateway_environment(**settings: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running_gateway(binary: Path, upstream: str, **settings: str) -> AsyncIterator[Gateway]:
-    """Run the gateway on a free port. Settings are named without the prefix."""
+async def running_gateway(
+    binary: Path, upstream: str, variables: Mapping[str, str] | None = None, /, **settings: str
+) -> AsyncIterator[Gateway]:
+    """Run the gateway on a free port. Settings are named without the prefix; `variables` with."""
     settings = {"UPSTREAM": upstream, "LISTEN": "127.0.0.1:0"} | settings
+    environment = gateway_environment(**settings) | dict(variables or {})
     process = await asyncio.create_subprocess_exec(
-        binary, env=gateway_environment(**settings), stderr=asyncio.subprocess.PIPE
+        binary, env=environment, stderr=asyncio.subprocess.PIPE
     )
     gateway = Gateway(process)
     reader = asyncio.create_task(gateway.read_log())
