@@ -88,16 +88,26 @@ def _unshare() -> list[str]:
     return ["unshare", *mode]
 
 
-def build(dockerfile: Path, context: Path, folder: Path) -> Stage:
-    """Carry out all steps in `folder`; return the last stage. Raises DockerfileError."""
-    return _Builder(context, folder, _ignored(dockerfile)).build(dockerfile)
+def build(dockerfile: Path, context: Path, folder: Path, **arguments: str) -> Stage:
+    """Carry out all steps in `folder`, with these build arguments; return the last stage.
+
+    Raises DockerfileError.
+    """
+    return _Builder(context, folder, _ignored(dockerfile), arguments).build(dockerfile)
 
 
 class _Builder:
-    def __init__(self, context: Path, folder: Path, ignored: list[tuple[bool, str]]) -> None:
+    def __init__(
+        self,
+        context: Path,
+        folder: Path,
+        ignored: list[tuple[bool, str]],
+        arguments: dict[str, str],
+    ) -> None:
         self._context = context
         self._folder = folder
         self._ignored = ignored
+        self._build_arguments = arguments
         self._stages: dict[str, Stage] = {}
         self._global_arguments = {"TARGETOS": "linux", "TARGETARCH": "", "BUILDPLATFORM": ""}
         self._stage: Stage | None = None
@@ -146,7 +156,8 @@ class _Builder:
     def _arg(self, text: str) -> None:
         name, _, value = text.partition("=")
         target = self._stage.arguments if self._stage else self._global_arguments
-        target[name] = self._expand(value) or self._global_arguments.get(name, "")
+        default = self._expand(value) or self._global_arguments.get(name, "")
+        target[name] = self._build_arguments.get(name, default)
 
     def _env(self, text: str) -> None:
         self._current.environ.update(self._pairs(text))
@@ -179,7 +190,7 @@ class _Builder:
         self._current.healthcheck = json.loads(text.partition(" CMD ")[2])
 
     def _copy(self, text: str) -> None:
-        options, words = _options(text)
+        options, words = _options(self._expand(text))
         *sources, target = words
         if options.keys() - {"from"}:
             raise DockerfileError(f"unknown option: COPY {text}")

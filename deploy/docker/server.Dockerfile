@@ -4,13 +4,15 @@
 ARG PYTHON=3.14
 
 FROM python:${PYTHON}-trixie AS build
+# server, or server-otel for traces.
+ARG LOCK=server
 WORKDIR /src
 RUN python -m venv --without-pip /opt/jobs-grpc
-COPY requirements/build.lock requirements/server.lock requirements/
+COPY requirements/build.lock requirements/${LOCK}.lock requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip install --require-hashes --requirement requirements/build.lock && \
     python -m pip --python /opt/jobs-grpc/bin/python install --no-compile --only-binary :all: \
-      --require-hashes --requirement requirements/server.lock
+      --require-hashes --requirement requirements/${LOCK}.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY jobs_grpc jobs_grpc
 COPY generated generated

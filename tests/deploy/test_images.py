@@ -26,11 +26,11 @@ MB = 1_000_000
 pytestmark = pytest.mark.slow
 
 
-def built(name: str, folder: Path) -> Stage:
+def built(name: str, folder: Path, **arguments: str) -> Stage:
     """Carry out a Dockerfile. If this machine cannot, skip the test; in CI, fail it."""
     if not os.environ.get("CI") and not is_supported():
         pytest.skip("this account may not mount folders")
-    return build(DOCKERFILES / f"{name}.Dockerfile", ROOT, folder)
+    return build(DOCKERFILES / f"{name}.Dockerfile", ROOT, folder, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,14 @@ async def check(image: Stage, *argv: str, **environ: str) -> tuple[int, str]:
 
 def test_layers_of_the_server_add_less_than_60_mb(server_image: Stage) -> None:
     assert server_image.size() < 60 * MB
+
+
+def test_image_of_the_server_has_opentelemetry_if_its_lock_file_is_chosen(
+    tmp_path: Path,
+) -> None:
+    image = built("server", tmp_path, LOCK="server-otel")
+
+    assert list(image.root.glob("opt/jobs-grpc/lib/*/site-packages/opentelemetry/sdk/trace"))
 
 
 def test_layers_of_the_gateway_add_less_than_25_mb(gateway_image: Stage) -> None:
