@@ -70,7 +70,7 @@ async def test_call_is_unavailable_and_rolled_back_when_its_session_is_terminate
 
 
 async def test_call_is_unavailable_when_an_administrator_cancels_its_statement(
-    database: Database, operator: Operator
+    database: Database, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="a", target_all=True)
@@ -86,3 +86,7 @@ async def test_call_is_unavailable_when_an_administrator_cancels_its_statement(
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
             await call
         assert failure.message == MESSAGE
+    [line] = [line for line in caplog.messages if "a statement failed" in line]
+    assert "QueryCanceledError: canceling statement due to user request" in line
+    assert "jobs.cancel_job(" in line
+    assert not any("the database is unavailable" in line for line in caplog.messages)
