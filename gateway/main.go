@@ -38,6 +38,7 @@ func main() {
 		return
 	}
 	logger := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.LogLevel}))
+	warnOfUnknownVariables(os.Environ(), logger)
 	// gRPC and grpc-gateway report clients that disconnect as errors, in lines that are not JSON.
 	grpcErrors := slog.NewLogLogger(logger.Handler(), slog.LevelDebug).Writer()
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, grpcErrors))

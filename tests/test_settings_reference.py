@@ -1,11 +1,32 @@
-"""docs/reference/settings.md is current."""
+"""docs/reference/settings.md is current, and defaults fit each other."""
 
+import inspect
+import re
 from pathlib import Path
 
-from jobs_grpc.config.reference import markdown
+from jobs_grpc.cli import connection
+from jobs_grpc.config.reference import all_settings, markdown
 
-PAGE = Path(__file__).parents[1] / "docs/reference/settings.md"
+REFERENCE = Path(__file__).parents[1] / "docs/reference"
+PAGE = REFERENCE / "settings.md"
 
 
 def test_settings_page_is_what_make_settings_reference_writes() -> None:
     assert PAGE.read_text(encoding="utf-8") == markdown()
+
+
+def test_clients_wait_longer_than_the_server_by_default() -> None:
+    """So they receive an error that names the setting, and not DEADLINE_EXCEEDED of their own."""
+    defaults = {setting.variable: setting.default for setting in all_settings()}
+    server_timeout = sum(
+        float(str(defaults[name])) for name in ("JOBS_POOL_TIMEOUT", "JOBS_QUERY_TIMEOUT")
+    )
+    gateway = re.search(
+        r"`JOBS_GATEWAY_REQUEST_TIMEOUT` \| `(\d+)`",
+        (REFERENCE / "rest.md").read_text(encoding="utf-8"),
+    )
+    assert gateway
+
+    assert float(gateway[1]) > server_timeout
+    command_line = inspect.signature(connection.add_client_command).parameters["timeout"].default
+    assert command_line > server_timeout
