@@ -58,7 +58,7 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8080", "`HOST:PORT` to serve the REST API on")
 	f.StringVar(&c.MetricsListen, "metrics-listen", "", "`HOST:PORT` to serve Prometheus metrics on, at /metrics; empty disables metrics")
 	// Longer than the server's JOBS_POOL_TIMEOUT and JOBS_QUERY_TIMEOUT together, so that its error reaches the client.
-	durationVar(f, &c.RequestTimeout, "request-timeout", 40*time.Second, "maximum duration of a request")
+	durationVar(f, &c.RequestTimeout, "request-timeout", 70*time.Second, "maximum duration of a request")
 	durationVar(f, &c.ShutdownGrace, "shutdown-grace", 10*time.Second, "maximum wait for requests in flight at shutdown")
 	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", 256<<10, "maximum size of a request body in bytes")
 	f.Int64Var(&c.MaxBufferedBytes, "max-buffered-bytes", 128<<20, "maximum memory in bytes for request bodies and responses, all requests together; at most half of it for one caller")

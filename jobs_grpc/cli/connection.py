@@ -36,8 +36,8 @@ def add_client_command(
     usage: str,
     summary: str,
     json_help: str = "print the response as JSON",
-    timeout: float | None = 60.0,
-    timeout_help: str = "timeout of each call (default: 60)",
+    timeout: float | None = 90.0,
+    timeout_help: str = "timeout of each call (default: 90)",
 ) -> argparse.ArgumentParser:
     """Add a command that calls the server, with the options that all such commands share."""
     parser = commands.add_parser(

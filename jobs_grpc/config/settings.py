@@ -94,8 +94,8 @@ class DatabaseConfig:
         "JOBS_QUERY_TIMEOUT",
         seconds(0.01, 3600),
         "Seconds that one SQL statement may take. Beyond that the call fails with UNAVAILABLE and"
-        " the reason `QUERY_TIMEOUT`.",
-        default=30.0,
+        " the reason `QUERY_TIMEOUT`. Jobs of `JOBS_MAX_TARGETS` devices need the most.",
+        default=60.0,
     )
     statement_cache_size: int = setting(
         "JOBS_STATEMENT_CACHE_SIZE",
