@@ -18,7 +18,7 @@ DEFAULTS = {
     "server.reflection": True,
     "server.event_loop": "auto",
     "database.url": DSN,
-    "database.query_timeout": 30.0,
+    "database.query_timeout": 60.0,
     "database.statement_cache_size": 100,
     "pool.min_size": 1,
     "pool.max_size": 10,
