@@ -10,7 +10,7 @@ from jobs_grpc.auth.principal import Principal, Role
 from jobs_grpc.config import Config, ConfigError, JwtConfig
 
 if TYPE_CHECKING:
-    from jobs_grpc.auth.jwks import JwksCache
+    from jobs_grpc.auth.jwks_cache import JwksCache
 
 
 class Authenticator(Protocol):
@@ -44,7 +44,7 @@ async def open_authenticator(config: Config) -> AsyncIterator[Authenticator]:
 async def _open_jwt_authenticator(config: JwtConfig) -> "tuple[JwksCache, Authenticator]":
     # Imported here because only JOBS_AUTH=jwt needs these packages.
     try:
-        from jobs_grpc.auth.jwks import JwksCache, JwksError
+        from jobs_grpc.auth.jwks_cache import JwksCache, JwksError
         from jobs_grpc.auth.jwt import JwtAuthenticator
     except ImportError as e:
         package = (e.name or "").partition(".")[0]

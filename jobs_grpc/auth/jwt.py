@@ -15,8 +15,8 @@ from joserfc import jws
 from joserfc.errors import BadSignatureError, JoseError, UnsupportedAlgorithmError
 
 from jobs_grpc.auth.claims import ClaimsReader
-from jobs_grpc.auth.jwk_set import ALGORITHM_ALIASES
-from jobs_grpc.auth.jwks import CachedKey, JwksCache
+from jobs_grpc.auth.jwks_cache import CachedKey, JwksCache
+from jobs_grpc.auth.jwks_parser import ALGORITHM_ALIASES
 from jobs_grpc.auth.metadata import Metadata, read_device, read_single, read_tenant, read_user
 from jobs_grpc.auth.principal import Principal, Role
 from jobs_grpc.config import JwtConfig

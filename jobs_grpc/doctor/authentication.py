@@ -9,7 +9,7 @@ from jobs_grpc.doctor.finding import Finding, Status
 from jobs_grpc.server.insecure_settings import insecure_settings
 
 if TYPE_CHECKING:
-    from jobs_grpc.auth.jwk_set import KeySet
+    from jobs_grpc.auth.jwks_parser import KeySet
 
 _TRUST = "authentication"
 _KEYS = "token-keys"
@@ -38,7 +38,7 @@ async def check_keys(config: Config) -> list[Finding]:
         return []
     # Imported here because only JOBS_AUTH=jwt needs these packages.
     try:
-        from jobs_grpc.auth.jwks import JwksError, read_keys
+        from jobs_grpc.auth.jwks_cache import JwksError, read_keys
     except ImportError as e:
         detail = f"JOBS_AUTH=jwt needs the extra jwt ({e.name} can't be imported)"
         return [Finding(_KEYS, Status.ERROR, detail, "install the extra jwt")]
@@ -58,7 +58,7 @@ async def check_keys(config: Config) -> list[Finding]:
 
 
 def _check_algorithms(config: JwtConfig, keys: "KeySet") -> Finding:
-    from jobs_grpc.auth.jwk_set import supports
+    from jobs_grpc.auth.jwks_parser import supports
 
     without_key = [
         algorithm

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from joserfc.jwk import Key
 
-from jobs_grpc.auth.jwks import JwksCache
+from jobs_grpc.auth.jwks_cache import JwksCache
 from tests.support.callers import Operator
 from tests.support.identities import AUDIENCE, ISSUER, jwks, new_key
 

@@ -8,7 +8,7 @@ import pytest
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import RSAKey
 
-from jobs_grpc.auth.jwks import JwksError
+from jobs_grpc.auth.jwks_cache import JwksError
 from jobs_grpc.config import ConfigError
 from tests.auth.support import JWT_SETTINGS, has_key, load_keys
 from tests.support.database import Database

@@ -11,7 +11,7 @@ from urllib.error import URLError
 from joserfc.jwk import Key
 
 from jobs_grpc.auth import jwks_fetch
-from jobs_grpc.auth.jwk_set import KeySet, is_same, parse_key_set, supports
+from jobs_grpc.auth.jwks_parser import KeySet, is_same, parse_key_set, supports
 from jobs_grpc.auth.revocation import Revocation
 
 logger = logging.getLogger(__name__)
