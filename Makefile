@@ -171,7 +171,7 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
 	  --constraint requirements/dev.lock \
 	  --custom-compile-command 'make lock' --output-file requirements/bench.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra jwt --extra mtls --extra uvloop --universal --python-version 3.11 \
+	@$(BIN)/uv pip compile pyproject.toml --extra jwt --extra metrics --extra mtls --extra uvloop --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --quiet --constraint requirements/dev.lock \
 	  --custom-compile-command 'make lock' --output-file requirements/server.lock
 	@grep -v '^ *#' requirements/server.lock | \

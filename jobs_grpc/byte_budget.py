@@ -53,6 +53,16 @@ class ByteBudget:
         """The bytes that all calls hold."""
         return self._max_bytes - self._free
 
+    @property
+    def max_bytes(self) -> int:
+        """The bytes that all calls may hold."""
+        return self._max_bytes
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls and messages that wait for bytes."""
+        return self._queue.waiting
+
     async def take(self, tenant_id: str, size: int, max_wait: float | None) -> None:
         """Take bytes, after waiting for a turn if necessary. Raises LimitExceeded."""
         if self._may_take(tenant_id):

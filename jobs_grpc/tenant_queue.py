@@ -26,6 +26,11 @@ class TenantQueue:
         """Return the number of tenants with waiting calls."""
         return len(self._waiters)
 
+    @property
+    def waiting(self) -> int:
+        """The number of waiting calls."""
+        return sum(map(len, self._waiters.values()))
+
     async def wait(
         self,
         tenant_id: str,

@@ -57,6 +57,7 @@ DEFAULTS = {
     "limits.request_read_timeout": 30.0,
     "limits.max_targets": 1000000,
     "limits.max_active_jobs": None,
+    "metrics.listen": None,
     "log.level": "INFO",
     "log.format": "text",
 }
@@ -113,6 +114,7 @@ VARIABLES = [
     ("JOBS_REQUEST_READ_TIMEOUT", "2.5", "limits.request_read_timeout", 2.5),
     ("JOBS_MAX_TARGETS", "1", "limits.max_targets", 1),
     ("JOBS_MAX_ACTIVE_JOBS", "1", "limits.max_active_jobs", 1),
+    ("JOBS_METRICS_LISTEN", "[::1]:9464", "metrics.listen", "[::1]:9464"),
     ("JOBS_LOG_LEVEL", "debug", "log.level", "DEBUG"),
     ("JOBS_LOG_FORMAT", "json", "log.format", "json"),
 ]
@@ -176,6 +178,8 @@ WRONG_VALUES = [
     ("JOBS_LISTEN", "[::1]"),
     ("JOBS_LISTEN", "::1:50051"),
     ("JOBS_LISTEN", "unix:"),
+    ("JOBS_METRICS_LISTEN", "9464"),
+    ("JOBS_METRICS_LISTEN", "unix:/run/metrics"),
     ("JOBS_INSECURE_METADATA", "yes"),
     ("JOBS_POOL_MIN_SIZE", "-1"),
     ("JOBS_POOL_MIN_SIZE", "two"),

@@ -22,6 +22,10 @@ class Authenticator(Protocol):
     def unavailable_reason(self) -> str | None:
         """Why callers cannot be authenticated at the moment, or None."""
 
+    @property
+    def keys(self) -> "JwksCache | None":
+        """The keys that verify tokens, or None if tokens are not used."""
+
 
 @asynccontextmanager
 async def open_authenticator(config: Config) -> AsyncIterator[Authenticator]:

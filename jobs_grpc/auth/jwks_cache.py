@@ -56,6 +56,18 @@ class JwksCache:
         self._keys: dict[str | None, CachedKey] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._unknown_key_refreshed_at = -math.inf
+        self._refreshed_at: float | None = None
+        self.refresh_failures = 0
+
+    @property
+    def key_count(self) -> int:
+        """The number of keys."""
+        return len(self._keys)
+
+    @property
+    def age(self) -> float | None:
+        """The seconds since the last refresh that succeeded; None if none has."""
+        return None if self._refreshed_at is None else self._clock() - self._refreshed_at
 
     @property
     def has_keys(self) -> bool:
@@ -124,7 +136,13 @@ class JwksCache:
             logger.warning("could not read JOBS_JWT_KEYS; the last keys stay in use: %s", error)
 
     async def _refresh(self) -> None:
-        self._replace(await asyncio.to_thread(read_keys, self._location))
+        try:
+            keys = await asyncio.to_thread(read_keys, self._location)
+        except JwksError:
+            self.refresh_failures += 1
+            raise
+        self._refreshed_at = self._clock()
+        self._replace(keys)
 
     def _replace(self, keys: KeySet) -> None:
         """Take over a new key set, and revoke the keys that it lacks or changes."""

@@ -59,6 +59,11 @@ class JwtAuthenticator:
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
 
     @property
+    def keys(self) -> JwksCache:
+        """The keys that verify tokens."""
+        return self._keys
+
+    @property
     def cached_tokens(self) -> int:
         """How many verified tokens are in the cache."""
         return len(self._cache)

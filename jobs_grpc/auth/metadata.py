@@ -58,6 +58,11 @@ class MetadataAuthenticator:
         """Return None always, because reading metadata depends on no other service."""
         return None
 
+    @property
+    def keys(self) -> None:
+        """None: there are no tokens to verify."""
+        return None
+
 
 def read_tenant(metadata: Metadata) -> str | None:
     """Return x-tenant-id, or None if it is absent. Raises DuplicateMetadata or InvalidMetadata."""

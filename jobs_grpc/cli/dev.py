@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ import asyncpg
 
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.serve import serve
-from jobs_grpc.config import DEFAULT_ADDRESS, Config
+from jobs_grpc.config import DEFAULT_ADDRESS, DEV_METRICS_ADDRESS, Config
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.dev.demo_fleet import (
@@ -53,7 +54,7 @@ def _dev(args: argparse.Namespace) -> None:
     ).absolute()
     # Reject invalid settings before PostgreSQL starts; the real URLs are only known afterwards.
     placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
-    Config.from_env(os.environ | placeholders)
+    Config.from_env(_defaults() | os.environ | placeholders)
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
     with interrupt_on_stop_signals(), embedded_postgres.running(data_dir) as cluster:
         try:
@@ -66,12 +67,19 @@ def _dev(args: argparse.Namespace) -> None:
             "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
             "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
         }
-        config = Config.from_env(os.environ | urls)
+        config = Config.from_env(_defaults() | os.environ | urls)
         serve(
             config,
             on_serving=lambda address: print(_greeting(address, cluster, config), flush=True),
         )
     print("PostgreSQL has stopped; its data is kept.", file=sys.stderr)
+
+
+def _defaults() -> dict[str, str]:
+    """Settings that differ from the defaults of `serve`."""
+    if importlib.util.find_spec("prometheus_client") is None:
+        return {}
+    return {"JOBS_METRICS_LISTEN": DEV_METRICS_ADDRESS}
 
 
 async def _prepare_database(cluster: embedded_postgres.Cluster, role: RequestRole) -> None:

@@ -7,12 +7,14 @@ from jobs_grpc.config.declaration import ConfigError, read_group
 from jobs_grpc.config.parsers import dsn, is_local
 from jobs_grpc.config.settings import (
     DEFAULT_ADDRESS,
+    DEV_METRICS_ADDRESS,
     AuthConfig,
     DatabaseConfig,
     JwtConfig,
     LimitsConfig,
     LogConfig,
     MaintenanceConfig,
+    MetricsConfig,
     PoolConfig,
     ServerConfig,
     TlsConfig,
@@ -20,6 +22,7 @@ from jobs_grpc.config.settings import (
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "DEV_METRICS_ADDRESS",
     "AuthConfig",
     "Config",
     "ConfigError",
@@ -28,6 +31,7 @@ __all__ = [
     "LimitsConfig",
     "LogConfig",
     "MaintenanceConfig",
+    "MetricsConfig",
     "PoolConfig",
     "ServerConfig",
     "TlsConfig",
@@ -48,6 +52,7 @@ class Config:
     tls: TlsConfig
     jwt: JwtConfig
     limits: LimitsConfig
+    metrics: MetricsConfig
     log: LogConfig
 
     def __post_init__(self) -> None:
@@ -69,6 +74,7 @@ class Config:
             tls=read_group(TlsConfig, environ),
             jwt=read_group(JwtConfig, environ),
             limits=read_group(LimitsConfig, environ),
+            metrics=read_group(MetricsConfig, environ),
             log=read_group(LogConfig, environ),
         )
 

@@ -115,6 +115,15 @@ def _parse_address(text: str) -> str:
 address = Parser("HOST:PORT, [IPV6]:PORT or unix:PATH", _parse_address)
 
 
+def _parse_tcp_address(text: str) -> str:
+    if text.startswith("unix:"):
+        raise ValueError
+    return _parse_address(text)
+
+
+tcp_address = Parser("HOST:PORT or [IPV6]:PORT", _parse_tcp_address)
+
+
 def _parse_dsn(text: str) -> str:
     parts = urlsplit(text)
     query = parse_qs(parts.query, strict_parsing=True) if parts.query else {}

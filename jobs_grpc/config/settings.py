@@ -22,6 +22,7 @@ from jobs_grpc.config.parsers import (
     path,
     seconds,
     subset,
+    tcp_address,
     text,
     worker_count,
 )
@@ -30,6 +31,9 @@ from jobs_grpc.config.parsers import (
 _REQUEST_BYTES_PER_DOCUMENT_BYTE = 6
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+DEV_METRICS_ADDRESS = "127.0.0.1:9464"
+"""Where `jobs-grpc dev` serves metrics unless JOBS_METRICS_LISTEN is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -435,6 +439,23 @@ class LimitsConfig:
                 f"JOBS_MAX_TENANT_BUFFERED_BYTES ({self.max_tenant_buffered_bytes}) exceeds"
                 f" JOBS_MAX_BUFFERED_BYTES ({self.max_buffered_bytes})"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """Metrics for Prometheus."""
+
+    TITLE: ClassVar = "Metrics"
+
+    listen: str | None = setting(
+        "JOBS_METRICS_LISTEN",
+        tcp_address,
+        "Address to serve Prometheus metrics on, over HTTP at `/metrics`; one response has the"
+        " metrics of all workers. Anyone who reaches it can read them; they name no tenant, device"
+        " or job. Needs the extra `metrics`. Unset: no metrics, except that `jobs-grpc dev` serves"
+        f" them on `{DEV_METRICS_ADDRESS}`; set it to nothing to turn them off there.",
+        default=None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from jobs_grpc.config import Config
 from jobs_grpc.db import schema
 from jobs_grpc.db.pg_errors import CONNECTION_LOST
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
+from jobs_grpc.histogram import Histogram
 from jobs_grpc.tenant_queue import TenantQueue
 
 CONNECT_TIMEOUT = 5.0
@@ -25,6 +26,9 @@ _CANCEL_TIMEOUT = 3.0
 # A tenant can take a connection while it holds fewer than this factor times those that no call
 # holds. With ten connections, one tenant alone gets eight; two stay free for other tenants.
 _MAX_HELD_PER_FREE_CONNECTION = 4
+
+# Buckets of the time that calls wait for a connection, in seconds.
+_WAIT_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 # Connections beyond the minimum are closed when they have been idle for this long.
 _MAX_IDLE_SECONDS = 300.0
@@ -63,6 +67,23 @@ class ConnectionPool:
         self._recoveries: set[asyncio.Task[bool]] = set()
         self._closing = False
         self._all_free = asyncio.Event()
+        self.wait_seconds = Histogram(_WAIT_SECONDS)
+        """How long calls waited for a connection. A call that gets one at once does not wait."""
+
+    @property
+    def in_use(self) -> int:
+        """The number of connections that calls hold."""
+        return self._config.pool.max_size - self._free
+
+    @property
+    def idle(self) -> int:
+        """The number of open connections that no call holds."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait for a connection."""
+        return self._queue.waiting
 
     async def open(self) -> None:
         """Open JOBS_POOL_MIN_SIZE connections. Raises what asyncpg raises, and TimeoutError."""
@@ -143,6 +164,7 @@ class ConnectionPool:
             await asyncio.wait(self._recoveries)
 
     async def _wait(self, tenant_id: str) -> None:
+        started = self._clock()
         try:
             await self._queue.wait(
                 tenant_id,
@@ -151,6 +173,8 @@ class ConnectionPool:
             )
         except TimeoutError as e:
             raise Overloaded from e
+        finally:
+            self.wait_seconds.observe(self._clock() - started)
 
     def _may_take(self, tenant_id: str) -> bool:
         return self._held.get(tenant_id, 0) < _MAX_HELD_PER_FREE_CONNECTION * self._free

@@ -33,6 +33,7 @@ from jobs_grpc.errors import (
     QueryTimeout,
     SchemaNotCurrent,
 )
+from jobs_grpc.histogram import Histogram
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ PgMicros: TypeAlias = int
 """A timestamptz as PostgreSQL sends it: microseconds since 2000-01-01 UTC."""
 
 _CHECK_TIMEOUT = 3.0
+
+# Buckets of the time that statements take, in seconds.
+_STATEMENT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 
 _POOLER_PROBLEM = (
     "a connection pooler does not track prepared statements: set JOBS_STATEMENT_CACHE_SIZE=0"
@@ -61,6 +65,12 @@ class Database:
         # What the last check found.
         self._problem: NotReady | None = None
         self.outage = Outage()
+        self.statement_seconds = Histogram(_STATEMENT_SECONDS) if config.metrics.listen else None
+
+    @property
+    def pool(self) -> ConnectionPool | None:
+        """The connections that serve calls; None before the first readiness check that passes."""
+        return self._pool
 
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
         """Run one statement in its own transaction. The tenant is its first argument.
@@ -81,8 +91,13 @@ class Database:
                 self.outage.note_failure(e.__cause__)
             raise
         span = tracing.start_statement(sql)
+        started = time.perf_counter() if self.statement_seconds else 0.0
         try:
-            rows: list[Row] = await pooled.connection.fetch(sql, tenant_id, *args)
+            try:
+                rows: list[Row] = await pooled.connection.fetch(sql, tenant_id, *args)
+            finally:
+                if self.statement_seconds:
+                    self.statement_seconds.observe(time.perf_counter() - started)
         except Exception as e:
             if span is not None:
                 tracing.end_statement(span, e)

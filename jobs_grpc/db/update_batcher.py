@@ -4,12 +4,14 @@ import asyncio
 import contextvars
 import itertools
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.errors import Internal, JobsError, LockTimeout
+from jobs_grpc.histogram import Histogram
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,10 @@ _MIN_LOCK_WAIT_MS = 20
 CLOSE_TIMEOUT = 5.0
 """How long close() lets running batches finish, in seconds."""
 
+# Buckets of the number of updates in a batch, and of the time that updates wait, in seconds.
+_BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, MAX_BATCH)
+_WAIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
 _sequence = itertools.count()
 
 
@@ -33,6 +39,8 @@ class _QueuedUpdate:
     result: "asyncio.Future[Row]"
     sequence: int
     """Numbers the updates in the order of their calls."""
+    arrived: float
+    """When it was called, by time.perf_counter."""
     alone: bool = False
     """Send it in a batch of its own."""
 
@@ -55,6 +63,7 @@ class UpdateBatcher:
         *,
         lock_wait_ms: int = LOCK_WAIT_MS,
         close_timeout: float = CLOSE_TIMEOUT,
+        measure_waits: bool = False,
     ) -> None:
         self._store = store
         self._lock_wait_ms = lock_wait_ms
@@ -63,6 +72,15 @@ class UpdateBatcher:
         # The queues of busy jobs by tenant and job_id, the job with the next turn first.
         self._busy: dict[str, OrderedDict[str, deque[_QueuedUpdate]]] = {}
         self._senders: set[asyncio.Task[None]] = set()
+        self.batch_sizes = Histogram(_BATCH_SIZES)
+        self.wait_seconds = Histogram(_WAIT_SECONDS) if measure_waits else None
+        """How long updates waited for their result, if `measure_waits`."""
+
+    @property
+    def queued(self) -> int:
+        """The number of updates that wait to be sent to the database."""
+        busy = itertools.chain.from_iterable(queues.values() for queues in self._busy.values())
+        return sum(map(len, itertools.chain(self._queues.values(), busy)))
 
     async def update(self, tenant_id: str, update: ExecutionUpdate) -> Row:
         """Apply an update and return its row of update_executions.sql after the commit.
@@ -71,7 +89,8 @@ class UpdateBatcher:
         Store.update_executions raises, and Internal if the batcher closes before the update.
         """
         result: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
-        self._enqueue(tenant_id, [_QueuedUpdate(update, result, next(_sequence))])
+        arrived = time.perf_counter()
+        self._enqueue(tenant_id, [_QueuedUpdate(update, result, next(_sequence), arrived)])
         return await result
 
     async def update_all(
@@ -83,7 +102,10 @@ class UpdateBatcher:
         are not yet sent to the database are not applied.
         """
         create_future = asyncio.get_running_loop().create_future
-        queue = [_QueuedUpdate(update, create_future(), next(_sequence)) for update in updates]
+        arrived = time.perf_counter()
+        queue = [
+            _QueuedUpdate(update, create_future(), next(_sequence), arrived) for update in updates
+        ]
         self._enqueue(tenant_id, queue)
         outcomes: list[Row | Exception] = []
         try:
@@ -170,6 +192,7 @@ class UpdateBatcher:
         if not batch:
             return
         updates = [queued.update for queued in batch]
+        self.batch_sizes.observe(len(batch))
         try:
             rows = await self._store.update_executions(tenant_id, updates, wait_ms=wait_ms)
             results = list(zip(batch, rows, strict=True))
@@ -208,6 +231,8 @@ class UpdateBatcher:
                     self._enqueue(tenant_id, [queued])
                 case _:
                     queued.result.set_result(row)
+                    if self.wait_seconds:
+                        self.wait_seconds.observe(time.perf_counter() - queued.arrived)
         if busy:
             self._enqueue_busy(tenant_id, busy)
 

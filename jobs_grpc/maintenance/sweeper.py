@@ -82,6 +82,7 @@ class Sweeper:
                 "jobs_past_retention", limit, self._fetch, self._apply_retention, retention_days
             )
             self._cleanup.insert(1, retention)
+        self.tasks = (self._timeouts, *self._cleanup)
 
     async def __aenter__(self) -> "Sweeper":
         # Connects on first use, so the database may be unavailable at the start.

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 
 import asyncpg
 
@@ -37,10 +38,15 @@ class MaintenanceTask:
     """Runs `action` on what the SQL function jobs.`name` finds, `limit` rows at a time.
 
     `args` are further parameters of the function. Log records have `name` in their field "task".
+    Metrics read `name`, `completed_runs`, `errors` and `overdue_seconds`.
     """
 
     def __init__(self, name: str, limit: int, fetch: Fetch, action: Action, *args: object) -> None:
-        self._name = name
+        self.name = name
+        self.completed_runs = 0
+        self.errors = 0
+        """Runs that ended with an error, and failures of single jobs."""
+        self._oldest_due_at: datetime | None = None
         parameters = ", ".join(f"${n}" for n in range(1, 4 + len(args)))
         self._search = f"SELECT * FROM jobs.{name}({parameters})"  # noqa: S608 - names of this package
         self._limit = limit
@@ -48,6 +54,16 @@ class MaintenanceTask:
         self._action = action
         self._args = args
         self._failing: set[JobKey] = set()
+
+    def overdue_seconds(self) -> float:
+        """How long the oldest work that is not done has been due; 0 if none is.
+
+        Of deleted jobs, whose search has no order, those that the last search found count. The
+        clocks of server and database must agree.
+        """
+        if self._oldest_due_at is None:
+            return 0.0
+        return max(0.0, (datetime.now(UTC) - self._oldest_due_at).total_seconds())
 
     async def run(self, lock_wait: float) -> None:
         """Act on all jobs that are due.
@@ -57,15 +73,26 @@ class MaintenanceTask:
         and waits for their locks, at most `lock_wait` seconds for all of them. Raises errors of
         the database server, and logs those of a single job.
         """
+        try:
+            await self._run(lock_wait)
+        except Exception:
+            self.errors += 1
+            raise
+        self.completed_runs += 1
+
+    async def _run(self, lock_wait: float) -> None:
         skipped = set(self._failing)
         await self._run_pass(skipped, lock_wait=0, deadline=math.inf)
         if not skipped:
+            self._oldest_due_at = None
             return
         still_skipped: set[JobKey] = set()
         share = lock_wait * min(_MAX_SHARE, 1 / len(skipped))
         deadline = time.monotonic() + lock_wait
         if await self._run_pass(still_skipped, lock_wait=share, deadline=deadline):
             self._failing &= still_skipped
+            if not still_skipped:
+                self._oldest_due_at = None
 
     async def _run_pass(self, skipped: set[JobKey], *, lock_wait: float, deadline: float) -> bool:
         """Act on all due jobs that are not in `skipped`; add to it those that were not done.
@@ -94,7 +121,13 @@ class MaintenanceTask:
     async def _find(self, skipped: set[JobKey]) -> Sequence[Row]:
         tenant_ids = [tenant_id for tenant_id, _ in skipped]
         job_ids = [job_id for _, job_id in skipped]
-        return await self._fetch(self._search, self._limit, tenant_ids, job_ids, *self._args)
+        found = await self._fetch(self._search, self._limit, tenant_ids, job_ids, *self._args)
+        oldest = min((row["due_at"] for row in found), default=None)
+        # A search that skips jobs does not show whether those are still due.
+        if skipped and self._oldest_due_at is not None:
+            oldest = min(self._oldest_due_at, oldest or self._oldest_due_at)
+        self._oldest_due_at = oldest
+        return found
 
     async def _run_and_log_failure(self, job: JobKey, action: Awaitable[bool]) -> bool:
         """Return whether the job is done. Log a job's first failure only."""
@@ -105,11 +138,12 @@ class MaintenanceTask:
         except Exception as e:
             if is_outage(e):
                 raise
+            self.errors += 1
             if job not in self._failing and len(self._failing) <= _MAX_FAILING:
                 self._failing.add(job)
                 logger.exception(
                     "maintenance of a job failed; the next sweeps try again",
-                    extra={"task": self._name, "tenant": job[0], "job": job[1]},
+                    extra={"task": self.name, "tenant": job[0], "job": job[1]},
                 )
             return False
         self._failing.discard(job)

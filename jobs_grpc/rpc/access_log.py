@@ -3,7 +3,6 @@
 import logging
 import random
 import re
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -60,16 +59,14 @@ def status_code(context: Any, error: JobsError | None, *, canceled: bool) -> grp
 
 def write(
     method: str,
-    context: Any,
+    code: grpc.StatusCode,
     caller: Principal | None,
     error: JobsError | None,
-    started: float,
-    canceled: bool,
+    seconds: float,
     *,
     public: bool,
 ) -> None:
     """Log a call that has ended; calls of public methods at DEBUG."""
-    code = status_code(context, error, canceled=canceled)
     logs.log_fields(
         logger,
         logging.DEBUG if public else logging.INFO,
@@ -77,6 +74,6 @@ def write(
         {
             "tenant": caller.tenant_id if caller else None,
             "reason": reasons.ErrorReason.Name(error.reason) if error else None,
-            "ms": round((time.perf_counter() - started) * 1000, 2),
+            "ms": round(seconds * 1000, 2),
         },
     )

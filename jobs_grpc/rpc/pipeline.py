@@ -28,6 +28,7 @@ from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.competition import Competition
 from jobs_grpc.rpc.concurrency_limits import CallLimits, Permits
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
+from jobs_grpc.rpc.metrics import CallMetrics
 from jobs_grpc.rpc.page_sizes import page_size_estimator
 from jobs_grpc.rpc.rate_limiter import RateLimiter
 from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
@@ -61,12 +62,15 @@ class Pipeline:
         budget: ByteBudget,
         in_flight: CallTracker,
         stopping: asyncio.Event,
+        metrics: CallMetrics | None = None,
     ) -> None:
+        """`metrics` counts the calls, if it is not None."""
         self._authenticator = authenticator
         self._trusted_peers = trusted_peers
         self._budget = budget
         self._in_flight = in_flight
         self._stopping = stopping
+        self._metrics = metrics
         self._limits = CallLimits(config.limits)
         self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
         self.refusals = RepeatedRefusals()
@@ -83,6 +87,9 @@ class Pipeline:
         `handler` is what generated code registers: the method of the service, and how to decode
         requests and serialize responses.
         """
+        metrics = self._metrics.add_method(method, handler) if self._metrics else None
+        if metrics:
+            handler = metrics.count_messages(handler)
         public = policy.is_public(method)
         audited = method in audit_log.AUDITED_METHODS
         request_stream: bool = handler.request_streaming
@@ -99,6 +106,8 @@ class Pipeline:
 
         async def serve(raw_requests: Any, context: Context) -> Any:
             started = time.perf_counter()
+            if metrics:
+                metrics.started += 1
             metadata: Metadata = tuple(context.invocation_metadata() or ())
             access_log.assign_request_id(context, metadata)
             span = None if public else tracing.start_call(method, metadata)
@@ -178,18 +187,19 @@ class Pipeline:
                         raise asyncio.CancelledError from None
                     raise
             finally:
+                code = access_log.status_code(context, error, canceled=canceled)
+                seconds = time.perf_counter() - started
+                if metrics:
+                    metrics.end(code, error, seconds)
                 if audited:
                     audit_log.write(
                         method, context, caller, request, response, error, started, canceled
                     )
                 if span is not None:
-                    code = access_log.status_code(context, error, canceled=canceled)
                     reason = reasons.ErrorReason.Name(error.reason) if error is not None else None
                     tracing.end_call(span, code, caller.tenant_id if caller else None, reason)
                 if error is None or public or refusals.should_log(method, caller, error):
-                    access_log.write(
-                        method, context, caller, error, started, canceled, public=public
-                    )
+                    access_log.write(method, code, caller, error, seconds, public=public)
             # context.abort makes a reference cycle with this frame. Clear what the frame refers to,
             # so that the request is freed now and not by the next garbage collection.
             raw_requests = request = response = None

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -19,19 +20,29 @@ from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.readiness import NotReady
 from jobs_grpc.db.store import Store
 from jobs_grpc.db.update_batcher import LOCK_WAIT_MS, UpdateBatcher
+from jobs_grpc.histogram import Histogram
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.method_table import MethodTable
+from jobs_grpc.rpc.metrics import CallMetrics
 from jobs_grpc.rpc.pipeline import Pipeline
 from jobs_grpc.server import event_loop, grpc_server, reflection, tls
 from jobs_grpc.server.health import Health
 from jobs_grpc.server.insecure_settings import insecure_settings
+from jobs_grpc.server.metrics_extra import require_metrics_extra
 from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
+from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.jobs import JobService
 
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from jobs_grpc.server.metrics import ServerParts
+
 logger = logging.getLogger(__name__)
+
 
 SERVICES = (
     jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
@@ -55,6 +66,9 @@ class AppOptions:
 
     grpc_options: grpc_server.Options = grpc_server.OPTIONS
 
+    metrics_max_age: float = 1.0
+    """Seconds for which a response with metrics is sent again."""
+
 
 @dataclass(frozen=True, slots=True)
 class App:
@@ -72,6 +86,9 @@ class App:
     failure: "asyncio.Task[None]"
     """Ends with an exception if the service must not go on, for example NotIsolated."""
 
+    metrics_address: str | None
+    """The address that it serves metrics on, with the assigned port."""
+
 
 _DEFAULT_OPTIONS = AppOptions()
 
@@ -83,12 +100,18 @@ async def serve(
     *,
     share_port: bool = False,
     run_maintenance: bool = True,
+    metrics_connection: socket.socket | None = None,
 ) -> None:
     """Serve until `stop` is set. Calls `on_serving` once, with the address, when it is ready.
 
     Raises NotIsolated, and what `running` raises.
     """
-    async with running(config, share_port=share_port, run_maintenance=run_maintenance) as app:
+    async with running(
+        config,
+        share_port=share_port,
+        run_maintenance=run_maintenance,
+        metrics_connection=metrics_connection,
+    ) as app:
         stopping = asyncio.create_task(stop.wait())
         serving = asyncio.create_task(app.serving.wait())
         pending: set[asyncio.Task[object]] = {stopping, serving, app.failure}
@@ -108,22 +131,29 @@ async def running(
     *,
     share_port: bool = False,
     run_maintenance: bool = True,
+    metrics_connection: socket.socket | None = None,
     options: AppOptions = _DEFAULT_OPTIONS,
 ) -> AsyncIterator[App]:
     """Run the service until the block ends; then drain and stop it.
 
     Health reports NOT_SERVING until the database is ready. With `share_port`, other processes
-    may listen on the same port. Raises ListenError and ConfigError.
+    may listen on the same port. A supervisor asks for metrics on `metrics_connection`; without
+    it, this process serves them itself. Raises ListenError and ConfigError.
     """
+    if config.metrics.listen:
+        require_metrics_extra()
     for problem in insecure_settings(config):
         logger.warning("%s", problem)
     raise_open_file_limit()
     make_credentials = tls.server_credentials(config.tls)
     database = Database(config)
     store = Store(database)
-    batcher = UpdateBatcher(store, lock_wait_ms=options.lock_wait_ms)
+    batcher = UpdateBatcher(
+        store, lock_wait_ms=options.lock_wait_ms, measure_waits=bool(config.metrics.listen)
+    )
     budget = ByteBudget(config.limits.max_buffered_bytes, config.limits.max_tenant_buffered_bytes)
     in_flight = CallTracker()
+    call_metrics = CallMetrics() if config.metrics.listen else None
     stopping = asyncio.Event()
     peers = TrustedPeers(config.tls.trusted_peers) if config.tls.trusted_peers else None
 
@@ -131,16 +161,15 @@ async def running(
     async with AsyncExitStack() as shutdown:
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
         health = Health(_readiness_check(database, authenticator), SERVICES)
-        pipeline = Pipeline(config, authenticator, peers, budget, in_flight, stopping)
+        pipeline = Pipeline(config, authenticator, peers, budget, in_flight, stopping, call_metrics)
         # Generated code expects a server, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
-        jobs_pb2_grpc.add_JobServiceServicer_to_server(
-            JobService(store, budget, config, stopping), methods
+        jobs = JobService(store, budget, config, stopping)
+        jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
+        device_jobs = DeviceJobService(
+            store, batcher, budget, config.limits.max_document_bytes, stopping
         )
-        device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(
-            DeviceJobService(store, batcher, budget, config.limits.max_document_bytes, stopping),
-            methods,
-        )
+        device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(device_jobs, methods)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, methods)
         if config.server.reflection:
             reflection.add_reflection(methods, SERVICES)
@@ -151,11 +180,35 @@ async def running(
         address = shutdown.enter_context(
             grpc_server.bind(server, config.server.listen, make_credentials, reserve=not share_port)
         )
+        sweeper = _make_sweeper(config, database.outage) if run_maintenance else None
+        background: set[asyncio.Task[None]] = set()
+        metrics_address = None
+        if call_metrics:
+            from jobs_grpc.server.metrics import ServerParts
+
+            lag = Histogram(event_loop.LAG_SECONDS)
+            background.add(asyncio.create_task(event_loop.measure_lag(lag)))
+            parts = ServerParts(
+                config=config,
+                calls=call_metrics,
+                health=health,
+                database=database,
+                batcher=batcher,
+                budget=budget,
+                jobs=jobs,
+                device_jobs=device_jobs,
+                authenticator=authenticator,
+                sweeper=sweeper,
+                event_loop_lag=lag,
+            )
+            metrics_address = await shutdown.enter_async_context(
+                _serving_metrics(parts, metrics_connection, options.metrics_max_age)
+            )
         await server.start()
         health_checks = asyncio.create_task(health.run())
-        background = {health_checks}
-        if run_maintenance:
-            background.add(asyncio.create_task(_run_maintenance(config, database.outage)))
+        background.add(health_checks)
+        if sweeper:
+            background.add(asyncio.create_task(_run_maintenance(sweeper)))
         logger.info("listening on %s (event loop: %s)", address, event_loop.name())
         shutdown.callback(logger.info, "stopped")
         shutdown.callback(pipeline.refusals.log_others)
@@ -172,7 +225,35 @@ async def running(
             notice_seconds=options.drain_notice_seconds,
             grace=config.server.shutdown_grace,
         )
-        yield App(address, health.serving, stopping, health_checks)
+        yield App(address, health.serving, stopping, health_checks, metrics_address)
+
+
+@asynccontextmanager
+async def _serving_metrics(
+    parts: "ServerParts", supervisor: socket.socket | None, max_age: float
+) -> AsyncIterator[str | None]:
+    """Serve the metrics; yields the address. Or answer the supervisor, which serves them."""
+    from jobs_grpc.server.metrics import make_registry
+    from jobs_grpc.server.metrics_endpoint import serving_metrics
+
+    registry = make_registry(parts)
+    if supervisor:
+        answering = asyncio.create_task(
+            answer_requests(supervisor, lambda: list(registry.collect()))
+        )
+        try:
+            yield None
+        finally:
+            await cancel_tasks({answering})
+        return
+
+    async def collect() -> "list[Metric]":
+        return list(registry.collect())
+
+    listen = parts.config.metrics.listen or ""
+    async with serving_metrics(listen, collect, max_age=max_age) as address:
+        logger.info("serving metrics on http://%s/metrics", address)
+        yield address
 
 
 def _readiness_check(
@@ -186,19 +267,22 @@ def _readiness_check(
     return check
 
 
-async def _run_maintenance(config: Config, outage: Outage) -> None:
+def _make_sweeper(config: Config, outage: Outage) -> Sweeper | None:
     if config.maintenance.owner_database_url is None:
         logger.warning(
             "JOBS_OWNER_DATABASE_URL is not set: this server runs no maintenance; executions do"
             " not time out, and deleted and old jobs are not removed, unless another server runs it"
         )
-        return
-    sweeper = Sweeper(
+        return None
+    return Sweeper(
         config.maintenance.owner_database_url,
         retention_days=config.maintenance.retention_days,
         statement_cache_size=config.database.statement_cache_size,
         outage=outage,
     )
+
+
+async def _run_maintenance(sweeper: Sweeper) -> None:
     try:
         async with sweeper:
             await sweeper.run()

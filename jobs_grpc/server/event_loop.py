@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from jobs_grpc.config import Config
+from jobs_grpc.histogram import Histogram
 
 try:
     from uvloop import new_event_loop as _new_uvloop
@@ -14,12 +15,26 @@ except ImportError:
 
 T = TypeVar("T")
 
+_LAG_INTERVAL = 0.5
+
+LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Buckets of the lag of the event loop."""
+
 
 def run(config: Config, main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine as asyncio.run does, on the event loop of JOBS_EVENT_LOOP."""
     factory = _new_uvloop if config.server.event_loop == "auto" else None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
+
+
+async def measure_lag(lag: Histogram) -> None:
+    """Observe how late the event loop runs a timer, in seconds, until canceled."""
+    clock = asyncio.get_running_loop().time
+    while True:
+        due = clock() + _LAG_INTERVAL
+        await asyncio.sleep(_LAG_INTERVAL)
+        lag.observe(clock() - due)
 
 
 def name() -> str:

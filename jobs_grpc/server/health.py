@@ -109,6 +109,11 @@ class Health:
         self._problem: str | None = "not checked yet"
         self.serving = asyncio.Event()
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether the server reports SERVING."""
+        return self._problem is None and not self._stopped
+
     async def run(self) -> None:
         """Check every `interval` seconds, until canceled.
 

@@ -9,9 +9,10 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
@@ -19,8 +20,10 @@ from jobs_grpc import logs, tracing
 from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.db.readiness import NotIsolated
 from jobs_grpc.server import app, event_loop
+from jobs_grpc.server.metrics_extra import require_metrics_extra
 from jobs_grpc.server.signals import STOP_SIGNALS
 from jobs_grpc.server.sockets import ListenError, reserve_port
+from jobs_grpc.server.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -45,34 +48,59 @@ async def serve(config: Config, stop: asyncio.Event, on_serving: Callable[[str],
     here.
     """
     with reserve_port(config.server.listen) as address:
-        config = replace(config, server=replace(config.server, listen=address))
-        workers = config.server.workers
-        logger.info("starting %d workers on %s", workers, address)
-        serving: set[int] = set()
+        async with _serving_metrics(config) as metrics:
+            config = replace(config, server=replace(config.server, listen=address))
+            workers = config.server.workers
+            logger.info("starting %d workers on %s", workers, address)
+            serving: set[int] = set()
 
-        def on_worker_serving(number: int) -> None:
-            if len(serving) < workers:
-                serving.add(number)
-                if len(serving) == workers:
-                    on_serving(address)
+            def on_worker_serving(number: int) -> None:
+                if len(serving) < workers:
+                    serving.add(number)
+                    if len(serving) == workers:
+                        on_serving(address)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for number in range(1, workers + 1):
-                    tasks.create_task(_keep_worker_running(number, config, stop, on_worker_serving))
-        except ExceptionGroup as e:
-            raise e.exceptions[0] from None
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for number in range(1, workers + 1):
+                        tasks.create_task(
+                            _keep_worker_running(number, config, stop, on_worker_serving, metrics)
+                        )
+            except ExceptionGroup as e:
+                raise e.exceptions[0] from None
+
+
+@asynccontextmanager
+async def _serving_metrics(config: Config) -> AsyncIterator[WorkerMetrics | None]:
+    """Serve the metrics of all workers; without JOBS_METRICS_LISTEN, yield None."""
+    if config.metrics.listen is None:
+        yield None
+        return
+    require_metrics_extra()
+    from jobs_grpc.server.metrics_endpoint import serving_metrics
+
+    metrics = WorkerMetrics(config.server.workers)
+    async with serving_metrics(config.metrics.listen, metrics.collect) as address:
+        logger.info("serving metrics on http://%s/metrics", address)
+        yield metrics
 
 
 async def _keep_worker_running(
-    number: int, config: Config, stop: asyncio.Event, on_serving: Callable[[int], None]
+    number: int,
+    config: Config,
+    stop: asyncio.Event,
+    on_serving: Callable[[int], None],
+    metrics: WorkerMetrics | None,
 ) -> None:
     delay = 0.0
     while not stop.is_set():
         started = time.monotonic()
-        exit_status = await _run_worker(number, config, stop, on_serving)
+        async with metrics.connected(number) if metrics else nullcontext() as connection:
+            exit_status = await _run_worker(number, config, stop, on_serving, connection)
         if stop.is_set():
             return
+        if metrics:
+            metrics.worker_replaced(number)
         was_stable = time.monotonic() - started > _STABLE_SECONDS
         delay = _FIRST_DELAY if was_stable or not delay else min(2 * delay, _MAX_DELAY)
         logger.warning("worker %d ended with %s; replacing it in %g s", number, exit_status, delay)
@@ -81,11 +109,17 @@ async def _keep_worker_running(
 
 
 async def _run_worker(
-    number: int, config: Config, stop: asyncio.Event, on_serving: Callable[[int], None]
+    number: int,
+    config: Config,
+    stop: asyncio.Event,
+    on_serving: Callable[[int], None],
+    metrics: socket.socket | None,
 ) -> str:
     """Run a worker and return its exit status. Raises the exception that the worker sends."""
     supervisor_end, worker_end = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_worker_main, args=(config, number, worker_end), daemon=True)
+    process = _SPAWN.Process(
+        target=_worker_main, args=(config, number, worker_end, metrics), daemon=True
+    )
     with _signals_blocked():
         process.start()
     worker_end.close()
@@ -134,18 +168,22 @@ async def _receive(connection: Connection) -> object:
     return message
 
 
-def _worker_main(config: Config, number: int, supervisor: Connection) -> None:
+def _worker_main(
+    config: Config, number: int, supervisor: Connection, metrics: socket.socket | None
+) -> None:
     """The main function of a worker process."""
     logs.configure_logging(config.log.level, config.log.format, worker=number)
     try:
         with tracing.exporting(os.environ):
-            event_loop.run(config, _serve_worker(config, number, supervisor))
+            event_loop.run(config, _serve_worker(config, number, supervisor, metrics))
     except (NotIsolated, ListenError, ConfigError) as e:
         # A replacement would fail as well. Any other exception is a bug: this worker is replaced.
         supervisor.send(e)
 
 
-async def _serve_worker(config: Config, number: int, supervisor: Connection) -> None:
+async def _serve_worker(
+    config: Config, number: int, supervisor: Connection, metrics: socket.socket | None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for stop_signal in STOP_SIGNALS:
@@ -159,6 +197,7 @@ async def _serve_worker(config: Config, number: int, supervisor: Connection) -> 
         lambda _: supervisor.send(_SERVING),
         share_port=True,
         run_maintenance=number == 1,  # one worker is enough
+        metrics_connection=metrics,
     )
     waiting.cancel()
 

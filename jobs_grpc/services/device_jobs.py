@@ -50,6 +50,11 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._stopping = stopping
         self._watch = ExecutionWatch(store, watch_interval, stopping)
 
+    @property
+    def watchers(self) -> int:
+        """The number of open WatchPendingExecutions streams."""
+        return self._watch.watchers
+
     async def ListPendingExecutions(
         self,
         request: pb.ListPendingExecutionsRequest,

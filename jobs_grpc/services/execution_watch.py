@@ -23,6 +23,11 @@ class ExecutionWatch:
         self._stopping = stopping
         self._hub = WatchHub(self._fingerprints, interval, stopping)
 
+    @property
+    def watchers(self) -> int:
+        """The number of open watches."""
+        return self._hub.watchers
+
     async def watch(
         self, tenant_id: str, device_id: str, limit: int, reservation: Reservation
     ) -> AsyncGenerator[Sequence[Row], None]:

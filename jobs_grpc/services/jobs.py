@@ -74,6 +74,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._max_active_jobs = config.limits.max_active_jobs
         self._watch_hub = WatchHub(self._job_rows, watch_interval, stopping)
 
+    @property
+    def watchers(self) -> int:
+        """The number of open WatchJob streams."""
+        return self._watch_hub.watchers
+
     async def CreateJob(
         self,
         request: pb.CreateJobRequest,

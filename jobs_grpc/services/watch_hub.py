@@ -85,6 +85,11 @@ class WatchHub(Generic[T]):
         self._watchers: dict[str, _Watchers[T]] = {}
         self._polls: set[asyncio.Task[None]] = set()
 
+    @property
+    def watchers(self) -> int:
+        """The number of open watches."""
+        return sum(len(watchers.all) for watchers in self._watchers.values())
+
     async def watch(self, tenant_id: str, key: str) -> AsyncGenerator[T | None, None]:
         """Yield the current value of a key and then each change; None if the key has no value.
 

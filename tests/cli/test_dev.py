@@ -40,9 +40,8 @@ def data_dir() -> Iterator[Path]:
 
 
 async def _spawn_dev(data_dir: Path, **settings: str) -> asyncio.subprocess.Process:
-    return await spawn(
-        "dev", stdin=None, JOBS_DATA_DIR=str(data_dir), JOBS_LISTEN="127.0.0.1:0", **settings
-    )
+    listen = {"JOBS_LISTEN": "127.0.0.1:0", "JOBS_METRICS_LISTEN": ""}
+    return await spawn("dev", stdin=None, JOBS_DATA_DIR=str(data_dir), **(listen | settings))
 
 
 async def _read_greeting(process: asyncio.subprocess.Process) -> tuple[str, str]:

@@ -1,8 +1,13 @@
 -- Finds jobs that have been finished for p_days, the oldest first: at most p_limit. Excludes the
--- jobs with tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays).
+-- jobs with tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays). due_at is
+-- the end of the retention.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.jobs_past_retention(integer, text[], text[], integer);
+
 CREATE OR REPLACE FUNCTION jobs.jobs_past_retention(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[], p_days integer
-) RETURNS TABLE (tenant_id text, job_id text)
+) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -13,10 +18,11 @@ SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_until timestamptz := now() - make_interval(days => p_days);
+    v_retention interval := make_interval(days => p_days);
+    v_until timestamptz := now() - v_retention;
 BEGIN
     RETURN QUERY
-    SELECT j.tenant_id, j.job_id
+    SELECT j.tenant_id, j.job_id, j.updated_at + v_retention
     FROM jobs.jobs j
     WHERE j.status <> 'IN_PROGRESS' AND j.deleted_at IS NULL AND j.updated_at < v_until
       AND (j.tenant_id, j.job_id)

@@ -1,9 +1,13 @@
 -- Finds canceled and expired jobs that are not finalized, the oldest first: at most p_limit.
 -- Excludes the jobs with tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel
--- arrays).
+-- arrays). due_at is when the job was canceled or expired.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.jobs_to_finalize(integer, text[], text[]);
+
 CREATE OR REPLACE FUNCTION jobs.jobs_to_finalize(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
-) RETURNS TABLE (tenant_id text, job_id text)
+) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -15,7 +19,7 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT j.tenant_id, j.job_id
+    SELECT j.tenant_id, j.job_id, coalesce(j.canceled_at, j.expires_at)
     FROM jobs.jobs j
     WHERE NOT j.finalized AND j.deleted_at IS NULL
       AND coalesce(j.canceled_at, j.expires_at) <= now()

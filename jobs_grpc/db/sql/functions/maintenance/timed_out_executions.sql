@@ -4,10 +4,14 @@
 --
 -- Also finds executions that a forced cancel or a deletion has ended, until finalize_job or
 -- purge_job changes their rows; time_out_executions checks the job. The search does not join the
--- job, so that the index of this table alone decides which rows it reads.
+-- job, so that the index of this table alone decides which rows it reads. due_at is times_out_at.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.timed_out_executions(integer, text[], text[]);
+
 CREATE OR REPLACE FUNCTION jobs.timed_out_executions(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
-) RETURNS TABLE (tenant_id text, job_id text, device_id text)
+) RETURNS TABLE (tenant_id text, job_id text, device_id text, due_at timestamptz)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -19,7 +23,7 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT e.tenant_id, e.job_id, e.device_id
+    SELECT e.tenant_id, e.job_id, e.device_id, e.times_out_at
     FROM jobs.job_executions e
     WHERE e.status = 'IN_PROGRESS' AND e.times_out_at <= now()
       AND (e.tenant_id, e.job_id)

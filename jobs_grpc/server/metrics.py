@@ -1,0 +1,329 @@
+"""Translates what the parts of the server count to Prometheus metrics, when they are scraped.
+
+docs/reference/metrics.md lists the metrics. Importing this module needs the extra `metrics`.
+"""
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import grpc
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from jobs_grpc.auth.authenticator import Authenticator
+from jobs_grpc.byte_budget import ByteBudget
+from jobs_grpc.config import Config
+from jobs_grpc.db.database import Database
+from jobs_grpc.db.update_batcher import UpdateBatcher
+from jobs_grpc.histogram import Histogram
+from jobs_grpc.maintenance.sweeper import Sweeper
+from jobs_grpc.rpc.metrics import CallMetrics
+from jobs_grpc.server.health import Health
+from jobs_grpc.services.device_jobs import DeviceJobService
+from jobs_grpc.services.jobs import JobService
+
+_METHOD_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerParts:
+    """The parts of a server that count something."""
+
+    config: Config
+    calls: CallMetrics
+    health: Health
+    database: Database
+    batcher: UpdateBatcher
+    budget: ByteBudget
+    jobs: JobService
+    device_jobs: DeviceJobService
+    authenticator: Authenticator
+    sweeper: Sweeper | None
+    event_loop_lag: Histogram
+
+
+class ServerCollector(Collector):
+    """Collects the metrics of one server process. Call it in the event loop of the server.
+
+    A new part adds a function to `collect`. No label may have a value that callers choose.
+    """
+
+    def __init__(self, parts: ServerParts) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics, except those of the process."""
+        parts = self._parts
+        yield _build_info()
+        yield _gauge(
+            "jobs_serving",
+            "1 if the health check reports SERVING, otherwise 0.",
+            parts.health.is_serving,
+        )
+        yield from _calls(parts.calls)
+        yield from _database(parts.database, parts.config)
+        yield from _updates(parts.batcher)
+        yield from _watches(parts.jobs, parts.device_jobs)
+        yield from _buffered_bytes(parts.budget)
+        yield from _maintenance(parts.sweeper)
+        yield from _jwks(parts.authenticator)
+        yield _histogram(
+            "jobs_event_loop_lag_seconds",
+            "How late the event loop ran a timer, which it sets twice a second.",
+            parts.event_loop_lag,
+        )
+
+
+def make_registry(parts: ServerParts) -> CollectorRegistry:
+    """Return the metrics of a server process and of the process itself."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ServerCollector(parts))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def merge_workers(
+    metrics_by_worker: Mapping[int, Iterable[Metric] | None], restarts: Mapping[int, int]
+) -> list[Metric]:
+    """Return the metrics of all workers, with the label `worker`.
+
+    Worker numbers start at 1. None instead of metrics: the worker did not answer.
+    """
+    up = GaugeMetricFamily(
+        "jobs_worker_up", "1 if the worker answered this scrape, otherwise 0.", labels=["worker"]
+    )
+    restarted = CounterMetricFamily(
+        "jobs_worker_restarts", "How often the worker ended and was replaced.", labels=["worker"]
+    )
+    merged: dict[str, Metric] = {}
+    for number, metrics in sorted(metrics_by_worker.items()):
+        worker = str(number)
+        up.add_metric([worker], metrics is not None)
+        restarted.add_metric([worker], restarts.get(number, 0))
+        for metric in metrics or ():
+            for sample in metric.samples:
+                sample.labels["worker"] = worker
+            if metric.name in merged:
+                merged[metric.name].samples += metric.samples
+            else:
+                merged[metric.name] = metric
+    return [up, restarted, *merged.values()]
+
+
+def _build_info() -> Metric:
+    info = GaugeMetricFamily(
+        "jobs_build_info",
+        "1, with the versions of this package and of Python.",
+        labels=["version", "python"],
+    )
+    info.add_metric([version("jobs-grpc"), platform.python_version()], 1)
+    return info
+
+
+def _calls(calls: CallMetrics) -> Iterator[Metric]:
+    started = CounterMetricFamily("grpc_server_started", "Calls started.", labels=_METHOD_LABELS)
+    handled = CounterMetricFamily(
+        "grpc_server_handled",
+        "Calls ended, by status code.",
+        labels=(*_METHOD_LABELS, "grpc_code"),
+    )
+    seconds = HistogramMetricFamily(
+        "grpc_server_handling_seconds",
+        "Time from the headers of a call to its end. For a stream, how long it was open.",
+        labels=_METHOD_LABELS,
+    )
+    received = CounterMetricFamily(
+        "grpc_server_msg_received", "Request messages decoded.", labels=_METHOD_LABELS
+    )
+    sent = CounterMetricFamily(
+        "grpc_server_msg_sent",
+        "Response messages passed to gRPC for sending.",
+        labels=_METHOD_LABELS,
+    )
+    for method in calls.methods:
+        labels = (method.type, method.service, method.method)
+        started.add_metric(labels, method.started)
+        for code, count in method.handled.items():
+            handled.add_metric((*labels, _code_name(code)), count)
+        _add_histogram(seconds, labels, method.seconds)
+        received.add_metric(labels, method.messages_received)
+        sent.add_metric(labels, method.messages_sent)
+    yield from (started, handled, seconds, received, sent)
+
+    refused = CounterMetricFamily(
+        "jobs_refused_calls",
+        "Calls refused over a limit, by the setting of the limit.",
+        labels=["setting"],
+    )
+    for setting, count in calls.refused.items():
+        refused.add_metric([setting], count)
+    yield refused
+
+
+def _database(database: Database, config: Config) -> Iterator[Metric]:
+    yield _gauge(
+        "jobs_database_up",
+        "1 if the database responds, 0 during an outage and until the first check has passed.",
+        database.pool is not None and not database.outage.active,
+    )
+    yield _counter(
+        "jobs_database_outages",
+        "Outages of the database that this process has noticed.",
+        database.outage.count,
+    )
+    if database.statement_seconds is not None:
+        yield _histogram(
+            "jobs_database_statement_seconds",
+            "Time of the SQL statements of calls, including the round trip.",
+            database.statement_seconds,
+        )
+    pool = database.pool
+    connections = GaugeMetricFamily(
+        "jobs_database_connections", "Open connections of the pool.", labels=["state"]
+    )
+    connections.add_metric(["in_use"], pool.in_use if pool else 0)
+    connections.add_metric(["idle"], pool.idle if pool else 0)
+    yield connections
+    yield _gauge(
+        "jobs_database_connections_max",
+        "Most connections that the pool opens (JOBS_POOL_MAX_SIZE).",
+        config.pool.max_size,
+    )
+    yield _gauge(
+        "jobs_database_waiting_calls",
+        "Calls that wait for a connection.",
+        pool.waiting if pool else 0,
+    )
+    if pool:
+        yield _histogram(
+            "jobs_database_connection_wait_seconds",
+            "Time that calls waited for a connection; calls that got one at once are not counted.",
+            pool.wait_seconds,
+        )
+
+
+def _updates(batcher: UpdateBatcher) -> Iterator[Metric]:
+    yield _gauge(
+        "jobs_updates_queued",
+        "Starts and reports of devices that wait to be sent to the database.",
+        batcher.queued,
+    )
+    yield _histogram(
+        "jobs_update_batch_size",
+        "Starts and reports in each batch that was sent to the database.",
+        batcher.batch_sizes,
+    )
+    if batcher.wait_seconds is not None:
+        yield _histogram(
+            "jobs_update_wait_seconds",
+            "Time from the arrival of a start or report to its result: the wait for its batch, for"
+            " the lock of its job and for the database.",
+            batcher.wait_seconds,
+        )
+
+
+def _watches(jobs: JobService, device_jobs: DeviceJobService) -> Iterator[Metric]:
+    watches = GaugeMetricFamily("jobs_watches", "Open watch streams.", labels=["grpc_method"])
+    watches.add_metric(["WatchJob"], jobs.watchers)
+    watches.add_metric(["WatchPendingExecutions"], device_jobs.watchers)
+    yield watches
+
+
+def _buffered_bytes(budget: ByteBudget) -> Iterator[Metric]:
+    yield _gauge(
+        "jobs_buffered_bytes",
+        "Bytes that are reserved for requests and unread responses.",
+        budget.held,
+    )
+    yield _gauge(
+        "jobs_buffered_bytes_max",
+        "Most bytes that are reserved (JOBS_MAX_BUFFERED_BYTES).",
+        budget.max_bytes,
+    )
+    yield _gauge(
+        "jobs_buffered_bytes_waiting",
+        "Calls and messages of streams that wait for bytes.",
+        budget.waiting,
+    )
+
+
+def _maintenance(sweeper: Sweeper | None) -> Iterator[Metric]:
+    """Nothing if this process runs no maintenance. Each task of the sweeper is included."""
+    if sweeper is None:
+        return
+    overdue = GaugeMetricFamily(
+        "jobs_maintenance_overdue_seconds",
+        "How long the oldest work that is not done has been due; 0 if none is due.",
+        labels=["task"],
+    )
+    runs = CounterMetricFamily(
+        "jobs_maintenance_runs", "Runs of the task that succeeded.", labels=["task"]
+    )
+    errors = CounterMetricFamily(
+        "jobs_maintenance_errors",
+        "Runs of the task that failed, and failures of single jobs.",
+        labels=["task"],
+    )
+    for task in sweeper.tasks:
+        overdue.add_metric([task.name], task.overdue_seconds())
+        runs.add_metric([task.name], task.completed_runs)
+        errors.add_metric([task.name], task.errors)
+    yield from (overdue, runs, errors)
+
+
+def _jwks(authenticator: Authenticator) -> Iterator[Metric]:
+    """Nothing without JOBS_AUTH=jwt."""
+    keys = authenticator.keys
+    if keys is None:
+        return
+    yield _gauge("jobs_jwks_keys", "Keys that verify tokens.", keys.key_count)
+    if keys.age is not None:
+        yield _gauge(
+            "jobs_jwks_age_seconds",
+            "Time since the last refresh of the keys that succeeded.",
+            keys.age,
+        )
+    yield _counter(
+        "jobs_jwks_refresh_failures", "Refreshes of the keys that failed.", keys.refresh_failures
+    )
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _counter(name: str, documentation: str, value: float) -> Metric:
+    return CounterMetricFamily(name, documentation, value=value)
+
+
+def _histogram(name: str, documentation: str, histogram: Histogram) -> Metric:
+    metric = HistogramMetricFamily(name, documentation, labels=())
+    _add_histogram(metric, (), histogram)
+    return metric
+
+
+def _add_histogram(
+    metric: HistogramMetricFamily, labels: Iterable[str], histogram: Histogram
+) -> None:
+    buckets = [
+        ("+Inf" if bound == float("inf") else f"{bound:g}", float(count))
+        for bound, count in histogram.cumulative()
+    ]
+    metric.add_metric(tuple(labels), buckets, histogram.total)
+
+
+def _code_name(code: grpc.StatusCode) -> str:
+    """The name of a status code in Go, as in the metrics of go-grpc-middleware."""
+    if code is grpc.StatusCode.OK:
+        return "OK"
+    if code is grpc.StatusCode.CANCELLED:
+        return "Canceled"
+    return "".join(word.capitalize() for word in code.name.split("_"))

@@ -1,0 +1,125 @@
+"""Metrics with several workers: one scrape has the metrics of all of them."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2_grpc
+
+from tests.support.callers import Operator
+from tests.support.cli import spawn
+from tests.support.database import Database
+from tests.support.health import wait_until_healthy
+from tests.support.metrics import Scrape, scrape
+from tests.support.server import open_channel
+from tests.support.waiting import TIMEOUT, wait_until
+
+pytestmark = pytest.mark.slow
+
+CALLS = 60
+
+
+@asynccontextmanager
+async def _workers(database: Database) -> AsyncIterator[tuple[str, str, list[int]]]:
+    """Run two workers; yields the address, that of the metrics, and the pids of the workers."""
+    process = await spawn(
+        *("serve", "--workers", "2"),
+        stdin=None,
+        JOBS_DATABASE_URL=database.request_dsn,
+        JOBS_LISTEN="127.0.0.1:0",
+        JOBS_METRICS_LISTEN="127.0.0.1:0",
+        JOBS_LOG_LEVEL="INFO",
+    )
+    assert process.stderr
+    found: list[str] = []
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            for pattern in (
+                r"metrics on http://(\S+)/",
+                *2 * [r"is pid (\d+)"],
+                "listening on (.+) ",
+            ):
+                while not (match := re.search(pattern, (await process.stderr.readline()).decode())):
+                    assert process.returncode is None
+                found.append(match[1])
+        discarding = asyncio.create_task(process.stderr.read())
+        metrics, first, second, address = found
+        yield address.partition(" ")[0], metrics, [int(first), int(second)]
+        process.terminate()
+        async with asyncio.timeout(TIMEOUT):
+            assert await process.wait() == 0
+        await discarding
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _call(address: str, tenant: str, count: int) -> None:
+    """List jobs on that many connections, one call each."""
+    async with AsyncExitStack() as open_channels:
+        for _ in range(count):
+            channel = await open_channels.enter_async_context(open_channel(address))
+            await wait_until_healthy(channel)
+            await Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant).list()
+
+
+async def _scrape_when(address: str, condition: Callable[[Scrape], bool]) -> Scrape:
+    latest: Scrape | None = None
+
+    async def holds() -> bool:
+        nonlocal latest
+        latest = await scrape(address)
+        return condition(latest)
+
+    await wait_until(holds)
+    assert latest
+    return latest
+
+
+async def test_one_scrape_has_the_calls_of_all_workers(database: Database, tenant: str) -> None:
+    async with _workers(database) as (address, metrics, _pids):
+        await _call(address, tenant, CALLS)
+        read = await _scrape_when(
+            metrics, lambda read: read.calls("handled_total", "ListJobs") == CALLS
+        )
+
+    assert read.labels("jobs_worker_up", "worker") == {"1", "2"}
+    assert read.value("jobs_worker_up") == 2
+    by_worker = [read.calls("handled_total", "ListJobs", worker=worker) for worker in "12"]
+    assert sum(by_worker) == CALLS
+    assert min(by_worker) > 0
+    assert read.value("jobs_serving") == 2
+    assert read.labels("process_resident_memory_bytes", "worker") == {"1", "2"}
+    assert read.value("jobs_worker_restarts_total") == 0
+
+
+async def test_scrape_shows_a_worker_that_hangs_and_one_that_was_replaced(
+    database: Database, tenant: str
+) -> None:
+    async with _workers(database) as (address, metrics, pids):
+        await _call(address, tenant, 1)
+        first = await scrape(metrics)
+        os.kill(pids[1], signal.SIGSTOP)
+        # The page of the last second may still be sent.
+        hanging = await _scrape_when(metrics, lambda read: read.value("jobs_worker_up") == 1)
+        os.kill(pids[1], signal.SIGCONT)
+        both = await _scrape_when(metrics, lambda read: read.value("jobs_worker_up") == 2)
+        os.kill(pids[1], signal.SIGKILL)
+        replaced = await _scrape_when(
+            metrics,
+            lambda read: (
+                read.value("jobs_worker_restarts_total") == 1 and read.value("jobs_worker_up") == 2
+            ),
+        )
+
+    assert first.value("jobs_worker_up") == 2
+    stopped = str(1 + int(hanging.value("jobs_worker_up", worker="2") == 0))
+    assert hanging.value("jobs_worker_up", worker=stopped) == 0
+    assert stopped not in hanging.labels("jobs_serving", "worker")
+    assert both.value("jobs_worker_restarts_total") == 0
+    assert replaced.value("jobs_worker_restarts_total", worker=stopped) == 1

@@ -1,0 +1,66 @@
+"""Reads Prometheus metrics."""
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.waiting import TIMEOUT
+
+METRICS_ON = {"JOBS_METRICS_LISTEN": "127.0.0.1:0"}
+"""The setting that turns metrics on, on a free port."""
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """The metrics of one response."""
+
+    families: dict[str, Metric]
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples with a name that have these labels; 0 if none has."""
+        return sum(
+            sample.value
+            for family in self.families.values()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def labels(self, name: str, label: str) -> set[str]:
+        """Return the values of a label in the samples with a name."""
+        return {
+            sample.labels[label]
+            for family in self.families.values()
+            for sample in family.samples
+            if sample.name == name
+        }
+
+    def calls(self, name: str, method: str, **labels: str) -> float:
+        """Return a value of grpc_server_{name} for a method."""
+        return self.value(f"grpc_server_{name}", grpc_method=method, **labels)
+
+
+def parse(text: str) -> Scrape:
+    """Parse the text format."""
+    return Scrape({family.name: family for family in text_string_to_metric_families(text)})
+
+
+async def scrape(address: str | None) -> Scrape:
+    """Read the metrics that a server serves."""
+    async with httpx.AsyncClient(timeout=TIMEOUT) as http:
+        response = await http.get(f"http://{address}/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return parse(response.text)
+
+
+async def scrape_until_idle(address: str | None) -> Scrape:
+    """Read the metrics when all calls have ended, which is shortly after clients know it."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            read = await scrape(address)
+            if read.value("grpc_server_started_total") == read.value("grpc_server_handled_total"):
+                return read
+            await asyncio.sleep(0.01)

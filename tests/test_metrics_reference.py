@@ -1,0 +1,45 @@
+"""docs/reference/metrics.md lists exactly the metrics that a server has."""
+
+import re
+from pathlib import Path
+
+from prometheus_client.core import Metric
+
+from jobs_grpc.server.metrics import merge_workers
+from tests.auth.support import JWT_SETTINGS, KEY
+from tests.support.database import Database
+from tests.support.identities import jwks
+from tests.support.metrics import METRICS_ON, scrape
+from tests.support.server import running_server
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
+
+
+def _row(family: Metric) -> str:
+    labels = {
+        label
+        for sample in family.samples
+        for label in sample.labels
+        if label not in ("le", "worker")
+    }
+    suffix = "_total" if family.type == "counter" else ""
+    shown = ", ".join(f"`{label}`" for label in sorted(labels))
+    return f"| `{family.name}{suffix}` | {family.type} | {shown} | {family.documentation} |"
+
+
+async def test_page_lists_each_metric_with_its_type_labels_and_help(
+    database: Database, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(jwks(KEY))
+    settings = JWT_SETTINGS | METRICS_ON | {"JOBS_JWT_KEYS": str(keys)}
+    async with running_server(
+        database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn, **settings
+    ) as server:
+        families = (await scrape(server.app.metrics_address)).families
+    rows = [_row(family) for family in families.values()]
+    workers = [_row(family) for family in merge_workers({1: None}, {})]
+    workers = [row.replace("|  |", "| `worker` |") for row in workers]
+
+    listed = re.findall(r"^\| `.+\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(rows + workers), "\n".join(rows + workers)
