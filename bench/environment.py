@@ -76,11 +76,15 @@ class Environment:
         await self.service.execute("CHECKPOINT")
 
     @asynccontextmanager
-    async def service_server(self, workers: int = 1) -> AsyncIterator[Server]:
+    async def service_server(
+        self, workers: int = 1, *, metrics: bool = False
+    ) -> AsyncIterator[Server]:
         """Run this service with its default settings, without maintenance."""
         address = _free_address()
         command = ("-m", "jobs_grpc.cli", "serve", "--workers", str(workers))
         variables = {"JOBS_DATABASE_URL": self.service_dsn, "JOBS_LISTEN": address}
+        if metrics:
+            variables["JOBS_METRICS_LISTEN"] = "127.0.0.1:0"
         async with self._server(address, command, variables) as server:
             await wait_until_serving(address, workers)
             yield server

@@ -8,6 +8,7 @@ from pathlib import Path
 
 # Subjects: what a figure measures.
 SERVICE = "service"
+METRICS = "metrics"  # the service with JOBS_METRICS_LISTEN
 FASTAPI = "fastapi"
 BASELINE = "baseline"  # bare SQL; for reads, the echo server
 ECHO = "echo"  # the echo server, where BASELINE is bare SQL

@@ -8,6 +8,7 @@ from bench.figures import (
     DATABASE,
     ECHO,
     FASTAPI,
+    METRICS,
     MINIMAL,
     SERVICE,
     Figure,
@@ -110,6 +111,7 @@ def _subject_names(workload: str) -> dict[str, str]:
     [table] = [table for table in TABLES if table.workload == workload]
     return {
         SERVICE: "service",
+        METRICS: "service with metrics",
         FASTAPI: "FastAPI",
         BASELINE: table.baseline,
         ECHO: "echo server",

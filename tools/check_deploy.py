@@ -4,6 +4,7 @@ Prints one line per check. If its tool is not installed, a check is skipped; in 
 Exits with 1 if a check fails.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -130,12 +131,45 @@ def check_units(root: Path) -> None:
         run_tool(analyze, "security", "--offline=true", threshold, "--no-pager", *units)
 
 
+def check_prometheus(root: Path) -> None:
+    """Check the configuration of Prometheus, test the alerts, and parse the dashboard's queries."""
+    promtool = _need("promtool")
+    folder = root / "deploy" / "prometheus"
+    run_tool(promtool, "check", "config", folder / "prometheus.yml")
+    run_tool(promtool, "test", "rules", folder / "alerts_test.yml")
+    with tempfile.TemporaryDirectory() as name:
+        rules = Path(name, "dashboard.json")
+        queries = dashboard_queries(root / "deploy" / "grafana" / "jobs-grpc.json")
+        group = {
+            "name": "dashboard",
+            "rules": [{"record": "query", "expr": query} for query in queries],
+        }
+        # JSON is YAML as well. The rules are parsed, not evaluated; they all have the same name.
+        rules.write_text(json.dumps({"groups": [group]}), encoding="utf-8")
+        run_tool(promtool, "check", "rules", "--lint=none", rules)
+
+
+def dashboard_queries(dashboard: Path) -> list[str]:
+    """Return the queries of a Grafana dashboard, with values for Grafana's variables."""
+    panels = json.loads(dashboard.read_text(encoding="utf-8"))["panels"]
+    return [with_values(target["expr"]) for panel in panels for target in panel.get("targets", ())]
+
+
+def with_values(query: str) -> str:
+    """Return a query of the dashboard with values for Grafana's variables."""
+    values = {"$__rate_interval": "1m", "$job": ".*", "$instance": ".*"}
+    for variable, value in values.items():
+        query = query.replace(variable, value)
+    return query
+
+
 CHECKS: tuple[Callable[[Path], None], ...] = (
     check_dockerfiles,
     check_compose,
     check_chart,
     check_workflows,
     check_units,
+    check_prometheus,
 )
 
 

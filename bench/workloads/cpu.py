@@ -8,6 +8,7 @@ from bench.figures import (
     CONVERTING,
     ECHO,
     FASTAPI,
+    METRICS,
     MINIMAL,
     SERVICE,
     Results,
@@ -37,6 +38,7 @@ async def _compare(env: Environment, scale: Scale, results: Results, tenant: str
     async with AsyncExitStack() as servers:
         start = servers.enter_async_context
         service, fastapi = await start(env.service_server()), await start(env.fastapi_server())
+        metrics = await start(env.service_server(metrics=True))
         service_call, fastapi_call = get_job_calls(service, fastapi, tenant)
         response = (await service_call.send()).body
         echo = await start(env.echo_server("GetJob", response))
@@ -44,6 +46,7 @@ async def _compare(env: Environment, scale: Scale, results: Results, tenant: str
         converting = await start(env.minimal_server(tenant, response, convert=True))
         subjects = {
             SERVICE: _measure_cpu(service_call, service, scale),
+            METRICS: _measure_cpu(get_job_calls(metrics, fastapi, tenant)[0], metrics, scale),
             FASTAPI: _measure_cpu(fastapi_call, fastapi, scale),
             ECHO: _measure_cpu(get_job_calls(echo, fastapi, tenant)[0], echo, scale),
             MINIMAL: _measure_cpu(get_job_calls(minimal, fastapi, tenant)[0], minimal, scale),

@@ -41,6 +41,22 @@ def copy(tmp_path: Path) -> Path:
         ("units", "deploy/systemd/jobs-grpc.service", "ProtectHome", "ProtectHose", "ProtectHose"),
         ("units", "deploy/systemd/jobs-grpc.service", "bin/jobs-grpc", "bin/jobs", "executable"),
         ("units", "deploy/systemd/jobs-gateway.service", "SystemCallFilter=", "#", "exposure"),
+        ("prometheus", "deploy/prometheus/prometheus.yml", "targets", "target", "target"),
+        ("prometheus", "deploy/prometheus/alerts.yml", "for: 2m", "for: 9m", "JobsServerDown"),
+        (
+            "prometheus",
+            "deploy/prometheus/alerts.yml",
+            "> 300",
+            "> 30000",
+            "JobsMaintenanceOverdue",
+        ),
+        (
+            "prometheus",
+            "deploy/grafana/jobs-grpc.json",
+            "sum(jobs_serving",
+            "sum((jobs_serving",
+            "parse",
+        ),
     ],
 )
 def test_check_fails_when_file_is_wrong(
@@ -50,6 +66,9 @@ def test_check_fails_when_file_is_wrong(
     broken = path.read_text().replace(text, replacement)
     assert broken != path.read_text()
     path.write_text(broken)
+    if check == "prometheus" and not shutil.which("promtool"):
+        assert not os.environ.get("CI"), "install prometheus"
+        pytest.skip("promtool is not installed")
 
     with pytest.raises(CheckFailed, match=message):
         getattr(check_deploy, f"check_{check}")(copy)

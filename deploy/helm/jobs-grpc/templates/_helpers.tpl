@@ -66,6 +66,7 @@ tolerations: {{ toYaml . | nindent 2 }}
 
 {{- define "jobs.serverSettings" -}}
 JOBS_LISTEN: 0.0.0.0:50051
+JOBS_METRICS_LISTEN: 0.0.0.0:9464
 JOBS_LOG_FORMAT: json
 {{- if eq .Values.auth.mode "jwt" }}
 JOBS_AUTH: jwt
