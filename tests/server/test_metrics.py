@@ -205,7 +205,7 @@ async def test_labels_name_no_tenant_device_job_or_unknown_method(
 async def test_outage_of_the_database_is_counted_once(database: Database, tenant: str) -> None:
     async with (
         running_proxy(database.request_dsn) as proxy,
-        running_server(proxy.dsn, OPTIONS, JOBS_QUERY_TIMEOUT="0.1", **METRICS_ON) as server,
+        running_server(proxy.dsn, OPTIONS, JOBS_QUERY_TIMEOUT="2", **METRICS_ON) as server,
     ):
         before = await scrape(server.app.metrics_address)
         proxy.freeze()
@@ -216,9 +216,10 @@ async def test_outage_of_the_database_is_counted_once(database: Database, tenant
         up = await _wait_for(server, "jobs_database_up", 1)
 
     assert before.value("jobs_database_up") == before.value("jobs_serving") == 1
-    assert before.value("jobs_database_outages_total") == 0
-    assert down.value("jobs_database_outages_total") == 1
-    assert up.value("jobs_database_outages_total") == 1
+    # On a busy machine, a slow connection at the start can count as an outage.
+    outages = before.value("jobs_database_outages_total") + 1
+    assert down.value("jobs_database_outages_total") == outages
+    assert up.value("jobs_database_outages_total") == outages
     assert up.calls("handled_total", "GetJob", grpc_code="Unavailable") == 1
 
 
