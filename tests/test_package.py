@@ -36,6 +36,16 @@ def test_package_contains_generated_modules_and_sql(installed: Path) -> None:
     assert all(line.startswith(str(installed)) for line in output.splitlines())
 
 
+def test_package_contains_the_contract_next_to_its_generated_code(installed: Path) -> None:
+    contract = sorted((ROOT / "protos").glob("**/*.proto"))
+
+    assert len(contract) == 3
+    for proto in contract:
+        packaged = installed / proto.relative_to(ROOT / "protos")
+        assert packaged.read_bytes() == proto.read_bytes()
+    assert (installed / "fleet" / "jobs" / "v1" / "descriptors.binpb").exists()
+
+
 def test_installed_command_prints_its_version(installed: Path) -> None:
     environ = os.environ | {"PYTHONPATH": str(installed)}
     command = [sys.executable, str(installed / "bin" / "jobs-grpc"), "--version"]

@@ -1,14 +1,31 @@
-"""gRPC server reflection, versions v1 and v1alpha."""
+"""gRPC server reflection, versions v1 and v1alpha, with the comments of the contract."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import Any
 
 import grpc
+from fleet.jobs.v1 import device_jobs_pb2, error_reason_pb2, jobs_pb2
+from google.protobuf import text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from jobs_grpc.rpc.method_table import MethodTable
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+# What callers may see. Clients decode the details of errors, which are messages of google.rpc.
+_SERVED = (
+    jobs_pb2.DESCRIPTOR,
+    device_jobs_pb2.DESCRIPTOR,
+    error_reason_pb2.DESCRIPTOR,
+    error_details_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+)
 
 
 def add_reflection(methods: MethodTable, services: Sequence[str]) -> None:
@@ -19,7 +36,8 @@ def add_reflection(methods: MethodTable, services: Sequence[str]) -> None:
         reflection.SERVICE_NAME,
         _REFLECTION_V1,
     ]
-    servicer = reflection.aio.ReflectionServicer(names)
+    pool: Any = _ReflectionPool()
+    servicer = reflection.aio.ReflectionServicer(names, pool=pool)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, methods)  # type: ignore[no-untyped-call]
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -27,3 +45,100 @@ def add_reflection(methods: MethodTable, services: Sequence[str]) -> None:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     methods.add_registered_method_handlers(_REFLECTION_V1, {"ServerReflectionInfo": method})
+
+
+class _File:
+    """A file with its comments, which a FileDescriptor does not keep.
+
+    Has what the servicer uses of a FileDescriptor.
+    """
+
+    def __init__(self, proto: FileDescriptorProto, dependencies: "list[_File]") -> None:
+        self.name = proto.name
+        self.dependencies = dependencies
+        self._proto = proto
+
+    def CopyToProto(self, proto: FileDescriptorProto) -> None:
+        """Copy the whole file."""
+        proto.CopyFrom(self._proto)
+
+
+class _ReflectionPool:
+    """The served files. Has what the servicer uses of a DescriptorPool."""
+
+    def __init__(self) -> None:
+        self._pool = DescriptorPool()
+        self._files: dict[str, _File] = {}
+        commented = _contract_with_comments()
+        for descriptor in _SERVED:
+            for proto in _with_imports(descriptor):
+                self._add(commented.get(proto.name, proto))
+        self._add(_reflection_v1())
+
+    def _add(self, proto: FileDescriptorProto) -> None:
+        if proto.name not in self._files:
+            self._pool.Add(proto)
+            dependencies = [self._files[name] for name in proto.dependency]
+            self._files[proto.name] = _File(proto, dependencies)
+
+    def FindFileByName(self, name: str) -> _File:
+        """Return a file. Raises KeyError."""
+        return self._files[name]
+
+    def FindFileContainingSymbol(self, symbol: str) -> _File:
+        """Return the file that defines a symbol. Raises KeyError.
+
+        The search of the pool itself finds no methods, which grpcurl, grpcui and ghz ask for.
+        """
+        try:
+            file = self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            file = self._pool.FindMethodByName(symbol).containing_service.file
+        return self._files[file.name]
+
+    def FindMessageTypeByName(self, name: str) -> Any:
+        """Return the descriptor of a message. Raises KeyError."""
+        return self._pool.FindMessageTypeByName(name)
+
+    def FindExtensionByNumber(self, message: Any, number: int) -> Any:
+        """Return the descriptor of an extension. Raises KeyError."""
+        return self._pool.FindExtensionByNumber(message, number)
+
+    def FindAllExtensions(self, message: Any) -> Any:
+        """Return the descriptors of the extensions of a message."""
+        return self._pool.FindAllExtensions(message)
+
+
+def _with_imports(descriptor: Any) -> Iterator[FileDescriptorProto]:
+    """Yield the file and what it imports, each after its imports."""
+    for dependency in descriptor.dependencies:
+        yield from _with_imports(dependency)
+    proto = FileDescriptorProto()
+    descriptor.CopyToProto(proto)
+    yield proto
+
+
+def _contract_with_comments() -> dict[str, FileDescriptorProto]:
+    """Return the files of the contract by name, with the locations of comments only.
+
+    Those of other elements would double the size of the responses.
+    """
+    raw = files("fleet.jobs.v1").joinpath("descriptors.binpb").read_bytes()
+    contract = {file.name: file for file in FileDescriptorSet.FromString(raw).file}
+    for file in contract.values():
+        locations = [
+            location
+            for location in file.source_code_info.location
+            if location.leading_comments or location.trailing_comments
+        ]
+        del file.source_code_info.location[:]
+        file.source_code_info.location.extend(locations)
+    return contract
+
+
+def _reflection_v1() -> FileDescriptorProto:
+    """Return the file of v1: that of v1alpha, of which there is generated code, renamed."""
+    alpha = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(alpha)
+    text = text_format.MessageToString(alpha).replace("v1alpha", "v1")
+    return text_format.Parse(text, FileDescriptorProto())

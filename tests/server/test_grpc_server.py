@@ -1,65 +1,17 @@
-"""The gRPC server: reflection, unknown methods, and its address."""
+"""The gRPC server: unknown methods, and its address."""
 
 import socket
 import tempfile
 from contextlib import ExitStack, suppress
 from typing import Any
 
-import grpc
 import pytest
 from grpc import StatusCode
-from grpc_reflection.v1alpha.reflection_pb2 import (
-    ServerReflectionRequest,
-    ServerReflectionResponse,
-)
 
-from jobs_grpc.server.app import SERVICES
 from jobs_grpc.server.sockets import ListenError
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server, starting_server
-
-REFLECTIONS = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
-
-
-async def _reflect(
-    channel: grpc.aio.Channel, reflection: str, **request: Any
-) -> ServerReflectionResponse:
-    call: Any = channel.stream_stream(
-        f"/{reflection}/ServerReflectionInfo",
-        request_serializer=ServerReflectionRequest.SerializeToString,
-        response_deserializer=ServerReflectionResponse.FromString,
-    )
-    requests = iter([ServerReflectionRequest(**request)])
-    [response] = [response async for response in call(requests)]
-    assert isinstance(response, ServerReflectionResponse)
-    return response
-
-
-@pytest.mark.parametrize("reflection", REFLECTIONS)
-async def test_reflection_lists_all_services(server: Server, reflection: str) -> None:
-    response = await _reflect(server.channel, reflection, list_services="")
-
-    names = {service.name for service in response.list_services_response.service}
-    assert names == {*SERVICES, "grpc.health.v1.Health", *REFLECTIONS}
-
-
-@pytest.mark.parametrize("reflection", REFLECTIONS)
-async def test_reflection_returns_message_descriptors(server: Server, reflection: str) -> None:
-    response = await _reflect(
-        server.channel, reflection, file_containing_symbol="fleet.jobs.v1.CreateJobRequest"
-    )
-
-    assert b"expires_in_hours" in response.file_descriptor_response.file_descriptor_proto[0]
-
-
-@pytest.mark.parametrize("reflection", REFLECTIONS)
-async def test_reflection_is_unimplemented_when_turned_off(
-    database: Database, reflection: str
-) -> None:
-    async with running_server(database.request_dsn, JOBS_REFLECTION="false") as server:
-        with expect_failure(StatusCode.UNIMPLEMENTED):
-            await _reflect(server.channel, reflection, list_services="")
 
 
 @pytest.mark.parametrize("method", ["fleet.jobs.v1.JobService/NoSuch", "no.Such/Method"])
