@@ -8,6 +8,7 @@ the environment of the benchmarks (.venv-bench).
 
 import argparse
 import json
+import math
 import time
 import urllib.parse
 import urllib.request
@@ -68,7 +69,11 @@ def _read(url: str, panel: dict[str, Any], start: float, end: float) -> dict[str
             legend = target["legendFormat"]
             for label, value in result["metric"].items():
                 legend = legend.replace(f"{{{{{label}}}}}", value)
-            series[legend.replace("{{worker}}", "").strip()] = result["values"]
+            # A quantile without observations is NaN.
+            points = [(float(at), float(value)) for at, value in result["values"]]
+            points = [(at, value) for at, value in points if not math.isnan(value)]
+            if points:
+                series[legend.replace("{{worker}}", "").strip()] = points
     return series
 
 
@@ -77,7 +82,7 @@ def _draw(axis: Any, panel: dict[str, Any], series: dict[str, Any], start: float
     factor, shown = _SCALES.get(unit, (1, ""))
     for legend, values in series.items():
         seconds = [point - start for point, _ in values]
-        axis.plot(seconds, [float(value) * factor for _, value in values], label=legend, lw=1.2)
+        axis.plot(seconds, [value * factor for _, value in values], label=legend, lw=1.2)
     axis.set_title(f"{panel['title']}{f' ({shown})' if shown else ''}", fontsize=10)
     axis.set_ylim(bottom=0)
     axis.tick_params(labelsize=7)
