@@ -1,10 +1,15 @@
 -- Adds failures of devices to the counts of their jobs, one for each element of the parallel arrays.
 -- The caller holds the job locks and has set the tenant.
+
+-- The previous version had no p_stages.
+DROP FUNCTION IF EXISTS jobs.count_failures(text, text[], jobs.execution_status[], text[]);
+
 CREATE OR REPLACE FUNCTION jobs.count_failures(
     p_tenant_id text,
     p_job_ids text[],
     p_statuses jobs.execution_status[],
-    p_failure_codes text[]
+    p_failure_codes text[],
+    p_stages smallint[] DEFAULT NULL  -- NULL, or an element that is NULL: no rollout
 ) RETURNS void
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
