@@ -298,6 +298,27 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         return pb.ResumeJobResponse(job=job_fields(row))
 
+    async def AdvanceJob(
+        self,
+        request: pb.AdvanceJobRequest,
+        context: ServicerContext[pb.AdvanceJobRequest, pb.AdvanceJobResponse],
+    ) -> pb.AdvanceJobResponse:
+        raise NotImplementedError
+
+    async def ApproveStage(
+        self,
+        request: pb.ApproveStageRequest,
+        context: ServicerContext[pb.ApproveStageRequest, pb.ApproveStageResponse],
+    ) -> pb.ApproveStageResponse:
+        raise NotImplementedError
+
+    async def UpdateJob(
+        self,
+        request: pb.UpdateJobRequest,
+        context: ServicerContext[pb.UpdateJobRequest, pb.UpdateJobResponse],
+    ) -> pb.UpdateJobResponse:
+        raise NotImplementedError
+
     async def GetFailureSummary(
         self,
         request: pb.GetFailureSummaryRequest,
