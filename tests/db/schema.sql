@@ -28,7 +28,9 @@ CREATE TABLE jobs.job_executions (
     times_out_at timestamp with time zone,
     last_updated_at timestamp with time zone NOT NULL,
     status_details jsonb,
-    failure_code text COLLATE pg_catalog."C"
+    failure_code text COLLATE pg_catalog."C",
+    rank integer,
+    stage smallint
 );
 
 CREATE TABLE jobs.jobs (
@@ -56,6 +58,20 @@ CREATE TABLE jobs.jobs (
     paused_by text,
     pause_reason text,
     revision integer DEFAULT 1 NOT NULL,
+    rollout_request jsonb,
+    has_failure_criteria boolean DEFAULT false NOT NULL,
+    max_in_progress integer,
+    open_stage smallint,
+    release_end integer,
+    release_base integer,
+    release_rate integer,
+    release_since timestamp with time zone,
+    stage_due_at timestamp with time zone,
+    awaiting_approval boolean DEFAULT false NOT NULL,
+    pause_cause text,
+    trip jsonb,
+    resumed_at timestamp with time zone,
+    finished_before integer DEFAULT 0 NOT NULL,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -185,6 +201,30 @@ CREATE TABLE jobs.execution_attempts (
     failure_code text COLLATE pg_catalog."C"
 );
 
+CREATE TABLE jobs.job_criterion_failures (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    criterion smallint NOT NULL,
+    stage smallint NOT NULL,
+    executions integer NOT NULL,
+    CONSTRAINT job_criterion_failures_executions_check CHECK ((executions >= 0))
+)
+WITH (fillfactor='50');
+
+CREATE TABLE jobs.job_failure_criteria (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    criterion smallint NOT NULL,
+    statuses jobs.execution_status[] NOT NULL,
+    failure_codes text[] NOT NULL COLLATE pg_catalog."C",
+    percent integer,
+    count integer,
+    basis text NOT NULL,
+    min_finished integer NOT NULL,
+    scope text NOT NULL,
+    action text NOT NULL
+);
+
 CREATE TABLE jobs.job_failures (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
@@ -192,6 +232,46 @@ CREATE TABLE jobs.job_failures (
     failure_code text NOT NULL COLLATE pg_catalog."C",
     executions integer NOT NULL,
     CONSTRAINT job_failures_executions_check CHECK ((executions >= 0))
+)
+WITH (fillfactor='50');
+
+CREATE TABLE jobs.job_stages (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    stage smallint NOT NULL,
+    display_name text NOT NULL,
+    device_count integer,
+    percent integer,
+    group_id text COLLATE pg_catalog."C",
+    first_rank integer NOT NULL,
+    last_rank integer NOT NULL,
+    releases_per_minute integer,
+    min_succeeded_percent integer,
+    bake_seconds integer DEFAULT 0 NOT NULL,
+    advance_after_seconds integer,
+    require_approval boolean DEFAULT false NOT NULL,
+    allow_self_approval boolean DEFAULT false NOT NULL,
+    opened_at timestamp with time zone,
+    active_since timestamp with time zone,
+    gate_met_since timestamp with time zone,
+    approved_at timestamp with time zone,
+    approved_by text,
+    approval_comment text,
+    queued integer NOT NULL,
+    in_progress integer DEFAULT 0 NOT NULL,
+    succeeded integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    timed_out integer DEFAULT 0 NOT NULL,
+    rejected integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    finished_before integer DEFAULT 0 NOT NULL,
+    CONSTRAINT job_stages_failed_check CHECK ((failed >= 0)),
+    CONSTRAINT job_stages_failures_check CHECK ((failures >= 0)),
+    CONSTRAINT job_stages_in_progress_check CHECK ((in_progress >= 0)),
+    CONSTRAINT job_stages_queued_check CHECK ((queued >= 0)),
+    CONSTRAINT job_stages_rejected_check CHECK ((rejected >= 0)),
+    CONSTRAINT job_stages_succeeded_check CHECK ((succeeded >= 0)),
+    CONSTRAINT job_stages_timed_out_check CHECK ((timed_out >= 0))
 )
 WITH (fillfactor='50');
 
@@ -221,14 +301,23 @@ CREATE TABLE public.device_state (
 ALTER TABLE ONLY jobs.execution_attempts
     ADD CONSTRAINT execution_attempts_pkey PRIMARY KEY (tenant_id, job_id, device_id, execution_number);
 
+ALTER TABLE ONLY jobs.job_criterion_failures
+    ADD CONSTRAINT job_criterion_failures_pkey PRIMARY KEY (tenant_id, job_id, criterion, stage);
+
 ALTER TABLE ONLY jobs.job_executions
     ADD CONSTRAINT job_executions_pkey PRIMARY KEY (tenant_id, job_id, device_id);
+
+ALTER TABLE ONLY jobs.job_failure_criteria
+    ADD CONSTRAINT job_failure_criteria_pkey PRIMARY KEY (tenant_id, job_id, criterion);
 
 ALTER TABLE ONLY jobs.job_failures
     ADD CONSTRAINT job_failures_pkey PRIMARY KEY (tenant_id, job_id, status, failure_code);
 
 ALTER TABLE ONLY jobs.job_progress
     ADD CONSTRAINT job_progress_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY jobs.job_stages
+    ADD CONSTRAINT job_stages_pkey PRIMARY KEY (tenant_id, job_id, stage);
 
 ALTER TABLE jobs.jobs
     ADD CONSTRAINT jobs_pause_check CHECK ((((paused_at IS NULL) = (pause_reason IS NULL)) AND ((paused_at IS NOT NULL) OR (paused_by IS NULL)))) NOT VALID;
@@ -254,6 +343,8 @@ CREATE INDEX job_executions_by_times_out_at ON jobs.job_executions USING btree (
 
 CREATE INDEX job_executions_failed ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'FAILED'::jobs.execution_status);
 
+CREATE INDEX job_executions_finished_unstarted_by_rank ON jobs.job_executions USING btree (tenant_id, job_id, rank) WHERE ((rank IS NOT NULL) AND (started_at IS NULL) AND (status = ANY (ARRAY['TIMED_OUT'::jobs.execution_status, 'REJECTED'::jobs.execution_status])));
+
 CREATE INDEX job_executions_newest_first ON jobs.job_executions USING btree (tenant_id, device_id, queued_at DESC, job_id DESC) WHERE (queued_at > '-infinity'::timestamp with time zone);
 
 CREATE INDEX job_executions_queue ON jobs.job_executions USING btree (tenant_id, device_id, ((started_at IS NULL)), queued_at, job_id) WHERE (status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status]));
@@ -261,6 +352,10 @@ CREATE INDEX job_executions_queue ON jobs.job_executions USING btree (tenant_id,
 CREATE INDEX job_executions_rejected ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'REJECTED'::jobs.execution_status);
 
 CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'TIMED_OUT'::jobs.execution_status);
+
+CREATE INDEX jobs_awaiting_approval ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC) WHERE (awaiting_approval AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_by_stage_due_at ON jobs.jobs USING btree (stage_due_at) WHERE ((stage_due_at IS NOT NULL) AND (paused_at IS NULL) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_finished_by_updated_at ON jobs.jobs USING btree (updated_at) WHERE ((status <> 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
@@ -314,21 +409,33 @@ CREATE INDEX jobs_to_purge ON jobs.jobs USING btree (tenant_id, job_id) WHERE (d
 
 ALTER TABLE jobs.execution_attempts ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE jobs.job_criterion_failures ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.job_executions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE jobs.job_failure_criteria ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_progress ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE jobs.job_stages ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY tenant_isolation ON jobs.execution_attempts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
+CREATE POLICY tenant_isolation ON jobs.job_criterion_failures USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
 CREATE POLICY tenant_isolation ON jobs.job_executions USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.job_failure_criteria USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_failures USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_progress USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.job_stages USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.jobs USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
