@@ -17,7 +17,7 @@ TENANT_TABLES = (
     "jobs.job_failures",
     "jobs.job_stages",
     "jobs.job_failure_criteria",
-    "jobs.job_criterion_failures",
+    "jobs.job_criterion_counts",
     "public.device_state",
     "public.device_group_members",
 )

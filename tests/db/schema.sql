@@ -70,8 +70,6 @@ CREATE TABLE jobs.jobs (
     awaiting_approval boolean DEFAULT false NOT NULL,
     pause_cause text,
     trip jsonb,
-    resumed_at timestamp with time zone,
-    finished_before integer DEFAULT 0 NOT NULL,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -201,13 +199,15 @@ CREATE TABLE jobs.execution_attempts (
     failure_code text COLLATE pg_catalog."C"
 );
 
-CREATE TABLE jobs.job_criterion_failures (
+CREATE TABLE jobs.job_criterion_counts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
     criterion smallint NOT NULL,
     stage smallint NOT NULL,
-    executions integer NOT NULL,
-    CONSTRAINT job_criterion_failures_executions_check CHECK ((executions >= 0))
+    failures integer DEFAULT 0 NOT NULL,
+    finished_before integer DEFAULT 0 NOT NULL,
+    CONSTRAINT job_criterion_counts_failures_check CHECK ((failures >= 0)),
+    CONSTRAINT job_criterion_counts_finished_before_check CHECK ((finished_before >= 0))
 )
 WITH (fillfactor='50');
 
@@ -222,7 +222,8 @@ CREATE TABLE jobs.job_failure_criteria (
     basis text NOT NULL,
     min_finished integer NOT NULL,
     scope text NOT NULL,
-    action text NOT NULL
+    action text NOT NULL,
+    counts_since timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
 );
 
 CREATE TABLE jobs.job_failures (
@@ -264,7 +265,6 @@ CREATE TABLE jobs.job_stages (
     timed_out integer DEFAULT 0 NOT NULL,
     rejected integer DEFAULT 0 NOT NULL,
     failures integer DEFAULT 0 NOT NULL,
-    finished_before integer DEFAULT 0 NOT NULL,
     CONSTRAINT job_stages_failed_check CHECK ((failed >= 0)),
     CONSTRAINT job_stages_failures_check CHECK ((failures >= 0)),
     CONSTRAINT job_stages_in_progress_check CHECK ((in_progress >= 0)),
@@ -301,8 +301,8 @@ CREATE TABLE public.device_state (
 ALTER TABLE ONLY jobs.execution_attempts
     ADD CONSTRAINT execution_attempts_pkey PRIMARY KEY (tenant_id, job_id, device_id, execution_number);
 
-ALTER TABLE ONLY jobs.job_criterion_failures
-    ADD CONSTRAINT job_criterion_failures_pkey PRIMARY KEY (tenant_id, job_id, criterion, stage);
+ALTER TABLE ONLY jobs.job_criterion_counts
+    ADD CONSTRAINT job_criterion_counts_pkey PRIMARY KEY (tenant_id, job_id, criterion, stage);
 
 ALTER TABLE ONLY jobs.job_executions
     ADD CONSTRAINT job_executions_pkey PRIMARY KEY (tenant_id, job_id, device_id);
@@ -409,7 +409,7 @@ CREATE INDEX jobs_to_purge ON jobs.jobs USING btree (tenant_id, job_id) WHERE (d
 
 ALTER TABLE jobs.execution_attempts ENABLE ROW LEVEL SECURITY;
 
-ALTER TABLE jobs.job_criterion_failures ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobs.job_criterion_counts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_executions ENABLE ROW LEVEL SECURITY;
 
@@ -425,7 +425,7 @@ ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY tenant_isolation ON jobs.execution_attempts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
-CREATE POLICY tenant_isolation ON jobs.job_criterion_failures USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+CREATE POLICY tenant_isolation ON jobs.job_criterion_counts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_executions USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 

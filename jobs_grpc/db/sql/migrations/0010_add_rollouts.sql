@@ -20,10 +20,7 @@ ALTER TABLE jobs.jobs
     -- Only an approval is missing for the next stage to open.
     ADD COLUMN awaiting_approval    boolean NOT NULL DEFAULT false,
     ADD COLUMN pause_cause          text,         -- of Pause.Cause; NULL: OPERATOR
-    ADD COLUMN trip                 jsonb,        -- the last criterion that tripped, as JSON of Trip
-    ADD COLUMN resumed_at           timestamptz,  -- the last ResumeJob; failures before do not count
-    -- The executions that devices had finished at resumed_at.
-    ADD COLUMN finished_before      integer NOT NULL DEFAULT 0;
+    ADD COLUMN trip                 jsonb;        -- the last trip; see apply_failure_criteria
 
 -- NULL without a rollout. Ranks are 1, 2, 3 … in the order of release.
 ALTER TABLE jobs.job_executions
@@ -66,7 +63,6 @@ CREATE TABLE jobs.job_stages (
     timed_out   integer NOT NULL DEFAULT 0 CHECK (timed_out >= 0),
     rejected    integer NOT NULL DEFAULT 0 CHECK (rejected >= 0),
     failures    integer NOT NULL DEFAULT 0 CHECK (failures >= 0),  -- with a failure_code
-    finished_before integer NOT NULL DEFAULT 0,  -- as in jobs.jobs, of the stage
     PRIMARY KEY (tenant_id, job_id, stage)
 ) WITH (fillfactor = 50);
 
@@ -83,26 +79,33 @@ CREATE TABLE jobs.job_failure_criteria (
     min_finished  integer NOT NULL,    -- for percent
     scope         text NOT NULL,       -- JOB or STAGE
     action        text NOT NULL,       -- PAUSE, CANCEL or FORCE_CANCEL
+    -- The criterion counts the executions that finish after this time: that of the last ResumeJob, or
+    -- of the UpdateJob that added the criterion.
+    counts_since  timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (tenant_id, job_id, criterion)
 );
 
--- The number of failures that match a criterion, since the job was last resumed. No row: 0.
-CREATE TABLE jobs.job_criterion_failures (
+-- The counts of a failure criterion, for the job or for each stage. No row: 0. Written under the job
+-- lock.
+CREATE TABLE jobs.job_criterion_counts (
     tenant_id  text COLLATE "C" NOT NULL,
     job_id     text COLLATE "C" NOT NULL,
     criterion  smallint NOT NULL,
-    stage      smallint NOT NULL,      -- -1: of the whole job
-    executions integer NOT NULL CHECK (executions >= 0),
+    stage      smallint NOT NULL,      -- -1: the scope is JOB
+    failures   integer NOT NULL DEFAULT 0 CHECK (failures >= 0),  -- that match, since counts_since
+    -- The executions that devices had finished before counts_since: SUCCEEDED, or failed. Without
+    -- those that were retried since.
+    finished_before integer NOT NULL DEFAULT 0 CHECK (finished_before >= 0),
     PRIMARY KEY (tenant_id, job_id, criterion, stage)
 ) WITH (fillfactor = 50);
 
 ALTER TABLE jobs.job_stages ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobs.job_failure_criteria ENABLE ROW LEVEL SECURITY;
-ALTER TABLE jobs.job_criterion_failures ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobs.job_criterion_counts ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY tenant_isolation ON jobs.job_stages
     USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
 CREATE POLICY tenant_isolation ON jobs.job_failure_criteria
     USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
-CREATE POLICY tenant_isolation ON jobs.job_criterion_failures
+CREATE POLICY tenant_isolation ON jobs.job_criterion_counts
     USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));

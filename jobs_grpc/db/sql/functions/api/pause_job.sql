@@ -27,10 +27,11 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_PAUSABLE', v_job.status::text);
     END IF;
 
-    UPDATE jobs.jobs j
-    SET paused_at = v_job.locked_at, paused_by = p_paused_by, pause_reason = p_reason,
-        revision = j.revision + 1, updated_at = v_job.locked_at
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.paused_at IS NULL;
+    IF v_job.paused_at IS NULL THEN
+        PERFORM jobs.set_paused(
+            p_tenant_id, p_job_id, v_job.locked_at, 'OPERATOR', p_reason, p_paused_by
+        );
+    END IF;
 
     RETURN QUERY
     SELECT s.*

@@ -45,7 +45,7 @@ BEGIN
     END IF;
 
     DELETE FROM jobs.job_failures f WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id;
-    DELETE FROM jobs.job_criterion_failures c
+    DELETE FROM jobs.job_criterion_counts c
     WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
     DELETE FROM jobs.job_failure_criteria c WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
     DELETE FROM jobs.job_stages s WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;

@@ -24,8 +24,11 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_RESUMABLE', v_job.status::text);
     END IF;
 
+    IF v_job.paused_at IS NOT NULL THEN
+        PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, v_job.locked_at);
+    END IF;
     UPDATE jobs.jobs j
-    SET paused_at = NULL, paused_by = NULL, pause_reason = NULL,
+    SET paused_at = NULL, paused_by = NULL, pause_reason = NULL, pause_cause = NULL,
         revision = j.revision + 1, updated_at = v_job.locked_at
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.paused_at IS NOT NULL;
 
