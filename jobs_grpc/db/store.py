@@ -65,8 +65,11 @@ class Store:
         created_by: str | None,
         max_targets: int,
         max_active_jobs: int | None,
+        rollout: str | None = None,
+        failure_criteria: str | None = None,
+        validate_only: bool = False,
     ) -> Row:
-        """See create_job.sql; `document_params` is JSON."""
+        """See create_job.sql; `document_params`, `rollout` and `failure_criteria` are JSON."""
         rows = await self._call(
             "create_job",
             tenant_id,
@@ -81,6 +84,9 @@ class Store:
             created_by=created_by,
             max_targets=max_targets,
             max_active_jobs=max_active_jobs,
+            rollout=rollout,
+            failure_criteria=failure_criteria,
+            validate_only=validate_only,
         )
         return rows[0]
 

@@ -14,7 +14,12 @@ from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.config import Config
 from jobs_grpc.db.store import Row, Store
-from jobs_grpc.errors import InvalidPageToken, JobNotFound
+from jobs_grpc.errors import (
+    InvalidPageToken,
+    JobNotFound,
+    SubjectRequired,
+    TimeGatesUnavailable,
+)
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import (
     execution_fields,
@@ -25,7 +30,15 @@ from jobs_grpc.services.conversions import (
     to_pg_micros,
 )
 from jobs_grpc.services.execution_page import append_executions
+from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
+from jobs_grpc.services.rollout_validation import (
+    check_failure_criteria,
+    check_rollout,
+    has_time_gate,
+    requires_approval,
+)
 from jobs_grpc.services.struct_json import to_json
+from jobs_grpc.services.validated_job import validated_job_fields
 from jobs_grpc.services.watch_hub import WatchHub
 
 Status = TypeVar("Status", pb.Job.Status.ValueType, pb.JobExecution.Status.ValueType)
@@ -72,6 +85,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._max_document_bytes = config.limits.max_document_bytes
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
+        self._has_background_work = config.maintenance.owner_database_url is not None
         self._watch_hub = WatchHub(self._job_rows, watch_interval, stopping)
 
     async def CreateJob(
@@ -89,9 +103,17 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         violations += validation.check_target(request)
         violations += validation.check_expiry(request)
         violations += validation.check_in_progress_timeout(request)
+        violations += check_rollout(request.rollout) if request.HasField("rollout") else []
+        violations += check_failure_criteria(
+            request.failure_criteria, with_stages=request.HasField("rollout")
+        )
         validation.raise_for_violations(violations)
 
         caller = current_principal()
+        if requires_approval(request.rollout) and caller.subject is None:
+            raise SubjectRequired
+        if has_time_gate(request.rollout) and not self._has_background_work:
+            raise TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
         row = await self._store.create_job(
             caller.tenant_id,
@@ -106,12 +128,20 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             created_by=caller.subject,
             max_targets=self._max_targets,
             max_active_jobs=self._max_active_jobs,
+            rollout=rollout_json(request.rollout) if request.HasField("rollout") else None,
+            failure_criteria=failure_criteria_json(request.failure_criteria)
+            if request.failure_criteria
+            else None,
+            validate_only=request.validate_only,
         )
         return pb.CreateJobResponse(
             job_id=job_id,
             status=pb.Job.IN_PROGRESS,
             execution_count=row["execution_count"],
             expires_at=timestamp_fields(row["expires_at"]),
+            job=validated_job_fields(request, job_id, caller, row)
+            if request.validate_only
+            else None,
         )
 
     async def ListJobs(
