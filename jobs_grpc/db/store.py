@@ -197,6 +197,27 @@ class Store:
         rows = await self._call("resume_job", tenant_id, job_id=job_id, etag=etag)
         return rows[0]
 
+    async def advance_job(
+        self, tenant_id: str, *, job_id: str, stage: int | None, etag: str
+    ) -> Row:
+        """See advance_job.sql."""
+        rows = await self._call("advance_job", tenant_id, job_id=job_id, stage=stage, etag=etag)
+        return rows[0]
+
+    async def approve_stage(
+        self, tenant_id: str, *, job_id: str, stage: int, approved_by: str, comment: str
+    ) -> Row:
+        """See approve_stage.sql."""
+        rows = await self._call(
+            "approve_stage",
+            tenant_id,
+            job_id=job_id,
+            stage=stage,
+            approved_by=approved_by,
+            comment=comment,
+        )
+        return rows[0]
+
     async def cancel_execution(
         self, tenant_id: str, *, job_id: str, device_id: str, reason: str, force: bool
     ) -> Row:

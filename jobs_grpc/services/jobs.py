@@ -34,6 +34,7 @@ from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
     check_failure_criteria,
     check_rollout,
+    check_stage,
     has_time_gate,
     requires_approval,
 )
@@ -333,14 +334,40 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.AdvanceJobRequest,
         context: ServicerContext[pb.AdvanceJobRequest, pb.AdvanceJobResponse],
     ) -> pb.AdvanceJobResponse:
-        raise NotImplementedError
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id)
+            + check_stage(request.stage)
+            + validation.check_etag(request.etag)
+        )
+        row = await self._store.advance_job(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            stage=optional_or(request, "stage", None),
+            etag=request.etag,
+        )
+        return pb.AdvanceJobResponse(job=job_fields(row))
 
     async def ApproveStage(
         self,
         request: pb.ApproveStageRequest,
         context: ServicerContext[pb.ApproveStageRequest, pb.ApproveStageResponse],
     ) -> pb.ApproveStageResponse:
-        raise NotImplementedError
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id)
+            + check_stage(request.stage)
+            + validation.check_reason(request.comment, "comment")
+        )
+        caller = current_principal()
+        if caller.subject is None:
+            raise SubjectRequired
+        row = await self._store.approve_stage(
+            caller.tenant_id,
+            job_id=request.job_id,
+            stage=request.stage,
+            approved_by=caller.subject,
+            comment=request.comment,
+        )
+        return pb.ApproveStageResponse(job=job_fields(row))
 
     async def UpdateJob(
         self,

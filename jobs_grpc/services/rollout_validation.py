@@ -24,6 +24,11 @@ MAX_DISPLAY_NAME_LENGTH = 100
 MAX_GATE_SECONDS = 30 * 24 * 3600
 
 
+def check_stage(stage: int) -> list[Violation]:
+    """Check the index of a stage."""
+    return check_range("stage", stage, 0, MAX_STAGES - 1)
+
+
 def check_rollout(rollout: pb.Rollout) -> list[Violation]:
     """Check a rollout, except whether its stages have room for the devices."""
     field = "rollout.stages"

@@ -15,23 +15,23 @@ CREATE TYPE jobs.job_status AS ENUM (
     'CANCELED'
 );
 
-CREATE TABLE jobs.job_executions (
+CREATE TABLE jobs.job_progress (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
-    status jobs.execution_status DEFAULT 'QUEUED'::jobs.execution_status NOT NULL,
-    execution_number integer DEFAULT 1 NOT NULL,
-    version integer DEFAULT 1 NOT NULL,
-    canceled_by_operator boolean DEFAULT false NOT NULL,
-    queued_at timestamp with time zone NOT NULL,
-    started_at timestamp with time zone,
-    times_out_at timestamp with time zone,
-    last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb,
-    failure_code text COLLATE pg_catalog."C",
-    rank integer,
-    stage smallint
-);
+    queued integer NOT NULL,
+    in_progress integer DEFAULT 0 NOT NULL,
+    succeeded integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    timed_out integer DEFAULT 0 NOT NULL,
+    rejected integer DEFAULT 0 NOT NULL,
+    CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
+    CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
+    CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
+    CONSTRAINT job_progress_rejected_check CHECK ((rejected >= 0)),
+    CONSTRAINT job_progress_succeeded_check CHECK ((succeeded >= 0)),
+    CONSTRAINT job_progress_timed_out_check CHECK ((timed_out >= 0))
+)
+WITH (fillfactor='50');
 
 CREATE TABLE jobs.jobs (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
@@ -76,56 +76,6 @@ CREATE TABLE jobs.jobs (
     CONSTRAINT jobs_force_canceled_check CHECK (((canceled_at IS NOT NULL) OR (NOT force_canceled))),
     CONSTRAINT jobs_one_target_check CHECK (((num_nonnulls(target_device_id, target_group_id) + (target_all)::integer) = 1))
 );
-
-CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
- SELECT e.tenant_id,
-    e.job_id,
-    e.device_id,
-    (derived.status)::text AS status,
-        CASE
-            WHEN (derived.status = e.status) THEN e.status_details
-            ELSE jobs.final_status_details(derived.status, j.cancel_reason)
-        END AS status_details,
-    e.execution_number,
-    e.queued_at,
-    e.started_at,
-        CASE
-            WHEN (derived.status = e.status) THEN e.last_updated_at
-            WHEN (derived.status = 'REJECTED'::jobs.execution_status) THEN j.canceled_at
-            ELSE j.expires_at
-        END AS last_updated_at,
-    e.version,
-    e.status AS stored_status,
-    j.document_type,
-    j.document_params,
-    j.expires_at,
-        CASE
-            WHEN (derived.status = 'IN_PROGRESS'::jobs.execution_status) THEN e.times_out_at
-            ELSE NULL::timestamp with time zone
-        END AS times_out_at,
-    e.failure_code
-   FROM ((jobs.job_executions e
-     JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
-     CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status) derived)
-  WHERE (j.deleted_at IS NULL);
-
-CREATE TABLE jobs.job_progress (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    queued integer NOT NULL,
-    in_progress integer DEFAULT 0 NOT NULL,
-    succeeded integer DEFAULT 0 NOT NULL,
-    failed integer DEFAULT 0 NOT NULL,
-    timed_out integer DEFAULT 0 NOT NULL,
-    rejected integer DEFAULT 0 NOT NULL,
-    CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
-    CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
-    CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
-    CONSTRAINT job_progress_rejected_check CHECK ((rejected >= 0)),
-    CONSTRAINT job_progress_succeeded_check CHECK ((succeeded >= 0)),
-    CONSTRAINT job_progress_timed_out_check CHECK ((timed_out >= 0))
-)
-WITH (fillfactor='50');
 
 CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
  SELECT j.tenant_id,
@@ -183,6 +133,56 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
             jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status) derived)
+  WHERE (j.deleted_at IS NULL);
+
+CREATE TABLE jobs.job_executions (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    status jobs.execution_status DEFAULT 'QUEUED'::jobs.execution_status NOT NULL,
+    execution_number integer DEFAULT 1 NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    canceled_by_operator boolean DEFAULT false NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    times_out_at timestamp with time zone,
+    last_updated_at timestamp with time zone NOT NULL,
+    status_details jsonb,
+    failure_code text COLLATE pg_catalog."C",
+    rank integer,
+    stage smallint
+);
+
+CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
+ SELECT e.tenant_id,
+    e.job_id,
+    e.device_id,
+    (derived.status)::text AS status,
+        CASE
+            WHEN (derived.status = e.status) THEN e.status_details
+            ELSE jobs.final_status_details(derived.status, j.cancel_reason)
+        END AS status_details,
+    e.execution_number,
+    e.queued_at,
+    e.started_at,
+        CASE
+            WHEN (derived.status = e.status) THEN e.last_updated_at
+            WHEN (derived.status = 'REJECTED'::jobs.execution_status) THEN j.canceled_at
+            ELSE j.expires_at
+        END AS last_updated_at,
+    e.version,
+    e.status AS stored_status,
+    j.document_type,
+    j.document_params,
+    j.expires_at,
+        CASE
+            WHEN (derived.status = 'IN_PROGRESS'::jobs.execution_status) THEN e.times_out_at
+            ELSE NULL::timestamp with time zone
+        END AS times_out_at,
+    e.failure_code
+   FROM ((jobs.job_executions e
+     JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
+     CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status) derived)
   WHERE (j.deleted_at IS NULL);
 
 CREATE TABLE jobs.execution_attempts (
@@ -255,6 +255,7 @@ CREATE TABLE jobs.job_stages (
     opened_at timestamp with time zone,
     active_since timestamp with time zone,
     gate_met_since timestamp with time zone,
+    gate_failure_accepted boolean DEFAULT false NOT NULL,
     approved_at timestamp with time zone,
     approved_by text,
     approval_comment text,

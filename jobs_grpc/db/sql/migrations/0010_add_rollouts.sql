@@ -53,6 +53,9 @@ CREATE TABLE jobs.job_stages (
     -- measures advance_after_seconds and bake_seconds from them.
     active_since     timestamptz,
     gate_met_since   timestamptz,      -- NULL: not met
+    -- The job was resumed after the stage had finished, so a gate that is not met does not pause it
+    -- again: the stage waits for advance_after_seconds.
+    gate_failure_accepted boolean NOT NULL DEFAULT false,
     approved_at      timestamptz,
     approved_by      text,
     approval_comment text,
