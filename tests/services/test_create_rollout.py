@@ -177,15 +177,20 @@ async def test_repeated_request_returns_the_first_response(
 
     # The defaults that the contract documents make no difference.
     explicit = pb.FailureCriterion(
-        percent=5, basis="FINISHED", scope="JOB", action="PAUSE", statuses=["REJECTED", "FAILED", 5]
+        percent=5,
+        basis=pb.FailureCriterion.FINISHED,
+        scope=pb.FailureCriterion.JOB,
+        action=pb.FailureCriterion.PAUSE,
+        statuses=[pb.JobExecution.REJECTED, pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT],
     )
     assert await operator.create(**request | {"failure_criteria": [explicit]}) == first
 
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"rollout": rollout({"percent": 11}, {"remainder": True})},
         {"failure_criteria": [pb.FailureCriterion(percent=6)]},
         {"failure_criteria": []},
-    ):
+    ]
+    for change in changes:
         for validate_only in (False, True):
             with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
                 await operator.create(**request | change, validate_only=validate_only)
