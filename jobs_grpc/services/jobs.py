@@ -30,6 +30,7 @@ from jobs_grpc.services.conversions import (
     to_pg_micros,
 )
 from jobs_grpc.services.execution_page import append_executions
+from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
     check_failure_criteria,
@@ -200,7 +201,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.get_job(
             current_principal().tenant_id, job_id=request.job_id, executions_limit=limit + 1
         )
-        response = pb.GetJobResponse(job=job_fields(row))
+        response = pb.GetJobResponse(job=job_details_fields(row))
         job = response.job
         if append_executions(job, row, limit, used_bytes=job.ByteSize()):
             job.next_executions_page_token = pagination.execution_token(
@@ -314,7 +315,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             paused_by=caller.subject,
             etag=request.etag,
         )
-        return pb.PauseJobResponse(job=job_fields(row))
+        return pb.PauseJobResponse(job=job_details_fields(row))
 
     async def ResumeJob(
         self,
@@ -327,7 +328,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.resume_job(
             current_principal().tenant_id, job_id=request.job_id, etag=request.etag
         )
-        return pb.ResumeJobResponse(job=job_fields(row))
+        return pb.ResumeJobResponse(job=job_details_fields(row))
 
     async def AdvanceJob(
         self,
@@ -498,7 +499,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                     if row is None:
                         raise JobNotFound(request.job_id)
                     await reservation.add(response_bytes(pagination.max_page_bytes(1)), None)
-                    response = pb.WatchJobResponse(job=job_fields(row))
+                    response = pb.WatchJobResponse(job=job_details_fields(row))
                     reservation.correct(response_bytes(response.ByteSize()))
                     yield response
                     reservation.release()

@@ -8,7 +8,9 @@ FROM (VALUES
     ('jobs.job_executions', 'SELECT'), ('jobs.job_executions', 'INSERT'),
     ('jobs.job_executions', 'UPDATE'),
     ('jobs.execution_attempts', 'SELECT'), ('jobs.execution_attempts', 'INSERT'),
-    ('jobs.job_states', 'SELECT'), ('jobs.execution_states', 'SELECT'),
+    ('jobs.job_stages', 'SELECT'), ('jobs.job_failure_criteria', 'SELECT'),
+    ('jobs.job_states', 'SELECT'), ('jobs.job_details', 'SELECT'),
+    ('jobs.execution_states', 'SELECT'),
     ('public.device_state', 'SELECT'), ('public.device_group_members', 'SELECT')
 ) AS needed (name, privilege)
 WHERE NOT has_table_privilege(name, privilege)

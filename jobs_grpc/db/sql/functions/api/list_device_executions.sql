@@ -20,7 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_limit integer,
     p_failure_code text DEFAULT NULL  -- NULL: all; '': failures without a code
 ) RETURNS SETOF jobs.execution_states
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than reading a page of the index.
 SET plan_cache_mode = force_generic_plan
@@ -34,6 +34,7 @@ DECLARE
     v_before_job_id text := coalesce(p_before_job_id, '');
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(clock_timestamp());
 
     IF p_job_id IS NOT NULL THEN
         RETURN QUERY
@@ -54,7 +55,7 @@ BEGIN
         CASE WHEN s.bytes_before < 8388608 THEN s.status_details END,
         s.execution_number, s.queued_at, s.started_at, s.last_updated_at, s.version,
         s.stored_status, s.document_type, NULL::jsonb, s.expires_at, s.times_out_at,
-        s.failure_code
+        s.failure_code, s.stage
     FROM (
         SELECT
             s.*,

@@ -20,7 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_created_from timestamptz DEFAULT NULL,
     p_created_until timestamptz DEFAULT NULL
 ) RETURNS SETOF jobs.job_states
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than reading a page of an index.
 SET plan_cache_mode = force_generic_plan
@@ -61,6 +61,7 @@ DECLARE
     v_end bigint := p_offset::bigint + p_limit;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(clock_timestamp());
 
     -- Reads the newest jobs of each status from the index, and returns the newest of all these.
     -- Only one branch of the inner UNION ALL runs.

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 -- depends on: job_states
 -- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. The release of
 -- executions and the times of the open stage's gate continue where the pause stopped them. Writes a
@@ -5,11 +6,20 @@
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RESUMABLE (with the status), and GATE_NOT_MET (with the
 -- stage).
+=======
+-- depends on: job_details
+-- Ends the pause of a job and returns the job. If the job is not paused, changes nothing.
+--
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, and JOB_NOT_RESUMABLE (with the status).
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.resume_job(text, text, text);
+
+>>>>>>> 1fc0a01 (Show the stages and the held executions of rollouts)
 CREATE OR REPLACE FUNCTION jobs.resume_job(
     p_tenant_id text,
     p_job_id text,
     p_etag text  -- '': any
-) RETURNS SETOF jobs.job_states
+) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
@@ -23,6 +33,7 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.set_read_time(v_job.locked_at);
     PERFORM jobs.check_etag(p_etag, v_job.revision);
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.raise_error('JOB_NOT_RESUMABLE', v_job.status::text);
@@ -60,6 +71,6 @@ BEGIN
 
     RETURN QUERY
     SELECT s.*
-    FROM jobs.job_states s
+    FROM jobs.job_details s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
 END $$;
