@@ -66,5 +66,8 @@ def domain_error(sqlstate: str, args: Mapping[str, Any], status: str) -> errors.
         case "JB023":
             return errors.JobNotUpdatable(args["job_id"], status)
         case "JB024":
-            return errors.InvalidRequest([errors.Violation(status, "must not change")])
+            return errors.InvalidRequest([errors.Violation(status, f"{status} must not change")])
+        case "JB025":
+            problem = f"{status} needs a rollout, and the job has none"
+            return errors.InvalidRequest([errors.Violation(status, problem)])
     return None

@@ -218,6 +218,30 @@ class Store:
         )
         return rows[0]
 
+    async def update_job(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        etag: str,
+        fields: list[str],
+        in_progress_timeout_minutes: int | None,
+        rollout: str,
+        failure_criteria: str,
+    ) -> Row:
+        """See update_job.sql; `rollout` and `failure_criteria` are JSON."""
+        rows = await self._call(
+            "update_job",
+            tenant_id,
+            job_id=job_id,
+            etag=etag,
+            fields=fields,
+            in_progress_timeout_minutes=in_progress_timeout_minutes,
+            rollout=rollout,
+            failure_criteria=failure_criteria,
+        )
+        return rows[0]
+
     async def cancel_execution(
         self, tenant_id: str, *, job_id: str, device_id: str, reason: str, force: bool
     ) -> Row:

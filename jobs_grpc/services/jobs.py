@@ -30,6 +30,7 @@ from jobs_grpc.services.conversions import (
     to_pg_micros,
 )
 from jobs_grpc.services.execution_page import append_executions
+from jobs_grpc.services.job_update import check_update
 from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
@@ -114,8 +115,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         caller = current_principal()
         if requires_approval(request.rollout) and caller.subject is None:
             raise SubjectRequired
-        if has_time_gate(request.rollout) and not self._has_background_work:
-            raise TimeGatesUnavailable
+        if has_time_gate(request.rollout):
+            self._require_background_work()
         job_id = request.job_id or str(uuid.uuid4())
         row = await self._store.create_job(
             caller.tenant_id,
@@ -375,7 +376,26 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.UpdateJobRequest,
         context: ServicerContext[pb.UpdateJobRequest, pb.UpdateJobResponse],
     ) -> pb.UpdateJobResponse:
-        raise NotImplementedError
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id)
+            + validation.check_etag(request.etag)
+            + check_update(request)
+        )
+        fields = sorted({*request.update_mask.paths})
+        if "rollout.stages" in fields and has_time_gate(request.rollout):
+            self._require_background_work()
+        row = await self._store.update_job(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            etag=request.etag,
+            fields=fields,
+            in_progress_timeout_minutes=optional_or(request, "in_progress_timeout_minutes", None),
+            rollout=rollout_json(request.rollout),
+            failure_criteria=failure_criteria_json(
+                request.failure_criteria if "failure_criteria" in fields else ()
+            ),
+        )
+        return pb.UpdateJobResponse(job=job_details_fields(row))
 
     async def GetFailureSummary(
         self,
@@ -507,6 +527,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                         return
         finally:
             reservation.release()
+
+    def _require_background_work(self) -> None:
+        if not self._has_background_work:
+            raise TimeGatesUnavailable
 
     async def _job_rows(self, tenant_id: str, job_ids: list[str]) -> dict[str, Row]:
         rows = await self._store.get_jobs(tenant_id, job_ids=job_ids)

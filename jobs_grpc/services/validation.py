@@ -245,7 +245,9 @@ def check_expiry(request: pb.CreateJobRequest | pb.RetryExecutionsRequest) -> li
     return check_range("expires_in_hours", request.expires_in_hours, 1, MAX_EXPIRES_IN_HOURS)
 
 
-def check_in_progress_timeout(request: pb.CreateJobRequest) -> list[Violation]:
+def check_in_progress_timeout(
+    request: pb.CreateJobRequest | pb.UpdateJobRequest,
+) -> list[Violation]:
     """Check the optional timeout of a job's executions."""
     if not request.HasField("in_progress_timeout_minutes"):
         return []

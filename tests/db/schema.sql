@@ -60,6 +60,7 @@ CREATE TABLE jobs.jobs (
     revision integer DEFAULT 1 NOT NULL,
     rollout_request jsonb,
     has_failure_criteria boolean DEFAULT false NOT NULL,
+    requested_timeout_minutes integer,
     max_in_progress integer,
     open_stage smallint,
     release_end integer,
@@ -96,7 +97,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.cancel_reason,
     (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected) AS total_executions,
         CASE
-            WHEN (derived.queued_status = 'QUEUED'::jobs.execution_status) THEN p.queued
+            WHEN (derived.queued_status = 'QUEUED'::jobs.execution_status) THEN (p.queued - rollout.held)
             ELSE 0
         END AS queued,
         CASE
@@ -128,11 +129,25 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.paused_at,
     j.paused_by,
     j.pause_reason,
-    j.revision
-   FROM ((jobs.jobs j
+    j.revision,
+    rollout.held,
+        CASE
+            WHEN (j.paused_at IS NOT NULL) THEN COALESCE(j.pause_cause, 'OPERATOR'::text)
+            ELSE NULL::text
+        END AS pause_cause,
+    j.trip,
+    ((j.release_end IS NOT NULL) OR j.has_failure_criteria) AS has_rollout_details
+   FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
             jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status) derived)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN ((j.release_end IS NULL) OR (p.queued = 0) OR (derived.queued_status <> 'QUEUED'::jobs.execution_status)) THEN 0
+                    ELSE ( SELECT (sum(stages.held))::integer AS sum
+                       FROM unnest(jobs.held_executions(j.tenant_id, j.job_id, jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time()))) stages(held))
+                END AS held
+         OFFSET 0) rollout)
   WHERE (j.deleted_at IS NULL);
 
 CREATE TABLE jobs.job_executions (
@@ -157,7 +172,10 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
  SELECT e.tenant_id,
     e.job_id,
     e.device_id,
-    (derived.status)::text AS status,
+        CASE
+            WHEN ((derived.status = 'QUEUED'::jobs.execution_status) AND jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time())) THEN 'HELD'::text
+            ELSE (derived.status)::text
+        END AS status,
         CASE
             WHEN (derived.status = e.status) THEN e.status_details
             ELSE jobs.final_status_details(derived.status, j.cancel_reason)
@@ -179,11 +197,50 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
             WHEN (derived.status = 'IN_PROGRESS'::jobs.execution_status) THEN e.times_out_at
             ELSE NULL::timestamp with time zone
         END AS times_out_at,
-    e.failure_code
+    e.failure_code,
+    e.stage
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status) derived)
   WHERE (j.deleted_at IS NULL);
+
+CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    job_id,
+    document_type,
+    document_params,
+    target_device_id,
+    target_group_id,
+    target_all,
+    status,
+    expires_at,
+    created_by,
+    created_at,
+    updated_at,
+    cancel_reason,
+    total_executions,
+    queued,
+    in_progress,
+    succeeded,
+    failed,
+    timed_out,
+    rejected,
+    completed_at,
+    in_progress_timeout_minutes,
+    stored_status,
+    paused_at,
+    paused_by,
+    pause_reason,
+    revision,
+    held,
+    pause_cause,
+    trip,
+    has_rollout_details,
+        CASE
+            WHEN has_rollout_details THEN jobs.rollout_details(tenant_id, job_id)
+            ELSE NULL::jsonb
+        END AS rollout_details
+   FROM jobs.job_states s;
 
 CREATE TABLE jobs.execution_attempts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",

@@ -7,6 +7,9 @@ ALTER TABLE jobs.jobs
     -- does not change it. NULL: neither.
     ADD COLUMN rollout_request      jsonb,
     ADD COLUMN has_failure_criteria boolean NOT NULL DEFAULT false,
+    -- The in_progress_timeout_minutes of CreateJob, 0 if it was unset. NULL: UpdateJob has not changed
+    -- it.
+    ADD COLUMN requested_timeout_minutes integer,
     ADD COLUMN max_in_progress      integer,      -- NULL: no limit
     -- The next five are NULL without a rollout. released_at.sql computes from them how many
     -- executions are released: those with a rank up to that number.
@@ -20,7 +23,7 @@ ALTER TABLE jobs.jobs
     -- Only an approval is missing for the next stage to open.
     ADD COLUMN awaiting_approval    boolean NOT NULL DEFAULT false,
     ADD COLUMN pause_cause          text,         -- of Pause.Cause; NULL: OPERATOR
-    ADD COLUMN trip                 jsonb;        -- the last trip; see apply_failure_criteria
+    ADD COLUMN trip                 jsonb;        -- the last one, as JSON of Trip
 
 -- NULL without a rollout. Ranks are 1, 2, 3 … in the order of release.
 ALTER TABLE jobs.job_executions

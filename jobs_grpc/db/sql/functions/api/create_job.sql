@@ -78,7 +78,8 @@ BEGIN
                AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
                AND s.target_all = p_target_all
                AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours
-               AND j.in_progress_timeout_minutes IS NOT DISTINCT FROM p_in_progress_timeout_minutes
+               AND coalesce(j.requested_timeout_minutes, j.in_progress_timeout_minutes, 0)
+                   = coalesce(p_in_progress_timeout_minutes, 0)
                AND j.rollout_request IS NOT DISTINCT FROM v_rollout_request
         INTO execution_count, expires_at, v_is_same_request
         FROM jobs.job_states s

@@ -1,20 +1,14 @@
-<<<<<<< HEAD
--- depends on: job_states
--- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. The release of
--- executions and the times of the open stage's gate continue where the pause stopped them. Writes a
--- number of rows that does not depend on the devices.
+-- depends on: job_details
+-- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. The failure
+-- criteria start again at 0. The release of executions and the times of the open stage's gate continue
+-- where the pause stopped them. Writes a number of rows that does not depend on the devices.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RESUMABLE (with the status), and GATE_NOT_MET (with the
 -- stage).
-=======
--- depends on: job_details
--- Ends the pause of a job and returns the job. If the job is not paused, changes nothing.
---
--- Raises JOB_NOT_FOUND, JOB_CHANGED, and JOB_NOT_RESUMABLE (with the status).
+
 -- The previous version returned fewer columns.
 DROP FUNCTION IF EXISTS jobs.resume_job(text, text, text);
 
->>>>>>> 1fc0a01 (Show the stages and the held executions of rollouts)
 CREATE OR REPLACE FUNCTION jobs.resume_job(
     p_tenant_id text,
     p_job_id text,

@@ -72,22 +72,16 @@ BEGIN
         RETURN false;
     END IF;
 
-    v_reason := format('failure_criteria[%s] tripped: ', v_trip.criterion)
-        || CASE
-            WHEN v_trip.percent IS NULL THEN format(
-                '%s executions failed%s; the limit is %s', v_trip.failures,
-                ' in stage ' || v_trip.stage, v_trip.count
-            )
-            ELSE format(
-                '%s of %s %s executions failed%s; the limit is %s percent', v_trip.failures,
-                v_trip.basis_size, lower(v_trip.basis), ' in stage ' || v_trip.stage,
-                v_trip.percent
-            )
-        END;
+    v_reason := format('failure_criteria[%s] tripped: %s', v_trip.criterion, v_trip.failures)
+        || CASE WHEN v_trip.percent IS NULL THEN ' failed'
+                ELSE format(' of %s %s executions failed', v_trip.basis_size, lower(v_trip.basis))
+           END
+        || coalesce(' in stage ' || v_trip.stage, '')
+        || CASE WHEN v_trip.percent IS NULL THEN format(' (limit %s)', v_trip.count)
+                ELSE format(' (limit %s percent)', v_trip.percent) END;
     UPDATE jobs.jobs j
     SET trip = jsonb_build_object(
-            'tripped_at', (extract(epoch FROM p_now) * 1000000)::bigint - 946684800000000,
-            -- As in rollout_details.
+            'tripped_at', p_now,
             'criterion', jsonb_build_object(
                 'statuses', v_trip.statuses,
                 'failure_codes', v_trip.failure_codes,

@@ -32,6 +32,7 @@ DECLARE
         WHEN 'JOB_NOT_ADVANCEABLE'   THEN 'JB022'  -- no next stage, or the job is finished
         WHEN 'JOB_NOT_UPDATABLE'     THEN 'JB023'  -- the job is finished
         WHEN 'STAGE_FIXED'           THEN 'JB024'  -- UpdateJob must not change this field
+        WHEN 'ROLLOUT_MISSING'       THEN 'JB025'  -- the job has none, so it can't have this field
     END;
 BEGIN
     RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status;
