@@ -150,6 +150,44 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
          OFFSET 0) rollout)
   WHERE (j.deleted_at IS NULL);
 
+CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    job_id,
+    document_type,
+    document_params,
+    target_device_id,
+    target_group_id,
+    target_all,
+    status,
+    expires_at,
+    created_by,
+    created_at,
+    updated_at,
+    cancel_reason,
+    total_executions,
+    queued,
+    in_progress,
+    succeeded,
+    failed,
+    timed_out,
+    rejected,
+    completed_at,
+    in_progress_timeout_minutes,
+    stored_status,
+    paused_at,
+    paused_by,
+    pause_reason,
+    revision,
+    held,
+    pause_cause,
+    trip,
+    has_rollout_details,
+        CASE
+            WHEN has_rollout_details THEN jobs.rollout_details(tenant_id, job_id)
+            ELSE NULL::jsonb
+        END AS rollout_details
+   FROM jobs.job_states s;
+
 CREATE TABLE jobs.job_executions (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
@@ -203,44 +241,6 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status) derived)
   WHERE (j.deleted_at IS NULL);
-
-CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
- SELECT tenant_id,
-    job_id,
-    document_type,
-    document_params,
-    target_device_id,
-    target_group_id,
-    target_all,
-    status,
-    expires_at,
-    created_by,
-    created_at,
-    updated_at,
-    cancel_reason,
-    total_executions,
-    queued,
-    in_progress,
-    succeeded,
-    failed,
-    timed_out,
-    rejected,
-    completed_at,
-    in_progress_timeout_minutes,
-    stored_status,
-    paused_at,
-    paused_by,
-    pause_reason,
-    revision,
-    held,
-    pause_cause,
-    trip,
-    has_rollout_details,
-        CASE
-            WHEN has_rollout_details THEN jobs.rollout_details(tenant_id, job_id)
-            ELSE NULL::jsonb
-        END AS rollout_details
-   FROM jobs.job_states s;
 
 CREATE TABLE jobs.execution_attempts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",

@@ -1,4 +1,4 @@
--- depends on: job_states
+-- depends on: job_details
 -- Opens the next stage of a rollout, although the gate of the open stage is not met, and returns the
 -- job. If p_stage is open already or has passed, changes nothing. Writes a number of rows that does not
 -- depend on the devices.
@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.advance_job(
     p_job_id text,
     p_stage integer,  -- the stage to open; NULL: the one after the open stage
     p_etag text       -- '': any
-) RETURNS SETOF jobs.job_states
+) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
@@ -25,6 +25,7 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.set_read_time(v_job.locked_at);
     PERFORM jobs.check_etag(p_etag, v_job.revision);
     SELECT j.open_stage INTO v_open_stage
     FROM jobs.jobs j
@@ -57,6 +58,6 @@ BEGIN
 
     RETURN QUERY
     SELECT s.*
-    FROM jobs.job_states s
+    FROM jobs.job_details s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
 END $$;

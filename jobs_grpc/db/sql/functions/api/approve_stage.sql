@@ -1,11 +1,11 @@
--- depends on: job_states
+-- depends on: job_details
 -- Approves the open stage of a rollout, which opens the next one if the rest of the gate is met, and
 -- returns the job. If the stage is approved already, changes nothing.
 --
 -- Raises JOB_NOT_FOUND, STAGE_NOT_APPROVABLE and SELF_APPROVAL (both with the stage).
 CREATE OR REPLACE FUNCTION jobs.approve_stage(
     p_tenant_id text, p_job_id text, p_stage integer, p_approved_by text, p_comment text
-) RETURNS SETOF jobs.job_states
+) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
@@ -19,6 +19,7 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.set_read_time(v_job.locked_at);
     SELECT s.approved_at, s.stage = j.open_stage AND v_job.status = 'IN_PROGRESS' AS is_open,
            NOT s.allow_self_approval
                AND coalesce(j.created_by = p_approved_by, true) AS is_self_approval
@@ -49,6 +50,6 @@ BEGIN
 
     RETURN QUERY
     SELECT s.*
-    FROM jobs.job_states s
+    FROM jobs.job_details s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
 END $$;
