@@ -347,7 +347,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             stage=optional_or(request, "stage", None),
             etag=request.etag,
         )
-        return pb.AdvanceJobResponse(job=job_fields(row))
+        return pb.AdvanceJobResponse(job=job_details_fields(row))
 
     async def ApproveStage(
         self,
@@ -369,7 +369,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             approved_by=caller.subject,
             comment=request.comment,
         )
-        return pb.ApproveStageResponse(job=job_fields(row))
+        return pb.ApproveStageResponse(job=job_details_fields(row))
 
     async def UpdateJob(
         self,

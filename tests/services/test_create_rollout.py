@@ -127,6 +127,22 @@ async def test_groups_claim_their_members_before_other_stages(
     assert [rank for _, rank in placed.values()] == list(range(1, 11))
 
 
+async def test_empty_first_stage_passes(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, DEVICES)
+
+    await operator.create(
+        job_id="j",
+        target_all=True,
+        rollout=rollout({"group_id": "empty"}, {"percent": 50}, {"remainder": True}),
+    )
+
+    row = await database.owner.fetchrow(
+        "SELECT open_stage, release_end FROM jobs.jobs WHERE tenant_id = $1", operator.tenant
+    )
+    assert row is not None
+    assert tuple(row) == (1, 5)
+
+
 async def test_stages_without_room_for_all_devices_are_rejected(
     database: Database, operator: Operator
 ) -> None:
