@@ -10,8 +10,8 @@ from grpc import StatusCode
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
-from tests.support.staged_jobs import StagedJob, create_staged_job
 from tests.support.server import Server
+from tests.support.staged_jobs import StagedJob, create_staged_job
 
 Create = Callable[..., Awaitable[StagedJob]]
 FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
