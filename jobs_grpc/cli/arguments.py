@@ -76,6 +76,13 @@ def _threshold(value: str) -> tuple[str, int]:
     return "count", int(_number(value, 1, _MAX_COUNT))
 
 
+def _bug(value: str) -> tuple[float, str]:
+    share, _, code = value.partition(":")
+    if not code or not code.isascii() or not code.isprintable():
+        raise ValueError
+    return _number(share, 0, 1), code
+
+
 def _duration(value: str) -> int:
     unit = _UNITS.get(value[-1:], 0)
     if not unit:
@@ -98,6 +105,7 @@ duration = _argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", _du
 device_count = _argument(parsers.integer(1, 100_000))
 progress_count = _argument(parsers.integer(0, 1000))
 rate = _argument(Parser("a number from 0 to 1", lambda value: _number(value, 0, 1)))
+bug = _argument(Parser("RATE:CODE, such as 0.08:FLASH", _bug))
 latency = _argument(Parser("MIN:MAX seconds", _latency))
 device_format = _argument(Parser("printable ASCII with a field such as {:04}", _device_format))
 
