@@ -1,0 +1,284 @@
+"""The decision to trip equals that of a model that is written from the rules alone."""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from jobs_grpc.db.store import ExecutionUpdate
+from tests.support.brake_model import Brake, Criterion, Device, Trip
+from tests.support.callers import Operator
+from tests.support.database import Database, request_session
+from tests.support.scale import examples
+from tests.support.server import Server
+
+DEVICES = [f"d{n}" for n in range(12)]
+CODES = ["", "E1", "E2"]
+
+# Three stages; only a criterion of a job with a rollout can have the scope STAGE.
+ROLLOUTS = [
+    None,
+    pb.Rollout(stages=[pb.Stage(percent=100)]),
+    pb.Rollout(
+        stages=[
+            pb.Stage(device_count=4),
+            pb.Stage(device_count=3, releases_per_minute=1),
+            pb.Stage(remainder=True, releases_per_minute=2),
+        ]
+    ),
+    pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=2)]),
+]
+
+
+def criteria(scopes: Sequence[str]) -> st.SearchStrategy[list[Criterion]]:
+    """Lists of criteria that often count the same."""
+    common: dict[str, Any] = {
+        "statuses": st.sampled_from([(), (), ("FAILED",), ("TIMED_OUT", "REJECTED")]),
+        "codes": st.sampled_from([(), (), ("E1",), ("", "E2")]),
+        "scope": st.sampled_from(scopes),
+        "action": st.sampled_from(["PAUSE"] * 8 + ["CANCEL", "FORCE_CANCEL"]),
+    }
+    return st.lists(
+        st.builds(Criterion, count=st.integers(1, 4), **common)
+        | st.builds(
+            Criterion,
+            percent=st.sampled_from([1, 10, 25, 33, 34, 50, 66, 67, 100]),
+            basis=st.sampled_from(["FINISHED", "FINISHED", "RELEASED", "TARGETED"]),
+            min_finished=st.integers(0, 6),
+            **common,
+        ),
+        min_size=1,
+        max_size=4,
+    )
+
+
+FINAL = st.one_of(
+    st.just(("SUCCEEDED", None)),
+    st.tuples(st.sampled_from(["FAILED", "FAILED", "REJECTED"]), st.sampled_from(CODES)),
+)
+BATCH = st.dictionaries(
+    st.sampled_from(DEVICES), FINAL | st.just((None, None)), min_size=1, max_size=6
+)
+
+
+def steps(scopes: Sequence[str]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
+    """Sequences of what devices, operators and the clock do to the job."""
+    devices = st.sets(st.sampled_from(DEVICES), max_size=4)
+    return st.lists(
+        st.one_of(
+            *[st.tuples(st.just("report"), BATCH)] * 6,
+            st.tuples(st.just("retry"), devices, st.sets(st.sampled_from(CODES), max_size=2)),
+            st.tuples(st.just("update"), criteria(scopes)),
+            st.tuples(st.just("time_out"), devices),
+            st.tuples(st.just("cancel_execution"), st.sampled_from(DEVICES)),
+            st.tuples(st.just("wait"), st.integers(1, 3)),
+            *[st.tuples(st.just("resume"))] * 3,
+            st.tuples(st.just("pause")),
+        ),
+        min_size=5,
+        max_size=20,
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[pb.Rollout | None, list[Criterion], list[tuple[Any, ...]]]:
+    """A rollout, failure criteria, and steps."""
+    rollout = draw(st.sampled_from(ROLLOUTS))
+    scopes = ["JOB", "STAGE"] if rollout else ["JOB"]
+    return rollout, draw(criteria(scopes)), draw(steps(scopes))
+
+
+@pytest.mark.slow
+@settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases())
+async def test_job_trips_exactly_when_the_model_does(
+    database: Database,
+    server: Server,
+    case: tuple[pb.Rollout | None, list[Criterion], list[tuple[Any, ...]]],
+) -> None:
+    rollout, initial, sequence = case
+    operator = server.operator(uuid.uuid4().hex)
+    await database.add_devices(operator.tenant, DEVICES)
+    await operator.create(
+        job_id="j",
+        target_all=True,
+        rollout=rollout,
+        failure_criteria=list(map(message, initial)),
+        in_progress_timeout_minutes=1,
+    )
+    rows = await database.owner.fetch(
+        "SELECT device_id, coalesce(stage, 0) AS stage, coalesce(rank, 0) AS rank"
+        " FROM jobs.job_executions WHERE tenant_id = $1",
+        operator.tenant,
+    )
+    brake = Brake({row["device_id"]: Device(row["stage"], row["rank"]) for row in rows})
+    brake.replace(initial)
+    run = Run(database, operator, brake)
+
+    for step, *arguments in sequence:
+        job = await operator.get("j")
+        if job.status not in (pb.Job.IN_PROGRESS, pb.Job.PAUSED):
+            break
+        # A stage opens after the criteria are checked, so the next check sees it.
+        released = sum(stage.released_count for stage in job.stages) if job.stages else None
+        await getattr(run, step)(*arguments)
+        job = await operator.get("j")
+        expected = run.expected
+        if run.checks and job.status != pb.Job.COMPLETED and run.was_running:
+            expected = brake.decide(released) or run.expected
+            event(f"{step} trips" if expected is not run.expected else f"{step} does not trip")
+        if expected is not run.expected:
+            assert expected is not None
+            assert job.trip.tripped_at.ToNanoseconds() > run.tripped_at
+            action = brake.criteria[expected.criterion][0].action
+            assert job.status == (pb.Job.PAUSED if action == "PAUSE" else pb.Job.CANCELED)
+            reason = job.pause.reason if action == "PAUSE" else job.cancel_reason
+            assert reason.startswith(f"failure_criteria[{expected.criterion}] tripped: ")
+            run.expected, run.tripped_at = expected, job.trip.tripped_at.ToNanoseconds()
+        assert trip(job, run.expected) == run.expected
+        assert (job.trip.tripped_at.ToNanoseconds() if job.HasField("trip") else 0) == (
+            run.tripped_at
+        )
+
+
+def message(criterion: Criterion) -> pb.FailureCriterion:
+    """The criterion as a message."""
+    fields: dict[str, Any] = {
+        "statuses": criterion.statuses,
+        "failure_codes": criterion.codes,
+        "scope": criterion.scope,
+        "action": criterion.action,
+    }
+    if criterion.percent is None:
+        fields["count"] = criterion.count
+    else:
+        fields |= {
+            "percent": criterion.percent,
+            "basis": criterion.basis,
+            "min_finished": criterion.min_finished,
+        }
+    return pb.FailureCriterion(**fields)
+
+
+def trip(job: pb.Job, expected: Trip | None) -> Trip | None:
+    """The trip of a job. It does not have the position of the criterion; the reason has it."""
+    if not job.HasField("trip"):
+        return None
+    return Trip(
+        expected.criterion if expected else -1,
+        job.trip.stage if job.trip.HasField("stage") else None,
+        job.trip.failure_count,
+        job.trip.basis_count,
+    )
+
+
+class Run:
+    """Applies each step to the service and to the model."""
+
+    def __init__(self, database: Database, operator: Operator, brake: Brake) -> None:
+        self._database = database
+        self._operator = operator
+        self._brake = brake
+        self.expected: Trip | None = None
+        self.tripped_at = 0
+        self.checks = False
+        """Whether the step was one after which the criteria are checked."""
+        self.was_running = False
+
+    async def _begin(self, checks: bool) -> None:
+        self.checks = checks
+        self.was_running = (await self._operator.get("j")).status == pb.Job.IN_PROGRESS
+
+    async def report(self, batch: dict[str, tuple[str | None, str | None]]) -> None:
+        """Report or start, all in one batch."""
+        await self._begin(checks=True)
+        updates = [
+            ExecutionUpdate("j", device, status, failure_code=code or None)
+            for device, (status, code) in batch.items()
+        ]
+        async with request_session(self._database) as (_, store):
+            rows = await store.update_executions(self._operator.tenant, updates, wait_ms=60_000)
+        applied = [
+            update for update, row in zip(updates, rows, strict=True) if row["outcome"] == "APPLIED"
+        ]
+        for update in applied:
+            if update.status is None:
+                self._brake.devices[update.device_id].status = "IN_PROGRESS"
+            else:
+                failed = update.status != "SUCCEEDED"
+                code = (update.failure_code or "") if failed else None
+                self._brake.finish(update.device_id, update.status, code)
+        self.checks = any(update.status is not None for update in applied)
+
+    async def retry(self, devices: set[str], codes: set[str]) -> None:
+        """Retry failures, of some devices and codes only."""
+        await self._begin(checks=True)
+        statuses = ("FAILED", "TIMED_OUT", "REJECTED")
+        response = await self._operator.retry(
+            "j", *statuses, device_ids=devices, failure_codes=codes
+        )
+        retried = [
+            name
+            for name, device in self._brake.devices.items()
+            if device.status in statuses
+            and (not devices or name in devices)
+            and (not codes or device.failure_code in codes)
+        ]
+        assert response.retried_count == len(retried)
+        self._brake.retry(retried)
+        self.checks = bool(retried)
+
+    async def update(self, criteria: list[Criterion]) -> None:
+        """Replace the failure criteria."""
+        await self._begin(checks=True)
+        await self._operator.update(
+            "j", "failure_criteria", failure_criteria=list(map(message, criteria))
+        )
+        self._brake.replace(criteria)
+
+    async def time_out(self, devices: Iterable[str]) -> None:
+        """Time out those devices that are IN_PROGRESS."""
+        due = [d for d in sorted(devices) if self._brake.devices[d].status == "IN_PROGRESS"]
+        await self._begin(checks=bool(due))
+        await self._database.make_overdue(self._operator.tenant, "j")
+        timed_out = await self._database.owner.fetchval(
+            "SELECT jobs.time_out_executions($1, 'j', $2, 1000)", self._operator.tenant, due
+        )
+        assert timed_out == len(due)
+        for device in due:
+            self._brake.finish(device, "TIMED_OUT", "")
+
+    async def cancel_execution(self, device: str) -> None:
+        """Cancel the execution of one device, if it is pending. It is not a failure."""
+        if self._brake.devices[device].status not in ("QUEUED", "IN_PROGRESS"):
+            await self._begin(checks=False)
+            return
+        await self._begin(checks=False)
+        await self._operator.cancel_execution("j", device, force=True)
+        self._brake.finish(device, "REJECTED")
+
+    async def wait(self, minutes: int) -> None:
+        """Let the release of executions continue for some minutes."""
+        await self._begin(checks=False)
+        await self._database.owner.execute(
+            "UPDATE jobs.jobs SET release_since = release_since - make_interval(mins => $2)"
+            " WHERE tenant_id = $1",
+            self._operator.tenant,
+            minutes,
+        )
+
+    async def resume(self) -> None:
+        """ResumeJob."""
+        await self._begin(checks=True)
+        if not self.was_running:
+            self._brake.restart()
+        await self._operator.resume("j")
+
+    async def pause(self) -> None:
+        """PauseJob."""
+        await self._begin(checks=False)
+        await self._operator.pause("j")

@@ -1,0 +1,114 @@
+"""Decides when failure criteria trip, from the rules alone.
+
+Unlike the service, it keeps no counts: each decision looks at all devices.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A failure criterion. Empty statuses or codes: all."""
+
+    percent: int | None = None
+    count: int | None = None
+    statuses: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    basis: str = "FINISHED"
+    min_finished: int = 0
+    scope: str = "JOB"
+    action: str = "PAUSE"
+
+    @property
+    def counted(self) -> tuple[frozenset[str], frozenset[str], str]:
+        """What it counts: criteria that count the same share their count."""
+        statuses = self.statuses or ("FAILED", "TIMED_OUT", "REJECTED")
+        return frozenset(statuses), frozenset(self.codes), self.scope
+
+    def matches(self, status: str, code: str) -> bool:
+        """Whether it counts a failure."""
+        statuses, codes, _ = self.counted
+        return status in statuses and (not codes or code in codes)
+
+
+@dataclass
+class Device:
+    """A device of a job. `finished` is when it finished its current attempt."""
+
+    stage: int = 0
+    rank: int = 0
+    status: str = "QUEUED"
+    failure_code: str | None = None
+    finished: int = 0
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What tripped: the criterion and the stage (None: the job), the failures, and the basis."""
+
+    criterion: int
+    stage: int | None
+    failures: int
+    basis: int
+
+
+@dataclass
+class Brake:
+    """The failure criteria of a job and its devices."""
+
+    devices: dict[str, Device]
+    criteria: list[tuple[Criterion, int]] = field(default_factory=list)
+    """Each with the time after which it counts."""
+    clock: int = 0
+
+    def finish(self, device: str, status: str, failure_code: str | None = None) -> None:
+        """End the device's current attempt; with a failure_code, it is the device's failure."""
+        self.clock += 1
+        ended = self.devices[device]
+        ended.status, ended.failure_code, ended.finished = status, failure_code, self.clock
+
+    def retry(self, devices: Iterable[str]) -> None:
+        """Queue the next attempt of these devices."""
+        for device in devices:
+            self.devices[device].status, self.devices[device].failure_code = "QUEUED", None
+
+    def replace(self, criteria: Sequence[Criterion]) -> None:
+        """UpdateJob: those that count something else than any before count from now on."""
+        before = {criterion.counted: since for criterion, since in reversed(self.criteria)}
+        self.criteria = [(c, before.get(c.counted, self.clock)) for c in criteria]
+
+    def restart(self) -> None:
+        """ResumeJob: all count from now on."""
+        self.criteria = [(criterion, self.clock) for criterion, _ in self.criteria]
+
+    def decide(self, released: int | None) -> Trip | None:
+        """The trip of the first criterion in order, while executions up to rank `released` are
+        released (None: all).
+        """
+        return next(self._trips(released), None)
+
+    def _trips(self, released: int | None) -> Iterator[Trip]:
+        for index, (criterion, since) in enumerate(self.criteria):
+            stages = sorted({device.stage for device in self.devices.values()})
+            for stage in stages if criterion.scope == "STAGE" else [None]:
+                group = [d for d in self.devices.values() if stage in (None, d.stage)]
+                counted = [d for d in group if d.finished > since]
+                failed = [d for d in counted if d.failure_code is not None]
+                matching = [d for d in failed if criterion.matches(d.status, d.failure_code or "")]
+                finished = len(failed) + sum(d.status == "SUCCEEDED" for d in counted)
+                basis = {
+                    "FINISHED": finished,
+                    "RELEASED": sum(released is None or d.rank <= released for d in group),
+                    "TARGETED": len(group),
+                }[criterion.basis]
+                if criterion.count is not None:
+                    if len(matching) >= criterion.count:
+                        yield Trip(index, stage, len(matching), 0)
+                elif (
+                    finished >= criterion.min_finished
+                    and basis > 0
+                    and Fraction(len(matching), basis) >= Fraction(criterion.percent or 0, 100)
+                ):
+                    yield Trip(index, stage, len(matching), basis)
