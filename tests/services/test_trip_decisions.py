@@ -107,7 +107,7 @@ async def test_job_trips_exactly_when_the_model_does(
         job_id="j",
         target_all=True,
         rollout=rollout,
-        failure_criteria=list(map(message, initial)),
+        failure_criteria=[criterion.message for criterion in initial],
         in_progress_timeout_minutes=1,
     )
     rows = await database.owner.fetch(
@@ -143,25 +143,6 @@ async def test_job_trips_exactly_when_the_model_does(
         assert (job.trip.tripped_at.ToNanoseconds() if job.HasField("trip") else 0) == (
             run.tripped_at
         )
-
-
-def message(criterion: Criterion) -> pb.FailureCriterion:
-    """The criterion as a message."""
-    fields: dict[str, Any] = {
-        "statuses": criterion.statuses,
-        "failure_codes": criterion.codes,
-        "scope": criterion.scope,
-        "action": criterion.action,
-    }
-    if criterion.percent is None:
-        fields["count"] = criterion.count
-    else:
-        fields |= {
-            "percent": criterion.percent,
-            "basis": criterion.basis,
-            "min_finished": criterion.min_finished,
-        }
-    return pb.FailureCriterion(**fields)
 
 
 def trip(job: pb.Job, expected: Trip | None) -> Trip | None:
@@ -236,7 +217,7 @@ class Run:
         """Replace the failure criteria."""
         await self._begin(checks=True)
         await self._operator.update(
-            "j", "failure_criteria", failure_criteria=list(map(message, criteria))
+            "j", "failure_criteria", failure_criteria=[criterion.message for criterion in criteria]
         )
         self._brake.replace(criteria)
 
@@ -264,12 +245,7 @@ class Run:
     async def wait(self, minutes: int) -> None:
         """Let the release of executions continue for some minutes."""
         await self._begin(checks=False)
-        await self._database.owner.execute(
-            "UPDATE jobs.jobs SET release_since = release_since - make_interval(mins => $2)"
-            " WHERE tenant_id = $1",
-            self._operator.tenant,
-            minutes,
-        )
+        await self._database.wait(self._operator.tenant, minutes)
 
     async def resume(self) -> None:
         """ResumeJob."""

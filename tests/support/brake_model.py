@@ -6,6 +6,9 @@ Unlike the service, it keeps no counts: each decision looks at all devices.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
+
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,25 @@ class Criterion:
         """What it counts: criteria that count the same share their count."""
         statuses = self.statuses or ("FAILED", "TIMED_OUT", "REJECTED")
         return frozenset(statuses), frozenset(self.codes), self.scope
+
+    @property
+    def message(self) -> pb.FailureCriterion:
+        """The criterion of a request."""
+        fields: dict[str, Any] = {
+            "statuses": self.statuses,
+            "failure_codes": self.codes,
+            "scope": self.scope,
+            "action": self.action,
+        }
+        if self.percent is None:
+            fields["count"] = self.count
+        else:
+            fields |= {
+                "percent": self.percent,
+                "basis": self.basis,
+                "min_finished": self.min_finished,
+            }
+        return pb.FailureCriterion(**fields)
 
     def matches(self, status: str, code: str) -> bool:
         """Whether it counts a failure."""
