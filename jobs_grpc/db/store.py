@@ -102,6 +102,7 @@ class Store:
         target_all: bool | None,
         created_from: PgMicros | None,
         created_until: PgMicros | None,
+        awaiting_approval: bool | None = None,
         before_created_at: PgMicros | None,
         before_job_id: str | None,
         limit: int,
@@ -123,6 +124,7 @@ class Store:
             target_all=target_all,
             created_from=created_from,
             created_until=created_until,
+            awaiting_approval=awaiting_approval,
         )
 
     async def get_job(self, tenant_id: str, *, job_id: str, executions_limit: int) -> Row:

@@ -176,6 +176,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             target_all=request.target_all or None,
             created_from=to_pg_micros(request, "created_from"),
             created_until=to_pg_micros(request, "created_until"),
+            awaiting_approval=request.awaiting_approval or None,
             before_created_at=before_created_at,
             before_job_id=before_job_id,
             limit=limit + 1,

@@ -9,7 +9,7 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS jobs_by_stage_due_at ON jobs.jobs (stage
     WHERE stage_due_at IS NOT NULL AND paused_at IS NULL AND status = 'IN_PROGRESS'
       AND deleted_at IS NULL;
 
--- For list_jobs: jobs that wait for an approval.
+-- For list_jobs: jobs that wait for an approval. Jobs that are finished leave it.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS jobs_awaiting_approval
     ON jobs.jobs (tenant_id, created_at DESC, job_id DESC)
-    WHERE awaiting_approval AND deleted_at IS NULL;
+    WHERE awaiting_approval AND status = 'IN_PROGRESS' AND deleted_at IS NULL;

@@ -19,9 +19,9 @@ BEGIN
         SELECT e.job_id
         FROM jobs.job_executions e
         CROSS JOIN LATERAL (
-            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-                   j.deleted_at, j.max_in_progress, j.release_end, j.release_base,
-                   j.release_rate, j.release_since
+            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,
+                   j.max_in_progress, j.release_end, j.release_base, j.release_rate,
+                   j.release_since
             FROM jobs.jobs j
             WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
             OFFSET 0
@@ -30,12 +30,9 @@ BEGIN
           AND e.status IN ('QUEUED', 'IN_PROGRESS')
           AND j.deleted_at IS NULL
           AND jobs.is_pending_at(
-                  e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, now()
+                  e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+                  e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, now()
               )
-          AND (e.status = 'IN_PROGRESS' OR NOT jobs.is_held_at(
-                  e.rank, j.release_end, j.release_base, j.release_rate, j.release_since,
-                  j.paused_at, now()
-              ))
           AND CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
                   SELECT p.in_progress FROM jobs.job_progress p
                   WHERE p.tenant_id = p_tenant_id AND p.job_id = e.job_id
