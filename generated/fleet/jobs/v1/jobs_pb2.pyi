@@ -134,8 +134,8 @@ class Job(_message.Message):
     timeout.
     """
     etag: _builtins.str
-    """Changes with each call of an operator that changes the job; reports of devices and the opening of
-    stages do not change it.
+    """Changes with each call of an operator that changes the job, and when a failure criterion or a gate
+    pauses or cancels it. Other reports of devices and the opening of stages do not change it.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -407,7 +407,8 @@ Global___Gate: _TypeAlias = Gate  # noqa: Y015
 class FailureCriterion(_message.Message):
     """When to stop a job because devices fail. It is checked in the same transaction as each failure:
     after that, no device starts an execution. Failures are those with a failure_code. A device counts
-    once, by its current attempt: a retry takes its failure back. ResumeJob starts the count at 0.
+    once, by its current attempt: a retry takes its failure back. ResumeJob starts the count at 0. A job
+    that is PAUSED is not checked, and the report that finishes a job completes it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -421,7 +422,9 @@ class FailureCriterion(_message.Message):
         BASIS_UNSPECIFIED: FailureCriterion._Basis.ValueType  # 0
         """FINISHED."""
         FINISHED: FailureCriterion._Basis.ValueType  # 1
-        """The executions that devices have finished since the last ResumeJob: SUCCEEDED, or failed."""
+        """The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
+        What an operator or the expiry of the job ended is not part of it.
+        """
         RELEASED: FailureCriterion._Basis.ValueType  # 2
         """The executions that are released."""
         TARGETED: FailureCriterion._Basis.ValueType  # 3
@@ -433,7 +436,9 @@ class FailureCriterion(_message.Message):
     BASIS_UNSPECIFIED: FailureCriterion.Basis.ValueType  # 0
     """FINISHED."""
     FINISHED: FailureCriterion.Basis.ValueType  # 1
-    """The executions that devices have finished since the last ResumeJob: SUCCEEDED, or failed."""
+    """The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
+    What an operator or the expiry of the job ended is not part of it.
+    """
     RELEASED: FailureCriterion.Basis.ValueType  # 2
     """The executions that are released."""
     TARGETED: FailureCriterion.Basis.ValueType  # 3
@@ -504,8 +509,8 @@ class FailureCriterion(_message.Message):
     basis: Global___FailureCriterion.Basis.ValueType
     """The basis of `percent`."""
     min_finished: _builtins.int
-    """With `percent`: the criterion is not checked before devices have finished this many executions:
-    0–1000000. With 0, the first failure of a job is 100 percent.
+    """With `percent`: the criterion is not checked before devices have finished this many executions
+    since the count started at 0: 0–1000000. With 0, a first execution that fails is 100 percent.
     """
     scope: Global___FailureCriterion.Scope.ValueType
     """The scope of the counts."""
@@ -1890,8 +1895,9 @@ class UpdateJobRequest(_message.Message):
 
           in_progress_timeout_minutes  of executions that start from now on
           failure_criteria             all of them. A criterion with the statuses, failure_codes and
-                                       scope of one before keeps its count, and is checked at once;
-                                       others start at 0.
+                                       scope of one before keeps its count, and is checked at once.
+                                       Others start at 0: failures, FINISHED and min_finished count
+                                       from this call.
           rollout.max_in_progress
           rollout.stages               all of them, as Job.rollout has them, with changes of
                                        display_name, releases_per_minute and gate in stages that have

@@ -95,7 +95,8 @@ type FailureCriterion_Basis int32
 const (
 	// FINISHED.
 	FailureCriterion_BASIS_UNSPECIFIED FailureCriterion_Basis = 0
-	// The executions that devices have finished since the last ResumeJob: SUCCEEDED, or failed.
+	// The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
+	// What an operator or the expiry of the job ended is not part of it.
 	FailureCriterion_FINISHED FailureCriterion_Basis = 1
 	// The executions that are released.
 	FailureCriterion_RELEASED FailureCriterion_Basis = 2
@@ -500,8 +501,8 @@ type Job struct {
 	// The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
 	// the job is not paused.
 	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
-	// Changes with each call of an operator that changes the job; reports of devices and the opening of
-	// stages do not change it.
+	// Changes with each call of an operator that changes the job, and when a failure criterion or a gate
+	// pauses or cancels it. Other reports of devices and the opening of stages do not change it.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The rollout. Unset: all executions are released at once. Not filled by ListJobs; the same holds
 	// for the next two fields.
@@ -1086,7 +1087,8 @@ func (x *Gate) GetAllowSelfApproval() bool {
 
 // When to stop a job because devices fail. It is checked in the same transaction as each failure:
 // after that, no device starts an execution. Failures are those with a failure_code. A device counts
-// once, by its current attempt: a retry takes its failure back. ResumeJob starts the count at 0.
+// once, by its current attempt: a retry takes its failure back. ResumeJob starts the count at 0. A job
+// that is PAUSED is not checked, and the report that finishes a job completes it.
 type FailureCriterion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No statuses:
@@ -1104,8 +1106,8 @@ type FailureCriterion struct {
 	Threshold isFailureCriterion_Threshold `protobuf_oneof:"threshold"`
 	// The basis of `percent`.
 	Basis FailureCriterion_Basis `protobuf:"varint,5,opt,name=basis,proto3,enum=fleet.jobs.v1.FailureCriterion_Basis" json:"basis,omitempty"`
-	// With `percent`: the criterion is not checked before devices have finished this many executions:
-	// 0–1000000. With 0, the first failure of a job is 100 percent.
+	// With `percent`: the criterion is not checked before devices have finished this many executions
+	// since the count started at 0: 0–1000000. With 0, a first execution that fails is 100 percent.
 	MinFinished int32 `protobuf:"varint,6,opt,name=min_finished,json=minFinished,proto3" json:"min_finished,omitempty"`
 	// The scope of the counts.
 	Scope FailureCriterion_Scope `protobuf:"varint,7,opt,name=scope,proto3,enum=fleet.jobs.v1.FailureCriterion_Scope" json:"scope,omitempty"`
@@ -3632,8 +3634,9 @@ type UpdateJobRequest struct {
 	//
 	//	in_progress_timeout_minutes  of executions that start from now on
 	//	failure_criteria             all of them. A criterion with the statuses, failure_codes and
-	//	                             scope of one before keeps its count, and is checked at once;
-	//	                             others start at 0.
+	//	                             scope of one before keeps its count, and is checked at once.
+	//	                             Others start at 0: failures, FINISHED and min_finished count
+	//	                             from this call.
 	//	rollout.max_in_progress
 	//	rollout.stages               all of them, as Job.rollout has them, with changes of
 	//	                             display_name, releases_per_minute and gate in stages that have
