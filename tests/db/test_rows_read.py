@@ -134,6 +134,52 @@ def _pause(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
     return _store(c).pause_job(p.tenant, job_id="j1", reason="r", paused_by=None, etag="")
 
 
+# Two empty stages of the job j1. The first is due and has waited for an approval.
+_STAGES = """
+    INSERT INTO jobs.job_stages
+        (tenant_id, job_id, stage, display_name, first_rank, last_rank, require_approval, queued)
+    SELECT $1, 'j1', n, '', 1, 0, n = 0, 0 FROM generate_series(0, 1) n
+"""
+_ROLLOUT = """
+    UPDATE jobs.jobs
+    SET open_stage = 0, release_end = 0, release_base = 0, release_since = now(),
+        stage_due_at = now()
+    WHERE tenant_id = $1 AND job_id = 'j1'
+"""
+
+
+def _staged(call: Call) -> Call:
+    async def call_staged(c: asyncpg.Connection, p: Probe) -> None:
+        await c.fetch(_STAGES, p.tenant)
+        await c.fetch(_ROLLOUT, p.tenant)
+        await call(c, p)
+
+    return call_staged
+
+
+async def _approve(c: asyncpg.Connection, p: Probe) -> None:
+    await _store(c).approve_stage(p.tenant, job_id="j1", stage=0, approved_by="ann", comment="")
+
+
+async def _advance(c: asyncpg.Connection, p: Probe) -> None:
+    await c.fetch(
+        "UPDATE jobs.job_stages SET require_approval = false WHERE tenant_id = $1", p.tenant
+    )
+    await _store(c).advance_job(p.tenant, job_id="j1", stage=None, etag="")
+
+
+def _update_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
+    return _store(c).update_job(
+        p.tenant,
+        job_id="j1",
+        etag="",
+        fields=["in_progress_timeout_minutes"],
+        in_progress_timeout_minutes=5,
+        rollout="{}",
+        failure_criteria="[]",
+    )
+
+
 async def _finalize(c: asyncpg.Connection, p: Probe) -> None:
     await _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
     await c.fetch("SELECT jobs.finalize_job($1, 'j1', '', 10, 0)", p.tenant)
@@ -195,6 +241,16 @@ CASES = {
     "resume_job": Case(
         "resume_job", 60, lambda c, p: _store(c).resume_job(p.tenant, job_id="j1", etag="")
     ),
+    "update_job": Case("update_job", 60, _update_job),
+    "advance_job": Case("advance_job", 100, _staged(_advance), as_owner=True),
+    "approve_stage": Case("approve_stage", 100, _staged(_approve), as_owner=True),
+    "open_due_stage": Case(
+        "open_due_stage",
+        100,
+        _staged(lambda c, p: c.fetch("SELECT jobs.open_due_stage($1, 'j1', 0)", p.tenant)),
+        as_owner=True,
+    ),
+    "stages_due": Case("stages_due", 100, _staged(_search("stages_due")), as_owner=True),
     "list_device_executions": Case("list_device_executions", 60, _list_device_executions),
     "list_device_executions: of a job": Case(
         "list_device_executions", 60, lambda c, p: _list_device_executions(c, p, job_id="j1")
