@@ -150,8 +150,10 @@ _ROLLOUT = """
 
 def _staged(call: Call) -> Call:
     async def call_staged(c: asyncpg.Connection, p: Probe) -> None:
+        await c.fetch("SELECT set_config('enable_seqscan', 'off', true)")
         await c.fetch(_STAGES, p.tenant)
         await c.fetch(_ROLLOUT, p.tenant)
+        await c.fetch("SELECT set_config('enable_seqscan', 'on', true)")
         await call(c, p)
 
     return call_staged

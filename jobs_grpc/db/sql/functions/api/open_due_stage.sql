@@ -13,6 +13,7 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     v_now timestamptz;
+    v_is_due boolean;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -21,18 +22,26 @@ BEGIN
     END IF;
     v_now := clock_timestamp();
 
-    PERFORM FROM jobs.jobs j
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.stage_due_at <= v_now
-      AND j.paused_at IS NULL AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL;
-    IF NOT FOUND THEN
+    -- Compared in the select list, not in WHERE. There, the planner could use an index of another
+    -- search, and read other jobs.
+    SELECT j.stage_due_at <= v_now AND j.paused_at IS NULL AND j.status = 'IN_PROGRESS'
+               AND j.deleted_at IS NULL
+    INTO v_is_due
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF v_is_due IS NOT TRUE THEN
         RETURN false;
     END IF;
 
     PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
     -- The rules do nothing if the job has expired. Without this, the search would find it again.
-    UPDATE jobs.jobs j
-    SET stage_due_at = NULL
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.stage_due_at <= v_now
-      AND j.paused_at IS NULL;
+    SELECT j.stage_due_at <= v_now INTO v_is_due
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF v_is_due THEN
+        UPDATE jobs.jobs j
+        SET stage_due_at = NULL
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    END IF;
     RETURN true;
 END $$;
