@@ -156,6 +156,94 @@ async def test_all_executions_are_released_without_a_rollout(
     assert await status(operator) == "PAUSED"
 
 
+async def devices_in_order(database: Database, operator: Operator) -> list[int]:
+    """The numbers of the devices of job "j" in the order of their ranks."""
+    rows = await database.owner.fetch(
+        "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY rank",
+        operator.tenant,
+    )
+    return [int(row["device_id"][1:]) for row in rows]
+
+
+async def test_scope_stage_counts_each_stage_alone(
+    database: Database, operator: Operator, report: Report
+) -> None:
+    stages = [pb.Stage(device_count=4), pb.Stage(remainder=True)]
+    await create(
+        operator,
+        {"count": 3, "scope": "STAGE"},
+        {"percent": 50, "basis": "TARGETED", "scope": "STAGE", "action": "CANCEL"},
+        rollout=pb.Rollout(stages=stages),
+    )
+    await operator.advance("j")
+    first, second, *rest = await devices_in_order(database, operator)
+
+    await report((first, "FAILED"), (rest[2], "FAILED"), (rest[3], "FAILED"))
+    assert await status(operator) == "IN_PROGRESS"
+    assert await criterion_counts(database, operator) == [
+        *((0, 0, 1, 0), (0, 1, 2, 0)),
+        *((1, 0, 1, 0), (1, 1, 2, 0)),
+    ]
+    await report((second, "FAILED"))
+
+    job = await operator.get("j")
+    assert job.cancel_reason == (
+        "failure_criteria[1] tripped: 2 of 4 targeted executions failed in stage 0"
+        " (limit 50 percent)"
+    )
+    assert (job.trip.stage, job.trip.HasField("stage")) == (0, True)
+
+
+async def test_percentage_of_released_executions_falls_while_a_rate_runs(
+    database: Database, operator: Operator, report: Report
+) -> None:
+    await create(
+        operator,
+        {"percent": 50, "basis": "RELEASED"},
+        rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=1)]),
+    )
+    first, second, third, *_ = await devices_in_order(database, operator)
+
+    await database.wait(operator.tenant, minutes=3)
+    await report((first, "FAILED"))  # 1 of 3
+    assert await status(operator) == "IN_PROGRESS"
+    await database.wait(operator.tenant, minutes=2)
+    await report((second, "FAILED"))  # 2 of 5
+    assert await status(operator) == "IN_PROGRESS"
+    await report((third, "FAILED"))
+
+    assert (await operator.get("j")).pause.reason == (
+        "failure_criteria[0] tripped: 3 of 5 released executions failed (limit 50 percent)"
+    )
+
+
+async def test_resume_and_retry_change_the_counts_of_each_stage(
+    database: Database, operator: Operator, report: Report
+) -> None:
+    stages = [pb.Stage(device_count=2), pb.Stage(device_count=38), pb.Stage(remainder=True)]
+    await create(
+        operator, {"count": 2, "scope": "STAGE"}, {"count": 9}, rollout=pb.Rollout(stages=stages)
+    )
+    await operator.advance("j")
+    first, second, third, fourth, *_ = await devices_in_order(database, operator)
+    await report((first, "FAILED"), (second, "SUCCEEDED"), (third, "FAILED"), (fourth, "FAILED"))
+
+    await operator.resume("j")
+
+    assert await criterion_counts(database, operator) == [
+        *((0, 0, 0, 2), (0, 1, 0, 2), (0, 2, 0, 0)),
+        (1, -1, 0, 4),
+    ]
+    await operator.retry("j", "FAILED", device_ids=[f"d{third:05}"])
+    assert await criterion_counts(database, operator) == [
+        *((0, 0, 0, 2), (0, 1, 0, 1), (0, 2, 0, 0)),
+        (1, -1, 0, 3),
+    ]
+    failures = "SELECT failures FROM jobs.job_stages WHERE tenant_id = $1 ORDER BY stage"
+    rows = await database.owner.fetch(failures, operator.tenant)
+    assert [row["failures"] for row in rows] == [1, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("criterion", "counted"),
     [

@@ -16,7 +16,7 @@ from tests.support.database import Database, request_session
 from tests.support.scale import examples
 from tests.support.server import Server
 
-DEVICES = [f"d{n}" for n in range(12)]
+DEVICES = [f"d{n}" for n in range(16)]
 CODES = ["", "E1", "E2"]
 
 # Three stages; only a criterion of a job with a rollout can have the scope STAGE.
@@ -40,15 +40,15 @@ def criteria(scopes: Sequence[str]) -> st.SearchStrategy[list[Criterion]]:
         "statuses": st.sampled_from([(), (), ("FAILED",), ("TIMED_OUT", "REJECTED")]),
         "codes": st.sampled_from([(), (), ("E1",), ("", "E2")]),
         "scope": st.sampled_from(scopes),
-        "action": st.sampled_from(["PAUSE"] * 8 + ["CANCEL", "FORCE_CANCEL"]),
+        "action": st.sampled_from(["PAUSE"] * 12 + ["CANCEL", "FORCE_CANCEL"]),
     }
     return st.lists(
-        st.builds(Criterion, count=st.integers(1, 4), **common)
+        st.builds(Criterion, count=st.integers(2, 6), **common)
         | st.builds(
             Criterion,
-            percent=st.sampled_from([1, 10, 25, 33, 34, 50, 66, 67, 100]),
+            percent=st.sampled_from([25, 33, 34, 50, 50, 66, 67, 100]),
             basis=st.sampled_from(["FINISHED", "FINISHED", "RELEASED", "TARGETED"]),
-            min_finished=st.integers(0, 6),
+            min_finished=st.integers(0, 5),
             **common,
         ),
         min_size=1,
@@ -56,32 +56,42 @@ def criteria(scopes: Sequence[str]) -> st.SearchStrategy[list[Criterion]]:
     )
 
 
-FINAL = st.one_of(
-    st.just(("SUCCEEDED", None)),
-    st.tuples(st.sampled_from(["FAILED", "FAILED", "REJECTED"]), st.sampled_from(CODES)),
+DEVICE_SETS = st.sets(st.sampled_from(DEVICES), max_size=4)
+CODE_SETS = st.sets(st.sampled_from(CODES), max_size=2)
+# A status and a code; no status: a start.
+REPORT = st.sampled_from(
+    [(None, None)]
+    + [("SUCCEEDED", None)] * 3
+    + [(status, code) for status in ("FAILED", "FAILED", "REJECTED") for code in CODES]
 )
-BATCH = st.dictionaries(
-    st.sampled_from(DEVICES), FINAL | st.just((None, None)), min_size=1, max_size=6
-)
+BATCH = st.dictionaries(st.sampled_from(DEVICES), REPORT, min_size=1, max_size=6)
+
+# How often each step occurs.
+WEIGHTS = {
+    "report": 9,
+    "resume": 1,
+    "retry": 2,
+    "update": 2,
+    "time_out": 1,
+    "cancel_execution": 1,
+    "wait": 1,
+    "pause": 1,
+}
 
 
-def steps(scopes: Sequence[str]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
-    """Sequences of what devices, operators and the clock do to the job."""
-    devices = st.sets(st.sampled_from(DEVICES), max_size=4)
-    return st.lists(
-        st.one_of(
-            *[st.tuples(st.just("report"), BATCH)] * 6,
-            st.tuples(st.just("retry"), devices, st.sets(st.sampled_from(CODES), max_size=2)),
-            st.tuples(st.just("update"), criteria(scopes)),
-            st.tuples(st.just("time_out"), devices),
-            st.tuples(st.just("cancel_execution"), st.sampled_from(DEVICES)),
-            st.tuples(st.just("wait"), st.integers(1, 3)),
-            *[st.tuples(st.just("resume"))] * 3,
-            st.tuples(st.just("pause")),
-        ),
-        min_size=5,
-        max_size=20,
-    )
+@st.composite
+def steps(draw: st.DrawFn, scopes: Sequence[str]) -> tuple[Any, ...]:
+    """What devices, an operator or the clock do to the job: the name of the step, its arguments."""
+    name = draw(st.sampled_from([name for name, weight in WEIGHTS.items() for _ in range(weight)]))
+    arguments: dict[str, list[st.SearchStrategy[Any]]] = {
+        "report": [BATCH, st.sampled_from([True, True, True, False])],
+        "retry": [DEVICE_SETS, CODE_SETS],
+        "update": [criteria(scopes)],
+        "time_out": [DEVICE_SETS],
+        "cancel_execution": [st.sampled_from(DEVICES)],
+        "wait": [st.integers(1, 3)],
+    }
+    return (name, *map(draw, arguments.get(name, [])))
 
 
 @st.composite
@@ -89,11 +99,12 @@ def cases(draw: st.DrawFn) -> tuple[pb.Rollout | None, list[Criterion], list[tup
     """A rollout, failure criteria, and steps."""
     rollout = draw(st.sampled_from(ROLLOUTS))
     scopes = ["JOB", "STAGE"] if rollout else ["JOB"]
-    return rollout, draw(criteria(scopes)), draw(steps(scopes))
+    sequence = draw(st.lists(steps(scopes), min_size=8, max_size=25))
+    return rollout, draw(criteria(scopes)), sequence
 
 
 @pytest.mark.slow
-@settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 async def test_job_trips_exactly_when_the_model_does(
     database: Database,
@@ -119,12 +130,13 @@ async def test_job_trips_exactly_when_the_model_does(
     brake.replace(initial)
     run = Run(database, operator, brake)
 
+    job = await operator.get("j")
     for step, *arguments in sequence:
-        job = await operator.get("j")
         if job.status not in (pb.Job.IN_PROGRESS, pb.Job.PAUSED):
             break
         # A stage opens after the criteria are checked, so the next check sees it.
         released = sum(stage.released_count for stage in job.stages) if job.stages else None
+        run.was_running = job.status == pb.Job.IN_PROGRESS
         await getattr(run, step)(*arguments)
         job = await operator.get("j")
         expected = run.expected
@@ -168,15 +180,14 @@ class Run:
         self.tripped_at = 0
         self.checks = False
         """Whether the step was one after which the criteria are checked."""
-        self.was_running = False
+        self.was_running = True
+        """Whether the job was IN_PROGRESS before the step."""
 
-    async def _begin(self, checks: bool) -> None:
-        self.checks = checks
-        self.was_running = (await self._operator.get("j")).status == pb.Job.IN_PROGRESS
-
-    async def report(self, batch: dict[str, tuple[str | None, str | None]]) -> None:
-        """Report or start, all in one batch."""
-        await self._begin(checks=True)
+    async def report(self, batch: dict[str, tuple[str | None, str | None]], resumed: bool) -> None:
+        """Report or start, all in one batch; if `resumed`, the job is not PAUSED."""
+        if resumed and not self.was_running:
+            await self.resume()
+            self.was_running = True
         updates = [
             ExecutionUpdate("j", device, status, failure_code=code or None)
             for device, (status, code) in batch.items()
@@ -197,7 +208,6 @@ class Run:
 
     async def retry(self, devices: set[str], codes: set[str]) -> None:
         """Retry failures, of some devices and codes only."""
-        await self._begin(checks=True)
         statuses = ("FAILED", "TIMED_OUT", "REJECTED")
         response = await self._operator.retry(
             "j", *statuses, device_ids=devices, failure_codes=codes
@@ -215,7 +225,7 @@ class Run:
 
     async def update(self, criteria: list[Criterion]) -> None:
         """Replace the failure criteria."""
-        await self._begin(checks=True)
+        self.checks = True
         await self._operator.update(
             "j", "failure_criteria", failure_criteria=[criterion.message for criterion in criteria]
         )
@@ -224,7 +234,7 @@ class Run:
     async def time_out(self, devices: Iterable[str]) -> None:
         """Time out those devices that are IN_PROGRESS."""
         due = [d for d in sorted(devices) if self._brake.devices[d].status == "IN_PROGRESS"]
-        await self._begin(checks=bool(due))
+        self.checks = bool(due)
         await self._database.make_overdue(self._operator.tenant, "j")
         timed_out = await self._database.owner.fetchval(
             "SELECT jobs.time_out_executions($1, 'j', $2, 1000)", self._operator.tenant, due
@@ -235,26 +245,25 @@ class Run:
 
     async def cancel_execution(self, device: str) -> None:
         """Cancel the execution of one device, if it is pending. It is not a failure."""
+        self.checks = False
         if self._brake.devices[device].status not in ("QUEUED", "IN_PROGRESS"):
-            await self._begin(checks=False)
             return
-        await self._begin(checks=False)
         await self._operator.cancel_execution("j", device, force=True)
         self._brake.finish(device, "REJECTED")
 
     async def wait(self, minutes: int) -> None:
         """Let the release of executions continue for some minutes."""
-        await self._begin(checks=False)
+        self.checks = False
         await self._database.wait(self._operator.tenant, minutes)
 
     async def resume(self) -> None:
         """ResumeJob."""
-        await self._begin(checks=True)
+        self.checks = True
         if not self.was_running:
             self._brake.restart()
         await self._operator.resume("j")
 
     async def pause(self) -> None:
         """PauseJob."""
-        await self._begin(checks=False)
+        self.checks = False
         await self._operator.pause("j")
