@@ -71,14 +71,17 @@ _FULL_COUNTS = """
     SELECT $1, 'j2', 'FAILED', 'old-' || n, 0 FROM generate_series(1, 100) n
 """
 
-# The oldest job, "staged", has a tenth of the devices in 99 stages. Half of the first stage, which has
-# 500 devices, is released; 100 executions of the other half are canceled. It awaits an approval.
+# The oldest job, "staged", has a tenth of the devices in 99 stages. Half of the first stage, which
+# has 500 devices, is released; 100 executions of the other half are canceled. It awaits an
+# approval.
 _GROUP = """
     INSERT INTO device_group_members (tenant_id, group_id, device_id)
-    SELECT $1, 'tenth', device_id FROM device_state WHERE tenant_id = $1 AND device_id LIKE '%2'
+    SELECT $1, 'tenth', device_id FROM device_state
+    WHERE tenant_id = $1 AND device_id LIKE '%2'
 """
 _STAGED = """
-    SELECT jobs.create_job($1, 'staged', 'x', '{}', NULL, 'tenth', false, 24, NULL, NULL, 2000000, NULL,
+    SELECT jobs.create_job($1, 'staged', 'x', '{}', NULL, 'tenth', false, 24, NULL, NULL, 2000000,
+        NULL,
         (SELECT jsonb_build_object('stages', jsonb_agg(jsonb_build_object(
             'display_name', '', 'percent', CASE WHEN n = 1 THEN 2 ELSE 1 END)))
          FROM generate_series(1, 99) n))
