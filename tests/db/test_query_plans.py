@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import asyncpg
 import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
+from jobs_grpc.services.rollout_json import failure_criteria_json
 from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.slow
@@ -322,6 +324,29 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
     "resume_job": (
         lambda store: store.resume_job(TENANT, job_id="j1", etag=""),
         {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW},
+    ),
+    "update_job": (
+        lambda store: store.update_job(
+            TENANT,
+            job_id="staged",
+            etag="",
+            fields=["failure_criteria", "in_progress_timeout_minutes", "rollout.max_in_progress"],
+            in_progress_timeout_minutes=5,
+            rollout="{}",
+            failure_criteria=failure_criteria_json(
+                [pb.FailureCriterion(count=1, scope=pb.FailureCriterion.STAGE)]
+            ),
+        ),
+        {
+            "jobs_pkey": WRITE_ROW,
+            "job_progress_pkey": WRITE_ROW,
+            # Once for each of the 99 stages, and for the details.
+            "job_stages_pkey": 8 * 99,
+            "job_failures_pkey": READ_ROW,
+            "job_failure_criteria_pkey": WRITE_ROW,
+            "job_criterion_counts_pkey": 8 * 99,
+            "job_executions_finished_unstarted_by_rank": 2 * 100 + READ_ROW,
+        },
     ),
     "cancel_job": (
         lambda store: store.cancel_job(TENANT, job_id="j1", reason="r", force=False),

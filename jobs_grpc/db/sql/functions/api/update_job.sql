@@ -22,6 +22,7 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     v_job record;
+    v_has_rollout boolean;
     v_field text;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -33,19 +34,22 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_UPDATABLE', v_job.status::text);
     END IF;
 
-    SELECT needs.field INTO v_field
-    FROM (
-        SELECT f.field FROM unnest(p_fields) AS f (field) WHERE f.field LIKE 'rollout.%'
-        UNION ALL
-        SELECT format('failure_criteria[%s].scope', c.n - 1)
-        FROM jsonb_array_elements(p_failure_criteria) WITH ORDINALITY AS c (criterion, n)
-        WHERE 'failure_criteria' = ANY (p_fields) AND c.criterion ->> 'scope' = 'STAGE'
-    ) needs (field)
-    JOIN jobs.jobs j
-        ON j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.open_stage IS NULL
-    LIMIT 1;
-    IF FOUND THEN
-        PERFORM jobs.raise_error('ROLLOUT_MISSING', v_field);
+    SELECT j.open_stage IS NOT NULL INTO v_has_rollout
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF NOT v_has_rollout THEN
+        SELECT f.field INTO v_field
+        FROM (
+            SELECT f.field FROM unnest(p_fields) AS f (field) WHERE f.field LIKE 'rollout.%'
+            UNION ALL
+            SELECT format('failure_criteria[%s].scope', c.n - 1)
+            FROM jsonb_array_elements(p_failure_criteria) WITH ORDINALITY AS c (criterion, n)
+            WHERE 'failure_criteria' = ANY (p_fields) AND c.criterion ->> 'scope' = 'STAGE'
+        ) f (field)
+        LIMIT 1;
+        IF FOUND THEN
+            PERFORM jobs.raise_error('ROLLOUT_MISSING', v_field);
+        END IF;
     END IF;
 
     IF 'in_progress_timeout_minutes' = ANY (p_fields) THEN
