@@ -152,6 +152,7 @@ async def test_job_trips_exactly_when_the_model_does(
             assert reason.startswith(f"failure_criteria[{expected.criterion}] tripped: ")
             run.expected, run.tripped_at = expected, job.trip.tripped_at.ToNanoseconds()
         assert trip(job, run.expected) == run.expected
+        await run.check_counts()
         assert (job.trip.tripped_at.ToNanoseconds() if job.HasField("trip") else 0) == (
             run.tripped_at
         )
@@ -167,6 +168,14 @@ def trip(job: pb.Job, expected: Trip | None) -> Trip | None:
         job.trip.failure_count,
         job.trip.basis_count,
     )
+
+
+_COUNTS = """
+    SELECT n.criterion, n.stage, n.failures, f.finished - n.finished_before AS finished
+    FROM jobs.job_criterion_counts n
+    JOIN jobs.finished_by_devices($1, 'j') f ON f.stage = n.stage
+    WHERE n.tenant_id = $1
+"""
 
 
 class Run:
@@ -205,6 +214,18 @@ class Run:
                 code = (update.failure_code or "") if failed else None
                 self._brake.finish(update.device_id, update.status, code)
         self.checks = any(update.status is not None for update in applied)
+
+    async def check_counts(self) -> None:
+        """The stored counts are those of the model. A count of 0 may have no row."""
+        rows = await self._database.owner.fetch(_COUNTS, self._operator.tenant)
+        stored = {
+            (row["criterion"], row["stage"]): (row["failures"], row["finished"]) for row in rows
+        }
+        for count in self._brake.counts():
+            stage = -1 if count.stage is None else count.stage
+            expected = (count.failures, count.finished)
+            assert stored.pop((count.criterion, stage), (0, count.finished)) == expected
+        assert all(failures == 0 for failures, _ in stored.values())  # of empty stages
 
     async def retry(self, devices: set[str], codes: set[str]) -> None:
         """Retry failures, of some devices and codes only."""

@@ -76,6 +76,16 @@ class Trip:
     basis: int
 
 
+@dataclass(frozen=True)
+class Count:
+    """What a criterion has counted in a stage (None: the job): failures, and finished devices."""
+
+    criterion: int
+    stage: int | None
+    failures: int
+    finished: int
+
+
 @dataclass
 class Brake:
     """The failure criteria of a job and its devices."""
@@ -109,28 +119,39 @@ class Brake:
         """The trip of the first criterion in order, while executions up to rank `released` are
         released (None: all).
         """
-        return next(self._trips(released), None)
+        return next(filter(None, (self._trip(count, released) for count in self.counts())), None)
 
-    def _trips(self, released: int | None) -> Iterator[Trip]:
+    def counts(self) -> Iterator[Count]:
+        """What each criterion counts now, for each stage or the job."""
         for index, (criterion, since) in enumerate(self.criteria):
             stages = sorted({device.stage for device in self.devices.values()})
             for stage in stages if criterion.scope == "STAGE" else [None]:
-                group = [d for d in self.devices.values() if stage in (None, d.stage)]
-                counted = [d for d in group if d.finished > since]
+                counted = [d for d in self._group(stage) if d.finished > since]
                 failed = [d for d in counted if d.failure_code is not None]
-                matching = [d for d in failed if criterion.matches(d.status, d.failure_code or "")]
-                finished = len(failed) + sum(d.status == "SUCCEEDED" for d in counted)
-                basis = {
-                    "FINISHED": finished,
-                    "RELEASED": sum(released is None or d.rank <= released for d in group),
-                    "TARGETED": len(group),
-                }[criterion.basis]
-                if criterion.count is not None:
-                    if len(matching) >= criterion.count:
-                        yield Trip(index, stage, len(matching), 0)
-                elif (
-                    finished >= criterion.min_finished
-                    and basis > 0
-                    and Fraction(len(matching), basis) >= Fraction(criterion.percent or 0, 100)
-                ):
-                    yield Trip(index, stage, len(matching), basis)
+                yield Count(
+                    index,
+                    stage,
+                    sum(criterion.matches(d.status, d.failure_code or "") for d in failed),
+                    len(failed) + sum(d.status == "SUCCEEDED" for d in counted),
+                )
+
+    def _group(self, stage: int | None) -> list[Device]:
+        return [d for d in self.devices.values() if stage in (None, d.stage)]
+
+    def _trip(self, count: Count, released: int | None) -> Trip | None:
+        criterion, _ = self.criteria[count.criterion]
+        group = self._group(count.stage)
+        if criterion.count is not None:
+            basis, trips = 0, count.failures >= criterion.count
+        else:
+            basis = {
+                "FINISHED": count.finished,
+                "RELEASED": sum(released is None or d.rank <= released for d in group),
+                "TARGETED": len(group),
+            }[criterion.basis]
+            trips = (
+                count.finished >= criterion.min_finished
+                and basis > 0
+                and Fraction(count.failures, basis) >= Fraction(criterion.percent or 0, 100)
+            )
+        return Trip(count.criterion, count.stage, count.failures, basis) if trips else None
