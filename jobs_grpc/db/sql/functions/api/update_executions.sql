@@ -167,7 +167,7 @@ BEGIN
                     e.status, j.canceled_at, j.force_canceled, j.expires_at, v_now
                 ) AS status
             ) derived
-        ), checked AS (
+        ), decided AS (
             SELECT c.n, c.job_id, c.must_be_next, c.status, c.status_details, c.extension,
                    c.failure_code, c.row_id, c.stage, c.stored_status, c.current_status, c.timeout,
                    c.has_rules, CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
@@ -184,32 +184,24 @@ BEGIN
                        ELSE c.outcome
                    END AS outcome
             FROM current c
-        ), decided AS (
-            SELECT c.n, c.job_id, c.status, c.status_details, c.extension, c.failure_code, c.row_id,
-                   c.stage, c.stored_status, c.current_status, c.timeout, c.has_rules,
-                   CASE
-                       WHEN c.max_in_progress IS NULL OR c.outcome <> 'APPLIED' THEN c.outcome
-                       -- The sub-select runs once, and only if the limit of a job matters.
-                       WHEN c.n = ANY (ARRAY(
-                           SELECT start.n
-                           FROM (
-                               SELECT s.n, s.job_id, s.max_in_progress,
-                                      row_number() OVER (PARTITION BY s.job_id ORDER BY s.n)
-                                          AS number
-                               FROM checked s
-                               WHERE s.max_in_progress IS NOT NULL AND s.outcome = 'APPLIED'
-                           ) start
-                           CROSS JOIN LATERAL (
-                               SELECT p.in_progress
-                               FROM jobs.job_progress p
-                               WHERE p.tenant_id = p_tenant_id AND p.job_id = start.job_id
-                               OFFSET 0
-                           ) p
-                           WHERE start.number > start.max_in_progress - p.in_progress
-                       )) THEN CASE WHEN c.must_be_next THEN 'AGAIN' ELSE 'JOB_FULL' END
-                       ELSE 'APPLIED'
-                   END AS outcome
-            FROM checked c
+        ), too_many AS (
+            -- The starts beyond the limit of their job. Read only if a job has a limit.
+            SELECT ARRAY(
+                SELECT start.n
+                FROM (
+                    SELECT d.n, d.job_id, d.max_in_progress,
+                           row_number() OVER (PARTITION BY d.job_id ORDER BY d.n) AS number
+                    FROM decided d
+                    WHERE d.max_in_progress IS NOT NULL AND d.outcome = 'APPLIED'
+                ) start
+                CROSS JOIN LATERAL (
+                    SELECT p.in_progress
+                    FROM jobs.job_progress p
+                    WHERE p.tenant_id = p_tenant_id AND p.job_id = start.job_id
+                    OFFSET 0
+                ) p
+                WHERE start.number > start.max_in_progress - p.in_progress
+            ) AS numbers
         ), updated AS (
             UPDATE jobs.job_executions e
             SET status = coalesce(d.status, 'IN_PROGRESS'),
@@ -226,6 +218,8 @@ BEGIN
                                     THEN coalesce(d.failure_code, '') END
             FROM decided d
             WHERE d.outcome = 'APPLIED'
+              AND (d.max_in_progress IS NULL
+                   OR d.n <> ALL ((SELECT t.numbers FROM too_many t)::bigint[]))
               AND e.tenant_id = p_tenant_id AND e.ctid = d.row_id
             RETURNING e.job_id, d.stored_status AS old_status, e.status AS new_status
         ), status_changes AS (
@@ -262,7 +256,16 @@ BEGIN
                array_agg(DISTINCT d.job_id) FILTER (WHERE d.outcome = 'APPLIED'),
                bool_or(d.has_rules AND d.outcome = 'APPLIED')
         INTO v_phase_outcomes, v_phase_statuses, v_phase_stages, v_updated_job_ids, v_has_rules
-        FROM decided d;
+        FROM (
+            SELECT d.n, d.job_id, d.current_status, d.stage, d.has_rules,
+                   CASE WHEN d.max_in_progress IS NULL OR d.outcome <> 'APPLIED'
+                             OR d.n <> ALL ((SELECT t.numbers FROM too_many t)::bigint[])
+                        THEN d.outcome
+                        WHEN d.must_be_next THEN 'AGAIN'
+                        ELSE 'JOB_FULL' END AS outcome
+            FROM decided d
+            OFFSET 0
+        ) d;
 
         IF v_phase = 1 THEN
             v_outcomes := v_phase_outcomes;
