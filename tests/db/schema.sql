@@ -184,7 +184,7 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     has_rollout_details,
         CASE
             WHEN has_rollout_details THEN jobs.rollout_details(tenant_id, job_id)
-            ELSE NULL::jsonb
+            ELSE NULL::json
         END AS rollout_details
    FROM jobs.job_states s;
 

@@ -40,7 +40,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     pause_cause text,
     trip jsonb,
     has_rollout_details boolean,
-    rollout_details jsonb,
+    rollout_details json,
     device_ids text[],
     statuses text[],
     status_details jsonb[],
