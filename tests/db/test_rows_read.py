@@ -159,6 +159,34 @@ def _staged(call: Call) -> Call:
     return call_staged
 
 
+# The second stage of j1 has three executions. The first is released, and the second is canceled.
+_HELD = """
+    UPDATE jobs.job_executions SET stage = 1, rank = $3, started_at = NULL
+    WHERE tenant_id = $1 AND job_id = 'j1' AND device_id = $2
+"""
+_HELD_STAGE = """
+    UPDATE jobs.job_stages SET last_rank = 3, queued = 1, failed = 1, rejected = 1
+    WHERE tenant_id = $1 AND job_id = 'j1' AND stage = 1
+"""
+_HELD_JOB = """
+    UPDATE jobs.jobs SET open_stage = 1, release_end = 1, awaiting_approval = true
+    WHERE tenant_id = $1 AND job_id = 'j1'
+"""
+
+
+def _held(call: Call) -> Call:
+    async def call_held(c: asyncpg.Connection, p: Probe) -> None:
+        await c.fetch("SELECT set_config('enable_seqscan', 'off', true)")
+        for rank, device in enumerate(("FAILED1", "REJECTED1", "d1"), start=1):
+            await c.fetch(_HELD, p.tenant, device, rank)
+        for sql in (_HELD_STAGE, _HELD_JOB):
+            await c.fetch(sql, p.tenant)
+        await c.fetch("SELECT set_config('enable_seqscan', 'on', true)")
+        await call(c, p)
+
+    return _staged(call_held)
+
+
 async def _approve(c: asyncpg.Connection, p: Probe) -> None:
     await _store(c).approve_stage(p.tenant, job_id="j1", stage=0, approved_by="ann", comment="")
 
@@ -205,6 +233,15 @@ CASES = {
         "get_job",
         60,
         lambda c, p: _store(c).get_job(p.tenant, job_id="j1", executions_limit=11),
+    ),
+    "get_job: stages": Case(
+        "get_job",
+        160,
+        _held(lambda c, p: _store(c).get_job(p.tenant, job_id="j1", executions_limit=11)),
+        as_owner=True,
+    ),
+    "list_jobs: awaiting approval": Case(
+        "list_jobs", 120, _held(_list_jobs(awaiting_approval=True)), as_owner=True
     ),
     "get_jobs": Case(
         "get_jobs", 30, lambda c, p: _store(c).get_jobs(p.tenant, job_ids=["j1", "overdue1"])
@@ -302,6 +339,9 @@ CASES = {
     ),
     "update_executions: start next": Case(
         "update_executions", 60, lambda c, p: _start_next(c, p, p.device), reads_skipped=True
+    ),
+    "update_executions: start next behind a held execution": Case(
+        "update_executions", 120, _held(lambda c, p: _start_next(c, p, "d1")), as_owner=True
     ),
     "update_executions: batch of start next": Case(
         "update_executions",
