@@ -137,6 +137,10 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses')
 
+.PHONY: rollout-timeline
+rollout-timeline: $(BENCH_READY) ## Draw the picture of docs/rollouts.md from a simulated rollout (two minutes)
+	@PYTHONPATH=generated .venv-bench/bin/python -m bench.rollout_timeline
+
 .PHONY: bench-workers
 bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers (needs h2load and cpulimit)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.workers $(ARGS)

@@ -33,6 +33,7 @@ func decodeMessage(op *operation, body []byte) (proto.Message, *apiError) {
 	if e := checkEnums(descriptor, members); e != nil {
 		return nil, e
 	}
+	body = withCamelCaseMasks(descriptor, members, body)
 	message := newMessage(descriptor)
 	if err := protojson.Unmarshal(body, message); err != nil {
 		return nil, fieldError(descriptor, members, err)
@@ -118,6 +119,30 @@ func checkEnums(request protoreflect.MessageDescriptor, members []jsonMember) *a
 		}
 	}
 	return nil
+}
+
+var underscoreAndLetter = regexp.MustCompile("_[a-z]")
+
+// withCamelCaseMasks returns the body with the paths of field masks in lowerCamelCase, the only form
+// that protojson accepts. This API writes them like all names, for example
+// "rollout.max_in_progress,failure_criteria". It changes members, too.
+func withCamelCaseMasks(request protoreflect.MessageDescriptor, members []jsonMember, body []byte) []byte {
+	changed := false
+	for i, m := range members {
+		field := request.Fields().ByName(protoreflect.Name(m.name))
+		var mask string
+		if field.Message() == nil || field.Message().FullName() != "google.protobuf.FieldMask" ||
+			json.Unmarshal(m.value, &mask) != nil {
+			continue
+		}
+		mask = underscoreAndLetter.ReplaceAllStringFunc(mask, func(s string) string { return strings.ToUpper(s[1:]) })
+		members[i].value, _ = json.Marshal(mask) // a string can always be encoded
+		changed = true
+	}
+	if changed {
+		return jsonObject(members)
+	}
+	return body
 }
 
 // enumValueNames returns the names of an enum's values without the UNSPECIFIED one.

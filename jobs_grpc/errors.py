@@ -13,6 +13,8 @@
     ├── RoleRequired          PERMISSION_DENIED    ROLE_REQUIRED
     ├── MetadataMismatch      PERMISSION_DENIED    METADATA_MISMATCH
     ├── PeerNotTrusted        PERMISSION_DENIED    PEER_NOT_TRUSTED
+    ├── SelfApproval          PERMISSION_DENIED    SELF_APPROVAL
+    ├── SubjectRequired       PERMISSION_DENIED    SUBJECT_REQUIRED
     ├── JobNotFound           NOT_FOUND            JOB_NOT_FOUND
     ├── DeviceNotFound        NOT_FOUND            DEVICE_NOT_FOUND
     ├── ExecutionNotFound     NOT_FOUND            EXECUTION_NOT_FOUND
@@ -27,6 +29,14 @@
     ├── JobPaused             FAILED_PRECONDITION  JOB_PAUSED
     ├── JobNotPausable        FAILED_PRECONDITION  JOB_NOT_PAUSABLE
     ├── JobNotResumable       FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+    ├── ExecutionHeld         FAILED_PRECONDITION  EXECUTION_HELD
+    ├── JobFull               FAILED_PRECONDITION  JOB_FULL
+    ├── GateNotMet            FAILED_PRECONDITION  GATE_NOT_MET
+    ├── ApprovalRequired      FAILED_PRECONDITION  APPROVAL_REQUIRED
+    ├── StageNotApprovable    FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+    ├── JobNotAdvanceable     FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE
+    ├── JobNotUpdatable       FAILED_PRECONDITION  JOB_NOT_UPDATABLE
+    ├── TimeGatesUnavailable  FAILED_PRECONDITION  TIME_GATES_UNAVAILABLE
     ├── ExecutionChanged      ABORTED              EXECUTION_CHANGED
     ├── JobChanged            ABORTED              JOB_CHANGED
     ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED
@@ -196,6 +206,29 @@ class PeerNotTrusted(JobsError):
         super().__init__("The client certificate does not belong to a trusted peer")
 
 
+class SelfApproval(JobsError):
+    """The user who created the job must not approve its stages."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = reasons.SELF_APPROVAL
+
+    def __init__(self, job_id: str, stage: str) -> None:
+        super().__init__(
+            "The creator of the job must not approve it; ask another user",
+            {"jobId": job_id, "stage": stage},
+        )
+
+
+class SubjectRequired(JobsError):
+    """Approvals need a known user."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = reasons.SUBJECT_REQUIRED
+
+    def __init__(self) -> None:
+        super().__init__("Approvals need a known user: send x-user-id, or a token with a subject")
+
+
 class JobNotFound(JobsError):
     """The tenant has no such job."""
 
@@ -356,6 +389,110 @@ class JobNotResumable(JobsError):
     def __init__(self, job_id: str, status: str) -> None:
         message = f"Cannot resume job in status {status}"
         super().__init__(message, {"jobId": job_id, "status": status})
+
+
+class ExecutionHeld(JobsError):
+    """The rollout of the job has not released the execution yet."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.EXECUTION_HELD
+
+    def __init__(self, job_id: str, device_id: str) -> None:
+        super().__init__(
+            "The execution is not released yet; wait until it is pending",
+            {"jobId": job_id, "deviceId": device_id},
+        )
+
+
+class JobFull(JobsError):
+    """The job has max_in_progress executions IN_PROGRESS."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.JOB_FULL
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            "As many executions of the job are IN_PROGRESS as its max_in_progress; start it later",
+            {"jobId": job_id},
+        )
+
+
+class GateNotMet(JobsError):
+    """The job would not continue: its open stage is finished and the gate is not met."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.GATE_NOT_MET
+
+    def __init__(self, job_id: str, stage: str) -> None:
+        super().__init__(
+            f"The gate of stage {stage} is not met and its executions are finished; retry some,"
+            " change the gate, or advance the job",
+            {"jobId": job_id, "stage": stage},
+        )
+
+
+class ApprovalRequired(JobsError):
+    """The gate of the open stage requires an approval."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.APPROVAL_REQUIRED
+
+    def __init__(self, job_id: str, stage: str) -> None:
+        super().__init__(
+            f"Stage {stage} requires an approval; approve it first",
+            {"jobId": job_id, "stage": stage},
+        )
+
+
+class StageNotApprovable(JobsError):
+    """The stage is not open or requires no approval, or the job is finished."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.STAGE_NOT_APPROVABLE
+
+    def __init__(self, job_id: str, stage: str) -> None:
+        super().__init__(
+            f"Stage {stage} is not open, requires no approval, or the job is finished",
+            {"jobId": job_id, "stage": stage},
+        )
+
+
+class JobNotAdvanceable(JobsError):
+    """The job is finished, or the stage is not the one after the open stage."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.JOB_NOT_ADVANCEABLE
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(
+            f"Job in status {status} has no such stage to open",
+            {"jobId": job_id, "status": status},
+        )
+
+
+class JobNotUpdatable(JobsError):
+    """The job is finished."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.JOB_NOT_UPDATABLE
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(
+            f"Cannot update job in status {status}", {"jobId": job_id, "status": status}
+        )
+
+
+class TimeGatesUnavailable(JobsError):
+    """The server does no background work, so gates with a time would never open."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.TIME_GATES_UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server does no background work, so bake_time and advance_after would never take"
+            " effect: set JOBS_OWNER_DATABASE_URL"
+        )
 
 
 class ExecutionChanged(JobsError):

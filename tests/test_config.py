@@ -303,7 +303,7 @@ def test_error_of_default_roles_says_that_none_is_allowed() -> None:
 
     assert str(raised.value) == (
         "JOBS_DEFAULT_ROLES=root must be none or a comma-separated list of"
-        " viewer, operator, admin, device, bridge"
+        " viewer, operator, approver, admin, device, bridge"
     )
 
 

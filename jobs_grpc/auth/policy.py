@@ -8,8 +8,9 @@ from jobs_grpc.errors import DeviceRequired, RoleRequired
 PUBLIC = None
 """The entry of methods that need no authentication, because they act for no tenant."""
 
-_READ = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN})
+_READ = frozenset({Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN})
 _OPERATE = frozenset({Role.OPERATOR, Role.ADMIN})
+_APPROVE = frozenset({Role.APPROVER, Role.ADMIN})
 _DELETE = frozenset({Role.ADMIN})
 # A device acts for itself; a bridge acts for any device of its tenant and names it.
 _DEVICE = frozenset({Role.DEVICE, Role.BRIDGE})
@@ -25,6 +26,9 @@ POLICY: Mapping[str, frozenset[Role] | None] = {
     "/fleet.jobs.v1.JobService/CancelJob": _OPERATE,
     "/fleet.jobs.v1.JobService/PauseJob": _OPERATE,
     "/fleet.jobs.v1.JobService/ResumeJob": _OPERATE,
+    "/fleet.jobs.v1.JobService/AdvanceJob": _OPERATE,
+    "/fleet.jobs.v1.JobService/ApproveStage": _APPROVE,
+    "/fleet.jobs.v1.JobService/UpdateJob": _OPERATE,
     "/fleet.jobs.v1.JobService/CancelExecution": _OPERATE,
     "/fleet.jobs.v1.JobService/RetryExecutions": _OPERATE,
     "/fleet.jobs.v1.JobService/DeleteJob": _DELETE,

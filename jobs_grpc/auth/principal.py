@@ -22,6 +22,7 @@ class Role(StrEnum):
 
     VIEWER = "viewer"
     OPERATOR = "operator"
+    APPROVER = "approver"
     ADMIN = "admin"
     DEVICE = "device"
     BRIDGE = "bridge"

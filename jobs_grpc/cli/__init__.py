@@ -14,6 +14,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from jobs_grpc.cli import (
+    advance,
     cancel,
     create,
     delete,
@@ -29,6 +30,7 @@ from jobs_grpc.cli import (
     retry,
     serve,
     simulate,
+    update,
     watch,
 )
 from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, to_cli_error
@@ -45,6 +47,8 @@ _COMMANDS = (
     list_jobs,
     get,
     pause,
+    advance,
+    update,
     cancel,
     failures,
     retry,

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from fleet.jobs.v1 import jobs_pb2 as pb
+
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_SECONDS = 86400.0
+_MAX_COUNT = 1_000_000
+_MAX_GATE_SECONDS = 30 * 24 * 3600
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
 def _argument(parser: Parser[T]) -> Callable[[str], T]:
@@ -55,15 +60,52 @@ def _device_format(value: str) -> str:
     return value
 
 
+def _stage(value: str) -> pb.Stage:
+    if value == "rest":
+        return pb.Stage(remainder=True)
+    if value.startswith("group:") and len(value) > len("group:"):
+        return pb.Stage(group_id=_utf8(value.removeprefix("group:")))
+    if value.endswith("%"):
+        return pb.Stage(percent=int(_number(value[:-1], 1, 100)))
+    return pb.Stage(device_count=int(_number(value, 1, _MAX_COUNT)))
+
+
+def _threshold(value: str) -> tuple[str, int]:
+    if value.endswith("%"):
+        return "percent", int(_number(value[:-1], 1, 100))
+    return "count", int(_number(value, 1, _MAX_COUNT))
+
+
+def _bug(value: str) -> tuple[float, str]:
+    share, _, code = value.partition(":")
+    if not code or not code.isascii() or not code.isprintable():
+        raise ValueError
+    return _number(share, 0, 1), code
+
+
+def _duration(value: str) -> int:
+    unit = _UNITS.get(value[-1:], 0)
+    if not unit:
+        raise ValueError
+    return int(_number(value[:-1], 0, _MAX_GATE_SECONDS / unit) * unit)
+
+
 text = _argument(Parser("UTF-8", _utf8))
 expiry_hours = _argument(parsers.integer(1, 720))
 timeout_minutes = _argument(parsers.integer(1, 10080))
 worker_count = _argument(parsers.worker_count)
 row_limit = _argument(parsers.integer(1, 2**31 - 1))
 seconds = _argument(parsers.seconds(0.001, _MAX_SECONDS))
+stage = _argument(Parser("1%, 50, group:NAME or rest", _stage))
+stage_index = _argument(parsers.integer(0, 99))
+percent = _argument(parsers.integer(1, 100))
+positive = _argument(parsers.integer(1, _MAX_COUNT))
+threshold = _argument(Parser("a number such as 50, or a percentage such as 5%", _threshold))
+duration = _argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", _duration))
 device_count = _argument(parsers.integer(1, 100_000))
 progress_count = _argument(parsers.integer(0, 1000))
 rate = _argument(Parser("a number from 0 to 1", lambda value: _number(value, 0, 1)))
+bug = _argument(Parser("RATE:CODE, such as 0.08:FLASH", _bug))
 latency = _argument(Parser("MIN:MAX seconds", _latency))
 device_format = _argument(Parser("printable ASCII with a field such as {:04}", _device_format))
 

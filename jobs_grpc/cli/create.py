@@ -14,6 +14,8 @@ from jobs_grpc.cli.connection import add_client_command, connect
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import format_device_count, format_expiry
 from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_json
+from jobs_grpc.cli.rollout_options import add_rollout_options, read_rollout_options
+from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def add_command(commands: "Subparsers") -> None:
         commands,
         "create",
         _create,
-        usage="--type TYPE (--device ID | --group ID | --all)",
+        usage="--type TYPE (--device ID | --group ID | --all) [--stage SIZE ...]",
         summary="create a job and queue an execution for each targeted device",
     )
     parser.add_argument(
@@ -64,9 +66,16 @@ def add_command(commands: "Subparsers") -> None:
         metavar="MINUTES",
         help="minutes until an IN_PROGRESS execution times out, 1–10080 (default: no timeout)",
     )
+    parser.add_argument(
+        "--validate-only",
+        action="store_true",
+        help="check the request and show the size of each stage, but create nothing",
+    )
+    add_rollout_options(parser)
 
 
 def _create(args: argparse.Namespace) -> None:
+    rollout, failure_criteria = read_rollout_options(args)
     request = pb.CreateJobRequest(
         job_id=args.job_id or "",
         document_type=args.type,
@@ -76,6 +85,9 @@ def _create(args: argparse.Namespace) -> None:
         expires_in_hours=args.expires_in_hours,
         never_expires=args.never_expires,
         in_progress_timeout_minutes=args.in_progress_timeout,
+        rollout=rollout,
+        failure_criteria=failure_criteria,
+        validate_only=args.validate_only,
     )
     try:
         request.document_params.update(_read_params(args.params))
@@ -92,7 +104,10 @@ def _create(args: argparse.Namespace) -> None:
         return
     job_id = escape_unprintable(response.job_id)
     devices = format_device_count(response.execution_count)
-    print(f"created {job_id} for {devices}, expires: {format_expiry(response)}")
+    verb = "would create" if args.validate_only else "created"
+    print(f"{verb} {job_id} for {devices}, expires: {format_expiry(response)}")
+    for line in stage_lines(response.job):
+        print(line)
 
 
 def _read_params(text: str) -> dict[str, Any]:

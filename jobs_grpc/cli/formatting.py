@@ -51,6 +51,21 @@ def format_pause(job: pb.Job) -> str:
     return f"since {format_time(job.pause.paused_at)}{user}: {job.pause.reason}"
 
 
+def format_criterion(criterion: pb.FailureCriterion) -> str:
+    """Format a failure criterion, such as "PAUSE at 5 % of FINISHED, from 20 on"."""
+    action = pb.FailureCriterion.Action.Name(criterion.action or pb.FailureCriterion.PAUSE)
+    scope = " of a stage" if criterion.scope == pb.FailureCriterion.STAGE else ""
+    if criterion.HasField("count"):
+        text = f"{action} at {criterion.count:,} failures{scope}"
+    else:
+        basis = pb.FailureCriterion.Basis.Name(criterion.basis or pb.FailureCriterion.FINISHED)
+        text = f"{action} at {criterion.percent} % of {basis}{scope}"
+        text += f", from {criterion.min_finished:,} on" if criterion.min_finished else ""
+    filters = [pb.JobExecution.Status.Name(status) for status in criterion.statuses]
+    filters += [code or "no code" for code in criterion.failure_codes]
+    return f"{text} ({', '.join(filters)})" if filters else text
+
+
 def is_active(job: pb.Job) -> bool:
     """Return whether the job is not finished."""
     return job.status in (pb.Job.IN_PROGRESS, pb.Job.PAUSED)
@@ -58,14 +73,22 @@ def is_active(job: pb.Job) -> bool:
 
 def execution_counts(job: pb.Job) -> dict[str, int]:
     """Return the number of executions by status, in the order of the contract."""
-    fields = job.execution_counts.DESCRIPTOR.fields
-    return {field.name: getattr(job.execution_counts, field.name) for field in fields}
+    return _counts_by_status(job.execution_counts)
 
 
 def format_counts(job: pb.Job) -> str:
     """Format the counts that are not zero, such as "1 QUEUED, 2 SUCCEEDED"."""
-    counts = execution_counts(job).items()
-    return ", ".join(f"{count} {status.upper()}" for status, count in counts if count)
+    return format_counts_of(job.execution_counts)
+
+
+def format_counts_of(counts: pb.ExecutionCounts) -> str:
+    """Format the counts that are not zero, such as "1 QUEUED, 2 SUCCEEDED"."""
+    by_status = _counts_by_status(counts).items()
+    return ", ".join(f"{count} {status.upper()}" for status, count in by_status if count)
+
+
+def _counts_by_status(counts: pb.ExecutionCounts) -> dict[str, int]:
+    return {field.name: getattr(counts, field.name) for field in counts.DESCRIPTOR.fields}
 
 
 def job_duration(job: pb.Job) -> timedelta:

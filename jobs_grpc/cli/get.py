@@ -10,12 +10,14 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, connect
 from jobs_grpc.cli.formatting import (
     format_counts,
+    format_criterion,
     format_expiry,
     format_pause,
     format_target,
     format_time,
 )
 from jobs_grpc.cli.output import print_json, print_note, struct_json
+from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.text import escape_unprintable
 
@@ -68,6 +70,9 @@ def _get(args: argparse.Namespace) -> None:
         return
     for name, value in _job_fields(job):
         print(f"{name:<13} {escape_unprintable(value)}")
+    if job.stages:
+        print("\nstages")
+        print("\n".join(stage_lines(job)))
     print()
     print_table(
         _COLUMNS,
@@ -126,4 +131,10 @@ def _job_fields(job: pb.Job) -> Iterator[tuple[str, str]]:
     yield "expires", format_expiry(job)
     if job.HasField("in_progress_timeout_minutes"):
         yield "timeout", f"{job.in_progress_timeout_minutes} min after the start"
+    if job.rollout.HasField("max_in_progress"):
+        yield "at a time", f"{job.rollout.max_in_progress:,} devices"
+    for criterion in job.failure_criteria:
+        yield "criterion", format_criterion(criterion)
+    if job.HasField("trip"):
+        yield "tripped", format_time(job.trip.tripped_at)
     yield "devices", f"{job.total_executions}: {format_counts(job)}"

@@ -41,6 +41,11 @@ def add_command(commands: "Subparsers") -> None:
         "--status", choices=pb.Job.Status.keys()[1:], help="list only jobs with this status"
     )
     parser.add_argument(
+        "--awaiting-approval",
+        action="store_true",
+        help="list only jobs with a stage that waits for an approval",
+    )
+    parser.add_argument(
         "--limit",
         type=arguments.row_limit,
         default=50,
@@ -78,7 +83,7 @@ def _list_jobs(args: argparse.Namespace) -> None:
 
 def _fetch_jobs(args: argparse.Namespace) -> pb.ListJobsResponse:
     """Fetch pages until there are --limit jobs."""
-    request = pb.ListJobsRequest(status=args.status)
+    request = pb.ListJobsRequest(status=args.status, awaiting_approval=args.awaiting_approval)
     result = pb.ListJobsResponse()
     with connect(args) as connection:
         while len(result.jobs) < args.limit:

@@ -21,6 +21,7 @@ from jobs_grpc.cli.formatting import (
     format_target,
     job_duration,
 )
+from jobs_grpc.cli.stages import split_width, stage_name
 from jobs_grpc.dev.simulator.totals import Totals
 from jobs_grpc.text import escape_unprintable
 
@@ -33,6 +34,7 @@ _EXECUTION_STATUSES = {
     "rejected": ("yellow", "━"),
     "in_progress": ("cyan", "╍"),
     "queued": ("bright_black", "─"),
+    "held": ("bright_black", "·"),
 }
 _JOB_STATUSES = {
     "IN_PROGRESS": "cyan",
@@ -50,6 +52,13 @@ _TOTALS_STYLES = {
     "interrupted": "bright_black",
     "errors": "red",
 }
+
+_STAGE_STATES = {
+    pb.JobStage.PENDING: "bright_black",
+    pb.JobStage.OPEN: "cyan",
+    pb.JobStage.PASSED: "green",
+}
+_STAGES_IN_VIEW = 10
 
 _RATE_WINDOW_SECONDS = 15.0
 _MIN_ELAPSED_SECONDS = 0.25
@@ -93,18 +102,6 @@ class Bar:
         ):
             yield Segment(character * width, Style.parse(style))
         yield Segment.line()
-
-
-def split_width(numbers: list[int], width: int) -> list[int]:
-    """Split `width` in proportion to the numbers; each number above 0 gets at least 1."""
-    total = sum(numbers) or 1
-    ends = [round(sum(numbers[: n + 1]) / total * width) for n in range(len(numbers))]
-    parts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    for n, number in enumerate(numbers):
-        if number and not parts[n]:
-            parts[n] = 1
-            parts[parts.index(max(parts))] -= 1
-    return parts
 
 
 class LiveView:
@@ -165,9 +162,46 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         legend,
         Text(" · ".join(facts), "bright_black"),
     ]
+    lines += stage_bars(job)
     if job.status == pb.Job.PAUSED:
         lines.append(_warning(f"Paused {format_pause(job)}"))
     return lines
+
+
+def stage_bars(job: pb.Job) -> list[RenderableType]:
+    """Render a bar for each stage; of many stages, those around the open one."""
+    shown = stages_in_view([stage.state for stage in job.stages])
+    if not shown:
+        return []
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(justify="right", style="bright_black")
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=20)
+    grid.add_column(width=8)
+    grid.add_column(ratio=1)
+    grid.add_column(justify="right", no_wrap=True)
+    for index in shown:
+        stage = job.stages[index]
+        finished = stage.total_executions - sum(
+            getattr(stage.execution_counts, status) for status in ("queued", "in_progress", "held")
+        )
+        note = "approve? " if stage.awaiting_approval else ""
+        grid.add_row(
+            str(index),
+            escape_unprintable(stage_name(job, index)),
+            Text(pb.JobStage.State.Name(stage.state), _STAGE_STATES.get(stage.state, "")),
+            Bar(
+                {status: getattr(stage.execution_counts, status) for status in _EXECUTION_STATUSES}
+            ),
+            Text.assemble((note, "yellow"), f"{finished:,} / {stage.total_executions:,}"),
+        )
+    return [grid]
+
+
+def stages_in_view(states: list[pb.JobStage.State.ValueType]) -> range:
+    """Return the indexes of at most ten stages, among them the open one."""
+    opened = next((n for n, state in enumerate(states) if state == pb.JobStage.OPEN), len(states))
+    first = max(0, min(opened - _STAGES_IN_VIEW // 2, len(states) - _STAGES_IN_VIEW))
+    return range(first, min(first + _STAGES_IN_VIEW, len(states)))
 
 
 def _unavailable_line(reason: str) -> Text:

@@ -15,7 +15,7 @@ from jobs_grpc.cli.errors import CliError, ExitCode, exit_code
 from jobs_grpc.cli.formatting import format_duration, utc_now
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.client.retry import CallError
-from jobs_grpc.dev.simulator.behavior import DeviceBehavior
+from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior
 from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
 from jobs_grpc.dev.simulator.totals import Totals
 
@@ -84,6 +84,25 @@ def add_command(commands: "Subparsers") -> None:
             help=f"share of executions that {outcome}, 0–1 (default: {default:g})",
         )
     parser.add_argument(
+        "--bug",
+        type=arguments.bug,
+        metavar="RATE:CODE",
+        help="share of devices that always fail, with this failure code, such as 0.08:FLASH",
+    )
+    parser.add_argument(
+        "--bug-devices",
+        type=arguments.text,
+        default="*",
+        metavar="PATTERN",
+        help="only devices whose id matches have the bug, such as 'device-00*' (default: all)",
+    )
+    parser.add_argument(
+        "--bug-version",
+        type=arguments.text,
+        metavar="VERSION",
+        help="only executions whose document has this `version` have the bug (default: all)",
+    )
+    parser.add_argument(
         "--progress",
         type=arguments.progress_count,
         default=2,
@@ -150,6 +169,7 @@ def _make_fleet(args: argparse.Namespace) -> Fleet:
         stall_rate=args.stall_rate,
         progress=args.progress,
         seed=random.randrange(2**32) if args.seed is None else args.seed,  # noqa: S311
+        bug=_bug(args),
     )
     numbers = range(args.first, args.first + args.devices)
     return Fleet(
@@ -162,6 +182,13 @@ def _make_fleet(args: argparse.Namespace) -> Fleet:
         bridge=args.bridge,
         timeout=args.timeout,
     )
+
+
+def _bug(args: argparse.Namespace) -> Bug | None:
+    if args.bug is None:
+        return None
+    rate, code = args.bug
+    return Bug(rate, code, args.bug_devices, args.bug_version)
 
 
 async def _run(fleet: Fleet, totals: Totals, run_for: float | None, quiet: bool) -> None:

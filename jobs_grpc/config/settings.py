@@ -179,7 +179,7 @@ class AuthConfig:
     )
     default_roles: tuple[str, ...] = setting(
         "JOBS_DEFAULT_ROLES",
-        subset("viewer", "operator", "admin", "device", "bridge", allow_none=True),
+        subset("viewer", "operator", "approver", "admin", "device", "bridge", allow_none=True),
         "With `JOBS_AUTH=metadata`: roles of a caller that sends neither `x-roles` nor"
         " `x-device-id`.",
         default=("admin", "bridge"),

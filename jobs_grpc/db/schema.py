@@ -15,6 +15,9 @@ TENANT_TABLES = (
     "jobs.job_executions",
     "jobs.execution_attempts",
     "jobs.job_failures",
+    "jobs.job_stages",
+    "jobs.job_failure_criteria",
+    "jobs.job_criterion_counts",
     "public.device_state",
     "public.device_group_members",
 )

@@ -51,4 +51,23 @@ def domain_error(sqlstate: str, args: Mapping[str, Any], status: str) -> errors.
             return errors.JobNotResumable(args["job_id"], status)
         case "JB016":
             return errors.JobChanged(args["job_id"])
+        case "JB017":
+            return errors.InvalidRequest([errors.Violation("rollout.stages", status)])
+        case "JB018":
+            return errors.GateNotMet(args["job_id"], status)
+        case "JB019":
+            return errors.ApprovalRequired(args["job_id"], status)
+        case "JB020":
+            return errors.StageNotApprovable(args["job_id"], status)
+        case "JB021":
+            return errors.SelfApproval(args["job_id"], status)
+        case "JB022":
+            return errors.JobNotAdvanceable(args["job_id"], status)
+        case "JB023":
+            return errors.JobNotUpdatable(args["job_id"], status)
+        case "JB024":
+            return errors.InvalidRequest([errors.Violation(status, f"{status} must not change")])
+        case "JB025":
+            problem = f"{status} needs a rollout, and the job has none"
+            return errors.InvalidRequest([errors.Violation(status, problem)])
     return None

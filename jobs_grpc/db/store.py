@@ -64,8 +64,11 @@ class Store:
         created_by: str | None,
         max_targets: int,
         max_active_jobs: int | None,
+        rollout: str | None = None,
+        failure_criteria: str | None = None,
+        validate_only: bool = False,
     ) -> Row:
-        """See create_job.sql; `document_params` is JSON."""
+        """See create_job.sql; `document_params`, `rollout` and `failure_criteria` are JSON."""
         rows = await self._call(
             "create_job",
             tenant_id,
@@ -80,6 +83,9 @@ class Store:
             created_by=created_by,
             max_targets=max_targets,
             max_active_jobs=max_active_jobs,
+            rollout=rollout,
+            failure_criteria=failure_criteria,
+            validate_only=validate_only,
         )
         return rows[0]
 
@@ -95,6 +101,7 @@ class Store:
         target_all: bool | None,
         created_from: PgMicros | None,
         created_until: PgMicros | None,
+        awaiting_approval: bool | None = None,
         before_created_at: PgMicros | None,
         before_job_id: str | None,
         limit: int,
@@ -116,6 +123,7 @@ class Store:
             target_all=target_all,
             created_from=created_from,
             created_until=created_until,
+            awaiting_approval=awaiting_approval,
         )
 
     async def get_job(self, tenant_id: str, *, job_id: str, executions_limit: int) -> Row:
@@ -188,6 +196,51 @@ class Store:
     async def resume_job(self, tenant_id: str, *, job_id: str, etag: str) -> Row:
         """See resume_job.sql."""
         rows = await self._call("resume_job", tenant_id, job_id=job_id, etag=etag)
+        return rows[0]
+
+    async def advance_job(
+        self, tenant_id: str, *, job_id: str, stage: int | None, etag: str
+    ) -> Row:
+        """See advance_job.sql."""
+        rows = await self._call("advance_job", tenant_id, job_id=job_id, stage=stage, etag=etag)
+        return rows[0]
+
+    async def approve_stage(
+        self, tenant_id: str, *, job_id: str, stage: int, approved_by: str, comment: str
+    ) -> Row:
+        """See approve_stage.sql."""
+        rows = await self._call(
+            "approve_stage",
+            tenant_id,
+            job_id=job_id,
+            stage=stage,
+            approved_by=approved_by,
+            comment=comment,
+        )
+        return rows[0]
+
+    async def update_job(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        etag: str,
+        fields: list[str],
+        in_progress_timeout_minutes: int | None,
+        rollout: str,
+        failure_criteria: str,
+    ) -> Row:
+        """See update_job.sql; `rollout` and `failure_criteria` are JSON."""
+        rows = await self._call(
+            "update_job",
+            tenant_id,
+            job_id=job_id,
+            etag=etag,
+            fields=fields,
+            in_progress_timeout_minutes=in_progress_timeout_minutes,
+            rollout=rollout,
+            failure_criteria=failure_criteria,
+        )
         return rows[0]
 
     async def cancel_execution(

@@ -23,6 +23,9 @@ LOCK_WAIT_MS = 200
 # The minimum wait for one job lock, if many busy jobs share LOCK_WAIT_MS.
 _MIN_LOCK_WAIT_MS = 20
 
+MAX_REPEATS = 8
+"""How often an update is sent again because another execution became the device's next one."""
+
 CLOSE_TIMEOUT = 5.0
 """How long close() lets running batches finish, in seconds."""
 
@@ -43,6 +46,8 @@ class _QueuedUpdate:
     """When it was called, by time.perf_counter."""
     alone: bool = False
     """Send it in a batch of its own."""
+    repeats: int = 0
+    """How often its outcome was AGAIN."""
 
 
 class UpdateBatcher:
@@ -85,6 +90,7 @@ class UpdateBatcher:
     async def update(self, tenant_id: str, update: ExecutionUpdate) -> Row:
         """Apply an update and return its row of update_executions.sql after the commit.
 
+        The outcome of the row is AGAIN if each of MAX_REPEATS repeats met another next execution.
         Updates that name the same execution are applied in the order of the calls. Raises what
         Store.update_executions raises, and Internal if the batcher closes before the update.
         """
@@ -226,7 +232,8 @@ class UpdateBatcher:
                 case "BUSY":
                     queued.update = queued.update._replace(job_id=row["job_id"])
                     busy.append(queued)
-                case "AGAIN":
+                case "AGAIN" if queued.repeats < MAX_REPEATS:
+                    queued.repeats += 1
                     queued.update = queued.update._replace(job_id=None)
                     self._enqueue(tenant_id, [queued])
                 case _:

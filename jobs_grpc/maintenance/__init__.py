@@ -1,1 +1,1 @@
-"""Background work across tenants: timeouts, finalization, retention and purge."""
+"""Background work across tenants: timeouts, stages, finalization, retention and purge."""

@@ -1,4 +1,4 @@
-"""Runs maintenance as the owner: timeouts, finalization, retention and purge.
+"""Runs maintenance as the owner: timeouts, stages, finalization, retention and purge.
 
 Each task finds its jobs across tenants with one probe of a partial index, then calls a SQL
 function per job, which locks the job and checks again. So any number of replicas can sweep at
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # Executions that one statement changes. Limits how long it holds the job lock.
 _EXECUTIONS_PER_STATEMENT = 1000
 # One for timeouts, one for the other tasks.
-MAX_CONNECTIONS = 2
+MAX_CONNECTIONS = 3
 # Jobs that one search finds.
 _JOBS_PER_SEARCH = 100
 
@@ -73,6 +73,7 @@ class Sweeper:
             "timed_out_executions", _EXECUTIONS_PER_STATEMENT, self._fetch, self._time_out
         )
         limit = _JOBS_PER_SEARCH
+        self._stages = MaintenanceTask("stages_due", limit, self._fetch, self._open_due_stage)
         self._cleanup = [
             MaintenanceTask("jobs_to_finalize", limit, self._fetch, self._finalize),
             MaintenanceTask("jobs_to_purge", limit, self._fetch, self._purge),
@@ -115,21 +116,27 @@ class Sweeper:
         unavailable.
         """
         await self.run_timeouts()
+        await self.run_stages()
         await self.run_cleanup()
 
     async def run(self) -> None:
         """Run all tasks every `interval` seconds, and retry after errors.
 
-        Timeouts have a separate loop and connection, so that they are on time however long the
-        cleanup takes.
+        Timeouts and stages have a separate loop and connection each, so that they are on time
+        however long the other work takes.
         """
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat("timeouts", self.run_timeouts))
+            loops.create_task(self._repeat("stages", self.run_stages))
             loops.create_task(self._repeat("cleanup", self.run_cleanup))
 
     async def run_timeouts(self) -> None:
         """Time out executions that have been IN_PROGRESS for too long."""
         await self._timeouts.run(self._lock_wait)
+
+    async def run_stages(self) -> None:
+        """Open the next stages of rollouts whose bake_time or advance_after has passed."""
+        await self._stages.run(self._lock_wait)
 
     async def run_cleanup(self) -> None:
         """Finalize canceled and expired jobs, apply the retention, and purge deleted jobs."""
@@ -175,6 +182,10 @@ class Sweeper:
             "SELECT jobs.time_out_executions($1, $2, $3, $4)", *job, device_ids, wait_ms
         )
         return bool(count)
+
+    async def _open_due_stage(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
+        ((done,),) = await self._fetch("SELECT jobs.open_due_stage($1, $2, $3)", *job, wait_ms)
+        return bool(done)
 
     async def _finalize(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
         return await self._in_batches("SELECT jobs.finalize_job($1, $2, $3, $4, $5)", job, wait_ms)

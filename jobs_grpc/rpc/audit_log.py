@@ -17,12 +17,13 @@ AUDITED_METHODS = frozenset(
     f"/fleet.jobs.v1.JobService/{name}"
     for name in (
         *("CreateJob", "CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
-        *("CancelExecution", "RetryExecutions"),
+        *("AdvanceJob", "ApproveStage", "UpdateJob", "CancelExecution", "RetryExecutions"),
     )
 )
 
-# A request may contain ids of any length.
+# A request may contain texts of any length.
 _MAX_ID_LENGTH = 256
+_MAX_COMMENT_LENGTH = 1000
 
 
 def write(
@@ -37,8 +38,8 @@ def write(
 ) -> None:
     """Log who called what on which job, and the result.
 
-    Of the request, only ids are logged: no documents, cancel reasons or tokens. `request` is None
-    if the call was rejected before it was read.
+    Of the request, only ids are logged, and the stage and comment of an approval: no documents,
+    cancel reasons or tokens. `request` is None if the call was rejected before it was read.
     """
     code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
     logs.log_fields(
@@ -53,10 +54,20 @@ def write(
             "peer": context.peer(),
             "job_id": getattr(response, "job_id", None) or _id(request, "job_id"),
             "device_id": _id(request, "device_id"),
+            "stage": _stage(request),
+            "comment": getattr(request, "comment", "")[:_MAX_COMMENT_LENGTH] or None,
             "reason": reasons.ErrorReason.Name(error.reason) if error else None,
             "ms": round((time.perf_counter() - started) * 1000, 2),
         },
     )
+
+
+def _stage(request: Any) -> int | None:
+    field = request and request.DESCRIPTOR.fields_by_name.get("stage")
+    if not field or (field.has_presence and not request.HasField("stage")):
+        return None
+    stage: int = request.stage
+    return stage
 
 
 def _id(request: Any, field: str) -> str | None:

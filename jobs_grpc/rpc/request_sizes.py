@@ -3,12 +3,13 @@
 # Ids, filters and page tokens of the longest permitted length fit.
 _MAX_BYTES = 16 * 1024
 
-# Requests with a document, with reports, or with the ids of many devices. JOBS_MAX_REQUEST_BYTES
+# Requests with a document, reports, stages, or the ids of many devices. JOBS_MAX_REQUEST_BYTES
 # limits them.
 METHODS_WITH_LARGE_REQUESTS = frozenset(
     {
         "/fleet.jobs.v1.JobService/CreateJob",
         "/fleet.jobs.v1.JobService/RetryExecutions",
+        "/fleet.jobs.v1.JobService/UpdateJob",
         "/fleet.jobs.v1.DeviceJobService/StartNextExecution",
         "/fleet.jobs.v1.DeviceJobService/StartExecution",
         "/fleet.jobs.v1.DeviceJobService/UpdateExecution",

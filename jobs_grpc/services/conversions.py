@@ -6,7 +6,8 @@ into another one, Python's protobuf serializes and parses it.
 
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from fleet.jobs.v1.jobs_pb2 import Job, JobExecution
+from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, Pause, Trip
+from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros, Row
@@ -22,12 +23,16 @@ Default = TypeVar("Default", int, None)
 MessageFields: TypeAlias = Any
 """Keyword arguments for a message constructor. None leaves a field, or the message, unset."""
 
-_EXECUTION_STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
+EXECUTION_COUNTS = (
+    *("held", "queued", "in_progress", "succeeded", "failed", "timed_out", "rejected"),
+)
+"""The fields of ExecutionCounts, which are columns of jobs.job_states as well."""
 
 # Numbers by name. In a database of a newer version, rows can have a status that has no number
 # here; the field stays STATUS_UNSPECIFIED.
 _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 EXECUTION_STATUS_NUMBERS = dict(JobExecution.Status.items())
+_PAUSE_CAUSE_NUMBERS = dict(Pause.Cause.items())
 
 # 2000-01-01 UTC, where PgMicros starts, in the Unix seconds of a Timestamp.
 _PG_EPOCH_SECONDS = 946_684_800
@@ -71,7 +76,8 @@ def job_fields(row: Row) -> MessageFields:
         "total_executions": row["total_executions"],
         "succeeded_count": row["succeeded"],
         "failed_count": row["failed"] + row["timed_out"] + row["rejected"],
-        "execution_counts": {status: row[status] for status in _EXECUTION_STATUSES},
+        "execution_counts": {status: row[status] for status in EXECUTION_COUNTS},
+        "trip": _trip_message(row["trip"]),
     }
 
 
@@ -82,7 +88,14 @@ def _pause_fields(row: Row) -> MessageFields:
         "paused_at": timestamp_fields(row["paused_at"]),
         "paused_by": row["paused_by"],
         "reason": row["pause_reason"],
+        "cause": _PAUSE_CAUSE_NUMBERS.get(row["pause_cause"]),
     }
+
+
+def _trip_message(json_text: str | None) -> Trip | None:
+    if json_text is None:
+        return None
+    return json_format.Parse(json_text, Trip(), ignore_unknown_fields=True)
 
 
 def device_execution_fields(row: Row) -> MessageFields:
@@ -127,6 +140,7 @@ def execution_fields(row: Row) -> MessageFields:
         "version": row["version"],
         "times_out_at": timestamp_fields(row["times_out_at"]),
         "failure_code": row["failure_code"],
+        "stage": row["stage"],
     }
 
 

@@ -93,8 +93,10 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             tenant_id,
             ExecutionUpdate(None, device_id, None, status_details=details, must_be_next=True),
         )
+        # AGAIN: other devices took the last place of a job each time; the device may call again.
+        none = row["outcome"] in ("NONE", "AGAIN")
         return pb.StartNextExecutionResponse(
-            execution=None if row["outcome"] == "NONE" else device_execution_fields(row)
+            execution=None if none else device_execution_fields(row)
         )
 
     async def StartExecution(

@@ -22,13 +22,14 @@ _COLUMNS = (
     "last_updated_ats",
     "times_out_ats",
     "failure_codes",
+    "stages",
 )
 _STATUS = _COLUMNS.index("statuses")
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id,
-# status_details and failure_code: four timestamps, three numbers, and the tags and lengths of all
+# status_details and failure_code: four timestamps, four numbers, and the tags and lengths of all
 # fields.
-_OVERHEAD_BYTES = 104
+_OVERHEAD_BYTES = 106
 
 
 def append_executions(
@@ -92,7 +93,7 @@ def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...]]]:
 
 def _change(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
     """Set the fields whose values differ; the values are in the order of _COLUMNS."""
-    status, details, number, version, *times, failure_code = new
+    status, details, number, version, *times, failure_code, stage = new
     queued_at, started_at, last_updated_at, times_out_at = times
     if status != old[0]:
         execution.status = EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
@@ -129,6 +130,11 @@ def _change(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...])
             execution.ClearField("failure_code")
         else:
             execution.failure_code = failure_code
+    if stage != old[9]:
+        if stage is None:
+            execution.ClearField("stage")
+        else:
+            execution.stage = stage
 
 
 def _append_copies(

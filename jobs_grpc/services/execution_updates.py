@@ -9,7 +9,9 @@ from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.errors import (
     ExecutionChanged,
     ExecutionFinished,
+    ExecutionHeld,
     ExecutionNotFound,
+    JobFull,
     JobPaused,
     Violation,
 )
@@ -66,16 +68,20 @@ def updated_execution(
 ) -> MessageFields:
     """The fields of a DeviceExecution after an update, from a row of update_executions.sql.
 
-    `with_details`: whether to fill status_details. Raises ExecutionNotFound, ExecutionFinished,
-    JobPaused or ExecutionChanged.
+    `with_details`: whether to fill status_details. Raises ExecutionNotFound, ExecutionHeld,
+    ExecutionFinished, JobPaused, JobFull or ExecutionChanged.
     """
     match row["outcome"]:
         case "EXECUTION_NOT_FOUND":
             raise ExecutionNotFound(job_id, device_id)
         case "EXECUTION_FINISHED":
             raise ExecutionFinished(job_id, device_id, row["previous_status"])
+        case "EXECUTION_HELD":
+            raise ExecutionHeld(job_id, device_id)
         case "JOB_PAUSED":
             raise JobPaused(job_id)
+        case "JOB_FULL":
+            raise JobFull(job_id)
         case "EXECUTION_CHANGED":
             # Document and details can each exceed the size of error details: see InvalidRequest.
             raise ExecutionChanged(pb.DeviceExecution(**device_execution_summary(row)))

@@ -14,7 +14,12 @@ from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.config import Config
 from jobs_grpc.db.store import Row, Store
-from jobs_grpc.errors import InvalidPageToken, JobNotFound
+from jobs_grpc.errors import (
+    InvalidPageToken,
+    JobNotFound,
+    SubjectRequired,
+    TimeGatesUnavailable,
+)
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import (
     execution_fields,
@@ -25,7 +30,18 @@ from jobs_grpc.services.conversions import (
     to_pg_micros,
 )
 from jobs_grpc.services.execution_page import append_executions
+from jobs_grpc.services.job_update import check_update
+from jobs_grpc.services.rollout_conversions import job_details_fields
+from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
+from jobs_grpc.services.rollout_validation import (
+    check_failure_criteria,
+    check_rollout,
+    check_stage,
+    has_time_gate,
+    requires_approval,
+)
 from jobs_grpc.services.struct_json import to_json
+from jobs_grpc.services.validated_job import validated_job_fields
 from jobs_grpc.services.watch_hub import WatchHub
 
 Status = TypeVar("Status", pb.Job.Status.ValueType, pb.JobExecution.Status.ValueType)
@@ -72,6 +88,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._max_document_bytes = config.limits.max_document_bytes
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
+        self._has_background_work = config.maintenance.owner_database_url is not None
         self._watch_hub = WatchHub(self._job_rows, watch_interval, stopping)
 
     @property
@@ -94,9 +111,17 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         violations += validation.check_target(request)
         violations += validation.check_expiry(request)
         violations += validation.check_in_progress_timeout(request)
+        violations += check_rollout(request.rollout) if request.HasField("rollout") else []
+        violations += check_failure_criteria(
+            request.failure_criteria, with_stages=request.HasField("rollout")
+        )
         validation.raise_for_violations(violations)
 
         caller = current_principal()
+        if requires_approval(request.rollout) and caller.subject is None:
+            raise SubjectRequired
+        if has_time_gate(request.rollout):
+            self._require_background_work()
         job_id = request.job_id or str(uuid.uuid4())
         row = await self._store.create_job(
             caller.tenant_id,
@@ -111,12 +136,20 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             created_by=caller.subject,
             max_targets=self._max_targets,
             max_active_jobs=self._max_active_jobs,
+            rollout=rollout_json(request.rollout) if request.HasField("rollout") else None,
+            failure_criteria=failure_criteria_json(request.failure_criteria)
+            if request.failure_criteria
+            else None,
+            validate_only=request.validate_only,
         )
         return pb.CreateJobResponse(
             job_id=job_id,
             status=pb.Job.IN_PROGRESS,
             execution_count=row["execution_count"],
             expires_at=timestamp_fields(row["expires_at"]),
+            job=validated_job_fields(request, job_id, caller, row)
+            if request.validate_only
+            else None,
         )
 
     async def ListJobs(
@@ -148,6 +181,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             target_all=request.target_all or None,
             created_from=to_pg_micros(request, "created_from"),
             created_until=to_pg_micros(request, "created_until"),
+            awaiting_approval=request.awaiting_approval or None,
             before_created_at=before_created_at,
             before_job_id=before_job_id,
             limit=limit + 1,
@@ -174,7 +208,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.get_job(
             current_principal().tenant_id, job_id=request.job_id, executions_limit=limit + 1
         )
-        response = pb.GetJobResponse(job=job_fields(row))
+        response = pb.GetJobResponse(job=job_details_fields(row))
         job = response.job
         if append_executions(job, row, limit, used_bytes=job.ByteSize()):
             job.next_executions_page_token = pagination.execution_token(
@@ -288,7 +322,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             paused_by=caller.subject,
             etag=request.etag,
         )
-        return pb.PauseJobResponse(job=job_fields(row))
+        return pb.PauseJobResponse(job=job_details_fields(row))
 
     async def ResumeJob(
         self,
@@ -301,7 +335,73 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.resume_job(
             current_principal().tenant_id, job_id=request.job_id, etag=request.etag
         )
-        return pb.ResumeJobResponse(job=job_fields(row))
+        return pb.ResumeJobResponse(job=job_details_fields(row))
+
+    async def AdvanceJob(
+        self,
+        request: pb.AdvanceJobRequest,
+        context: ServicerContext[pb.AdvanceJobRequest, pb.AdvanceJobResponse],
+    ) -> pb.AdvanceJobResponse:
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id)
+            + check_stage(request.stage)
+            + validation.check_etag(request.etag)
+        )
+        row = await self._store.advance_job(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            stage=optional_or(request, "stage", None),
+            etag=request.etag,
+        )
+        return pb.AdvanceJobResponse(job=job_details_fields(row))
+
+    async def ApproveStage(
+        self,
+        request: pb.ApproveStageRequest,
+        context: ServicerContext[pb.ApproveStageRequest, pb.ApproveStageResponse],
+    ) -> pb.ApproveStageResponse:
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id)
+            + check_stage(request.stage)
+            + validation.check_reason(request.comment, "comment")
+        )
+        caller = current_principal()
+        if caller.subject is None:
+            raise SubjectRequired
+        row = await self._store.approve_stage(
+            caller.tenant_id,
+            job_id=request.job_id,
+            stage=request.stage,
+            approved_by=caller.subject,
+            comment=request.comment,
+        )
+        return pb.ApproveStageResponse(job=job_details_fields(row))
+
+    async def UpdateJob(
+        self,
+        request: pb.UpdateJobRequest,
+        context: ServicerContext[pb.UpdateJobRequest, pb.UpdateJobResponse],
+    ) -> pb.UpdateJobResponse:
+        validation.raise_for_violations(
+            validation.check_job_id(request.job_id)
+            + validation.check_etag(request.etag)
+            + check_update(request)
+        )
+        fields = sorted({*request.update_mask.paths})
+        if "rollout.stages" in fields and has_time_gate(request.rollout):
+            self._require_background_work()
+        row = await self._store.update_job(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            etag=request.etag,
+            fields=fields,
+            in_progress_timeout_minutes=optional_or(request, "in_progress_timeout_minutes", None),
+            rollout=rollout_json(request.rollout),
+            failure_criteria=failure_criteria_json(
+                request.failure_criteria if "failure_criteria" in fields else ()
+            ),
+        )
+        return pb.UpdateJobResponse(job=job_details_fields(row))
 
     async def GetFailureSummary(
         self,
@@ -425,7 +525,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                     if row is None:
                         raise JobNotFound(request.job_id)
                     await reservation.add(response_bytes(pagination.max_page_bytes(1)), None)
-                    response = pb.WatchJobResponse(job=job_fields(row))
+                    response = pb.WatchJobResponse(job=job_details_fields(row))
                     reservation.correct(response_bytes(response.ByteSize()))
                     yield response
                     reservation.release()
@@ -433,6 +533,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                         return
         finally:
             reservation.release()
+
+    def _require_background_work(self) -> None:
+        if not self._has_background_work:
+            raise TimeGatesUnavailable
 
     async def _job_rows(self, tenant_id: str, job_ids: list[str]) -> dict[str, Row]:
         rows = await self._store.get_jobs(tenant_id, job_ids=job_ids)

@@ -214,11 +214,11 @@ def check_retry_statuses(statuses: Sequence[int]) -> list[Violation]:
     return [Violation("statuses", problem)]
 
 
-def check_reason(reason: str) -> list[Violation]:
-    """Check the reason of a cancel or a pause, which may be empty."""
+def check_reason(reason: str, field: str = "reason") -> list[Violation]:
+    """Check the reason of a cancel or a pause, or a comment, which may be empty."""
     if len(reason) > MAX_REASON_LENGTH or "\0" in reason:
-        problem = f"reason must be at most {MAX_REASON_LENGTH} characters without U+0000"
-        return [Violation("reason", problem)]
+        problem = f"{field} must be at most {MAX_REASON_LENGTH} characters without U+0000"
+        return [Violation(field, problem)]
     return []
 
 
@@ -245,7 +245,9 @@ def check_expiry(request: pb.CreateJobRequest | pb.RetryExecutionsRequest) -> li
     return check_range("expires_in_hours", request.expires_in_hours, 1, MAX_EXPIRES_IN_HOURS)
 
 
-def check_in_progress_timeout(request: pb.CreateJobRequest) -> list[Violation]:
+def check_in_progress_timeout(
+    request: pb.CreateJobRequest | pb.UpdateJobRequest,
+) -> list[Violation]:
     """Check the optional timeout of a job's executions."""
     if not request.HasField("in_progress_timeout_minutes"):
         return []

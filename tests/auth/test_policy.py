@@ -87,6 +87,7 @@ def test_is_public_only_for_methods_outside_the_contract() -> None:
     [
         ("viewer", {"ListJobs", "GetJob", "ListJobExecutions", "ListExecutionAttempts"}),
         ("operator", {"CreateJob", "CancelJob", "CancelExecution", "RetryExecutions"}),
+        ("operator", {"PauseJob", "ResumeJob", "AdvanceJob", "UpdateJob"}),
         ("admin", {"DeleteJob"}),
     ],
 )
@@ -95,7 +96,19 @@ def test_operator_extends_viewer_and_admin_extends_operator(role: str, methods: 
     for method, roles in POLICY.items():
         name = method.rpartition("/")[2]
         if name in methods and method.startswith("/fleet.jobs.v1.JobService/"):
-            assert roles == frozenset(map(Role, order[order.index(role) :]))
+            assert roles is not None
+            assert roles - {Role.APPROVER} == frozenset(map(Role, order[order.index(role) :]))
+
+
+def test_approver_reads_and_approves_and_does_nothing_else() -> None:
+    reads = {method for method, roles in POLICY.items() if roles and Role.VIEWER in roles}
+    approves = {"/fleet.jobs.v1.JobService/ApproveStage"}
+    assert {method for method, roles in POLICY.items() if roles and Role.APPROVER in roles} == (
+        reads | approves
+    )
+    assert POLICY["/fleet.jobs.v1.JobService/ApproveStage"] == frozenset(
+        {Role.APPROVER, Role.ADMIN}
+    )
 
 
 @pytest.mark.parametrize("method", UNARY)

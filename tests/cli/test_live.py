@@ -2,7 +2,6 @@
 
 import io
 
-import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from rich.console import Console, Group
 
@@ -66,20 +65,35 @@ def test_job_display_escapes_unprintable_characters() -> None:
     assert "j\\u202e  \\x1b[2J on group g\\u200b" in console.file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("numbers", "width", "parts"),
-    [
-        ([1, 1], 10, [5, 5]),
-        ([1, 999_999], 10, [1, 9]),
-        ([999_999, 0, 1], 10, [9, 0, 1]),
-        ([1, 1, 1], 10, [3, 4, 3]),
-        ([0, 0], 10, [0, 0]),
-    ],
-)
-def test_split_width_gives_every_number_above_zero_a_part(
-    numbers: list[int], width: int, parts: list[int]
-) -> None:
-    assert live.split_width(numbers, width) == parts
+def test_job_display_has_a_bar_for_each_stage_around_the_open_one() -> None:
+    job = pb.Job(job_id="j", status=pb.Job.IN_PROGRESS, total_executions=200, target_all=True)
+    for index in range(20):
+        state = (
+            pb.JobStage.PASSED
+            if index < 8
+            else pb.JobStage.OPEN
+            if index == 8
+            else pb.JobStage.PENDING
+        )
+        stage = job.stages.add(display_name=f"stage {index}", state=state, total_executions=10)
+        stage.execution_counts.succeeded = 10 if index < 8 else 3 if index == 8 else 0
+        stage.execution_counts.held = 10 - stage.execution_counts.succeeded
+        stage.awaiting_approval = index == 8
+    job.created_at.GetCurrentTime()
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+
+    for line in live.job_lines(job, rate=1.0):
+        console.print(line)
+
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    stages = [line for line in lines if "stage " in line]
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[2] for line in stages] == [str(n) for n in range(3, 13)]
+    assert "OPEN" in stages[5]
+    assert "━" in stages[5]
+    assert "·" in stages[5]
+    assert stages[5].rstrip().endswith("approve? 3 / 10")
 
 
 def test_rate_covers_only_recent_seconds() -> None:

@@ -15,21 +15,23 @@ CREATE TYPE jobs.job_status AS ENUM (
     'CANCELED'
 );
 
-CREATE TABLE jobs.job_executions (
+CREATE TABLE jobs.job_progress (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
-    status jobs.execution_status DEFAULT 'QUEUED'::jobs.execution_status NOT NULL,
-    execution_number integer DEFAULT 1 NOT NULL,
-    version integer DEFAULT 1 NOT NULL,
-    canceled_by_operator boolean DEFAULT false NOT NULL,
-    queued_at timestamp with time zone NOT NULL,
-    started_at timestamp with time zone,
-    times_out_at timestamp with time zone,
-    last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb,
-    failure_code text COLLATE pg_catalog."C"
-);
+    queued integer NOT NULL,
+    in_progress integer DEFAULT 0 NOT NULL,
+    succeeded integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    timed_out integer DEFAULT 0 NOT NULL,
+    rejected integer DEFAULT 0 NOT NULL,
+    CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
+    CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
+    CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
+    CONSTRAINT job_progress_rejected_check CHECK ((rejected >= 0)),
+    CONSTRAINT job_progress_succeeded_check CHECK ((succeeded >= 0)),
+    CONSTRAINT job_progress_timed_out_check CHECK ((timed_out >= 0))
+)
+WITH (fillfactor='50');
 
 CREATE TABLE jobs.jobs (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
@@ -56,62 +58,25 @@ CREATE TABLE jobs.jobs (
     paused_by text,
     pause_reason text,
     revision integer DEFAULT 1 NOT NULL,
+    rollout_request jsonb,
+    has_failure_criteria boolean DEFAULT false NOT NULL,
+    requested_timeout_minutes integer,
+    max_in_progress integer,
+    open_stage smallint,
+    release_end integer,
+    release_base integer,
+    release_rate integer,
+    release_since timestamp with time zone,
+    stage_due_at timestamp with time zone,
+    awaiting_approval boolean DEFAULT false NOT NULL,
+    pause_cause text,
+    trip jsonb,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
     CONSTRAINT jobs_force_canceled_check CHECK (((canceled_at IS NOT NULL) OR (NOT force_canceled))),
     CONSTRAINT jobs_one_target_check CHECK (((num_nonnulls(target_device_id, target_group_id) + (target_all)::integer) = 1))
 );
-
-CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
- SELECT e.tenant_id,
-    e.job_id,
-    e.device_id,
-    (derived.status)::text AS status,
-        CASE
-            WHEN (derived.status = e.status) THEN e.status_details
-            ELSE jobs.final_status_details(derived.status, j.cancel_reason)
-        END AS status_details,
-    e.execution_number,
-    e.queued_at,
-    e.started_at,
-        CASE
-            WHEN (derived.status = e.status) THEN e.last_updated_at
-            WHEN (derived.status = 'REJECTED'::jobs.execution_status) THEN j.canceled_at
-            ELSE j.expires_at
-        END AS last_updated_at,
-    e.version,
-    e.status AS stored_status,
-    j.document_type,
-    j.document_params,
-    j.expires_at,
-        CASE
-            WHEN (derived.status = 'IN_PROGRESS'::jobs.execution_status) THEN e.times_out_at
-            ELSE NULL::timestamp with time zone
-        END AS times_out_at,
-    e.failure_code
-   FROM ((jobs.job_executions e
-     JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
-     CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status) derived)
-  WHERE (j.deleted_at IS NULL);
-
-CREATE TABLE jobs.job_progress (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    queued integer NOT NULL,
-    in_progress integer DEFAULT 0 NOT NULL,
-    succeeded integer DEFAULT 0 NOT NULL,
-    failed integer DEFAULT 0 NOT NULL,
-    timed_out integer DEFAULT 0 NOT NULL,
-    rejected integer DEFAULT 0 NOT NULL,
-    CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
-    CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
-    CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
-    CONSTRAINT job_progress_rejected_check CHECK ((rejected >= 0)),
-    CONSTRAINT job_progress_succeeded_check CHECK ((succeeded >= 0)),
-    CONSTRAINT job_progress_timed_out_check CHECK ((timed_out >= 0))
-)
-WITH (fillfactor='50');
 
 CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
  SELECT j.tenant_id,
@@ -132,7 +97,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.cancel_reason,
     (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected) AS total_executions,
         CASE
-            WHEN (derived.queued_status = 'QUEUED'::jobs.execution_status) THEN p.queued
+            WHEN (derived.queued_status = 'QUEUED'::jobs.execution_status) THEN (p.queued - rollout.held)
             ELSE 0
         END AS queued,
         CASE
@@ -164,11 +129,117 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.paused_at,
     j.paused_by,
     j.pause_reason,
-    j.revision
-   FROM ((jobs.jobs j
+    j.revision,
+    rollout.held,
+        CASE
+            WHEN (j.paused_at IS NOT NULL) THEN COALESCE(j.pause_cause, 'OPERATOR'::text)
+            ELSE NULL::text
+        END AS pause_cause,
+    j.trip,
+    ((j.release_end IS NOT NULL) OR j.has_failure_criteria) AS has_rollout_details
+   FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
             jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status) derived)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN ((j.release_end IS NULL) OR (p.queued = 0) OR (derived.queued_status <> 'QUEUED'::jobs.execution_status)) THEN 0
+                    ELSE ( SELECT (sum(stages.held))::integer AS sum
+                       FROM unnest(jobs.held_executions(j.tenant_id, j.job_id, jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time()))) stages(held))
+                END AS held
+         OFFSET 0) rollout)
+  WHERE (j.deleted_at IS NULL);
+
+CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    job_id,
+    document_type,
+    document_params,
+    target_device_id,
+    target_group_id,
+    target_all,
+    status,
+    expires_at,
+    created_by,
+    created_at,
+    updated_at,
+    cancel_reason,
+    total_executions,
+    queued,
+    in_progress,
+    succeeded,
+    failed,
+    timed_out,
+    rejected,
+    completed_at,
+    in_progress_timeout_minutes,
+    stored_status,
+    paused_at,
+    paused_by,
+    pause_reason,
+    revision,
+    held,
+    pause_cause,
+    trip,
+    has_rollout_details,
+        CASE
+            WHEN has_rollout_details THEN jobs.rollout_details(tenant_id, job_id)
+            ELSE NULL::json
+        END AS rollout_details
+   FROM jobs.job_states s;
+
+CREATE TABLE jobs.job_executions (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    status jobs.execution_status DEFAULT 'QUEUED'::jobs.execution_status NOT NULL,
+    execution_number integer DEFAULT 1 NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    canceled_by_operator boolean DEFAULT false NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    times_out_at timestamp with time zone,
+    last_updated_at timestamp with time zone NOT NULL,
+    status_details jsonb,
+    failure_code text COLLATE pg_catalog."C",
+    rank integer,
+    stage smallint
+);
+
+CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
+ SELECT e.tenant_id,
+    e.job_id,
+    e.device_id,
+        CASE
+            WHEN ((derived.status = 'QUEUED'::jobs.execution_status) AND jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time())) THEN 'HELD'::text
+            ELSE (derived.status)::text
+        END AS status,
+        CASE
+            WHEN (derived.status = e.status) THEN e.status_details
+            ELSE jobs.final_status_details(derived.status, j.cancel_reason)
+        END AS status_details,
+    e.execution_number,
+    e.queued_at,
+    e.started_at,
+        CASE
+            WHEN (derived.status = e.status) THEN e.last_updated_at
+            WHEN (derived.status = 'REJECTED'::jobs.execution_status) THEN j.canceled_at
+            ELSE j.expires_at
+        END AS last_updated_at,
+    e.version,
+    e.status AS stored_status,
+    j.document_type,
+    j.document_params,
+    j.expires_at,
+        CASE
+            WHEN (derived.status = 'IN_PROGRESS'::jobs.execution_status) THEN e.times_out_at
+            ELSE NULL::timestamp with time zone
+        END AS times_out_at,
+    e.failure_code,
+    e.stage
+   FROM ((jobs.job_executions e
+     JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
+     CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status) derived)
   WHERE (j.deleted_at IS NULL);
 
 CREATE TABLE jobs.execution_attempts (
@@ -185,6 +256,33 @@ CREATE TABLE jobs.execution_attempts (
     failure_code text COLLATE pg_catalog."C"
 );
 
+CREATE TABLE jobs.job_criterion_counts (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    criterion smallint NOT NULL,
+    stage smallint NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    finished_before integer DEFAULT 0 NOT NULL,
+    CONSTRAINT job_criterion_counts_failures_check CHECK ((failures >= 0)),
+    CONSTRAINT job_criterion_counts_finished_before_check CHECK ((finished_before >= 0))
+)
+WITH (fillfactor='50');
+
+CREATE TABLE jobs.job_failure_criteria (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    criterion smallint NOT NULL,
+    statuses jobs.execution_status[] NOT NULL,
+    failure_codes text[] NOT NULL COLLATE pg_catalog."C",
+    percent integer,
+    count integer,
+    basis text NOT NULL,
+    min_finished integer NOT NULL,
+    scope text NOT NULL,
+    action text NOT NULL,
+    counts_since timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
+);
+
 CREATE TABLE jobs.job_failures (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
@@ -192,6 +290,46 @@ CREATE TABLE jobs.job_failures (
     failure_code text NOT NULL COLLATE pg_catalog."C",
     executions integer NOT NULL,
     CONSTRAINT job_failures_executions_check CHECK ((executions >= 0))
+)
+WITH (fillfactor='50');
+
+CREATE TABLE jobs.job_stages (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    stage smallint NOT NULL,
+    display_name text NOT NULL,
+    device_count integer,
+    percent integer,
+    group_id text COLLATE pg_catalog."C",
+    first_rank integer NOT NULL,
+    last_rank integer NOT NULL,
+    releases_per_minute integer,
+    min_succeeded_percent integer,
+    bake_seconds integer DEFAULT 0 NOT NULL,
+    advance_after_seconds integer,
+    require_approval boolean DEFAULT false NOT NULL,
+    allow_self_approval boolean DEFAULT false NOT NULL,
+    opened_at timestamp with time zone,
+    active_since timestamp with time zone,
+    gate_met_since timestamp with time zone,
+    gate_failure_accepted boolean DEFAULT false NOT NULL,
+    approved_at timestamp with time zone,
+    approved_by text,
+    approval_comment text,
+    queued integer NOT NULL,
+    in_progress integer DEFAULT 0 NOT NULL,
+    succeeded integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    timed_out integer DEFAULT 0 NOT NULL,
+    rejected integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    CONSTRAINT job_stages_failed_check CHECK ((failed >= 0)),
+    CONSTRAINT job_stages_failures_check CHECK ((failures >= 0)),
+    CONSTRAINT job_stages_in_progress_check CHECK ((in_progress >= 0)),
+    CONSTRAINT job_stages_queued_check CHECK ((queued >= 0)),
+    CONSTRAINT job_stages_rejected_check CHECK ((rejected >= 0)),
+    CONSTRAINT job_stages_succeeded_check CHECK ((succeeded >= 0)),
+    CONSTRAINT job_stages_timed_out_check CHECK ((timed_out >= 0))
 )
 WITH (fillfactor='50');
 
@@ -221,14 +359,23 @@ CREATE TABLE public.device_state (
 ALTER TABLE ONLY jobs.execution_attempts
     ADD CONSTRAINT execution_attempts_pkey PRIMARY KEY (tenant_id, job_id, device_id, execution_number);
 
+ALTER TABLE ONLY jobs.job_criterion_counts
+    ADD CONSTRAINT job_criterion_counts_pkey PRIMARY KEY (tenant_id, job_id, criterion, stage);
+
 ALTER TABLE ONLY jobs.job_executions
     ADD CONSTRAINT job_executions_pkey PRIMARY KEY (tenant_id, job_id, device_id);
+
+ALTER TABLE ONLY jobs.job_failure_criteria
+    ADD CONSTRAINT job_failure_criteria_pkey PRIMARY KEY (tenant_id, job_id, criterion);
 
 ALTER TABLE ONLY jobs.job_failures
     ADD CONSTRAINT job_failures_pkey PRIMARY KEY (tenant_id, job_id, status, failure_code);
 
 ALTER TABLE ONLY jobs.job_progress
     ADD CONSTRAINT job_progress_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY jobs.job_stages
+    ADD CONSTRAINT job_stages_pkey PRIMARY KEY (tenant_id, job_id, stage);
 
 ALTER TABLE jobs.jobs
     ADD CONSTRAINT jobs_pause_check CHECK ((((paused_at IS NULL) = (pause_reason IS NULL)) AND ((paused_at IS NOT NULL) OR (paused_by IS NULL)))) NOT VALID;
@@ -254,6 +401,8 @@ CREATE INDEX job_executions_by_times_out_at ON jobs.job_executions USING btree (
 
 CREATE INDEX job_executions_failed ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'FAILED'::jobs.execution_status);
 
+CREATE INDEX job_executions_finished_unstarted_by_rank ON jobs.job_executions USING btree (tenant_id, job_id, rank) WHERE ((rank IS NOT NULL) AND (started_at IS NULL) AND (status = ANY (ARRAY['TIMED_OUT'::jobs.execution_status, 'REJECTED'::jobs.execution_status])));
+
 CREATE INDEX job_executions_newest_first ON jobs.job_executions USING btree (tenant_id, device_id, queued_at DESC, job_id DESC) WHERE (queued_at > '-infinity'::timestamp with time zone);
 
 CREATE INDEX job_executions_queue ON jobs.job_executions USING btree (tenant_id, device_id, ((started_at IS NULL)), queued_at, job_id) WHERE (status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status]));
@@ -261,6 +410,10 @@ CREATE INDEX job_executions_queue ON jobs.job_executions USING btree (tenant_id,
 CREATE INDEX job_executions_rejected ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'REJECTED'::jobs.execution_status);
 
 CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'TIMED_OUT'::jobs.execution_status);
+
+CREATE INDEX jobs_awaiting_approval ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC) WHERE (awaiting_approval AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_by_stage_due_at ON jobs.jobs USING btree (stage_due_at) WHERE ((stage_due_at IS NOT NULL) AND (paused_at IS NULL) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_finished_by_updated_at ON jobs.jobs USING btree (updated_at) WHERE ((status <> 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
@@ -314,21 +467,33 @@ CREATE INDEX jobs_to_purge ON jobs.jobs USING btree (tenant_id, job_id) WHERE (d
 
 ALTER TABLE jobs.execution_attempts ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE jobs.job_criterion_counts ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.job_executions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE jobs.job_failure_criteria ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_progress ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE jobs.job_stages ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY tenant_isolation ON jobs.execution_attempts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
+CREATE POLICY tenant_isolation ON jobs.job_criterion_counts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
 CREATE POLICY tenant_isolation ON jobs.job_executions USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.job_failure_criteria USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_failures USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_progress USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.job_stages USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.jobs USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 

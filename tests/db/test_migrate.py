@@ -231,10 +231,18 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
         empty.role.name,
     )
 
-    tables = ("jobs.job_executions", "jobs.job_failures", "jobs.job_progress", "jobs.jobs")
+    tables = (
+        *("jobs.job_criterion_counts", "jobs.job_executions", "jobs.job_failure_criteria"),
+        *("jobs.job_failures", "jobs.job_progress", "jobs.job_stages", "jobs.jobs"),
+    )
     assert [tuple(row) for row in writes] == [
         ("jobs.execution_attempts", "INSERT"),
-        *((table, privilege) for table in tables for privilege in ("INSERT", "UPDATE")),
+        *(
+            (table, privilege)
+            for table in tables
+            for privilege in ("DELETE", "INSERT", "UPDATE")
+            if privilege != "DELETE" or "criteri" in table  # UpdateJob replaces criteria
+        ),
     ]
     creates = "SELECT has_schema_privilege($1, 'jobs', 'CREATE')"
     assert not await empty.owner.fetchval(creates, empty.role.name)

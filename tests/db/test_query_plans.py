@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import asyncpg
 import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
+from jobs_grpc.services.rollout_json import failure_criteria_json
 from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.slow
@@ -38,7 +40,7 @@ _SMALL_JOBS = """
 """
 _SMALL_PROGRESS = """
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
-    SELECT tenant_id, job_id, 1 FROM jobs.jobs WHERE NOT target_all
+    SELECT tenant_id, job_id, 1 FROM jobs.jobs WHERE job_id LIKE 'small-%'
 """
 
 _ONE_CANCELED = """
@@ -69,6 +71,31 @@ _FAILURE_COUNTS = """
 _FULL_COUNTS = """
     INSERT INTO jobs.job_failures (tenant_id, job_id, status, failure_code, executions)
     SELECT $1, 'j2', 'FAILED', 'old-' || n, 0 FROM generate_series(1, 100) n
+"""
+
+# The oldest job, "staged", has a tenth of the devices in 99 stages. Half of the first stage, which
+# has 500 devices, is released; 100 executions of the other half are canceled. It awaits an
+# approval.
+_GROUP = """
+    INSERT INTO device_group_members (tenant_id, group_id, device_id)
+    SELECT $1, 'tenth', device_id FROM device_state
+    WHERE tenant_id = $1 AND device_id LIKE '%2'
+"""
+_STAGED = """
+    SELECT jobs.create_job($1, 'staged', 'x', '{}', NULL, 'tenth', false, 24, NULL, NULL, 2000000,
+        NULL,
+        (SELECT jsonb_build_object('stages', jsonb_agg(jsonb_build_object(
+            'display_name', '', 'percent', CASE WHEN n = 1 THEN 2 ELSE 1 END)))
+         FROM generate_series(1, 99) n))
+"""
+_HALF_RELEASED = """
+    UPDATE jobs.jobs
+    SET release_end = 250, awaiting_approval = true, created_at = now() - interval '1 year'
+    WHERE job_id = 'staged'
+"""
+_CANCELED_WHILE_HELD = """
+    UPDATE jobs.job_executions SET status = 'REJECTED'
+    WHERE tenant_id = $1 AND job_id = 'staged' AND rank BETWEEN 301 AND 400
 """
 
 # For a table (relkind "r") the number of sequential scans, for an index ("i") of entries read.
@@ -151,11 +178,48 @@ def _failed_reports(job_id: str) -> list[ExecutionUpdate]:
     ]
 
 
+_STAGED_COUNTS = {
+    "job_stages_pkey": 99 + READ_ROW,
+    "job_executions_finished_unstarted_by_rank": 100 + READ_ROW,
+}
+
 # A call and the maximum number of entries that it reads of each index. It reads no others.
 CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = {
     "get_job": (
         lambda store: store.get_job(TENANT, job_id="j1", executions_limit=1001),
         {"jobs_pkey": READ_ROW, "job_progress_pkey": READ_ROW, "job_executions_pkey": PAGE},
+    ),
+    "get_job: with stages": (
+        lambda store: store.get_job(TENANT, job_id="staged", executions_limit=1001),
+        {
+            "jobs_pkey": READ_ROW,
+            "job_progress_pkey": READ_ROW,
+            "job_executions_pkey": PAGE,
+            # For the counts of the job, for those of each stage, and for the stages.
+            "job_stages_pkey": 3 * (99 + READ_ROW),
+            "job_executions_finished_unstarted_by_rank": 2 * (100 + READ_ROW),
+        },
+    ),
+    "list_jobs: awaiting approval": (
+        lambda store: _list_jobs(store, awaiting_approval=True),
+        {
+            "jobs_awaiting_approval": READ_ROW,
+            "job_progress_pkey": READ_ROW,
+            "jobs_pkey": READ_ROW,
+            **_STAGED_COUNTS,
+        },
+    ),
+    "list_job_executions: held": (
+        lambda store: store.list_job_executions(
+            TENANT, job_id="staged", status="HELD", after_device_id="", limit=1001
+        ),
+        {
+            "jobs_pkey": 2 * READ_ROW,
+            "job_progress_pkey": 2 * READ_ROW,
+            # Also reads the executions that are not held, which are 350.
+            "job_executions_pkey": PAGE + 350,
+            **_STAGED_COUNTS,
+        },
     ),
     "get_jobs": (
         lambda store: store.get_jobs(TENANT, job_ids=["j1", "j2"]),
@@ -261,6 +325,29 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         lambda store: store.resume_job(TENANT, job_id="j1", etag=""),
         {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW},
     ),
+    "update_job": (
+        lambda store: store.update_job(
+            TENANT,
+            job_id="staged",
+            etag="",
+            fields=["failure_criteria", "in_progress_timeout_minutes", "rollout.max_in_progress"],
+            in_progress_timeout_minutes=5,
+            rollout="{}",
+            failure_criteria=failure_criteria_json(
+                [pb.FailureCriterion(count=1, scope=pb.FailureCriterion.STAGE)]
+            ),
+        ),
+        {
+            "jobs_pkey": WRITE_ROW,
+            "job_progress_pkey": WRITE_ROW,
+            # Once for each of the 99 stages, and for the details.
+            "job_stages_pkey": 8 * 99,
+            "job_failures_pkey": READ_ROW,
+            "job_failure_criteria_pkey": WRITE_ROW,
+            "job_criterion_counts_pkey": 8 * 99,
+            "job_executions_finished_unstarted_by_rank": 2 * 100 + READ_ROW,
+        },
+    ),
     "cancel_job": (
         lambda store: store.cancel_job(TENANT, job_id="j1", reason="r", force=False),
         {"jobs_pkey": WRITE_ROW, "job_progress_pkey": WRITE_ROW},
@@ -336,6 +423,10 @@ async def large(cluster: tuple[Postgres, str]) -> AsyncIterator[Large]:
                 TENANT,
                 f"j{number}",
             )
+        await owner.execute(_GROUP, TENANT)
+        await owner.execute(_STAGED, TENANT)
+        await owner.execute(_HALF_RELEASED)
+        await owner.execute(_CANCELED_WHILE_HELD, TENANT)
         await owner.execute(_SMALL_JOBS, TENANT, SMALL_JOBS)
         await owner.execute(_SMALL_PROGRESS)
         await owner.execute(_ONE_CANCELED)

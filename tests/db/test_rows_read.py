@@ -134,6 +134,82 @@ def _pause(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
     return _store(c).pause_job(p.tenant, job_id="j1", reason="r", paused_by=None, etag="")
 
 
+# Two empty stages of the job j1. The first is due and has waited for an approval.
+_STAGES = """
+    INSERT INTO jobs.job_stages
+        (tenant_id, job_id, stage, display_name, first_rank, last_rank, require_approval, queued)
+    SELECT $1, 'j1', n, '', 1, 0, n = 0, 0 FROM generate_series(0, 1) n
+"""
+_ROLLOUT = """
+    UPDATE jobs.jobs
+    SET open_stage = 0, release_end = 0, release_base = 0, release_since = now(),
+        stage_due_at = now()
+    WHERE tenant_id = $1 AND job_id = 'j1'
+"""
+
+
+def _staged(call: Call) -> Call:
+    async def call_staged(c: asyncpg.Connection, p: Probe) -> None:
+        await c.fetch("SELECT set_config('enable_seqscan', 'off', true)")
+        await c.fetch(_STAGES, p.tenant)
+        await c.fetch(_ROLLOUT, p.tenant)
+        await c.fetch("SELECT set_config('enable_seqscan', 'on', true)")
+        await call(c, p)
+
+    return call_staged
+
+
+# The second stage of j1 has three executions. The first is released, and the second is canceled.
+_HELD = """
+    UPDATE jobs.job_executions SET stage = 1, rank = $3, started_at = NULL
+    WHERE tenant_id = $1 AND job_id = 'j1' AND device_id = $2
+"""
+_HELD_STAGE = """
+    UPDATE jobs.job_stages SET last_rank = 3, queued = 1, failed = 1, rejected = 1
+    WHERE tenant_id = $1 AND job_id = 'j1' AND stage = 1
+"""
+_HELD_JOB = """
+    UPDATE jobs.jobs SET open_stage = 1, release_end = 1, awaiting_approval = true
+    WHERE tenant_id = $1 AND job_id = 'j1'
+"""
+
+
+def _held(call: Call) -> Call:
+    async def call_held(c: asyncpg.Connection, p: Probe) -> None:
+        await c.fetch("SELECT set_config('enable_seqscan', 'off', true)")
+        for rank, device in enumerate(("FAILED1", "REJECTED1", "d1"), start=1):
+            await c.fetch(_HELD, p.tenant, device, rank)
+        for sql in (_HELD_STAGE, _HELD_JOB):
+            await c.fetch(sql, p.tenant)
+        await c.fetch("SELECT set_config('enable_seqscan', 'on', true)")
+        await call(c, p)
+
+    return _staged(call_held)
+
+
+async def _approve(c: asyncpg.Connection, p: Probe) -> None:
+    await _store(c).approve_stage(p.tenant, job_id="j1", stage=0, approved_by="ann", comment="")
+
+
+async def _advance(c: asyncpg.Connection, p: Probe) -> None:
+    await c.fetch(
+        "UPDATE jobs.job_stages SET require_approval = false WHERE tenant_id = $1", p.tenant
+    )
+    await _store(c).advance_job(p.tenant, job_id="j1", stage=None, etag="")
+
+
+def _update_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
+    return _store(c).update_job(
+        p.tenant,
+        job_id="j1",
+        etag="",
+        fields=["in_progress_timeout_minutes"],
+        in_progress_timeout_minutes=5,
+        rollout="{}",
+        failure_criteria="[]",
+    )
+
+
 async def _finalize(c: asyncpg.Connection, p: Probe) -> None:
     await _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
     await c.fetch("SELECT jobs.finalize_job($1, 'j1', '', 10, 0)", p.tenant)
@@ -157,6 +233,15 @@ CASES = {
         "get_job",
         60,
         lambda c, p: _store(c).get_job(p.tenant, job_id="j1", executions_limit=11),
+    ),
+    "get_job: stages": Case(
+        "get_job",
+        160,
+        _held(lambda c, p: _store(c).get_job(p.tenant, job_id="j1", executions_limit=11)),
+        as_owner=True,
+    ),
+    "list_jobs: awaiting approval": Case(
+        "list_jobs", 120, _held(_list_jobs(awaiting_approval=True)), as_owner=True
     ),
     "get_jobs": Case(
         "get_jobs", 30, lambda c, p: _store(c).get_jobs(p.tenant, job_ids=["j1", "overdue1"])
@@ -195,6 +280,16 @@ CASES = {
     "resume_job": Case(
         "resume_job", 60, lambda c, p: _store(c).resume_job(p.tenant, job_id="j1", etag="")
     ),
+    "update_job": Case("update_job", 60, _update_job),
+    "advance_job": Case("advance_job", 100, _staged(_advance), as_owner=True),
+    "approve_stage": Case("approve_stage", 100, _staged(_approve), as_owner=True),
+    "open_due_stage": Case(
+        "open_due_stage",
+        100,
+        _staged(lambda c, p: c.fetch("SELECT jobs.open_due_stage($1, 'j1', 0)", p.tenant)),
+        as_owner=True,
+    ),
+    "stages_due": Case("stages_due", 100, _staged(_search("stages_due")), as_owner=True),
     "list_device_executions": Case("list_device_executions", 60, _list_device_executions),
     "list_device_executions: of a job": Case(
         "list_device_executions", 60, lambda c, p: _list_device_executions(c, p, job_id="j1")
@@ -244,6 +339,9 @@ CASES = {
     ),
     "update_executions: start next": Case(
         "update_executions", 60, lambda c, p: _start_next(c, p, p.device), reads_skipped=True
+    ),
+    "update_executions: start next behind a held execution": Case(
+        "update_executions", 120, _held(lambda c, p: _start_next(c, p, "d1")), as_owner=True
     ),
     "update_executions: batch of start next": Case(
         "update_executions",

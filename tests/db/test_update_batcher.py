@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from typing import Any, cast
 
 import pytest
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import database as service_database
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
-from jobs_grpc.db.update_batcher import UpdateBatcher
+from jobs_grpc.db.update_batcher import MAX_REPEATS, UpdateBatcher
 from jobs_grpc.errors import Internal
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, request_session
@@ -65,6 +66,31 @@ async def test_updates_that_arrive_during_a_batch_form_the_next_one(
     assert [row["device_id"] for row in rows] == DEVICES
     # All updates of a batch have the same time.
     assert len({row["last_updated_at"] for row in rows}) == 2
+
+
+class _AlwaysAgain:
+    """A store where another execution becomes the device's next one each time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def update_executions(
+        self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
+    ) -> list[dict[str, str | None]]:
+        self.calls += 1
+        assert [update.job_id for update in updates] == [None]
+        return [{"outcome": "AGAIN", "job_id": "j"}]
+
+
+async def test_start_next_is_not_repeated_forever() -> None:
+    store = _AlwaysAgain()
+    batcher = UpdateBatcher(cast("Any", store))
+
+    row = await batcher.update("tenant", start_next("d"))
+
+    assert row["outcome"] == "AGAIN"
+    assert store.calls == 1 + MAX_REPEATS
+    await batcher.close()
 
 
 async def test_starts_of_next_executions_share_a_batch(

@@ -122,15 +122,19 @@ async def test_get_returns_the_job_with_its_executions(
         "failed_count": 0,
         "execution_counts": {
             "queued": 1, "in_progress": 0, "succeeded": 1,
-            "failed": 0, "timed_out": 0, "rejected": 0,
+            "failed": 0, "timed_out": 0, "rejected": 0, "held": 0,
         },
         "next_executions_page_token": "",
+        "rollout": None,
+        "failure_criteria": [],
+        "stages": [],
+        "trip": None,
     }  # fmt: skip
     assert isinstance(job["document_params"]["retries"], int)
     succeeded, queued = job["executions"]
     assert list(succeeded) == [
         "device_id", "status", "status_details", "queued_at", "started_at", "last_updated_at",
-        "execution_number", "version", "times_out_at", "failure_code",
+        "execution_number", "version", "times_out_at", "failure_code", "stage",
     ]  # fmt: skip
     assert (succeeded["device_id"], succeeded["status"]) == ("pump-1", "SUCCEEDED")
     assert datetime.fromisoformat(succeeded["started_at"]).tzinfo

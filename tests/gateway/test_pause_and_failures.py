@@ -16,7 +16,8 @@ async def test_pause_and_resume_return_the_job(database: Database, rest: RestCli
     job = paused.json()
     assert (paused.status_code, job["status"]) == (200, "PAUSED")
     assert job["pause"]["reason"] == "error rate"
-    assert job["pause"].keys() == {"paused_at", "paused_by", "reason"}
+    assert job["pause"].keys() == {"paused_at", "paused_by", "reason", "cause"}
+    assert job["pause"]["cause"] == "OPERATOR"
     assert "executions" not in job
     assert [j["job_id"] for j in await rest.get(status="PAUSED")] == ["a"]
     started = await rest.as_device("d00001", "POST", ":startNext")

@@ -23,6 +23,7 @@ from tests.support.waiting import TIMEOUT, wait_until
 # Each search of a sweep with its arguments, and the index that it uses.
 SEARCHES: dict[str, tuple[list[object], str]] = {
     "timed_out_executions": ([1000, [], []], "job_executions_by_times_out_at"),
+    "stages_due": ([100, [], []], "jobs_by_stage_due_at"),
     "jobs_to_finalize": ([100, [], []], "jobs_to_finalize"),
     "jobs_past_retention": ([100, [], [], 30], "jobs_finished_by_updated_at"),
     "jobs_to_purge": ([100, [], []], "jobs_to_purge"),

@@ -23,6 +23,7 @@ COLUMNS = {
     "last_updated_at": "last_updated_ats",
     "times_out_at": "times_out_ats",
     "failure_code": "failure_codes",
+    "stage": "stages",
 }
 
 # Of each column, values whose encodings have different sizes.
@@ -38,6 +39,7 @@ VALUES: dict[str, list[Any]] = {
     "last_updated_at": TIMES,
     "times_out_at": TIMES,
     "failure_code": [None, "", "E1", "x" * 64],
+    "stage": [None, 0, 99],
 }
 
 

@@ -1,6 +1,7 @@
 """Compares the service with a small model after random operations."""
 
 import asyncio
+import copy
 import uuid
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,27 +22,55 @@ from hypothesis.stateful import (
 )
 
 from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.brake_model import Criterion, Trip
 from tests.support.database import Database
 from tests.support.failures import Failure
-from tests.support.model import PENDING, RETRYABLE, Model, OperationRejected
+from tests.support.model import PENDING, RETRYABLE, Job, Model, OperationRejected
+from tests.support.rollout_model import Rollout, Stage
 from tests.support.scale import examples
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 
 DEVICES = ["a", "b", "c"]
 CODES = ["", "E1", "E2"]
 COUNTS = [field.name for field in pb.ExecutionCounts.DESCRIPTOR.fields]
+SEED = "seed"
+
+# For three devices, or for one.
+ROLLOUTS: list[list[Stage]] = [
+    [Stage(count=1), Stage()],
+    [Stage(rate=1)],
+    [Stage(percent=50, rate=1), Stage(percent=50, rate=2)],
+    [Stage(count=1, min_succeeded_percent=100), Stage(count=1, bake=1), Stage()],
+    [Stage(count=2, min_succeeded_percent=50, require_approval=True), Stage(rate=1)],
+    [Stage(count=1, advance_after=2, require_approval=True), Stage(count=1), Stage()],
+    [Stage(count=2, min_succeeded_percent=100, advance_after=1, bake=1), Stage()],
+]
+CRITERIA = [
+    Criterion(count=1, codes=("E1",)),
+    Criterion(count=2),
+    Criterion(percent=50, min_finished=2),
+    Criterion(percent=100, basis="RELEASED", statuses=("FAILED",)),
+    Criterion(count=2, action="CANCEL", statuses=("REJECTED", "TIMED_OUT")),
+    Criterion(percent=60, basis="TARGETED", action="FORCE_CANCEL"),
+]
+STAGE_CRITERIA = [
+    Criterion(count=1, scope="STAGE", statuses=("REJECTED",)),
+    Criterion(percent=50, min_finished=1, scope="STAGE", codes=("", "E2")),
+]
 
 T = TypeVar("T")
 
 
 @pytest.mark.slow
-async def test_service_equals_the_model_after_random_operations(
-    database: Database, server: Server
-) -> None:
+async def test_service_equals_the_model_after_random_operations(database: Database) -> None:
     loop = asyncio.get_running_loop()
 
     run_settings = settings(examples(25), stateful_step_count=30)
-    async with Sweeper(database.owner_dsn) as sweeper:
+    async with (
+        # Gates with a time need a server that does background work.
+        running_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn) as server,
+        Sweeper(database.owner_dsn) as sweeper,
+    ):
 
         def machine() -> RuleBasedStateMachine:
             return _Machine(database, server, sweeper, loop)
@@ -67,7 +97,8 @@ class _Machine(RuleBasedStateMachine):
         self._sweeper = sweeper
         self._loop = loop
         self._server = server
-        self._operator = server.operator(uuid.uuid4().hex)
+        self._operator = server.operator(uuid.uuid4().hex, "olivia")
+        self._approver = server.operator(self._operator.tenant, "anna")
         self._model = Model()
         self._terminal_statuses: dict[tuple[str, str, int], str] = {}
         self._await(database.add_devices(self._operator.tenant, DEVICES))
@@ -96,12 +127,41 @@ class _Machine(RuleBasedStateMachine):
         assert reason == expected_reason
         return response
 
-    @rule(target=jobs, device=st.none() | st.sampled_from(DEVICES))
-    def create(self, device: str | None) -> str:
+    @rule(
+        target=jobs,
+        device=st.none() | st.sampled_from(DEVICES),
+        stages=st.none() | st.sampled_from(ROLLOUTS),
+        criteria=st.lists(st.sampled_from(CRITERIA), max_size=2),
+        stage_criteria=st.lists(st.sampled_from(STAGE_CRITERIA), max_size=1),
+        max_in_progress=st.sampled_from([None, None, 1]),
+    )
+    def create(
+        self,
+        device: str | None,
+        stages: list[Stage] | None,
+        criteria: list[Criterion],
+        stage_criteria: list[Criterion],
+        max_in_progress: int | None,
+    ) -> str:
         job_id = f"j{len(self._model.jobs)}"
         target = {"target_device_id": device} if device else {"target_all": True}
-        self._await(self._operator.create(job_id=job_id, **target))
-        self._model.create(job_id, [device] if device else DEVICES)
+        devices = [device] if device else DEVICES
+        rollout = None
+        if stages is None:
+            max_in_progress = None
+        else:
+            rollout = Rollout(copy.deepcopy(stages), SEED)
+            rollout.fill(devices)
+            criteria = criteria + stage_criteria
+        self._await(
+            self._operator.create(
+                job_id=job_id,
+                rollout=_rollout(rollout, max_in_progress) if rollout else None,
+                failure_criteria=[c.message for c in criteria],
+                **target,
+            )
+        )
+        self._model.create(job_id, devices, rollout, criteria, max_in_progress)
         return job_id
 
     @rule(job_id=jobs, force=st.booleans())
@@ -148,6 +208,50 @@ class _Machine(RuleBasedStateMachine):
     @rule(job_id=jobs)
     def resume(self, job_id: str) -> None:
         self._run_both(lambda: self._model.resume(job_id), self._operator.resume(job_id))
+
+    @rule(job_id=jobs)
+    def advance(self, job_id: str) -> None:
+        self._run_both(lambda: self._model.advance(job_id), self._operator.advance(job_id))
+
+    @rule(job_id=jobs, stage=st.integers(0, 2))
+    def approve(self, job_id: str, stage: int) -> None:
+        self._run_both(
+            lambda: self._model.approve(job_id, stage), self._approver.approve(job_id, stage)
+        )
+
+    @rule(job_id=jobs, criteria=st.lists(st.sampled_from(CRITERIA), max_size=3))
+    def update_criteria(self, job_id: str, criteria: list[Criterion]) -> None:
+        self._run_both(
+            lambda: self._model.update_criteria(job_id, criteria),
+            self._operator.update(
+                job_id, "failure_criteria", failure_criteria=[c.message for c in criteria]
+            ),
+        )
+
+    @rule(job_id=jobs, maximum=st.sampled_from([None, 1, 2]))
+    def update_max_in_progress(self, job_id: str, maximum: int | None) -> None:
+        self._run_both(
+            lambda: self._model.update_max_in_progress(job_id, maximum),
+            self._operator.update(
+                job_id, "rollout.max_in_progress", rollout=pb.Rollout(max_in_progress=maximum)
+            ),
+        )
+
+    @rule(job_id=jobs, rate=st.sampled_from([None, 1, 2]))
+    def update_rate(self, job_id: str, rate: int | None) -> None:
+        rollout = copy.deepcopy(self._model.jobs[job_id].rollout) or Rollout([Stage()], SEED)
+        rollout.change_rate(rate)
+        self._run_both(
+            lambda: self._model.update_rate(job_id, rate),
+            self._operator.update(job_id, "rollout.stages", rollout=_rollout(rollout)),
+        )
+
+    @rule()
+    def wait(self) -> None:
+        """A minute passes. The rest of an example takes less than that."""
+        self._await(self._database.wait(self._operator.tenant, minutes=1))
+        self._await(self._sweeper.run_once())
+        self._model.wait()
 
     @rule(job_id=jobs)
     def expire(self, job_id: str) -> None:
@@ -216,11 +320,12 @@ class _Machine(RuleBasedStateMachine):
                 for execution in job.executions
             }
             assert pb.Job.Status.Name(job.status) == expected.visible_status
-            assert job.HasField("pause") == expected.paused
             assert actual == {
-                device: (execution.status, execution.attempt)
+                device: (expected.visible_execution_status(device), execution.attempt)
                 for device, execution in expected.executions.items()
             }
+            self._check_pause(job, expected)
+            self._check_stages(job, expected)
             self._check_counts(job)
             self._check_failures(job_id)
             self._check_terminal_statuses(job_id, actual)
@@ -234,6 +339,38 @@ class _Machine(RuleBasedStateMachine):
         assert counts == {status: statuses.count(status) for status in COUNTS}
         assert sum(counts.values()) == job.total_executions
 
+    def _check_pause(self, job: pb.Job, expected: Job) -> None:
+        cause = pb.Pause.Cause.Name(job.pause.cause) if job.HasField("pause") else None
+        assert cause == expected.pause_cause
+        assert job.HasField("trip") == (expected.trip is not None)
+        if expected.trip is not None:
+            stage = job.trip.stage if job.trip.HasField("stage") else None
+            numbers = (job.trip.failure_count, job.trip.basis_count)
+            assert Trip(expected.trip.criterion, stage, *numbers) == expected.trip
+
+    def _check_stages(self, job: pb.Job, expected: Job) -> None:
+        """The state of each stage, and its counts, which equal those of its executions."""
+        rollout = expected.rollout
+        if rollout is None:
+            assert not job.stages
+            return
+        states = [pb.JobStage.State.Name(stage.state) for stage in job.stages]
+        assert states.count("PENDING") == len(rollout.stages) - 1 - rollout.open_stage
+        assert sum(stage.released_count for stage in job.stages) == rollout.released
+        if expected.active and not expected.paused and not expected.expired:
+            waits = [stage.awaiting_approval for stage in job.stages]
+            assert any(waits) == rollout.awaiting_approval
+        for number, stage in enumerate(job.stages):
+            statuses = [
+                pb.JobExecution.Status.Name(execution.status).lower()
+                for execution in job.executions
+                if execution.stage == number
+            ]
+            assert len(rollout.stages[number].devices) == stage.total_executions
+            assert {status: getattr(stage.execution_counts, status) for status in COUNTS} == {
+                status: statuses.count(status) for status in COUNTS
+            }
+
     def _check_failures(self, job_id: str) -> None:
         summary = self._await(self._operator.failures(job_id))
         assert self._model.failures(job_id) == {
@@ -244,9 +381,36 @@ class _Machine(RuleBasedStateMachine):
     def _check_terminal_statuses(self, job_id: str, actual: dict[str, tuple[str, int]]) -> None:
         """The terminal status of an attempt never changes."""
         for device, (status, attempt) in actual.items():
-            if status not in PENDING:
+            if status not in PENDING | {"HELD"}:
                 key = (job_id, device, attempt)
                 assert self._terminal_statuses.setdefault(key, status) == status
 
     def _device(self, name: str) -> Any:
         return self._server.device(self._operator.tenant, name)
+
+
+def _rollout(rollout: Rollout, max_in_progress: int | None = None) -> pb.Rollout:
+    return pb.Rollout(
+        stages=[_stage(stage, is_last=stage is rollout.stages[-1]) for stage in rollout.stages],
+        seed=rollout.seed,
+        max_in_progress=max_in_progress,
+    )
+
+
+def _stage(stage: Stage, is_last: bool) -> pb.Stage:
+    fields: dict[str, Any] = {"releases_per_minute": stage.rate}
+    if stage.count is not None:
+        fields["device_count"] = stage.count
+    elif stage.percent is not None:
+        fields["percent"] = stage.percent
+    else:
+        fields["remainder"] = True
+    if not is_last:
+        advance_after = stage.advance_after
+        fields["gate"] = pb.Gate(
+            min_succeeded_percent=stage.min_succeeded_percent,
+            bake_time=Duration(seconds=60 * stage.bake),
+            advance_after=None if advance_after is None else Duration(seconds=60 * advance_after),
+            require_approval=stage.require_approval,
+        )
+    return pb.Stage(**fields)

@@ -20,6 +20,7 @@ TABLES_AND_VIEWS = (
     "jobs.job_executions",
     "jobs.execution_attempts",
     "jobs.job_states",
+    "jobs.job_details",
     "jobs.execution_states",
     "public.device_state",
     "public.device_group_members",

@@ -60,6 +60,20 @@ async def test_watch_leaves_out_a_queued_execution_while_its_job_is_paused(
     assert job_ids(await anext(responses)) == ["j"]
 
 
+async def test_watch_sends_an_execution_when_the_rate_of_its_rollout_releases_it(
+    operator: Operator, device: Device
+) -> None:
+    await operator.create(
+        job_id="j",
+        target_device_id="pump",
+        rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=60)]),
+    )
+    responses = watch(device)
+
+    assert job_ids(await anext(responses)) == []
+    assert job_ids(await anext(responses)) == ["j"]
+
+
 @pytest.mark.slow
 async def test_watch_sends_the_list_when_an_execution_becomes_pending_or_finishes(
     device: Device, operator: Operator

@@ -7,6 +7,7 @@ from typing import Any
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from grpc.aio import EOF
 
@@ -66,6 +67,24 @@ class Operator:
         """Resume a job."""
         request = pb.ResumeJobRequest(job_id=job_id, **fields)
         response = await self.stub.ResumeJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.job
+
+    async def advance(self, job_id: str, **fields: Any) -> pb.Job:
+        """Open the next stage of a job."""
+        request = pb.AdvanceJobRequest(job_id=job_id, **fields)
+        response = await self.stub.AdvanceJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.job
+
+    async def approve(self, job_id: str, stage: int, **fields: Any) -> pb.Job:
+        """Approve a stage of a job."""
+        request = pb.ApproveStageRequest(job_id=job_id, stage=stage, **fields)
+        response = await self.stub.ApproveStage(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.job
+
+    async def update(self, job_id: str, *paths: str, **fields: Any) -> pb.Job:
+        """Change the fields of a job that the paths name."""
+        request = pb.UpdateJobRequest(job_id=job_id, update_mask=FieldMask(paths=paths), **fields)
+        response = await self.stub.UpdateJob(request, metadata=self.metadata, timeout=TIMEOUT)
         return response.job
 
     async def failures(self, job_id: str, **fields: Any) -> pb.GetFailureSummaryResponse:

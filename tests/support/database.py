@@ -97,6 +97,30 @@ class Database:
             job_id,
         )
 
+    async def wait(self, tenant: str, minutes: int) -> None:
+        """Let time pass for the releases, gates and pauses of the tenant's jobs."""
+        async with self.owner.transaction():
+            # Lock the jobs first, as every change of a job does, to avoid deadlocks.
+            await self.owner.execute(
+                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 ORDER BY job_id FOR UPDATE",
+                tenant,
+            )
+            await self.owner.execute(
+                "UPDATE jobs.jobs SET release_since = release_since - make_interval(mins => $2),"
+                " stage_due_at = stage_due_at - make_interval(mins => $2),"
+                " paused_at = paused_at - make_interval(mins => $2) WHERE tenant_id = $1",
+                tenant,
+                minutes,
+            )
+            await self.owner.execute(
+                "UPDATE jobs.job_stages"
+                " SET active_since = active_since - make_interval(mins => $2),"
+                " gate_met_since = gate_met_since - make_interval(mins => $2)"
+                " WHERE tenant_id = $1",
+                tenant,
+                minutes,
+            )
+
     async def make_overdue(self, tenant: str, job_id: str) -> None:
         """Move the timeout of the job's IN_PROGRESS executions to a minute ago."""
         await self.owner.execute(

@@ -1,10 +1,15 @@
 """A simple model of jobs and executions, which tests compare with the service.
 
-The model has no derived statuses: a cancel or an expiry changes its executions at once.
+The model has no derived statuses, except HELD: a cancel or an expiry changes its executions at
+once. Its time passes only by `Model.wait`.
 """
 
+import copy
 from collections import Counter
 from dataclasses import dataclass, field
+
+from tests.support.brake_model import Brake, Criterion, Device, Trip
+from tests.support.rollout_model import Rollout
 
 PENDING = frozenset({"QUEUED", "IN_PROGRESS"})
 RETRYABLE = frozenset({"FAILED", "TIMED_OUT", "REJECTED"})
@@ -29,10 +34,8 @@ class Execution:
     """A report of the device finished it."""
     failure_code: str | None = None
     """Set if the device failed."""
-
-    def finish(self, status: str, failure_code: str | None = None) -> None:
-        """Change the status to one that is terminal."""
-        self.status, self.failure_code = status, failure_code
+    finished: int = 0
+    """The logical time at which it finished."""
 
 
 @dataclass
@@ -40,9 +43,20 @@ class Job:
     """A job. `expired` is only set if it expired before it finished."""
 
     executions: dict[str, Execution]
+    rollout: Rollout | None = None
+    criteria: list[tuple[Criterion, int]] = field(default_factory=list)
+    """Each with the logical time after which it counts."""
+    max_in_progress: int | None = None
     status: str = "IN_PROGRESS"
     expired: bool = False
-    paused: bool = False
+    pause_cause: str | None = None
+    """None: not paused."""
+    trip: Trip | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the job has a pause; one that is finished keeps it."""
+        return self.pause_cause is not None
 
     @property
     def active(self) -> bool:
@@ -54,6 +68,29 @@ class Job:
         """The status that operators see."""
         return "PAUSED" if self.active and self.paused else self.status
 
+    def visible_execution_status(self, device: str) -> str:
+        """The status of an execution that operators see."""
+        return "HELD" if self.is_held(device) else self.executions[device].status
+
+    def is_held(self, device: str) -> bool:
+        """Whether the rollout has not released the execution of a device."""
+        if self.rollout is None or self.executions[device].status != "QUEUED":
+            return False
+        return self.rollout.rank(device) > self.rollout.released
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further device can start."""
+        return self.max_in_progress is not None and self.count("IN_PROGRESS") >= (
+            self.max_in_progress
+        )
+
+    def can_start(self, device: str) -> bool:
+        """Whether a device can start its execution, or has started it."""
+        if self.executions[device].status == "QUEUED":
+            return not (self.paused or self.is_held(device) or self.is_full)
+        return self.executions[device].status == "IN_PROGRESS"
+
     def count(self, status: str) -> int:
         """Count the executions with a status."""
         return sum(execution.status == status for execution in self.executions.values())
@@ -64,10 +101,62 @@ class Job:
             if execution.status == before:
                 execution.status = after
 
+    def cancel(self, force: bool) -> None:
+        """Cancel the job."""
+        self.move("QUEUED", "REJECTED")
+        if force:
+            self.move("IN_PROGRESS", "REJECTED")
+        self.status = "CANCELED"
+
+    def resume(self, now: int) -> None:
+        """End the pause. The criteria count what finishes after `now`."""
+        self.pause_cause = None
+        self.criteria = [(criterion, now) for criterion, _ in self.criteria]
+        if self.rollout is not None:
+            self.rollout.accept_failed_gate(self._statuses())
+        self.apply_rules()
+
+    def _statuses(self) -> dict[str, str]:
+        return {device: execution.status for device, execution in self.executions.items()}
+
     def complete_if_finished(self) -> None:
         """Complete the job if no execution is pending."""
-        if self.status == "IN_PROGRESS" and not self.count("QUEUED") + self.count("IN_PROGRESS"):
+        if self.active and not self.count("QUEUED") + self.count("IN_PROGRESS"):
             self.status = "COMPLETED"
+
+    def apply_rules(self) -> None:
+        """Complete the job, or apply its failure criteria and the gates of its stages."""
+        self.complete_if_finished()
+        if not self.active or self.paused:
+            return
+        if self._apply_criteria() or self.rollout is None or self.expired:
+            return
+        if not self.rollout.open_stages(self._statuses()):
+            self.pause_cause = "GATE_NOT_MET"
+
+    def _apply_criteria(self) -> bool:
+        """Pause or cancel the job if a criterion trips; return whether one has."""
+        devices = {
+            device: Device(
+                stage=self.rollout.stage(device) if self.rollout else 0,
+                rank=self.rollout.rank(device) if self.rollout else 0,
+                status=execution.status,
+                failure_code=execution.failure_code,
+                finished=execution.finished,
+            )
+            for device, execution in self.executions.items()
+        }
+        released = self.rollout.released if self.rollout else None
+        trip = Brake(devices, self.criteria).decide(released)
+        if trip is None:
+            return False
+        self.trip = trip
+        action = self.criteria[trip.criterion][0].action
+        if action == "PAUSE":
+            self.pause_cause = "FAILURE_CRITERION"
+        else:
+            self.cancel(force=action == "FORCE_CANCEL")
+        return True
 
 
 @dataclass
@@ -77,34 +166,112 @@ class Model:
     jobs: dict[str, Job] = field(default_factory=dict)
     _clock: int = 0
 
-    def create(self, job_id: str, devices: list[str]) -> None:
+    def create(
+        self,
+        job_id: str,
+        devices: list[str],
+        rollout: Rollout | None = None,
+        criteria: list[Criterion] | None = None,
+        max_in_progress: int | None = None,
+    ) -> None:
         """CreateJob."""
         self._clock += 1
-        self.jobs[job_id] = Job({device: Execution(self._clock) for device in devices})
+        self.jobs[job_id] = Job(
+            {device: Execution(self._clock) for device in devices},
+            rollout,
+            [(criterion, self._clock) for criterion in criteria or []],
+            max_in_progress,
+        )
+        self.jobs[job_id].apply_rules()
+
+    def wait(self) -> None:
+        """A minute passes. Rates and gates stand still during a pause."""
+        for job in self.jobs.values():
+            if job.rollout is not None and not job.paused:
+                job.rollout.minutes += 1
+                job.apply_rules()
 
     def cancel(self, job_id: str, force: bool) -> None:
         """CancelJob."""
         job = self.jobs[job_id]
-        if job.status != "IN_PROGRESS":
+        if not job.active:
             raise OperationRejected("JOB_NOT_CANCELABLE")
-        job.move("QUEUED", "REJECTED")
-        if force:
-            job.move("IN_PROGRESS", "REJECTED")
-        job.status = "CANCELED"
+        job.cancel(force)
 
     def pause(self, job_id: str) -> None:
         """PauseJob."""
         job = self.jobs[job_id]
         if not job.active:
             raise OperationRejected("JOB_NOT_PAUSABLE")
-        job.paused = True
+        job.pause_cause = job.pause_cause or "OPERATOR"
 
     def resume(self, job_id: str) -> None:
         """ResumeJob."""
+        before = self.jobs[job_id]
+        if not before.active:
+            raise OperationRejected("JOB_NOT_RESUMABLE")
+        if not before.paused:
+            return
+        self._clock += 1
+        job = copy.deepcopy(before)
+        job.resume(self._clock)
+        if job.pause_cause == "GATE_NOT_MET":
+            raise OperationRejected("GATE_NOT_MET")
+        self.jobs[job_id] = job
+
+    def advance(self, job_id: str) -> None:
+        """AdvanceJob."""
+        job = self.jobs[job_id]
+        if not job.active or job.rollout is None or job.rollout.is_last:
+            raise OperationRejected("JOB_NOT_ADVANCEABLE")
+        if job.rollout.needs_approval:
+            raise OperationRejected("APPROVAL_REQUIRED")
+        job.rollout.open_next()
+        job.apply_rules()
+
+    def approve(self, job_id: str, stage: int) -> None:
+        """ApproveStage, by another user than the creator."""
+        job = self.jobs[job_id]
+        stages = job.rollout.stages if job.rollout else []
+        if stage >= len(stages) or not stages[stage].require_approval:
+            raise OperationRejected("STAGE_NOT_APPROVABLE")
+        assert job.rollout is not None
+        if stages[stage].approved:
+            return
+        if not job.active or stage != job.rollout.open_stage:
+            raise OperationRejected("STAGE_NOT_APPROVABLE")
+        stages[stage].approved = True
+        job.apply_rules()
+
+    def update_criteria(self, job_id: str, criteria: list[Criterion]) -> None:
+        """UpdateJob with failure_criteria."""
+        job = self._updatable(job_id)
+        self._clock += 1
+        brake = Brake({}, job.criteria, self._clock)
+        brake.replace(criteria)
+        job.criteria = brake.criteria
+        job.apply_rules()
+
+    def update_max_in_progress(self, job_id: str, max_in_progress: int | None) -> None:
+        """UpdateJob with rollout.max_in_progress."""
+        job = self._updatable(job_id)
+        if job.rollout is None:
+            raise OperationRejected("INVALID_FIELD")
+        job.max_in_progress = max_in_progress
+
+    def update_rate(self, job_id: str, rate: int | None) -> None:
+        """UpdateJob with rollout.stages: another rate of the stages that have not passed."""
+        job = self._updatable(job_id)
+        if job.rollout is None:
+            raise OperationRejected("INVALID_FIELD")
+        job.rollout.change_rate(rate)
+        job.apply_rules()
+
+    def _updatable(self, job_id: str) -> Job:
         job = self.jobs[job_id]
         if not job.active:
-            raise OperationRejected("JOB_NOT_RESUMABLE")
-        job.paused = False
+            raise OperationRejected("JOB_NOT_UPDATABLE")
+        return job
 
     def failures(self, job_id: str) -> dict[tuple[str, str], int]:
         """GetFailureSummary: the number of failures by status and failure_code."""
@@ -121,8 +288,8 @@ class Model:
     def time_out(self, job_id: str, device: str) -> None:
         """Time out an execution that is IN_PROGRESS."""
         job, execution = self._find(job_id, device)
-        execution.finish("TIMED_OUT", "")
-        job.complete_if_finished()
+        self._finish(execution, "TIMED_OUT", "")
+        job.apply_rules()
 
     def cancel_execution(self, job_id: str, device: str, force: bool) -> None:
         """CancelExecution."""
@@ -132,7 +299,7 @@ class Model:
         if execution.status == "IN_PROGRESS" and not force:
             raise OperationRejected("EXECUTION_IN_PROGRESS")
         execution.status = "REJECTED"
-        job.complete_if_finished()
+        job.apply_rules()
 
     def retry(
         self, job_id: str, statuses: set[str], codes: set[str], devices: set[str], renew: bool
@@ -156,15 +323,20 @@ class Model:
         if retried:
             job.status = "IN_PROGRESS"
             job.expired = False
+            job.apply_rules()
         return len(retried)
 
     def start(self, job_id: str, device: str) -> None:
         """StartExecution."""
         job, execution = self._find(job_id, device)
+        if job.is_held(device):
+            raise OperationRejected("EXECUTION_HELD")
         if execution.status not in PENDING:
             raise OperationRejected("EXECUTION_FINISHED")
         if execution.status == "QUEUED" and job.paused:
             raise OperationRejected("JOB_PAUSED")
+        if execution.status == "QUEUED" and job.is_full:
+            raise OperationRejected("JOB_FULL")
         execution.status = "IN_PROGRESS"
 
     def start_next(self, device: str) -> str | None:
@@ -172,9 +344,7 @@ class Model:
         pending = sorted(
             (job.executions[device].status == "QUEUED", job.executions[device].queued, job_id)
             for job_id, job in self.jobs.items()
-            if device in job.executions
-            and job.executions[device].status in PENDING
-            and not (job.paused and job.executions[device].status == "QUEUED")
+            if device in job.executions and job.can_start(device)
         )
         if not pending:
             return None
@@ -190,11 +360,18 @@ class Model:
         if status == "IN_PROGRESS":
             self.start(job_id, device)
             return
+        if job.is_held(device):
+            raise OperationRejected("EXECUTION_HELD")
         if execution.status not in PENDING:
             raise OperationRejected("EXECUTION_FINISHED")
-        execution.finish(status, code if status in ("FAILED", "REJECTED") else None)
+        self._finish(execution, status, code if status in ("FAILED", "REJECTED") else None)
         execution.reported = True
-        job.complete_if_finished()
+        job.apply_rules()
+
+    def _finish(self, execution: Execution, status: str, failure_code: str | None) -> None:
+        self._clock += 1
+        execution.status, execution.failure_code = status, failure_code
+        execution.finished = self._clock
 
     def _find(self, job_id: str, device: str) -> tuple[Job, Execution]:
         job = self.jobs[job_id]

@@ -156,7 +156,9 @@ def _fill(message: Message, values: Mapping[str, str], choice: int, with_flags: 
         elif field.type == FieldDescriptor.TYPE_BOOL and (with_flags or chosen):
             setattr(message, field.name, True)
         elif field.type == FieldDescriptor.TYPE_ENUM and with_flags:
-            last = field.enum_type.values[-1].number
+            # The last value, or of the statuses of executions, one that devices may report.
+            values_by_name = field.enum_type.values_by_name
+            last = values_by_name.get("REJECTED", field.enum_type.values[-1]).number
             if field.is_repeated:
                 getattr(message, field.name).append(last)
             else:

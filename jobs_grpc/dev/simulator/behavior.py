@@ -1,12 +1,20 @@
 """How simulated devices behave: how long an execution takes and how it ends."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, TypeAlias
 
 Outcome: TypeAlias = Literal["SUCCEEDED", "FAILED", "REJECTED", "STALLED"]
 
-_FAILURES = ("checksum mismatch", "no space left", "network lost", "installer crashed")
+# Reasons by failure code.
+_FAILURES = {
+    "CHECKSUM": "checksum mismatch",
+    "DISK_FULL": "no space left",
+    "NETWORK": "network lost",
+    "INSTALLER": "installer crashed",
+}
 
 
 class Plan(NamedTuple):
@@ -16,6 +24,29 @@ class Plan(NamedTuple):
     """STALLED: the device starts the execution and does not report on it."""
     seconds: float
     reason: str | None
+    failure_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A fault of a release: some devices always fail with the same code."""
+
+    rate: float
+    """The share of the devices, between 0 and 1."""
+    failure_code: str
+    devices: str = "*"
+    """A glob pattern of the device ids that can have the bug."""
+    version: str | None = None
+    """Only executions whose document has this `version`; None: all."""
+
+    def affects(self, device_id: str, document_params: Mapping[str, object], seed: int) -> bool:
+        """Return whether an execution fails; the answer is the same for each attempt."""
+        rng = random.Random(f"{seed}/bug/{device_id}")  # noqa: S311 - not for security
+        return (
+            rng.random() < self.rate
+            and fnmatchcase(device_id, self.devices)
+            and self.version in (None, document_params.get("version"))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +61,21 @@ class DeviceBehavior:
     progress: int
     """Progress reports per execution."""
     seed: int
+    bug: Bug | None = None
 
-    def plan(self, device_id: str, number: int) -> Plan:
+    def plan(
+        self, device_id: str, number: int, document_params: Mapping[str, object] | None = None
+    ) -> Plan:
         """Plan a device's n-th execution. The same seed gives the same plan."""
         rng = random.Random(f"{self.seed}/{device_id}/{number}")  # noqa: S311 - not for security
-        seconds, failure = rng.uniform(*self.latency), rng.choice(_FAILURES)
+        seconds, code = rng.uniform(*self.latency), rng.choice([*_FAILURES])
+        if self.bug and self.bug.affects(device_id, document_params or {}, self.seed):
+            return Plan("FAILED", seconds, "simulated bug", self.bug.failure_code)
         draw = rng.random()
         if draw < self.stall_rate:
             return Plan("STALLED", seconds, None)
         if draw < self.stall_rate + self.reject_rate:
             return Plan("REJECTED", 0, "battery low")
         if draw < self.stall_rate + self.reject_rate + self.failure_rate:
-            return Plan("FAILED", seconds, failure)
+            return Plan("FAILED", seconds, _FAILURES[code], code)
         return Plan("SUCCEEDED", seconds, None)

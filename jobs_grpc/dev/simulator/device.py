@@ -73,7 +73,9 @@ class Device:
             self._last_attempt = attempt
             self._execution_count += 1
             self._totals.started += 1
-            plan = self._behavior.plan(self._device_id, self._execution_count)
+            plan = self._behavior.plan(
+                self._device_id, self._execution_count, dict(execution.document_params)
+            )
             if plan.outcome == "STALLED":
                 self._totals.stalled += 1
                 return
@@ -99,18 +101,27 @@ class Device:
                 await self._report(execution, JobExecution.SUCCEEDED, percent=100)
                 self._totals.succeeded += 1
             case "FAILED":
-                await self._report(execution, JobExecution.FAILED, reason=plan.reason)
+                await self._report(
+                    execution, JobExecution.FAILED, plan.failure_code, reason=plan.reason
+                )
                 self._totals.failed += 1
             case "REJECTED":
                 await self._report(execution, JobExecution.REJECTED, reason=plan.reason)
                 self._totals.rejected += 1
 
     async def _report(
-        self, execution: pb.DeviceExecution, status: JobExecution.Status.ValueType, **details: Any
+        self,
+        execution: pb.DeviceExecution,
+        status: JobExecution.Status.ValueType,
+        failure_code: str = "",
+        **details: Any,
     ) -> None:
         # execution_number keeps a report that is sent twice from changing a later attempt.
         update = pb.UpdateExecutionRequest(
-            job_id=execution.job_id, status=status, execution_number=execution.execution_number
+            job_id=execution.job_id,
+            status=status,
+            execution_number=execution.execution_number,
+            failure_code=failure_code,
         )
         update.status_details.update(details)
         self._totals.record_call()

@@ -1,6 +1,6 @@
 """The behavior of simulated devices."""
 
-from jobs_grpc.dev.simulator.behavior import DeviceBehavior, Plan
+from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior, Plan
 
 
 def plans(seed: int) -> list[Plan]:
@@ -15,3 +15,27 @@ def test_plan_is_the_same_when_the_seed_is() -> None:
 def test_outcomes_occur_at_their_rates() -> None:
     outcomes = [plan.outcome for plan in plans(1)]
     assert all(40 < outcomes.count(o) < 120 for o in ("STALLED", "FAILED", "REJECTED"))
+
+
+def test_bug_fails_the_same_devices_in_each_attempt() -> None:
+    bug = Bug(0.25, "FLASH", devices="d1*", version="2.1")
+    behavior = DeviceBehavior((1, 5), 0, 0, 0, 2, seed=1, bug=bug)
+
+    def failed(number: int, version: str) -> set[str]:
+        params = {"version": version}
+        plans = {f"d{n}": behavior.plan(f"d{n}", number, params) for n in range(200)}
+        return {name for name, plan in plans.items() if plan.failure_code == "FLASH"}
+
+    assert failed(1, "2.1") == failed(2, "2.1")
+    assert 10 < len(failed(1, "2.1")) < 50
+    assert all(name.startswith("d1") for name in failed(1, "2.1"))
+    assert failed(1, "2.2") == set()
+
+
+def test_failures_have_codes() -> None:
+    assert {plan.failure_code for plan in plans(1) if plan.outcome == "FAILED"} == {
+        "CHECKSUM",
+        "DISK_FULL",
+        "NETWORK",
+        "INSTALLER",
+    }

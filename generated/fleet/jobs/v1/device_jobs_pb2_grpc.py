@@ -121,7 +121,8 @@ class DeviceJobServiceServicer:
     def ListPendingExecutions(self, request, context):
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
         queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-        first. QUEUED executions of a PAUSED job are left out.
+        first. QUEUED executions of a PAUSED job, and executions that the rollout
+        of their job has not released yet, are left out.
 
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -133,7 +134,8 @@ class DeviceJobServiceServicer:
         """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
         device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
         safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-        of a PAUSED job are skipped.
+        of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+        IN_PROGRESS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +146,7 @@ class DeviceJobServiceServicer:
         safe to repeat.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+        FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +155,8 @@ class DeviceJobServiceServicer:
     def GetExecution(self, request, context):
         """Returns the execution of one job.
 
-        NOT_FOUND            EXECUTION_NOT_FOUND
+        NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
+        execution yet
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +184,7 @@ class DeviceJobServiceServicer:
         applied to the next attempt.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
-        FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+        FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
         ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
         execution_number. The details carry the current DeviceExecution,
         without document_params and status_details.

@@ -58,7 +58,8 @@ class DeviceJobServiceStub:
     ListPendingExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
     queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-    first. QUEUED executions of a PAUSED job are left out.
+    first. QUEUED executions of a PAUSED job, and executions that the rollout
+    of their job has not released yet, are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
@@ -66,19 +67,21 @@ class DeviceJobServiceStub:
     """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
     device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
     safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-    of a PAUSED job are skipped.
+    of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+    IN_PROGRESS.
     """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
     safe to repeat.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]
     """Returns the execution of one job.
 
-      NOT_FOUND            EXECUTION_NOT_FOUND
+      NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
+                           execution yet
     """
     UpdateExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateExecutionRequest, _device_jobs_pb2.UpdateExecutionResponse]
     """Reports on an execution: progress or a terminal status.
@@ -102,7 +105,7 @@ class DeviceJobServiceStub:
     applied to the next attempt.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                            execution_number. The details carry the current DeviceExecution,
                            without document_params and status_details.
@@ -167,7 +170,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     ListPendingExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]  # type: ignore[assignment]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
     queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-    first. QUEUED executions of a PAUSED job are left out.
+    first. QUEUED executions of a PAUSED job, and executions that the rollout
+    of their job has not released yet, are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
@@ -175,19 +179,21 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
     device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
     safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-    of a PAUSED job are skipped.
+    of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+    IN_PROGRESS.
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]  # type: ignore[assignment]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
     safe to repeat.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """Returns the execution of one job.
 
-      NOT_FOUND            EXECUTION_NOT_FOUND
+      NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
+                           execution yet
     """
     UpdateExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateExecutionRequest, _device_jobs_pb2.UpdateExecutionResponse]  # type: ignore[assignment]
     """Reports on an execution: progress or a terminal status.
@@ -211,7 +217,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     applied to the next attempt.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                            execution_number. The details carry the current DeviceExecution,
                            without document_params and status_details.
@@ -279,7 +285,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.ListPendingExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.ListPendingExecutionsResponse]]:
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
         queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-        first. QUEUED executions of a PAUSED job are left out.
+        first. QUEUED executions of a PAUSED job, and executions that the rollout
+        of their job has not released yet, are left out.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -293,7 +300,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
         device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
         safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-        of a PAUSED job are skipped.
+        of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+        IN_PROGRESS.
         """
 
     @_abc_1.abstractmethod
@@ -306,7 +314,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         safe to repeat.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
         """
 
     @_abc_1.abstractmethod
@@ -317,7 +325,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.GetExecutionResponse, _abc.Awaitable[_device_jobs_pb2.GetExecutionResponse]]:
         """Returns the execution of one job.
 
-          NOT_FOUND            EXECUTION_NOT_FOUND
+          NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
+                               execution yet
         """
 
     @_abc_1.abstractmethod
@@ -347,7 +356,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         applied to the next attempt.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
           ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                                execution_number. The details carry the current DeviceExecution,
                                without document_params and status_details.

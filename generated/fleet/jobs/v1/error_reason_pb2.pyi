@@ -136,6 +136,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
     """
+    SELF_APPROVAL: _ErrorReason.ValueType  # 40
+    """The user who created the job must not approve its stages.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "SELF_APPROVAL",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+        }
+    """
+    SUBJECT_REQUIRED: _ErrorReason.ValueType  # 41
+    """Approvals need a known user: send x-user-id, or a token with a subject.
+
+    Example of an ErrorInfo:
+
+        { "reason": "SUBJECT_REQUIRED", "domain": "jobs-grpc" }
+    """
     JOB_NOT_FOUND: _ErrorReason.ValueType  # 13
     """Status NOT_FOUND: the resource does not exist, or belongs to another tenant.
 
@@ -299,6 +317,94 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "jobs-grpc",
           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
         }
+    """
+    EXECUTION_HELD: _ErrorReason.ValueType  # 45
+    """The rollout of the job has not released the execution yet. Wait until it is pending.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "EXECUTION_HELD",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+        }
+    """
+    JOB_FULL: _ErrorReason.ValueType  # 46
+    """Rollout.max_in_progress executions of the job are IN_PROGRESS. Start it later.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_FULL",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11" }
+        }
+    """
+    GATE_NOT_MET: _ErrorReason.ValueType  # 37
+    """All executions of the open stage are finished, and its gate is not met, so the job would not
+    continue. Retry executions, change the gate, or advance the job; then resume it.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "GATE_NOT_MET",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+        }
+    """
+    APPROVAL_REQUIRED: _ErrorReason.ValueType  # 38
+    """The gate of the open stage requires an approval. `stage` is that stage.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "APPROVAL_REQUIRED",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+        }
+    """
+    STAGE_NOT_APPROVABLE: _ErrorReason.ValueType  # 39
+    """The stage is not the open one, its gate requires no approval, or the job is COMPLETED or
+    CANCELED.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "STAGE_NOT_APPROVABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "stage": "1" }
+        }
+    """
+    JOB_NOT_ADVANCEABLE: _ErrorReason.ValueType  # 42
+    """The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
+    CANCELED. `status` is the job's status.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_NOT_ADVANCEABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+        }
+    """
+    JOB_NOT_UPDATABLE: _ErrorReason.ValueType  # 43
+    """The job is COMPLETED or CANCELED. `status` is the job's status.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "JOB_NOT_UPDATABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+        }
+    """
+    TIME_GATES_UNAVAILABLE: _ErrorReason.ValueType  # 44
+    """A gate has a bake_time or an advance_after, but the server does no background work, so it would
+    never take effect.
+
+    Example of an ErrorInfo:
+
+        { "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
     """
     EXECUTION_CHANGED: _ErrorReason.ValueType  # 24
     """Status ABORTED.
@@ -531,6 +637,24 @@ Example of an ErrorInfo:
 
     { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 """
+SELF_APPROVAL: ErrorReason.ValueType  # 40
+"""The user who created the job must not approve its stages.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "SELF_APPROVAL",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+    }
+"""
+SUBJECT_REQUIRED: ErrorReason.ValueType  # 41
+"""Approvals need a known user: send x-user-id, or a token with a subject.
+
+Example of an ErrorInfo:
+
+    { "reason": "SUBJECT_REQUIRED", "domain": "jobs-grpc" }
+"""
 JOB_NOT_FOUND: ErrorReason.ValueType  # 13
 """Status NOT_FOUND: the resource does not exist, or belongs to another tenant.
 
@@ -694,6 +818,94 @@ Example of an ErrorInfo:
       "domain": "jobs-grpc",
       "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
     }
+"""
+EXECUTION_HELD: ErrorReason.ValueType  # 45
+"""The rollout of the job has not released the execution yet. Wait until it is pending.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "EXECUTION_HELD",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+    }
+"""
+JOB_FULL: ErrorReason.ValueType  # 46
+"""Rollout.max_in_progress executions of the job are IN_PROGRESS. Start it later.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_FULL",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11" }
+    }
+"""
+GATE_NOT_MET: ErrorReason.ValueType  # 37
+"""All executions of the open stage are finished, and its gate is not met, so the job would not
+continue. Retry executions, change the gate, or advance the job; then resume it.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "GATE_NOT_MET",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+    }
+"""
+APPROVAL_REQUIRED: ErrorReason.ValueType  # 38
+"""The gate of the open stage requires an approval. `stage` is that stage.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "APPROVAL_REQUIRED",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+    }
+"""
+STAGE_NOT_APPROVABLE: ErrorReason.ValueType  # 39
+"""The stage is not the open one, its gate requires no approval, or the job is COMPLETED or
+CANCELED.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "STAGE_NOT_APPROVABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "stage": "1" }
+    }
+"""
+JOB_NOT_ADVANCEABLE: ErrorReason.ValueType  # 42
+"""The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
+CANCELED. `status` is the job's status.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_NOT_ADVANCEABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+    }
+"""
+JOB_NOT_UPDATABLE: ErrorReason.ValueType  # 43
+"""The job is COMPLETED or CANCELED. `status` is the job's status.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "JOB_NOT_UPDATABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+    }
+"""
+TIME_GATES_UNAVAILABLE: ErrorReason.ValueType  # 44
+"""A gate has a bake_time or an advance_after, but the server does no background work, so it would
+never take effect.
+
+Example of an ErrorInfo:
+
+    { "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
 """
 EXECUTION_CHANGED: ErrorReason.ValueType  # 24
 """Status ABORTED.

@@ -5,6 +5,8 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -44,8 +46,8 @@ class Job(_message.Message):
         CANCELED: Job._Status.ValueType  # 3
         """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
         PAUSED: Job._Status.ValueType  # 4
-        """An operator paused the job: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts
-        the job as one that is IN_PROGRESS.
+        """An operator, a failure criterion or a gate paused the job: no device starts an execution.
+        JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
         """
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
@@ -64,8 +66,8 @@ class Job(_message.Message):
     CANCELED: Job.Status.ValueType  # 3
     """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
     PAUSED: Job.Status.ValueType  # 4
-    """An operator paused the job: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts
-    the job as one that is IN_PROGRESS.
+    """An operator, a failure criterion or a gate paused the job: no device starts an execution.
+    JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
     """
 
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -91,6 +93,10 @@ class Job(_message.Message):
     IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     PAUSE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    TRIP_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -128,8 +134,8 @@ class Job(_message.Message):
     timeout.
     """
     etag: _builtins.str
-    """Changes with each CancelJob, RetryExecutions, PauseJob and ResumeJob that changes the job;
-    reports of devices do not change it.
+    """Changes with each call of an operator that changes the job, and when a failure criterion or a gate
+    pauses or cancels it. Other reports of devices and the opening of stages do not change it.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -165,6 +171,24 @@ class Job(_message.Message):
         the job is not paused.
         """
 
+    @_builtins.property
+    def rollout(self) -> Global___Rollout:
+        """The rollout. Unset: all executions are released at once. Not filled by ListJobs; the same holds
+        for the next two fields.
+        """
+
+    @_builtins.property
+    def failure_criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCriterion]:
+        """The failure criteria."""
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobStage]:
+        """The state of each stage of the rollout, in order."""
+
+    @_builtins.property
+    def trip(self) -> Global___Trip:
+        """The last failure criterion that tripped. Unset: none has."""
+
     def __init__(
         self,
         *,
@@ -191,10 +215,14 @@ class Job(_message.Message):
         in_progress_timeout_minutes: _builtins.int | None = ...,
         pause: Global___Pause | None = ...,
         etag: _builtins.str = ...,
+        rollout: Global___Rollout | None = ...,
+        failure_criteria: _abc.Iterable[Global___FailureCriterion] | None = ...,
+        stages: _abc.Iterable[Global___JobStage] | None = ...,
+        trip: Global___Trip | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "pause", b"pause", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "pause", b"pause", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "rollout", b"rollout", "stages", b"stages", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -216,20 +244,528 @@ class Job(_message.Message):
 Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
+class Rollout(_message.Message):
+    """The order and pace in which the executions of a job are released to their devices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    MAX_IN_PROGRESS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    max_in_progress: _builtins.int
+    """The maximum number of executions that are IN_PROGRESS at once, in the whole job: 1–1000000.
+    Beyond it, StartExecution returns JOB_FULL and StartNextExecution continues with the next job.
+    Unset: no limit.
+    """
+    seed: _builtins.str
+    """Two jobs with the same seed and devices have the same order: at most 128 characters. Empty: the
+    job_id.
+    """
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
+        """Required, 1–100. The stages, in the order in which they open. The first opens at once. Each
+        device is in one stage. Stages with a group_id take their devices first, in their order; the
+        other devices fill the other stages in the order of a hash of `seed` and the device_id.
+
+        The stages must have room for all devices: the last is a `remainder`, or the percents add up to
+        100, or the sizes are at least the number of devices. A stage can be empty; it passes at once,
+        but not without a required approval.
+        """
+
+    def __init__(
+        self,
+        *,
+        stages: _abc.Iterable[Global___Stage] | None = ...,
+        max_in_progress: _builtins.int | None = ...,
+        seed: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_in_progress", b"_max_in_progress", "max_in_progress", b"max_in_progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_in_progress", b"_max_in_progress", "max_in_progress", b"max_in_progress", "seed", b"seed", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_in_progress: _TypeAlias = _typing.Literal["max_in_progress"]  # noqa: Y015
+    _WhichOneofArgType__max_in_progress: _TypeAlias = _typing.Literal["_max_in_progress", b"_max_in_progress"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_in_progress) -> _WhichOneofReturnType__max_in_progress | None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class Stage(_message.Message):
+    """A stage of a rollout: some of the devices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    REMAINDER_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    RELEASES_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    display_name: _builtins.str
+    """A name for people: at most 100 characters, no control characters. May be empty."""
+    device_count: _builtins.int
+    """A number of devices: 1–1000000."""
+    percent: _builtins.int
+    """A percentage of all devices of the job: 1–100. With the percents of the stages before, the
+    share is rounded up: 50 and 50 of 3 devices are 2 and 1.
+    """
+    remainder: _builtins.bool
+    """All devices that are left. Only for the last stage. Always true if set."""
+    group_id: _builtins.str
+    """The devices of the job that were members of this group when the job was created and that are
+    in no earlier group: 1–256 characters, no control characters.
+    """
+    releases_per_minute: _builtins.int
+    """The number of executions that are released per minute: 1–1000000. Unset: all at once."""
+    @_builtins.property
+    def gate(self) -> Global___Gate:
+        """What opens the next stage. Unset: all executions of this stage are finished. Not allowed for the
+        last stage.
+        """
+
+    def __init__(
+        self,
+        *,
+        display_name: _builtins.str = ...,
+        device_count: _builtins.int = ...,
+        percent: _builtins.int = ...,
+        remainder: _builtins.bool = ...,
+        group_id: _builtins.str = ...,
+        releases_per_minute: _builtins.int | None = ...,
+        gate: Global___Gate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "device_count", b"device_count", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "device_count", b"device_count", "display_name", b"display_name", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__releases_per_minute: _TypeAlias = _typing.Literal["releases_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__releases_per_minute: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType_size: _TypeAlias = _typing.Literal["device_count", "percent", "remainder", "group_id"]  # noqa: Y015
+    _WhichOneofArgType_size: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__releases_per_minute) -> _WhichOneofReturnType__releases_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_size) -> _WhichOneofReturnType_size | None: ...
+
+Global___Stage: _TypeAlias = Stage  # noqa: Y015
+
+@_typing.final
+class Gate(_message.Message):
+    """The condition for the stage after it to open. If all executions of a stage are finished and
+    min_succeeded_percent is not reached, the job becomes PAUSED with the cause GATE_NOT_MET.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_SUCCEEDED_PERCENT_FIELD_NUMBER: _builtins.int
+    BAKE_TIME_FIELD_NUMBER: _builtins.int
+    ADVANCE_AFTER_FIELD_NUMBER: _builtins.int
+    REQUIRE_APPROVAL_FIELD_NUMBER: _builtins.int
+    ALLOW_SELF_APPROVAL_FIELD_NUMBER: _builtins.int
+    min_succeeded_percent: _builtins.int
+    """The percentage of the stage's executions that must be SUCCEEDED: 1–100. Unset: all executions of
+    the stage must be finished, in any status.
+    """
+    require_approval: _builtins.bool
+    """The next stage also needs ApproveStage. Nothing else replaces it."""
+    allow_self_approval: _builtins.bool
+    """The user who created the job may approve, too."""
+    @_builtins.property
+    def bake_time(self) -> _duration_pb2.Duration:
+        """How long to wait after that: at most 30 days, whole seconds. Takes effect within two seconds.
+        Does not pass while the job is PAUSED.
+        """
+
+    @_builtins.property
+    def advance_after(self) -> _duration_pb2.Duration:
+        """Opens the next stage this long after the stage opened even if the above is not met, so that
+        devices that are offline do not block the rollout: 1 second to 30 days, whole seconds. Takes
+        effect within two seconds. Does not pass while the job is PAUSED. Unset: never.
+        """
+
+    def __init__(
+        self,
+        *,
+        min_succeeded_percent: _builtins.int | None = ...,
+        bake_time: _duration_pb2.Duration | None = ...,
+        advance_after: _duration_pb2.Duration | None = ...,
+        require_approval: _builtins.bool = ...,
+        allow_self_approval: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_succeeded_percent", b"_min_succeeded_percent", "advance_after", b"advance_after", "bake_time", b"bake_time", "min_succeeded_percent", b"min_succeeded_percent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_succeeded_percent", b"_min_succeeded_percent", "advance_after", b"advance_after", "allow_self_approval", b"allow_self_approval", "bake_time", b"bake_time", "min_succeeded_percent", b"min_succeeded_percent", "require_approval", b"require_approval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_succeeded_percent: _TypeAlias = _typing.Literal["min_succeeded_percent"]  # noqa: Y015
+    _WhichOneofArgType__min_succeeded_percent: _TypeAlias = _typing.Literal["_min_succeeded_percent", b"_min_succeeded_percent"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_succeeded_percent) -> _WhichOneofReturnType__min_succeeded_percent | None: ...
+
+Global___Gate: _TypeAlias = Gate  # noqa: Y015
+
+@_typing.final
+class FailureCriterion(_message.Message):
+    """When to stop a job because devices fail. It is checked in the same transaction as each failure:
+    after that, no device starts an execution. Failures are those with a failure_code. A device counts
+    once, by its current attempt: a retry takes its failure back. ResumeJob starts the count at 0. A job
+    that is PAUSED is not checked, and the report that finishes a job completes it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Basis:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _BasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FailureCriterion._Basis.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        BASIS_UNSPECIFIED: FailureCriterion._Basis.ValueType  # 0
+        """FINISHED."""
+        FINISHED: FailureCriterion._Basis.ValueType  # 1
+        """The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
+        What an operator or the expiry of the job ended is not part of it.
+        """
+        RELEASED: FailureCriterion._Basis.ValueType  # 2
+        """The executions that are released."""
+        TARGETED: FailureCriterion._Basis.ValueType  # 3
+        """All executions."""
+
+    class Basis(_Basis, metaclass=_BasisEnumTypeWrapper):
+        """What the percentage is of. Also limits itself to the stage if the scope is STAGE."""
+
+    BASIS_UNSPECIFIED: FailureCriterion.Basis.ValueType  # 0
+    """FINISHED."""
+    FINISHED: FailureCriterion.Basis.ValueType  # 1
+    """The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
+    What an operator or the expiry of the job ended is not part of it.
+    """
+    RELEASED: FailureCriterion.Basis.ValueType  # 2
+    """The executions that are released."""
+    TARGETED: FailureCriterion.Basis.ValueType  # 3
+    """All executions."""
+
+    class _Scope:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FailureCriterion._Scope.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCOPE_UNSPECIFIED: FailureCriterion._Scope.ValueType  # 0
+        """JOB."""
+        JOB: FailureCriterion._Scope.ValueType  # 1
+        """All executions of the job."""
+        STAGE: FailureCriterion._Scope.ValueType  # 2
+        """Those of each stage. Only with a rollout."""
+
+    class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
+        """Which executions are counted together."""
+
+    SCOPE_UNSPECIFIED: FailureCriterion.Scope.ValueType  # 0
+    """JOB."""
+    JOB: FailureCriterion.Scope.ValueType  # 1
+    """All executions of the job."""
+    STAGE: FailureCriterion.Scope.ValueType  # 2
+    """Those of each stage. Only with a rollout."""
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FailureCriterion._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: FailureCriterion._Action.ValueType  # 0
+        """PAUSE."""
+        PAUSE: FailureCriterion._Action.ValueType  # 1
+        """Like PauseJob."""
+        CANCEL: FailureCriterion._Action.ValueType  # 2
+        """Like CancelJob."""
+        FORCE_CANCEL: FailureCriterion._Action.ValueType  # 3
+        """Like CancelJob with `force`."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+        """What happens when the criterion trips."""
+
+    ACTION_UNSPECIFIED: FailureCriterion.Action.ValueType  # 0
+    """PAUSE."""
+    PAUSE: FailureCriterion.Action.ValueType  # 1
+    """Like PauseJob."""
+    CANCEL: FailureCriterion.Action.ValueType  # 2
+    """Like CancelJob."""
+    FORCE_CANCEL: FailureCriterion.Action.ValueType  # 3
+    """Like CancelJob with `force`."""
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    FAILURE_CODES_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    MIN_FINISHED_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    percent: _builtins.int
+    """A percentage of the basis: 1–100."""
+    count: _builtins.int
+    """A number of failures: 1–1000000."""
+    basis: Global___FailureCriterion.Basis.ValueType
+    """The basis of `percent`."""
+    min_finished: _builtins.int
+    """With `percent`: the criterion is not checked before devices have finished this many executions
+    since the count started at 0: 0–1000000. With 0, a first execution that fails is 100 percent.
+    """
+    scope: Global___FailureCriterion.Scope.ValueType
+    """The scope of the counts."""
+    action: Global___FailureCriterion.Action.ValueType
+    """The action."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
+        """Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No statuses:
+        all.
+        """
+
+    @_builtins.property
+    def failure_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only failures with one of these codes, at most 100. An empty one means failures without a code.
+        No codes: all.
+        """
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[Global___JobExecution.Status.ValueType] | None = ...,
+        failure_codes: _abc.Iterable[_builtins.str] | None = ...,
+        percent: _builtins.int = ...,
+        count: _builtins.int = ...,
+        basis: Global___FailureCriterion.Basis.ValueType = ...,
+        min_finished: _builtins.int = ...,
+        scope: Global___FailureCriterion.Scope.ValueType = ...,
+        action: Global___FailureCriterion.Action.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "percent", b"percent", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "basis", b"basis", "count", b"count", "failure_codes", b"failure_codes", "min_finished", b"min_finished", "percent", b"percent", "scope", b"scope", "statuses", b"statuses", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_threshold: _TypeAlias = _typing.Literal["percent", "count"]  # noqa: Y015
+    _WhichOneofArgType_threshold: _TypeAlias = _typing.Literal["threshold", b"threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_threshold) -> _WhichOneofReturnType_threshold | None: ...
+
+Global___FailureCriterion: _TypeAlias = FailureCriterion  # noqa: Y015
+
+@_typing.final
+class JobStage(_message.Message):
+    """The state of a stage of a rollout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[JobStage._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: JobStage._State.ValueType  # 0
+        """Not a state."""
+        PENDING: JobStage._State.ValueType  # 1
+        """The stage is not open yet."""
+        OPEN: JobStage._State.ValueType  # 2
+        """Executions of the stage are released. One stage at a time is OPEN."""
+        PASSED: JobStage._State.ValueType  # 3
+        """The next stage is open; or this is the last stage, and all its executions are finished."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The state of a stage."""
+
+    STATE_UNSPECIFIED: JobStage.State.ValueType  # 0
+    """Not a state."""
+    PENDING: JobStage.State.ValueType  # 1
+    """The stage is not open yet."""
+    OPEN: JobStage.State.ValueType  # 2
+    """Executions of the stage are released. One stage at a time is OPEN."""
+    PASSED: JobStage.State.ValueType  # 3
+    """The next stage is open; or this is the last stage, and all its executions are finished."""
+
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TOTAL_EXECUTIONS_FIELD_NUMBER: _builtins.int
+    EXECUTION_COUNTS_FIELD_NUMBER: _builtins.int
+    RELEASED_COUNT_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    NEXT_OPENS_AT_FIELD_NUMBER: _builtins.int
+    AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    display_name: _builtins.str
+    """Stage.display_name."""
+    state: Global___JobStage.State.ValueType
+    """The state at the time of the response."""
+    total_executions: _builtins.int
+    """The number of devices in the stage: the sum of execution_counts."""
+    released_count: _builtins.int
+    """The number of the stage's executions that are released, whatever their status is now."""
+    awaiting_approval: _builtins.bool
+    """Only ApproveStage is missing for the next stage to open."""
+    @_builtins.property
+    def execution_counts(self) -> Global___ExecutionCounts:
+        """The number of the stage's executions in each status."""
+
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the stage opened. Unset: it has not."""
+
+    @_builtins.property
+    def next_opens_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the next stage opens by bake_time or advance_after, if it is known and the job
+        is not paused. Reports of devices can make it earlier.
+        """
+
+    @_builtins.property
+    def approval(self) -> Global___StageApproval:
+        """The approval. Unset: none."""
+
+    def __init__(
+        self,
+        *,
+        display_name: _builtins.str = ...,
+        state: Global___JobStage.State.ValueType = ...,
+        total_executions: _builtins.int = ...,
+        execution_counts: Global___ExecutionCounts | None = ...,
+        released_count: _builtins.int = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+        next_opens_at: _timestamp_pb2.Timestamp | None = ...,
+        awaiting_approval: _builtins.bool = ...,
+        approval: Global___StageApproval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "execution_counts", b"execution_counts", "next_opens_at", b"next_opens_at", "opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "awaiting_approval", b"awaiting_approval", "display_name", b"display_name", "execution_counts", b"execution_counts", "next_opens_at", b"next_opens_at", "opened_at", b"opened_at", "released_count", b"released_count", "state", b"state", "total_executions", b"total_executions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobStage: _TypeAlias = JobStage  # noqa: Y015
+
+@_typing.final
+class StageApproval(_message.Message):
+    """The approval of a stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVED_AT_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    approved_by: _builtins.str
+    """The user who approved."""
+    comment: _builtins.str
+    """The comment of the request. May be empty."""
+    @_builtins.property
+    def approved_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the approval."""
+
+    def __init__(
+        self,
+        *,
+        approved_at: _timestamp_pb2.Timestamp | None = ...,
+        approved_by: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "approved_by", b"approved_by", "comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageApproval: _TypeAlias = StageApproval  # noqa: Y015
+
+@_typing.final
+class Trip(_message.Message):
+    """What tripped a failure criterion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIPPED_AT_FIELD_NUMBER: _builtins.int
+    CRITERION_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    BASIS_COUNT_FIELD_NUMBER: _builtins.int
+    stage: _builtins.int
+    """The stage whose failures tripped it, with the scope STAGE. The first stage is 0."""
+    failure_count: _builtins.int
+    """The number of failures."""
+    basis_count: _builtins.int
+    """The number of executions of which the percentage was taken. 0 if the threshold is a count."""
+    @_builtins.property
+    def tripped_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the trip."""
+
+    @_builtins.property
+    def criterion(self) -> Global___FailureCriterion:
+        """The criterion as it was then."""
+
+    def __init__(
+        self,
+        *,
+        tripped_at: _timestamp_pb2.Timestamp | None = ...,
+        criterion: Global___FailureCriterion | None = ...,
+        stage: _builtins.int | None = ...,
+        failure_count: _builtins.int = ...,
+        basis_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "criterion", b"criterion", "stage", b"stage", "tripped_at", b"tripped_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "basis_count", b"basis_count", "criterion", b"criterion", "failure_count", b"failure_count", "stage", b"stage", "tripped_at", b"tripped_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
+
+Global___Trip: _TypeAlias = Trip  # noqa: Y015
+
+@_typing.final
 class Pause(_message.Message):
     """The pause of a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Pause._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: Pause._Cause.ValueType  # 0
+        """Not a cause."""
+        OPERATOR: Pause._Cause.ValueType  # 1
+        """PauseJob."""
+        FAILURE_CRITERION: Pause._Cause.ValueType  # 2
+        """A failure criterion tripped; Job.trip has the numbers."""
+        GATE_NOT_MET: Pause._Cause.ValueType  # 3
+        """All executions of the open stage are finished, and its gate is not met. Retry executions,
+        change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
+        """
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """What paused the job."""
+
+    CAUSE_UNSPECIFIED: Pause.Cause.ValueType  # 0
+    """Not a cause."""
+    OPERATOR: Pause.Cause.ValueType  # 1
+    """PauseJob."""
+    FAILURE_CRITERION: Pause.Cause.ValueType  # 2
+    """A failure criterion tripped; Job.trip has the numbers."""
+    GATE_NOT_MET: Pause.Cause.ValueType  # 3
+    """All executions of the open stage are finished, and its gate is not met. Retry executions,
+    change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
+    """
+
     PAUSED_AT_FIELD_NUMBER: _builtins.int
     PAUSED_BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     paused_by: _builtins.str
     """The user who paused the job: the x-user-id of the call, or the subject of its token. Unset:
     unknown.
     """
     reason: _builtins.str
     """The reason."""
+    cause: Global___Pause.Cause.ValueType
+    """The cause."""
     @_builtins.property
     def paused_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the pause."""
@@ -240,10 +776,11 @@ class Pause(_message.Message):
         paused_at: _timestamp_pb2.Timestamp | None = ...,
         paused_by: _builtins.str | None = ...,
         reason: _builtins.str = ...,
+        cause: Global___Pause.Cause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_paused_by", b"_paused_by", "paused_at", b"paused_at", "paused_by", b"paused_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_paused_by", b"_paused_by", "paused_at", b"paused_at", "paused_by", b"paused_by", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_paused_by", b"_paused_by", "cause", b"cause", "paused_at", b"paused_at", "paused_by", b"paused_by", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__paused_by: _TypeAlias = _typing.Literal["paused_by"]  # noqa: Y015
     _WhichOneofArgType__paused_by: _TypeAlias = _typing.Literal["_paused_by", b"_paused_by"]  # noqa: Y015
@@ -265,6 +802,7 @@ class ExecutionCounts(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     """The number of QUEUED executions."""
     in_progress: _builtins.int
@@ -277,6 +815,8 @@ class ExecutionCounts(_message.Message):
     """The number of TIMED_OUT executions."""
     rejected: _builtins.int
     """The number of REJECTED executions."""
+    held: _builtins.int
+    """The number of HELD executions."""
     def __init__(
         self,
         *,
@@ -286,10 +826,11 @@ class ExecutionCounts(_message.Message):
         failed: _builtins.int = ...,
         timed_out: _builtins.int = ...,
         rejected: _builtins.int = ...,
+        held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "in_progress", b"in_progress", "queued", b"queued", "rejected", b"rejected", "succeeded", b"succeeded", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "held", b"held", "in_progress", b"in_progress", "queued", b"queued", "rejected", b"rejected", "succeeded", b"succeeded", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -310,7 +851,7 @@ class JobExecution(_message.Message):
         STATUS_UNSPECIFIED: JobExecution._Status.ValueType  # 0
         """Not a status. In a request: no filter."""
         QUEUED: JobExecution._Status.ValueType  # 1
-        """The device has not started."""
+        """The device can start, and has not."""
         IN_PROGRESS: JobExecution._Status.ValueType  # 2
         """The device has started."""
         SUCCEEDED: JobExecution._Status.ValueType  # 3
@@ -323,14 +864,18 @@ class JobExecution(_message.Message):
         """
         REJECTED: JobExecution._Status.ValueType  # 6
         """The device refused, or an operator canceled."""
+        HELD: JobExecution._Status.ValueType  # 7
+        """The rollout of the job has not released the execution yet, so the device does not see it. It
+        becomes QUEUED.
+        """
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-        """The status of an execution. All but QUEUED and IN_PROGRESS are terminal."""
+        """The status of an execution. All but QUEUED, HELD and IN_PROGRESS are terminal."""
 
     STATUS_UNSPECIFIED: JobExecution.Status.ValueType  # 0
     """Not a status. In a request: no filter."""
     QUEUED: JobExecution.Status.ValueType  # 1
-    """The device has not started."""
+    """The device can start, and has not."""
     IN_PROGRESS: JobExecution.Status.ValueType  # 2
     """The device has started."""
     SUCCEEDED: JobExecution.Status.ValueType  # 3
@@ -343,6 +888,10 @@ class JobExecution(_message.Message):
     """
     REJECTED: JobExecution.Status.ValueType  # 6
     """The device refused, or an operator canceled."""
+    HELD: JobExecution.Status.ValueType  # 7
+    """The rollout of the job has not released the execution yet, so the device does not see it. It
+    becomes QUEUED.
+    """
 
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -355,6 +904,7 @@ class JobExecution(_message.Message):
     TIMES_OUT_AT_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The ID of the device, unique in the job."""
     status: Global___JobExecution.Status.ValueType
@@ -371,6 +921,8 @@ class JobExecution(_message.Message):
     """Why the device failed. Set if and only if the end counts as a failure of the device: FAILED,
     REJECTED by the device, or TIMED_OUT while IN_PROGRESS. Empty if the device named no code.
     """
+    stage: _builtins.int
+    """The stage of the rollout. The first is 0. Unset: the job has no rollout."""
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
         """The details of the last report, or {"reason": "…"} if the device did not cause the
@@ -409,14 +961,20 @@ class JobExecution(_message.Message):
         times_out_at: _timestamp_pb2.Timestamp | None = ...,
         job_id: _builtins.str = ...,
         failure_code: _builtins.str | None = ...,
+        stage: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_stage", b"_stage", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "device_id", b"device_id", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_stage", b"_stage", "device_id", b"device_id", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_code) -> _WhichOneofReturnType__failure_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
 
 Global___JobExecution: _TypeAlias = JobExecution  # noqa: Y015
 
@@ -433,6 +991,9 @@ class CreateJobRequest(_message.Message):
     EXPIRES_IN_HOURS_FIELD_NUMBER: _builtins.int
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
     IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
     Empty: the server generates a UUID, and the call is not safe to repeat.
@@ -457,6 +1018,10 @@ class CreateJobRequest(_message.Message):
     """The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT, within two
     seconds: 1–10080. Unset: no timeout.
     """
+    validate_only: _builtins.bool
+    """Check the request and return the job as it would be, with the size of each stage, but create
+    nothing.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document, which devices interpret. Unset: {}.
@@ -466,6 +1031,14 @@ class CreateJobRequest(_message.Message):
         are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
         character U+0000, and a Value without a kind.
         """
+
+    @_builtins.property
+    def rollout(self) -> Global___Rollout:
+        """Releases the executions in stages. Unset: all at once."""
+
+    @_builtins.property
+    def failure_criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCriterion]:
+        """Pause or cancel the job when devices fail. At most 10; the first that trips decides."""
 
     def __init__(
         self,
@@ -479,10 +1052,13 @@ class CreateJobRequest(_message.Message):
         expires_in_hours: _builtins.int | None = ...,
         never_expires: _builtins.bool = ...,
         in_progress_timeout_minutes: _builtins.int | None = ...,
+        rollout: Global___Rollout | None = ...,
+        failure_criteria: _abc.Iterable[Global___FailureCriterion] | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "document_type", b"document_type", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "never_expires", b"never_expires", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "document_type", b"document_type", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "never_expires", b"never_expires", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
@@ -507,6 +1083,7 @@ class CreateJobResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job: that of the request, or a generated one."""
     status: Global___Job.Status.ValueType
@@ -517,6 +1094,10 @@ class CreateJobResponse(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """The time at which the job expires, as set at creation. Unset: never."""
 
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions. Set only with validate_only."""
+
     def __init__(
         self,
         *,
@@ -524,10 +1105,11 @@ class CreateJobResponse(_message.Message):
         status: Global___Job.Status.ValueType = ...,
         execution_count: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        job: Global___Job | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "expires_at", b"expires_at", "job_id", b"job_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "expires_at", b"expires_at", "job", b"job", "job_id", b"job_id", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -535,8 +1117,8 @@ Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
-    """With one of the filters target_device_id, target_group_id, created_by, document_type and
-    target_all, or none, the call reads only the jobs of the page. With several, it reads the jobs
+    """With one of the filters awaiting_approval, target_device_id, target_group_id, created_by,
+    document_type and target_all, or none, the call reads only the jobs of the page. With several, it reads the jobs
     that match the first one in this order, and skips those that the others exclude. Filters by
     status and time do not change this.
     """
@@ -555,6 +1137,7 @@ class ListJobsRequest(_message.Message):
     TARGET_ALL_FIELD_NUMBER: _builtins.int
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_UNTIL_FIELD_NUMBER: _builtins.int
+    AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
     status: Global___Job.Status.ValueType
     """Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
     IN_PROGRESS, which it skips.
@@ -582,6 +1165,8 @@ class ListJobsRequest(_message.Message):
     """The target of the job is this group. Empty: no filter."""
     target_all: _builtins.bool
     """The target of the job is all devices. False: no filter."""
+    awaiting_approval: _builtins.bool
+    """Only jobs with a stage that waits for an approval. False: no filter."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___Job.Status.ValueType]:
         """Only jobs in one of these statuses, or in `status`. At most 16. Empty: no filter."""
@@ -611,10 +1196,11 @@ class ListJobsRequest(_message.Message):
         target_all: _builtins.bool = ...,
         created_from: _timestamp_pb2.Timestamp | None = ...,
         created_until: _timestamp_pb2.Timestamp | None = ...,
+        awaiting_approval: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "created_from", b"created_from", "created_until", b"created_until", "limit", b"limit", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "created_by", b"created_by", "created_from", b"created_from", "created_until", b"created_until", "document_type", b"document_type", "limit", b"limit", "offset", b"offset", "page_token", b"page_token", "status", b"status", "statuses", b"statuses", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "awaiting_approval", b"awaiting_approval", "created_by", b"created_by", "created_from", b"created_from", "created_until", b"created_until", "document_type", b"document_type", "limit", b"limit", "offset", b"offset", "page_token", b"page_token", "status", b"status", "statuses", b"statuses", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -1182,6 +1768,192 @@ class ResumeJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeJobResponse: _TypeAlias = ResumeJobResponse  # noqa: Y015
+
+@_typing.final
+class AdvanceJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required. The ID of the job."""
+    stage: _builtins.int
+    """The stage to open: 0–99. The first is 0. If it is open or has passed already, nothing changes, so
+    the call is safe to repeat. Unset: the stage after the open one.
+    """
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        stage: _builtins.int | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "stage", b"stage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "etag", b"etag", "job_id", b"job_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
+
+Global___AdvanceJobRequest: _TypeAlias = AdvanceJobRequest  # noqa: Y015
+
+@_typing.final
+class AdvanceJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdvanceJobResponse: _TypeAlias = AdvanceJobResponse  # noqa: Y015
+
+@_typing.final
+class ApproveStageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required. The ID of the job."""
+    stage: _builtins.int
+    """The stage to approve: 0–99. The first is 0. It must be open."""
+    comment: _builtins.str
+    """A comment, stored with the approval. At most 1000 characters, not U+0000."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        stage: _builtins.int = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "job_id", b"job_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveStageRequest: _TypeAlias = ApproveStageRequest  # noqa: Y015
+
+@_typing.final
+class ApproveStageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveStageResponse: _TypeAlias = ApproveStageResponse  # noqa: Y015
+
+@_typing.final
+class UpdateJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Required. The ID of the job."""
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any."""
+    in_progress_timeout_minutes: _builtins.int
+    """See update_mask."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. The fields to change:
+
+          in_progress_timeout_minutes  of executions that start from now on
+          failure_criteria             all of them. A criterion with the statuses, failure_codes and
+                                       scope of one before keeps its count, and is checked at once.
+                                       Others start at 0: failures, FINISHED and min_finished count
+                                       from this call.
+          rollout.max_in_progress
+          rollout.stages               all of them, as Job.rollout has them, with changes of
+                                       display_name, releases_per_minute and gate in stages that have
+                                       not passed. Sizes, require_approval and allow_self_approval are
+                                       fixed.
+        """
+
+    @_builtins.property
+    def rollout(self) -> Global___Rollout:
+        """See update_mask."""
+
+    @_builtins.property
+    def failure_criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCriterion]:
+        """See update_mask."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        etag: _builtins.str = ...,
+        in_progress_timeout_minutes: _builtins.int | None = ...,
+        rollout: Global___Rollout | None = ...,
+        failure_criteria: _abc.Iterable[Global___FailureCriterion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "etag", b"etag", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
+    _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_progress_timeout_minutes) -> _WhichOneofReturnType__in_progress_timeout_minutes | None: ...
+
+Global___UpdateJobRequest: _TypeAlias = UpdateJobRequest  # noqa: Y015
+
+@_typing.final
+class UpdateJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateJobResponse: _TypeAlias = UpdateJobResponse  # noqa: Y015
 
 @_typing.final
 class GetFailureSummaryRequest(_message.Message):

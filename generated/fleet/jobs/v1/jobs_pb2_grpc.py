@@ -37,8 +37,9 @@ class JobServiceStub:
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.
     x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-    creates, pauses, cancels and retries; admin also deletes; device and bridge
-    call DeviceJobService. A call without it has the role device if it has
+    creates, pauses, updates, cancels and retries; approver reads and approves
+    stages; admin does all of these and deletes; device and bridge call
+    DeviceJobService. A call without it has the role device if it has
     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
     authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
     The token then defines the tenant, the user and the roles. x-tenant-id
@@ -146,6 +147,21 @@ class JobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
                 _registered_method=True)
+        self.AdvanceJob = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/AdvanceJob',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.AdvanceJobRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.AdvanceJobResponse.FromString,
+                _registered_method=True)
+        self.ApproveStage = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/ApproveStage',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageResponse.FromString,
+                _registered_method=True)
+        self.UpdateJob = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/UpdateJob',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.UpdateJobRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.UpdateJobResponse.FromString,
+                _registered_method=True)
         self.GetFailureSummary = channel.unary_unary(
                 '/fleet.jobs.v1.JobService/GetFailureSummary',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryRequest.SerializeToString,
@@ -170,8 +186,9 @@ class JobServiceServicer:
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.
     x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-    creates, pauses, cancels and retries; admin also deletes; device and bridge
-    call DeviceJobService. A call without it has the role device if it has
+    creates, pauses, updates, cancels and retries; approver reads and approves
+    stages; admin does all of these and deletes; device and bridge call
+    DeviceJobService. A call without it has the role device if it has
     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
     authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
     The token then defines the tenant, the user and the roles. x-tenant-id
@@ -227,9 +244,13 @@ class JobServiceServicer:
         job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
         that has not been purged yet.
 
+        With a rollout, the devices start stage by stage. Executions that are not released yet are
+        HELD. With failure_criteria, the job stops by itself when too many devices fail.
+
+        PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
         NOT_FOUND            DEVICE_NOT_FOUND
         ALREADY_EXISTS       JOB_ALREADY_EXISTS
-        FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+        FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
         (1,000,000; without a delay), or the tenant has
         JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -354,8 +375,46 @@ class JobServiceServicer:
         """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
         nothing changes. With an etag, a repeated call can't end a newer pause.
 
+        The failure criteria start again: they count the failures after this call. Release rates,
+        bake_time and advance_after continue where the pause stopped them.
+
         NOT_FOUND            JOB_NOT_FOUND
-        FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+        FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+        ABORTED              JOB_CHANGED
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdvanceJob(self, request, context):
+        """Opens the next stage of a rollout now, although the gate of the open stage is not met. Does not
+        replace a required approval. The job can be IN_PROGRESS or PAUSED; a PAUSED one stays PAUSED.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+        ABORTED              JOB_CHANGED
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveStage(self, request, context):
+        """Approves the open stage of a rollout, whose gate requires it. The next stage opens when the rest
+        of the gate is met. If the stage is approved already, nothing changes.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+        FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateJob(self, request, context):
+        """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
         ABORTED              JOB_CHANGED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -443,6 +502,21 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobResponse.SerializeToString,
             ),
+            'AdvanceJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdvanceJob,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.AdvanceJobRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.AdvanceJobResponse.SerializeToString,
+            ),
+            'ApproveStage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveStage,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageResponse.SerializeToString,
+            ),
+            'UpdateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateJob,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.UpdateJobRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.UpdateJobResponse.SerializeToString,
+            ),
             'GetFailureSummary': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFailureSummary,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryRequest.FromString,
@@ -473,8 +547,9 @@ class JobService:
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.
     x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-    creates, pauses, cancels and retries; admin also deletes; device and bridge
-    call DeviceJobService. A call without it has the role device if it has
+    creates, pauses, updates, cancels and retries; approver reads and approves
+    stages; admin does all of these and deletes; device and bridge call
+    DeviceJobService. A call without it has the role device if it has
     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
     authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
     The token then defines the tenant, the user and the roles. x-tenant-id
@@ -808,6 +883,87 @@ class JobService:
             '/fleet.jobs.v1.JobService/ResumeJob',
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdvanceJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/AdvanceJob',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.AdvanceJobRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.AdvanceJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveStage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/ApproveStage',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/UpdateJob',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.UpdateJobRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.UpdateJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

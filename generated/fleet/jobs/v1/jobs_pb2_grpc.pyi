@@ -38,8 +38,9 @@ class JobServiceStub:
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-                     creates, pauses, cancels and retries; admin also deletes; device and bridge
-                     call DeviceJobService. A call without it has the role device if it has
+                     creates, pauses, updates, cancels and retries; approver reads and approves
+                     stages; admin does all of these and deletes; device and bridge call
+                     DeviceJobService. A call without it has the role device if it has
                      x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
@@ -99,9 +100,13 @@ class JobServiceStub:
     job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
     that has not been purged yet.
 
+    With a rollout, the devices start stage by stage. Executions that are not released yet are
+    HELD. With failure_criteria, the job stops by itself when too many devices fail.
+
+      PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
-      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -186,8 +191,34 @@ class JobServiceStub:
     """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
     nothing changes. With an etag, a repeated call can't end a newer pause.
 
+    The failure criteria start again: they count the failures after this call. Release rates,
+    bake_time and advance_after continue where the pause stopped them.
+
       NOT_FOUND            JOB_NOT_FOUND
-      FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+      FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+      ABORTED              JOB_CHANGED
+    """
+    AdvanceJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.AdvanceJobRequest, _jobs_pb2.AdvanceJobResponse]
+    """Opens the next stage of a rollout now, although the gate of the open stage is not met. Does not
+    replace a required approval. The job can be IN_PROGRESS or PAUSED; a PAUSED one stays PAUSED.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+      ABORTED              JOB_CHANGED
+    """
+    ApproveStage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ApproveStageRequest, _jobs_pb2.ApproveStageResponse]
+    """Approves the open stage of a rollout, whose gate requires it. The next stage opens when the rest
+    of the gate is met. If the stage is approved already, nothing changes.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+      FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+    """
+    UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]
+    """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
       ABORTED              JOB_CHANGED
     """
     GetFailureSummary: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]
@@ -219,8 +250,9 @@ class JobServiceAsyncStub(JobServiceStub):
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-                     creates, pauses, cancels and retries; admin also deletes; device and bridge
-                     call DeviceJobService. A call without it has the role device if it has
+                     creates, pauses, updates, cancels and retries; approver reads and approves
+                     stages; admin does all of these and deletes; device and bridge call
+                     DeviceJobService. A call without it has the role device if it has
                      x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
@@ -277,9 +309,13 @@ class JobServiceAsyncStub(JobServiceStub):
     job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
     that has not been purged yet.
 
+    With a rollout, the devices start stage by stage. Executions that are not released yet are
+    HELD. With failure_criteria, the job stops by itself when too many devices fail.
+
+      PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
-      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -364,8 +400,34 @@ class JobServiceAsyncStub(JobServiceStub):
     """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
     nothing changes. With an etag, a repeated call can't end a newer pause.
 
+    The failure criteria start again: they count the failures after this call. Release rates,
+    bake_time and advance_after continue where the pause stopped them.
+
       NOT_FOUND            JOB_NOT_FOUND
-      FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+      FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+      ABORTED              JOB_CHANGED
+    """
+    AdvanceJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.AdvanceJobRequest, _jobs_pb2.AdvanceJobResponse]  # type: ignore[assignment]
+    """Opens the next stage of a rollout now, although the gate of the open stage is not met. Does not
+    replace a required approval. The job can be IN_PROGRESS or PAUSED; a PAUSED one stays PAUSED.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+      ABORTED              JOB_CHANGED
+    """
+    ApproveStage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ApproveStageRequest, _jobs_pb2.ApproveStageResponse]  # type: ignore[assignment]
+    """Approves the open stage of a rollout, whose gate requires it. The next stage opens when the rest
+    of the gate is met. If the stage is approved already, nothing changes.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+      FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+    """
+    UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]  # type: ignore[assignment]
+    """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
       ABORTED              JOB_CHANGED
     """
     GetFailureSummary: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]  # type: ignore[assignment]
@@ -396,8 +458,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-                     creates, pauses, cancels and retries; admin also deletes; device and bridge
-                     call DeviceJobService. A call without it has the role device if it has
+                     creates, pauses, updates, cancels and retries; approver reads and approves
+                     stages; admin does all of these and deletes; device and bridge call
+                     DeviceJobService. A call without it has the role device if it has
                      x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
@@ -458,9 +521,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
         that has not been purged yet.
 
+        With a rollout, the devices start stage by stage. Executions that are not released yet are
+        HELD. With failure_criteria, the job stops by itself when too many devices fail.
+
+          PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
           NOT_FOUND            DEVICE_NOT_FOUND
           ALREADY_EXISTS       JOB_ALREADY_EXISTS
-          FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+          FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
                                JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -605,8 +672,52 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
         nothing changes. With an etag, a repeated call can't end a newer pause.
 
+        The failure criteria start again: they count the failures after this call. Release rates,
+        bake_time and advance_after continue where the pause stopped them.
+
           NOT_FOUND            JOB_NOT_FOUND
-          FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+          FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+          ABORTED              JOB_CHANGED
+        """
+
+    @_abc_1.abstractmethod
+    def AdvanceJob(
+        self,
+        request: _jobs_pb2.AdvanceJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.AdvanceJobResponse, _abc.Awaitable[_jobs_pb2.AdvanceJobResponse]]:
+        """Opens the next stage of a rollout now, although the gate of the open stage is not met. Does not
+        replace a required approval. The job can be IN_PROGRESS or PAUSED; a PAUSED one stays PAUSED.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+          ABORTED              JOB_CHANGED
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveStage(
+        self,
+        request: _jobs_pb2.ApproveStageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ApproveStageResponse, _abc.Awaitable[_jobs_pb2.ApproveStageResponse]]:
+        """Approves the open stage of a rollout, whose gate requires it. The next stage opens when the rest
+        of the gate is met. If the stage is approved already, nothing changes.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+          FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateJob(
+        self,
+        request: _jobs_pb2.UpdateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.UpdateJobResponse, _abc.Awaitable[_jobs_pb2.UpdateJobResponse]]:
+        """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
           ABORTED              JOB_CHANGED
         """
 

@@ -10,7 +10,13 @@ FROM (VALUES
     ('jobs.execution_attempts', 'SELECT'), ('jobs.execution_attempts', 'INSERT'),
     ('jobs.job_failures', 'SELECT'), ('jobs.job_failures', 'INSERT'),
     ('jobs.job_failures', 'UPDATE'),
-    ('jobs.job_states', 'SELECT'), ('jobs.execution_states', 'SELECT'),
+    ('jobs.job_stages', 'SELECT'), ('jobs.job_stages', 'INSERT'), ('jobs.job_stages', 'UPDATE'),
+    ('jobs.job_failure_criteria', 'SELECT'), ('jobs.job_failure_criteria', 'INSERT'),
+    ('jobs.job_failure_criteria', 'UPDATE'), ('jobs.job_failure_criteria', 'DELETE'),
+    ('jobs.job_criterion_counts', 'SELECT'), ('jobs.job_criterion_counts', 'INSERT'),
+    ('jobs.job_criterion_counts', 'UPDATE'), ('jobs.job_criterion_counts', 'DELETE'),
+    ('jobs.job_states', 'SELECT'), ('jobs.job_details', 'SELECT'),
+    ('jobs.execution_states', 'SELECT'),
     ('public.device_state', 'SELECT'), ('public.device_group_members', 'SELECT')
 ) AS needed (name, privilege)
 WHERE NOT has_table_privilege(name, privilege)

@@ -1,4 +1,4 @@
--- depends on: execution_status_at, final_status_details
+-- depends on: execution_status_at, final_status_details, is_held_at, read_time
 -- Executions as readers see them, with derived status. If a cancel or expiry of the job ended an
 -- execution, its details and last_updated_at come from the job until finalize_job writes them to
 -- the row of the execution.
@@ -7,7 +7,13 @@ SELECT
     e.tenant_id,
     e.job_id,
     e.device_id,
-    derived.status::text AS status,
+    CASE
+        WHEN derived.status = 'QUEUED' AND jobs.is_held_at(
+            e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
+            jobs.read_time()
+        ) THEN 'HELD'
+        ELSE derived.status::text
+    END AS status,
     CASE
         WHEN derived.status = e.status THEN e.status_details
         ELSE jobs.final_status_details(derived.status, j.cancel_reason)
@@ -26,7 +32,8 @@ SELECT
     j.document_params,
     j.expires_at,
     CASE WHEN derived.status = 'IN_PROGRESS' THEN e.times_out_at END AS times_out_at,
-    e.failure_code
+    e.failure_code,
+    e.stage
 FROM jobs.job_executions e
 JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 CROSS JOIN LATERAL (

@@ -1,4 +1,4 @@
--- depends on: job_status_at, job_status_with_pause_at, queued_status_at
+-- depends on: held_executions, job_status_at, job_status_with_pause_at, queued_status_at, read_time, released_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
@@ -18,7 +18,7 @@ SELECT
     j.cancel_reason,
     p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         AS total_executions,
-    CASE WHEN derived.queued_status = 'QUEUED' THEN p.queued ELSE 0 END AS queued,
+    CASE WHEN derived.queued_status = 'QUEUED' THEN p.queued - rollout.held ELSE 0 END AS queued,
     CASE WHEN j.force_canceled THEN 0 ELSE p.in_progress END AS in_progress,
     p.succeeded,
     p.failed,
@@ -32,7 +32,11 @@ SELECT
     j.paused_at,
     j.paused_by,
     j.pause_reason,
-    j.revision
+    j.revision,
+    rollout.held,
+    CASE WHEN j.paused_at IS NOT NULL THEN coalesce(j.pause_cause, 'OPERATOR') END AS pause_cause,
+    j.trip,
+    j.release_end IS NOT NULL OR j.has_failure_criteria AS has_rollout_details
 FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (
@@ -40,4 +44,20 @@ CROSS JOIN LATERAL (
         jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
         jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status
 ) derived
+CROSS JOIN LATERAL (
+    SELECT CASE
+        WHEN j.release_end IS NULL OR p.queued = 0 OR derived.queued_status <> 'QUEUED' THEN 0
+        ELSE (
+            SELECT sum(stages.held)::integer
+            FROM unnest(jobs.held_executions(
+                j.tenant_id, j.job_id,
+                jobs.released_at(
+                    j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
+                    jobs.read_time()
+                )
+            )) AS stages (held)
+        )
+    END AS held
+    OFFSET 0  -- computed once
+) rollout
 WHERE j.deleted_at IS NULL;

@@ -57,24 +57,27 @@ const (
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
 	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-	// first. QUEUED executions of a PAUSED job are left out.
+	// first. QUEUED executions of a PAUSED job, and executions that the rollout
+	// of their job has not released yet, are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(ctx context.Context, in *ListPendingExecutionsRequest, opts ...grpc.CallOption) (*ListPendingExecutionsResponse, error)
 	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
 	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
 	// safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-	// of a PAUSED job are skipped.
+	// of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+	// IN_PROGRESS.
 	StartNextExecution(ctx context.Context, in *StartNextExecutionRequest, opts ...grpc.CallOption) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
 	// safe to repeat.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
 	StartExecution(ctx context.Context, in *StartExecutionRequest, opts ...grpc.CallOption) (*StartExecutionResponse, error)
 	// Returns the execution of one job.
 	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	//	NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
+	//	                     execution yet
 	GetExecution(ctx context.Context, in *GetExecutionRequest, opts ...grpc.CallOption) (*GetExecutionResponse, error)
 	// Reports on an execution: progress or a terminal status.
 	//
@@ -97,7 +100,7 @@ type DeviceJobServiceClient interface {
 	// applied to the next attempt.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
 	//	                     execution_number. The details carry the current DeviceExecution,
 	//	                     without document_params and status_details.
@@ -250,24 +253,27 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
 	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-	// first. QUEUED executions of a PAUSED job are left out.
+	// first. QUEUED executions of a PAUSED job, and executions that the rollout
+	// of their job has not released yet, are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(context.Context, *ListPendingExecutionsRequest) (*ListPendingExecutionsResponse, error)
 	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
 	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
 	// safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-	// of a PAUSED job are skipped.
+	// of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+	// IN_PROGRESS.
 	StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
 	// safe to repeat.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
 	StartExecution(context.Context, *StartExecutionRequest) (*StartExecutionResponse, error)
 	// Returns the execution of one job.
 	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	//	NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
+	//	                     execution yet
 	GetExecution(context.Context, *GetExecutionRequest) (*GetExecutionResponse, error)
 	// Reports on an execution: progress or a terminal status.
 	//
@@ -290,7 +296,7 @@ type DeviceJobServiceServer interface {
 	// applied to the next attempt.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
 	//	                     execution_number. The details carry the current DeviceExecution,
 	//	                     without document_params and status_details.

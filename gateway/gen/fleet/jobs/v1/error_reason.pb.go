@@ -127,6 +127,22 @@ const (
 	//
 	//	{ "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 12
+	// The user who created the job must not approve its stages.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "SELF_APPROVAL",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+	//	}
+	ErrorReason_SELF_APPROVAL ErrorReason = 40
+	// Approvals need a known user: send x-user-id, or a token with a subject.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "SUBJECT_REQUIRED", "domain": "jobs-grpc" }
+	ErrorReason_SUBJECT_REQUIRED ErrorReason = 41
 	// The tenant has no such job.
 	//
 	// Example of an ErrorInfo:
@@ -271,6 +287,86 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
 	//	}
 	ErrorReason_JOB_NOT_RESUMABLE ErrorReason = 33
+	// The rollout of the job has not released the execution yet. Wait until it is pending.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "EXECUTION_HELD",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+	//	}
+	ErrorReason_EXECUTION_HELD ErrorReason = 45
+	// Rollout.max_in_progress executions of the job are IN_PROGRESS. Start it later.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_FULL",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	}
+	ErrorReason_JOB_FULL ErrorReason = 46
+	// All executions of the open stage are finished, and its gate is not met, so the job would not
+	// continue. Retry executions, change the gate, or advance the job; then resume it.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "GATE_NOT_MET",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+	//	}
+	ErrorReason_GATE_NOT_MET ErrorReason = 37
+	// The gate of the open stage requires an approval. `stage` is that stage.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "APPROVAL_REQUIRED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+	//	}
+	ErrorReason_APPROVAL_REQUIRED ErrorReason = 38
+	// The stage is not the open one, its gate requires no approval, or the job is COMPLETED or
+	// CANCELED.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "STAGE_NOT_APPROVABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "1" }
+	//	}
+	ErrorReason_STAGE_NOT_APPROVABLE ErrorReason = 39
+	// The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
+	// CANCELED. `status` is the job's status.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_NOT_ADVANCEABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+	//	}
+	ErrorReason_JOB_NOT_ADVANCEABLE ErrorReason = 42
+	// The job is COMPLETED or CANCELED. `status` is the job's status.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "JOB_NOT_UPDATABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+	//	}
+	ErrorReason_JOB_NOT_UPDATABLE ErrorReason = 43
+	// A gate has a bake_time or an advance_after, but the server does no background work, so it would
+	// never take effect.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
+	ErrorReason_TIME_GATES_UNAVAILABLE ErrorReason = 44
 	// The execution does not have the expected version or execution_number. The details also
 	// carry the current DeviceExecution. Read it and decide again.
 	//
@@ -377,6 +473,8 @@ var (
 		10: "ROLE_REQUIRED",
 		11: "METADATA_MISMATCH",
 		12: "PEER_NOT_TRUSTED",
+		40: "SELF_APPROVAL",
+		41: "SUBJECT_REQUIRED",
 		13: "JOB_NOT_FOUND",
 		14: "DEVICE_NOT_FOUND",
 		15: "EXECUTION_NOT_FOUND",
@@ -391,6 +489,14 @@ var (
 		31: "JOB_PAUSED",
 		32: "JOB_NOT_PAUSABLE",
 		33: "JOB_NOT_RESUMABLE",
+		45: "EXECUTION_HELD",
+		46: "JOB_FULL",
+		37: "GATE_NOT_MET",
+		38: "APPROVAL_REQUIRED",
+		39: "STAGE_NOT_APPROVABLE",
+		42: "JOB_NOT_ADVANCEABLE",
+		43: "JOB_NOT_UPDATABLE",
+		44: "TIME_GATES_UNAVAILABLE",
 		24: "EXECUTION_CHANGED",
 		34: "JOB_CHANGED",
 		25: "OVERLOADED",
@@ -416,6 +522,8 @@ var (
 		"ROLE_REQUIRED":            10,
 		"METADATA_MISMATCH":        11,
 		"PEER_NOT_TRUSTED":         12,
+		"SELF_APPROVAL":            40,
+		"SUBJECT_REQUIRED":         41,
 		"JOB_NOT_FOUND":            13,
 		"DEVICE_NOT_FOUND":         14,
 		"EXECUTION_NOT_FOUND":      15,
@@ -430,6 +538,14 @@ var (
 		"JOB_PAUSED":               31,
 		"JOB_NOT_PAUSABLE":         32,
 		"JOB_NOT_RESUMABLE":        33,
+		"EXECUTION_HELD":           45,
+		"JOB_FULL":                 46,
+		"GATE_NOT_MET":             37,
+		"APPROVAL_REQUIRED":        38,
+		"STAGE_NOT_APPROVABLE":     39,
+		"JOB_NOT_ADVANCEABLE":      42,
+		"JOB_NOT_UPDATABLE":        43,
+		"TIME_GATES_UNAVAILABLE":   44,
 		"EXECUTION_CHANGED":        24,
 		"JOB_CHANGED":              34,
 		"OVERLOADED":               25,
@@ -474,7 +590,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xa9\x06\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x83\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -490,6 +606,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x12\x15\n" +
 	"\x11METADATA_MISMATCH\x10\v\x12\x14\n" +
 	"\x10PEER_NOT_TRUSTED\x10\f\x12\x11\n" +
+	"\rSELF_APPROVAL\x10(\x12\x14\n" +
+	"\x10SUBJECT_REQUIRED\x10)\x12\x11\n" +
 	"\rJOB_NOT_FOUND\x10\r\x12\x14\n" +
 	"\x10DEVICE_NOT_FOUND\x10\x0e\x12\x17\n" +
 	"\x13EXECUTION_NOT_FOUND\x10\x0f\x12\x16\n" +
@@ -504,7 +622,15 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"JOB_PAUSED\x10\x1f\x12\x14\n" +
 	"\x10JOB_NOT_PAUSABLE\x10 \x12\x15\n" +
-	"\x11JOB_NOT_RESUMABLE\x10!\x12\x15\n" +
+	"\x11JOB_NOT_RESUMABLE\x10!\x12\x12\n" +
+	"\x0eEXECUTION_HELD\x10-\x12\f\n" +
+	"\bJOB_FULL\x10.\x12\x10\n" +
+	"\fGATE_NOT_MET\x10%\x12\x15\n" +
+	"\x11APPROVAL_REQUIRED\x10&\x12\x18\n" +
+	"\x14STAGE_NOT_APPROVABLE\x10'\x12\x17\n" +
+	"\x13JOB_NOT_ADVANCEABLE\x10*\x12\x15\n" +
+	"\x11JOB_NOT_UPDATABLE\x10+\x12\x1a\n" +
+	"\x16TIME_GATES_UNAVAILABLE\x10,\x12\x15\n" +
 	"\x11EXECUTION_CHANGED\x10\x18\x12\x0f\n" +
 	"\vJOB_CHANGED\x10\"\x12\x0e\n" +
 	"\n" +

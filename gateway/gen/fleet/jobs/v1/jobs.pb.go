@@ -9,6 +9,8 @@ package jobsv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -37,8 +39,8 @@ const (
 	Job_COMPLETED Job_Status = 2
 	// An operator canceled the job. Executions that were IN_PROGRESS may continue.
 	Job_CANCELED Job_Status = 3
-	// An operator paused the job: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts
-	// the job as one that is IN_PROGRESS.
+	// An operator, a failure criterion or a gate paused the job: no device starts an execution.
+	// JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
 	Job_PAUSED Job_Status = 4
 )
 
@@ -87,13 +89,296 @@ func (Job_Status) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// The status of an execution. All but QUEUED and IN_PROGRESS are terminal.
+// What the percentage is of. Also limits itself to the stage if the scope is STAGE.
+type FailureCriterion_Basis int32
+
+const (
+	// FINISHED.
+	FailureCriterion_BASIS_UNSPECIFIED FailureCriterion_Basis = 0
+	// The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
+	// What an operator or the expiry of the job ended is not part of it.
+	FailureCriterion_FINISHED FailureCriterion_Basis = 1
+	// The executions that are released.
+	FailureCriterion_RELEASED FailureCriterion_Basis = 2
+	// All executions.
+	FailureCriterion_TARGETED FailureCriterion_Basis = 3
+)
+
+// Enum value maps for FailureCriterion_Basis.
+var (
+	FailureCriterion_Basis_name = map[int32]string{
+		0: "BASIS_UNSPECIFIED",
+		1: "FINISHED",
+		2: "RELEASED",
+		3: "TARGETED",
+	}
+	FailureCriterion_Basis_value = map[string]int32{
+		"BASIS_UNSPECIFIED": 0,
+		"FINISHED":          1,
+		"RELEASED":          2,
+		"TARGETED":          3,
+	}
+)
+
+func (x FailureCriterion_Basis) Enum() *FailureCriterion_Basis {
+	p := new(FailureCriterion_Basis)
+	*p = x
+	return p
+}
+
+func (x FailureCriterion_Basis) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureCriterion_Basis) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[1].Descriptor()
+}
+
+func (FailureCriterion_Basis) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[1]
+}
+
+func (x FailureCriterion_Basis) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureCriterion_Basis.Descriptor instead.
+func (FailureCriterion_Basis) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4, 0}
+}
+
+// Which executions are counted together.
+type FailureCriterion_Scope int32
+
+const (
+	// JOB.
+	FailureCriterion_SCOPE_UNSPECIFIED FailureCriterion_Scope = 0
+	// All executions of the job.
+	FailureCriterion_JOB FailureCriterion_Scope = 1
+	// Those of each stage. Only with a rollout.
+	FailureCriterion_STAGE FailureCriterion_Scope = 2
+)
+
+// Enum value maps for FailureCriterion_Scope.
+var (
+	FailureCriterion_Scope_name = map[int32]string{
+		0: "SCOPE_UNSPECIFIED",
+		1: "JOB",
+		2: "STAGE",
+	}
+	FailureCriterion_Scope_value = map[string]int32{
+		"SCOPE_UNSPECIFIED": 0,
+		"JOB":               1,
+		"STAGE":             2,
+	}
+)
+
+func (x FailureCriterion_Scope) Enum() *FailureCriterion_Scope {
+	p := new(FailureCriterion_Scope)
+	*p = x
+	return p
+}
+
+func (x FailureCriterion_Scope) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureCriterion_Scope) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[2].Descriptor()
+}
+
+func (FailureCriterion_Scope) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[2]
+}
+
+func (x FailureCriterion_Scope) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureCriterion_Scope.Descriptor instead.
+func (FailureCriterion_Scope) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4, 1}
+}
+
+// What happens when the criterion trips.
+type FailureCriterion_Action int32
+
+const (
+	// PAUSE.
+	FailureCriterion_ACTION_UNSPECIFIED FailureCriterion_Action = 0
+	// Like PauseJob.
+	FailureCriterion_PAUSE FailureCriterion_Action = 1
+	// Like CancelJob.
+	FailureCriterion_CANCEL FailureCriterion_Action = 2
+	// Like CancelJob with `force`.
+	FailureCriterion_FORCE_CANCEL FailureCriterion_Action = 3
+)
+
+// Enum value maps for FailureCriterion_Action.
+var (
+	FailureCriterion_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "PAUSE",
+		2: "CANCEL",
+		3: "FORCE_CANCEL",
+	}
+	FailureCriterion_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"PAUSE":              1,
+		"CANCEL":             2,
+		"FORCE_CANCEL":       3,
+	}
+)
+
+func (x FailureCriterion_Action) Enum() *FailureCriterion_Action {
+	p := new(FailureCriterion_Action)
+	*p = x
+	return p
+}
+
+func (x FailureCriterion_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureCriterion_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[3].Descriptor()
+}
+
+func (FailureCriterion_Action) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[3]
+}
+
+func (x FailureCriterion_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureCriterion_Action.Descriptor instead.
+func (FailureCriterion_Action) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4, 2}
+}
+
+// The state of a stage.
+type JobStage_State int32
+
+const (
+	// Not a state.
+	JobStage_STATE_UNSPECIFIED JobStage_State = 0
+	// The stage is not open yet.
+	JobStage_PENDING JobStage_State = 1
+	// Executions of the stage are released. One stage at a time is OPEN.
+	JobStage_OPEN JobStage_State = 2
+	// The next stage is open; or this is the last stage, and all its executions are finished.
+	JobStage_PASSED JobStage_State = 3
+)
+
+// Enum value maps for JobStage_State.
+var (
+	JobStage_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "PENDING",
+		2: "OPEN",
+		3: "PASSED",
+	}
+	JobStage_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"PENDING":           1,
+		"OPEN":              2,
+		"PASSED":            3,
+	}
+)
+
+func (x JobStage_State) Enum() *JobStage_State {
+	p := new(JobStage_State)
+	*p = x
+	return p
+}
+
+func (x JobStage_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JobStage_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[4].Descriptor()
+}
+
+func (JobStage_State) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[4]
+}
+
+func (x JobStage_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JobStage_State.Descriptor instead.
+func (JobStage_State) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5, 0}
+}
+
+// What paused the job.
+type Pause_Cause int32
+
+const (
+	// Not a cause.
+	Pause_CAUSE_UNSPECIFIED Pause_Cause = 0
+	// PauseJob.
+	Pause_OPERATOR Pause_Cause = 1
+	// A failure criterion tripped; Job.trip has the numbers.
+	Pause_FAILURE_CRITERION Pause_Cause = 2
+	// All executions of the open stage are finished, and its gate is not met. Retry executions,
+	// change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
+	Pause_GATE_NOT_MET Pause_Cause = 3
+)
+
+// Enum value maps for Pause_Cause.
+var (
+	Pause_Cause_name = map[int32]string{
+		0: "CAUSE_UNSPECIFIED",
+		1: "OPERATOR",
+		2: "FAILURE_CRITERION",
+		3: "GATE_NOT_MET",
+	}
+	Pause_Cause_value = map[string]int32{
+		"CAUSE_UNSPECIFIED": 0,
+		"OPERATOR":          1,
+		"FAILURE_CRITERION": 2,
+		"GATE_NOT_MET":      3,
+	}
+)
+
+func (x Pause_Cause) Enum() *Pause_Cause {
+	p := new(Pause_Cause)
+	*p = x
+	return p
+}
+
+func (x Pause_Cause) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Pause_Cause) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[5].Descriptor()
+}
+
+func (Pause_Cause) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[5]
+}
+
+func (x Pause_Cause) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Pause_Cause.Descriptor instead.
+func (Pause_Cause) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 0}
+}
+
+// The status of an execution. All but QUEUED, HELD and IN_PROGRESS are terminal.
 type JobExecution_Status int32
 
 const (
 	// Not a status. In a request: no filter.
 	JobExecution_STATUS_UNSPECIFIED JobExecution_Status = 0
-	// The device has not started.
+	// The device can start, and has not.
 	JobExecution_QUEUED JobExecution_Status = 1
 	// The device has started.
 	JobExecution_IN_PROGRESS JobExecution_Status = 2
@@ -106,6 +391,9 @@ const (
 	JobExecution_TIMED_OUT JobExecution_Status = 5
 	// The device refused, or an operator canceled.
 	JobExecution_REJECTED JobExecution_Status = 6
+	// The rollout of the job has not released the execution yet, so the device does not see it. It
+	// becomes QUEUED.
+	JobExecution_HELD JobExecution_Status = 7
 )
 
 // Enum value maps for JobExecution_Status.
@@ -118,6 +406,7 @@ var (
 		4: "FAILED",
 		5: "TIMED_OUT",
 		6: "REJECTED",
+		7: "HELD",
 	}
 	JobExecution_Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -127,6 +416,7 @@ var (
 		"FAILED":             4,
 		"TIMED_OUT":          5,
 		"REJECTED":           6,
+		"HELD":               7,
 	}
 )
 
@@ -141,11 +431,11 @@ func (x JobExecution_Status) String() string {
 }
 
 func (JobExecution_Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[1].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[6].Descriptor()
 }
 
 func (JobExecution_Status) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[1]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[6]
 }
 
 func (x JobExecution_Status) Number() protoreflect.EnumNumber {
@@ -154,7 +444,7 @@ func (x JobExecution_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_Status.Descriptor instead.
 func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // A request to carry out a document on a set of devices.
@@ -211,9 +501,18 @@ type Job struct {
 	// The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
 	// the job is not paused.
 	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
-	// Changes with each CancelJob, RetryExecutions, PauseJob and ResumeJob that changes the job;
-	// reports of devices do not change it.
-	Etag          string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Changes with each call of an operator that changes the job, and when a failure criterion or a gate
+	// pauses or cancels it. Other reports of devices and the opening of stages do not change it.
+	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The rollout. Unset: all executions are released at once. Not filled by ListJobs; the same holds
+	// for the next two fields.
+	Rollout *Rollout `protobuf:"bytes,24,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// The failure criteria.
+	FailureCriteria []*FailureCriterion `protobuf:"bytes,25,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
+	// The state of each stage of the rollout, in order.
+	Stages []*JobStage `protobuf:"bytes,26,rep,name=stages,proto3" json:"stages,omitempty"`
+	// The last failure criterion that tripped. Unset: none has.
+	Trip          *Trip `protobuf:"bytes,27,opt,name=trip,proto3" json:"trip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +721,34 @@ func (x *Job) GetEtag() string {
 	return ""
 }
 
+func (x *Job) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *Job) GetFailureCriteria() []*FailureCriterion {
+	if x != nil {
+		return x.FailureCriteria
+	}
+	return nil
+}
+
+func (x *Job) GetStages() []*JobStage {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *Job) GetTrip() *Trip {
+	if x != nil {
+		return x.Trip
+	}
+	return nil
+}
+
 type isJob_Target interface {
 	isJob_Target()
 }
@@ -447,6 +774,729 @@ func (*Job_TargetGroupId) isJob_Target() {}
 
 func (*Job_TargetAll) isJob_Target() {}
 
+// The order and pace in which the executions of a job are released to their devices.
+type Rollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, 1–100. The stages, in the order in which they open. The first opens at once. Each
+	// device is in one stage. Stages with a group_id take their devices first, in their order; the
+	// other devices fill the other stages in the order of a hash of `seed` and the device_id.
+	//
+	// The stages must have room for all devices: the last is a `remainder`, or the percents add up to
+	// 100, or the sizes are at least the number of devices. A stage can be empty; it passes at once,
+	// but not without a required approval.
+	Stages []*Stage `protobuf:"bytes,1,rep,name=stages,proto3" json:"stages,omitempty"`
+	// The maximum number of executions that are IN_PROGRESS at once, in the whole job: 1–1000000.
+	// Beyond it, StartExecution returns JOB_FULL and StartNextExecution continues with the next job.
+	// Unset: no limit.
+	MaxInProgress *int32 `protobuf:"varint,2,opt,name=max_in_progress,json=maxInProgress,proto3,oneof" json:"max_in_progress,omitempty"`
+	// Two jobs with the same seed and devices have the same order: at most 128 characters. Empty: the
+	// job_id.
+	Seed          string `protobuf:"bytes,3,opt,name=seed,proto3" json:"seed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Rollout) GetStages() []*Stage {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *Rollout) GetMaxInProgress() int32 {
+	if x != nil && x.MaxInProgress != nil {
+		return *x.MaxInProgress
+	}
+	return 0
+}
+
+func (x *Rollout) GetSeed() string {
+	if x != nil {
+		return x.Seed
+	}
+	return ""
+}
+
+// A stage of a rollout: some of the devices.
+type Stage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A name for people: at most 100 characters, no control characters. May be empty.
+	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Required. The devices of the stage.
+	//
+	// Types that are valid to be assigned to Size:
+	//
+	//	*Stage_DeviceCount
+	//	*Stage_Percent
+	//	*Stage_Remainder
+	//	*Stage_GroupId
+	Size isStage_Size `protobuf_oneof:"size"`
+	// The number of executions that are released per minute: 1–1000000. Unset: all at once.
+	ReleasesPerMinute *int32 `protobuf:"varint,6,opt,name=releases_per_minute,json=releasesPerMinute,proto3,oneof" json:"releases_per_minute,omitempty"`
+	// What opens the next stage. Unset: all executions of this stage are finished. Not allowed for the
+	// last stage.
+	Gate          *Gate `protobuf:"bytes,7,opt,name=gate,proto3" json:"gate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stage) Reset() {
+	*x = Stage{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stage) ProtoMessage() {}
+
+func (x *Stage) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stage.ProtoReflect.Descriptor instead.
+func (*Stage) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Stage) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *Stage) GetSize() isStage_Size {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *Stage) GetDeviceCount() int32 {
+	if x != nil {
+		if x, ok := x.Size.(*Stage_DeviceCount); ok {
+			return x.DeviceCount
+		}
+	}
+	return 0
+}
+
+func (x *Stage) GetPercent() int32 {
+	if x != nil {
+		if x, ok := x.Size.(*Stage_Percent); ok {
+			return x.Percent
+		}
+	}
+	return 0
+}
+
+func (x *Stage) GetRemainder() bool {
+	if x != nil {
+		if x, ok := x.Size.(*Stage_Remainder); ok {
+			return x.Remainder
+		}
+	}
+	return false
+}
+
+func (x *Stage) GetGroupId() string {
+	if x != nil {
+		if x, ok := x.Size.(*Stage_GroupId); ok {
+			return x.GroupId
+		}
+	}
+	return ""
+}
+
+func (x *Stage) GetReleasesPerMinute() int32 {
+	if x != nil && x.ReleasesPerMinute != nil {
+		return *x.ReleasesPerMinute
+	}
+	return 0
+}
+
+func (x *Stage) GetGate() *Gate {
+	if x != nil {
+		return x.Gate
+	}
+	return nil
+}
+
+type isStage_Size interface {
+	isStage_Size()
+}
+
+type Stage_DeviceCount struct {
+	// A number of devices: 1–1000000.
+	DeviceCount int32 `protobuf:"varint,2,opt,name=device_count,json=deviceCount,proto3,oneof"`
+}
+
+type Stage_Percent struct {
+	// A percentage of all devices of the job: 1–100. With the percents of the stages before, the
+	// share is rounded up: 50 and 50 of 3 devices are 2 and 1.
+	Percent int32 `protobuf:"varint,3,opt,name=percent,proto3,oneof"`
+}
+
+type Stage_Remainder struct {
+	// All devices that are left. Only for the last stage. Always true if set.
+	Remainder bool `protobuf:"varint,4,opt,name=remainder,proto3,oneof"`
+}
+
+type Stage_GroupId struct {
+	// The devices of the job that were members of this group when the job was created and that are
+	// in no earlier group: 1–256 characters, no control characters.
+	GroupId string `protobuf:"bytes,5,opt,name=group_id,json=groupId,proto3,oneof"`
+}
+
+func (*Stage_DeviceCount) isStage_Size() {}
+
+func (*Stage_Percent) isStage_Size() {}
+
+func (*Stage_Remainder) isStage_Size() {}
+
+func (*Stage_GroupId) isStage_Size() {}
+
+// The condition for the stage after it to open. If all executions of a stage are finished and
+// min_succeeded_percent is not reached, the job becomes PAUSED with the cause GATE_NOT_MET.
+type Gate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The percentage of the stage's executions that must be SUCCEEDED: 1–100. Unset: all executions of
+	// the stage must be finished, in any status.
+	MinSucceededPercent *int32 `protobuf:"varint,1,opt,name=min_succeeded_percent,json=minSucceededPercent,proto3,oneof" json:"min_succeeded_percent,omitempty"`
+	// How long to wait after that: at most 30 days, whole seconds. Takes effect within two seconds.
+	// Does not pass while the job is PAUSED.
+	BakeTime *durationpb.Duration `protobuf:"bytes,2,opt,name=bake_time,json=bakeTime,proto3" json:"bake_time,omitempty"`
+	// Opens the next stage this long after the stage opened even if the above is not met, so that
+	// devices that are offline do not block the rollout: 1 second to 30 days, whole seconds. Takes
+	// effect within two seconds. Does not pass while the job is PAUSED. Unset: never.
+	AdvanceAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=advance_after,json=advanceAfter,proto3" json:"advance_after,omitempty"`
+	// The next stage also needs ApproveStage. Nothing else replaces it.
+	RequireApproval bool `protobuf:"varint,4,opt,name=require_approval,json=requireApproval,proto3" json:"require_approval,omitempty"`
+	// The user who created the job may approve, too.
+	AllowSelfApproval bool `protobuf:"varint,5,opt,name=allow_self_approval,json=allowSelfApproval,proto3" json:"allow_self_approval,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Gate) Reset() {
+	*x = Gate{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gate) ProtoMessage() {}
+
+func (x *Gate) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gate.ProtoReflect.Descriptor instead.
+func (*Gate) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Gate) GetMinSucceededPercent() int32 {
+	if x != nil && x.MinSucceededPercent != nil {
+		return *x.MinSucceededPercent
+	}
+	return 0
+}
+
+func (x *Gate) GetBakeTime() *durationpb.Duration {
+	if x != nil {
+		return x.BakeTime
+	}
+	return nil
+}
+
+func (x *Gate) GetAdvanceAfter() *durationpb.Duration {
+	if x != nil {
+		return x.AdvanceAfter
+	}
+	return nil
+}
+
+func (x *Gate) GetRequireApproval() bool {
+	if x != nil {
+		return x.RequireApproval
+	}
+	return false
+}
+
+func (x *Gate) GetAllowSelfApproval() bool {
+	if x != nil {
+		return x.AllowSelfApproval
+	}
+	return false
+}
+
+// When to stop a job because devices fail. It is checked in the same transaction as each failure:
+// after that, no device starts an execution. Failures are those with a failure_code. A device counts
+// once, by its current attempt: a retry takes its failure back. ResumeJob starts the count at 0. A job
+// that is PAUSED is not checked, and the report that finishes a job completes it.
+type FailureCriterion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No statuses:
+	// all.
+	Statuses []JobExecution_Status `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
+	// Only failures with one of these codes, at most 100. An empty one means failures without a code.
+	// No codes: all.
+	FailureCodes []string `protobuf:"bytes,2,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
+	// Required. The criterion trips when the failures reach this value.
+	//
+	// Types that are valid to be assigned to Threshold:
+	//
+	//	*FailureCriterion_Percent
+	//	*FailureCriterion_Count
+	Threshold isFailureCriterion_Threshold `protobuf_oneof:"threshold"`
+	// The basis of `percent`.
+	Basis FailureCriterion_Basis `protobuf:"varint,5,opt,name=basis,proto3,enum=fleet.jobs.v1.FailureCriterion_Basis" json:"basis,omitempty"`
+	// With `percent`: the criterion is not checked before devices have finished this many executions
+	// since the count started at 0: 0–1000000. With 0, a first execution that fails is 100 percent.
+	MinFinished int32 `protobuf:"varint,6,opt,name=min_finished,json=minFinished,proto3" json:"min_finished,omitempty"`
+	// The scope of the counts.
+	Scope FailureCriterion_Scope `protobuf:"varint,7,opt,name=scope,proto3,enum=fleet.jobs.v1.FailureCriterion_Scope" json:"scope,omitempty"`
+	// The action.
+	Action        FailureCriterion_Action `protobuf:"varint,8,opt,name=action,proto3,enum=fleet.jobs.v1.FailureCriterion_Action" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailureCriterion) Reset() {
+	*x = FailureCriterion{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailureCriterion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailureCriterion) ProtoMessage() {}
+
+func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailureCriterion.ProtoReflect.Descriptor instead.
+func (*FailureCriterion) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FailureCriterion) GetStatuses() []JobExecution_Status {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *FailureCriterion) GetFailureCodes() []string {
+	if x != nil {
+		return x.FailureCodes
+	}
+	return nil
+}
+
+func (x *FailureCriterion) GetThreshold() isFailureCriterion_Threshold {
+	if x != nil {
+		return x.Threshold
+	}
+	return nil
+}
+
+func (x *FailureCriterion) GetPercent() int32 {
+	if x != nil {
+		if x, ok := x.Threshold.(*FailureCriterion_Percent); ok {
+			return x.Percent
+		}
+	}
+	return 0
+}
+
+func (x *FailureCriterion) GetCount() int32 {
+	if x != nil {
+		if x, ok := x.Threshold.(*FailureCriterion_Count); ok {
+			return x.Count
+		}
+	}
+	return 0
+}
+
+func (x *FailureCriterion) GetBasis() FailureCriterion_Basis {
+	if x != nil {
+		return x.Basis
+	}
+	return FailureCriterion_BASIS_UNSPECIFIED
+}
+
+func (x *FailureCriterion) GetMinFinished() int32 {
+	if x != nil {
+		return x.MinFinished
+	}
+	return 0
+}
+
+func (x *FailureCriterion) GetScope() FailureCriterion_Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return FailureCriterion_SCOPE_UNSPECIFIED
+}
+
+func (x *FailureCriterion) GetAction() FailureCriterion_Action {
+	if x != nil {
+		return x.Action
+	}
+	return FailureCriterion_ACTION_UNSPECIFIED
+}
+
+type isFailureCriterion_Threshold interface {
+	isFailureCriterion_Threshold()
+}
+
+type FailureCriterion_Percent struct {
+	// A percentage of the basis: 1–100.
+	Percent int32 `protobuf:"varint,3,opt,name=percent,proto3,oneof"`
+}
+
+type FailureCriterion_Count struct {
+	// A number of failures: 1–1000000.
+	Count int32 `protobuf:"varint,4,opt,name=count,proto3,oneof"`
+}
+
+func (*FailureCriterion_Percent) isFailureCriterion_Threshold() {}
+
+func (*FailureCriterion_Count) isFailureCriterion_Threshold() {}
+
+// The state of a stage of a rollout.
+type JobStage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stage.display_name.
+	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// The state at the time of the response.
+	State JobStage_State `protobuf:"varint,2,opt,name=state,proto3,enum=fleet.jobs.v1.JobStage_State" json:"state,omitempty"`
+	// The number of devices in the stage: the sum of execution_counts.
+	TotalExecutions int32 `protobuf:"varint,3,opt,name=total_executions,json=totalExecutions,proto3" json:"total_executions,omitempty"`
+	// The number of the stage's executions in each status.
+	ExecutionCounts *ExecutionCounts `protobuf:"bytes,4,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
+	// The number of the stage's executions that are released, whatever their status is now.
+	ReleasedCount int32 `protobuf:"varint,5,opt,name=released_count,json=releasedCount,proto3" json:"released_count,omitempty"`
+	// The time at which the stage opened. Unset: it has not.
+	OpenedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
+	// The time at which the next stage opens by bake_time or advance_after, if it is known and the job
+	// is not paused. Reports of devices can make it earlier.
+	NextOpensAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_opens_at,json=nextOpensAt,proto3" json:"next_opens_at,omitempty"`
+	// Only ApproveStage is missing for the next stage to open.
+	AwaitingApproval bool `protobuf:"varint,8,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
+	// The approval. Unset: none.
+	Approval      *StageApproval `protobuf:"bytes,9,opt,name=approval,proto3" json:"approval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobStage) Reset() {
+	*x = JobStage{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobStage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobStage) ProtoMessage() {}
+
+func (x *JobStage) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobStage.ProtoReflect.Descriptor instead.
+func (*JobStage) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *JobStage) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *JobStage) GetState() JobStage_State {
+	if x != nil {
+		return x.State
+	}
+	return JobStage_STATE_UNSPECIFIED
+}
+
+func (x *JobStage) GetTotalExecutions() int32 {
+	if x != nil {
+		return x.TotalExecutions
+	}
+	return 0
+}
+
+func (x *JobStage) GetExecutionCounts() *ExecutionCounts {
+	if x != nil {
+		return x.ExecutionCounts
+	}
+	return nil
+}
+
+func (x *JobStage) GetReleasedCount() int32 {
+	if x != nil {
+		return x.ReleasedCount
+	}
+	return 0
+}
+
+func (x *JobStage) GetOpenedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OpenedAt
+	}
+	return nil
+}
+
+func (x *JobStage) GetNextOpensAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextOpensAt
+	}
+	return nil
+}
+
+func (x *JobStage) GetAwaitingApproval() bool {
+	if x != nil {
+		return x.AwaitingApproval
+	}
+	return false
+}
+
+func (x *JobStage) GetApproval() *StageApproval {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
+}
+
+// The approval of a stage.
+type StageApproval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time of the approval.
+	ApprovedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=approved_at,json=approvedAt,proto3" json:"approved_at,omitempty"`
+	// The user who approved.
+	ApprovedBy string `protobuf:"bytes,2,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	// The comment of the request. May be empty.
+	Comment       string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageApproval) Reset() {
+	*x = StageApproval{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageApproval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageApproval) ProtoMessage() {}
+
+func (x *StageApproval) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageApproval.ProtoReflect.Descriptor instead.
+func (*StageApproval) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StageApproval) GetApprovedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ApprovedAt
+	}
+	return nil
+}
+
+func (x *StageApproval) GetApprovedBy() string {
+	if x != nil {
+		return x.ApprovedBy
+	}
+	return ""
+}
+
+func (x *StageApproval) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+// What tripped a failure criterion.
+type Trip struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time of the trip.
+	TrippedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=tripped_at,json=trippedAt,proto3" json:"tripped_at,omitempty"`
+	// The criterion as it was then.
+	Criterion *FailureCriterion `protobuf:"bytes,2,opt,name=criterion,proto3" json:"criterion,omitempty"`
+	// The stage whose failures tripped it, with the scope STAGE. The first stage is 0.
+	Stage *int32 `protobuf:"varint,3,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
+	// The number of failures.
+	FailureCount int32 `protobuf:"varint,4,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
+	// The number of executions of which the percentage was taken. 0 if the threshold is a count.
+	BasisCount    int32 `protobuf:"varint,5,opt,name=basis_count,json=basisCount,proto3" json:"basis_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trip) Reset() {
+	*x = Trip{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trip) ProtoMessage() {}
+
+func (x *Trip) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trip.ProtoReflect.Descriptor instead.
+func (*Trip) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Trip) GetTrippedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TrippedAt
+	}
+	return nil
+}
+
+func (x *Trip) GetCriterion() *FailureCriterion {
+	if x != nil {
+		return x.Criterion
+	}
+	return nil
+}
+
+func (x *Trip) GetStage() int32 {
+	if x != nil && x.Stage != nil {
+		return *x.Stage
+	}
+	return 0
+}
+
+func (x *Trip) GetFailureCount() int32 {
+	if x != nil {
+		return x.FailureCount
+	}
+	return 0
+}
+
+func (x *Trip) GetBasisCount() int32 {
+	if x != nil {
+		return x.BasisCount
+	}
+	return 0
+}
+
 // The pause of a job.
 type Pause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -456,14 +1506,16 @@ type Pause struct {
 	// unknown.
 	PausedBy *string `protobuf:"bytes,2,opt,name=paused_by,json=pausedBy,proto3,oneof" json:"paused_by,omitempty"`
 	// The reason.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The cause.
+	Cause         Pause_Cause `protobuf:"varint,4,opt,name=cause,proto3,enum=fleet.jobs.v1.Pause_Cause" json:"cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Pause) Reset() {
 	*x = Pause{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +1527,7 @@ func (x *Pause) String() string {
 func (*Pause) ProtoMessage() {}
 
 func (x *Pause) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +1540,7 @@ func (x *Pause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pause.ProtoReflect.Descriptor instead.
 func (*Pause) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Pause) GetPausedAt() *timestamppb.Timestamp {
@@ -512,6 +1564,13 @@ func (x *Pause) GetReason() string {
 	return ""
 }
 
+func (x *Pause) GetCause() Pause_Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return Pause_CAUSE_UNSPECIFIED
+}
+
 // The number of executions of a job in each status. Each device counts once, by its current
 // attempt.
 type ExecutionCounts struct {
@@ -527,14 +1586,16 @@ type ExecutionCounts struct {
 	// The number of TIMED_OUT executions.
 	TimedOut int32 `protobuf:"varint,5,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
 	// The number of REJECTED executions.
-	Rejected      int32 `protobuf:"varint,6,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	Rejected int32 `protobuf:"varint,6,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	// The number of HELD executions.
+	Held          int32 `protobuf:"varint,7,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecutionCounts) Reset() {
 	*x = ExecutionCounts{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +1607,7 @@ func (x *ExecutionCounts) String() string {
 func (*ExecutionCounts) ProtoMessage() {}
 
 func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +1620,7 @@ func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionCounts.ProtoReflect.Descriptor instead.
 func (*ExecutionCounts) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExecutionCounts) GetQueued() int32 {
@@ -604,6 +1665,13 @@ func (x *ExecutionCounts) GetRejected() int32 {
 	return 0
 }
 
+func (x *ExecutionCounts) GetHeld() int32 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
 // The part of a job that one device carries out, as operators see it.
 type JobExecution struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -632,14 +1700,16 @@ type JobExecution struct {
 	JobId string `protobuf:"bytes,10,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Why the device failed. Set if and only if the end counts as a failure of the device: FAILED,
 	// REJECTED by the device, or TIMED_OUT while IN_PROGRESS. Empty if the device named no code.
-	FailureCode   *string `protobuf:"bytes,11,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
+	FailureCode *string `protobuf:"bytes,11,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
+	// The stage of the rollout. The first is 0. Unset: the job has no rollout.
+	Stage         *int32 `protobuf:"varint,12,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobExecution) Reset() {
 	*x = JobExecution{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +1721,7 @@ func (x *JobExecution) String() string {
 func (*JobExecution) ProtoMessage() {}
 
 func (x *JobExecution) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +1734,7 @@ func (x *JobExecution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobExecution.ProtoReflect.Descriptor instead.
 func (*JobExecution) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JobExecution) GetDeviceId() string {
@@ -744,6 +1814,13 @@ func (x *JobExecution) GetFailureCode() string {
 	return ""
 }
 
+func (x *JobExecution) GetStage() int32 {
+	if x != nil && x.Stage != nil {
+		return *x.Stage
+	}
+	return 0
+}
+
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
@@ -775,13 +1852,20 @@ type CreateJobRequest struct {
 	// The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT, within two
 	// seconds: 1–10080. Unset: no timeout.
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,9,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// Releases the executions in stages. Unset: all at once.
+	Rollout *Rollout `protobuf:"bytes,10,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// Pause or cancel the job when devices fail. At most 10; the first that trips decides.
+	FailureCriteria []*FailureCriterion `protobuf:"bytes,11,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
+	// Check the request and return the job as it would be, with the size of each stage, but create
+	// nothing.
+	ValidateOnly  bool `protobuf:"varint,12,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJobRequest) Reset() {
 	*x = CreateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +1877,7 @@ func (x *CreateJobRequest) String() string {
 func (*CreateJobRequest) ProtoMessage() {}
 
 func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1890,7 @@ func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobRequest.ProtoReflect.Descriptor instead.
 func (*CreateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateJobRequest) GetJobId() string {
@@ -885,6 +1969,27 @@ func (x *CreateJobRequest) GetInProgressTimeoutMinutes() int32 {
 	return 0
 }
 
+func (x *CreateJobRequest) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *CreateJobRequest) GetFailureCriteria() []*FailureCriterion {
+	if x != nil {
+		return x.FailureCriteria
+	}
+	return nil
+}
+
+func (x *CreateJobRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 type isCreateJobRequest_Target interface {
 	isCreateJobRequest_Target()
 }
@@ -919,14 +2024,16 @@ type CreateJobResponse struct {
 	// The number of targeted devices.
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
 	// The time at which the job expires, as set at creation. Unset: never.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// The job without its executions. Set only with validate_only.
+	Job           *Job `protobuf:"bytes,5,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +2045,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +2058,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateJobResponse) GetJobId() string {
@@ -982,8 +2089,15 @@ func (x *CreateJobResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// With one of the filters target_device_id, target_group_id, created_by, document_type and
-// target_all, or none, the call reads only the jobs of the page. With several, it reads the jobs
+func (x *CreateJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+// With one of the filters awaiting_approval, target_device_id, target_group_id, created_by,
+// document_type and target_all, or none, the call reads only the jobs of the page. With several, it reads the jobs
 // that match the first one in this order, and skips those that the others exclude. Filters by
 // status and time do not change this.
 type ListJobsRequest struct {
@@ -1018,14 +2132,16 @@ type ListJobsRequest struct {
 	CreatedFrom *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_from,json=createdFrom,proto3" json:"created_from,omitempty"`
 	// Only jobs with a created_at before this time; a job created exactly then is not
 	// included. Unset: no filter.
-	CreatedUntil  *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_until,json=createdUntil,proto3" json:"created_until,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CreatedUntil *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_until,json=createdUntil,proto3" json:"created_until,omitempty"`
+	// Only jobs with a stage that waits for an approval. False: no filter.
+	AwaitingApproval bool `protobuf:"varint,13,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +2153,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +2166,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListJobsRequest) GetStatus() Job_Status {
@@ -1150,6 +2266,13 @@ func (x *ListJobsRequest) GetCreatedUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListJobsRequest) GetAwaitingApproval() bool {
+	if x != nil {
+		return x.AwaitingApproval
+	}
+	return false
+}
+
 type isListJobsRequest_Target interface {
 	isListJobsRequest_Target()
 }
@@ -1191,7 +2314,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +2326,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +2339,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -1245,7 +2368,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +2380,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +2393,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -1297,7 +2420,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +2432,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +2445,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -1359,7 +2482,7 @@ type ListJobExecutionsRequest struct {
 
 func (x *ListJobExecutionsRequest) Reset() {
 	*x = ListJobExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +2494,7 @@ func (x *ListJobExecutionsRequest) String() string {
 func (*ListJobExecutionsRequest) ProtoMessage() {}
 
 func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +2507,7 @@ func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListJobExecutionsRequest) GetJobId() string {
@@ -1442,7 +2565,7 @@ type ListJobExecutionsResponse struct {
 
 func (x *ListJobExecutionsResponse) Reset() {
 	*x = ListJobExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +2577,7 @@ func (x *ListJobExecutionsResponse) String() string {
 func (*ListJobExecutionsResponse) ProtoMessage() {}
 
 func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +2590,7 @@ func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListJobExecutionsResponse) GetExecutions() []*JobExecution {
@@ -1501,7 +2624,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +2636,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +2649,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -1562,7 +2685,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +2697,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +2710,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CancelJobResponse) GetJobId() string {
@@ -1621,7 +2744,7 @@ type CancelExecutionRequest struct {
 
 func (x *CancelExecutionRequest) Reset() {
 	*x = CancelExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +2756,7 @@ func (x *CancelExecutionRequest) String() string {
 func (*CancelExecutionRequest) ProtoMessage() {}
 
 func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +2769,7 @@ func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
 func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelExecutionRequest) GetJobId() string {
@@ -1687,7 +2810,7 @@ type CancelExecutionResponse struct {
 
 func (x *CancelExecutionResponse) Reset() {
 	*x = CancelExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +2822,7 @@ func (x *CancelExecutionResponse) String() string {
 func (*CancelExecutionResponse) ProtoMessage() {}
 
 func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +2835,7 @@ func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
 func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelExecutionResponse) GetExecution() *JobExecution {
@@ -1744,7 +2867,7 @@ type RetryExecutionsRequest struct {
 
 func (x *RetryExecutionsRequest) Reset() {
 	*x = RetryExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +2879,7 @@ func (x *RetryExecutionsRequest) String() string {
 func (*RetryExecutionsRequest) ProtoMessage() {}
 
 func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2892,7 @@ func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RetryExecutionsRequest) GetJobId() string {
@@ -1826,7 +2949,7 @@ type RetryExecutionsResponse struct {
 
 func (x *RetryExecutionsResponse) Reset() {
 	*x = RetryExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2961,7 @@ func (x *RetryExecutionsResponse) String() string {
 func (*RetryExecutionsResponse) ProtoMessage() {}
 
 func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2974,7 @@ func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
@@ -1886,7 +3009,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +3021,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +3034,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -1955,7 +3078,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +3090,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +3103,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -2007,7 +3130,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +3142,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +3155,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -2050,7 +3173,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +3185,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +3198,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
 }
 
 type PauseJobRequest struct {
@@ -2093,7 +3216,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +3228,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +3241,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PauseJobRequest) GetJobId() string {
@@ -2152,7 +3275,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +3287,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +3300,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -2199,7 +3322,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +3334,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +3347,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ResumeJobRequest) GetJobId() string {
@@ -2251,7 +3374,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +3386,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,10 +3399,373 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type AdvanceJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The stage to open: 0–99. The first is 0. If it is open or has passed already, nothing changes, so
+	// the call is safe to repeat. Unset: the stage after the open one.
+	Stage *int32 `protobuf:"varint,2,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
+	// The Job.etag that the job must have. Empty: any.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvanceJobRequest) Reset() {
+	*x = AdvanceJobRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvanceJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvanceJobRequest) ProtoMessage() {}
+
+func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvanceJobRequest.ProtoReflect.Descriptor instead.
+func (*AdvanceJobRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *AdvanceJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *AdvanceJobRequest) GetStage() int32 {
+	if x != nil && x.Stage != nil {
+		return *x.Stage
+	}
+	return 0
+}
+
+func (x *AdvanceJobRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+type AdvanceJobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job without its executions.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvanceJobResponse) Reset() {
+	*x = AdvanceJobResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvanceJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvanceJobResponse) ProtoMessage() {}
+
+func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvanceJobResponse.ProtoReflect.Descriptor instead.
+func (*AdvanceJobResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AdvanceJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type ApproveStageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The stage to approve: 0–99. The first is 0. It must be open.
+	Stage int32 `protobuf:"varint,2,opt,name=stage,proto3" json:"stage,omitempty"`
+	// A comment, stored with the approval. At most 1000 characters, not U+0000.
+	Comment       string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveStageRequest) Reset() {
+	*x = ApproveStageRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveStageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveStageRequest) ProtoMessage() {}
+
+func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveStageRequest.ProtoReflect.Descriptor instead.
+func (*ApproveStageRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ApproveStageRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ApproveStageRequest) GetStage() int32 {
+	if x != nil {
+		return x.Stage
+	}
+	return 0
+}
+
+func (x *ApproveStageRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+type ApproveStageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job without its executions.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveStageResponse) Reset() {
+	*x = ApproveStageResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveStageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveStageResponse) ProtoMessage() {}
+
+func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveStageResponse.ProtoReflect.Descriptor instead.
+func (*ApproveStageResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ApproveStageResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type UpdateJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Required. The fields to change:
+	//
+	//	in_progress_timeout_minutes  of executions that start from now on
+	//	failure_criteria             all of them. A criterion with the statuses, failure_codes and
+	//	                             scope of one before keeps its count, and is checked at once.
+	//	                             Others start at 0: failures, FINISHED and min_finished count
+	//	                             from this call.
+	//	rollout.max_in_progress
+	//	rollout.stages               all of them, as Job.rollout has them, with changes of
+	//	                             display_name, releases_per_minute and gate in stages that have
+	//	                             not passed. Sizes, require_approval and allow_self_approval are
+	//	                             fixed.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The Job.etag that the job must have. Empty: any.
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// See update_mask.
+	InProgressTimeoutMinutes *int32 `protobuf:"varint,4,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
+	// See update_mask.
+	Rollout *Rollout `protobuf:"bytes,5,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// See update_mask.
+	FailureCriteria []*FailureCriterion `protobuf:"bytes,6,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *UpdateJobRequest) Reset() {
+	*x = UpdateJobRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateJobRequest) ProtoMessage() {}
+
+func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
+func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *UpdateJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *UpdateJobRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateJobRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *UpdateJobRequest) GetInProgressTimeoutMinutes() int32 {
+	if x != nil && x.InProgressTimeoutMinutes != nil {
+		return *x.InProgressTimeoutMinutes
+	}
+	return 0
+}
+
+func (x *UpdateJobRequest) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *UpdateJobRequest) GetFailureCriteria() []*FailureCriterion {
+	if x != nil {
+		return x.FailureCriteria
+	}
+	return nil
+}
+
+type UpdateJobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job without its executions.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateJobResponse) Reset() {
+	*x = UpdateJobResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateJobResponse) ProtoMessage() {}
+
+func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
+func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *UpdateJobResponse) GetJob() *Job {
 	if x != nil {
 		return x.Job
 	}
@@ -2302,7 +3788,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +3800,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +3813,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -2364,7 +3850,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +3862,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +3875,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -2424,7 +3910,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +3922,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +3935,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -2490,7 +3976,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +3988,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +4001,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -2535,7 +4021,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +4033,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +4046,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -2574,7 +4060,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\t\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\v\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -2606,7 +4092,11 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\fcompleted_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12B\n" +
 	"\x1bin_progress_timeout_minutes\x18\x15 \x01(\x05H\x03R\x18inProgressTimeoutMinutes\x88\x01\x01\x12*\n" +
 	"\x05pause\x18\x16 \x01(\v2\x14.fleet.jobs.v1.PauseR\x05pause\x12\x12\n" +
-	"\x04etag\x18\x17 \x01(\tR\x04etag\"Z\n" +
+	"\x04etag\x18\x17 \x01(\tR\x04etag\x120\n" +
+	"\arollout\x18\x18 \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12J\n" +
+	"\x10failure_criteria\x18\x19 \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionR\x0ffailureCriteria\x12/\n" +
+	"\x06stages\x18\x1a \x03(\v2\x17.fleet.jobs.v1.JobStageR\x06stages\x12'\n" +
+	"\x04trip\x18\x1b \x01(\v2\x13.fleet.jobs.v1.TripR\x04trip\"Z\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vIN_PROGRESS\x10\x01\x12\r\n" +
@@ -2617,13 +4107,97 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06targetB\r\n" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
-	"\x1c_in_progress_timeout_minutes\"\x88\x01\n" +
+	"\x1c_in_progress_timeout_minutes\"\x8c\x01\n" +
+	"\aRollout\x12,\n" +
+	"\x06stages\x18\x01 \x03(\v2\x14.fleet.jobs.v1.StageR\x06stages\x12+\n" +
+	"\x0fmax_in_progress\x18\x02 \x01(\x05H\x00R\rmaxInProgress\x88\x01\x01\x12\x12\n" +
+	"\x04seed\x18\x03 \x01(\tR\x04seedB\x12\n" +
+	"\x10_max_in_progress\"\xa6\x02\n" +
+	"\x05Stage\x12!\n" +
+	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12#\n" +
+	"\fdevice_count\x18\x02 \x01(\x05H\x00R\vdeviceCount\x12\x1a\n" +
+	"\apercent\x18\x03 \x01(\x05H\x00R\apercent\x12\x1e\n" +
+	"\tremainder\x18\x04 \x01(\bH\x00R\tremainder\x12\x1b\n" +
+	"\bgroup_id\x18\x05 \x01(\tH\x00R\agroupId\x123\n" +
+	"\x13releases_per_minute\x18\x06 \x01(\x05H\x01R\x11releasesPerMinute\x88\x01\x01\x12'\n" +
+	"\x04gate\x18\a \x01(\v2\x13.fleet.jobs.v1.GateR\x04gateB\x06\n" +
+	"\x04sizeB\x16\n" +
+	"\x14_releases_per_minute\"\xac\x02\n" +
+	"\x04Gate\x127\n" +
+	"\x15min_succeeded_percent\x18\x01 \x01(\x05H\x00R\x13minSucceededPercent\x88\x01\x01\x126\n" +
+	"\tbake_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bbakeTime\x12>\n" +
+	"\radvance_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fadvanceAfter\x12)\n" +
+	"\x10require_approval\x18\x04 \x01(\bR\x0frequireApproval\x12.\n" +
+	"\x13allow_self_approval\x18\x05 \x01(\bR\x11allowSelfApprovalB\x18\n" +
+	"\x16_min_succeeded_percent\"\xde\x04\n" +
+	"\x10FailureCriterion\x12>\n" +
+	"\bstatuses\x18\x01 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\bstatuses\x12#\n" +
+	"\rfailure_codes\x18\x02 \x03(\tR\ffailureCodes\x12\x1a\n" +
+	"\apercent\x18\x03 \x01(\x05H\x00R\apercent\x12\x16\n" +
+	"\x05count\x18\x04 \x01(\x05H\x00R\x05count\x12;\n" +
+	"\x05basis\x18\x05 \x01(\x0e2%.fleet.jobs.v1.FailureCriterion.BasisR\x05basis\x12!\n" +
+	"\fmin_finished\x18\x06 \x01(\x05R\vminFinished\x12;\n" +
+	"\x05scope\x18\a \x01(\x0e2%.fleet.jobs.v1.FailureCriterion.ScopeR\x05scope\x12>\n" +
+	"\x06action\x18\b \x01(\x0e2&.fleet.jobs.v1.FailureCriterion.ActionR\x06action\"H\n" +
+	"\x05Basis\x12\x15\n" +
+	"\x11BASIS_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bFINISHED\x10\x01\x12\f\n" +
+	"\bRELEASED\x10\x02\x12\f\n" +
+	"\bTARGETED\x10\x03\"2\n" +
+	"\x05Scope\x12\x15\n" +
+	"\x11SCOPE_UNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03JOB\x10\x01\x12\t\n" +
+	"\x05STAGE\x10\x02\"I\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05PAUSE\x10\x01\x12\n" +
+	"\n" +
+	"\x06CANCEL\x10\x02\x12\x10\n" +
+	"\fFORCE_CANCEL\x10\x03B\v\n" +
+	"\tthreshold\"\xa2\x04\n" +
+	"\bJobStage\x12!\n" +
+	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x123\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1d.fleet.jobs.v1.JobStage.StateR\x05state\x12)\n" +
+	"\x10total_executions\x18\x03 \x01(\x05R\x0ftotalExecutions\x12I\n" +
+	"\x10execution_counts\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.ExecutionCountsR\x0fexecutionCounts\x12%\n" +
+	"\x0ereleased_count\x18\x05 \x01(\x05R\rreleasedCount\x127\n" +
+	"\topened_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt\x12>\n" +
+	"\rnext_opens_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vnextOpensAt\x12+\n" +
+	"\x11awaiting_approval\x18\b \x01(\bR\x10awaitingApproval\x128\n" +
+	"\bapproval\x18\t \x01(\v2\x1c.fleet.jobs.v1.StageApprovalR\bapproval\"A\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aPENDING\x10\x01\x12\b\n" +
+	"\x04OPEN\x10\x02\x12\n" +
+	"\n" +
+	"\x06PASSED\x10\x03\"\x87\x01\n" +
+	"\rStageApproval\x12;\n" +
+	"\vapproved_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"approvedAt\x12\x1f\n" +
+	"\vapproved_by\x18\x02 \x01(\tR\n" +
+	"approvedBy\x12\x18\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"\xeb\x01\n" +
+	"\x04Trip\x129\n" +
+	"\n" +
+	"tripped_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\ttrippedAt\x12=\n" +
+	"\tcriterion\x18\x02 \x01(\v2\x1f.fleet.jobs.v1.FailureCriterionR\tcriterion\x12\x19\n" +
+	"\x05stage\x18\x03 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12#\n" +
+	"\rfailure_count\x18\x04 \x01(\x05R\ffailureCount\x12\x1f\n" +
+	"\vbasis_count\x18\x05 \x01(\x05R\n" +
+	"basisCountB\b\n" +
+	"\x06_stage\"\x91\x02\n" +
 	"\x05Pause\x127\n" +
 	"\tpaused_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bpausedAt\x12 \n" +
 	"\tpaused_by\x18\x02 \x01(\tH\x00R\bpausedBy\x88\x01\x01\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reasonB\f\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x120\n" +
+	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"U\n" +
+	"\x05Cause\x12\x15\n" +
+	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bOPERATOR\x10\x01\x12\x15\n" +
+	"\x11FAILURE_CRITERION\x10\x02\x12\x10\n" +
+	"\fGATE_NOT_MET\x10\x03B\f\n" +
 	"\n" +
-	"_paused_by\"\xb9\x01\n" +
+	"_paused_by\"\xcd\x01\n" +
 	"\x0fExecutionCounts\x12\x16\n" +
 	"\x06queued\x18\x01 \x01(\x05R\x06queued\x12\x1f\n" +
 	"\vin_progress\x18\x02 \x01(\x05R\n" +
@@ -2631,7 +4205,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\tsucceeded\x18\x03 \x01(\x05R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x05R\btimedOut\x12\x1a\n" +
-	"\brejected\x18\x06 \x01(\x05R\brejected\"\xa9\x05\n" +
+	"\brejected\x18\x06 \x01(\x05R\brejected\x12\x12\n" +
+	"\x04held\x18\a \x01(\x05R\x04held\"\xd8\x05\n" +
 	"\fJobExecution\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
@@ -2646,7 +4221,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"timesOutAt\x12\x15\n" +
 	"\x06job_id\x18\n" +
 	" \x01(\tR\x05jobId\x12&\n" +
-	"\ffailure_code\x18\v \x01(\tH\x00R\vfailureCode\x88\x01\x01\"u\n" +
+	"\ffailure_code\x18\v \x01(\tH\x00R\vfailureCode\x88\x01\x01\x12\x19\n" +
+	"\x05stage\x18\f \x01(\x05H\x01R\x05stage\x88\x01\x01\"\x7f\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -2656,8 +4232,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\x04\x12\r\n" +
 	"\tTIMED_OUT\x10\x05\x12\f\n" +
-	"\bREJECTED\x10\x06B\x0f\n" +
-	"\r_failure_code\"\xde\x03\n" +
+	"\bREJECTED\x10\x06\x12\b\n" +
+	"\x04HELD\x10\aB\x0f\n" +
+	"\r_failure_codeB\b\n" +
+	"\x06_stage\"\x81\x05\n" +
 	"\x10CreateJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12#\n" +
 	"\rdocument_type\x18\x02 \x01(\tR\fdocumentType\x12@\n" +
@@ -2668,16 +4246,21 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"target_all\x18\x06 \x01(\bH\x00R\ttargetAll\x12-\n" +
 	"\x10expires_in_hours\x18\a \x01(\x05H\x01R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
 	"\rnever_expires\x18\b \x01(\bR\fneverExpires\x12B\n" +
-	"\x1bin_progress_timeout_minutes\x18\t \x01(\x05H\x02R\x18inProgressTimeoutMinutes\x88\x01\x01B\b\n" +
+	"\x1bin_progress_timeout_minutes\x18\t \x01(\x05H\x02R\x18inProgressTimeoutMinutes\x88\x01\x01\x120\n" +
+	"\arollout\x18\n" +
+	" \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12J\n" +
+	"\x10failure_criteria\x18\v \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionR\x0ffailureCriteria\x12#\n" +
+	"\rvalidate_only\x18\f \x01(\bR\fvalidateOnlyB\b\n" +
 	"\x06targetB\x13\n" +
 	"\x11_expires_in_hoursB\x1e\n" +
-	"\x1c_in_progress_timeout_minutes\"\xc1\x01\n" +
+	"\x1c_in_progress_timeout_minutes\"\xe7\x01\n" +
 	"\x11CreateJobResponse\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12'\n" +
 	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x129\n" +
 	"\n" +
-	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x9c\x04\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12$\n" +
+	"\x03job\x18\x05 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xc9\x04\n" +
 	"\x0fListJobsRequest\x121\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12\x19\n" +
 	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x16\n" +
@@ -2694,7 +4277,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"target_all\x18\n" +
 	" \x01(\bH\x00R\ttargetAll\x12=\n" +
 	"\fcreated_from\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vcreatedFrom\x12?\n" +
-	"\rcreated_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedUntilB\b\n" +
+	"\rcreated_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedUntil\x12+\n" +
+	"\x11awaiting_approval\x18\r \x01(\bR\x10awaitingApprovalB\b\n" +
 	"\x06targetB\b\n" +
 	"\x06_limit\"b\n" +
 	"\x10ListJobsResponse\x12&\n" +
@@ -2771,6 +4355,30 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\"9\n" +
 	"\x11ResumeJobResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"c\n" +
+	"\x11AdvanceJobRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x19\n" +
+	"\x05stage\x18\x02 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etagB\b\n" +
+	"\x06_stage\":\n" +
+	"\x12AdvanceJobResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\\\n" +
+	"\x13ApproveStageRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x14\n" +
+	"\x05stage\x18\x02 \x01(\x05R\x05stage\x12\x18\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"<\n" +
+	"\x14ApproveStageResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xdc\x02\n" +
+	"\x10UpdateJobRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\x12B\n" +
+	"\x1bin_progress_timeout_minutes\x18\x04 \x01(\x05H\x00R\x18inProgressTimeoutMinutes\x88\x01\x01\x120\n" +
+	"\arollout\x18\x05 \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12J\n" +
+	"\x10failure_criteria\x18\x06 \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionR\x0ffailureCriteriaB\x1e\n" +
+	"\x1c_in_progress_timeout_minutes\"9\n" +
+	"\x11UpdateJobResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x96\x01\n" +
 	"\x18GetFailureSummaryRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12>\n" +
@@ -2789,7 +4397,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fWatchJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"8\n" +
 	"\x10WatchJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job2\x84\t\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job2\x80\v\n" +
 	"\n" +
 	"JobService\x12N\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\x12K\n" +
@@ -2802,7 +4410,11 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\x12N\n" +
 	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\x12K\n" +
 	"\bPauseJob\x12\x1e.fleet.jobs.v1.PauseJobRequest\x1a\x1f.fleet.jobs.v1.PauseJobResponse\x12N\n" +
-	"\tResumeJob\x12\x1f.fleet.jobs.v1.ResumeJobRequest\x1a .fleet.jobs.v1.ResumeJobResponse\x12f\n" +
+	"\tResumeJob\x12\x1f.fleet.jobs.v1.ResumeJobRequest\x1a .fleet.jobs.v1.ResumeJobResponse\x12Q\n" +
+	"\n" +
+	"AdvanceJob\x12 .fleet.jobs.v1.AdvanceJobRequest\x1a!.fleet.jobs.v1.AdvanceJobResponse\x12W\n" +
+	"\fApproveStage\x12\".fleet.jobs.v1.ApproveStageRequest\x1a#.fleet.jobs.v1.ApproveStageResponse\x12N\n" +
+	"\tUpdateJob\x12\x1f.fleet.jobs.v1.UpdateJobRequest\x1a .fleet.jobs.v1.UpdateJobResponse\x12f\n" +
 	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\x12M\n" +
 	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01Bq\n" +
 	"\x11com.fleet.jobs.v1B\tJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
@@ -2819,115 +4431,171 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
-	(JobExecution_Status)(0),              // 1: fleet.jobs.v1.JobExecution.Status
-	(*Job)(nil),                           // 2: fleet.jobs.v1.Job
-	(*Pause)(nil),                         // 3: fleet.jobs.v1.Pause
-	(*ExecutionCounts)(nil),               // 4: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),                  // 5: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),              // 6: fleet.jobs.v1.CreateJobRequest
-	(*CreateJobResponse)(nil),             // 7: fleet.jobs.v1.CreateJobResponse
-	(*ListJobsRequest)(nil),               // 8: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 9: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 10: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 11: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 12: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 13: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 14: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 15: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 16: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 17: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 18: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 19: fleet.jobs.v1.RetryExecutionsResponse
-	(*ListExecutionAttemptsRequest)(nil),  // 20: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 21: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 22: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 23: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 24: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 25: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 26: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 27: fleet.jobs.v1.ResumeJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 28: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 29: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 30: fleet.jobs.v1.FailureCount
-	(*WatchJobRequest)(nil),               // 31: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 32: fleet.jobs.v1.WatchJobResponse
-	(*structpb.Struct)(nil),               // 33: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 34: google.protobuf.Timestamp
+	(FailureCriterion_Basis)(0),           // 1: fleet.jobs.v1.FailureCriterion.Basis
+	(FailureCriterion_Scope)(0),           // 2: fleet.jobs.v1.FailureCriterion.Scope
+	(FailureCriterion_Action)(0),          // 3: fleet.jobs.v1.FailureCriterion.Action
+	(JobStage_State)(0),                   // 4: fleet.jobs.v1.JobStage.State
+	(Pause_Cause)(0),                      // 5: fleet.jobs.v1.Pause.Cause
+	(JobExecution_Status)(0),              // 6: fleet.jobs.v1.JobExecution.Status
+	(*Job)(nil),                           // 7: fleet.jobs.v1.Job
+	(*Rollout)(nil),                       // 8: fleet.jobs.v1.Rollout
+	(*Stage)(nil),                         // 9: fleet.jobs.v1.Stage
+	(*Gate)(nil),                          // 10: fleet.jobs.v1.Gate
+	(*FailureCriterion)(nil),              // 11: fleet.jobs.v1.FailureCriterion
+	(*JobStage)(nil),                      // 12: fleet.jobs.v1.JobStage
+	(*StageApproval)(nil),                 // 13: fleet.jobs.v1.StageApproval
+	(*Trip)(nil),                          // 14: fleet.jobs.v1.Trip
+	(*Pause)(nil),                         // 15: fleet.jobs.v1.Pause
+	(*ExecutionCounts)(nil),               // 16: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 17: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 18: fleet.jobs.v1.CreateJobRequest
+	(*CreateJobResponse)(nil),             // 19: fleet.jobs.v1.CreateJobResponse
+	(*ListJobsRequest)(nil),               // 20: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 21: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 22: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 23: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 24: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 25: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 26: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 27: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 28: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 29: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 30: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 31: fleet.jobs.v1.RetryExecutionsResponse
+	(*ListExecutionAttemptsRequest)(nil),  // 32: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 33: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 34: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 35: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 36: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 37: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 38: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 39: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 40: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 41: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 42: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 43: fleet.jobs.v1.ApproveStageResponse
+	(*UpdateJobRequest)(nil),              // 44: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 45: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 46: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 47: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 48: fleet.jobs.v1.FailureCount
+	(*WatchJobRequest)(nil),               // 49: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 50: fleet.jobs.v1.WatchJobResponse
+	(*structpb.Struct)(nil),               // 51: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 52: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 53: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 54: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	33, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	51, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	0,  // 1: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	34, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	34, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	34, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	4,  // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	5,  // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	34, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	3,  // 8: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
-	34, // 9: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
-	1,  // 10: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	33, // 11: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	34, // 12: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	34, // 13: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	34, // 14: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	34, // 15: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	33, // 16: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	0,  // 17: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	34, // 18: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 19: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,  // 20: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	34, // 21: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	34, // 22: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	2,  // 23: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	2,  // 24: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	1,  // 25: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	5,  // 26: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,  // 27: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	5,  // 28: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	1,  // 29: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	34, // 30: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	5,  // 31: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	2,  // 32: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	2,  // 33: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	1,  // 34: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	30, // 35: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	1,  // 36: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	2,  // 37: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 38: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	8,  // 39: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	10, // 40: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	12, // 41: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	14, // 42: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	16, // 43: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	18, // 44: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	20, // 45: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	22, // 46: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	24, // 47: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	26, // 48: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	28, // 49: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	31, // 50: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	7,  // 51: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	9,  // 52: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	11, // 53: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	13, // 54: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	15, // 55: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	17, // 56: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	19, // 57: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	21, // 58: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	23, // 59: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	25, // 60: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	27, // 61: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	29, // 62: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	32, // 63: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	51, // [51:64] is the sub-list for method output_type
-	38, // [38:51] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	52, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	52, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	52, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	16, // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	17, // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	52, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	15, // 8: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	8,  // 9: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
+	11, // 10: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	12, // 11: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
+	14, // 12: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
+	9,  // 13: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	10, // 14: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	53, // 15: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	53, // 16: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	6,  // 17: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	1,  // 18: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
+	2,  // 19: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
+	3,  // 20: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
+	4,  // 21: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
+	16, // 22: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	52, // 23: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	52, // 24: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	13, // 25: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	52, // 26: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	52, // 27: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	11, // 28: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	52, // 29: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	5,  // 30: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
+	6,  // 31: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	51, // 32: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	52, // 33: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	52, // 34: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	52, // 35: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	52, // 36: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	51, // 37: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	8,  // 38: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	11, // 39: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	0,  // 40: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	52, // 41: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	7,  // 42: fleet.jobs.v1.CreateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	0,  // 43: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,  // 44: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	52, // 45: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	52, // 46: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	7,  // 47: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	7,  // 48: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 49: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	17, // 50: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,  // 51: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	17, // 52: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	6,  // 53: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	52, // 54: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	17, // 55: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	7,  // 56: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	7,  // 57: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	7,  // 58: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	7,  // 59: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	54, // 60: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	8,  // 61: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	11, // 62: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	7,  // 63: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 64: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	48, // 65: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	6,  // 66: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	7,  // 67: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	18, // 68: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	20, // 69: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	22, // 70: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	24, // 71: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	26, // 72: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	28, // 73: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	30, // 74: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	32, // 75: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	34, // 76: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	36, // 77: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	38, // 78: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	40, // 79: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	42, // 80: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	44, // 81: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	46, // 82: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	49, // 83: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	19, // 84: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	21, // 85: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	23, // 86: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	25, // 87: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	27, // 88: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	29, // 89: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	31, // 90: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	33, // 91: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	35, // 92: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	37, // 93: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	39, // 94: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	41, // 95: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	43, // 96: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	45, // 97: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	47, // 98: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	50, // 99: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	84, // [84:100] is the sub-list for method output_type
+	68, // [68:84] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -2941,28 +4609,43 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*Job_TargetAll)(nil),
 	}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[1].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[2].OneofWrappers = []any{
+		(*Stage_DeviceCount)(nil),
+		(*Stage_Percent)(nil),
+		(*Stage_Remainder)(nil),
+		(*Stage_GroupId)(nil),
+	}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[3].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[4].OneofWrappers = []any{
+		(*FailureCriterion_Percent)(nil),
+		(*FailureCriterion_Count)(nil),
+	}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[10].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[11].OneofWrappers = []any{
 		(*CreateJobRequest_TargetDeviceId)(nil),
 		(*CreateJobRequest_TargetGroupId)(nil),
 		(*CreateJobRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[6].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[13].OneofWrappers = []any{
 		(*ListJobsRequest_TargetDeviceId)(nil),
 		(*ListJobsRequest_TargetGroupId)(nil),
 		(*ListJobsRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[10].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[16].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[18].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[17].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[23].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[25].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[33].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   31,
+			NumEnums:      7,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

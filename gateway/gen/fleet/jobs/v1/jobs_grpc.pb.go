@@ -30,6 +30,9 @@ const (
 	JobService_DeleteJob_FullMethodName             = "/fleet.jobs.v1.JobService/DeleteJob"
 	JobService_PauseJob_FullMethodName              = "/fleet.jobs.v1.JobService/PauseJob"
 	JobService_ResumeJob_FullMethodName             = "/fleet.jobs.v1.JobService/ResumeJob"
+	JobService_AdvanceJob_FullMethodName            = "/fleet.jobs.v1.JobService/AdvanceJob"
+	JobService_ApproveStage_FullMethodName          = "/fleet.jobs.v1.JobService/ApproveStage"
+	JobService_UpdateJob_FullMethodName             = "/fleet.jobs.v1.JobService/UpdateJob"
 	JobService_GetFailureSummary_FullMethodName     = "/fleet.jobs.v1.JobService/GetFailureSummary"
 	JobService_WatchJob_FullMethodName              = "/fleet.jobs.v1.JobService/WatchJob"
 )
@@ -49,8 +52,9 @@ const (
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-//	               creates, pauses, cancels and retries; admin also deletes; device and bridge
-//	               call DeviceJobService. A call without it has the role device if it has
+//	               creates, pauses, updates, cancels and retries; approver reads and approves
+//	               stages; admin does all of these and deletes; device and bridge call
+//	               DeviceJobService. A call without it has the role device if it has
 //	               x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
@@ -104,9 +108,13 @@ type JobServiceClient interface {
 	// job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
 	// that has not been purged yet.
 	//
+	// With a rollout, the devices start stage by stage. Executions that are not released yet are
+	// HELD. With failure_criteria, the job stops by itself when too many devices fail.
+	//
+	//	PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
-	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -181,10 +189,33 @@ type JobServiceClient interface {
 	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
 	// nothing changes. With an etag, a repeated call can't end a newer pause.
 	//
+	// The failure criteria start again: they count the failures after this call. Release rates,
+	// bake_time and advance_after continue where the pause stopped them.
+	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
 	//	ABORTED              JOB_CHANGED
 	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*ResumeJobResponse, error)
+	// Opens the next stage of a rollout now, although the gate of the open stage is not met. Does not
+	// replace a required approval. The job can be IN_PROGRESS or PAUSED; a PAUSED one stays PAUSED.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+	//	ABORTED              JOB_CHANGED
+	AdvanceJob(ctx context.Context, in *AdvanceJobRequest, opts ...grpc.CallOption) (*AdvanceJobResponse, error)
+	// Approves the open stage of a rollout, whose gate requires it. The next stage opens when the rest
+	// of the gate is met. If the stage is approved already, nothing changes.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+	ApproveStage(ctx context.Context, in *ApproveStageRequest, opts ...grpc.CallOption) (*ApproveStageResponse, error)
+	// Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
+	//	ABORTED              JOB_CHANGED
+	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*UpdateJobResponse, error)
 	// Counts the failures of a job by status and failure_code.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
@@ -318,6 +349,36 @@ func (c *jobServiceClient) ResumeJob(ctx context.Context, in *ResumeJobRequest, 
 	return out, nil
 }
 
+func (c *jobServiceClient) AdvanceJob(ctx context.Context, in *AdvanceJobRequest, opts ...grpc.CallOption) (*AdvanceJobResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdvanceJobResponse)
+	err := c.cc.Invoke(ctx, JobService_AdvanceJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) ApproveStage(ctx context.Context, in *ApproveStageRequest, opts ...grpc.CallOption) (*ApproveStageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveStageResponse)
+	err := c.cc.Invoke(ctx, JobService_ApproveStage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*UpdateJobResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateJobResponse)
+	err := c.cc.Invoke(ctx, JobService_UpdateJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *jobServiceClient) GetFailureSummary(ctx context.Context, in *GetFailureSummaryRequest, opts ...grpc.CallOption) (*GetFailureSummaryResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetFailureSummaryResponse)
@@ -362,8 +423,9 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-//	               creates, pauses, cancels and retries; admin also deletes; device and bridge
-//	               call DeviceJobService. A call without it has the role device if it has
+//	               creates, pauses, updates, cancels and retries; approver reads and approves
+//	               stages; admin does all of these and deletes; device and bridge call
+//	               DeviceJobService. A call without it has the role device if it has
 //	               x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
@@ -417,9 +479,13 @@ type JobServiceServer interface {
 	// job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
 	// that has not been purged yet.
 	//
+	// With a rollout, the devices start stage by stage. Executions that are not released yet are
+	// HELD. With failure_criteria, the job stops by itself when too many devices fail.
+	//
+	//	PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
-	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY
+	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -494,10 +560,33 @@ type JobServiceServer interface {
 	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
 	// nothing changes. With an etag, a repeated call can't end a newer pause.
 	//
+	// The failure criteria start again: they count the failures after this call. Release rates,
+	// bake_time and advance_after continue where the pause stopped them.
+	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE
+	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
 	//	ABORTED              JOB_CHANGED
 	ResumeJob(context.Context, *ResumeJobRequest) (*ResumeJobResponse, error)
+	// Opens the next stage of a rollout now, although the gate of the open stage is not met. Does not
+	// replace a required approval. The job can be IN_PROGRESS or PAUSED; a PAUSED one stays PAUSED.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+	//	ABORTED              JOB_CHANGED
+	AdvanceJob(context.Context, *AdvanceJobRequest) (*AdvanceJobResponse, error)
+	// Approves the open stage of a rollout, whose gate requires it. The next stage opens when the rest
+	// of the gate is met. If the stage is approved already, nothing changes.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+	ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error)
+	// Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
+	//	ABORTED              JOB_CHANGED
+	UpdateJob(context.Context, *UpdateJobRequest) (*UpdateJobResponse, error)
 	// Counts the failures of a job by status and failure_code.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
@@ -553,6 +642,15 @@ func (UnimplementedJobServiceServer) PauseJob(context.Context, *PauseJobRequest)
 }
 func (UnimplementedJobServiceServer) ResumeJob(context.Context, *ResumeJobRequest) (*ResumeJobResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeJob not implemented")
+}
+func (UnimplementedJobServiceServer) AdvanceJob(context.Context, *AdvanceJobRequest) (*AdvanceJobResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdvanceJob not implemented")
+}
+func (UnimplementedJobServiceServer) ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveStage not implemented")
+}
+func (UnimplementedJobServiceServer) UpdateJob(context.Context, *UpdateJobRequest) (*UpdateJobResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateJob not implemented")
 }
 func (UnimplementedJobServiceServer) GetFailureSummary(context.Context, *GetFailureSummaryRequest) (*GetFailureSummaryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetFailureSummary not implemented")
@@ -779,6 +877,60 @@ func _JobService_ResumeJob_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_AdvanceJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdvanceJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).AdvanceJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_AdvanceJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).AdvanceJob(ctx, req.(*AdvanceJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_ApproveStage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveStageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).ApproveStage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_ApproveStage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).ApproveStage(ctx, req.(*ApproveStageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_UpdateJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).UpdateJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_UpdateJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).UpdateJob(ctx, req.(*UpdateJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JobService_GetFailureSummary_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetFailureSummaryRequest)
 	if err := dec(in); err != nil {
@@ -858,6 +1010,18 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResumeJob",
 			Handler:    _JobService_ResumeJob_Handler,
+		},
+		{
+			MethodName: "AdvanceJob",
+			Handler:    _JobService_AdvanceJob_Handler,
+		},
+		{
+			MethodName: "ApproveStage",
+			Handler:    _JobService_ApproveStage_Handler,
+		},
+		{
+			MethodName: "UpdateJob",
+			Handler:    _JobService_UpdateJob_Handler,
 		},
 		{
 			MethodName: "GetFailureSummary",

@@ -1,6 +1,6 @@
 -- depends on: execution_states
 -- Cancels one execution and returns it. Completes the job if none of its executions is
--- pending afterwards.
+-- pending afterwards; otherwise, the next stage may open.
 --
 -- Raises EXECUTION_NOT_FOUND, EXECUTION_FINISHED (with the status), and, unless p_force,
 -- EXECUTION_IN_PROGRESS.
@@ -16,6 +16,7 @@ AS $$
 DECLARE
     v_job record;
     v_status jobs.execution_status;
+    v_stage smallint;
     v_details jsonb := jsonb_build_object('reason', p_reason);
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -24,8 +25,8 @@ BEGIN
 
     SELECT jobs.execution_status_at(
         e.status, v_job.canceled_at, v_job.force_canceled, v_job.expires_at, v_job.locked_at
-    )
-    INTO v_status
+    ), e.stage
+    INTO v_status, v_stage
     FROM jobs.job_executions e
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
     IF NOT FOUND THEN
@@ -46,8 +47,15 @@ BEGIN
         in_progress = p.in_progress - (v_status = 'IN_PROGRESS')::integer,
         rejected = p.rejected + 1
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
+    IF v_stage IS NOT NULL THEN
+        PERFORM jobs.count_stage_changes(
+            p_tenant_id, ARRAY[p_job_id], ARRAY[v_stage], ARRAY[v_status],
+            ARRAY['REJECTED'::jobs.execution_status]
+        );
+    END IF;
 
     PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_job.locked_at);
+    PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
 
     RETURN QUERY
     SELECT s.*

@@ -1,5 +1,4 @@
--- Cancels a job that is IN_PROGRESS. Writes one row, however many executions the job has: readers
--- derive the status of those that are QUEUED and, with p_force, of those that are IN_PROGRESS.
+-- Cancels a job that is IN_PROGRESS or paused: see set_canceled.
 --
 -- Raises JOB_NOT_FOUND and JOB_NOT_CANCELABLE (with the status).
 CREATE OR REPLACE FUNCTION jobs.cancel_job(
@@ -19,9 +18,5 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_CANCELABLE', v_job.status::text);
     END IF;
 
-    UPDATE jobs.jobs j
-    SET status = 'CANCELED', canceled_at = v_job.locked_at, cancel_reason = p_reason,
-        force_canceled = p_force, finalized = false, updated_at = v_job.locked_at,
-        revision = j.revision + 1
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    PERFORM jobs.set_canceled(p_tenant_id, p_job_id, v_job.locked_at, p_reason, p_force);
 END $$;

@@ -1,8 +1,16 @@
+-- depends on: apply_rollout_rules, check_active_job_limit, create_staged_executions, job_states
 -- Creates a job and an execution for each targeted device. If a request with the same
 -- parameters, of any user, created the job before, changes nothing and returns the same result.
+-- With p_validate_only, checks the request and returns what it would do, but writes nothing.
 --
--- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, and
--- JOB_ALREADY_EXISTS if a different request created the job.
+-- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS,
+-- STAGES_TOO_SMALL, and JOB_ALREADY_EXISTS if a different request created the job.
+
+-- The form of the previous version. Its calls use the defaults.
+DROP FUNCTION IF EXISTS jobs.create_job(
+    text, text, text, jsonb, text, text, boolean, integer, integer, text, integer, integer
+);
+
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -15,8 +23,16 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_in_progress_timeout_minutes integer,  -- NULL: none
     p_created_by text,
     p_max_targets integer,
-    p_max_active_jobs integer               -- NULL: no limit
-) RETURNS TABLE (execution_count integer, expires_at timestamptz)
+    p_max_active_jobs integer,              -- NULL: no limit
+    -- The next two have the form that services/rollout_json.py makes.
+    p_rollout jsonb DEFAULT NULL,           -- NULL: none
+    p_failure_criteria jsonb DEFAULT NULL,  -- NULL: none
+    p_validate_only boolean DEFAULT false
+) RETURNS TABLE (
+    execution_count integer,
+    expires_at timestamptz,
+    stage_sizes integer[]                   -- only with p_validate_only and a rollout
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Lookups by key use the primary key, also in a plan that was made while the tables were empty.
@@ -25,23 +41,34 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_now timestamptz := clock_timestamp();
+    v_rollout_request jsonb := CASE WHEN num_nonnulls(p_rollout, p_failure_criteria) > 0
+        THEN jsonb_build_object('rollout', p_rollout, 'failure_criteria', p_failure_criteria) END;
+    v_exists boolean;
     v_is_same_request boolean;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- Inserted first: concurrent requests with the same job_id wait here until this one commits.
-    INSERT INTO jobs.jobs
-        (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
-         target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
-         created_at, updated_at)
-    VALUES
-        (p_tenant_id, p_job_id, p_document_type, p_document_params, p_target_device_id,
-         p_target_group_id, p_target_all, p_expires_in_hours,
-         v_now + make_interval(hours => p_expires_in_hours), p_in_progress_timeout_minutes,
-         p_created_by, v_now, v_now)
-    ON CONFLICT (tenant_id, job_id) DO NOTHING;
+    IF p_validate_only THEN
+        v_exists := EXISTS (
+            SELECT FROM jobs.jobs j WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
+        );
+    ELSE
+        -- Inserted first: concurrent requests with the same job_id wait here until this one commits.
+        INSERT INTO jobs.jobs
+            (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
+             target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
+             created_at, updated_at, rollout_request, has_failure_criteria, max_in_progress)
+        VALUES
+            (p_tenant_id, p_job_id, p_document_type, p_document_params, p_target_device_id,
+             p_target_group_id, p_target_all, p_expires_in_hours,
+             v_now + make_interval(hours => p_expires_in_hours), p_in_progress_timeout_minutes,
+             p_created_by, v_now, v_now, v_rollout_request, p_failure_criteria IS NOT NULL,
+             (p_rollout ->> 'max_in_progress')::integer)
+        ON CONFLICT (tenant_id, job_id) DO NOTHING;
+        v_exists := NOT FOUND;
+    END IF;
 
-    IF NOT FOUND THEN
+    IF v_exists THEN
         -- Compared in the select list, not in WHERE. There, the planner could use an index of
         -- list_jobs, and read other jobs.
         SELECT s.total_executions, j.created_at + make_interval(hours => j.expires_in_hours),
@@ -51,7 +78,9 @@ BEGIN
                AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
                AND s.target_all = p_target_all
                AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours
-               AND j.in_progress_timeout_minutes IS NOT DISTINCT FROM p_in_progress_timeout_minutes
+               AND coalesce(j.requested_timeout_minutes, j.in_progress_timeout_minutes, 0)
+                   = coalesce(p_in_progress_timeout_minutes, 0)
+               AND j.rollout_request IS NOT DISTINCT FROM v_rollout_request
         INTO execution_count, expires_at, v_is_same_request
         FROM jobs.job_states s
         JOIN jobs.jobs j ON j.tenant_id = s.tenant_id AND j.job_id = s.job_id
@@ -59,8 +88,10 @@ BEGIN
         IF v_is_same_request IS NOT TRUE THEN
             PERFORM jobs.raise_error('JOB_ALREADY_EXISTS');
         END IF;
-        RETURN NEXT;
-        RETURN;
+        IF NOT p_validate_only THEN
+            RETURN NEXT;
+            RETURN;
+        END IF;
     END IF;
 
     PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
@@ -79,23 +110,35 @@ BEGIN
         PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;
 
-    IF p_target_device_id IS NOT NULL THEN
+    IF p_validate_only THEN
+        SELECT v.devices, v.stage_sizes INTO execution_count, stage_sizes
+        FROM jobs.validate_targets(
+            p_tenant_id, p_target_device_id, p_target_group_id, p_target_all, p_rollout
+        ) v;
+    ELSIF p_rollout IS NOT NULL THEN
+        execution_count := jobs.create_staged_executions(
+            p_tenant_id, p_job_id, p_target_device_id, p_target_group_id, p_target_all, p_rollout,
+            v_now
+        );
+    ELSIF p_target_device_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
         FROM public.device_state d
         WHERE d.tenant_id = p_tenant_id AND d.device_id = p_target_device_id;
+        GET DIAGNOSTICS execution_count = ROW_COUNT;
     ELSIF p_target_group_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, m.device_id, v_now, v_now
         FROM public.device_group_members m
         WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id;
+        GET DIAGNOSTICS execution_count = ROW_COUNT;
     ELSE
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
         FROM public.device_state d
         WHERE d.tenant_id = p_tenant_id;
+        GET DIAGNOSTICS execution_count = ROW_COUNT;
     END IF;
-    GET DIAGNOSTICS execution_count = ROW_COUNT;
 
     IF execution_count = 0 THEN
         IF p_target_device_id IS NOT NULL THEN
@@ -112,9 +155,18 @@ BEGIN
         PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;
 
-    INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
-    VALUES (p_tenant_id, p_job_id, execution_count);
-
     expires_at := v_now + make_interval(hours => p_expires_in_hours);
+    IF NOT p_validate_only THEN
+        INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
+        VALUES (p_tenant_id, p_job_id, execution_count);
+
+        IF p_failure_criteria IS NOT NULL THEN
+            PERFORM jobs.insert_failure_criteria(p_tenant_id, p_job_id, p_failure_criteria);
+        END IF;
+        IF p_rollout IS NOT NULL THEN
+            -- An empty first stage passes at once.
+            PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
+        END IF;
+    END IF;
     RETURN NEXT;
 END $$;

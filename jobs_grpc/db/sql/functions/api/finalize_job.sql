@@ -25,6 +25,7 @@ DECLARE
     v_forced boolean;  -- the executions stored as IN_PROGRESS become REJECTED
     v_queued_finalized integer;
     v_in_progress_finalized integer := 0;
+    v_has_stages boolean;
     v_last_device_id text;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -40,8 +41,9 @@ BEGIN
     SELECT jobs.queued_status_at(j.canceled_at, j.expires_at, v_now),
            CASE WHEN j.expires_at <= coalesce(j.canceled_at, v_now)
                 THEN j.expires_at ELSE j.canceled_at END,
-           j.canceled_at, j.cancel_reason, j.force_canceled AND v_in_progress > 0
-    INTO v_final_status, v_final_at, v_canceled_at, v_cancel_reason, v_forced
+           j.canceled_at, j.cancel_reason, j.force_canceled AND v_in_progress > 0,
+           j.open_stage IS NOT NULL
+    INTO v_final_status, v_final_at, v_canceled_at, v_cancel_reason, v_forced, v_has_stages
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND NOT j.finalized
       AND j.deleted_at IS NULL;
@@ -56,6 +58,24 @@ BEGIN
           AND e.device_id > p_after_device_id
         ORDER BY e.device_id
         LIMIT 1 OFFSET p_limit - 1;
+
+        IF v_has_stages THEN
+            PERFORM jobs.count_stage_changes(
+                p_tenant_id, array_agg(p_job_id), array_agg(c.stage), array_agg(c.status),
+                array_agg(CASE WHEN c.status = 'QUEUED' THEN v_final_status ELSE 'REJECTED' END),
+                array_agg(c.executions)
+            )
+            FROM (
+                SELECT e.stage, e.status, count(*)::integer AS executions
+                FROM jobs.job_executions e
+                WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+                  AND e.device_id > p_after_device_id
+                  AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
+                  AND (e.status = 'QUEUED' OR e.status = 'IN_PROGRESS' AND v_forced)
+                GROUP BY e.stage, e.status
+            ) c
+            HAVING count(*) > 0;
+        END IF;
 
         v_final_details := jobs.final_status_details(v_final_status, v_cancel_reason);
         UPDATE jobs.job_executions e
@@ -95,7 +115,7 @@ BEGIN
     END IF;
 
     UPDATE jobs.jobs j
-    SET finalized = true,
+    SET finalized = true, awaiting_approval = false,
         status = jobs.job_status_at(j.status, j.expires_at, v_in_progress, v_now),
         completed_at = CASE WHEN j.status = 'IN_PROGRESS' AND v_in_progress = 0
                             THEN j.expires_at ELSE j.completed_at END,

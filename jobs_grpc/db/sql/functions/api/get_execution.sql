@@ -1,5 +1,5 @@
 -- depends on: execution_states
--- Returns one device's execution of a job.
+-- Returns one device's execution of a job, unless it is HELD: devices do not see those.
 --
 -- Raises EXECUTION_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_execution(
@@ -15,7 +15,8 @@ BEGIN
     RETURN QUERY
     SELECT s.*
     FROM jobs.execution_states s
-    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id
+      AND s.status <> 'HELD';
 
     IF NOT FOUND THEN
         PERFORM jobs.raise_error('EXECUTION_NOT_FOUND');

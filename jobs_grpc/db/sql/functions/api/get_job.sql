@@ -36,6 +36,11 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     paused_by text,
     pause_reason text,
     revision integer,
+    held integer,
+    pause_cause text,
+    trip jsonb,
+    has_rollout_details boolean,
+    rollout_details json,
     device_ids text[],
     statuses text[],
     status_details jsonb[],
@@ -45,9 +50,10 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
     times_out_ats timestamptz[],
-    failure_codes text[]
+    failure_codes text[],
+    stages smallint[]
 )
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
@@ -57,10 +63,11 @@ SET jit = off
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(clock_timestamp());
 
     RETURN QUERY
     SELECT s.*, e.*
-    FROM jobs.job_states s
+    FROM jobs.job_details s
     CROSS JOIN LATERAL
         jobs.execution_page(p_tenant_id, p_job_id, NULL, '', p_executions_limit) e
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;

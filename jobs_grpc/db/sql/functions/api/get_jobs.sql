@@ -1,9 +1,12 @@
--- depends on: job_states
+-- depends on: job_details
 -- Returns the jobs with these ids, without executions. Omits ids that don't exist.
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.get_jobs(text, text[]);
+
 CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]
-) RETURNS SETOF jobs.job_states
-LANGUAGE plpgsql
+) RETURNS SETOF jobs.job_details
+LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
@@ -11,13 +14,14 @@ SET enable_seqscan = off
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(clock_timestamp());
 
     RETURN QUERY
     SELECT s.*
     FROM (SELECT DISTINCT u.job_id FROM unnest(p_job_ids) AS u (job_id)) u
     CROSS JOIN LATERAL (
         SELECT s.*
-        FROM jobs.job_states s
+        FROM jobs.job_details s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = u.job_id
         OFFSET 0
     ) s;

@@ -20,7 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_limit integer,
     p_failure_code text DEFAULT NULL  -- NULL: all; '': failures without a code
 ) RETURNS SETOF jobs.execution_states
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than reading a page of the index.
 SET plan_cache_mode = force_generic_plan
@@ -34,6 +34,7 @@ DECLARE
     v_before_job_id text := coalesce(p_before_job_id, '');
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(clock_timestamp());
 
     IF p_job_id IS NOT NULL THEN
         RETURN QUERY
@@ -54,7 +55,7 @@ BEGIN
         CASE WHEN s.bytes_before < 8388608 THEN s.status_details END,
         s.execution_number, s.queued_at, s.started_at, s.last_updated_at, s.version,
         s.stored_status, s.document_type, NULL::jsonb, s.expires_at, s.times_out_at,
-        s.failure_code
+        s.failure_code, s.stage
     FROM (
         SELECT
             s.*,
@@ -64,20 +65,29 @@ BEGIN
             SELECT e.job_id, e.queued_at
             FROM jobs.job_executions e
             CROSS JOIN LATERAL (
-                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at
+                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,
+                       j.release_end, j.release_base, j.release_rate, j.release_since
                 FROM jobs.jobs j
                 WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
                 OFFSET 0
             ) j
+            CROSS JOIN LATERAL (
+                SELECT jobs.execution_status_at(
+                    e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
+                ) AS status
+            ) derived
             WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
               AND e.queued_at > '-infinity'  -- the predicate of the index
               AND (e.queued_at, e.job_id) < (v_before_queued_at, v_before_job_id)
               AND j.deleted_at IS NULL
               AND (p_failure_code IS NULL OR e.failure_code = p_failure_code)
-              AND (p_status IS NULL
-                   OR jobs.execution_status_at(
-                          e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
-                      )::text = p_status)
+              AND (p_status IS NULL OR p_status = CASE
+                      WHEN derived.status = 'QUEUED' AND jobs.is_held_at(
+                          e.rank, j.release_end, j.release_base, j.release_rate, j.release_since,
+                          j.paused_at, jobs.read_time()
+                      ) THEN 'HELD'
+                      ELSE derived.status::text
+                  END)
             ORDER BY e.queued_at DESC, e.job_id DESC
             LIMIT p_limit
         ) page

@@ -22,7 +22,8 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     started_at timestamptz,
     last_updated_at timestamptz,
     times_out_at timestamptz,
-    failure_code text
+    failure_code text,
+    stage smallint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -47,12 +48,13 @@ BEGIN
     SELECT v_current.device_id, v_current.status, v_current.status_details,
            v_current.execution_number, v_current.version, v_current.queued_at,
            v_current.started_at, v_current.last_updated_at, v_current.times_out_at,
-           v_current.failure_code
+           v_current.failure_code, v_current.stage
     WHERE p_before_number IS NULL OR v_current.execution_number < p_before_number
     UNION ALL
     (
         SELECT a.device_id, a.status::text, a.status_details, a.execution_number, a.version,
-               a.queued_at, a.started_at, a.last_updated_at, NULL, a.failure_code
+               a.queued_at, a.started_at, a.last_updated_at, NULL, a.failure_code,
+               v_current.stage
         FROM jobs.execution_attempts a
         WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
           AND a.execution_number < least(v_current.execution_number, p_before_number)

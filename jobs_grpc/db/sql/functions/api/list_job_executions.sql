@@ -5,6 +5,8 @@
 
 -- The form of the previous version. Its calls use the default.
 DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer);
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer, text);
 
 CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_tenant_id text,
@@ -23,9 +25,10 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
     times_out_ats timestamptz[],
-    failure_codes text[]
+    failure_codes text[],
+    stages smallint[]
 )
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
 SET plan_cache_mode = force_generic_plan
@@ -35,6 +38,7 @@ SET jit = off
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(clock_timestamp());
 
     IF p_failure_code IS NOT NULL THEN
         RETURN QUERY

@@ -1,10 +1,17 @@
 -- depends on: job_states
 -- Returns a page of jobs, newest first: those before (p_before_created_at, p_before_job_id).
 --
--- Reads one index: that of the first filter that is set, in the order target device, target group,
--- creator, document type, all devices, none. Each index also has the status, so jobs in other
--- statuses are not read; IN_PROGRESS and PAUSED are one status there. Jobs that another filter
--- excludes are read and skipped.
+-- Reads one index: that of the first filter that is set, in the order awaiting approval, target
+-- device, target group, creator, document type, all devices, none. Each index also has the status, so
+-- jobs in other statuses are not read; IN_PROGRESS and PAUSED are one status there. Jobs that another
+-- filter excludes are read and skipped.
+
+-- The form of the previous version. Its calls use the default.
+DROP FUNCTION IF EXISTS jobs.list_jobs(
+    text, text[], timestamptz, text, integer, integer, text, text, text, text, boolean, timestamptz,
+    timestamptz
+);
+
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
     p_statuses text[],                -- NULL: all
@@ -18,9 +25,10 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_target_group_id text DEFAULT NULL,
     p_target_all boolean DEFAULT NULL,
     p_created_from timestamptz DEFAULT NULL,
-    p_created_until timestamptz DEFAULT NULL
+    p_created_until timestamptz DEFAULT NULL,
+    p_awaiting_approval boolean DEFAULT NULL
 ) RETURNS SETOF jobs.job_states
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than reading a page of an index.
 SET plan_cache_mode = force_generic_plan
@@ -32,6 +40,7 @@ SET jit = off
 AS $$
 DECLARE
     v_index text := CASE
+        WHEN p_awaiting_approval THEN 'awaiting_approval'
         WHEN p_target_device_id IS NOT NULL THEN 'target_device'
         WHEN p_target_group_id IS NOT NULL THEN 'target_group'
         WHEN p_created_by IS NOT NULL THEN 'created_by'
@@ -41,6 +50,7 @@ DECLARE
     END;
     -- The statuses as numbered in the indexes.
     v_status_numbers integer[] := CASE
+        WHEN p_awaiting_approval THEN '{0}'
         WHEN p_statuses IS NULL THEN '{0, 1, 2}'
         ELSE array_remove(ARRAY[
             CASE WHEN '{IN_PROGRESS, PAUSED}' && p_statuses THEN 0 END,
@@ -61,6 +71,7 @@ DECLARE
     v_end bigint := p_offset::bigint + p_limit;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(clock_timestamp());
 
     -- Reads the newest jobs of each status from the index, and returns the newest of all these.
     -- Only one branch of the inner UNION ALL runs.
@@ -72,6 +83,16 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT c.created_at, c.job_id
             FROM (
+                -- A job that is past its expiry opens no stage.
+                (SELECT j.*
+                FROM jobs.jobs j
+                WHERE v_index = 'awaiting_approval' AND j.tenant_id = p_tenant_id
+                  AND j.awaiting_approval AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
+                  AND (j.expires_at IS NULL OR j.expires_at > now())
+                  AND j.created_at >= v_from
+                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY j.created_at DESC, j.job_id DESC)
+                UNION ALL
                 (SELECT j.*
                 FROM jobs.jobs j
                 WHERE v_index = 'target_device' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL

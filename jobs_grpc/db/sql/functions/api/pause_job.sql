@@ -1,15 +1,18 @@
--- depends on: job_states
+-- depends on: job_details
 -- Pauses a job that is IN_PROGRESS and returns it. If the job is paused, changes nothing. Writes one
 -- row, however many executions the job has.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, and JOB_NOT_PAUSABLE (with the status).
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.pause_job(text, text, text, text, text);
+
 CREATE OR REPLACE FUNCTION jobs.pause_job(
     p_tenant_id text,
     p_job_id text,
     p_reason text,
     p_paused_by text,  -- NULL: unknown
     p_etag text        -- '': any
-) RETURNS SETOF jobs.job_states
+) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
@@ -22,18 +25,20 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.set_read_time(v_job.locked_at);
     PERFORM jobs.check_etag(p_etag, v_job.revision);
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.raise_error('JOB_NOT_PAUSABLE', v_job.status::text);
     END IF;
 
-    UPDATE jobs.jobs j
-    SET paused_at = v_job.locked_at, paused_by = p_paused_by, pause_reason = p_reason,
-        revision = j.revision + 1, updated_at = v_job.locked_at
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.paused_at IS NULL;
+    IF v_job.paused_at IS NULL THEN
+        PERFORM jobs.set_paused(
+            p_tenant_id, p_job_id, v_job.locked_at, 'OPERATOR', p_reason, p_paused_by
+        );
+    END IF;
 
     RETURN QUERY
     SELECT s.*
-    FROM jobs.job_states s
+    FROM jobs.job_details s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
 END $$;

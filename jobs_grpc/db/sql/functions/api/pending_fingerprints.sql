@@ -26,8 +26,8 @@ BEGIN
             SELECT e.job_id, e.version
             FROM jobs.job_executions e
             CROSS JOIN LATERAL (
-                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-                       j.deleted_at
+                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,
+                       j.release_end, j.release_base, j.release_rate, j.release_since
                 FROM jobs.jobs j
                 WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
                 OFFSET 0
@@ -36,7 +36,8 @@ BEGIN
               AND e.status IN ('QUEUED', 'IN_PROGRESS')
               AND j.deleted_at IS NULL
               AND jobs.is_pending_at(
-                      e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, now()
+                      e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+                      e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, now()
                   )
             ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
             LIMIT 101

@@ -45,6 +45,10 @@ BEGIN
     END IF;
 
     DELETE FROM jobs.job_failures f WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id;
+    DELETE FROM jobs.job_criterion_counts c
+    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
+    DELETE FROM jobs.job_failure_criteria c WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
+    DELETE FROM jobs.job_stages s WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
     DELETE FROM jobs.job_progress p WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
     DELETE FROM jobs.jobs j WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     RETURN NULL;

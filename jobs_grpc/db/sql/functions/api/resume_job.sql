@@ -1,12 +1,19 @@
--- depends on: job_states
--- Ends the pause of a job and returns the job. If the job is not paused, changes nothing.
+-- depends on: job_details
+-- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. The failure
+-- criteria start again at 0. The release of executions and the times of the open stage's gate continue
+-- where the pause stopped them. Writes a number of rows that does not depend on the devices.
 --
--- Raises JOB_NOT_FOUND, JOB_CHANGED, and JOB_NOT_RESUMABLE (with the status).
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RESUMABLE (with the status), and GATE_NOT_MET (with the
+-- stage).
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.resume_job(text, text, text);
+
 CREATE OR REPLACE FUNCTION jobs.resume_job(
     p_tenant_id text,
     p_job_id text,
     p_etag text  -- '': any
-) RETURNS SETOF jobs.job_states
+) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- Planning takes longer than these lookups by primary key.
@@ -15,22 +22,49 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     v_job record;
+    v_failed_stage smallint;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.set_read_time(v_job.locked_at);
     PERFORM jobs.check_etag(p_etag, v_job.revision);
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.raise_error('JOB_NOT_RESUMABLE', v_job.status::text);
     END IF;
 
-    UPDATE jobs.jobs j
-    SET paused_at = NULL, paused_by = NULL, pause_reason = NULL,
-        revision = j.revision + 1, updated_at = v_job.locked_at
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.paused_at IS NOT NULL;
+    IF v_job.paused_at IS NOT NULL THEN
+        PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, v_job.locked_at);
+        -- greatest: AdvanceJob can have opened the stage during the pause.
+        UPDATE jobs.job_stages s
+        SET active_since = s.active_since
+                + (v_job.locked_at - greatest(s.active_since, v_job.paused_at)),
+            gate_met_since = s.gate_met_since
+                + (v_job.locked_at - greatest(s.gate_met_since, v_job.paused_at)),
+            gate_failure_accepted = s.queued + s.in_progress = 0
+        FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
+          AND s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = j.open_stage;
+
+        UPDATE jobs.jobs j
+        SET paused_at = NULL, paused_by = NULL, pause_reason = NULL, pause_cause = NULL,
+            release_since = j.release_since
+                + (v_job.locked_at - greatest(j.release_since, j.paused_at)),
+            revision = j.revision + 1, updated_at = v_job.locked_at
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+
+        PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
+        SELECT j.open_stage INTO v_failed_stage
+        FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
+          AND j.pause_cause = 'GATE_NOT_MET';
+        IF FOUND THEN
+            PERFORM jobs.raise_error('GATE_NOT_MET', v_failed_stage::text);
+        END IF;
+    END IF;
 
     RETURN QUERY
     SELECT s.*
-    FROM jobs.job_states s
+    FROM jobs.job_details s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
 END $$;

@@ -1,6 +1,6 @@
 -- Queues the next attempt of every execution that readers see in one of p_statuses and that matches
 -- p_failure_codes and p_device_ids. If there is no such execution, changes nothing, not even the
--- expiry.
+-- expiry. Each keeps its stage and its rank, so what was released stays released.
 --
 -- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
@@ -37,6 +37,7 @@ DECLARE
     v_retried integer;
     v_kept_timed_out integer := 0;  -- not retried: stored as TIMED_OUT instead of QUEUED
     v_status jobs.execution_status;
+    v_has_stages boolean;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -82,6 +83,31 @@ BEGIN
 
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
+    END IF;
+
+    -- The counts of the stages change as the rows do below.
+    SELECT j.open_stage IS NOT NULL INTO v_has_stages
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF v_has_stages THEN
+        PERFORM jobs.count_stage_changes(
+            p_tenant_id, array_agg(p_job_id), array_agg(c.stage), array_agg(c.status),
+            array_agg(CASE WHEN c.status = 'QUEUED' THEN 'TIMED_OUT'::jobs.execution_status
+                           ELSE 'QUEUED' END),
+            array_agg(c.executions)
+        )
+        FROM (
+            SELECT e.stage, e.status, count(*)::integer AS executions
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+              AND CASE WHEN e.status = 'QUEUED'
+                       THEN v_expired AND (v_queued = 0 OR e.device_id <> ALL (p_device_ids))
+                       ELSE e.status = ANY (v_stored_statuses)
+                            AND (p_failure_codes IS NULL OR e.failure_code = ANY (p_failure_codes))
+                            AND (p_device_ids IS NULL OR e.device_id = ANY (p_device_ids)) END
+            GROUP BY e.stage, e.status
+        ) c
+        HAVING count(*) > 0;
     END IF;
 
     -- Executions that the old expiry timed out are stored as QUEUED, so a new expiry would make
@@ -150,6 +176,8 @@ BEGIN
         finalized = false, revision = j.revision + 1,
         updated_at = CASE WHEN v_job.status = 'IN_PROGRESS' THEN j.updated_at ELSE v_now END
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+
+    PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
 
     RETURN QUERY SELECT v_retried, v_new_expires_at;
 END $$;

@@ -1,5 +1,5 @@
 -- Times out the devices' IN_PROGRESS executions whose times_out_at has passed, and completes the
--- job if no execution is pending anymore. Returns the number of executions that it timed out: fewer
+-- job if no execution is pending anymore; otherwise, applies the rules of the job. Returns the number of executions that it timed out: fewer
 -- than p_device_ids if a device reported before this function got the job lock. For p_wait_ms see
 -- lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.time_out_executions(
@@ -16,6 +16,7 @@ SET enable_mergejoin = off
 AS $$
 DECLARE
     v_timed_out integer;
+    v_stages smallint[];  -- of these executions
     v_now timestamptz;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -35,22 +36,26 @@ BEGIN
 
     -- One lookup per device, then an update by ctid, as in update_executions: whatever the statistics
     -- say, no other executions of the job or of its status are read.
-    UPDATE jobs.job_executions e
-    SET status = 'TIMED_OUT', status_details = '{"reason": "in progress for too long"}',
-        times_out_at = NULL, version = e.version + 1, last_updated_at = v_now, failure_code = ''
-    FROM (
-        SELECT e.row_id
-        FROM unnest(p_device_ids) AS u (device_id)
-        CROSS JOIN LATERAL (
-            SELECT e.ctid AS row_id, e.status, e.times_out_at
-            FROM jobs.job_executions e
-            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = u.device_id
-            OFFSET 0
-        ) e
-        WHERE e.status = 'IN_PROGRESS' AND e.times_out_at <= v_now
-    ) due
-    WHERE e.tenant_id = p_tenant_id AND e.ctid = due.row_id;
-    GET DIAGNOSTICS v_timed_out = ROW_COUNT;
+    WITH updated AS (
+        UPDATE jobs.job_executions e
+        SET status = 'TIMED_OUT', status_details = '{"reason": "in progress for too long"}',
+            times_out_at = NULL, version = e.version + 1, last_updated_at = v_now, failure_code = ''
+        FROM (
+            SELECT e.row_id
+            FROM unnest(p_device_ids) AS u (device_id)
+            CROSS JOIN LATERAL (
+                SELECT e.ctid AS row_id, e.status, e.times_out_at
+                FROM jobs.job_executions e
+                WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = u.device_id
+                OFFSET 0
+            ) e
+            WHERE e.status = 'IN_PROGRESS' AND e.times_out_at <= v_now
+        ) due
+        WHERE e.tenant_id = p_tenant_id AND e.ctid = due.row_id
+        RETURNING e.stage
+    )
+    SELECT count(*), array_agg(u.stage) INTO v_timed_out, v_stages
+    FROM updated u;
 
     IF v_timed_out > 0 THEN
         UPDATE jobs.job_progress p
@@ -60,9 +65,15 @@ BEGIN
         PERFORM jobs.count_failures(
             p_tenant_id, array_fill(p_job_id, ARRAY[v_timed_out]),
             array_fill('TIMED_OUT'::jobs.execution_status, ARRAY[v_timed_out]),
-            array_fill(''::text, ARRAY[v_timed_out])
+            array_fill(''::text, ARRAY[v_timed_out]), v_stages
+        );
+        PERFORM jobs.count_stage_changes(
+            p_tenant_id, array_fill(p_job_id, ARRAY[v_timed_out]), v_stages,
+            array_fill('IN_PROGRESS'::jobs.execution_status, ARRAY[v_timed_out]),
+            array_fill('TIMED_OUT'::jobs.execution_status, ARRAY[v_timed_out])
         );
         PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_now);
+        PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
     END IF;
     RETURN v_timed_out;
 END $$;

@@ -32,7 +32,7 @@ BEGIN
     LOOP
         UPDATE jobs.jobs j
         SET status = 'COMPLETED', completed_at = p_now, updated_at = p_now,
-            finalized = v_job.finalized
+            finalized = v_job.finalized, awaiting_approval = false
         WHERE j.tenant_id = p_tenant_id AND j.job_id = v_job.job_id;
     END LOOP;
 END $$;

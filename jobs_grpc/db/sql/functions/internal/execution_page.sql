@@ -21,7 +21,8 @@ CREATE OR REPLACE FUNCTION jobs.execution_page(
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
     times_out_ats timestamptz[],
-    failure_codes text[]
+    failure_codes text[],
+    stages smallint[]
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -31,7 +32,7 @@ BEGIN ATOMIC
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
         array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
         array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
-        array_agg(e.failure_code)
+        array_agg(e.failure_code), array_agg(e.stage)
     FROM (
         SELECT
             page.*,

@@ -1,6 +1,10 @@
 -- depends on: execution_states
 -- Returns a page of a job's executions that failed with a code, like execution_page. The caller has
 -- set the tenant.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.execution_page_of_failure(text, text, text, text, text, integer);
+
 CREATE OR REPLACE FUNCTION jobs.execution_page_of_failure(
     p_tenant_id text,
     p_job_id text,
@@ -18,7 +22,8 @@ CREATE OR REPLACE FUNCTION jobs.execution_page_of_failure(
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
     times_out_ats timestamptz[],
-    failure_codes text[]
+    failure_codes text[],
+    stages smallint[]
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -28,7 +33,7 @@ BEGIN ATOMIC
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
         array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
         array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
-        array_agg(e.failure_code)
+        array_agg(e.failure_code), array_agg(e.stage)
     FROM (
         SELECT
             page.*,

@@ -23,7 +23,8 @@ CREATE OR REPLACE FUNCTION jobs.execution_page_of_status(
     started_ats timestamptz[],
     last_updated_ats timestamptz[],
     times_out_ats timestamptz[],
-    failure_codes text[]
+    failure_codes text[],
+    stages smallint[]
 )
 -- STABLE, so that the counts and the page have the snapshot of the caller's statement.
 LANGUAGE plpgsql STABLE
@@ -37,7 +38,7 @@ DECLARE
     v_stored integer;  -- those that are stored in it, if it has an index
 BEGIN
     SELECT
-        CASE p_status WHEN 'QUEUED' THEN s.queued WHEN 'IN_PROGRESS' THEN s.in_progress
+        CASE p_status WHEN 'HELD' THEN s.held WHEN 'QUEUED' THEN s.queued WHEN 'IN_PROGRESS' THEN s.in_progress
                       WHEN 'SUCCEEDED' THEN s.succeeded WHEN 'FAILED' THEN s.failed
                       WHEN 'TIMED_OUT' THEN s.timed_out WHEN 'REJECTED' THEN s.rejected END,
         CASE p_status WHEN 'FAILED' THEN p.failed WHEN 'TIMED_OUT' THEN p.timed_out
@@ -68,7 +69,7 @@ BEGIN
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
         array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
         array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
-        array_agg(e.failure_code)
+        array_agg(e.failure_code), array_agg(e.stage)
     FROM (
         SELECT
             page.*,

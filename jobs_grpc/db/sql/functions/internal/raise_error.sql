@@ -1,5 +1,6 @@
 -- Raises an error of the service. Each has its own SQLSTATE, which sqlstates.py maps to an
--- exception. p_status is the status that does not allow the call; it becomes the DETAIL.
+-- exception. p_status becomes the DETAIL: the status that does not allow the call, the
+-- stage, or the field.
 CREATE OR REPLACE FUNCTION jobs.raise_error(
     p_error text, p_status text DEFAULT ''
 ) RETURNS void
@@ -23,6 +24,15 @@ DECLARE
         WHEN 'JOB_NOT_PAUSABLE'      THEN 'JB014'  -- the job is finished
         WHEN 'JOB_NOT_RESUMABLE'     THEN 'JB015'  -- the job is finished
         WHEN 'JOB_CHANGED'           THEN 'JB016'  -- the job has another etag
+        WHEN 'STAGES_TOO_SMALL'      THEN 'JB017'  -- they have no room for all devices
+        WHEN 'GATE_NOT_MET'          THEN 'JB018'  -- a resumed job would not continue
+        WHEN 'APPROVAL_REQUIRED'     THEN 'JB019'  -- for the next stage to open
+        WHEN 'STAGE_NOT_APPROVABLE'  THEN 'JB020'  -- not open, no approval, or the job is finished
+        WHEN 'SELF_APPROVAL'         THEN 'JB021'  -- by the creator of the job
+        WHEN 'JOB_NOT_ADVANCEABLE'   THEN 'JB022'  -- no next stage, or the job is finished
+        WHEN 'JOB_NOT_UPDATABLE'     THEN 'JB023'  -- the job is finished
+        WHEN 'STAGE_FIXED'           THEN 'JB024'  -- UpdateJob must not change this field
+        WHEN 'ROLLOUT_MISSING'       THEN 'JB025'  -- the job has none, so it can't have this field
     END;
 BEGIN
     RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status;

@@ -6,6 +6,10 @@ DROP FUNCTION IF EXISTS jobs.update_outcome(
     jobs.execution_status, jsonb, integer, integer, boolean, jobs.execution_status, jsonb, integer,
     integer
 );
+DROP FUNCTION IF EXISTS jobs.update_outcome(
+    jobs.execution_status, jsonb, text, integer, integer, boolean, boolean, jobs.execution_status,
+    jsonb, text, integer, integer
+);
 
 CREATE OR REPLACE FUNCTION jobs.update_outcome(
     current_status jobs.execution_status,  -- as readers see it; NULL: no such execution
@@ -14,6 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.update_outcome(
     current_number integer,
     current_version integer,
     finished_without_report boolean,       -- the device did not report a terminal current_status
+    is_held boolean,                       -- not released; only if current_status is QUEUED
     job_is_paused boolean,
     reported_status jobs.execution_status, -- NULL: the device starts the execution
     reported_details jsonb,                -- NULL: keep current_details
@@ -24,6 +29,7 @@ CREATE OR REPLACE FUNCTION jobs.update_outcome(
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN current_status IS NULL THEN 'EXECUTION_NOT_FOUND'
+    WHEN is_held THEN 'EXECUTION_HELD'
     WHEN reported_status IS NULL AND current_status = 'IN_PROGRESS' THEN 'REPEATED'
     WHEN expected_number <> current_number THEN 'EXECUTION_CHANGED'
     -- Checked before expected_version, because the first of two equal reports has already increased

@@ -1,0 +1,195 @@
+"""The options of `create` and `update` that describe a rollout and its failure criteria."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.errors import CliError, ExitCode
+
+# With a percentage, the first failures decide nothing: 1 of 1 finished devices is 100 percent.
+_MIN_FINISHED = 20
+
+_EXAMPLE = """\
+A rollout starts the devices stage by stage. The sizes of --stage are "1%%" (of all
+devices), "50" (devices), "group:NAME" or "rest". The options for gates apply to each
+stage but the last. --rollout reads everything from a YAML or JSON file with the fields
+`rollout` and `failure_criteria` of CreateJobRequest:
+
+  rollout:
+    stages:
+      - {display_name: canary, percent: 1, gate: {min_succeeded_percent: 95, bake_time: 600s}}
+      - {display_name: everyone, remainder: true, releases_per_minute: 1000}
+    max_in_progress: 500
+  failure_criteria:
+    - {percent: 5, min_finished: 20}
+"""
+
+
+def add_rollout_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options, and explain them below the list of options."""
+    parser.epilog = _EXAMPLE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    group = parser.add_argument_group("rollout")
+    group.add_argument(
+        "--rollout", type=arguments.text, metavar="FILE", help="read the rollout from this file"
+    )
+    group.add_argument(
+        "--stage",
+        type=arguments.stage,
+        action="append",
+        default=[],
+        dest="stages",
+        metavar="SIZE",
+        help="add a stage: 1%%, 50, group:NAME or rest",
+    )
+    group.add_argument(
+        "--min-succeeded",
+        type=arguments.percent,
+        metavar="PERCENT",
+        help="open the next stage when this share of a stage has succeeded "
+        "(default: when all its devices have finished)",
+    )
+    group.add_argument(
+        "--bake",
+        type=arguments.duration,
+        metavar="TIME",
+        help="then wait this long, such as 10m (units: s, m, h, d)",
+    )
+    group.add_argument(
+        "--advance-after",
+        type=arguments.duration,
+        metavar="TIME",
+        help="open the next stage this long after a stage opened, whatever its devices do",
+    )
+    group.add_argument(
+        "--require-approval", action="store_true", help="open the next stage only after `approve`"
+    )
+    group.add_argument(
+        "--releases-per-minute",
+        type=arguments.positive,
+        metavar="N",
+        help="release at most N devices per minute (default: a whole stage at once)",
+    )
+    group.add_argument(
+        "--max-in-progress",
+        type=arguments.positive,
+        metavar="N",
+        help="let at most N devices work at a time",
+    )
+    for action in ("pause", "cancel"):
+        group.add_argument(
+            f"--{action}-at",
+            type=arguments.threshold,
+            metavar="N",
+            help=f"{action} the job when N devices have failed, or N%% of the finished ones "
+            f"once {_MIN_FINISHED} have finished",
+        )
+
+
+def read_rollout_options(
+    args: argparse.Namespace,
+) -> tuple[pb.Rollout | None, list[pb.FailureCriterion]]:
+    """Return the rollout, None if no option describes one, and the failure criteria."""
+    if args.rollout is not None:
+        if conflict := next((name for name in _names() if getattr(args, name)), None):
+            option = "--stage" if conflict == "stages" else f"--{conflict.replace('_', '-')}"
+            raise CliError(f"--rollout can't be combined with {option}", ExitCode.USAGE)
+        rollout, criteria_of_file = read_rollout_file(args.rollout)
+        return rollout, criteria_of_file or []
+    criteria = [
+        _criterion(threshold, action)
+        for threshold, action in (
+            (args.pause_at, pb.FailureCriterion.PAUSE),
+            (args.cancel_at, pb.FailureCriterion.CANCEL),
+        )
+        if threshold is not None
+    ]
+    if not args.stages:
+        if _needs_stages(args):
+            raise CliError("the options of a rollout need --stage", ExitCode.USAGE)
+        return None, criteria
+    rollout = pb.Rollout(stages=args.stages, max_in_progress=args.max_in_progress)
+    for stage in rollout.stages:
+        if args.releases_per_minute is not None:
+            stage.releases_per_minute = args.releases_per_minute
+    for stage in rollout.stages[:-1]:
+        _set_gate(stage, args)
+    return rollout, criteria
+
+
+def _set_gate(stage: pb.Stage, args: argparse.Namespace) -> None:
+    if args.min_succeeded is not None:
+        stage.gate.min_succeeded_percent = args.min_succeeded
+    if args.bake is not None:
+        stage.gate.bake_time.CopyFrom(Duration(seconds=args.bake))
+    if args.advance_after is not None:
+        stage.gate.advance_after.CopyFrom(Duration(seconds=args.advance_after))
+    if args.require_approval:
+        stage.gate.require_approval = True
+
+
+def _names() -> list[str]:
+    gate = ["min_succeeded", "bake", "advance_after", "require_approval", "releases_per_minute"]
+    return ["stages", *gate, "max_in_progress", "pause_at", "cancel_at"]
+
+
+def _needs_stages(args: argparse.Namespace) -> bool:
+    return any(getattr(args, name) for name in _names() if not name.endswith("_at"))
+
+
+def _criterion(
+    threshold: tuple[str, int], action: pb.FailureCriterion.Action.ValueType
+) -> pb.FailureCriterion:
+    kind, value = threshold
+    if kind == "percent":
+        return pb.FailureCriterion(percent=value, min_finished=_MIN_FINISHED, action=action)
+    return pb.FailureCriterion(count=value, action=action)
+
+
+def read_rollout_file(
+    path: str,
+) -> tuple[pb.Rollout | None, list[pb.FailureCriterion] | None]:
+    """Read a file with a rollout, failure criteria or both; None stands for what it lacks."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
+        raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
+    fields = _parse_json(path, text) if path.endswith(".json") else _parse_yaml(path, text)
+    if not isinstance(fields, dict) or not {*fields} <= {"rollout", "failure_criteria"}:
+        problem = "must have the fields rollout and failure_criteria, and no others"
+        raise CliError(f"{path}: {problem}", ExitCode.USAGE)
+    request = pb.CreateJobRequest()
+    try:
+        json_format.ParseDict(fields, request)
+    except json_format.ParseError as e:
+        raise CliError(f"{path}: {' '.join(str(e).split())}", ExitCode.USAGE) from None
+    rollout = request.rollout if request.HasField("rollout") else None
+    return rollout, list(request.failure_criteria) if "failure_criteria" in fields else None
+
+
+def _parse_json(path: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as e:
+        raise CliError(f"{path}: {e}", ExitCode.USAGE) from None
+
+
+def _parse_yaml(path: str, text: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise CliError(
+            f'{path}: YAML needs `pip install "jobs-grpc[cli]"`; a .json file works without it',
+            ExitCode.USAGE,
+        ) from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise CliError(f"{path}: {' '.join(str(e).split())}", ExitCode.USAGE) from None

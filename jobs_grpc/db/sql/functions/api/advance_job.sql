@@ -1,0 +1,63 @@
+-- depends on: job_details
+-- Opens the next stage of a rollout, although the gate of the open stage is not met, and returns the
+-- job. If p_stage is open already or has passed, changes nothing. Writes a number of rows that does not
+-- depend on the devices.
+--
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_ADVANCEABLE (with the status), and APPROVAL_REQUIRED (with
+-- the stage).
+CREATE OR REPLACE FUNCTION jobs.advance_job(
+    p_tenant_id text,
+    p_job_id text,
+    p_stage integer,  -- the stage to open; NULL: the one after the open stage
+    p_etag text       -- '': any
+) RETURNS SETOF jobs.job_details
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- Planning takes longer than these lookups by primary key.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+    v_job record;
+    v_open_stage integer;
+    v_is_approved boolean;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.set_read_time(v_job.locked_at);
+    PERFORM jobs.check_etag(p_etag, v_job.revision);
+    SELECT j.open_stage INTO v_open_stage
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+
+    IF p_stage IS NULL OR v_open_stage IS NULL OR p_stage > v_open_stage THEN
+        PERFORM FROM jobs.job_stages s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_open_stage + 1;
+        IF NOT FOUND OR p_stage > v_open_stage + 1 OR v_job.status <> 'IN_PROGRESS' THEN
+            PERFORM jobs.raise_error(
+                'JOB_NOT_ADVANCEABLE',
+                CASE WHEN v_job.status = 'IN_PROGRESS' AND v_job.paused_at IS NOT NULL THEN 'PAUSED'
+                     ELSE v_job.status::text END
+            );
+        END IF;
+
+        SELECT NOT s.require_approval OR s.approved_at IS NOT NULL INTO v_is_approved
+        FROM jobs.job_stages s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_open_stage;
+        IF NOT v_is_approved THEN
+            PERFORM jobs.raise_error('APPROVAL_REQUIRED', v_open_stage::text);
+        END IF;
+
+        PERFORM jobs.open_next_stage(p_tenant_id, p_job_id, v_job.locked_at);
+        UPDATE jobs.jobs j
+        SET revision = j.revision + 1
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+        PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
+    END IF;
+
+    RETURN QUERY
+    SELECT s.*
+    FROM jobs.job_details s
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+END $$;

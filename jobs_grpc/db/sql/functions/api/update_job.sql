@@ -1,0 +1,88 @@
+-- depends on: job_details
+-- Changes those settings of a job that is IN_PROGRESS or paused that p_fields names, applies the rules
+-- of its rollout, and returns the job.
+--
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status), and STAGE_FIXED and
+-- ROLLOUT_MISSING (with the field).
+CREATE OR REPLACE FUNCTION jobs.update_job(
+    p_tenant_id text,
+    p_job_id text,
+    p_etag text,                            -- '': any
+    p_fields text[],                        -- as in UpdateJobRequest.update_mask
+    p_in_progress_timeout_minutes integer,  -- NULL: none
+    -- The next two have the form that services/rollout_json.py makes.
+    p_rollout jsonb,
+    p_failure_criteria jsonb
+) RETURNS SETOF jobs.job_details
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- Planning takes longer than these lookups by primary key.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+    v_job record;
+    v_has_rollout boolean;
+    v_field text;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.set_read_time(v_job.locked_at);
+    PERFORM jobs.check_etag(p_etag, v_job.revision);
+    IF v_job.status <> 'IN_PROGRESS' THEN
+        PERFORM jobs.raise_error('JOB_NOT_UPDATABLE', v_job.status::text);
+    END IF;
+
+    SELECT j.open_stage IS NOT NULL INTO v_has_rollout
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF NOT v_has_rollout THEN
+        SELECT f.field INTO v_field
+        FROM (
+            SELECT f.field FROM unnest(p_fields) AS f (field) WHERE f.field LIKE 'rollout.%'
+            UNION ALL
+            SELECT format('failure_criteria[%s].scope', c.n - 1)
+            FROM jsonb_array_elements(p_failure_criteria) WITH ORDINALITY AS c (criterion, n)
+            WHERE 'failure_criteria' = ANY (p_fields) AND c.criterion ->> 'scope' = 'STAGE'
+        ) f (field)
+        LIMIT 1;
+        IF FOUND THEN
+            PERFORM jobs.raise_error('ROLLOUT_MISSING', v_field);
+        END IF;
+    END IF;
+
+    IF 'in_progress_timeout_minutes' = ANY (p_fields) THEN
+        UPDATE jobs.jobs j
+        SET in_progress_timeout_minutes = p_in_progress_timeout_minutes,
+            requested_timeout_minutes = coalesce(
+                j.requested_timeout_minutes, j.in_progress_timeout_minutes, 0
+            )
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    END IF;
+    IF 'rollout.max_in_progress' = ANY (p_fields) THEN
+        UPDATE jobs.jobs j
+        SET max_in_progress = (p_rollout ->> 'max_in_progress')::integer
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    END IF;
+    IF 'rollout.stages' = ANY (p_fields) THEN
+        PERFORM jobs.update_stages(
+            p_tenant_id, p_job_id, p_rollout -> 'stages', v_job.locked_at
+        );
+    END IF;
+    IF 'failure_criteria' = ANY (p_fields) THEN
+        PERFORM jobs.replace_failure_criteria(
+            p_tenant_id, p_job_id, p_failure_criteria, v_job.locked_at
+        );
+    END IF;
+    UPDATE jobs.jobs j
+    SET revision = j.revision + 1
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+
+    PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
+
+    RETURN QUERY
+    SELECT s.*
+    FROM jobs.job_details s
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+END $$;

@@ -1,0 +1,113 @@
+-- depends on: released_at
+-- Pauses or cancels a job if one of its failure criteria trips, and returns whether one has. The first
+-- criterion in order decides; of its stages, the first. Does nothing if the job is paused or finished.
+-- The caller holds the job lock, has just changed the counts or the criteria, and has set the tenant.
+--
+-- It is enough to check when these change: no criterion can trip by time alone. Of the three bases,
+-- only RELEASED changes by time, and it grows, which lowers the percentage.
+CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
+    p_tenant_id text, p_job_id text, p_now timestamptz
+) RETURNS boolean
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+DECLARE
+    v_job record;
+    v_trip record;
+    v_reason text;
+BEGIN
+    -- Without a failure, none can trip. Most calls end here.
+    PERFORM FROM jobs.job_criterion_counts n
+    WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.failures > 0;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+
+    -- The conditions are not in WHERE. There, the planner could use an index for them, and read other
+    -- jobs.
+    SELECT p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected AS total,
+           jobs.released_at(
+               j.release_end, j.release_base, j.release_rate, j.release_since, NULL, p_now
+           ) AS released,
+           j.status = 'IN_PROGRESS' AND j.paused_at IS NULL
+           AND (p.in_progress > 0 OR p.queued > 0 AND (j.expires_at <= p_now) IS NOT TRUE)
+               AS is_running
+    INTO v_job
+    FROM jobs.jobs j
+    JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF NOT v_job.is_running THEN
+        RETURN false;
+    END IF;
+
+    SELECT c.*, n.failures, nullif(n.stage, -1) AS stage, basis.size AS basis_size
+    INTO v_trip
+    FROM jobs.job_criterion_counts n
+    JOIN jobs.job_failure_criteria c
+        ON c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion = n.criterion
+    JOIN jobs.finished_by_devices(p_tenant_id, p_job_id) f ON f.stage = n.stage
+    LEFT JOIN jobs.job_stages s
+        ON s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = n.stage
+    CROSS JOIN LATERAL (
+        SELECT f.finished - n.finished_before AS finished,
+               coalesce(s.last_rank - s.first_rank + 1, v_job.total) AS targeted,
+               CASE WHEN v_job.released IS NULL THEN v_job.total
+                    WHEN s.stage IS NULL THEN v_job.released
+                    ELSE greatest(least(v_job.released, s.last_rank) - s.first_rank + 1, 0)
+               END AS released
+    ) sizes
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN c.percent IS NULL THEN 0
+                    WHEN c.basis = 'TARGETED' THEN sizes.targeted
+                    WHEN c.basis = 'RELEASED' THEN sizes.released
+                    ELSE sizes.finished END::bigint AS size
+    ) basis
+    WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.failures > 0
+      AND (n.failures >= c.count
+           OR basis.size > 0 AND sizes.finished >= c.min_finished
+              AND n.failures * 100::bigint >= c.percent * basis.size)
+    ORDER BY n.criterion, n.stage
+    LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+
+    v_reason := format('failure_criteria[%s] tripped: %s', v_trip.criterion, v_trip.failures)
+        || CASE WHEN v_trip.percent IS NULL THEN ' failed'
+                ELSE format(' of %s %s executions failed', v_trip.basis_size, lower(v_trip.basis))
+           END
+        || coalesce(' in stage ' || v_trip.stage, '')
+        || CASE WHEN v_trip.percent IS NULL THEN format(' (limit %s)', v_trip.count)
+                ELSE format(' (limit %s percent)', v_trip.percent) END;
+    UPDATE jobs.jobs j
+    SET trip = jsonb_build_object(
+            'tripped_at', p_now,
+            'criterion', jsonb_build_object(
+                'statuses', v_trip.statuses,
+                'failure_codes', v_trip.failure_codes,
+                'percent', v_trip.percent,
+                'count', v_trip.count,
+                'basis', v_trip.basis,
+                'min_finished', v_trip.min_finished,
+                'scope', v_trip.scope,
+                'action', v_trip.action
+            ),
+            'stage', v_trip.stage,
+            'failure_count', v_trip.failures,
+            'basis_count', v_trip.basis_size
+        )
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF v_trip.action = 'PAUSE' THEN
+        PERFORM jobs.set_paused(
+            p_tenant_id, p_job_id, p_now, 'FAILURE_CRITERION', v_reason, NULL
+        );
+    ELSE
+        PERFORM jobs.set_canceled(
+            p_tenant_id, p_job_id, p_now, v_reason, v_trip.action = 'FORCE_CANCEL'
+        );
+    END IF;
+    RETURN true;
+END $$;

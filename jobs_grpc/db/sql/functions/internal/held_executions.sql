@@ -1,0 +1,33 @@
+-- depends on: finished_while_held
+-- Returns the number of HELD executions of each stage of a job, in order, if p_released executions of
+-- the job are released and it is neither canceled nor expired. The caller has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.held_executions(
+    p_tenant_id text, p_job_id text, p_released integer
+) RETURNS integer[]
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+-- The primary key delivers the order.
+SET enable_sort = off
+SET jit = off
+SET enable_seqscan = off
+AS $$
+BEGIN
+    RETURN (
+        SELECT array_agg(
+            CASE
+                WHEN s.last_rank <= p_released OR s.queued = 0 THEN 0
+                -- Nothing of the stage is released: what is not finished is HELD.
+                WHEN s.first_rank > p_released THEN s.queued
+                ELSE s.last_rank - p_released
+                     - jobs.finished_while_held(p_tenant_id, p_job_id, p_released, s.last_rank)
+            END
+        )
+        FROM (
+            SELECT s.first_rank, s.last_rank, s.queued
+            FROM jobs.job_stages s
+            WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+            ORDER BY s.stage
+            OFFSET 0
+        ) s
+    );
+END $$;

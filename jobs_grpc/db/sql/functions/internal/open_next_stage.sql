@@ -1,0 +1,37 @@
+-- Opens the stage after the open one. The executions of earlier stages that are not released yet are
+-- released first, at the rate of the new stage. The caller holds the job lock, has set the tenant, and
+-- has checked that there is such a stage.
+CREATE OR REPLACE FUNCTION jobs.open_next_stage(
+    p_tenant_id text, p_job_id text, p_now timestamptz
+) RETURNS void
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+    v_stage smallint;
+    v_release_end integer;
+    v_release_base integer;
+    v_release_rate integer;
+    v_release_since timestamptz;
+BEGIN
+    -- A pause stops the release, so the new rate starts at the pause.
+    SELECT s.stage, s.last_rank, s.releases_per_minute, coalesce(j.paused_at, p_now),
+           jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since,
+                            j.paused_at, p_now)
+    INTO v_stage, v_release_end, v_release_rate, v_release_since, v_release_base
+    FROM jobs.jobs j
+    JOIN jobs.job_stages s
+        ON s.tenant_id = j.tenant_id AND s.job_id = j.job_id AND s.stage = j.open_stage + 1
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+
+    UPDATE jobs.job_stages s
+    SET opened_at = p_now, active_since = p_now
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_stage;
+
+    UPDATE jobs.jobs j
+    SET open_stage = v_stage, release_end = v_release_end, release_base = v_release_base,
+        release_rate = v_release_rate, release_since = v_release_since, stage_due_at = NULL,
+        awaiting_approval = false
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+END $$;

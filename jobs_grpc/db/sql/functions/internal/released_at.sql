@@ -1,0 +1,22 @@
+-- Returns how many executions of a job are released at the time `at`: those with a rank up to this
+-- number. NULL without a rollout. It never falls while the job is not changed, and each change
+-- starts at the number released so far, so an execution that was released stays released.
+CREATE OR REPLACE FUNCTION jobs.released_at(
+    release_end integer,
+    release_base integer,
+    release_rate integer,       -- per minute; NULL: all up to release_end
+    release_since timestamptz,
+    paused_at timestamptz,      -- NULL: not paused
+    at timestamptz
+) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN release_rate IS NULL THEN release_end
+    ELSE least(
+        release_end,
+        release_base + floor(
+            greatest(extract(epoch FROM least(at, paused_at) - release_since), 0)
+            * release_rate / 60
+        )
+    )::integer
+END;

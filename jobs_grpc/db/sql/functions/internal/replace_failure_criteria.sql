@@ -1,0 +1,72 @@
+-- Replaces the failure criteria of a job. A criterion with the statuses, codes and scope of one before
+-- keeps its counts; the others start at 0. The caller holds the job lock and has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.replace_failure_criteria(
+    p_tenant_id text,
+    p_job_id text,
+    p_failure_criteria jsonb,  -- as in insert_failure_criteria
+    p_now timestamptz
+) RETURNS void
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+    v_new_criteria smallint[];  -- those that start at 0
+BEGIN
+    -- The criteria before get negative numbers until their counts are copied.
+    UPDATE jobs.job_failure_criteria c
+    SET criterion = -1 - c.criterion
+    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
+    UPDATE jobs.job_criterion_counts n
+    SET criterion = -1 - n.criterion
+    WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id;
+
+    PERFORM jobs.insert_failure_criteria(p_tenant_id, p_job_id, p_failure_criteria);
+
+    -- Criteria with the same statuses, codes and scope have the same counts, so any of them will do.
+    UPDATE jobs.job_failure_criteria c
+    SET counts_since = before.counts_since
+    FROM jobs.job_failure_criteria before
+    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion >= 0
+      AND before.tenant_id = p_tenant_id AND before.job_id = p_job_id AND before.criterion < 0
+      AND (before.statuses, before.failure_codes, before.scope)
+          = (c.statuses, c.failure_codes, c.scope);
+    INSERT INTO jobs.job_criterion_counts
+        (tenant_id, job_id, criterion, stage, failures, finished_before)
+    SELECT p_tenant_id, p_job_id, c.criterion, n.stage, n.failures, n.finished_before
+    FROM jobs.job_failure_criteria c
+    CROSS JOIN LATERAL (
+        SELECT before.criterion
+        FROM jobs.job_failure_criteria before
+        WHERE before.tenant_id = p_tenant_id AND before.job_id = p_job_id AND before.criterion < 0
+          AND (before.statuses, before.failure_codes, before.scope)
+              = (c.statuses, c.failure_codes, c.scope)
+        LIMIT 1
+    ) before
+    JOIN jobs.job_criterion_counts n
+        ON n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.criterion = before.criterion
+    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion >= 0;
+
+    SELECT array_agg(c.criterion) INTO v_new_criteria
+    FROM jobs.job_failure_criteria c
+    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion >= 0
+      AND NOT EXISTS (
+          SELECT FROM jobs.job_failure_criteria before
+          WHERE before.tenant_id = p_tenant_id AND before.job_id = p_job_id
+            AND before.criterion < 0
+            AND (before.statuses, before.failure_codes, before.scope)
+                = (c.statuses, c.failure_codes, c.scope)
+      );
+    IF v_new_criteria IS NOT NULL THEN
+        PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, p_now, v_new_criteria);
+    END IF;
+
+    DELETE FROM jobs.job_failure_criteria c
+    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion < 0;
+    DELETE FROM jobs.job_criterion_counts n
+    WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.criterion < 0;
+
+    UPDATE jobs.jobs j
+    SET has_failure_criteria = jsonb_array_length(p_failure_criteria) > 0
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+END $$;

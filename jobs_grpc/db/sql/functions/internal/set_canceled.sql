@@ -1,0 +1,17 @@
+-- Cancels a job that is IN_PROGRESS. Writes one row, however many executions the job has: readers
+-- derive the status of those that are QUEUED and, with p_force, of those that are IN_PROGRESS. The
+-- caller holds the job lock and has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.set_canceled(
+    p_tenant_id text, p_job_id text, p_now timestamptz, p_reason text, p_force boolean
+) RETURNS void
+LANGUAGE plpgsql
+-- A plan that is cached here serves all callers.
+SET enable_seqscan = off
+AS $$
+BEGIN
+    UPDATE jobs.jobs j
+    SET status = 'CANCELED', canceled_at = p_now, cancel_reason = p_reason,
+        force_canceled = p_force, finalized = false, updated_at = p_now,
+        awaiting_approval = false, stage_due_at = NULL, revision = j.revision + 1
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+END $$;

@@ -1,0 +1,20 @@
+-- Pauses a job that is IN_PROGRESS and not paused. The caller holds the job lock and has set the
+-- tenant.
+CREATE OR REPLACE FUNCTION jobs.set_paused(
+    p_tenant_id text,
+    p_job_id text,
+    p_now timestamptz,
+    p_cause text,      -- of Pause.Cause
+    p_reason text,
+    p_paused_by text   -- NULL: unknown, or not a user
+) RETURNS void
+LANGUAGE plpgsql
+-- A plan that is cached here serves all callers.
+SET enable_seqscan = off
+AS $$
+BEGIN
+    UPDATE jobs.jobs j
+    SET paused_at = p_now, paused_by = p_paused_by, pause_reason = p_reason,
+        pause_cause = p_cause, revision = j.revision + 1, updated_at = p_now
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+END $$;

@@ -1,0 +1,25 @@
+-- Finds jobs whose stage_due_at has passed, the oldest first: at most p_limit. Excludes the jobs with
+-- tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays).
+CREATE OR REPLACE FUNCTION jobs.stages_due(
+    p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
+) RETURNS TABLE (tenant_id text, job_id text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+-- Only the index jobs_by_stage_due_at delivers the order.
+SET enable_sort = off
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT j.tenant_id, j.job_id
+    FROM jobs.jobs j
+    WHERE j.stage_due_at IS NOT NULL AND j.paused_at IS NULL AND j.status = 'IN_PROGRESS'
+      AND j.deleted_at IS NULL AND j.stage_due_at <= now()
+      AND (j.tenant_id, j.job_id)
+          NOT IN (SELECT * FROM unnest(p_skip_tenant_ids, p_skip_job_ids))
+    ORDER BY j.stage_due_at
+    LIMIT p_limit;
+END $$;

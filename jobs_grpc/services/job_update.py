@@ -1,0 +1,42 @@
+"""Checks of UpdateJob: its update_mask and the fields that the mask names."""
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.errors import Violation
+from jobs_grpc.services.rollout_validation import (
+    MAX_COUNT,
+    check_failure_criteria,
+    check_rollout,
+)
+from jobs_grpc.services.validation import check_in_progress_timeout, check_range
+
+UPDATABLE_FIELDS = (
+    "in_progress_timeout_minutes",
+    "failure_criteria",
+    "rollout.max_in_progress",
+    "rollout.stages",
+)
+
+
+def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
+    """Check the update_mask and the fields that it names.
+
+    The database checks what depends on the job: whether it has a rollout, and which fields are
+    fixed.
+    """
+    fields = {*request.update_mask.paths}
+    if not fields or not fields.issubset(UPDATABLE_FIELDS):
+        problem = f"update_mask must be one or more of {', '.join(UPDATABLE_FIELDS)}"
+        return [Violation("update_mask", problem)]
+    violations = []
+    if "in_progress_timeout_minutes" in fields:
+        violations += check_in_progress_timeout(request)
+    if "failure_criteria" in fields:
+        violations += check_failure_criteria(request.failure_criteria, with_stages=True)
+    if "rollout.stages" in fields:
+        violations += check_rollout(pb.Rollout(stages=request.rollout.stages))
+    if "rollout.max_in_progress" in fields and request.rollout.HasField("max_in_progress"):
+        violations += check_range(
+            "rollout.max_in_progress", request.rollout.max_in_progress, 1, MAX_COUNT
+        )
+    return violations

@@ -1,0 +1,121 @@
+"""Converts the rollout and the failure criteria of a job to the fields of protobuf messages."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fleet.jobs.v1.jobs_pb2 import FailureCriterion, JobStage
+
+from jobs_grpc.db.store import Row
+from jobs_grpc.services.conversions import (
+    EXECUTION_COUNTS,
+    EXECUTION_STATUS_NUMBERS,
+    MessageFields,
+    job_fields,
+    timestamp_fields,
+)
+
+_BASIS_NUMBERS = dict(FailureCriterion.Basis.items())
+_SCOPE_NUMBERS = dict(FailureCriterion.Scope.items())
+_ACTION_NUMBERS = dict(FailureCriterion.Action.items())
+
+# Columns of jobs.job_stages.
+_PENDING_COUNTS = ("held", "queued", "in_progress")
+
+
+def job_details_fields(row: Row) -> MessageFields:
+    """The fields of a Job with its rollout and failure criteria, from a row of jobs.job_details."""
+    if row["rollout_details"] is None:
+        return job_fields(row)
+    details = json.loads(row["rollout_details"])
+    stages = details["stages"]
+    return job_fields(row) | {
+        "rollout": _rollout_fields(details) if stages else None,
+        "failure_criteria": [_criterion_fields(c) for c in details["failure_criteria"] or ()],
+        "stages": list(_stage_states(details)) if stages else None,
+    }
+
+
+def _rollout_fields(details: Mapping[str, Any]) -> MessageFields:
+    return {
+        "stages": [_stage_fields(stage) for stage in details["stages"]],
+        "max_in_progress": details["max_in_progress"],
+        "seed": details["seed"],
+    }
+
+
+def _stage_fields(stage: Mapping[str, Any]) -> MessageFields:
+    sizes = (stage["device_count"], stage["percent"], stage["group_id"])
+    return {
+        "display_name": stage["display_name"],
+        "device_count": stage["device_count"],
+        "percent": stage["percent"],
+        "remainder": True if sizes == (None, None, None) else None,
+        "group_id": stage["group_id"],
+        "releases_per_minute": stage["releases_per_minute"],
+        "gate": _gate_fields(stage),
+    }
+
+
+def _gate_fields(stage: Mapping[str, Any]) -> MessageFields:
+    """The fields of a Gate; None if it only waits for the end of all executions."""
+    gate = {
+        "min_succeeded_percent": stage["min_succeeded_percent"],
+        "bake_time": _duration_fields(stage["bake_seconds"] or None),
+        "advance_after": _duration_fields(stage["advance_after_seconds"]),
+        "require_approval": stage["require_approval"] or None,
+        "allow_self_approval": stage["allow_self_approval"] or None,
+    }
+    return gate if any(setting is not None for setting in gate.values()) else None
+
+
+def _duration_fields(seconds: int | None) -> MessageFields:
+    return None if seconds is None else {"seconds": seconds}
+
+
+def _stage_states(details: Mapping[str, Any]) -> Iterator[MessageFields]:
+    """The fields of each JobStage."""
+    stages, open_stage = details["stages"], details["open_stage"]
+    for number, stage in enumerate(stages):
+        is_open = number == open_stage
+        is_last = number == len(stages) - 1
+        if number > open_stage:
+            state = JobStage.PENDING
+        elif is_open and not (is_last and not any(stage[count] for count in _PENDING_COUNTS)):
+            state = JobStage.OPEN
+        else:
+            state = JobStage.PASSED
+        approved = stage["approved_at"] is not None
+        opens_by_time = is_open and not is_last and (approved or not stage["require_approval"])
+        yield {
+            "display_name": stage["display_name"],
+            "state": state,
+            "total_executions": stage["total_executions"],
+            "execution_counts": {count: stage[count] for count in EXECUTION_COUNTS},
+            "released_count": stage["released"],
+            "opened_at": timestamp_fields(stage["opened_at"]),
+            "next_opens_at": timestamp_fields(details["stage_due_at"] if opens_by_time else None),
+            "awaiting_approval": is_open and details["awaiting_approval"],
+            "approval": _approval_fields(stage) if approved else None,
+        }
+
+
+def _approval_fields(stage: Mapping[str, Any]) -> MessageFields:
+    return {
+        "approved_at": timestamp_fields(stage["approved_at"]),
+        "approved_by": stage["approved_by"],
+        "comment": stage["approval_comment"],
+    }
+
+
+def _criterion_fields(criterion: Mapping[str, Any]) -> MessageFields:
+    return {
+        "statuses": [EXECUTION_STATUS_NUMBERS[status] for status in criterion["statuses"]],
+        "failure_codes": criterion["failure_codes"],
+        "percent": criterion["percent"],
+        "count": criterion["count"],
+        "basis": _BASIS_NUMBERS.get(criterion["basis"]),
+        "min_finished": criterion["min_finished"],
+        "scope": _SCOPE_NUMBERS.get(criterion["scope"]),
+        "action": _ACTION_NUMBERS.get(criterion["action"]),
+    }

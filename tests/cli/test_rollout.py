@@ -1,0 +1,188 @@
+"""The commands of rollouts: create --stage, advance, approve, update."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from tests.support.callers import Operator
+from tests.support.cli import Shell
+from tests.support.database import Database
+from tests.support.server import Server
+
+CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
+
+
+@pytest.fixture
+async def fleet(database: Database, operator: Operator) -> None:
+    """Ten devices."""
+    await database.add_devices(operator.tenant, 10)
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_create_makes_a_rollout_of_the_options(shell: Shell, operator: Operator) -> None:
+    options = (
+        *("--stage", "10%", "--stage", "2", "--stage", "group:north", "--stage", "rest"),
+        *("--min-succeeded", "95", "--require-approval"),
+        *("--releases-per-minute", "60", "--max-in-progress", "3"),
+        *("--pause-at", "5%", "--cancel-at", "4"),
+    )
+
+    created = await shell(*CREATE, *options)
+
+    assert created.code == 0, created.err
+    job = await operator.get("j")
+    gate = pb.Gate(min_succeeded_percent=95, require_approval=True)
+    assert job.rollout == pb.Rollout(
+        stages=[
+            pb.Stage(percent=10, gate=gate, releases_per_minute=60),
+            pb.Stage(device_count=2, gate=gate, releases_per_minute=60),
+            pb.Stage(group_id="north", gate=gate, releases_per_minute=60),
+            pb.Stage(remainder=True, releases_per_minute=60),
+        ],
+        max_in_progress=3,
+    )
+    pause, cancel = job.failure_criteria
+    assert (pause.percent, pause.min_finished, pause.action) == (5, 20, pb.FailureCriterion.PAUSE)
+    assert (cancel.count, cancel.action) == (4, pb.FailureCriterion.CANCEL)
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_create_reads_the_rollout_from_a_file(
+    shell: Shell, operator: Operator, tmp_path: Path
+) -> None:
+    yaml = tmp_path / "rollout.yaml"
+    yaml.write_text(
+        "rollout:\n"
+        "  stages:\n"
+        "    - {display_name: canary, percent: 1, gate: {min_succeeded_percent: 95}}\n"
+        "    - {remainder: true}\n"
+        "failure_criteria:\n"
+        "  - {percent: 5, scope: STAGE}\n"
+    )
+
+    created = await shell(*CREATE, "--rollout", str(yaml))
+
+    assert created.code == 0, created.err
+    job = await operator.get("j")
+    assert [stage.display_name for stage in job.stages] == ["canary", ""]
+    assert job.failure_criteria[0].scope == pb.FailureCriterion.STAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("r.yaml", "rollout: [", "while parsing"),
+        ("r.json", "{", "Expecting property name"),
+        ("r.yaml", "stages: []", "must have the fields rollout and failure_criteria"),
+        ("r.yaml", "rollout: {stage: []}", "stage"),
+    ],
+)
+async def test_create_rejects_a_file_that_is_no_rollout(
+    shell: Shell, tmp_path: Path, name: str, text: str, problem: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+
+    created = await shell(*CREATE, "--rollout", str(file))
+
+    assert created.code == 2
+    assert created.err.startswith(f"jobs-grpc: {file}: ")
+    assert problem in created.err
+    assert len(created.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--bake", "10m"), "the options of a rollout need --stage"),
+        (("--stage", "0%"), "must be 1%, 50, group:NAME or rest"),
+        (("--stage", "group:"), "must be 1%, 50, group:NAME or rest"),
+        (("--stage", "rest", "--bake", "10"), "must be a time up to 30d"),
+        (("--pause-at", "101%"), "must be a number such as 50, or a percentage"),
+        (("--rollout", "r.yaml", "--stage", "rest"), "--rollout can't be combined with --stage"),
+        (("--rollout", "none.yaml"), "can't read none.yaml: No such file or directory"),
+    ],
+)
+async def test_create_rejects_invalid_rollout_options(
+    shell: Shell, options: tuple[str, ...], problem: str
+) -> None:
+    created = await shell(*CREATE, *options)
+
+    assert created.code == 2
+    assert problem in created.err
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_validate_only_shows_the_stages_and_creates_nothing(
+    shell: Shell, operator: Operator
+) -> None:
+    validated = await shell(*CREATE, "--stage", "25%", "--stage", "rest", "--validate-only")
+
+    first, *stages = validated.out.splitlines()
+    assert first.startswith("would create j for 10 devices, expires: 20")
+    assert [line.split("  ")[-1] for line in stages] == ["3 QUEUED", "7 HELD"]
+    assert not (await operator.list()).jobs
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_get_shows_the_stages(shell: Shell, operator: Operator) -> None:
+    await shell(*CREATE, "--stage", "20%", "--stage", "rest", "--pause-at", "2")
+
+    got = await shell("get", "j")
+
+    assert f"stages\n 0 20%   OPEN     {'░' * 24}  2 QUEUED\n" in got.out
+    assert f" 1 rest  PENDING  {'·' * 24}  8 HELD\n" in got.out
+    assert "criterion     PAUSE at 2 failures" in got.out
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_advance_opens_the_next_stage(shell: Shell, operator: Operator) -> None:
+    await shell(*CREATE, "--stage", "20%", "--stage", "rest")
+
+    advanced = await shell("advance", "j", "--stage", "1")
+    repeated = await shell("advance", "j", "--stage", "1")
+
+    assert advanced.code == repeated.code == 0
+    assert advanced.out.startswith("advanced j:\n 0 20%   PASSED ")
+    assert [stage.state for stage in (await operator.get("j")).stages] == [
+        pb.JobStage.PASSED,
+        pb.JobStage.OPEN,
+    ]
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_approve_needs_another_user(
+    shell: Shell, server: Server, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shell(*CREATE, "--stage", "20%", "--stage", "rest", "--require-approval")
+
+    by_creator = await shell("approve", "j", "0")
+    monkeypatch.setenv("JOBS_USER", "aisha")
+    approved = await shell("approve", "j", "0", "--comment", "checked")
+
+    assert by_creator.code != 0
+    assert "The creator of the job must not approve it" in by_creator.err
+    assert approved.out.startswith("approved stage 0 of j:\n")
+    assert "approved by aisha" in approved.out
+    assert (await operator.get("j")).stages[0].approval.comment == "checked"
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_update_changes_what_the_options_name(
+    shell: Shell, operator: Operator, tmp_path: Path
+) -> None:
+    await shell(*CREATE, "--stage", "20%", "--stage", "rest", "--pause-at", "2")
+    file = tmp_path / "criteria.json"
+    file.write_text(json.dumps({"failure_criteria": [{"count": 7}]}))
+
+    nothing = await shell("update", "j")
+    updated = await shell("update", "j", "--max-in-progress", "4", "--rollout", str(file))
+
+    assert nothing.code == 2
+    assert updated.out == "updated j: failure_criteria, rollout.max_in_progress\n"
+    job = await operator.get("j")
+    assert job.rollout.max_in_progress == 4
+    assert job.failure_criteria[0].count == 7
+    assert len(job.stages) == 2

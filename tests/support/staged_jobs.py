@@ -1,0 +1,159 @@
+"""Jobs with a rollout: their devices by stage, their stored state, and their clock."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from tests.support.callers import Device, Operator
+from tests.support.database import Database
+from tests.support.server import Server
+
+STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
+
+_RECOUNT = f"""
+    SELECT e.stage, {", ".join(f"count(*) FILTER (WHERE e.status = '{s.upper()}') AS {s}" for s in STATUSES)},
+           count(e.failure_code) AS failures
+    FROM jobs.job_executions e
+    WHERE e.tenant_id = $1 AND e.job_id = $2
+    GROUP BY e.stage ORDER BY e.stage
+"""  # noqa: E501 - names of this module
+_STORED = f"""
+    SELECT s.stage, {", ".join(f"s.{s}" for s in STATUSES)}, s.failures
+    FROM jobs.job_stages s
+    WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.last_rank >= s.first_rank
+    ORDER BY s.stage
+"""
+_PROGRESS = f"""
+    SELECT {", ".join(STATUSES)} FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2
+"""
+# What was at a time is now `$3` seconds earlier.
+_PASS_TIME = """
+    WITH job AS (
+        UPDATE jobs.jobs
+        SET created_at = created_at - $3, paused_at = paused_at - $3,
+            release_since = release_since - $3, stage_due_at = stage_due_at - $3
+        WHERE tenant_id = $1 AND job_id = $2
+    )
+    UPDATE jobs.job_stages
+    SET opened_at = opened_at - $3, active_since = active_since - $3,
+        gate_met_since = gate_met_since - $3, approved_at = approved_at - $3
+    WHERE tenant_id = $1 AND job_id = $2
+"""
+
+
+def rollout(*stages: dict[str, Any], **fields: Any) -> pb.Rollout:
+    """A rollout with these stages."""
+    return pb.Rollout(stages=[pb.Stage(**stage) for stage in stages], **fields)
+
+
+@dataclass(frozen=True)
+class StagedJob:
+    """A job with a rollout."""
+
+    database: Database
+    server: Server
+    operator: Operator
+    job_id: str
+    names: list[list[str]]
+    """The devices of each stage, in the order of their release."""
+
+    def device(self, stage: int, number: int = 0) -> Device:
+        """A device of a stage, by its place in the order of release."""
+        return self.server.device(self.operator.tenant, self.names[stage][number])
+
+    def devices(self, stage: int) -> list[Device]:
+        """All devices of a stage."""
+        return [self.device(stage, number) for number in range(len(self.names[stage]))]
+
+    async def finish(self, stage: int, status: Any = "SUCCEEDED") -> None:
+        """Report a final status for all devices of a stage."""
+        for device in self.devices(stage):
+            await device.update(self.job_id, status)
+
+    async def get(self) -> pb.Job:
+        """Read the job without its executions."""
+        return await self.operator.get(self.job_id, executions_limit=0)
+
+    async def open_stage(self) -> int:
+        """The stored number of the open stage."""
+        stage: int = (await self.row())["open_stage"]
+        return stage
+
+    async def row(self) -> Any:
+        """The stored row of the job."""
+        return await self._owner_row("SELECT * FROM jobs.jobs WHERE tenant_id = $1 AND job_id = $2")
+
+    async def stage_row(self, stage: int) -> Any:
+        """The stored row of a stage."""
+        return await self._owner_row(
+            "SELECT * FROM jobs.job_stages WHERE tenant_id = $1 AND job_id = $2 AND stage = $3",
+            stage,
+        )
+
+    async def pass_time(self, seconds: float) -> None:
+        """Move the clock of the job forward."""
+        await self.database.owner.execute(
+            _PASS_TIME.replace("$3", f"interval '{seconds} seconds'"),
+            self.operator.tenant,
+            self.job_id,
+        )
+
+    async def set_gate(self, stage: int, **columns: Any) -> None:
+        """Change the gate of a stage, and apply the rules of the job.
+
+        For time gates, which a server without background work rejects.
+        """
+        assignments = ", ".join(f"{name} = ${n}" for n, name in enumerate(columns, 4))
+        key = (self.operator.tenant, self.job_id)
+        await self.database.owner.execute(
+            f"UPDATE jobs.job_stages SET {assignments}"
+            " WHERE tenant_id = $1 AND job_id = $2 AND stage = $3",
+            *key,
+            stage,
+            *columns.values(),
+        )
+        await self.apply_rules()
+
+    async def apply_rules(self) -> None:
+        """Apply the rules of the job, as each change of its counts does."""
+        await self.database.owner.execute(
+            "SELECT jobs.apply_rollout_rules($1, $2, clock_timestamp())",
+            self.operator.tenant,
+            self.job_id,
+        )
+
+    async def check_counts(self) -> None:
+        """Fail if the counts of the job or of a stage differ from a recount of its executions."""
+        owner, key = self.database.owner, (self.operator.tenant, self.job_id)
+        recount = [tuple(row) for row in await owner.fetch(_RECOUNT, *key)]
+        assert [tuple(row) for row in await owner.fetch(_STORED, *key)] == recount
+        progress: Any = await owner.fetchrow(_PROGRESS, *key)
+        totals = [sum(column) for column in zip(*recount, strict=True)]
+        assert tuple(progress) == tuple(totals[1:-1])
+
+    async def _owner_row(self, sql: str, *args: object) -> Any:
+        return await self.database.owner.fetchrow(sql, self.operator.tenant, self.job_id, *args)
+
+
+async def create_staged_job(
+    database: Database, server: Server, operator: Operator, *stages: dict[str, Any], **fields: Any
+) -> StagedJob:
+    """Create the job "j" for all devices of the tenant, with these stages.
+
+    `fields` are of the request; `max_in_progress` is of the rollout. The devices must exist.
+    """
+    limits = {"max_in_progress": fields.pop("max_in_progress", None)}
+    job_id: str = fields.pop("job_id", "j")
+    await operator.create(
+        job_id=job_id, target_all=True, rollout=rollout(*stages, **limits), **fields
+    )
+    names: list[list[str]] = [[] for _ in stages]
+    for row in await database.owner.fetch(
+        "SELECT device_id, stage FROM jobs.job_executions"
+        " WHERE tenant_id = $1 AND job_id = $2 ORDER BY rank",
+        operator.tenant,
+        job_id,
+    ):
+        names[row["stage"]].append(row["device_id"])
+    return StagedJob(database, server, operator, job_id, names)
