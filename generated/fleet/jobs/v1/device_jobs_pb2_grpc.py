@@ -121,8 +121,8 @@ class DeviceJobServiceServicer:
     def ListPendingExecutions(self, request, context):
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
         queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-        first. QUEUED executions of a PAUSED job, and executions that the rollout
-        of their job has not released yet, are left out.
+        first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+        released yet, are left out.
 
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -134,7 +134,7 @@ class DeviceJobServiceServicer:
         """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
         device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
         safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-        of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+        of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
         IN_PROGRESS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

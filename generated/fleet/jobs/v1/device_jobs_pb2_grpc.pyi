@@ -58,8 +58,8 @@ class DeviceJobServiceStub:
     ListPendingExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
     queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-    first. QUEUED executions of a PAUSED job, and executions that the rollout
-    of their job has not released yet, are left out.
+    first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+    released yet, are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
@@ -67,7 +67,7 @@ class DeviceJobServiceStub:
     """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
     device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
     safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-    of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+    of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
     IN_PROGRESS.
     """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]
@@ -170,8 +170,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     ListPendingExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]  # type: ignore[assignment]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
     queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-    first. QUEUED executions of a PAUSED job, and executions that the rollout
-    of their job has not released yet, are left out.
+    first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+    released yet, are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
@@ -179,7 +179,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
     device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
     safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-    of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+    of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
     IN_PROGRESS.
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]  # type: ignore[assignment]
@@ -285,8 +285,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.ListPendingExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.ListPendingExecutionsResponse]]:
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
         queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-        first. QUEUED executions of a PAUSED job, and executions that the rollout
-        of their job has not released yet, are left out.
+        first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+        released yet, are left out.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -300,7 +300,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
         device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
         safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-        of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+        of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
         IN_PROGRESS.
         """
 

@@ -137,7 +137,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
     """
     SELF_APPROVAL: _ErrorReason.ValueType  # 40
-    """The user who created the job must not approve its stages.
+    """The user who created the job must not approve its stages. Another user must approve, unless the
+    gate has allow_self_approval.
 
     Example of an ErrorInfo:
 
@@ -148,7 +149,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     SUBJECT_REQUIRED: _ErrorReason.ValueType  # 41
-    """Approvals need a known user: send x-user-id, or a token with a subject.
+    """Approvals need a known user. Send x-user-id, or a token with a subject.
 
     Example of an ErrorInfo:
 
@@ -330,7 +331,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     JOB_FULL: _ErrorReason.ValueType  # 46
-    """Rollout.max_in_progress executions of the job are IN_PROGRESS. Start it later.
+    """The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
 
     Example of an ErrorInfo:
 
@@ -399,8 +400,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     TIME_GATES_UNAVAILABLE: _ErrorReason.ValueType  # 44
-    """A gate has a bake_time or an advance_after, but the server does no background work, so it would
-    never take effect.
+    """A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
+    take effect. An administrator must set JOBS_OWNER_DATABASE_URL.
 
     Example of an ErrorInfo:
 
@@ -638,7 +639,8 @@ Example of an ErrorInfo:
     { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 """
 SELF_APPROVAL: ErrorReason.ValueType  # 40
-"""The user who created the job must not approve its stages.
+"""The user who created the job must not approve its stages. Another user must approve, unless the
+gate has allow_self_approval.
 
 Example of an ErrorInfo:
 
@@ -649,7 +651,7 @@ Example of an ErrorInfo:
     }
 """
 SUBJECT_REQUIRED: ErrorReason.ValueType  # 41
-"""Approvals need a known user: send x-user-id, or a token with a subject.
+"""Approvals need a known user. Send x-user-id, or a token with a subject.
 
 Example of an ErrorInfo:
 
@@ -831,7 +833,7 @@ Example of an ErrorInfo:
     }
 """
 JOB_FULL: ErrorReason.ValueType  # 46
-"""Rollout.max_in_progress executions of the job are IN_PROGRESS. Start it later.
+"""The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
 
 Example of an ErrorInfo:
 
@@ -900,8 +902,8 @@ Example of an ErrorInfo:
     }
 """
 TIME_GATES_UNAVAILABLE: ErrorReason.ValueType  # 44
-"""A gate has a bake_time or an advance_after, but the server does no background work, so it would
-never take effect.
+"""A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
+take effect. An administrator must set JOBS_OWNER_DATABASE_URL.
 
 Example of an ErrorInfo:
 

@@ -173,8 +173,8 @@ class Job(_message.Message):
 
     @_builtins.property
     def rollout(self) -> Global___Rollout:
-        """The rollout. Unset: all executions are released at once. Not filled by ListJobs; the same holds
-        for the next two fields.
+        """The rollout. Unset: all executions are released at once. ListJobs does not fill this field, nor
+        the next two.
         """
 
     @_builtins.property
@@ -258,18 +258,19 @@ class Rollout(_message.Message):
     Unset: no limit.
     """
     seed: _builtins.str
-    """Two jobs with the same seed and devices have the same order: at most 128 characters. Empty: the
-    job_id.
+    """Jobs with the same seed and devices have the same order: at most 128 characters. Empty: the
+    job_id is the seed.
     """
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """Required, 1–100. The stages, in the order in which they open. The first opens at once. Each
-        device is in one stage. Stages with a group_id take their devices first, in their order; the
-        other devices fill the other stages in the order of a hash of `seed` and the device_id.
+        device is in one stage. Stages with a group_id are filled first, in order, with the members of
+        their groups. The other devices fill the other stages in the order of a hash of `seed` and the
+        device_id.
 
         The stages must have room for all devices: the last is a `remainder`, or the percents add up to
-        100, or the sizes are at least the number of devices. A stage can be empty; it passes at once,
-        but not without a required approval.
+        100, or the sizes are at least the number of devices. An empty stage passes at once, unless its
+        gate requires an approval.
         """
 
     def __init__(
@@ -291,7 +292,7 @@ Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
 
 @_typing.final
 class Stage(_message.Message):
-    """A stage of a rollout: some of the devices."""
+    """A stage of a rollout: a subset of the devices."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -307,11 +308,11 @@ class Stage(_message.Message):
     device_count: _builtins.int
     """A number of devices: 1–1000000."""
     percent: _builtins.int
-    """A percentage of all devices of the job: 1–100. With the percents of the stages before, the
-    share is rounded up: 50 and 50 of 3 devices are 2 and 1.
+    """A percentage of all devices of the job: 1–100. The sum of this percentage and those of earlier
+    stages is rounded up to whole devices: 50 and 50 of 3 devices are 2 and 1.
     """
     remainder: _builtins.bool
-    """All devices that are left. Only for the last stage. Always true if set."""
+    """All devices that are left. Only for the last stage. Must be true if set."""
     group_id: _builtins.str
     """The devices of the job that were members of this group when the job was created and that are
     in no earlier group: 1–256 characters, no control characters.
@@ -320,8 +321,8 @@ class Stage(_message.Message):
     """The number of executions that are released per minute: 1–1000000. Unset: all at once."""
     @_builtins.property
     def gate(self) -> Global___Gate:
-        """What opens the next stage. Unset: all executions of this stage are finished. Not allowed for the
-        last stage.
+        """The condition for opening the next stage. Unset: all executions of this stage are finished. Not
+        allowed in the last stage.
         """
 
     def __init__(
@@ -352,7 +353,7 @@ Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
 class Gate(_message.Message):
-    """The condition for the stage after it to open. If all executions of a stage are finished and
+    """The condition for opening the next stage. If all executions of a stage are finished and
     min_succeeded_percent is not reached, the job becomes PAUSED with the cause GATE_NOT_MET.
     """
 
@@ -368,20 +369,23 @@ class Gate(_message.Message):
     the stage must be finished, in any status.
     """
     require_approval: _builtins.bool
-    """The next stage also needs ApproveStage. Nothing else replaces it."""
+    """The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
+    replaces it.
+    """
     allow_self_approval: _builtins.bool
-    """The user who created the job may approve, too."""
+    """The user who created the job may also approve."""
     @_builtins.property
     def bake_time(self) -> _duration_pb2.Duration:
-        """How long to wait after that: at most 30 days, whole seconds. Takes effect within two seconds.
-        Does not pass while the job is PAUSED.
+        """How long to wait after the condition above is met: at most 30 days, whole seconds. The next stage
+        opens within two seconds after that. This time stops while the job is PAUSED.
         """
 
     @_builtins.property
     def advance_after(self) -> _duration_pb2.Duration:
-        """Opens the next stage this long after the stage opened even if the above is not met, so that
-        devices that are offline do not block the rollout: 1 second to 30 days, whole seconds. Takes
-        effect within two seconds. Does not pass while the job is PAUSED. Unset: never.
+        """Opens the next stage this long after this stage opened, even if the conditions above are not met,
+        so that devices that are offline do not block the rollout: 1 second to 30 days, whole seconds.
+        The next stage opens within two seconds after that. This time stops while the job is PAUSED.
+        Unset: never.
         """
 
     def __init__(
@@ -405,10 +409,11 @@ Global___Gate: _TypeAlias = Gate  # noqa: Y015
 
 @_typing.final
 class FailureCriterion(_message.Message):
-    """When to stop a job because devices fail. It is checked in the same transaction as each failure:
-    after that, no device starts an execution. Failures are those with a failure_code. A device counts
-    once, by its current attempt: a retry takes its failure back. ResumeJob starts the count at 0. A job
-    that is PAUSED is not checked, and the report that finishes a job completes it.
+    """When to pause or cancel a job because devices fail. A criterion is checked in the transaction that
+    stores a failure, so no device starts an execution after that commit. Failures are executions with a
+    failure_code. Each device counts once, by its current attempt: a retry subtracts its failure.
+    ResumeJob resets the counts to 0. Criteria of a PAUSED job are not checked. The report that finishes
+    a job completes it, and no criterion trips.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -420,10 +425,10 @@ class FailureCriterion(_message.Message):
     class _BasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FailureCriterion._Basis.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         BASIS_UNSPECIFIED: FailureCriterion._Basis.ValueType  # 0
-        """FINISHED."""
+        """The same as FINISHED."""
         FINISHED: FailureCriterion._Basis.ValueType  # 1
-        """The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
-        What an operator or the expiry of the job ended is not part of it.
+        """The executions that devices have finished since the counts were last 0: SUCCEEDED, or failed.
+        Executions that an operator or the expiry of the job ended are not included.
         """
         RELEASED: FailureCriterion._Basis.ValueType  # 2
         """The executions that are released."""
@@ -431,13 +436,13 @@ class FailureCriterion(_message.Message):
         """All executions."""
 
     class Basis(_Basis, metaclass=_BasisEnumTypeWrapper):
-        """What the percentage is of. Also limits itself to the stage if the scope is STAGE."""
+        """The executions that count as 100 percent; with the scope STAGE, only those of the stage."""
 
     BASIS_UNSPECIFIED: FailureCriterion.Basis.ValueType  # 0
-    """FINISHED."""
+    """The same as FINISHED."""
     FINISHED: FailureCriterion.Basis.ValueType  # 1
-    """The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
-    What an operator or the expiry of the job ended is not part of it.
+    """The executions that devices have finished since the counts were last 0: SUCCEEDED, or failed.
+    Executions that an operator or the expiry of the job ended are not included.
     """
     RELEASED: FailureCriterion.Basis.ValueType  # 2
     """The executions that are released."""
@@ -451,21 +456,21 @@ class FailureCriterion(_message.Message):
     class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FailureCriterion._Scope.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         SCOPE_UNSPECIFIED: FailureCriterion._Scope.ValueType  # 0
-        """JOB."""
+        """The same as JOB."""
         JOB: FailureCriterion._Scope.ValueType  # 1
         """All executions of the job."""
         STAGE: FailureCriterion._Scope.ValueType  # 2
-        """Those of each stage. Only with a rollout."""
+        """The executions of each stage separately. Only with a rollout."""
 
     class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
         """Which executions are counted together."""
 
     SCOPE_UNSPECIFIED: FailureCriterion.Scope.ValueType  # 0
-    """JOB."""
+    """The same as JOB."""
     JOB: FailureCriterion.Scope.ValueType  # 1
     """All executions of the job."""
     STAGE: FailureCriterion.Scope.ValueType  # 2
-    """Those of each stage. Only with a rollout."""
+    """The executions of each stage separately. Only with a rollout."""
 
     class _Action:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -474,7 +479,7 @@ class FailureCriterion(_message.Message):
     class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FailureCriterion._Action.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         ACTION_UNSPECIFIED: FailureCriterion._Action.ValueType  # 0
-        """PAUSE."""
+        """The same as PAUSE."""
         PAUSE: FailureCriterion._Action.ValueType  # 1
         """Like PauseJob."""
         CANCEL: FailureCriterion._Action.ValueType  # 2
@@ -486,7 +491,7 @@ class FailureCriterion(_message.Message):
         """What happens when the criterion trips."""
 
     ACTION_UNSPECIFIED: FailureCriterion.Action.ValueType  # 0
-    """PAUSE."""
+    """The same as PAUSE."""
     PAUSE: FailureCriterion.Action.ValueType  # 1
     """Like PauseJob."""
     CANCEL: FailureCriterion.Action.ValueType  # 2
@@ -510,7 +515,7 @@ class FailureCriterion(_message.Message):
     """The basis of `percent`."""
     min_finished: _builtins.int
     """With `percent`: the criterion is not checked before devices have finished this many executions
-    since the count started at 0: 0–1000000. With 0, a first execution that fails is 100 percent.
+    since the counts were last 0: 0–1000000. With 0, a first execution that fails is 100 percent.
     """
     scope: Global___FailureCriterion.Scope.ValueType
     """The scope of the counts."""
@@ -601,7 +606,7 @@ class JobStage(_message.Message):
     released_count: _builtins.int
     """The number of the stage's executions that are released, whatever their status is now."""
     awaiting_approval: _builtins.bool
-    """Only ApproveStage is missing for the next stage to open."""
+    """The next stage opens as soon as this stage is approved."""
     @_builtins.property
     def execution_counts(self) -> Global___ExecutionCounts:
         """The number of the stage's executions in each status."""
@@ -675,7 +680,7 @@ Global___StageApproval: _TypeAlias = StageApproval  # noqa: Y015
 
 @_typing.final
 class Trip(_message.Message):
-    """What tripped a failure criterion."""
+    """The failures that tripped a failure criterion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -689,7 +694,7 @@ class Trip(_message.Message):
     failure_count: _builtins.int
     """The number of failures."""
     basis_count: _builtins.int
-    """The number of executions of which the percentage was taken. 0 if the threshold is a count."""
+    """The number of executions that was 100 percent. 0 if the threshold is a count."""
     @_builtins.property
     def tripped_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the trip."""
@@ -851,7 +856,7 @@ class JobExecution(_message.Message):
         STATUS_UNSPECIFIED: JobExecution._Status.ValueType  # 0
         """Not a status. In a request: no filter."""
         QUEUED: JobExecution._Status.ValueType  # 1
-        """The device can start, and has not."""
+        """The device can start, but has not started yet."""
         IN_PROGRESS: JobExecution._Status.ValueType  # 2
         """The device has started."""
         SUCCEEDED: JobExecution._Status.ValueType  # 3
@@ -875,7 +880,7 @@ class JobExecution(_message.Message):
     STATUS_UNSPECIFIED: JobExecution.Status.ValueType  # 0
     """Not a status. In a request: no filter."""
     QUEUED: JobExecution.Status.ValueType  # 1
-    """The device can start, and has not."""
+    """The device can start, but has not started yet."""
     IN_PROGRESS: JobExecution.Status.ValueType  # 2
     """The device has started."""
     SUCCEEDED: JobExecution.Status.ValueType  # 3
@@ -1019,7 +1024,7 @@ class CreateJobRequest(_message.Message):
     seconds: 1–10080. Unset: no timeout.
     """
     validate_only: _builtins.bool
-    """Check the request and return the job as it would be, with the size of each stage, but create
+    """Check the request and return the job that it would create, with the size of each stage, but create
     nothing.
     """
     @_builtins.property
@@ -1038,7 +1043,9 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def failure_criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCriterion]:
-        """Pause or cancel the job when devices fail. At most 10; the first that trips decides."""
+        """When to pause or cancel the job because devices fail. At most 10. If several trip at the same time,
+        the first one applies.
+        """
 
     def __init__(
         self,
@@ -1118,9 +1125,9 @@ Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
 @_typing.final
 class ListJobsRequest(_message.Message):
     """With one of the filters awaiting_approval, target_device_id, target_group_id, created_by,
-    document_type and target_all, or none, the call reads only the jobs of the page. With several, it reads the jobs
-    that match the first one in this order, and skips those that the others exclude. Filters by
-    status and time do not change this.
+    document_type and target_all, or none, the call reads only the jobs of the page. With several, it
+    reads the jobs that match the first one in this order, and skips those that the others exclude.
+    Filters by status and time do not change this.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1893,16 +1900,16 @@ class UpdateJobRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Required. The fields to change:
 
-          in_progress_timeout_minutes  of executions that start from now on
-          failure_criteria             all of them. A criterion with the statuses, failure_codes and
-                                       scope of one before keeps its count, and is checked at once.
-                                       Others start at 0: failures, FINISHED and min_finished count
-                                       from this call.
-          rollout.max_in_progress
-          rollout.stages               all of them, as Job.rollout has them, with changes of
-                                       display_name, releases_per_minute and gate in stages that have
-                                       not passed. Sizes, require_approval and allow_self_approval are
-                                       fixed.
+          in_progress_timeout_minutes  Applies to executions that start after this call.
+          failure_criteria             Replaces all criteria. A criterion with the same statuses,
+                                       failure_codes and scope as an earlier one keeps its counts, and
+                                       is checked at once. The counts of the others start at 0:
+                                       failures, FINISHED and min_finished count from this call.
+          rollout.max_in_progress      Takes effect at once.
+          rollout.stages               Send all stages as in Job.rollout. In stages that have not
+                                       passed, display_name, releases_per_minute and gate can be
+                                       changed. Sizes, require_approval and allow_self_approval
+                                       cannot.
         """
 
     @_builtins.property

@@ -57,15 +57,15 @@ const (
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
 	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-	// first. QUEUED executions of a PAUSED job, and executions that the rollout
-	// of their job has not released yet, are left out.
+	// first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+	// released yet, are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(ctx context.Context, in *ListPendingExecutionsRequest, opts ...grpc.CallOption) (*ListPendingExecutionsResponse, error)
 	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
 	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
 	// safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-	// of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+	// of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
 	// IN_PROGRESS.
 	StartNextExecution(ctx context.Context, in *StartNextExecutionRequest, opts ...grpc.CallOption) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
@@ -253,15 +253,15 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
 	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-	// first. QUEUED executions of a PAUSED job, and executions that the rollout
-	// of their job has not released yet, are left out.
+	// first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+	// released yet, are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(context.Context, *ListPendingExecutionsRequest) (*ListPendingExecutionsResponse, error)
 	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
 	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
 	// safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-	// of a PAUSED job are skipped, and those of a job with Rollout.max_in_progress executions
+	// of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
 	// IN_PROGRESS.
 	StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is

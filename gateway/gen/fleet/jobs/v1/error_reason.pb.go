@@ -127,7 +127,8 @@ const (
 	//
 	//	{ "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 12
-	// The user who created the job must not approve its stages.
+	// The user who created the job must not approve its stages. Another user must approve, unless the
+	// gate has allow_self_approval.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -137,7 +138,7 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
 	//	}
 	ErrorReason_SELF_APPROVAL ErrorReason = 40
-	// Approvals need a known user: send x-user-id, or a token with a subject.
+	// Approvals need a known user. Send x-user-id, or a token with a subject.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -297,7 +298,7 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
 	//	}
 	ErrorReason_EXECUTION_HELD ErrorReason = 45
-	// Rollout.max_in_progress executions of the job are IN_PROGRESS. Start it later.
+	// The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -360,8 +361,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
 	//	}
 	ErrorReason_JOB_NOT_UPDATABLE ErrorReason = 43
-	// A gate has a bake_time or an advance_after, but the server does no background work, so it would
-	// never take effect.
+	// A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
+	// take effect. An administrator must set JOBS_OWNER_DATABASE_URL.
 	//
 	// Example of an ErrorInfo:
 	//

@@ -89,14 +89,14 @@ func (Job_Status) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// What the percentage is of. Also limits itself to the stage if the scope is STAGE.
+// The executions that count as 100 percent; with the scope STAGE, only those of the stage.
 type FailureCriterion_Basis int32
 
 const (
-	// FINISHED.
+	// The same as FINISHED.
 	FailureCriterion_BASIS_UNSPECIFIED FailureCriterion_Basis = 0
-	// The executions that devices have finished since the count started at 0: SUCCEEDED, or failed.
-	// What an operator or the expiry of the job ended is not part of it.
+	// The executions that devices have finished since the counts were last 0: SUCCEEDED, or failed.
+	// Executions that an operator or the expiry of the job ended are not included.
 	FailureCriterion_FINISHED FailureCriterion_Basis = 1
 	// The executions that are released.
 	FailureCriterion_RELEASED FailureCriterion_Basis = 2
@@ -151,11 +151,11 @@ func (FailureCriterion_Basis) EnumDescriptor() ([]byte, []int) {
 type FailureCriterion_Scope int32
 
 const (
-	// JOB.
+	// The same as JOB.
 	FailureCriterion_SCOPE_UNSPECIFIED FailureCriterion_Scope = 0
 	// All executions of the job.
 	FailureCriterion_JOB FailureCriterion_Scope = 1
-	// Those of each stage. Only with a rollout.
+	// The executions of each stage separately. Only with a rollout.
 	FailureCriterion_STAGE FailureCriterion_Scope = 2
 )
 
@@ -204,7 +204,7 @@ func (FailureCriterion_Scope) EnumDescriptor() ([]byte, []int) {
 type FailureCriterion_Action int32
 
 const (
-	// PAUSE.
+	// The same as PAUSE.
 	FailureCriterion_ACTION_UNSPECIFIED FailureCriterion_Action = 0
 	// Like PauseJob.
 	FailureCriterion_PAUSE FailureCriterion_Action = 1
@@ -378,7 +378,7 @@ type JobExecution_Status int32
 const (
 	// Not a status. In a request: no filter.
 	JobExecution_STATUS_UNSPECIFIED JobExecution_Status = 0
-	// The device can start, and has not.
+	// The device can start, but has not started yet.
 	JobExecution_QUEUED JobExecution_Status = 1
 	// The device has started.
 	JobExecution_IN_PROGRESS JobExecution_Status = 2
@@ -504,8 +504,8 @@ type Job struct {
 	// Changes with each call of an operator that changes the job, and when a failure criterion or a gate
 	// pauses or cancels it. Other reports of devices and the opening of stages do not change it.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
-	// The rollout. Unset: all executions are released at once. Not filled by ListJobs; the same holds
-	// for the next two fields.
+	// The rollout. Unset: all executions are released at once. ListJobs does not fill this field, nor
+	// the next two.
 	Rollout *Rollout `protobuf:"bytes,24,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	// The failure criteria.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,25,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
@@ -778,19 +778,20 @@ func (*Job_TargetAll) isJob_Target() {}
 type Rollout struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required, 1–100. The stages, in the order in which they open. The first opens at once. Each
-	// device is in one stage. Stages with a group_id take their devices first, in their order; the
-	// other devices fill the other stages in the order of a hash of `seed` and the device_id.
+	// device is in one stage. Stages with a group_id are filled first, in order, with the members of
+	// their groups. The other devices fill the other stages in the order of a hash of `seed` and the
+	// device_id.
 	//
 	// The stages must have room for all devices: the last is a `remainder`, or the percents add up to
-	// 100, or the sizes are at least the number of devices. A stage can be empty; it passes at once,
-	// but not without a required approval.
+	// 100, or the sizes are at least the number of devices. An empty stage passes at once, unless its
+	// gate requires an approval.
 	Stages []*Stage `protobuf:"bytes,1,rep,name=stages,proto3" json:"stages,omitempty"`
 	// The maximum number of executions that are IN_PROGRESS at once, in the whole job: 1–1000000.
 	// Beyond it, StartExecution returns JOB_FULL and StartNextExecution continues with the next job.
 	// Unset: no limit.
 	MaxInProgress *int32 `protobuf:"varint,2,opt,name=max_in_progress,json=maxInProgress,proto3,oneof" json:"max_in_progress,omitempty"`
-	// Two jobs with the same seed and devices have the same order: at most 128 characters. Empty: the
-	// job_id.
+	// Jobs with the same seed and devices have the same order: at most 128 characters. Empty: the
+	// job_id is the seed.
 	Seed          string `protobuf:"bytes,3,opt,name=seed,proto3" json:"seed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -847,7 +848,7 @@ func (x *Rollout) GetSeed() string {
 	return ""
 }
 
-// A stage of a rollout: some of the devices.
+// A stage of a rollout: a subset of the devices.
 type Stage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A name for people: at most 100 characters, no control characters. May be empty.
@@ -863,8 +864,8 @@ type Stage struct {
 	Size isStage_Size `protobuf_oneof:"size"`
 	// The number of executions that are released per minute: 1–1000000. Unset: all at once.
 	ReleasesPerMinute *int32 `protobuf:"varint,6,opt,name=releases_per_minute,json=releasesPerMinute,proto3,oneof" json:"releases_per_minute,omitempty"`
-	// What opens the next stage. Unset: all executions of this stage are finished. Not allowed for the
-	// last stage.
+	// The condition for opening the next stage. Unset: all executions of this stage are finished. Not
+	// allowed in the last stage.
 	Gate          *Gate `protobuf:"bytes,7,opt,name=gate,proto3" json:"gate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -974,13 +975,13 @@ type Stage_DeviceCount struct {
 }
 
 type Stage_Percent struct {
-	// A percentage of all devices of the job: 1–100. With the percents of the stages before, the
-	// share is rounded up: 50 and 50 of 3 devices are 2 and 1.
+	// A percentage of all devices of the job: 1–100. The sum of this percentage and those of earlier
+	// stages is rounded up to whole devices: 50 and 50 of 3 devices are 2 and 1.
 	Percent int32 `protobuf:"varint,3,opt,name=percent,proto3,oneof"`
 }
 
 type Stage_Remainder struct {
-	// All devices that are left. Only for the last stage. Always true if set.
+	// All devices that are left. Only for the last stage. Must be true if set.
 	Remainder bool `protobuf:"varint,4,opt,name=remainder,proto3,oneof"`
 }
 
@@ -998,23 +999,25 @@ func (*Stage_Remainder) isStage_Size() {}
 
 func (*Stage_GroupId) isStage_Size() {}
 
-// The condition for the stage after it to open. If all executions of a stage are finished and
+// The condition for opening the next stage. If all executions of a stage are finished and
 // min_succeeded_percent is not reached, the job becomes PAUSED with the cause GATE_NOT_MET.
 type Gate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The percentage of the stage's executions that must be SUCCEEDED: 1–100. Unset: all executions of
 	// the stage must be finished, in any status.
 	MinSucceededPercent *int32 `protobuf:"varint,1,opt,name=min_succeeded_percent,json=minSucceededPercent,proto3,oneof" json:"min_succeeded_percent,omitempty"`
-	// How long to wait after that: at most 30 days, whole seconds. Takes effect within two seconds.
-	// Does not pass while the job is PAUSED.
+	// How long to wait after the condition above is met: at most 30 days, whole seconds. The next stage
+	// opens within two seconds after that. This time stops while the job is PAUSED.
 	BakeTime *durationpb.Duration `protobuf:"bytes,2,opt,name=bake_time,json=bakeTime,proto3" json:"bake_time,omitempty"`
-	// Opens the next stage this long after the stage opened even if the above is not met, so that
-	// devices that are offline do not block the rollout: 1 second to 30 days, whole seconds. Takes
-	// effect within two seconds. Does not pass while the job is PAUSED. Unset: never.
+	// Opens the next stage this long after this stage opened, even if the conditions above are not met,
+	// so that devices that are offline do not block the rollout: 1 second to 30 days, whole seconds.
+	// The next stage opens within two seconds after that. This time stops while the job is PAUSED.
+	// Unset: never.
 	AdvanceAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=advance_after,json=advanceAfter,proto3" json:"advance_after,omitempty"`
-	// The next stage also needs ApproveStage. Nothing else replaces it.
+	// The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
+	// replaces it.
 	RequireApproval bool `protobuf:"varint,4,opt,name=require_approval,json=requireApproval,proto3" json:"require_approval,omitempty"`
-	// The user who created the job may approve, too.
+	// The user who created the job may also approve.
 	AllowSelfApproval bool `protobuf:"varint,5,opt,name=allow_self_approval,json=allowSelfApproval,proto3" json:"allow_self_approval,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1085,10 +1088,11 @@ func (x *Gate) GetAllowSelfApproval() bool {
 	return false
 }
 
-// When to stop a job because devices fail. It is checked in the same transaction as each failure:
-// after that, no device starts an execution. Failures are those with a failure_code. A device counts
-// once, by its current attempt: a retry takes its failure back. ResumeJob starts the count at 0. A job
-// that is PAUSED is not checked, and the report that finishes a job completes it.
+// When to pause or cancel a job because devices fail. A criterion is checked in the transaction that
+// stores a failure, so no device starts an execution after that commit. Failures are executions with a
+// failure_code. Each device counts once, by its current attempt: a retry subtracts its failure.
+// ResumeJob resets the counts to 0. Criteria of a PAUSED job are not checked. The report that finishes
+// a job completes it, and no criterion trips.
 type FailureCriterion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No statuses:
@@ -1107,7 +1111,7 @@ type FailureCriterion struct {
 	// The basis of `percent`.
 	Basis FailureCriterion_Basis `protobuf:"varint,5,opt,name=basis,proto3,enum=fleet.jobs.v1.FailureCriterion_Basis" json:"basis,omitempty"`
 	// With `percent`: the criterion is not checked before devices have finished this many executions
-	// since the count started at 0: 0–1000000. With 0, a first execution that fails is 100 percent.
+	// since the counts were last 0: 0–1000000. With 0, a first execution that fails is 100 percent.
 	MinFinished int32 `protobuf:"varint,6,opt,name=min_finished,json=minFinished,proto3" json:"min_finished,omitempty"`
 	// The scope of the counts.
 	Scope FailureCriterion_Scope `protobuf:"varint,7,opt,name=scope,proto3,enum=fleet.jobs.v1.FailureCriterion_Scope" json:"scope,omitempty"`
@@ -1250,7 +1254,7 @@ type JobStage struct {
 	// The time at which the next stage opens by bake_time or advance_after, if it is known and the job
 	// is not paused. Reports of devices can make it earlier.
 	NextOpensAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_opens_at,json=nextOpensAt,proto3" json:"next_opens_at,omitempty"`
-	// Only ApproveStage is missing for the next stage to open.
+	// The next stage opens as soon as this stage is approved.
 	AwaitingApproval bool `protobuf:"varint,8,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
 	// The approval. Unset: none.
 	Approval      *StageApproval `protobuf:"bytes,9,opt,name=approval,proto3" json:"approval,omitempty"`
@@ -1415,7 +1419,7 @@ func (x *StageApproval) GetComment() string {
 	return ""
 }
 
-// What tripped a failure criterion.
+// The failures that tripped a failure criterion.
 type Trip struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The time of the trip.
@@ -1426,7 +1430,7 @@ type Trip struct {
 	Stage *int32 `protobuf:"varint,3,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
 	// The number of failures.
 	FailureCount int32 `protobuf:"varint,4,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
-	// The number of executions of which the percentage was taken. 0 if the threshold is a count.
+	// The number of executions that was 100 percent. 0 if the threshold is a count.
 	BasisCount    int32 `protobuf:"varint,5,opt,name=basis_count,json=basisCount,proto3" json:"basis_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1854,9 +1858,10 @@ type CreateJobRequest struct {
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,9,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
 	// Releases the executions in stages. Unset: all at once.
 	Rollout *Rollout `protobuf:"bytes,10,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// Pause or cancel the job when devices fail. At most 10; the first that trips decides.
+	// When to pause or cancel the job because devices fail. At most 10. If several trip at the same time,
+	// the first one applies.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,11,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
-	// Check the request and return the job as it would be, with the size of each stage, but create
+	// Check the request and return the job that it would create, with the size of each stage, but create
 	// nothing.
 	ValidateOnly  bool `protobuf:"varint,12,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2097,9 +2102,9 @@ func (x *CreateJobResponse) GetJob() *Job {
 }
 
 // With one of the filters awaiting_approval, target_device_id, target_group_id, created_by,
-// document_type and target_all, or none, the call reads only the jobs of the page. With several, it reads the jobs
-// that match the first one in this order, and skips those that the others exclude. Filters by
-// status and time do not change this.
+// document_type and target_all, or none, the call reads only the jobs of the page. With several, it
+// reads the jobs that match the first one in this order, and skips those that the others exclude.
+// Filters by status and time do not change this.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
@@ -3632,16 +3637,16 @@ type UpdateJobRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Required. The fields to change:
 	//
-	//	in_progress_timeout_minutes  of executions that start from now on
-	//	failure_criteria             all of them. A criterion with the statuses, failure_codes and
-	//	                             scope of one before keeps its count, and is checked at once.
-	//	                             Others start at 0: failures, FINISHED and min_finished count
-	//	                             from this call.
-	//	rollout.max_in_progress
-	//	rollout.stages               all of them, as Job.rollout has them, with changes of
-	//	                             display_name, releases_per_minute and gate in stages that have
-	//	                             not passed. Sizes, require_approval and allow_self_approval are
-	//	                             fixed.
+	//	in_progress_timeout_minutes  Applies to executions that start after this call.
+	//	failure_criteria             Replaces all criteria. A criterion with the same statuses,
+	//	                             failure_codes and scope as an earlier one keeps its counts, and
+	//	                             is checked at once. The counts of the others start at 0:
+	//	                             failures, FINISHED and min_finished count from this call.
+	//	rollout.max_in_progress      Takes effect at once.
+	//	rollout.stages               Send all stages as in Job.rollout. In stages that have not
+	//	                             passed, display_name, releases_per_minute and gate can be
+	//	                             changed. Sizes, require_approval and allow_self_approval
+	//	                             cannot.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`

@@ -52,9 +52,9 @@ const (
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-//	               creates, pauses, updates, cancels and retries; approver reads and approves
-//	               stages; admin does all of these and deletes; device and bridge call
-//	               DeviceJobService. A call without it has the role device if it has
+//	               creates, updates, pauses, resumes, advances, cancels and retries; approver
+//	               reads and approves stages; admin does all of these and deletes; device and
+//	               bridge call DeviceJobService. A call without it has the role device if it has
 //	               x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
@@ -189,22 +189,22 @@ type JobServiceClient interface {
 	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
 	// nothing changes. With an etag, a repeated call can't end a newer pause.
 	//
-	// The failure criteria start again: they count the failures after this call. Release rates,
-	// bake_time and advance_after continue where the pause stopped them.
+	// Resets the counts of the failure criteria to 0: only failures after this call count. Release
+	// rates, bake_time and advance_after continue where the pause stopped them.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
 	//	ABORTED              JOB_CHANGED
 	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*ResumeJobResponse, error)
-	// Opens the next stage of a rollout now, although the gate of the open stage is not met. Does not
-	// replace a required approval. The job can be IN_PROGRESS or PAUSED; a PAUSED one stays PAUSED.
+	// Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
+	// replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that status.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
 	//	ABORTED              JOB_CHANGED
 	AdvanceJob(ctx context.Context, in *AdvanceJobRequest, opts ...grpc.CallOption) (*AdvanceJobResponse, error)
-	// Approves the open stage of a rollout, whose gate requires it. The next stage opens when the rest
-	// of the gate is met. If the stage is approved already, nothing changes.
+	// Approves the open stage of a rollout, if its gate requires an approval. The next stage opens when
+	// the rest of the gate is met. If the stage is already approved, nothing changes.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
@@ -423,9 +423,9 @@ type JobService_WatchJobClient = grpc.ServerStreamingClient[WatchJobResponse]
 //	x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
-//	               creates, pauses, updates, cancels and retries; approver reads and approves
-//	               stages; admin does all of these and deletes; device and bridge call
-//	               DeviceJobService. A call without it has the role device if it has
+//	               creates, updates, pauses, resumes, advances, cancels and retries; approver
+//	               reads and approves stages; admin does all of these and deletes; device and
+//	               bridge call DeviceJobService. A call without it has the role device if it has
 //	               x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
@@ -560,22 +560,22 @@ type JobServiceServer interface {
 	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
 	// nothing changes. With an etag, a repeated call can't end a newer pause.
 	//
-	// The failure criteria start again: they count the failures after this call. Release rates,
-	// bake_time and advance_after continue where the pause stopped them.
+	// Resets the counts of the failure criteria to 0: only failures after this call count. Release
+	// rates, bake_time and advance_after continue where the pause stopped them.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
 	//	ABORTED              JOB_CHANGED
 	ResumeJob(context.Context, *ResumeJobRequest) (*ResumeJobResponse, error)
-	// Opens the next stage of a rollout now, although the gate of the open stage is not met. Does not
-	// replace a required approval. The job can be IN_PROGRESS or PAUSED; a PAUSED one stays PAUSED.
+	// Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
+	// replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that status.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
 	//	ABORTED              JOB_CHANGED
 	AdvanceJob(context.Context, *AdvanceJobRequest) (*AdvanceJobResponse, error)
-	// Approves the open stage of a rollout, whose gate requires it. The next stage opens when the rest
-	// of the gate is met. If the stage is approved already, nothing changes.
+	// Approves the open stage of a rollout, if its gate requires an approval. The next stage opens when
+	// the rest of the gate is met. If the stage is already approved, nothing changes.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
