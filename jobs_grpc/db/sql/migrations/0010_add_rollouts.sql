@@ -7,8 +7,8 @@ ALTER TABLE jobs.jobs
     -- does not change it. NULL: neither.
     ADD COLUMN rollout_request      jsonb,
     ADD COLUMN has_failure_criteria boolean NOT NULL DEFAULT false,
-    -- The in_progress_timeout_minutes of CreateJob, 0 if it was unset. NULL: UpdateJob has not changed
-    -- it.
+    -- The in_progress_timeout_minutes of CreateJob, 0 if it was unset. Stored by the first UpdateJob that
+    -- changes the timeout; NULL until then.
     ADD COLUMN requested_timeout_minutes integer,
     ADD COLUMN max_in_progress      integer,      -- NULL: no limit
     -- The next five are NULL without a rollout. released_at.sql computes from them how many
@@ -18,9 +18,9 @@ ALTER TABLE jobs.jobs
     ADD COLUMN release_base         integer,      -- the number released at release_since
     ADD COLUMN release_rate         integer,      -- per minute; NULL: all up to release_end at once
     ADD COLUMN release_since        timestamptz,
-    -- The time at which open_due_stages must look at the job; NULL: never.
+    -- The time at which open_due_stage must check the job; NULL: never.
     ADD COLUMN stage_due_at         timestamptz,
-    -- Only an approval is missing for the next stage to open.
+    -- The next stage opens as soon as the open stage is approved.
     ADD COLUMN awaiting_approval    boolean NOT NULL DEFAULT false,
     ADD COLUMN pause_cause          text,         -- of Pause.Cause; NULL: OPERATOR
     ADD COLUMN trip                 jsonb;        -- the last one, as JSON of Trip
@@ -52,8 +52,8 @@ CREATE TABLE jobs.job_stages (
     require_approval      boolean NOT NULL DEFAULT false,
     allow_self_approval   boolean NOT NULL DEFAULT false,
     opened_at        timestamptz,      -- NULL: pending
-    -- opened_at and the time since which the gate is met, each moved by the pauses since. The gate
-    -- measures advance_after_seconds and bake_seconds from them.
+    -- The times from which the gate measures advance_after_seconds and bake_seconds: opened_at, and the
+    -- time at which the gate was met. ResumeJob adds the length of the pause to both.
     active_since     timestamptz,
     gate_met_since   timestamptz,      -- NULL: not met
     -- The job was resumed after the stage had finished, so a gate that is not met does not pause it
@@ -99,7 +99,7 @@ CREATE TABLE jobs.job_criterion_counts (
     criterion  smallint NOT NULL,
     stage      smallint NOT NULL,      -- -1: the scope is JOB
     failures   integer NOT NULL DEFAULT 0 CHECK (failures >= 0),  -- that match, since counts_since
-    -- The executions that devices had finished before counts_since: SUCCEEDED, or failed. Without
+    -- The executions that devices had finished before counts_since: SUCCEEDED, or failed. Excludes
     -- those that were retried since.
     finished_before integer NOT NULL DEFAULT 0 CHECK (finished_before >= 0),
     PRIMARY KEY (tenant_id, job_id, criterion, stage)

@@ -1,6 +1,6 @@
 -- depends on: job_details
 -- Approves the open stage of a rollout, which opens the next one if the rest of the gate is met, and
--- returns the job. If the stage is approved already, changes nothing.
+-- returns the job. If the stage is already approved, changes nothing.
 --
 -- Raises JOB_NOT_FOUND, STAGE_NOT_APPROVABLE and SELF_APPROVAL (both with the stage).
 CREATE OR REPLACE FUNCTION jobs.approve_stage(

@@ -6,7 +6,7 @@
 -- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS,
 -- STAGES_TOO_SMALL, and JOB_ALREADY_EXISTS if a different request created the job.
 
--- The form of the previous version. Its calls use the defaults.
+-- The signature of the previous version. Its calls use the defaults of the new parameters.
 DROP FUNCTION IF EXISTS jobs.create_job(
     text, text, text, jsonb, text, text, boolean, integer, integer, text, integer, integer
 );
@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_created_by text,
     p_max_targets integer,
     p_max_active_jobs integer,              -- NULL: no limit
-    -- The next two have the form that services/rollout_json.py makes.
+    -- The next two are written by services/rollout_json.py.
     p_rollout jsonb DEFAULT NULL,           -- NULL: none
     p_failure_criteria jsonb DEFAULT NULL,  -- NULL: none
     p_validate_only boolean DEFAULT false

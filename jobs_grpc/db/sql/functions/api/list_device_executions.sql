@@ -5,7 +5,7 @@
 -- Executions after the first 8 MiB of details, as text, have neither a status nor details; see
 -- execution_page.
 
--- The form of the previous version. Its calls use the default.
+-- The signature of the previous version. Its calls use the default of the new parameter.
 DROP FUNCTION IF EXISTS jobs.list_device_executions(
     text, text, text, text, timestamptz, text, integer
 );

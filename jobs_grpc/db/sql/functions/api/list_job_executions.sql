@@ -3,7 +3,7 @@
 --
 -- Raises JOB_NOT_FOUND.
 
--- The form of the previous version. Its calls use the default.
+-- The signature of the previous version. Its calls use the default of the new parameter.
 DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer);
 -- The previous version returned fewer columns.
 DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer, text);

@@ -6,7 +6,7 @@
 -- jobs in other statuses are not read; IN_PROGRESS and PAUSED are one status there. Jobs that another
 -- filter excludes are read and skipped.
 
--- The form of the previous version. Its calls use the default.
+-- The signature of the previous version. Its calls use the default of the new parameter.
 DROP FUNCTION IF EXISTS jobs.list_jobs(
     text, text[], timestamptz, text, integer, integer, text, text, text, text, boolean, timestamptz,
     timestamptz

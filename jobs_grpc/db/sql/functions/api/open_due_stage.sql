@@ -1,5 +1,5 @@
--- Applies the rules of a job whose stage_due_at has passed: a bake_time or an advance_after may open
--- the next stage. Returns whether the job was due. For p_wait_ms see lock_job_with_timeout.
+-- Applies the rules of a job whose stage_due_at has passed, which may open the next stage because of a
+-- bake_time or an advance_after. Returns whether the job was due. For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.open_due_stage(
     p_tenant_id text, p_job_id text, p_wait_ms integer
 ) RETURNS boolean

@@ -1,7 +1,8 @@
 -- depends on: job_details
--- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. The failure
--- criteria start again at 0. The release of executions and the times of the open stage's gate continue
--- where the pause stopped them. Writes a number of rows that does not depend on the devices.
+-- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. Resets the
+-- counts of the failure criteria to 0. The release of executions and the times of the open stage's gate
+-- continue where the pause stopped them. The number of rows that it writes does not depend on the
+-- number of devices.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RESUMABLE (with the status), and GATE_NOT_MET (with the
 -- stage).

@@ -1,11 +1,11 @@
 -- Queues the next attempt of every execution that readers see in one of p_statuses and that matches
 -- p_failure_codes and p_device_ids. If there is no such execution, changes nothing, not even the
--- expiry. Each keeps its stage and its rank, so what was released stays released.
+-- expiry. Each execution keeps its stage and its rank, so it stays released.
 --
 -- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
 
--- The form of the previous version. Its calls use the defaults.
+-- The signature of the previous version. Its calls use the defaults of the new parameters.
 DROP FUNCTION IF EXISTS jobs.retry_executions(text, text, text[], integer, boolean, integer);
 
 CREATE OR REPLACE FUNCTION jobs.retry_executions(
@@ -85,7 +85,7 @@ BEGIN
         PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
 
-    -- The counts of the stages change as the rows do below.
+    -- Change the counts of the stages as the statements below change the executions.
     SELECT j.open_stage IS NOT NULL INTO v_has_stages
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;

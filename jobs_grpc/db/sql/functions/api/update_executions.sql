@@ -8,11 +8,12 @@
 --           the caller sends the update again without a job_id
 -- BUSY      the job is not locked: another transaction holds the job lock and p_wait_ms is 0, or the
 --           job was created after the locks were taken
--- JOB_FULL  the job has max_in_progress executions IN_PROGRESS; for p_must_be_next, AGAIN
+-- JOB_FULL  the job has max_in_progress executions IN_PROGRESS; with p_must_be_next, the outcome is
+--           AGAIN instead
 --
 -- If a job has failure criteria or a rollout, its reports are applied first, then its rules, then its
--- starts. So no execution starts after a failure that pauses the job, and one that finishes makes
--- room for one that starts.
+-- starts. So no execution starts after a failure that pauses the job, and an execution that finishes
+-- makes room for one that starts.
 --
 -- If the wait for one job lock exceeds p_wait_ms, raises lock_not_available (SQLSTATE 55P03). All
 -- job locks are taken before any execution is changed.
@@ -20,7 +21,7 @@
 -- The returned execution is as of the start of the statement: if its job expired while this call
 -- waited for the lock, the row does not show it.
 
--- The form of the previous version, without p_failure_codes. Its calls use the default.
+-- The signature of the previous version, without p_failure_codes. Its calls use the default.
 DROP FUNCTION IF EXISTS jobs.update_executions(
     text, integer, text[], boolean[], text[], text[], text[], integer[], integer[], integer[],
     boolean[]

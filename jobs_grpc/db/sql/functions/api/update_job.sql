@@ -1,6 +1,6 @@
 -- depends on: job_details
--- Changes those settings of a job that is IN_PROGRESS or paused that p_fields names, applies the rules
--- of its rollout, and returns the job.
+-- Changes the settings that p_fields names, of a job that is IN_PROGRESS or paused. Then applies the
+-- rules of the job, and returns it.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status), and STAGE_FIXED and
 -- ROLLOUT_MISSING (with the field).
@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     p_etag text,                            -- '': any
     p_fields text[],                        -- as in UpdateJobRequest.update_mask
     p_in_progress_timeout_minutes integer,  -- NULL: none
-    -- The next two have the form that services/rollout_json.py makes.
+    -- The next two are written by services/rollout_json.py.
     p_rollout jsonb,
     p_failure_criteria jsonb
 ) RETURNS SETOF jobs.job_details

@@ -1,10 +1,11 @@
 -- depends on: released_at
--- Pauses or cancels a job if one of its failure criteria trips, and returns whether one has. The first
--- criterion in order decides; of its stages, the first. Does nothing if the job is paused or finished.
--- The caller holds the job lock, has just changed the counts or the criteria, and has set the tenant.
+-- Pauses or cancels a job if one of its failure criteria trips, and returns whether one has tripped. If
+-- several trip, the first criterion applies, with the first of its stages. Does nothing if the job is
+-- paused or finished. The caller holds the job lock, has just changed the counts or the criteria, and
+-- has set the tenant.
 --
--- It is enough to check when these change: no criterion can trip by time alone. Of the three bases,
--- only RELEASED changes by time, and it grows, which lowers the percentage.
+-- Checking at these changes is enough, because no criterion can trip by the passing of time: of the
+-- three bases, it changes only RELEASED, which grows, and that lowers the percentage.
 CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS boolean
@@ -19,7 +20,7 @@ DECLARE
     v_trip record;
     v_reason text;
 BEGIN
-    -- Without a failure, none can trip. Most calls end here.
+    -- Without a failure, no criterion can trip. Most calls end here.
     PERFORM FROM jobs.job_criterion_counts n
     WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.failures > 0;
     IF NOT FOUND THEN

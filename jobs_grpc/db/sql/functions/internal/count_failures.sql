@@ -79,7 +79,7 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = u.job_id AND s.stage = u.stage;
     END IF;
 
-    -- Not taken from the counts above, which do not tell all codes apart.
+    -- Not derived from the counts above, which count some codes together, as '*'.
     INSERT INTO jobs.job_criterion_counts AS n (tenant_id, job_id, criterion, stage, failures)
     SELECT p_tenant_id, u.job_id, c.criterion,
            CASE WHEN c.scope = 'STAGE' THEN u.stage ELSE -1 END, sum(u.executions)

@@ -22,8 +22,8 @@ DECLARE
     v_sizes integer[];
 BEGIN
     -- One statement, so that sizes and ranks come from the same devices. The hash is sha256, because
-    -- PostgreSQL's hashes for tables depend on the byte order of the machine. The rows are written in
-    -- the order of the primary key: in the order of rank, it takes twice as long.
+    -- PostgreSQL's own hash functions depend on the byte order of the machine. The rows are written in
+    -- the order of the primary key, because writing them in the order of rank takes twice as long.
     WITH targets AS MATERIALIZED (
         SELECT t.device_id, t.group_stage,
                row_number() OVER (

@@ -1,5 +1,5 @@
--- Returns how many executions of a job and of each of its stages devices have finished: SUCCEEDED, or
--- failed with a failure_code. The caller has set the tenant.
+-- Returns, for a job and for each of its stages, the number of executions that devices have finished:
+-- SUCCEEDED, or failed with a failure_code. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.finished_by_devices(
     p_tenant_id text, p_job_id text
 ) RETURNS TABLE (

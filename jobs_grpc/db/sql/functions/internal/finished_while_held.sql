@@ -1,6 +1,6 @@
--- Returns how many executions of a job with a rank above p_released and up to p_last_rank are
--- finished. Their device never saw them: an operator canceled them, or the job expired and was
--- retried without them. The caller has set the tenant.
+-- Returns the number of finished executions of a job with a rank above p_released, up to p_last_rank.
+-- Their devices never saw them: an operator canceled them, or the job expired and a retry did not
+-- include them. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.finished_while_held(
     p_tenant_id text, p_job_id text, p_released integer, p_last_rank integer
 ) RETURNS integer

@@ -1,6 +1,7 @@
 -- depends on: finished_while_held
--- Returns the number of HELD executions of each stage of a job, in order, if p_released executions of
--- the job are released and it is neither canceled nor expired. The caller has set the tenant.
+-- Returns the number of HELD executions of each stage of a job, in the order of the stages. p_released
+-- executions of the job are released, and the job is neither canceled nor expired. The caller has set
+-- the tenant.
 CREATE OR REPLACE FUNCTION jobs.held_executions(
     p_tenant_id text, p_job_id text, p_released integer
 ) RETURNS integer[]
@@ -16,7 +17,7 @@ BEGIN
         SELECT array_agg(
             CASE
                 WHEN s.last_rank <= p_released OR s.queued = 0 THEN 0
-                -- Nothing of the stage is released: what is not finished is HELD.
+                -- The stage has no released executions: all that are not finished are HELD.
                 WHEN s.first_rank > p_released THEN s.queued
                 ELSE s.last_rank - p_released
                      - jobs.finished_while_held(p_tenant_id, p_job_id, p_released, s.last_rank)

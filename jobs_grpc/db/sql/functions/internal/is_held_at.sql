@@ -1,6 +1,6 @@
 -- depends on: released_at
--- Returns whether an execution that readers would see as QUEUED is HELD at the time `at`: its rank
--- is not released. False without a rollout.
+-- Returns whether an execution whose status would otherwise be QUEUED is HELD at the time `at`, because
+-- its rank is not released yet. False without a rollout.
 CREATE OR REPLACE FUNCTION jobs.is_held_at(
     rank integer,
     release_end integer,

@@ -2,7 +2,7 @@
 -- Returns whether a device sees an execution as pending at the time `at`: it can start it, or has
 -- started it.
 
--- The form of the previous version.
+-- The signature of the previous version.
 DROP FUNCTION IF EXISTS jobs.is_pending_at(
     jobs.execution_status, timestamptz, boolean, timestamptz, timestamptz, timestamptz
 );

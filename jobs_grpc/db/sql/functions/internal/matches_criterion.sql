@@ -1,4 +1,4 @@
--- Returns whether a failure is one of those that a failure criterion counts.
+-- Returns whether a failure criterion counts a failure.
 CREATE OR REPLACE FUNCTION jobs.matches_criterion(
     status jobs.execution_status,
     failure_code text,

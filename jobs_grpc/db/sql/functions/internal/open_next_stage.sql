@@ -1,6 +1,6 @@
 -- Opens the stage after the open one. The executions of earlier stages that are not released yet are
 -- released first, at the rate of the new stage. The caller holds the job lock, has set the tenant, and
--- has checked that there is such a stage.
+-- has checked that there is a next stage.
 CREATE OR REPLACE FUNCTION jobs.open_next_stage(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void

@@ -1,5 +1,5 @@
--- Checks the gate of a job's open stage: opens the next stage if the gate is met, and continues with
--- that one. Pauses the job if the gate cannot be met anymore. The caller holds the job lock, has set
+-- Checks the gate of a job's open stage. If it is met, opens the next stage, and repeats the check for
+-- that stage. Pauses the job if the gate cannot be met anymore. The caller holds the job lock, has set
 -- the tenant, and has checked that the job has a rollout and is neither finished nor paused.
 CREATE OR REPLACE FUNCTION jobs.open_stages(
     p_tenant_id text, p_job_id text, p_now timestamptz
@@ -16,7 +16,7 @@ DECLARE
     v_is_successful boolean;  -- the part of the gate that counts executions is met
     v_met_since timestamptz;
     v_opens_at timestamptz;   -- the time at which the gate opens the next stage; NULL: unknown
-    v_can_open boolean;       -- everything but the approval
+    v_can_open boolean;       -- apart from a missing approval
 BEGIN
     LOOP
         SELECT j.open_stage, p.queued + p.in_progress AS pending INTO v_job
@@ -48,7 +48,7 @@ BEGIN
         END;
         v_met_since := CASE WHEN v_is_successful
                             THEN coalesce(v_stage.gate_met_since, p_now) END;
-        -- least() ignores NULL. An empty stage has nothing to bake.
+        -- least() ignores NULL. An empty stage has no bake_time.
         v_opens_at := least(
             v_met_since + make_interval(
                 secs => CASE WHEN v_is_empty THEN 0 ELSE v_stage.bake_seconds END

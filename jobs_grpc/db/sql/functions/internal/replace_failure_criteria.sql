@@ -1,5 +1,5 @@
--- Replaces the failure criteria of a job. A criterion with the statuses, codes and scope of one before
--- keeps its counts; the others start at 0. The caller holds the job lock and has set the tenant.
+-- Replaces the failure criteria of a job. A criterion with the same statuses, codes and scope as an old
+-- one keeps its counts; the counts of the others start at 0. The caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.replace_failure_criteria(
     p_tenant_id text,
     p_job_id text,
@@ -13,7 +13,7 @@ AS $$
 DECLARE
     v_new_criteria smallint[];  -- those that start at 0
 BEGIN
-    -- The criteria before get negative numbers until their counts are copied.
+    -- The old criteria get negative numbers until their counts are copied.
     UPDATE jobs.job_failure_criteria c
     SET criterion = -1 - c.criterion
     WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
@@ -23,7 +23,8 @@ BEGIN
 
     PERFORM jobs.insert_failure_criteria(p_tenant_id, p_job_id, p_failure_criteria);
 
-    -- Criteria with the same statuses, codes and scope have the same counts, so any of them will do.
+    -- Old criteria with the same statuses, codes and scope have the same counts, so it does not matter
+    -- from which of them they are copied.
     UPDATE jobs.job_failure_criteria c
     SET counts_since = before.counts_since
     FROM jobs.job_failure_criteria before

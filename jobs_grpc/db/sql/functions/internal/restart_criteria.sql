@@ -1,5 +1,5 @@
--- Starts the counts of failure criteria at 0: they count the executions that finish after p_now. The
--- number of rows that this writes depends on the criteria and stages, not on the executions. The
+-- Resets the counts of failure criteria to 0: they count the executions that finish after p_now. The
+-- number of rows that this writes depends on the numbers of criteria and stages, not of executions. The
 -- caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.restart_criteria(
     p_tenant_id text,

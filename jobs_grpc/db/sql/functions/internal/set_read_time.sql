@@ -1,10 +1,11 @@
--- Sets the time of read_time until the end of the transaction.
+-- Sets the time that read_time returns until the end of the transaction.
 --
--- Readers must see an execution as released before they see it as started, or the count of HELD
--- executions includes some that have started. So the time must not be earlier than the snapshot of
--- the query. The start of the transaction can be. A function that reads is therefore STABLE, so that
--- its queries have the snapshot of the caller's statement, and calls this one before it reads. A
--- function that writes passes the time at which it got the job lock: nothing starts while it is held.
+-- This time must not be earlier than the snapshot of the query. Otherwise, the snapshot can contain
+-- executions that were released and started after this time, and they would be counted as HELD. The
+-- start of the transaction can be earlier. So a function that only reads is STABLE, which gives its
+-- queries the snapshot of the caller's statement, and passes the current time before it reads. A
+-- function that writes passes the time at which it got the job lock: no execution starts while it holds
+-- the lock.
 CREATE OR REPLACE FUNCTION jobs.set_read_time(at timestamptz) RETURNS void
 LANGUAGE plpgsql
 AS $$

@@ -1,7 +1,7 @@
 -- Returns the number of devices in each stage. A stage of a group has the devices that it claims. The
--- others fill the other stages in order. A percentage is of all devices: a stage ends at the share
--- of its percentage and of those before it, rounded up. The sum is less than the number of devices if
--- the stages have no room for all.
+-- others fill the other stages in order. A percentage is of all devices: the percentages up to a stage
+-- are added, and the sum is rounded up to whole devices. The sizes add up to less than the number of
+-- devices if the stages have no room for all.
 CREATE OR REPLACE FUNCTION jobs.stage_sizes(
     p_stages jsonb,             -- the stages of a rollout, as in jobs.rollout_request
     p_devices bigint,

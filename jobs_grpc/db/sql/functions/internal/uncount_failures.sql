@@ -1,6 +1,6 @@
 -- depends on: matches_criterion
--- Takes the failures of executions that are about to be retried out of the counts of their job, its
--- stages and its failure criteria: of those with one of p_statuses, p_failure_codes and p_device_ids.
+-- Subtracts the failures of executions that are about to be retried, those with one of p_statuses,
+-- p_failure_codes and p_device_ids, from the counts of their job, its stages and its failure criteria.
 -- The caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.uncount_failures(
     p_tenant_id text,
@@ -56,9 +56,9 @@ BEGIN
     ) retried
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = retried.stage;
 
-    -- A failure before counts_since is in finished_before, whether it matches or not. The times
-    -- differ, because both were taken under the job lock. greatest() is for a clock that was set back:
-    -- then a failure can be on the wrong side.
+    -- A failure before counts_since is included in finished_before, whether the criterion counts it or
+    -- not. The two times are never equal, because both were taken under the job lock. If the clock was
+    -- set back, a failure can be subtracted from the wrong count; greatest() keeps counts above 0.
     UPDATE jobs.job_criterion_counts n
     SET failures = greatest(n.failures - retried.failures, 0),
         finished_before = greatest(n.finished_before - retried.finished_before, 0)

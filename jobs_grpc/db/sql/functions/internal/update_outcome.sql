@@ -1,7 +1,7 @@
 -- Decides what a device's update does to its execution: APPLIED, REPEATED (the execution is in
 -- that state already), or the ErrorReason of the error.
 
--- The form of the previous version.
+-- The signatures of previous versions.
 DROP FUNCTION IF EXISTS jobs.update_outcome(
     jobs.execution_status, jsonb, integer, integer, boolean, jobs.execution_status, jsonb, integer,
     integer
