@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.brake_model import Criterion, Trip
+from tests.support.criteria_model import Criterion, Trip
 from tests.support.database import Database
 from tests.support.failures import Failure
 from tests.support.model import PENDING, RETRYABLE, Job, Model, OperationRejected

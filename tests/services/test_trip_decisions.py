@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from jobs_grpc.db.store import ExecutionUpdate
-from tests.support.brake_model import Brake, Criterion, Device, Trip
 from tests.support.callers import Operator
+from tests.support.criteria_model import CriteriaModel, Criterion, Device, Trip
 from tests.support.database import Database, request_session
 from tests.support.scale import examples
 from tests.support.server import Server
@@ -128,9 +128,9 @@ async def test_job_trips_exactly_when_the_model_does(
         " FROM jobs.job_executions WHERE tenant_id = $1",
         operator.tenant,
     )
-    brake = Brake({row["device_id"]: Device(row["stage"], row["rank"]) for row in rows})
-    brake.replace(initial)
-    run = Run(database, operator, brake)
+    model = CriteriaModel({row["device_id"]: Device(row["stage"], row["rank"]) for row in rows})
+    model.replace(initial)
+    run = Run(database, operator, model)
 
     job = await operator.get("j")
     for step, *arguments in sequence:
@@ -143,12 +143,12 @@ async def test_job_trips_exactly_when_the_model_does(
         job = await operator.get("j")
         expected = run.expected
         if run.checks and job.status != pb.Job.COMPLETED and run.was_running:
-            expected = brake.decide(released) or run.expected
+            expected = model.decide(released) or run.expected
             event(f"{step} trips" if expected is not run.expected else f"{step} does not trip")
         if expected is not run.expected:
             assert expected is not None
             assert job.trip.tripped_at.ToNanoseconds() > run.tripped_at
-            action = brake.criteria[expected.criterion][0].action
+            action = model.criteria[expected.criterion][0].action
             assert job.status == (pb.Job.PAUSED if action == "PAUSE" else pb.Job.CANCELED)
             reason = job.pause.reason if action == "PAUSE" else job.cancel_reason
             assert reason.startswith(f"failure_criteria[{expected.criterion}] tripped: ")
@@ -183,10 +183,10 @@ _COUNTS = """
 class Run:
     """Applies each step to the service and to the model."""
 
-    def __init__(self, database: Database, operator: Operator, brake: Brake) -> None:
+    def __init__(self, database: Database, operator: Operator, model: CriteriaModel) -> None:
         self._database = database
         self._operator = operator
-        self._brake = brake
+        self._model = model
         self.expected: Trip | None = None
         self.tripped_at = 0
         self.checks = False
@@ -210,11 +210,11 @@ class Run:
         ]
         for update in applied:
             if update.status is None:
-                self._brake.devices[update.device_id].status = "IN_PROGRESS"
+                self._model.devices[update.device_id].status = "IN_PROGRESS"
             else:
                 failed = update.status != "SUCCEEDED"
                 code = (update.failure_code or "") if failed else None
-                self._brake.finish(update.device_id, update.status, code)
+                self._model.finish(update.device_id, update.status, code)
         self.checks = any(update.status is not None for update in applied)
 
     async def check_counts(self) -> None:
@@ -223,7 +223,7 @@ class Run:
         stored = {
             (row["criterion"], row["stage"]): (row["failures"], row["finished"]) for row in rows
         }
-        for count in self._brake.counts():
+        for count in self._model.counts():
             stage = -1 if count.stage is None else count.stage
             expected = (count.failures, count.finished)
             assert stored.pop((count.criterion, stage), (0, count.finished)) == expected
@@ -237,13 +237,13 @@ class Run:
         )
         retried = [
             name
-            for name, device in self._brake.devices.items()
+            for name, device in self._model.devices.items()
             if device.status in statuses
             and (not devices or name in devices)
             and (not codes or device.failure_code in codes)
         ]
         assert response.retried_count == len(retried)
-        self._brake.retry(retried)
+        self._model.retry(retried)
         self.checks = bool(retried)
 
     async def update(self, criteria: list[Criterion]) -> None:
@@ -252,11 +252,11 @@ class Run:
         await self._operator.update(
             "j", "failure_criteria", failure_criteria=[criterion.message for criterion in criteria]
         )
-        self._brake.replace(criteria)
+        self._model.replace(criteria)
 
     async def time_out(self, devices: Iterable[str]) -> None:
         """Time out those devices that are IN_PROGRESS."""
-        due = [d for d in sorted(devices) if self._brake.devices[d].status == "IN_PROGRESS"]
+        due = [d for d in sorted(devices) if self._model.devices[d].status == "IN_PROGRESS"]
         self.checks = bool(due)
         await self._database.make_overdue(self._operator.tenant, "j")
         timed_out = await self._database.owner.fetchval(
@@ -264,15 +264,15 @@ class Run:
         )
         assert timed_out == len(due)
         for device in due:
-            self._brake.finish(device, "TIMED_OUT", "")
+            self._model.finish(device, "TIMED_OUT", "")
 
     async def cancel_execution(self, device: str) -> None:
         """Cancel the execution of one device, if it is pending. It is not a failure."""
         self.checks = False
-        if self._brake.devices[device].status not in ("QUEUED", "IN_PROGRESS"):
+        if self._model.devices[device].status not in ("QUEUED", "IN_PROGRESS"):
             return
         await self._operator.cancel_execution("j", device, force=True)
-        self._brake.finish(device, "REJECTED")
+        self._model.finish(device, "REJECTED")
 
     async def wait(self, minutes: int) -> None:
         """Let the release of executions continue for some minutes."""
@@ -283,7 +283,7 @@ class Run:
         """ResumeJob."""
         self.checks = True
         if not self.was_running:
-            self._brake.restart()
+            self._model.restart()
         await self._operator.resume("j")
 
     async def pause(self) -> None:

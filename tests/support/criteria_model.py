@@ -26,7 +26,7 @@ class Criterion:
 
     @property
     def counted(self) -> tuple[frozenset[str], frozenset[str], str]:
-        """What it counts: criteria that count the same share their count."""
+        """The failures that it counts. Criteria with the same value have the same counts."""
         statuses = self.statuses or ("FAILED", "TIMED_OUT", "REJECTED")
         return frozenset(statuses), frozenset(self.codes), self.scope
 
@@ -87,12 +87,12 @@ class Count:
 
 
 @dataclass
-class Brake:
-    """The failure criteria of a job and its devices."""
+class CriteriaModel:
+    """A model of the failure criteria of a job."""
 
     devices: dict[str, Device]
     criteria: list[tuple[Criterion, int]] = field(default_factory=list)
-    """Each with the time after which it counts."""
+    """Each criterion with the time since which it counts."""
     clock: int = 0
 
     def finish(self, device: str, status: str, failure_code: str | None = None) -> None:
@@ -107,12 +107,12 @@ class Brake:
             self.devices[device].status, self.devices[device].failure_code = "QUEUED", None
 
     def replace(self, criteria: Sequence[Criterion]) -> None:
-        """UpdateJob: those that count something else than any before count from now on."""
+        """UpdateJob: resets the criteria that count other failures than all earlier ones."""
         before = {criterion.counted: since for criterion, since in reversed(self.criteria)}
         self.criteria = [(c, before.get(c.counted, self.clock)) for c in criteria]
 
     def restart(self) -> None:
-        """ResumeJob: all count from now on."""
+        """ResumeJob: resets all criteria."""
         self.criteria = [(criterion, self.clock) for criterion, _ in self.criteria]
 
     def decide(self, released: int | None) -> Trip | None:

@@ -8,7 +8,7 @@ import copy
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.support.brake_model import Brake, Criterion, Device, Trip
+from tests.support.criteria_model import CriteriaModel, Criterion, Device, Trip
 from tests.support.rollout_model import Rollout
 
 PENDING = frozenset({"QUEUED", "IN_PROGRESS"})
@@ -147,7 +147,7 @@ class Job:
             for device, execution in self.executions.items()
         }
         released = self.rollout.released if self.rollout else None
-        trip = Brake(devices, self.criteria).decide(released)
+        trip = CriteriaModel(devices, self.criteria).decide(released)
         if trip is None:
             return False
         self.trip = trip
@@ -247,9 +247,9 @@ class Model:
         """UpdateJob with failure_criteria."""
         job = self._updatable(job_id)
         self._clock += 1
-        brake = Brake({}, job.criteria, self._clock)
-        brake.replace(criteria)
-        job.criteria = brake.criteria
+        updated = CriteriaModel({}, job.criteria, self._clock)
+        updated.replace(criteria)
+        job.criteria = updated.criteria
         job.apply_rules()
 
     def update_max_in_progress(self, job_id: str, max_in_progress: int | None) -> None:
