@@ -130,7 +130,7 @@ async def _run_rollout(stub: "jobs_pb2_grpc.JobServiceAsyncStub", address: str) 
     )
     async with _running(fleet):
         await _sample_until(stub, samples, started, pb.Job.PAUSED)
-        for _ in range(20):  # The devices that run finish; the operator looks at the failures.
+        for _ in range(20):  # Started devices finish; the operator looks at the failures.
             await _sample(stub, samples, started)
             await asyncio.sleep(0.5)
     fixed = replace(fleet, behavior=replace(fleet.behavior, bug=None))

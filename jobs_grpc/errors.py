@@ -42,9 +42,9 @@
     ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED
     ├── LimitExceeded         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED
     ├── DatabaseUnavailable   UNAVAILABLE          DATABASE_UNAVAILABLE
+    │   └── LockTimeout
     ├── QueryTimeout          UNAVAILABLE          QUERY_TIMEOUT
     ├── SchemaNotCurrent      UNAVAILABLE          SCHEMA_NOT_CURRENT
-    │   └── LockTimeout
     ├── ServerStopping        UNAVAILABLE          SERVER_STOPPING
     ├── KeysUnavailable       UNAVAILABLE          KEYS_UNAVAILABLE
     └── Internal              INTERNAL             INTERNAL
@@ -214,7 +214,7 @@ class SelfApproval(JobsError):
 
     def __init__(self, job_id: str, stage: str) -> None:
         super().__init__(
-            "The creator of the job must not approve it; ask another user",
+            "The creator of the job must not approve its stages; ask another user",
             {"jobId": job_id, "stage": stage},
         )
 
@@ -226,7 +226,7 @@ class SubjectRequired(JobsError):
     reason = reasons.SUBJECT_REQUIRED
 
     def __init__(self) -> None:
-        super().__init__("Approvals need a known user: send x-user-id, or a token with a subject")
+        super().__init__("Approvals need a known user; send x-user-id, or a token with a subject")
 
 
 class JobNotFound(JobsError):
@@ -412,21 +412,21 @@ class JobFull(JobsError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            "As many executions of the job are IN_PROGRESS as its max_in_progress; start it later",
+            "The job has max_in_progress executions that are IN_PROGRESS; try again later",
             {"jobId": job_id},
         )
 
 
 class GateNotMet(JobsError):
-    """The job would not continue: its open stage is finished and the gate is not met."""
+    """The open stage is finished and its gate is not met, so the job could not continue."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.GATE_NOT_MET
 
     def __init__(self, job_id: str, stage: str) -> None:
         super().__init__(
-            f"The gate of stage {stage} is not met and its executions are finished; retry some,"
-            " change the gate, or advance the job",
+            f"All executions of stage {stage} are finished and its gate is not met; retry"
+            " executions, change the gate, or advance the job",
             {"jobId": job_id, "stage": stage},
         )
 
@@ -483,15 +483,15 @@ class JobNotUpdatable(JobsError):
 
 
 class TimeGatesUnavailable(JobsError):
-    """The server does no background work, so gates with a time would never open."""
+    """The server runs no maintenance, so bake_time and advance_after would never take effect."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.TIME_GATES_UNAVAILABLE
 
     def __init__(self) -> None:
         super().__init__(
-            "This server does no background work, so bake_time and advance_after would never take"
-            " effect: set JOBS_OWNER_DATABASE_URL"
+            "This server runs no maintenance, so bake_time and advance_after would never take"
+            " effect; set JOBS_OWNER_DATABASE_URL"
         )
 
 

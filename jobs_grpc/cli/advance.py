@@ -29,7 +29,7 @@ def add_command(commands: "Subparsers") -> None:
         "--stage",
         type=arguments.stage_index,
         metavar="N",
-        help="number of the stage to open; makes it safe to repeat the command (default: the next)",
+        help="number of the stage to open; makes the command safe to repeat (default: the next)",
     )
     parser = add_client_command(
         commands,

@@ -52,7 +52,7 @@ def format_pause(job: pb.Job) -> str:
 
 
 def format_criterion(criterion: pb.FailureCriterion) -> str:
-    """Format a failure criterion, such as "PAUSE at 5 % of FINISHED, from 20 on"."""
+    """Format a failure criterion, such as "PAUSE at 5 % of FINISHED, after 20"."""
     action = pb.FailureCriterion.Action.Name(criterion.action or pb.FailureCriterion.PAUSE)
     scope = " of a stage" if criterion.scope == pb.FailureCriterion.STAGE else ""
     if criterion.HasField("count"):
@@ -60,7 +60,7 @@ def format_criterion(criterion: pb.FailureCriterion) -> str:
     else:
         basis = pb.FailureCriterion.Basis.Name(criterion.basis or pb.FailureCriterion.FINISHED)
         text = f"{action} at {criterion.percent} % of {basis}{scope}"
-        text += f", from {criterion.min_finished:,} on" if criterion.min_finished else ""
+        text += f", after {criterion.min_finished:,}" if criterion.min_finished else ""
     filters = [pb.JobExecution.Status.Name(status) for status in criterion.statuses]
     filters += [code or "no code" for code in criterion.failure_codes]
     return f"{text} ({', '.join(filters)})" if filters else text

@@ -132,7 +132,7 @@ def _job_fields(job: pb.Job) -> Iterator[tuple[str, str]]:
     if job.HasField("in_progress_timeout_minutes"):
         yield "timeout", f"{job.in_progress_timeout_minutes} min after the start"
     if job.rollout.HasField("max_in_progress"):
-        yield "at a time", f"{job.rollout.max_in_progress:,} devices"
+        yield "max. devices", f"{job.rollout.max_in_progress:,} IN_PROGRESS at a time"
     for criterion in job.failure_criteria:
         yield "criterion", format_criterion(criterion)
     if job.HasField("trip"):

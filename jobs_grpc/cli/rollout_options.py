@@ -18,7 +18,7 @@ _MIN_FINISHED = 20
 _EXAMPLE = """\
 A rollout starts the devices stage by stage. The sizes of --stage are "1%%" (of all
 devices), "50" (devices), "group:NAME" or "rest". The options for gates apply to each
-stage but the last. --rollout reads everything from a YAML or JSON file with the fields
+stage except the last. --rollout reads everything from a YAML or JSON file with the fields
 `rollout` and `failure_criteria` of CreateJobRequest:
 
   rollout:
@@ -59,13 +59,13 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
         "--bake",
         type=arguments.duration,
         metavar="TIME",
-        help="then wait this long, such as 10m (units: s, m, h, d)",
+        help="wait this long after that, such as 10m (units: s, m, h, d)",
     )
     group.add_argument(
         "--advance-after",
         type=arguments.duration,
         metavar="TIME",
-        help="open the next stage this long after a stage opened, whatever its devices do",
+        help="open the next stage this long after a stage opened, even if its gate is not met",
     )
     group.add_argument(
         "--require-approval", action="store_true", help="open the next stage only after `approve`"
@@ -80,7 +80,7 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
         "--max-in-progress",
         type=arguments.positive,
         metavar="N",
-        help="let at most N devices work at a time",
+        help="let at most N devices have the job IN_PROGRESS at a time",
     )
     for action in ("pause", "cancel"):
         group.add_argument(
@@ -97,11 +97,11 @@ def read_rollout_options(
 ) -> tuple[pb.Rollout | None, list[pb.FailureCriterion]]:
     """Return the rollout, None if no option describes one, and the failure criteria."""
     if args.rollout is not None:
-        if conflict := next((name for name in _names() if getattr(args, name)), None):
+        if conflict := next((name for name in _option_names() if getattr(args, name)), None):
             option = "--stage" if conflict == "stages" else f"--{conflict.replace('_', '-')}"
             raise CliError(f"--rollout can't be combined with {option}", ExitCode.USAGE)
-        rollout, criteria_of_file = read_rollout_file(args.rollout)
-        return rollout, criteria_of_file or []
+        rollout, file_criteria = read_rollout_file(args.rollout)
+        return rollout, file_criteria or []
     criteria = [
         _criterion(threshold, action)
         for threshold, action in (
@@ -111,7 +111,7 @@ def read_rollout_options(
         if threshold is not None
     ]
     if not args.stages:
-        if _needs_stages(args):
+        if _has_rollout_option(args):
             raise CliError("the options of a rollout need --stage", ExitCode.USAGE)
         return None, criteria
     rollout = pb.Rollout(stages=args.stages, max_in_progress=args.max_in_progress)
@@ -134,13 +134,13 @@ def _set_gate(stage: pb.Stage, args: argparse.Namespace) -> None:
         stage.gate.require_approval = True
 
 
-def _names() -> list[str]:
+def _option_names() -> list[str]:
     gate = ["min_succeeded", "bake", "advance_after", "require_approval", "releases_per_minute"]
     return ["stages", *gate, "max_in_progress", "pause_at", "cancel_at"]
 
 
-def _needs_stages(args: argparse.Namespace) -> bool:
-    return any(getattr(args, name) for name in _names() if not name.endswith("_at"))
+def _has_rollout_option(args: argparse.Namespace) -> bool:
+    return any(getattr(args, name) for name in _option_names() if not name.endswith("_at"))
 
 
 def _criterion(
@@ -155,7 +155,7 @@ def _criterion(
 def read_rollout_file(
     path: str,
 ) -> tuple[pb.Rollout | None, list[pb.FailureCriterion] | None]:
-    """Read a file with a rollout, failure criteria or both; None stands for what it lacks."""
+    """Read a file with a rollout, failure criteria or both; the missing part is None."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
@@ -163,7 +163,7 @@ def read_rollout_file(
         raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
     fields = _parse_json(path, text) if path.endswith(".json") else _parse_yaml(path, text)
     if not isinstance(fields, dict) or not {*fields} <= {"rollout", "failure_criteria"}:
-        problem = "must have the fields rollout and failure_criteria, and no others"
+        problem = "may have only the fields rollout and failure_criteria"
         raise CliError(f"{path}: {problem}", ExitCode.USAGE)
     request = pb.CreateJobRequest()
     try:

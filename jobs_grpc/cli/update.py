@@ -26,20 +26,19 @@ def add_command(commands: "Subparsers") -> None:
         "--rollout",
         type=arguments.text,
         metavar="FILE",
-        help="take the rollout and the failure criteria from this YAML or JSON file, whichever "
-        "it has",
+        help="read the rollout, the failure criteria or both from this YAML or JSON file",
     )
     parser.add_argument(
         "--max-in-progress",
         type=arguments.positive,
         metavar="N",
-        help="let at most N devices work at a time",
+        help="let at most N devices have the job IN_PROGRESS at a time",
     )
     parser.add_argument(
         "--in-progress-timeout",
         type=arguments.timeout_minutes,
         metavar="MINUTES",
-        help="minutes until an IN_PROGRESS execution times out, from the next start on",
+        help="minutes until an IN_PROGRESS execution times out; applies to later starts only",
     )
     parser.add_argument(
         "--etag",

@@ -24,7 +24,7 @@ LOCK_WAIT_MS = 200
 _MIN_LOCK_WAIT_MS = 20
 
 MAX_REPEATS = 8
-"""How often an update is sent again because another execution became the device's next one."""
+"""How many times an update is sent again because another execution became the device's next one."""
 
 CLOSE_TIMEOUT = 5.0
 """How long close() lets running batches finish, in seconds."""
@@ -47,7 +47,7 @@ class _QueuedUpdate:
     alone: bool = False
     """Send it in a batch of its own."""
     repeats: int = 0
-    """How often its outcome was AGAIN."""
+    """How many times it was sent again because its outcome was AGAIN."""
 
 
 class UpdateBatcher:
@@ -90,7 +90,7 @@ class UpdateBatcher:
     async def update(self, tenant_id: str, update: ExecutionUpdate) -> Row:
         """Apply an update and return its row of update_executions.sql after the commit.
 
-        The outcome of the row is AGAIN if each of MAX_REPEATS repeats met another next execution.
+        The outcome is AGAIN if another execution was the next one in each of MAX_REPEATS repeats.
         Updates that name the same execution are applied in the order of the calls. Raises what
         Store.update_executions raises, and Internal if the batcher closes before the update.
         """

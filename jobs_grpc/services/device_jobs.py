@@ -93,7 +93,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             tenant_id,
             ExecutionUpdate(None, device_id, None, status_details=details, must_be_next=True),
         )
-        # AGAIN: other devices took the last place of a job each time; the device may call again.
+        # AGAIN: other devices started each time before this one did; the device may call again.
         none = row["outcome"] in ("NONE", "AGAIN")
         return pb.StartNextExecutionResponse(
             execution=None if none else device_execution_fields(row)

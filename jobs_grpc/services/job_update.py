@@ -26,7 +26,7 @@ def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
     """
     fields = {*request.update_mask.paths}
     if not fields or not fields.issubset(UPDATABLE_FIELDS):
-        problem = f"update_mask must be one or more of {', '.join(UPDATABLE_FIELDS)}"
+        problem = f"update_mask must name one or more of {', '.join(UPDATABLE_FIELDS)}"
         return [Violation("update_mask", problem)]
     violations = []
     if "in_progress_timeout_minutes" in fields:

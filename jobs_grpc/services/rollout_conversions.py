@@ -58,7 +58,7 @@ def _stage_fields(stage: Mapping[str, Any]) -> MessageFields:
 
 
 def _gate_fields(stage: Mapping[str, Any]) -> MessageFields:
-    """The fields of a Gate; None if it only waits for the end of all executions."""
+    """The fields of a Gate; None if no field is set."""
     gate = {
         "min_succeeded_percent": stage["min_succeeded_percent"],
         "bake_time": _duration_fields(stage["bake_seconds"] or None),

@@ -60,7 +60,7 @@ def check_failure_criteria(
 
 
 def has_time_gate(rollout: pb.Rollout) -> bool:
-    """Whether a gate opens at some time, which takes background work."""
+    """Whether a gate has a bake_time or an advance_after, which need maintenance."""
     return any(_has_time(stage.gate) for stage in rollout.stages)
 
 
@@ -132,7 +132,7 @@ def _check_sizes(stages: Sequence[pb.Stage]) -> list[Violation]:
         percent += stage.percent
         if percent > 100:
             field = f"rollout.stages[{index}].percent"
-            return [Violation(field, f"The percents up to {field} add up to {percent}")]
+            return [Violation(field, f"The percents up to {field} add up to {percent}, not 100")]
     if percent < 100 and all(stage.WhichOneof("size") == "percent" for stage in stages):
         problem = f"The percents add up to {percent}, not 100; add a stage with remainder"
         return [Violation("rollout.stages", problem)]
@@ -142,7 +142,7 @@ def _check_sizes(stages: Sequence[pb.Stage]) -> list[Violation]:
 def _check_last_stage(stages: Sequence[pb.Stage]) -> list[Violation]:
     if stages[-1].HasField("gate"):
         field = f"rollout.stages[{len(stages) - 1}].gate"
-        return [Violation(field, f"{field} is not allowed: no stage follows")]
+        return [Violation(field, f"{field} is not allowed in the last stage")]
     return []
 
 

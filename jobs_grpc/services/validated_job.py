@@ -12,7 +12,7 @@ from jobs_grpc.services.conversions import MessageFields, optional_or, timestamp
 def validated_job_fields(
     request: pb.CreateJobRequest, job_id: str, caller: Principal, row: Row
 ) -> MessageFields:
-    """The fields of the Job, without times of creation, from a row of create_job.sql."""
+    """The fields of the Job, without created_at and updated_at, from a row of create_job.sql."""
     devices = row["execution_count"]
     stages = _stages(request.rollout.stages, row["stage_sizes"] or ())
     held = sum(stage.execution_counts.held for stage in stages)

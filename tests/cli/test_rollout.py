@@ -75,7 +75,7 @@ async def test_create_reads_the_rollout_from_a_file(
     [
         ("r.yaml", "rollout: [", "while parsing"),
         ("r.json", "{", "Expecting property name"),
-        ("r.yaml", "stages: []", "must have the fields rollout and failure_criteria"),
+        ("r.yaml", "stages: []", "may have only the fields rollout and failure_criteria"),
         ("r.yaml", "rollout: {stage: []}", "stage"),
     ],
 )
