@@ -20,7 +20,7 @@ from jobs_grpc.db.pg_errors import (
     is_schema_error,
 )
 from jobs_grpc.db.readiness import (
-    DatabaseAway,
+    DatabaseUnresponsive,
     NotIsolated,
     NotReady,
     SchemaMismatch,
@@ -157,7 +157,7 @@ class Database:
             await self._check()
         except NotReady as e:
             self._problem = e
-            if not isinstance(e, DatabaseAway):
+            if not isinstance(e, DatabaseUnresponsive):
                 self.outage.note_response(asked_at)
             raise
         self._problem = None
@@ -186,7 +186,7 @@ class Database:
             if isinstance(e, asyncpg.PostgresError) and not is_retryable(e):
                 raise NotReady(f"the database can't be used: {describe(e)}") from e
             self.outage.note_failure(e)
-            raise DatabaseAway(f"the database does not respond: {describe(e)}") from e
+            raise DatabaseUnresponsive(f"the database does not respond: {describe(e)}") from e
 
     async def close(self) -> None:
         """Close all connections. Running statements get a few seconds to finish."""

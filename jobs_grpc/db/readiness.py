@@ -9,7 +9,7 @@ class NotReady(Exception):
     """The service cannot serve calls at the moment. The message says why."""
 
 
-class DatabaseAway(NotReady):
+class DatabaseUnresponsive(NotReady):
     """The database does not respond. Outage logs this."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobs_grpc.db.readiness import DatabaseAway, NotReady
+from jobs_grpc.db.readiness import DatabaseUnresponsive, NotReady
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Health:
                 problem = None
             except NotReady as e:
                 problem = str(e)
-                in_outage = isinstance(e, DatabaseAway)
+                in_outage = isinstance(e, DatabaseUnresponsive)
             except Exception:
                 await self.stop()
                 raise
