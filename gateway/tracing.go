@@ -18,10 +18,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// exportTimeout is how long the end of the process waits for the last spans to be exported.
+// exportTimeout is how long a process that stops waits for the remaining spans to be exported.
 const exportTimeout = 3 * time.Second
 
-// tracer makes a span for each request. A nil *tracer makes none.
+// tracer creates a span for each request. A nil *tracer creates none.
 type tracer struct {
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer
@@ -93,7 +93,7 @@ func endSpan(span trace.Span, status int) {
 	span.End()
 }
 
-// shutDown exports the spans that are left.
+// shutDown flushes the remaining spans.
 func (t *tracer) shutDown(logger *slog.Logger) {
 	if t == nil {
 		return

@@ -1,7 +1,7 @@
 """Traces of calls for OpenTelemetry: a span for each call and one for its SQL statement.
 
 The OTEL_… environment variables of OpenTelemetry configure it. Unless they name a collector,
-nothing of OpenTelemetry is imported, and no span is made.
+OpenTelemetry is not imported, and no spans are created.
 """
 
 import logging
@@ -32,7 +32,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[
 # What W3C Trace Context requires to be passed on. A span keeps it until it is exported.
 _MAX_TRACESTATE = 512
 
-# How long the end of the process waits for the last spans to be exported.
+# How long a process that stops waits for the remaining spans to be exported.
 _SHUTDOWN_SECONDS = 3.0
 
 # Statuses that are errors of the server, as OpenTelemetry defines them.
@@ -55,7 +55,7 @@ _tracer: "Tracer | None" = None
 
 @contextmanager
 def exporting(environ: Mapping[str, str]) -> Iterator[None]:
-    """Export spans within the block, if `environ` says where to; at its end, export the rest.
+    """Export spans within the block, if `environ` names a collector; at its end, flush the rest.
 
     Spans wait in a queue of OTEL_BSP_MAX_QUEUE_SIZE. If it is full, further ones are dropped.
     """
@@ -114,7 +114,7 @@ def _make_provider(environ: Mapping[str, str]) -> Any:
 
 
 def start_call(method: str, metadata: Iterable[tuple[str, str | bytes]]) -> "Span | None":
-    """Start the span of a call, if spans are exported; and name its trace in the call's log lines.
+    """Start the span of a call, if spans are exported, and set the trace id of its log lines.
 
     `method` is "/package.Service/Method". The span continues the trace of the caller's
     `traceparent`. Call this in the task of the call: statements of the task become children.

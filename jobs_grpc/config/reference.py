@@ -18,8 +18,8 @@ _HEADER = """\
 
 `jobs-grpc serve` reads these environment variables once, at the start. `jobs-grpc doctor` reads
 them too, and so does `jobs-grpc dev`, except the two database URLs. If a value is wrong, the
-command ends with one line that names the variable. An empty variable counts as unset. The log
-names variables `JOBS_…` that nothing reads, with the nearest known name.
+command ends with one line that names the variable. An empty variable counts as unset. The server
+logs a warning for each unknown `JOBS_…` variable, with the nearest known name.
 """
 
 _FOOTER = """

@@ -98,7 +98,8 @@ class DatabaseConfig:
         "JOBS_QUERY_TIMEOUT",
         seconds(0.01, 3600),
         "Seconds that one SQL statement may take. Beyond that the call fails with UNAVAILABLE and"
-        " the reason `QUERY_TIMEOUT`. Jobs of `JOBS_MAX_TARGETS` devices need the most.",
+        " the reason `QUERY_TIMEOUT`. Creating or retrying a job of"
+        " `JOBS_MAX_TARGETS` devices takes the longest.",
         default=60.0,
     )
     statement_cache_size: int = setting(
@@ -453,7 +454,7 @@ class MetricsConfig:
         "Address to serve Prometheus metrics on, over HTTP at `/metrics`; one response has the"
         " metrics of all workers. Anyone who reaches it can read them; they name no tenant, device"
         " or job. Needs the extra `metrics`. Unset: no metrics, except that `jobs-grpc dev` serves"
-        f" them on `{DEV_METRICS_ADDRESS}`; set it to nothing to turn them off there.",
+        f" them on `{DEV_METRICS_ADDRESS}`; an empty value turns them off there.",
         default=None,
     )
 

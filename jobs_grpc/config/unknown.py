@@ -1,4 +1,4 @@
-"""Finds misspelled JOBS_… environment variables, which would otherwise have no effect unnoticed."""
+"""Finds unknown JOBS_… environment variables, such as misspelled settings, to warn about them."""
 
 import difflib
 import re
@@ -10,7 +10,7 @@ OTHER_VARIABLES = (
     *("JOBS_DATA_DIR", "JOBS_SERVER", "JOBS_TENANT", "JOBS_USER", "JOBS_TOKEN", "JOBS_TOKEN_FILE"),
     *("JOBS_CA", "JOBS_CLIENT_CERT", "JOBS_CLIENT_KEY"),
 )
-"""Variables of other commands than `serve`."""
+"""Variables that only commands other than `serve` read."""
 
 _PREFIX = "JOBS_"
 
@@ -28,8 +28,8 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield a line for each JOBS_… variable that nothing reads. It does not contain the value."""
     known = [*(setting.variable for setting in all_settings()), *OTHER_VARIABLES]
     for name, value in sorted(environ.items()):
-        if name.startswith(_PREFIX) and name not in known and not _is_of_others(name, value):
-            # Without the prefix that all have, only similar names are close.
+        if name.startswith(_PREFIX) and name not in known and not _is_foreign(name, value):
+            # Compared without the common prefix, which would make all names similar.
             nearest = difflib.get_close_matches(
                 name.removeprefix(_PREFIX), [other.removeprefix(_PREFIX) for other in known], n=1
             )
@@ -37,7 +37,7 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"the environment variable {name} is unknown and has no effect{hint}"
 
 
-def _is_of_others(name: str, value: str) -> bool:
+def _is_foreign(name: str, value: str) -> bool:
     if name.startswith(_GATEWAY_PREFIX):
         return True
     if not _SERVICE_LINK.fullmatch(name):

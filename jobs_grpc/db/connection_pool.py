@@ -119,9 +119,9 @@ class ConnectionPool:
         self._give_back(tenant_id)
 
     async def recover(self, tenant_id: str, pooled: PooledConnection) -> bool:
-        """Return a connection whose statement was canceled or lost, when the statement has ended.
+        """Release a connection whose statement was canceled or lost, when the statement has ended.
 
-        Closes a connection that does not respond. Returns whether it responds.
+        If the connection does not respond, closes it. Returns whether it responds.
         """
         # In a task, so that a second cancellation of the call does not interrupt it. In an empty
         # context, because what asyncpg logs belongs to no request.

@@ -30,7 +30,7 @@ async def check_address(config: Config) -> Finding:
         return Finding(
             _CHECK,
             Status.OK,
-            f"{address} is in use; over TLS, `jobs-grpc health` asks the server for its health",
+            f"{address} is in use; with TLS, run `jobs-grpc health` to check the server",
         )
     try:
         async with grpc.aio.insecure_channel(address, options=(NO_PROXY,)) as channel:
@@ -40,8 +40,8 @@ async def check_address(config: Config) -> Finding:
         return Finding(
             _CHECK,
             Status.ERROR,
-            f"{address} cannot be used, or what listens there is no server that responds"
-            f" ({e.code().name})",
+            f"{address} cannot be used, or the program that listens there does not respond to"
+            f" health checks ({e.code().name})",
             "set JOBS_LISTEN to a free address of this host, or end the process that uses it",
         )
     if response.status != _SERVING:

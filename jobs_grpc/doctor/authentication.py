@@ -16,7 +16,7 @@ _KEYS = "token-keys"
 
 
 def check_trust(config: Config) -> list[Finding]:
-    """Report what the server believes about its callers."""
+    """Report insecure settings of the authentication, and trusted peers."""
     findings = [
         Finding(_TRUST, Status.WARNING, problem, "see Listen beyond loopback in docs/operations.md")
         for problem in insecure_settings(config)

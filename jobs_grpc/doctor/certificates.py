@@ -38,14 +38,14 @@ def check_certificates(config: TlsConfig) -> list[Finding]:
     try:
         from cryptography import x509
     except ImportError:
-        detail = "the files are usable; cryptography, which reads when they expire, is missing"
+        detail = "the files are usable; to read when they expire, cryptography is needed"
         return [Finding(_CHECK, Status.WARNING, detail, "install the extra mtls")]
     findings = []
     for file in filter(None, (config.cert, config.client_ca)):
         try:
             certificates = x509.load_pem_x509_certificates(Path(file).read_bytes())
         except ValueError as e:
-            detail = f"{file}: the server accepts it, but when it expires can't be read: {e}"
+            detail = f"{file}: the server accepts it, but its expiry can't be read: {e}"
             remedy = "write it as PEM with BEGIN CERTIFICATE lines"
             findings.append(Finding(_CHECK, Status.WARNING, detail, remedy))
         else:

@@ -10,7 +10,7 @@ from jobs_grpc.maintenance.sweeper import MAX_CONNECTIONS
 # The readiness check has a connection of its own.
 _CHECK_CONNECTIONS = 1
 
-_WAITS = (
+_POOL_REMEDY = (
     "raise JOBS_POOL_MAX_SIZE, or find what the statements wait for: SELECT pid, state,"
     " wait_event_type, now() - query_start, pg_blocking_pids(pid), query FROM pg_stat_activity"
     " WHERE usename = current_user;"
@@ -58,5 +58,5 @@ async def check_sessions(connection: asyncpg.Connection, config: Config) -> list
     if row["busy"]:
         detail += f", {row['blocked']} wait for a lock, longest: {row['longest_seconds']:.0f} s"
     if row["busy"] >= config.server.workers * config.pool.max_size:
-        return [Finding("pool", Status.WARNING, f"{detail}; further calls wait", _WAITS)]
+        return [Finding("pool", Status.WARNING, f"{detail}; further calls wait", _POOL_REMEDY)]
     return [Finding("pool", Status.OK, detail)]

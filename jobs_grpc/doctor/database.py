@@ -19,7 +19,7 @@ from jobs_grpc.doctor.finding import Finding, Status
 
 _MIN_VERSION = 15
 
-# Seconds by which the clocks may differ, beyond what the measurement leaves open.
+# Seconds by which the clocks may differ, in addition to the uncertainty of the measurement.
 _MAX_CLOCK_DIFFERENCE = 2.0
 
 Check = Callable[[asyncpg.Connection, Config], Awaitable[list[Finding]]]
@@ -83,7 +83,7 @@ def version_problem(version_number: int) -> str | None:
 
 
 async def _check_clock(connection: asyncpg.Connection, config: Config) -> list[Finding]:
-    # Once before, so that preparing the statement does not count as time.
+    # Prepares the statement, so that the measurement does not include that.
     await fetch_one(connection, "clock")
     before, started = time.time(), time.perf_counter()
     row = await fetch_one(connection, "clock")

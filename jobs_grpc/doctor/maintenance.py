@@ -56,7 +56,7 @@ async def _check_owner(connection: asyncpg.Connection, config: Config) -> Findin
                 return Finding(
                     _CHECK,
                     Status.ERROR,
-                    "JOBS_OWNER_DATABASE_URL is another database than JOBS_DATABASE_URL",
+                    "JOBS_OWNER_DATABASE_URL names a different database than JOBS_DATABASE_URL",
                     "set both to the same host and database",
                 )
     if not owner["has_tables"]:
@@ -89,5 +89,5 @@ async def _check_lag(connection: asyncpg.Connection, config: Config) -> list[Fin
     ]
     if findings:
         return findings
-    latest = f"the latest work is {max(lags.values()):.0f} s late" if lags else "no work is due"
-    return [Finding(_CHECK, Status.OK, latest)]
+    oldest = f"the oldest work is {max(lags.values()):.0f} s late" if lags else "no work is due"
+    return [Finding(_CHECK, Status.OK, oldest)]

@@ -56,10 +56,10 @@ class MaintenanceTask:
         self._failing: set[JobKey] = set()
 
     def overdue_seconds(self) -> float:
-        """How long the oldest work that is not done has been due; 0 if none is.
+        """How long the oldest work that is not done has been due; 0 if none is due.
 
-        Of deleted jobs, whose search has no order, those that the last search found count. The
-        clocks of server and database must agree.
+        The search for deleted jobs has no order, so only those that it found last are considered.
+        The clocks of server and database must agree.
         """
         if self._oldest_due_at is None:
             return 0.0

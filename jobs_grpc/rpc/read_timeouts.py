@@ -14,10 +14,11 @@ class TooManyReads(Exception):
 
 
 class ReadTimeouts:
-    """Ends reads that take longer than `seconds`, and the oldest one of more than `max_reads`.
+    """Ends reads that take longer than `seconds`, and the oldest one if there are too many.
 
-    All reads have the same timeout, so one timer, for the oldest one, is enough. A timer per read,
-    as in asyncio.timeout, takes 2 % of the CPU time of a small call.
+    Too many are more than `max_reads`. All reads have the same timeout, so one timer, for the
+    oldest read, is enough. A timer per read, as in asyncio.timeout, takes 2 % of the CPU time of a
+    small call.
     """
 
     def __init__(self, seconds: float, max_reads: int | None = None) -> None:

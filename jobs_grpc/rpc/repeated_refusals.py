@@ -16,11 +16,11 @@ logger = logging.getLogger("jobs_grpc.calls")
 
 _SECONDS = 1.0
 
-# Kinds that are counted at the same time. The calls of further ones each have their line.
+# Kinds that are counted at the same time. Refusals of further kinds are all logged.
 _MAX_KINDS = 1000
 
-# The server rejects these calls without asking the database, or without its answer. So a client can
-# make many in a second.
+# The server rejects these calls without waiting for the database, so a client can make many of them
+# in a second.
 _REFUSALS = frozenset(
     {
         StatusCode.RESOURCE_EXHAUSTED,
@@ -42,13 +42,13 @@ class _Kind:
 
 
 class RepeatedRefusals:
-    """Lets the first refusal of a kind have its line, and then logs one line a second.
+    """Lets the first refusal of a kind be logged, and then logs one line per second.
 
-    That line has the number of refusals of the kind since the line before it (`others`).
+    That line has the number of refusals of the kind since the previous line (`others`).
     """
 
     def __init__(self) -> None:
-        # For each kind how many refusals have no line yet. Kept for a second after the last one.
+        # The number of refusals of each kind that are not logged yet. Kept for one more second.
         self._others: dict[_Kind, int] = {}
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class RepeatedRefusals:
         return len(self._others)
 
     def should_log(self, method: str, caller: Principal | None, error: JobsError) -> bool:
-        """Whether a call that fails with `error` has its own line; otherwise count it."""
+        """Return whether to log a call that failed with `error`; if not, count it."""
         if error.code not in _REFUSALS:
             return True
         reason = reasons.ErrorReason.Name(error.reason)
@@ -70,7 +70,7 @@ class RepeatedRefusals:
         return True
 
     def log_others(self) -> None:
-        """Log what is counted and has no line yet."""
+        """Log the refusals that are counted and not logged yet."""
         for kind, others in self._others.items():
             _log(kind, others)
         self._others.clear()

@@ -50,7 +50,7 @@ def add_reflection(methods: MethodTable, services: Sequence[str]) -> None:
 class _File:
     """A file with its comments, which a FileDescriptor does not keep.
 
-    Has what the servicer uses of a FileDescriptor.
+    Implements the part of FileDescriptor that the servicer uses.
     """
 
     def __init__(self, proto: FileDescriptorProto, dependencies: "list[_File]") -> None:
@@ -64,7 +64,7 @@ class _File:
 
 
 class _ReflectionPool:
-    """The served files. Has what the servicer uses of a DescriptorPool."""
+    """The served files. Implements the part of DescriptorPool that the servicer uses."""
 
     def __init__(self) -> None:
         self._pool = DescriptorPool()
@@ -137,7 +137,7 @@ def _contract_with_comments() -> dict[str, FileDescriptorProto]:
 
 
 def _reflection_v1() -> FileDescriptorProto:
-    """Return the file of v1: that of v1alpha, of which there is generated code, renamed."""
+    """Return the file of v1: a renamed copy of v1alpha, because only v1alpha has generated code."""
     alpha = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(alpha)
     text = text_format.MessageToString(alpha).replace("v1alpha", "v1")

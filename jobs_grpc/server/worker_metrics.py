@@ -68,7 +68,7 @@ class _Worker:
         self._answer: asyncio.Task[list[Metric]] | None = None
 
     def ask(self) -> "asyncio.Task[list[Metric]]":
-        """Return the answer to come. A worker that has not answered yet is not asked again."""
+        """Return the task that waits for the answer. Asks only if no earlier answer is missing."""
         if self._answer is None or self._answer.done():
             self._answer = asyncio.create_task(self._ask())
         return self._answer
@@ -80,7 +80,7 @@ class _Worker:
         return metrics
 
     def close(self) -> None:
-        """Close the connection; an answer to come fails."""
+        """Close the connection, and cancel the wait for an answer."""
         self._writer.close()
         if self._answer:
             self._answer.cancel()

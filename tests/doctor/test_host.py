@@ -271,7 +271,7 @@ async def test_doctor_warns_when_it_can_not_read_a_certificate_that_openssl_acce
         JOBS_TLS_CLIENT_CA=f"{tmp_path}/ca.crt",
     )
 
-    assert (found.status, "when it expires can't be read" in found.detail) == ("WARNING", True)
+    assert (found.status, "its expiry can't be read" in found.detail) == ("WARNING", True)
 
 
 async def test_doctor_reports_extras_that_are_not_installed(

@@ -66,7 +66,7 @@ async def test_doctor_accepts_work_that_has_just_become_due(
 
     [found] = await doctor("maintenance")
 
-    assert (found.status, found.detail) == ("OK", "the latest work is 0 s late")
+    assert (found.status, found.detail) == ("OK", "the oldest work is 0 s late")
 
 
 async def test_doctor_warns_when_there_is_no_owner(doctor: Doctor) -> None:
@@ -84,7 +84,7 @@ async def test_doctor_reports_owner_of_another_database(
         [found] = await doctor("maintenance", JOBS_OWNER_DATABASE_URL=postgres.dsn(other))
 
     assert found.status == "ERROR"
-    assert "is another database than JOBS_DATABASE_URL" in found.detail
+    assert "names a different database than JOBS_DATABASE_URL" in found.detail
 
 
 async def test_doctor_reports_owner_that_does_not_see_all_tenants(
