@@ -1,1 +1,32 @@
-"""Building blocks for clients of the service: channel options, retries and error texts."""
+"""A client of the service for asyncio, with types.
+
+    async with JobsClient("127.0.0.1:50051", tenant="demo") as jobs:
+        job = await jobs.create("reboot", target_group_id="north")
+        await jobs.wait(job.job_id)
+
+The classes of errors are in `jobs_grpc.client.errors`.
+"""
+
+from jobs_grpc.client import errors
+from jobs_grpc.client.channel import Connection, Tls
+from jobs_grpc.client.devices import DeviceClient
+from jobs_grpc.client.enums import execution_status_name, job_status_name
+from jobs_grpc.client.errors import JobsError
+from jobs_grpc.client.jobs import JobsClient
+from jobs_grpc.client.report_stream import ReportStream
+from jobs_grpc.client.retry import RetryPolicy
+from jobs_grpc.client.sync_channel import sync_channel
+
+__all__ = [
+    "Connection",
+    "DeviceClient",
+    "JobsClient",
+    "JobsError",
+    "ReportStream",
+    "RetryPolicy",
+    "Tls",
+    "errors",
+    "execution_status_name",
+    "job_status_name",
+    "sync_channel",
+]

@@ -3,10 +3,12 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
 
+from jobs_grpc.client.errors import JobsError
 from jobs_grpc.client.status_text import status_text
 
 T = TypeVar("T")
@@ -14,6 +16,77 @@ T = TypeVar("T")
 # Seconds before the first retry, and the limit that the delay doubles up to.
 _FIRST_DELAY = 0.2
 _MAX_DELAY = 5.0
+
+# The same call can succeed later. A server or proxy that resets the stream of a call ends it with
+# CANCELLED.
+_TRANSIENT_CODES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+
+# Methods that the contract calls safe to repeat, whatever their request.
+REPEATABLE_METHODS = {
+    "fleet.jobs.v1.JobService": (
+        "GetJob",
+        "ListJobs",
+        "ListJobExecutions",
+        "ListExecutionAttempts",
+        "GetFailureSummary",
+        "ApproveStage",
+    ),
+    "fleet.jobs.v1.DeviceJobService": (
+        "ListPendingExecutions",
+        "StartNextExecution",
+        "StartExecution",
+        "GetExecution",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and when a failed call is tried again. All tries share the deadline of the call."""
+
+    max_attempts: int = 5
+    """Tries of a unary call, including the first. Streams reconnect without a limit."""
+    first_delay: float = 0.2
+    """Seconds before the first retry. The delay doubles up to `max_delay`."""
+    max_delay: float = 5.0
+    reconnect_within: float = 5.0
+    """A stream that breaks reconnects after a random time of at most this many seconds, so that
+    the clients of a server that restarts do not all return at once."""
+
+
+def is_transient(error: JobsError) -> bool:
+    """Return whether the same call can succeed later."""
+    return error.retry_after is not None or error.code in _TRANSIENT_CODES
+
+
+def was_refused(error: JobsError) -> bool:
+    """Return whether the server refused the call before it did anything, and names a delay."""
+    return error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_after is not None
+
+
+class Delays:
+    """The delays between the tries of one call, in seconds."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again with the first delay, after a success."""
+        self._delay = self._policy.first_delay
+
+    def after(self, error: JobsError) -> float:
+        """Return the delay after a failed try. It is at least what the server asks for."""
+        delay, self._delay = self._delay, min(self._delay * 2, self._policy.max_delay)
+        if error.retry_after is not None:
+            # Spread out, because all refused callers get the same delay.
+            return error.retry_after + random.uniform(0, delay)  # noqa: S311 - not for security
+        return delay * random.uniform(0.5, 1)  # noqa: S311 - not for security
+
+    def before_reconnect(self) -> float:
+        """Return the delay after a stream that has worked was interrupted."""
+        return random.uniform(0, self._policy.reconnect_within)  # noqa: S311 - not for security
+
 
 # The server is unreachable, overloaded or too slow. A server or proxy that resets
 # the stream of a call ends it with CANCELLED. RESOURCE_EXHAUSTED is also the code of any limit.

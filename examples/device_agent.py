@@ -1,0 +1,55 @@
+"""Carries out the jobs of one device until it is interrupted.
+
+python examples/device_agent.py 127.0.0.1:50051 demo device-0001
+"""
+
+import asyncio
+import sys
+
+from fleet.jobs.v1 import device_jobs_pb2 as pb
+
+from jobs_grpc.client import DeviceClient, JobsError, errors
+
+
+async def main(server: str, tenant: str, device_id: str) -> None:
+    """Wait for executions and carry them out, one after the other."""
+    async with DeviceClient(server, tenant=tenant, device_id=device_id) as device:
+        async for pending in device.watch_pending():
+            if not pending.executions:
+                continue
+            while execution := await device.start_next():
+                try:
+                    await carry_out(device, execution)
+                except (errors.ExecutionFinished, errors.ExecutionChanged):
+                    # An operator canceled the execution, or it timed out.
+                    print(f"{execution.job_id} was ended by the server")
+
+
+async def carry_out(device: DeviceClient, execution: pb.DeviceExecution) -> None:
+    """Do what the document asks for, and report the result."""
+    print(f"{execution.job_id}: {execution.document_type}", flush=True)
+    if execution.document_type != "reboot":
+        await device.reject(execution, "UNKNOWN_DOCUMENT_TYPE")
+        return
+    await device.progress(execution, {"percent": 50})
+    try:
+        await reboot()
+    except OSError as e:
+        await device.fail(execution, "REBOOT", {"reason": str(e)})
+    else:
+        await device.succeed(execution, {"percent": 100})
+
+
+async def reboot() -> None:
+    """Replace this with the work of your device."""
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: device_agent.py SERVER TENANT DEVICE")
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except JobsError as e:
+        sys.exit(str(e))
+    except KeyboardInterrupt:
+        pass

@@ -1,0 +1,172 @@
+"""DeviceClient: the devices' API."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from fleet.jobs.v1 import device_jobs_pb2 as pb
+from fleet.jobs.v1 import device_jobs_pb2_grpc
+from fleet.jobs.v1.jobs_pb2 import JobExecution
+
+from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
+from jobs_grpc.client.channel import Connection
+from jobs_grpc.client.documents import struct
+from jobs_grpc.client.report_stream import ReportStream
+from jobs_grpc.client.retry import RetryPolicy
+
+
+class DeviceClient:
+    """Calls DeviceJobService for one device, or as a bridge for the devices of a tenant.
+
+    Use it with `async with`, in one event loop. Every call raises JobsError and is tried again
+    after a transient error. Reports name the attempt that the device carries out, so a late or
+    repeated one does not change a later attempt.
+    """
+
+    def __init__(
+        self,
+        server: str | Connection,
+        *,
+        tenant: str | None = None,
+        device_id: str | None = None,
+        roles: Sequence[str] = (),
+        token: TokenSource | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+    ) -> None:
+        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
+
+        Without a device_id and a token that names one, only `report_stream` works, which needs
+        the role bridge. `timeout` is in seconds, for each unary call with its retries.
+        """
+        caller = Caller(tenant=tenant, device_id=device_id, roles=roles, token=token)
+        self._calls = ServiceCalls(
+            server, device_jobs_pb2_grpc.DeviceJobServiceStub, caller, timeout=timeout, retry=retry
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._calls.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._calls.__aexit__(exc_type, exc, traceback)
+
+    async def pending(self, *, page_size: int = 100) -> AsyncIterator[pb.DeviceExecution]:
+        """Yield the pending executions: those IN_PROGRESS, then those QUEUED."""
+        request = pb.ListPendingExecutionsRequest(limit=page_size)
+        while True:
+            page = await self._calls.unary(
+                "ListPendingExecutions", request, pb.ListPendingExecutionsResponse
+            )
+            for execution in page.executions:
+                yield execution
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def watch_pending(self) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
+        """Yield the first pending executions now and after each change, without an end.
+
+        Reconnects when the stream breaks, after a random time.
+        """
+        request = pb.WatchPendingExecutionsRequest()
+        async for response in self._calls.follow(
+            "WatchPendingExecutions", request, pb.WatchPendingExecutionsResponse
+        ):
+            yield response
+
+    async def start_next(self) -> pb.DeviceExecution | None:
+        """Start the next execution, or return the one IN_PROGRESS; None: nothing is pending."""
+        response = await self._calls.unary(
+            "StartNextExecution", pb.StartNextExecutionRequest(), pb.StartNextExecutionResponse
+        )
+        return response.execution if response.HasField("execution") else None
+
+    async def start(self, job_id: str) -> pb.DeviceExecution:
+        """Start the execution of one job."""
+        request = pb.StartExecutionRequest(job_id=job_id)
+        return (
+            await self._calls.unary("StartExecution", request, pb.StartExecutionResponse)
+        ).execution
+
+    async def get(self, job_id: str) -> pb.DeviceExecution:
+        """Return the execution of one job."""
+        request = pb.GetExecutionRequest(job_id=job_id)
+        return (await self._calls.unary("GetExecution", request, pb.GetExecutionResponse)).execution
+
+    async def progress(
+        self,
+        execution: pb.DeviceExecution,
+        details: Mapping[str, Any] | None = None,
+        *,
+        extend_timeout_minutes: int | None = None,
+    ) -> pb.DeviceExecution:
+        """Report that the execution continues, and optionally extend its timeout."""
+        update = _update(execution, JobExecution.IN_PROGRESS, details)
+        if extend_timeout_minutes is not None:
+            update.extend_timeout_minutes = extend_timeout_minutes
+        return await self.report(update)
+
+    async def succeed(
+        self, execution: pb.DeviceExecution, details: Mapping[str, Any] | None = None
+    ) -> pb.DeviceExecution:
+        """Report that the execution has SUCCEEDED."""
+        return await self.report(_update(execution, JobExecution.SUCCEEDED, details))
+
+    async def fail(
+        self,
+        execution: pb.DeviceExecution,
+        code: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> pb.DeviceExecution:
+        """Report that the execution has FAILED, with a failure code."""
+        return await self.report(_update(execution, JobExecution.FAILED, details, code))
+
+    async def reject(
+        self,
+        execution: pb.DeviceExecution,
+        code: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> pb.DeviceExecution:
+        """Report that the device refuses the execution: REJECTED, with a failure code."""
+        return await self.report(_update(execution, JobExecution.REJECTED, details, code))
+
+    async def report(self, update: pb.UpdateExecutionRequest) -> pb.DeviceExecution:
+        """Report on an execution. Repeated after a transient error if it names the attempt."""
+        repeatable = update.HasField("execution_number") and not update.HasField("expected_version")
+        response = await self._calls.unary(
+            "UpdateExecution", update, pb.UpdateExecutionResponse, repeatable=repeatable
+        )
+        return response.execution
+
+    @asynccontextmanager
+    async def report_stream(self, *, max_pending: int = 1000) -> AsyncIterator[ReportStream]:
+        """Open a stream for the reports of many devices; see ReportStream.
+
+        The end of the block waits until all reports have an answer. An exception in the block
+        drops those that have none.
+        """
+        stream = ReportStream(self._calls, max_pending)
+        async with stream.running():
+            yield stream
+
+
+def _update(
+    execution: pb.DeviceExecution,
+    status: JobExecution.Status.ValueType,
+    details: Mapping[str, Any] | None,
+    failure_code: str = "",
+) -> pb.UpdateExecutionRequest:
+    return pb.UpdateExecutionRequest(
+        job_id=execution.job_id,
+        status=status,
+        status_details=struct(details),
+        execution_number=execution.execution_number,
+        failure_code=failure_code,
+    )

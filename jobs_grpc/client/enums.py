@@ -1,0 +1,20 @@
+"""Names of enum values, also of those that a newer server added."""
+
+from typing import Any
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+
+def job_status_name(status: int) -> str:
+    """Return the name of a Job.Status, such as "COMPLETED", or UNKNOWN_n."""
+    return _name(pb.Job.Status, status)
+
+
+def execution_status_name(status: int) -> str:
+    """Return the name of a JobExecution.Status, such as "QUEUED", or UNKNOWN_n."""
+    return _name(pb.JobExecution.Status, status)
+
+
+def _name(enum: Any, value: int) -> str:
+    names: dict[int, str] = {number: name for name, number in enum.items()}
+    return names.get(value, f"UNKNOWN_{value}")

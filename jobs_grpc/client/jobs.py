@@ -1,0 +1,332 @@
+"""JobsClient: the operators' API."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
+from jobs_grpc.client.channel import Connection
+from jobs_grpc.client.documents import struct
+from jobs_grpc.client.errors import JobsError
+from jobs_grpc.client.retry import RetryPolicy
+
+JobStatus: TypeAlias = pb.Job.Status.ValueType
+ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
+
+
+class JobsClient:
+    """Calls JobService for one tenant. Use it with `async with`, in one event loop.
+
+    Parameters that have the name of a field in the contract have its meaning, limits and default.
+    Every call raises JobsError. A call that is safe to repeat is tried again after a transient
+    error; other calls only if the server refused them because of a limit. With an etag, a call
+    is safe to repeat: if the first try took effect, the second one raises JobChanged.
+    """
+
+    def __init__(
+        self,
+        server: str | Connection,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        roles: Sequence[str] = (),
+        token: TokenSource | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+    ) -> None:
+        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
+
+        `timeout` is in seconds, for each unary call with its retries. `token` is called before
+        each try.
+        """
+        caller = Caller(tenant=tenant, user=user, roles=roles, token=token)
+        self._calls = ServiceCalls(
+            server, jobs_pb2_grpc.JobServiceStub, caller, timeout=timeout, retry=retry
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._calls.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._calls.__aexit__(exc_type, exc, traceback)
+
+    async def create(
+        self,
+        document_type: str,
+        document_params: Mapping[str, Any] | None = None,
+        *,
+        target_device_id: str = "",
+        target_group_id: str = "",
+        target_all: bool = False,
+        job_id: str | None = None,
+        expires_in_hours: int | None = None,
+        never_expires: bool = False,
+        in_progress_timeout_minutes: int | None = None,
+        rollout: pb.Rollout | None = None,
+        failure_criteria: Iterable[pb.FailureCriterion] = (),
+        validate_only: bool = False,
+    ) -> pb.CreateJobResponse:
+        """Create a job for one target. Without a job_id, the client generates one.
+
+        So the call is safe to repeat, and a retry does not create a second job.
+        """
+        request = pb.CreateJobRequest(
+            job_id=job_id or str(uuid.uuid4()),
+            document_type=document_type,
+            document_params=struct(document_params),
+            **_target(target_device_id, target_group_id, target_all),
+            expires_in_hours=expires_in_hours,
+            never_expires=never_expires,
+            in_progress_timeout_minutes=in_progress_timeout_minutes,
+            rollout=rollout,
+            failure_criteria=failure_criteria,
+            validate_only=validate_only,
+        )
+        return await self._calls.unary("CreateJob", request, pb.CreateJobResponse, repeatable=True)
+
+    async def get(self, job_id: str, *, executions_limit: int = 0) -> pb.Job:
+        """Return a job, with its first `executions_limit` executions."""
+        request = pb.GetJobRequest(job_id=job_id, executions_limit=executions_limit)
+        return (await self._calls.unary("GetJob", request, pb.GetJobResponse)).job
+
+    async def list(
+        self,
+        *,
+        status: JobStatus = pb.Job.STATUS_UNSPECIFIED,
+        statuses: Iterable[JobStatus] = (),
+        document_type: str = "",
+        created_by: str = "",
+        target_device_id: str = "",
+        target_group_id: str = "",
+        target_all: bool = False,
+        created_from: datetime | None = None,
+        created_until: datetime | None = None,
+        awaiting_approval: bool = False,
+        page_size: int = 200,
+    ) -> AsyncIterator[pb.Job]:
+        """Yield the jobs that match all filters, newest first, without their executions."""
+        request = pb.ListJobsRequest(
+            status=status,
+            statuses=statuses,
+            document_type=document_type,
+            created_by=created_by,
+            **_target(target_device_id, target_group_id, target_all),
+            created_from=_timestamp(created_from),
+            created_until=_timestamp(created_until),
+            awaiting_approval=awaiting_approval,
+            limit=page_size,
+        )
+        while True:
+            page = await self._calls.unary("ListJobs", request, pb.ListJobsResponse)
+            for job in page.jobs:
+                yield job
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def executions(
+        self,
+        job_id: str = "",
+        *,
+        device_id: str = "",
+        status: ExecutionStatus = pb.JobExecution.STATUS_UNSPECIFIED,
+        failure_code: str | None = None,
+        page_size: int = 1000,
+    ) -> AsyncIterator[pb.JobExecution]:
+        """Yield the executions of a job by device, or those of a device, newest first."""
+        request = pb.ListJobExecutionsRequest(
+            job_id=job_id,
+            device_id=device_id,
+            status=status,
+            failure_code=failure_code,
+            limit=page_size,
+        )
+        while True:
+            page = await self._calls.unary(
+                "ListJobExecutions", request, pb.ListJobExecutionsResponse
+            )
+            for execution in page.executions:
+                yield execution
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def attempts(self, job_id: str, device_id: str) -> AsyncIterator[pb.JobExecution]:
+        """Yield the attempts of one execution, the current one first."""
+        request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device_id)
+        while True:
+            page = await self._calls.unary(
+                "ListExecutionAttempts", request, pb.ListExecutionAttemptsResponse
+            )
+            for attempt in page.attempts:
+                yield attempt
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def failures(
+        self,
+        job_id: str,
+        *,
+        statuses: Iterable[ExecutionStatus] = (),
+        failure_codes: Iterable[str] = (),
+    ) -> pb.GetFailureSummaryResponse:
+        """Count the failures of a job by status and failure code."""
+        request = pb.GetFailureSummaryRequest(
+            job_id=job_id, statuses=statuses, failure_codes=failure_codes
+        )
+        return await self._calls.unary("GetFailureSummary", request, pb.GetFailureSummaryResponse)
+
+    async def cancel(self, job_id: str, *, reason: str = "", force: bool = False) -> None:
+        """Cancel a job. Not repeated, because the second try can't tell who canceled."""
+        request = pb.CancelJobRequest(job_id=job_id, reason=reason, force=force)
+        await self._calls.unary("CancelJob", request, pb.CancelJobResponse)
+
+    async def cancel_execution(
+        self, job_id: str, device_id: str, *, reason: str = "", force: bool = False
+    ) -> pb.JobExecution:
+        """Cancel the execution of one device. Not repeated."""
+        request = pb.CancelExecutionRequest(
+            job_id=job_id, device_id=device_id, reason=reason, force=force
+        )
+        response = await self._calls.unary("CancelExecution", request, pb.CancelExecutionResponse)
+        return response.execution
+
+    async def pause(self, job_id: str, *, reason: str = "", etag: str = "") -> pb.Job:
+        """Pause a job. Safe to repeat."""
+        request = pb.PauseJobRequest(job_id=job_id, reason=reason, etag=etag)
+        response = await self._calls.unary(
+            "PauseJob", request, pb.PauseJobResponse, repeatable=True
+        )
+        return response.job
+
+    async def resume(self, job_id: str, *, etag: str = "") -> pb.Job:
+        """Resume a job. Safe to repeat with an etag: without one, it could end a newer pause."""
+        request = pb.ResumeJobRequest(job_id=job_id, etag=etag)
+        response = await self._calls.unary(
+            "ResumeJob", request, pb.ResumeJobResponse, repeatable=bool(etag)
+        )
+        return response.job
+
+    async def advance(self, job_id: str, *, stage: int | None = None, etag: str = "") -> pb.Job:
+        """Open a stage of a rollout; None: the next one. Safe to repeat with a stage or an etag."""
+        request = pb.AdvanceJobRequest(job_id=job_id, stage=stage, etag=etag)
+        repeatable = stage is not None or bool(etag)
+        response = await self._calls.unary(
+            "AdvanceJob", request, pb.AdvanceJobResponse, repeatable=repeatable
+        )
+        return response.job
+
+    async def approve(self, job_id: str, stage: int, *, comment: str = "") -> pb.Job:
+        """Approve the open stage of a rollout. Safe to repeat."""
+        request = pb.ApproveStageRequest(job_id=job_id, stage=stage, comment=comment)
+        return (await self._calls.unary("ApproveStage", request, pb.ApproveStageResponse)).job
+
+    async def update(
+        self,
+        job_id: str,
+        update_mask: Iterable[str],
+        *,
+        in_progress_timeout_minutes: int | None = None,
+        rollout: pb.Rollout | None = None,
+        failure_criteria: Iterable[pb.FailureCriterion] = (),
+        etag: str = "",
+    ) -> pb.Job:
+        """Change the fields that `update_mask` names. Safe to repeat with an etag."""
+        request = pb.UpdateJobRequest(
+            job_id=job_id,
+            update_mask=FieldMask(paths=update_mask),
+            in_progress_timeout_minutes=in_progress_timeout_minutes,
+            rollout=rollout,
+            failure_criteria=failure_criteria,
+            etag=etag,
+        )
+        response = await self._calls.unary(
+            "UpdateJob", request, pb.UpdateJobResponse, repeatable=bool(etag)
+        )
+        return response.job
+
+    async def retry(
+        self,
+        job_id: str,
+        statuses: Iterable[ExecutionStatus],
+        *,
+        failure_codes: Iterable[str] = (),
+        device_ids: Iterable[str] = (),
+        expires_in_hours: int | None = None,
+        never_expires: bool = False,
+    ) -> pb.RetryExecutionsResponse:
+        """Queue the next attempt of the matching executions. Not repeated by the client."""
+        request = pb.RetryExecutionsRequest(
+            job_id=job_id,
+            statuses=statuses,
+            failure_codes=failure_codes,
+            device_ids=device_ids,
+            expires_in_hours=expires_in_hours,
+            never_expires=never_expires,
+        )
+        return await self._calls.unary("RetryExecutions", request, pb.RetryExecutionsResponse)
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a finished job. Not repeated by the client."""
+        request = pb.DeleteJobRequest(job_id=job_id)
+        await self._calls.unary("DeleteJob", request, pb.DeleteJobResponse)
+
+    async def watch(self, job_id: str) -> AsyncIterator[pb.Job]:
+        """Yield the job now and after each change, up to the state in which it is finished.
+
+        Reconnects when the stream breaks, after a random time, and continues with the next
+        state that differs. Raises JobNotFound if the job does not exist or is deleted.
+        """
+        last: pb.Job | None = None
+        request = pb.WatchJobRequest(job_id=job_id)
+        async for response in self._calls.follow("WatchJob", request, pb.WatchJobResponse):
+            if response.job != last:
+                last = response.job
+                yield response.job
+
+    async def wait(self, job_id: str) -> pb.Job:
+        """Return the job when it is COMPLETED or CANCELED. Use `asyncio.timeout` to wait less."""
+        finished: pb.Job | None = None
+        async for job in self.watch(job_id):
+            finished = job
+        if finished is None:
+            raise JobsError(grpc.StatusCode.UNKNOWN, "the watch ended without a state of the job")
+        return finished
+
+
+def _target(device_id: str, group_id: str, everything: bool) -> dict[str, Any]:
+    """Return the fields of the oneof `target` that are given."""
+    fields = {
+        "target_device_id": device_id,
+        "target_group_id": group_id,
+        "target_all": everything,
+    }
+    given = {name: value for name, value in fields.items() if value}
+    if len(given) > 1:
+        raise ValueError(f"only one target is possible: {', '.join(given)}")
+    return given
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise ValueError("a time needs a time zone")
+    result = Timestamp()
+    result.FromDatetime(time)
+    return result

@@ -1,0 +1,47 @@
+"""A channel for synchronous callers, who use the generated stubs."""
+
+import json
+from typing import Any
+
+import grpc
+
+from jobs_grpc.client.channel import KEEPALIVE, NO_PROXY, Tls
+from jobs_grpc.client.retry import REPEATABLE_METHODS, RetryPolicy
+
+
+def sync_channel(
+    address: str,
+    *,
+    tls: Tls | None = None,
+    timeout: float = 30.0,
+    retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+) -> grpc.Channel:
+    """Open a channel that retries the calls that are always safe to repeat, while UNAVAILABLE.
+
+    Those are the reads, ApproveStage and the starts of devices. gRPC makes the retries, so they
+    do not follow RetryInfo, and at most 5 tries are made. `timeout` is in seconds, for each
+    unary call of these methods with its retries; pass `timeout` to the others.
+    """
+    config = ("grpc.service_config", json.dumps(_service_config(timeout, retry)))
+    options: tuple[tuple[str, Any], ...] = (*KEEPALIVE, config)
+    if tls is None:
+        return grpc.insecure_channel(address, options=(*options, NO_PROXY))
+    return grpc.secure_channel(address, tls.credentials(), options=(*options, *tls.options()))
+
+
+def _service_config(timeout: float, retry: RetryPolicy) -> dict[str, Any]:
+    names = [
+        {"service": service, "method": method}
+        for service, methods in REPEATABLE_METHODS.items()
+        for method in methods
+    ]
+    method_config: dict[str, Any] = {"name": names, "timeout": f"{timeout:.3f}s"}
+    if retry.max_attempts > 1:
+        method_config["retryPolicy"] = {
+            "maxAttempts": min(retry.max_attempts, 5),
+            "initialBackoff": f"{retry.first_delay:.3f}s",
+            "maxBackoff": f"{retry.max_delay:.3f}s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+    return {"methodConfig": [method_config]}

@@ -1,0 +1,23 @@
+"""Fixtures: clients of the test's tenant, which reconnect quickly."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from jobs_grpc.client import JobsClient, RetryPolicy
+from tests.support.server import Server
+
+QUICK = RetryPolicy(first_delay=0.02, max_delay=0.2, reconnect_within=0.2)
+
+
+@pytest.fixture
+def quick() -> RetryPolicy:
+    """A policy with short delays."""
+    return QUICK
+
+
+@pytest.fixture
+async def jobs(server: Server, tenant: str) -> AsyncIterator[JobsClient]:
+    """A client in the test's tenant."""
+    async with JobsClient(server.address, tenant=tenant, user="olivia", retry=QUICK) as client:
+        yield client

@@ -1,0 +1,85 @@
+"""The examples, and the Python snippets of the pages."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs_grpc.client import JobsClient
+from tests.support.database import Database
+from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
+
+ROOT = Path(__file__).parents[2]
+
+
+def snippets(page: str) -> list[str]:
+    """Return the Python snippets of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    """Start Python, with its output in one pipe."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+@pytest.mark.slow
+async def test_run_job_and_device_agent_complete_a_job(
+    server: Server, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump"], group="north")
+    agent = await start("examples/device_agent.py", server.address, tenant, "pump")
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            operator = await start("examples/run_job.py", server.address, tenant, "north")
+            output, _ = await operator.communicate()
+    finally:
+        agent.kill()
+        await agent.communicate()
+
+    assert operator.returncode == 0, output.decode()
+    lines = output.decode().splitlines()
+    assert re.fullmatch(r"created \S+ for 1 devices", lines[0])
+    assert lines[-1] == "COMPLETED 1/1"
+
+
+@pytest.mark.slow
+async def test_readme_snippet_creates_a_job(
+    server: Server, database: Database, tenant: str, jobs: JobsClient
+) -> None:
+    await database.add_devices(tenant, ["pump"], group="north")
+    (snippet,) = snippets("README.md")
+    code = snippet.replace("127.0.0.1:50051", server.address).replace('"demo"', f'"{tenant}"')
+
+    process = await start("-c", code)
+    output, _ = await process.communicate()
+
+    assert process.returncode == 0, output.decode()
+    assert [f"{job.job_id} 1" async for job in jobs.list()] == output.decode().split("\n")[:-1]
+
+
+@pytest.mark.slow
+def test_snippets_have_no_type_errors(tmp_path: Path) -> None:
+    files = []
+    for page in ("README.md", "docs/clients.md"):
+        for number, snippet in enumerate(snippets(page)):
+            file = tmp_path / f"{Path(page).stem.lower()}_{number}.py"
+            file.write_text(snippet, encoding="utf-8")
+            files.append(str(file))
+    assert len(files) >= 6
+
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml"]
+    command = [*mypy, "--cache-dir", str(tmp_path / "cache"), *files]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+
+    assert result.returncode == 0, result.stdout

@@ -1,0 +1,186 @@
+"""Which calls the client tries again, when, and what it raises."""
+
+import time
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.error_reason_pb2 import ErrorReason
+from grpc import StatusCode
+
+from jobs_grpc.client import (
+    JobsClient,
+    JobsError,
+    RetryPolicy,
+    errors,
+    execution_status_name,
+    job_status_name,
+)
+from tests.client.scripted_server import Answer, Refusal, running_scripted_server
+from tests.support.database import Database
+from tests.support.server import running_server
+
+AWAY = Refusal(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+BUSY = Refusal(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after=1)
+
+
+async def test_create_is_repeated_with_the_same_job_id(quick: RetryPolicy) -> None:
+    answers: list[Answer] = [AWAY, AWAY, pb.CreateJobResponse(execution_count=1)]
+    async with (
+        running_scripted_server(CreateJob=answers) as server,
+        JobsClient(server.address, tenant="t", retry=quick) as jobs,
+    ):
+        created = await jobs.create("reboot", target_all=True)
+
+    assert created.execution_count == 1
+    assert server.calls["CreateJob"] == 3
+    assert len({request.job_id for request in server.requests}) == 1
+
+
+@pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.CANCELLED])
+async def test_call_that_is_not_safe_to_repeat_is_made_once(
+    quick: RetryPolicy, code: StatusCode
+) -> None:
+    async with (
+        running_scripted_server(RetryExecutions=Refusal(code), CancelJob=Refusal(code)) as server,
+        JobsClient(server.address, tenant="t", retry=quick) as jobs,
+    ):
+        with pytest.raises(JobsError):
+            await jobs.retry("j", [pb.JobExecution.FAILED])
+        with pytest.raises(JobsError):
+            await jobs.cancel("j")
+
+    assert server.calls == {"RetryExecutions": 1, "CancelJob": 1}
+
+
+@pytest.mark.parametrize(("etag", "calls"), [("", 1), ("e1", 5)])
+async def test_resume_is_repeated_only_with_an_etag(
+    quick: RetryPolicy, etag: str, calls: int
+) -> None:
+    async with (
+        running_scripted_server(ResumeJob=AWAY) as server,
+        JobsClient(server.address, tenant="t", retry=quick) as jobs,
+    ):
+        with pytest.raises(errors.DatabaseUnavailable):
+            await jobs.resume("j", etag=etag)
+
+    assert server.calls["ResumeJob"] == calls
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"),
+        Refusal(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
+        Refusal(StatusCode.INTERNAL, "INTERNAL"),
+    ],
+)
+async def test_permanent_error_is_not_retried(quick: RetryPolicy, refusal: Refusal) -> None:
+    async with (
+        running_scripted_server(GetJob=refusal) as server,
+        JobsClient(server.address, tenant="t", retry=quick) as jobs,
+    ):
+        with pytest.raises(errors.BY_REASON[refusal.reason]):
+            await jobs.get("j")
+
+    assert server.calls["GetJob"] == 1
+
+
+@pytest.mark.slow
+async def test_retry_waits_for_the_delay_that_the_server_asks_for(quick: RetryPolicy) -> None:
+    answers: list[Answer] = [BUSY, pb.RetryExecutionsResponse(retried_count=2)]
+    async with (
+        running_scripted_server(RetryExecutions=answers) as server,
+        JobsClient(server.address, tenant="t", retry=quick) as jobs,
+    ):
+        started = time.monotonic()
+        response = await jobs.retry("j", [pb.JobExecution.FAILED])
+        elapsed = time.monotonic() - started
+
+    # The server refused the call before it did anything, so that any call is safe to repeat.
+    assert response.retried_count == 2
+    assert elapsed >= 1
+
+
+async def test_error_is_raised_at_once_when_the_delay_is_past_the_deadline(
+    quick: RetryPolicy,
+) -> None:
+    async with (
+        running_scripted_server(GetJob=BUSY) as server,
+        JobsClient(server.address, tenant="t", retry=quick, timeout=0.9) as jobs,
+    ):
+        with pytest.raises(errors.Overloaded) as raised:
+            await jobs.get("j")
+
+    assert raised.value.retry_after == 1
+    assert server.calls["GetJob"] == 1
+
+
+@pytest.mark.slow
+async def test_call_beyond_the_rate_limit_succeeds_after_the_delay(
+    database: Database, tenant: str, quick: RetryPolicy
+) -> None:
+    async with (
+        running_server(database.request_dsn, JOBS_MAX_TENANT_RATE="1") as server,
+        JobsClient(server.address, tenant=tenant, retry=quick) as jobs,
+    ):
+        for _ in range(3):
+            assert [job async for job in jobs.list()] == []
+
+
+async def test_unknown_reason_raises_the_base_class() -> None:
+    async with (
+        running_scripted_server(GetJob=Refusal(StatusCode.ABORTED, "NEW_REASON")) as server,
+        JobsClient(server.address, tenant="t") as jobs,
+    ):
+        with pytest.raises(JobsError) as raised:
+            await jobs.get("j")
+
+    assert type(raised.value) is JobsError
+    assert (raised.value.code, raised.value.reason) == (StatusCode.ABORTED, "NEW_REASON")
+
+
+async def test_error_of_grpc_itself_raises_the_base_class() -> None:
+    async with JobsClient("127.0.0.1:1", tenant="t", retry=RetryPolicy(max_attempts=1)) as jobs:
+        with pytest.raises(JobsError) as raised:
+            await jobs.get("j")
+
+    assert type(raised.value) is JobsError
+    assert (raised.value.code, raised.value.reason) == (StatusCode.UNAVAILABLE, "")
+
+
+def test_every_reason_of_the_contract_has_a_class() -> None:
+    assert {"ERROR_REASON_UNSPECIFIED", *errors.BY_REASON} == set(ErrorReason.keys())
+
+
+async def test_unknown_enum_values_do_not_raise() -> None:
+    job = pb.Job.FromString(pb.Job(job_id="j").SerializeToString() + b"\x40\x63")  # status = 99
+    async with (
+        running_scripted_server(
+            GetJob=pb.GetJobResponse(job=job),
+            ListJobs=pb.ListJobsResponse(jobs=[job]),
+            WatchJob=pb.WatchJobResponse(job=job),
+        ) as server,
+        JobsClient(server.address, tenant="t") as jobs,
+    ):
+        states = [await jobs.get("j"), await jobs.wait("j"), *[j async for j in jobs.list()]]
+
+    assert [job_status_name(state.status) for state in states] == ["UNKNOWN_99"] * 3
+    assert job_status_name(pb.Job.COMPLETED) == "COMPLETED"
+    assert execution_status_name(pb.JobExecution.TIMED_OUT) == "TIMED_OUT"
+    assert execution_status_name(77) == "UNKNOWN_77"
+
+
+async def test_token_is_requested_for_each_try(quick: RetryPolicy) -> None:
+    tokens = iter(["first", "second"])
+
+    async def next_token() -> str:
+        return next(tokens)
+
+    answers: list[Answer] = [AWAY, pb.GetJobResponse()]
+    async with (
+        running_scripted_server(GetJob=answers) as server,
+        JobsClient(server.address, token=next_token, retry=quick) as jobs,
+    ):
+        await jobs.get("j")
+
+    assert [m["authorization"] for m in server.metadata] == ["Bearer first", "Bearer second"]
