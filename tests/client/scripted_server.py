@@ -31,7 +31,10 @@ Answer: TypeAlias = Message | Refusal
 
 @dataclass
 class ScriptedServer:
-    """Answers each call with the next entry of `answers` of its method; the last one stays."""
+    """Answers each call with the next entry of `answers` of its method; the last one stays.
+
+    A stream gets the entries up to an error or the last one.
+    """
 
     answers: dict[str, list[Answer]]
     address: str = ""
@@ -47,18 +50,27 @@ class ScriptedServer:
             name
         ]
 
-        async def answer(request: Any, context: Any) -> Message:
+        async def next_answer(context: Any) -> Message:
+            answers = self.answers[name]
+            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+            if isinstance(answer, Refusal):
+                await context.abort_with_status(rpc_status.to_status(_status(answer)))
+            return answer  # type: ignore[return-value]
+
+        def record(request: Any, context: Any) -> None:
             self.calls[name] += 1
             self.requests.append(request)
             self.metadata.append(dict(context.invocation_metadata()))
-            answers = self.answers[name]
-            next_answer = answers.pop(0) if len(answers) > 1 else answers[0]
-            if isinstance(next_answer, Refusal):
-                await context.abort_with_status(rpc_status.to_status(_status(next_answer)))
-            return next_answer  # type: ignore[return-value]
+
+        async def answer(request: Any, context: Any) -> Message:
+            record(request, context)
+            return await next_answer(context)
 
         async def answer_stream(request: Any, context: Any) -> AsyncIterator[Message]:
-            yield await answer(request, context)
+            record(request, context)
+            while len(self.answers[name]) > 1:
+                yield await next_answer(context)
+            yield await next_answer(context)
 
         make_handler: Any = (
             grpc.unary_stream_rpc_method_handler

@@ -15,6 +15,7 @@ from jobs_grpc.client import (
     execution_status_name,
     job_status_name,
 )
+from jobs_grpc.client.retry import Delays
 from tests.client.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.database import Database
 from tests.support.server import running_server
@@ -184,3 +185,40 @@ async def test_token_is_requested_for_each_try(quick: RetryPolicy) -> None:
         await jobs.get("j")
 
     assert [m["authorization"] for m in server.metadata] == ["Bearer first", "Bearer second"]
+
+
+async def test_watch_reconnects_with_a_new_token_when_the_token_expires(quick: RetryPolicy) -> None:
+    tokens = iter(["first", "second"])
+    running = pb.WatchJobResponse(job=pb.Job(job_id="j", status=pb.Job.IN_PROGRESS))
+    done = pb.WatchJobResponse(job=pb.Job(job_id="j", status=pb.Job.COMPLETED))
+    expired = Refusal(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN")
+    async with (
+        running_scripted_server(WatchJob=[running, expired, running, done]) as server,
+        JobsClient(server.address, token=lambda: next(tokens), retry=quick) as jobs,
+    ):
+        states = [job.status async for job in jobs.watch("j")]
+
+    assert states == [pb.Job.IN_PROGRESS, pb.Job.COMPLETED]
+    assert [m["authorization"] for m in server.metadata] == ["Bearer first", "Bearer second"]
+
+
+async def test_watch_raises_when_a_token_is_refused_at_once(quick: RetryPolicy) -> None:
+    refused = Refusal(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN")
+    async with (
+        running_scripted_server(WatchJob=refused) as server,
+        JobsClient(server.address, token=lambda: "wrong", retry=quick) as jobs,
+    ):
+        with pytest.raises(errors.InvalidToken):
+            await anext(jobs.watch("j"))
+
+    assert server.calls["WatchJob"] == 1
+
+
+def test_reconnects_of_many_clients_are_spread() -> None:
+    policy = RetryPolicy(reconnect_within=5)
+
+    delays = sorted(Delays(policy).before_reconnect() for _ in range(1000))
+
+    assert 0 <= delays[0] < 0.5
+    assert 2 < delays[500] < 3
+    assert 4.5 < delays[-1] <= 5
