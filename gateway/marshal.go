@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -27,10 +29,21 @@ var getJobOnlyFields = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.Job.next_executions_page_token": true,
 }
 
-// omittedIfEmpty are fields that only some methods set. Responses of other methods omit them,
-// because an empty ID is not valid.
+// omittedInLists are fields of list items that the list does not fill. [] would claim, for example,
+// that the job has no stages.
+var omittedInLists = map[protoreflect.FullName]bool{
+	"fleet.jobs.v1.Job.executions":                 true,
+	"fleet.jobs.v1.Job.next_executions_page_token": true,
+	"fleet.jobs.v1.Job.rollout":                    true,
+	"fleet.jobs.v1.Job.failure_criteria":           true,
+	"fleet.jobs.v1.Job.stages":                     true,
+}
+
+// omittedIfEmpty are fields that only some calls set. Other responses omit them: an empty ID is not
+// valid, and a created job is not null.
 var omittedIfEmpty = map[protoreflect.FullName]bool{
-	"fleet.jobs.v1.JobExecution.job_id": true,
+	"fleet.jobs.v1.CreateJobResponse.job": true,
+	"fleet.jobs.v1.JobExecution.job_id":   true,
 }
 
 // jsonMarshaler is the runtime.Marshaler of this API. It writes every field by its proto name;
@@ -41,14 +54,8 @@ type jsonMarshaler struct{ runtime.JSONPb }
 // Marshal writes a message or, for a response_body in jobs.gateway.yaml, a field of one.
 func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
-	case *jobsv1.Job:
-		// Every job has executions, so GetJob returns some, or the token of the page that has them.
-		if len(v.GetExecutions()) == 0 && v.GetNextExecutionsPageToken() == "" {
-			return appendMessage(nil, v.ProtoReflect(), getJobOnlyFields)
-		}
-		return appendMessage(nil, v.ProtoReflect(), nil)
 	case proto.Message:
-		return appendMessage(nil, v.ProtoReflect(), nil)
+		return appendMessage(nil, v.ProtoReflect(), omittedFields(v))
 	case []*jobsv1.Job:
 		return appendList(v)
 	case []*jobsv1.JobExecution:
@@ -70,13 +77,22 @@ func (m *jsonMarshaler) NewEncoder(w io.Writer) runtime.Encoder {
 	})
 }
 
+// omittedFields returns the fields to leave out of a message that is not an item of a list.
+func omittedFields(m proto.Message) map[protoreflect.FullName]bool {
+	// Every job has executions, so GetJob returns some, or the token of the page that has them.
+	if job, ok := m.(*jobsv1.Job); ok && len(job.GetExecutions()) == 0 && job.GetNextExecutionsPageToken() == "" {
+		return getJobOnlyFields
+	}
+	return nil
+}
+
 func appendList[M proto.Message](messages []M) (b []byte, err error) {
 	b = append(b, '[')
 	for i, message := range messages {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		if b, err = appendMessage(b, message.ProtoReflect(), getJobOnlyFields); err != nil {
+		if b, err = appendMessage(b, message.ProtoReflect(), omittedInLists); err != nil {
 			return nil, err
 		}
 	}
@@ -90,6 +106,9 @@ func appendMessage(b []byte, m protoreflect.Message, omit map[protoreflect.FullN
 		return m.AsTime().In(time.UTC).AppendFormat(b, `"`+timestampLayout+`"`), nil
 	case *structpb.Struct:
 		return appendJSON(b, m.AsMap())
+	case *durationpb.Duration:
+		text, err := protojson.Marshal(m)
+		return append(b, text...), err
 	}
 	fields := m.Descriptor().Fields()
 	b = append(b, '{')
@@ -143,7 +162,7 @@ func appendValue(b []byte, field protoreflect.FieldDescriptor, value protoreflec
 	}
 	switch field.Kind() {
 	case protoreflect.MessageKind:
-		return appendMessage(b, value.Message(), nil)
+		return appendMessage(b, value.Message(), omittedFields(value.Message().Interface()))
 	case protoreflect.StringKind:
 		return appendJSON(b, value.String())
 	case protoreflect.BoolKind:

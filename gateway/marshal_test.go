@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -71,7 +73,7 @@ func TestMarshal_WritesUnsetFieldsAsNullOrFalse(t *testing.T) {
 	}
 }
 
-func TestMarshal_WritesTimestampAndStruct(t *testing.T) {
+func TestMarshal_WritesTimestampStructAndDuration(t *testing.T) {
 	params, err := structpb.NewStruct(map[string]any{"n": 5, "big": 9007199254740992, "half": 0.5, "l": []any{nil, true}})
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +81,9 @@ func TestMarshal_WritesTimestampAndStruct(t *testing.T) {
 	body, err := (&jsonMarshaler{}).Marshal(&jobsv1.Job{
 		DocumentParams: params,
 		CreatedAt:      &timestamppb.Timestamp{Seconds: 1764000000, Nanos: 120_000_000},
+		Rollout: &jobsv1.Rollout{Stages: []*jobsv1.Stage{
+			{Gate: &jobsv1.Gate{BakeTime: durationpb.New(time.Hour)}},
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -86,9 +91,38 @@ func TestMarshal_WritesTimestampAndStruct(t *testing.T) {
 	for _, want := range []string{
 		`"document_params":{"big":9007199254740992,"half":0.5,"l":[null,true],"n":5}`,
 		`"created_at":"2025-11-24T16:00:00.120000+00:00"`,
+		`"bake_time":"3600s"`,
 	} {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("no %s in %s", want, body)
+		}
+	}
+}
+
+func TestMarshal_OmitsFieldsThatTheCallDoesNotFill(t *testing.T) {
+	for _, test := range []struct {
+		response any
+		omitted  []string
+		written  []string
+	}{
+		{&jobsv1.CreateJobResponse{JobId: "j"}, []string{"job"}, []string{"job_id"}},
+		{&jobsv1.CreateJobResponse{Job: &jobsv1.Job{}}, []string{"executions", "next_executions_page_token"}, []string{"job", "stages"}},
+		{&jobsv1.Job{}, []string{"executions", "next_executions_page_token"}, []string{"rollout", "failure_criteria", "stages", "trip"}},
+		{[]*jobsv1.Job{{}}, []string{"executions", "next_executions_page_token", "rollout", "failure_criteria", "stages"}, []string{"trip"}},
+	} {
+		body, err := (&jsonMarshaler{}).Marshal(test.response)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range test.omitted {
+			if strings.Contains(string(body), `"`+name+`":`) {
+				t.Errorf("%s in %s", name, body)
+			}
+		}
+		for _, name := range test.written {
+			if !strings.Contains(string(body), `"`+name+`":`) {
+				t.Errorf("no %s in %s", name, body)
+			}
 		}
 	}
 }

@@ -39,6 +39,8 @@ func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 		switch message := message.(type) { // fields that are omitted if they are empty
 		case *jobsv1.JobExecution:
 			message.JobId = "a"
+		case *jobsv1.CreateJobResponse:
+			message.Job = &jobsv1.Job{}
 		case *jobsv1.Job:
 			message.NextExecutionsPageToken = "a"
 		}

@@ -16,16 +16,16 @@ func TestRouteTable_MatchesPathAndMethod(t *testing.T) {
 	)
 	for _, c := range []struct{ method, path, template, allow, rawPath string }{
 		{"POST", "/customer/jobs/a:retry", job + ":retry", "POST", "/customer/jobs/a:retry"},
-		{"GET", "/customer/jobs/a:retry", job, "DELETE, GET", "/customer/jobs/a:retry"},
-		{"DELETE", "/customer/jobs/a:retry", job, "DELETE, GET", "/customer/jobs/a:retry"},
+		{"GET", "/customer/jobs/a:retry", job, "DELETE, GET, PATCH", "/customer/jobs/a:retry"},
+		{"DELETE", "/customer/jobs/a:retry", job, "DELETE, GET, PATCH", "/customer/jobs/a:retry"},
 		{"POST", "/customer/jobs/a:retry:delete", job + ":delete", "POST", "/customer/jobs/a:retry:delete"},
 		// No route allows these methods: Allow lists the methods of all matching routes.
-		{"PUT", "/customer/jobs/a:retry", job, "DELETE, GET, POST", "/customer/jobs/a:retry"},
-		{"POST", "/customer/jobs/a%3Aretry", job, "DELETE, GET", "/customer/jobs/a:retry"},
-		{"POST", "/customer/jobs/:retry", job, "DELETE, GET", "/customer/jobs/:retry"},
+		{"PUT", "/customer/jobs/a:retry", job, "DELETE, GET, PATCH, POST", "/customer/jobs/a:retry"},
+		{"POST", "/customer/jobs/a%3Aretry", job, "DELETE, GET, PATCH", "/customer/jobs/a:retry"},
+		{"POST", "/customer/jobs/:retry", job, "DELETE, GET, PATCH", "/customer/jobs/:retry"},
 		{"POST", "/customer/jobs:retry", "", "", ""},
 		// The path for grpc-gateway has one encoding for each character.
-		{"GET", "/cust%6fmer/jobs/%61", job, "DELETE, GET", "/customer/jobs/a"},
+		{"GET", "/cust%6fmer/jobs/%61", job, "DELETE, GET, PATCH", "/customer/jobs/a"},
 		{"POST", "/device/v1/jobs%3AstartNext", "/device/v1/jobs:startNext", "POST", "/device/v1/jobs:startNext"},
 		// Only a device ID may contain an encoded slash.
 		{"DELETE", "/customer/jobs/a/executions/b%2fc", execution, "DELETE", "/customer/jobs/a/executions/b%2Fc"},

@@ -1,5 +1,6 @@
 """Functions give the same results whatever the session's search_path contains."""
 
+import re
 from datetime import datetime
 from importlib.resources import files
 
@@ -31,6 +32,16 @@ _HOSTILE_SCHEMA = """
 """
 
 _CREATE = "create_job('acme', '{}', 'reboot', '{{}}', NULL, NULL, true, NULL, 5, NULL, 10, 10)"
+# The first stage needs an approval, the second one only time.
+_STAGES = """{"stages": [
+    {"display_name": "", "device_count": 1, "require_approval": true},
+    {"display_name": "", "device_count": 1, "advance_after_seconds": 60},
+    {"display_name": ""}
+]}"""
+_CRITERIA = """[{
+    "statuses": ["FAILED"], "failure_codes": [], "count": 1, "basis": "FINISHED",
+    "min_finished": 0, "scope": "STAGE", "action": "PAUSE"
+}]"""
 _UPDATE = (
     "update_executions('acme', 1000, ARRAY['j'], '{false}', ARRAY['d00001'], '{%s}', '{NULL}',"
     " '{NULL}', '{NULL}', '{NULL}', '{true}')"
@@ -39,6 +50,12 @@ _UPDATE = (
 CALLS = [
     _CREATE.format("j"),
     _CREATE.format("k"),
+    "create_job('acme', 's', 'reboot', '{}', NULL, NULL, true, NULL, 5, 'olivia', 10, 10,"
+    f" '{_STAGES}', '{_CRITERIA}')",
+    f"update_job('acme', 's', '', '{{failure_criteria}}', NULL, NULL, '{_CRITERIA}')",
+    "approve_stage('acme', 's', 0, 'maria', '')",
+    "advance_job('acme', 's', NULL, '')",
+    "open_due_stage('acme', 's', 0)",
     _UPDATE % "NULL",
     _UPDATE % "FAILED",
     "get_failure_summary('acme', 'j', '{FAILED}', ARRAY[''])",
@@ -77,6 +94,9 @@ async def _run(owner: asyncpg.Connection, search_path: str) -> list[list[dict[st
         for call in CALLS:
             if call.startswith("time_out"):
                 await owner.execute("UPDATE jobs.job_executions SET times_out_at = '2000-01-01'")
+            if call.startswith("open_due"):
+                await owner.execute("UPDATE jobs.job_stages SET active_since = '2000-01-01'")
+                await owner.execute("UPDATE jobs.jobs SET stage_due_at = '2000-01-01'")
             try:
                 async with owner.transaction():
                     rows = await owner.fetch(f"SELECT * FROM jobs.{call}")
@@ -91,7 +111,8 @@ async def _run(owner: asyncpg.Connection, search_path: str) -> list[list[dict[st
 
 def _without_times(row: asyncpg.Record) -> dict[str, object]:
     return {
-        column: value
+        # In JSON, times are numbers of microseconds.
+        column: re.sub(r"\d{15}", "", value) if isinstance(value, str) else value
         for column, value in row.items()
         if not isinstance(value[0] if isinstance(value, list) and value else value, datetime)
     }

@@ -55,7 +55,7 @@ async def test_percent_encoded_path_starts_no_verb(database: Database, rest: Res
 
     response = await rest.send("POST", f"{JOBS}/a%3Aretry", {"statuses": ["FAILED"]})
     assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
-    assert response.headers["allow"] == "DELETE, GET"
+    assert response.headers["allow"] == "DELETE, GET, PATCH"
     response = await rest.send("POST", f"{JOBS}/%61:re%74ry", {"statuses": ["FAILED"]})
     assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
     assert (await rest.get("/%61"))["job_id"] == "a"

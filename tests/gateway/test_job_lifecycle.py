@@ -89,7 +89,7 @@ async def test_retry_sets_the_expiry_when_expires_in_hours_is_set(
         (
             {"statuses": ["BROKEN"]},
             'statuses "BROKEN" is unknown; it must be one of '
-            "QUEUED, IN_PROGRESS, SUCCEEDED, FAILED, TIMED_OUT, REJECTED",
+            "QUEUED, IN_PROGRESS, SUCCEEDED, FAILED, TIMED_OUT, REJECTED, HELD",
         ),
     ],
 )

@@ -56,7 +56,7 @@ INVALID: list[tuple[str, dict[str, Any], set[str]]] = [
     ("executions", {"job_id": ""}, {"job_id"}),
     ("executions", {"job_id": "j", "limit": 0}, {"limit"}),
     ("executions", {"job_id": "j", "limit": 5001}, {"limit"}),
-    ("executions", {"job_id": "j", "status": 7}, {"status"}),
+    ("executions", {"job_id": "j", "status": 8}, {"status"}),
     ("executions", {"job_id": "!", "limit": -5, "status": -1}, {"job_id", "limit", "status"}),
     ("cancel", {"job_id": ""}, {"job_id"}),
     ("cancel", {"job_id": "x" * 129}, {"job_id"}),

@@ -22,6 +22,7 @@ from tests.support.failures import Failure
 from tests.support.waiting import TIMEOUT
 
 STRUCT = "google.protobuf.Struct"
+FIELD_MASK = "google.protobuf.FieldMask"
 
 _REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
@@ -163,6 +164,9 @@ def _fill(message: Message, values: Mapping[str, str], choice: int, with_flags: 
                 getattr(message, field.name).append(last)
             else:
                 setattr(message, field.name, last)
+        elif field.message_type is not None and field.message_type.full_name == FIELD_MASK:
+            # A field of UpdateJob that is valid if it is unset.
+            getattr(message, field.name).paths.append("failure_criteria")
         elif is_contract_message(field):
             _fill(getattr(message, field.name), values, choice, with_flags)
 

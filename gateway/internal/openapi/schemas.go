@@ -74,7 +74,8 @@ func mayBeNull(field protoreflect.FieldDescriptor, schema string) bool {
 	if strings.HasSuffix(schema, "Request") {
 		return !slices.Contains(requiredFields[schema], string(field.Name()))
 	}
-	return field.HasPresence() && field.Kind() != protoreflect.BoolKind
+	// The job of CreateJob is absent instead of null.
+	return field.HasPresence() && field.Kind() != protoreflect.BoolKind && field.FullName() != "fleet.jobs.v1.CreateJobResponse.job"
 }
 
 // alternatives requires exactly one of the fields of a oneof.

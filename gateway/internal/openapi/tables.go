@@ -2,18 +2,23 @@ package main
 
 // unwrappedResponses are the messages that REST unwraps: it returns one field of them (response_body).
 var unwrappedResponses = []string{
-	"CancelExecutionResponse", "GetExecutionResponse", "GetJobResponse", "ListExecutionAttemptsResponse",
-	"ListJobExecutionsResponse", "ListJobsResponse", "ListPendingExecutionsResponse", "PauseJobResponse",
-	"ResumeJobResponse", "StartExecutionResponse", "UpdateExecutionResponse",
+	"AdvanceJobResponse", "ApproveStageResponse", "CancelExecutionResponse", "GetExecutionResponse",
+	"GetJobResponse", "ListExecutionAttemptsResponse", "ListJobExecutionsResponse", "ListJobsResponse",
+	"ListPendingExecutionsResponse", "PauseJobResponse", "ResumeJobResponse", "StartExecutionResponse",
+	"UpdateExecutionResponse", "UpdateJobResponse",
 }
 
 // additionalRoutes names the operation of a method's second route. The plugin appends a "2".
 var additionalRoutes = map[string]string{"ListJobExecutions2": "ListDeviceExecutions"}
 
-// optionalFields are the fields of responses that only some methods fill, by full name.
+// optionalFields are the fields of responses that only some calls fill, by full name.
 var optionalFields = map[string]bool{
+	"fleet.jobs.v1.CreateJobResponse.job":          true,
 	"fleet.jobs.v1.Job.executions":                 true,
 	"fleet.jobs.v1.Job.next_executions_page_token": true,
+	"fleet.jobs.v1.Job.rollout":                    true,
+	"fleet.jobs.v1.Job.failure_criteria":           true,
+	"fleet.jobs.v1.Job.stages":                     true,
 	"fleet.jobs.v1.JobExecution.job_id":            true,
 }
 
