@@ -12,7 +12,7 @@ class Status(StrEnum):
     """The server can serve calls, but something will fail later or is not as intended."""
 
     ERROR = "ERROR"
-    """The server cannot start, or calls fail, or background work stands still."""
+    """The server cannot start, or calls fail, or maintenance does not run."""
 
     SKIPPED = "SKIPPED"
     """The check needs something that another check reports as an error."""

@@ -1,4 +1,4 @@
-"""Settings that make the server trust what is in front of it."""
+"""Settings that make the server trust its clients or a proxy without verification."""
 
 from collections.abc import Sequence
 

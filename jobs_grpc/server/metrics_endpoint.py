@@ -1,7 +1,7 @@
 """Serves metrics over HTTP, at /metrics.
 
 The HTTP servers of prometheus_client and of the standard library start a thread per connection,
-without a limit on connections or on time. This one serves nothing but one page, and bounds both.
+without a limit on connections or on time. This one serves only one page, and limits both.
 """
 
 import asyncio
