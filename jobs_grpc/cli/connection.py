@@ -21,7 +21,7 @@ from jobs_grpc.auth.principal import (
 )
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.client.channel import NO_PROXY
+from jobs_grpc.client.channel import NO_PROXY, Tls
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 
 if TYPE_CHECKING:
@@ -147,11 +147,18 @@ def caller_metadata(args: argparse.Namespace) -> tuple[tuple[str, str], ...]:
 
 def channel_credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
     """Return the TLS credentials, or None if TLS is not requested."""
+    tls = channel_tls(args)
+    return tls.credentials() if tls else None
+
+
+def channel_tls(args: argparse.Namespace) -> Tls | None:
+    """Return the TLS settings, or None if TLS is not requested."""
     if not (args.tls or args.ca or args.cert or args.key):
         return None
     if bool(args.cert) != bool(args.key):
         raise CliError("--cert and --key must be used together", ExitCode.USAGE)
-    return grpc.ssl_channel_credentials(*map(_read_file, (args.ca, args.key, args.cert)))
+    ca, certificate, key = map(_read_file, (args.ca, args.cert, args.key))
+    return Tls(ca=ca, certificate=certificate, key=key)
 
 
 def _read_token(args: argparse.Namespace) -> str | None:

@@ -10,11 +10,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, caller_metadata, channel_credentials
+from jobs_grpc.cli.connection import add_client_command, caller_metadata, channel_tls
 from jobs_grpc.cli.errors import CliError, ExitCode, exit_code
 from jobs_grpc.cli.formatting import format_duration, utc_now
 from jobs_grpc.cli.output import print_note
-from jobs_grpc.client.retry import CallError
+from jobs_grpc.client import JobsError
+from jobs_grpc.client.status_text import status_text
 from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior
 from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
 from jobs_grpc.dev.simulator.totals import Totals
@@ -139,8 +140,8 @@ def _simulate(args: argparse.Namespace) -> None:
     started = time.monotonic()
     try:
         asyncio.run(_run(_make_fleet(args), totals, args.run_for, args.json))
-    except CallError as e:
-        raise CliError(str(e), exit_code(e.code)) from None
+    except JobsError as e:
+        raise CliError(status_text(e.code, e.message), exit_code(e.code)) from None
     if totals.called and not totals.responded:
         reason = totals.unavailable or "no response"
         raise CliError(f"can't reach the server at {args.server}: {reason}", ExitCode.UNAVAILABLE)
@@ -175,7 +176,7 @@ def _make_fleet(args: argparse.Namespace) -> Fleet:
     return Fleet(
         server=args.server,
         metadata=caller_metadata(args),
-        credentials=channel_credentials(args),
+        tls=channel_tls(args),
         device_ids=[args.device_format.format(number) for number in numbers],
         behavior=behavior,
         poll_interval=poll_interval,

@@ -30,6 +30,9 @@ TokenSource: TypeAlias = Callable[[], str | Awaitable[str]]
 
 _ALWAYS_REPEATABLE = frozenset(m for methods in REPEATABLE_METHODS.values() for m in methods)
 
+# How gRPC and proxies report that a stream was reset, besides UNAVAILABLE and CANCELLED.
+_RESET_CODES = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -115,6 +118,7 @@ class ServiceCalls:
             may_retry = was_refused(error) or (repeatable and is_transient(error))
             if not (may_retry and attempts_left and time.monotonic() + delay < deadline):
                 break
+            self._report_retry(error)
             await asyncio.sleep(delay)
         raise error
 
@@ -159,8 +163,14 @@ class ServiceCalls:
         `received` tells whether the stream has worked before.
         """
         token_expired = received and self._caller.token and isinstance(error, InvalidToken)
-        if not (token_expired or is_transient(error)):
+        was_reset = received and not error.reason and error.code in _RESET_CODES
+        if not (token_expired or was_reset or is_transient(error)):
             raise error
+        self._report_retry(error)
         if received and error.retry_after is None:
             return delays.before_reconnect()
         return delays.after(error)
+
+    def _report_retry(self, error: JobsError) -> None:
+        if self.retry.on_retry:
+            self.retry.on_retry(error)

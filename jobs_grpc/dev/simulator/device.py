@@ -9,9 +9,10 @@ import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 
-from jobs_grpc.client.retry import PERMANENT_CODES, CallError, call_with_retries
+from jobs_grpc.client import JobsError
 from jobs_grpc.dev.simulator.behavior import DeviceBehavior, Plan
-from jobs_grpc.dev.simulator.device_client import DeviceClient
+from jobs_grpc.dev.simulator.device_client import SimulatedClient
+from jobs_grpc.dev.simulator.persistence import PERMANENT_CODES, call_with_retries
 from jobs_grpc.dev.simulator.totals import Totals
 
 SendReport: TypeAlias = Callable[[str, pb.UpdateExecutionRequest], Awaitable[object]]
@@ -36,7 +37,7 @@ class Device:
         self,
         device_id: str,
         behavior: DeviceBehavior,
-        client: DeviceClient,
+        client: SimulatedClient,
         send_report: SendReport,
         totals: Totals,
     ) -> None:
@@ -82,7 +83,7 @@ class Device:
             self._totals.active += 1
             try:
                 await self._carry_out(execution, plan)
-            except CallError as e:
+            except JobsError as e:
                 if e.code not in _INTERRUPTED_CODES:
                     raise
                 self._totals.interrupted += 1

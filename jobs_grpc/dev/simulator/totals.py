@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from jobs_grpc.client.retry import UNAVAILABLE_CODES, CallError
+from jobs_grpc.client import JobsError
+from jobs_grpc.client.status_text import status_text
+from jobs_grpc.dev.simulator.persistence import UNAVAILABLE_CODES
 
 _COUNTERS = ("started", "succeeded", "failed", "rejected", "stalled", "interrupted", "errors")
 
@@ -45,11 +47,11 @@ class Totals:
         self.responded = True
         self.unavailable = ""
 
-    def record_error(self, error: CallError) -> None:
+    def record_error(self, error: JobsError) -> None:
         """Record that a call has failed and is retried."""
         if error.code in UNAVAILABLE_CODES:
-            self.unavailable = str(error)
+            self.unavailable = status_text(error.code, error.message)
         else:
             self.responded = True
             self.errors += 1
-            self.last_error = str(error)
+            self.last_error = status_text(error.code, error.message)
