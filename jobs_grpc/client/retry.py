@@ -46,6 +46,10 @@ class RetryPolicy:
     on_retry: Callable[[JobsError], None] | None = None
     """Called with each error after which a call is tried again or a stream reconnects."""
 
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ValueError("max_attempts must be at least 1")
+
 
 def is_transient(error: JobsError) -> bool:
     """Return whether the same call can succeed later."""

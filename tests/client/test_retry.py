@@ -222,3 +222,34 @@ def test_reconnects_of_many_clients_are_spread() -> None:
     assert 0 <= delays[0] < 0.5
     assert 2 < delays[500] < 3
     assert 4.5 < delays[-1] <= 5
+
+
+async def test_on_retry_gets_each_error_that_is_retried() -> None:
+    retried: list[JobsError] = []
+    policy = RetryPolicy(first_delay=0.02, max_attempts=3, on_retry=retried.append)
+    async with (
+        running_scripted_server(GetJob=AWAY) as server,
+        JobsClient(server.address, tenant="t", retry=policy) as jobs,
+    ):
+        with pytest.raises(errors.DatabaseUnavailable):
+            await jobs.get("j")
+
+    assert [error.reason for error in retried] == ["DATABASE_UNAVAILABLE"] * 2
+
+
+async def test_watch_reconnects_when_a_proxy_resets_the_stream(quick: RetryPolicy) -> None:
+    running = pb.WatchJobResponse(job=pb.Job(job_id="j", status=pb.Job.IN_PROGRESS))
+    done = pb.WatchJobResponse(job=pb.Job(job_id="j", status=pb.Job.COMPLETED))
+    async with (
+        running_scripted_server(WatchJob=[running, Refusal(StatusCode.INTERNAL), done]) as server,
+        JobsClient(server.address, tenant="t", retry=quick) as jobs,
+    ):
+        job = await jobs.wait("j")
+
+    assert job.status == pb.Job.COMPLETED
+    assert server.calls["WatchJob"] == 2
+
+
+def test_retry_policy_needs_at_least_one_attempt() -> None:
+    with pytest.raises(ValueError, match="max_attempts"):
+        RetryPolicy(max_attempts=0)
