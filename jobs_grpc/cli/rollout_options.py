@@ -15,6 +15,8 @@ from jobs_grpc.cli.errors import CliError, ExitCode
 # With a percentage, the first failures decide nothing: 1 of 1 finished devices is 100 percent.
 _MIN_FINISHED = 20
 
+_GATE_OPTIONS = ("min_succeeded", "bake", "advance_after", "require_approval")
+
 _EXAMPLE = """\
 A rollout starts the devices stage by stage. The sizes of --stage are "1%%" (of all
 devices), "50" (devices), "group:NAME" or "rest". The options for gates apply to each
@@ -114,6 +116,9 @@ def read_rollout_options(
         if _has_rollout_option(args):
             raise CliError("the options of a rollout need --stage", ExitCode.USAGE)
         return None, criteria
+    if len(args.stages) == 1 and any(getattr(args, name) for name in _GATE_OPTIONS):
+        # The last stage has no gate, so the option would have no effect.
+        raise CliError("the options for gates need two or more --stage", ExitCode.USAGE)
     rollout = pb.Rollout(stages=args.stages, max_in_progress=args.max_in_progress)
     for stage in rollout.stages:
         if args.releases_per_minute is not None:

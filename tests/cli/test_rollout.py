@@ -97,6 +97,10 @@ async def test_create_rejects_a_file_that_is_no_rollout(
     ("options", "problem"),
     [
         (("--bake", "10m"), "the options of a rollout need --stage"),
+        (
+            ("--stage", "rest", "--require-approval"),
+            "the options for gates need two or more --stage",
+        ),
         (("--stage", "0%"), "must be 1%, 50, group:NAME or rest"),
         (("--stage", "group:"), "must be 1%, 50, group:NAME or rest"),
         (("--stage", "rest", "--bake", "10"), "must be a time up to 30d"),
