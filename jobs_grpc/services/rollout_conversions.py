@@ -32,7 +32,7 @@ def job_details_fields(row: Row) -> MessageFields:
     return job_fields(row) | {
         "rollout": _rollout_fields(details) if stages else None,
         "failure_criteria": [_criterion_fields(c) for c in details["failure_criteria"] or ()],
-        "stages": list(_stage_states(details)) if stages else None,
+        "stages": list(_stage_states(details, row["status"])) if stages else None,
     }
 
 
@@ -73,13 +73,16 @@ def _duration_fields(seconds: int | None) -> MessageFields:
     return None if seconds is None else {"seconds": seconds}
 
 
-def _stage_states(details: Mapping[str, Any]) -> Iterator[MessageFields]:
+def _stage_states(details: Mapping[str, Any], job_status: str) -> Iterator[MessageFields]:
     """The fields of each JobStage."""
     stages, open_stage = details["stages"], details["open_stage"]
     for number, stage in enumerate(stages):
         is_open = number == open_stage
         is_last = number == len(stages) - 1
-        if number > open_stage:
+        if job_status == "COMPLETED":
+            # The job can end before the gates are checked: no later stage has a device left.
+            state = JobStage.PASSED
+        elif number > open_stage:
             state = JobStage.PENDING
         elif is_open and not (is_last and not any(stage[count] for count in _PENDING_COUNTS)):
             state = JobStage.OPEN

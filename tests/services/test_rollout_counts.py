@@ -11,7 +11,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.server import Server
-from tests.support.staged_jobs import rollout
+from tests.support.staged_jobs import create_staged_job, rollout
 from tests.support.waiting import TIMEOUT
 
 DEVICES = 200
@@ -173,3 +173,42 @@ async def test_count_of_held_executions_is_unchanged_by_the_cancel_of_a_released
 
     assert released_canceled.execution_counts == pb.ExecutionCounts(queued=1, held=2, rejected=1)
     assert held_canceled.execution_counts == pb.ExecutionCounts(queued=1, held=1, rejected=2)
+
+
+async def test_no_count_is_negative_when_the_clock_of_the_database_goes_back(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    """Six executions have started, but one is released: as after a failover."""
+    await database.add_devices(operator.tenant, 10)
+    job = await create_staged_job(
+        database,
+        server,
+        operator,
+        {"device_count": 8, "releases_per_minute": 1},
+        {"remainder": True},
+    )
+    await job.pass_time(361)
+    for device in job.devices(0)[:6]:
+        await device.start("j")
+
+    await job.pass_time(-300)
+
+    stored = await job.get()
+    assert stored.execution_counts == pb.ExecutionCounts(in_progress=6, held=4)
+    assert stored.stages[0].execution_counts == pb.ExecutionCounts(in_progress=6, held=2)
+
+
+async def test_all_stages_have_passed_when_the_job_is_completed(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    """The first stage takes all devices, so the others are empty."""
+    await database.add_devices(operator.tenant, 2)
+    job = await create_staged_job(
+        database, server, operator, {"device_count": 9}, {"device_count": 9}, {"remainder": True}
+    )
+
+    await job.finish(0)
+
+    stored = await job.get()
+    assert stored.status == pb.Job.COMPLETED
+    assert [stage.state for stage in stored.stages] == [pb.JobStage.PASSED] * 3

@@ -19,8 +19,13 @@ BEGIN
                 WHEN s.last_rank <= p_released OR s.queued = 0 THEN 0
                 -- The stage has no released executions: all that are not finished are HELD.
                 WHEN s.first_rank > p_released THEN s.queued
-                ELSE s.last_rank - p_released
-                     - jobs.finished_while_held(p_tenant_id, p_job_id, p_released, s.last_rank)
+                -- least(): the clock of a new primary can be behind that of the old one, so
+                -- executions beyond p_released can have started.
+                ELSE least(
+                    s.queued,
+                    s.last_rank - p_released
+                    - jobs.finished_while_held(p_tenant_id, p_job_id, p_released, s.last_rank)
+                )
             END
         )
         FROM (
