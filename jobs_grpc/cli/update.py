@@ -57,7 +57,9 @@ def _update(args: argparse.Namespace) -> None:
         if rollout is not None:
             request.rollout.CopyFrom(rollout)
             paths.append("rollout.stages")
-            paths.append("rollout.max_in_progress")
+            # A file without the limit keeps the one of the job.
+            if rollout.HasField("max_in_progress"):
+                paths.append("rollout.max_in_progress")
         if criteria is not None:
             request.failure_criteria.extend(criteria)
             paths.append("failure_criteria")

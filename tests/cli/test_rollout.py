@@ -190,3 +190,20 @@ async def test_update_changes_what_the_options_name(
     assert job.rollout.max_in_progress == 4
     assert job.failure_criteria[0].count == 7
     assert len(job.stages) == 2
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_update_keeps_the_limit_when_the_file_has_none(
+    shell: Shell, operator: Operator, tmp_path: Path
+) -> None:
+    await shell(*CREATE, "--stage", "20%", "--stage", "rest", "--max-in-progress", "4")
+    file = tmp_path / "stages.json"
+    stages = [{"percent": 20, "releases_per_minute": 7}, {"remainder": True}]
+    file.write_text(json.dumps({"rollout": {"stages": stages}}))
+
+    updated = await shell("update", "j", "--rollout", str(file))
+
+    assert updated.out == "updated j: rollout.stages\n"
+    job = await operator.get("j")
+    assert job.rollout.max_in_progress == 4
+    assert job.rollout.stages[0].releases_per_minute == 7
