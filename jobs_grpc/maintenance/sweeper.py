@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Executions that one statement changes. Limits how long it holds the job lock.
 _EXECUTIONS_PER_STATEMENT = 1000
-# One for timeouts, one for the other tasks.
+# One for timeouts, one for stages, one for the other tasks.
 MAX_CONNECTIONS = 3
 # Jobs that one search finds.
 _JOBS_PER_SEARCH = 100
@@ -83,7 +83,7 @@ class Sweeper:
                 "jobs_past_retention", limit, self._fetch, self._apply_retention, retention_days
             )
             self._cleanup.insert(1, retention)
-        self.tasks = (self._timeouts, *self._cleanup)
+        self.tasks = (self._timeouts, self._stages, *self._cleanup)
 
     async def __aenter__(self) -> "Sweeper":
         # Connects on first use, so the database may be unavailable at the start.

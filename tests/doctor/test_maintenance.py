@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 LATE = {
     "timeout": "UPDATE jobs.job_executions SET times_out_at = now() - interval '10 minutes'",
+    "stages": "UPDATE jobs.jobs SET stage_due_at = now() - interval '10 minutes'",
     "finalization": "UPDATE jobs.jobs SET canceled_at = now() - interval '10 minutes'",
     "retention": "UPDATE jobs.jobs SET updated_at = now() - interval '1 day 10 minutes'",
     "purge": "UPDATE jobs.jobs SET deleted_at = now() - interval '10 minutes'",

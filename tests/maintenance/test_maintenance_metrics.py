@@ -30,6 +30,8 @@ async def make_due(database: Database, server: Server, operator: Operator, task:
             await server.device(operator.tenant, "pump").start("j")
             await database.make_overdue(operator.tenant, "j")
             return
+        case "stages_due":
+            change = f"stage_due_at = {ago}"
         case "jobs_to_finalize":
             await operator.cancel("j")
             change = f"canceled_at = {ago}"
@@ -48,7 +50,14 @@ async def make_due(database: Database, server: Server, operator: Operator, task:
 
 
 @pytest.mark.parametrize(
-    "name", ["timed_out_executions", "jobs_to_finalize", "jobs_past_retention", "jobs_to_purge"]
+    "name",
+    [
+        "timed_out_executions",
+        "stages_due",
+        "jobs_to_finalize",
+        "jobs_past_retention",
+        "jobs_to_purge",
+    ],
 )
 async def test_overdue_time_of_a_task_is_known_until_its_work_is_done(
     database: Database, server: Server, operator: Operator, name: str
@@ -118,6 +127,7 @@ async def test_server_that_sweeps_serves_metrics_of_each_task(
 
     assert read.labels("jobs_maintenance_overdue_seconds", "task") == {
         "timed_out_executions",
+        "stages_due",
         "jobs_to_finalize",
         "jobs_past_retention",
         "jobs_to_purge",

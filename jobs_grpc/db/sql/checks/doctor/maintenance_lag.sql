@@ -6,6 +6,11 @@ SELECT extract(epoch FROM now() - (
            WHERE status = 'IN_PROGRESS' AND times_out_at <= now()
            ORDER BY times_out_at LIMIT 1))::double precision AS timeout,
        extract(epoch FROM now() - (
+           SELECT stage_due_at FROM jobs.jobs
+           WHERE stage_due_at IS NOT NULL AND paused_at IS NULL AND status = 'IN_PROGRESS'
+             AND deleted_at IS NULL AND stage_due_at <= now()
+           ORDER BY stage_due_at LIMIT 1))::double precision AS stages,
+       extract(epoch FROM now() - (
            SELECT coalesce(canceled_at, expires_at) FROM jobs.jobs
            WHERE NOT finalized AND deleted_at IS NULL AND coalesce(canceled_at, expires_at) <= now()
            ORDER BY coalesce(canceled_at, expires_at) LIMIT 1))::double precision AS finalization,

@@ -1,8 +1,13 @@
 -- Finds jobs whose stage_due_at has passed, the oldest first: at most p_limit. Excludes the jobs with
--- tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays).
+-- tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays). due_at is
+-- stage_due_at.
+
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.stages_due(integer, text[], text[]);
+
 CREATE OR REPLACE FUNCTION jobs.stages_due(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
-) RETURNS TABLE (tenant_id text, job_id text)
+) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -14,7 +19,7 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT j.tenant_id, j.job_id
+    SELECT j.tenant_id, j.job_id, j.stage_due_at
     FROM jobs.jobs j
     WHERE j.stage_due_at IS NOT NULL AND j.paused_at IS NULL AND j.status = 'IN_PROGRESS'
       AND j.deleted_at IS NULL AND j.stage_due_at <= now()
