@@ -16,6 +16,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY pyproject.toml README.md LICENSE ./
 COPY jobs_grpc jobs_grpc
 COPY generated generated
+COPY protos protos
 # Debug symbols and Cython sources are a fifth of the packages. Bytecode is compiled here because the
 # container cannot write it.
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /src/wheels . && \
