@@ -11,6 +11,7 @@ from tests.support.database import Database
 from tests.support.identities import jwks
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.server import running_server
+from tests.support.waiting import wait_until
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 
@@ -37,6 +38,13 @@ async def test_page_lists_each_metric_with_its_type_labels_and_help(
         database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn, **settings
     ) as server:
         families = (await scrape(server.app.metrics_address)).families
+
+        async def has_swept() -> bool:
+            nonlocal families
+            families = (await scrape(server.app.metrics_address)).families
+            return "jobs_rollouts_paused" in families
+
+        await wait_until(has_swept)
     rows = [_row(family) for family in families.values()]
     workers = [_row(family) for family in merge_workers({1: None}, {})]
     workers = [row.replace("|  |", "| `worker` |") for row in workers]

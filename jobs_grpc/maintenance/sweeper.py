@@ -8,7 +8,8 @@ the same time, and the next sweep finds what one did not finish.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import asyncpg
@@ -26,6 +27,8 @@ _EXECUTIONS_PER_STATEMENT = 1000
 MAX_CONNECTIONS = 3
 # Jobs that one search finds.
 _JOBS_PER_SEARCH = 100
+# Jobs of each kind that are counted for metrics.
+_MAX_COUNTED_JOBS = 10_000
 
 # The health check notices an outage of the database within this time, and logs it.
 _OUTAGE_GRACE_SECONDS = 5.0
@@ -40,6 +43,17 @@ class NotTheOwner(Exception):
 
 class StatementTimedOut(Exception):
     """One statement was too slow and was canceled; database and session are intact."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedRollouts:
+    """Numbers of jobs of all tenants: see stopped_rollouts.sql."""
+
+    paused: Mapping[str, int]
+    """By the cause of the pause, a name of Pause.Cause."""
+    awaiting_approval: int
+    canceled: int
+    """By a failure criterion, in the last hour."""
 
 
 class Sweeper:
@@ -84,6 +98,8 @@ class Sweeper:
             )
             self._cleanup.insert(1, retention)
         self.tasks = (self._timeouts, self._stages, *self._cleanup)
+        self.stopped_rollouts: StoppedRollouts | None = None
+        """As of the last sweep; None: not read yet."""
 
     async def __aenter__(self) -> "Sweeper":
         # Connects on first use, so the database may be unavailable at the start.
@@ -135,8 +151,15 @@ class Sweeper:
         await self._timeouts.run(self._lock_wait)
 
     async def run_stages(self) -> None:
-        """Open the next stages of rollouts whose bake_time or advance_after has passed."""
+        """Open the stages whose bake_time or advance_after has passed; count stopped rollouts."""
         await self._stages.run(self._lock_wait)
+        (row,) = await self._fetch("SELECT * FROM jobs.stopped_rollouts($1)", _MAX_COUNTED_JOBS)
+        causes = ("FAILURE_CRITERION", "GATE_NOT_MET", "OPERATOR")
+        self.stopped_rollouts = StoppedRollouts(
+            {cause: row[cause.lower()] for cause in causes},
+            row["awaiting_approval"],
+            row["canceled"],
+        )
 
     async def run_cleanup(self) -> None:
         """Finalize canceled and expired jobs, apply the retention, and purge deleted jobs."""

@@ -74,6 +74,7 @@ class ServerCollector(Collector):
         yield from _watches(parts.jobs, parts.device_jobs)
         yield from _buffered_bytes(parts.budget)
         yield from _maintenance(parts.sweeper)
+        yield from _stopped_rollouts(parts.sweeper)
         yield from _jwks(parts.authenticator)
         yield _histogram(
             "jobs_event_loop_lag_seconds",
@@ -277,6 +278,29 @@ def _maintenance(sweeper: Sweeper | None) -> Iterator[Metric]:
         runs.add_metric([task.name], task.completed_runs)
         errors.add_metric([task.name], task.errors)
     yield from (overdue, runs, errors)
+
+
+def _stopped_rollouts(sweeper: Sweeper | None) -> Iterator[Metric]:
+    """Nothing if this process runs no maintenance, or has not counted yet."""
+    if sweeper is None or sweeper.stopped_rollouts is None:
+        return
+    counts = sweeper.stopped_rollouts
+    paused = GaugeMetricFamily(
+        "jobs_rollouts_paused", "Jobs that are paused, by the cause of the pause.", labels=["cause"]
+    )
+    for cause, count in counts.paused.items():
+        paused.add_metric([cause], count)
+    yield paused
+    yield _gauge(
+        "jobs_rollouts_awaiting_approval",
+        "Jobs whose next stage lacks only an approval.",
+        counts.awaiting_approval,
+    )
+    yield _gauge(
+        "jobs_rollouts_canceled_last_hour",
+        "Jobs that a failure criterion canceled in the last hour.",
+        counts.canceled,
+    )
 
 
 def _jwks(authenticator: Authenticator) -> Iterator[Metric]:

@@ -465,6 +465,10 @@ CREATE INDEX jobs_to_finalize ON jobs.jobs USING btree (COALESCE(canceled_at, ex
 
 CREATE INDEX jobs_to_purge ON jobs.jobs USING btree (tenant_id, job_id) WHERE (deleted_at IS NOT NULL);
 
+CREATE INDEX jobs_tripped_by_canceled_at ON jobs.jobs USING btree (canceled_at) WHERE ((trip IS NOT NULL) AND (status = 'CANCELED'::jobs.job_status) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_waiting_by_pause_cause ON jobs.jobs USING btree (pause_cause) WHERE ((awaiting_approval OR (pause_cause IS NOT NULL)) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
+
 ALTER TABLE jobs.execution_attempts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_criterion_counts ENABLE ROW LEVEL SECURITY;

@@ -290,6 +290,12 @@ CASES = {
         as_owner=True,
     ),
     "stages_due": Case("stages_due", 100, _staged(_search("stages_due")), as_owner=True),
+    "stopped_rollouts": Case(
+        "stopped_rollouts",
+        100,
+        _staged(lambda c, p: c.fetch("SELECT * FROM jobs.stopped_rollouts(10000)")),
+        as_owner=True,
+    ),
     "list_device_executions": Case("list_device_executions", 60, _list_device_executions),
     "list_device_executions: of a job": Case(
         "list_device_executions", 60, lambda c, p: _list_device_executions(c, p, job_id="j1")

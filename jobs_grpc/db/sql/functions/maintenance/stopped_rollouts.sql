@@ -1,0 +1,46 @@
+-- Counts the jobs that wait for an operator, and those that failure criteria canceled in the last
+-- hour: at most p_limit of each kind. The caller must see the rows of all tenants.
+CREATE OR REPLACE FUNCTION jobs.stopped_rollouts(
+    p_limit integer,
+    OUT failure_criterion bigint,  -- paused by a failure criterion
+    OUT gate_not_met bigint,       -- paused because a gate was not met
+    OUT operator bigint,           -- paused by an operator
+    OUT awaiting_approval bigint,
+    OUT canceled bigint
+)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+-- Only the indexes jobs_waiting_by_pause_cause and jobs_tripped_by_canceled_at deliver the orders.
+SET enable_sort = off
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    SELECT count(*) FILTER (WHERE waiting.pause_cause = 'FAILURE_CRITERION'),
+           count(*) FILTER (WHERE waiting.pause_cause = 'GATE_NOT_MET'),
+           count(*) FILTER (WHERE waiting.pause_cause = 'OPERATOR'),
+           count(*) FILTER (WHERE waiting.awaiting_approval)
+    INTO failure_criterion, gate_not_met, operator, awaiting_approval
+    FROM (
+        SELECT j.pause_cause, j.awaiting_approval
+        FROM jobs.jobs j
+        WHERE (j.awaiting_approval OR j.pause_cause IS NOT NULL) AND j.status = 'IN_PROGRESS'
+          AND j.deleted_at IS NULL
+        ORDER BY j.pause_cause
+        LIMIT p_limit
+    ) waiting;
+
+    -- A job that a criterion paused and an operator then canceled does not count.
+    SELECT count(*) FILTER (WHERE tripped.action <> 'PAUSE')
+    INTO canceled
+    FROM (
+        SELECT j.trip #>> '{criterion,action}' AS action
+        FROM jobs.jobs j
+        WHERE j.trip IS NOT NULL AND j.status = 'CANCELED' AND j.deleted_at IS NULL
+          AND j.canceled_at > now() - interval '1 hour'
+        ORDER BY j.canceled_at
+        LIMIT p_limit
+    ) tripped;
+END $$;
