@@ -153,6 +153,10 @@ bench-fairness: $(BENCH_READY) ## Measure a quiet tenant's latency and the rate 
 bench-queues: $(READY) ## Measure long queues and background work with and without statistics (9 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.queues $(ARGS)
 
+.PHONY: bench-capacity
+bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million executions (8 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.capacity $(ARGS)
+
 .PHONY: bench-hostile
 bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (4 minutes; ARGS=--list lists them)
 	@PYTHONPATH=generated $(BIN)/python -m bench.hostile $(ARGS)
