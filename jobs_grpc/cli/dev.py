@@ -143,12 +143,6 @@ def _example_calls(address: str, config: Config) -> list[str]:
         grpcurl("PauseJob", job_id="try-1", reason="just trying"),
         grpcurl("ResumeJob", job_id="try-1"),
         grpcurl("AdvanceJob", job_id="try-1", stage=1),
-        grpcurl(
-            "UpdateJob",
-            job_id="try-1",
-            update_mask="inProgressTimeoutMinutes",
-            in_progress_timeout_minutes=60,
-        ),
         grpcurl("CancelExecution", job_id="try-1", device_id=_EXAMPLE_DEVICE),
         grpcurl("RetryExecutions", job_id="try-1", statuses=["REJECTED"]),
         grpcurl("ListExecutionAttempts", job_id="try-1", device_id=_EXAMPLE_DEVICE),

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2, error_reason_pb2, jobs_pb2
 from google.protobuf import text_format
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
@@ -133,7 +133,17 @@ def _contract_with_comments() -> dict[str, FileDescriptorProto]:
         ]
         del file.source_code_info.location[:]
         file.source_code_info.location.extend(locations)
+        for message in file.message_type:
+            _clear_json_names(message)
     return contract
+
+
+def _clear_json_names(message: DescriptorProto) -> None:
+    """Let clients that print JSON, such as grpcurl, use the names of the contract."""
+    for field in message.field:
+        field.ClearField("json_name")
+    for nested in message.nested_type:
+        _clear_json_names(nested)
 
 
 def _reflection_v1() -> FileDescriptorProto:

@@ -40,7 +40,7 @@ async def run(*command: str | Path, cwd: Path = GATEWAY) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("paths", "headers", "selected"),
-    [("^/customer/", [], "13 selected"), ("^/device/", ["X-Device-Id: d00001"], "5 selected")],
+    [("^/customer/", [], "16 selected"), ("^/device/", ["X-Device-Id: d00001"], "5 selected")],
     ids=["customer", "device"],
 )
 async def test_responses_match_the_openapi_document(
@@ -78,7 +78,7 @@ async def test_responses_match_the_openapi_document(
     )  # fmt: skip
 
     print(output)
-    assert f"{selected} / 18 total" in output
+    assert f"{selected} / 21 total" in output
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
 ) -> None:
     await database.add_devices(tenant, 1)
     metadata = {
-        "JobService": ("-H", f"x-tenant-id: {tenant}"),
+        "JobService": ("-H", f"x-tenant-id: {tenant}", "-H", "x-user-id: olivia"),
         "DeviceJobService": ("-H", f"x-tenant-id: {tenant}", "-H", "x-device-id: d00001"),
     }
 
@@ -110,6 +110,12 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     job = {"job_id": "a"}
     execution = job | {"device_id": "d00001"}
     failed = job | {"status": "FAILED"}
+    gate = {"require_approval": True, "allow_self_approval": True}
+    staged = {"rollout": {"stages": [{"device_count": 1, "gate": gate}, {"remainder": True}]}}
+    update = {
+        "update_mask": {"paths": ["in_progress_timeout_minutes"]},
+        "in_progress_timeout_minutes": 5,
+    }
     calls = [
         ("JobService", "CreateJob", job | {"document_type": "reboot", "target_all": True}),
         ("JobService", "GetJob", job),
@@ -129,7 +135,14 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         ("JobService", "WatchJob", job),  # the job is finished, so the stream ends
         ("JobService", "RetryExecutions", job | {"statuses": ["FAILED"]}),
         ("JobService", "CancelExecution", execution),
-        ("JobService", "CreateJob", {"job_id": "b", "document_type": "x", "target_all": True}),
+        (
+            "JobService",
+            "CreateJob",
+            {"job_id": "b", "document_type": "x", "target_all": True} | staged,
+        ),
+        ("JobService", "ApproveStage", {"job_id": "b", "stage": 0}),
+        ("JobService", "AdvanceJob", {"job_id": "b", "stage": 1}),
+        ("JobService", "UpdateJob", {"job_id": "b"} | update),
         ("JobService", "CancelJob", {"job_id": "b"}),
         ("JobService", "DeleteJob", {"job_id": "b"}),
     ]
@@ -154,6 +167,9 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     assert responses["ResumeJob"]["job"]["status"] == "IN_PROGRESS"
     assert responses["GetFailureSummary"]["failures"][0]["execution_count"] == 1
     assert responses["CancelExecution"]["execution"]["status"] == "REJECTED"
+    assert responses["ApproveStage"]["job"]["stages"][0]["approval"]["approved_by"] == "olivia"
+    assert responses["AdvanceJob"]["job"]["stages"][0]["state"] == "PASSED"
+    assert responses["UpdateJob"]["job"]["in_progress_timeout_minutes"] == 5
     assert responses["CancelJob"] == {"job_id": "b", "status": "CANCELED"}
     assert responses["DeleteJob"] == {}
 
