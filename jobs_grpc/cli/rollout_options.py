@@ -184,6 +184,8 @@ def _parse_json(path: str, text: str) -> Any:
         return json.loads(text)
     except ValueError as e:
         raise CliError(f"{path}: {e}", ExitCode.USAGE) from None
+    except RecursionError:
+        raise CliError(f"{path}: nested too deeply", ExitCode.USAGE) from None
 
 
 def _parse_yaml(path: str, text: str) -> Any:
@@ -196,5 +198,7 @@ def _parse_yaml(path: str, text: str) -> Any:
         ) from None
     try:
         return yaml.safe_load(text)
+    except RecursionError:
+        raise CliError(f"{path}: nested too deeply", ExitCode.USAGE) from None
     except yaml.YAMLError as e:
         raise CliError(f"{path}: {' '.join(str(e).split())}", ExitCode.USAGE) from None

@@ -75,6 +75,8 @@ async def test_create_reads_the_rollout_from_a_file(
     [
         ("r.yaml", "rollout: [", "while parsing"),
         ("r.json", "{", "Expecting property name"),
+        ("r.json", "[" * 100_000, "nested too deeply"),
+        ("r.yaml", "[" * 2_000, "nested too deeply"),
         ("r.yaml", "stages: []", "may have only the fields rollout and failure_criteria"),
         ("r.yaml", "rollout: {stage: []}", "stage"),
     ],

@@ -134,8 +134,9 @@ class Job(_message.Message):
     timeout.
     """
     etag: _builtins.str
-    """Changes with each call of an operator that changes the job, and when a failure criterion or a gate
-    pauses or cancels it. Other reports of devices and the opening of stages do not change it.
+    """Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage and
+    UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
+    reports of devices and the opening of stages do not change it.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -370,7 +371,8 @@ class Gate(_message.Message):
     """
     require_approval: _builtins.bool
     """The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
-    replaces it.
+    replaces it. The user is known by x-user-id or the token, so with JOBS_AUTH=metadata this is only
+    as strong as what sets x-user-id.
     """
     allow_self_approval: _builtins.bool
     """The user who created the job may also approve."""

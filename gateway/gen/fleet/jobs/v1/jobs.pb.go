@@ -501,8 +501,9 @@ type Job struct {
 	// The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
 	// the job is not paused.
 	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
-	// Changes with each call of an operator that changes the job, and when a failure criterion or a gate
-	// pauses or cancels it. Other reports of devices and the opening of stages do not change it.
+	// Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage and
+	// UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
+	// reports of devices and the opening of stages do not change it.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The rollout. Unset: all executions are released at once. ListJobs does not fill this field, nor
 	// the next two.
@@ -1015,7 +1016,8 @@ type Gate struct {
 	// Unset: never.
 	AdvanceAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=advance_after,json=advanceAfter,proto3" json:"advance_after,omitempty"`
 	// The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
-	// replaces it.
+	// replaces it. The user is known by x-user-id or the token, so with JOBS_AUTH=metadata this is only
+	// as strong as what sets x-user-id.
 	RequireApproval bool `protobuf:"varint,4,opt,name=require_approval,json=requireApproval,proto3" json:"require_approval,omitempty"`
 	// The user who created the job may also approve.
 	AllowSelfApproval bool `protobuf:"varint,5,opt,name=allow_self_approval,json=allowSelfApproval,proto3" json:"allow_self_approval,omitempty"`
