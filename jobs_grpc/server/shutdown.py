@@ -13,6 +13,10 @@ logger = logging.getLogger(__name__)
 # How many seconds canceled calls may take to return their database connections.
 _CLEANUP_TIMEOUT = 5.0
 
+# gRPC's own grace period ends this many seconds after ours. If both ended at once, gRPC could
+# cancel the calls of a server that cancel_calls has stopped and freed, which crashes the process.
+_AFTER_GRACE = 60.0
+
 
 async def drain(
     server: Server,
@@ -34,7 +38,7 @@ async def drain(
     in_flight.cancel_public_calls()
     # A canceled stream whose client does not read cannot send its status, so the server would wait
     # for it during the whole grace period.
-    stop = asyncio.create_task(server.stop(grace))
+    stop = asyncio.create_task(server.stop(grace + _AFTER_GRACE))
     calls = asyncio.create_task(in_flight.wait_for_calls(grace))
     await asyncio.wait({stop, calls}, return_when=asyncio.FIRST_COMPLETED)
 
