@@ -379,7 +379,7 @@ async def test_retry_takes_back_the_failure(
     assert await status(operator) == "PAUSED"
 
 
-async def test_retry_of_other_failures_can_trip_a_percentage(
+async def test_retry_of_other_failures_and_successes_after_it_trip_nothing(
     operator: Operator, report: Report
 ) -> None:
     """One of five is 20 percent; when three others are retried, it is one of two."""
@@ -388,8 +388,34 @@ async def test_retry_of_other_failures_can_trip_a_percentage(
     assert await status(operator) == "IN_PROGRESS"
 
     await operator.retry("j", "FAILED", failure_codes=[""])
+    assert await status(operator) == "IN_PROGRESS"
+    assert (await operator.get("j")).execution_counts.queued == 38
+    await report((6, None))
+    await operator.cancel_execution("j", "d00007")
+    await operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=5)
+    assert await status(operator) == "IN_PROGRESS"
+
+    await report((6, "FAILED", "E1"))
 
     assert await status(operator) == "PAUSED"
+
+
+async def test_successes_after_a_retry_trip_only_if_they_reach_min_finished(
+    operator: Operator, report: Report
+) -> None:
+    await create(operator, {"percent": 30, "failure_codes": ["E1"], "min_finished": 2})
+    await report(*((n, "FAILED") for n in range(1, 4)), (4, "FAILED", "E1"))
+    await operator.retry("j", "FAILED", failure_codes=[""])
+    await report((5, "SUCCEEDED"))
+    assert await status(operator) == "PAUSED"  # one of two
+    await operator.resume("j")
+
+    await report(*((n, "FAILED") for n in (1, 2, 3)), (6, "FAILED", "E1"), (7, "SUCCEEDED"))
+    assert await status(operator) == "IN_PROGRESS"  # one of five
+    await operator.retry("j", "FAILED", failure_codes=[""])
+    await report((8, "SUCCEEDED"))  # one of three
+
+    assert await status(operator) == "IN_PROGRESS"
 
 
 async def test_resumed_job_counts_from_the_resume(

@@ -275,3 +275,25 @@ async def test_nothing_starts_in_a_batch_whose_report_trips_a_criterion(
     assert outcomes(results) == ["JOB_PAUSED", "AGAIN", "APPLIED", "APPLIED", "APPLIED"]
     assert (await job.get()).status == pb.Job.PAUSED
     await job.check_counts()
+
+
+async def test_device_sees_its_execution_queued_when_it_was_released_after_its_call_began(
+    database: Database, server: Server, operator: Operator, devices: None
+) -> None:
+    """A wait for the job lock can lie between the start of the transaction and the decision."""
+    job = await create_staged_job(
+        database, server, operator, {"remainder": True, "releases_per_minute": 60}
+    )
+    update = ExecutionUpdate("j", job.names[0][0], None, expected_version=99)
+
+    async with request_session(database) as (session, store):
+        await session.execute("BEGIN; SELECT now()")
+        # The first execution is released now: after the start of the transaction.
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET release_since = clock_timestamp() - interval '1 second'"
+            " WHERE tenant_id = $1 AND job_id = 'j'",
+            operator.tenant,
+        )
+        (row,) = await store.update_executions(operator.tenant, [update], wait_ms=0)
+
+    assert (row["outcome"], row["status"]) == ("EXECUTION_CHANGED", "QUEUED")

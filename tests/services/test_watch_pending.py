@@ -10,7 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
-from tests.support.database import Database
+from tests.support.database import Database, request_session
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
@@ -147,3 +147,48 @@ async def test_watches_retry_when_the_server_is_overloaded(
         received = await asyncio.gather(*(anext(responses) for responses in watches))
 
     assert [job_ids(response) for response in received] == [["j"]] * 60
+
+
+async def test_watch_sends_the_list_again_when_a_full_job_has_a_free_place(
+    server: Server, operator: Operator, device: Device
+) -> None:
+    await operator.create(
+        job_id="j",
+        target_all=True,
+        rollout=pb.Rollout(stages=[pb.Stage(remainder=True)], max_in_progress=1),
+    )
+    other = server.device(operator.tenant, "other")
+    await other.start("j")
+    responses = watch(device)
+    assert job_ids(await anext(responses)) == ["j"]
+    assert await device.start_next() is None
+
+    await other.update("j", "SUCCEEDED")
+
+    assert job_ids(await anext(responses)) == ["j"]
+    assert await device.start_next() is not None
+
+
+async def test_fingerprint_changes_when_a_full_job_has_a_free_place_before_the_next_poll(
+    database: Database, server: Server, operator: Operator, device: Device
+) -> None:
+    """No poll sees that the job was full, but the device was told so."""
+    await operator.create(
+        job_id="j",
+        target_all=True,
+        rollout=pb.Rollout(stages=[pb.Stage(remainder=True)], max_in_progress=1),
+    )
+    other = server.device(operator.tenant, "other")
+
+    async def fingerprint() -> str:
+        async with request_session(database) as (_, store):
+            rows = await store.pending_fingerprints(operator.tenant, device_ids=[device.name])
+        return str(rows[0]["fingerprint"])
+
+    free = await fingerprint()
+    await other.start("j")
+    full = await fingerprint()
+    assert await device.start_next() is None
+    await other.update("j", "SUCCEEDED")
+
+    assert len({free, full, await fingerprint()}) == 3

@@ -22,6 +22,7 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id, 'EXECUTION_NOT_FOUND');
+    PERFORM jobs.set_read_time(v_job.locked_at);
 
     SELECT jobs.execution_status_at(
         e.status, v_job.canceled_at, v_job.force_canceled, v_job.expires_at, v_job.locked_at

@@ -1,5 +1,8 @@
 -- Returns a fingerprint for each device: a text that changes when the device's pending executions
--- change. It covers the first 101, which is one more than a response can hold.
+-- change. It covers the first 101, which is one more than a response can hold. It also changes when
+-- a place becomes free in a job with max_in_progress, so that a device whose start was rejected learns
+-- that it can try again. While the job is full, the fingerprint has no count, because it would change
+-- with each execution that finishes, although its place is taken at once.
 CREATE OR REPLACE FUNCTION jobs.pending_fingerprints(
     p_tenant_id text, p_device_ids text[]
 ) RETURNS TABLE (device_id text, fingerprint text)
@@ -20,14 +23,28 @@ BEGIN
     SELECT d.device_id, p.fingerprint
     FROM unnest(p_device_ids) AS d (device_id)
     CROSS JOIN LATERAL (
-        SELECT coalesce(string_agg(q.job_id || ' ' || q.version, ',' ORDER BY q.job_id), '')
+        SELECT coalesce(string_agg(
+                   q.job_id || ' ' || q.version || coalesce(' ' || q.places, ''),
+                   ',' ORDER BY q.job_id
+               ), '')
             AS fingerprint
         FROM (
-            SELECT e.job_id, e.version
+            SELECT e.job_id, e.version,
+                   CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
+                       SELECT CASE WHEN p.in_progress >= j.max_in_progress THEN 'full'
+                                   -- The job can have been full since the last poll.
+                                   ELSE concat(
+                                       j.max_in_progress, '/',
+                                       p.succeeded + p.failed + p.timed_out + p.rejected
+                                   ) END
+                       FROM jobs.job_progress p
+                       WHERE p.tenant_id = p_tenant_id AND p.job_id = e.job_id
+                   ) END AS places
             FROM jobs.job_executions e
             CROSS JOIN LATERAL (
                 SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,
-                       j.release_end, j.release_base, j.release_rate, j.release_since
+                       j.max_in_progress, j.release_end, j.release_base, j.release_rate,
+                       j.release_since
                 FROM jobs.jobs j
                 WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
                 OFFSET 0

@@ -103,6 +103,7 @@ BEGIN
 
     v_locked_job_ids := jobs.lock_jobs(p_tenant_id, v_job_ids, p_wait_ms);
     v_now := clock_timestamp();
+    PERFORM jobs.set_read_time(v_now);
 
     FOR v_phase IN 1..2 LOOP
         WITH input AS (
@@ -309,7 +310,14 @@ BEGIN
 
         IF v_has_rules AND v_has_final_reports THEN
             FOREACH v_job_id IN ARRAY v_updated_job_ids LOOP
-                PERFORM jobs.apply_rollout_rules(p_tenant_id, v_job_id, v_now);
+                PERFORM jobs.apply_rollout_rules(
+                    p_tenant_id, v_job_id, v_now,
+                    CASE WHEN bool_or(u.status <> 'SUCCEEDED') THEN NULL
+                         ELSE count(*)::integer END
+                )
+                FROM unnest(v_outcomes, v_job_ids, p_statuses) AS u (outcome, job_id, status)
+                WHERE u.outcome = 'APPLIED' AND u.job_id = v_job_id
+                  AND u.status IN ('SUCCEEDED', 'FAILED', 'REJECTED');
             END LOOP;
         END IF;
 

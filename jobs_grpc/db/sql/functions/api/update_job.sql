@@ -79,7 +79,10 @@ BEGIN
     SET revision = j.revision + 1
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 
-    PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
+    PERFORM jobs.apply_rollout_rules(
+        p_tenant_id, p_job_id, v_job.locked_at,
+        CASE WHEN 'failure_criteria' = ANY (p_fields) THEN NULL ELSE 0 END
+    );
 
     RETURN QUERY
     SELECT s.*

@@ -6,8 +6,18 @@
 --
 -- Checking at these changes is enough, because no criterion can trip by the passing of time: of the
 -- three bases, it changes only RELEASED, which grows, and that lowers the percentage.
+--
+-- A retry can raise a percentage of FINISHED above its limit, although no device failed. So executions
+-- that succeed trip only criteria whose min_finished they reach.
+
+-- The signature without p_finished.
+DROP FUNCTION IF EXISTS jobs.apply_failure_criteria(text, text, timestamptz);
+
 CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
-    p_tenant_id text, p_job_id text, p_now timestamptz
+    p_tenant_id text,
+    p_job_id text,
+    p_now timestamptz,
+    p_finished integer  -- as many have just SUCCEEDED; NULL: one has failed, or the criteria changed
 ) RETURNS boolean
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -67,6 +77,7 @@ BEGIN
                     ELSE sizes.finished END::bigint AS size
     ) basis
     WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.failures > 0
+      AND (p_finished IS NULL OR sizes.finished - p_finished < c.min_finished)
       AND (n.failures >= c.count
            OR basis.size > 0 AND sizes.finished >= c.min_finished
               AND n.failures * 100::bigint >= c.percent * basis.size)

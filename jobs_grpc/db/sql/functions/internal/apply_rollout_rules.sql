@@ -1,8 +1,15 @@
 -- Applies the failure criteria of a job, and then the gates of its stages, after its counts or its
 -- settings changed. Does nothing if the job has neither, is finished, or is paused. The caller holds
 -- the job lock and has set the tenant.
+
+-- The signature without p_finished.
+DROP FUNCTION IF EXISTS jobs.apply_rollout_rules(text, text, timestamptz);
+
 CREATE OR REPLACE FUNCTION jobs.apply_rollout_rules(
-    p_tenant_id text, p_job_id text, p_now timestamptz
+    p_tenant_id text,
+    p_job_id text,
+    p_now timestamptz,
+    p_finished integer DEFAULT 0  -- see apply_failure_criteria; 0: check only the gates
 ) RETURNS void
 LANGUAGE plpgsql
 -- Planning takes longer than these lookups by primary key.
@@ -24,7 +31,8 @@ BEGIN
         RETURN;
     END IF;
 
-    IF v_has_failure_criteria AND jobs.apply_failure_criteria(p_tenant_id, p_job_id, p_now) THEN
+    IF v_has_failure_criteria AND p_finished IS DISTINCT FROM 0
+       AND jobs.apply_failure_criteria(p_tenant_id, p_job_id, p_now, p_finished) THEN
         RETURN;
     END IF;
     IF v_has_stages THEN
