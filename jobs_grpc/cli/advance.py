@@ -43,7 +43,11 @@ def add_command(commands: "Subparsers") -> None:
         "stage", type=arguments.stage_index, metavar="STAGE", help="number of the stage, from 0"
     )
     parser.add_argument(
-        "--comment", type=arguments.text, default="", metavar="TEXT", help="comment to store"
+        "--comment",
+        type=arguments.text,
+        default="",
+        metavar="TEXT",
+        help="comment to store, at most 200 characters",
     )
 
 

@@ -363,7 +363,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         validation.raise_for_violations(
             validation.check_job_id(request.job_id)
             + check_stage(request.stage)
-            + validation.check_reason(request.comment, "comment")
+            + validation.check_comment(request.comment)
         )
         caller = current_principal()
         if caller.subject is None:

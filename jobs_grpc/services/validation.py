@@ -20,6 +20,7 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MAX_ID_LENGTH = 256
 MAX_DOCUMENT_TYPE_LENGTH = 100
 MAX_REASON_LENGTH = 1000
+MAX_COMMENT_LENGTH = 200
 MAX_REPORT_ID_LENGTH = 128
 MAX_ETAG_LENGTH = 64
 
@@ -214,10 +215,19 @@ def check_retry_statuses(statuses: Sequence[int]) -> list[Violation]:
     return [Violation("statuses", problem)]
 
 
-def check_reason(reason: str, field: str = "reason") -> list[Violation]:
-    """Check the reason of a cancel or a pause, or a comment, which may be empty."""
-    if len(reason) > MAX_REASON_LENGTH or "\0" in reason:
-        problem = f"{field} must be at most {MAX_REASON_LENGTH} characters without U+0000"
+def check_reason(reason: str) -> list[Violation]:
+    """Check the reason of a cancel or a pause, which may be empty."""
+    return _check_optional_text("reason", reason, MAX_REASON_LENGTH)
+
+
+def check_comment(comment: str) -> list[Violation]:
+    """Check the comment of an approval, which may be empty."""
+    return _check_optional_text("comment", comment, MAX_COMMENT_LENGTH)
+
+
+def _check_optional_text(field: str, text: str, max_length: int) -> list[Violation]:
+    if len(text) > max_length or "\0" in text:
+        problem = f"{field} must be at most {max_length} characters without U+0000"
         return [Violation(field, problem)]
     return []
 

@@ -104,7 +104,7 @@ async def test_advance_and_approve_are_rejected_when_a_field_is_invalid(
     assert failure.violations.keys() == {"job_id", "stage", "etag"}
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await operator.approve("", -1, comment="c" * 1001)
+        await operator.approve("", -1, comment="c" * 201)
     assert failure.violations.keys() == {"job_id", "stage", "comment"}
 
 

@@ -136,6 +136,10 @@ class DeviceJobServiceStub:
     """Watches the pending executions of the device. Sends the first ones, and again within a
     second of each change. The stream survives a restart of the database.
 
+    The list also has executions that can't start now because their job has max_in_progress
+    IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
+    becomes free; call StartNextExecution after each response.
+
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
       UNAVAILABLE          SERVER_STOPPING: watch again
     """
@@ -247,6 +251,10 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     WatchPendingExecutions: _aio.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]  # type: ignore[assignment]
     """Watches the pending executions of the device. Sends the first ones, and again within a
     second of each change. The stream survives a restart of the database.
+
+    The list also has executions that can't start now because their job has max_in_progress
+    IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
+    becomes free; call StartNextExecution after each response.
 
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
       UNAVAILABLE          SERVER_STOPPING: watch again
@@ -398,6 +406,10 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_device_jobs_pb2.WatchPendingExecutionsResponse], _abc.AsyncIterator[_device_jobs_pb2.WatchPendingExecutionsResponse]]:
         """Watches the pending executions of the device. Sends the first ones, and again within a
         second of each change. The stream survives a restart of the database.
+
+        The list also has executions that can't start now because their job has max_in_progress
+        IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
+        becomes free; call StartNextExecution after each response.
 
           UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
           UNAVAILABLE          SERVER_STOPPING: watch again

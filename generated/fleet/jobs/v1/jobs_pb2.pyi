@@ -412,7 +412,8 @@ Global___Gate: _TypeAlias = Gate  # noqa: Y015
 @_typing.final
 class FailureCriterion(_message.Message):
     """When to pause or cancel a job because devices fail. A criterion is checked in the transaction that
-    stores a failure, so no device starts an execution after that commit. Failures are executions with a
+    stores a failure, or the success that reaches min_finished, so no device starts an execution after
+    that commit. RetryExecutions trips no criterion, although it can raise a percentage. Failures are executions with a
     failure_code. Each device counts once, by its current attempt: a retry subtracts its failure.
     ResumeJob resets the counts to 0. Criteria of a PAUSED job are not checked. The report that finishes
     a job completes it, and no criterion trips.
@@ -1027,7 +1028,8 @@ class CreateJobRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Check the request and return the job that it would create, with the size of each stage, but create
-    nothing.
+    nothing. This is always about a new job: an existing job with this job_id and the same request is
+    ignored, so the response can differ from that of the call that created it.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -1844,7 +1846,7 @@ class ApproveStageRequest(_message.Message):
     stage: _builtins.int
     """The stage to approve: 0–99. The first is 0. It must be open."""
     comment: _builtins.str
-    """A comment, stored with the approval. At most 1000 characters, not U+0000."""
+    """A comment, stored with the approval. At most 200 characters, not U+0000."""
     def __init__(
         self,
         *,

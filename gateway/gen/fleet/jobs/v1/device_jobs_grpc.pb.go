@@ -129,6 +129,10 @@ type DeviceJobServiceClient interface {
 	// Watches the pending executions of the device. Sends the first ones, and again within a
 	// second of each change. The stream survives a restart of the database.
 	//
+	// The list also has executions that can't start now because their job has max_in_progress
+	// IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
+	// becomes free; call StartNextExecution after each response.
+	//
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(ctx context.Context, in *WatchPendingExecutionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPendingExecutionsResponse], error)
@@ -324,6 +328,10 @@ type DeviceJobServiceServer interface {
 	ReportExecutions(grpc.BidiStreamingServer[ReportExecutionsRequest, ReportExecutionsResponse]) error
 	// Watches the pending executions of the device. Sends the first ones, and again within a
 	// second of each change. The stream survives a restart of the database.
+	//
+	// The list also has executions that can't start now because their job has max_in_progress
+	// IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
+	// becomes free; call StartNextExecution after each response.
 	//
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again

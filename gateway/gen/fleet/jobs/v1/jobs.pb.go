@@ -1091,7 +1091,8 @@ func (x *Gate) GetAllowSelfApproval() bool {
 }
 
 // When to pause or cancel a job because devices fail. A criterion is checked in the transaction that
-// stores a failure, so no device starts an execution after that commit. Failures are executions with a
+// stores a failure, or the success that reaches min_finished, so no device starts an execution after
+// that commit. RetryExecutions trips no criterion, although it can raise a percentage. Failures are executions with a
 // failure_code. Each device counts once, by its current attempt: a retry subtracts its failure.
 // ResumeJob resets the counts to 0. Criteria of a PAUSED job are not checked. The report that finishes
 // a job completes it, and no criterion trips.
@@ -1864,7 +1865,8 @@ type CreateJobRequest struct {
 	// the first one applies.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,11,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
 	// Check the request and return the job that it would create, with the size of each stage, but create
-	// nothing.
+	// nothing. This is always about a new job: an existing job with this job_id and the same request is
+	// ignored, so the response can differ from that of the call that created it.
 	ValidateOnly  bool `protobuf:"varint,12,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3531,7 +3533,7 @@ type ApproveStageRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The stage to approve: 0–99. The first is 0. It must be open.
 	Stage int32 `protobuf:"varint,2,opt,name=stage,proto3" json:"stage,omitempty"`
-	// A comment, stored with the approval. At most 1000 characters, not U+0000.
+	// A comment, stored with the approval. At most 200 characters, not U+0000.
 	Comment       string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
