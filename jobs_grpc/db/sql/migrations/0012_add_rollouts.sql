@@ -25,11 +25,6 @@ ALTER TABLE jobs.jobs
     ADD COLUMN pause_cause          text,         -- of Pause.Cause; NULL: OPERATOR
     ADD COLUMN trip                 jsonb;        -- the last one, as JSON of Trip
 
--- NULL without a rollout. Ranks are 1, 2, 3 … in the order of release.
-ALTER TABLE jobs.job_executions
-    ADD COLUMN rank  integer,
-    ADD COLUMN stage smallint;
-
 -- One row per stage: its settings, its state, and the exact number of its executions in each stored
 -- status. Written under the job lock.
 CREATE TABLE jobs.job_stages (
