@@ -1,4 +1,4 @@
-"""Requests without a document, reports or ids of many devices have at most 16 KiB."""
+"""Requests without a document, reports, stages or ids of many devices have at most 16 KiB."""
 
 from typing import Any
 
@@ -36,10 +36,14 @@ def request_for_job(size: int) -> bytes:
     return head + bytes([length & 127 | 128, length >> 7 & 127 | 128, length >> 14]) + bytes(length)
 
 
-def has_document(message: Descriptor) -> bool:
-    """Whether a message has a Struct, also in its fields."""
-    return message.full_name == "google.protobuf.Struct" or any(
-        has_document(field.message_type) for field in message.fields if field.message_type
+# Messages that can be larger than 16 KiB: documents, and the stages of a rollout.
+LARGE_MESSAGES = {"google.protobuf.Struct", pb.Rollout.DESCRIPTOR.full_name}
+
+
+def has_large_message(message: Descriptor) -> bool:
+    """Whether a message is a large one or has one, also in its fields."""
+    return message.full_name in LARGE_MESSAGES or any(
+        has_large_message(field.message_type) for field in message.fields if field.message_type
     )
 
 
@@ -51,7 +55,7 @@ async def operator_with_job(database: Database, operator: Operator) -> Operator:
     return operator
 
 
-def test_methods_with_large_requests_are_those_with_a_document_or_ids_of_devices() -> None:
+def test_methods_with_large_requests_are_those_with_documents_stages_or_ids_of_devices() -> None:
     services = [
         *pb.DESCRIPTOR.services_by_name.values(),
         *device_pb.DESCRIPTOR.services_by_name.values(),
@@ -61,7 +65,7 @@ def test_methods_with_large_requests_are_those_with_a_document_or_ids_of_devices
         f"/{service.full_name}/{method.name}"
         for service in services
         for method in service.methods
-        if has_document(method.input_type) or "device_ids" in method.input_type.fields_by_name
+        if has_large_message(method.input_type) or "device_ids" in method.input_type.fields_by_name
     } == METHODS_WITH_LARGE_REQUESTS
 
 
