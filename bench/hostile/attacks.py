@@ -41,6 +41,7 @@ _ATTACKS = (
     Attack(grpc_attacks.resets_of_calls),
     Attack(grpc_attacks.large_report_ids),
     Attack(grpc_attacks.unread_reports),
+    Attack(grpc_attacks.unread_report_batches),
     Attack(grpc_attacks.compressed_statuses),
     Attack(grpc_attacks.half_sent_requests),
     Attack(grpc_attacks.half_sent_requests_without_credentials),

@@ -9,6 +9,7 @@ import gzip
 import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
@@ -168,25 +169,40 @@ async def _resets(
 
 async def large_report_ids(address: str) -> None:
     """Send 200 reports with ids of 4 MiB on one stream and read no response."""
-    await _send_reports("x" * (4 * _MIB - 100), address, connections=1, streams=1)
+    report = _report("x" * (4 * _MIB - 100), device_pb.ReportExecutionsRequest)
+    await _send_reports(report, address, connections=1, streams=1)
 
 
 async def unread_reports(address: str) -> None:
     """Send 200 reports on each of 1,500 streams and read no response."""
-    await _send_reports("d0000000", address)
+    await _send_reports(_report("d0000000", device_pb.ReportExecutionsRequest), address)
 
 
-async def _send_reports(
-    device_id: str, address: str, connections: int = CONNECTIONS, streams: int = STREAMS
-) -> None:
-    report = device_pb.ReportExecutionsRequest(
+async def unread_report_batches(address: str) -> None:
+    """Send messages of 100 reports with large details on 50 streams and read no response."""
+    reports = [_report(f"d{number:07}") for number in range(100)]
+    for report in reports:
+        report.report.status_details.update({f"{n:03}": None for n in range(180)})
+    await _send_reports(device_pb.ReportExecutionsRequest(reports=reports), address, streams=2)
+
+
+def _report(device_id: str, report_type: Any = device_pb.ExecutionReport) -> Any:
+    return report_type(
         device_id=device_id,
         report=device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS),
     )
+
+
+async def _send_reports(
+    request: device_pb.ReportExecutionsRequest,
+    address: str,
+    connections: int = CONNECTIONS,
+    streams: int = STREAMS,
+) -> None:
     await _keep_calling(
         address,
         f"{_DEVICE_JOBS}/ReportExecutions",
-        http2.message(report),
+        http2.message(request),
         repeat=200,
         end=False,
         connections=connections,

@@ -37,6 +37,7 @@ class ExecutionUpdate(NamedTuple):
     again.
     """
     with_document: bool = True
+    with_details: bool = True
 
 
 class Store:
@@ -375,6 +376,7 @@ class Store:
             extend_timeout_minutes=[update.extend_timeout_minutes for update in updates],
             with_documents=[update.with_document for update in updates],
             failure_codes=[update.failure_code for update in updates],
+            with_details=[update.with_details for update in updates],
         )
 
     async def _call(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:

@@ -34,8 +34,8 @@ from jobs_grpc.rpc.rate_limiter import RateLimiter
 from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
 from jobs_grpc.rpc.request_reader import RequestReader
 from jobs_grpc.rpc.request_sizes import fixed_max_request_bytes
-from jobs_grpc.rpc.tenant_turns import TenantTurns, Turn
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
+from jobs_grpc.tenant_turns import TenantTurns, Turn
 
 if TYPE_CHECKING:
     from jobs_grpc.errors import JobsError
@@ -95,7 +95,7 @@ class Pipeline:
         request_stream: bool = handler.request_streaming
         stream = request_stream or handler.response_streaming
         serve_request = _method_of_service(handler)
-        # A streaming method either yields its responses or writes them itself.
+        # A streaming method either yields its responses or writes them itself, serialized.
         yields = inspect.isasyncgenfunction(serve_request)
         serialize: Any = handler.response_serializer
         estimate_page_size = page_size_estimator(method)
@@ -104,7 +104,7 @@ class Pipeline:
         competition, refusals = self._competition, self.refusals
         call_turns, stream_turns = self._call_turns, self._stream_turns
 
-        async def serve(raw_requests: Any, context: Context) -> Any:
+        async def serve(_: Any, context: Context) -> Any:
             started = time.perf_counter()
             if metrics:
                 metrics.started += 1
@@ -149,7 +149,7 @@ class Pipeline:
                 permits.hold(reservation)
                 if request_stream:
                     request = reader.read_stream(
-                        raw_requests, handler, reservation, fixed_max_bytes, public=public
+                        context, handler, reservation, fixed_max_bytes, public=public
                     )
                 else:
                     request = await reader.read(
@@ -175,7 +175,11 @@ class Pipeline:
                             reservation.release()
                         async with aclosing(responses):
                             async for item in responses:
-                                await context.write(item)
+                                raw_response = serialize(item)
+                                # A message takes more memory than its bytes, which may wait for
+                                # long until the client reads them.
+                                del item
+                                await context.write(raw_response)
                     else:
                         await serve_request(request, context)
                 return None
@@ -202,14 +206,14 @@ class Pipeline:
                     access_log.write(method, code, caller, error, seconds, public=public)
             # context.abort makes a reference cycle with this frame. Clear what the frame refers to,
             # so that the request is freed now and not by the next garbage collection.
-            raw_requests = request = response = None
+            request = response = None
             error.__traceback__ = error.__context__ = error.__cause__ = None
             await abort(context, error)
             return None
 
-        # gRPC passes raw requests, and takes a unary response that is serialized already.
+        # gRPC passes raw requests, and takes responses that are serialized already.
         if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(serve, None, serialize)
+            return grpc.stream_stream_rpc_method_handler(serve, None, None)
         return grpc.stream_unary_rpc_method_handler(serve, None, None)
 
     async def _authenticate(self, context: Context, metadata: Metadata) -> Principal:

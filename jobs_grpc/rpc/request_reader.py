@@ -69,33 +69,29 @@ class RequestReader:
             # A canceled call is logged as such, not as malformed.
             await asyncio.sleep(_CANCEL_GRACE_SECONDS)
             raise MalformedRequest("The call has no request; send one message")
-        self._check_size(raw_request, fixed_max_bytes)
+        self.check_size(raw_request, fixed_max_bytes)
         if not public:
             response_size = 0 if handler.response_streaming else SINGLE_ITEM_BYTES
             await reservation.resize(decoded_bytes(len(raw_request)) + response_size)
         return _decode(handler, raw_request)
 
-    async def read_stream(
+    def read_stream(
         self,
-        raw_requests: AsyncIterator[bytes],
+        context: Any,
         handler: Any,
         reservation: Reservation,
         fixed_max_bytes: int | None,
         *,
         public: bool,
     ) -> AsyncIterator[Message]:
-        """Yield the requests of a stream; each is reserved until the next one is asked for.
+        """Return the requests of a stream; each is reserved until the next one is asked for.
 
-        Raises MalformedRequest and LimitExceeded.
+        To iterate raises MalformedRequest and LimitExceeded.
         """
-        async for raw_request in raw_requests:
-            self._check_size(raw_request, fixed_max_bytes)
-            if not public:
-                await reservation.add(decoded_bytes(len(raw_request)), None)
-            yield _decode(handler, raw_request)
-            reservation.release()
+        return _Requests(self, context, handler, reservation, fixed_max_bytes, public=public)
 
-    def _check_size(self, raw_request: bytes, fixed_max_bytes: int | None) -> None:
+    def check_size(self, raw_request: bytes, fixed_max_bytes: int | None) -> None:
+        """Raise MalformedRequest or LimitExceeded if a request is too large."""
         if fixed_max_bytes is not None and len(raw_request) > fixed_max_bytes:
             raise MalformedRequest(
                 f"The request has {len(raw_request)} bytes; requests of this method have at most"
@@ -107,6 +103,40 @@ class RequestReader:
                 "JOBS_MAX_REQUEST_BYTES",
                 self._max_bytes,
             )
+
+
+class _Requests:
+    """The requests of a stream. Holds neither a request nor its raw bytes between two reads."""
+
+    def __init__(
+        self,
+        reader: RequestReader,
+        context: Any,
+        handler: Any,
+        reservation: Reservation,
+        fixed_max_bytes: int | None,
+        *,
+        public: bool,
+    ) -> None:
+        self._reader = reader
+        self._context = context
+        self._handler = handler
+        self._reservation = reservation
+        self._fixed_max_bytes = fixed_max_bytes
+        self._public = public
+
+    def __aiter__(self) -> "_Requests":
+        return self
+
+    async def __anext__(self) -> Message:
+        self._reservation.release()
+        raw_request = await self._context.read()
+        if raw_request is EOF:
+            raise StopAsyncIteration
+        self._reader.check_size(raw_request, self._fixed_max_bytes)
+        if not self._public:
+            await self._reservation.add(decoded_bytes(len(raw_request)), None)
+        return _decode(self._handler, raw_request)
 
 
 def _decode(handler: Any, raw_request: bytes) -> Message:

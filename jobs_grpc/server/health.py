@@ -78,7 +78,8 @@ class _HealthServicer(health_pb2_grpc.HealthServicer):
                 if status == sent:
                     await changed.wait()
                     continue
-                await context.write(health_pb2.HealthCheckResponse(status=status))
+                response = health_pb2.HealthCheckResponse(status=status)
+                await context.write(response.SerializeToString())
                 sent = status
                 self._sent[watcher] = (service, sent)
                 self._sent_changed.set()

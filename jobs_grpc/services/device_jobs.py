@@ -1,7 +1,7 @@
 """Implements DeviceJobService: each method validates, calls the store and converts the result."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
@@ -9,8 +9,8 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal, current_tenant_and_device
-from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
-from jobs_grpc.db.store import ExecutionUpdate, Store
+from jobs_grpc.byte_budget import ByteBudget, Reservation
+from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import device_execution_fields, optional_or
@@ -21,6 +21,7 @@ from jobs_grpc.services.execution_updates import (
 )
 from jobs_grpc.services.execution_watch import ExecutionWatch
 from jobs_grpc.services.report_stream import ReportStream
+from jobs_grpc.tenant_turns import TenantTurns
 
 DEFAULT_PENDING_LIMIT = 10
 MAX_PENDING_LIMIT = 100
@@ -48,6 +49,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._budget = budget
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
+        self._report_turns = TenantTurns(1, 1)
         self._watch = ExecutionWatch(store, watch_interval, stopping)
 
     @property
@@ -139,11 +141,12 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     async def ReportExecutions(  # type: ignore[override]  # gRPC allows context.write
         self,
         request_iterator: AsyncIterator[pb.ReportExecutionsRequest],
-        context: ServicerContext[pb.ReportExecutionsRequest, pb.ReportExecutionsResponse],
+        context: ServicerContext[pb.ReportExecutionsRequest, bytes],
     ) -> None:
         stream = ReportStream(
             self._batcher,
             self._budget,
+            self._report_turns,
             self._max_document_bytes,
             self._stopping,
             current_principal(),
@@ -161,16 +164,20 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         del request
         tenant_id, device_id = current_tenant_and_device()
         reservation = Reservation(self._budget, tenant_id)
-        watch = self._watch.watch(tenant_id, device_id, limit + 1, reservation)
+
+        def to_response(rows: Sequence[Row]) -> pb.WatchPendingExecutionsResponse:
+            response = pb.WatchPendingExecutionsResponse()
+            response.has_more = pagination.fill_page(
+                response.executions, map(device_execution_fields, rows), limit
+            )
+            return response
+
+        watch = self._watch.watch(tenant_id, device_id, limit + 1, reservation, to_response)
         try:
-            async with aclosing(watch) as changes:
-                async for rows in changes:
-                    response = pb.WatchPendingExecutionsResponse()
-                    response.has_more = pagination.fill_page(
-                        response.executions, map(device_execution_fields, rows), limit
-                    )
-                    reservation.correct(response_bytes(response.ByteSize()))
-                    yield response
+            async with aclosing(watch) as responses:
+                while True:
+                    # A variable would hold the response until the client has read it.
+                    yield await anext(responses)
         finally:
             reservation.release()
 

@@ -31,8 +31,12 @@ def parse_update(
     max_document_bytes: int,
     *,
     with_document: bool = True,
+    with_details: bool = True,
 ) -> ExecutionUpdate:
-    """Convert a report to an update. Raises InvalidRequest."""
+    """Convert a report to an update. Raises InvalidRequest.
+
+    `with_document`, `with_details`: whether its row has document_params and status_details.
+    """
     details, violations = parse_status_details(request, max_document_bytes)
     validation.raise_for_violations(
         violations
@@ -51,6 +55,7 @@ def parse_update(
         extend_timeout_minutes=optional_or(request, "extend_timeout_minutes", None),
         failure_code=request.failure_code or None,
         with_document=with_document,
+        with_details=with_details,
     )
 
 

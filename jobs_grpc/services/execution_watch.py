@@ -1,14 +1,19 @@
 """Watches the pending executions of devices."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from jobs_grpc.byte_budget import Reservation, response_bytes
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded, ServerStopping
 from jobs_grpc.services.pagination import max_page_bytes
 from jobs_grpc.services.watch_hub import WatchHub
+
+T = TypeVar("T", bound=Message)
 
 
 class ExecutionWatch:
@@ -29,17 +34,29 @@ class ExecutionWatch:
         return self._hub.watchers
 
     async def watch(
-        self, tenant_id: str, device_id: str, limit: int, reservation: Reservation
-    ) -> AsyncGenerator[Sequence[Row], None]:
-        """Yield the first `limit` pending executions of a device, and again after each change.
+        self,
+        tenant_id: str,
+        device_id: str,
+        limit: int,
+        reservation: Reservation,
+        to_response: Callable[[Sequence[Row]], T],
+    ) -> AsyncGenerator[T, None]:
+        """Yield a response with the first `limit` pending executions, and again after each change.
 
-        `reservation` holds the bytes of a page from before it is read until the next one is
-        requested. Raises ServerStopping when the server stops.
+        `reservation` holds the bytes of a response from before its rows are read until the next
+        one is requested. Never ends; raises ServerStopping when the server stops.
         """
+
+        async def read() -> T:
+            rows = await self._pending_rows_with_retry(tenant_id, device_id, limit)
+            response = to_response(rows)
+            reservation.correct(response_bytes(response.ByteSize()))
+            return response
+
         async with aclosing(self._hub.watch(tenant_id, device_id)) as changes:
             async for _ in changes:
                 await reservation.add(response_bytes(max_page_bytes(limit)), None)
-                yield await self._pending_rows_with_retry(tenant_id, device_id, limit)
+                yield await read()
                 reservation.release()
 
     async def _fingerprints(self, tenant_id: str, device_ids: list[str]) -> dict[str, str]:

@@ -519,15 +519,20 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         validation.raise_for_violations(validation.check_job_id(request.job_id))
         tenant_id = current_principal().tenant_id
         reservation = Reservation(self._budget, tenant_id)
+
+        def to_response(row: Row) -> pb.WatchJobResponse:
+            response = pb.WatchJobResponse(job=job_details_fields(row))
+            reservation.correct(response_bytes(response.ByteSize()))
+            return response
+
         try:
             async with aclosing(self._watch_hub.watch(tenant_id, request.job_id)) as rows:
                 async for row in rows:
                     if row is None:
                         raise JobNotFound(request.job_id)
                     await reservation.add(response_bytes(pagination.max_page_bytes(1)), None)
-                    response = pb.WatchJobResponse(job=job_details_fields(row))
-                    reservation.correct(response_bytes(response.ByteSize()))
-                    yield response
+                    # A variable would hold the response until the client has read it.
+                    yield to_response(row)
                     reservation.release()
                     if row["status"] not in ACTIVE_STATUSES:
                         return

@@ -9,7 +9,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import Principal
-from jobs_grpc.byte_budget import ByteBudget, Reservation, decoded_bytes
+from jobs_grpc.byte_budget import ByteBudget, Reservation, decoded_bytes, response_bytes
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import (
@@ -23,6 +23,7 @@ from jobs_grpc.errors import (
 from jobs_grpc.services import validation
 from jobs_grpc.services.conversions import MessageFields
 from jobs_grpc.services.execution_updates import parse_update, updated_execution
+from jobs_grpc.tenant_turns import TenantTurns
 
 logger = logging.getLogger(__name__)
 
@@ -33,26 +34,42 @@ MAX_REPORTS_IN_FLIGHT = 256
 # Maximum number of reports of one message.
 MAX_REPORTS_PER_MESSAGE = 100
 
+# Details in a row take up to this many times their size as compact JSON: PostgreSQL adds spaces,
+# and with one emoji Python takes four bytes for each character. In a response they take no more.
+_DETAILS_RATIO = 6
+
+# The memory of a row without details, with its queued update and result.
+_ROW_BYTES = 4096
+
+# Bytes of reports that are converted in one turn: at most about three milliseconds.
+_TURN_BYTES = 8 * 1024
+
 Report: TypeAlias = pb.ReportExecutionsRequest | pb.ExecutionReport
 """One report. A message with a single report has the same fields as one of several."""
+
+Updates: TypeAlias = list[ExecutionUpdate | Exception] | InvalidRequest
+"""The updates of a message; exceptions stand for invalid reports, or for an invalid message."""
 
 
 class ReportStream:
     """One ReportExecutions stream of `caller`.
 
-    `stopping` is set when the server begins to stop.
+    The streams of all tenants convert large messages in `turns`, so that other calls run in
+    between. `stopping` is set when the server begins to stop.
     """
 
     def __init__(
         self,
         batcher: UpdateBatcher,
         budget: ByteBudget,
+        turns: TenantTurns,
         max_document_bytes: int,
         stopping: asyncio.Event,
         caller: Principal,
     ) -> None:
         self._batcher = batcher
         self._budget = budget
+        self._turns = turns
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._caller = caller
@@ -63,7 +80,7 @@ class ReportStream:
     async def run(
         self,
         requests: AsyncIterator[pb.ReportExecutionsRequest],
-        context: ServicerContext[pb.ReportExecutionsRequest, pb.ReportExecutionsResponse],
+        context: ServicerContext[pb.ReportExecutionsRequest, bytes],
     ) -> None:
         """Respond to each message until the client ends the stream.
 
@@ -78,13 +95,18 @@ class ReportStream:
                     request = await anext(requests, None)
                     if request is None:
                         return
+                    # Here, so that reports on an execution stay in order.
+                    updates = await self._parse_message(request)
                     # A message that is rejected as a whole can have more.
                     count = min(max(1, len(request.reports)), MAX_REPORTS_PER_MESSAGE)
                     self._in_flight += count
                     reservation = self._reserve(request, count)
-                    group.create_task(self._respond(request, count, reservation, context))
+                    group.create_task(self._respond(request, updates, count, reservation, context))
+                    # A stream holds no message while it waits for the next one.
+                    del request, updates
 
-            # When the server stops, read no more reports but respond to those already read.
+            # When the server stops, read no more reports but respond to those in flight. The client
+            # sends the others again, also one that waits for the byte budget or for a turn.
             reading = group.create_task(read())
             stopping = group.create_task(self._stopping.wait())
             await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -104,74 +126,92 @@ class ReportStream:
         It does not wait: the reader waits before it decodes a message.
         """
         reservation = Reservation(self._budget, self._caller.tenant_id)
-        # The response has the details only of a message that is a single report.
-        documents = count if request.reports else 2
-        rows_bytes = documents * self._max_document_bytes
+        rows_bytes = count * _ROW_BYTES
+        # In a message with several reports, the rows have no details.
+        if not request.reports:
+            rows_bytes += _DETAILS_RATIO * self._max_document_bytes
         reservation.correct(decoded_bytes(request.ByteSize()) + rows_bytes)
         return reservation
 
     async def _respond(
         self,
         request: pb.ReportExecutionsRequest,
+        updates: Updates,
         count: int,
         reservation: Reservation,
-        context: ServicerContext[pb.ReportExecutionsRequest, pb.ReportExecutionsResponse],
+        context: ServicerContext[pb.ReportExecutionsRequest, bytes],
     ) -> None:
         try:
-            response = await self._apply_message(request)
-            reservation.correct(decoded_bytes(response.ByteSize()))
+            raw_response = (await self._apply(request, updates)).SerializeToString()
+            # The response can wait for long until the client reads it. Hold only its bytes.
+            del request, updates
+            reservation.correct(response_bytes(len(raw_response)))
             async with self._write_lock:
-                await context.write(response)
+                await context.write(raw_response)
         finally:
             reservation.release()
             self._in_flight -= count
             self._responded.set()
 
-    async def _apply_message(
-        self, request: pb.ReportExecutionsRequest
-    ) -> pb.ReportExecutionsResponse:
-        """Apply the reports of a message; errors become part of the response."""
+    async def _parse_message(self, request: pb.ReportExecutionsRequest) -> Updates:
+        """Convert the reports of a message, a large message in several turns."""
         if not request.reports:
-            return pb.ReportExecutionsResponse(**await self._apply(request))
+            return [self._parse(request, with_details=True)]
         if violations := _check_message(request):
-            error = _report_error(InvalidRequest(violations))
-            return pb.ReportExecutionsResponse(report_id=_valid_report_id(request), error=error)
-        return pb.ReportExecutionsResponse(results=await self._apply_all(request.reports))
+            return InvalidRequest(violations)
+        reports = request.reports
+        per_turn = max(1, len(reports) * _TURN_BYTES // request.ByteSize())
+        if per_turn >= len(reports):
+            return [self._parse(report, with_details=False) for report in reports]
+        updates: list[ExecutionUpdate | Exception] = []
+        for first in range(0, len(reports), per_turn):
+            turn = await self._turns.wait(self._caller.tenant_id)
+            try:
+                updates += [
+                    self._parse(report, with_details=False)
+                    for report in reports[first : first + per_turn]
+                ]
+                await asyncio.sleep(0)
+            finally:
+                turn.end()
+        return updates
 
-    async def _apply(self, report: pb.ReportExecutionsRequest) -> MessageFields:
-        """Apply one report; return the fields of its result."""
-        update = self._parse(report)
-        if isinstance(update, Exception):
-            return _result(report, update)
-        try:
-            row = await self._batcher.update(self._caller.tenant_id, update)
-        except Exception as e:
-            return _result(report, e)
-        return _result(report, row)
-
-    async def _apply_all(self, reports: Sequence[pb.ExecutionReport]) -> list[MessageFields]:
-        """Apply reports together; return the fields of their results, in the same order."""
-        updates = [self._parse(report) for report in reports]
-        valid = [update for update in updates if isinstance(update, ExecutionUpdate)]
-        outcomes = iter(await self._batcher.update_all(self._caller.tenant_id, valid))
-        return [
-            _result(
-                report,
-                update if isinstance(update, Exception) else next(outcomes),
-                with_details=False,
-            )
-            for report, update in zip(reports, updates, strict=True)
-        ]
-
-    def _parse(self, report: Report) -> ExecutionUpdate | Exception:
+    def _parse(self, report: Report, *, with_details: bool) -> ExecutionUpdate | Exception:
         """Convert a report to an update. Returns exceptions, so that other reports go on."""
         try:
             device_id = _reporting_device(self._caller, report)
             return parse_update(
-                report.report, device_id, self._max_document_bytes, with_document=False
+                report.report,
+                device_id,
+                self._max_document_bytes,
+                with_document=False,
+                with_details=with_details,
             )
         except Exception as e:
             return e
+
+    async def _apply(
+        self, request: pb.ReportExecutionsRequest, updates: Updates
+    ) -> pb.ReportExecutionsResponse:
+        """Apply the updates of a message; errors become part of the response."""
+        if isinstance(updates, InvalidRequest):
+            error = _report_error(updates)
+            return pb.ReportExecutionsResponse(report_id=_valid_report_id(request), error=error)
+        valid = [update for update in updates if isinstance(update, ExecutionUpdate)]
+        outcomes = iter(await self._batcher.update_all(self._caller.tenant_id, valid))
+        several = bool(request.reports)
+        reports: Sequence[Report] = request.reports if several else [request]
+        results = [
+            _result(
+                report,
+                update if isinstance(update, Exception) else next(outcomes),
+                with_details=not several,
+            )
+            for report, update in zip(reports, updates, strict=True)
+        ]
+        if several:
+            return pb.ReportExecutionsResponse(results=results)
+        return pb.ReportExecutionsResponse(**results[0])
 
 
 def _check_message(request: pb.ReportExecutionsRequest) -> list[Violation]:
@@ -185,9 +225,7 @@ def _check_message(request: pb.ReportExecutionsRequest) -> list[Violation]:
     return []
 
 
-def _result(
-    report: Report, outcome: Row | Exception, *, with_details: bool = True
-) -> MessageFields:
+def _result(report: Report, outcome: Row | Exception, *, with_details: bool) -> MessageFields:
     """The fields of a result. `outcome` is the row of the update, or why there is none."""
     report_id = _valid_report_id(report)
     if isinstance(outcome, Exception):

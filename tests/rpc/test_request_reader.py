@@ -5,12 +5,13 @@ import logging
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
-from grpc.aio import AioRpcError, Channel
+from grpc.aio import EOF, AioRpcError, Channel
 
 from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.rpc.request_reader import RequestReader
@@ -255,14 +256,12 @@ async def test_report_is_not_decoded_until_the_byte_budget_has_room() -> None:
     unread_responses.correct(100)
     report = device_pb.ReportExecutionsRequest(report_id="r")
 
-    async def raw_requests() -> AsyncIterator[bytes]:
-        yield report.SerializeToString()
-        yield report.SerializeToString()
-
+    raw_requests = [report.SerializeToString(), report.SerializeToString(), EOF]
+    context = SimpleNamespace(read=AsyncMock(side_effect=raw_requests))
     handler = SimpleNamespace(request_deserializer=device_pb.ReportExecutionsRequest.FromString)
     reservation = Reservation(budget, "t")
     requests = RequestReader(LIMIT, 1).read_stream(
-        raw_requests(), handler, reservation, None, public=False
+        context, handler, reservation, None, public=False
     )
     first = asyncio.ensure_future(anext(requests))
     for _ in range(10):

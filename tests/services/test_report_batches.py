@@ -1,6 +1,7 @@
 """ReportExecutions: messages with several reports, each with its own result."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc, error_reason_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from jobs_grpc.auth.principal import Principal, Role
@@ -19,6 +21,7 @@ from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import Internal
 from jobs_grpc.services.report_stream import ReportStream
+from jobs_grpc.tenant_turns import TenantTurns
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
@@ -332,16 +335,58 @@ async def test_reading_stops_when_256_reports_of_a_stream_are_in_flight() -> Non
 
     batcher, caller = _HeldBatcher(), Principal("t", frozenset({Role.BRIDGE}))
     budget = ByteBudget(1 << 30, 1 << 30)
-    stream = ReportStream(batcher, budget, 1000, asyncio.Event(), caller)
+    stream = ReportStream(batcher, budget, TenantTurns(1, 1), 1000, asyncio.Event(), caller)
     context: Any = AsyncMock()
     running = asyncio.create_task(stream.run(requests(), context))
     for _ in range(100):
         await asyncio.sleep(0)
 
     assert read == 3  # Two are in flight, and the third one waits.
-    assert budget.held > 200 * 2 * 1000
+    assert budget.held > 3 * 100 * 4096
     batcher.released.set()
     await running
     assert read == 6
     assert budget.held == 0
-    assert [len(call.args[0].results) for call in context.write.await_args_list] == [100] * 6
+    responses = [
+        device_pb.ReportExecutionsResponse.FromString(call.args[0])
+        for call in context.write.await_args_list
+    ]
+    assert [len(response.results) for response in responses] == [100] * 6
+
+
+async def test_calls_run_while_a_large_message_is_converted() -> None:
+    """Streams of two tenants take turns, and other tasks run between the turns."""
+    details = Struct()
+    details.update({f"{number:03}": None for number in range(100)})
+    large = message(*(report("d", "IN_PROGRESS", status_details=details) for _ in range(100)))
+    turns, steps = TenantTurns(1, 1), list[str]()
+
+    class Recorder(ReportStream):
+        def _parse(self, report: Any, *, with_details: bool) -> Any:
+            steps.append(self._caller.tenant_id)
+            return super()._parse(report, with_details=with_details)
+
+    async def requests() -> AsyncIterator[device_pb.ReportExecutionsRequest]:
+        yield large
+
+    async def other_calls() -> None:
+        while True:
+            steps.append("other")
+            await asyncio.sleep(0)
+
+    batcher = _HeldBatcher()
+    batcher.released.set()
+    budget = ByteBudget(1 << 30, 1 << 30)
+    calling = asyncio.create_task(other_calls())
+    async with asyncio.TaskGroup() as group:
+        for tenant in ("a", "b"):
+            caller = Principal(tenant, frozenset({Role.BRIDGE}))
+            stream = Recorder(batcher, budget, turns, 10_000, asyncio.Event(), caller)
+            group.create_task(stream.run(requests(), AsyncMock()))
+    calling.cancel()
+
+    runs = [name for name, _ in itertools.groupby(steps)]
+    converting = [name for name in runs if name != "other"]
+    assert converting == ["a", "b"] * (len(converting) // 2)
+    assert len(converting) > 20
+    assert all("other" in pair for pair in itertools.pairwise(runs))

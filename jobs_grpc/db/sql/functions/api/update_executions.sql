@@ -21,10 +21,15 @@
 -- The returned execution is as of the start of the statement: if its job expired while this call
 -- waited for the lock, the row does not show it.
 
--- The signature of the previous version, without p_failure_codes. Its calls use the default.
+-- The signatures of previous versions, without p_failure_codes and p_with_details. Their calls use
+-- the defaults.
 DROP FUNCTION IF EXISTS jobs.update_executions(
     text, integer, text[], boolean[], text[], text[], text[], integer[], integer[], integer[],
     boolean[]
+);
+DROP FUNCTION IF EXISTS jobs.update_executions(
+    text, integer, text[], boolean[], text[], text[], text[], integer[], integer[], integer[],
+    boolean[], text[]
 );
 
 CREATE OR REPLACE FUNCTION jobs.update_executions(
@@ -39,7 +44,8 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_expected_versions integer[],  -- NULL: any
     p_extend_timeout_minutes integer[],  -- from now, only with IN_PROGRESS; NULL: keep the timeout
     p_with_documents boolean[],     -- return the document_params
-    p_failure_codes text[] DEFAULT NULL  -- only with FAILED and REJECTED; NULL: none
+    p_failure_codes text[] DEFAULT NULL,  -- only with FAILED and REJECTED; NULL: none
+    p_with_details boolean[] DEFAULT NULL  -- return the status_details; NULL: true
 ) RETURNS TABLE (
     outcome text,
     previous_status text,
@@ -329,13 +335,14 @@ BEGIN
 
     RETURN QUERY
     SELECT v_outcomes[u.n], v_previous_statuses[u.n], u.job_id, s.device_id, s.status,
-           s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
+           CASE WHEN coalesce(u.with_details, true) THEN s.status_details END,
+           s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
            s.version, s.document_type,
            CASE WHEN u.with_document AND v_outcomes[u.n] NOT IN ('BUSY', 'AGAIN')
                 THEN s.document_params END,
            s.expires_at, s.times_out_at, s.failure_code
-    FROM unnest(v_job_ids, p_device_ids, p_with_documents) WITH ORDINALITY
-        AS u (job_id, device_id, with_document, n)
+    FROM unnest(v_job_ids, p_device_ids, p_with_documents, p_with_details) WITH ORDINALITY
+        AS u (job_id, device_id, with_document, with_details, n)
     LEFT JOIN LATERAL (
         SELECT s.*
         FROM jobs.execution_states s

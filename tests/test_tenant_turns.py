@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobs_grpc.rpc import tenant_turns
-from jobs_grpc.rpc.tenant_turns import TenantTurns
+from jobs_grpc import tenant_turns
+from jobs_grpc.tenant_turns import TenantTurns
 from tests.support.waiting import wait_until
 
 

@@ -1,0 +1,215 @@
+"""Streams whose responses are not read take bounded memory: each test measures a server process.
+
+The messages are chosen to take as much memory as possible for each byte that the client sends.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.message import Message
+
+from bench.hostile.frames import Connection, connect
+from tests.support.database import Database
+from tests.support.http2 import message
+from tests.support.server_process import ServerProcess, running_server_process
+from tests.support.waiting import TIMEOUT
+
+# Linux only: /proc has the memory of a process.
+MAX_MIB = 256
+
+REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
+WATCH_PENDING = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
+WATCH_JOB = "/fleet.jobs.v1.JobService/WatchJob"
+
+CONNECTIONS = 25
+DEVICES = 500
+
+# Calls of another tenant during which an attack must not exceed the memory.
+CALLS = 150
+
+# 32 KiB as JSON, and a megabyte as a decoded message.
+LISTS: dict[str, Any] = {"a": [[]] * 10_900}
+
+# 28 KiB as JSON, and more than half a megabyte as a decoded message.
+KEYS: dict[str, Any] = {f"{n:04}": 0 for n in range(3100)}
+
+# 32 KiB as JSON, and 128 KiB as text in Python.
+EMOJI = {"e": "\N{GRINNING FACE}", "a": "a" * 32_700}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def process(database: Database) -> AsyncIterator[ServerProcess]:
+    """Run a server process."""
+    async with running_server_process(database.request_dsn) as running:
+        yield running
+
+
+@asynccontextmanager
+async def unread_streams(
+    process: ServerProcess,
+    method: str,
+    metadata: Sequence[dict[str, str]],
+    requests: Callable[[int], Iterable[bytes]],
+) -> AsyncIterator[None]:
+    """Keep a stream for each metadata, with a window of 0, and send `requests(number)` on it."""
+    async with AsyncExitStack() as stack, asyncio.timeout(4 * TIMEOUT):
+        connections = [
+            await stack.enter_async_context(connect(process.address, window=0))
+            for _ in range(CONNECTIONS)
+        ]
+
+        async def send(connection: Connection, stream: int, number: int) -> None:
+            connection.open(stream, method, metadata[number])
+            for request in requests(number):
+                await connection.send(stream, request)
+
+        sending = [
+            asyncio.create_task(
+                send(connections[number % CONNECTIONS], 2 * (number // CONNECTIONS) + 1, number)
+            )
+            for number in range(len(metadata))
+        ]
+        yield
+        for task in sending:
+            task.cancel()
+
+
+async def assert_memory_is_bounded(process: ServerProcess, tenant: str) -> None:
+    """Call as another tenant for some time. No call may fail."""
+    operator = process.operator(f"{tenant}-other")
+    for _ in range(CALLS):
+        await operator.list()
+    assert process.peak_mib() < MAX_MIB
+
+
+async def create_jobs(
+    process: ServerProcess, database: Database, tenants: list[str], details: Any = None
+) -> None:
+    """Create the job "j" for devices of each tenant, whose executions have `details`."""
+    for tenant in tenants:
+        await database.add_devices(tenant, DEVICES)
+        await process.operator(tenant).create(job_id="j", target_all=True)
+    if details is not None:
+        await database.owner.execute(
+            "UPDATE jobs.job_executions SET status_details = $2 WHERE tenant_id = ANY ($1)",
+            tenants,
+            json.dumps(details),
+        )
+
+
+def report(number: int, report_type: Any = device_pb.ExecutionReport) -> Any:
+    """A report of a device."""
+    update = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
+    return report_type(device_id=f"d{number % DEVICES + 1:05}", report=update)
+
+
+def batches(details: Message | None) -> list[bytes]:
+    """Messages that have 100 reports each."""
+    result = []
+    for first in range(0, DEVICES, 100):
+        reports = [report(first + number) for number in range(100)]
+        for item in reports:
+            if details is not None:
+                item.report.status_details.CopyFrom(details)
+        result.append(message(device_pb.ReportExecutionsRequest(reports=reports)))
+    return result
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        pytest.param({"a": [[]] * 600}, id="lists"),
+        pytest.param({chr(0x100 + n): None for n in range(250)}, id="keys"),
+    ],
+)
+async def test_unread_batches_of_reports_with_large_details_hold_bounded_memory(
+    process: ServerProcess, database: Database, tenant: str, details: dict[str, Any]
+) -> None:
+    """60 streams that send messages of 250 KiB, which take several MiB decoded."""
+    await create_jobs(process, database, [tenant])
+    request = device_pb.UpdateExecutionRequest()
+    request.status_details.update(details)
+    messages = batches(request.status_details)
+
+    async with unread_streams(
+        process,
+        REPORT_EXECUTIONS,
+        [{"x-tenant-id": tenant}] * 60,
+        lambda number: (messages[(number + n) % len(messages)] for n in range(20)),
+    ):
+        await assert_memory_is_bounded(process, tenant)
+
+
+async def test_unread_batches_of_reports_on_stored_details_hold_bounded_memory(
+    process: ServerProcess, database: Database, tenant: str
+) -> None:
+    """250 streams of ten tenants that send messages of 2 KB, about executions with 32 KiB each."""
+    tenants = [f"{tenant}-{number}" for number in range(10)]
+    await create_jobs(process, database, tenants, EMOJI)
+    messages = batches(None)
+
+    async with unread_streams(
+        process,
+        REPORT_EXECUTIONS,
+        [{"x-tenant-id": tenants[number % 10]} for number in range(250)],
+        lambda number: (messages[(number + n) % len(messages)] for n in range(20)),
+    ):
+        await assert_memory_is_bounded(process, tenant)
+
+
+@pytest.mark.parametrize("details", [LISTS, EMOJI], ids=["lists", "emoji"])
+async def test_unread_single_reports_on_stored_details_hold_bounded_memory(
+    process: ServerProcess, database: Database, tenant: str, details: dict[str, Any]
+) -> None:
+    """100 streams whose responses have the stored details, 32 KiB each."""
+    await create_jobs(process, database, [tenant], details)
+
+    async with unread_streams(
+        process,
+        REPORT_EXECUTIONS,
+        [{"x-tenant-id": tenant}] * 100,
+        lambda number: (
+            message(report(7 * number + n, device_pb.ReportExecutionsRequest)) for n in range(300)
+        ),
+    ):
+        await assert_memory_is_bounded(process, tenant)
+
+
+async def test_unread_watches_of_jobs_with_large_documents_hold_bounded_memory(
+    process: ServerProcess, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, 1)
+    await process.operator(tenant).create(job_id="j", target_all=True, document_params=KEYS)
+    request = message(pb.WatchJobRequest(job_id="j"))
+
+    async with unread_streams(
+        process, WATCH_JOB, [{"x-tenant-id": tenant}] * 600, lambda _: [request]
+    ):
+        await assert_memory_is_bounded(process, tenant)
+
+
+async def test_unread_watches_of_devices_with_large_documents_hold_bounded_memory(
+    process: ServerProcess, database: Database, tenant: str
+) -> None:
+    """Each device has 50 pending executions, so its response has 1.6 MiB."""
+    await database.add_devices(tenant, DEVICES)
+    operator = process.operator(tenant)
+    for number in range(50):
+        await operator.create(job_id=f"j{number}", target_all=True, document_params=EMOJI)
+    request = message(device_pb.WatchPendingExecutionsRequest(limit=100))
+
+    async with unread_streams(
+        process,
+        WATCH_PENDING,
+        [{"x-tenant-id": tenant, "x-device-id": f"d{n + 1:05}"} for n in range(DEVICES)],
+        lambda _: [request],
+    ):
+        await assert_memory_is_bounded(process, tenant)
