@@ -1,7 +1,6 @@
 """`jobs-grpc dev`: runs PostgreSQL, a demo fleet and the server on this machine."""
 
 import argparse
-import asyncio
 import importlib.util
 import json
 import os
@@ -23,7 +22,7 @@ from jobs_grpc.dev.demo_fleet import (
     DEMO_TENANT,
     load_demo_fleet,
 )
-from jobs_grpc.server.signals import interrupt_on_stop_signals
+from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
@@ -58,7 +57,7 @@ def _dev(args: argparse.Namespace) -> None:
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
     with interrupt_on_stop_signals(), embedded_postgres.running(data_dir) as cluster:
         try:
-            asyncio.run(_prepare_database(cluster, role))
+            run_until_stop_signal(_prepare_database(cluster, role))
         except MigrationError as e:
             raise CliError(
                 f"{e}. To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR"

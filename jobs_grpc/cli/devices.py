@@ -1,7 +1,6 @@
 """`jobs-grpc devices import`: imports devices from a CSV file."""
 
 import argparse
-import asyncio
 import csv
 import os
 import sys
@@ -16,7 +15,7 @@ from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import byte_progress, print_note
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.device_import import Member, import_devices
-from jobs_grpc.server.signals import interrupt_on_stop_signals
+from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 from jobs_grpc.services import validation
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def _import_devices(args: argparse.Namespace) -> None:
         raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
     with interrupt_on_stop_signals(), _open_file(args.file) as (file, size):
         members = _CsvMembers(args.file, file)
-        imported = asyncio.run(
+        imported = run_until_stop_signal(
             import_devices(owner_dsn, args.tenant, byte_progress(members, file, size))
         )
     print(

@@ -1,14 +1,13 @@
 """`jobs-grpc migrate`: migrates the database and creates the request role."""
 
 import argparse
-import asyncio
 import os
 from typing import TYPE_CHECKING
 
 from jobs_grpc.cli.output import progress_line
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
-from jobs_grpc.server.signals import interrupt_on_stop_signals
+from jobs_grpc.server.signals import run_until_stop_signal
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def _migrate(args: argparse.Namespace) -> None:
     else:
         role = RequestRole()
     # Also on SIGTERM, so that PostgreSQL ends an index build at once.
-    with interrupt_on_stop_signals(), progress_line() as report:
-        changes = asyncio.run(migrate(owner_dsn, role, report))
+    with progress_line() as report:
+        changes = run_until_stop_signal(migrate(owner_dsn, role, report))
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

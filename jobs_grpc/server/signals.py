@@ -1,10 +1,14 @@
 """Temporary handlers for the signals that stop a process: SIGINT and SIGTERM."""
 
+import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,6 +37,31 @@ def interrupt_on_stop_signals() -> AbstractContextManager[None]:
     interrupted.
     """
     return handle_stop_signals(_raise_keyboard_interrupt)
+
+
+def run_until_stop_signal(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine like asyncio.run, and raise KeyboardInterrupt at SIGINT and SIGTERM.
+
+    The exception also interrupts a read that blocks. But it is lost if the signal arrives while a
+    destructor or a callback in C runs, so the coroutine is canceled as well.
+    """
+
+    async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - coroutines run in tasks
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            # At once and not by a callback: the task could block before the callback runs.
+            task.cancel()
+            raise KeyboardInterrupt
+
+        with handle_stop_signals(interrupt):
+            return await main
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def _raise_keyboard_interrupt(number: int, frame: FrameType | None) -> None:
