@@ -47,6 +47,9 @@ class ByteBudget:
         self._held: dict[str, int] = {}
         # Invariant: no waiting tenant may reserve bytes.
         self._queue = TenantQueue()
+        # Calls that hold bytes and wait for more, and what those of each tenant hold.
+        self._growing = TenantQueue()
+        self._growing_bytes: dict[str, int] = {}
 
     @property
     def held(self) -> int:
@@ -61,7 +64,7 @@ class ByteBudget:
     @property
     def waiting(self) -> int:
         """The number of calls and messages that wait for bytes."""
-        return self._queue.waiting
+        return self._queue.waiting + self._growing.waiting
 
     async def take(self, tenant_id: str, size: int, max_wait: float | None) -> None:
         """Take bytes, after waiting for a turn if necessary. Raises LimitExceeded."""
@@ -83,14 +86,52 @@ class ByteBudget:
             self._held[tenant_id] = held
         else:
             self._held.pop(tenant_id, None)
-        if size < 0 and self._queue:
-            while (waiter := self._queue.wake_next(self._may_take)) is not None:
+        if size < 0:
+            self._wake_waiters()
+
+    async def grow(self, tenant_id: str, held: int, size: int) -> None:
+        """Take `size` bytes for a call that holds `held` bytes, which it must free afterwards.
+
+        What it holds stays counted while it waits. So that such calls do not wait for each other,
+        one of a tenant goes on when the tenant holds nothing else. Raises LimitExceeded.
+        """
+        self._growing_bytes[tenant_id] = self._growing_bytes.get(tenant_id, 0) + held
+        try:
+            self._wake_waiters()
+            if self._may_go_on(tenant_id):
+                self.adjust(tenant_id, size)
+            else:
+                await self._growing.wait(
+                    tenant_id,
+                    lambda: self.adjust(tenant_id, -size),
+                    size=size,
+                    max_wait=_MAX_WAIT_SECONDS,
+                )
+        except TimeoutError:
+            raise self._limit_exceeded(tenant_id) from None
+        finally:
+            self._growing_bytes[tenant_id] -= held
+            if not self._growing_bytes[tenant_id]:
+                del self._growing_bytes[tenant_id]
+
+    def _wake_waiters(self) -> None:
+        for queue, may_take in (
+            (self._growing, self._may_go_on),
+            (self._queue, self._may_take),
+        ):
+            while queue and (waiter := queue.wake_next(may_take)) is not None:
                 self.adjust(waiter.tenant_id, waiter.size)
+
+    def _may_go_on(self, tenant_id: str) -> bool:
+        return self._may_take(tenant_id) or (
+            self._held.get(tenant_id, 0) == self._growing_bytes.get(tenant_id, 0)
+        )
 
     def may_grow(self, tenant_id: str, size: int) -> bool:
         """Whether a reservation of `size` bytes may become larger without a wait."""
         held = self._held.get(tenant_id, 0) - size
-        return held < self._max_tenant_bytes and held < self._free + size and not self._queue
+        waiting = self._queue or self._growing
+        return held < self._max_tenant_bytes and held < self._free + size and not waiting
 
     def _may_take(self, tenant_id: str) -> bool:
         held = self._held.get(tenant_id, 0)
@@ -131,15 +172,15 @@ class Reservation:
         self._size += size
 
     async def resize(self, size: int) -> None:
-        """Hold `size` bytes; waits for a turn, and holds nothing meanwhile, if that is more.
-
-        If waiting calls held bytes, they could wait for each other. Raises LimitExceeded.
-        """
+        """Hold `size` bytes; waits for a turn if that is more. Raises LimitExceeded."""
         if size <= self._size or self._budget.may_grow(self._tenant_id, self._size):
             self.correct(size)
-        else:
-            self.release()
+        elif not self._size:
             await self.add(size)
+        else:
+            await self._budget.grow(self._tenant_id, self._size, size)
+            self._budget.adjust(self._tenant_id, -self._size)
+            self._size = size
 
     def correct(self, size: int) -> None:
         """Hold `size` bytes, which may be more than before, without a wait."""

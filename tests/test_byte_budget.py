@@ -172,6 +172,59 @@ async def test_calls_that_ask_for_more_do_not_wait_for_each_other() -> None:
     assert calls.budget.held == 20
 
 
+async def test_bytes_stay_counted_while_a_call_waits_for_more() -> None:
+    calls = Calls(100, 20)
+    await calls.start("a1", 9)
+    await calls.start("a2", 20)
+    larger = asyncio.create_task(calls.reservations["a1"].resize(15))
+    await calls.start("a3", 1)
+    assert not larger.done()
+    assert calls.budget.held == 29
+    assert calls.budget.waiting == 2
+
+    await calls.end("a2")
+
+    await larger
+    await calls.tasks["a3"]
+    assert calls.budget.held == 16
+
+
+async def test_calls_go_on_one_by_one_when_all_wait_for_more() -> None:
+    """A new call waits behind them, because what they hold stays counted."""
+    calls = Calls(20, 20)
+    await calls.start("a1", 9)
+    await calls.start("a2", 12)
+    await calls.start("a3", 1)
+    larger = {
+        name: asyncio.create_task(calls.reservations[name].resize(15)) for name in ("a1", "a2")
+    }
+    await run_ready_tasks()
+    assert [task.done() for task in larger.values()] == [True, False]
+    assert calls.budget.held == 15 + 12
+
+    await calls.end("a1")
+
+    await larger["a2"]
+    assert calls.served == ["a1", "a2"]
+    await calls.end("a2")
+    assert calls.served == ["a1", "a2", "a3"]
+
+
+async def test_bytes_are_kept_when_the_wait_for_more_is_canceled() -> None:
+    calls = Calls(20, 20)
+    await calls.start("a1", 9)
+    await calls.start("a2", 20)
+    larger = asyncio.create_task(calls.reservations["a1"].resize(15))
+    await run_ready_tasks()
+
+    larger.cancel()
+    await asyncio.gather(larger, return_exceptions=True)
+
+    assert calls.budget.held == 29
+    await calls.end("a1", "a2")
+    assert calls.budget.held == 0
+
+
 async def test_reservation_that_becomes_smaller_does_not_wait() -> None:
     calls = Calls(20, 20)
     await calls.start("a1", 40)
