@@ -25,6 +25,7 @@ from jobs_grpc.tenant_turns import TenantTurns
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
+from tests.support.metrics import METRICS_ON, scrape
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -310,6 +311,42 @@ async def test_message_that_was_read_is_answered_when_the_server_stops(
 
     assert [r.execution.device_id for r in response.results] == fleet[:50]
     assert (await operator.get("j")).execution_counts.succeeded == 50
+
+
+async def test_message_that_waits_for_the_byte_budget_is_not_applied_when_the_server_stops(
+    database: Database, operator: Operator, fleet: list[str]
+) -> None:
+    small = {
+        "JOBS_MAX_REQUEST_BYTES": "196608",
+        "JOBS_MAX_BUFFERED_BYTES": "1048576",
+        "JOBS_MAX_TENANT_BUFFERED_BYTES": "1048576",
+        "JOBS_SHUTDOWN_GRACE": "600",
+    }
+    async with running_server(database.request_dsn, **small, **METRICS_ON) as stopping_server:
+
+        async def message_waits() -> bool:
+            metrics = await scrape(stopping_server.app.metrics_address)
+            return metrics.value("jobs_buffered_bytes_waiting") == 1
+
+        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(stopping_server.channel)
+        stream = stub.ReportExecutions(metadata=(("x-tenant-id", operator.tenant),))
+        async with job_lock_held(database, operator.tenant, "j"):
+            # The row of a single report counts as six documents of 32 KiB.
+            for device in fleet[:10]:
+                update: Any = {"job_id": "j", "status": "SUCCEEDED"}
+                await stream.write(
+                    device_pb.ReportExecutionsRequest(device_id=device, report=update)
+                )
+            await wait_until(message_waits)
+            stopping_server.app.stopping.set()
+        answered = 0
+        with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
+            async for response in stream:
+                assert response.execution.status == pb.JobExecution.SUCCEEDED
+                answered += 1
+
+    assert 0 < answered < 10
+    assert (await operator.get("j")).execution_counts.succeeded == answered
 
 
 class _HeldBatcher(UpdateBatcher):
