@@ -129,12 +129,14 @@ bench-gateway: $(READY) gateway-build ## Compare calls per second of the gateway
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
 .PHONY: bench
-bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; needs h2load and Go; ARGS=--quick is a short run)
+bench: $(BENCH_READY) ## Compare the service with a FastAPI service and measure rollouts (20 minutes; needs h2load and Go; ARGS=--quick is a short run)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
+	@$(if $(ARGS),,$(MAKE) --no-print-directory bench-rollouts ARGS=--page)
 
 .PHONY: test-bench
 test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check that they produce all figures (a minute)
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
+	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses')
 
 .PHONY: rollout-timeline
@@ -156,6 +158,10 @@ bench-queues: $(READY) ## Measure long queues and background work with and witho
 .PHONY: bench-capacity
 bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million executions (8 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.capacity $(ARGS)
+
+.PHONY: bench-rollouts
+bench-rollouts: $(READY) ## Measure what rollouts cost, up to a million devices (6 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.rollouts $(ARGS)
 
 .PHONY: bench-hostile
 bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (4 minutes; ARGS=--list lists them)

@@ -129,7 +129,7 @@ def _render_table(table: Table, rows: list[Figure], results: Results, with_targe
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case in dict.fromkeys(figure.case for figure in rows):
         figures = {s: results.find(table.workload, case, s) for s in subjects}
-        cells = [case, *(_format_figure(figures[s]) for s in subjects)]
+        cells = [case, *(format_figure(figures[s]) for s in subjects)]
         service = figures[SERVICE]
         for other in others:
             compared = figures[other]
@@ -142,7 +142,8 @@ def _render_table(table: Table, rows: list[Figure], results: Results, with_targe
     return "\n".join(lines)
 
 
-def _format_figure(figure: Figure | None) -> str:
+def format_figure(figure: Figure | None) -> str:
+    """Return the median with its unit, and the range of several runs; "" without a figure."""
     if figure is None:
         return ""
     unit = "/s" if figure.unit == "/s" else f" {figure.unit}"
