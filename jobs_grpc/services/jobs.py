@@ -31,7 +31,7 @@ from jobs_grpc.services.conversions import (
 )
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.job_update import check_update
-from jobs_grpc.services.rollout_conversions import job_details_fields
+from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES, job_details_fields
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
     check_failure_criteria,
@@ -530,12 +530,16 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 async for row in rows:
                     if row is None:
                         raise JobNotFound(request.job_id)
-                    await reservation.add(response_bytes(pagination.max_page_bytes(1)), None)
+                    max_bytes = pagination.max_page_bytes(1)
+                    if row["rollout_details"] is not None:
+                        max_bytes += MAX_DETAILS_BYTES
+                    await reservation.add(response_bytes(max_bytes), None)
                     # A variable would hold the response until the client has read it.
                     yield to_response(row)
                     reservation.release()
                     if row["status"] not in ACTIVE_STATUSES:
                         return
+                    del row  # until the next change
         finally:
             reservation.release()
 

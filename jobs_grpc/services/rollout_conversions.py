@@ -14,10 +14,35 @@ from jobs_grpc.services.conversions import (
     job_fields,
     timestamp_fields,
 )
+from jobs_grpc.services.rollout_validation import (
+    MAX_CRITERIA,
+    MAX_DISPLAY_NAME_LENGTH,
+    MAX_SEED_LENGTH,
+    MAX_STAGES,
+)
+from jobs_grpc.services.validation import (
+    MAX_COMMENT_LENGTH,
+    MAX_FAILURE_CODES,
+    MAX_ID_LENGTH,
+)
 
 _BASIS_NUMBERS = dict(FailureCriterion.Basis.items())
 _SCOPE_NUMBERS = dict(FailureCriterion.Scope.items())
 _ACTION_NUMBERS = dict(FailureCriterion.Action.items())
+
+# With numbers, times, tags and lengths, and a user ID of ASCII. The display_name occurs twice.
+_MAX_STAGE_BYTES = (
+    4 * (2 * MAX_DISPLAY_NAME_LENGTH + MAX_ID_LENGTH + MAX_COMMENT_LENGTH) + MAX_ID_LENGTH + 160
+)
+_MAX_CRITERION_BYTES = MAX_FAILURE_CODES * 66 + 70
+
+MAX_DETAILS_BYTES = (
+    MAX_STAGES * _MAX_STAGE_BYTES
+    + (MAX_CRITERIA + 1) * _MAX_CRITERION_BYTES  # and that of the trip
+    + 4 * MAX_SEED_LENGTH
+    + 100
+)
+"""The maximum size of the rollout, the stages, the failure criteria and the trip of a Job."""
 
 # Columns of jobs.job_stages.
 _PENDING_COUNTS = ("held", "queued", "in_progress")
@@ -79,12 +104,13 @@ def _stage_states(details: Mapping[str, Any], job_status: str) -> Iterator[Messa
     for number, stage in enumerate(stages):
         is_open = number == open_stage
         is_last = number == len(stages) - 1
-        if job_status == "COMPLETED":
-            # The job can end before the gates are checked: no later stage has a device left.
+        is_finished = not any(stage[count] for count in _PENDING_COUNTS)
+        if is_finished and job_status in ("COMPLETED", "CANCELED"):
+            # The job can end before the gates are checked. Its later stages do not open anymore.
             state = JobStage.PASSED
         elif number > open_stage:
             state = JobStage.PENDING
-        elif is_open and not (is_last and not any(stage[count] for count in _PENDING_COUNTS)):
+        elif is_open and not (is_last and is_finished):
             state = JobStage.OPEN
         else:
             state = JobStage.PASSED

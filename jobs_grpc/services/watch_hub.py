@@ -19,29 +19,41 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+# The digest of a key without a value.
+_NO_VALUE = hash(None)
+
 # Streams that get a value in one iteration of the event loop, so that other calls get through.
 _STREAMS_PER_ITERATION = 8
 
 
 class _Watcher(Generic[T]):
-    """A watch stream: its key, the latest value, and whether that value is new to the stream."""
+    """A watch stream: its key, and the latest value until the stream has yielded it.
 
-    __slots__ = ("changed", "has_value", "key", "value", "waiter")
+    Then only its digest is kept, because a value can be large.
+    """
+
+    __slots__ = ("changed", "digest", "has_value", "key", "value", "waiter")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.has_value = False
+        self.digest = 0
         self.value: T | None = None
         self.changed = False
         self.waiter: asyncio.Future[None] | None = None
 
-    def offer(self, value: T | None) -> bool:
+    def offer(self, value: T | None, digest: int) -> bool:
         """Store the value, and wake the stream if it is the first one or differs from the last."""
-        if self.has_value and value == self.value:
+        if self.has_value and digest == self.digest:
             return False
-        self.has_value, self.value, self.changed = True, value, True
+        self.has_value, self.digest, self.value, self.changed = True, digest, value, True
         self.wake()
         return True
+
+    def take(self) -> T | None:
+        """Return the value and forget it."""
+        value, self.value, self.changed = self.value, None, False
+        return value
 
     def wake(self) -> None:
         """Wake the stream if it waits."""
@@ -70,7 +82,7 @@ class WatchHub(Generic[T]):
     While a tenant has watchers, `fetch(tenant_id, keys)` is called for all its watched keys
     every `interval` seconds. New watchers get their first value at once, by a fetch of their keys
     only. A watcher gets at most one value per interval; a slow watcher skips intermediate values.
-    Polling continues after a database outage.
+    Polling continues after a database outage. Values must be hashable.
     """
 
     def __init__(
@@ -109,9 +121,8 @@ class WatchHub(Generic[T]):
                 if loop.time() < next_yield:
                     await asyncio.sleep(next_yield - loop.time())
                     continue
-                watcher.changed = False
                 next_yield = loop.time() + self._interval
-                yield watcher.value
+                yield watcher.take()
         finally:
             watchers.all.discard(watcher)
             if not watchers.all:
@@ -168,9 +179,12 @@ class WatchHub(Generic[T]):
         except Exception:
             logger.exception("watch poll failed; retrying")
             return False
+        # hash() has 64 bits and a random seed.
+        digests = {key: hash(value) for key, value in values.items()}
         woken = 0
         for watcher in watchers:
-            woken += watcher.offer(values.get(watcher.key))
+            key = watcher.key
+            woken += watcher.offer(values.get(key), digests.get(key, _NO_VALUE))
             if woken == _STREAMS_PER_ITERATION:
                 woken = 0
                 await asyncio.sleep(0)

@@ -212,3 +212,20 @@ async def test_all_stages_have_passed_when_the_job_is_completed(
     stored = await job.get()
     assert stored.status == pb.Job.COMPLETED
     assert [stage.state for stage in stored.stages] == [pb.JobStage.PASSED] * 3
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_stages_of_a_canceled_job_are_passed_when_nothing_is_pending(
+    database: Database, server: Server, operator: Operator, force: bool
+) -> None:
+    await database.add_devices(operator.tenant, 3)
+    job = await create_staged_job(
+        database, server, operator, {"device_count": 2}, {"remainder": True}
+    )
+    await job.device(0).start("j")
+
+    await operator.cancel("j", force=force)
+
+    states = [stage.state for stage in (await job.get()).stages]
+    running = pb.JobStage.PASSED if force else pb.JobStage.OPEN
+    assert states == [running, pb.JobStage.PASSED]

@@ -1,6 +1,7 @@
 """WatchHub: which keys it fetches, and when."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
@@ -203,3 +204,22 @@ async def test_watch_ends_when_the_server_stops() -> None:
         stopping.set()
         with pytest.raises(ServerStopping):
             await next_value
+
+
+async def test_hub_keeps_no_value_that_its_streams_have_received() -> None:
+    """A value can be large, and a process has many streams."""
+
+    class Value:
+        """A value that can be referenced weakly."""
+
+    async def fetch(tenant_id: str, keys: list[str]) -> dict[str, Value]:
+        return {key: Value() for key in keys}
+
+    watch = WatchHub(fetch, NEVER, asyncio.Event()).watch("tenant", "a")
+    value = weakref.ref(await anext(watch))
+
+    async def is_released() -> bool:
+        return value() is None
+
+    await wait_until(is_released)
+    await watch.aclose()

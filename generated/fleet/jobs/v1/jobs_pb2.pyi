@@ -577,7 +577,9 @@ class JobStage(_message.Message):
         OPEN: JobStage._State.ValueType  # 2
         """Executions of the stage are released. One stage at a time is OPEN."""
         PASSED: JobStage._State.ValueType  # 3
-        """The next stage is open; or this is the last stage, and all its executions are finished."""
+        """The next stage is open; or this is the last stage, and all its executions are finished; or the job
+        is COMPLETED or CANCELED, and the stage has no execution that is pending, even if it never opened.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The state of a stage."""
@@ -589,7 +591,9 @@ class JobStage(_message.Message):
     OPEN: JobStage.State.ValueType  # 2
     """Executions of the stage are released. One stage at a time is OPEN."""
     PASSED: JobStage.State.ValueType  # 3
-    """The next stage is open; or this is the last stage, and all its executions are finished."""
+    """The next stage is open; or this is the last stage, and all its executions are finished; or the job
+    is COMPLETED or CANCELED, and the stage has no execution that is pending, even if it never opened.
+    """
 
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int

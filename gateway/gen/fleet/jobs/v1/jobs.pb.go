@@ -267,7 +267,8 @@ const (
 	JobStage_PENDING JobStage_State = 1
 	// Executions of the stage are released. One stage at a time is OPEN.
 	JobStage_OPEN JobStage_State = 2
-	// The next stage is open; or this is the last stage, and all its executions are finished.
+	// The next stage is open; or this is the last stage, and all its executions are finished; or the job
+	// is COMPLETED or CANCELED, and the stage has no execution that is pending, even if it never opened.
 	JobStage_PASSED JobStage_State = 3
 )
 
