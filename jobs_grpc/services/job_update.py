@@ -40,3 +40,14 @@ def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
             "rollout.max_in_progress", request.rollout.max_in_progress, 1, MAX_COUNT
         )
     return violations
+
+
+def changed_rollout(request: pb.UpdateJobRequest) -> pb.Rollout:
+    """Return the part of the rollout that the update_mask names; nothing else is checked."""
+    rollout = pb.Rollout()
+    fields = {*request.update_mask.paths}
+    if "rollout.stages" in fields:
+        rollout.stages.extend(request.rollout.stages)
+    if "rollout.max_in_progress" in fields and request.rollout.HasField("max_in_progress"):
+        rollout.max_in_progress = request.rollout.max_in_progress
+    return rollout

@@ -30,7 +30,7 @@ from jobs_grpc.services.conversions import (
     to_pg_micros,
 )
 from jobs_grpc.services.execution_page import append_executions
-from jobs_grpc.services.job_update import check_update
+from jobs_grpc.services.job_update import changed_rollout, check_update
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES, job_details_fields
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
@@ -396,7 +396,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             etag=request.etag,
             fields=fields,
             in_progress_timeout_minutes=optional_or(request, "in_progress_timeout_minutes", None),
-            rollout=rollout_json(request.rollout),
+            rollout=rollout_json(changed_rollout(request)),
             failure_criteria=failure_criteria_json(
                 request.failure_criteria if "failure_criteria" in fields else ()
             ),

@@ -14,6 +14,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
 from fleet.jobs.v1.error_reason_pb2 import ErrorReason
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from tests.support.callers import Operator
@@ -324,6 +325,65 @@ async def internal(world: World) -> None:
 
 
 # The name of a scenario is the reason that it causes, in lower case.
+async def create_staged_job(world: World, **gate: Any) -> None:
+    """Create the job "staged": the device "d" is in its first stage, "e" is in its second."""
+    await world.database.add_devices(world.operator.tenant, ["e"])
+    await world.database.add_devices(world.operator.tenant, ["d"], group="first")
+    stages = [pb.Stage(group_id="first", gate=pb.Gate(**gate)), pb.Stage(remainder=True)]
+    rollout = pb.Rollout(stages=stages, max_in_progress=1)
+    await world.operator.create(job_id="staged", target_all=True, rollout=rollout)
+
+
+async def execution_held(world: World) -> None:
+    await create_staged_job(world)
+    await world.server.device(world.operator.tenant, "e").start("staged")
+
+
+async def job_full(world: World) -> None:
+    await create_staged_job(world)
+    await world.operator.advance("staged")
+    await world.server.device(world.operator.tenant, "d").start("staged")
+    await world.server.device(world.operator.tenant, "e").start("staged")
+
+
+async def gate_not_met(world: World) -> None:
+    await create_staged_job(world, min_succeeded_percent=100)
+    await world.server.device(world.operator.tenant, "d").update("staged", "FAILED")
+    await world.operator.resume("staged")
+
+
+async def approval_required(world: World) -> None:
+    await create_staged_job(world, require_approval=True)
+    await world.operator.advance("staged")
+
+
+async def self_approval(world: World) -> None:
+    await create_staged_job(world, require_approval=True)
+    await world.operator.approve("staged", 0)
+
+
+async def subject_required(world: World) -> None:
+    await create_staged_job(world, require_approval=True)
+    await world.server.operator(world.operator.tenant).approve("staged", 0)
+
+
+async def stage_not_approvable(world: World) -> None:
+    await world.operator.approve("j", 0)
+
+
+async def job_not_advanceable(world: World) -> None:
+    await world.operator.advance("j")
+
+
+async def job_not_updatable(world: World) -> None:
+    await world.operator.cancel("j")
+    await world.operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=5)
+
+
+async def time_gates_unavailable(world: World) -> None:
+    await create_staged_job(world, bake_time=Duration(seconds=1))
+
+
 SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     invalid_field: StatusCode.INVALID_ARGUMENT,
     malformed_request: StatusCode.INVALID_ARGUMENT,
@@ -345,6 +405,16 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     job_not_retryable: StatusCode.FAILED_PRECONDITION,
     job_not_deletable: StatusCode.FAILED_PRECONDITION,
     job_paused: StatusCode.FAILED_PRECONDITION,
+    execution_held: StatusCode.FAILED_PRECONDITION,
+    job_full: StatusCode.FAILED_PRECONDITION,
+    gate_not_met: StatusCode.FAILED_PRECONDITION,
+    approval_required: StatusCode.FAILED_PRECONDITION,
+    self_approval: StatusCode.PERMISSION_DENIED,
+    subject_required: StatusCode.PERMISSION_DENIED,
+    stage_not_approvable: StatusCode.FAILED_PRECONDITION,
+    job_not_advanceable: StatusCode.FAILED_PRECONDITION,
+    job_not_updatable: StatusCode.FAILED_PRECONDITION,
+    time_gates_unavailable: StatusCode.FAILED_PRECONDITION,
     job_not_pausable: StatusCode.FAILED_PRECONDITION,
     job_not_resumable: StatusCode.FAILED_PRECONDITION,
     job_changed: StatusCode.ABORTED,

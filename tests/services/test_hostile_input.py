@@ -60,6 +60,7 @@ DOCUMENTED_CODES = {
     StatusCode.FAILED_PRECONDITION,
     StatusCode.ALREADY_EXISTS,
     StatusCode.ABORTED,
+    StatusCode.PERMISSION_DENIED,  # ApproveStage without a known user, or by the creator
 }
 
 SetText = Callable[[Message, str], None]

@@ -235,7 +235,7 @@ async def test_last_place_is_taken_once_by_two_servers(
         results = await asyncio.gather(*starts, return_exceptions=True)
 
     assert results[0].status == pb.JobExecution.IN_PROGRESS  # type: ignore[union-attr]
-    assert "IN_PROGRESS as its max_in_progress" in str(results[1])
+    assert "max_in_progress executions that are IN_PROGRESS" in str(results[1])
     assert (await job.get()).execution_counts == pb.ExecutionCounts(queued=9, in_progress=1)
 
 

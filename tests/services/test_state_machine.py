@@ -65,7 +65,7 @@ T = TypeVar("T")
 async def test_service_equals_the_model_after_random_operations(database: Database) -> None:
     loop = asyncio.get_running_loop()
 
-    run_settings = settings(examples(25), stateful_step_count=30)
+    run_settings = settings(examples(15), stateful_step_count=25)
     async with (
         # Gates with a time need a server that does background work.
         running_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn) as server,
@@ -355,7 +355,12 @@ class _Machine(RuleBasedStateMachine):
             assert not job.stages
             return
         states = [pb.JobStage.State.Name(stage.state) for stage in job.stages]
-        assert states.count("PENDING") == len(rollout.stages) - 1 - rollout.open_stage
+        pending = len(rollout.stages) - 1 - rollout.open_stage
+        # When the job is finished, stages without executions to carry out have passed.
+        if not expected.active:
+            assert states.count("PENDING") <= pending
+        else:
+            assert states.count("PENDING") == pending
         assert sum(stage.released_count for stage in job.stages) == rollout.released
         if expected.active and not expected.paused and not expected.expired:
             waits = [stage.awaiting_approval for stage in job.stages]
