@@ -164,8 +164,8 @@ async def test_doctor_reports_database_without_schema(
     ("damage", "detail"),
     [
         (
-            "DELETE FROM jobs.schema_migrations WHERE version = 11",
-            "migration 0011 add_failure_code_index was not applied",
+            "DELETE FROM jobs.schema_migrations WHERE version = 9",
+            "migration 0009 add_failure_code_index was not applied",
         ),
         (
             "UPDATE jobs.schema_code SET checksum = 'other'",
