@@ -66,7 +66,10 @@ class MethodMetrics:
         self._refused = refused
 
     def count_messages(self, handler: Any) -> Any:
-        """Return the handler with a decoder and a serializer that count messages."""
+        """Return the handler with a decoder and a serializer that count messages.
+
+        The responses of a stream are serialized before gRPC sends them; count_sent counts those.
+        """
         decode, serialize = handler.request_deserializer, handler.response_serializer
 
         def counting_decode(raw_request: bytes) -> Any:
@@ -79,9 +82,16 @@ class MethodMetrics:
             self.messages_sent += 1
             return raw_response
 
+        if handler.response_streaming:
+            return handler._replace(request_deserializer=counting_decode)
         return handler._replace(
             request_deserializer=counting_decode, response_serializer=counting_serialize
         )
+
+    def count_sent(self, raw_response: bytes) -> bytes:
+        """Count a serialized response of a stream, as a serializer for gRPC."""
+        self.messages_sent += 1
+        return raw_response
 
     def end(self, code: grpc.StatusCode, error: JobsError | None, seconds: float) -> None:
         """Count a call that has ended."""

@@ -213,7 +213,8 @@ class Pipeline:
 
         # gRPC passes raw requests, and takes responses that are serialized already.
         if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(serve, None, None)
+            count_sent = metrics.count_sent if metrics else None
+            return grpc.stream_stream_rpc_method_handler(serve, None, count_sent)
         return grpc.stream_unary_rpc_method_handler(serve, None, None)
 
     async def _authenticate(self, context: Context, metadata: Metadata) -> Principal:

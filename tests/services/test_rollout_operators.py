@@ -247,6 +247,7 @@ async def test_audit_log_has_who_approved_which_stage_and_why(
 ) -> None:
     job = await create(APPROVAL, REST)
     caplog.set_level(logging.INFO, "jobs_grpc.audit")
+    caplog.clear()
 
     await approver.approve("j", 0, comment="canaries are fine")
     await job.operator.advance("j", stage=1)
