@@ -1,8 +1,9 @@
 """Fixtures: one cluster per session, one database and server per module, one tenant per test."""
 
+import logging
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 # Starting PostgreSQL forks, and gRPC's fork handlers can kill the child process. gRPC reads this
 # variable when it is imported, so it is set before the imports below.
@@ -59,3 +60,13 @@ def tenant() -> str:
 def operator(server: Server, tenant: str) -> Operator:
     """Return a caller in the test's tenant."""
     return server.operator(tenant, user="olivia")
+
+
+@pytest.fixture
+def restored_root_logger() -> Iterator[None]:
+    """Restore the root logger after the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)

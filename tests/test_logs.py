@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
 
 import asyncpg
 import pytest
@@ -95,13 +94,3 @@ async def test_errors_that_asyncpg_leaves_to_the_event_loop_are_not_logged(
     [line, *traceback] = capsys.readouterr().err.splitlines()
     assert line.endswith("ERROR   from elsewhere")
     assert traceback == ["  OSError: lost"]
-
-
-@pytest.fixture
-def restored_root_logger() -> Iterator[None]:
-    """Restore the root logger after the test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)

@@ -265,6 +265,7 @@ async def test_server_without_the_setting_counts_nothing(database: Database) -> 
         assert server.app.metrics_address is None
 
 
+@pytest.mark.usefixtures("restored_root_logger")
 def test_serve_fails_with_one_line_when_extra_is_not_installed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
