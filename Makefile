@@ -193,28 +193,23 @@ audit: $(READY) ## Check the locked dependencies for known vulnerabilities (need
 	@$(BIN)/uv tool run pip-audit --disable-pip --require-hashes --requirement requirements/dev.lock
 	@$(if $(WITH_GATEWAY),cd gateway && go run golang.org/x/vuln/cmd/govulncheck@latest ./...)
 
+# Extras stay in the lock files: without them, pip takes the newest version of a package that is required
+# with an extra, finds no hash for it and fails.
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --no-strip-extras --generate-hashes \
+  --no-emit-index-url --quiet --custom-compile-command 'make lock'
+UPGRADED = $(if $(UPGRADE),--upgrade)
+
 .PHONY: lock
 lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
-	  --custom-compile-command 'make lock' --output-file requirements/dev.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
-	  --constraint requirements/dev.lock \
-	  --custom-compile-command 'make lock' --output-file requirements/bench.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra jwt --extra metrics --extra mtls --extra uvloop --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --quiet --constraint requirements/dev.lock \
-	  --custom-compile-command 'make lock' --output-file requirements/server.lock
-	@grep -v '^ *#' requirements/server.lock | \
-	  $(BIN)/uv pip compile pyproject.toml - --extra otel --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --quiet --constraint requirements/dev.lock \
-	  --custom-compile-command 'make lock' --output-file requirements/server-otel.lock
-	@echo hatchling | $(BIN)/uv pip compile - --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --quiet --constraint requirements/dev.lock \
-	  --custom-compile-command 'make lock' --output-file requirements/build.lock
-	@$(BIN)/uv pip compile requirements/deploy.in --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --quiet $(if $(UPGRADE),--upgrade) \
-	  --custom-compile-command 'make lock' --output-file requirements/deploy.lock
+	@$(COMPILE) $(UPGRADED) pyproject.toml --extra dev --output-file requirements/dev.lock
+	@$(COMPILE) $(UPGRADED) pyproject.toml --extra bench \
+	  --constraint requirements/dev.lock --output-file requirements/bench.lock
+	@$(COMPILE) pyproject.toml --extra jwt --extra metrics --extra mtls --extra uvloop \
+	  --constraint requirements/dev.lock --output-file requirements/server.lock
+	@grep -v '^ *#' requirements/server.lock | $(COMPILE) pyproject.toml - --extra otel \
+	  --constraint requirements/dev.lock --output-file requirements/server-otel.lock
+	@echo hatchling | $(COMPILE) - --constraint requirements/dev.lock --output-file requirements/build.lock
+	@$(COMPILE) $(UPGRADED) requirements/deploy.in --output-file requirements/deploy.lock
 
 .PHONY: release
 release: $(READY) $(DEPLOY_READY) need-go ## Check version, changelog and contract baseline, then build into dist/ (needs Go)
