@@ -124,6 +124,7 @@ async def _run_rollout(stub: "jobs_pb2_grpc.JobServiceAsyncStub", address: str) 
         metadata=METADATA,
         device_ids=[f"device-{number}" for number in range(1, DEVICES + 1)],
         behavior=DeviceBehavior((1.0, 4.0), 0, 0, 0, 0, seed=1, bug=Bug(0.08, "FLASH")),
+        poll=True,
         poll_interval=1.0,
         bridge=True,
         timeout=30,

@@ -13,7 +13,7 @@ import asyncpg
 
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.serve import serve
-from jobs_grpc.config import DEFAULT_ADDRESS, DEV_METRICS_ADDRESS, Config
+from jobs_grpc.config import DEFAULT_ADDRESS, DEV_METRICS_ADDRESS, DEV_POLL_AFTER, Config
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.dev.demo_fleet import (
@@ -76,9 +76,11 @@ def _dev(args: argparse.Namespace) -> None:
 
 def _defaults() -> dict[str, str]:
     """Settings that differ from the defaults of `serve`."""
-    if importlib.util.find_spec("prometheus_client") is None:
-        return {}
-    return {"JOBS_METRICS_LISTEN": DEV_METRICS_ADDRESS}
+    # People who try the service watch a simulated fleet.
+    defaults = {"JOBS_POLL_AFTER": DEV_POLL_AFTER}
+    if importlib.util.find_spec("prometheus_client") is not None:
+        defaults["JOBS_METRICS_LISTEN"] = DEV_METRICS_ADDRESS
+    return defaults
 
 
 async def _prepare_database(cluster: embedded_postgres.Cluster, role: RequestRole) -> None:

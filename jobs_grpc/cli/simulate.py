@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 # Larger fleets poll by default: a stream for each device would overload a laptop.
 _MAX_STREAMS = 500
 
-# Polls per second of the whole fleet, unless --poll sets the interval.
-_POLL_RATE = 150
-
 _LINE_INTERVAL_SECONDS = 5.0
 
 
@@ -115,8 +112,8 @@ def add_command(commands: "Subparsers") -> None:
         type=arguments.seconds,
         metavar="SECONDS",
         help="poll interval of each device (default: "
-        f"fleets of up to {_MAX_STREAMS} devices use streams; larger fleets poll, "
-        f"{_POLL_RATE} polls per second in total)",
+        f"fleets of up to {_MAX_STREAMS} devices use streams; larger fleets poll "
+        "when the server asks for it)",
     )
     parser.add_argument(
         "--bridge", action="store_true", help="send the reports of all devices over one stream"
@@ -160,9 +157,6 @@ def _simulate(args: argparse.Namespace) -> None:
 
 
 def _make_fleet(args: argparse.Namespace) -> Fleet:
-    poll_interval = args.poll
-    if poll_interval is None and args.devices > _MAX_STREAMS:
-        poll_interval = args.devices / _POLL_RATE
     behavior = DeviceBehavior(
         latency=args.latency,
         failure_rate=args.failure_rate,
@@ -179,7 +173,8 @@ def _make_fleet(args: argparse.Namespace) -> Fleet:
         tls=channel_tls(args),
         device_ids=[args.device_format.format(number) for number in numbers],
         behavior=behavior,
-        poll_interval=poll_interval,
+        poll=args.poll is not None or args.devices > _MAX_STREAMS,
+        poll_interval=args.poll,
         bridge=args.bridge,
         timeout=args.timeout,
     )
@@ -194,10 +189,7 @@ def _bug(args: argparse.Namespace) -> Bug | None:
 
 async def _run(fleet: Fleet, totals: Totals, run_for: float | None, quiet: bool) -> None:
     """Run the fleet for `run_for` seconds or until Ctrl-C, and show its totals unless `quiet`."""
-    mode = (
-        f"polling every {fleet.poll_interval:.3g} s" if fleet.poll_interval else "one stream each"
-    )
-    title = f"{len(fleet.device_ids):,} devices, {mode}"
+    title = f"{len(fleet.device_ids):,} devices, {_mode(fleet)}"
     try:
         async with asyncio.timeout(run_for), asyncio.TaskGroup() as group:
             group.create_task(run_fleet(fleet, totals))
@@ -206,6 +198,14 @@ async def _run(fleet: Fleet, totals: Totals, run_for: float | None, quiet: bool)
         pass  # The time is up, or Ctrl-C.
     except BaseExceptionGroup as errors:
         raise _first_error(errors) from None
+
+
+def _mode(fleet: Fleet) -> str:
+    if not fleet.poll:
+        return "one stream each"
+    if fleet.poll_interval is None:
+        return "polling when the server asks"
+    return f"polling every {fleet.poll_interval:.3g} s"
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -118,7 +118,7 @@ class ServiceCalls:
             may_retry = was_refused(error) or (repeatable and is_transient(error))
             if not (may_retry and attempts_left and time.monotonic() + delay < deadline):
                 break
-            self._report_retry(error)
+            self.report_retry(error)
             await asyncio.sleep(delay)
         raise error
 
@@ -166,11 +166,12 @@ class ServiceCalls:
         was_reset = received and not error.reason and error.code in _RESET_CODES
         if not (token_expired or was_reset or is_transient(error)):
             raise error
-        self._report_retry(error)
+        self.report_retry(error)
         if received and error.retry_after is None:
             return delays.before_reconnect()
         return delays.after(error)
 
-    def _report_retry(self, error: JobsError) -> None:
+    def report_retry(self, error: JobsError) -> None:
+        """Tell the caller about an error that does not end what it does."""
         if self.retry.on_retry:
             self.retry.on_retry(error)

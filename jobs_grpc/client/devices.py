@@ -1,10 +1,13 @@
 """DeviceClient: the devices' API."""
 
+import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1.jobs_pb2 import JobExecution
@@ -12,8 +15,12 @@ from fleet.jobs.v1.jobs_pb2 import JobExecution
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.documents import struct
+from jobs_grpc.client.errors import JobsError
 from jobs_grpc.client.report_stream import ReportStream
-from jobs_grpc.client.retry import RetryPolicy
+from jobs_grpc.client.retry import RetryPolicy, is_transient
+
+# Seconds between polls until the server has told when to poll again.
+_DEFAULT_POLL_AFTER = 60.0
 
 
 class DeviceClient:
@@ -44,6 +51,7 @@ class DeviceClient:
         self._calls = ServiceCalls(
             server, device_jobs_pb2_grpc.DeviceJobServiceStub, caller, timeout=timeout, retry=retry
         )
+        self._poll_after = _DEFAULT_POLL_AFTER * _jitter()
 
     async def __aenter__(self) -> Self:
         await self._calls.__aenter__()
@@ -57,6 +65,38 @@ class DeviceClient:
     ) -> None:
         await self._calls.__aexit__(exc_type, exc, traceback)
 
+    @property
+    def poll_after(self) -> float:
+        """Seconds until the next poll that the server asked for last: `poll_after` in a response.
+
+        It is random and longer under load, so use it once. `poll` follows it.
+        """
+        return self._poll_after
+
+    async def poll(self) -> AsyncIterator[pb.DeviceExecution]:
+        """Start executions one after the other and yield them, without an end.
+
+        Report the end of an execution before the next iteration; one without a report is yielded
+        again after a wait. If nothing is pending, polls again when the server asks for it. If a
+        call still fails after its retries because the server is away, waits as after a poll.
+        """
+        last: pb.DeviceExecution | None = None
+        while True:
+            try:
+                execution = await self.start_next()
+            except JobsError as e:
+                if not (is_transient(e) or e.code is grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise
+                self._calls.report_retry(e)
+                await asyncio.sleep(self._poll_after * _jitter())
+                continue
+            if execution is None or execution == last:
+                last = None
+                await asyncio.sleep(self._poll_after)
+            else:
+                last = execution
+                yield execution
+
     async def pending(self, *, page_size: int = 100) -> AsyncIterator[pb.DeviceExecution]:
         """Yield the pending executions: those IN_PROGRESS, then those QUEUED."""
         request = pb.ListPendingExecutionsRequest(limit=page_size)
@@ -64,6 +104,7 @@ class DeviceClient:
             page = await self._calls.unary(
                 "ListPendingExecutions", request, pb.ListPendingExecutionsResponse
             )
+            self._note_poll_after(page)
             for execution in page.executions:
                 yield execution
             if not page.next_page_token:
@@ -86,7 +127,15 @@ class DeviceClient:
         response = await self._calls.unary(
             "StartNextExecution", pb.StartNextExecutionRequest(), pb.StartNextExecutionResponse
         )
+        self._note_poll_after(response)
         return response.execution if response.HasField("execution") else None
+
+    def _note_poll_after(
+        self, response: pb.StartNextExecutionResponse | pb.ListPendingExecutionsResponse
+    ) -> None:
+        # A server before this version sends none.
+        if response.HasField("poll_after"):
+            self._poll_after = response.poll_after.ToTimedelta().total_seconds()
 
     async def start(self, job_id: str) -> pb.DeviceExecution:
         """Start the execution of one job."""
@@ -155,6 +204,11 @@ class DeviceClient:
         stream = ReportStream(self._calls, max_pending)
         async with stream.running():
             yield stream
+
+
+def _jitter() -> float:
+    """Spread the devices of a server that was away, so that they do not all return at once."""
+    return random.uniform(0.5, 1.5)  # noqa: S311 - not for security
 
 
 def _update(

@@ -8,6 +8,7 @@ from jobs_grpc.config.parsers import dsn, is_local
 from jobs_grpc.config.settings import (
     DEFAULT_ADDRESS,
     DEV_METRICS_ADDRESS,
+    DEV_POLL_AFTER,
     AuthConfig,
     DatabaseConfig,
     JwtConfig,
@@ -23,6 +24,7 @@ from jobs_grpc.config.settings import (
 __all__ = [
     "DEFAULT_ADDRESS",
     "DEV_METRICS_ADDRESS",
+    "DEV_POLL_AFTER",
     "AuthConfig",
     "Config",
     "ConfigError",

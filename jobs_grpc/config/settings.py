@@ -35,6 +35,9 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEV_METRICS_ADDRESS = "127.0.0.1:9464"
 """Where `jobs-grpc dev` serves metrics unless JOBS_METRICS_LISTEN is set."""
 
+DEV_POLL_AFTER = "5"
+"""JOBS_POLL_AFTER of `jobs-grpc dev` unless it is set."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -62,6 +65,15 @@ class ServerConfig:
         boolean,
         "Serve gRPC reflection, so that grpcurl works without the .proto files.",
         default=True,
+    )
+    poll_after: float = setting(
+        "JOBS_POLL_AFTER",
+        seconds(0.1, 86400),
+        "Seconds after which a device that polls comes back, on average: `poll_after` in the"
+        " responses to it. Each response has a random value between 0.5 and 1.5 times this one,"
+        " and up to four times as much under load. A poll takes about 0.5 ms of CPU time."
+        f" `jobs-grpc dev` has {DEV_POLL_AFTER}.",
+        default=60.0,
     )
     event_loop: str = setting(
         "JOBS_EVENT_LOOP",

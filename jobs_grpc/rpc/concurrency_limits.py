@@ -30,6 +30,10 @@ class ConcurrencyLimiter:
         """Whether the key has something open."""
         return key in self._open
 
+    def used_share(self, key: object) -> float:
+        """The share of its limit that the key has open, 0–1."""
+        return self._open.get(key, 0) / self._limit
+
     def acquire(self, key: object) -> None:
         """Count one more. Raises LimitExceeded if the key is at the limit."""
         count = self._open.get(key, 0)
@@ -133,6 +137,14 @@ class CallLimits:
             config.max_tenant_buffered_bytes // stream_bytes,
             config.max_tenant_buffered_bytes,
         )
+
+    def load(self, tenant_id: str) -> float:
+        """The load that unary calls of the tenant meet, 0–1.
+
+        It is the share of JOBS_MAX_CALLS or of JOBS_MAX_TENANT_CALLS that is in flight, whichever
+        is larger. Calls that wait for a turn, a connection or bytes are in flight.
+        """
+        return max(self._calls.used_share(None), self._tenant_calls.used_share(tenant_id))
 
     def acquire_public(
         self, permits: Permits, connection: str, *, stream: bool, request_stream: bool

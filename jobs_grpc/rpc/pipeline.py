@@ -71,7 +71,7 @@ class Pipeline:
         self._in_flight = in_flight
         self._stopping = stopping
         self._metrics = metrics
-        self._limits = CallLimits(config.limits)
+        self.limits = CallLimits(config.limits)
         self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
         self.refusals = RepeatedRefusals()
         self._competition = Competition()
@@ -100,7 +100,7 @@ class Pipeline:
         serialize: Any = handler.response_serializer
         estimate_page_size = page_size_estimator(method)
         fixed_max_bytes = fixed_max_request_bytes(method, public=public)
-        limits, reader, budget = self._limits, self._reader, self._budget
+        limits, reader, budget = self.limits, self._reader, self._budget
         competition, refusals = self._competition, self.refusals
         call_turns, stream_turns = self._call_turns, self._stream_turns
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,6 +36,7 @@ from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
 from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.jobs import JobService
+from jobs_grpc.services.poll_after import PollAfter
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -68,6 +70,9 @@ class AppOptions:
 
     metrics_max_age: float = 1.0
     """Seconds for which a response with metrics is sent again."""
+
+    random: Callable[[], float] = random.random
+    """Returns the random numbers of `poll_after`, each at least 0 and less than 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,12 @@ async def running(
         jobs = JobService(store, budget, config, stopping)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
         device_jobs = DeviceJobService(
-            store, batcher, budget, config.limits.max_document_bytes, stopping
+            store,
+            batcher,
+            budget,
+            config.limits.max_document_bytes,
+            stopping,
+            PollAfter(config.server.poll_after, pipeline.limits.load, options.random),
         )
         device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(device_jobs, methods)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, methods)

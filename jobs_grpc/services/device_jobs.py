@@ -20,6 +20,7 @@ from jobs_grpc.services.execution_updates import (
     updated_execution,
 )
 from jobs_grpc.services.execution_watch import ExecutionWatch
+from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.report_stream import ReportStream
 from jobs_grpc.tenant_turns import TenantTurns
 
@@ -30,8 +31,8 @@ MAX_PENDING_LIMIT = 100
 class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     """The devices' API, documented in device_jobs.proto.
 
-    `stopping` is set when the server begins to stop. Watched devices are polled every
-    `watch_interval` seconds.
+    `stopping` is set when the server begins to stop. The executions of watched devices are read
+    every `watch_interval` seconds.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         budget: ByteBudget,
         max_document_bytes: int,
         stopping: asyncio.Event,
+        poll_after: PollAfter,
         *,
         watch_interval: float = 0.5,
     ) -> None:
@@ -49,6 +51,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._budget = budget
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
+        self._poll_after = poll_after
         self._report_turns = TenantTurns(1, 1)
         self._watch = ExecutionWatch(store, watch_interval, stopping)
 
@@ -81,6 +84,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             response.next_page_token = pagination.pending_token(
                 request, device_id, last["status"], last["queued_at"], last["job_id"]
             )
+        else:
+            response.poll_after.CopyFrom(self._poll_after.next(tenant_id))
         return response
 
     async def StartNextExecution(
@@ -96,10 +101,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             ExecutionUpdate(None, device_id, None, status_details=details, must_be_next=True),
         )
         # AGAIN: other devices started each time before this one did; the device may call again.
-        none = row["outcome"] in ("NONE", "AGAIN")
-        return pb.StartNextExecutionResponse(
-            execution=None if none else device_execution_fields(row)
-        )
+        if row["outcome"] in ("NONE", "AGAIN"):
+            return pb.StartNextExecutionResponse(poll_after=self._poll_after.next(tenant_id))
+        return pb.StartNextExecutionResponse(execution=device_execution_fields(row))
 
     async def StartExecution(
         self,

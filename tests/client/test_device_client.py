@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from jobs_grpc.client import DeviceClient, JobsClient, JobsError, RetryPolicy, errors
 from tests.client.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.database import Database
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 
 
@@ -92,3 +94,107 @@ async def test_report_is_repeated_only_if_it_names_the_attempt(quick: RetryPolic
         await device.report(device_pb.UpdateExecutionRequest(job_id="j", execution_number=1))
 
     assert server.calls["UpdateExecution"] == 3
+
+
+def nothing_pending(seconds: float) -> device_pb.StartNextExecutionResponse:
+    return device_pb.StartNextExecutionResponse(
+        poll_after=Duration(nanos=round(seconds * 1_000_000_000))
+    )
+
+
+def pending(number: int) -> device_pb.StartNextExecutionResponse:
+    execution = device_pb.DeviceExecution(job_id="j", execution_number=number)
+    return device_pb.StartNextExecutionResponse(execution=execution)
+
+
+async def test_poll_yields_an_execution_that_is_created_later(
+    database: Database, tenant: str, quick: RetryPolicy
+) -> None:
+    await database.add_devices(tenant, ["pump"])
+    async with (
+        running_server(database.request_dsn, JOBS_POLL_AFTER="0.1") as server,
+        JobsClient(server.address, tenant=tenant) as jobs,
+        DeviceClient(server.address, tenant=tenant, device_id="pump", retry=quick) as device,
+        asyncio.timeout(TIMEOUT),
+    ):
+        assert await device.start_next() is None
+        executions = device.poll()
+        first = asyncio.ensure_future(anext(executions))
+        await jobs.create("reboot", target_all=True, job_id="first")
+        await device.succeed(await first)
+        await jobs.create("reboot", target_all=True, job_id="second")
+        second = await anext(executions)
+
+    assert ((await first).job_id, second.job_id) == ("first", "second")
+
+
+async def test_poll_waits_as_long_as_the_server_asks_for(quick: RetryPolicy) -> None:
+    answers: list[Answer] = [nothing_pending(0.2), nothing_pending(0.2), pending(1)]
+    async with (
+        running_scripted_server(StartNextExecution=answers) as server,
+        DeviceClient(server.address, tenant="t", device_id="pump", retry=quick) as device,
+    ):
+        started = asyncio.get_running_loop().time()
+        execution = await anext(device.poll())
+
+    assert execution.execution_number == 1
+    assert device.poll_after == 0.2
+    # The event loop may run a timer up to its resolution too early.
+    assert asyncio.get_running_loop().time() - started > 0.39
+
+
+async def test_poll_waits_before_it_yields_an_execution_without_a_report_again(
+    quick: RetryPolicy,
+) -> None:
+    answers: list[Answer] = [nothing_pending(0.2), pending(1)]
+    async with (
+        running_scripted_server(StartNextExecution=answers) as server,
+        DeviceClient(server.address, tenant="t", device_id="pump", retry=quick) as device,
+    ):
+        executions = device.poll()
+        first = await anext(executions)
+        second = await anext(executions)
+
+    assert first == second
+    assert server.calls["StartNextExecution"] == 4
+
+
+async def test_poll_continues_when_the_server_was_away_for_long(quick: RetryPolicy) -> None:
+    away = [Refusal(StatusCode.UNAVAILABLE)] * quick.max_attempts
+    answers: list[Answer] = [nothing_pending(0.01), *away, pending(1)]
+    retried: list[JobsError] = []
+    policy = replace(quick, on_retry=retried.append)
+    async with (
+        running_scripted_server(StartNextExecution=answers) as server,
+        DeviceClient(server.address, tenant="t", device_id="pump", retry=policy) as device,
+    ):
+        execution = await anext(device.poll())
+
+    assert execution.execution_number == 1
+    assert len(retried) == quick.max_attempts
+
+
+async def test_poll_ends_with_an_error_that_a_repetition_does_not_solve(
+    quick: RetryPolicy,
+) -> None:
+    refusal = Refusal(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+    async with (
+        running_scripted_server(StartNextExecution=refusal) as server,
+        DeviceClient(server.address, tenant="t", device_id="pump", retry=quick) as device,
+    ):
+        with pytest.raises(JobsError):
+            await anext(device.poll())
+
+
+async def test_devices_of_a_server_without_poll_after_spread(quick: RetryPolicy) -> None:
+    async with running_scripted_server(
+        ListPendingExecutions=device_pb.ListPendingExecutionsResponse()
+    ) as server:
+        intervals = set()
+        for _ in range(10):
+            async with DeviceClient(server.address, tenant="t", device_id="pump") as device:
+                assert [execution async for execution in device.pending()] == []
+                intervals.add(device.poll_after)
+
+    assert len(intervals) > 1
+    assert all(30 <= seconds <= 90 for seconds in intervals)

@@ -144,9 +144,16 @@ class Device:
 
     async def start_next(self, **fields: Any) -> device_pb.DeviceExecution | None:
         """Start the next execution; return None if no execution is pending."""
-        request = device_pb.StartNextExecutionRequest(**fields)
-        response = await self._call("StartNextExecution", request)
+        response = await self.start_next_response(**fields)
         return response.execution if response.HasField("execution") else None
+
+    async def start_next_response(self, **fields: Any) -> device_pb.StartNextExecutionResponse:
+        """Start the next execution; return the whole response."""
+        request = device_pb.StartNextExecutionRequest(**fields)
+        response: device_pb.StartNextExecutionResponse = await self._call(
+            "StartNextExecution", request
+        )
+        return response
 
     async def start(self, job_id: str, **fields: Any) -> device_pb.DeviceExecution:
         """Start the execution of a job."""

@@ -26,6 +26,7 @@ def make_fleet(devices: int, address: str, tenant: str, **fields: Any) -> Fleet:
     }
     for name in behavior.keys() & fields.keys():
         behavior[name] = fields.pop(name)
+    fields.setdefault("poll", fields.get("poll_interval") is not None)
     settings: dict[str, Any] = {"poll_interval": None, "bridge": False, "timeout": TIMEOUT} | fields
     return Fleet(
         server=address,

@@ -17,6 +17,10 @@ from jobs_grpc.dev.simulator.totals import Totals
 
 SendReport: TypeAlias = Callable[[str, pb.UpdateExecutionRequest], Awaitable[object]]
 
+# Seconds within which the devices of a fleet poll for the first time, if the server decides
+# when they poll again.
+_MAX_FIRST_POLL = 5.0
+
 # A report fails with one of these after its execution was canceled, timed out or deleted.
 _INTERRUPTED_CODES = frozenset(
     {
@@ -59,12 +63,16 @@ class Device:
             if attempts and self._last_attempt not in attempts:
                 await self._run_pending()
 
-    async def poll(self, interval: float) -> None:
-        """Ask for executions every `interval` seconds, starting at a random time."""
-        await asyncio.sleep(random.uniform(0, interval))  # noqa: S311 - not for security
+    async def poll(self, interval: float | None) -> None:
+        """Ask for executions every `interval` seconds, or when the server asks for it if None.
+
+        Starts at a random time.
+        """
+        first = _MAX_FIRST_POLL if interval is None else interval
+        await asyncio.sleep(random.uniform(0, first))  # noqa: S311 - not for security
         while True:
             await self._run_pending()
-            await asyncio.sleep(interval)
+            await asyncio.sleep(self._client.poll_after if interval is None else interval)
 
     async def _run_pending(self) -> None:
         while execution := await self._client.start_next():

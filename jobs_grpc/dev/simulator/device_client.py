@@ -31,6 +31,11 @@ class SimulatedClient:
         self._call_slots = call_slots
         self._totals = totals
 
+    @property
+    def poll_after(self) -> float:
+        """Seconds until the next poll that the server asked for."""
+        return self._client.poll_after
+
     async def start_next(self) -> pb.DeviceExecution | None:
         """Start the next execution, with retries; None if there is none."""
 

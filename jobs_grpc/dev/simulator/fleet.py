@@ -32,8 +32,10 @@ class Fleet:
     metadata: tuple[tuple[str, str], ...]
     device_ids: Sequence[str]
     behavior: DeviceBehavior
+    poll: bool
+    """Whether the devices poll; otherwise each has a WatchPendingExecutions stream."""
     poll_interval: float | None
-    """Seconds between polls of a device; None: each device has a WatchPendingExecutions stream."""
+    """Seconds between polls of a device; None: as the server asks for (`poll_after`)."""
     bridge: bool
     """Whether all devices report over one ReportExecutions stream."""
     timeout: float
@@ -77,7 +79,7 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
                 send_report = send_over_bridge or client.report
                 device = Device(device_id, fleet.behavior, client, send_report, totals)
                 group.create_task(
-                    device.poll(fleet.poll_interval) if fleet.poll_interval else device.watch()
+                    device.poll(fleet.poll_interval) if fleet.poll else device.watch()
                 )
 
 

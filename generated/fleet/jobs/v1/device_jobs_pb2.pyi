@@ -7,6 +7,7 @@ from collections import abc as _abc
 from fleet.jobs.v1 import error_reason_pb2 as _error_reason_pb2
 from fleet.jobs.v1 import jobs_pb2 as _jobs_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -152,6 +153,7 @@ class ListPendingExecutionsResponse(_message.Message):
 
     EXECUTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    POLL_AFTER_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """The page_token of the next page. Empty: this is the last page. All pages together contain
     each execution that stays QUEUED, or stays IN_PROGRESS, exactly once. They may miss an
@@ -163,15 +165,22 @@ class ListPendingExecutionsResponse(_message.Message):
         a response is limited.
         """
 
+    @_builtins.property
+    def poll_after(self) -> _duration_pb2.Duration:
+        """The time after which a device that polls lists again; see DeviceJobService. Set on the last
+        page only.
+        """
+
     def __init__(
         self,
         *,
         executions: _abc.Iterable[Global___DeviceExecution] | None = ...,
         next_page_token: _builtins.str = ...,
+        poll_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["poll_after", b"poll_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "next_page_token", b"next_page_token", "poll_after", b"poll_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,18 +215,26 @@ class StartNextExecutionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXECUTION_FIELD_NUMBER: _builtins.int
+    POLL_AFTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___DeviceExecution:
-        """The execution to carry out. Unset: the device has no pending executions."""
+        """The execution to carry out. Unset: the device has no execution that it can start."""
+
+    @_builtins.property
+    def poll_after(self) -> _duration_pb2.Duration:
+        """The time after which a device that polls calls again; see DeviceJobService. Set only if there
+        is no execution.
+        """
 
     def __init__(
         self,
         *,
         execution: Global___DeviceExecution | None = ...,
+        poll_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "poll_after", b"poll_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "poll_after", b"poll_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

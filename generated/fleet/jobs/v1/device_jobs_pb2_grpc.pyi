@@ -49,6 +49,13 @@ class DeviceJobServiceStub:
 
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
                            streams (with a delay)
+
+    A device watches its pending executions with WatchPendingExecutions, or polls: it calls
+    StartNextExecution until that returns no execution, waits for the poll_after of the response,
+    and calls again. poll_after is random, between 0.5 and 1.5 times JOBS_POLL_AFTER (60 s), so that
+    devices spread. It is up to four times as long while more than half of the calls that the
+    server (JOBS_MAX_CALLS) or the tenant (JOBS_MAX_TENANT_CALLS) may have in flight are in flight.
+    A call that fails with a delay is repeated after that delay.
     """
 
     @_typing.overload
@@ -168,6 +175,13 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
                            streams (with a delay)
+
+    A device watches its pending executions with WatchPendingExecutions, or polls: it calls
+    StartNextExecution until that returns no execution, waits for the poll_after of the response,
+    and calls again. poll_after is random, between 0.5 and 1.5 times JOBS_POLL_AFTER (60 s), so that
+    devices spread. It is up to four times as long while more than half of the calls that the
+    server (JOBS_MAX_CALLS) or the tenant (JOBS_MAX_TENANT_CALLS) may have in flight are in flight.
+    A call that fails with a delay is repeated after that delay.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -283,6 +297,13 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
                            streams (with a delay)
+
+    A device watches its pending executions with WatchPendingExecutions, or polls: it calls
+    StartNextExecution until that returns no execution, waits for the poll_after of the response,
+    and calls again. poll_after is random, between 0.5 and 1.5 times JOBS_POLL_AFTER (60 s), so that
+    devices spread. It is up to four times as long while more than half of the calls that the
+    server (JOBS_MAX_CALLS) or the tenant (JOBS_MAX_TENANT_CALLS) may have in flight are in flight.
+    A call that fails with a delay is repeated after that delay.
     """
 
     @_abc_1.abstractmethod

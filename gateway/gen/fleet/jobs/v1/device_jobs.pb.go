@@ -9,6 +9,7 @@ package jobsv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -253,6 +254,9 @@ type ListPendingExecutionsResponse struct {
 	// each execution that stays QUEUED, or stays IN_PROGRESS, exactly once. They may miss an
 	// execution that the device starts between two pages.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The time after which a device that polls lists again; see DeviceJobService. Set on the last
+	// page only.
+	PollAfter     *durationpb.Duration `protobuf:"bytes,3,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -299,6 +303,13 @@ func (x *ListPendingExecutionsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListPendingExecutionsResponse) GetPollAfter() *durationpb.Duration {
+	if x != nil {
+		return x.PollAfter
+	}
+	return nil
 }
 
 type StartNextExecutionRequest struct {
@@ -349,8 +360,11 @@ func (x *StartNextExecutionRequest) GetStatusDetails() *structpb.Struct {
 
 type StartNextExecutionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The execution to carry out. Unset: the device has no pending executions.
-	Execution     *DeviceExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
+	// The execution to carry out. Unset: the device has no execution that it can start.
+	Execution *DeviceExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
+	// The time after which a device that polls calls again; see DeviceJobService. Set only if there
+	// is no execution.
+	PollAfter     *durationpb.Duration `protobuf:"bytes,2,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +402,13 @@ func (*StartNextExecutionResponse) Descriptor() ([]byte, []int) {
 func (x *StartNextExecutionResponse) GetExecution() *DeviceExecution {
 	if x != nil {
 		return x.Execution
+	}
+	return nil
+}
+
+func (x *StartNextExecutionResponse) GetPollAfter() *durationpb.Duration {
+	if x != nil {
+		return x.PollAfter
 	}
 	return nil
 }
@@ -1248,7 +1269,7 @@ var File_fleet_jobs_v1_device_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x05\n" +
+	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x05\n" +
 	"\x0fDeviceExecution\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12#\n" +
@@ -1273,16 +1294,20 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageTokenB\b\n" +
-	"\x06_limit\"\x87\x01\n" +
+	"\x06_limit\"\xc1\x01\n" +
 	"\x1dListPendingExecutionsResponse\x12>\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\n" +
 	"executions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x128\n" +
+	"\n" +
+	"poll_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\"[\n" +
 	"\x19StartNextExecutionRequest\x12>\n" +
-	"\x0estatus_details\x18\x01 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"Z\n" +
+	"\x0estatus_details\x18\x01 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"\x94\x01\n" +
 	"\x1aStartNextExecutionResponse\x12<\n" +
-	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"n\n" +
+	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\x128\n" +
+	"\n" +
+	"poll_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\"n\n" +
 	"\x15StartExecutionRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12>\n" +
 	"\x0estatus_details\x18\x02 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"V\n" +
@@ -1383,7 +1408,8 @@ var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*structpb.Struct)(nil),                // 18: google.protobuf.Struct
 	(JobExecution_Status)(0),               // 19: fleet.jobs.v1.JobExecution.Status
 	(*timestamppb.Timestamp)(nil),          // 20: google.protobuf.Timestamp
-	(ErrorReason)(0),                       // 21: fleet.jobs.v1.ErrorReason
+	(*durationpb.Duration)(nil),            // 21: google.protobuf.Duration
+	(ErrorReason)(0),                       // 22: fleet.jobs.v1.ErrorReason
 }
 var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
 	18, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
@@ -1395,44 +1421,46 @@ var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
 	20, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
 	20, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
 	0,  // 8: fleet.jobs.v1.ListPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	18, // 9: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
-	0,  // 10: fleet.jobs.v1.StartNextExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	18, // 11: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
-	0,  // 12: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	0,  // 13: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	19, // 14: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	18, // 15: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
-	0,  // 16: fleet.jobs.v1.UpdateExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	9,  // 17: fleet.jobs.v1.ReportExecutionsRequest.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
-	12, // 18: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
-	9,  // 19: fleet.jobs.v1.ExecutionReport.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
-	0,  // 20: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	15, // 21: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
-	14, // 22: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
-	0,  // 23: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	15, // 24: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
-	21, // 25: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
-	0,  // 26: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
-	0,  // 27: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	1,  // 28: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
-	3,  // 29: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
-	5,  // 30: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
-	7,  // 31: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
-	9,  // 32: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
-	11, // 33: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
-	16, // 34: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
-	2,  // 35: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
-	4,  // 36: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
-	6,  // 37: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
-	8,  // 38: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
-	10, // 39: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
-	13, // 40: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
-	17, // 41: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
-	35, // [35:42] is the sub-list for method output_type
-	28, // [28:35] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	21, // 9: fleet.jobs.v1.ListPendingExecutionsResponse.poll_after:type_name -> google.protobuf.Duration
+	18, // 10: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	0,  // 11: fleet.jobs.v1.StartNextExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	21, // 12: fleet.jobs.v1.StartNextExecutionResponse.poll_after:type_name -> google.protobuf.Duration
+	18, // 13: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	0,  // 14: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	0,  // 15: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	19, // 16: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	18, // 17: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	0,  // 18: fleet.jobs.v1.UpdateExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	9,  // 19: fleet.jobs.v1.ReportExecutionsRequest.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
+	12, // 20: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
+	9,  // 21: fleet.jobs.v1.ExecutionReport.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
+	0,  // 22: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	15, // 23: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
+	14, // 24: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
+	0,  // 25: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	15, // 26: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
+	22, // 27: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
+	0,  // 28: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
+	0,  // 29: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
+	1,  // 30: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
+	3,  // 31: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
+	5,  // 32: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
+	7,  // 33: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
+	9,  // 34: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
+	11, // 35: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
+	16, // 36: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
+	2,  // 37: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
+	4,  // 38: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
+	6,  // 39: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
+	8,  // 40: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
+	10, // 41: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
+	13, // 42: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
+	17, // 43: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
+	37, // [37:44] is the sub-list for method output_type
+	30, // [30:37] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_device_jobs_proto_init() }

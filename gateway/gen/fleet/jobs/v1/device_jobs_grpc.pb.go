@@ -54,6 +54,13 @@ const (
 //
 //	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
 //	                     streams (with a delay)
+//
+// A device watches its pending executions with WatchPendingExecutions, or polls: it calls
+// StartNextExecution until that returns no execution, waits for the poll_after of the response,
+// and calls again. poll_after is random, between 0.5 and 1.5 times JOBS_POLL_AFTER (60 s), so that
+// devices spread. It is up to four times as long while more than half of the calls that the
+// server (JOBS_MAX_CALLS) or the tenant (JOBS_MAX_TENANT_CALLS) may have in flight are in flight.
+// A call that fails with a delay is repeated after that delay.
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
 	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
@@ -254,6 +261,13 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 //
 //	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the device has JOBS_MAX_DEVICE_STREAMS (4) open
 //	                     streams (with a delay)
+//
+// A device watches its pending executions with WatchPendingExecutions, or polls: it calls
+// StartNextExecution until that returns no execution, waits for the poll_after of the response,
+// and calls again. poll_after is random, between 0.5 and 1.5 times JOBS_POLL_AFTER (60 s), so that
+// devices spread. It is up to four times as long while more than half of the calls that the
+// server (JOBS_MAX_CALLS) or the tenant (JOBS_MAX_TENANT_CALLS) may have in flight are in flight.
+// A call that fails with a delay is repeated after that delay.
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
 	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
