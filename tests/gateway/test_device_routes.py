@@ -59,7 +59,8 @@ async def test_start_next_returns_an_execution_or_null_when_none_is_pending(
 ) -> None:
     response = await rest.as_device("d00001", "POST", ":startNext", body)
 
-    assert list(response) == ["execution"]
+    assert list(response) == ["execution", "poll_after"]
+    assert response["poll_after"] is None
     execution = response["execution"]
     assert list(execution) == FIELDS
     assert (execution["job_id"], execution["status"]) == ("1", "IN_PROGRESS")
@@ -67,7 +68,8 @@ async def test_start_next_returns_an_execution_or_null_when_none_is_pending(
     assert datetime.fromisoformat(execution["started_at"]).tzinfo
     assert await rest.as_device("d00001", "POST", ":startNext") == response
     none = await rest.as_device("unknown", "POST", ":startNext")
-    assert none == {"execution": None}
+    assert none["execution"] is None
+    assert 30 <= float(none["poll_after"].removesuffix("s")) < 90
 
 
 @pytest.mark.usefixtures("jobs")
