@@ -1,7 +1,5 @@
 """Keeps a flood of refused calls from filling the access log."""
 
-import asyncio
-import contextvars
 import logging
 from dataclasses import dataclass
 
@@ -11,13 +9,9 @@ from grpc import StatusCode
 from jobs_grpc import logs
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
+from jobs_grpc.repeated_events import RepeatedEvents
 
 logger = logging.getLogger("jobs_grpc.calls")
-
-_SECONDS = 1.0
-
-# Kinds that are counted at the same time. Refusals of further kinds are all logged.
-_MAX_KINDS = 1000
 
 # The server rejects these calls without waiting for the database, so a client can make many of them
 # in a second.
@@ -48,52 +42,29 @@ class RepeatedRefusals:
     """
 
     def __init__(self) -> None:
-        # The number of refusals of each kind that are not logged yet. Kept for one more second.
-        self._others: dict[_Kind, int] = {}
+        self._events = RepeatedEvents(_log)
 
     def __len__(self) -> int:
         """Return the number of kinds that are counted now."""
-        return len(self._others)
+        return len(self._events)
 
     def should_log(self, method: str, caller: Principal | None, error: JobsError) -> bool:
         """Return whether to log a call that failed with `error`; if not, count it."""
         if error.code not in _REFUSALS:
             return True
         reason = reasons.ErrorReason.Name(error.reason)
-        kind = _Kind(method, caller.tenant_id if caller else None, error.code, reason)
-        others = self._others.get(kind)
-        if others is not None:
-            self._others[kind] = others + 1
-            return False
-        if len(self._others) < _MAX_KINDS:
-            self._start_second(kind)
-        return True
+        tenant_id = caller.tenant_id if caller else None
+        return self._events.should_log(_Kind(method, tenant_id, error.code, reason))
 
     def log_others(self) -> None:
         """Log the refusals that are counted and not logged yet."""
-        for kind, others in self._others.items():
-            _log(kind, others)
-        self._others.clear()
-
-    def _start_second(self, kind: _Kind) -> None:
-        self._others[kind] = 0
-        # In an empty context, because the line belongs to no single request.
-        asyncio.get_running_loop().call_later(
-            _SECONDS, self._end_second, kind, context=contextvars.Context()
-        )
-
-    def _end_second(self, kind: _Kind) -> None:
-        others = self._others.pop(kind, 0)
-        if others:
-            _log(kind, others)
-            self._start_second(kind)
+        self._events.flush()
 
 
 def _log(kind: _Kind, others: int) -> None:
-    if others:
-        logs.log_fields(
-            logger,
-            logging.INFO,
-            f"{kind.method.rpartition('/')[2]} {kind.code.name}",
-            {"tenant": kind.tenant_id, "reason": kind.reason, "others": others},
-        )
+    logs.log_fields(
+        logger,
+        logging.INFO,
+        f"{kind.method.rpartition('/')[2]} {kind.code.name}",
+        {"tenant": kind.tenant_id, "reason": kind.reason, "others": others},
+    )

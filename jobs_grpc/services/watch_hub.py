@@ -13,6 +13,7 @@ from jobs_grpc.errors import (
     SchemaNotCurrent,
     ServerStopping,
 )
+from jobs_grpc.repeated_events import RepeatedEvents
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,10 @@ T = TypeVar("T")
 
 # The digest of a key without a value.
 _NO_VALUE = hash(None)
+
+_NO_CONNECTION = (
+    "a watch poll failed, and is retried: no database connection became free in JOBS_POOL_TIMEOUT"
+)
 
 # Streams that get a value in one iteration of the event loop, so that other calls get through.
 _STREAMS_PER_ITERATION = 8
@@ -96,6 +101,7 @@ class WatchHub(Generic[T]):
         self._stopping = stopping
         self._watchers: dict[str, _Watchers[T]] = {}
         self._polls: set[asyncio.Task[None]] = set()
+        self._no_connection = RepeatedEvents[None](_log_others)
 
     @property
     def watchers(self) -> int:
@@ -173,8 +179,10 @@ class WatchHub(Generic[T]):
             values = await self._fetch(tenant_id, sorted({w.key for w in watchers}))
         except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
             return False  # The database layer logs it, once for all that fails.
-        except Overloaded as e:
-            logger.warning("watch poll failed; retrying: %s", e)
+        except Overloaded:
+            # The polls of all tenants together, because each of them can fail four times a second.
+            if self._no_connection.should_log(None):
+                logger.warning(_NO_CONNECTION)
             return False
         except Exception:
             logger.exception("watch poll failed; retrying")
@@ -189,3 +197,7 @@ class WatchHub(Generic[T]):
                 woken = 0
                 await asyncio.sleep(0)
         return True
+
+
+def _log_others(_: None, others: int) -> None:
+    logger.warning(_NO_CONNECTION, extra={"others": others})

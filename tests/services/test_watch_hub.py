@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from jobs_grpc.errors import DatabaseUnavailable, ServerStopping
+from jobs_grpc.errors import DatabaseUnavailable, Overloaded, ServerStopping
 from jobs_grpc.services.watch_hub import WatchHub
 from tests.support.waiting import wait_until
 
@@ -191,6 +191,34 @@ async def test_watch_gets_its_value_when_the_database_is_available_again() -> No
     source.during_fetch = fail_at_first
     async with started(hub, "a", "b"):
         assert len(source.fetches) >= 4
+
+
+@pytest.mark.slow
+async def test_polls_without_a_connection_write_one_line_and_then_their_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failed = 0
+
+    async def fail(tenant_id: str, keys: list[str]) -> dict[str, int]:
+        nonlocal failed
+        failed += 1
+        raise Overloaded
+
+    hub = WatchHub[int](fail, 0.01, asyncio.Event())
+    watches = [hub.watch(tenant, "a") for tenant in ("first", "second")]
+    first_values = [asyncio.ensure_future(anext(watch)) for watch in watches]
+
+    async def second_line_is_logged() -> bool:
+        return len(caplog.records) > 1
+
+    await wait_until(second_line_is_logged)
+    first, second = caplog.records[:2]
+    for first_value in first_values:
+        first_value.cancel()
+    await asyncio.wait(first_values)
+    assert "JOBS_POOL_TIMEOUT" in first.getMessage()
+    assert not hasattr(first, "others")
+    assert 2 <= vars(second)["others"] < failed
 
 
 async def test_watch_ends_when_the_server_stops() -> None:

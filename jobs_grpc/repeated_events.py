@@ -1,0 +1,59 @@
+"""Keeps an event that happens again and again from filling the log."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+_SECONDS = 1.0
+
+# Kinds that are counted at the same time. Events of further kinds are all logged.
+_MAX_KINDS = 1000
+
+
+class RepeatedEvents(Generic[K]):
+    """Lets the first event of a kind be logged, and then one line per second with a number.
+
+    `log_others(kind, others)` logs that line: `others` is the number of events since the previous
+    line, at least 1. It is called in an empty context, because the line belongs to no request.
+    """
+
+    def __init__(self, log_others: Callable[[K, int], None]) -> None:
+        self._log_others = log_others
+        # The number of events of each kind that are not logged yet. Kept for one more second.
+        self._others: dict[K, int] = {}
+
+    def __len__(self) -> int:
+        """Return the number of kinds that are counted now."""
+        return len(self._others)
+
+    def should_log(self, kind: K) -> bool:
+        """Return whether to log an event now; if not, count it."""
+        others = self._others.get(kind)
+        if others is not None:
+            self._others[kind] = others + 1
+            return False
+        if len(self._others) < _MAX_KINDS:
+            self._start_second(kind)
+        return True
+
+    def flush(self) -> None:
+        """Log the numbers of events that are counted and not logged yet."""
+        counted = {kind: others for kind, others in self._others.items() if others}
+        self._others.clear()
+        for kind, others in counted.items():
+            self._log_others(kind, others)
+
+    def _start_second(self, kind: K) -> None:
+        self._others[kind] = 0
+        asyncio.get_running_loop().call_later(
+            _SECONDS, self._end_second, kind, context=contextvars.Context()
+        )
+
+    def _end_second(self, kind: K) -> None:
+        others = self._others.pop(kind, 0)
+        if others:
+            self._log_others(kind, others)
+            self._start_second(kind)
