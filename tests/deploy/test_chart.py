@@ -60,7 +60,9 @@ def test_gateway_accepts_its_settings(values: Path, gateway_binary: Path) -> Non
     if environ is None:
         assert "gateway: {enabled: false}" in values.read_text()
         return
+    assert environ["JOBS_GATEWAY_LISTEN"] == "0.0.0.0:8080"
     # With settings that it accepts, the check fails because nothing listens: exit code 1.
+    environ["JOBS_GATEWAY_LISTEN"] = "127.0.0.1:1"  # A gateway may run on port 8080.
     result = subprocess.run(  # noqa: S603
         [gateway_binary, "health"], env=environ, capture_output=True, text=True, check=False
     )

@@ -166,7 +166,7 @@ async def _refuses_connections(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         _, writer = await asyncio.open_connection(host, int(port))
-    except ConnectionRefusedError:
+    except ConnectionError:  # Refused, or reset if the listener closed before it accepted.
         return True
     writer.close()
     return False
