@@ -363,6 +363,22 @@ class LimitsConfig:
         "Maximum number of open streams per tenant. Further streams fail with RESOURCE_EXHAUSTED.",
         default=10000,
     )
+    max_report_streams: int | None = setting(
+        "JOBS_MAX_REPORT_STREAMS",
+        integer(1, 1000000),
+        "Maximum number of open ReportExecutions streams, all tenants together. Further streams"
+        " fail with RESOURCE_EXHAUSTED. gRPC can hold twice `JOBS_MAX_REQUEST_BYTES` for each, in"
+        " addition to `JOBS_MAX_BUFFERED_BYTES`. Unset: `JOBS_MAX_BUFFERED_BYTES` divided by that"
+        " size, which is 256 with the other defaults.",
+        default=None,
+    )
+    max_tenant_report_streams: int | None = setting(
+        "JOBS_MAX_TENANT_REPORT_STREAMS",
+        integer(1, 1000000),
+        "The same per tenant. Unset: `JOBS_MAX_TENANT_BUFFERED_BYTES` divided by that size, which"
+        " is 128 with the other defaults.",
+        default=None,
+    )
     max_device_streams: int = setting(
         "JOBS_MAX_DEVICE_STREAMS",
         integer(1, 1000000),

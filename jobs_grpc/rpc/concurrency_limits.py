@@ -117,7 +117,8 @@ class CallLimits:
         )
 
         # gRPC can receive a part of a message of each stream that sends requests. Streams are
-        # open for long, so they are counted rather than reserved from the byte budget.
+        # open for long, so they are counted rather than reserved from the byte budget. By default,
+        # what they can hold equals the budget.
         stream_bytes = receive_bytes(config.max_request_bytes)
         self._public_request_streams = ConcurrencyLimiter(
             "The server has too many open reflection streams",
@@ -127,15 +128,14 @@ class CallLimits:
         )
         self._request_streams = ConcurrencyLimiter(
             "The server has too many open report streams",
-            "JOBS_MAX_BUFFERED_BYTES",
-            max(1, config.max_buffered_bytes // stream_bytes),
-            config.max_buffered_bytes,
+            "JOBS_MAX_REPORT_STREAMS",
+            config.max_report_streams or max(1, config.max_buffered_bytes // stream_bytes),
         )
         self._tenant_request_streams = ConcurrencyLimiter(
             "The tenant has too many open report streams",
-            "JOBS_MAX_TENANT_BUFFERED_BYTES",
-            config.max_tenant_buffered_bytes // stream_bytes,
-            config.max_tenant_buffered_bytes,
+            "JOBS_MAX_TENANT_REPORT_STREAMS",
+            config.max_tenant_report_streams
+            or max(1, config.max_tenant_buffered_bytes // stream_bytes),
         )
 
     def load(self, tenant_id: str) -> float:

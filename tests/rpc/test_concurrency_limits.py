@@ -253,37 +253,65 @@ async def test_health_checks_whose_responses_are_not_read_are_limited(
         assert await is_healthy(server.channel)
 
 
-async def test_report_streams_of_all_tenants_are_limited(database: Database, tenant: str) -> None:
-    """A stream may hold 128 KiB, twice JOBS_MAX_REQUEST_BYTES: 8 fit a tenant, 16 fit all."""
-    limits = {
-        "JOBS_MAX_REQUEST_BYTES": "65536",
-        "JOBS_MAX_DOCUMENT_BYTES": "8192",
-        "JOBS_MAX_TENANT_BUFFERED_BYTES": "1048576",
-        "JOBS_MAX_BUFFERED_BYTES": "2097152",
-    }
+async def open_report_stream(server: Server, tenant: str) -> Any:
+    """Open a ReportExecutions stream that has received a response."""
+    stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
+    stream = stub.ReportExecutions(metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
+    await stream.write(device_pb.ReportExecutionsRequest())
+    await stream.read()
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("limits", "of_tenant", "of_all"),
+    [
+        (
+            {"JOBS_MAX_REPORT_STREAMS": "3", "JOBS_MAX_TENANT_REPORT_STREAMS": "2"},
+            2,
+            3,
+        ),
+        # A stream may hold 128 KiB, twice JOBS_MAX_REQUEST_BYTES: 8 fit a tenant, 16 fit all.
+        (
+            {
+                "JOBS_MAX_REQUEST_BYTES": "65536",
+                "JOBS_MAX_DOCUMENT_BYTES": "8192",
+                "JOBS_MAX_TENANT_BUFFERED_BYTES": "1048576",
+                "JOBS_MAX_BUFFERED_BYTES": "2097152",
+            },
+            8,
+            16,
+        ),
+    ],
+    ids=["set", "as many as fit"],
+)
+async def test_report_streams_are_limited(
+    database: Database,
+    tenant: str,
+    limits: dict[str, str],
+    of_tenant: int,
+    of_all: int,
+) -> None:
     async with running_server(database.request_dsn, **limits) as server:
-        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
-
-        async def open_stream(number: int) -> Any:
-            metadata = (("x-tenant-id", f"{tenant}-{number}"),)
-            stream = stub.ReportExecutions(metadata=metadata, timeout=TIMEOUT)
-            await stream.write(device_pb.ReportExecutionsRequest())
-            return stream, await stream.read()
-
-        streams = [await open_stream(number) for number in [1] * 8 + [2] * 8]
+        streams = [await open_report_stream(server, f"{tenant}-1") for _ in range(of_tenant)]
         with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await open_stream(3)
-        check_limit_error(failure, "JOBS_MAX_BUFFERED_BYTES", "2097152", retry_after=1)
+            await open_report_stream(server, f"{tenant}-1")
+        check_limit_error(failure, "JOBS_MAX_TENANT_REPORT_STREAMS", str(of_tenant), retry_after=1)
 
-        streams[0][0].cancel()
+        rest = range(of_all - of_tenant)
+        streams += [await open_report_stream(server, f"{tenant}-2") for _ in rest]
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+            await open_report_stream(server, f"{tenant}-3")
+        check_limit_error(failure, "JOBS_MAX_REPORT_STREAMS", str(of_all), retry_after=1)
+
+        streams[0].cancel()
 
         async def another_opens() -> bool:
             try:
-                streams.append(await open_stream(3))
+                streams.append(await open_report_stream(server, f"{tenant}-3"))
             except AioRpcError:
                 return False
             return True
 
         await wait_until(another_opens)
-        for stream, _ in streams:
+        for stream in streams:
             stream.cancel()

@@ -130,11 +130,14 @@ class DeviceJobServiceStub:
     A report waits while another transaction, such as a retry of many executions, holds the job
     lock; the other reports of its message are applied, but their response waits for it.
 
-    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports.
-    A larger one ends the stream.
+    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports:
+    the limit of 16 KiB of other requests does not apply. A larger one ends the stream.
 
     With x-device-id, only reports of that device are accepted.
 
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a message is too large; or the tenant has
+                           JOBS_MAX_TENANT_REPORT_STREAMS (128) open streams of this call, or all
+                           tenants have JOBS_MAX_REPORT_STREAMS (256) (with a delay)
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Send the reports without a
                            response again, with a new one.
       UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
@@ -253,11 +256,14 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     A report waits while another transaction, such as a retry of many executions, holds the job
     lock; the other reports of its message are applied, but their response waits for it.
 
-    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports.
-    A larger one ends the stream.
+    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports:
+    the limit of 16 KiB of other requests does not apply. A larger one ends the stream.
 
     With x-device-id, only reports of that device are accepted.
 
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a message is too large; or the tenant has
+                           JOBS_MAX_TENANT_REPORT_STREAMS (128) open streams of this call, or all
+                           tenants have JOBS_MAX_REPORT_STREAMS (256) (with a delay)
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Send the reports without a
                            response again, with a new one.
       UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
@@ -409,11 +415,14 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         A report waits while another transaction, such as a retry of many executions, holds the job
         lock; the other reports of its message are applied, but their response waits for it.
 
-        A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports.
-        A larger one ends the stream.
+        A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports:
+        the limit of 16 KiB of other requests does not apply. A larger one ends the stream.
 
         With x-device-id, only reports of that device are accepted.
 
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a message is too large; or the tenant has
+                               JOBS_MAX_TENANT_REPORT_STREAMS (128) open streams of this call, or all
+                               tenants have JOBS_MAX_REPORT_STREAMS (256) (with a delay)
           UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Send the reports without a
                                response again, with a new one.
           UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
