@@ -11,10 +11,9 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros, Row
-from jobs_grpc.services.struct_json import from_json
+from jobs_grpc.services.struct_json import document_from_json, from_json
 
 if TYPE_CHECKING:
-    from google.protobuf.struct_pb2 import Struct
     from google.protobuf.timestamp_pb2 import Timestamp
 
 Default = TypeVar("Default", int, None)
@@ -59,7 +58,7 @@ def job_fields(row: Row) -> MessageFields:
         "job_id": row["job_id"],
         "tenant_id": row["tenant_id"],
         "document_type": row["document_type"],
-        "document_params": from_json(row["document_params"]),
+        "document_params": document_from_json(row["document_params"]),
         "target_device_id": row["target_device_id"],
         "target_group_id": row["target_group_id"],
         "target_all": row["target_all"] or None,  # false would select target_all in the oneof
@@ -104,8 +103,9 @@ def device_execution_fields(row: Row) -> MessageFields:
     The document is left out if the row has none.
     """
     fields = device_execution_summary(row)
-    fields["document_params"] = _optional_struct(row["document_params"])
-    fields["status_details"] = _optional_struct(row["status_details"])
+    document, details = row["document_params"], row["status_details"]
+    fields["document_params"] = None if document is None else document_from_json(document)
+    fields["status_details"] = None if details is None else from_json(details)
     return fields
 
 
@@ -129,10 +129,11 @@ def device_execution_summary(row: Row) -> MessageFields:
 
 def execution_fields(row: Row) -> MessageFields:
     """The fields of a JobExecution, from a row of jobs.execution_states or of an attempt."""
+    details = row["status_details"]
     return {
         "device_id": row["device_id"],
         "status": EXECUTION_STATUS_NUMBERS.get(row["status"]),
-        "status_details": _optional_struct(row["status_details"]),
+        "status_details": None if details is None else from_json(details),
         "queued_at": timestamp_fields(row["queued_at"]),
         "started_at": timestamp_fields(row["started_at"]),
         "last_updated_at": timestamp_fields(row["last_updated_at"]),
@@ -161,7 +162,3 @@ def to_pg_micros(request: Message, field: str) -> PgMicros | None:
         return None
     timestamp: Timestamp = getattr(request, field)
     return (timestamp.seconds - _PG_EPOCH_SECONDS) * 1_000_000 + timestamp.nanos // 1000
-
-
-def _optional_struct(json_text: str | None) -> "Struct | None":
-    return None if json_text is None else from_json(json_text)

@@ -10,6 +10,7 @@ from jobs_grpc.db.store import Row
 from jobs_grpc.services.conversions import EXECUTION_STATUS_NUMBERS, set_timestamp
 from jobs_grpc.services.pagination import max_page_bytes
 from jobs_grpc.services.struct_json import from_json
+from jobs_grpc.services.wire_format import varint
 
 # The columns of jobs.execution_page, without device_ids.
 _COLUMNS = (
@@ -156,15 +157,6 @@ def _append_copies(
 @functools.lru_cache(maxsize=256)
 def _prefix(field: int, device_size: int, other_size: int) -> bytes:
     """The bytes before the device_id of an encoded execution: tags (number << 3 | 2), lengths."""
-    device_prefix = _varint(JobExecution.DEVICE_ID_FIELD_NUMBER << 3 | 2) + _varint(device_size)
+    device_prefix = varint(JobExecution.DEVICE_ID_FIELD_NUMBER << 3 | 2) + varint(device_size)
     size = len(device_prefix) + device_size + other_size
-    return _varint(field << 3 | 2) + _varint(size) + device_prefix
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+    return varint(field << 3 | 2) + varint(size) + device_prefix

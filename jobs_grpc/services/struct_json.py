@@ -1,7 +1,9 @@
 """Converts google.protobuf.Struct to the JSON that is stored in the database, and back."""
 
+import functools
 import json
 import math
+import struct
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct, Value
 
 from jobs_grpc.errors import Violation
+from jobs_grpc.services.wire_format import varint
 
 # The setting that limits the size.
 _SETTING = "JOBS_MAX_DOCUMENT_BYTES"
@@ -24,8 +27,16 @@ _MAX_DEPTH = 20
 # Struct that exceeds this ratio exceeds the limit as JSON, so it is rejected without conversion.
 _MAX_PROTOBUF_RATIO = 8
 
+# Documents that are kept in wire format, with at most 0.4 MiB each by default.
+_CACHED_DOCUMENTS = 16
+
 # Maximum length of the path in an error message, in characters.
 _MAX_PATH_LENGTH = 120
+
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+_encode_double = struct.Struct("<d").pack
 
 
 class _InvalidValue(Exception):
@@ -63,7 +74,7 @@ def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Viola
     except _InvalidValue as e:
         e.prepend(field)
         return "", [Violation(e.path, f"{e.path} {e.problem}")]
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _encode_json(value)
     size = len(text.encode()) + sum(_exponent_expansion(number) for number in _floats(value))
     if size > max_bytes:
         problem = f"{field} has {size} bytes as JSON; the limit is {max_bytes} ({_SETTING})"
@@ -73,9 +84,55 @@ def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Viola
 
 def from_json(text: str) -> Struct:
     """Convert the output of to_json back to a Struct."""
-    struct = Struct()
-    struct.update(json.loads(text))
-    return struct
+    return Struct.FromString(_to_wire_format(text))
+
+
+def document_from_json(text: str) -> Struct:
+    """The same as from_json, for document_params: all devices of a job get the same ones."""
+    return Struct.FromString(_cached_wire_format(text))
+
+
+def _to_wire_format(text: str) -> bytes:
+    """Convert JSON to an encoded Struct.
+
+    Struct.update takes six times as long for a document of nested lists.
+    """
+    return _encode_fields(json.loads(text))
+
+
+_cached_wire_format = functools.lru_cache(maxsize=_CACHED_DOCUMENTS)(_to_wire_format)
+
+
+def _encode_fields(values: dict[str, Any]) -> bytes:
+    """The fields of a Struct: entries with a key (1) and a Value (2)."""
+    parts: list[bytes] = []
+    for name, value in values.items():
+        key, encoded = name.encode(), _encode_value(value)
+        entry = b"\x0a%b%b\x12%b%b" % (varint(len(key)), key, varint(len(encoded)), encoded)
+        parts += (b"\x0a", varint(len(entry)), entry)
+    return b"".join(parts)
+
+
+def _encode_value(value: Any) -> bytes:
+    """A Value: a field with the number of its kind."""
+    match value:
+        case str():
+            text = value.encode()
+            return b"\x1a%b%b" % (varint(len(text)), text)
+        case list():
+            elements: list[bytes] = []
+            for element in map(_encode_value, value):
+                elements += (b"\x0a", varint(len(element)), element)
+            encoded = b"".join(elements)
+            return b"\x32%b%b" % (varint(len(encoded)), encoded)
+        case dict():
+            encoded = _encode_fields(value)
+            return b"\x2a%b%b" % (varint(len(encoded)), encoded)
+        case None:
+            return b"\x08\x00"
+        case bool():
+            return b"\x20\x01" if value else b"\x20\x00"
+    return b"\x11" + _encode_double(value)
 
 
 def _from_struct(struct: Struct, depth: int) -> dict[str, Any]:

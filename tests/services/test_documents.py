@@ -1,6 +1,8 @@
 """document_params: size, nesting, numbers and text."""
 
+import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -8,7 +10,7 @@ import pytest
 from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 from grpc import StatusCode
 
-from jobs_grpc.services.struct_json import to_json
+from jobs_grpc.services.struct_json import document_from_json, from_json, to_json
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -162,6 +164,26 @@ def test_size_of_a_number_is_its_length_without_an_exponent(number: float, digit
     assert to_json(document(a=number), "params", size)[1] == []
     (violation,) = to_json(document(a=number), "params", size - 1)[1]
     assert f"has {size} bytes" in violation.description
+
+
+@pytest.mark.parametrize("convert", [from_json, document_from_json])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"": "", "é": "é" * 200, "long" * 100: "\U0001f600" * 20_000},
+        {"null": None, "yes": True, "no": False},
+        {"numbers": [0, -1, 2**53, 10**300, 0.1, 1e-300]},
+        {"lists": [[], [[]], [[[[1], "a"]]], ["b"] * 300], "structs": {"a": {"b": {}}, "c": [{}]}},
+    ],
+)
+def test_stored_document_is_converted_to_the_struct_of_its_values(
+    convert: Callable[[str], Struct], values: dict[str, Any]
+) -> None:
+    expected = Struct()
+    expected.update(values)
+
+    assert convert(json.dumps(values)) == expected
 
 
 @pytest.mark.parametrize(
