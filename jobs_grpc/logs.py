@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import re
+import time
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -20,22 +21,43 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 # The attributes of every record. Other attributes come from extra={…} and are printed, unless
 # log_fields made the record.
-_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_EMPTY_RECORD = vars(logging.makeLogRecord({}))
+_STANDARD_ATTRIBUTES = _EMPTY_RECORD.keys() | {"message", "asctime"}
 
 # Callers choose some values, so anything that could be read as another field is quoted.
 _SEPARATORS = re.compile(r"[\s\"=]")
+
+# Texts that need neither quotes nor escapes; most values match.
+_PLAIN = re.compile(r"[!#-<>-~]+")
+
+
+class _FieldsRecord(logging.LogRecord):
+    """A record with fields, and without what takes most of the time of LogRecord's constructor.
+
+    That is, for example, the line of code, the process and the thread.
+    """
+
+    def __init__(self, name: str, level: int, message: str, fields: dict[str, object]) -> None:
+        vars(self).update(
+            _EMPTY_RECORD,
+            name=name,
+            levelno=level,
+            levelname=logging.getLevelName(level),
+            msg=message,
+            created=time.time(),
+            fields=fields,
+        )
 
 
 def log_fields(logger: logging.Logger, level: int, message: str, fields: dict[str, object]) -> None:
     """Log a message with fields; those that are None are left out.
 
-    Takes half the time of `logger.log(level, message, extra=fields)`, because it looks up neither
-    the line of code that logs nor, when it formats the record, which of its attributes are fields.
+    Takes a third of the time of `logger.log(level, message, extra=fields)`, because it looks up
+    neither the line of code that logs nor, when it formats the record, which of its attributes
+    are fields.
     """
     if logger.isEnabledFor(level):
-        record = logging.LogRecord(logger.name, level, "", 0, message, None, None)
-        record.fields = fields
-        logger.handle(record)
+        logger.handle(_FieldsRecord(logger.name, level, message, fields))
 
 
 def _fields(record: logging.LogRecord, worker: int | None) -> dict[str, object]:
@@ -67,6 +89,8 @@ def _format_seconds(seconds: float) -> str:
 
 def _quote_if_needed(value: object) -> str:
     text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
     if text and is_printable(text) and not _SEPARATORS.search(text):
         return text
     return json.dumps(text)
