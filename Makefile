@@ -204,10 +204,8 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	@$(COMPILE) $(UPGRADED) pyproject.toml --extra dev --output-file requirements/dev.lock
 	@$(COMPILE) $(UPGRADED) pyproject.toml --extra bench \
 	  --constraint requirements/dev.lock --output-file requirements/bench.lock
-	@$(COMPILE) pyproject.toml --extra jwt --extra metrics --extra mtls --extra uvloop \
+	@$(COMPILE) pyproject.toml --extra jwt --extra metrics --extra mtls --extra otel --extra uvloop \
 	  --constraint requirements/dev.lock --output-file requirements/server.lock
-	@grep -v '^ *#' requirements/server.lock | $(COMPILE) pyproject.toml - --extra otel \
-	  --constraint requirements/dev.lock --output-file requirements/server-otel.lock
 	@echo hatchling | $(COMPILE) - --constraint requirements/dev.lock --output-file requirements/build.lock
 	@$(COMPILE) $(UPGRADED) requirements/deploy.in --output-file requirements/deploy.lock
 

@@ -4,25 +4,24 @@
 ARG PYTHON=3.14
 
 FROM python:${PYTHON}-trixie AS build
-# server, or server-otel for traces.
-ARG LOCK=server
 WORKDIR /src
 RUN python -m venv --without-pip /opt/jobs-grpc
-COPY requirements/build.lock requirements/${LOCK}.lock requirements/
+COPY requirements/build.lock requirements/server.lock requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip install --require-hashes --requirement requirements/build.lock && \
     python -m pip --python /opt/jobs-grpc/bin/python install --no-compile --only-binary :all: \
-      --require-hashes --requirement requirements/${LOCK}.lock
+      --require-hashes --requirement requirements/server.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY jobs_grpc jobs_grpc
 COPY generated generated
 COPY protos protos
-# Debug symbols and Cython sources are a fifth of the packages. Bytecode is compiled here because the
+# Debug symbols and Cython sources are a third of the packages. Bytecode is compiled here because the
 # container cannot write it.
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /src/wheels . && \
     python -m pip --python /opt/jobs-grpc/bin/python install --no-compile --no-deps wheels/*.whl && \
     find /opt/jobs-grpc \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' \) -delete && \
-    find /opt/jobs-grpc -path '*/asyncpg/*.so' -exec strip --strip-unneeded {} + && \
+    find /opt/jobs-grpc \( -path '*/asyncpg/*.so' -o -path '*/uvloop/*.so' \) \
+      -exec strip --strip-unneeded {} + && \
     /opt/jobs-grpc/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/jobs-grpc
 
 FROM python:${PYTHON}-slim-trixie

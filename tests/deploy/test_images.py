@@ -77,12 +77,13 @@ def test_layers_of_the_server_add_less_than_60_mb(server_image: Stage) -> None:
     assert server_image.size() < 60 * MB
 
 
-def test_image_of_the_server_has_opentelemetry_if_its_lock_file_is_chosen(
-    tmp_path: Path,
-) -> None:
-    image = built("server", tmp_path, LOCK="server-otel")
+async def test_image_of_the_server_can_use_uvloop_and_send_traces(server_image: Stage) -> None:
+    code = (
+        "import asyncio, uvloop, opentelemetry.exporter.otlp.proto.grpc.trace_exporter;"
+        " uvloop.run(asyncio.sleep(0))"
+    )
 
-    assert list(image.root.glob("opt/jobs-grpc/lib/*/site-packages/opentelemetry/sdk/trace"))
+    assert await check(server_image, "python", "-c", code) == (0, "")
 
 
 def test_layers_of_the_gateway_add_less_than_25_mb(gateway_image: Stage) -> None:
