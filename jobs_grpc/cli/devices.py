@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _COLUMNS = {"device_id", "group_id"}
 _MAX_REPORTED = 20
 
+# Two ids of 256 characters, each of which may be escaped, fit several times.
+_MAX_ROW_CHARS = 4096
+
 
 def add_command(commands: "Subparsers") -> None:
     """Add `devices import`."""
@@ -70,13 +73,15 @@ class _CsvMembers:
         self._name = name
         self._file = file
         self.line_count = 0
+        self._row_chars = 0
 
     def __iter__(self) -> Iterator[Member]:
         problems: list[str] = []
         try:
-            reader = csv.DictReader(self._file, strict=True)
+            reader = csv.DictReader(self._read_lines(), strict=True)
             self._check_header(reader.fieldnames)
             for row in reader:
+                self._row_chars = 0
                 self.line_count += 1
                 member = Member(row["device_id"] or "", row.get("group_id") or None)
                 problem = _check_row(row, member)
@@ -94,6 +99,18 @@ class _CsvMembers:
             problems.append(f"{self._name}:{reader.line_num + 1}: {e}")
         if problems:
             raise CliError("nothing was imported:\n" + "\n".join(problems), ExitCode.USAGE)
+
+    def _read_lines(self) -> Iterator[str]:
+        """Yield the lines. Raises csv.Error before a row takes much memory.
+
+        A row with a quote that is not closed has several lines.
+        """
+        while line := self._file.readline(_MAX_ROW_CHARS + 1):
+            # Empty lines are no rows.
+            self._row_chars += len(line.rstrip("\r\n"))
+            if self._row_chars > _MAX_ROW_CHARS:
+                raise csv.Error(f"a row must have at most {_MAX_ROW_CHARS} characters")
+            yield line
 
     def _check_header(self, columns: object) -> None:
         found = list(columns) if isinstance(columns, list) else []

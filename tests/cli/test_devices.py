@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -69,6 +70,12 @@ async def test_import_accepts_file_without_group_column(
     assert await _devices(database, tenant) == ["a"]
 
 
+async def test_import_skips_empty_lines(load: _Import) -> None:
+    result = await load(f"device_id\na\n{5000 * chr(10)}b\n")
+
+    assert result.out == "lines read: 2, new devices: 2, new group memberships: 0\n"
+
+
 async def test_import_leaves_existing_devices_unchanged(load: _Import) -> None:
     await load("device_id,group_id\na,north\n")
 
@@ -114,6 +121,9 @@ async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
         ("device_id,device_id\na,b\n", "not 'device_id', 'device_id'"),
         (b"device_id\n\xff\n", "fleet.csv: must be UTF-8"),
         ('device_id\n"a"b\n', "fleet.csv:2: "),
+        ("device_id\na\n" + 5000 * "b", "fleet.csv:3: a row must have at most 4096 characters"),
+        (5000 * "b", "fleet.csv:1: a row must have at most 4096 characters"),
+        ('device_id\n"' + 5000 * "b\n", "fleet.csv:2: a row must have at most 4096 characters"),
     ],
 )
 async def test_import_rejects_file_in_another_format(
@@ -124,6 +134,46 @@ async def test_import_rejects_file_in_another_format(
     assert result.code == 2
     assert message in result.err
     assert await _devices(database, tenant) == []
+
+
+async def test_import_reads_no_more_of_a_long_line_than_it_needs(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndlessLine(io.RawIOBase):
+        """A line that does not end; `count` is the number of bytes that were read."""
+
+        count = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            buffer[:] = b"x" * len(buffer)
+            self.count += len(buffer)
+            return len(buffer)
+
+    line = EndlessLine()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(line)))
+
+    result = await shell("devices", "import", "-", "--tenant", "t")
+
+    assert (result.code, result.err) == (
+        2,
+        "jobs-grpc: nothing was imported:\n-:1: a row must have at most 4096 characters\n",
+    )
+    assert line.count < 100_000
+
+
+async def test_import_accepts_the_longest_ids(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    quotes = '"' * 256
+    escaped = '"' + '""' * 256 + '"'
+
+    result = await load(f"device_id,group_id\n{escaped},{escaped}\n{escaped},north\n")
+
+    assert result == Result(0, "lines read: 2, new devices: 1, new group memberships: 2\n", "")
+    assert await _devices(database, tenant) == [quotes]
 
 
 async def test_import_reads_standard_input_as_utf_8(
