@@ -85,8 +85,9 @@ check-generated: $(READY) # Check that generated/ is up to date
 	diff -r -x __pycache__ "$$out" generated || { echo 'generated/ is out of date: run `make generate`' >&2; exit 1; }
 
 .PHONY: baseline
-baseline: $(READY) ## Make the current contract the baseline of `buf breaking` (for a release)
+baseline: $(READY) ## Make the current contract the baseline of `buf breaking` and `oasdiff` (for a release)
 	@$(BIN)/buf build --exclude-source-info --output protos/released.txtpb
+	@cp gateway/gen/openapi.json protos/released.openapi.json
 
 .PHONY: fix
 fix: $(READY) ## Format, and fix what the linters can fix
@@ -180,13 +181,15 @@ check-gateway: need-go $(READY) # Check the gateway's format and lint, and that 
 	$(MAKE) --no-print-directory generate-gateway OUT="$$out" && \
 	diff -r "$$out/gateway/gen" gateway/gen || \
 	{ echo 'gateway/gen/ is out of date: run `make generate-gateway`' >&2; exit 1; }
+	@cd gateway && go tool oasdiff breaking --fail-on WARN ../protos/released.openapi.json gen/openapi.json
 
 OUT := .
 .PHONY: generate-gateway
 generate-gateway: $(READY) ## Generate the gateway's Go code and OpenAPI document (needs Go)
 	@$(BIN)/buf generate --template gateway/buf.gen.yaml --output $(OUT)
-	@out=$$(realpath $(OUT)) && cd gateway && \
-	go run ./internal/openapi < "$$out/gateway/bin/jobs.swagger.json" > "$$out/gateway/gen/openapi.json"
+	@$(BIN)/buf build --path protos/fleet/jobs/v1 --output $(OUT)/gateway/bin/contract.binpb
+	@out=$$(realpath $(OUT)) && cd gateway && go run ./internal/openapi "$$out/gateway/bin/contract.binpb" \
+	  < "$$out/gateway/bin/jobs.swagger.json" > "$$out/gateway/gen/openapi.json"
 
 .PHONY: audit
 audit: $(READY) ## Check the locked dependencies for known vulnerabilities (needs the network)

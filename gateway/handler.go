@@ -26,7 +26,7 @@ func newHandler(config *Config, upstream *upstream, metrics *metrics, tracer *tr
 	if err != nil {
 		return nil, err
 	}
-	docs := newDocsHandler()
+	pageHandler := newPagesHandler()
 	budgets := newMemoryBudgets(config.MaxBufferedBytes)
 	bodies := &bodyDecoder{config.MaxBodyBytes, newCallerCheck(upstream, budgets)}
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -39,6 +39,10 @@ func newHandler(config *Config, upstream *upstream, metrics *metrics, tracer *tr
 		route := routeFromContext(ctx)
 		switch {
 		case route == nil:
+			if path := routes.matchWithoutSlash(r.URL); path != "" {
+				redirect(w, r, path)
+				return
+			}
 			newAPIError(codes.NotFound, "ROUTE_NOT_FOUND", "No such route; /openapi.json lists all routes").write(w)
 			return
 		case !route.allows(r.Method):
@@ -49,13 +53,19 @@ func newHandler(config *Config, upstream *upstream, metrics *metrics, tracer *tr
 		case route.template == "/openapi.json":
 			serveOpenAPI(w, r)
 			return
-		case strings.HasPrefix(route.template, "/docs"):
-			docs.ServeHTTP(w, r)
+		case route.template == "/" || strings.HasPrefix(route.template, "/docs"):
+			pageHandler.ServeHTTP(w, r)
 			return
+		}
+		if r.Method == http.MethodHead {
+			// net/http sends the headers of the response to GET and drops its body.
+			get := *r
+			get.Method = http.MethodGet
+			r = &get
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		if op := route.operations[r.Method]; op != nil {
-			if e := checkRequest(op, w, r, config, bodies); e != nil {
+			if e := checkRequest(op, route.template, w, r, config, bodies); e != nil {
 				e.write(w)
 				return
 			}
@@ -70,14 +80,23 @@ func newHandler(config *Config, upstream *upstream, metrics *metrics, tracer *tr
 // checkRequest rejects requests that grpc-gateway would accept although a part is unknown,
 // repeated or dropped, or would reject without naming the field. It replaces the body with the
 // decoded message. The gRPC server validates the values.
-func checkRequest(op *operation, w http.ResponseWriter, r *http.Request, config *Config, bodies *bodyDecoder) *apiError {
-	if e := cmp.Or(checkIdentityHeaders(r), checkBearerToken(r, config.RequireToken), checkHeaderSize(r), checkPath(r)); e != nil {
+func checkRequest(op *operation, template string, w http.ResponseWriter, r *http.Request, config *Config, bodies *bodyDecoder) *apiError {
+	if e := cmp.Or(checkIdentityHeaders(r), checkBearerToken(r, config.RequireToken), checkHeaderSize(r), checkPath(op, template, r)); e != nil {
 		return e
 	}
 	if e := checkQuery(op, r); e != nil {
 		return e
 	}
 	return bodies.decode(op, w, r)
+}
+
+// redirect redirects to a path of this API. 308 keeps the method and the body.
+func redirect(w http.ResponseWriter, r *http.Request, path string) {
+	if r.URL.RawQuery != "" {
+		path += "?" + r.URL.RawQuery
+	}
+	w.Header().Set("Location", path)
+	w.WriteHeader(http.StatusPermanentRedirect)
 }
 
 // newGatewayMux returns the generated REST mapping with the JSON, headers and errors of this API.

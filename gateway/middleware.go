@@ -23,7 +23,7 @@ func instrument(routes routeTable, m *metrics, t *tracer, logger *slog.Logger, n
 		defer m.requestsInFlight.Dec()
 		requestID := setRequestID(w, r)
 		setTraceparent(w, r)
-		route, rawPath := routes.match(r.Method, r.URL)
+		route, rawPath := routes.match(r.URL)
 		template := noRoute
 		if route != nil {
 			template = route.template

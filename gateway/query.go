@@ -22,7 +22,7 @@ func checkQuery(op *operation, r *http.Request) *apiError {
 		return malformedRequest("The query has an invalid percent-encoding")
 	}
 	for name, values := range query {
-		p := op.queryParameter(name)
+		p := op.parameter("query", name)
 		switch {
 		case !utf8.ValidString(name):
 			return malformedRequest("The query is not valid UTF-8")
@@ -33,7 +33,7 @@ func checkQuery(op *operation, r *http.Request) *apiError {
 		}
 		query[name] = slices.DeleteFunc(values, func(value string) bool { return value == "" })
 		for _, value := range query[name] {
-			if e := checkQueryValue(name, cmp.Or(p.Schema.Items, &p.Schema), value); e != nil {
+			if e := checkValue(name, cmp.Or(p.Schema.Items, &p.Schema), value); e != nil {
 				return e
 			}
 		}
@@ -48,8 +48,8 @@ func checkQuery(op *operation, r *http.Request) *apiError {
 	return nil
 }
 
-// checkQueryValue checks the type of a value. The gRPC server checks its range.
-func checkQueryValue(name string, s *schema, value string) *apiError {
+// checkValue checks the type of a value in the query or the path. The gRPC server checks its range.
+func checkValue(name string, s *schema, value string) *apiError {
 	if !utf8.ValidString(value) {
 		return invalidField(name, name+" is not valid UTF-8")
 	}

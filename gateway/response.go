@@ -26,8 +26,8 @@ func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response pro
 	}
 	switch response := response.ProtoReflect().Interface().(type) {
 	case *jobsv1.CreateJobResponse:
-		// A job ID needs no escaping. JoinPath would resolve the IDs "." and "..".
-		w.Header().Set("Location", u.EscapedPath()+"/"+response.GetJobId())
+		// JoinPath would resolve the IDs "." and "..".
+		w.Header().Set("Location", u.EscapedPath()+"/"+escapeSegment(response.GetJobId()))
 		w.WriteHeader(http.StatusCreated)
 	case interface{ GetNextPageToken() string }: // every list
 		setNextPage(w, u.EscapedPath(), u.Query(), response.GetNextPageToken())

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -11,26 +10,30 @@ import (
 // match returns the route of a path, or nil, and the path in the encoding that grpc-gateway
 // expects.
 //
-// Two routes can match one path: GET and DELETE of /customer/jobs/a:retry address the job
-// "a:retry", and POST retries the job "a". The method decides. If neither route allows the
-// method, match returns a route with the operations of both, for the Allow header.
-func (rt routeTable) match(method string, u *url.URL) (matched *route, rawPath string) {
+// A verb at the end of a path is always a verb, whatever the method: /customer/jobs/a:retry is about
+// the job "a". The job "a:retry" has the path /customer/jobs/a%3Aretry.
+func (rt routeTable) match(u *url.URL) (matched *route, rawPath string) {
 	segments := strings.Split(u.EscapedPath(), "/")
-	for _, r := range rt {
-		path, ok := matchTemplate(r.template, segments)
-		switch {
-		case !ok:
-		case r.allows(method):
+	for _, r := range rt { // in the order of loadRoutes
+		if path, ok := matchTemplate(r.template, segments); ok {
 			return r, path
-		case matched == nil:
-			matched, rawPath = r, path
-		default:
-			operations := maps.Clone(matched.operations)
-			maps.Copy(operations, r.operations)
-			matched = &route{matched.template, operations}
 		}
 	}
-	return matched, rawPath
+	return nil, ""
+}
+
+// matchWithoutSlash returns the path that matches a route after its slashes at the end are removed, or "".
+func (rt routeTable) matchWithoutSlash(u *url.URL) string {
+	path := strings.TrimRight(u.EscapedPath(), "/")
+	if path == u.EscapedPath() {
+		return ""
+	}
+	for _, r := range rt {
+		if _, ok := matchTemplate(r.template, strings.Split(path, "/")); ok {
+			return path
+		}
+	}
+	return ""
 }
 
 // matchTemplate matches the encoded segments of a path against a template. It returns the path
@@ -74,13 +77,31 @@ func matchSegment(pattern, segment string) (encoded string, ok bool) {
 	if !utf8.ValidString(value) {
 		return segment + verb, true // checkPath rejects it with a proper error
 	}
-	return url.PathEscape(value) + verb, true
+	return escapeSegment(value) + verb, true
 }
 
-// checkPath rejects a path that is not UTF-8, because protobuf strings must be UTF-8.
-func checkPath(r *http.Request) *apiError {
+// escapeSegment encodes an ID for a path. It also encodes colons, which could start a verb.
+func escapeSegment(id string) string {
+	return strings.ReplaceAll(url.PathEscape(id), ":", "%3A")
+}
+
+// checkPath rejects a path that is not UTF-8, because protobuf strings must be UTF-8, and path
+// parameters of the wrong type.
+func checkPath(op *operation, template string, r *http.Request) *apiError {
 	if !utf8.ValidString(r.URL.Path) {
 		return malformedRequest("The path is not valid UTF-8")
+	}
+	segments := strings.Split(r.URL.EscapedPath(), "/")
+	for i, pattern := range strings.Split(template, "/") {
+		name, verb, _ := strings.Cut(strings.TrimPrefix(pattern, "{"), "}")
+		p := op.parameter("path", name)
+		if p == nil {
+			continue
+		}
+		value, _ := url.PathUnescape(strings.TrimSuffix(segments[i], verb)) // match has decoded it already
+		if e := checkValue(name, &p.Schema, value); e != nil {
+			return e
+		}
 	}
 	return nil
 }

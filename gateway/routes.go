@@ -52,10 +52,10 @@ func (o *operation) requestDescriptor() protoreflect.MessageDescriptor {
 	return messageDescriptor(cmp.Or(o.RPC, o.ID) + "Request")
 }
 
-// queryParameter returns the query parameter with this name, or nil.
-func (o *operation) queryParameter(name string) *parameter {
+// parameter returns the parameter with this name in the path or the query, or nil.
+func (o *operation) parameter(in, name string) *parameter {
 	for i, p := range o.Parameters {
-		if p.In == "query" && p.Name == name {
+		if p.In == in && p.Name == name {
 			return &o.Parameters[i]
 		}
 	}
@@ -79,8 +79,8 @@ func (r *route) allowHeader() string {
 
 type routeTable []*route
 
-// loadRoutes returns the routes of an OpenAPI document and those of the gateway itself:
-// /healthz, /openapi.json and /docs.
+// loadRoutes returns the routes of an OpenAPI document and those of the gateway itself: /, /healthz,
+// /openapi.json and /docs.
 func loadRoutes(document []byte) (routeTable, error) {
 	var parsed struct {
 		Paths map[string]map[string]*operation
@@ -94,20 +94,21 @@ func loadRoutes(document []byte) (routeTable, error) {
 		for method, op := range byMethod {
 			operations[strings.ToUpper(method)] = op
 		}
+		if get, ok := operations[http.MethodGet]; ok {
+			operations[http.MethodHead] = get
+		}
 		routes = append(routes, &route{template, operations})
 	}
 	static := map[string]*operation{http.MethodGet: nil, http.MethodHead: nil}
 	routes = append(routes,
-		&route{"/healthz", map[string]*operation{http.MethodGet: nil}},
+		&route{"/healthz", static},
 		&route{"/openapi.json", static},
-		&route{"/docs", static},
-		&route{"/docs/", static},
 	)
-	for _, path := range docsAssetPaths() {
+	for _, path := range pagePaths() {
 		routes = append(routes, &route{path, static})
 	}
-	// A map has no order; sorting makes the matching the same in every run.
-	slices.SortFunc(routes, func(a, b *route) int { return strings.Compare(a.template, b.template) })
+	// Descending: {job_id}:retry comes before {job_id}, which matches the same paths.
+	slices.SortFunc(routes, func(a, b *route) int { return strings.Compare(b.template, a.template) })
 	return routes, nil
 }
 

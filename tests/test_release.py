@@ -14,6 +14,7 @@ def problems(
     changelog: str = RELEASED,
     chart: str = "version: 1.2.0\nappVersion: 1.2.0\n",
     baseline: bytes = b"contract",
+    openapi_baseline: str = "document",
 ) -> list[str]:
     return find_problems(
         tree_status=tree_status,
@@ -22,6 +23,8 @@ def problems(
         chart=chart,
         contract=b"contract",
         baseline=baseline,
+        openapi="document",
+        openapi_baseline=openapi_baseline,
     )
 
 
@@ -59,8 +62,9 @@ def test_release_is_rejected_when_changelog_has_another_version(
 
 
 def test_release_is_rejected_when_the_baseline_differs_from_the_contract() -> None:
-    (problem,) = problems(baseline=b"older contract")
-    assert "run `make baseline`" in problem
+    for older in (problems(baseline=b"older"), problems(openapi_baseline="older")):
+        (problem,) = older
+        assert "run `make baseline`" in problem
 
 
 @pytest.mark.parametrize(

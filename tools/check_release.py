@@ -22,11 +22,14 @@ def find_problems(
     chart: str,
     contract: bytes,
     baseline: bytes,
+    openapi: str,
+    openapi_baseline: str,
 ) -> list[str]:
     """Return one line per reason not to release.
 
     `tree_status` is the output of `git status --porcelain`; `chart` is the text of Chart.yaml;
-    `contract` and `baseline` are the current and the released contract as serialized images.
+    `contract` and `baseline` are the current and the released contract as serialized images;
+    `openapi` and `openapi_baseline` are the current and the released OpenAPI document.
     """
     problems = []
     if tree_status:
@@ -38,6 +41,10 @@ def find_problems(
         )
     if contract != baseline:
         problems.append("protos/released.txtpb is not the current contract: run `make baseline`")
+    if openapi != openapi_baseline:
+        problems.append(
+            "protos/released.openapi.json is not the current document: run `make baseline`"
+        )
     return problems
 
 
@@ -71,6 +78,8 @@ def main() -> int:
         chart=Path("deploy/helm/jobs-grpc/Chart.yaml").read_text(encoding="utf-8"),
         contract=_image(),
         baseline=_image("protos/released.txtpb"),
+        openapi=Path("gateway/gen/openapi.json").read_text(encoding="utf-8"),
+        openapi_baseline=Path("protos/released.openapi.json").read_text(encoding="utf-8"),
     )
     for problem in problems:
         print(f"cannot release: {problem}", file=sys.stderr)

@@ -18,17 +18,18 @@ async def test_job_is_usable_over_rest_when_its_id_ends_in_a_verb(
 ) -> None:
     await database.add_devices(rest.tenant, 2)
     created = await rest.create(job_id=job_id, target_all=True)
-    assert created.headers["location"] == f"{JOBS}/{job_id}"
+    path = f"/{quote(job_id, safe='')}"
+    assert created.headers["location"] == f"{JOBS}{path}"
 
-    assert (await rest.get(f"/{job_id}"))["job_id"] == job_id
-    assert (await rest.as_device("d00001", "GET", f"/{job_id}"))["status"] == "QUEUED"
-    started = await rest.as_device("d00001", "POST", f"/{job_id}:start")
+    assert (await rest.get(path))["job_id"] == job_id
+    assert (await rest.as_device("d00001", "GET", path))["status"] == "QUEUED"
+    started = await rest.as_device("d00001", "POST", f"{path}:start")
     assert (started["job_id"], started["status"]) == (job_id, "IN_PROGRESS")
-    await rest.as_device("d00001", "PATCH", f"/{job_id}", {"status": "FAILED"})
-    response = await rest.send("POST", f"{JOBS}/{job_id}:retry", {"statuses": ["FAILED"]})
+    await rest.as_device("d00001", "PATCH", path, {"status": "FAILED"})
+    response = await rest.send("POST", f"{JOBS}{path}:retry", {"statuses": ["FAILED"]})
     assert response.json()["retried_count"] == 1
-    assert (await rest.send("DELETE", f"{JOBS}/{job_id}")).json()["status"] == "CANCELED"
-    assert (await rest.send("POST", f"{JOBS}/{job_id}:delete")).status_code == 200
+    assert (await rest.send("DELETE", f"{JOBS}{path}")).json()["status"] == "CANCELED"
+    assert (await rest.send("POST", f"{JOBS}{path}:delete")).status_code == 200
     assert await rest.get() == []
 
 
@@ -38,26 +39,40 @@ async def test_verb_applies_to_the_job_before_the_colon_when_both_jobs_exist(
     await database.add_devices(rest.tenant, 1)
     for job_id in ("a", "a:retry"):
         await rest.create(job_id=job_id, target_all=True)
-        await rest.as_device("d00001", "PATCH", f"/{job_id}", {"status": "FAILED"})
+        path = f"/{quote(job_id, safe='')}"
+        await rest.as_device("d00001", "PATCH", path, {"status": "FAILED"})
 
     await rest.send("POST", f"{JOBS}/a:retry", {"statuses": ["FAILED"]})
     assert (await rest.get("/a"))["status"] == "IN_PROGRESS"
-    assert (await rest.get("/a:retry"))["status"] == "COMPLETED"
+    assert (await rest.get("/a%3Aretry"))["status"] == "COMPLETED"
     await rest.send("DELETE", f"{JOBS}/a")
     await rest.send("POST", f"{JOBS}/a:delete")
 
     assert [job["job_id"] for job in await rest.get()] == ["a:retry"]
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
+async def test_verb_is_never_read_as_part_of_an_id(
+    database: Database, rest: RestClient, method: str
+) -> None:
+    await database.add_devices(rest.tenant, 1)
+    await rest.create(job_id="a:retry", target_all=True)
+
+    response = await rest.send(method, f"{JOBS}/a:retry")
+
+    assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+    assert response.headers["allow"] == "POST"
+    assert (await rest.get("/a%3Aretry"))["status"] == "IN_PROGRESS"
+
+
 async def test_percent_encoded_path_starts_no_verb(database: Database, rest: RestClient) -> None:
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
 
-    response = await rest.send("POST", f"{JOBS}/a%3Aretry", {"statuses": ["FAILED"]})
-    assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
-    assert response.headers["allow"] == "DELETE, GET, PATCH"
-    response = await rest.send("POST", f"{JOBS}/%61:re%74ry", {"statuses": ["FAILED"]})
-    assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+    for path in ("a%3Aretry", "%61:re%74ry"):
+        response = await rest.send("POST", f"{JOBS}/{path}", {"statuses": ["FAILED"]})
+        assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+        assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH"
     assert (await rest.get("/%61"))["job_id"] == "a"
     response = await rest.send("GET", "/cust%6Fmer/jobs/a")
     assert response.json()["job_id"] == "a"

@@ -3,6 +3,7 @@
 import re
 
 import httpx
+import pytest
 
 from tests.gateway.support import GATEWAY
 
@@ -14,16 +15,32 @@ async def test_openapi_document_is_the_committed_file(http: httpx.AsyncClient) -
     assert response.content == (GATEWAY / "gen" / "openapi.json").read_bytes()
 
 
-async def test_docs_page_loads_only_files_of_the_gateway(http: httpx.AsyncClient) -> None:
-    for path in ("/docs", "/docs/"):
-        page = await http.get(path)
-        assert page.status_code == 200
-        assert page.headers["content-type"].startswith("text/html")
-        loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-        assert len(loaded) >= 3
-        for asset in loaded:
-            assert asset.startswith("/docs/")
-            assert (await http.get(asset)).status_code == 200
-        assert '"/openapi.json"' in page.text
-        # The content security policy makes the browser enforce it.
-        assert "connect-src 'self'" in page.headers["content-security-policy"]
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_page_loads_only_files_of_the_gateway_and_runs_nothing_inline(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    page = await http.get(path)
+
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    loaded = re.findall(r'<(?:script|link)[^>]* (?:src|href)="([^"]+)"', page.text)
+    assert loaded
+    for asset in loaded:
+        assert asset.startswith("/docs/")
+        assert (await http.get(asset)).status_code == 200
+    assert not re.search(r"<style| style=|<script>| on[a-z]+=", page.text)
+    # The browser enforces it.
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy
+
+
+async def test_first_page_links_the_documentation_the_document_and_the_health(
+    http: httpx.AsyncClient,
+) -> None:
+    page = await http.get("/")
+
+    links = re.findall(r'<a href="([^"]+)"', page.text)
+    assert links == ["/docs", "/openapi.json", "/healthz"]
+    for link in links:
+        assert (await http.get(link)).status_code == 200

@@ -30,6 +30,7 @@ async def jobs(database: Database, rest: RestClient) -> None:
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
+        ("status=STATUS_UNSPECIFIED", ["all", "north", "one"]),
         ("statuses=CANCELED", ["all"]),
         ("statuses=CANCELED&statuses=IN_PROGRESS", ["all", "north", "one"]),
         ("statuses=&statuses=COMPLETED", []),

@@ -1,8 +1,9 @@
-"""Paths and methods without a route: 404 and 405."""
+"""HEAD, slashes at the end of a path, and paths and methods without a route: 404 and 405."""
 
 import pytest
 
 from tests.gateway.support import RestClient, assert_error
+from tests.support.database import Database
 
 JOBS = "/customer/jobs"
 
@@ -10,23 +11,27 @@ JOBS = "/customer/jobs"
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PUT", JOBS, "GET, POST"),
-        ("DELETE", JOBS, "GET, POST"),
-        ("OPTIONS", JOBS, "GET, POST"),
-        ("POST", f"{JOBS}/a", "DELETE, GET, PATCH"),
-        ("PUT", f"{JOBS}/a", "DELETE, GET, PATCH"),
-        ("POST", f"{JOBS}/a/executions", "GET"),
-        ("POST", f"{JOBS}/a:stop", "DELETE, GET, PATCH"),
-        ("PUT", f"{JOBS}/a:retry", "DELETE, GET, PATCH, POST"),
+        ("PUT", JOBS, "GET, HEAD, POST"),
+        ("DELETE", JOBS, "GET, HEAD, POST"),
+        ("OPTIONS", JOBS, "GET, HEAD, POST"),
+        ("POST", f"{JOBS}/a", "DELETE, GET, HEAD, PATCH"),
+        ("PUT", f"{JOBS}/a", "DELETE, GET, HEAD, PATCH"),
+        ("POST", f"{JOBS}/a/executions", "GET, HEAD"),
+        ("POST", f"{JOBS}/a:stop", "DELETE, GET, HEAD, PATCH"),
+        ("PUT", f"{JOBS}/a:retry", "POST"),
+        ("GET", f"{JOBS}/a:retry", "POST"),
+        ("DELETE", f"{JOBS}/a:delete", "POST"),
         ("GET", f"{JOBS}/a/executions/d1", "DELETE"),
-        ("DELETE", f"{JOBS}/a/executions/d1/attempts", "GET"),
-        ("POST", "/customer/devices/d1/executions", "GET"),
-        ("POST", "/device/v1/jobs", "GET"),
+        ("DELETE", f"{JOBS}/a/executions/d1/attempts", "GET, HEAD"),
+        ("POST", "/customer/devices/d1/executions", "GET, HEAD"),
+        ("POST", "/device/v1/jobs", "GET, HEAD"),
         ("GET", "/device/v1/jobs:startNext", "POST"),
-        ("POST", "/device/v1/jobs/a", "GET, PATCH"),
-        ("PUT", "/device/v1/jobs/a:start", "GET, PATCH, POST"),
-        ("POST", "/healthz", "GET"),
+        ("HEAD", "/device/v1/jobs:startNext", "POST"),
+        ("POST", "/device/v1/jobs/a", "GET, HEAD, PATCH"),
+        ("PUT", "/device/v1/jobs/a:start", "POST"),
+        ("POST", "/healthz", "GET, HEAD"),
         ("POST", "/docs", "GET, HEAD"),
+        ("POST", "/", "GET, HEAD"),
     ],
 )
 async def test_request_is_rejected_with_405_when_method_is_not_allowed(
@@ -34,20 +39,82 @@ async def test_request_is_rejected_with_405_when_method_is_not_allowed(
 ) -> None:
     response = await rest.send(method, path)
 
-    assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+    if method != "HEAD":
+        assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+    assert response.status_code == 405
     assert response.headers["allow"] == allow
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/customer", f"{JOBS}/", f"/{JOBS}", f"{JOBS}/a/", f"{JOBS}/a/b", f"{JOBS}/a%2Fb",
-     f"{JOBS}/a%2Fexecutions", "/customer%2fjobs",
-     f"{JOBS}/a/executions/d1/", f"{JOBS}/a%2Fb:retry", f"{JOBS}/a/executions/",
+    ["/customer", "/customer/", f"/{JOBS}", f"{JOBS}/a/b", f"{JOBS}/a%2Fb",
+     f"{JOBS}/a%2Fexecutions", "/customer%2fjobs", f"{JOBS}%2f", f"{JOBS}/a%2Fb:retry",
      "/customer/devices", "/customer/devices/d1", "/device/v1", "/device/v1/jobs/a/executions",
      "/fleet.jobs.v1.JobService/ListJobs", "/metrics",
-     "/docs/none", "/debug/pprof"],
+     "/docs/none", "/docs/none/", "/debug/pprof"],
 )  # fmt: skip
 async def test_request_is_rejected_with_404_when_path_is_unknown(
     rest: RestClient, path: str
 ) -> None:
     assert_error(await rest.send("GET", path), 404, "NOT_FOUND", "ROUTE_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/openapi.json", "/healthz", JOBS, f"{JOBS}/a", f"{JOBS}/none"]
+)
+async def test_head_returns_the_status_and_headers_of_get(
+    rest: RestClient, database: Database, path: str
+) -> None:
+    await database.add_devices(rest.tenant, 1)
+    await rest.create(job_id="a", target_all=True)
+
+    get = await rest.send("GET", path)
+    head = await rest.send("HEAD", path)
+
+    assert head.status_code == get.status_code
+    for name in ("content-type", "content-length"):
+        assert head.headers.get(name) == get.headers.get(name)
+    assert not head.content
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        (f"{JOBS}/", JOBS),
+        (f"{JOBS}//?limit=5", f"{JOBS}?limit=5"),
+        (f"{JOBS}/a%3Aretry/", f"{JOBS}/a%3Aretry"),
+        (f"{JOBS}/a:retry/", f"{JOBS}/a:retry"),
+        (f"{JOBS}/a/executions/d%2F1/", f"{JOBS}/a/executions/d%2F1"),
+        ("/docs/", "/docs"),
+    ],
+)
+async def test_path_with_a_slash_at_the_end_is_redirected(
+    rest: RestClient, path: str, location: str
+) -> None:
+    for method in ("GET", "POST"):
+        response = await rest.send(method, path, {} if method == "POST" else None)
+
+        assert (response.status_code, response.headers["location"]) == (308, location)
+
+
+async def test_redirected_request_keeps_its_method_and_body(
+    rest: RestClient, database: Database
+) -> None:
+    await database.add_devices(rest.tenant, 1)
+    body = {"document_type": "reboot", "target_all": True, "job_id": "a"}
+
+    response = await rest.send("POST", f"{JOBS}/", body, follow_redirects=True)
+
+    assert (response.status_code, response.json()["job_id"]) == (201, "a")
+
+
+@pytest.mark.parametrize("stage", ["x", "1.5", "99999999999", "%20"])
+async def test_path_parameter_is_rejected_by_its_name_when_it_is_not_a_number(
+    rest: RestClient, stage: str
+) -> None:
+    response = await rest.send("POST", f"{JOBS}/a/stages/{stage}:approve")
+
+    error = assert_error(
+        response, 400, "INVALID_ARGUMENT", "INVALID_FIELD", "stage must be a 32-bit integer"
+    )
+    assert [violation["field"] for violation in error["field_violations"]] == ["stage"]

@@ -1,47 +1,88 @@
 package main
 
-import "strings"
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"strings"
 
-func convertOperation(path string, operation object) object {
-	id := operation["operationId"].(string)
-	if name, ok := additionalRoutes[id]; ok {
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// examplesJSON has a request and a response of each operation, as tests/gateway/test_openapi_examples.py
+// records them.
+//
+//go:embed examples.json
+var examplesJSON []byte
+
+type example struct {
+	Request  any `json:"request"`
+	Response any `json:"response"`
+}
+
+var examples = func() map[string]example {
+	var all map[string]example
+	if err := json.Unmarshal(examplesJSON, &all); err != nil {
+		panic(fmt.Sprintf("examples.json: %v", err))
+	}
+	return all
+}()
+
+func convertOperation(path string, operation, schemas object, c *contract) object {
+	rpc := operation["operationId"].(string)
+	if name, ok := additionalRoutes[rpc]; ok {
+		rpc = strings.TrimSuffix(rpc, "2")
 		operation["operationId"] = name
-		id = strings.TrimSuffix(id, "2")
-		operation["x-rpc"] = id // the method that the gateway calls
+		operation["x-rpc"] = rpc // the method that the gateway calls
 	}
-	tag := "jobs"
-	parameters := []any{refTo("TenantId"), refTo("UserId")}
+	id := operation["operationId"].(string)
+	summary, _ := operation["summary"].(string) // the first paragraph of the comment
+	description, _ := operation["description"].(string)
+	operation["summary"] = summaries[id]
+	operation["description"] = withoutErrors(strings.TrimSpace(summary + "\n\n" + description))
+	operation["tags"] = []any{"jobs"}
+	operation["security"] = operatorSecurity
 	if strings.HasPrefix(path, "/device/") {
-		tag = "device"
-		parameters = append(parameters, refTo("DeviceId"))
+		operation["tags"] = []any{"device"}
+		operation["security"] = deviceSecurity
 	}
+	parameters := []any{}
 	for _, p := range operation["parameters"].([]any) {
 		parameter := p.(object)
 		if parameter["in"] == "body" {
-			operation["requestBody"] = convertBody(id, parameter)
+			operation["requestBody"] = convertBody(id, parameter, schemas)
 			continue
 		}
-		parameters = append(parameters, convertParameter(id, parameter))
+		parameters = append(parameters, convertParameter(rpc, parameter))
 	}
 	operation["parameters"] = parameters
-	operation["tags"] = []string{tag}
-	operation["responses"] = convertResponses(id, operation["responses"].(object))
+	ok := operation["responses"].(object)["200"].(object)
+	operation["responses"] = c.errorResponses(rpc, operation)
+	if id == "ListDeviceExecutions" {
+		delete(operation["responses"].(object), "404") // JOB_NOT_FOUND is about the route of a job
+	}
+	maps.Copy(operation["responses"].(object), successResponse(id, ok))
 	return operation
 }
 
-func convertBody(id string, parameter object) object {
+func convertBody(id string, parameter, schemas object) object {
 	content := object{"schema": parameter["schema"]}
-	if id == "CreateJob" {
-		content["example"] = createJobExample
+	if request := examples[id].Request; request != nil {
+		content["example"] = request
 	}
+	name := strings.TrimPrefix(parameter["schema"].(object)["$ref"].(string), definitionsPrefix)
 	return object{
-		"required": requiredFields[id+"Request"] != nil,
+		"required": schemas[name].(object)["required"] != nil, // the body has a required field
 		"content":  object{"application/json": content},
 	}
 }
 
+var enumValues = regexp.MustCompile(`(?s)\n\n - [A-Z_]+: .*$`)
+
 // convertParameter moves the type of a parameter to its schema, and adds its limits.
-func convertParameter(id string, parameter object) object {
+func convertParameter(rpc string, parameter object) object {
 	schema := object{}
 	delete(parameter, "collectionFormat") // "multi" is the default in OpenAPI 3.0
 	for _, key := range []string{"type", "format", "enum", "items"} {
@@ -50,38 +91,76 @@ func convertParameter(id string, parameter object) object {
 			delete(parameter, key)
 		}
 	}
-	for key, value := range limits[packagePrefix+id+"Request."+parameter["name"].(string)] {
-		schema[key] = value
+	field := messageOf(rpc + "Request").Fields().ByName(protoreflect.Name(parameter["name"].(string)))
+	description := parameter["description"].(string)
+	maps.Copy(schema, limitsOf(field, description))
+	if strings.Contains(description, "STATUS_UNSPECIFIED: all") {
+		schema["enum"] = append([]any{"STATUS_UNSPECIFIED"}, schema["enum"].([]any)...)
+	}
+	maps.Copy(schema, overrides[string(field.FullName())])
+	if parameter["in"] == "query" {
+		delete(schema, "minLength") // an empty value counts as absent
 	}
 	parameter["schema"] = schema
 	return parameter
 }
 
-func convertResponses(id string, responses object) object {
-	ok := responses["200"].(object)
-	headers := object{"X-Request-Id": stringHeader("The request ID in the logs.")}
+// successResponse returns the 2xx response of an operation, by its status.
+func successResponse(id string, ok object) object {
+	headers := object{"X-Request-Id": object{"$ref": "#/components/headers/RequestId"}}
 	status := "200"
 	switch {
 	case id == "CreateJob":
 		status = "201"
-		headers["Location"] = stringHeader("The path of the job.")
-	case id == "GetJob":
-		headers["X-Next-Page-Token"] = stringHeader("The page_token of the executions that follow. Absent if there are none.")
-		headers["Link"] = stringHeader(`The URL of the executions that follow: <…>; rel="next". Absent if there are none.`)
-	case strings.HasPrefix(id, "List"):
-		headers["X-Next-Page-Token"] = stringHeader("The page_token of the next page. Absent on the last page.")
-		headers["Link"] = stringHeader(`The URL of the next page: <…>; rel="next". Absent on the last page.`)
+		headers["Location"] = object{"$ref": "#/components/headers/Location"}
+	case id == "GetJob" || strings.HasPrefix(id, "List"):
+		headers["X-Next-Page-Token"] = object{"$ref": "#/components/headers/NextPageToken"}
+		headers["Link"] = object{"$ref": "#/components/headers/Link"}
+	}
+	content := object{"schema": ok["schema"]}
+	if response := examples[id].Response; response != nil {
+		content["example"] = response
 	}
 	response := object{
 		"description": ok["description"],
 		"headers":     headers,
-		"content":     object{"application/json": object{"schema": ok["schema"]}},
+		"content":     object{"application/json": content},
 	}
 	if id == "CreateJob" {
 		response["links"] = createJobLinks
 	}
-	return object{
-		status:    response,
-		"default": object{"$ref": "#/components/responses/Error"},
+	return object{status: response}
+}
+
+// shareResponses replaces error responses that many operations have in common by references.
+func shareResponses(paths object) {
+	uses := map[string]int{}
+	visit := func(apply func(status, text string, responses object)) {
+		for _, item := range paths {
+			for _, operation := range item.(object) {
+				responses := operation.(object)["responses"].(object)
+				for status, response := range responses {
+					if status[0] != '2' {
+						text, _ := json.Marshal(response)
+						apply(status, string(text), responses)
+					}
+				}
+			}
+		}
 	}
+	visit(func(_, text string, _ object) { uses[text]++ })
+	visit(func(status, text string, operation object) {
+		name, ok := sharedResponses[status]
+		if !ok || uses[text] < 5 {
+			return
+		}
+		if strings.Contains(text, "DEVICE_REQUIRED") {
+			name = "Device" + name
+		}
+		if shared, _ := json.Marshal(responses[name]); responses[name] != nil && string(shared) != text {
+			return // another one has the name
+		}
+		responses[name] = operation[status]
+		operation[status] = object{"$ref": "#/components/responses/" + name}
+	})
 }

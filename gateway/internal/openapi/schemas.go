@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,57 +11,74 @@ import (
 	_ "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1" // registers the messages
 )
 
-// convertSchema adds to the schema of a message which properties are required, which may be
-// null, and their limits.
-func convertSchema(name string, schema object) object {
-	if method, isBody := strings.CutSuffix(name, "Body"); isBody {
-		name = method + "Request" // the body has the fields that are not in the path
-	}
-	message := findMessage(name)
-	properties, ok := schema["properties"].(object)
-	if message == nil || !ok {
-		return schema
-	}
-	isRequest := strings.HasSuffix(name, "Request")
-	var required []string
-	for i := range message.Fields().Len() {
-		field := message.Fields().Get(i)
-		property, ok := properties[string(field.Name())].(object)
-		if !ok {
-			continue
-		}
-		if ref, ok := property["$ref"]; ok {
-			// OpenAPI 3.0 ignores everything next to a $ref.
-			delete(property, "$ref")
-			property["allOf"] = []any{object{"$ref": ref}}
-		}
-		if mayBeNull(field, name) {
-			property["nullable"] = true
-		}
-		if !isRequest && !optionalFields[string(field.FullName())] {
-			required = append(required, string(field.Name()))
-		}
-		for key, value := range limits[string(field.FullName())] {
-			property[key] = value
+const (
+	definitionsPrefix = "#/definitions/"
+	inputSuffix       = "Input"
+)
+
+// addInputSchemas copies the schemas of messages that occur in requests, such as Rollout, to schemas
+// of their own: in a response every field is present, in a request few are required.
+func addInputSchemas(schemas object) {
+	for _, name := range slices.Collect(maps.Keys(schemas)) {
+		if isRequest(name) {
+			useInputs(schemas, schemas[name])
 		}
 	}
-	if isRequest {
-		required = requiredFields[name]
-		for i := range message.Oneofs().Len() {
-			if oneof := message.Oneofs().Get(i); !oneof.IsSynthetic() {
-				schema["oneOf"] = alternatives(oneof)
-			}
-		}
-	}
-	if required != nil {
-		schema["required"] = required
-	}
-	return schema
 }
 
-// findMessage returns the message of the package with this name, or nil.
-func findMessage(name string) protoreflect.MessageDescriptor {
-	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(packagePrefix + name))
+func useInputs(schemas object, value any) {
+	switch value := value.(type) {
+	case object:
+		if ref, ok := value["$ref"].(string); ok {
+			name := strings.TrimPrefix(ref, definitionsPrefix)
+			if schema, ok := schemas[name].(object); ok && schema["properties"] != nil {
+				value["$ref"] = definitionsPrefix + name + inputSuffix
+				if schemas[name+inputSuffix] == nil {
+					schemas[name+inputSuffix] = deepCopy(schema)
+					useInputs(schemas, schemas[name+inputSuffix])
+				}
+			}
+		}
+		for _, member := range value {
+			useInputs(schemas, member)
+		}
+	case []any:
+		for _, member := range value {
+			useInputs(schemas, member)
+		}
+	}
+}
+
+func deepCopy(value any) any {
+	switch value := value.(type) {
+	case object:
+		result := object{}
+		for key, member := range value {
+			result[key] = deepCopy(member)
+		}
+		return result
+	case []any:
+		result := make([]any, len(value))
+		for i, member := range value {
+			result[i] = deepCopy(member)
+		}
+		return result
+	}
+	return value
+}
+
+// isRequest reports whether a schema describes a request or a part of one.
+func isRequest(schema string) bool {
+	return strings.HasSuffix(schema, "Request") || strings.HasSuffix(schema, "Body") || strings.HasSuffix(schema, inputSuffix)
+}
+
+// messageOf returns the message that a schema describes, or nil.
+func messageOf(schema string) protoreflect.MessageDescriptor {
+	if method, isBody := strings.CutSuffix(schema, "Body"); isBody {
+		schema = method + "Request" // the body has the fields that are not in the path
+	}
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(
+		protoreflect.FullName(packagePrefix + strings.TrimSuffix(schema, inputSuffix)))
 	if err != nil {
 		return nil
 	}
@@ -68,21 +86,128 @@ func findMessage(name string) protoreflect.MessageDescriptor {
 	return message
 }
 
+// convertSchema adds to the schema of a message which properties are required, which may be
+// null, and their limits. Requests have no other properties; responses may get more in a later version.
+func convertSchema(name string, schema object) object {
+	message := messageOf(name)
+	if message == nil {
+		return schema
+	}
+	if isRequest(name) {
+		schema["additionalProperties"] = false
+	}
+	properties, ok := schema["properties"].(object)
+	if !ok {
+		return schema
+	}
+	var required []any
+	for i := range message.Fields().Len() {
+		field := message.Fields().Get(i)
+		property, ok := properties[string(field.Name())].(object)
+		if !ok {
+			continue
+		}
+		isRequired := isRequired(name, field, property)
+		if isRequired {
+			required = append(required, string(field.Name()))
+		}
+		convertProperty(name, field, property)
+		if mayBeNull(name, field, isRequired) {
+			property["nullable"] = true
+		}
+	}
+	if isRequest(name) {
+		// null in expires_in_hours is how a REST client sets it.
+		delete(properties, "never_expires")
+	}
+	if required != nil {
+		schema["required"] = required
+	}
+	return schema
+}
+
+func convertProperty(schema string, field protoreflect.FieldDescriptor, property object) {
+	description, _ := property["description"].(string)
+	if title, ok := property["title"].(string); ok { // the plugin takes a first line without a period for a title
+		description = strings.TrimSpace(title + "\n\n" + description)
+		delete(property, "title")
+		property["description"] = description
+	}
+	if field.Message() != nil && field.Message().FullName() == "google.protobuf.Struct" {
+		property["additionalProperties"] = true
+	}
+	if isRequest(schema) {
+		maps.Copy(property, limitsOf(field, description))
+		override := overrides[string(field.FullName())]
+		maps.Copy(property, override)
+	}
+	if ref, ok := property["$ref"]; ok {
+		// OpenAPI 3.0 ignores everything next to a $ref.
+		delete(property, "$ref")
+		property["allOf"] = []any{object{"$ref": ref}}
+		property["type"] = "object" // "nullable" needs it
+	}
+}
+
+// isRequired reports whether a property is always present in a response, or must be in a request.
+func isRequired(schema string, field protoreflect.FieldDescriptor, property object) bool {
+	if !isRequest(schema) {
+		return !optionalFields[string(field.FullName())]
+	}
+	text, ok := property["title"].(string)
+	if !ok {
+		text, _ = property["description"].(string)
+	}
+	return strings.HasPrefix(text, "Required")
+}
+
 // mayBeNull reports whether a property may be null. In a request, null means absent. In a
 // response, as marshal.go writes it, an unset field is null, or false if it is a bool.
-func mayBeNull(field protoreflect.FieldDescriptor, schema string) bool {
-	if strings.HasSuffix(schema, "Request") {
-		return !slices.Contains(requiredFields[schema], string(field.Name()))
+func mayBeNull(schema string, field protoreflect.FieldDescriptor, isRequired bool) bool {
+	if isRequest(schema) {
+		return !isRequired
 	}
 	// The job of CreateJob is absent instead of null.
 	return field.HasPresence() && field.Kind() != protoreflect.BoolKind && field.FullName() != "fleet.jobs.v1.CreateJobResponse.job"
 }
 
-// alternatives requires exactly one of the fields of a oneof.
-func alternatives(oneof protoreflect.OneofDescriptor) []any {
-	var all []any
-	for i := range oneof.Fields().Len() {
-		all = append(all, object{"required": []string{string(oneof.Fields().Get(i).Name())}})
+// inlineEnums replaces references to enums by the enums. Of a shared enum, the generator for Go would
+// make constants named after the values alone, and IN_PROGRESS is a value of two enums.
+func inlineEnums(schemas object, value any) {
+	switch value := value.(type) {
+	case object:
+		if ref, ok := value["$ref"].(string); ok {
+			schema, _ := schemas[strings.TrimPrefix(ref, definitionsPrefix)].(object)
+			if schema["enum"] != nil {
+				delete(value, "$ref")
+				value["type"], value["enum"] = "string", schema["enum"]
+				if m := enumValues.FindString(schema["description"].(string)); m != "" {
+					description, _ := value["description"].(string)
+					value["description"] = strings.TrimSpace(description + m)
+				}
+			}
+		}
+		for _, member := range value {
+			inlineEnums(schemas, member)
+		}
+	case []any:
+		for _, member := range value {
+			inlineEnums(schemas, member)
+		}
 	}
-	return all
+}
+
+// markNullable marks the schemas that properties with "nullable" refer to: null is valid only if both
+// allow it.
+func markNullable(schemas object) {
+	for _, schema := range schemas {
+		properties, _ := schema.(object)["properties"].(object)
+		for _, property := range properties {
+			property := property.(object)
+			if all, ok := property["allOf"].([]any); ok && property["nullable"] == true {
+				ref := all[0].(object)["$ref"].(string)
+				schemas[strings.TrimPrefix(ref, definitionsPrefix)].(object)["nullable"] = true
+			}
+		}
+	}
 }

@@ -1,0 +1,156 @@
+package main
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/grpc/codes"
+)
+
+// gatewayError is an error that the gateway returns by itself, or a reason that has another HTTP status
+// than the other reasons of its gRPC status code.
+type gatewayError struct {
+	reason, code string
+	status       int
+	meaning      string
+}
+
+// gatewayErrors extend those of the contract. The condition says which operations return them.
+var gatewayErrors = []struct {
+	gatewayError
+	condition func(operation object) bool
+}{
+	{gatewayError{"UNAUTHENTICATED", "UNAUTHENTICATED", 401, "A proxy in front of the server rejected the call."}, always},
+	{gatewayError{"PERMISSION_DENIED", "PERMISSION_DENIED", 403, "A proxy in front of the server rejected the call."}, always},
+	{gatewayError{"HOST_NOT_ALLOWED", "PERMISSION_DENIED", 403, "The gateway does not serve the host of the `Host` header."}, always},
+	{gatewayError{"ROUTE_NOT_FOUND", "NOT_FOUND", 404, "There is no such path. For example, an ID in it contains a slash."}, hasPathParameter},
+	{gatewayError{"METHOD_NOT_ALLOWED", "UNIMPLEMENTED", 405, "The path does not allow the method, but those of the `Allow` header. For example, an ID in it is empty."}, hasPathParameter},
+	{gatewayError{"BODY_TOO_SLOW", "DEADLINE_EXCEEDED", 408, "The body did not arrive in time."}, hasBody},
+	{gatewayError{"BODY_TOO_LARGE", "INVALID_ARGUMENT", 413, "The body exceeds a limit of the gateway or of the server."}, hasBody},
+	{gatewayError{"UNSUPPORTED_MEDIA_TYPE", "INVALID_ARGUMENT", 415, "The body is compressed, or its `Content-Type` is not `application/json`."}, hasBody},
+	{gatewayError{"HEADERS_TOO_LARGE", "INVALID_ARGUMENT", 431, "The forwarded headers exceed 7 KiB in total."}, always},
+	{gatewayError{"NOT_IMPLEMENTED", "UNIMPLEMENTED", 501, "The server is older than the gateway."}, always},
+	{gatewayError{"SERVICE_UNAVAILABLE", "UNAVAILABLE", 503, "The gateway can't reach the server."}, always},
+	{gatewayError{"DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", 504, "The deadline expired before the response. The call may have taken effect."}, always},
+}
+
+func always(object) bool { return true }
+
+func hasBody(operation object) bool { return operation["requestBody"] != nil }
+
+func hasPathParameter(operation object) bool {
+	return slices.ContainsFunc(operation["parameters"].([]any), func(p any) bool { return p.(object)["in"] == "path" })
+}
+
+// statusTitles are the descriptions of the responses. Clients decide by the reason.
+var statusTitles = map[int]string{
+	400: "The request is not valid, or the state of the job or execution does not allow it.",
+	401: "The caller is unknown.",
+	403: "The caller may not do this.",
+	404: "There is no such job, device, execution or path.",
+	405: "The path does not allow the method.",
+	408: "The body did not arrive in time.",
+	409: "The state differs from what the request expects.",
+	413: "The body is too large.",
+	415: "The body is not JSON.",
+	429: "There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.",
+	431: "The headers are too large.",
+	500: "A defect. The log has the cause under the `X-Request-Id`.",
+	501: "The server is older than the gateway.",
+	503: "The service is unavailable. Retry later if the call is safe to repeat.",
+	504: "The deadline expired.",
+}
+
+// sampleErrors.json has the detail of an error for each reason, as the service and the gateway write it.
+//
+//go:embed sample_errors.json
+var sampleErrorsJSON []byte
+
+// errorExamples returns an example of each error by its reason, which the responses refer to.
+func errorExamples(c *contract) object {
+	var samples map[string]object
+	if err := json.Unmarshal(sampleErrorsJSON, &samples); err != nil {
+		panic(fmt.Sprintf("sample_errors.json: %v", err))
+	}
+	examples := object{}
+	for reason, sample := range samples {
+		sample["reason"] = reason
+		if sample["field_violations"] == nil {
+			sample["field_violations"] = []any{}
+		}
+		examples[reason] = object{"summary": firstSentence(c.meaning(reason)), "value": sample}
+	}
+	return examples
+}
+
+func (c *contract) meaning(reason string) string {
+	for _, e := range gatewayErrors {
+		if e.reason == reason {
+			return e.meaning
+		}
+	}
+	if c.meanings[reason] == "" {
+		panic("no meaning of " + reason)
+	}
+	return c.meanings[reason]
+}
+
+func firstSentence(text string) string {
+	first, _, _ := strings.Cut(text, ". ")
+	return strings.TrimSuffix(first, ".") + "."
+}
+
+// errorResponses returns the responses of an operation that are not 2xx, by status.
+func (c *contract) errorResponses(rpc string, operation object) object {
+	reasons := map[int][]string{}
+	for name, all := range c.methodErrors[rpc] {
+		status := runtime.HTTPStatusFromCode(codes.Code(code.Code_value[name]))
+		reasons[status] = append(reasons[status], all...)
+	}
+	if hasBody(operation) { // a body that is too large after its conversion to protobuf
+		reasons[413] = append(reasons[413], "LIMIT_EXCEEDED")
+	}
+	for _, e := range gatewayErrors {
+		if e.condition(operation) {
+			reasons[e.status] = append(reasons[e.status], e.reason)
+		}
+	}
+	responses := object{}
+	for status, all := range reasons {
+		slices.Sort(all)
+		responses[strconv.Itoa(status)] = c.errorResponse(status, slices.Compact(all))
+	}
+	return responses
+}
+
+func (c *contract) errorResponse(status int, reasons []string) object {
+	var lines strings.Builder
+	examples := object{}
+	for _, reason := range reasons {
+		fmt.Fprintf(&lines, "\n- `%s`: %s", reason, c.meaning(reason))
+		examples[reason] = object{"$ref": "#/components/examples/" + reason}
+	}
+	headers := object{"X-Request-Id": object{"$ref": "#/components/headers/RequestId"}}
+	switch status {
+	case 401:
+		headers["WWW-Authenticate"] = object{"$ref": "#/components/headers/Authenticate"}
+	case 405:
+		headers["Allow"] = object{"$ref": "#/components/headers/Allow"}
+	case 429:
+		headers["Retry-After"] = object{"$ref": "#/components/headers/RetryAfter"}
+	}
+	return object{
+		"description": statusTitles[status] + "\n" + lines.String(),
+		"headers":     headers,
+		"content": object{"application/json": object{
+			"schema":   object{"$ref": "#/components/schemas/ApiError"},
+			"examples": examples,
+		}},
+	}
+}

@@ -1,0 +1,156 @@
+"""The examples of the OpenAPI document are requests and responses of the service.
+
+`UPDATE_EXAMPLES=1 make test ARGS=tests/gateway/test_openapi_examples.py` records them again.
+Then run `make generate-gateway`.
+"""
+
+import inspect
+import json
+import os
+import re
+from typing import Any
+
+import pytest
+from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
+from fleet.jobs.v1.error_reason_pb2 import ErrorReason
+
+from jobs_grpc import errors
+from tests.gateway.support import GATEWAY, RestClient
+from tests.support.database import Database
+
+FOLDER = GATEWAY / "internal" / "openapi"
+EXAMPLES = FOLDER / "examples.json"
+DEVICE = "device-0001"
+JOB = "/customer/jobs/reboot-1"
+DEVICE_JOB = "/device/v1/jobs/reboot-1"
+
+ROLLOUT = {
+    "stages": [
+        {"display_name": "canary", "device_count": 1, "gate": {"require_approval": True}},
+        {"remainder": True},
+    ]
+}
+CREATE = {
+    "job_id": "reboot-1",
+    "document_type": "reboot",
+    "document_params": {"delay_seconds": 5},
+    "target_group_id": "north",
+    "expires_in_hours": 24,
+}
+UPDATE = {"update_mask": "in_progress_timeout_minutes", "in_progress_timeout_minutes": 30}
+FAILED = {"status": "FAILED", "failure_code": "no-power", "status_details": {"volts": 3.1}}
+
+# The calls in order: the operation, the method, the path and the body.
+CALLS: list[tuple[str, str, str, Any]] = [
+    ("CreateJob", "POST", "/customer/jobs", CREATE),
+    ("ListPendingExecutions", "GET", "/device/v1/jobs", None),
+    ("StartNextExecution", "POST", "/device/v1/jobs:startNext", {}),
+    ("StartExecution", "POST", f"{DEVICE_JOB}:start", {"status_details": {"step": "download"}}),
+    ("UpdateExecution", "PATCH", DEVICE_JOB, FAILED),
+    ("GetExecution", "GET", DEVICE_JOB, None),
+    ("GetFailureSummary", "GET", f"{JOB}/failures", None),
+    ("RetryExecutions", "POST", f"{JOB}:retry", {"statuses": ["FAILED", "TIMED_OUT"]}),
+    ("ListExecutionAttempts", "GET", f"{JOB}/executions/{DEVICE}/attempts", None),
+    ("ListJobExecutions", "GET", f"{JOB}/executions", None),
+    ("ListDeviceExecutions", "GET", f"/customer/devices/{DEVICE}/executions", None),
+    ("PauseJob", "POST", f"{JOB}:pause", {"reason": "too many failures"}),
+    ("ResumeJob", "POST", f"{JOB}:resume", {}),
+    ("UpdateJob", "PATCH", JOB, UPDATE),
+    ("GetJob", "GET", f"{JOB}?executions_limit=1", None),
+    ("ListJobs", "GET", "/customer/jobs", None),
+    ("CancelExecution", "DELETE", f"{JOB}/executions/{DEVICE}", {"reason": "replaced"}),
+    ("CancelJob", "DELETE", JOB, {"reason": "wrong group"}),
+    ("DeleteJob", "POST", f"{JOB}:delete", {}),
+]
+STAGED = {"job_id": "install-1", "document_type": "install", "rollout": ROLLOUT, "target_all": True}
+STAGED_CALLS: list[tuple[str, str, str, Any]] = [
+    ("", "POST", "/customer/jobs", STAGED),
+    (
+        "ApproveStage",
+        "POST",
+        "/customer/jobs/install-1/stages/0:approve",
+        {"comment": "looks good"},
+    ),
+    ("AdvanceJob", "POST", "/customer/jobs/install-1:advance", {"stage": 1}),
+]
+
+
+def stable(text: str, tenant: str) -> str:
+    """Replace what differs in every run: times, tags, tokens, and the tenant of the test."""
+    text = text.replace(tenant, "demo")
+    text = re.sub(r'"\d{4}-\d\d-\d\dT[^"]*"', '"2026-11-24T15:05:36.757135+00:00"', text)
+    text = re.sub(r'("etag": )"[^"]+"', r'\1"2.1"', text)
+    return re.sub(r'("next_\w*page_token": )"[^"]+"', r'\1"WyJkZXZpY2UtMDAwMSJd"', text)
+
+
+async def test_examples_are_those_of_the_document(database: Database, rest: RestClient) -> None:
+    await database.add_devices(rest.tenant, [DEVICE, "device-0002"], group="north")
+    recorded: dict[str, Any] = {}
+    for operation, method, path, body in CALLS + STAGED_CALLS:
+        # Another user must approve than the one who created the job.
+        user = "amir" if operation == "ApproveStage" else "olivia"
+        headers = {"X-Tenant-Id": rest.tenant, "X-User-Id": user}
+        if path.startswith("/device/"):
+            headers["X-Device-Id"] = DEVICE
+        response = await rest.http.request(method, path, json=body, headers=headers)
+        assert response.is_success, response.text
+        if operation:
+            example = {"response": response.json()} | ({"request": body} if body else {})
+            recorded[operation] = dict(sorted(example.items()))
+    text = json.dumps(dict(sorted(recorded.items())), indent=2, ensure_ascii=False) + "\n"
+    text = stable(text, rest.tenant)
+    if os.environ.get("UPDATE_EXAMPLES"):
+        EXAMPLES.write_text(text, encoding="utf-8")
+
+    assert text == EXAMPLES.read_text(encoding="utf-8")
+
+
+def test_every_operation_has_examples_and_a_summary_of_its_own() -> None:
+    document = json.loads((GATEWAY / "gen" / "openapi.json").read_text(encoding="utf-8"))
+    operations = [op for item in document["paths"].values() for op in item.values()]
+    assert len({operation["summary"] for operation in operations}) == len(operations)
+    for operation in operations:
+        for status, response in operation["responses"].items():
+            if "$ref" in response:
+                name = response["$ref"].rpartition("/")[2]
+                response = document["components"]["responses"][name]
+            (content,) = response["content"].values()
+            assert "example" in content or content.get("examples"), (
+                operation["operationId"],
+                status,
+            )
+
+
+SAMPLES = json.loads((FOLDER / "sample_errors.json").read_text(encoding="utf-8"))
+ARGUMENTS: dict[str, Any] = {
+    "job_id": "reboot-1",
+    "device_id": DEVICE,
+    "group_id": "north",
+    "stage": "0",
+    "key": "x-tenant-id",
+    "problem": "has expired",
+    "roles": ["admin", "operator"],
+    "seconds": 30.0,
+    "current_execution": DeviceExecution(execution_number=1, version=3),
+}
+STATUSES = {
+    "JOB_NOT_DELETABLE": "IN_PROGRESS",
+    "JOB_NOT_RETRYABLE": "CANCELED",
+    "EXECUTION_FINISHED": "SUCCEEDED",
+}
+FREE_TEXT = {"message", "violations", "setting", "value"}
+
+
+@pytest.mark.parametrize("error", errors.JobsError.__subclasses__())
+def test_error_examples_are_those_of_the_service(error: type[errors.JobsError]) -> None:
+    reason = ErrorReason.Name(error.reason)
+    assert SAMPLES[reason]["code"] == error.code.name
+    parameters = {
+        p.name
+        for p in inspect.signature(error).parameters.values()
+        if p.default is inspect.Parameter.empty
+    }
+    if not parameters & FREE_TEXT:
+        arguments = ARGUMENTS | {"status": STATUSES.get(reason, "COMPLETED")}
+        sample = error(**{name: arguments[name] for name in parameters})
+        assert SAMPLES[reason]["detail"] == sample.message
