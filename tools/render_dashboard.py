@@ -78,7 +78,7 @@ def _read(url: str, panel: dict[str, Any], start: float, end: float) -> dict[str
 
 
 def _draw(axis: Any, panel: dict[str, Any], series: dict[str, Any], start: float) -> None:
-    unit = panel["fieldConfig"]["defaults"]["unit"]
+    unit = panel["fieldConfig"]["defaults"].get("unit", "short")
     factor, shown = _SCALES.get(unit, (1, ""))
     for legend, values in series.items():
         seconds = [point - start for point, _ in values]
