@@ -157,7 +157,7 @@ bench-queues: $(READY) ## Measure long queues and background work with and witho
 	@PYTHONPATH=generated $(BIN)/python -m bench.queues $(ARGS)
 
 .PHONY: bench-capacity
-bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million executions (8 minutes; ARGS=--page keeps the figures)
+bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million executions (3 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.capacity $(ARGS)
 
 .PHONY: bench-rollouts
