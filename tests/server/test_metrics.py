@@ -1,6 +1,7 @@
 """Metrics: a scrape of a real server agrees with what was sent to it."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -291,3 +292,22 @@ async def test_server_does_not_start_when_metrics_address_is_in_use(
     with pytest.raises(ListenError, match=f"can't listen on {address}"):
         async with running_server(database.request_dsn, JOBS_METRICS_LISTEN=address):
             pass
+
+
+@pytest.mark.usefixtures("restored_root_logger")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_serve_fails_with_one_line_when_metrics_address_is_in_use(
+    workers: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql://127.0.0.1:1/none")
+        monkeypatch.setenv("JOBS_LISTEN", "127.0.0.1:0")
+        monkeypatch.setenv("JOBS_METRICS_LISTEN", address)
+        monkeypatch.setenv("JOBS_LOG_LEVEL", "ERROR")
+
+        assert run(["serve", "--workers", workers]) == 1
+
+    assert capsys.readouterr().err == (
+        f"jobs-grpc: can't listen on {address}: it is in use or not an address of this machine\n"
+    )

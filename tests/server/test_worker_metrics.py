@@ -123,3 +123,34 @@ async def test_scrape_shows_a_worker_that_hangs_and_one_that_was_replaced(
     assert stopped not in hanging.labels("jobs_serving", "worker")
     assert both.value("jobs_worker_restarts_total") == 0
     assert replaced.value("jobs_worker_restarts_total", worker=stopped) == 1
+
+
+async def test_counters_go_back_only_in_the_series_of_a_replaced_worker(
+    database: Database, tenant: str
+) -> None:
+    """`rate` and `increase` of each series are right; a sum over the workers would not be."""
+    async with _workers(database) as (address, metrics, pids):
+        await _call(address, tenant, CALLS)
+        reads = [
+            await _scrape_when(
+                metrics, lambda read: read.calls("handled_total", "ListJobs") == CALLS
+            )
+        ]
+        os.kill(pids[0], signal.SIGKILL)
+
+        async def worker_is_replaced() -> bool:
+            reads.append(await scrape(metrics))
+            return (
+                reads[-1].value("jobs_worker_restarts_total") == 1
+                and reads[-1].value("jobs_worker_up") == 2
+            )
+
+        await wait_until(worker_is_replaced)
+
+    killed = next(n for n in "12" if reads[-1].value("jobs_worker_restarts_total", worker=n))
+    kept = "12".replace(killed, "")
+    counts = [read.calls("handled_total", "ListJobs", worker=kept) for read in reads]
+    assert counts == [counts[0]] * len(counts) != [0] * len(counts)
+    assert reads[-1].calls("handled_total", "ListJobs", worker=killed) == 0
+    restarts = [read.value("jobs_worker_restarts_total") for read in reads]
+    assert restarts == sorted(restarts)
