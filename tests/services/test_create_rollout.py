@@ -1,6 +1,5 @@
 """CreateJob with a rollout: stages, ranks, repeats, and validate_only."""
 
-import hashlib
 import json
 from typing import Any
 
@@ -48,11 +47,6 @@ async def sizes(database: Database, tenant: str, job_id: str) -> list[int]:
     return result
 
 
-def in_order_of_hash(devices: list[str], seed: str) -> list[str]:
-    """The order in which a rollout releases devices of no group."""
-    return sorted(devices, key=lambda device: hashlib.sha256(f"{seed}:{device}".encode()).digest())
-
-
 async def test_stages_take_devices_in_the_order_of_a_hash(
     database: Database, operator: Operator
 ) -> None:
@@ -65,7 +59,7 @@ async def test_stages_take_devices_in_the_order_of_a_hash(
     )
 
     assert response.execution_count == 10
-    ordered = in_order_of_hash(DEVICES, "s")
+    ordered = await database.order_of_release(DEVICES, "s")
     assert await sizes(database, operator.tenant, "j") == [1, 3, 6]
     assert await placements(database, operator.tenant, "j") == {
         device: (0 if rank == 1 else 1 if rank <= 4 else 2, rank)
@@ -78,7 +72,8 @@ async def test_seed_defaults_to_the_job_id(database: Database, operator: Operato
 
     await operator.create(job_id="j", target_all=True, rollout=rollout({"remainder": True}))
 
-    assert list(await placements(database, operator.tenant, "j")) == in_order_of_hash(DEVICES, "j")
+    ordered = await database.order_of_release(DEVICES, "j")
+    assert list(await placements(database, operator.tenant, "j")) == ordered
 
 
 async def test_percents_end_at_the_rounded_up_share(database: Database, operator: Operator) -> None:
@@ -122,7 +117,7 @@ async def test_groups_claim_their_members_before_other_stages(
         "d02": 1,
         "d00": 2,
     }
-    others = in_order_of_hash(DEVICES[3:], "s")
+    others = await database.order_of_release(DEVICES[3:], "s")
     assert [device for device, (stage, _) in placed.items() if stage in (0, 4)] == others
     assert [rank for _, rank in placed.values()] == list(range(1, 11))
 
@@ -156,6 +151,13 @@ async def test_stages_without_room_for_all_devices_are_rejected(
             )
         assert list(failure.violations) == ["rollout.stages"]
         assert "9 of 10" in failure.message
+
+    await database.add_devices(operator.tenant, DEVICES[:9], group="most")
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.create(
+            job_id="j", target_all=True, rollout=rollout({"group_id": "most"}, {"group_id": "none"})
+        )
+    assert "9 of 10" in failure.message
 
     await operator.create(
         job_id="j",

@@ -151,7 +151,7 @@ class _Machine(RuleBasedStateMachine):
             max_in_progress = None
         else:
             rollout = Rollout(copy.deepcopy(stages), SEED)
-            rollout.fill(devices)
+            rollout.fill(self._await(self._database.order_of_release(devices, SEED)))
             criteria = criteria + stage_criteria
         self._await(
             self._operator.create(

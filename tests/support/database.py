@@ -39,6 +39,16 @@ class Database:
                 names,
             )
 
+    async def order_of_release(self, devices: Iterable[str], seed: str) -> list[str]:
+        """Return the devices in the order in which a rollout with this seed releases them."""
+        rows = await self.owner.fetch(
+            "SELECT d FROM unnest($1::text[]) AS d"
+            " ORDER BY hashtextextended(d, hashtextextended($2, 0)), d",
+            list(devices),
+            seed,
+        )
+        return [row["d"] for row in rows]
+
     async def set_status(self, tenant: str, job_id: str, device: str, status: str) -> None:
         """Store another status for an execution and adjust the counts; nothing else changes."""
         async with self.owner.transaction():

@@ -1,6 +1,5 @@
 """A model of the stages of a rollout: which executions are released, and when a stage opens."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -47,10 +46,8 @@ class Rollout:
     _rate: int | None = None
 
     def fill(self, devices: Sequence[str]) -> None:
-        """Divide the devices between the stages."""
-        self._order = sorted(
-            devices, key=lambda d: hashlib.sha256(f"{self.seed}:{d}".encode()).digest()
-        )
+        """Divide the devices between the stages. They are in the order of release."""
+        self._order = list(devices)
         end, percent = 0, 0
         for stage in self.stages:
             start = end

@@ -1,4 +1,4 @@
--- depends on: job_targets, stage_sizes
+-- depends on: check_stage_sizes, job_targets, stage_sizes
 -- Creates the executions of a job with a rollout, each with its stage and rank, and the stages.
 -- Returns the number of executions. The caller has set the tenant.
 --
@@ -13,84 +13,109 @@ CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
     p_now timestamptz
 ) RETURNS integer
 LANGUAGE plpgsql
+SET jit = off
 AS $$
 DECLARE
     v_stages jsonb := p_rollout -> 'stages';
     v_group_ids text[] := ARRAY(SELECT s ->> 'group_id' FROM jsonb_array_elements(v_stages) AS s);
-    v_seed text := coalesce(nullif(p_rollout ->> 'seed', ''), p_job_id) || ':';
+    v_has_groups boolean := num_nonnulls(VARIADIC v_group_ids) > 0;
+    v_seed bigint := hashtextextended(coalesce(nullif(p_rollout ->> 'seed', ''), p_job_id), 0);
     v_devices integer;
+    v_claimed bigint[];  -- for each stage of a group: its devices; 0 for the others
     v_sizes integer[];
 BEGIN
-    -- One statement, so that sizes and ranks come from the same devices. The hash is sha256, because
-    -- PostgreSQL's own hash functions depend on the byte order of the machine. The rows are written in
-    -- the order of the primary key, because writing them in the order of rank takes twice as long.
-    WITH targets AS MATERIALIZED (
-        SELECT t.device_id, t.group_stage,
-               row_number() OVER (
-                   PARTITION BY t.group_stage
-                   ORDER BY sha256(convert_to(v_seed || t.device_id, 'UTF8'))
-               ) AS position
+    -- One statement, so that sizes and ranks come from the same devices. It sorts the devices twice:
+    -- by their hash, which gives the rank, and by device_id, because writing rows in another order
+    -- than that of the primary key takes twice as long. The sorts are most of the cost of a rollout,
+    -- so their rows have only two columns.
+    WITH grouped AS MATERIALIZED (
+        SELECT t.device_id, t.group_stage
         FROM jobs.job_targets(
             p_tenant_id, p_target_device_id, p_target_group_id, p_target_all, v_group_ids
         ) t
+        WHERE v_has_groups
+    ), ungrouped AS NOT MATERIALIZED (
+        -- The same devices without groups. They need no lookup of their stage.
+        SELECT d.device_id
+        FROM public.device_state d
+        WHERE NOT v_has_groups AND p_target_device_id IS NOT NULL
+          AND d.tenant_id = p_tenant_id AND d.device_id = p_target_device_id
+        UNION ALL
+        SELECT m.device_id
+        FROM public.device_group_members m
+        WHERE NOT v_has_groups AND p_target_group_id IS NOT NULL
+          AND m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id
+        UNION ALL
+        SELECT d.device_id
+        FROM public.device_state d
+        WHERE NOT v_has_groups AND p_target_all AND d.tenant_id = p_tenant_id
+    ), counts AS (
+        SELECT g.group_stage, count(*) AS devices FROM grouped g GROUP BY g.group_stage
+        UNION ALL
+        SELECT NULL, count(*) FROM ungrouped
     ), sizes AS (
-        SELECT s.stage, s.size,
-               CASE WHEN v_group_ids[s.stage] IS NULL THEN s.size ELSE 0 END AS unclaimed
+        SELECT s.stage, s.size, v_group_ids[s.stage] IS NULL AS is_unclaimed
         FROM unnest(jobs.stage_sizes(
             v_stages,
-            (SELECT count(*) FROM targets),
+            (SELECT sum(c.devices)::bigint FROM counts c),
             ARRAY(
-                SELECT count(t.device_id)
+                SELECT coalesce(c.devices, 0)
                 FROM generate_series(1, cardinality(v_group_ids)) AS s (stage)
-                LEFT JOIN targets t ON t.group_stage = s.stage
-                GROUP BY s.stage
+                LEFT JOIN counts c ON c.group_stage = s.stage
                 ORDER BY s.stage
             )
         )) WITH ORDINALITY AS s (size, stage)
     ), layout AS MATERIALIZED (
-        SELECT
-            -- The position of the first unclaimed device in each stage.
-            array_agg(s.unclaimed_before + 1 ORDER BY s.stage) AS starts,
-            sum(s.unclaimed) AS unclaimed,
-            -- What to add to a position to get the rank.
-            array_agg(
-                s.before - CASE WHEN v_group_ids[s.stage] IS NULL THEN s.unclaimed_before ELSE 0 END
-                ORDER BY s.stage
-            ) AS offsets
+        -- By position: the stages of groups, the others, and the devices without a stage.
+        SELECT array_agg(s.positions_before + 1 ORDER BY s.is_unclaimed, s.stage)
+                   || sum(s.size) + 1 AS starts,
+               array_agg(s.stage - 1 ORDER BY s.is_unclaimed, s.stage) AS stages,
+               array_agg(s.ranks_before - s.positions_before ORDER BY s.is_unclaimed, s.stage)
+                   AS rank_offsets
         FROM (
-            SELECT s.stage, s.unclaimed,
-                   sum(s.size) OVER (ORDER BY s.stage) - s.size AS before,
-                   sum(s.unclaimed) OVER (ORDER BY s.stage) - s.unclaimed AS unclaimed_before
+            SELECT s.stage, s.size, s.is_unclaimed,
+                   sum(s.size) OVER (ORDER BY s.stage) - s.size AS ranks_before,
+                   sum(s.size) OVER (ORDER BY s.is_unclaimed, s.stage) - s.size AS positions_before
             FROM sizes s
         ) s
+    ), positions AS NOT MATERIALIZED (
+        -- hashtextextended returns the same on all machines with the same byte order. 101 is after
+        -- all stages.
+        SELECT d.device_id, row_number() OVER (ORDER BY d.key, d.device_id) AS position
+        FROM (
+            SELECT g.device_id,
+                   (coalesce(g.group_stage, 101) << 56)
+                   + (hashtextextended(g.device_id COLLATE "C", v_seed) >> 8) AS key
+            FROM grouped g
+            UNION ALL
+            SELECT u.device_id, hashtextextended(u.device_id COLLATE "C", v_seed) FROM ungrouped u
+        ) d
     )
     INSERT INTO jobs.job_executions
         (tenant_id, job_id, device_id, queued_at, last_updated_at, stage, rank)
-    SELECT p_tenant_id, p_job_id, p.device_id, p_now, p_now, p.stage - 1,
-           p.position + p.offsets[p.stage]
+    SELECT p_tenant_id, p_job_id, p.device_id, p_now, p_now, p.stages[p.n],
+           p.position + p.rank_offsets[p.n]
     FROM (
-        SELECT t.device_id, t.position, l.offsets,
-               coalesce(
-                   t.group_stage,
-                   CASE WHEN t.position <= l.unclaimed THEN width_bucket(t.position, l.starts) END
-               ) AS stage
-        FROM targets t
-        CROSS JOIN layout l
-    ) p
-    ORDER BY p.device_id;
+        SELECT p.device_id, p.position, l.stages, l.rank_offsets,
+               width_bucket(p.position, l.starts) AS n
+        FROM layout l
+        CROSS JOIN (SELECT p.device_id, p.position FROM positions p ORDER BY p.device_id) p
+        OFFSET 0
+    ) p;
     GET DIAGNOSTICS v_devices = ROW_COUNT;
     IF v_devices = 0 THEN
         RETURN 0;
     END IF;
 
-    SELECT array_agg(coalesce(c.devices, 0) ORDER BY s.stage) INTO v_sizes
-    FROM generate_series(0, cardinality(v_group_ids) - 1) AS s (stage)
+    SELECT array_agg(coalesce(c.devices, 0) ORDER BY s.stage) INTO v_claimed
+    FROM unnest(v_group_ids) WITH ORDINALITY AS s (group_id, stage)
     LEFT JOIN (
-        SELECT e.stage, count(*)::integer AS devices
+        SELECT e.stage, count(*) AS devices
         FROM jobs.job_executions e
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+        WHERE v_has_groups AND e.tenant_id = p_tenant_id AND e.job_id = p_job_id
         GROUP BY e.stage
-    ) c ON c.stage = s.stage;
+    ) c ON c.stage = s.stage - 1 AND s.group_id IS NOT NULL;
+    v_sizes := jobs.stage_sizes(v_stages, v_devices, v_claimed);
     PERFORM jobs.check_stage_sizes(v_sizes, v_devices);
 
     INSERT INTO jobs.job_stages

@@ -10,31 +10,33 @@ CREATE OR REPLACE FUNCTION jobs.job_targets(
 -- Not LANGUAGE sql: Citus can't run such a function on a distributed table.
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off
+SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
+    -- Grouped, not joined: without statistics, the planner could join in quadratic time.
     RETURN QUERY
-    SELECT target.device_id, claimed.stage
+    SELECT u.device_id, min(u.stage)
     FROM (
-        SELECT d.device_id
+        SELECT d.device_id, NULL::bigint AS stage, true AS is_target
         FROM public.device_state d
         WHERE p_target_device_id IS NOT NULL
           AND d.tenant_id = p_tenant_id AND d.device_id = p_target_device_id
         UNION ALL
-        SELECT m.device_id
+        SELECT m.device_id, NULL, true
         FROM public.device_group_members m
         WHERE p_target_group_id IS NOT NULL
           AND m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id
         UNION ALL
-        SELECT d.device_id
+        SELECT d.device_id, NULL, true
         FROM public.device_state d
         WHERE p_target_all AND d.tenant_id = p_tenant_id
-    ) target
-    LEFT JOIN (
-        SELECT m.device_id, min(g.stage) AS stage
+        UNION ALL
+        SELECT m.device_id, g.stage, false
         FROM unnest(p_group_ids) WITH ORDINALITY AS g (group_id, stage)
         JOIN public.device_group_members m
             ON m.tenant_id = p_tenant_id AND m.group_id = g.group_id
-        GROUP BY m.device_id
-    ) claimed ON claimed.device_id = target.device_id;
+    ) u
+    GROUP BY u.device_id
+    HAVING bool_or(u.is_target);
 END $$;
