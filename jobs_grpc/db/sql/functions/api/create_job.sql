@@ -98,16 +98,18 @@ BEGIN
 
     -- Checked before the insert, because a million rows that are inserted and rolled back cost the
     -- insert and remain as dead rows.
-    IF p_target_group_id IS NOT NULL AND EXISTS (
-        SELECT FROM public.device_group_members m
-        WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id
-        OFFSET p_max_targets
-    ) OR p_target_all AND EXISTS (
-        SELECT FROM public.device_state d
-        WHERE d.tenant_id = p_tenant_id
-        OFFSET p_max_targets
-    ) THEN
-        PERFORM jobs.raise_error('TOO_MANY_TARGETS');
+    IF p_target_device_id IS NULL THEN
+        IF p_target_group_id IS NOT NULL AND EXISTS (
+            SELECT FROM public.device_group_members m
+            WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id
+            OFFSET p_max_targets
+        ) OR p_target_all AND EXISTS (
+            SELECT FROM public.device_state d
+            WHERE d.tenant_id = p_tenant_id
+            OFFSET p_max_targets
+        ) THEN
+            PERFORM jobs.raise_error('TOO_MANY_TARGETS');
+        END IF;
     END IF;
 
     IF p_validate_only THEN
