@@ -86,7 +86,7 @@ class ByteBudget:
             self._held[tenant_id] = held
         else:
             self._held.pop(tenant_id, None)
-        if size < 0:
+        if size < 0 and (self._queue or self._growing):
             self._wake_waiters()
 
     async def grow(self, tenant_id: str, held: int, size: int) -> None:
@@ -184,8 +184,9 @@ class Reservation:
 
     def correct(self, size: int) -> None:
         """Hold `size` bytes, which may be more than before, without a wait."""
-        self._budget.adjust(self._tenant_id, size - self._size)
-        self._size = size
+        if size != self._size:
+            self._budget.adjust(self._tenant_id, size - self._size)
+            self._size = size
 
     def release(self) -> None:
         """Hold nothing."""

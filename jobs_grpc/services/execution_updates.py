@@ -24,6 +24,8 @@ from jobs_grpc.services.conversions import (
 )
 from jobs_grpc.services.struct_json import to_json
 
+_STATUS_NAMES = {number: name for name, number in JobExecution.Status.items()}
+
 
 def parse_update(
     request: pb.UpdateExecutionRequest,
@@ -48,7 +50,7 @@ def parse_update(
     return ExecutionUpdate(
         job_id=request.job_id,
         device_id=device_id,
-        status=JobExecution.Status.Name(request.status),
+        status=_STATUS_NAMES[request.status],
         status_details=details,
         execution_number=optional_or(request, "execution_number", None),
         expected_version=optional_or(request, "expected_version", None),
