@@ -28,6 +28,10 @@ _CONNECTIONS = 10
 EXECUTIONS_LIMIT = 1001
 
 
+async def _pause() -> None:
+    await asyncio.sleep(0)
+
+
 class _MinimalJobs(jobs_pb2_grpc.JobServiceServicer):
     def __init__(self, tenant: str, response: pb.GetJobResponse, convert: bool) -> None:
         self._tenant = tenant
@@ -55,7 +59,7 @@ class _MinimalJobs(jobs_pb2_grpc.JobServiceServicer):
         if not self._convert:
             return self._response
         response = pb.GetJobResponse(job=job_fields(row))
-        append_executions(response.job, row, EXECUTIONS_LIMIT)
+        await append_executions(response.job, row, EXECUTIONS_LIMIT, _pause)
         return response
 
 

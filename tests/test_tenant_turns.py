@@ -167,3 +167,21 @@ async def test_turn_ends_once_when_its_time_is_over_as_its_call_ends(
     assert calls.turns._free == 1
     await calls.end("b1")
     calls.assert_idle()
+
+
+async def test_pauses_of_a_tenant_do_not_wait_for_all_of_another_tenant() -> None:
+    turns, steps = TenantTurns(1, 1), list[str]()
+
+    async def work(tenant: str) -> None:
+        for _ in range(3):
+            await turns.pause(tenant)
+            steps.append(tenant)
+
+    async with asyncio.TaskGroup() as group:
+        for tenant in "aaab":
+            group.create_task(work(tenant))
+
+    # With one queue for all, "b" would have every fourth turn until the end.
+    assert steps.count("b") == 3
+    assert "b" not in steps[9:]
+    assert not turns._queue

@@ -37,6 +37,7 @@ from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.jobs import JobService
 from jobs_grpc.services.poll_after import PollAfter
+from jobs_grpc.tenant_turns import TenantTurns
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -169,12 +170,14 @@ async def running(
         pipeline = Pipeline(config, authenticator, peers, budget, in_flight, stopping, call_metrics)
         # Generated code expects a server, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
-        jobs = JobService(store, budget, config, stopping)
+        conversion_turns = TenantTurns(1, 1)
+        jobs = JobService(store, budget, conversion_turns, config, stopping)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
         device_jobs = DeviceJobService(
             store,
             batcher,
             budget,
+            conversion_turns,
             config.limits.max_document_bytes,
             stopping,
             PollAfter(config.server.poll_after, pipeline.limits.load, options.random),

@@ -31,6 +31,7 @@ MAX_PENDING_LIMIT = 100
 class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     """The devices' API, documented in device_jobs.proto.
 
+    Large messages and pages are converted in `turns`, so that other calls run in between.
     `stopping` is set when the server begins to stop. The executions of watched devices are read
     every `watch_interval` seconds.
     """
@@ -40,6 +41,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         store: Store,
         batcher: UpdateBatcher,
         budget: ByteBudget,
+        turns: TenantTurns,
         max_document_bytes: int,
         stopping: asyncio.Event,
         poll_after: PollAfter,
@@ -52,7 +54,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._poll_after = poll_after
-        self._report_turns = TenantTurns(1, 1)
+        self._turns = turns
         self._watch = ExecutionWatch(store, watch_interval, stopping)
 
     @property
@@ -79,7 +81,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             limit=limit + 1,
         )
         response = pb.ListPendingExecutionsResponse()
-        if pagination.fill_page(response.executions, map(device_execution_fields, rows), limit):
+        fields = map(device_execution_fields, rows)
+        if await pagination.fill_page(response.executions, fields, limit, self._pause):
             last = rows[len(response.executions) - 1]
             response.next_page_token = pagination.pending_token(
                 request, device_id, last["status"], last["queued_at"], last["job_id"]
@@ -150,7 +153,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         stream = ReportStream(
             self._batcher,
             self._budget,
-            self._report_turns,
+            self._turns,
             self._max_document_bytes,
             self._stopping,
             current_principal(),
@@ -169,10 +172,13 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         tenant_id, device_id = current_tenant_and_device()
         reservation = Reservation(self._budget, tenant_id)
 
-        def to_response(rows: Sequence[Row]) -> pb.WatchPendingExecutionsResponse:
+        async def to_response(rows: Sequence[Row]) -> pb.WatchPendingExecutionsResponse:
             response = pb.WatchPendingExecutionsResponse()
-            response.has_more = pagination.fill_page(
-                response.executions, map(device_execution_fields, rows), limit
+            response.has_more = await pagination.fill_page(
+                response.executions,
+                map(device_execution_fields, rows),
+                limit,
+                self._pause,
             )
             return response
 
@@ -184,6 +190,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
                     yield await anext(responses)
         finally:
             reservation.release()
+
+    async def _pause(self) -> None:
+        await self._turns.pause(current_principal().tenant_id)
 
 
 def _pending_limit(

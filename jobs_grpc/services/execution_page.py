@@ -8,7 +8,7 @@ from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
 from jobs_grpc.db.store import Row
 from jobs_grpc.services.conversions import EXECUTION_STATUS_NUMBERS, set_timestamp
-from jobs_grpc.services.pagination import max_page_bytes
+from jobs_grpc.services.pagination import PAUSE_BYTES, Pause, max_page_bytes
 from jobs_grpc.services.struct_json import from_json
 from jobs_grpc.services.wire_format import varint
 
@@ -33,17 +33,21 @@ _STATUS = _COLUMNS.index("statuses")
 _OVERHEAD_BYTES = 106
 
 
-def append_executions(
-    message: Job | ListJobExecutionsResponse, row: Row, limit: int, used_bytes: int = 0
+async def append_executions(
+    message: Job | ListJobExecutionsResponse,
+    row: Row,
+    limit: int,
+    pause: Pause,
+    used_bytes: int = 0,
 ) -> bool:
     """Append the executions of a row of jobs.execution_page to `message` until its page is full.
 
     The page is full when it has `limit` executions, which may be 0, or when the next one could
     exceed max_page_bytes; otherwise it has at least one. An execution without a status has no
     room on the page. `used_bytes` is the size of the rest of the response. Returns True if
-    executions are left over.
+    executions are left over. Calls `pause` at times, so that other calls run.
     """
-    total_bytes, max_bytes = used_bytes, max_page_bytes(limit)
+    total_bytes, max_bytes, unpaused_bytes = used_bytes, max_page_bytes(limit), 0
     # Neighboring executions of a job share most values. Changing one message where they differ
     # and appending a copy takes a third to a half of the time of building each message.
     execution = JobExecution()
@@ -77,6 +81,10 @@ def append_executions(
         if changed:
             execution.device_id = device_id
             page.add().CopyFrom(execution)
+            unpaused_bytes += overhead
+            if unpaused_bytes >= PAUSE_BYTES:
+                unpaused_bytes = 0
+                await pause()
         else:
             devices.append(device)
     if devices:

@@ -1,7 +1,7 @@
 """Watches the pending executions of devices."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -39,7 +39,7 @@ class ExecutionWatch:
         device_id: str,
         limit: int,
         reservation: Reservation,
-        to_response: Callable[[Sequence[Row]], T],
+        to_response: Callable[[Sequence[Row]], Awaitable[T]],
     ) -> AsyncGenerator[T, None]:
         """Yield a response with the first `limit` pending executions, and again after each change.
 
@@ -49,7 +49,7 @@ class ExecutionWatch:
 
         async def read() -> T:
             rows = await self._pending_rows_with_retry(tenant_id, device_id, limit)
-            response = to_response(rows)
+            response = await to_response(rows)
             reservation.correct(response_bytes(response.ByteSize()))
             return response
 

@@ -43,6 +43,7 @@ from jobs_grpc.services.rollout_validation import (
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.validated_job import validated_job_fields
 from jobs_grpc.services.watch_hub import WatchHub
+from jobs_grpc.tenant_turns import TenantTurns
 
 Status = TypeVar("Status", pb.Job.Status.ValueType, pb.JobExecution.Status.ValueType)
 
@@ -70,6 +71,7 @@ MAX_SUMMARY_BYTES = 100 * (5 * (4 * validation.MAX_ID_LENGTH + 3) + 96)
 class JobService(jobs_pb2_grpc.JobServiceServicer):
     """The operators' API, documented in jobs.proto.
 
+    Large pages are converted in `turns`, so that other calls run in between.
     `stopping` is set when the server begins to stop. Watched jobs are polled every
     `watch_interval` seconds.
     """
@@ -78,6 +80,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self,
         store: Store,
         budget: ByteBudget,
+        turns: TenantTurns,
         config: Config,
         stopping: asyncio.Event,
         *,
@@ -85,6 +88,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> None:
         self._store = store
         self._budget = budget
+        self._turns = turns
         self._max_document_bytes = config.limits.max_document_bytes
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
@@ -188,7 +192,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             offset=request.offset,
         )
         response = pb.ListJobsResponse()
-        if pagination.fill_page(response.jobs, map(job_fields, rows), limit):
+        if await pagination.fill_page(response.jobs, map(job_fields, rows), limit, self._pause):
             last = rows[len(response.jobs) - 1]
             response.next_page_token = pagination.time_token(
                 request, last["created_at"], last["job_id"]
@@ -210,7 +214,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         response = pb.GetJobResponse(job=job_details_fields(row))
         job = response.job
-        if append_executions(job, row, limit, used_bytes=job.ByteSize()):
+        if await append_executions(job, row, limit, self._pause, used_bytes=job.ByteSize()):
             job.next_executions_page_token = pagination.execution_token(
                 pb.ListJobExecutionsRequest(job_id=request.job_id),
                 job.executions[-1].device_id if job.executions else "",
@@ -254,7 +258,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             after_device_id=pagination.parse_execution_token(request),
             limit=limit + 1,
         )
-        if append_executions(response, row, limit):
+        if await append_executions(response, row, limit, self._pause):
             response.next_page_token = pagination.execution_token(
                 request, response.executions[-1].device_id
             )
@@ -279,8 +283,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         # The database returns no status of the executions for which a page has no room.
         fitting = [row for row in rows if row["status"] is not None]
-        is_full = pagination.fill_page(
-            response.executions, map(execution_fields_with_job_id, fitting), limit
+        is_full = await pagination.fill_page(
+            response.executions,
+            map(execution_fields_with_job_id, fitting),
+            limit,
+            self._pause,
         )
         if is_full or len(fitting) < len(rows):
             last = rows[len(response.executions) - 1]
@@ -496,7 +503,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             limit=limit + 1,
         )
         response = pb.ListExecutionAttemptsResponse()
-        if pagination.fill_page(response.attempts, map(execution_fields, rows), limit):
+        if await pagination.fill_page(
+            response.attempts, map(execution_fields, rows), limit, self._pause
+        ):
             response.next_page_token = pagination.attempt_token(
                 request, response.attempts[-1].execution_number
             )
@@ -542,6 +551,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                     del row  # until the next change
         finally:
             reservation.release()
+
+    async def _pause(self) -> None:
+        await self._turns.pause(current_principal().tenant_id)
 
     def _require_background_work(self) -> None:
         if not self._has_background_work:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -49,24 +49,38 @@ _OTHER_REQUEST = (
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 
 
+Pause: TypeAlias = Callable[[], Awaitable[None]]
+"""Lets other calls run while a large page is converted."""
+
+PAUSE_BYTES = 32 * 1024
+"""Bytes of a page that are converted between two pauses. Nested lists take milliseconds."""
+
+
 def max_page_bytes(limit: int) -> int:
     """The maximum size of a page of up to `limit` items, and of the message around them."""
     return min((max(limit, 0) + 1) * _MAX_ITEM_BYTES, MAX_RESPONSE_BYTES)
 
 
-def fill_page(page: Any, items: Iterable[Mapping[str, Any]], limit: int) -> bool:
+async def fill_page(
+    page: Any, items: Iterable[Mapping[str, Any]], limit: int, pause: Pause
+) -> bool:
     """Add messages to `page`, a repeated field, until it is full.
 
     `items` are the field values of each message. The page is full when it has `limit` messages
     or when the next one would exceed max_page_bytes; it always has at least one message.
-    Returns True if items are left over.
+    Returns True if items are left over. Calls `pause` at times, so that other calls run.
     """
-    total_bytes, max_bytes = 0, max_page_bytes(limit)
+    total_bytes, max_bytes, unpaused_bytes = 0, max_page_bytes(limit), 0
     for count, fields in enumerate(items, start=1):
-        total_bytes += page.add(**fields).ByteSize() + _ITEM_OVERHEAD_BYTES
+        size = page.add(**fields).ByteSize() + _ITEM_OVERHEAD_BYTES
+        total_bytes += size
         if count > limit or (total_bytes > max_bytes and count > 1):
             del page[-1]
             return True
+        unpaused_bytes += size
+        if unpaused_bytes >= PAUSE_BYTES:
+            unpaused_bytes = 0
+            await pause()
     return False
 
 

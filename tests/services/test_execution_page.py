@@ -11,6 +11,11 @@ from jobs_grpc.services.conversions import execution_fields
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES
 
+
+async def pause() -> None:
+    """Do not wait."""
+
+
 # The columns of jobs.execution_page by those of jobs.execution_states.
 COLUMNS = {
     "device_id": "device_ids",
@@ -64,7 +69,7 @@ def random_executions(rng: random.Random, count: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("message_type", [Job, ListJobExecutionsResponse])
 @pytest.mark.parametrize("seed", range(20))
-def test_page_equals_messages_built_one_by_one(
+async def test_page_equals_messages_built_one_by_one(
     message_type: type[Job] | type[ListJobExecutionsResponse], seed: int
 ) -> None:
     rng = random.Random(seed)  # noqa: S311 - test data
@@ -72,7 +77,7 @@ def test_page_equals_messages_built_one_by_one(
     limit = rng.choice([0, 1, 50, 99, 100, 1000])
     message = message_type()
 
-    left_over = append_executions(message, page_row(executions), limit)
+    left_over = await append_executions(message, page_row(executions), limit, pause)
 
     expected = [
         JobExecution(**execution_fields(cast("Row", execution))) for execution in executions[:limit]
@@ -81,10 +86,12 @@ def test_page_equals_messages_built_one_by_one(
     assert left_over == (limit < len(executions))
 
 
-def test_page_is_empty_when_the_row_has_no_executions() -> None:
+async def test_page_is_empty_when_the_row_has_no_executions() -> None:
     response = ListJobExecutionsResponse()
 
-    assert not append_executions(response, cast("Row", dict.fromkeys(COLUMNS.values())), 10)
+    assert not await append_executions(
+        response, cast("Row", dict.fromkeys(COLUMNS.values())), 10, pause
+    )
 
     assert not response.executions
 
@@ -92,7 +99,7 @@ def test_page_is_empty_when_the_row_has_no_executions() -> None:
 @pytest.mark.parametrize("same", [True, False], ids=["same", "different"])
 @pytest.mark.parametrize("details", [None, "{}", f'{{"text": "{"x" * 60_000}"}}'])
 @pytest.mark.parametrize("device_id", ["d", "x" * 256, "🚀" * 256], ids=["short", "long", "wide"])
-def test_page_ends_close_below_the_maximum_size(
+async def test_page_ends_close_below_the_maximum_size(
     device_id: str, details: str | None, *, same: bool
 ) -> None:
     execution = {name: values[-1] for name, values in VALUES.items()} | {
@@ -107,17 +114,19 @@ def test_page_ends_close_below_the_maximum_size(
     ]
     response = ListJobExecutionsResponse()
 
-    assert append_executions(response, page_row(executions), count)
+    assert await append_executions(response, page_row(executions), count, pause)
 
     # The estimate of each execution exceeds its size by less than 32 bytes.
     unused = MAX_RESPONSE_BYTES - response.ByteSize()
     assert 0 <= unused < size + 32 * (len(response.executions) + 1)
 
 
-def test_page_has_one_execution_when_the_rest_of_the_response_is_large() -> None:
+async def test_page_has_one_execution_when_the_rest_of_the_response_is_large() -> None:
     executions = random_executions(random.Random(0), 3)  # noqa: S311 - test data
     job = Job()
 
-    assert append_executions(job, page_row(executions), 3, used_bytes=MAX_RESPONSE_BYTES)
+    assert await append_executions(
+        job, page_row(executions), 3, pause, used_bytes=MAX_RESPONSE_BYTES
+    )
 
     assert len(job.executions) == 1
