@@ -13,6 +13,7 @@ from jobs_grpc.client.devices import DeviceClient
 from jobs_grpc.client.enums import execution_status_name, job_status_name
 from jobs_grpc.client.errors import JobsError
 from jobs_grpc.client.jobs import JobsClient
+from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.report_stream import ReportStream
 from jobs_grpc.client.retry import RetryPolicy
 from jobs_grpc.client.sync_channel import sync_channel
@@ -22,6 +23,7 @@ __all__ = [
     "DeviceClient",
     "JobsClient",
     "JobsError",
+    "Pager",
     "ReportStream",
     "RetryPolicy",
     "Tls",

@@ -16,6 +16,7 @@ from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.documents import struct
 from jobs_grpc.client.errors import JobsError
+from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.retry import RetryPolicy
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
@@ -103,7 +104,7 @@ class JobsClient:
         request = pb.GetJobRequest(job_id=job_id, executions_limit=executions_limit)
         return (await self._calls.unary("GetJob", request, pb.GetJobResponse)).job
 
-    async def list(
+    def list(
         self,
         *,
         status: JobStatus = pb.Job.STATUS_UNSPECIFIED,
@@ -117,8 +118,13 @@ class JobsClient:
         created_until: datetime | None = None,
         awaiting_approval: bool = False,
         page_size: int = 200,
-    ) -> AsyncIterator[pb.Job]:
-        """Yield the jobs that match all filters, newest first, without their executions."""
+        page_token: str = "",
+        limit: int | None = None,
+    ) -> Pager[pb.Job]:
+        """List the jobs that match all filters, newest first, without their executions.
+
+        `limit` is the maximum number of jobs of all pages; None: all.
+        """
         request = pb.ListJobsRequest(
             status=status,
             statuses=statuses,
@@ -128,17 +134,16 @@ class JobsClient:
             created_from=_timestamp(created_from),
             created_until=_timestamp(created_until),
             awaiting_approval=awaiting_approval,
-            limit=page_size,
         )
-        while True:
-            page = await self._calls.unary("ListJobs", request, pb.ListJobsResponse)
-            for job in page.jobs:
-                yield job
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
-    async def executions(
+        async def fetch(size: int, token: str) -> tuple[Iterable[pb.Job], str]:
+            request.limit, request.page_token = size, token
+            page = await self._calls.unary("ListJobs", request, pb.ListJobsResponse)
+            return page.jobs, page.next_page_token
+
+        return Pager(fetch, page_size=page_size, page_token=page_token, limit=limit)
+
+    def executions(
         self,
         job_id: str = "",
         *,
@@ -146,37 +151,52 @@ class JobsClient:
         status: ExecutionStatus = pb.JobExecution.STATUS_UNSPECIFIED,
         failure_code: str | None = None,
         page_size: int = 1000,
-    ) -> AsyncIterator[pb.JobExecution]:
-        """Yield the executions of a job by device, or those of a device, newest first."""
+        page_token: str = "",
+        limit: int | None = None,
+    ) -> Pager[pb.JobExecution]:
+        """List the executions of a job by device, or those of a device, newest first.
+
+        `limit` is the maximum number of executions of all pages; None: all.
+        """
         request = pb.ListJobExecutionsRequest(
             job_id=job_id,
             device_id=device_id,
             status=status,
             failure_code=failure_code,
-            limit=page_size,
         )
-        while True:
+
+        async def fetch(size: int, token: str) -> tuple[Iterable[pb.JobExecution], str]:
+            request.limit, request.page_token = size, token
             page = await self._calls.unary(
                 "ListJobExecutions", request, pb.ListJobExecutionsResponse
             )
-            for execution in page.executions:
-                yield execution
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+            return page.executions, page.next_page_token
 
-    async def attempts(self, job_id: str, device_id: str) -> AsyncIterator[pb.JobExecution]:
-        """Yield the attempts of one execution, the current one first."""
+        return Pager(fetch, page_size=page_size, page_token=page_token, limit=limit)
+
+    def attempts(
+        self,
+        job_id: str,
+        device_id: str,
+        *,
+        page_size: int = 100,
+        page_token: str = "",
+        limit: int | None = None,
+    ) -> Pager[pb.JobExecution]:
+        """List the attempts of one execution, the current one first.
+
+        `limit` is the maximum number of attempts of all pages; None: all.
+        """
         request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device_id)
-        while True:
+
+        async def fetch(size: int, token: str) -> tuple[Iterable[pb.JobExecution], str]:
+            request.limit, request.page_token = size, token
             page = await self._calls.unary(
                 "ListExecutionAttempts", request, pb.ListExecutionAttemptsResponse
             )
-            for attempt in page.attempts:
-                yield attempt
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+            return page.attempts, page.next_page_token
+
+        return Pager(fetch, page_size=page_size, page_token=page_token, limit=limit)
 
     async def failures(
         self,
@@ -191,10 +211,12 @@ class JobsClient:
         )
         return await self._calls.unary("GetFailureSummary", request, pb.GetFailureSummaryResponse)
 
-    async def cancel(self, job_id: str, *, reason: str = "", force: bool = False) -> None:
+    async def cancel(
+        self, job_id: str, *, reason: str = "", force: bool = False
+    ) -> pb.CancelJobResponse:
         """Cancel a job. Not repeated, because the second try can't tell who canceled."""
         request = pb.CancelJobRequest(job_id=job_id, reason=reason, force=force)
-        await self._calls.unary("CancelJob", request, pb.CancelJobResponse)
+        return await self._calls.unary("CancelJob", request, pb.CancelJobResponse)
 
     async def cancel_execution(
         self, job_id: str, device_id: str, *, reason: str = "", force: bool = False

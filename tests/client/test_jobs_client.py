@@ -80,6 +80,21 @@ async def test_executions_read_all_pages_of_a_job_and_of_a_device(
     assert of_device == ["second", "first"]
 
 
+async def test_list_continues_after_its_limit_with_its_next_page_token(
+    jobs: JobsClient, fleet: None
+) -> None:
+    for number in range(5):
+        await jobs.create("reboot", target_all=True, job_id=f"j{number}")
+
+    first = jobs.list(limit=3, page_size=2)
+    shown = [job.job_id async for job in first]
+    rest = jobs.list(page_token=first.next_page_token)
+    pages = [[job.job_id for job in page] async for page in rest.pages()]
+
+    assert (shown, pages) == (["j4", "j3", "j2"], [["j1", "j0"]])
+    assert (first.next_page_token != "", rest.next_page_token) == (True, "")
+
+
 async def test_failures_retry_and_attempts_follow_a_failed_execution(
     jobs: JobsClient, server: Server, tenant: str, fleet: None
 ) -> None:

@@ -1,0 +1,55 @@
+"""Lists that are read page by page."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Generic, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Pager(Generic[T]):
+    """Iterates over the items of a list with `async for`. Reads a page when it is needed."""
+
+    def __init__(
+        self,
+        fetch: Callable[[int, str], Awaitable[tuple[Iterable[T], str]]],
+        *,
+        page_size: int,
+        page_token: str,
+        limit: int | None,
+    ) -> None:
+        """Read pages with `fetch`.
+
+        It is called with the size of a page and its token, and returns the items and the token of
+        the next page.
+        """
+        self._fetch = fetch
+        self._page_size = page_size
+        self._limit = limit
+        self._items = self._iterate()
+        self.next_page_token = page_token
+        """The token of the page after the last one that was read; empty if there is none. With
+        another list of the same filters, it continues after the items of this one."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        return await anext(self._items)
+
+    async def _iterate(self) -> AsyncIterator[T]:
+        async for page in self.pages():
+            for item in page:
+                yield item
+
+    async def pages(self) -> AsyncIterator[list[T]]:
+        """Yield the items of each page. Pages can have fewer items than `page_size`."""
+        left = self._limit
+        while left is None or left > 0:
+            size = self._page_size if left is None else min(self._page_size, left)
+            items, self.next_page_token = await self._fetch(size, self.next_page_token)
+            page = list(items)
+            yield page
+            if not self.next_page_token:
+                return
+            if left is not None:
+                left -= len(page)
