@@ -28,5 +28,5 @@ def test_clients_wait_longer_than_the_server_by_default() -> None:
     assert gateway
 
     assert float(gateway[1]) > server_timeout
-    command_line = inspect.signature(connection.add_client_command).parameters["timeout"].default
+    command_line = inspect.signature(connection.add_server_command).parameters["timeout"].default
     assert command_line > server_timeout

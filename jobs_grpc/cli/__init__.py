@@ -1,11 +1,12 @@
 """The command `jobs-grpc`."""
 
 import argparse
+import difflib
 import os
 import sys
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # gRPC reads these when it is imported, so they are set before the imports below. Starting
 # PostgreSQL forks, and gRPC's fork handlers would only log that they are disabled. The commands
@@ -16,11 +17,15 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 from jobs_grpc.cli import (
     advance,
     cancel,
+    completion,
+    context,
     create,
     delete,
     dev,
     devices,
     doctor,
+    executions,
+    export,
     failures,
     get,
     health,
@@ -33,7 +38,8 @@ from jobs_grpc.cli import (
     update,
     watch,
 )
-from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, to_cli_error
+from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, UsageError, to_cli_error
+from jobs_grpc.cli.output import print_json, wants_json
 from jobs_grpc.text import escape_unprintable
 
 __all__ = ["main", "run"]
@@ -46,6 +52,8 @@ _COMMANDS = (
     create,
     list_jobs,
     get,
+    export,
+    executions,
     pause,
     advance,
     update,
@@ -54,6 +62,8 @@ _COMMANDS = (
     retry,
     delete,
     watch,
+    context,
+    completion,
     health,
     doctor,
     simulate,
@@ -62,6 +72,8 @@ _COMMANDS = (
 
 def main() -> NoReturn:
     """Run the console script."""
+    if "_ARGCOMPLETE" in os.environ:
+        completion.complete(_parser())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Escape characters that the locale's encoding does not have.
@@ -71,8 +83,8 @@ def main() -> NoReturn:
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
-    args = _parser().parse_args(argv)
     try:
+        args = _parser().parse_args(argv)
         if sys.stdout is None:
             # The next file that is opened would get descriptor 1, and our output would go there.
             raise CliError("standard output is closed; redirect it to /dev/null instead")
@@ -89,14 +101,50 @@ def run(argv: list[str]) -> int:
         if error is None:
             raise
         if sys.stderr is not None:
-            lines = f"jobs-grpc: {error}".split("\n")
-            print("\n".join(map(escape_unprintable, lines)), file=sys.stderr)
+            _print_error(error, as_json=wants_json(argv))
         return error.exit_code
     return 0
 
 
+def _print_error(error: CliError, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"error": error.as_dict()}, indent=None, file=sys.stderr)
+        return
+    name = "jobs-grpc"
+    if isinstance(error, UsageError):
+        print(error.usage, end="", file=sys.stderr)
+        name = f"{error.program}: error"
+    lines = f"{name}: {error}".split("\n")
+    print("\n".join(map(escape_unprintable, lines)), file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are exceptions, and that takes no abbreviated options."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # A prefix that is unique today may become ambiguous.
+        super().__init__(**kwargs | {"allow_abbrev": False})
+
+    def parse_known_args(  # type: ignore[override]  # the parser of a command returns no rest
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        parsed, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._suggestion(rest[0])}")
+        return parsed, rest
+
+    def _suggestion(self, argument: str) -> str:
+        options = list(self._option_string_actions)
+        prefixed = [option for option in options if option.startswith(argument)]
+        similar = prefixed or difflib.get_close_matches(argument, options, 1)
+        return f" (did you mean {similar[0]}?)" if similar else ""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, self.prog, self.format_usage())
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="jobs-grpc",
         description="Multi-tenant jobs for device fleets. "
         "Use `jobs-grpc COMMAND --help` for the options of a command.",

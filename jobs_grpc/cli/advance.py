@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
-from jobs_grpc.cli.output import print_json
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.output import print_message
 from jobs_grpc.cli.stages import stage_lines
+from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ def add_command(commands: "Subparsers") -> None:
         usage="JOB",
         summary="open the next stage of a rollout now",
     )
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
+    arguments.add_job(parser, *completers.ACTIVE)
     parser.add_argument(
         "--stage",
         type=arguments.stage_index,
         metavar="N",
         help="number of the stage to open; makes the command safe to repeat (default: the next)",
     )
+    arguments.add_etag(parser)
     parser = add_client_command(
         commands,
         "approve",
@@ -38,7 +40,7 @@ def add_command(commands: "Subparsers") -> None:
         usage="JOB STAGE",
         summary="approve the open stage, so that the next one can open",
     )
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
+    arguments.add_job(parser, *completers.ACTIVE)
     parser.add_argument(
         "stage", type=arguments.stage_index, metavar="STAGE", help="number of the stage, from 0"
     )
@@ -51,23 +53,19 @@ def add_command(commands: "Subparsers") -> None:
     )
 
 
-def _advance(args: argparse.Namespace) -> None:
-    request = pb.AdvanceJobRequest(job_id=args.job_id, stage=args.stage)
-    with connect(args) as connection:
-        response: pb.AdvanceJobResponse = connection.call("AdvanceJob", request)
-    if args.json:
-        print_json(response)
-        return
-    print(f"advanced {escape_unprintable(response.job.job_id)}:")
-    print("\n".join(stage_lines(response.job)))
+async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
+    job = await jobs.advance(args.job_id, stage=args.stage, etag=args.etag)
+    _print_stages(args, job, f"advanced {job.job_id}")
 
 
-def _approve(args: argparse.Namespace) -> None:
-    request = pb.ApproveStageRequest(job_id=args.job_id, stage=args.stage, comment=args.comment)
-    with connect(args) as connection:
-        response: pb.ApproveStageResponse = connection.call("ApproveStage", request)
-    if args.json:
-        print_json(response)
+async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
+    job = await jobs.approve(args.job_id, args.stage, comment=args.comment)
+    _print_stages(args, job, f"approved stage {args.stage} of {job.job_id}")
+
+
+def _print_stages(args: argparse.Namespace, job: pb.Job, done: str) -> None:
+    if args.output != "text":
+        print_message(job, args.output)
         return
-    print(f"approved stage {args.stage} of {escape_unprintable(response.job.job_id)}:")
-    print("\n".join(stage_lines(response.job)))
+    print(f"{escape_unprintable(done)}:")
+    print("\n".join(stage_lines(job, args.utc)))

@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.cli import completers
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
 
@@ -90,6 +92,13 @@ def _duration(value: str) -> int:
     return int(_number(value[:-1], 0, _MAX_GATE_SECONDS / unit) * unit)
 
 
+def _moment(value: str) -> datetime:
+    if value[-1:] in _UNITS:
+        return datetime.now(UTC) - timedelta(seconds=_duration(value))
+    moment = datetime.fromisoformat(value)
+    return moment if moment.tzinfo else moment.astimezone()
+
+
 text = _argument(Parser("UTF-8", _utf8))
 expiry_hours = _argument(parsers.integer(1, 720))
 timeout_minutes = _argument(parsers.integer(1, 10080))
@@ -102,6 +111,9 @@ percent = _argument(parsers.integer(1, 100))
 positive = _argument(parsers.integer(1, _MAX_COUNT))
 threshold = _argument(Parser("a number such as 50, or a percentage such as 5%", _threshold))
 duration = _argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", _duration))
+moment = _argument(
+    Parser("a time such as 2030-01-31T12:00:00Z (local time without Z), or 24h or 7d ago", _moment)
+)
 device_count = _argument(parsers.integer(1, 100_000))
 progress_count = _argument(parsers.integer(0, 1000))
 rate = _argument(Parser("a number from 0 to 1", lambda value: _number(value, 0, 1)))
@@ -113,3 +125,22 @@ device_format = _argument(Parser("printable ASCII with a field such as {:04}", _
 def server_address(value: str) -> str:
     """Parse the address of a server."""
     return _argument(parsers.address)(text(value))
+
+
+def add_job(parser: argparse.ArgumentParser, *statuses: pb.Job.Status.ValueType) -> None:
+    """Add the argument JOB. The shell completes jobs that have one of the statuses."""
+    completers.attach(
+        parser.add_argument("job_id", type=text, metavar="JOB", help="id of the job"),
+        completers.job_ids(*statuses),
+    )
+
+
+def add_etag(parser: argparse.ArgumentParser) -> None:
+    """Add --etag."""
+    parser.add_argument(
+        "--etag",
+        type=text,
+        default="",
+        metavar="ETAG",
+        help="fail if the job has another etag (see get --json)",
+    )

@@ -3,14 +3,15 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from fleet.jobs.v1 import jobs_pb2 as pb
-
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
-from jobs_grpc.cli.output import print_json
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.output import print_message
+from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from jobs_grpc.cli.arguments import Subparsers
 
 
@@ -19,12 +20,15 @@ def add_command(commands: "Subparsers") -> None:
     parser = add_client_command(
         commands, "cancel", _cancel, usage="JOB", summary="cancel a job or one of its executions"
     )
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
-    parser.add_argument(
-        "--device",
-        type=arguments.text,
-        metavar="ID",
-        help="cancel only the execution of this device",
+    arguments.add_job(parser, *completers.ACTIVE)
+    completers.attach(
+        parser.add_argument(
+            "--device",
+            type=arguments.text,
+            metavar="ID",
+            help="cancel only the execution of this device",
+        ),
+        completers.device_ids,
     )
     parser.add_argument(
         "--reason",
@@ -38,27 +42,17 @@ def add_command(commands: "Subparsers") -> None:
     )
 
 
-def _cancel(args: argparse.Namespace) -> None:
-    if args.device is not None:
-        _cancel_execution(args)
-        return
-    request = pb.CancelJobRequest(job_id=args.job_id, reason=args.reason, force=args.force)
-    with connect(args) as connection:
-        response: pb.CancelJobResponse = connection.call("CancelJob", request)
-    if args.json:
-        print_json(response)
+async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
+    canceled: Message
+    if args.device is None:
+        canceled = await jobs.cancel(args.job_id, reason=args.reason, force=args.force)
+        done = f"canceled {args.job_id}"
     else:
-        print(f"canceled {escape_unprintable(response.job_id)}")
-
-
-def _cancel_execution(args: argparse.Namespace) -> None:
-    request = pb.CancelExecutionRequest(
-        job_id=args.job_id, device_id=args.device, reason=args.reason, force=args.force
-    )
-    with connect(args) as connection:
-        response: pb.CancelExecutionResponse = connection.call("CancelExecution", request)
-    if args.json:
-        print_json(response)
+        canceled = await jobs.cancel_execution(
+            args.job_id, args.device, reason=args.reason, force=args.force
+        )
+        done = f"canceled {args.job_id} on {args.device}"
+    if args.output == "text":
+        print(escape_unprintable(done))
     else:
-        device_id = escape_unprintable(response.execution.device_id)
-        print(f"canceled {escape_unprintable(args.job_id)} on {device_id}")
+        print_message(canceled, args.output)

@@ -1,17 +1,14 @@
-"""Options that name the server and the caller, and connections made from them."""
+"""Options that name the server and the caller, and clients made from them."""
 
 import argparse
+import asyncio
 import getpass
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import grpc
-from fleet.jobs.v1 import jobs_pb2_grpc
-from google.protobuf.message import Message
+from typing import TYPE_CHECKING, TypeAlias
 
 from jobs_grpc.auth.principal import (
     IDENTIFIER_RULE,
@@ -19,70 +16,138 @@ from jobs_grpc.auth.principal import (
     is_identifier,
     is_tenant_id,
 )
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.client.channel import NO_PROXY, Tls
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.contexts import Values, find_context, load_contexts
+from jobs_grpc.cli.errors import CliError, ExitCode, call_error
+from jobs_grpc.cli.output import add_output_options
+from jobs_grpc.client import Connection, JobsClient, JobsError, RetryPolicy, Tls
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
 
+# A person waits for the command: it tells after a second or two that the server is unavailable.
+_RETRY = RetryPolicy(max_attempts=3)
+
+# The variable of each setting, and the field of a context with the same name.
+VARIABLES: Mapping[str, str] = {
+    "server": "JOBS_SERVER",
+    "tenant": "JOBS_TENANT",
+    "user": "JOBS_USER",
+    "ca": "JOBS_CA",
+    "cert": "JOBS_CLIENT_CERT",
+    "key": "JOBS_CLIENT_KEY",
+    "token_file": "JOBS_TOKEN_FILE",
+    "token": "JOBS_TOKEN",
+}
+
+RunClient: TypeAlias = Callable[[argparse.Namespace, JobsClient], Awaitable[None]]
+
 
 def add_client_command(
+    commands: "Subparsers",
+    name: str,
+    run: RunClient,
+    *,
+    usage: str,
+    summary: str,
+    formats: tuple[str, ...] = ("text", "json", "jsonl"),
+) -> argparse.ArgumentParser:
+    """Add a command that calls JobService, with the options that all such commands share."""
+
+    def run_client(args: argparse.Namespace) -> None:
+        async def main() -> None:
+            async with connect(args) as jobs:
+                await run(args, jobs)
+
+        asyncio.run(main())
+
+    return add_server_command(
+        commands, name, run_client, usage=usage, summary=summary, formats=formats
+    )
+
+
+def add_server_command(
     commands: "Subparsers",
     name: str,
     run: Callable[[argparse.Namespace], None],
     *,
     usage: str,
     summary: str,
-    json_help: str = "print the response as JSON",
+    formats: tuple[str, ...] = ("text", "json", "jsonl"),
     timeout: float | None = 90.0,
-    timeout_help: str = "timeout of each call (default: 90)",
+    timeout_help: str = "timeout of each call with its retries (default: 90)",
 ) -> argparse.ArgumentParser:
-    """Add a command that calls the server, with the options that all such commands share."""
+    """Add a command that connects to the server itself."""
     parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
         usage=" ".join(filter(None, ("%(prog)s", usage, "[options]"))),
     )
-    parser.add_argument("--json", action="store_true", help=json_help)
-    connection = parser.add_argument_group("server and caller")
-    connection.add_argument(
-        "--server",
-        default=os.environ.get("JOBS_SERVER") or DEFAULT_ADDRESS,
-        type=arguments.server_address,
-        metavar="ADDRESS",
-        help=f"HOST:PORT or unix:PATH (default: $JOBS_SERVER or {DEFAULT_ADDRESS})",
+    add_output_options(parser, formats)
+    group = parser.add_argument_group("server and caller")
+    completers.attach(
+        group.add_argument(
+            "--context",
+            metavar="NAME",
+            help="context to use (default: $JOBS_CONTEXT or that of `jobs-grpc context use`)",
+        ),
+        completers.context_names,
     )
-    connection.add_argument(
-        "--tenant",
-        default=os.environ.get("JOBS_TENANT"),
-        metavar="ID",
-        help="tenant to act for (default: $JOBS_TENANT or the tenant in the token)",
-    )
-    connection.add_argument(
-        "--user",
-        default=os.environ.get("JOBS_USER"),
-        metavar="ID",
-        help="user to act as (default: $JOBS_USER, the user in the token, or the login name)",
-    )
-    connection.add_argument(
+    add_target_options(parser, group)
+    group.add_argument(
         "--timeout",
         type=arguments.seconds,
         default=timeout,
         metavar="SECONDS",
         help=timeout_help,
     )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_target_options(
+    parser: argparse.ArgumentParser, group: "argparse._ArgumentGroup", *, stored: bool = False
+) -> "argparse._ArgumentGroup":
+    """Add the options of a context, or those that override it. Returns the group of the last ones.
+
+    If they are `stored` in a context, the help names no defaults.
+    """
+
+    def default(text: str) -> str:
+        return "" if stored else f" (default: {text})"
+
+    group.add_argument(
+        "--server",
+        type=arguments.server_address,
+        metavar="ADDRESS",
+        help="HOST:PORT or unix:PATH"
+        + default(f"$JOBS_SERVER, that of the context, or {DEFAULT_ADDRESS}"),
+    )
+    group.add_argument(
+        "--tenant",
+        metavar="ID",
+        help="tenant to act for"
+        + default("$JOBS_TENANT, that of the context, or the tenant in the token"),
+    )
+    group.add_argument(
+        "--user",
+        metavar="ID",
+        help="user to act as"
+        + default("$JOBS_USER, that of the context, the user in the token, or the login name"),
+    )
     security = parser.add_argument_group("tokens and TLS")
     security.add_argument(
         "--token-file",
-        default=os.environ.get("JOBS_TOKEN_FILE"),
         metavar="FILE",
-        help="file with the token to send (default: $JOBS_TOKEN_FILE, or the token in $JOBS_TOKEN)",
+        help="file with the token to send"
+        + default("$JOBS_TOKEN_FILE, the token in $JOBS_TOKEN, or that of the context"),
     )
     security.add_argument(
-        "--tls", action="store_true", help="use TLS; --ca, --cert and --key imply it"
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="use TLS; --ca, --cert and --key imply it",
     )
     for option, variable, help_text in (
         ("--ca", "JOBS_CA", "CA certificates that the server's certificate must chain to, PEM"),
@@ -91,83 +156,156 @@ def add_client_command(
     ):
         security.add_argument(
             option,
-            default=os.environ.get(variable),
             metavar="FILE",
-            help=f"{help_text} (default: ${variable})",
+            help=help_text + default(f"${variable}, or that of the context"),
         )
-    parser.set_defaults(run=run)
-    return parser
+    security.add_argument(
+        "--tls-server-name",
+        metavar="NAME",
+        help="name to expect in the server's certificate instead of the host in --server",
+    )
+    return security
 
 
 @dataclass(frozen=True)
-class Connection:
-    """A JobService stub and the metadata and timeout for every call."""
+class Target:
+    """The server and the caller of a command, from its flags, the environment and the context."""
 
-    stub: "jobs_pb2_grpc.JobServiceStub"
-    call_options: dict[str, Any]
+    settings: Values
+    sources: dict[str, str]
+    """Where each setting comes from."""
 
-    def call(self, method: str, request: Message) -> Any:
-        """Call a unary method of JobService by its name."""
-        return getattr(self.stub, method)(request, **self.call_options)
+    @property
+    def server(self) -> str:
+        return str(self.settings["server"])
 
+    @property
+    def tenant(self) -> str | None:
+        return self._text("tenant")
 
-@contextmanager
-def connect(args: argparse.Namespace, *options: tuple[str, Any]) -> Iterator[Connection]:
-    """Connect to the server as the caller in `args`, over a channel with `options`."""
-    metadata = caller_metadata(args)
-    credentials = channel_credentials(args)
-    with (
-        grpc.secure_channel(args.server, credentials, options=options)
-        if credentials
-        else grpc.insecure_channel(args.server, options=(*options, NO_PROXY))
-    ) as channel:
-        stub = jobs_pb2_grpc.JobServiceStub(channel)
-        yield Connection(stub, {"metadata": metadata, "timeout": args.timeout})
+    @property
+    def user(self) -> str | None:
+        # The token names the user, and the server rejects a different x-user-id.
+        return self._text("user") or (None if self.read_token() else _login_name())
 
+    def read_token(self) -> str:
+        """Read the token; empty if there is none.
 
-def caller_metadata(args: argparse.Namespace) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that identifies the caller."""
-    token = _read_token(args)
-    if not args.tenant and not token:
-        raise CliError("--tenant, JOBS_TENANT or a token is required", ExitCode.USAGE)
-    metadata = [("x-tenant-id", args.tenant)] if args.tenant else []
-    # The token names the user, and the server rejects a different x-user-id.
-    if user := args.user or (None if token else _login_name()):
-        metadata.append(("x-user-id", user))
-    if args.tenant and not is_tenant_id(args.tenant):
-        raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
-    if user and not is_identifier(user):
-        raise CliError(f"--user {IDENTIFIER_RULE}", ExitCode.USAGE)
-    if token:
-        if channel_credentials(args) is None and not is_local(args.server):
+        It is not an argument because other users can see arguments.
+        """
+        if path := self._text("token_file"):
+            token = _read_file(path) or b""
+        elif variable := self._text("token_env"):
+            token = os.environ.get(variable, "").encode()
+            if not token:
+                raise CliError(f"{variable}, which should hold the token, is not set")
+        else:
+            token = (self._text("token") or "").encode()
+        text = token.decode("ascii", "replace").strip()
+        if not text.isprintable() or not text.isascii():
+            raise CliError("the token must be one line of ASCII", ExitCode.USAGE)
+        return text
+
+    def tls(self) -> Tls | None:
+        """Return the TLS settings, or None if TLS is not requested."""
+        files = [self._text(name) for name in ("ca", "cert", "key")]
+        if not self.settings.get("tls", any(files)):
+            return None
+        ca, certificate, key = map(_read_file, files)
+        if (certificate is None) != (key is None):
+            raise CliError("--cert and --key must be used together", ExitCode.USAGE)
+        server_name = self._text("tls_server_name")
+        return Tls(ca=ca, certificate=certificate, key=key, server_name=server_name)
+
+    def check_caller(self) -> None:
+        """Raise CliError if the caller is not known or invalid."""
+        token = self.read_token()
+        if not self.tenant and not token:
+            raise CliError(
+                "--tenant, JOBS_TENANT, a context with a tenant, or a token is required",
+                ExitCode.USAGE,
+            )
+        if self.tenant and not is_tenant_id(self.tenant):
+            raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
+        if self.user and not is_identifier(self.user):
+            raise CliError(f"--user {IDENTIFIER_RULE}", ExitCode.USAGE)
+        if token and self.tls() is None and not is_local(self.server):
             raise CliError("a token is only sent over TLS: add --tls or --ca", ExitCode.USAGE)
-        metadata.append(("authorization", f"Bearer {token}"))
-    return tuple(metadata)
+
+    def connection(self) -> Connection:
+        """Return a connection to the server. It opens with `async with`."""
+        return Connection(self.server, tls=self.tls())
+
+    def _text(self, name: str) -> str | None:
+        value = self.settings.get(name)
+        return str(value) if value else None
 
 
-def channel_credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
-    """Return the TLS credentials, or None if TLS is not requested."""
-    tls = channel_tls(args)
-    return tls.credentials() if tls else None
+def resolve_target(args: argparse.Namespace) -> Target:
+    """Return the settings of flags, environment and context, in this order. Raises CliError."""
+    contexts = load_contexts()
+    name = getattr(args, "context", None) or os.environ.get("JOBS_CONTEXT") or contexts.current
+    layers: list[tuple[str, Values]] = [
+        ("default", {"server": DEFAULT_ADDRESS}),
+        (f"context {name}", find_context(contexts, name) if name else {}),
+        ("environment", _environment()),
+        ("option", target_options(args)),
+    ]
+    settings: Values = {}
+    sources: dict[str, str] = {}
+    for source, values in layers:
+        if values.keys() & {"token", "token_env", "token_file"}:
+            # The token is one setting, whatever holds it.
+            for key in ("token", "token_env", "token_file"):
+                settings.pop(key, None)
+        settings.update(values)
+        sources.update(dict.fromkeys(values, source))
+    try:
+        arguments.server_address(str(settings["server"]))
+    except argparse.ArgumentTypeError as e:
+        raise CliError(f"JOBS_SERVER {e}", ExitCode.USAGE) from None
+    return Target(settings, sources)
 
 
-def channel_tls(args: argparse.Namespace) -> Tls | None:
-    """Return the TLS settings, or None if TLS is not requested."""
-    if not (args.tls or args.ca or args.cert or args.key):
-        return None
-    if bool(args.cert) != bool(args.key):
-        raise CliError("--cert and --key must be used together", ExitCode.USAGE)
-    ca, certificate, key = map(_read_file, (args.ca, args.cert, args.key))
-    return Tls(ca=ca, certificate=certificate, key=key)
+def _environment() -> Values:
+    values: Values = {
+        name: value for name, variable in VARIABLES.items() if (value := os.environ.get(variable))
+    }
+    if "token_file" in values:
+        values.pop("token", None)
+    return values
 
 
-def _read_token(args: argparse.Namespace) -> str | None:
-    """Read the token. It is not an argument because other users can see arguments."""
-    token = _read_file(args.token_file) or os.environ.get("JOBS_TOKEN", "").encode()
-    text = token.decode("ascii", "replace").strip()
-    if not text.isprintable() or not text.isascii():
-        raise CliError("the token must be one line of ASCII", ExitCode.USAGE)
-    return text or None
+def target_options(args: argparse.Namespace) -> Values:
+    """Return the options of `add_target_options` that are given."""
+    names = ("server", "tenant", "user", "token_file", "tls", "ca", "cert", "key")
+    given = {name: getattr(args, name, None) for name in (*names, "tls_server_name")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@asynccontextmanager
+async def connect(
+    args: argparse.Namespace, retry: RetryPolicy = _RETRY
+) -> AsyncIterator[JobsClient]:
+    """Yield a client for the server and the caller of a command. A failed call raises CliError."""
+    target = resolve_target(args)
+    target.check_caller()
+    try:
+        async with (
+            target.connection() as connection,
+            JobsClient(
+                connection,
+                tenant=target.tenant,
+                user=target.user,
+                # A file is read before each try: its token may have been renewed.
+                token=target.read_token if target.read_token() else None,
+                timeout=getattr(args, "timeout", None) or 90.0,
+                retry=retry,
+            ) as jobs,
+        ):
+            yield jobs
+    except JobsError as e:
+        raise call_error(e, target.server) from None
 
 
 def _read_file(path: str | None) -> bytes | None:

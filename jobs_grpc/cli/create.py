@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.struct_pb2 import Struct
 
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import format_device_count, format_expiry
-from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_json
+from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_message
 from jobs_grpc.cli.rollout_options import add_rollout_options, read_rollout_options
 from jobs_grpc.cli.stages import stage_lines
+from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -31,8 +33,14 @@ def add_command(commands: "Subparsers") -> None:
         usage="--type TYPE (--device ID | --group ID | --all) [--stage SIZE ...]",
         summary="create a job and queue an execution for each targeted device",
     )
-    parser.add_argument(
-        "--type", type=arguments.text, required=True, help="document type, such as reboot"
+    completers.attach(
+        parser.add_argument(
+            "--type",
+            type=arguments.text,
+            required=True,
+            help="document type, such as reboot",
+        ),
+        completers.job_values("document_type"),
     )
     parser.add_argument(
         "--params",
@@ -41,9 +49,17 @@ def add_command(commands: "Subparsers") -> None:
         help="document parameters; @FILE reads them from a file (default: {})",
     )
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--device", type=arguments.text, metavar="ID", help="target one device")
-    target.add_argument(
-        "--group", type=arguments.text, metavar="ID", help="target the members of a group"
+    completers.attach(
+        target.add_argument(
+            "--device", type=arguments.text, metavar="ID", help="target one device"
+        ),
+        completers.device_ids,
+    )
+    completers.attach(
+        target.add_argument(
+            "--group", type=arguments.text, metavar="ID", help="target the members of a group"
+        ),
+        completers.job_values("target_group_id"),
     )
     target.add_argument("--all", action="store_true", help="target all devices")
     parser.add_argument(
@@ -74,14 +90,15 @@ def add_command(commands: "Subparsers") -> None:
     add_rollout_options(parser)
 
 
-def _create(args: argparse.Namespace) -> None:
+async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     rollout, failure_criteria = read_rollout_options(args)
-    request = pb.CreateJobRequest(
-        job_id=args.job_id or "",
-        document_type=args.type,
-        target_device_id=args.device,
-        target_group_id=args.group,
-        target_all=args.all or None,  # type: ignore[arg-type]  # unset, not false
+    created = await jobs.create(
+        args.type,
+        _read_params(args.params),
+        target_device_id=args.device or "",
+        target_group_id=args.group or "",
+        target_all=args.all,
+        job_id=args.job_id,
         expires_in_hours=args.expires_in_hours,
         never_expires=args.never_expires,
         in_progress_timeout_minutes=args.in_progress_timeout,
@@ -89,33 +106,40 @@ def _create(args: argparse.Namespace) -> None:
         failure_criteria=failure_criteria,
         validate_only=args.validate_only,
     )
-    try:
-        request.document_params.update(_read_params(args.params))
-        # Parse the request as the server does: protobuf limits the nesting depth.
-        pb.CreateJobRequest.FromString(request.SerializeToString())
-    except (RecursionError, EncodeError, DecodeError):
-        raise CliError("--params: nested too deeply", ExitCode.USAGE) from None
-    except ValueError as e:
-        raise CliError(f"--params: {e}", ExitCode.USAGE) from None
-    with connect(args) as connection:
-        response: pb.CreateJobResponse = connection.call("CreateJob", request)
-    if args.json:
-        print_json(response)
+    if args.output != "text":
+        print_message(created, args.output)
         return
-    job_id = escape_unprintable(response.job_id)
-    devices = format_device_count(response.execution_count)
+    job_id = escape_unprintable(created.job_id)
+    devices = format_device_count(created.execution_count)
     verb = "would create" if args.validate_only else "created"
-    print(f"{verb} {job_id} for {devices}, expires: {format_expiry(response)}")
-    for line in stage_lines(response.job):
+    print(f"{verb} {job_id} for {devices}, expires: {format_expiry(created, args.utc)}")
+    for line in stage_lines(created.job, args.utc):
         print(line)
 
 
 def _read_params(text: str) -> dict[str, Any]:
+    """Read the parameters, and check that a Struct can hold them."""
     if text.startswith("@"):
         try:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except OSError as e:
             raise CliError(f"can't read {text[1:]}: {e.strerror}", ExitCode.USAGE) from None
+    try:
+        params = _parse_params(text)
+        # Parse them as the server does: protobuf limits the nesting depth.
+        document = Struct()
+        document.update(params)
+        pb.CreateJobRequest.FromString(
+            pb.CreateJobRequest(document_params=document).SerializeToString()
+        )
+    except (RecursionError, EncodeError, DecodeError):
+        raise CliError("--params: nested too deeply", ExitCode.USAGE) from None
+    except ValueError as e:
+        raise CliError(f"--params: {e}", ExitCode.USAGE) from None
+    return params
+
+
+def _parse_params(text: str) -> dict[str, Any]:
     params = json.loads(
         text,
         parse_int=_parse_integer,

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
-from jobs_grpc.cli.output import print_json
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.output import print_message
+from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -19,14 +20,12 @@ def add_command(commands: "Subparsers") -> None:
     parser = add_client_command(
         commands, "delete", _delete, usage="JOB", summary="delete a finished job"
     )
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
+    arguments.add_job(parser, *completers.FINISHED)
 
 
-def _delete(args: argparse.Namespace) -> None:
-    request = pb.DeleteJobRequest(job_id=args.job_id)
-    with connect(args) as connection:
-        response: pb.DeleteJobResponse = connection.call("DeleteJob", request)
-    if args.json:
-        print_json(response)
-    else:
+async def _delete(args: argparse.Namespace, jobs: JobsClient) -> None:
+    await jobs.delete(args.job_id)
+    if args.output == "text":
         print(f"deleted {escape_unprintable(args.job_id)}")
+    else:
+        print_message(pb.DeleteJobResponse(), args.output)

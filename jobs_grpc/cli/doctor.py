@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.serve import add_setting_options, read_config
-from jobs_grpc.cli.tables import Column, print_table
+from jobs_grpc.cli.tables import TableColumn, print_table
 from jobs_grpc.doctor import Finding, Status, examine
 from jobs_grpc.text import escape_unprintable
 
@@ -28,7 +28,11 @@ exit codes:
   2    invalid arguments or settings
 """
 
-_COLUMNS = (Column("CHECK"), Column("STATUS"), Column("FINDING", min_width=30, wraps=True))
+_COLUMNS = (
+    TableColumn("CHECK"),
+    TableColumn("STATUS"),
+    TableColumn("FINDING", min_width=30, wraps=True),
+)
 
 
 def add_command(commands: "Subparsers") -> None:

@@ -1,11 +1,13 @@
-"""Errors of the command: one line for people and an exit code for scripts."""
+"""Errors of the command: one line for people, JSON for programs, and an exit code for scripts."""
 
+import re
+from collections.abc import Mapping
 from enum import IntEnum
 
 import asyncpg
 import grpc
 
-from jobs_grpc.client.status_text import status_text
+from jobs_grpc.client import JobsError
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db.migrate import MigrationError
 from jobs_grpc.db.readiness import NotIsolated
@@ -23,6 +25,24 @@ exit codes:
   6    not authenticated or not permitted
   130  interrupted
 """
+
+# What gRPC reports when nothing listens, and when only one end uses TLS. "Failed to connect"
+# excludes connections that were established and then lost.
+_HINTS = (
+    (
+        r"Connection refused",
+        " (is it running? --server, JOBS_SERVER or a context names another one)",
+    ),
+    (
+        r"failed to connect .*(Socket closed|Connection reset by peer)$",
+        " (if the server requires TLS, add --tls or --ca;"
+        " if it requires a client certificate, add --cert and --key)",
+    ),
+    (
+        r"failed to connect .*WRONG_VERSION_NUMBER",
+        " (if the server does not use TLS, remove --tls, --ca, --cert and --key)",
+    ),
+)
 
 
 class ExitCode(IntEnum):
@@ -53,9 +73,74 @@ _EXIT_CODES = {
 class CliError(Exception):
     """Ends the command with a message for the user and an exit code."""
 
-    def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:
+    def __init__(
+        self,
+        message: str,
+        exit_code: ExitCode = ExitCode.ERROR,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self._details = dict(details or {})
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the error for programs."""
+        return {"message": str(self), **self._details, "exit_code": int(self.exit_code)}
+
+
+class UsageError(CliError):
+    """The arguments are invalid."""
+
+    def __init__(self, message: str, program: str, usage: str) -> None:
+        super().__init__(message, ExitCode.USAGE)
+        self.program = program
+        self.usage = usage
+
+
+def call_error(error: JobsError, server: str) -> CliError:
+    """Return the error of a call that failed at the server with this address."""
+    details = {
+        "code": error.code.name,
+        "reason": error.reason,
+        "metadata": error.metadata,
+        "violations": error.violations,
+        "retry_after": error.retry_after,
+        "request_id": error.request_id,
+    }
+    given = {name: value for name, value in details.items() if value}
+    return CliError(
+        call_error_text(error, server), _EXIT_CODES.get(error.code, ExitCode.ERROR), given
+    )
+
+
+def call_error_text(error: JobsError, server: str) -> str:
+    """Describe a failed call in one line. An error without a reason is not from the service."""
+    message = " ".join(error.message.split())
+    if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return f"refused by a limit: {error.code.name}: {message}"
+    if error.reason:
+        return f"{error.code.name}: {message}"
+    if error.code is grpc.StatusCode.UNAVAILABLE:
+        hints = (hint for pattern, hint in _HINTS if re.search(pattern, message))
+        return f"can't reach the server at {server}: {_cause(message)}{next(hints, '')}"
+    if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"no answer in time from the server at {server}; --timeout waits longer"
+    return f"{error.code.name}: {message}"
+
+
+def retry_note(error: JobsError) -> str:
+    """Say why a call is tried again. Only an error without a reason means that nobody answered."""
+    message = " ".join(error.message.split())
+    if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return f"refused by a limit, retrying: {message}"
+    if error.reason:
+        return f"the server can't serve the call, retrying: {error.code.name}: {message}"
+    return f"can't reach the server, retrying: {_cause(message) or error.code.name}"
+
+
+def _cause(message: str) -> str:
+    """Return the last part of a chain of causes from gRPC."""
+    return re.sub(r".*(last error: |Failed to connect to remote host: |connect: )", "", message)
 
 
 def to_cli_error(error: Exception) -> CliError | None:
@@ -67,8 +152,6 @@ def to_cli_error(error: Exception) -> CliError | None:
             return CliError(str(error), ExitCode.USAGE)
         case MigrationError() | NotIsolated() | EmbeddedPostgresError() | ListenError():
             return CliError(str(error))
-        case grpc.RpcError():
-            return CliError(status_text(error.code(), error.details()), exit_code(error.code()))
         case asyncpg.LockNotAvailableError():
             return CliError("another session holds a required lock; retry", ExitCode.UNAVAILABLE)
         case asyncpg.ClientConfigurationError():
@@ -80,11 +163,6 @@ def to_cli_error(error: Exception) -> CliError | None:
         case OSError():
             return CliError(_one_line(error), ExitCode.UNAVAILABLE)
     return None
-
-
-def exit_code(code: grpc.StatusCode) -> ExitCode:
-    """Return the exit code for a call that failed with `code`."""
-    return _EXIT_CODES.get(code, ExitCode.ERROR)
 
 
 def _one_line(error: Exception) -> str:

@@ -5,56 +5,72 @@ from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, json_row, print_rows
 from jobs_grpc.cli.output import print_json, print_note
-from jobs_grpc.cli.tables import Column, print_table
+from jobs_grpc.client import JobsClient, execution_status_name
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
 
-_COLUMNS = (
-    Column("FAILURES", is_number=True),
-    Column("STATUS", drop_order=1),
-    Column("CODE"),
-    Column("DEVICES", drop_order=2, min_width=20, wraps=True),
+_COLUMNS: tuple[Column[pb.FailureCount], ...] = (
+    Column("execution_count", "FAILURES", lambda f: f.execution_count, is_number=True),
+    Column("status", "STATUS", lambda f: execution_status_name(f.status), drop_order=1),
+    Column("failure_code", "CODE", lambda f: f.failure_code or None),
+    Column("device_ids", "DEVICES", lambda f: list(f.device_ids), 2, min_width=20, wraps=True),
 )
 
 
 def add_command(commands: "Subparsers") -> None:
     """Add `failures`."""
     parser = add_client_command(
-        commands, "failures", _failures, usage="JOB", summary="count the failures of a job by code"
+        commands,
+        "failures",
+        _failures,
+        usage="JOB",
+        summary="count the failures of a job by code",
+        formats=FORMATS,
     )
     parser.epilog = "DEVICES are a few examples; `get --failure-code CODE` shows them all."
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
-
-
-def _failures(args: argparse.Namespace) -> None:
-    request = pb.GetFailureSummaryRequest(job_id=args.job_id)
-    with connect(args) as connection:
-        summary: pb.GetFailureSummaryResponse = connection.call("GetFailureSummary", request)
-    if args.json:
-        print_json(summary)
-        return
-    if not summary.failures:
-        print_note("no failures")
-    print_table(
-        _COLUMNS,
-        (
-            (
-                str(failure.execution_count),
-                pb.JobExecution.Status.Name(failure.status),
-                failure.failure_code or "-",
-                _examples(failure),
-            )
-            for failure in summary.failures
-        ),
+    arguments.add_job(parser)
+    filters = parser.add_argument_group("filters")
+    filters.add_argument(
+        "--status",
+        choices=("FAILED", "TIMED_OUT", "REJECTED"),
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="STATUS",
+        help="failures with one of these statuses: FAILED, TIMED_OUT, REJECTED",
     )
+    completers.attach(
+        filters.add_argument(
+            "--failure-code",
+            type=arguments.text,
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar="CODE",
+            help="failures with one of these codes; '' selects those without a code",
+        ),
+        completers.failure_codes,
+    )
+    add_listing_options(parser, _COLUMNS)
+
+
+async def _failures(args: argparse.Namespace, jobs: JobsClient) -> None:
+    summary = await jobs.failures(
+        args.job_id,
+        statuses=[pb.JobExecution.Status.Value(name) for name in args.status],
+        failure_codes=args.failure_code,
+    )
+    if args.output == "json":
+        rows = [json_row(args, _COLUMNS, failure) for failure in summary.failures]
+        print_json({"failures": rows, "other_count": summary.other_count})
+        return
+    print_rows(args, _COLUMNS, summary.failures)
+    if args.output in ("table", "wide") and not summary.failures:
+        print_note("no failures")
     if summary.other_count:
-        print_note(f"{summary.other_count} more failures have other codes")
-
-
-def _examples(failure: pb.FailureCount) -> str:
-    more = failure.execution_count > len(failure.device_ids)
-    return " ".join([*failure.device_ids, *(["…"] if more else [])])
+        print_note(f"{summary.other_count:,} more failures have other codes")

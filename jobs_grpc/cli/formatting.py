@@ -6,10 +6,33 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from jobs_grpc.client import execution_status_name, job_status_name
+
 
 def format_time(time: Timestamp) -> str:
     """Format a time in UTC, to the second."""
     return datetime.fromtimestamp(time.seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def format_age(time: Timestamp) -> str:
+    """Format a time relative to now, such as "3m ago" or "in 24h"."""
+    seconds = datetime.now(UTC).timestamp() - time.ToNanoseconds() / 1e9
+    number, unit = _rounded(abs(seconds))
+    if not number:
+        return "now"
+    return f"{number:,}{unit} ago" if seconds > 0 else f"in {number:,}{unit}"
+
+
+def _rounded(seconds: float) -> tuple[int, str]:
+    for size, unit, largest in ((1, "s", 100), (60, "m", 100), (3600, "h", 48)):
+        if (number := round(seconds / size)) < largest:
+            return number, unit
+    return round(seconds / 86_400), "d"
+
+
+def format_moment(time: Timestamp, utc: bool = False) -> str:
+    """Format a time in UTC, and relative to now unless `utc`."""
+    return format_time(time) if utc else f"{format_time(time)} ({format_age(time)})"
 
 
 def utc_now(timespec: str = "seconds") -> str:
@@ -22,17 +45,17 @@ def format_duration(duration: timedelta) -> str:
     return str(timedelta(seconds=int(duration.total_seconds())))
 
 
-def format_expiry(message: Message) -> str:
+def format_expiry(message: Message, utc: bool = False) -> str:
     """Format the `expires_at` of a job or of a response about one."""
     if not message.HasField("expires_at"):
         return "never"
     expires_at: Timestamp = message.expires_at  # type: ignore[attr-defined]
-    return format_time(expires_at)
+    return format_moment(expires_at, utc)
 
 
 def format_device_count(count: int) -> str:
     """Format a number of devices, such as "1 device"."""
-    return f"{count} device" if count == 1 else f"{count} devices"
+    return "1 device" if count == 1 else f"{count:,} devices"
 
 
 def format_target(job: pb.Job) -> str:
@@ -45,10 +68,10 @@ def format_target(job: pb.Job) -> str:
     return "all"
 
 
-def format_pause(job: pb.Job) -> str:
+def format_pause(job: pb.Job, utc: bool = False) -> str:
     """Format the pause of a job: since when, by whom and why."""
     user = f" by {job.pause.paused_by}" if job.pause.HasField("paused_by") else ""
-    return f"since {format_time(job.pause.paused_at)}{user}: {job.pause.reason}"
+    return f"since {format_moment(job.pause.paused_at, utc)}{user}: {job.pause.reason}"
 
 
 def format_criterion(criterion: pb.FailureCriterion) -> str:
@@ -61,7 +84,7 @@ def format_criterion(criterion: pb.FailureCriterion) -> str:
         basis = pb.FailureCriterion.Basis.Name(criterion.basis or pb.FailureCriterion.FINISHED)
         text = f"{action} at {criterion.percent} % of {basis}{scope}"
         text += f", after {criterion.min_finished:,}" if criterion.min_finished else ""
-    filters = [pb.JobExecution.Status.Name(status) for status in criterion.statuses]
+    filters = [execution_status_name(status) for status in criterion.statuses]
     filters += [code or "no code" for code in criterion.failure_codes]
     return f"{text} ({', '.join(filters)})" if filters else text
 
@@ -84,7 +107,7 @@ def format_counts(job: pb.Job) -> str:
 def format_counts_of(counts: pb.ExecutionCounts) -> str:
     """Format the counts that are not zero, such as "1 QUEUED, 2 SUCCEEDED"."""
     by_status = _counts_by_status(counts).items()
-    return ", ".join(f"{count} {status.upper()}" for status, count in by_status if count)
+    return ", ".join(f"{count:,} {status.upper()}" for status, count in by_status if count)
 
 
 def _counts_by_status(counts: pb.ExecutionCounts) -> dict[str, int]:
@@ -102,6 +125,6 @@ def job_duration(job: pb.Job) -> timedelta:
 
 def format_summary(job: pb.Job) -> str:
     """Format status, duration and counts of a job in one line."""
-    status = pb.Job.Status.Name(job.status)
+    status = job_status_name(job.status)
     duration = format_duration(job_duration(job))
     return f"{job.job_id} is {status} after {duration}: {format_counts(job)}"

@@ -1,15 +1,16 @@
 """`jobs-grpc health`: the health check of containers and of probes that use TLS."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobs_grpc.cli.connection import add_client_command, channel_credentials
-from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.output import print_json
-from jobs_grpc.client.channel import NO_PROXY
+from jobs_grpc.cli.connection import Target, add_server_command, resolve_target
+from jobs_grpc.cli.errors import CliError, ExitCode, call_error
+from jobs_grpc.cli.output import print_message
+from jobs_grpc.client.errors import from_rpc_error
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_command(commands: "Subparsers") -> None:
     """Add `health`."""
-    parser = add_client_command(
+    add_server_command(
         commands,
         "health",
         _health,
@@ -26,29 +27,26 @@ def add_command(commands: "Subparsers") -> None:
         timeout=5.0,
         timeout_help="timeout of the check (default: 5)",
     )
-    parser.add_argument(
-        "--tls-server-name",
-        metavar="NAME",
-        help="name to expect in the server's certificate instead of the host in --server",
-    )
 
 
 def _health(args: argparse.Namespace) -> None:
-    credentials = channel_credentials(args)
-    options: list[tuple[str, Any]] = [NO_PROXY]
-    if args.tls_server_name:
-        options.append(("grpc.ssl_target_name_override", args.tls_server_name))
-    with (
-        grpc.secure_channel(args.server, credentials, options=options)
-        if credentials
-        else grpc.insecure_channel(args.server, options=options)
-    ) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        response = stub.Check(health_pb2.HealthCheckRequest(), timeout=args.timeout)
-    if args.json:
-        print_json(response)
+    response = asyncio.run(_check(resolve_target(args), args.timeout))
+    if args.output != "text":
+        print_message(response, args.output)
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
     if status != "SERVING":
         raise CliError(f"the server reports {status}", ExitCode.UNAVAILABLE)
-    if not args.json:
+    if args.output == "text":
         print(status)
+
+
+async def _check(target: Target, seconds: float) -> health_pb2.HealthCheckResponse:
+    async with target.connection() as connection:
+        stub = connection.stub(health_pb2_grpc.HealthStub)
+        try:
+            response: health_pb2.HealthCheckResponse = await stub.Check(
+                health_pb2.HealthCheckRequest(), timeout=seconds
+            )
+        except grpc.aio.AioRpcError as e:
+            raise call_error(from_rpc_error(e), target.server) from None
+    return response

@@ -5,92 +5,125 @@ from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
-from jobs_grpc.cli.formatting import format_target, format_time
-from jobs_grpc.cli.output import print_json, print_note
-from jobs_grpc.cli.tables import Column, print_table
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.formatting import format_target
+from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
+from jobs_grpc.client import JobsClient, job_status_name
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
 
-_PAGE_SIZE = 200
-
-_COLUMNS = (
-    Column("JOB"),
-    Column("STATUS", drop_order=1),
-    Column("TYPE", drop_order=5, min_width=6),
-    Column("TARGET", drop_order=6, min_width=12),
-    Column("DEVICES", drop_order=2, is_number=True),
-    Column("OK", drop_order=4, is_number=True),
-    Column("NOT_OK", drop_order=3, is_number=True),
-    Column("CREATED", drop_order=7),
+_COLUMNS: tuple[Column[pb.Job], ...] = (
+    Column("job_id", "JOB", lambda job: job.job_id),
+    Column("status", "STATUS", lambda job: job_status_name(job.status), drop_order=1),
+    Column("document_type", "TYPE", lambda job: job.document_type, drop_order=5, min_width=6),
+    Column("target", "TARGET", format_target, drop_order=7, min_width=12),
+    Column("total_executions", "DEVICES", lambda j: j.total_executions, 2, is_number=True),
+    Column("queued", "QUEUED", lambda j: j.execution_counts.queued, wide=True, is_number=True),
+    Column("held", "HELD", lambda j: j.execution_counts.held, wide=True, is_number=True),
+    Column(
+        "in_progress",
+        "IN_PROGRESS",
+        lambda job: job.execution_counts.in_progress,
+        wide=True,
+        is_number=True,
+    ),
+    Column("succeeded_count", "OK", lambda j: j.succeeded_count, 4, is_number=True),
+    Column("failed_count", "NOT_OK", lambda j: j.failed_count, 3, is_number=True),
+    Column("created_at", "CREATED", lambda job: job.created_at, 6),
+    Column("created_by", "CREATED_BY", lambda job: job.created_by or None, wide=True),
+    Column("updated_at", "UPDATED", lambda job: job.updated_at, wide=True),
+    Column(
+        "expires_at",
+        "EXPIRES",
+        lambda job: job.expires_at if job.HasField("expires_at") else None,
+        wide=True,
+    ),
 )
 
 
 def add_command(commands: "Subparsers") -> None:
     """Add `list`."""
     parser = add_client_command(
-        commands, "list", _list_jobs, usage="", summary="list jobs, newest first"
+        commands, "list", _list_jobs, usage="", summary="list jobs, newest first", formats=FORMATS
     )
     parser.epilog = (
         "OK counts the executions that are SUCCEEDED; NOT_OK those that are FAILED, TIMED_OUT or "
         "REJECTED."
     )
-    parser.add_argument(
-        "--status", choices=pb.Job.Status.keys()[1:], help="list only jobs with this status"
+    filters = parser.add_argument_group("filters", "Only jobs that match all filters are listed.")
+    filters.add_argument(
+        "--status",
+        choices=pb.Job.Status.keys()[1:],
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="STATUS",
+        help=f"jobs with one of these statuses: {', '.join(pb.Job.Status.keys()[1:])}",
     )
-    parser.add_argument(
+    for option, field, metavar, help_text in (
+        ("--type", "document_type", "TYPE", "jobs with this document type"),
+        ("--created-by", "created_by", "USER", "jobs that this user created"),
+    ):
+        completers.attach(
+            filters.add_argument(
+                option, type=arguments.text, default="", metavar=metavar, help=help_text
+            ),
+            completers.job_values(field),
+        )
+    target = filters.add_mutually_exclusive_group()
+    completers.attach(
+        target.add_argument(
+            "--target-device",
+            type=arguments.text,
+            default="",
+            metavar="ID",
+            help="jobs that target this one device (`device ID` lists all jobs of a device)",
+        ),
+        completers.device_ids,
+    )
+    completers.attach(
+        target.add_argument(
+            "--target-group",
+            type=arguments.text,
+            default="",
+            metavar="ID",
+            help="jobs that target this group",
+        ),
+        completers.job_values("target_group_id"),
+    )
+    target.add_argument("--target-all", action="store_true", help="jobs that target all devices")
+    filters.add_argument(
+        "--created-from",
+        type=arguments.moment,
+        metavar="TIME",
+        help="jobs created at or after this time, such as 2030-01-31T12:00:00Z, or 24h for the "
+        "last day",
+    )
+    filters.add_argument(
+        "--created-until", type=arguments.moment, metavar="TIME", help="jobs created before"
+    )
+    filters.add_argument(
         "--awaiting-approval",
         action="store_true",
-        help="list only jobs with a stage that waits for an approval",
+        help="jobs with a stage that waits for an approval",
     )
-    parser.add_argument(
-        "--limit",
-        type=arguments.row_limit,
-        default=50,
-        metavar="N",
-        help="maximum number of jobs (default: 50)",
+    add_listing_options(parser, _COLUMNS, limit=50, noun="jobs")
+
+
+async def _list_jobs(args: argparse.Namespace, jobs: JobsClient) -> None:
+    pager = jobs.list(
+        statuses=[pb.Job.Status.Value(name) for name in args.status],
+        document_type=args.type,
+        created_by=args.created_by,
+        target_device_id=args.target_device,
+        target_group_id=args.target_group,
+        target_all=args.target_all,
+        created_from=args.created_from,
+        created_until=args.created_until,
+        awaiting_approval=args.awaiting_approval,
+        page_token=args.page_token,
+        limit=args.limit,
     )
-
-
-def _list_jobs(args: argparse.Namespace) -> None:
-    jobs = _fetch_jobs(args)
-    if args.json:
-        print_json(jobs)
-        return
-    if not jobs.jobs:
-        print_note(f"no jobs with status {args.status}" if args.status else "no jobs")
-    print_table(
-        _COLUMNS,
-        (
-            (
-                job.job_id,
-                pb.Job.Status.Name(job.status),
-                job.document_type,
-                format_target(job),
-                str(job.total_executions),
-                str(job.succeeded_count),
-                str(job.failed_count),
-                format_time(job.created_at),
-            )
-            for job in jobs.jobs
-        ),
-    )
-    if jobs.next_page_token:
-        print_note(f"only the first {len(jobs.jobs)} jobs are shown; raise --limit to see more")
-
-
-def _fetch_jobs(args: argparse.Namespace) -> pb.ListJobsResponse:
-    """Fetch pages until there are --limit jobs."""
-    request = pb.ListJobsRequest(status=args.status, awaiting_approval=args.awaiting_approval)
-    result = pb.ListJobsResponse()
-    with connect(args) as connection:
-        while len(result.jobs) < args.limit:
-            request.limit = min(args.limit - len(result.jobs), _PAGE_SIZE)
-            page: pb.ListJobsResponse = connection.call("ListJobs", request)
-            result.jobs.extend(page.jobs)
-            result.next_page_token = request.page_token = page.next_page_token
-            if not page.next_page_token:
-                break
-    return result
+    await print_listing(args, _COLUMNS, pager, key="jobs", noun="jobs")

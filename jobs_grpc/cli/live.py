@@ -14,6 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from jobs_grpc.cli.errors import retry_note
 from jobs_grpc.cli.formatting import (
     execution_counts,
     format_duration,
@@ -22,6 +23,7 @@ from jobs_grpc.cli.formatting import (
     job_duration,
 )
 from jobs_grpc.cli.stages import split_width, stage_name
+from jobs_grpc.client import job_status_name
 from jobs_grpc.dev.simulator.totals import Totals
 from jobs_grpc.text import escape_unprintable
 
@@ -109,17 +111,17 @@ class LiveView:
 
     def __init__(self) -> None:
         self._job: pb.Job | None = None
-        self._unavailable = ""
+        self._retry_note = ""
         self._rate = Rate()
         self._live = Live(get_renderable=self._render, refresh_per_second=4)
         self._live.start()
 
     def show(self, job: pb.Job) -> None:
-        self._job, self._unavailable = job, ""
+        self._job, self._retry_note = job, ""
         self._rate.add(job.succeeded_count + job.failed_count)
 
-    def show_unavailable(self, reason: str) -> None:
-        self._unavailable = reason
+    def show_retry(self, note: str) -> None:
+        self._retry_note = note
 
     def close(self) -> None:
         self._live.stop()
@@ -128,14 +130,14 @@ class LiveView:
         lines: list[RenderableType] = []
         if self._job:
             lines += job_lines(self._job, self._rate.per_second())
-        if self._unavailable:
-            lines.append(_unavailable_line(self._unavailable))
+        if self._retry_note:
+            lines.append(_warning(self._retry_note))
         return Group(*lines) if lines else Text("Connecting …", "bright_black")
 
 
 def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     """Render a job whose devices finish at `rate` per second."""
-    status = pb.Job.Status.Name(job.status)
+    status = job_status_name(job.status)
     job_id, document_type, target = map(
         escape_unprintable, (job.job_id, job.document_type, format_target(job))
     )
@@ -164,7 +166,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     ]
     lines += stage_bars(job)
     if job.status == pb.Job.PAUSED:
-        lines.append(_warning(f"Paused {format_pause(job)}"))
+        lines.append(_warning(f"Paused {format_pause(job, utc=True)}"))
     return lines
 
 
@@ -204,10 +206,6 @@ def stages_in_view(states: list[pb.JobStage.State.ValueType]) -> range:
     return range(first, min(first + _STAGES_IN_VIEW, len(states)))
 
 
-def _unavailable_line(reason: str) -> Text:
-    return _warning(f"Server unavailable, retrying: {reason}")
-
-
 def _warning(text: str) -> Text:
     """One line; what does not fit is cut."""
     return Text(escape_unprintable(text), "yellow", no_wrap=True, overflow="ellipsis")
@@ -238,8 +236,8 @@ def live_totals(title: str, totals: Totals) -> Iterator[None]:
                 if getattr(totals, name) or name in ("started", "succeeded", "failed")
             ),
         ]
-        if totals.unavailable:
-            lines.append(_unavailable_line(totals.unavailable))
+        if totals.retrying:
+            lines.append(_warning(retry_note(totals.retrying)))
         return Group(*lines)
 
     with Live(get_renderable=render, refresh_per_second=4):

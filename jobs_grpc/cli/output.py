@@ -1,9 +1,10 @@
-"""Prints responses, notes and progress."""
+"""Prints responses, notes and progress in the format of --output."""
 
+import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
@@ -17,6 +18,54 @@ T = TypeVar("T")
 # The numbers of a Struct are doubles, which are exact for integers up to this one.
 MAX_EXACT_INTEGER = 2**53
 
+_FORMAT_HELP = {
+    "text": "lines for people",
+    "table": "a table for people, with the columns that fit the terminal",
+    "wide": "with all columns",
+    "json": "one JSON document",
+    "jsonl": "a line of JSON for each item",
+    "csv": "CSV with a header",
+}
+
+
+def add_output_options(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
+    """Add --output, --json and --utc. The first format is the default."""
+    explained = "; ".join(f"{name}: {_FORMAT_HELP[name]}" for name in formats)
+    json_format_name = "json" if "json" in formats else "jsonl"
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o",
+        "--output",
+        choices=formats,
+        default=formats[0],
+        metavar="FORMAT",
+        help=f"{explained} (default: {formats[0]})",
+    )
+    group.add_argument(
+        "--json",
+        dest="output",
+        action="store_const",
+        const=json_format_name,
+        help=f"the same as -o {json_format_name}",
+    )
+    group.add_argument(
+        "--utc",
+        action="store_true",
+        help="show times in UTC instead of relative to now",
+    )
+
+
+def wants_json(argv: Sequence[str]) -> bool:
+    """Return whether the arguments, which may be invalid, ask for JSON."""
+    formats = ("json", "jsonl")
+    pairs = zip(argv, [*argv[1:], ""], strict=False)
+    return any(
+        arg == "--json"
+        or (arg in ("-o", "--output") and value in formats)
+        or arg in [prefix + name for prefix in ("-o", "--output=") for name in formats]
+        for arg, value in pairs
+    )
+
 
 def print_note(text: str) -> None:
     """Print a line that is not part of the output to stderr."""
@@ -29,15 +78,28 @@ def struct_json(message: Message) -> str:
     return json.dumps(_restore_integers(json_format.MessageToDict(message)), ensure_ascii=False)
 
 
-def print_json(message: Message, indent: int | None = 2) -> None:
-    """Print a message as JSON with the contract's field names, on one line if `indent` is None."""
+def message_dict(message: Message) -> dict[str, Any]:
+    """Return a message as a JSON object with the contract's field names."""
     fields = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    result: dict[str, Any] = _restore_integers(fields)
+    return result
+
+
+def print_message(message: Message, output: str) -> None:
+    """Print a message as JSON: on one line if `output` is jsonl."""
+    print_json(message_dict(message), indent=None if output == "jsonl" else 2)
+
+
+def print_json(value: object, indent: int | None = 2, file: TextIO | None = None) -> None:
+    """Print a value as JSON, on one line if `indent` is None."""
+    file = file or sys.stdout
     # For characters outside its encoding, the stream writes Python escapes, which are not JSON.
-    ascii_only = sys.stdout.encoding != "utf-8"
-    text = json.dumps(_restore_integers(fields), ensure_ascii=ascii_only, indent=indent)
-    print("\n".join(map(escape_unprintable_json, text.split("\n"))), flush=not indent)
+    ascii_only = file.encoding.lower().replace("-", "") != "utf8"
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
+    lines = map(escape_unprintable_json, text.split("\n"))
+    print("\n".join(lines), file=file)
 
 
 def _restore_integers(value: Any) -> Any:
@@ -70,6 +132,27 @@ def byte_progress(items: Iterable[T], file: TextIO, size: int | None) -> Iterato
             progress.update(task, completed=file.buffer.tell())
             yield item
         progress.update(task, completed=size)
+
+
+@contextmanager
+def count_progress(total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yield a function that shows how many items of `total`, if it is known, are done.
+
+    It shows something on a terminal only.
+    """
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield lambda done: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    except ImportError:
+        yield lambda done: None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
+from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.formatting import format_counts, format_expiry, format_pause
-from jobs_grpc.cli.output import print_json
+from jobs_grpc.cli.output import print_message
+from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def add_command(commands: "Subparsers") -> None:
         usage="JOB",
         summary="pause a job, so that no device starts it",
     )
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
+    arguments.add_job(parser, pb.Job.IN_PROGRESS)
     parser.add_argument(
         "--reason",
         type=arguments.text,
@@ -32,36 +33,26 @@ def add_command(commands: "Subparsers") -> None:
         metavar="TEXT",
         help="reason to store (default: paused by operator)",
     )
+    arguments.add_etag(parser)
     parser = add_client_command(
         commands, "resume", _resume, usage="JOB", summary="end the pause of a job"
     )
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
-    parser.add_argument(
-        "--etag",
-        type=arguments.text,
-        default="",
-        metavar="ETAG",
-        help="do nothing if the job has another etag (see get --json)",
-    )
+    arguments.add_job(parser, pb.Job.PAUSED)
+    arguments.add_etag(parser)
 
 
-def _pause(args: argparse.Namespace) -> None:
-    request = pb.PauseJobRequest(job_id=args.job_id, reason=args.reason)
-    with connect(args) as connection:
-        response: pb.PauseJobResponse = connection.call("PauseJob", request)
-    if args.json:
-        print_json(response)
+async def _pause(args: argparse.Namespace, jobs: JobsClient) -> None:
+    job = await jobs.pause(args.job_id, reason=args.reason, etag=args.etag)
+    if args.output != "text":
+        print_message(job, args.output)
         return
-    job = response.job
-    print(escape_unprintable(f"{job.job_id} is paused {format_pause(job)}"))
-    print(f"{format_counts(job)}, expires: {format_expiry(job)}")
+    print(escape_unprintable(f"{job.job_id} is paused {format_pause(job, args.utc)}"))
+    print(f"{format_counts(job)}, expires: {format_expiry(job, args.utc)}")
 
 
-def _resume(args: argparse.Namespace) -> None:
-    request = pb.ResumeJobRequest(job_id=args.job_id, etag=args.etag)
-    with connect(args) as connection:
-        response: pb.ResumeJobResponse = connection.call("ResumeJob", request)
-    if args.json:
-        print_json(response)
+async def _resume(args: argparse.Namespace, jobs: JobsClient) -> None:
+    job = await jobs.resume(args.job_id, etag=args.etag)
+    if args.output != "text":
+        print_message(job, args.output)
     else:
-        print(f"resumed {escape_unprintable(response.job.job_id)}: {format_counts(response.job)}")
+        print(f"resumed {escape_unprintable(job.job_id)}: {format_counts(job)}")

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.formatting import format_expiry
-from jobs_grpc.cli.output import print_json
+from jobs_grpc.cli.output import print_message
+from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def add_command(commands: "Subparsers") -> None:
         usage="JOB --status STATUS [STATUS ...]",
         summary="queue unsuccessful executions of a job again",
     )
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
+    arguments.add_job(parser)
     parser.add_argument(
         "--status",
         choices=("FAILED", "TIMED_OUT", "REJECTED"),
@@ -34,23 +35,29 @@ def add_command(commands: "Subparsers") -> None:
         metavar="STATUS",
         help="retry executions with this status: FAILED, TIMED_OUT or REJECTED",
     )
-    parser.add_argument(
-        "--failure-code",
-        type=arguments.text,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="CODE",
-        help="retry only executions that failed with this code; '' selects those without a code",
+    completers.attach(
+        parser.add_argument(
+            "--failure-code",
+            type=arguments.text,
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar="CODE",
+            help="retry only executions with this failure code; '' selects those without one",
+        ),
+        completers.failure_codes,
     )
-    parser.add_argument(
-        "--device",
-        type=arguments.text,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="ID",
-        help="retry only the executions of these devices",
+    completers.attach(
+        parser.add_argument(
+            "--device",
+            type=arguments.text,
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar="ID",
+            help="retry only the executions of these devices",
+        ),
+        completers.device_ids,
     )
     expiry = parser.add_mutually_exclusive_group()
     expiry.add_argument(
@@ -62,21 +69,19 @@ def add_command(commands: "Subparsers") -> None:
     expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
 
 
-def _retry(args: argparse.Namespace) -> None:
-    request = pb.RetryExecutionsRequest(
-        job_id=args.job_id,
-        statuses=args.status,
-        expires_in_hours=args.expires_in_hours,
-        never_expires=args.never_expires,
+async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
+    retried = await jobs.retry(
+        args.job_id,
+        [pb.JobExecution.Status.Value(name) for name in args.status],
         failure_codes=args.failure_code,
         device_ids=args.device,
+        expires_in_hours=args.expires_in_hours,
+        never_expires=args.never_expires,
     )
-    with connect(args) as connection:
-        response: pb.RetryExecutionsResponse = connection.call("RetryExecutions", request)
-    if args.json:
-        print_json(response)
+    if args.output != "text":
+        print_message(retried, args.output)
         return
-    job_id = escape_unprintable(args.job_id)
-    count = response.retried_count
-    executions = f"{count} execution{'' if count == 1 else 's'}"
-    print(f"queued {executions} of {job_id} again, expires: {format_expiry(response)}")
+    count = retried.retried_count
+    executions = f"{count:,} execution{'' if count == 1 else 's'}"
+    expiry = format_expiry(retried, args.utc)
+    print(f"queued {executions} of {escape_unprintable(args.job_id)} again, expires: {expiry}")

@@ -10,12 +10,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, caller_metadata, channel_tls
-from jobs_grpc.cli.errors import CliError, ExitCode, exit_code
+from jobs_grpc.cli.connection import Target, add_server_command, resolve_target
+from jobs_grpc.cli.errors import CliError, ExitCode, call_error, call_error_text, retry_note
 from jobs_grpc.cli.formatting import format_duration, utc_now
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.client import JobsError
-from jobs_grpc.client.status_text import status_text
 from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior
 from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
 from jobs_grpc.dev.simulator.totals import Totals
@@ -31,13 +30,12 @@ _LINE_INTERVAL_SECONDS = 5.0
 
 def add_command(commands: "Subparsers") -> None:
     """Add `simulate`."""
-    parser = add_client_command(
+    parser = add_server_command(
         commands,
         "simulate",
         _simulate,
         usage="--devices N",
         summary="run a fleet of simulated devices that carry out jobs",
-        json_help="print the totals at the end as JSON",
     )
     parser.description = (
         "Run simulated devices. Each one waits for executions, starts them, reports progress and "
@@ -133,30 +131,36 @@ def add_command(commands: "Subparsers") -> None:
 def _simulate(args: argparse.Namespace) -> None:
     if args.failure_rate + args.reject_rate + args.stall_rate > 1:
         raise CliError("the rates must not add up to more than 1", ExitCode.USAGE)
+    target = resolve_target(args)
+    target.check_caller()
     totals = Totals()
     started = time.monotonic()
+    quiet = args.output != "text"
     try:
-        asyncio.run(_run(_make_fleet(args), totals, args.run_for, args.json))
+        asyncio.run(_run(_make_fleet(args, target), totals, args.run_for, quiet))
     except JobsError as e:
-        raise CliError(status_text(e.code, e.message), exit_code(e.code)) from None
+        raise call_error(e, target.server) from None
     if totals.called and not totals.responded:
-        reason = totals.unavailable or "no response"
-        raise CliError(f"can't reach the server at {args.server}: {reason}", ExitCode.UNAVAILABLE)
+        if totals.retrying:
+            raise call_error(totals.retrying, target.server)
+        raise CliError(
+            f"can't reach the server at {target.server}: no response", ExitCode.UNAVAILABLE
+        )
     elapsed = timedelta(seconds=time.monotonic() - started)
-    if args.json:
+    if quiet:
         print(json.dumps({"seconds": round(elapsed.total_seconds(), 3)} | totals.counters()))
         return
     counters = ", ".join(
-        f"{number} {name}"
+        f"{number:,} {name}"
         for name, number in totals.counters().items()
         if number or name in ("started", "succeeded")
     )
     print(f"after {format_duration(elapsed)}: {counters}")
     if totals.last_error:
-        print_note(f"last error: {totals.last_error}")
+        print_note(f"last error: {call_error_text(totals.last_error, target.server)}")
 
 
-def _make_fleet(args: argparse.Namespace) -> Fleet:
+def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
     behavior = DeviceBehavior(
         latency=args.latency,
         failure_rate=args.failure_rate,
@@ -168,9 +172,9 @@ def _make_fleet(args: argparse.Namespace) -> Fleet:
     )
     numbers = range(args.first, args.first + args.devices)
     return Fleet(
-        server=args.server,
-        metadata=caller_metadata(args),
-        tls=channel_tls(args),
+        server=target.server,
+        metadata=_metadata(target),
+        tls=target.tls(),
         device_ids=[args.device_format.format(number) for number in numbers],
         behavior=behavior,
         poll=args.poll is not None or args.devices > _MAX_STREAMS,
@@ -178,6 +182,12 @@ def _make_fleet(args: argparse.Namespace) -> Fleet:
         bridge=args.bridge,
         timeout=args.timeout,
     )
+
+
+def _metadata(target: Target) -> tuple[tuple[str, str], ...]:
+    token = target.read_token()
+    pairs = {"x-tenant-id": target.tenant, "authorization": token and f"Bearer {token}"}
+    return tuple((key, value) for key, value in pairs.items() if value)
 
 
 def _bug(args: argparse.Namespace) -> Bug | None:
@@ -225,12 +235,12 @@ async def _show_totals(title: str, quiet: bool, totals: Totals) -> None:
         else:
             with live_totals(title, totals):
                 await asyncio.Event().wait()
-    shown, was_unavailable = totals.counters(), False
+    shown, was_retrying = totals.counters(), False
     while True:
         await asyncio.sleep(_LINE_INTERVAL_SECONDS)
-        if totals.unavailable and not was_unavailable:
-            print_note(f"server unavailable, retrying: {totals.unavailable}")
-        was_unavailable = bool(totals.unavailable)
+        if totals.retrying and not was_retrying:
+            print_note(retry_note(totals.retrying))
+        was_retrying = bool(totals.retrying)
         counters = totals.counters()
         if not quiet and counters != shown:
             shown = counters

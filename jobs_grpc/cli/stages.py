@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.formatting import format_counts_of, format_time
+from jobs_grpc.cli.formatting import format_counts_of, format_moment
 from jobs_grpc.text import escape_unprintable
 
 # Character by status. Finished executions come first, so that the bar fills from the left.
@@ -21,14 +21,14 @@ _CHARACTERS = {
 BAR_WIDTH = 24
 
 
-def stage_lines(job: pb.Job) -> Iterator[str]:
+def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
     """Yield a line for each stage: its number, name, state, bar and counts."""
     names = [stage_name(job, index) for index in range(len(job.stages))]
     width = max(map(len, names), default=0)
     for index, (stage, name) in enumerate(zip(job.stages, names, strict=True)):
         state = pb.JobStage.State.Name(stage.state)
         counts = format_counts_of(stage.execution_counts) or "no devices"
-        notes = "".join(f"  {note}" for note in _notes(stage))
+        notes = "".join(f"  {note}" for note in _notes(stage, utc))
         drawn = bar(stage.execution_counts)
         line = f"{index:>2} {name:<{width}}  {state:<7}  {drawn}  {counts}{notes}"
         yield escape_unprintable(line)
@@ -71,10 +71,10 @@ def stage_name(job: pb.Job, index: int) -> str:
     return "rest"
 
 
-def _notes(stage: pb.JobStage) -> Iterator[str]:
+def _notes(stage: pb.JobStage, utc: bool) -> Iterator[str]:
     if stage.awaiting_approval:
         yield "waits for an approval"
     if stage.HasField("approval"):
         yield f"approved by {stage.approval.approved_by}"
     if stage.HasField("next_opens_at"):
-        yield f"next stage opens at {format_time(stage.next_opens_at)}"
+        yield f"next stage opens at {format_moment(stage.next_opens_at, utc)}"

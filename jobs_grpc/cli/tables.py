@@ -1,9 +1,10 @@
-"""Prints tables: fitted to a terminal, tab-separated elsewhere."""
+"""Prints tables for people: fitted to a terminal, aligned elsewhere."""
 
 import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from jobs_grpc.cli.output import print_note
 from jobs_grpc.text import escape_unprintable
 
 _GAP = 2
@@ -23,10 +24,10 @@ _STATUS_STYLES = {
 }
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column, and how it adapts to a terminal that is too narrow for all columns."""
 
-    name: str
+    title: str
     drop_order: int = 0
     """The column with the highest value is dropped first; 0: never dropped."""
     min_width: int | None = None
@@ -36,36 +37,58 @@ class Column(NamedTuple):
     is_number: bool = False
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on a terminal; elsewhere, or without rich, tab-separated lines."""
-    cells = ([escape_unprintable(cell) for cell in row] for row in rows)
-    if sys.stdout.isatty():
+def print_table(
+    columns: Sequence[TableColumn], rows: Iterable[Sequence[str]], *, fit: bool = True
+) -> None:
+    """Print a table. On a terminal, without `fit`, or without rich, no column is dropped."""
+    cells = [[escape_unprintable(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty() and fit:
         try:
             import rich  # noqa: F401
         except ImportError:
             pass
         else:
-            _print_fitted(columns, list(cells))
+            _print_fitted(columns, cells)
             return
-    print("\t".join(_header(columns)))
-    for row in cells:
-        print("\t".join(row))
+    _print_aligned(columns, cells)
 
 
-def _print_fitted(columns: Sequence[Column], rows: list[list[str]]) -> None:
-    from rich.cells import cell_len
+def _print_aligned(columns: Sequence[TableColumn], rows: list[list[str]]) -> None:
+    header = [column.title for column in columns]
+    widths = [max(map(_cell_width, cells)) for cells in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        padded = [
+            " " * space + cell if column.is_number else cell + " " * space
+            for column, cell, width in zip(columns, row, widths, strict=True)
+            for space in [width - _cell_width(cell)]
+        ]
+        print((" " * _GAP).join(padded).rstrip())
+
+
+def _cell_width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    try:
+        from rich.cells import cell_len
+    except ImportError:
+        return len(text)
+    return cell_len(text)
+
+
+def _print_fitted(columns: Sequence[TableColumn], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    natural = [max(map(cell_len, cells)) for cells in zip(_header(columns), *rows, strict=True)]
+    header = [column.title for column in columns]
+    natural = [max(map(_cell_width, cells)) for cells in zip(header, *rows, strict=True)]
     console = Console()
     widths = _fit_widths(columns, natural, console.width)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
     for index, width in widths.items():
         column = columns[index]
         table.add_column(
-            column.name,
+            column.title,
             justify="right" if column.is_number else "left",
             width=width,
             no_wrap=not column.wraps,
@@ -77,14 +100,13 @@ def _print_fitted(columns: Sequence[Column], rows: list[list[str]]) -> None:
     # If columns that are never cut do not fit, the terminal wraps the lines.
     console.width = max(console.width, sum(widths.values()) + _GAP * len(widths))
     console.print(table)
-
-
-def _header(columns: Sequence[Column]) -> list[str]:
-    return [column.name for column in columns]
+    hidden = [column.title for index, column in enumerate(columns) if index not in widths]
+    if hidden:
+        print_note(f"hidden, because the terminal is narrow: {', '.join(hidden)} (see -o wide)")
 
 
 def _fit_widths(
-    columns: Sequence[Column], natural: Sequence[int], total_width: int
+    columns: Sequence[TableColumn], natural: Sequence[int], total_width: int
 ) -> dict[int, int]:
     """Return the widths of the columns that fit, by their index.
 

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, connect
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.output import print_json
+from jobs_grpc.cli.output import print_message
 from jobs_grpc.cli.rollout_options import read_rollout_file
+from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def add_command(commands: "Subparsers") -> None:
     parser = add_client_command(
         commands, "update", _update, usage="JOB", summary="change the settings of a job"
     )
-    parser.add_argument("job_id", type=arguments.text, metavar="JOB", help="id of the job")
+    arguments.add_job(parser, *completers.ACTIVE)
     parser.add_argument(
         "--rollout",
         type=arguments.text,
@@ -40,41 +41,39 @@ def add_command(commands: "Subparsers") -> None:
         metavar="MINUTES",
         help="minutes until an IN_PROGRESS execution times out; applies to later starts only",
     )
-    parser.add_argument(
-        "--etag",
-        type=arguments.text,
-        default="",
-        metavar="ETAG",
-        help="fail if the job has another etag (see get --json)",
-    )
+    arguments.add_etag(parser)
 
 
-def _update(args: argparse.Namespace) -> None:
-    request = pb.UpdateJobRequest(job_id=args.job_id, etag=args.etag)
-    paths = request.update_mask.paths
+async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
+    rollout, criteria, paths = pb.Rollout(), [], []
     if args.rollout is not None:
-        rollout, criteria = read_rollout_file(args.rollout)
-        if rollout is not None:
-            request.rollout.CopyFrom(rollout)
+        file_rollout, file_criteria = read_rollout_file(args.rollout)
+        if file_rollout is not None:
+            rollout = file_rollout
             paths.append("rollout.stages")
             # A file without the limit keeps the one of the job.
             if rollout.HasField("max_in_progress"):
                 paths.append("rollout.max_in_progress")
-        if criteria is not None:
-            request.failure_criteria.extend(criteria)
+        if file_criteria is not None:
+            criteria = file_criteria
             paths.append("failure_criteria")
     if args.max_in_progress is not None:
-        request.rollout.max_in_progress = args.max_in_progress
+        rollout.max_in_progress = args.max_in_progress
         if "rollout.max_in_progress" not in paths:
             paths.append("rollout.max_in_progress")
     if args.in_progress_timeout is not None:
-        request.in_progress_timeout_minutes = args.in_progress_timeout
         paths.append("in_progress_timeout_minutes")
     if not paths:
         raise CliError("nothing to change; see `jobs-grpc update --help`", ExitCode.USAGE)
-    with connect(args) as connection:
-        response: pb.UpdateJobResponse = connection.call("UpdateJob", request)
-    if args.json:
-        print_json(response)
+    job = await jobs.update(
+        args.job_id,
+        paths,
+        in_progress_timeout_minutes=args.in_progress_timeout,
+        rollout=rollout if any(path.startswith("rollout.") for path in paths) else None,
+        failure_criteria=criteria,
+        etag=args.etag,
+    )
+    if args.output != "text":
+        print_message(job, args.output)
         return
-    print(f"updated {escape_unprintable(response.job.job_id)}: {', '.join(paths)}")
+    print(f"updated {escape_unprintable(job.job_id)}: {', '.join(paths)}")

@@ -31,8 +31,8 @@ the request role. `jobs-grpc devices import` also reads `JOBS_OWNER_DATABASE_URL
 | variables | read by |
 |---|---|
 | `JOBS_DATA_DIR` | `jobs-grpc dev`: the data directory of the embedded PostgreSQL |
-| `JOBS_SERVER`, `JOBS_TENANT`, `JOBS_USER`, `JOBS_TOKEN`, `JOBS_TOKEN_FILE`, `JOBS_CA`, \
-`JOBS_CLIENT_CERT`, `JOBS_CLIENT_KEY` | the client commands: `jobs-grpc list --help` |
+| `JOBS_CONTEXT`, `JOBS_SERVER`, `JOBS_TENANT`, `JOBS_USER`, `JOBS_TOKEN`, `JOBS_TOKEN_FILE`, \
+`JOBS_CA`, `JOBS_CLIENT_CERT`, `JOBS_CLIENT_KEY` | the client commands: `jobs-grpc list --help` |
 | `JOBS_GATEWAY_…` | the [REST gateway](rest.md) |
 | `OTEL_…` | `jobs-grpc serve` and the gateway: [traces](../operations/tracing.md) |
 """

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 from jobs_grpc.config.reference import all_settings
 
 OTHER_VARIABLES = (
-    *("JOBS_DATA_DIR", "JOBS_SERVER", "JOBS_TENANT", "JOBS_USER", "JOBS_TOKEN", "JOBS_TOKEN_FILE"),
+    *(
+        "JOBS_CONTEXT",
+        "JOBS_DATA_DIR",
+        "JOBS_SERVER",
+        "JOBS_TENANT",
+        "JOBS_USER",
+        "JOBS_TOKEN",
+        "JOBS_TOKEN_FILE",
+    ),
     *("JOBS_CA", "JOBS_CLIENT_CERT", "JOBS_CLIENT_KEY"),
 )
 """Variables that only commands other than `serve` read."""

@@ -1,11 +1,20 @@
 """Fixtures for the commands that call a server."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.callers import Operator
 from tests.support.cli import Shell
 from tests.support.database import Database
 from tests.support.server import Server
+
+
+@pytest.fixture(autouse=True)
+def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of the configuration file of the commands, which does not exist yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config" / "jobs-grpc" / "config.toml"
 
 
 @pytest.fixture

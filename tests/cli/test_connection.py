@@ -106,7 +106,7 @@ async def test_token_alone_identifies_caller(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--tenant, JOBS_TENANT or a token is required"),
+        ([], "--tenant, JOBS_TENANT, a context with a tenant, or a token is required"),
         (
             ["--tenant", "a,b"],
             "--tenant must be 1–256 printable ASCII characters, no comma, no space at the ends",
@@ -181,7 +181,8 @@ async def test_error_does_not_mention_tls_when_connection_is_refused(
 
     for result in (with_tls, without_tls):
         assert result.code == 5
-        assert result.err.endswith("Connection refused\n")
+        assert f"can't reach the server at {address}: Connection refused (is it" in result.err
+        assert "TLS" not in result.err
 
 
 async def test_simulate_names_required_role_when_token_has_role_operator(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import Shell, run_on_terminal
+from tests.support.cli import Shell, cells, run_on_terminal
 from tests.support.database import Database
 
 pytestmark = pytest.mark.slow
@@ -34,8 +34,8 @@ async def test_doctor_prints_a_line_for_each_check_and_exits_with_0_when_all_is_
 
     assert (result.code, result.err) == (0, "")
     header, *lines = result.out.splitlines()
-    assert header == "CHECK\tSTATUS\tFINDING"
-    assert [line.split("\t")[:2] for line in lines] == [
+    assert cells(header) == ["CHECK", "STATUS", "FINDING"]
+    assert [cells(line)[:2] for line in lines] == [
         [check, "OK"]
         for check in (
             "version",
@@ -67,7 +67,7 @@ async def test_operations_page_lists_every_check(shell: Shell) -> None:
 
 
 def _without_clock(output: str) -> list[str]:
-    return [line for line in output.splitlines() if not line.startswith("clock\t")]
+    return [line for line in output.splitlines() if not line.startswith("clock ")]
 
 
 async def test_doctor_exits_with_1_for_warnings_only_when_it_is_strict(
@@ -79,7 +79,7 @@ async def test_doctor_exits_with_1_for_warnings_only_when_it_is_strict(
     strict = await shell("doctor", "--strict")
 
     assert (result.code, result.err) == (0, "")
-    assert "maintenance\tWARNING\tJOBS_OWNER_DATABASE_URL is not set" in result.out
+    assert re.search("maintenance +WARNING +JOBS_OWNER_DATABASE_URL is not set", result.out)
     assert "\nTo fix:\n  maintenance: set it on at least one server" in result.out
     # The clock difference differs between two runs.
     assert (strict.code, _without_clock(strict.out)) == (1, _without_clock(result.out))
@@ -123,7 +123,7 @@ async def test_doctor_reads_the_settings_and_options_of_serve(
 
     result = await shell("doctor", "--insecure-metadata", "--workers", "100")
     assert result.code == 1
-    assert "authentication\tWARNING\tJOBS_INSECURE_METADATA is set" in result.out
+    assert re.search("authentication +WARNING +JOBS_INSECURE_METADATA is set", result.out)
     assert "this server opens up to 1103 connections" in result.out
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell
+from tests.support.cli import Shell, cells
 from tests.support.database import Database
 from tests.support.server import Server
 
@@ -26,9 +26,9 @@ async def test_failures_prints_counts_by_status_and_code(shell: Shell) -> None:
 
     assert result.code == 0
     assert result.out.splitlines() == [
-        "FAILURES\tSTATUS\tCODE\tDEVICES",
-        "6\tFAILED\tE1\td00001 d00002 d00003 d00004 d00005 …",
-        "1\tFAILED\t-\td00007",
+        "FAILURES  STATUS  CODE  DEVICES",
+        "       6  FAILED  E1    d00001 d00002 d00003 d00004 d00005",
+        "       1  FAILED  -     d00007",
     ]
     failures = json.loads((await shell("failures", "j", "--json")).out)["failures"]
     assert [failure["execution_count"] for failure in failures] == [6, 1]
@@ -43,8 +43,8 @@ async def test_failures_prints_a_note_when_there_are_none(shell: Shell, operator
 async def test_get_shows_only_executions_with_requested_failure_code(shell: Shell) -> None:
     async def codes(*options: str) -> list[list[str]]:
         lines = (await shell("get", "j", *options)).out.split("\n\n")[1].splitlines()
-        code = lines[0].split("\t").index("CODE")
-        return [[line.split("\t")[n] for n in (0, code)] for line in lines[1:]]
+        code = cells(lines[0]).index("CODE")
+        return [[cells(line)[n] for n in (0, code)] for line in lines[1:]]
 
     assert await codes("--failure-code", "") == [["d00007", "-"]]
     assert await codes("--failure-code", "E1", "--limit", "1") == [["d00001", "E1"]]

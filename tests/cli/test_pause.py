@@ -6,7 +6,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell
+from tests.support.cli import Shell, cells
 
 pytestmark = pytest.mark.usefixtures("started_job")
 
@@ -17,7 +17,7 @@ async def test_pause_prints_reason_counts_and_expiry(shell: Shell, operator: Ope
     first, second = paused.out.splitlines()
     assert paused.code == 0
     assert first.startswith("j is paused since 20")
-    assert first.endswith("Z by olivia: error rate")
+    assert first.endswith(" by olivia: error rate")
     assert second.startswith("1 QUEUED, 1 IN_PROGRESS, expires: 20")
     assert (await operator.get("j")).status == pb.Job.PAUSED
 
@@ -30,7 +30,7 @@ async def test_get_and_list_show_the_pause(shell: Shell) -> None:
 
     assert "status        PAUSED\n" in got.out
     assert " by olivia: error\\nrate\n" in got.out
-    assert listed.out.splitlines()[1].startswith("j\tPAUSED\t")
+    assert cells(listed.out.splitlines()[1])[:2] == ["j", "PAUSED"]
 
 
 async def test_resume_ends_the_pause(shell: Shell, operator: Operator) -> None:
@@ -43,7 +43,7 @@ async def test_resume_ends_the_pause(shell: Shell, operator: Operator) -> None:
 
 
 async def test_resume_fails_when_etag_is_old(shell: Shell) -> None:
-    etag = json.loads((await shell("pause", "j", "--json")).out)["job"]["etag"]
+    etag = json.loads((await shell("pause", "j", "--json")).out)["etag"]
     await shell("resume", "j", "--etag", etag)
     await shell("pause", "j")
 
@@ -51,4 +51,4 @@ async def test_resume_fails_when_etag_is_old(shell: Shell) -> None:
 
     assert resumed.code == 4
     assert resumed.err.startswith("jobs-grpc: ABORTED: The job has changed")
-    assert json.loads((await shell("resume", "j", "--json")).out)["job"]["status"] == "IN_PROGRESS"
+    assert json.loads((await shell("resume", "j", "--json")).out)["status"] == "IN_PROGRESS"

@@ -11,8 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from jobs_grpc.client import DeviceClient, JobsClient, JobsError, RetryPolicy, errors
-from tests.client.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.database import Database
+from tests.support.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 

@@ -16,8 +16,8 @@ from jobs_grpc.client import (
     job_status_name,
 )
 from jobs_grpc.client.retry import Delays
-from tests.client.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.database import Database
+from tests.support.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.server import running_server
 
 AWAY = Refusal(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")

@@ -9,7 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.client import RetryPolicy, sync_channel
-from tests.client.scripted_server import Answer, Refusal, running_scripted_server
+from tests.support.scripted_server import Answer, Refusal, running_scripted_server
 
 AWAY = Refusal(grpc.StatusCode.UNAVAILABLE)
 

@@ -31,6 +31,11 @@ class Result:
     err: str
 
 
+def cells(line: str) -> list[str]:
+    """Return the cells of a line of a table."""
+    return re.split(r" {2,}", line.strip())
+
+
 class Shell:
     """Runs commands in a thread, so that a server in this event loop can respond to them."""
 

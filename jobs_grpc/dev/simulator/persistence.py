@@ -11,12 +11,11 @@ from jobs_grpc.client.retry import Delays, RetryPolicy
 
 T = TypeVar("T")
 
-# The server is unreachable, overloaded or too slow. A server or proxy that resets
-# the stream of a call ends it with CANCELLED. RESOURCE_EXHAUSTED is also the code of any limit.
+# The server is unreachable or too slow. A server or proxy that resets the stream of a call ends
+# it with CANCELLED.
 UNAVAILABLE_CODES = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.CANCELLED,
     }

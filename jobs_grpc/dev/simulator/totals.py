@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+import grpc
+
 from jobs_grpc.client import JobsError
-from jobs_grpc.client.status_text import status_text
 from jobs_grpc.dev.simulator.persistence import UNAVAILABLE_CODES
 
-_COUNTERS = ("started", "succeeded", "failed", "rejected", "stalled", "interrupted", "errors")
+_COUNTERS = (
+    *("started", "succeeded", "failed", "rejected"),
+    *("stalled", "interrupted", "refused", "errors"),
+)
 
 
 @dataclass(slots=True)
@@ -21,8 +25,10 @@ class Totals:
     """Executions that a device has started and does not report on."""
     interrupted: int = 0
     """Executions that were canceled, timed out or deleted while a device carried them out."""
+    refused: int = 0
+    """Calls that the server refused because of a limit."""
     errors: int = 0
-    """Failed calls, except those that failed because the server was unavailable."""
+    """Failed calls, except refused ones and those for which the server was unavailable."""
 
     active: int = 0
     """Executions that devices carry out now."""
@@ -30,9 +36,10 @@ class Totals:
     """Whether any device has called the server."""
     responded: bool = False
     """Whether the server has ever responded."""
-    unavailable: str = ""
-    """Why the server is currently unavailable; empty if it is available."""
-    last_error: str = ""
+    retrying: JobsError | None = None
+    """Why the last call is tried again; None: the server has responded since."""
+    last_error: JobsError | None = None
+    """The last one that counts in `refused` or `errors`."""
 
     def counters(self) -> dict[str, int]:
         """Return the counters that only grow, by name."""
@@ -45,13 +52,18 @@ class Totals:
     def record_response(self) -> None:
         """Record that the server has responded."""
         self.responded = True
-        self.unavailable = ""
+        self.retrying = None
 
     def record_error(self, error: JobsError) -> None:
-        """Record that a call has failed and is retried."""
-        if error.code in UNAVAILABLE_CODES:
-            self.unavailable = status_text(error.code, error.message)
-        else:
+        """Record that a call has failed and is retried. An error with a reason is a response."""
+        self.responded = self.responded or bool(error.reason)
+        if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            self.refused += 1
+        elif error.code not in UNAVAILABLE_CODES:
             self.responded = True
             self.errors += 1
-            self.last_error = status_text(error.code, error.message)
+            self.last_error = error
+            return
+        self.retrying = error
+        if self.refused and error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            self.last_error = error

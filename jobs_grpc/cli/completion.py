@@ -1,0 +1,47 @@
+"""`jobs-grpc completion`: prints the script that completes commands in a shell."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from jobs_grpc.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.arguments import Subparsers
+
+_DESCRIPTION = """\
+Print a script that completes commands, options, and the ids of jobs, devices and groups that
+the server knows. The ids are those of the 200 newest jobs.
+
+  bash    eval "$(jobs-grpc completion bash)"             in ~/.bashrc
+  zsh     eval "$(jobs-grpc completion zsh)"              in ~/.zshrc, after compinit
+  fish    jobs-grpc completion fish > ~/.config/fish/completions/jobs-grpc.fish
+"""
+
+
+def add_command(commands: "Subparsers") -> None:
+    """Add `completion`."""
+    parser = commands.add_parser(
+        "completion",
+        help="print the script that completes commands in a shell",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
+    parser.set_defaults(run=_completion)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    try:
+        from argcomplete.shell_integration import shellcode
+    except ImportError:
+        raise CliError('completion needs `pip install "jobs-grpc[cli]"`') from None
+    print(shellcode(["jobs-grpc"], shell=args.shell))
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell's request for completions, and exit."""
+    try:
+        import argcomplete
+    except ImportError:
+        raise SystemExit(1) from None
+    argcomplete.autocomplete(parser, always_complete_options="long")

@@ -1,0 +1,226 @@
+"""`jobs-grpc context`: names servers and callers."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs_grpc.cli import completers
+from jobs_grpc.cli.connection import (
+    VARIABLES,
+    add_target_options,
+    resolve_target,
+    target_options,
+)
+from jobs_grpc.cli.contexts import (
+    FIELDS,
+    Values,
+    check_context,
+    find_context,
+    load_contexts,
+    save_contexts,
+)
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.output import add_output_options, print_json, print_note
+from jobs_grpc.cli.tables import TableColumn, print_table
+from jobs_grpc.config import DEFAULT_ADDRESS
+from jobs_grpc.text import escape_unprintable
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.arguments import Subparsers
+
+_DESCRIPTION = """\
+A context names a server, a tenant, a user, a token and TLS files, so that commands need no
+options for them: `jobs-grpc context set prod --server jobs.example.com:443 --tls --tenant acme`.
+Options win over environment variables, and these over the context. Contexts are stored in
+~/.config/jobs-grpc/config.toml ($XDG_CONFIG_HOME).
+"""
+
+_TOKEN_FIELDS = ("token", "token_env", "token_file")
+_PATHS = ("ca", "cert", "key", "token_file")
+_FORMATS = ("table", "json", "jsonl")
+
+
+def add_command(commands: "Subparsers") -> None:
+    """Add `context` and its commands."""
+    parser = commands.add_parser(
+        "context", help="name servers and callers", description=_DESCRIPTION
+    )
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listing = subcommands.add_parser("list", help="list the contexts")
+    add_output_options(listing, _FORMATS)
+    listing.set_defaults(run=_list)
+    use = subcommands.add_parser("use", help="use a context from now on")
+    _add_name(use)
+    use.set_defaults(run=_use)
+    show = subcommands.add_parser(
+        "show", help="show which server and caller commands use, and where that is set"
+    )
+    add_output_options(show, _FORMATS)
+    _add_name(show, optional=True)
+    show.set_defaults(run=_show)
+    _add_set(subcommands)
+    delete = subcommands.add_parser("delete", help="delete a context")
+    _add_name(delete)
+    delete.set_defaults(run=_delete)
+
+
+def _add_set(subcommands: "Subparsers") -> None:
+    parser = subcommands.add_parser(
+        "set",
+        help="create or change a context",
+        description="Create a context, or change the given settings of one. The first context is "
+        "used from then on; others with `context use`.",
+    )
+    _add_name(parser)
+    group = parser.add_argument_group("settings")
+    security = add_target_options(parser, group, stored=True)
+    security.add_argument(
+        "--token-env", metavar="VARIABLE", help="environment variable that holds the token"
+    )
+    security.add_argument(
+        "--token-stdin",
+        action="store_true",
+        help="read the token from standard input and store it; a file or a variable is safer",
+    )
+    parser.add_argument(
+        "--unset",
+        action="append",
+        default=[],
+        choices=FIELDS,
+        metavar="SETTING",
+        help=f"remove a setting: {', '.join(FIELDS)}",
+    )
+    parser.set_defaults(run=_set)
+
+
+def _add_name(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    completers.attach(
+        parser.add_argument(
+            "name",
+            nargs="?" if optional else None,
+            metavar="NAME",
+            help="name of the context" + (" (default: the one in use)" if optional else ""),
+        ),
+        completers.context_names,
+    )
+
+
+def _list(args: argparse.Namespace) -> None:
+    contexts = load_contexts()
+    rows = [
+        {"name": name, "current": name == contexts.current} | _public(values)
+        for name, values in sorted(contexts.by_name.items())
+    ]
+    if args.output == "json":
+        print_json({"contexts": rows})
+        return
+    if args.output == "jsonl":
+        for row in rows:
+            print_json(row, indent=None)
+        return
+    fields = ("server", "tenant", "user", "token")
+    print_table(
+        [TableColumn("CURRENT"), TableColumn("NAME"), *(TableColumn(f.upper()) for f in fields)],
+        (
+            [
+                "*" if row["current"] else "",
+                str(row["name"]),
+                *(str(row.get(f, "-")) for f in fields),
+            ]
+            for row in rows
+        ),
+    )
+    if not rows:
+        print_note("no contexts; create one with `jobs-grpc context set NAME --server ADDRESS …`")
+
+
+def _public(values: Values) -> dict[str, object]:
+    """Return the settings without a stored token: only what holds it."""
+    shown: dict[str, object] = {key: values[key] for key in values if key not in _TOKEN_FIELDS}
+    if "token" in values:
+        shown["token"] = "stored"  # noqa: S105
+    elif "token_env" in values:
+        shown["token"] = f"${values['token_env']}"
+    elif "token_file" in values:
+        shown["token"] = values["token_file"]
+    return shown
+
+
+def _use(args: argparse.Namespace) -> None:
+    contexts = load_contexts()
+    values = find_context(contexts, args.name)
+    contexts.current = args.name
+    save_contexts(contexts)
+    print(f"using {args.name}: {_summary(values)}")
+
+
+def _summary(values: Values) -> str:
+    text = f"server {values.get('server', DEFAULT_ADDRESS)}"
+    if tenant := values.get("tenant"):
+        text += f", tenant {tenant}"
+    return escape_unprintable(text)
+
+
+def _show(args: argparse.Namespace) -> None:
+    if args.name:
+        values = find_context(load_contexts(), args.name)
+        settings = _public(values)
+        sources = dict.fromkeys(settings, f"context {args.name}")
+    else:
+        target = resolve_target(args)
+        settings = _public(target.settings)
+        sources = {
+            "token": next((target.sources[f] for f in _TOKEN_FIELDS if f in target.settings), "")
+        }
+        sources |= {name: target.sources[name] for name in settings if name != "token"}
+    if args.output != "table":
+        print_json(settings, indent=2 if args.output == "json" else None)
+        return
+    print_table(
+        [TableColumn("SETTING"), TableColumn("VALUE"), TableColumn("FROM")],
+        ([name, str(value), _source(name, sources[name])] for name, value in settings.items()),
+    )
+
+
+def _source(name: str, source: str) -> str:
+    return f"${VARIABLES[name]}" if source == "environment" and name in VARIABLES else source
+
+
+def _set(args: argparse.Namespace) -> None:
+    contexts = load_contexts()
+    values = dict(contexts.by_name.get(args.name, {}))
+    changes = target_options(args)
+    if args.token_env:
+        changes["token_env"] = args.token_env
+    if args.token_stdin:
+        changes["token"] = sys.stdin.readline().strip() if sys.stdin else ""
+    for name in _PATHS:
+        if name in changes:
+            # The context is used from other folders as well.
+            changes[name] = str(Path(str(changes[name])).absolute())
+    if changes.keys() & set(_TOKEN_FIELDS):
+        values = {key: value for key, value in values.items() if key not in _TOKEN_FIELDS}
+    values |= changes
+    for name in args.unset:
+        values.pop(name, None)
+    if problem := check_context(args.name, values):
+        raise CliError(f"context {args.name}: {problem}", ExitCode.USAGE)
+    contexts.by_name[args.name] = values
+    first = len(contexts.by_name) == 1
+    if first:
+        contexts.current = args.name
+    path = save_contexts(contexts)
+    print(f"saved {args.name} in {path}: {_summary(values)}")
+    if contexts.current != args.name:
+        print(f"to use it, run: jobs-grpc context use {args.name}")
+
+
+def _delete(args: argparse.Namespace) -> None:
+    contexts = load_contexts()
+    find_context(contexts, args.name)
+    del contexts.by_name[args.name]
+    if contexts.current == args.name:
+        contexts.current = ""
+    save_contexts(contexts)
+    print(f"deleted {args.name}")

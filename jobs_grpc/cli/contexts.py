@@ -1,0 +1,146 @@
+"""Contexts: named servers and callers in the user's configuration file."""
+
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from jobs_grpc.auth.principal import IDENTIFIER_RULE, TENANT_RULE, is_identifier, is_tenant_id
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.config import parsers
+
+Values: TypeAlias = dict[str, str | bool]
+
+NAME_RULE = "1–64 characters of A-Z a-z 0-9 . _ -"
+
+# The fields of a context, and why a value is invalid, if it is.
+_CHECKS: Mapping[str, Callable[[str], str]] = {
+    "server": lambda value: _check_address(value),
+    "tenant": lambda value: "" if is_tenant_id(value) else TENANT_RULE.removeprefix("must be "),
+    "user": lambda value: "" if is_identifier(value) else IDENTIFIER_RULE.removeprefix("must be "),
+    "ca": lambda value: "",
+    "cert": lambda value: "",
+    "key": lambda value: "",
+    "tls_server_name": lambda value: "",
+    "token_file": lambda value: "",
+    "token_env": lambda value: "",
+    "token": lambda value: "",
+}
+
+FIELDS = (*_CHECKS, "tls")
+
+
+@dataclass
+class Contexts:
+    """The content of the configuration file."""
+
+    current: str = ""
+    """The name of the context that commands use; empty: none."""
+    by_name: dict[str, Values] = field(default_factory=dict)
+
+
+def config_path() -> Path:
+    """Return the path of the configuration file."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    # A relative path is invalid, says the XDG specification.
+    folder = base if base.is_absolute() else Path("~/.config").expanduser()
+    return folder / "jobs-grpc" / "config.toml"
+
+
+def load_contexts() -> Contexts:
+    """Read the configuration file. Without a file, there are no contexts. Raises CliError."""
+    path = config_path()
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+            mode = os.fstat(file.fileno()).st_mode
+    except FileNotFoundError:
+        return Contexts()
+    except OSError as e:
+        raise CliError(f"can't read {path}: {e.strerror}", ExitCode.USAGE) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise CliError(f"{path}: {e}", ExitCode.USAGE) from None
+    contexts = _parse(path, content)
+    if mode & 0o077 and any("token" in values for values in contexts.by_name.values()):
+        problem = "holds a token, and other users can read it"
+        raise CliError(f"{path} {problem}; run: chmod 600 {path}", ExitCode.USAGE)
+    return contexts
+
+
+def _parse(path: Path, content: dict[str, object]) -> Contexts:
+    unknown = sorted(content.keys() - {"current", "contexts"})
+    current, tables = content.get("current", ""), content.get("contexts", {})
+    if unknown or not isinstance(current, str) or not isinstance(tables, dict):
+        raise CliError(
+            f"{path}: must have `current`, a string, and tables [contexts.NAME]", ExitCode.USAGE
+        )
+    for name, values in tables.items():
+        if problem := check_context(name, values):
+            raise CliError(f"{path}: context {name}: {problem}", ExitCode.USAGE)
+    return Contexts(current, tables)
+
+
+def check_context(name: str, values: object) -> str:
+    """Return why a context is invalid; empty if it is valid."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        return f"the name must be {NAME_RULE}"
+    if not isinstance(values, dict) or values.keys() - set(FIELDS):
+        return f"may have only {', '.join(FIELDS)}"
+    for key, value in values.items():
+        if key == "tls":
+            problem = "" if isinstance(value, bool) else "true or false"
+        elif not isinstance(value, str) or not value:
+            problem = "a string that is not empty"
+        else:
+            problem = _CHECKS[key](value)
+        if problem:
+            return f"{key} must be {problem}"
+    if len(values.keys() & {"token_file", "token_env", "token"}) > 1:
+        return "may have only one of token_file, token_env and token"
+    return ""
+
+
+def _check_address(value: str) -> str:
+    try:
+        parsers.address(value)
+    except ValueError as e:
+        return str(e).removeprefix("must be ")
+    return ""
+
+
+def save_contexts(contexts: Contexts) -> Path:
+    """Replace the configuration file, which only the user can read, and return its path."""
+    try:
+        import tomli_w
+    except ImportError:
+        raise CliError(
+            f'writing {config_path()} needs `pip install "jobs-grpc[cli]"`', ExitCode.USAGE
+        ) from None
+    path = config_path().resolve()  # A symbolic link stays one.
+    content: dict[str, object] = {"current": contexts.current} if contexts.current else {}
+    text = tomli_w.dumps(content | {"contexts": contexts.by_name})
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # mkstemp creates a file that only its owner can read.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except OSError as e:
+        raise CliError(f"can't write {path}: {e.strerror}") from None
+    return path
+
+
+def find_context(contexts: Contexts, name: str) -> Values:
+    """Return a context by its name. Raises CliError."""
+    try:
+        return contexts.by_name[name]
+    except KeyError:
+        known = ", ".join(sorted(contexts.by_name)) or "none"
+        raise CliError(
+            f"no context {name!r} in {config_path()} (contexts: {known})", ExitCode.USAGE
+        ) from None

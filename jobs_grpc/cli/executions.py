@@ -1,0 +1,118 @@
+"""The columns and filters of executions, and the commands `attempts` and `device`."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
+from jobs_grpc.client import JobsClient, execution_status_name
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.arguments import Subparsers
+
+_Column = Column[pb.JobExecution]
+
+
+def _optional(field: str) -> Callable[[pb.JobExecution], object]:
+    return lambda execution: getattr(execution, field) if execution.HasField(field) else None  # type: ignore[arg-type]
+
+
+_DEVICE = _Column("device_id", "DEVICE", lambda e: e.device_id)
+_JOB = _Column("job_id", "JOB", lambda e: e.job_id)
+_STATUS = _Column("status", "STATUS", lambda e: execution_status_name(e.status), drop_order=1)
+_UPDATED = _Column("last_updated_at", "UPDATED", lambda e: e.last_updated_at, drop_order=5)
+_STARTED = _Column("started_at", "STARTED", _optional("started_at"), drop_order=6)
+_QUEUED = _Column("queued_at", "QUEUED", lambda e: e.queued_at, wide=True)
+_TIMES_OUT = _Column("times_out_at", "TIMES_OUT", _optional("times_out_at"), wide=True)
+_STAGE = _Column("stage", "STAGE", _optional("stage"), wide=True, is_number=True)
+_VERSION = _Column("version", "VERSION", lambda e: e.version, wide=True, is_number=True)
+_ATTEMPT = _Column("execution_number", "ATTEMPT", lambda e: e.execution_number, 4, is_number=True)
+_CODE = _Column("failure_code", "CODE", lambda e: e.failure_code or None, drop_order=3)
+_DETAILS = _Column(
+    "status_details", "DETAILS", _optional("status_details"), 2, min_width=20, wraps=True
+)
+_REST = (_UPDATED, _STARTED, _QUEUED, _TIMES_OUT, _STAGE, _VERSION)
+
+EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, _CODE, _DETAILS)
+_DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _DETAILS)
+_ATTEMPT_COLUMNS = (_ATTEMPT, _STATUS, *_REST, _CODE, _DETAILS)
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add --status and --failure-code."""
+    filters = parser.add_argument_group("filters")
+    filters.add_argument(
+        "--status",
+        choices=pb.JobExecution.Status.keys()[1:],
+        metavar="STATUS",
+        help=f"executions with this status: {', '.join(pb.JobExecution.Status.keys()[1:])}",
+    )
+    completers.attach(
+        filters.add_argument(
+            "--failure-code",
+            type=arguments.text,
+            metavar="CODE",
+            help="executions that failed with this code; '' selects those without a code",
+        ),
+        completers.failure_codes,
+    )
+
+
+def execution_status(args: argparse.Namespace) -> pb.JobExecution.Status.ValueType:
+    """Return the status to filter by."""
+    return pb.JobExecution.Status.Value(args.status or "STATUS_UNSPECIFIED")
+
+
+def add_command(commands: "Subparsers") -> None:
+    """Add `attempts` and `device`."""
+    parser = add_client_command(
+        commands,
+        "attempts",
+        _attempts,
+        usage="JOB DEVICE",
+        summary="list the attempts of an execution, the current one first",
+        formats=FORMATS,
+    )
+    arguments.add_job(parser)
+    _add_device(parser)
+    add_listing_options(parser, _ATTEMPT_COLUMNS, limit=100, noun="attempts")
+    parser = add_client_command(
+        commands,
+        "device",
+        _device,
+        usage="DEVICE",
+        summary="list the executions of a device in all jobs, newest first",
+        formats=FORMATS,
+    )
+    _add_device(parser)
+    add_filters(parser)
+    add_listing_options(parser, _DEVICE_COLUMNS, limit=50, noun="executions")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    completers.attach(
+        parser.add_argument(
+            "device_id", type=arguments.text, metavar="DEVICE", help="id of the device"
+        ),
+        completers.device_ids,
+    )
+
+
+async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:
+    pager = jobs.attempts(args.job_id, args.device_id, page_token=args.page_token, limit=args.limit)
+    await print_listing(args, _ATTEMPT_COLUMNS, pager, key="attempts", noun="attempts")
+
+
+async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
+    pager = jobs.executions(
+        device_id=args.device_id,
+        status=execution_status(args),
+        failure_code=args.failure_code,
+        page_token=args.page_token,
+        limit=args.limit,
+    )
+    await print_listing(args, _DEVICE_COLUMNS, pager, key="executions", noun="executions")

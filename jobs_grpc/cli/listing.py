@@ -1,0 +1,243 @@
+"""Prints lists of messages as tables, JSON or CSV, with the columns that the user chooses."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TextIO, TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.formatting import format_age, format_time
+from jobs_grpc.cli.output import message_dict, print_json, print_note, struct_json
+from jobs_grpc.cli.tables import TableColumn, print_table
+from jobs_grpc.client import Pager
+from jobs_grpc.text import escape_unprintable
+
+M = TypeVar("M", bound=Message)
+
+FORMATS = ("table", "wide", "json", "jsonl", "csv")
+
+
+@dataclass(frozen=True)
+class Column(Generic[M]):
+    """A column of a listing."""
+
+    name: str
+    """Its name in --columns, CSV and JSON: that of the field in the contract."""
+    title: str
+    value: Callable[[M], object]
+    """Returns a str, an int, a Timestamp, a Struct, a list of str, or None if there is no value."""
+    drop_order: int = 0
+    """If the terminal is narrow, the column with the highest value is dropped first; 0: never."""
+    min_width: int | None = None
+    """Cells may be shortened to this many characters; None: never."""
+    wraps: bool = False
+    """Whether long cells wrap instead of being cut."""
+    wide: bool = False
+    """Shown by `-o wide` and --columns only."""
+    is_number: bool = False
+
+
+def add_listing_options(
+    parser: argparse.ArgumentParser,
+    columns: Sequence[Column[M]],
+    *,
+    limit: int = 0,
+    noun: str = "",
+) -> None:
+    """Add --columns, and --limit and --page-token if there is a default limit."""
+    names = [column.name for column in columns]
+    completers.attach(
+        parser.add_argument(
+            "--columns",
+            type=_column_names(columns),
+            metavar="NAME,…",
+            help=f"columns to show, in this order: {', '.join(names)}",
+        ),
+        lambda prefix, **_: [prefix.rpartition(",")[0] + "," * ("," in prefix) + n for n in names],
+    )
+    if limit:
+        parser.add_argument(
+            "--limit",
+            type=arguments.row_limit,
+            default=limit,
+            metavar="N",
+            help=f"maximum number of {noun} (default: {limit})",
+        )
+        parser.add_argument(
+            "--page-token",
+            type=arguments.text,
+            default="",
+            metavar="TOKEN",
+            help="continue after an earlier call with the same filters, which has printed TOKEN",
+        )
+
+
+def _column_names(columns: Sequence[Column[M]]) -> Callable[[str], list[str]]:
+    by_alias = {column.title.lower(): column.name for column in columns}
+    by_alias |= {column.name: column.name for column in columns}
+
+    def parse(value: str) -> list[str]:
+        names = [name.strip().lower() for name in value.split(",")]
+        if unknown := [name for name in names if name not in by_alias]:
+            known = ", ".join(column.name for column in columns)
+            raise argparse.ArgumentTypeError(f"no column {unknown[0]!r}; the columns are {known}")
+        return [by_alias[name] for name in names]
+
+    return parse
+
+
+def chosen_columns(args: argparse.Namespace, columns: Sequence[Column[M]]) -> list[Column[M]]:
+    """Return the columns to show."""
+    if args.columns:
+        by_name = {column.name: column for column in columns}
+        return [by_name[name] for name in args.columns]
+    if args.output == "table":
+        return [column for column in columns if not column.wide]
+    return list(columns)
+
+
+async def print_listing(
+    args: argparse.Namespace,
+    columns: Sequence[Column[M]],
+    pager: Pager[M],
+    *,
+    key: str,
+    noun: str,
+    parent: Mapping[str, object] | None = None,
+    next_page: str = "next_page_token",
+) -> None:
+    """Print the items of a pager, and how to see those that follow.
+
+    In JSON, the items are the field `key` of an object with the fields of `parent`, and the token
+    of the next page is the field `next_page`.
+    """
+    count = 0
+    if args.output in ("csv", "jsonl"):
+        writer = RowWriter(args, columns, sys.stdout)
+        async for page in pager.pages():
+            writer.write(page)
+            count += len(page)
+    else:
+        items = [item async for item in pager]
+        count = len(items)
+        if args.output == "json":
+            rows = [json_row(args, columns, item) for item in items]
+            print_json({**(parent or {}), key: rows, next_page: pager.next_page_token})
+            return
+        print_rows(args, columns, items)
+        if not items:
+            print_note(f"no {noun}")
+    if pager.next_page_token and args.output == "jsonl":
+        sys.stdout.flush()
+        print_json({next_page: pager.next_page_token}, indent=None, file=sys.stderr)
+    elif pager.next_page_token:
+        print_note(
+            f"{count:,} {noun} shown; raise --limit,"
+            f" or continue with --page-token {pager.next_page_token}"
+        )
+
+
+def print_rows(args: argparse.Namespace, columns: Sequence[Column[M]], items: Iterable[M]) -> None:
+    """Print items in the format table, wide, csv or jsonl."""
+    if args.output in ("csv", "jsonl"):
+        RowWriter(args, columns, sys.stdout).write(items)
+        return
+    shown = chosen_columns(args, columns)
+    print_table(
+        [
+            # Columns that the user has named are not dropped.
+            TableColumn(
+                c.title, 0 if args.columns else c.drop_order, c.min_width, c.wraps, c.is_number
+            )
+            for c in shown
+        ],
+        ([_text(column.value(item), args.utc) for column in shown] for item in items),
+        fit=args.output != "wide",
+    )
+
+
+def json_row(args: argparse.Namespace, columns: Sequence[Column[M]], item: M) -> dict[str, object]:
+    """Return an item as a JSON object: the message, or the columns that the user chooses."""
+    if not args.columns:
+        return message_dict(item)
+    return {
+        column.name: _json_value(column.value(item)) for column in chosen_columns(args, columns)
+    }
+
+
+class RowWriter(Generic[M]):
+    """Writes items as CSV with a header, or as JSON Lines."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        columns: Sequence[Column[M]],
+        file: TextIO,
+        *,
+        header: bool = True,
+    ) -> None:
+        self._args = args
+        self._all_columns = columns
+        self._columns = chosen_columns(args, columns)
+        self._file = file
+        # A terminal must not interpret what a device has sent; a file gets it unchanged.
+        self._escape = escape_unprintable if file.isatty() else lambda text: text
+        self._csv = csv.writer(file, lineterminator="\n") if args.output == "csv" else None
+        if self._csv and header:
+            self._csv.writerow([column.name for column in self._columns])
+
+    def write(self, items: Iterable[M]) -> None:
+        """Write items."""
+        if self._csv is None:
+            for item in items:
+                row = json_row(self._args, self._all_columns, item)
+                print_json(row, indent=None, file=self._file)
+            return
+        for item in items:
+            cells = [_csv_text(column.value(item)) for column in self._columns]
+            self._csv.writerow(map(self._escape, cells))
+
+
+def _text(value: object, utc: bool) -> str:
+    """Format a value for people."""
+    match value:
+        case None:
+            return "-"
+        case int():
+            return f"{value:,}"
+        case Timestamp():
+            return format_time(value) if utc else format_age(value)
+        case Struct():
+            return struct_json(value)
+        case list():
+            return " ".join(value)
+    return str(value)
+
+
+def _csv_text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case Timestamp():
+            return value.ToJsonString()
+        case Struct():
+            return struct_json(value)
+        case list():
+            return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _json_value(value: object) -> Any:
+    match value:
+        case Timestamp():
+            return value.ToJsonString()
+        case Struct():
+            return message_dict(value)
+    return value

@@ -1,0 +1,163 @@
+"""Completion in the shell: what argcomplete answers, and real shells that ask it."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.callers import Operator
+from tests.support.cli import Shell
+from tests.support.database import Database
+from tests.support.server import Server
+
+pytestmark = pytest.mark.slow
+
+_COMMAND = Path(sys.executable).with_name("jobs-grpc")
+
+
+@pytest.fixture
+async def environ(
+    database: Database, server: Server, operator: Operator, config_file: Path
+) -> dict[str, str]:
+    """The environment of a shell, on a server with the jobs "north-1" and "old-1" of a group."""
+    await database.add_devices(operator.tenant, ["pump-1", "pump-2"], group="north")
+    await operator.create(job_id="old-1", target_group_id="north", document_type="reboot")
+    await operator.cancel("old-1")
+    await operator.create(job_id="north-1", target_all=True)
+    return {
+        "PATH": f"{_COMMAND.parent}:{os.environ['PATH']}",
+        "HOME": str(config_file.parent),
+        "XDG_CONFIG_HOME": os.environ["XDG_CONFIG_HOME"],
+        "TERM": "xterm",
+        "JOBS_SERVER": server.address,
+        "JOBS_TENANT": operator.tenant,
+    }
+
+
+async def complete(line: str, environ: dict[str, str]) -> Sequence[str]:
+    """Return the completions of a line, as the scripts of all shells ask for them."""
+    answer, write = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        # argcomplete writes to the descriptor 8.
+        *("bash", "-c", f'exec 8>&{write}; exec "{_COMMAND}"'),
+        env=environ
+        | {
+            "_ARGCOMPLETE": "1",
+            "_ARGCOMPLETE_IFS": "\n",
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+        },
+        pass_fds=[write],
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(write)
+    out, err = await process.communicate()
+    with os.fdopen(answer) as file:
+        completions = file.read()
+    assert (out, err) == (b"", b"")
+    return [completion.strip() for completion in completions.split("\n")]
+
+
+@pytest.mark.parametrize(
+    ("line", "completions"),
+    [
+        ("jobs-grpc ca", ["cancel"]),
+        ("jobs-grpc list --awa", ["--awaiting-approval"]),
+        ("jobs-grpc list -o js", ["json", "jsonl"]),
+        ("jobs-grpc list --columns job,st", ["job,status"]),
+        ("jobs-grpc get ", ["north-1", "old-1"]),
+        ("jobs-grpc cancel ", ["north-1"]),
+        ("jobs-grpc delete ", ["old-1"]),
+        ("jobs-grpc create --type re", ["reboot"]),
+        ("jobs-grpc create --group ", ["north"]),
+        ("jobs-grpc create --device pump-", ["pump-1", "pump-2"]),
+        ("jobs-grpc attempts north-1 p", ["pump-1", "pump-2"]),
+        ("jobs-grpc cancel north-1 --device ", ["pump-1", "pump-2"]),
+        ("jobs-grpc get --tenant nobody n", [""]),
+        ("jobs-grpc get --server 127.0.0.1:1 n", [""]),
+        ("jobs-grpc get --context nowhere n", [""]),
+    ],
+    ids=str,
+)
+async def test_completions_come_from_parsers_and_server(
+    environ: dict[str, str], line: str, completions: list[str]
+) -> None:
+    found = await complete(line, environ)
+
+    # Options follow the ids that a positional argument can have.
+    assert [c for c in found if not c.startswith("-")] == completions or found == completions
+
+
+async def test_completion_is_empty_when_server_does_not_answer(environ: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert await complete("jobs-grpc get n", environ | {"JOBS_SERVER": address}) == [""]
+
+
+async def test_completion_uses_the_context(
+    environ: dict[str, str], shell: Shell, server: Server, operator: Operator
+) -> None:
+    await shell(
+        *("context", "set", "prod"), *("--server", server.address, "--tenant", operator.tenant)
+    )
+    for name in ("JOBS_SERVER", "JOBS_TENANT"):
+        environ.pop(name)
+
+    assert await complete("jobs-grpc delete ol", environ) == ["old-1"]
+    assert await complete("jobs-grpc context use p", environ) == ["prod"]
+    assert await complete("jobs-grpc list --context p", environ) == ["prod"]
+
+
+_BASH = """
+eval "$(jobs-grpc completion bash)"
+COMP_LINE="jobs-grpc cancel nor" COMP_POINT=20 COMP_WORDS=(jobs-grpc cancel nor) COMP_CWORD=2
+COMP_TYPE=9
+$(complete -p jobs-grpc | sed 's/.*-F \\([^ ]*\\).*/\\1/') jobs-grpc nor cancel
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+_ZSH = """
+zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z 'autoload -U compinit; compinit -u -d $HOME/.zcompdump; PS1=""'
+zpty -w z 'eval "$(jobs-grpc completion zsh)"; print rea""dy'
+zpty -r z shown '*ready*'
+zpty -n -w z $'jobs-grpc cancel nor\\t'
+zpty -r z shown '*north-1*' && print -r -- north-1
+zpty -d z
+"""
+
+_FISH = """
+jobs-grpc completion fish | source
+complete --do-complete 'jobs-grpc cancel nor'
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "script"),
+    [("bash", ["--norc", "-c"], _BASH), ("zsh", ["-f", "-c"], _ZSH), ("fish", ["-c"], _FISH)],
+    ids=["bash", "zsh", "fish"],
+)
+async def test_shell_completes_the_id_of_a_job(
+    environ: dict[str, str], program: str, arguments: list[str], script: str
+) -> None:
+    if not (shutil.which(program) or os.environ.get("CI")):
+        pytest.skip(f"{program} is not installed")
+    result = await asyncio.to_thread(
+        subprocess.run,
+        [program, *arguments, script],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert result.stdout.split() == ["north-1"], result.stderr

@@ -1,0 +1,172 @@
+"""`jobs-grpc context`, and what commands take from a context."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.callers import Operator
+from tests.support.cli import Shell, cells
+from tests.support.database import Database
+from tests.support.server import Server
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """A shell whose environment names neither a server nor a caller."""
+    for name in ("SERVER", "TENANT", "USER", "TOKEN", "TOKEN_FILE", "CONTEXT"):
+        monkeypatch.delenv(f"JOBS_{name}", raising=False)
+    return Shell(capsys)
+
+
+def _write(file: Path, content: str, mode: int) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    file.chmod(mode)
+
+
+def _mode(file: Path) -> int:
+    return file.stat().st_mode & 0o777
+
+
+async def test_command_uses_the_context_in_use(
+    shell: Shell, server: Server, operator: Operator, database: Database
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    address = server.address
+
+    saved = await shell("context", "set", "a", "--server", address, "--tenant", operator.tenant)
+    await shell("context", "set", "b", "--server", address, "--tenant", "other")
+    in_a = await shell("list", "-o", "csv", "--columns", "job")
+    used = await shell("context", "use", "b")
+    in_b = await shell("list", "-o", "csv", "--columns", "job")
+    named = await shell("list", "-o", "csv", "--columns", "job", "--context", "a")
+
+    assert (saved.code, used.out) == (0, f"using b: server {address}, tenant other\n")
+    assert (in_a.out, in_b.out, named.out) == ("job_id\nj\n", "job_id\n", "job_id\nj\n")
+
+
+async def test_option_wins_over_environment_and_environment_over_context(
+    shell: Shell, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shell("context", "set", "a", "--server", "127.0.0.1:1", "--tenant", "a", "--user", "u")
+    monkeypatch.setenv("JOBS_SERVER", "127.0.0.1:2")
+    monkeypatch.setenv("JOBS_TENANT", "b")
+
+    shown = await shell("context", "show")
+    listed = await shell("list", "--server", server.address)
+
+    assert [cells(line) for line in shown.out.splitlines()[1:]] == [
+        ["server", "127.0.0.1:2", "$JOBS_SERVER"],
+        ["tenant", "b", "$JOBS_TENANT"],
+        ["user", "u", "context a"],
+    ]
+    assert listed.code == 0
+
+
+async def test_context_is_chosen_by_the_environment(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shell("context", "set", "a", "--tenant", "first")
+    await shell("context", "set", "b", "--tenant", "second")
+    monkeypatch.setenv("JOBS_CONTEXT", "b")
+
+    shown = await shell("context", "show", "--json")
+
+    assert json.loads(shown.out) == {"server": "127.0.0.1:50051", "tenant": "second"}
+
+
+async def test_list_marks_the_context_in_use_and_hides_tokens(
+    shell: Shell, config_file: Path
+) -> None:
+    _write(
+        config_file,
+        'current = "b"\n[contexts.a]\ntoken = "secret"\n[contexts.b]\ntoken_env = "PROD_TOKEN"\n',
+        mode=0o600,
+    )
+
+    listed = await shell("context", "list")
+    as_json = await shell("context", "list", "--json")
+    shown = await shell("context", "show", "a")
+
+    assert [cells(line) for line in listed.out.splitlines()] == [
+        ["CURRENT", "NAME", "SERVER", "TENANT", "USER", "TOKEN"],
+        ["a", "-", "-", "-", "stored"],
+        ["*", "b", "-", "-", "-", "$PROD_TOKEN"],
+    ]
+    assert "secret" not in listed.out + as_json.out + shown.out
+
+
+async def test_set_changes_and_unsets_settings(shell: Shell, config_file: Path) -> None:
+    await shell("context", "set", "a", "--tenant", "t", "--token-env", "TOKEN", "--tls")
+    await shell("context", "set", "a", "--user", "u", "--token-file", "t.txt", "--unset", "tls")
+
+    shown = json.loads((await shell("context", "show", "a", "--json")).out)
+
+    token = shown.pop("token")
+    assert shown == {"tenant": "t", "user": "u"}
+    assert token.startswith("/")
+    assert token.endswith("/t.txt")
+    assert _mode(config_file) == 0o600
+
+
+async def test_delete_removes_the_context_in_use(shell: Shell) -> None:
+    await shell("context", "set", "a", "--tenant", "t")
+
+    deleted = await shell("context", "delete", "a")
+    listed = await shell("context", "list", "--json")
+
+    assert (deleted.code, json.loads(listed.out)) == (0, {"contexts": []})
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["context", "use", "x"], "no context 'x' in "),
+        (["context", "delete", "x"], "no context 'x' in "),
+        (["list", "--context", "x"], "no context 'x' in "),
+        (["context", "set", "a b"], "the name must be 1–64 characters"),
+        (["context", "set", "a", "--tenant", "a,b"], "tenant must be 1–256 printable ASCII"),
+    ],
+)
+async def test_context_command_explains_what_is_wrong(
+    shell: Shell, argv: list[str], message: str
+) -> None:
+    result = await shell(*argv)
+
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert message in result.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("current = ", "Invalid value"),
+        ("server = 'x'", "must have `current`, a string, and tables [contexts.NAME]"),
+        ("[contexts.a]\nsever = 'x'", "context a: may have only server, tenant, user"),
+        ("[contexts.a]\nserver = 'x'", "context a: server must be HOST:PORT"),
+        ("[contexts.a]\ntls = 'yes'", "context a: tls must be true or false"),
+        ("[contexts.a]\ntoken = 'x'", "holds a token, and other users can read it; run: chmod 600"),
+        ("[contexts.a]\ntoken = 'x'\ntoken_env = 'X'", "only one of token_file, token_env and"),
+    ],
+)
+async def test_command_names_the_mistake_in_the_file(
+    shell: Shell, config_file: Path, content: str, message: str
+) -> None:
+    _write(config_file, content, mode=0o644)
+
+    result = await shell("list")
+
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert str(config_file) in result.err
+    assert message in result.err
+
+
+async def test_command_fails_when_variable_of_the_token_is_not_set(shell: Shell) -> None:
+    await shell("context", "set", "a", "--token-env", "NOT_SET_ANYWHERE")
+
+    result = await shell("list")
+
+    assert result.code == 1
+    assert result.err == ("jobs-grpc: NOT_SET_ANYWHERE, which should hold the token, is not set\n")

@@ -1,0 +1,229 @@
+"""`jobs-grpc export`."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.cli import export
+from tests.support.callers import Operator
+from tests.support.cli import Shell, run_on_terminal, spawn
+from tests.support.database import Database
+from tests.support.scale import SCALE
+from tests.support.scripted_server import Answer, Refusal, running_scripted_server
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+_DEVICES = 30
+
+
+@pytest.fixture
+async def job(database: Database, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A job of 30 devices, which are exported in pages of ten."""
+    monkeypatch.setattr(export, "_PAGE_SIZE", 10)
+    await database.add_devices(operator.tenant, _DEVICES)
+    await operator.create(job_id="j", target_all=True)
+    return "j"
+
+
+def ids(count: int = _DEVICES) -> list[str]:
+    return [f"d{number:05}" for number in range(1, count + 1)]
+
+
+async def test_export_writes_all_executions_as_csv(shell: Shell, job: str) -> None:
+    exported = await shell("export", job)
+
+    rows = list(csv.DictReader(io.StringIO(exported.out)))
+    assert (exported.code, exported.err) == (0, "")
+    assert [row["device_id"] for row in rows] == ids()
+    assert {row["status"] for row in rows} == {"QUEUED"}
+
+
+async def test_export_writes_the_matching_executions_to_a_file(
+    shell: Shell, job: str, database: Database, tenant: str, tmp_path: Path
+) -> None:
+    await database.set_status(tenant, job, "d00007", "FAILED")
+    file = tmp_path / "failed.jsonl"
+
+    exported = await shell("export", job, "--to", str(file), "--status", "FAILED")
+
+    assert exported.out == f"exported 1 executions to {file}\n"
+    assert [json.loads(line)["device_id"] for line in _lines(file)] == ["d00007"]
+    assert _names(tmp_path) == ["failed.jsonl"]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+async def test_export_leaves_no_file_when_the_job_does_not_exist(
+    shell: Shell, tmp_path: Path
+) -> None:
+    exported = await shell("export", "nowhere", "--to", str(tmp_path / "a.csv"))
+
+    assert (exported.code, _names(tmp_path)) == (3, [])
+
+
+async def test_export_names_the_file_that_it_cannot_write(
+    shell: Shell, job: str, tmp_path: Path
+) -> None:
+    exported = await shell("export", job, "--to", str(tmp_path / "gone" / "a.csv"))
+
+    assert exported.code == 1
+    assert exported.err.startswith(f"jobs-grpc: can't write {tmp_path}/gone/a.csv: No such file")
+
+
+BROKEN = Refusal(grpc.StatusCode.INTERNAL, reason="INTERNAL")
+
+
+def _pages(*pages: Answer) -> dict[str, list[Answer]]:
+    job = pb.GetJobResponse(job=pb.Job(job_id="j", total_executions=3))
+    return {"GetJob": [job], "ListJobExecutions": list(pages)}
+
+
+def _page(*devices: str, token: str = "") -> pb.ListJobExecutionsResponse:
+    executions = [pb.JobExecution(device_id=device) for device in devices]
+    return pb.ListJobExecutionsResponse(executions=executions, next_page_token=token)
+
+
+async def test_export_resumes_after_the_last_complete_page(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    command = ("export", "j", "--to", str(file), "--columns", "device")
+    async with running_scripted_server(
+        **_pages(_page("a", "b", token="t"), BROKEN, _page("c"))
+    ) as server:
+        first = await shell(*command, "--server", server.address)
+        _append(tmp_path / "a.csv.part", "half a li")
+        other = await shell(*command, "--server", server.address, "--resume", "--status", "FAILED")
+        second = await shell(*command, "--server", server.address, "--resume")
+
+    assert first.code == 1
+    assert first.err.startswith(f"stopped after 2 executions; continue with --resume --to {file}\n")
+    assert other.err.endswith("a.csv.part.json is of another export: status differs\n")
+    assert (second.code, second.out) == (0, f"exported 3 executions to {file}\n")
+    assert server.requests[-1].page_token == "t"
+    assert _lines(file) == ["device_id", "a", "b", "c"]
+    assert _names(tmp_path) == ["a.csv"]
+
+
+async def test_export_replaces_a_file_only_when_it_is_complete(
+    shell: Shell, tmp_path: Path
+) -> None:
+    file = _existing(tmp_path / "a.csv", "old\n")
+    async with running_scripted_server(**_pages(_page("a", token="t"), BROKEN)) as server:
+        await shell("export", "j", "--to", str(file), "--server", server.address)
+
+    assert _lines(file) == ["old"]
+
+
+def _append(file: Path, text: str) -> None:
+    with file.open("a") as opened:
+        opened.write(text)
+
+
+def _existing(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+async def test_resume_fails_when_there_is_nothing_to_resume(
+    shell: Shell, job: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.csv"
+
+    missing = await shell("export", job, "--to", str(file), "--resume")
+    without_file = await shell("export", job, "--resume")
+
+    assert missing.err == f"jobs-grpc: nothing to resume: no file {file}.part.json\n"
+    assert without_file.err == "jobs-grpc: --resume needs --to\n"
+
+
+@pytest.mark.slow
+async def test_export_keeps_complete_lines_when_it_is_interrupted(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    async with running_scripted_server(**_pages(_page("d1", token="t"))) as server:
+        process = await spawn(
+            *("export", "j", "--to", str(file), "--columns", "device"),
+            JOBS_SERVER=server.address,
+            JOBS_TENANT="t",
+        )
+
+        async def has_pages() -> bool:
+            return server.calls["ListJobExecutions"] >= 20
+
+        await wait_until(has_pages)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert err.decode().startswith("stopped after ")
+    state = json.loads((tmp_path / "a.csv.part.json").read_text())
+    lines = _lines(tmp_path / "a.csv.part")
+    assert len(lines) == 1 + state["row_count"]
+    assert set(lines[1:]) == {"d1"}
+
+
+@pytest.mark.slow
+async def test_export_shows_a_bar_on_a_terminal(
+    server: Server, operator: Operator, job: str, tmp_path: Path
+) -> None:
+    code, shown = await run_on_terminal(
+        *("export", job, "--to", str(tmp_path / "a.csv")),
+        JOBS_SERVER=server.address,
+        JOBS_TENANT=operator.tenant,
+    )
+
+    assert code == 0
+    assert "━" in shown
+    assert "exported 30 executions to" in shown
+
+
+# Prints the peak memory of a command in KiB.
+_MEASURE = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, "-m", "jobs_grpc.cli", *sys.argv[1:]], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 * SCALE)
+async def test_export_of_a_large_job_takes_as_much_memory_as_that_of_a_page(
+    database: Database, server: Server, operator: Operator, tmp_path: Path
+) -> None:
+    devices = 30_000 * SCALE
+    await database.add_devices(operator.tenant, devices)
+    await operator.create(job_id="large", target_all=True)
+    file = tmp_path / "large.csv"
+
+    async def peak_mib(*filters: str) -> float:
+        command = ("export", "large", "--to", str(file), *filters)
+        environ = os.environ | {"JOBS_SERVER": server.address, "JOBS_TENANT": operator.tenant}
+        measured = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", _MEASURE, *command],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(measured.stdout.split()[-1]) / 1024
+
+    nothing = await peak_mib("--status", "FAILED")
+    everything = await peak_mib()
+
+    assert len(_lines(file)) == 1 + devices
+    assert everything - nothing < 30

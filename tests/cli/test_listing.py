@@ -1,0 +1,167 @@
+"""The formats and columns of the commands that list something."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from tests.support.callers import Operator
+from tests.support.cli import Shell, cells, run_on_terminal
+from tests.support.database import Database
+from tests.support.server import Server
+
+
+@pytest.fixture(autouse=True)
+async def big_job(database: Database, server: Server, operator: Operator) -> None:
+    """A job "j" of 1,200 devices, of which d00001 has failed, and d00002 twice."""
+    await database.add_devices(operator.tenant, 1200)
+    await operator.create(job_id="j", target_all=True, document_type="reboot")
+    for number in (1, 2):
+        device = server.device(operator.tenant, f"d{number:05}")
+        await device.update("j", "FAILED", failure_code="E1", status_details={"at": 5})
+    await operator.retry("j", "FAILED", device_ids=["d00002"])
+    await server.device(operator.tenant, "d00002").update("j", "FAILED", failure_code="E2")
+
+
+async def test_table_has_thousands_separators_and_relative_times(shell: Shell) -> None:
+    listed = await shell("list")
+    utc = await shell("list", "--utc")
+
+    header, row = (cells(line) for line in listed.out.splitlines())
+    values = dict(zip(header, row, strict=True))
+    assert values["DEVICES"] == "1,200"
+    assert re.fullmatch(r"now|\d+s ago", values["CREATED"])
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ", cells(utc.out.splitlines()[1])[-1])
+
+
+async def test_csv_has_all_fields_in_full(shell: Shell) -> None:
+    listed = await shell("get", "j", "-o", "csv", "--status", "FAILED")
+
+    first, second = csv.DictReader(io.StringIO(listed.out))
+    assert (first["device_id"], first["failure_code"]) == ("d00001", "E1")
+    assert json.loads(first["status_details"]) == {"at": 5}
+    assert re.fullmatch(r"20\S+T\S+Z", first["last_updated_at"])
+    assert (second["execution_number"], second["times_out_at"]) == ("2", "")
+
+
+async def test_jsonl_has_a_line_for_each_message(shell: Shell) -> None:
+    listed = await shell("get", "j", "--output", "jsonl", "--limit", "2")
+
+    lines = [json.loads(line) for line in listed.out.splitlines()]
+    assert [line.get("status_details") for line in lines] == [{"at": 5}, None]
+    token = json.loads(listed.err)["next_executions_page_token"]
+    rest = await shell("get", "j", "-o", "jsonl", "--page-token", token, "--limit", "1")
+    assert json.loads(rest.out)["device_id"] == "d00003"
+
+
+async def test_json_has_the_token_of_the_next_page(shell: Shell, operator: Operator) -> None:
+    await operator.create(job_id="k", target_all=True)
+
+    page = json.loads((await shell("list", "--limit", "1", "--json")).out)
+    rest = await shell("list", "--page-token", page["next_page_token"], "--json")
+
+    assert [job["job_id"] for job in page["jobs"]] == ["k"]
+    assert [job["job_id"] for job in json.loads(rest.out)["jobs"]] == ["j"]
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        ("table", "TYPE    JOB  DEVICES\nreboot  j      1,200\n"),
+        ("csv", "document_type,job_id,total_executions\nreboot,j,1200\n"),
+        ("jsonl", '{"document_type": "reboot", "job_id": "j", "total_executions": 1200}\n'),
+    ],
+)
+async def test_columns_are_those_that_the_user_names(shell: Shell, output: str, shown: str) -> None:
+    listed = await shell("list", "--columns", "type,job_id,DEVICES", "-o", output)
+
+    assert listed.out == shown
+
+
+async def test_error_names_the_columns_when_one_is_unknown(shell: Shell) -> None:
+    listed = await shell("list", "--columns", "job,size")
+
+    assert listed.code == 2
+    assert "no column 'size'; the columns are job_id, status, document_type" in listed.err
+
+
+@pytest.mark.slow
+async def test_wide_table_has_all_columns_on_a_narrow_terminal(
+    server: Server, operator: Operator
+) -> None:
+    variables = {"JOBS_SERVER": server.address, "JOBS_TENANT": operator.tenant}
+
+    _, shown = await run_on_terminal("list", "-o", "wide", columns=60, **variables)
+
+    assert "EXPIRES" in shown
+    assert "hidden" not in shown
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ([], ["k", "j"]),
+        (["--status", "CANCELED"], ["k"]),
+        (["--status", "CANCELED", "IN_PROGRESS"], ["k", "j"]),
+        (["--type", "reboot"], ["j"]),
+        (["--created-by", "olivia"], ["k", "j"]),
+        (["--created-by", "nobody"], []),
+        (["--target-device", "d00001"], ["k"]),
+        (["--target-group", "g"], []),
+        (["--target-all"], ["j"]),
+        (["--created-from", "1h"], ["k", "j"]),
+        (["--created-until", "1h"], []),
+        (["--created-from", "2030-01-31T12:00:00Z"], []),
+        (["--awaiting-approval"], []),
+    ],
+    ids=" ".join,
+)
+async def test_list_shows_only_jobs_that_match_the_filters(
+    shell: Shell, operator: Operator, filters: list[str], ids: list[str]
+) -> None:
+    await operator.create(job_id="k", target_device_id="d00001", document_type="update")
+    await operator.cancel("k")
+
+    listed = await shell("list", "-o", "csv", "--columns", "job", *filters)
+
+    assert (listed.code, listed.out.split()[1:]) == (0, ids)
+
+
+async def test_attempts_lists_the_attempts_of_an_execution(shell: Shell) -> None:
+    listed = await shell("attempts", "j", "d00002", "-o", "csv", "--columns", "attempt,code")
+    unknown = await shell("attempts", "j", "nowhere")
+
+    assert listed.out == "execution_number,failure_code\n2,E2\n1,E1\n"
+    assert unknown.code == 3
+
+
+async def test_device_lists_the_executions_of_a_device_in_all_jobs(
+    shell: Shell, operator: Operator
+) -> None:
+    await operator.create(job_id="k", target_device_id="d00001")
+
+    listed = await shell("device", "d00001")
+    failed = await shell("device", "d00001", "--status", "FAILED")
+
+    assert [cells(line)[:2] for line in listed.out.splitlines()] == [
+        ["JOB", "STATUS"],
+        ["k", "QUEUED"],
+        ["j", "FAILED"],
+    ]
+    assert len(failed.out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("option", [["--json"], ["-o", "json"], ["--output=jsonl"], ["-ojsonl"]])
+async def test_error_is_json_when_the_output_is(shell: Shell, option: list[str]) -> None:
+    failed = await shell("get", "nowhere", *option)
+    misused = await shell("get", *option)
+
+    error = json.loads(failed.err)["error"]
+    assert (failed.code, error["exit_code"], error["reason"]) == (3, 3, "JOB_NOT_FOUND")
+    assert error["request_id"]
+    assert json.loads(misused.err)["error"] == {
+        "message": "the following arguments are required: JOB",
+        "exit_code": 2,
+    }
