@@ -226,7 +226,7 @@ define make-venv
 	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 …' >&2; exit 1; }
 	@echo 'Creating $(@D) from $< …'
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(@D)/bin/python tools/install.py $<
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 endef
@@ -241,5 +241,5 @@ $(BENCH_READY): requirements/bench.lock pyproject.toml
 $(DEPLOY_READY): requirements/deploy.lock
 	@echo 'Creating $(@D) from $< …'
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(@D)/bin/python tools/install.py $<
 	@touch $@

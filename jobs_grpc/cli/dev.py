@@ -76,8 +76,12 @@ def _dev(args: argparse.Namespace) -> None:
 
 def _defaults() -> dict[str, str]:
     """Settings that differ from the defaults of `serve`."""
-    # People who try the service watch a simulated fleet.
-    defaults = {"JOBS_POLL_AFTER": DEV_POLL_AFTER}
+    defaults = {
+        # People who try the service watch a simulated fleet.
+        "JOBS_POLL_AFTER": DEV_POLL_AFTER,
+        # A line for each call would push the commands to copy out of view.
+        "JOBS_LOG_LEVEL": "WARNING",
+    }
     if importlib.util.find_spec("prometheus_client") is not None:
         defaults["JOBS_METRICS_LISTEN"] = DEV_METRICS_ADDRESS
     return defaults
@@ -101,14 +105,22 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             "",
             f"Serving on {address}; tenant {DEMO_TENANT!r} has {DEMO_DEVICE_COUNT:,} devices in"
             f" the groups {', '.join(DEMO_GROUPS)}.",
-            *_example_calls(address, config),
-            "",
             f"Data: {cluster.data_dir}",
             f"SQL:  psql {shlex.quote(cluster.dsn(_DATABASE))}",
+            f"Log:  {_log_hint(config)}",
+            "",
+            *_example_calls(address, config),
+            "",
             "Press Ctrl-C to stop.",
             "",
         ]
     )
+
+
+def _log_hint(config: Config) -> str:
+    if config.log.level in ("DEBUG", "INFO"):
+        return "each call"
+    return "warnings and errors (JOBS_LOG_LEVEL=INFO also logs each call)"
 
 
 def _example_calls(address: str, config: Config) -> list[str]:
@@ -128,7 +140,7 @@ def _example_calls(address: str, config: Config) -> list[str]:
     if address != DEFAULT_ADDRESS:
         options += f" --server {address}"
     return [
-        "Try in another terminal:",
+        "Try in another terminal, with grpcurl:",
         "",
         grpcurl(
             "CreateJob",
@@ -151,8 +163,10 @@ def _example_calls(address: str, config: Config) -> list[str]:
         grpcurl("CancelJob", job_id="try-1", reason="just trying"),
         grpcurl("DeleteJob", job_id="try-1"),
         "",
-        "Or without grpcurl:",
+        "Or with the command line, and a simulated fleet in a third terminal:",
         "",
-        f"  {command} create {options} --type reboot --device device-0001",
+        f"  {command} create {options} --type reboot --group {DEMO_GROUPS[0]} --job-id try-2",
         f"  {command} list {options}",
+        f"  {command} watch {options} try-2",
+        f"  {command} simulate {options} --devices {DEMO_DEVICE_COUNT}",
     ]

@@ -56,8 +56,14 @@ async def _read_greeting(process: asyncio.subprocess.Process) -> tuple[str, str]
 
 async def _wait_for_exit(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
     """Return the exit code and what the process wrote to stderr."""
-    _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
-    return process.returncode, errors.decode()
+    code, _, errors = await _wait_for_output(process)
+    return code, errors
+
+
+async def _wait_for_output(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    """Return the exit code and what the process wrote to stdout and stderr."""
+    out, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
+    return process.returncode, out.decode(), errors.decode()
 
 
 @asynccontextmanager
@@ -108,6 +114,26 @@ async def test_dev_prints_example_calls_that_work(data_dir: Path) -> None:
     # ApproveStage needs a user other than the one who created the job. grpcurl and protobuf write
     # the update_mask of UpdateJob in different ways.
     assert sorted([*called, "ApproveStage", "UpdateJob"]) == sorted(unary)
+
+
+async def test_dev_prints_commands_last_and_does_not_log_calls(data_dir: Path) -> None:
+    process = await _spawn_dev(data_dir)
+    address, greeting = await _read_greeting(process)
+    async with open_channel(address) as channel:
+        await Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo").list()
+    process.send_signal(signal.SIGINT)
+    code, errors = await _wait_for_exit(process)
+
+    assert [line.split()[1] for line in greeting.splitlines()[-6:-2]] == [
+        "create",
+        "list",
+        "watch",
+        "simulate",
+    ]
+    assert code == 0
+    assert errors == (
+        f"Starting PostgreSQL in {data_dir} …\nPostgreSQL has stopped; its data is kept.\n"
+    )
 
 
 async def test_dev_prints_no_example_calls_when_tokens_are_required(
@@ -171,9 +197,9 @@ async def test_dev_stops_postgresql_when_signaled_during_start(data_dir: Path, n
     await wait_until(postgresql_starts)
     process.send_signal(number)
 
-    code, errors = await _wait_for_exit(process)
+    code, out, errors = await _wait_for_output(process)
     assert not pid_file.exists()
-    if "listening on" in errors:
+    if "Serving on" in out:
         assert code == 0  # The server had started before the signal.
     else:
         assert (code, errors) == (130, f"Starting PostgreSQL in {data_dir} …\n")
