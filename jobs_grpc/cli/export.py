@@ -88,7 +88,8 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
         state = _read_state(path, state.request)
     with _part_file(path, state) as file:
         await _write_pages(args, jobs, state, file)
-    print(f"exported {state.row_count:,} executions to {escape_unprintable(args.to)}")
+    executions = "1 execution" if state.row_count == 1 else f"{state.row_count:,} executions"
+    print(f"exported {executions} to {escape_unprintable(args.to)}")
 
 
 def _request(args: argparse.Namespace) -> dict[str, object]:

@@ -56,7 +56,7 @@ async def test_export_writes_the_matching_executions_to_a_file(
 
     exported = await shell("export", job, "--to", str(file), "--status", "FAILED")
 
-    assert exported.out == f"exported 1 executions to {file}\n"
+    assert exported.out == f"exported 1 execution to {file}\n"
     assert [json.loads(line)["device_id"] for line in _lines(file)] == ["d00007"]
     assert _names(tmp_path) == ["failed.jsonl"]
 
