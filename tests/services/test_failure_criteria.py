@@ -1,6 +1,7 @@
 """Failure criteria: what they count, when they trip, and what happens then."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,10 +10,12 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
+from jobs_grpc.errors import InvalidRequest
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, request_session
 from tests.support.failures import expect_failure
+from tests.support.rows_read import rows_read
 from tests.support.server import Server
 
 FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
@@ -192,6 +195,80 @@ async def test_scope_stage_counts_each_stage_alone(
         " (limit 50 percent)"
     )
     assert (job.trip.stage, job.trip.HasField("stage")) == (0, True)
+
+
+async def test_report_reads_the_counts_of_its_own_stage(
+    database: Database, operator: Operator, report: Report
+) -> None:
+    """The rows that it reads depend on the number of criteria, but not of stages."""
+    del report
+    rows = {}
+    for stages in (2, 20):
+        await operator.create(
+            job_id=f"j{stages}",
+            target_all=True,
+            failure_criteria=[CRITERION(count=50, scope=CRITERION.STAGE), CRITERION(count=50)],
+            rollout=pb.Rollout(
+                stages=[*[pb.Stage(device_count=2)] * (stages - 1), pb.Stage(remainder=True)]
+            ),
+        )
+        await database.owner.execute(
+            "INSERT INTO jobs.job_criterion_counts (tenant_id, job_id, criterion, stage, failures)"
+            " SELECT tenant_id, job_id, 0, stage, 1 FROM jobs.job_stages"
+            " WHERE tenant_id = $1 AND job_id = $2",
+            operator.tenant,
+            f"j{stages}",
+        )
+        device = await database.owner.fetchval(
+            "SELECT device_id FROM jobs.job_executions"
+            " WHERE tenant_id = $1 AND job_id = $2 AND rank = 1",
+            operator.tenant,
+            f"j{stages}",
+        )
+        update = ExecutionUpdate(f"j{stages}", device, "FAILED")
+        async with request_session(database) as (connection, store):
+            call = store.update_executions(operator.tenant, [update], wait_ms=60_000)
+            rows[stages] = await rows_read(connection, call)
+
+    # The first report, which was rolled back, leaves a dead row.
+    assert rows[20] <= rows[2] + 1
+
+
+async def test_database_refuses_the_scope_stage_without_a_rollout(
+    database: Database, operator: Operator, report: Report
+) -> None:
+    """The service checks it before."""
+    del report
+    criteria: list[dict[str, Any]] = [
+        {
+            "statuses": [],
+            "failure_codes": [],
+            "count": 1,
+            "basis": "FINISHED",
+            "min_finished": 0,
+            "scope": scope,
+            "action": "PAUSE",
+        }
+        for scope in ("JOB", "STAGE")
+    ]
+    async with request_session(database) as (_, store):
+        with pytest.raises(InvalidRequest) as error:
+            await store.create_job(
+                operator.tenant,
+                job_id="j",
+                document_type="x",
+                document_params="{}",
+                target_device_id=None,
+                target_group_id=None,
+                target_all=True,
+                expires_in_hours=None,
+                in_progress_timeout_minutes=None,
+                created_by=None,
+                max_targets=100,
+                max_active_jobs=None,
+                failure_criteria=json.dumps(criteria),
+            )
+    assert "failure_criteria[1].scope needs a rollout" in str(error.value)
 
 
 async def test_percentage_of_released_executions_falls_while_a_rate_runs(

@@ -4,7 +4,7 @@
 -- With p_validate_only, checks the request and returns what it would do, but writes nothing.
 --
 -- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS,
--- STAGES_TOO_SMALL, and JOB_ALREADY_EXISTS if a different request created the job.
+-- STAGES_TOO_SMALL, ROLLOUT_MISSING, and JOB_ALREADY_EXISTS if a different request created the job.
 
 -- The signature of the previous version. Its calls use the defaults of the new parameters.
 DROP FUNCTION IF EXISTS jobs.create_job(

@@ -74,7 +74,7 @@ BEGIN
             array_fill('TIMED_OUT'::jobs.execution_status, ARRAY[v_timed_out])
         );
         PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_now);
-        PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now, NULL);
+        PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now, NULL, v_stages);
     END IF;
     RETURN v_timed_out;
 END $$;

@@ -319,9 +319,11 @@ BEGIN
                 PERFORM jobs.apply_rollout_rules(
                     p_tenant_id, v_job_id, v_now,
                     CASE WHEN bool_or(u.status <> 'SUCCEEDED') THEN NULL
-                         ELSE count(*)::integer END
+                         ELSE count(*)::integer END,
+                    array_agg(u.stage)
                 )
-                FROM unnest(v_outcomes, v_job_ids, p_statuses) AS u (outcome, job_id, status)
+                FROM unnest(v_outcomes, v_job_ids, p_statuses, v_stages)
+                    AS u (outcome, job_id, status, stage)
                 WHERE u.outcome = 'APPLIED' AND u.job_id = v_job_id
                   AND u.status IN ('SUCCEEDED', 'FAILED', 'REJECTED');
             END LOOP;

@@ -39,13 +39,8 @@ BEGIN
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     IF NOT v_has_rollout THEN
         SELECT f.field INTO v_field
-        FROM (
-            SELECT f.field FROM unnest(p_fields) AS f (field) WHERE f.field LIKE 'rollout.%'
-            UNION ALL
-            SELECT format('failure_criteria[%s].scope', c.n - 1)
-            FROM jsonb_array_elements(p_failure_criteria) WITH ORDINALITY AS c (criterion, n)
-            WHERE 'failure_criteria' = ANY (p_fields) AND c.criterion ->> 'scope' = 'STAGE'
-        ) f (field)
+        FROM unnest(p_fields) AS f (field)
+        WHERE f.field LIKE 'rollout.%'
         LIMIT 1;
         IF FOUND THEN
             PERFORM jobs.raise_error('ROLLOUT_MISSING', v_field);

@@ -9,15 +9,19 @@
 --
 -- A retry can raise a percentage of FINISHED above its limit, although no device failed. So executions
 -- that succeed trip only criteria whose min_finished they reach.
+--
+-- For a criterion of each stage, reads only the stages in p_stages: no other one has changed.
 
--- The signature without p_finished.
+-- The signatures without p_finished and p_stages.
 DROP FUNCTION IF EXISTS jobs.apply_failure_criteria(text, text, timestamptz);
+DROP FUNCTION IF EXISTS jobs.apply_failure_criteria(text, text, timestamptz, integer);
 
 CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
     p_tenant_id text,
     p_job_id text,
     p_now timestamptz,
-    p_finished integer  -- as many have just SUCCEEDED; NULL: one has failed, or the criteria changed
+    p_finished integer,  -- as many have just SUCCEEDED; NULL: one has failed, or the criteria changed
+    p_stages smallint[]  -- of the executions that have just finished, with duplicates; NULL: all stages
 ) RETURNS boolean
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -30,19 +34,17 @@ DECLARE
     v_trip record;
     v_reason text;
 BEGIN
-    -- Without a failure, no criterion can trip. Most calls end here.
-    PERFORM FROM jobs.job_criterion_counts n
-    WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.failures > 0;
-    IF NOT FOUND THEN
-        RETURN false;
-    END IF;
-
     -- The conditions are not in WHERE. There, the planner could use an index for them, and read other
     -- jobs.
     SELECT p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected AS total,
            jobs.released_at(
                j.release_end, j.release_base, j.release_rate, j.release_since, NULL, p_now
            ) AS released,
+           p.succeeded + (
+               SELECT coalesce(sum(f.executions), 0)::integer
+               FROM jobs.job_failures f
+               WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id
+           ) AS finished,
            j.status = 'IN_PROGRESS' AND j.paused_at IS NULL
            AND (p.in_progress > 0 OR p.queued > 0 AND (j.expires_at <= p_now) IS NOT TRUE)
                AS is_running
@@ -54,19 +56,37 @@ BEGIN
         RETURN false;
     END IF;
 
-    SELECT c.*, n.failures, nullif(n.stage, -1) AS stage, basis.size AS basis_size
+    SELECT c.*, n.failures, nullif(changed.stage, -1) AS stage, basis.size AS basis_size
     INTO v_trip
-    FROM jobs.job_criterion_counts n
-    JOIN jobs.job_failure_criteria c
-        ON c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion = n.criterion
-    JOIN jobs.finished_by_devices(p_tenant_id, p_job_id) f ON f.stage = n.stage
-    LEFT JOIN jobs.job_stages s
-        ON s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = n.stage
+    FROM jobs.job_failure_criteria c
+    CROSS JOIN (
+        SELECT -1 AS stage, p_finished AS finished
+        UNION ALL
+        SELECT u.stage, count(*)
+        FROM unnest(coalesce(p_stages, ARRAY(
+            SELECT s.stage FROM jobs.job_stages s
+            WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+        ))) AS u (stage)
+        GROUP BY u.stage
+    ) changed
     CROSS JOIN LATERAL (
-        SELECT f.finished - n.finished_before AS finished,
+        SELECT n.failures, n.finished_before
+        FROM jobs.job_criterion_counts n
+        WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.criterion = c.criterion
+          AND n.stage = changed.stage
+        OFFSET 0
+    ) n
+    LEFT JOIN LATERAL (
+        SELECT s.first_rank, s.last_rank, s.succeeded + s.failures AS finished
+        FROM jobs.job_stages s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = changed.stage
+        OFFSET 0
+    ) s ON true
+    CROSS JOIN LATERAL (
+        SELECT coalesce(s.finished, v_job.finished) - n.finished_before AS finished,
                coalesce(s.last_rank - s.first_rank + 1, v_job.total) AS targeted,
                CASE WHEN v_job.released IS NULL THEN v_job.total
-                    WHEN s.stage IS NULL THEN v_job.released
+                    WHEN changed.stage = -1 THEN v_job.released
                     ELSE greatest(least(v_job.released, s.last_rank) - s.first_rank + 1, 0)
                END AS released
     ) sizes
@@ -76,12 +96,13 @@ BEGIN
                     WHEN c.basis = 'RELEASED' THEN sizes.released
                     ELSE sizes.finished END::bigint AS size
     ) basis
-    WHERE n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.failures > 0
-      AND (p_finished IS NULL OR sizes.finished - p_finished < c.min_finished)
+    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id
+      AND n.failures > 0
+      AND (p_finished IS NULL OR sizes.finished - changed.finished < c.min_finished)
       AND (n.failures >= c.count
            OR basis.size > 0 AND sizes.finished >= c.min_finished
               AND n.failures * 100::bigint >= c.percent * basis.size)
-    ORDER BY n.criterion, n.stage
+    ORDER BY c.criterion, changed.stage
     LIMIT 1;
     IF NOT FOUND THEN
         RETURN false;

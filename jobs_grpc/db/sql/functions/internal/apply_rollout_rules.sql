@@ -2,14 +2,16 @@
 -- settings changed. Does nothing if the job has neither, is finished, or is paused. The caller holds
 -- the job lock and has set the tenant.
 
--- The signature without p_finished.
+-- The signatures without p_finished and p_stages.
 DROP FUNCTION IF EXISTS jobs.apply_rollout_rules(text, text, timestamptz);
+DROP FUNCTION IF EXISTS jobs.apply_rollout_rules(text, text, timestamptz, integer);
 
 CREATE OR REPLACE FUNCTION jobs.apply_rollout_rules(
     p_tenant_id text,
     p_job_id text,
     p_now timestamptz,
-    p_finished integer DEFAULT 0  -- see apply_failure_criteria; 0: check only the gates
+    p_finished integer DEFAULT 0,  -- see apply_failure_criteria; 0: check only the gates
+    p_stages smallint[] DEFAULT NULL  -- see apply_failure_criteria
 ) RETURNS void
 LANGUAGE plpgsql
 -- Planning takes longer than these lookups by primary key.
@@ -32,7 +34,9 @@ BEGIN
     END IF;
 
     IF v_has_failure_criteria AND p_finished IS DISTINCT FROM 0
-       AND jobs.apply_failure_criteria(p_tenant_id, p_job_id, p_now, p_finished) THEN
+       AND jobs.apply_failure_criteria(
+               p_tenant_id, p_job_id, p_now, p_finished, p_stages
+           ) THEN
         RETURN;
     END IF;
     IF v_has_stages THEN

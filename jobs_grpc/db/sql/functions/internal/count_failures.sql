@@ -68,15 +68,25 @@ BEGIN
     END IF;
 
     IF p_stages IS NOT NULL THEN
+        -- One lookup per stage, then an update by ctid, as in update_executions.
         UPDATE jobs.job_stages s
         SET failures = s.failures + u.executions
         FROM (
-            SELECT u.job_id, u.stage, count(*)::integer AS executions
-            FROM unnest(p_job_ids, p_stages) AS u (job_id, stage)
-            WHERE u.stage IS NOT NULL
-            GROUP BY u.job_id, u.stage
+            SELECT u.executions, s.row_id
+            FROM (
+                SELECT u.job_id, u.stage, count(*)::integer AS executions
+                FROM unnest(p_job_ids, p_stages) AS u (job_id, stage)
+                WHERE u.stage IS NOT NULL
+                GROUP BY u.job_id, u.stage
+            ) u
+            CROSS JOIN LATERAL (
+                SELECT s.ctid AS row_id
+                FROM jobs.job_stages s
+                WHERE s.tenant_id = p_tenant_id AND s.job_id = u.job_id AND s.stage = u.stage
+                OFFSET 0
+            ) s
         ) u
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = u.job_id AND s.stage = u.stage;
+        WHERE s.tenant_id = p_tenant_id AND s.ctid = u.row_id;
     END IF;
 
     -- Not derived from the counts above, which count some codes together, as '*'.
