@@ -17,7 +17,7 @@ import asyncpg
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.pg_errors import is_outage, is_retryable
-from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
+from jobs_grpc.maintenance.task import JobKey, MaintenanceTask, StatementTimedOut
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,6 @@ _CLOSE_TIMEOUT = 5.0
 
 class NotTheOwner(Exception):
     """The login is subject to row-level security, so searches across tenants find nothing."""
-
-
-class StatementTimedOut(Exception):
-    """One statement was too slow and was canceled; database and session are intact."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from jobs_grpc.db.database import Row
-from jobs_grpc.db.pg_errors import is_outage
+from jobs_grpc.db.pg_errors import is_outage, is_retryable
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ _MAX_SKIPPED = 1000
 _MAX_FAILING = 100
 # The part of the lock wait that one job may use.
 _MAX_SHARE = 0.25
+
+
+class StatementTimedOut(Exception):
+    """One statement was too slow and was canceled; database and session are intact."""
 
 
 class MaintenanceTask:
@@ -141,9 +145,13 @@ class MaintenanceTask:
             self.errors += 1
             if job not in self._failing and len(self._failing) <= _MAX_FAILING:
                 self._failing.add(job)
-                logger.exception(
+                # A statement that was canceled or too slow is no defect: no traceback.
+                transient = isinstance(e, StatementTimedOut) or is_retryable(e)
+                logger.log(
+                    logging.WARNING if transient else logging.ERROR,
                     "maintenance of a job failed; the next sweeps try again",
-                    extra={"task": self.name, "tenant": job[0], "job": job[1]},
+                    exc_info=None if transient else e,
+                    extra={"task": self.name, "tenant": job[0], "job": job[1], "error": str(e)},
                 )
             return False
         self._failing.discard(job)

@@ -101,6 +101,10 @@ async def test_failing_job_is_skipped_and_logged_once(
         await sweeper.run_once()
         (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert record.getMessage() == "maintenance of a job failed; the next sweeps try again"
+        # Only an error that a retry does not solve is a defect, with a traceback.
+        is_defect = failure == "XX001"
+        assert record.levelno == (logging.ERROR if is_defect else logging.WARNING)
+        assert bool(record.exc_info) == is_defect
         assert (vars(record)["tenant"], vars(record)["job"]) == (operator.tenant, "b")
 
         await set_failure(failing_database, operator, None)
