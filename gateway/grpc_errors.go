@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -26,7 +27,7 @@ const requestSizeSetting = "JOBS_MAX_REQUEST_BYTES"
 // sanitizedErrors replaces errors from outside jobs-grpc, such as gRPC's own: their
 // messages may contain internal addresses.
 var sanitizedErrors = map[codes.Code]apiError{
-	codes.Unavailable:      {Reason: "SERVICE_UNAVAILABLE", Detail: "The service is unavailable; retry later"},
+	codes.Unavailable:      {Reason: "SERVICE_UNAVAILABLE", Detail: "The service is unavailable; retry later", retryAfter: time.Second},
 	codes.DeadlineExceeded: {Reason: "DEADLINE_EXCEEDED", Detail: "The deadline expired before the response; the call may have taken effect"},
 	codes.Canceled:         {Reason: "CANCELED", Detail: "The request was canceled"},
 	codes.Unimplemented:    {Reason: "NOT_IMPLEMENTED", Detail: "The service does not implement this method"},
@@ -87,6 +88,7 @@ func convertError(err error) (e *apiError, fromService bool) {
 	}
 	if sanitized, ok := sanitizedErrors[st.Code()]; ok {
 		e = newAPIError(st.Code(), sanitized.Reason, sanitized.Detail)
+		e.retryAfter = sanitized.retryAfter
 		if sanitized.status != 0 {
 			e.status = sanitized.status
 		}

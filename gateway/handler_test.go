@@ -108,12 +108,12 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 		status  int
 		want    apiError
 	}{
-		{codes.Unavailable, details(info("DATABASE_UNAVAILABLE")), 503, apiError{Detail: "text", Code: "UNAVAILABLE", Reason: "DATABASE_UNAVAILABLE"}},
+		{codes.Unavailable, details(info("DATABASE_UNAVAILABLE"), retry), 503, apiError{Detail: "text", Code: "UNAVAILABLE", Reason: "DATABASE_UNAVAILABLE", retryAfter: 1200 * time.Millisecond}},
 		{codes.ResourceExhausted, details(info("OVERLOADED"), retry), 429, apiError{Detail: "text", Code: "RESOURCE_EXHAUSTED", Reason: "OVERLOADED", retryAfter: 1200 * time.Millisecond}},
 		{codes.PermissionDenied, details(info("ROLE_REQUIRED")), 403, apiError{Detail: "text", Code: "PERMISSION_DENIED", Reason: "ROLE_REQUIRED"}},
 		{codes.Aborted, details(info("EXECUTION_CHANGED")), 409, apiError{Detail: "text", Code: "ABORTED", Reason: "EXECUTION_CHANGED"}},
 		// Without an ErrorInfo of jobs-grpc the message is replaced.
-		{codes.Unavailable, nil, 503, apiError{Detail: sanitizedErrors[codes.Unavailable].Detail, Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}},
+		{codes.Unavailable, nil, 503, apiError{Detail: sanitizedErrors[codes.Unavailable].Detail, Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE", retryAfter: time.Second}},
 		{codes.Unimplemented, nil, 501, apiError{Detail: sanitizedErrors[codes.Unimplemented].Detail, Code: "UNIMPLEMENTED", Reason: "NOT_IMPLEMENTED"}},
 		{codes.Unknown, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},
 		{codes.DataLoss, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},
@@ -134,9 +134,9 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 		if response.StatusCode != c.status || got.Detail != c.want.Detail || got.Code != c.want.Code || got.Reason != c.want.Reason {
 			t.Errorf("%v: %d %+v, want %d %+v", c.code, response.StatusCode, got, c.status, c.want)
 		}
-		// RetryInfo of 1.2 s is rounded up to whole seconds.
-		if got := response.Header.Get("Retry-After"); (got == "2") != (c.want.retryAfter != 0) {
-			t.Errorf("%v: Retry-After %q", c.code, got)
+		want := map[time.Duration]string{0: "", time.Second: "1", 1200 * time.Millisecond: "2"}[c.want.retryAfter]
+		if got := response.Header.Get("Retry-After"); got != want {
+			t.Errorf("%v: Retry-After %q, want %q", c.code, got, want)
 		}
 	}
 }

@@ -75,6 +75,8 @@ class JobsError(Exception):
 
     code: ClassVar[StatusCode]
     reason: ClassVar[reasons.ErrorReason.ValueType]
+    retry_after: int | None = None
+    """Seconds after which the same call can succeed. None: a retry does not help."""
 
     def __init__(self, message: str, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -522,21 +524,18 @@ class JobChanged(JobsError):
 
 
 class Overloaded(JobsError):
-    """The server has more calls than it can serve in time. Retry after `retry_after` seconds."""
+    """The server has more calls than it can serve in time."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
     reason = reasons.OVERLOADED
-    retry_after: ClassVar[int] = 1
+    retry_after = 1
 
     def __init__(self) -> None:
         super().__init__("The server is overloaded; retry later")
 
 
 class LimitExceeded(JobsError):
-    """The call exceeds the limit of a setting, such as JOBS_MAX_TARGETS.
-
-    The same call can succeed after `retry_after` seconds. None: it fails again.
-    """
+    """The call exceeds the limit of a setting, such as JOBS_MAX_TARGETS."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
     reason = reasons.LIMIT_EXCEEDED
@@ -556,6 +555,7 @@ class DatabaseUnavailable(JobsError):
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.DATABASE_UNAVAILABLE
+    retry_after = 1
 
     def __init__(self) -> None:
         super().__init__("The database is unavailable; retry later")
@@ -570,6 +570,7 @@ class QueryTimeout(JobsError):
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.QUERY_TIMEOUT
+    retry_after = 5
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -584,6 +585,7 @@ class SchemaNotCurrent(JobsError):
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.SCHEMA_NOT_CURRENT
+    retry_after = 10
 
     def __init__(self) -> None:
         super().__init__(
@@ -596,6 +598,7 @@ class ServerStopping(JobsError):
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.SERVER_STOPPING
+    retry_after = 1
 
     def __init__(self) -> None:
         super().__init__("The server is stopping; call again")
@@ -606,6 +609,7 @@ class KeysUnavailable(JobsError):
 
     code = StatusCode.UNAVAILABLE
     reason = reasons.KEYS_UNAVAILABLE
+    retry_after = 5
 
     def __init__(self) -> None:
         super().__init__("The server has no keys to verify tokens with; retry later")

@@ -167,8 +167,8 @@ class ServiceCalls:
         if not (token_expired or was_reset or is_transient(error)):
             raise error
         self.report_retry(error)
-        if received and error.retry_after is None:
-            return delays.before_reconnect()
+        if received:
+            return delays.before_reconnect(error)
         return delays.after(error)
 
     def report_retry(self, error: JobsError) -> None:

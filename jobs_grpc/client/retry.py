@@ -80,6 +80,7 @@ class Delays:
             return error.retry_after + random.uniform(0, delay)  # noqa: S311 - not for security
         return delay * random.uniform(0.5, 1)  # noqa: S311 - not for security
 
-    def before_reconnect(self) -> float:
-        """Return the delay after a stream that has worked was interrupted."""
-        return random.uniform(0, self._policy.reconnect_within)  # noqa: S311 - not for security
+    def before_reconnect(self, error: JobsError) -> float:
+        """Return the delay after `error` has interrupted a stream that worked."""
+        spread = random.uniform(0, self._policy.reconnect_within)  # noqa: S311 - not for security
+        return (error.retry_after or 0) + spread

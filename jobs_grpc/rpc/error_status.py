@@ -18,9 +18,7 @@ from jobs_grpc.errors import (
     Internal,
     InvalidRequest,
     JobsError,
-    LimitExceeded,
     LockTimeout,
-    Overloaded,
     ServerStopping,
 )
 
@@ -100,6 +98,6 @@ def _details(error: JobsError) -> list[Message]:
             return [BadRequest(field_violations=violations)]
         case ExecutionChanged():
             return [error.current_execution]
-        case Overloaded(retry_after=int(seconds)) | LimitExceeded(retry_after=int(seconds)):
-            return [RetryInfo(retry_delay=Duration(seconds=seconds))]
+    if error.retry_after is not None:
+        return [RetryInfo(retry_delay=Duration(seconds=error.retry_after))]
     return []

@@ -450,7 +450,8 @@ async def test_reason_is_sent_with_its_status(
     assert failure.message
     assert failure.request_id
     assert bool(failure.violations) == (scenario is invalid_field)
-    assert failure.retry_after == (1 if scenario in (overloaded, limit_exceeded) else None)
+    transient = SCENARIOS[scenario] in (StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED)
+    assert (failure.retry_after is not None) == transient
 
 
 def test_every_reason_has_a_scenario() -> None:

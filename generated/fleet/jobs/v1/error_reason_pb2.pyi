@@ -456,7 +456,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 27
-    """Status UNAVAILABLE: try again.
+    """Status UNAVAILABLE: try again after the delay in google.rpc.RetryInfo, which each of these
+    errors has.
 
     The database is unreachable or does not respond. The call may have taken
     effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
@@ -481,7 +482,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     SCHEMA_NOT_CURRENT: _ErrorReason.ValueType  # 36
     """The schema of the database is not the one of the server. An administrator must run
-    `jobs-grpc migrate` of the server's version. Retry with backoff.
+    `jobs-grpc migrate` of the server's version.
 
     Example of an ErrorInfo:
 
@@ -497,7 +498,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
     """
     KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 29
-    """The server has not yet read the keys that verify tokens. Retry with backoff.
+    """The server has not yet read the keys that verify tokens.
 
     Example of an ErrorInfo:
 
@@ -958,7 +959,8 @@ Example of an ErrorInfo:
     }
 """
 DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 27
-"""Status UNAVAILABLE: try again.
+"""Status UNAVAILABLE: try again after the delay in google.rpc.RetryInfo, which each of these
+errors has.
 
 The database is unreachable or does not respond. The call may have taken
 effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
@@ -983,7 +985,7 @@ Example of an ErrorInfo:
 """
 SCHEMA_NOT_CURRENT: ErrorReason.ValueType  # 36
 """The schema of the database is not the one of the server. An administrator must run
-`jobs-grpc migrate` of the server's version. Retry with backoff.
+`jobs-grpc migrate` of the server's version.
 
 Example of an ErrorInfo:
 
@@ -999,7 +1001,7 @@ Example of an ErrorInfo:
     { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
 """
 KEYS_UNAVAILABLE: ErrorReason.ValueType  # 29
-"""The server has not yet read the keys that verify tokens. Retry with backoff.
+"""The server has not yet read the keys that verify tokens.
 
 Example of an ErrorInfo:
 

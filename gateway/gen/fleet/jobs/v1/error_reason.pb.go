@@ -429,7 +429,7 @@ const (
 	//	}
 	ErrorReason_QUERY_TIMEOUT ErrorReason = 35
 	// The schema of the database is not the one of the server. An administrator must run
-	// `jobs-grpc migrate` of the server's version. Retry with backoff.
+	// `jobs-grpc migrate` of the server's version.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -443,7 +443,7 @@ const (
 	//
 	//	{ "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
 	ErrorReason_SERVER_STOPPING ErrorReason = 28
-	// The server has not yet read the keys that verify tokens. Retry with backoff.
+	// The server has not yet read the keys that verify tokens.
 	//
 	// Example of an ErrorInfo:
 	//
