@@ -138,8 +138,9 @@ async def print_listing(
         sys.stdout.flush()
         print_json({next_page: pager.next_page_token}, indent=None, file=sys.stderr)
     elif pager.next_page_token:
+        shown = noun.removesuffix("s") if count == 1 else noun
         print_note(
-            f"{count:,} {noun} shown; raise --limit,"
+            f"{count:,} {shown} shown; raise --limit,"
             f" or continue with --page-token {pager.next_page_token}"
         )
 

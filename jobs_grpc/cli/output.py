@@ -145,14 +145,19 @@ def count_progress(total: int | None) -> Iterator[Callable[[int], None]]:
         return
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError:
         yield lambda done: None
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
-        yield lambda done: progress.update(task, completed=done)
+
+        def show(done: int) -> None:
+            text = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+            progress.update(task, completed=done, description=text)
+
+        yield show
 
 
 @contextmanager

@@ -40,15 +40,15 @@ class TableColumn(NamedTuple):
 def print_table(
     columns: Sequence[TableColumn], rows: Iterable[Sequence[str]], *, fit: bool = True
 ) -> None:
-    """Print a table. On a terminal, without `fit`, or without rich, no column is dropped."""
+    """Print a table. Without `fit`, a terminal wraps its lines; with it, columns are dropped."""
     cells = [[escape_unprintable(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty() and fit:
+    if sys.stdout.isatty():
         try:
             import rich  # noqa: F401
         except ImportError:
             pass
         else:
-            _print_fitted(columns, cells)
+            _print_in_color(columns, cells, fit=fit)
             return
     _print_aligned(columns, cells)
 
@@ -75,7 +75,7 @@ def _cell_width(text: str) -> int:
     return cell_len(text)
 
 
-def _print_fitted(columns: Sequence[TableColumn], rows: list[list[str]]) -> None:
+def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fit: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -83,7 +83,7 @@ def _print_fitted(columns: Sequence[TableColumn], rows: list[list[str]]) -> None
     header = [column.title for column in columns]
     natural = [max(map(_cell_width, cells)) for cells in zip(header, *rows, strict=True)]
     console = Console()
-    widths = _fit_widths(columns, natural, console.width)
+    widths = _fit_widths(columns, natural, console.width) if fit else dict(enumerate(natural))
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
     for index, width in widths.items():
         column = columns[index]

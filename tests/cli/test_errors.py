@@ -1,8 +1,12 @@
 """Errors of the commands: one line and an exit code."""
 
+import socket
+
+import grpc
 import pytest
 
 from tests.support.cli import Shell
+from tests.support.scripted_server import Refusal, running_scripted_server
 
 CREATE = ("create", "--type", "x", "--all")
 
@@ -50,3 +54,45 @@ async def test_error_is_one_line_and_exit_code(
     assert (result.code, result.out) == (code, "")
     assert result.err.startswith(f"jobs-grpc: {message}")
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message"),
+    [
+        (
+            Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, reason="LIMIT_EXCEEDED"),
+            "refused by a limit: RESOURCE_EXHAUSTED: scripted",
+        ),
+        (
+            Refusal(grpc.StatusCode.UNAVAILABLE, reason="DATABASE_UNAVAILABLE"),
+            "UNAVAILABLE: scripted",
+        ),
+    ],
+)
+async def test_error_blames_the_connection_only_when_nothing_answers(
+    shell: Shell, refusal: Refusal, message: str
+) -> None:
+    async with running_scripted_server(ListJobs=refusal) as server:
+        result = await shell("list", "--server", server.address)
+
+    assert (result.code, result.err) == (5, f"jobs-grpc: {message}\n")
+
+
+async def test_error_names_the_timeout_when_the_server_is_silent(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        result = await shell("list", "--server", address, "--timeout", "0.2")
+
+    assert result.code == 5
+    assert result.err == (
+        f"jobs-grpc: no answer in time from the server at {address}; --timeout waits longer\n"
+    )
+
+
+async def test_error_suggests_the_option_that_was_abbreviated(shell: Shell) -> None:
+    result = await shell("list", "--ten", "demo")
+
+    assert result.code == 2
+    assert result.err.endswith(
+        "jobs-grpc list: error: unrecognized arguments: --ten demo (did you mean --tenant?)\n"
+    )

@@ -188,6 +188,7 @@ async def test_export_shows_a_bar_on_a_terminal(
 
     assert code == 0
     assert "━" in shown
+    assert "30 of 30" in shown
     assert "exported 30 executions to" in shown
 
 

@@ -138,6 +138,24 @@ async def test_simulate_succeeds_when_it_has_not_called_server_yet(shell: Shell)
     assert (result.code, result.err) == (0, "")
 
 
+@pytest.mark.slow
+async def test_simulate_counts_calls_that_a_limit_refuses(
+    database: Database, operator: Operator, job: str, shell: Shell
+) -> None:
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+        result = await shell(
+            *FLEET,
+            *("--poll", "0.01", "--for", "3", "--progress", "0"),
+            *("--tenant", operator.tenant, "--server", server.address),
+        )
+
+    assert result.code == 0
+    assert re.search(r", [\d,]+ refused\n", result.out)
+    assert " errors" not in result.out
+    assert "refused by a limit: RESOURCE_EXHAUSTED: " in result.err
+    assert "can't reach" not in result.err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
