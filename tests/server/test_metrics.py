@@ -274,6 +274,8 @@ def test_serve_fails_with_one_line_when_extra_is_not_installed(
     monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql://127.0.0.1:1/none")
     monkeypatch.setenv("JOBS_LISTEN", "127.0.0.1:0")
     monkeypatch.setenv("JOBS_METRICS_LISTEN", "127.0.0.1:0")
+    # No warning about the variables of the tests, such as JOBS_TEST_SCALE, which nothing reads.
+    monkeypatch.setenv("JOBS_LOG_LEVEL", "ERROR")
 
     for workers in ("1", "2"):
         assert run(["serve", "--workers", workers]) == 2
