@@ -17,13 +17,7 @@ func newCallerCheck(upstream *upstream, budgets *memoryBudgets) func(*http.Reque
 	jobs := jobsv1.NewJobServiceClient(upstream)
 	return func(r *http.Request) *apiError {
 		ctx := withRequestMemory(r.Context(), newRequestMemory(budgets, r.Header))
-		forwarded := metadata.MD{}
-		for _, name := range allowedHeaders {
-			if values := r.Header.Values(name); len(values) > 0 {
-				forwarded[name] = values
-			}
-		}
-		_, err := jobs.GetJob(metadata.NewOutgoingContext(ctx, forwarded), &jobsv1.GetJobRequest{})
+		_, err := jobs.GetJob(metadata.NewOutgoingContext(ctx, forwardedMetadata(r)), &jobsv1.GetJobRequest{})
 		if err == nil {
 			return nil
 		}
@@ -34,4 +28,15 @@ func newCallerCheck(upstream *upstream, budgets *memoryBudgets) func(*http.Reque
 		}
 		return e
 	}
+}
+
+// forwardedMetadata returns the headers of a request that are forwarded.
+func forwardedMetadata(r *http.Request) metadata.MD {
+	forwarded := metadata.MD{}
+	for _, name := range allowedHeaders {
+		if values := r.Header.Values(name); len(values) > 0 {
+			forwarded[name] = values
+		}
+	}
+	return forwarded
 }

@@ -12,7 +12,7 @@ func withCORS(origins []string, next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return next
 	}
-	requestHeaders := strings.Join(append([]string{"content-type", "grpc-timeout"}, allowedHeaders...), ", ")
+	requestHeaders := strings.Join(append([]string{"content-type", "grpc-timeout", "last-event-id"}, allowedHeaders...), ", ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Origin")
 		origin := r.Header.Get("Origin")

@@ -15,9 +15,9 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// newHandler returns the handler of the REST listener. A request passes, in this order:
+// newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this order:
 // instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the route check, the request checks, grpc-gateway.
-func newHandler(config *Config, upstream *upstream, metrics *metrics, tracer *tracer, logger *slog.Logger) (http.Handler, error) {
+func newHandler(stopping <-chan struct{}, config *Config, upstream *upstream, metrics *metrics, tracer *tracer, logger *slog.Logger) (http.Handler, error) {
 	routes, err := loadRoutes(openAPI)
 	if err != nil {
 		return nil, err
@@ -29,7 +29,9 @@ func newHandler(config *Config, upstream *upstream, metrics *metrics, tracer *tr
 	pageHandler := newPagesHandler()
 	budgets := newMemoryBudgets(config.MaxBufferedBytes)
 	bodies := &bodyDecoder{config.MaxBodyBytes, newCallerCheck(upstream, budgets)}
+	watches := newWatchHandler(stopping, config, upstream, budgets)
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		client, unbounded := w, r.Context()
 		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
 		defer cancel()
 		memory := newRequestMemory(budgets, r.Header)
@@ -57,18 +59,22 @@ func newHandler(config *Config, upstream *upstream, metrics *metrics, tracer *tr
 			pageHandler.ServeHTTP(w, r)
 			return
 		}
-		if r.Method == http.MethodHead {
-			// net/http sends the headers of the response to GET and drops its body.
-			get := *r
-			get.Method = http.MethodGet
-			r = &get
-		}
 		w.Header().Set("Cache-Control", "no-store")
 		if op := route.operations[r.Method]; op != nil {
 			if e := checkRequest(op, route.template, w, r, config, bodies); e != nil {
 				e.write(w)
 				return
 			}
+			if op.ID == "WatchJob" {
+				watches.serve(client, r.WithContext(unbounded), pathVariables(route.template, r)["job_id"])
+				return
+			}
+		}
+		if r.Method == http.MethodHead {
+			// net/http sends the headers of the response to GET and drops its body.
+			get := *r
+			get.Method = http.MethodGet
+			r = &get
 		}
 		gateway.ServeHTTP(w, r)
 	})

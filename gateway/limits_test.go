@@ -117,7 +117,7 @@ func TestUpstream_RejectsCalls_WhenConnectionsAreFull(t *testing.T) {
 	}
 	t.Cleanup(upstream.Close)
 	upstream.calls.wait = 0
-	gateway, err := newHandler(config, upstream, newMetrics(), nil, discardLogger)
+	gateway, err := newHandler(nil, config, upstream, newMetrics(), nil, discardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}

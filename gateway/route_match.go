@@ -91,17 +91,23 @@ func checkPath(op *operation, template string, r *http.Request) *apiError {
 	if !utf8.ValidString(r.URL.Path) {
 		return malformedRequest("The path is not valid UTF-8")
 	}
-	segments := strings.Split(r.URL.EscapedPath(), "/")
-	for i, pattern := range strings.Split(template, "/") {
-		name, verb, _ := strings.Cut(strings.TrimPrefix(pattern, "{"), "}")
-		p := op.parameter("path", name)
-		if p == nil {
-			continue
-		}
-		value, _ := url.PathUnescape(strings.TrimSuffix(segments[i], verb)) // match has decoded it already
-		if e := checkValue(name, &p.Schema, value); e != nil {
+	for name, value := range pathVariables(template, r) {
+		if e := checkValue(name, &op.parameter("path", name).Schema, value); e != nil {
 			return e
 		}
 	}
 	return nil
+}
+
+// pathVariables returns the decoded variables of a path that matches a template.
+func pathVariables(template string, r *http.Request) map[string]string {
+	variables := map[string]string{}
+	segments := strings.Split(r.URL.EscapedPath(), "/")
+	for i, pattern := range strings.Split(template, "/") {
+		if name, ok := strings.CutPrefix(pattern, "{"); ok {
+			name, verb, _ := strings.Cut(name, "}")
+			variables[name], _ = url.PathUnescape(strings.TrimSuffix(segments[i], verb)) // match has decoded it already
+		}
+	}
+	return variables
 }

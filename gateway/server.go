@@ -36,7 +36,7 @@ func run(ctx context.Context, config *Config, logger *slog.Logger) error {
 	}
 	defer tracer.shutDown(logger)
 	metrics := newMetrics()
-	handler, err := newHandler(config, upstream, metrics, tracer, logger)
+	handler, err := newHandler(ctx.Done(), config, upstream, metrics, tracer, logger)
 	if err != nil {
 		return err
 	}

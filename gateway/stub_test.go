@@ -88,7 +88,7 @@ func newTestGateway(tb testing.TB, env map[string]string) http.Handler {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { upstream.Close() })
-	handler, err := newHandler(config, upstream, newMetrics(), nil, discardLogger)
+	handler, err := newHandler(nil, config, upstream, newMetrics(), nil, discardLogger)
 	if err != nil {
 		tb.Fatal(err)
 	}

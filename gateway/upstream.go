@@ -34,27 +34,40 @@ func dialUpstream(config *Config, logger *slog.Logger) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	var connections []*grpc.ClientConn
-	for range config.UpstreamConnections {
-		connection, err := grpc.NewClient(config.Upstream,
-			grpc.WithTransportCredentials(creds),
-			grpc.WithDefaultServiceConfig(serviceConfig),
-			grpc.WithUserAgent("jobs-gateway"),
-			grpc.WithInitialWindowSize(streamWindow),
-			grpc.WithInitialConnWindowSize(connectionWindow),
-			// The server is on the internal network: an HTTPS_PROXY for outgoing traffic must not see the calls.
-			grpc.WithNoProxy(),
-			// The server allows at most one ping every 10 s.
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnectBackoff, MinConnectTimeout: 5 * time.Second}),
-		)
-		if err != nil {
-			return nil, fmt.Errorf("upstream=%s: %w", config.Upstream, err)
+	dial := func(count int) (connections []*grpc.ClientConn, err error) {
+		for range count {
+			connection, err := grpc.NewClient(config.Upstream,
+				grpc.WithTransportCredentials(creds),
+				grpc.WithDefaultServiceConfig(serviceConfig),
+				grpc.WithUserAgent("jobs-gateway"),
+				grpc.WithInitialWindowSize(streamWindow),
+				grpc.WithInitialConnWindowSize(connectionWindow),
+				// The server is on the internal network: an HTTPS_PROXY for outgoing traffic must not see the calls.
+				grpc.WithNoProxy(),
+				// The server allows at most one ping every 10 s.
+				grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+				grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnectBackoff, MinConnectTimeout: 5 * time.Second}),
+			)
+			if err != nil {
+				return nil, fmt.Errorf("upstream=%s: %w", config.Upstream, err)
+			}
+			connections = append(connections, connection)
 		}
-		connection.Connect()
-		connections = append(connections, connection)
+		return connections, nil
 	}
-	return newUpstream(connections), nil
+	connections, err := dial(config.UpstreamConnections)
+	if err != nil {
+		return nil, err
+	}
+	for _, connection := range connections {
+		connection.Connect()
+	}
+	// These connect with the first watch.
+	watchConnections, err := dial(int((config.MaxWatches + streamsPerConnection - 1) / streamsPerConnection))
+	if err != nil {
+		return nil, err
+	}
+	return newUpstream(connections, watchConnections), nil
 }
 
 func newUpstreamCredentials(config *Config, logger *slog.Logger) (credentials.TransportCredentials, error) {

@@ -32,23 +32,33 @@ type upstream struct {
 	connections []*grpc.ClientConn
 	next        atomic.Uint64
 	calls       *budget
+	// Connections for watches alone: a watch lasts long and must take no call's place.
+	watchConnections []*grpc.ClientConn
+	nextWatch        atomic.Uint64
 }
 
-func newUpstream(connections []*grpc.ClientConn) *upstream {
-	return &upstream{connections: connections, calls: newBudget(int64(len(connections) * streamsPerConnection))}
+func newUpstream(connections, watchConnections []*grpc.ClientConn) *upstream {
+	return &upstream{
+		connections: connections, watchConnections: watchConnections,
+		calls: newBudget(int64(len(connections) * streamsPerConnection)),
+	}
 }
 
 func (u *upstream) connection() *grpc.ClientConn {
 	return u.connections[u.next.Add(1)%uint64(len(u.connections))]
 }
 
+func (u *upstream) watchConnection() *grpc.ClientConn {
+	return u.watchConnections[u.nextWatch.Add(1)%uint64(len(u.watchConnections))]
+}
+
 func (u *upstream) Close() {
-	for _, connection := range u.connections {
+	for _, connection := range append(u.connections, u.watchConnections...) {
 		connection.Close()
 	}
 }
 
-// NewStream is not called: the gateway does not serve streams.
+// NewStream is not called: watchHandler serves the only stream.
 func (u *upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	return u.connection().NewStream(ctx, desc, method, opts...)
 }

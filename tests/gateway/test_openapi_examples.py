@@ -114,6 +114,8 @@ def test_every_operation_has_examples_and_a_summary_of_its_own() -> None:
             if "$ref" in response:
                 name = response["$ref"].rpartition("/")[2]
                 response = document["components"]["responses"][name]
+            if status == "204":
+                continue
             (content,) = response["content"].values()
             assert "example" in content or content.get("examples"), (
                 operation["operationId"],

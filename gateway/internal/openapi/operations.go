@@ -59,7 +59,15 @@ func convertOperation(path string, operation, schemas object, c *contract) objec
 	}
 	operation["parameters"] = parameters
 	ok := operation["responses"].(object)["200"].(object)
+	if rpc == "WatchJob" {
+		operation["description"] = watchDescription
+		operation["parameters"] = append(parameters, lastEventID)
+	}
 	operation["responses"] = c.errorResponses(rpc, operation)
+	if rpc == "WatchJob" {
+		maps.Copy(operation["responses"].(object), watchResponses)
+		return operation
+	}
 	if id == "ListDeviceExecutions" {
 		delete(operation["responses"].(object), "404") // JOB_NOT_FOUND is about the route of a job
 	}

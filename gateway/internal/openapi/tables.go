@@ -23,6 +23,7 @@ var summaries = map[string]string{
 	"StartNextExecution":    "Start the device's next execution",
 	"UpdateExecution":       "Report on an execution",
 	"UpdateJob":             "Change the settings of a job",
+	"WatchJob":              "Watch a job (Server-Sent Events)",
 }
 
 // additionalRoutes names the operation of a method's second route. The plugin appends a "2".

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+const (
+	// retryHint is how long EventSource waits before it connects again.
+	retryHint = 2 * time.Second
+
+	// Proxies close connections on which nothing is sent for a while, often a minute.
+	heartbeatInterval = 15 * time.Second
+
+	// The waits between attempts to watch again after the server went away. The actual wait is random, up
+	// to these, so that all watches do not come back at once.
+	minRewatchWait = 500 * time.Millisecond
+	maxRewatchWait = 5 * time.Second
+)
+
+// watchHandler serves GET /customer/jobs/{job_id}:watch: WatchJob as Server-Sent Events.
+type watchHandler struct {
+	upstream *upstream
+	slots    *budget
+	maximum  int64
+	budgets  *memoryBudgets
+	timeout  time.Duration // for the client to read one event
+	stopping <-chan struct{}
+
+	heartbeat time.Duration
+	rewatch   time.Duration
+}
+
+func newWatchHandler(stopping <-chan struct{}, config *Config, upstream *upstream, budgets *memoryBudgets) *watchHandler {
+	return &watchHandler{
+		upstream: upstream, slots: newBudget(config.MaxWatches), maximum: config.MaxWatches, budgets: budgets,
+		timeout: config.RequestTimeout, stopping: stopping, heartbeat: heartbeatInterval, rewatch: minRewatchWait,
+	}
+}
+
+// state is a state of the job, or the error that ended the stream of the server.
+type state struct {
+	event    []byte
+	id       string
+	finished bool
+	err      error
+	sent     chan struct{} // closed when the event has been sent, before the next one is received
+}
+
+// serve sends the states of a job until the job is finished, the client disconnects, the server
+// returns an error that a repetition can't cure, or the gateway stops.
+//
+// The ID of an event is a hash of the state. A client that connects again with Last-Event-ID gets the
+// current state only if it differs, and 204, which ends an EventSource, if the job is finished in the
+// state that the client has.
+func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, jobID string) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	memory := newRequestMemory(h.budgets, r.Header)
+	defer memory.release()
+	if !h.slots.tryAcquire(memory.caller, 1) {
+		overloaded("max-watches", h.maximum).write(w)
+		return
+	}
+	defer h.slots.release(memory.caller, 1)
+
+	out := &eventWriter{w: w, control: http.NewResponseController(w), timeout: h.timeout}
+	_ = out.control.SetReadDeadline(time.Time{}) // net/http would cancel the request at its read timeout
+	lastID := r.Header.Get("Last-Event-ID")
+	states := make(chan state)
+	received := make(chan struct{})
+	defer func() { cancel(); <-received }() // it uses the memory
+	go func() {
+		defer close(received)
+		h.receive(metadata.NewOutgoingContext(ctx, forwardedMetadata(r)), jobID, memory, states, lastID != "")
+	}()
+	heartbeat := time.NewTicker(h.heartbeat)
+	defer heartbeat.Stop()
+	for {
+		var err error
+		select {
+		case <-h.stopping:
+			return
+		case <-ctx.Done():
+			return
+		case <-heartbeat.C:
+			err = out.send([]byte(": heartbeat\n\n"))
+		case s := <-states:
+			switch {
+			case s.err != nil:
+				e, _ := convertError(s.err)
+				out.fail(e)
+				return
+			case s.id != lastID:
+				lastID = s.id
+				err = out.send(s.event)
+			case s.finished && !out.started:
+				w.WriteHeader(http.StatusNoContent)
+			}
+			close(s.sent)
+			if s.finished || r.Method == http.MethodHead {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// receive watches the job and passes on its states. While the server is away, it tries again, unless
+// the client has received nothing yet: then the client gets the error. A patient client waits.
+func (h *watchHandler) receive(ctx context.Context, jobID string, memory *requestMemory, states chan<- state, patient bool) {
+	pass := func(s state) bool {
+		s.sent = make(chan struct{})
+		if !sendOrDone(ctx, states, s) || s.err != nil || !waitOrDone(ctx, s.sent) {
+			return false
+		}
+		memory.release()
+		return !s.finished
+	}
+	wait := h.rewatch
+	for {
+		err := h.watch(ctx, jobID, memory, func(s state) bool {
+			patient, wait = true, h.rewatch
+			return pass(s)
+		})
+		if ctx.Err() != nil || err == nil {
+			return
+		}
+		e, _ := convertError(err)
+		if !patient || e.Code != "UNAVAILABLE" && e.Code != "RESOURCE_EXHAUSTED" {
+			pass(state{err: err})
+			return
+		}
+		timer := time.NewTimer(rand.N(wait))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		wait = min(2*wait, maxRewatchWait)
+	}
+}
+
+func sendOrDone(ctx context.Context, states chan<- state, s state) bool {
+	select {
+	case states <- s:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func waitOrDone(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// watch calls WatchJob once and passes on the states until pass returns false or the stream ends.
+func (h *watchHandler) watch(ctx context.Context, jobID string, memory *requestMemory, pass func(state) bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	request, err := proto.Marshal(&jobsv1.WatchJobRequest{JobId: jobID})
+	if err != nil {
+		return err
+	}
+	stream, err := h.upstream.watchConnection().NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
+		jobsv1.JobService_WatchJob_FullMethodName, grpc.ForceCodecV2(rawCodec{}))
+	if err != nil {
+		return err
+	}
+	if err := stream.SendMsg(&request); err != nil {
+		return err
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	for {
+		var response []byte
+		if err := stream.RecvMsg(&response); err != nil {
+			return err
+		}
+		if e := memory.messages.reserve(ctx, int64(len(response))*decodedFactor); e != nil {
+			return e
+		}
+		if e := memory.buffers.reserve(ctx, int64(len(response))*jsonFactor); e != nil {
+			return e
+		}
+		s, err := newState(response)
+		if err != nil {
+			return err
+		}
+		if !pass(s) {
+			return nil
+		}
+	}
+}
+
+func newState(response []byte) (state, error) {
+	var message jobsv1.WatchJobResponse
+	if err := proto.Unmarshal(response, &message); err != nil {
+		return state{}, err
+	}
+	body, err := (&jsonMarshaler{}).Marshal(message.GetJob())
+	if err != nil {
+		return state{}, err
+	}
+	hash := sha256.Sum256(body)
+	id := hex.EncodeToString(hash[:8])
+	status := message.GetJob().GetStatus()
+	return state{
+		event:    fmt.Appendf(nil, "id: %s\ndata: %s\n\n", id, body),
+		id:       id,
+		finished: status == jobsv1.Job_COMPLETED || status == jobsv1.Job_CANCELED,
+	}, nil
+}
+
+// eventWriter writes events. The client must read each within the timeout.
+type eventWriter struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	started bool
+}
+
+func (o *eventWriter) send(event []byte) error {
+	_ = o.control.SetWriteDeadline(time.Now().Add(o.timeout)) // fails only in tests
+	if !o.started {
+		o.started = true
+		header := o.w.Header()
+		header.Set("Content-Type", "text/event-stream")
+		header.Set("X-Accel-Buffering", "no") // nginx would collect the events
+		event = append(fmt.Appendf(nil, "retry: %d\n\n", retryHint.Milliseconds()), event...)
+	}
+	if _, err := o.w.Write(event); err != nil {
+		return err
+	}
+	return o.control.Flush()
+}
+
+// fail sends an error: as the response, or as an event "failure" if the response has started.
+func (o *eventWriter) fail(e *apiError) {
+	if !o.started {
+		e.write(o.w)
+		return
+	}
+	body, _ := json.Marshal(e) // can't fail: strings
+	_ = o.send(fmt.Appendf(nil, "event: failure\ndata: %s\n\n", body))
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+// watchStub sends the states of one call after the other. An error ends a call; without one, the call
+// stays open.
+type watchStub struct {
+	jobsv1.UnimplementedJobServiceServer
+	calls chan watchCall
+}
+
+type watchCall struct {
+	statuses []jobsv1.Job_Status
+	err      error
+}
+
+func (s *watchStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService_WatchJobServer) error {
+	select {
+	case call := <-s.calls:
+		for _, each := range call.statuses {
+			if err := stream.Send(&jobsv1.WatchJobResponse{Job: &jobsv1.Job{JobId: r.JobId, Status: each}}); err != nil {
+				return err
+			}
+		}
+		if call.err != nil {
+			return call.err
+		}
+	case <-stream.Context().Done():
+	}
+	<-stream.Context().Done()
+	return nil
+}
+
+func serviceError(code codes.Code, reason string) error {
+	st, _ := status.New(code, "text").WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: reason})
+	return st.Err()
+}
+
+type watchGateway struct {
+	url      string
+	stopping chan struct{}
+}
+
+// newWatchGateway serves a gateway in front of a stub with these calls. Its handler has short intervals.
+func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *watchGateway {
+	t.Helper()
+	s := &watchStub{calls: make(chan watchCall, len(calls))}
+	for _, call := range calls {
+		s.calls <- call
+	}
+	variables := map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)}
+	for name, value := range env {
+		variables[name] = value
+	}
+	config := loadTestConfig(t, variables)
+	upstream, err := dialUpstream(config, discardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(upstream.Close)
+	g := &watchGateway{stopping: make(chan struct{})}
+	watches := newWatchHandler(g.stopping, config, upstream, newMemoryBudgets(config.MaxBufferedBytes))
+	watches.heartbeat, watches.rewatch = time.Millisecond, time.Millisecond
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { watches.serve(w, r, "a") }))
+	t.Cleanup(server.Close)
+	g.url = server.URL
+	return g
+}
+
+func (g *watchGateway) get(t *testing.T, lastID string) *http.Response {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, g.url, nil)
+	if lastID != "" {
+		request.Header.Set("Last-Event-ID", lastID)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { response.Body.Close() })
+	return response
+}
+
+type watchEvent struct{ name, id, status, reason string }
+
+// events returns the events of a response until it ends, or until want of them have arrived.
+func events(t *testing.T, response *http.Response, want int) (all []watchEvent, heartbeats int) {
+	t.Helper()
+	lines := bufio.NewScanner(response.Body)
+	var current watchEvent
+	for len(all) < want && lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ": ")
+		switch name {
+		case "":
+			if current != (watchEvent{}) {
+				all = append(all, current)
+			}
+			current = watchEvent{}
+			if value == "heartbeat" {
+				heartbeats++
+			}
+		case "event":
+			current.name = value
+		case "id":
+			current.id = value
+		case "data":
+			var data struct{ Status, Reason string }
+			if err := json.Unmarshal([]byte(value), &data); err != nil {
+				t.Fatal(err)
+			}
+			current.status, current.reason = data.Status, data.Reason
+		}
+	}
+	return all, heartbeats
+}
+
+func statuses(all []watchEvent) string {
+	var names []string
+	for _, e := range all {
+		names = append(names, e.status+e.reason)
+	}
+	return strings.Join(names, " ")
+}
+
+var unavailable = serviceError(codes.Unavailable, "SERVER_STOPPING")
+
+func TestWatch_SendsStatesUntilJobIsFinished_AcrossRestartsOfTheServer(t *testing.T) {
+	g := newWatchGateway(t, nil,
+		watchCall{[]jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS, jobsv1.Job_PAUSED}, unavailable},
+		watchCall{nil, unavailable},
+		// The first state of the new call is known already.
+		watchCall{[]jobsv1.Job_Status{jobsv1.Job_PAUSED, jobsv1.Job_COMPLETED}, nil},
+	)
+
+	response := g.get(t, "")
+	all, _ := events(t, response, 100)
+
+	if got := statuses(all); got != "IN_PROGRESS PAUSED COMPLETED" {
+		t.Errorf("%s", got)
+	}
+	if got := response.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("Content-Type %q", got)
+	}
+	ids := map[string]bool{}
+	for _, e := range all {
+		ids[e.id] = true
+	}
+	if len(ids) != 3 || ids[""] {
+		t.Errorf("IDs %v", ids)
+	}
+}
+
+func TestWatch_Resumes_WithLastEventID(t *testing.T) {
+	finished := watchCall{[]jobsv1.Job_Status{jobsv1.Job_COMPLETED}, nil}
+	g := newWatchGateway(t, nil, finished, watchCall{nil, unavailable}, finished, finished)
+
+	all, _ := events(t, g.get(t, ""), 100)
+	if got := statuses(all); got != "COMPLETED" {
+		t.Fatalf("%s", got)
+	}
+	// The client waits although the server is away; the heartbeats start the response.
+	if all, _ := events(t, g.get(t, "older"), 100); statuses(all) != "COMPLETED" {
+		t.Errorf("after an older state: %v", all)
+	}
+	if response := g.get(t, all[0].id); response.StatusCode != http.StatusOK && response.StatusCode != http.StatusNoContent {
+		t.Errorf("status %d", response.StatusCode)
+	} else if again, _ := events(t, response, 100); len(again) != 0 {
+		t.Errorf("the finished state was sent again: %v", again)
+	}
+}
+
+func TestWatch_FailsWithTheStatus_BeforeTheFirstState(t *testing.T) {
+	for reason, c := range map[string]struct {
+		code codes.Code
+		want int
+	}{"JOB_NOT_FOUND": {codes.NotFound, 404}, "INVALID_TOKEN": {codes.Unauthenticated, 401}, "SERVER_STOPPING": {codes.Unavailable, 503}} {
+		g := newWatchGateway(t, nil, watchCall{nil, serviceError(c.code, reason)})
+		response := g.get(t, "")
+		var e apiError
+		// A heartbeat may have started the response.
+		if response.StatusCode == c.want {
+			if err := json.NewDecoder(response.Body).Decode(&e); err != nil || e.Reason != reason {
+				t.Errorf("%s: %+v %v", reason, e, err)
+			}
+		} else if all, _ := events(t, response, 100); statuses(all) != reason {
+			t.Errorf("%s: status %d, %v", reason, response.StatusCode, all)
+		}
+	}
+}
+
+func TestWatch_EndsWithAFailure_WhenTheTokenExpires(t *testing.T) {
+	g := newWatchGateway(t, nil,
+		watchCall{[]jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, serviceError(codes.Unauthenticated, "INVALID_TOKEN")})
+
+	all, _ := events(t, g.get(t, ""), 100)
+
+	if statuses(all) != "IN_PROGRESS INVALID_TOKEN" || all[1].name != "failure" || all[1].id != "" {
+		t.Errorf("%v", all)
+	}
+}
+
+func TestWatch_SendsHeartbeats_AndEndsWhenTheGatewayStops(t *testing.T) {
+	g := newWatchGateway(t, nil, watchCall{[]jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, nil})
+	response := g.get(t, "")
+	lines := bufio.NewScanner(response.Body)
+	for beats := 0; beats < 3 && lines.Scan(); {
+		if lines.Text() == ": heartbeat" {
+			beats++
+		}
+	}
+
+	close(g.stopping)
+
+	if events, _ := events(t, response, 100); len(events) > 1 {
+		t.Errorf("%v", events)
+	}
+}
+
+func TestWatch_RejectsWatches_WhenTooManyAreOpen(t *testing.T) {
+	open := watchCall{[]jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, nil}
+	g := newWatchGateway(t, map[string]string{"JOBS_GATEWAY_MAX_WATCHES": "4"}, open, open)
+	for range 2 { // half of them: one caller
+		if response := g.get(t, ""); response.StatusCode != http.StatusOK {
+			t.Fatal(response.Status)
+		}
+	}
+
+	checkOverloaded(t, g.get(t, ""), "JOBS_GATEWAY_MAX_WATCHES")
+}
