@@ -35,15 +35,26 @@ test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects 
 test-fast: $(READY) ## Run the tests that are not marked slow, in less than a minute
 	@$(PYTEST) -m 'not slow' $(ARGS)
 
-# Programs that tests/clients runs, of the versions in its go.mod and package-lock.json.
-CLIENTS := tests/clients/bin/ready tests/clients/node_modules/ready
+# Programs that tests/clients runs, of the versions in its go.mod, package-lock.json, requirements.txt and pom.xml.
+# Without Java and Maven, the tests of clients that openapi-generator makes are left out, except in CI.
+WITH_JAVA := $(or $(and $(shell command -v javac),$(shell command -v mvn)),$(CI))
+CLIENTS := tests/clients/bin/ready tests/clients/node_modules/ready tests/clients/bin/.python/ready \
+  $(if $(WITH_JAVA),tests/clients/bin/java/ready)
 .PHONY: test-clients
-test-clients: $(READY) $(CLIENTS) ## Run real gRPC tools and generated clients against the server (a minute; needs Go and npm)
+test-clients: $(READY) $(CLIENTS) ## Run real gRPC tools and generated clients against the server (two minutes; needs Go and npm; Java and Maven for some)
 	@$(WITH_POSTGRES) $(BIN)/pytest --numprocesses=0 tests/clients $(ARGS)
 
 tests/clients/bin/ready: tests/clients/go.mod tests/clients/go.sum
 	@echo 'Building grpcurl, grpcui, evans and ghz …'
 	@cd $(@D)/.. && GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install tool
+	@touch $@
+
+tests/clients/bin/.python/ready: tests/clients/requirements.txt $(READY)
+	@$(BIN)/uv pip install --quiet --target $(@D) --requirement $<
+	@touch $@
+
+tests/clients/bin/java/ready: tests/clients/pom.xml
+	@mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)
 	@touch $@
 
 tests/clients/node_modules/ready: tests/clients/package-lock.json
