@@ -151,6 +151,10 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses')
 
+.PHONY: screenshots
+screenshots: $(READY) gateway-build ## Take the screenshots of docs/reference/rest.md (needs Go and Chromium)
+	@$(BIN)/python -m tools.screenshots
+
 .PHONY: rollout-timeline
 rollout-timeline: $(BENCH_READY) ## Draw the picture of docs/rollouts.md from a simulated rollout (two minutes)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.rollout_timeline

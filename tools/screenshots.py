@@ -1,0 +1,76 @@
+"""Take the screenshots of docs/reference/rest.md: `make screenshots` runs this.
+
+Runs the gateway alone: its pages need no server. Needs Go and Chromium.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+TARGET = Path("docs/reference/images")
+# The name, the path, and the size of the window.
+PAGES = (
+    ("rest-index", "/", "900,520"),
+    ("rest-docs", "/docs", "1100,1500"),
+)
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+_TIMEOUT = 30.0
+
+
+def main() -> int:
+    """Write the screenshots; return the exit code."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print("screenshots: install Debian's chromium-headless-shell", file=sys.stderr)
+        return 1
+    address = "127.0.0.1:18080"
+    TARGET.mkdir(exist_ok=True)
+    environment = os.environ | {"JOBS_GATEWAY_LISTEN": address}
+    gateway = subprocess.Popen([Path("gateway/bin/jobs-gateway")], env=environment)  # noqa: S603
+    try:
+        _wait_for(f"http://{address}/")
+        for name, path, size in PAGES:
+            _take(browser, f"http://{address}{path}", TARGET / f"{name}.png", size)
+    finally:
+        gateway.send_signal(signal.SIGTERM)
+        gateway.wait()
+    return 0
+
+
+def _wait_for(url: str) -> None:
+    """Wait until the gateway answers."""
+    deadline = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            urllib.request.urlopen(url).close()  # noqa: S310 (a loopback address)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _take(browser: str, url: str, target: Path, size: str) -> None:
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(  # noqa: S603
+            [
+                *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+                # Swagger UI renders within this time, which passes as fast as the page is idle.
+                *("--virtual-time-budget=10000", f"--window-size={size}"),
+                *(f"--user-data-dir={profile}", f"--screenshot={target}", url),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+    print(f"{target} ({target.stat().st_size:,} bytes)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
