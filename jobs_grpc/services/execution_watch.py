@@ -15,6 +15,8 @@ from jobs_grpc.services.watch_hub import WatchHub
 
 T = TypeVar("T", bound=Message)
 
+_DEVICES_PER_FETCH = 10_000
+
 
 class ExecutionWatch:
     """Watches the pending executions of devices, which are polled every `interval` seconds.
@@ -26,7 +28,9 @@ class ExecutionWatch:
         self._store = store
         self._interval = interval
         self._stopping = stopping
-        self._hub = WatchHub(self._fingerprints, interval, stopping)
+        self._hub = WatchHub(
+            self._fingerprints, interval, stopping, keys_per_fetch=_DEVICES_PER_FETCH
+        )
 
     @property
     def watchers(self) -> int:

@@ -61,6 +61,10 @@ DEFAULT_PAUSE_REASON = "paused by operator"
 # The statuses of jobs that are not finished.
 ACTIVE_STATUSES = ("IN_PROGRESS", "PAUSED")
 
+# The rows of watched jobs that the watches of a tenant read at a time. A row can have a document
+# and 100 stages.
+_WATCHED_JOBS_PER_FETCH = 100
+
 # The failure_code under which get_failure_summary.sql counts pairs without a count of their own.
 OTHER_FAILURES = "*"
 
@@ -93,7 +97,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
         self._has_background_work = config.maintenance.owner_database_url is not None
-        self._watch_hub = WatchHub(self._job_rows, watch_interval, stopping)
+        self._watch_hub = WatchHub(
+            self._job_rows, watch_interval, stopping, keys_per_fetch=_WATCHED_JOBS_PER_FETCH
+        )
 
     @property
     def watchers(self) -> int:

@@ -20,9 +20,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-# The digest of a key without a value.
-_NO_VALUE = hash(None)
-
 _NO_CONNECTION = (
     "a watch poll failed, and is retried: no database connection became free in JOBS_POOL_TIMEOUT"
 )
@@ -85,9 +82,10 @@ class WatchHub(Generic[T]):
     """Polls the values of watched keys and passes changes to the watchers.
 
     While a tenant has watchers, `fetch(tenant_id, keys)` is called for all its watched keys
-    every `interval` seconds. New watchers get their first value at once, by a fetch of their keys
-    only. A watcher gets at most one value per interval; a slow watcher skips intermediate values.
-    Polling continues after a database outage. Values must be hashable.
+    every `interval` seconds, with at most `keys_per_fetch` keys at a time. New watchers get their
+    first value at once, by a fetch of their keys only. A watcher gets at most one value per
+    interval; a slow watcher skips intermediate values. Polling continues after a database outage.
+    Values must be hashable.
     """
 
     def __init__(
@@ -95,8 +93,11 @@ class WatchHub(Generic[T]):
         fetch: Callable[[str, list[str]], Awaitable[Mapping[str, T]]],
         interval: float,
         stopping: asyncio.Event,
+        *,
+        keys_per_fetch: int,
     ) -> None:
         self._fetch = fetch
+        self._keys_per_fetch = keys_per_fetch
         self._interval = interval
         self._stopping = stopping
         self._watchers: dict[str, _Watchers[T]] = {}
@@ -175,28 +176,40 @@ class WatchHub(Generic[T]):
 
     async def _refresh(self, tenant_id: str, watchers: list[_Watcher[T]]) -> bool:
         """Fetch the watchers' values; return False if that failed."""
-        try:
-            values = await self._fetch(tenant_id, sorted({w.key for w in watchers}))
-        except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
-            return False  # The database layer logs it, once for all that fails.
-        except Overloaded:
-            # The polls of all tenants together, because each of them can fail four times a second.
-            if self._no_connection.should_log(None):
-                logger.warning(_NO_CONNECTION)
-            return False
-        except Exception:
-            logger.exception("watch poll failed; retrying")
-            return False
-        # hash() has 64 bits and a random seed.
-        digests = {key: hash(value) for key, value in values.items()}
-        woken = 0
+        by_key: dict[str, list[_Watcher[T]]] = {}
         for watcher in watchers:
-            key = watcher.key
-            woken += watcher.offer(values.get(key), digests.get(key, _NO_VALUE))
+            by_key.setdefault(watcher.key, []).append(watcher)
+        keys = sorted(by_key)
+        for first in range(0, len(keys), self._keys_per_fetch):
+            page = keys[first : first + self._keys_per_fetch]
+            try:
+                values = await self._fetch(tenant_id, page)
+            except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
+                return False  # The database layer logs it, once for all that fails.
+            except Overloaded:
+                # The polls of all tenants together, because each of them can fail four times a
+                # second.
+                if self._no_connection.should_log(None):
+                    logger.warning(_NO_CONNECTION)
+                return False
+            except Exception:
+                logger.exception("watch poll failed; retrying")
+                return False
+            await _offer(values, {key: by_key[key] for key in page})
+        return True
+
+
+async def _offer(values: Mapping[str, T], watchers: Mapping[str, list[_Watcher[T]]]) -> None:
+    """Offer the values to the watchers of their keys."""
+    woken = 0
+    for key, watchers_of_key in watchers.items():
+        value = values.get(key)
+        digest = hash(value)  # It has 64 bits and a random seed.
+        for watcher in watchers_of_key:
+            woken += watcher.offer(value, digest)
             if woken == _STREAMS_PER_ITERATION:
                 woken = 0
                 await asyncio.sleep(0)
-        return True
 
 
 def _log_others(_: None, others: int) -> None:

@@ -33,7 +33,7 @@ class Source:
 
     def hub(self, interval: float) -> WatchHub[int]:
         """A WatchHub that polls this source."""
-        return WatchHub(self.fetch, interval, asyncio.Event())
+        return WatchHub(self.fetch, interval, asyncio.Event(), keys_per_fetch=3)
 
 
 Watch = AsyncGenerator[int | None, None]
@@ -122,6 +122,17 @@ async def test_watches_that_start_during_a_fetch_share_the_next_one() -> None:
         await watch.aclose()
 
 
+async def test_poll_fetches_a_few_keys_at_a_time() -> None:
+    source = Source()
+
+    async with started(source.hub(0.01), "a", "b", "c", "d", "e"):
+
+        async def all_are_polled() -> bool:
+            return ["a", "b", "c"] in source.fetches and source.fetches[-1] == ["d", "e"]
+
+        await wait_until(all_are_polled)
+
+
 async def test_existing_watch_keeps_its_interval_when_new_watches_keep_starting() -> None:
     """During each fetch, another watch starts and the value of "a" changes."""
     interval = 0.1
@@ -204,7 +215,7 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
         failed += 1
         raise Overloaded
 
-    hub = WatchHub[int](fail, 0.01, asyncio.Event())
+    hub = WatchHub[int](fail, 0.01, asyncio.Event(), keys_per_fetch=3)
     watches = [hub.watch(tenant, "a") for tenant in ("first", "second")]
     first_values = [asyncio.ensure_future(anext(watch)) for watch in watches]
 
@@ -224,7 +235,7 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
 async def test_watch_ends_when_the_server_stops() -> None:
     source = Source()
     stopping = asyncio.Event()
-    hub = WatchHub(source.fetch, NEVER, stopping)
+    hub = WatchHub(source.fetch, NEVER, stopping, keys_per_fetch=3)
 
     async with started(hub, "a") as (watch,):
         next_value = asyncio.ensure_future(anext(watch))
@@ -243,7 +254,7 @@ async def test_hub_keeps_no_value_that_its_streams_have_received() -> None:
     async def fetch(tenant_id: str, keys: list[str]) -> dict[str, Value]:
         return {key: Value() for key in keys}
 
-    watch = WatchHub(fetch, NEVER, asyncio.Event()).watch("tenant", "a")
+    watch = WatchHub(fetch, NEVER, asyncio.Event(), keys_per_fetch=3).watch("tenant", "a")
     value = weakref.ref(await anext(watch))
 
     async def is_released() -> bool:
