@@ -52,6 +52,7 @@ _TOTALS_STYLES = {
     "rejected": "yellow",
     "stalled": "magenta",
     "interrupted": "bright_black",
+    "refused": "yellow",
     "errors": "red",
 }
 

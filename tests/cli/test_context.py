@@ -1,6 +1,8 @@
 """`jobs-grpc context`, and what commands take from a context."""
 
+import io
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,23 @@ async def test_set_changes_and_unsets_settings(shell: Shell, config_file: Path) 
     assert token.startswith("/")
     assert token.endswith("/t.txt")
     assert _mode(config_file) == 0o600
+
+
+async def test_set_stores_a_token_from_standard_input(
+    shell: Shell, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
+
+    saved = await shell("context", "set", "a", "--token-stdin")
+
+    assert "secret" not in saved.out
+    assert _values(config_file) == {"token": "secret"}
+    assert _mode(config_file) == 0o600
+
+
+def _values(file: Path) -> dict[str, object]:
+    values: dict[str, object] = tomllib.loads(file.read_text())["contexts"]["a"]
+    return values
 
 
 async def test_delete_removes_the_context_in_use(shell: Shell) -> None:

@@ -14,8 +14,8 @@ from jobs_grpc.dev.simulator.device import Device, SendReport
 from jobs_grpc.dev.simulator.device_client import SimulatedClient
 from jobs_grpc.dev.simulator.totals import Totals
 
-# Concurrent unary calls of the fleet; bounds memory.
-_MAX_CALLS = 256
+# Concurrent unary calls of the fleet: a server refuses more than 100 of a tenant by default.
+_MAX_CALLS = 80
 
 _CHANNELS = 4
 
