@@ -35,10 +35,12 @@ test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects 
 test-fast: $(READY) ## Run the tests that are not marked slow, in less than a minute
 	@$(PYTEST) -m 'not slow' $(ARGS)
 
-# Programs that tests/clients runs, of the versions in its go.mod, package-lock.json, requirements.txt and pom.xml.
+# Programs that tests/clients runs, of the versions in its go.mod, package-lock.json, requirements.txt and pom.xml,
+# and the packages of the example for Node.
 # Without Java and Maven, the tests of clients that openapi-generator makes are left out, except in CI.
 WITH_JAVA := $(or $(and $(shell command -v javac),$(shell command -v mvn)),$(CI))
 CLIENTS := tests/clients/bin/ready tests/clients/node_modules/ready tests/clients/bin/.python/ready \
+  examples/node/node_modules/ready \
   $(if $(WITH_JAVA),tests/clients/bin/java/ready)
 .PHONY: test-clients
 test-clients: $(READY) $(CLIENTS) ## Run real gRPC tools and generated clients against the server (two minutes; needs Go and npm; Java and Maven for some)
@@ -57,7 +59,7 @@ tests/clients/bin/java/ready: tests/clients/pom.xml
 	@mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)
 	@touch $@
 
-tests/clients/node_modules/ready: tests/clients/package-lock.json
+%/node_modules/ready: %/package-lock.json
 	@cd $(@D)/.. && npm ci --no-audit --no-fund --silent
 	@touch $@
 
@@ -105,7 +107,7 @@ fix: $(READY) ## Format, and fix what the linters can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/buf format --write
-	@$(if $(shell command -v gofmt),gofmt -w gateway)
+	@$(if $(shell command -v gofmt),gofmt -w gateway examples)
 
 GENERATED := generated
 .PHONY: generate
@@ -189,7 +191,7 @@ bench-hawkbit: $(READY) ## Compare the service with a running Eclipse hawkBit (A
 
 .PHONY: check-gateway
 check-gateway: need-go $(READY) # Check the gateway's format and lint, and that gateway/gen/ is up to date
-	@unformatted=$$(gofmt -l gateway) && test -z "$$unformatted" || \
+	@unformatted=$$(gofmt -l gateway examples) && test -z "$$unformatted" || \
 	  { echo "not formatted: run gofmt -w $$unformatted" >&2; exit 1; }
 	@cd gateway && go mod tidy -diff && go vet ./... && go tool staticcheck ./...
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
