@@ -75,7 +75,7 @@ var headers = object{
 	"NextPageToken": stringHeader("The page_token of the next page. Absent on the last page."),
 	"RequestId":     stringHeader("The request ID in the logs."),
 	"RetryAfter": object{
-		"description": "The seconds to wait. Absent: the same request would fail again.",
+		"description": "The seconds to wait before a retry. Absent: the same request would fail again.",
 		"schema":      object{"type": "integer", "minimum": 1},
 	},
 }

@@ -142,7 +142,7 @@ func (c *contract) errorResponse(status int, reasons []string) object {
 		headers["WWW-Authenticate"] = object{"$ref": "#/components/headers/Authenticate"}
 	case 405:
 		headers["Allow"] = object{"$ref": "#/components/headers/Allow"}
-	case 429:
+	case 429, 503:
 		headers["Retry-After"] = object{"$ref": "#/components/headers/RetryAfter"}
 	}
 	return object{
