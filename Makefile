@@ -65,11 +65,17 @@ tests/clients/bin/java/ready: tests/clients/pom.xml
 
 # `make test` runs the same long tests at a small scale: see Tests in CONTRIBUTING.md.
 .PHONY: nightly
-nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, a quick benchmark and a 10-minute soak (30 minutes in all)
+nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, 200 faults, a quick benchmark and a 10-minute soak (45 minutes in all)
 	@JOBS_TEST_SCALE=20 $(PYTEST) --timeout=3600 $(ARGS)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
+	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)
 	@$(MAKE) --no-print-directory test-bench
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS='--quick --soak 10')
+
+FAULTS ?= 200
+.PHONY: chaos
+chaos: $(READY) need-go ## Inject FAULTS=200 faults under traffic and compare what is stored with what was acknowledged (SEED=7 repeats a run)
+	@PYTHONPATH=.:generated $(BIN)/python -m tests.chaos --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: mutation
 mutation: $(READY) ## Find changes of MODULE=FILE that TESTS=FILES do not notice (ARGS="--sample 0.1" tries some)

@@ -1,0 +1,44 @@
+"""Inject faults under traffic: `python -m tests.chaos --faults 200 --seed 7`."""
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+# gRPC reads it when it is imported. Otherwise it logs each process that we start.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
+from tests.chaos.trial import report, run_trial
+from tests.gateway.support import go_build
+
+
+def main() -> int:
+    """Run one trial and print its outcome. Return 1 if the service broke a promise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=200, help="the number of faults")
+    parser.add_argument("--seed", type=int, help="repeats a choice of faults; default: random")
+    args = parser.parse_args()
+    seed = random.randrange(10**6) if args.seed is None else args.seed  # noqa: S311
+
+    def progress(done: int, name: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{done}/{args.faults} {name}", end="", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="jobs-chaos-", dir="/tmp") as name:
+        folder = Path(name)
+        binary = go_build(folder / "jobs-gateway", ".")
+        folder.chmod(0o711)
+        history = asyncio.run(
+            run_trial(folder, binary, faults=args.faults, seed=seed, progress=progress)
+        )
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(report(history, args.faults, seed))
+    return 1 if history.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

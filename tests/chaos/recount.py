@@ -1,0 +1,182 @@
+"""Checks what is stored against what was acknowledged, by SQL that the service does not share."""
+
+import asyncio
+
+import asyncpg
+
+from tests.chaos.history import History, Job
+from tests.chaos.system import System
+
+_DEADLINE_SECONDS = 5.0
+_STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
+_COUNTS = ", ".join(f"count(*) FILTER (WHERE e.status = '{s.upper()}')" for s in _STATUSES)
+_STORED = ", ".join(f"s.{s}" for s in _STATUSES)
+
+_WRONG_JOB_COUNTS = f"""
+    SELECT s.tenant_id, s.job_id, row({_STORED})::text AS stored, counted.counts::text AS counted
+    FROM jobs.job_progress s
+    JOIN LATERAL (
+        SELECT row({_COUNTS}) AS counts FROM jobs.job_executions e
+        WHERE e.tenant_id = s.tenant_id AND e.job_id = s.job_id
+    ) counted ON true
+    WHERE row({_STORED})::text <> counted.counts::text
+"""
+_WRONG_STAGE_COUNTS = f"""
+    SELECT s.tenant_id, s.job_id, s.stage || ': ' || row({_STORED})::text AS stored,
+           counted.counts::text AS counted
+    FROM jobs.job_stages s
+    JOIN LATERAL (
+        SELECT row({_COUNTS}) AS counts FROM jobs.job_executions e
+        WHERE e.tenant_id = s.tenant_id AND e.job_id = s.job_id AND e.stage = s.stage
+    ) counted ON true
+    WHERE row({_STORED})::text <> counted.counts::text
+"""
+_OPEN_WITHOUT_WORK = """
+    SELECT j.tenant_id, j.job_id FROM jobs.jobs j
+    WHERE j.status = 'IN_PROGRESS' AND NOT EXISTS (
+        SELECT FROM jobs.job_executions e
+        WHERE e.tenant_id = j.tenant_id AND e.job_id = j.job_id
+          AND e.status IN ('QUEUED', 'IN_PROGRESS')
+    )
+"""
+_STARTED_AFTER_PAUSE = """
+    SELECT j.tenant_id, j.job_id, e.device_id, e.started_at, j.paused_at, j.pause_cause
+    FROM jobs.jobs j
+    JOIN jobs.job_executions e USING (tenant_id, job_id)
+    WHERE j.status = 'IN_PROGRESS' AND e.started_at > j.paused_at
+"""
+_TOO_MANY_IN_PROGRESS = """
+    SELECT j.tenant_id, j.job_id, count(*) AS in_progress, j.max_in_progress
+    FROM jobs.jobs j
+    JOIN jobs.job_executions e USING (tenant_id, job_id)
+    WHERE e.status = 'IN_PROGRESS' AND j.max_in_progress IS NOT NULL
+    GROUP BY j.tenant_id, j.job_id, j.max_in_progress
+    HAVING count(*) > j.max_in_progress
+"""
+_UNFINISHED_CANCELS = """
+    SELECT tenant_id, job_id FROM jobs.jobs WHERE canceled_at IS NOT NULL AND NOT finalized
+"""
+
+
+async def check_limits(system: System, history: History) -> None:
+    """Check what must hold at any instant: the limits of what is in progress."""
+    async with system.owner() as owner:
+        for row in await owner.fetch(_TOO_MANY_IN_PROGRESS):
+            history.violate("too many executions in progress", f"{dict(row)}")
+        for row in await owner.fetch(_STARTED_AFTER_PAUSE):
+            history.violate("an execution started after a pause", f"{dict(row)}")
+
+
+async def check_stored(system: System, history: History) -> list[Job]:
+    """Check everything that is stored, after the traffic has ended. Return the jobs in question."""
+    async with system.owner() as owner:
+        await _check_deadlines(owner, history)
+        await _wait_until_none(owner, _UNFINISHED_CANCELS, history, "a cancel is not finished")
+        wrong = await _wait_until_none(
+            owner, _OPEN_WITHOUT_WORK, history, "a job without open executions is open"
+        )
+        for sql in (_WRONG_JOB_COUNTS, _WRONG_STAGE_COUNTS):
+            for row in await owner.fetch(sql):
+                history.violate("counts differ from a recount", f"{dict(row)}")
+                wrong.append((row["tenant_id"], row["job_id"]))
+        wrong += await _check_jobs(owner, history)
+        wrong += await _check_reports(owner, history)
+    await check_limits(system, history)
+    return wrong
+
+
+async def _check_deadlines(owner: asyncpg.Connection, history: History) -> None:
+    """Let timeouts pass, and check that they are stored within five seconds."""
+    overdue = await owner.fetch(
+        "UPDATE jobs.job_executions e SET times_out_at = clock_timestamp()"
+        " FROM jobs.jobs j WHERE (j.tenant_id, j.job_id) = (e.tenant_id, e.job_id)"
+        " AND j.status = 'IN_PROGRESS' AND e.status = 'IN_PROGRESS'"
+        " RETURNING e.tenant_id, e.job_id, e.device_id"
+    )
+    keys = [tuple(row) for row in overdue]
+    tenants, jobs, devices = ([key[n] for key in keys] for n in range(3))
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    while left := await owner.fetchval(
+        "SELECT count(*) FROM jobs.job_executions WHERE status = 'IN_PROGRESS'"
+        " AND (tenant_id, job_id, device_id)"
+        " IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))",
+        tenants,
+        jobs,
+        devices,
+    ):
+        if loop.time() - start > 30:
+            history.violate("timeouts not stored after 30 s", f"{left} of {len(keys)}")
+            return
+        await asyncio.sleep(0.05)
+    if (took := loop.time() - start) > _DEADLINE_SECONDS:
+        history.violate("timeouts stored late", f"{len(keys)} after {took:.1f} s")
+
+
+async def _wait_until_none(
+    owner: asyncpg.Connection, sql: str, history: History, message: str
+) -> list[Job]:
+    """Wait for the background work until a search finds nothing."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    while rows := await owner.fetch(sql):
+        if loop.time() - start > 30:
+            break
+        await asyncio.sleep(0.1)
+    for row in rows:
+        history.violate(message, f"{dict(row)}")
+    return [(row["tenant_id"], row["job_id"]) for row in rows]
+
+
+async def _check_jobs(owner: asyncpg.Connection, history: History) -> list[Job]:
+    """Check that acknowledged creates, cancels and pauses are stored."""
+    stored = {
+        (row["tenant_id"], row["job_id"]): row
+        for row in await owner.fetch(
+            "SELECT j.tenant_id, j.job_id, j.canceled_at, j.paused_at, j.status::text,"
+            " (SELECT count(*) FROM jobs.job_executions e"
+            "  WHERE e.tenant_id = j.tenant_id AND e.job_id = j.job_id) AS executions"
+            " FROM jobs.jobs j WHERE j.deleted_at IS NULL"
+        )
+    }
+    wrong = []
+
+    def check(job: Job, holds: bool, message: str) -> None:
+        if not holds and job not in history.deleted:
+            history.violate(message, f"{job}")
+            wrong.append(job)
+
+    for job, executions in history.created.items():
+        check(job, job in stored, "an acknowledged job is lost")
+        if job in stored:
+            count = stored[job]["executions"]
+            check(job, count == executions, "an acknowledged job has other executions")
+    for job in history.canceled:
+        canceled = job in stored and stored[job]["canceled_at"] is not None
+        check(job, canceled, "an acknowledged cancel is lost")
+    for job in history.paused:
+        # A paused job completes when its executions in progress end.
+        kept = job in stored and (
+            stored[job]["paused_at"] or stored[job]["status"] != "IN_PROGRESS"
+        )
+        check(job, bool(kept), "an acknowledged pause is lost")
+    return wrong
+
+
+async def _check_reports(owner: asyncpg.Connection, history: History) -> list[Job]:
+    """Check that acknowledged final reports are stored, as a current or an earlier attempt."""
+    rows = await owner.fetch(
+        "SELECT tenant_id, job_id, device_id, execution_number, status::text"
+        " FROM jobs.job_executions UNION ALL"
+        " SELECT tenant_id, job_id, device_id, execution_number, status::text"
+        " FROM jobs.execution_attempts"
+    )
+    stored = {tuple(row)[:4]: row["status"] for row in rows}
+    wrong = []
+    for attempt, status in history.reported.items():
+        job = attempt[:2]
+        if job not in history.deleted and stored.get(attempt) != status:
+            example = f"{attempt} has {stored.get(attempt)}, not {status}"
+            history.violate("an acknowledged report is lost", example)
+            wrong.append(job)
+    return wrong

@@ -1,0 +1,274 @@
+"""The system under test: PostgreSQL, two servers that both do the background work, a gateway."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import grpc
+import httpx
+from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
+from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
+from jobs_grpc.dev.embedded_postgres.server import Server as PostgresServer
+from tests.chaos.history import History
+from tests.support.server import open_channel, reserved_address
+from tests.support.waiting import wait_until
+
+TENANTS = ("alpha", "beta")
+DEVICES_PER_TENANT = 60
+GROUPS = ("north", "south")
+
+# Nothing is ever analyzed, so no search may depend on statistics.
+_POSTGRES_SETTINGS = ("max_connections=60", "autovacuum=off")
+_ROLE = RequestRole("jobs_request", "secret")
+_MAX_LOG_LINES = 200_000
+# Records of these levels are violations: a fault of the database or of a client is a WARNING.
+_ERROR_LEVELS = ("ERROR", "CRITICAL")
+
+
+@dataclass
+class Process:
+    """A process that faults kill, stop and start again."""
+
+    name: str
+    command: list[str]
+    environ: dict[str, str]
+    history: History
+    log: list[str] = field(default_factory=list)
+    running: asyncio.subprocess.Process | None = None
+    _reader: "asyncio.Task[None] | None" = None
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self.running
+        return self.running.pid
+
+    async def start(self) -> None:
+        """Start the process."""
+        self.history.note(self.name, "starts")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")}
+        self.running = await asyncio.create_subprocess_exec(
+            *self.command, env=inherited | self.environ, stderr=asyncio.subprocess.PIPE
+        )
+        self._reader = asyncio.create_task(self._read_log(self.running))
+
+    async def stop(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal that ends the process, and wait for its end."""
+        if self.running is None:
+            return
+        self.history.note(self.name, f"gets {signal.Signals(number).name}")
+        if self.running.returncode is None:
+            self.running.send_signal(number)
+        await self.running.wait()
+        if self._reader:
+            await self._reader
+        self.running = None
+
+    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr
+        async for raw in process.stderr:
+            line = raw.decode(errors="replace").rstrip()
+            if len(self.log) < _MAX_LOG_LINES:
+                self.log.append(line)
+            self._check(line)
+
+    def _check(self, line: str) -> None:
+        try:
+            level = str(json.loads(line).get("level", ""))
+        except ValueError:
+            level = ""
+        if "Traceback" in line or level.upper() in _ERROR_LEVELS:
+            self.history.violate("an error in a log", f"{self.name}: {line[:2000]}")
+
+
+@dataclass
+class System:
+    """The running processes, and channels to the two servers."""
+
+    history: History
+    postgres: PostgresServer
+    pgdata: Path
+    socket_dir: Path
+    servers: list[Process]
+    gateway: Process
+    channels: list[grpc.aio.Channel]
+    http: httpx.AsyncClient
+
+    @property
+    def owner_dsn(self) -> str:
+        """The DSN of the database for its owner."""
+        return f"postgresql://postgres@/jobs?host={self.socket_dir}"
+
+    def jobs(self, server: int) -> "jobs_pb2_grpc.JobServiceAsyncStub":
+        """Return the operators' service of a server."""
+        return jobs_pb2_grpc.JobServiceStub(self.channels[server])
+
+    def devices(self, server: int) -> "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub":
+        """Return the devices' service of a server."""
+        return device_jobs_pb2_grpc.DeviceJobServiceStub(self.channels[server])
+
+    @asynccontextmanager
+    async def owner(self) -> AsyncIterator[asyncpg.Connection]:
+        """Connect as the owner of the database, which must be running."""
+        connection = await asyncpg.connect(self.owner_dsn)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def start_postgres(self) -> None:
+        """Start PostgreSQL, which recovers from a crash first."""
+        log = self.pgdata.parent / "postgresql.log"
+        await asyncio.to_thread(self.postgres.start, self.socket_dir, log, _POSTGRES_SETTINGS)
+
+    async def crash_postgres(self) -> None:
+        """Stop PostgreSQL without a checkpoint, as a power failure does."""
+        pid = int((self.pgdata / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)
+
+        async def stopped() -> bool:
+            return not is_running(pid)
+
+        await wait_until(stopped)
+
+    async def wait_until_all_answer(self, seconds: float = 60) -> None:
+        """Wait until each server and the gateway answers; it is a violation if one takes longer."""
+        probes: dict[str, Callable[[], Awaitable[object]]] = {
+            server.name: lambda n=number: self.jobs(n).ListJobs(  # type: ignore[misc]
+                pb.ListJobsRequest(limit=1), metadata=[("x-tenant-id", TENANTS[0])], timeout=1
+            )
+            for number, server in enumerate(self.servers)
+        }
+        probes["gateway"] = self._probe_gateway
+        await asyncio.gather(*(self._wait_for(name, p, seconds) for name, p in probes.items()))
+
+    async def _wait_for(
+        self, name: str, probe: Callable[[], Awaitable[object]], seconds: float
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        start, last = loop.time(), ""
+        while True:
+            try:
+                await probe()
+            except (grpc.aio.AioRpcError, httpx.HTTPError) as e:
+                last = repr(e)[:500]
+            else:
+                break
+            if loop.time() - start > 60:
+                self.history.violate("no answer within 60 s of a fault", f"{name}: {last}")
+                return
+            await asyncio.sleep(0.05)
+        if (took := loop.time() - start) > seconds:
+            self.history.violate("a late answer after a fault", f"{name}: {took:.1f} s, {last}")
+
+    async def _probe_gateway(self) -> None:
+        headers = {"X-Tenant-Id": TENANTS[0]}
+        response = await self.http.get("/customer/jobs?limit=1", headers=headers, timeout=1)
+        response.raise_for_status()
+
+
+@asynccontextmanager
+async def running_system(
+    folder: Path, gateway_binary: Path, history: History
+) -> AsyncIterator[System]:
+    """Run the system in `folder`, which PostgreSQL's account must be able to reach."""
+    account = unprivileged_account()
+    sockets = folder / "sockets"
+    sockets.mkdir()
+    if account:
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        os.chown(sockets, account.pw_uid, account.pw_gid)
+    pgdata = folder / "pgdata"
+    postgres = PostgresServer(find_binaries(folder, account), pgdata, account)
+    await asyncio.to_thread(postgres.init)
+    async with AsyncExitStack() as stack:
+        addresses = [stack.enter_context(reserved_address()) for _ in range(3)]
+        channels = [await stack.enter_async_context(open_channel(a)) for a in addresses[:2]]
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=f"http://{addresses[2]}", timeout=2)
+        )
+        owner = f"postgresql://postgres@/jobs?host={sockets}"
+        request = f"postgresql://{_ROLE.name}:{_ROLE.password}@/jobs?host={sockets}"
+        servers = [
+            Process(
+                f"server {number}",
+                [sys.executable, "-m", "jobs_grpc.cli", "serve"],
+                {
+                    "JOBS_DATABASE_URL": request,
+                    "JOBS_OWNER_DATABASE_URL": owner,
+                    "JOBS_LISTEN": address,
+                    "JOBS_LOG_FORMAT": "json",
+                    "JOBS_LOG_LEVEL": "WARNING",
+                },
+                history,
+            )
+            for number, address in enumerate(addresses[:2])
+        ]
+        gateway = Process(
+            "gateway",
+            [str(gateway_binary)],
+            {
+                "JOBS_GATEWAY_UPSTREAM": addresses[0],
+                "JOBS_GATEWAY_LISTEN": addresses[2],
+                "JOBS_GATEWAY_LOG_LEVEL": "WARN",
+            },
+            history,
+        )
+        system = System(history, postgres, pgdata, sockets, servers, gateway, channels, http)
+        await system.start_postgres()
+        stack.callback(postgres.stop)
+        await _prepare_database(system)
+        for process in (*servers, gateway):
+            await process.start()
+            stack.push_async_callback(process.stop)
+        await system.wait_until_all_answer()
+        yield system
+
+
+async def _prepare_database(system: System) -> None:
+    connection = await asyncpg.connect(system.owner_dsn.replace("/jobs?", "/postgres?"))
+    await connection.execute("CREATE DATABASE jobs")
+    await connection.close()
+    await migrate(system.owner_dsn, _ROLE)
+    async with system.owner() as owner:
+        for tenant in TENANTS:
+            names = device_names()
+            await owner.execute(
+                "INSERT INTO public.device_state (tenant_id, device_id)"
+                " SELECT $1, unnest($2::text[])",
+                tenant,
+                names,
+            )
+            for number, group in enumerate(GROUPS):
+                await owner.execute(
+                    "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
+                    " SELECT $1, $2, unnest($3::text[])",
+                    tenant,
+                    group,
+                    names[number :: len(GROUPS)],
+                )
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def device_names() -> list[str]:
+    """Return the devices of each tenant."""
+    return [f"d{number:03}" for number in range(DEVICES_PER_TENANT)]

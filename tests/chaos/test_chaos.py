@@ -1,0 +1,37 @@
+"""A short trial with every kind of fault; `make chaos` runs long ones."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.trial import report, run_trial
+from tests.gateway.support import go_build
+
+_SEED = 7
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A new folder that PostgreSQL's account can reach."""
+    path = Path(tempfile.mkdtemp(prefix="jobs-chaos-", dir="/tmp"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+async def test_service_keeps_its_promises_under_faults(folder: Path) -> None:
+    binary = await asyncio.to_thread(go_build, folder / "jobs-gateway", ".")
+
+    history = await run_trial(folder, binary, faults=len(FAULTS), seed=_SEED)
+
+    assert not history.violations, report(history, len(FAULTS), _SEED)
+    # The trial is no proof if the traffic did not get through.
+    assert len(history.created) > 50
+    assert len(history.reported) > 500

@@ -1,0 +1,95 @@
+"""One trial: faults under traffic, then a recount."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.history import History
+from tests.chaos.recount import check_limits, check_stored
+from tests.chaos.system import System, running_system
+from tests.chaos.traffic import Traffic
+
+_ANSWER_SECONDS = 5.0
+_MAX_HISTORIES = 5
+
+
+async def run_trial(
+    folder: Path,
+    gateway_binary: Path,
+    *,
+    faults: int,
+    seed: int,
+    progress: Callable[[int, str], None] = lambda done, name: None,
+) -> History:
+    """Inject faults under traffic and check that the service keeps its promises.
+
+    `progress` is called before each fault with the number of faults so far and the next one's
+    name. The history that is returned has a list of violations, which should be empty.
+    """
+    history = History()
+    rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
+    async with running_system(folder, gateway_binary, history) as system:
+        traffic = Traffic(system, history, seed)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(traffic.run())
+            try:
+                for number, fault in enumerate(_choose(faults, rng)):
+                    progress(number, fault.__name__)
+                    history.note("faults", fault.__name__)
+                    await fault(system, rng)
+                    await system.wait_until_all_answer(_ANSWER_SECONDS)
+                    await check_limits(system, history)
+                    await asyncio.sleep(rng.uniform(0.1, 0.6))
+            finally:
+                traffic.stop()
+        progress(faults, "recount")
+        wrong = await check_stored(system, history)
+        await _describe(system, history, wrong)
+    return history
+
+
+def _choose(count: int, rng: random.Random) -> list[Fault]:
+    """Return that many faults in random order, each kind as often as the others."""
+    chosen: list[Fault] = []
+    while len(chosen) < count:
+        chosen += rng.sample(FAULTS, len(FAULTS))
+    return chosen[:count]
+
+
+async def _describe(system: System, history: History, jobs: list[tuple[str, str]]) -> None:
+    """Add the rows and the events of the jobs in question to the violations."""
+    async with system.owner() as owner:
+        for tenant, job_id in dict.fromkeys(jobs[:_MAX_HISTORIES]):
+            rows = [
+                *await _rows(owner, "jobs.jobs", tenant, job_id),
+                *await _rows(owner, "jobs.job_progress", tenant, job_id),
+                *await _rows(owner, "jobs.job_executions", tenant, job_id),
+            ]
+            history.violations[f"history of {tenant} {job_id}"] = [*history.events(job_id), *rows]
+
+
+async def _rows(owner: asyncpg.Connection, table: str, tenant: str, job_id: str) -> list[str]:
+    rows = await owner.fetch(
+        f"SELECT t::text FROM {table} t WHERE tenant_id = $1 AND job_id = $2", tenant, job_id
+    )
+    return [f"{table}: {row[0]}" for row in rows]
+
+
+def report(history: History, faults: int, seed: int) -> str:
+    """Return the outcome of a trial as text."""
+    acknowledged = ", ".join(f"{count:,} {name}" for name, count in history.summary().items())
+    lines = [
+        f"{faults} faults with seed {seed} in {time.monotonic() - history.started_at:.0f} s;"
+        f" acknowledged: {acknowledged}; {history.violation_counts.total():,} violations",
+        *(f"  {count:8,}  {name}" for name, count in sorted(history.calls.items())),
+    ]
+    if history.violations:
+        lines += ["faults:", *history.events("faults")]
+        for kind, examples in history.violations.items():
+            lines += [f"{history.violation_counts[kind]:,} × {kind}, such as:", *examples]
+    return "\n".join(lines)
