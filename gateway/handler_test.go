@@ -114,6 +114,8 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 		{codes.Aborted, details(info("EXECUTION_CHANGED")), 409, apiError{Detail: "text", Code: "ABORTED", Reason: "EXECUTION_CHANGED"}},
 		// Without an ErrorInfo of jobs-grpc the message is replaced.
 		{codes.Unavailable, nil, 503, apiError{Detail: sanitizedErrors[codes.Unavailable].Detail, Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE", retryAfter: time.Second}},
+		// The client has not canceled the request, so the server has reset the call.
+		{codes.Canceled, nil, 503, apiError{Detail: sanitizedErrors[codes.Unavailable].Detail, Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE", retryAfter: time.Second}},
 		{codes.Unimplemented, nil, 501, apiError{Detail: sanitizedErrors[codes.Unimplemented].Detail, Code: "UNIMPLEMENTED", Reason: "NOT_IMPLEMENTED"}},
 		{codes.Unknown, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},
 		{codes.DataLoss, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},
