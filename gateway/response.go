@@ -4,8 +4,10 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
@@ -17,12 +19,17 @@ func withRequestURL(ctx context.Context, u *url.URL) context.Context {
 	return context.WithValue(ctx, requestURLKey{}, u)
 }
 
-// setResponseHeaders sets the status 201 and Location for CreateJob, and the headers that
-// point to the next page of a list. grpc-gateway calls it before it writes the body.
+// setResponseHeaders sets the status 201 and Location for CreateJob, the headers that point to
+// the next page of a list, and X-Poll-After for devices. grpc-gateway calls it before it writes
+// the body.
 func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response proto.Message) error {
 	u, ok := ctx.Value(requestURLKey{}).(*url.URL)
 	if !ok {
 		return nil
+	}
+	if response, ok := response.(interface{ GetPollAfter() *durationpb.Duration }); ok && response.GetPollAfter() != nil {
+		seconds := response.GetPollAfter().AsDuration().Seconds()
+		w.Header().Set("X-Poll-After", strconv.FormatFloat(seconds, 'f', -1, 64))
 	}
 	switch response := response.ProtoReflect().Interface().(type) {
 	case *jobsv1.CreateJobResponse:

@@ -54,7 +54,7 @@ async def test_list_pending_returns_pages(rest: RestClient) -> None:
 
 @pytest.mark.parametrize("body", [None, {}, {"status_details": {"step": 1}}])
 @pytest.mark.usefixtures("jobs")
-async def test_start_next_returns_an_execution_or_null_when_none_is_pending(
+async def test_start_next_returns_the_same_execution_when_repeated(
     rest: RestClient, body: Any
 ) -> None:
     response = await rest.as_device("d00001", "POST", ":startNext", body)
@@ -67,9 +67,17 @@ async def test_start_next_returns_an_execution_or_null_when_none_is_pending(
     assert execution["status_details"] == (body or {}).get("status_details")
     assert datetime.fromisoformat(execution["started_at"]).tzinfo
     assert await rest.as_device("d00001", "POST", ":startNext") == response
-    none = await rest.as_device("unknown", "POST", ":startNext")
-    assert none["execution"] is None
-    assert 30 <= float(none["poll_after"].removesuffix("s")) < 90
+
+
+async def test_device_is_told_when_to_poll_again(rest: RestClient) -> None:
+    none = await rest.send_as_device("d00001", "POST", ":startNext")
+    pending = await rest.send_as_device("d00001", "GET")
+
+    assert none.json()["execution"] is None
+    assert none.json()["poll_after"] == none.headers["x-poll-after"] + "s"
+    assert pending.json() == []
+    for response in (none, pending):
+        assert 30 <= float(response.headers["x-poll-after"]) < 90
 
 
 @pytest.mark.usefixtures("jobs")

@@ -73,7 +73,11 @@ var headers = object{
 	"Link":          stringHeader("The URL of the next page: `<…>; rel=\"next\"`. Absent on the last page."),
 	"Location":      stringHeader("The path of the job."),
 	"NextPageToken": stringHeader("The page_token of the next page. Absent on the last page."),
-	"RequestId":     stringHeader("The request ID in the logs."),
+	"PollAfter": object{
+		"description": "The seconds after which the device should call again. Absent if there is more to do now.",
+		"schema":      object{"type": "number", "minimum": 0},
+	},
+	"RequestId": stringHeader("The request ID in the logs."),
 	"RetryAfter": object{
 		"description": "The seconds to wait before a retry. Absent: the same request would fail again.",
 		"schema":      object{"type": "integer", "minimum": 1},

@@ -125,6 +125,9 @@ func successResponse(id string, ok object) object {
 		headers["X-Next-Page-Token"] = object{"$ref": "#/components/headers/NextPageToken"}
 		headers["Link"] = object{"$ref": "#/components/headers/Link"}
 	}
+	if id == "ListPendingExecutions" || id == "StartNextExecution" {
+		headers["X-Poll-After"] = object{"$ref": "#/components/headers/PollAfter"}
+	}
 	content := object{"schema": ok["schema"]}
 	if response := examples[id].Response; response != nil {
 		content["example"] = response
