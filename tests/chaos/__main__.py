@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# gRPC reads it when it is imported. Otherwise it logs each process that we start.
+# gRPC reads this variable on import. Without it, gRPC logs each process that we start.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 from tests.chaos.trial import report, run_trial
@@ -16,10 +16,12 @@ from tests.gateway.support import go_build
 
 
 def main() -> int:
-    """Run one trial and print its outcome. Return 1 if the service broke a promise."""
+    """Run one trial and print its outcome. Return 1 if the service violated a guarantee."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=200, help="the number of faults")
-    parser.add_argument("--seed", type=int, help="repeats a choice of faults; default: random")
+    parser.add_argument(
+        "--seed", type=int, help="the seed of the choice of faults; default: random"
+    )
     args = parser.parse_args()
     seed = random.randrange(10**6) if args.seed is None else args.seed  # noqa: S311
 

@@ -1,4 +1,4 @@
-"""What the clients of a trial were told: acknowledged changes, and the status of every call."""
+"""Records what clients received in a trial: acknowledged changes, and the status of each call."""
 
 import time
 from collections import Counter, defaultdict, deque
@@ -10,7 +10,7 @@ import httpx
 
 from tests.support.failures import Failure
 
-# No client may get these, whatever the fault.
+# No fault may cause these.
 _FORBIDDEN_CODES = ("INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED")
 _FORBIDDEN_STATUSES = (499, 500, 501, 502)
 
@@ -33,13 +33,13 @@ class History:
     paused: set[Job] = field(default_factory=set)
     """Acknowledged pauses of jobs that no client resumes, cancels or deletes."""
     deleted: set[Job] = field(default_factory=set)
-    """Jobs that a client tried to delete, whatever the response."""
+    """Jobs that a client tried to delete, with or without success."""
     reported: dict[Attempt, str] = field(default_factory=dict)
     """Acknowledged final reports."""
     calls: Counter[str] = field(default_factory=Counter)
     """The number of calls by interface and status."""
     violations: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Broken promises by kind, with the first examples."""
+    """Violated guarantees by kind, with the first examples."""
     violation_counts: Counter[str] = field(default_factory=Counter)
     draining: bool = False
     """Whether a server is being stopped with SIGTERM."""
@@ -56,8 +56,8 @@ class History:
         """Return the events of a subject, in order."""
         return [f"{at:8.3f} s  {event}" for at, name, event in self._events if name == subject]
 
-    def violate(self, kind: str, example: str) -> None:
-        """Record that the service broke a promise."""
+    def add_violation(self, kind: str, example: str) -> None:
+        """Record that the service violated a guarantee."""
         self.violation_counts[kind] += 1
         if self.violation_counts[kind] <= _MAX_EXAMPLES:
             at = time.monotonic() - self.started_at
@@ -80,11 +80,11 @@ class History:
         forbidden = code is grpc.StatusCode.CANCELLED and not reset_by_drain
         if forbidden or code.name in _FORBIDDEN_CODES:
             example = f"{method}: {error.details()!r}, {error.debug_error_string()}"
-            self.violate(f"a call got {code.name}", example)
-        # The server sends a request id with each status; a status without one is the client's own.
+            self.add_violation(f"a call got {code.name}", example)
+        # The server sends a request id with each status; a status without one is from the client.
         from_server = failure.request_id is not None
         if from_server and code is grpc.StatusCode.UNAVAILABLE and failure.retry_after is None:
-            self.violate("UNAVAILABLE without RetryInfo", f"{method}: {failure.message!r}")
+            self.add_violation("UNAVAILABLE without RetryInfo", f"{method}: {failure.message!r}")
         return failure.reason
 
     def responded(self, method: str, subject: str, response: httpx.Response) -> None:
@@ -92,9 +92,9 @@ class History:
         status = response.status_code
         self.calls[f"REST {status}"] += 1
         if status in _FORBIDDEN_STATUSES:
-            self.violate(f"a request got {status}", f"{method}: {response.text[:300]}")
+            self.add_violation(f"a request got {status}", f"{method}: {response.text[:300]}")
         if status == 503 and "retry-after" not in response.headers:
-            self.violate("503 without Retry-After", f"{method}: {response.text[:300]}")
+            self.add_violation("503 without Retry-After", f"{method}: {response.text[:300]}")
         if status >= 400:
             self.note(subject, f"{method}: {status} {response.text[:200]}")
 
@@ -103,7 +103,7 @@ class History:
         self.calls[f"REST {type(error).__name__}"] += 1
 
     def summary(self) -> dict[str, Any]:
-        """Return what was acknowledged, in numbers."""
+        """Return the numbers of acknowledged changes."""
         return {
             "jobs": len(self.created),
             "cancels": len(self.canceled),

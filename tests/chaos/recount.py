@@ -1,4 +1,4 @@
-"""Checks what is stored against what was acknowledged, by SQL that the service does not share."""
+"""Compares what is stored with what was acknowledged, in SQL that the service does not use."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import asyncpg
 from tests.chaos.history import History, Job
 from tests.chaos.system import System
 
-_DEADLINE_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
 _STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
 _COUNTS = ", ".join(f"count(*) FILTER (WHERE e.status = '{s.upper()}')" for s in _STATUSES)
 _STORED = ", ".join(f"s.{s}" for s in _STATUSES)
@@ -31,7 +31,7 @@ _WRONG_STAGE_COUNTS = f"""
     ) counted ON true
     WHERE row({_STORED})::text <> counted.counts::text
 """
-_OPEN_WITHOUT_WORK = """
+_WITHOUT_PENDING = """
     SELECT j.tenant_id, j.job_id FROM jobs.jobs j
     WHERE j.status = 'IN_PROGRESS' AND NOT EXISTS (
         SELECT FROM jobs.job_executions e
@@ -59,25 +59,25 @@ _UNFINISHED_CANCELS = """
 
 
 async def check_limits(system: System, history: History) -> None:
-    """Check what must hold at any instant: the limits of what is in progress."""
+    """Check what must hold at any time: a job exceeds no limit and starts nothing while paused."""
     async with system.owner() as owner:
         for row in await owner.fetch(_TOO_MANY_IN_PROGRESS):
-            history.violate("too many executions in progress", f"{dict(row)}")
+            history.add_violation("too many executions in progress", f"{dict(row)}")
         for row in await owner.fetch(_STARTED_AFTER_PAUSE):
-            history.violate("an execution started after a pause", f"{dict(row)}")
+            history.add_violation("an execution started after a pause", f"{dict(row)}")
 
 
 async def check_stored(system: System, history: History) -> list[Job]:
-    """Check everything that is stored, after the traffic has ended. Return the jobs in question."""
+    """Check everything that is stored, after the traffic has ended. Return the wrong jobs."""
     async with system.owner() as owner:
-        await _check_deadlines(owner, history)
+        await _check_timeouts(owner, history)
         await _wait_until_none(owner, _UNFINISHED_CANCELS, history, "a cancel is not finished")
         wrong = await _wait_until_none(
-            owner, _OPEN_WITHOUT_WORK, history, "a job without open executions is open"
+            owner, _WITHOUT_PENDING, history, "a job without pending executions is IN_PROGRESS"
         )
         for sql in (_WRONG_JOB_COUNTS, _WRONG_STAGE_COUNTS):
             for row in await owner.fetch(sql):
-                history.violate("counts differ from a recount", f"{dict(row)}")
+                history.add_violation("counts differ from a recount", f"{dict(row)}")
                 wrong.append((row["tenant_id"], row["job_id"]))
         wrong += await _check_jobs(owner, history)
         wrong += await _check_reports(owner, history)
@@ -85,8 +85,8 @@ async def check_stored(system: System, history: History) -> list[Job]:
     return wrong
 
 
-async def _check_deadlines(owner: asyncpg.Connection, history: History) -> None:
-    """Let timeouts pass, and check that they are stored within five seconds."""
+async def _check_timeouts(owner: asyncpg.Connection, history: History) -> None:
+    """Let executions time out, and check that TIMED_OUT is stored within five seconds."""
     overdue = await owner.fetch(
         "UPDATE jobs.job_executions e SET times_out_at = clock_timestamp()"
         " FROM jobs.jobs j WHERE (j.tenant_id, j.job_id) = (e.tenant_id, e.job_id)"
@@ -106,17 +106,17 @@ async def _check_deadlines(owner: asyncpg.Connection, history: History) -> None:
         devices,
     ):
         if loop.time() - start > 30:
-            history.violate("timeouts not stored after 30 s", f"{left} of {len(keys)}")
+            history.add_violation("timeouts not stored after 30 s", f"{left} of {len(keys)}")
             return
         await asyncio.sleep(0.05)
-    if (took := loop.time() - start) > _DEADLINE_SECONDS:
-        history.violate("timeouts stored late", f"{len(keys)} after {took:.1f} s")
+    if (took := loop.time() - start) > _TIMEOUT_SECONDS:
+        history.add_violation("timeouts stored late", f"{len(keys)} after {took:.1f} s")
 
 
 async def _wait_until_none(
     owner: asyncpg.Connection, sql: str, history: History, message: str
 ) -> list[Job]:
-    """Wait for the background work until a search finds nothing."""
+    """Wait until maintenance has left no rows that `sql` finds."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     while rows := await owner.fetch(sql):
@@ -124,7 +124,7 @@ async def _wait_until_none(
             break
         await asyncio.sleep(0.1)
     for row in rows:
-        history.violate(message, f"{dict(row)}")
+        history.add_violation(message, f"{dict(row)}")
     return [(row["tenant_id"], row["job_id"]) for row in rows]
 
 
@@ -143,14 +143,14 @@ async def _check_jobs(owner: asyncpg.Connection, history: History) -> list[Job]:
 
     def check(job: Job, holds: bool, message: str) -> None:
         if not holds and job not in history.deleted:
-            history.violate(message, f"{job}")
+            history.add_violation(message, f"{job}")
             wrong.append(job)
 
     for job, executions in history.created.items():
         check(job, job in stored, "an acknowledged job is lost")
         if job in stored:
             count = stored[job]["executions"]
-            check(job, count == executions, "an acknowledged job has other executions")
+            check(job, count == executions, "an acknowledged job has another number of executions")
     for job in history.canceled:
         canceled = job in stored and stored[job]["canceled_at"] is not None
         check(job, canceled, "an acknowledged cancel is lost")
@@ -177,6 +177,6 @@ async def _check_reports(owner: asyncpg.Connection, history: History) -> list[Jo
         job = attempt[:2]
         if job not in history.deleted and stored.get(attempt) != status:
             example = f"{attempt} has {stored.get(attempt)}, not {status}"
-            history.violate("an acknowledged report is lost", example)
+            history.add_violation("an acknowledged report is lost", example)
             wrong.append(job)
     return wrong

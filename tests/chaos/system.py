@@ -1,4 +1,4 @@
-"""The system under test: PostgreSQL, two servers that both do the background work, a gateway."""
+"""The system under test: PostgreSQL, two servers that both run maintenance, and a gateway."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ TENANTS = ("alpha", "beta")
 DEVICES_PER_TENANT = 60
 GROUPS = ("north", "south")
 
-# Nothing is ever analyzed, so no search may depend on statistics.
+# No table is ever analyzed, so no query may depend on statistics.
 _POSTGRES_SETTINGS = ("max_connections=60", "autovacuum=off")
 _ROLE = RequestRole("jobs_request", "secret")
 _MAX_LOG_LINES = 200_000
@@ -89,7 +89,7 @@ class Process:
         except ValueError:
             level = ""
         if "Traceback" in line or level.upper() in _ERROR_LEVELS:
-            self.history.violate("an error in a log", f"{self.name}: {line[:2000]}")
+            self.history.add_violation("an error in a log", f"{self.name}: {line[:2000]}")
 
 
 @dataclass
@@ -143,7 +143,7 @@ class System:
         await wait_until(stopped)
 
     async def wait_until_all_answer(self, seconds: float = 60) -> None:
-        """Wait until each server and the gateway answers; it is a violation if one takes longer."""
+        """Wait until the servers and the gateway respond; after `seconds`, it is a violation."""
         probes: dict[str, Callable[[], Awaitable[object]]] = {
             server.name: lambda n=number: self.jobs(n).ListJobs(  # type: ignore[misc]
                 pb.ListJobsRequest(limit=1), metadata=[("x-tenant-id", TENANTS[0])], timeout=1
@@ -166,11 +166,13 @@ class System:
             else:
                 break
             if loop.time() - start > 60:
-                self.history.violate("no answer within 60 s of a fault", f"{name}: {last}")
+                self.history.add_violation("no answer within 60 s of a fault", f"{name}: {last}")
                 return
             await asyncio.sleep(0.05)
         if (took := loop.time() - start) > seconds:
-            self.history.violate("a late answer after a fault", f"{name}: {took:.1f} s, {last}")
+            self.history.add_violation(
+                "a late answer after a fault", f"{name}: {took:.1f} s, {last}"
+            )
 
     async def _probe_gateway(self) -> None:
         headers = {"X-Tenant-Id": TENANTS[0]}

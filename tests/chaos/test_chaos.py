@@ -26,12 +26,12 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-async def test_service_keeps_its_promises_under_faults(folder: Path) -> None:
+async def test_service_keeps_its_guarantees_under_faults(folder: Path) -> None:
     binary = await asyncio.to_thread(go_build, folder / "jobs-gateway", ".")
 
     history = await run_trial(folder, binary, faults=len(FAULTS), seed=_SEED)
 
     assert not history.violations, report(history, len(FAULTS), _SEED)
-    # The trial is no proof if the traffic did not get through.
+    # The trial proves nothing if the calls failed.
     assert len(history.created) > 50
     assert len(history.reported) > 500

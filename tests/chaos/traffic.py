@@ -38,7 +38,7 @@ class Traffic:
         self._jobs: dict[str, list[str]] = {tenant: [] for tenant in TENANTS}
 
     async def run(self) -> None:
-        """Run all clients until `stop`, then let them finish what they do."""
+        """Run all clients until `stop`, then let them finish their work."""
         async with asyncio.TaskGroup() as clients:
             numbers = itertools.count(self._seed * 1000)
             for tenant in TENANTS:
@@ -50,10 +50,10 @@ class Traffic:
                 ]
                 for worker in workers:
                     rng = random.Random(next(numbers))  # noqa: S311 - repeatable on purpose
-                    clients.create_task(_forever(self._stopping, worker, tenant, rng))
+                    clients.create_task(_repeat(self._stopping, worker, tenant, rng))
 
     def stop(self) -> None:
-        """Let the clients end."""
+        """Make the clients stop."""
         self._stopping.set()
 
     async def _call(
@@ -85,7 +85,7 @@ class Traffic:
         if len(jobs) < _MAX_OPEN_JOBS:
             await self._create(stub, tenant, rng)
         elif (job_id := rng.choice(jobs)).startswith("keep"):
-            await self._pause_for_good(stub, tenant, job_id, rng)
+            await self._pause_permanently(stub, tenant, job_id, rng)
         else:
             actions = [self._cancel, self._pause, self._retry, self._cancel_execution, self._delete]
             (action,) = rng.choices(actions, weights=[3, 2, 3, 3, 1])
@@ -93,11 +93,11 @@ class Traffic:
         await asyncio.sleep(rng.uniform(0, 0.05))
 
     async def _create(self, stub: Any, tenant: str, rng: random.Random) -> None:
-        # A pause of a job named keep-… is never ended.
+        # A job named keep-… is paused and never resumed.
         kind = "keep" if rng.random() < 0.1 else "job"
         job_id = f"{kind}-{next(self._numbers)}"
         request = _random_job(job_id, rng)
-        # Each attempt has the same id, so a repetition is answered with the job that exists.
+        # Each call has the same id, so a repeated call returns the existing job.
         for _ in range(20):
             response, reason = await self._call(stub.CreateJob, request, tenant, job_id, rng)
             if response is not None or reason == "JOB_ALREADY_EXISTS":
@@ -130,7 +130,7 @@ class Traffic:
             resume = pb.ResumeJobRequest(job_id=job_id)
             await self._call(stub.ResumeJob, resume, tenant, job_id, rng)
 
-    async def _pause_for_good(
+    async def _pause_permanently(
         self, stub: Any, tenant: str, job_id: str, rng: random.Random
     ) -> None:
         request = pb.PauseJobRequest(job_id=job_id)
@@ -286,7 +286,7 @@ class Traffic:
         return response
 
 
-async def _forever(
+async def _repeat(
     stopping: asyncio.Event,
     worker: Callable[[str, random.Random], Awaitable[None]],
     tenant: str,

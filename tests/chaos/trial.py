@@ -26,10 +26,10 @@ async def run_trial(
     seed: int,
     progress: Callable[[int, str], None] = lambda done, name: None,
 ) -> History:
-    """Inject faults under traffic and check that the service keeps its promises.
+    """Inject faults under traffic and check that the service keeps its guarantees.
 
     `progress` is called before each fault with the number of faults so far and the next one's
-    name. The history that is returned has a list of violations, which should be empty.
+    name. The service passed if the returned history has no violations.
     """
     history = History()
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
@@ -54,7 +54,7 @@ async def run_trial(
 
 
 def _choose(count: int, rng: random.Random) -> list[Fault]:
-    """Return that many faults in random order, each kind as often as the others."""
+    """Return `count` faults in random order, with each kind equally often."""
     chosen: list[Fault] = []
     while len(chosen) < count:
         chosen += rng.sample(FAULTS, len(FAULTS))
@@ -62,7 +62,7 @@ def _choose(count: int, rng: random.Random) -> list[Fault]:
 
 
 async def _describe(system: System, history: History, jobs: list[tuple[str, str]]) -> None:
-    """Add the rows and the events of the jobs in question to the violations."""
+    """Add the rows and the events of the wrong jobs to the violations."""
     async with system.owner() as owner:
         for tenant, job_id in dict.fromkeys(jobs[:_MAX_HISTORIES]):
             rows = [
