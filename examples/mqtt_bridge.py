@@ -39,22 +39,22 @@ PERMANENT = {
 
 
 class Bridge:
-    """Forwards messages of the broker in their order."""
+    """Forwards messages of the broker in order."""
 
     def __init__(self, reports: ReportStream, mqtt: Client) -> None:
         self._reports = reports
         self._mqtt = mqtt
         self._connection = 0
-        # Messages, each with the number of the connection that it came from. The broker bounds
-        # their number.
+        # Messages, each with the number of the connection that it came from. ReceiveMaximum bounds
+        # the size of the queue.
         self._received: asyncio.Queue[tuple[int, MQTTMessage]] = asyncio.Queue()
-        # The same with the future of the answer; None: it is not a report.
+        # The same with the future of the response; None if the message is not a report.
         self._sent: asyncio.Queue[
             tuple[int, MQTTMessage, asyncio.Future[pb.DeviceExecution] | None]
         ] = asyncio.Queue(MAX_IN_FLIGHT)
 
     def connected(self) -> None:
-        """Start again: the broker sends all messages without an acknowledgment on a connection."""
+        """Start over: on a new connection, the broker resends all messages not acknowledged."""
         self._connection += 1
         while not self._received.empty():
             self._received.get_nowait()
@@ -62,11 +62,11 @@ class Bridge:
         self._mqtt.subscribe("jobs/+/report", qos=1)
 
     def received(self, message: MQTTMessage) -> None:
-        """Take a message."""
+        """Queue a message."""
         self._received.put_nowait((self._connection, message))
 
     async def run(self) -> None:
-        """Forward messages until there is an error that a repetition does not solve."""
+        """Forward messages until an error occurs that retries do not fix."""
         await asyncio.gather(self._send(), self._acknowledge())
 
     async def _send(self) -> None:
@@ -90,14 +90,14 @@ class Bridge:
                 if e.code not in PERMANENT:
                     raise
                 print(f"{message.topic}: {e}", file=sys.stderr)
-            # A message of an earlier connection has been sent again.
+            # The broker has resent a message of an earlier connection.
             if connection == self._connection:
                 self._mqtt.ack(message.mid, message.qos)
 
 
 async def main(server: str, tenant: str, broker: str) -> None:
     """Run a bridge for one tenant."""
-    # Beyond this machine, pass a Connection with `tls` and a token instead of `roles`.
+    # For a server on another machine, pass a Connection with `tls` and a token instead of `roles`.
     async with (
         DeviceClient(server, tenant=tenant, roles=["bridge"]) as device,
         device.report_stream(max_pending=MAX_IN_FLIGHT) as reports,
@@ -108,7 +108,7 @@ async def main(server: str, tenant: str, broker: str) -> None:
             client_id=f"jobs-bridge-{tenant}",
             protocol=MQTTProtocolVersion.MQTTv5,
             manual_ack=True,
-        )  # Beyond this machine, call mqtt.tls_set() and mqtt.username_pw_set().
+        )  # For a broker on another machine, call mqtt.tls_set() and mqtt.username_pw_set().
         bridge = Bridge(reports, mqtt)
         loop = asyncio.get_running_loop()
 

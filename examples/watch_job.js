@@ -1,5 +1,5 @@
 // Follow a job in a browser, through the REST gateway. EventSource can't send headers, and tokens do not
-// belong in URLs, so this reads the events of GET …:watch with fetch. It connects again, after a random
+// belong in URLs, so this reads the events of GET …:watch with fetch. It reconnects, after a random
 // time, when the connection breaks.
 //
 //   const headers = { Authorization: `Bearer ${token}` };
@@ -29,7 +29,7 @@ export async function watchJob(url, headers, onJob) {
         }
       }
     } catch (error) {
-      if (error.reason) throw error; // of the API; all others are of the network
+      if (error.reason) throw error; // an error of the API; other errors are network errors
     }
     await new Promise((wake) => setTimeout(wake, 4000 * Math.random()));
   }

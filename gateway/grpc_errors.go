@@ -41,7 +41,7 @@ var sanitizedErrors = map[codes.Code]apiError{
 // newErrorHandler returns grpc-gateway's hook that writes the response of every failed call.
 func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 	return func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-		// A server that stops resets the calls that are about to reach it. The client has canceled nothing.
+		// A stopping server resets calls that are on their way to it. The client did not cancel them.
 		if status.Code(err) == codes.Canceled && r.Context().Err() == nil {
 			err = status.Error(codes.Unavailable, err.Error())
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/vearutop/statigz"
 )
 
-// pageFiles are the pages for people and the files that they load, besides those of Swagger UI.
+// pageFiles are the HTML pages and the files that they load, except those of Swagger UI.
 //
 //go:embed pages
 var pageFiles embed.FS
@@ -23,8 +23,8 @@ var pages = map[string]struct{ name, contentType string }{
 	"/docs/pages.css": {"pages.css", "text/css; charset=utf-8"},
 }
 
-// pageCSP lets the pages load scripts, styles and images, and send requests, only from and to their own
-// host, and run nothing that is written in the page itself. Swagger UI has images in its styles.
+// pageCSP allows scripts, styles, images and requests of the gateway's own host only, and forbids inline
+// scripts and styles. It allows data: images because the styles of Swagger UI contain them.
 const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 

@@ -10,8 +10,8 @@ import (
 // match returns the route of a path, or nil, and the path in the encoding that grpc-gateway
 // expects.
 //
-// A verb at the end of a path is always a verb, whatever the method: /customer/jobs/a:retry is about
-// the job "a". The job "a:retry" has the path /customer/jobs/a%3Aretry.
+// A verb at the end of a path is a verb with every method: /customer/jobs/a:retry refers to the job
+// "a". The job "a:retry" has the path /customer/jobs/a%3Aretry.
 func (rt routeTable) match(u *url.URL) (matched *route, rawPath string) {
 	segments := strings.Split(u.EscapedPath(), "/")
 	for _, r := range rt { // in the order of loadRoutes

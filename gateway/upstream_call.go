@@ -32,7 +32,7 @@ type upstream struct {
 	connections []*grpc.ClientConn
 	next        atomic.Uint64
 	calls       *budget
-	// Connections for watches alone: a watch lasts long and must take no call's place.
+	// Separate connections for watches: a watch lasts long and must not use a stream that calls need.
 	watchConnections []*grpc.ClientConn
 	nextWatch        atomic.Uint64
 }

@@ -24,8 +24,8 @@ const (
 	// Proxies close connections on which nothing is sent for a while, often a minute.
 	heartbeatInterval = 15 * time.Second
 
-	// The waits between attempts to watch again after the server went away. The actual wait is random, up
-	// to these, so that all watches do not come back at once.
+	// Limits of the random wait before the gateway watches again after the server became unavailable. It is
+	// random so that all watches do not return at once.
 	minRewatchWait = 500 * time.Millisecond
 	maxRewatchWait = 5 * time.Second
 )
@@ -50,7 +50,7 @@ func newWatchHandler(stopping <-chan struct{}, config *Config, upstream *upstrea
 	}
 }
 
-// state is a state of the job, or the error that ended the stream of the server.
+// state is a state of the job, or the error that ended the server's stream.
 type state struct {
 	event    []byte
 	id       string
@@ -60,11 +60,11 @@ type state struct {
 }
 
 // serve sends the states of a job until the job is finished, the client disconnects, the server
-// returns an error that a repetition can't cure, or the gateway stops.
+// returns an error that a retry can't fix, or the gateway stops.
 //
-// The ID of an event is a hash of the state. A client that connects again with Last-Event-ID gets the
-// current state only if it differs, and 204, which ends an EventSource, if the job is finished in the
-// state that the client has.
+// The ID of an event is a hash of the state. A client that reconnects with Last-Event-ID gets the
+// current state only if it differs. If the job is finished and the state is the same, the client gets
+// 204, which stops an EventSource.
 func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, jobID string) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -81,7 +81,7 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, jobID strin
 	lastID := r.Header.Get("Last-Event-ID")
 	states := make(chan state)
 	received := make(chan struct{})
-	defer func() { cancel(); <-received }() // it uses the memory
+	defer func() { cancel(); <-received }() // receive uses memory until it returns
 	go func() {
 		defer close(received)
 		h.receive(metadata.NewOutgoingContext(ctx, forwardedMetadata(r)), jobID, memory, states, lastID != "")
@@ -120,9 +120,9 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, jobID strin
 	}
 }
 
-// receive watches the job and passes on its states. While the server is away, it tries again, unless
-// the client has received nothing yet: then the client gets the error. A patient client waits.
-func (h *watchHandler) receive(ctx context.Context, jobID string, memory *requestMemory, states chan<- state, patient bool) {
+// receive watches the job and passes on its states. While the server is unavailable, it tries again,
+// unless the client has no state yet: then the client gets the error.
+func (h *watchHandler) receive(ctx context.Context, jobID string, memory *requestMemory, states chan<- state, hasState bool) {
 	pass := func(s state) bool {
 		s.sent = make(chan struct{})
 		if !sendOrDone(ctx, states, s) || s.err != nil || !waitOrDone(ctx, s.sent) {
@@ -134,14 +134,14 @@ func (h *watchHandler) receive(ctx context.Context, jobID string, memory *reques
 	wait := h.rewatch
 	for {
 		err := h.watch(ctx, jobID, memory, func(s state) bool {
-			patient, wait = true, h.rewatch
+			hasState, wait = true, h.rewatch
 			return pass(s)
 		})
 		if ctx.Err() != nil || err == nil {
 			return
 		}
 		e, _ := convertError(err)
-		if !patient || e.Code != "UNAVAILABLE" && e.Code != "RESOURCE_EXHAUSTED" {
+		if !hasState || e.Code != "UNAVAILABLE" && e.Code != "RESOURCE_EXHAUSTED" {
 			pass(state{err: err})
 			return
 		}
@@ -247,7 +247,7 @@ func (o *eventWriter) send(event []byte) error {
 		o.started = true
 		header := o.w.Header()
 		header.Set("Content-Type", "text/event-stream")
-		header.Set("X-Accel-Buffering", "no") // nginx would collect the events
+		header.Set("X-Accel-Buffering", "no") // nginx would buffer the events
 		event = append(fmt.Appendf(nil, "retry: %d\n\n", retryHint.Milliseconds()), event...)
 	}
 	if _, err := o.w.Write(event); err != nil {

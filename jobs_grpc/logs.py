@@ -32,9 +32,9 @@ _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
 class _FieldsRecord(logging.LogRecord):
-    """A record with fields, and without what takes most of the time of LogRecord's constructor.
+    """A record with fields, but without the line of code, the process and the thread.
 
-    That is, for example, the line of code, the process and the thread.
+    Looking these up takes most of the time of LogRecord's constructor.
     """
 
     def __init__(self, name: str, level: int, message: str, fields: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Keeps an event that happens again and again from filling the log."""
+"""Limits how often a repeated event is logged."""
 
 import asyncio
 import contextvars
@@ -14,7 +14,7 @@ _MAX_KINDS = 1000
 
 
 class RepeatedEvents(Generic[K]):
-    """Lets the first event of a kind be logged, and then one line per second with a number.
+    """Limits the log to the first event of a kind, and then one line per second with a count.
 
     `log_others(kind, others)` logs that line: `others` is the number of events since the previous
     line, at least 1. It is called in an empty context, because the line belongs to no request.
@@ -22,7 +22,8 @@ class RepeatedEvents(Generic[K]):
 
     def __init__(self, log_others: Callable[[K, int], None]) -> None:
         self._log_others = log_others
-        # The number of events of each kind that are not logged yet. Kept for one more second.
+        # For each kind, the number of events that are not logged yet. A kind without further events
+        # is dropped after one second.
         self._others: dict[K, int] = {}
 
     def __len__(self) -> int:

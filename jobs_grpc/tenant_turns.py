@@ -33,7 +33,7 @@ class TenantTurns:
         return Turn(self, tenant_id)
 
     async def pause(self, tenant_id: str) -> None:
-        """Interrupt work that takes long: wait for a turn, and let others run in it."""
+        """Pause long work: wait for a turn of the tenant, and let other calls run meanwhile."""
         turn = await self.wait(tenant_id)
         try:
             await asyncio.sleep(0)

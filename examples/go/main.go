@@ -23,8 +23,8 @@ import (
 	jobsv1 "example.com/device-agent/gen/fleet/jobs/v1"
 )
 
-// gRPC repeats calls that find the server away. Each of these is safe to repeat: a start returns
-// what it has started, and a report that names its attempt has no second effect.
+// gRPC repeats calls while the server is unavailable. Each of these is safe to repeat: a start returns
+// the execution that it has started, and a report that names its attempt has no second effect.
 const serviceConfig = `{"methodConfig": [{
 	"name": [{"service": "fleet.jobs.v1.DeviceJobService"}],
 	"retryPolicy": {
@@ -43,7 +43,7 @@ func main() {
 	defer stop()
 	connection, err := grpc.NewClient(
 		os.Args[1],
-		// Beyond this machine: credentials.NewTLS(&tls.Config{RootCAs: …}), and a token with
+		// For a server on another machine: credentials.NewTLS(&tls.Config{RootCAs: …}), and a token with
 		// grpc.WithPerRPCCredentials instead of the metadata below.
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(serviceConfig),
@@ -59,7 +59,7 @@ func main() {
 	}
 }
 
-// poll carries out executions, and asks for the next one when the server wants it to.
+// poll carries out executions. If none is pending, it waits for the poll_after of the server.
 func poll(ctx context.Context, device jobsv1.DeviceJobServiceClient) error {
 	wait := time.Minute
 	for {
@@ -78,7 +78,7 @@ func poll(ctx context.Context, device jobsv1.DeviceJobServiceClient) error {
 		switch status.Code(err) {
 		case codes.OK:
 		case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
-			// All devices of a server that was away would come back together.
+			// Jitter, so that devices do not all return at once after an outage.
 			delay = time.Duration(float64(wait) * (0.5 + rand.Float64()))
 			log.Print(err)
 		default:

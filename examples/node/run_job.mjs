@@ -15,8 +15,8 @@ if (!group) {
   process.exit(2);
 }
 
-// Beyond this machine, use an https:// URL, and send a token instead of these headers:
-// headers.set("authorization", `Bearer ${token}`). A private authority goes into
+// For a server on another machine, use an https:// URL, and send a token instead of these headers:
+// headers.set("authorization", `Bearer ${token}`). The certificate of a private authority goes into
 // nodeOptions: { ca: readFileSync("ca.pem") }.
 const transport = createGrpcTransport({
   baseUrl: server,
@@ -32,7 +32,7 @@ const transport = createGrpcTransport({
 });
 const jobs = createClient(JobService, transport);
 
-/** Makes a call that is safe to repeat, again while the server is away. */
+/** Makes a call that is safe to repeat, and repeats it while the server is unavailable. */
 async function withRetries(call, attempts = 5) {
   for (let delay = 200; ; delay = Math.min(2 * delay, 5_000)) {
     try {
@@ -53,7 +53,7 @@ async function* watch(jobId) {
       return;
     } catch (error) {
       if (ConnectError.from(error).code !== Code.Unavailable) throw error;
-      // All clients of a server that restarts would come back together.
+      // Jitter, so that clients do not all return at once after a restart of the server.
       await sleep(5_000 * Math.random());
     }
   }

@@ -1,4 +1,4 @@
-// The tenant, user and device of Authorize are kept while the tab is open. Tokens are not stored.
+// Keeps the tenant, user and device of Authorize while the tab is open. Tokens are not stored.
 const remembered = ["TenantId", "UserId", "DeviceId"];
 
 const rememberIdentity = {

@@ -119,7 +119,7 @@ def _print_error(error: CliError, *, as_json: bool) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are exceptions, and that takes no abbreviated options."""
+    """A parser that raises its errors as exceptions, and rejects abbreviated options."""
 
     def __init__(self, **kwargs: Any) -> None:
         # A prefix that is unique today may become ambiguous.

@@ -1,6 +1,6 @@
 """Completes arguments in the shell: names of contexts, and ids that the server knows.
 
-argcomplete calls these functions with what has been typed, and the arguments before it.
+argcomplete calls these functions with the arguments that the user has typed.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from jobs_grpc.client import JobsClient, RetryPolicy
 
 Completer: TypeAlias = Callable[..., Iterable[str]]
 
-# A key press must not hang: without an answer in this time, nothing is completed.
+# A key press must not hang: if the server does not respond in this time, nothing is completed.
 _SECONDS = 1.0
 
-# What one call returns at most, and enough to choose from.
+# One call returns at most this many, which are enough to choose from.
 _JOBS = 200
 _EXECUTIONS = 1000
 _JOBS_WITH_DEVICES = 5

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Print a script that completes commands, options, and the ids of jobs, devices and groups that
-the server knows. The ids are those of the 200 newest jobs.
+the server knows. Ids of jobs and groups come from the 200 newest jobs, ids of devices from
+the job in the command or the 5 newest jobs.
 
   bash    eval "$(jobs-grpc completion bash)"             in ~/.bashrc
   zsh     eval "$(jobs-grpc completion zsh)"              in ~/.zshrc, after compinit

@@ -26,7 +26,7 @@ from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
 
-# A person waits for the command: it tells after a second or two that the server is unavailable.
+# A person waits for the command: it reports after a second or two that the server is unavailable.
 _RETRY = RetryPolicy(max_attempts=3)
 
 # The variable of each setting, and the field of a context with the same name.
@@ -91,7 +91,7 @@ def add_server_command(
         group.add_argument(
             "--context",
             metavar="NAME",
-            help="context to use (default: $JOBS_CONTEXT or that of `jobs-grpc context use`)",
+            help="context to use (default: $JOBS_CONTEXT or that of `context use`)",
         ),
         completers.context_names,
     )
@@ -110,9 +110,9 @@ def add_server_command(
 def add_target_options(
     parser: argparse.ArgumentParser, group: "argparse._ArgumentGroup", *, stored: bool = False
 ) -> "argparse._ArgumentGroup":
-    """Add the options of a context, or those that override it. Returns the group of the last ones.
+    """Add the options of a context, or those that override it. Returns the group for TLS.
 
-    If they are `stored` in a context, the help names no defaults.
+    If the options are `stored` in a context, their help names no defaults.
     """
 
     def default(text: str) -> str:
@@ -169,7 +169,7 @@ def add_target_options(
 
 @dataclass(frozen=True)
 class Target:
-    """The server and the caller of a command, from its flags, the environment and the context."""
+    """The server and the caller of a command, from its options, the environment and the context."""
 
     settings: Values
     sources: dict[str, str]
@@ -191,14 +191,14 @@ class Target:
     def read_token(self) -> str:
         """Read the token; empty if there is none.
 
-        It is not an argument because other users can see arguments.
+        The token is not an argument, because other users can see arguments.
         """
         if path := self._text("token_file"):
             token = _read_file(path) or b""
         elif variable := self._text("token_env"):
             token = os.environ.get(variable, "").encode()
             if not token:
-                raise CliError(f"{variable}, which should hold the token, is not set")
+                raise CliError(f"the context reads the token from {variable}, which is not set")
         else:
             token = (self._text("token") or "").encode()
         text = token.decode("ascii", "replace").strip()
@@ -218,7 +218,7 @@ class Target:
         return Tls(ca=ca, certificate=certificate, key=key, server_name=server_name)
 
     def check_caller(self) -> None:
-        """Raise CliError if the caller is not known or invalid."""
+        """Raise CliError if the caller is missing or invalid."""
         token = self.read_token()
         if not self.tenant and not token:
             raise CliError(
@@ -242,7 +242,7 @@ class Target:
 
 
 def resolve_target(args: argparse.Namespace) -> Target:
-    """Return the settings of flags, environment and context, in this order. Raises CliError."""
+    """Merge options, environment and context, in this order of precedence. Raises CliError."""
     contexts = load_contexts()
     name = getattr(args, "context", None) or os.environ.get("JOBS_CONTEXT") or contexts.current
     layers: list[tuple[str, Values]] = [
@@ -255,7 +255,7 @@ def resolve_target(args: argparse.Namespace) -> Target:
     sources: dict[str, str] = {}
     for source, values in layers:
         if values.keys() & {"token", "token_env", "token_file"}:
-            # The token is one setting, whatever holds it.
+            # These three are one setting: the token.
             for key in ("token", "token_env", "token_file"):
                 settings.pop(key, None)
         settings.update(values)
@@ -297,7 +297,7 @@ async def connect(
                 connection,
                 tenant=target.tenant,
                 user=target.user,
-                # A file is read before each try: its token may have been renewed.
+                # Read the file before each try, because its token may have been renewed.
                 token=target.read_token if target.read_token() else None,
                 timeout=getattr(args, "timeout", None) or 90.0,
                 retry=retry,

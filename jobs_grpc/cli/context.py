@@ -1,4 +1,4 @@
-"""`jobs-grpc context`: names servers and callers."""
+"""`jobs-grpc context`: manages contexts, which name servers and callers."""
 
 import argparse
 import sys
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 A context names a server, a tenant, a user, a token and TLS files, so that commands need no
 options for them: `jobs-grpc context set prod --server jobs.example.com:443 --tls --tenant acme`.
-Options win over environment variables, and these over the context. Contexts are stored in
-~/.config/jobs-grpc/config.toml ($XDG_CONFIG_HOME).
+Options take precedence over environment variables, and environment variables over the context.
+Contexts are stored in jobs-grpc/config.toml in $XDG_CONFIG_HOME (default: ~/.config).
 """
 
 _TOKEN_FIELDS = ("token", "token_env", "token_file")
@@ -44,13 +44,13 @@ _FORMATS = ("table", "json", "jsonl")
 def add_command(commands: "Subparsers") -> None:
     """Add `context` and its commands."""
     parser = commands.add_parser(
-        "context", help="name servers and callers", description=_DESCRIPTION
+        "context", help="manage contexts, which name servers and callers", description=_DESCRIPTION
     )
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = subcommands.add_parser("list", help="list the contexts")
     add_output_options(listing, _FORMATS)
     listing.set_defaults(run=_list)
-    use = subcommands.add_parser("use", help="use a context from now on")
+    use = subcommands.add_parser("use", help="make a context the current one")
     _add_name(use)
     use.set_defaults(run=_use)
     show = subcommands.add_parser(
@@ -69,8 +69,8 @@ def _add_set(subcommands: "Subparsers") -> None:
     parser = subcommands.add_parser(
         "set",
         help="create or change a context",
-        description="Create a context, or change the given settings of one. The first context is "
-        "used from then on; others with `context use`.",
+        description="Create a context, or change the given settings of one. The first context "
+        "becomes the current one; `context use` makes another one current.",
     )
     _add_name(parser)
     group = parser.add_argument_group("settings")
@@ -100,7 +100,7 @@ def _add_name(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
             "name",
             nargs="?" if optional else None,
             metavar="NAME",
-            help="name of the context" + (" (default: the one in use)" if optional else ""),
+            help="name of the context" + (" (default: the current one)" if optional else ""),
         ),
         completers.context_names,
     )
@@ -197,7 +197,7 @@ def _set(args: argparse.Namespace) -> None:
         changes["token"] = sys.stdin.readline().strip() if sys.stdin else ""
     for name in _PATHS:
         if name in changes:
-            # The context is used from other folders as well.
+            # Commands in other folders use the context too.
             changes[name] = str(Path(str(changes[name])).absolute())
     if changes.keys() & set(_TOKEN_FIELDS):
         values = {key: value for key, value in values.items() if key not in _TOKEN_FIELDS}

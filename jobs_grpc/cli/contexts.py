@@ -17,7 +17,7 @@ Values: TypeAlias = dict[str, str | bool]
 
 NAME_RULE = "1–64 characters of A-Z a-z 0-9 . _ -"
 
-# The fields of a context, and why a value is invalid, if it is.
+# The fields of a context, each with a function that returns why a value is invalid, or "".
 _CHECKS: Mapping[str, Callable[[str], str]] = {
     "server": lambda value: _check_address(value),
     "tenant": lambda value: "" if is_tenant_id(value) else TENANT_RULE.removeprefix("must be "),
@@ -46,7 +46,7 @@ class Contexts:
 def config_path() -> Path:
     """Return the path of the configuration file."""
     base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    # A relative path is invalid, says the XDG specification.
+    # The XDG specification says that a relative path is invalid.
     folder = base if base.is_absolute() else Path("~/.config").expanduser()
     return folder / "jobs-grpc" / "config.toml"
 

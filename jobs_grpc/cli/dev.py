@@ -79,7 +79,7 @@ def _defaults() -> dict[str, str]:
     defaults = {
         # People who try the service watch a simulated fleet.
         "JOBS_POLL_AFTER": DEV_POLL_AFTER,
-        # A line for each call would push the commands to copy out of view.
+        # A line for each call would scroll the example commands out of view.
         "JOBS_LOG_LEVEL": "WARNING",
     }
     if importlib.util.find_spec("prometheus_client") is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _COLUMNS = {"device_id", "group_id"}
 _MAX_REPORTED = 20
 
-# Two ids of 256 characters, each of which may be escaped, fit several times.
+# Several times the length of two ids of 256 characters, each of which may be quoted.
 _MAX_ROW_CHARS = 4096
 
 
@@ -106,7 +106,7 @@ class _CsvMembers:
         A row with a quote that is not closed has several lines.
         """
         while line := self._file.readline(_MAX_ROW_CHARS + 1):
-            # Empty lines are no rows.
+            # Empty lines do not count as rows.
             self._row_chars += len(line.rstrip("\r\n"))
             if self._row_chars > _MAX_ROW_CHARS:
                 raise csv.Error(f"a row must have at most {_MAX_ROW_CHARS} characters")

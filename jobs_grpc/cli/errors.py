@@ -26,12 +26,12 @@ exit codes:
   130  interrupted
 """
 
-# What gRPC reports when nothing listens, and when only one end uses TLS. "Failed to connect"
+# Messages of gRPC when nothing listens, and when only one end uses TLS. "Failed to connect"
 # excludes connections that were established and then lost.
 _HINTS = (
     (
         r"Connection refused",
-        " (is it running? --server, JOBS_SERVER or a context names another one)",
+        " (is it running? to use another one, set --server, JOBS_SERVER or --context)",
     ),
     (
         r"failed to connect .*(Socket closed|Connection reset by peer)$",
@@ -124,12 +124,12 @@ def call_error_text(error: JobsError, server: str) -> str:
         hints = (hint for pattern, hint in _HINTS if re.search(pattern, message))
         return f"can't reach the server at {server}: {_cause(message)}{next(hints, '')}"
     if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer in time from the server at {server}; --timeout waits longer"
+        return f"no response in time from the server at {server}; raise --timeout to wait longer"
     return f"{error.code.name}: {message}"
 
 
 def retry_note(error: JobsError) -> str:
-    """Say why a call is tried again. Only an error without a reason means that nobody answered."""
+    """Say why a call is retried. Only an error without a reason means that nothing answered."""
     message = " ".join(error.message.split())
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return f"refused by a limit, retrying: {message}"

@@ -28,10 +28,10 @@ _PAGE_SIZE = 5000
 
 _DESCRIPTION = """\
 Write all executions of a job, or those that match the filters, as CSV or JSON Lines. Each
-execution is written as it is when its page is read, so the rows of a running job differ in age.
+row shows its execution at the time when its page is read.
 
-With --to, the file appears when it is complete. Until then, the rows are in FILE.part; if the
-export is interrupted, --resume continues it.
+With --to, the rows go to FILE.part until the export is complete. If the export is interrupted,
+--resume continues it.
 """
 
 
@@ -65,7 +65,7 @@ def add_command(commands: "Subparsers") -> None:
 
 @dataclass
 class _State:
-    """How far an export has come. It is stored next to the rows after each page."""
+    """The progress of an export. It is stored next to the rows after each page."""
 
     request: dict[str, object]
     page_token: str = ""
@@ -93,7 +93,7 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 def _request(args: argparse.Namespace) -> dict[str, object]:
-    """Return what an export must have in common with the one that it continues."""
+    """Return the values that must be the same when an export is resumed."""
     target = resolve_target(args)
     names = ("job_id", "status", "failure_code", "output", "columns")
     return {
@@ -147,7 +147,7 @@ def _part_file(path: Path, state: _State) -> Iterator[TextIO]:
     part = _part(path)
     try:
         with part.open("r+" if state.page_token else "w", encoding="utf-8", newline="") as file:
-            # What follows the last complete page is not known to be complete.
+            # Bytes after the last complete page may be part of an incomplete one.
             file.seek(state.size)
             file.truncate()
             try:
@@ -191,5 +191,5 @@ def _read_state(path: Path, request: dict[str, object]) -> _State:
         ) from None
     if state.request != request:
         differs = ", ".join(key for key in request if state.request.get(key) != request[key])
-        raise CliError(f"{file} is of another export: {differs} differs", ExitCode.USAGE)
+        raise CliError(f"{file} belongs to a different export: {differs} differs", ExitCode.USAGE)
     return state

@@ -32,7 +32,9 @@ def add_command(commands: "Subparsers") -> None:
         summary="count the failures of a job by code",
         formats=FORMATS,
     )
-    parser.epilog = "DEVICES are a few examples; `get --failure-code CODE` shows them all."
+    parser.epilog = (
+        "DEVICES are a few examples; `export JOB --failure-code CODE` writes all of them."
+    )
     arguments.add_job(parser)
     filters = parser.add_argument_group("filters")
     filters.add_argument(

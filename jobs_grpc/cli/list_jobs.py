@@ -102,7 +102,10 @@ def add_command(commands: "Subparsers") -> None:
         "last day",
     )
     filters.add_argument(
-        "--created-until", type=arguments.moment, metavar="TIME", help="jobs created before"
+        "--created-until",
+        type=arguments.moment,
+        metavar="TIME",
+        help="jobs created before this time",
     )
     filters.add_argument(
         "--awaiting-approval",

@@ -75,7 +75,7 @@ def add_listing_options(
             type=arguments.text,
             default="",
             metavar="TOKEN",
-            help="continue after an earlier call with the same filters, which has printed TOKEN",
+            help="continue with the token that an earlier call with the same filters printed",
         )
 
 

@@ -136,9 +136,9 @@ def byte_progress(items: Iterable[T], file: TextIO, size: int | None) -> Iterato
 
 @contextmanager
 def count_progress(total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yield a function that shows how many items of `total`, if it is known, are done.
+    """Yield a function that shows how many items are done, of `total` if it is known.
 
-    It shows something on a terminal only.
+    It prints only on a terminal.
     """
     if not (sys.stderr and sys.stderr.isatty()):
         yield lambda done: None

@@ -40,7 +40,7 @@ class TableColumn(NamedTuple):
 def print_table(
     columns: Sequence[TableColumn], rows: Iterable[Sequence[str]], *, fit: bool = True
 ) -> None:
-    """Print a table. Without `fit`, a terminal wraps its lines; with it, columns are dropped."""
+    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap."""
     cells = [[escape_unprintable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         try:

@@ -172,6 +172,6 @@ class ServiceCalls:
         return delays.after(error)
 
     def report_retry(self, error: JobsError) -> None:
-        """Tell the caller about an error that does not end what it does."""
+        """Report an error after which the client tries again."""
         if self.retry.on_retry:
             self.retry.on_retry(error)

@@ -19,7 +19,7 @@ from jobs_grpc.client.errors import JobsError
 from jobs_grpc.client.report_stream import ReportStream
 from jobs_grpc.client.retry import RetryPolicy, is_transient
 
-# Seconds between polls until the server has told when to poll again.
+# Seconds to wait between polls before the server has sent a poll_after.
 _DEFAULT_POLL_AFTER = 60.0
 
 
@@ -67,18 +67,18 @@ class DeviceClient:
 
     @property
     def poll_after(self) -> float:
-        """Seconds until the next poll that the server asked for last: `poll_after` in a response.
+        """Seconds to wait before the next poll: `poll_after` of the latest response.
 
-        It is random and longer under load, so use it once. `poll` follows it.
+        Each response has a new random value, so use it once. `poll` follows it.
         """
         return self._poll_after
 
     async def poll(self) -> AsyncIterator[pb.DeviceExecution]:
-        """Start executions one after the other and yield them, without an end.
+        """Start and yield executions one after the other, endlessly.
 
-        Report the end of an execution before the next iteration; one without a report is yielded
-        again after a wait. If nothing is pending, polls again when the server asks for it. If a
-        call still fails after its retries because the server is away, waits as after a poll.
+        Report the result of an execution before the next iteration; otherwise the same execution
+        is yielded again after a wait. If nothing is pending, waits for `poll_after`. If a call
+        still fails after its retries because the server is unavailable, waits about as long.
         """
         last: pb.DeviceExecution | None = None
         while True:
@@ -133,7 +133,7 @@ class DeviceClient:
     def _note_poll_after(
         self, response: pb.StartNextExecutionResponse | pb.ListPendingExecutionsResponse
     ) -> None:
-        # A server before this version sends none.
+        # A server of an earlier version sends none.
         if response.HasField("poll_after"):
             self._poll_after = response.poll_after.ToTimedelta().total_seconds()
 
@@ -207,7 +207,7 @@ class DeviceClient:
 
 
 def _jitter() -> float:
-    """Spread the devices of a server that was away, so that they do not all return at once."""
+    """Spread the devices after an outage, so that they do not all return at once."""
     return random.uniform(0.5, 1.5)  # noqa: S311 - not for security
 
 

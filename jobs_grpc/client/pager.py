@@ -27,8 +27,8 @@ class Pager(Generic[T]):
         self._limit = limit
         self._items = self._iterate()
         self.next_page_token = page_token
-        """The token of the page after the last one that was read; empty if there is none. With
-        another list of the same filters, it continues after the items of this one."""
+        """The token of the page after the last one that was read; empty if there is none. Pass it
+        to another list with the same filters to continue after the items of this one."""
 
     def __aiter__(self) -> Self:
         return self

@@ -36,7 +36,7 @@ DEV_METRICS_ADDRESS = "127.0.0.1:9464"
 """Where `jobs-grpc dev` serves metrics unless JOBS_METRICS_LISTEN is set."""
 
 DEV_POLL_AFTER = "5"
-"""JOBS_POLL_AFTER of `jobs-grpc dev` unless it is set."""
+"""The default of JOBS_POLL_AFTER in `jobs-grpc dev`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +69,10 @@ class ServerConfig:
     poll_after: float = setting(
         "JOBS_POLL_AFTER",
         seconds(0.1, 86400),
-        "Seconds after which a device that polls comes back, on average: `poll_after` in the"
-        " responses to it. Each response has a random value between 0.5 and 1.5 times this one,"
-        " and up to four times as much under load. A poll takes about 0.5 ms of CPU time."
-        f" `jobs-grpc dev` has {DEV_POLL_AFTER}.",
+        "Mean time in seconds that a polling device waits before its next poll: `poll_after` in"
+        " responses. Each response has a random value between 0.5 and 1.5 times this one, and up"
+        " to four times as much under load. A poll takes about 0.5 ms of CPU time."
+        f" `jobs-grpc dev` uses {DEV_POLL_AFTER}.",
         default=60.0,
     )
     event_loop: str = setting(

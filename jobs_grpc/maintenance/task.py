@@ -145,7 +145,7 @@ class MaintenanceTask:
             self.errors += 1
             if job not in self._failing and len(self._failing) <= _MAX_FAILING:
                 self._failing.add(job)
-                # A statement that was canceled or too slow is no defect: no traceback.
+                # A statement that was canceled or too slow is not a bug, so no traceback is logged.
                 transient = isinstance(e, StatementTimedOut) or is_retryable(e)
                 logger.log(
                     logging.WARNING if transient else logging.ERROR,

@@ -31,7 +31,7 @@ class ConcurrencyLimiter:
         return key in self._open
 
     def used_share(self, key: object) -> float:
-        """The share of its limit that the key has open, 0–1."""
+        """Return the share of its limit that the key uses, 0–1."""
         return self._open.get(key, 0) / self._limit
 
     def acquire(self, key: object) -> None:
@@ -117,8 +117,8 @@ class CallLimits:
         )
 
         # gRPC can receive a part of a message of each stream that sends requests. Streams are
-        # open for long, so they are counted rather than reserved from the byte budget. By default,
-        # what they can hold equals the budget.
+        # open for long, so they are counted instead of reserved from the byte budget. By default,
+        # they can hold at most as much as the budget.
         stream_bytes = receive_bytes(config.max_request_bytes)
         self._public_request_streams = ConcurrencyLimiter(
             "The server has too many open reflection streams",
@@ -139,7 +139,7 @@ class CallLimits:
         )
 
     def load(self, tenant_id: str) -> float:
-        """The load that unary calls of the tenant meet, 0–1.
+        """Return the load on unary calls of the tenant, 0–1.
 
         It is the share of JOBS_MAX_CALLS or of JOBS_MAX_TENANT_CALLS that is in flight, whichever
         is larger. Calls that wait for a turn, a connection or bytes are in flight.

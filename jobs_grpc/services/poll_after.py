@@ -1,4 +1,4 @@
-"""When devices that poll come back."""
+"""Computes when polling devices poll again."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ from google.protobuf.duration_pb2 import Duration
 # Below this load, devices poll at the normal rate.
 _NORMAL_LOAD = 0.5
 
-# At full load, poll_after is this many times as long. More would only delay executions after the
-# load has gone: calls over a limit are refused with a delay of their own.
+# At full load, poll_after is this many times as long. A higher factor would only delay executions
+# after the load has ended: the error of a call over a limit has its own delay.
 _MAX_FACTOR = 4
 
 
@@ -18,7 +18,7 @@ class PollAfter:
     def __init__(
         self, seconds: float, load: Callable[[str], float], random: Callable[[], float]
     ) -> None:
-        """`load` returns the load of a tenant, 0–1; `random` a number at least 0 and below 1."""
+        """`load` returns the load of a tenant, 0–1; `random` a number of at least 0 and below 1."""
         self._seconds = seconds
         self._load = load
         self._random = random

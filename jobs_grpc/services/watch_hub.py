@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 _NO_CONNECTION = (
-    "a watch poll failed, and is retried: no database connection became free in JOBS_POOL_TIMEOUT"
+    "watch poll failed; retrying: no database connection became free within JOBS_POOL_TIMEOUT"
 )
 
 # Streams that get a value in one iteration of the event loop, so that other calls get through.
@@ -185,10 +185,10 @@ class WatchHub(Generic[T]):
             try:
                 values = await self._fetch(tenant_id, page)
             except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
-                return False  # The database layer logs it, once for all that fails.
+                return False  # The database layer logs it, once for each outage.
             except Overloaded:
-                # The polls of all tenants together, because each of them can fail four times a
-                # second.
+                # All tenants are counted together, because the polls of each can fail four times
+                # a second.
                 if self._no_connection.should_log(None):
                     logger.warning(_NO_CONNECTION)
                 return False

@@ -85,7 +85,8 @@ async def test_error_names_the_timeout_when_the_server_is_silent(shell: Shell) -
 
     assert result.code == 5
     assert result.err == (
-        f"jobs-grpc: no answer in time from the server at {address}; --timeout waits longer\n"
+        f"jobs-grpc: no response in time from the server at {address};"
+        " raise --timeout to wait longer\n"
     )
 
 

@@ -112,7 +112,7 @@ async def test_export_resumes_after_the_last_complete_page(shell: Shell, tmp_pat
 
     assert first.code == 1
     assert first.err.startswith(f"stopped after 2 executions; continue with --resume --to {file}\n")
-    assert other.err.endswith("a.csv.part.json is of another export: status differs\n")
+    assert other.err.endswith("a.csv.part.json belongs to a different export: status differs\n")
     assert (second.code, second.out) == (0, f"exported 3 executions to {file}\n")
     assert server.requests[-1].page_token == "t"
     assert _lines(file) == ["device_id", "a", "b", "c"]

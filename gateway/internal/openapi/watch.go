@@ -2,9 +2,9 @@ package main
 
 const watchDescription = "Sends the state of the job as Server-Sent Events, now and after each change, at most four times per " +
 	"second. Changes in between are skipped. The response ends after the state in which the job is COMPLETED or CANCELED. " +
-	"It survives restarts of the server and of the database.\n\n" +
-	"- An event has the job, without its executions, as JSON in `data`, and an `id`. A client that connects again sends that as " +
-	"`Last-Event-ID`, and gets the state only if it is another one.\n" +
+	"It continues across restarts of the server and of the database.\n\n" +
+	"- An event has the job, without its executions, as JSON in `data`, and an `id`. A client that reconnects sends the `id` as " +
+	"`Last-Event-ID`, and gets the state only if it has changed.\n" +
 	"- An event named `failure` has an error in `data`, such as INVALID_TOKEN when the token has expired. The response ends " +
 	"after it.\n" +
 	"- A comment, a line that starts with a colon, is sent every 15 seconds."
@@ -25,7 +25,7 @@ var watchResponses = object{
 		}},
 	},
 	"204": object{
-		"description": "The job is finished, in the state of `Last-Event-ID`. An EventSource stops.",
+		"description": "The job is finished, and its state is the one of `Last-Event-ID`. An EventSource stops.",
 		"headers":     object{"X-Request-Id": object{"$ref": "#/components/headers/RequestId"}},
 	},
 }

@@ -14,7 +14,8 @@ from jobs_grpc.dev.simulator.device import Device, SendReport
 from jobs_grpc.dev.simulator.device_client import SimulatedClient
 from jobs_grpc.dev.simulator.totals import Totals
 
-# Concurrent unary calls of the fleet: a server refuses more than 100 of a tenant by default.
+# Maximum concurrent unary calls of the fleet. By default, a server refuses more than 100 of a
+# tenant.
 _MAX_CALLS = 80
 
 _CHANNELS = 4

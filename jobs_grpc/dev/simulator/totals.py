@@ -39,7 +39,7 @@ class Totals:
     retrying: JobsError | None = None
     """Why the last call is tried again; None: the server has responded since."""
     last_error: JobsError | None = None
-    """The last one that counts in `refused` or `errors`."""
+    """The latest error that is counted in `refused` or `errors`."""
 
     def counters(self) -> dict[str, int]:
         """Return the counters that only grow, by name."""

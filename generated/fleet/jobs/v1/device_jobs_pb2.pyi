@@ -167,8 +167,8 @@ class ListPendingExecutionsResponse(_message.Message):
 
     @_builtins.property
     def poll_after(self) -> _duration_pb2.Duration:
-        """The time after which a device that polls lists again; see DeviceJobService. Set on the last
-        page only.
+        """The time that a polling device waits before it lists again; see DeviceJobService. Set only
+        on the last page.
         """
 
     def __init__(
@@ -222,8 +222,8 @@ class StartNextExecutionResponse(_message.Message):
 
     @_builtins.property
     def poll_after(self) -> _duration_pb2.Duration:
-        """The time after which a device that polls calls again; see DeviceJobService. Set only if there
-        is no execution.
+        """The time that a polling device waits before it calls again; see DeviceJobService. Set only if
+        there is no execution.
         """
 
     def __init__(

@@ -53,9 +53,9 @@ class DeviceJobServiceStub:
     A device watches its pending executions with WatchPendingExecutions, or polls: it calls
     StartNextExecution until that returns no execution, waits for the poll_after of the response,
     and calls again. poll_after is random, between 0.5 and 1.5 times JOBS_POLL_AFTER (60 s), so that
-    devices spread. It is up to four times as long while more than half of the calls that the
-    server (JOBS_MAX_CALLS) or the tenant (JOBS_MAX_TENANT_CALLS) may have in flight are in flight.
-    A call that fails with a delay is repeated after that delay.
+    devices do not poll at the same time. Under load, it is up to four times as long: when the
+    calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
+    JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
     """
 
     @_typing.overload
@@ -130,8 +130,8 @@ class DeviceJobServiceStub:
     A report waits while another transaction, such as a retry of many executions, holds the job
     lock; the other reports of its message are applied, but their response waits for it.
 
-    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports:
-    the limit of 16 KiB of other requests does not apply. A larger one ends the stream.
+    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+    limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 
     With x-device-id, only reports of that device are accepted.
 
@@ -182,9 +182,9 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     A device watches its pending executions with WatchPendingExecutions, or polls: it calls
     StartNextExecution until that returns no execution, waits for the poll_after of the response,
     and calls again. poll_after is random, between 0.5 and 1.5 times JOBS_POLL_AFTER (60 s), so that
-    devices spread. It is up to four times as long while more than half of the calls that the
-    server (JOBS_MAX_CALLS) or the tenant (JOBS_MAX_TENANT_CALLS) may have in flight are in flight.
-    A call that fails with a delay is repeated after that delay.
+    devices do not poll at the same time. Under load, it is up to four times as long: when the
+    calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
+    JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -256,8 +256,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     A report waits while another transaction, such as a retry of many executions, holds the job
     lock; the other reports of its message are applied, but their response waits for it.
 
-    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports:
-    the limit of 16 KiB of other requests does not apply. A larger one ends the stream.
+    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+    limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 
     With x-device-id, only reports of that device are accepted.
 
@@ -307,9 +307,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     A device watches its pending executions with WatchPendingExecutions, or polls: it calls
     StartNextExecution until that returns no execution, waits for the poll_after of the response,
     and calls again. poll_after is random, between 0.5 and 1.5 times JOBS_POLL_AFTER (60 s), so that
-    devices spread. It is up to four times as long while more than half of the calls that the
-    server (JOBS_MAX_CALLS) or the tenant (JOBS_MAX_TENANT_CALLS) may have in flight are in flight.
-    A call that fails with a delay is repeated after that delay.
+    devices do not poll at the same time. Under load, it is up to four times as long: when the
+    calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
+    JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
     """
 
     @_abc_1.abstractmethod
@@ -415,8 +415,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         A report waits while another transaction, such as a retry of many executions, holds the job
         lock; the other reports of its message are applied, but their response waits for it.
 
-        A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, whatever its number of reports:
-        the limit of 16 KiB of other requests does not apply. A larger one ends the stream.
+        A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+        limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 
         With x-device-id, only reports of that device are accepted.
 

@@ -2,12 +2,12 @@
 -- service, and freezes the two tables: later writes to them fail. Run it in one transaction, as a
 -- login that owns the tables of both: see docs/migration.md.
 --
--- Raises an exception if a row does not fit the rules of this service. Then nothing is copied.
+-- Raises an exception if a row breaks a rule of this service. Then nothing is copied.
 
 -- Fail instead of copying only the rows of one tenant.
 SET LOCAL row_security = off;
 
--- Writers wait for the end of the transaction, and fail then.
+-- Writers wait until the transaction ends, and then fail.
 LOCK TABLE public.jobs, public.job_executions IN SHARE ROW EXCLUSIVE MODE;
 
 -- The copied jobs, with the number of their executions in each status.
@@ -128,7 +128,7 @@ BEGIN
         GROUP BY p.problem
     ) p;
     IF v_problems IS NOT NULL THEN
-        RAISE EXCEPTION 'nothing was copied; change these rows, and run it again: %', v_problems;
+        RAISE EXCEPTION 'nothing was copied; fix these rows, and run this file again: %', v_problems;
     END IF;
 END $$;
 
@@ -139,18 +139,18 @@ INSERT INTO jobs.jobs
 SELECT
     j.tenant_id, j.job_id, j.document_type, j.document_params, j.target_device_id,
     j.target_group_id, j.target_all,
-    -- What CreateJob asked for: a repeated request of the same client is then recognized.
+    -- The value of the original request, so that a repeated CreateJob returns the same job.
     CASE WHEN j.expires_at IS NOT NULL
          THEN greatest(round(extract(epoch FROM j.expires_at - j.created_at) / 3600), 1) END,
     j.expires_at, final.status, CASE WHEN final.status = 'COMPLETED' THEN final.at END,
     CASE WHEN final.status = 'CANCELED' THEN final.at END,
     CASE WHEN final.status = 'CANCELED'
          THEN coalesce(j.cancel_reason, 'canceled by operator') END,
-    -- Otherwise the sweeper writes the statuses that the cancel or the expiry has changed.
+    -- If not, the sweeper writes the statuses that the cancel or the expiry has changed.
     j.queued = 0, j.created_by, j.created_at, coalesce(final.at, j.updated_at)
 FROM copied_jobs j
 CROSS JOIN LATERAL (
-    -- The platform did not complete each job whose devices have finished.
+    -- The platform left some jobs IN_PROGRESS although all their devices have finished.
     SELECT
         CASE WHEN j.status = 'CANCELED' THEN 'CANCELED'
              WHEN j.queued + j.in_progress > 0 THEN 'IN_PROGRESS'
@@ -219,8 +219,8 @@ BEGIN
     JOIN copied_jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id;
     IF (v_jobs, v_executions, v_executions)
        IS DISTINCT FROM (v_copied_jobs, v_copied_executions, coalesce(v_counted, 0)) THEN
-        RAISE EXCEPTION 'of % jobs and % executions, % and % were copied, and % were counted',
-            v_jobs, v_executions, v_copied_jobs, v_copied_executions, v_counted;
+        RAISE EXCEPTION '% of % jobs and % of % executions were copied; their counts add up to %',
+            v_copied_jobs, v_jobs, v_copied_executions, v_executions, v_counted;
     END IF;
 
     CREATE FUNCTION jobs.refuse_write_after_copy() RETURNS trigger

@@ -254,8 +254,8 @@ type ListPendingExecutionsResponse struct {
 	// each execution that stays QUEUED, or stays IN_PROGRESS, exactly once. They may miss an
 	// execution that the device starts between two pages.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// The time after which a device that polls lists again; see DeviceJobService. Set on the last
-	// page only.
+	// The time that a polling device waits before it lists again; see DeviceJobService. Set only
+	// on the last page.
 	PollAfter     *durationpb.Duration `protobuf:"bytes,3,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -362,8 +362,8 @@ type StartNextExecutionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The execution to carry out. Unset: the device has no execution that it can start.
 	Execution *DeviceExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
-	// The time after which a device that polls calls again; see DeviceJobService. Set only if there
-	// is no execution.
+	// The time that a polling device waits before it calls again; see DeviceJobService. Set only if
+	// there is no execution.
 	PollAfter     *durationpb.Duration `protobuf:"bytes,2,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
