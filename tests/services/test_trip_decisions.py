@@ -143,7 +143,7 @@ async def test_job_trips_exactly_when_the_model_does(
         job = await operator.get("j")
         expected = run.expected
         if run.checks and job.status != pb.Job.COMPLETED and run.was_running:
-            expected = model.decide(released) or run.expected
+            expected = model.decide(released, run.finished) or run.expected
             event(f"{step} trips" if expected is not run.expected else f"{step} does not trip")
         if expected is not run.expected:
             assert expected is not None
@@ -191,6 +191,8 @@ class Run:
         self.tripped_at = 0
         self.checks = False
         """Whether the step was one after which the criteria are checked."""
+        self.finished: list[str] | None = None
+        """The devices that the step has ended; None: it changed the criteria."""
         self.was_running = True
         """Whether the job was IN_PROGRESS before the step."""
 
@@ -215,7 +217,8 @@ class Run:
                 failed = update.status != "SUCCEEDED"
                 code = (update.failure_code or "") if failed else None
                 self._model.finish(update.device_id, update.status, code)
-        self.checks = any(update.status is not None for update in applied)
+        self.finished = [update.device_id for update in applied if update.status is not None]
+        self.checks = bool(self.finished)
 
     async def check_counts(self) -> None:
         """The stored counts are those of the model. A count of 0 may have no row."""
@@ -244,11 +247,11 @@ class Run:
         ]
         assert response.retried_count == len(retried)
         self._model.retry(retried)
-        self.checks = bool(retried)
+        self.checks = False
 
     async def update(self, criteria: list[Criterion]) -> None:
         """Replace the failure criteria."""
-        self.checks = True
+        self.checks, self.finished = True, None
         await self._operator.update(
             "j", "failure_criteria", failure_criteria=[criterion.message for criterion in criteria]
         )
@@ -257,7 +260,7 @@ class Run:
     async def time_out(self, devices: Iterable[str]) -> None:
         """Time out those devices that are IN_PROGRESS."""
         due = [d for d in sorted(devices) if self._model.devices[d].status == "IN_PROGRESS"]
-        self.checks = bool(due)
+        self.checks, self.finished = bool(due), due
         await self._database.make_overdue(self._operator.tenant, "j")
         timed_out = await self._database.owner.fetchval(
             "SELECT jobs.time_out_executions($1, 'j', $2, 1000)", self._operator.tenant, due
@@ -281,7 +284,7 @@ class Run:
 
     async def resume(self) -> None:
         """ResumeJob."""
-        self.checks = True
+        self.checks, self.finished = True, None
         if not self.was_running:
             self._model.restart()
         await self._operator.resume("j")

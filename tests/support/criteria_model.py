@@ -3,7 +3,7 @@
 Unlike the service, it keeps no counts: each decision looks at all devices.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -115,11 +115,29 @@ class CriteriaModel:
         """ResumeJob: resets all criteria."""
         self.criteria = [(criterion, self.clock) for criterion, _ in self.criteria]
 
-    def decide(self, released: int | None) -> Trip | None:
+    def decide(self, released: int | None, finished: Collection[str] | None = None) -> Trip | None:
         """The trip of the first criterion in order, while executions up to rank `released` are
-        released (None: all).
+        released (None: all). The devices `finished` have just ended; None: the criteria changed.
         """
-        return next(filter(None, (self._trip(count, released) for count in self.counts())), None)
+        counts = [count for count in self.counts() if self._is_checked(count, finished)]
+        return next(filter(None, (self._trip(count, released) for count in counts)), None)
+
+    def _is_checked(self, count: Count, finished: Collection[str] | None) -> bool:
+        """Whether what has just ended can trip a criterion.
+
+        A retry can raise a percentage, although no device has failed. So another stage does not
+        trip, nor does a success, unless it reaches min_finished.
+        """
+        if finished is None:
+            return True
+        devices = [self.devices[name] for name in finished]
+        changed = sum(count.stage in (None, device.stage) for device in devices)
+        if not changed:
+            return False
+        if any(device.failure_code is not None for device in devices):
+            return True
+        criterion, _ = self.criteria[count.criterion]
+        return count.finished - changed < criterion.min_finished
 
     def counts(self) -> Iterator[Count]:
         """What each criterion counts now, for each stage or the job."""

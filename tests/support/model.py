@@ -6,6 +6,7 @@ once. Its time passes only by `Model.wait`.
 
 import copy
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from tests.support.criteria_model import CriteriaModel, Criterion, Device, Trip
@@ -124,17 +125,20 @@ class Job:
         if self.active and not self.count("QUEUED") + self.count("IN_PROGRESS"):
             self.status = "COMPLETED"
 
-    def apply_rules(self) -> None:
-        """Complete the job, or apply its failure criteria and the gates of its stages."""
+    def apply_rules(self, finished: Collection[str] | None = ()) -> None:
+        """Complete the job, or apply its failure criteria and the gates of its stages.
+
+        `finished` are the devices that have just ended; None: the criteria have changed.
+        """
         self.complete_if_finished()
         if not self.active or self.paused:
             return
-        if self._apply_criteria() or self.rollout is None or self.expired:
+        if self._apply_criteria(finished) or self.rollout is None or self.expired:
             return
         if not self.rollout.open_stages(self._statuses()):
             self.pause_cause = "GATE_NOT_MET"
 
-    def _apply_criteria(self) -> bool:
+    def _apply_criteria(self, finished: Collection[str] | None) -> bool:
         """Pause or cancel the job if a criterion trips; return whether one has."""
         devices = {
             device: Device(
@@ -147,7 +151,7 @@ class Job:
             for device, execution in self.executions.items()
         }
         released = self.rollout.released if self.rollout else None
-        trip = CriteriaModel(devices, self.criteria).decide(released)
+        trip = CriteriaModel(devices, self.criteria).decide(released, finished)
         if trip is None:
             return False
         self.trip = trip
@@ -250,7 +254,7 @@ class Model:
         updated = CriteriaModel({}, job.criteria, self._clock)
         updated.replace(criteria)
         job.criteria = updated.criteria
-        job.apply_rules()
+        job.apply_rules(finished=None)
 
     def update_max_in_progress(self, job_id: str, max_in_progress: int | None) -> None:
         """UpdateJob with rollout.max_in_progress."""
@@ -289,7 +293,7 @@ class Model:
         """Time out an execution that is IN_PROGRESS."""
         job, execution = self._find(job_id, device)
         self._finish(execution, "TIMED_OUT", "")
-        job.apply_rules()
+        job.apply_rules([device])
 
     def cancel_execution(self, job_id: str, device: str, force: bool) -> None:
         """CancelExecution."""
@@ -366,7 +370,7 @@ class Model:
             raise OperationRejected("EXECUTION_FINISHED")
         self._finish(execution, status, code if status in ("FAILED", "REJECTED") else None)
         execution.reported = True
-        job.apply_rules()
+        job.apply_rules([device])
 
     def _finish(self, execution: Execution, status: str, failure_code: str | None) -> None:
         self._clock += 1
