@@ -44,16 +44,22 @@ class Contexts:
 
 
 def config_path() -> Path:
-    """Return the path of the configuration file."""
+    """Return the path of the configuration file. Raises CliError if the user has no home."""
     base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    # The XDG specification says that a relative path is invalid.
-    folder = base if base.is_absolute() else Path("~/.config").expanduser()
-    return folder / "jobs-grpc" / "config.toml"
+    if not base.is_absolute():  # The XDG specification says that a relative path is invalid.
+        try:
+            base = Path.home() / ".config"
+        except RuntimeError:
+            raise CliError("the user has no home folder; set XDG_CONFIG_HOME") from None
+    return base / "jobs-grpc" / "config.toml"
 
 
 def load_contexts() -> Contexts:
     """Read the configuration file. Without a file, there are no contexts. Raises CliError."""
-    path = config_path()
+    try:
+        path = config_path()
+    except CliError:
+        return Contexts()  # A container's user, for example, has no home.
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
@@ -61,6 +67,8 @@ def load_contexts() -> Contexts:
     except FileNotFoundError:
         return Contexts()
     except OSError as e:
+        if not os.access(path.parent, os.X_OK):
+            return Contexts()  # A service manager can hide the home folders, for example.
         raise CliError(f"can't read {path}: {e.strerror}", ExitCode.USAGE) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise CliError(f"{path}: {e}", ExitCode.USAGE) from None

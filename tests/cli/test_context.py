@@ -191,3 +191,22 @@ async def test_command_fails_when_variable_of_the_token_is_not_set(shell: Shell)
     assert result.err == (
         "jobs-grpc: the context reads the token from NOT_SET_ANYWHERE, which is not set\n"
     )
+
+
+async def test_command_works_without_a_home(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(Path, "home", _no_home)
+    monkeypatch.setenv("JOBS_SERVER", server.address)
+
+    assert (await shell("health")).out == "SERVING\n"
+    failed = await shell("context", "set", "prod", "--tenant", "acme")
+    assert (failed.code, failed.err) == (
+        1,
+        "jobs-grpc: the user has no home folder; set XDG_CONFIG_HOME\n",
+    )
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
