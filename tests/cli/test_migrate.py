@@ -94,7 +94,8 @@ async def _wait_until_migrate_waits(database: Database) -> None:
         return bool(
             await database.owner.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()"
+                # Idle: the statement has returned that another session has the lock.
+                " AND query LIKE '%pg_try_advisory_lock%' AND state = 'idle'"
             )
         )
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def test_release_builds_only_when_everything_agrees(tmp_path: Path) -> None:
         cwd=clone,
         check=True,
     )
+    openapi = clone / "gateway" / "gen" / "openapi.json"
+    shutil.copy(openapi, clone / "protos" / "released.openapi.json")
     git(clone, "commit", "--quiet", "--all", "--allow-empty", "--message", "Prepare 9.8.7")
 
     rejected = release(clone)
