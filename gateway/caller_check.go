@@ -21,7 +21,7 @@ func newCallerCheck(upstream *upstream, budgets *memoryBudgets) func(*http.Reque
 		if err == nil {
 			return nil
 		}
-		e, _ := convertError(err)
+		e, _ := convertError(resetAsUnavailable(r.Context(), err))
 		// The caller may have the role for its call, although it lacks the one for GetJob.
 		if e.Reason == "INVALID_FIELD" || e.Reason == "ROLE_REQUIRED" {
 			return nil

@@ -41,11 +41,7 @@ var sanitizedErrors = map[codes.Code]apiError{
 // newErrorHandler returns grpc-gateway's hook that writes the response of every failed call.
 func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 	return func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-		// A stopping server resets calls that are on their way to it. The client did not cancel them.
-		if status.Code(err) == codes.Canceled && r.Context().Err() == nil {
-			err = status.Error(codes.Unavailable, err.Error())
-		}
-		e, fromService := convertError(err)
+		e, fromService := convertError(resetAsUnavailable(r.Context(), err))
 		if !fromService && e.status >= http.StatusInternalServerError {
 			logger.WarnContext(ctx, "upstream call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
 		}
@@ -99,6 +95,15 @@ func convertError(err error) (e *apiError, fromService bool) {
 		return e, false
 	}
 	return newAPIError(codes.Internal, "INTERNAL", "Internal error"), false
+}
+
+// resetAsUnavailable returns UNAVAILABLE for a call that the server reset, and otherwise err. A stopping
+// server resets calls that are on their way to it. The client did not cancel them.
+func resetAsUnavailable(ctx context.Context, err error) error {
+	if status.Code(err) == codes.Canceled && ctx.Err() == nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	return err
 }
 
 var protoPrefix = regexp.MustCompile(`^proto: ?(syntax error )?(\(line \d+:\d+\): )?`)

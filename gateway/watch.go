@@ -77,7 +77,11 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, jobID strin
 	defer h.slots.release(memory.caller, 1)
 
 	out := &eventWriter{w: w, control: http.NewResponseController(w), timeout: h.timeout}
-	_ = out.control.SetReadDeadline(time.Time{}) // net/http would cancel the request at its read timeout
+	// net/http would cancel the request at its read timeout, and HTTP/2 reset the response at its write
+	// timeout although nothing is written.
+	_ = out.control.SetReadDeadline(time.Time{})
+	_ = out.control.SetWriteDeadline(time.Time{})
+	defer out.limitWrite() // of the end of the response
 	lastID := r.Header.Get("Last-Event-ID")
 	states := make(chan state)
 	received := make(chan struct{})
@@ -128,7 +132,7 @@ func (h *watchHandler) receive(ctx context.Context, jobID string, memory *reques
 		if !sendOrDone(ctx, states, s) || s.err != nil || !waitOrDone(ctx, s.sent) {
 			return false
 		}
-		memory.release()
+		memory.buffers.release()
 		return !s.finished
 	}
 	wait := h.rewatch
@@ -140,6 +144,7 @@ func (h *watchHandler) receive(ctx context.Context, jobID string, memory *reques
 		if ctx.Err() != nil || err == nil {
 			return
 		}
+		err = resetAsUnavailable(ctx, err)
 		e, _ := convertError(err)
 		if !hasState || e.Code != "UNAVAILABLE" && e.Code != "RESOURCE_EXHAUSTED" {
 			pass(state{err: err})
@@ -178,6 +183,7 @@ func waitOrDone(ctx context.Context, done <-chan struct{}) bool {
 func (h *watchHandler) watch(ctx context.Context, jobID string, memory *requestMemory, pass func(state) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer memory.release() // if a reservation fails, the next call starts without any
 	request, err := proto.Marshal(&jobsv1.WatchJobRequest{JobId: jobID})
 	if err != nil {
 		return err
@@ -198,13 +204,14 @@ func (h *watchHandler) watch(ctx context.Context, jobID string, memory *requestM
 		if err := stream.RecvMsg(&response); err != nil {
 			return err
 		}
-		if e := memory.messages.reserve(ctx, int64(len(response))*decodedFactor); e != nil {
-			return e
-		}
 		if e := memory.buffers.reserve(ctx, int64(len(response))*jsonFactor); e != nil {
 			return e
 		}
+		if e := memory.messages.reserve(ctx, int64(len(response))*decodedFactor); e != nil {
+			return e
+		}
 		s, err := newState(response)
+		memory.messages.release() // the event, which waits for the client, is in the buffers
 		if err != nil {
 			return err
 		}
@@ -242,7 +249,7 @@ type eventWriter struct {
 }
 
 func (o *eventWriter) send(event []byte) error {
-	_ = o.control.SetWriteDeadline(time.Now().Add(o.timeout)) // fails only in tests
+	o.limitWrite()
 	if !o.started {
 		o.started = true
 		header := o.w.Header()
@@ -253,7 +260,15 @@ func (o *eventWriter) send(event []byte) error {
 	if _, err := o.w.Write(event); err != nil {
 		return err
 	}
-	return o.control.Flush()
+	if err := o.control.Flush(); err != nil {
+		return err
+	}
+	_ = o.control.SetWriteDeadline(time.Time{})
+	return nil
+}
+
+func (o *eventWriter) limitWrite() {
+	_ = o.control.SetWriteDeadline(time.Now().Add(o.timeout)) // fails only in tests
 }
 
 // fail sends an error: as the response, or as an event "failure" if the response has started.

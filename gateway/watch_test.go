@@ -27,13 +27,15 @@ type watchStub struct {
 type watchCall struct {
 	statuses []jobsv1.Job_Status
 	err      error
+	size     int // of each state, about
 }
 
 func (s *watchStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService_WatchJobServer) error {
 	select {
 	case call := <-s.calls:
 		for _, each := range call.statuses {
-			if err := stream.Send(&jobsv1.WatchJobResponse{Job: &jobsv1.Job{JobId: r.JobId, Status: each}}); err != nil {
+			job := &jobsv1.Job{JobId: r.JobId, Status: each, DocumentType: strings.Repeat("x", call.size)}
+			if err := stream.Send(&jobsv1.WatchJobResponse{Job: job}); err != nil {
 				return err
 			}
 		}
@@ -53,7 +55,10 @@ func serviceError(code codes.Code, reason string) error {
 
 type watchGateway struct {
 	url      string
+	client   *http.Client
 	stopping chan struct{}
+	stub     *watchStub
+	watches  *watchHandler
 }
 
 // newWatchGateway serves a gateway in front of a stub with these calls. Its handler has short intervals.
@@ -73,14 +78,16 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
-	g := &watchGateway{stopping: make(chan struct{})}
-	watches := newWatchHandler(g.stopping, config, upstream, newMemoryBudgets(config.MaxBufferedBytes))
-	watches.heartbeat, watches.rewatch = time.Millisecond, time.Millisecond
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { watches.serve(w, r, "a") }))
+	g := &watchGateway{client: http.DefaultClient, stopping: make(chan struct{}), stub: s}
+	g.watches = newWatchHandler(g.stopping, config, upstream, newMemoryBudgets(config.MaxBufferedBytes))
+	g.watches.heartbeat, g.watches.rewatch = time.Millisecond, time.Millisecond
+	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
 	g.url = server.URL
 	return g
 }
+
+func (g *watchGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.watches.serve(w, r, "a") }
 
 func (g *watchGateway) get(t *testing.T, lastID string) *http.Response {
 	t.Helper()
@@ -90,7 +97,7 @@ func (g *watchGateway) get(t *testing.T, lastID string) *http.Response {
 	if lastID != "" {
 		request.Header.Set("Last-Event-ID", lastID)
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := g.client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +111,7 @@ type watchEvent struct{ name, id, status, reason string }
 func events(t *testing.T, response *http.Response, want int) (all []watchEvent, heartbeats int) {
 	t.Helper()
 	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(nil, 1<<20)
 	var current watchEvent
 	for len(all) < want && lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), ": ")
@@ -143,10 +151,12 @@ var unavailable = serviceError(codes.Unavailable, "SERVER_STOPPING")
 
 func TestWatch_SendsStatesUntilJobIsFinished_AcrossRestartsOfTheServer(t *testing.T) {
 	g := newWatchGateway(t, nil,
-		watchCall{[]jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS, jobsv1.Job_PAUSED}, unavailable},
-		watchCall{nil, unavailable},
+		watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS, jobsv1.Job_PAUSED}, err: unavailable},
+		watchCall{err: unavailable},
+		// A server that stops may reset the call.
+		watchCall{err: status.Error(codes.Canceled, "")},
 		// The first state of the new call is known already.
-		watchCall{[]jobsv1.Job_Status{jobsv1.Job_PAUSED, jobsv1.Job_COMPLETED}, nil},
+		watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_PAUSED, jobsv1.Job_COMPLETED}},
 	)
 
 	response := g.get(t, "")
@@ -168,8 +178,8 @@ func TestWatch_SendsStatesUntilJobIsFinished_AcrossRestartsOfTheServer(t *testin
 }
 
 func TestWatch_Resumes_WithLastEventID(t *testing.T) {
-	finished := watchCall{[]jobsv1.Job_Status{jobsv1.Job_COMPLETED}, nil}
-	g := newWatchGateway(t, nil, finished, watchCall{nil, unavailable}, finished, finished)
+	finished := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_COMPLETED}}
+	g := newWatchGateway(t, nil, finished, watchCall{err: unavailable}, finished, finished)
 
 	all, _ := events(t, g.get(t, ""), 100)
 	if got := statuses(all); got != "COMPLETED" {
@@ -191,7 +201,7 @@ func TestWatch_FailsWithTheStatus_BeforeTheFirstState(t *testing.T) {
 		code codes.Code
 		want int
 	}{"JOB_NOT_FOUND": {codes.NotFound, 404}, "INVALID_TOKEN": {codes.Unauthenticated, 401}, "SERVER_STOPPING": {codes.Unavailable, 503}} {
-		g := newWatchGateway(t, nil, watchCall{nil, serviceError(c.code, reason)})
+		g := newWatchGateway(t, nil, watchCall{err: serviceError(c.code, reason)})
 		response := g.get(t, "")
 		var e apiError
 		// A heartbeat may have started the response.
@@ -207,7 +217,7 @@ func TestWatch_FailsWithTheStatus_BeforeTheFirstState(t *testing.T) {
 
 func TestWatch_EndsWithAFailure_WhenTheTokenExpires(t *testing.T) {
 	g := newWatchGateway(t, nil,
-		watchCall{[]jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, serviceError(codes.Unauthenticated, "INVALID_TOKEN")})
+		watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, err: serviceError(codes.Unauthenticated, "INVALID_TOKEN")})
 
 	all, _ := events(t, g.get(t, ""), 100)
 
@@ -217,7 +227,7 @@ func TestWatch_EndsWithAFailure_WhenTheTokenExpires(t *testing.T) {
 }
 
 func TestWatch_SendsHeartbeats_AndEndsWhenTheGatewayStops(t *testing.T) {
-	g := newWatchGateway(t, nil, watchCall{[]jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, nil})
+	g := newWatchGateway(t, nil, watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}})
 	response := g.get(t, "")
 	lines := bufio.NewScanner(response.Body)
 	for beats := 0; beats < 3 && lines.Scan(); {
@@ -234,7 +244,7 @@ func TestWatch_SendsHeartbeats_AndEndsWhenTheGatewayStops(t *testing.T) {
 }
 
 func TestWatch_RejectsWatches_WhenTooManyAreOpen(t *testing.T) {
-	open := watchCall{[]jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, nil}
+	open := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}}
 	g := newWatchGateway(t, map[string]string{"JOBS_GATEWAY_MAX_WATCHES": "4"}, open, open)
 	for range 2 { // half of them: one caller
 		if response := g.get(t, ""); response.StatusCode != http.StatusOK {
@@ -243,4 +253,56 @@ func TestWatch_RejectsWatches_WhenTooManyAreOpen(t *testing.T) {
 	}
 
 	checkOverloaded(t, g.get(t, ""), "JOBS_GATEWAY_MAX_WATCHES")
+}
+
+func TestWatch_HoldsNoMemory_AfterItWasRefusedMemory(t *testing.T) {
+	g := newWatchGateway(t, nil)
+	budgets := g.watches.budgets
+	buffers, messages := budgets.buffers.free, budgets.messages.free
+	budgets.messages.wait = time.Millisecond
+	for caller := range uint64(2) {
+		budgets.messages.tryAcquire(caller, messages/2)
+	}
+	large := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, err: unavailable, size: freeBytes}
+	response := g.get(t, "older")
+	for range 3 { // each is taken after the one before it was refused
+		g.stub.calls <- large
+	}
+	for caller := range uint64(2) {
+		budgets.messages.release(caller, messages/2)
+	}
+	g.stub.calls <- watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_COMPLETED}, size: freeBytes}
+
+	all, _ := events(t, response, 100)
+
+	if len(all) == 0 || all[len(all)-1].status != "COMPLETED" {
+		t.Errorf("%v", all)
+	}
+	if budgets.buffers.free != buffers || budgets.messages.free != messages {
+		t.Errorf("%d of %d and %d of %d bytes are free", budgets.buffers.free, buffers, budgets.messages.free, messages)
+	}
+}
+
+func TestWatch_StaysOpen_WhenNothingIsSentForTheRequestTimeoutOverHTTP2(t *testing.T) {
+	g := newWatchGateway(t, map[string]string{"JOBS_GATEWAY_REQUEST_TIMEOUT": "400ms"},
+		watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}})
+	g.watches.heartbeat = 600 * time.Millisecond
+	server := httptest.NewUnstartedServer(g)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	g.url, g.client = server.URL, server.Client()
+
+	response := g.get(t, "")
+
+	if response.ProtoMajor != 2 {
+		t.Fatal(response.Proto)
+	}
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		if lines.Text() == ": heartbeat" {
+			return
+		}
+	}
+	t.Errorf("the response ended: %v", lines.Err())
 }
