@@ -123,7 +123,8 @@ async def _write_pages(
                 file.flush()
                 state.page_token = pager.next_page_token
                 state.row_count += len(page)
-                if args.to is not None:
+                # Nothing follows the last page: a resumed export would start again.
+                if args.to is not None and state.page_token:
                     _save_state(Path(args.to), state, file)
                 show(state.row_count)
     except BaseException as e:
@@ -146,7 +147,14 @@ def _part_file(path: Path, state: _State) -> Iterator[TextIO]:
     """Yield the file for the rows, and rename it to `path` if the block succeeds."""
     part = _part(path)
     try:
+        if not state.page_token:
+            # It is of an earlier export, whose rows are overwritten.
+            _state_file(path).unlink(missing_ok=True)
         with part.open("r+" if state.page_token else "w", encoding="utf-8", newline="") as file:
+            if os.fstat(file.fileno()).st_size < state.size:
+                raise CliError(
+                    f"{part} has lost rows; export again without --resume", ExitCode.USAGE
+                )
             # Bytes after the last complete page may be part of an incomplete one.
             file.seek(state.size)
             file.truncate()
@@ -160,7 +168,7 @@ def _part_file(path: Path, state: _State) -> Iterator[TextIO]:
     except OSError as e:
         raise CliError(f"can't write {path}: {e.strerror}") from None
     finally:
-        if not state.row_count and not _state_file(path).exists():
+        if not _state_file(path).exists():
             part.unlink(missing_ok=True)
 
 

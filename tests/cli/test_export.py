@@ -119,6 +119,35 @@ async def test_export_resumes_after_the_last_complete_page(shell: Shell, tmp_pat
     assert _names(tmp_path) == ["a.csv"]
 
 
+async def test_export_cannot_be_resumed_when_a_later_one_has_overwritten_its_rows(
+    shell: Shell, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.csv"
+    async with running_scripted_server(
+        **_pages(_page("a", "b", token="t"), BROKEN, BROKEN, _page("c"))
+    ) as server:
+        command = ("export", "j", "--to", str(file), "--server", server.address)
+        await shell(*command)
+        await shell(*command)
+        resumed = await shell(*command, "--resume")
+
+    assert resumed.err == f"jobs-grpc: nothing to resume: no file {file}.part.json\n"
+    assert _names(tmp_path) == []
+
+
+async def test_resume_fails_when_the_rows_are_lost(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    async with running_scripted_server(
+        **_pages(_page("a", token="t"), BROKEN, _page("b"))
+    ) as server:
+        command = ("export", "j", "--to", str(file), "--server", server.address)
+        await shell(*command)
+        (tmp_path / "a.csv.part").write_text("")
+        resumed = await shell(*command, "--resume")
+
+    assert resumed.err == (f"jobs-grpc: {file}.part has lost rows; export again without --resume\n")
+
+
 async def test_export_replaces_a_file_only_when_it_is_complete(
     shell: Shell, tmp_path: Path
 ) -> None:
