@@ -135,9 +135,13 @@ def save_contexts(contexts: Contexts) -> Path:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # mkstemp creates a file that only its owner can read.
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink()  # It can hold a token.
+            raise
     except OSError as e:
         raise CliError(f"can't write {path}: {e.strerror}") from None
     return path

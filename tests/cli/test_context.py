@@ -125,6 +125,21 @@ async def test_set_stores_a_token_from_standard_input(
     assert _mode(config_file) == 0o600
 
 
+async def test_set_leaves_no_token_behind_when_the_file_cannot_be_replaced(
+    shell: Shell, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
+    monkeypatch.setattr(Path, "replace", fail)
+
+    saved = await shell("context", "set", "a", "--token-stdin")
+
+    assert saved.err == f"jobs-grpc: can't write {config_file}: Operation not permitted\n"
+    assert list(config_file.parent.iterdir()) == []
+
+
 def _values(file: Path) -> dict[str, object]:
     values: dict[str, object] = tomllib.loads(file.read_text())["contexts"]["a"]
     return values
