@@ -14,7 +14,6 @@ from tests.chaos.recount import check_limits, check_stored
 from tests.chaos.system import System, running_system
 from tests.chaos.traffic import Traffic
 
-_ANSWER_SECONDS = 5.0
 _MAX_HISTORIES = 5
 
 
@@ -24,12 +23,14 @@ async def run_trial(
     *,
     faults: int,
     seed: int,
+    late_after: float = 5.0,
     progress: Callable[[int, str], None] = lambda done, name: None,
 ) -> History:
     """Inject faults under traffic and check that the service keeps its guarantees.
 
     `progress` is called before each fault with the number of faults so far and the next one's
-    name. The service passed if the returned history has no violations.
+    name. The service passed if the returned history has no violations. One is that a process
+    answers, or a timeout is stored, more than `late_after` seconds too late.
     """
     history = History()
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
@@ -42,13 +43,13 @@ async def run_trial(
                     progress(number, fault.__name__)
                     history.note("faults", fault.__name__)
                     await fault(system, rng)
-                    await system.wait_until_all_answer(_ANSWER_SECONDS)
+                    await system.wait_until_all_answer(late_after)
                     await check_limits(system, history)
                     await asyncio.sleep(rng.uniform(0.1, 0.6))
             finally:
                 traffic.stop()
         progress(faults, "recount")
-        wrong = await check_stored(system, history)
+        wrong = await check_stored(system, history, late_after)
         await _describe(system, history, wrong)
     return history
 
