@@ -167,6 +167,10 @@ def add_target_options(
     return security
 
 
+# These three are one setting: the token.
+_TOKEN_SETTINGS = frozenset({"token", "token_env", "token_file"})
+
+
 @dataclass(frozen=True)
 class Target:
     """The server and the caller of a command, from its options, the environment and the context."""
@@ -254,9 +258,11 @@ def resolve_target(args: argparse.Namespace) -> Target:
     settings: Values = {}
     sources: dict[str, str] = {}
     for source, values in layers:
-        if values.keys() & {"token", "token_env", "token_file"}:
-            # These three are one setting: the token.
-            for key in ("token", "token_env", "token_file"):
+        # The token of a context is not for other servers.
+        is_other_server = values.get("server", settings.get("server")) != settings.get("server")
+        for key in _TOKEN_SETTINGS:
+            of_context = sources.get(key, "").startswith("context ")
+            if values.keys() & _TOKEN_SETTINGS or (is_other_server and of_context):
                 settings.pop(key, None)
         settings.update(values)
         sources.update(dict.fromkeys(values, source))

@@ -208,6 +208,24 @@ async def test_command_fails_when_variable_of_the_token_is_not_set(shell: Shell)
     )
 
 
+async def test_token_of_a_context_is_not_for_another_server(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN_OF_A", "secret")
+    await shell("context", "set", "a", "--server", "127.0.0.1:1", "--token-env", "TOKEN_OF_A")
+    await shell("context", "use", "a")
+
+    with_option = await shell("list", "--server", "127.0.0.1:2")
+    monkeypatch.setenv("JOBS_SERVER", "127.0.0.1:2")
+    with_variable = await shell("list")
+    monkeypatch.setenv("JOBS_TOKEN", "another")
+    with_token = await shell("list", "--server", "127.0.0.1:3")
+
+    for result in (with_option, with_variable):
+        assert (result.code, "or a token is required" in result.err) == (2, True)
+    assert "can't reach the server" in with_token.err
+
+
 async def test_command_works_without_a_home(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, server: Server
 ) -> None:
