@@ -185,7 +185,7 @@ func TestWatch_Resumes_WithLastEventID(t *testing.T) {
 	if got := statuses(all); got != "COMPLETED" {
 		t.Fatalf("%s", got)
 	}
-	// The client waits although the server is away; the heartbeats start the response.
+	// The client waits although the server is unavailable; the heartbeats start the response.
 	if all, _ := events(t, g.get(t, "older"), 100); statuses(all) != "COMPLETED" {
 		t.Errorf("after an older state: %v", all)
 	}

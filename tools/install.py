@@ -1,4 +1,4 @@
-"""Installs the packages of a lock file with the pip of this Python, and shows how far it is."""
+"""Installs the packages of a lock file with the pip of this Python, and shows the progress."""
 
 import re
 import subprocess

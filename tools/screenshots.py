@@ -1,6 +1,6 @@
 """Take the screenshots of docs/reference/rest.md: `make screenshots` runs this.
 
-Runs the gateway alone: its pages need no server. Needs Go and Chromium.
+Runs only the gateway, because its pages need no server. Needs Go and Chromium.
 """
 
 import os

@@ -36,7 +36,7 @@ async def test_go_device_polls_and_carries_out_executions(
         )
         try:
             await wait_for_counts(operator, "first", succeeded=1)
-            # It has found that nothing is pending, and comes back.
+            # The device found nothing pending, and polls again.
             await operator.create(job_id="second", document_type="unknown", target_all=True)
             job = await wait_for_counts(operator, "second", rejected=1)
         finally:

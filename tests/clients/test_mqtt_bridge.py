@@ -173,7 +173,7 @@ async def test_no_report_is_lost_when_server_bridge_and_broker_restart(
                 async with running_bridge(address, tenant, broker):
                     await wait_for_log(log, "Sending SUBACK")
             async with running_bridge(address, tenant, broker):
-                # The server is away. The broker sends no more than the bridge may hold.
+                # The server is unavailable. The broker sends no more than the bridge may hold.
                 await wait_for_log(log, "Sending SUBACK", 2)
                 await asyncio.to_thread(publish, broker, reports)
                 await wait_for_log(log, "Sending PUBLISH to jobs-bridge", MAX_IN_FLIGHT)

@@ -1,4 +1,4 @@
-"""The counts of HELD executions, which nobody stores, equal a recount of the executions."""
+"""The counts of HELD executions, which are not stored, equal a recount of the executions."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""When the server asks devices that poll to come back."""
+"""The time after which the server asks polling devices to poll again."""
 
 import asyncio
 from dataclasses import replace

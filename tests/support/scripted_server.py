@@ -1,4 +1,4 @@
-"""A gRPC server whose answers a test writes, for what the real service never does."""
+"""A gRPC server with scripted responses, for cases that the real service never produces."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error that the server answers."""
+    """An error that the server returns."""
 
     code: grpc.StatusCode
     reason: str = ""

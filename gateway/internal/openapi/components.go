@@ -74,7 +74,7 @@ var headers = object{
 	"Location":      stringHeader("The path of the job."),
 	"NextPageToken": stringHeader("The page_token of the next page. Absent on the last page."),
 	"PollAfter": object{
-		"description": "The seconds after which the device should call again. Absent if there is more to do now.",
+		"description": "The seconds after which the device should call again. Absent if the device should call again at once.",
 		"schema":      object{"type": "number", "minimum": 0},
 	},
 	"RequestId": stringHeader("The request ID in the logs."),

@@ -16,8 +16,8 @@ import (
 
 // contract holds the comments of the contract that describe errors.
 type contract struct {
-	// The error reasons of each method by the name of their gRPC status code, those of all methods
-	// included.
+	// The error reasons of each method by the name of their gRPC status code, including the reasons that
+	// all methods share.
 	methodErrors map[string]map[string][]string
 	// What each reason means, in Markdown.
 	meanings map[string]string
@@ -59,8 +59,7 @@ func find(files *protoregistry.Files, name string) protoreflect.Descriptor {
 }
 
 func (c *contract) readService(service protoreflect.ServiceDescriptor, common map[string][]string) {
-	// Above its limits, the comment of a service lists the errors of every call; below them, those of
-	// streams.
+	// The comment of a service first lists the errors of every call, and then those of streams.
 	errors, _, _ := strings.Cut(comment(service), "In addition, a stream")
 	addErrors(common, errors)
 	for i := range service.Methods().Len() {

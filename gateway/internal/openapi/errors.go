@@ -21,7 +21,8 @@ type gatewayError struct {
 	meaning      string
 }
 
-// gatewayErrors extend those of the contract. The condition says which operations return them.
+// gatewayErrors are errors in addition to those of the contract. The condition says which operations
+// return them.
 var gatewayErrors = []struct {
 	gatewayError
 	condition func(operation object) bool
@@ -61,13 +62,13 @@ var statusTitles = map[int]string{
 	415: "The body is not JSON.",
 	429: "There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.",
 	431: "The headers are too large.",
-	500: "A defect. The log has the cause under the `X-Request-Id`.",
+	500: "An internal error. The log has the cause under the `X-Request-Id`.",
 	501: "The server is older than the gateway.",
 	503: "The service is unavailable. Retry later if the call is safe to repeat.",
 	504: "The deadline expired.",
 }
 
-// sampleErrors.json has the detail of an error for each reason, as the service and the gateway write it.
+// sample_errors.json has an example of the detail for each reason, as the service and the gateway write it.
 //
 //go:embed sample_errors.json
 var sampleErrorsJSON []byte

@@ -17,7 +17,7 @@ const (
 )
 
 // addInputSchemas copies the schemas of messages that occur in requests, such as Rollout, to schemas
-// of their own: in a response every field is present, in a request few are required.
+// of their own: a response has every field, and a request requires only a few.
 func addInputSchemas(schemas object) {
 	for _, name := range slices.Collect(maps.Keys(schemas)) {
 		if isRequest(name) {
@@ -171,8 +171,8 @@ func mayBeNull(schema string, field protoreflect.FieldDescriptor, isRequired boo
 	return field.HasPresence() && field.Kind() != protoreflect.BoolKind && field.FullName() != "fleet.jobs.v1.CreateJobResponse.job"
 }
 
-// inlineEnums replaces references to enums by the enums. Of a shared enum, the generator for Go would
-// make constants named after the values alone, and IN_PROGRESS is a value of two enums.
+// inlineEnums replaces references to enums by the enums. For a shared enum, the Go generator names
+// constants after the values alone, and two enums have the value IN_PROGRESS.
 func inlineEnums(schemas object, value any) {
 	switch value := value.(type) {
 	case object:

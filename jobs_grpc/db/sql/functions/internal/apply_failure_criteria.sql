@@ -10,9 +10,9 @@
 -- A retry can raise a percentage of FINISHED above its limit, although no device failed. So executions
 -- that succeed trip only criteria whose min_finished they reach.
 --
--- For a criterion of each stage, reads only the stages in p_stages: no other one has changed.
+-- For a criterion with the scope STAGE, reads only the stages in p_stages, because no others changed.
 
--- The signatures without p_finished and p_stages.
+-- Earlier signatures, without p_finished and p_stages.
 DROP FUNCTION IF EXISTS jobs.apply_failure_criteria(text, text, timestamptz);
 DROP FUNCTION IF EXISTS jobs.apply_failure_criteria(text, text, timestamptz, integer);
 
@@ -20,8 +20,8 @@ CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
     p_tenant_id text,
     p_job_id text,
     p_now timestamptz,
-    p_finished integer,  -- as many have just SUCCEEDED; NULL: one has failed, or the criteria changed
-    p_stages smallint[]  -- of the executions that have just finished, with duplicates; NULL: all stages
+    p_finished integer,  -- how many have just SUCCEEDED; NULL: one has failed, or the criteria changed
+    p_stages smallint[]  -- stages of executions that have just finished, with duplicates; NULL: all
 ) RETURNS boolean
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan

@@ -2,7 +2,7 @@
 -- settings changed. Does nothing if the job has neither, is finished, or is paused. The caller holds
 -- the job lock and has set the tenant.
 
--- The signatures without p_finished and p_stages.
+-- Earlier signatures, without p_finished and p_stages.
 DROP FUNCTION IF EXISTS jobs.apply_rollout_rules(text, text, timestamptz);
 DROP FUNCTION IF EXISTS jobs.apply_rollout_rules(text, text, timestamptz, integer);
 
