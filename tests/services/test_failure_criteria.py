@@ -230,8 +230,9 @@ async def test_report_reads_the_counts_of_its_own_stage(
             call = store.update_executions(operator.tenant, [update], wait_ms=60_000)
             rows[stages] = await rows_read(connection, call)
 
-    # The first report, which was rolled back, leaves a dead row.
-    assert rows[20] <= rows[2] + 1
+    # A row of each of the 18 other stages would be read otherwise. Dead rows, also of other tests,
+    # can be read as well.
+    assert rows[20] < rows[2] + 18
 
 
 async def test_database_refuses_the_scope_stage_without_a_rollout(
