@@ -102,6 +102,13 @@ def _batch(p: Probe) -> list[str]:
     return [f"d{n}" for n in range(1, p.devices + 1)]
 
 
+def _failures(p: Probe) -> list[ExecutionUpdate]:
+    return [
+        ExecutionUpdate("j2", device, "FAILED", failure_code=f"code-{device}")
+        for device in _batch(p)
+    ]
+
+
 def _create_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
     return _store(c).create_job(
         p.tenant,
@@ -364,6 +371,9 @@ CASES = {
         "update_executions",
         80,
         lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", "FAILED", failure_code="E1")),
+    ),
+    "update_executions: batch of failures with codes of their own": Case(
+        "update_executions", 1000, lambda c, p: _update(c, p, *_failures(p))
     ),
     "time_out_executions": Case(
         "time_out_executions",

@@ -103,7 +103,8 @@ _DEVICES = """
     ON CONFLICT DO NOTHING
 """
 # What background work finds, three jobs of each kind, each with one execution of the device
-# "other". In addition, the job j1 has executions in each terminal status, and attempts.
+# "other". In addition, the job j1 has executions in each terminal status, and attempts. The job j2
+# has all counts of failures that a job can have.
 _DUE = """
     INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_device_id,
         target_all, created_by, status, completed_at, canceled_at, cancel_reason, finalized,
@@ -142,6 +143,11 @@ _ATTEMPTS = """
         status, queued_at, last_updated_at)
     SELECT $1::text, 'j1', 'd1', n, n, 'FAILED', now(), now() FROM generate_series(1, 5) n
 """
+_FAILURE_COUNTS = """
+    INSERT INTO jobs.job_failures (tenant_id, job_id, status, failure_code, executions)
+    SELECT tenant_id, job_id, 'FAILED', 'old-' || n, 0
+    FROM jobs.jobs, generate_series(1, 100) n WHERE tenant_id = $1::text AND job_id = 'j2'
+"""
 _GROUP = """
     INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
     SELECT $1::text, 'pumps', device FROM unnest('{d1, other}'::text[]) device
@@ -179,7 +185,7 @@ async def fill(owner: asyncpg.Connection, shape: Shape) -> None:
 async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
     """Complete a filled shape: work of the background tasks, counts, attempts, groups."""
     for tenant in {jobs.tenant for jobs in shape.jobs}:
-        for sql in (_DUE, _DUE_EXECUTIONS, _ATTEMPTS, _OTHER_DEVICE, _GROUP):
+        for sql in (_DUE, _DUE_EXECUTIONS, _ATTEMPTS, _FAILURE_COUNTS, _OTHER_DEVICE, _GROUP):
             await owner.execute(sql, tenant)
     await owner.execute(_PROGRESS)
 

@@ -23,17 +23,28 @@ DECLARE
     v_job_id text;
     v_pairs bigint;
 BEGIN
+    -- One lookup per pair of status and code, then an update by ctid, as in update_executions. A join
+    -- may read all counts of the job for each pair.
     WITH updated AS (
         UPDATE jobs.job_failures f
         SET executions = f.executions + u.executions
         FROM (
-            SELECT u.job_id, u.status, u.failure_code, count(*)::integer AS executions
-            FROM unnest(p_job_ids, p_statuses, p_failure_codes)
-                AS u (job_id, status, failure_code)
-            GROUP BY u.job_id, u.status, u.failure_code
+            SELECT u.executions, f.row_id
+            FROM (
+                SELECT u.job_id, u.status, u.failure_code, count(*)::integer AS executions
+                FROM unnest(p_job_ids, p_statuses, p_failure_codes)
+                    AS u (job_id, status, failure_code)
+                GROUP BY u.job_id, u.status, u.failure_code
+            ) u
+            CROSS JOIN LATERAL (
+                SELECT f.ctid AS row_id
+                FROM jobs.job_failures f
+                WHERE f.tenant_id = p_tenant_id AND f.job_id = u.job_id
+                  AND f.status = u.status AND f.failure_code = u.failure_code
+                OFFSET 0
+            ) f
         ) u
-        WHERE f.tenant_id = p_tenant_id AND f.job_id = u.job_id
-          AND f.status = u.status AND f.failure_code = u.failure_code
+        WHERE f.tenant_id = p_tenant_id AND f.ctid = u.row_id
         RETURNING u.executions
     )
     SELECT coalesce(sum(u.executions), 0) INTO v_counted FROM updated u;
@@ -58,6 +69,7 @@ BEGIN
                     SELECT FROM jobs.job_failures k
                     WHERE k.tenant_id = p_tenant_id AND k.job_id = v_job_id
                       AND k.status = u.status AND k.failure_code = u.failure_code
+                    OFFSET 0  -- one lookup per pair, as above
                 )
                 GROUP BY u.status, u.failure_code
             ) pair
