@@ -160,8 +160,9 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses')
 
 .PHONY: screenshots
-screenshots: $(READY) gateway-build ## Take the screenshots of docs/reference/rest.md (needs Go and Chromium)
+screenshots: $(READY) gateway-build ## Take the screenshots of docs/cli.md and docs/reference/rest.md (needs Go and Chromium)
 	@$(BIN)/python -m tools.screenshots
+	@$(BIN)/python -m tools.screenshots_cli
 
 .PHONY: rollout-timeline
 rollout-timeline: $(BENCH_READY) ## Draw the picture of docs/rollouts.md from a simulated rollout (two minutes)

@@ -25,10 +25,7 @@ _TIMEOUT = 30.0
 
 def main() -> int:
     """Write the screenshots; return the exit code."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        print("screenshots: install Debian's chromium-headless-shell", file=sys.stderr)
-        return 1
+    browser = find_browser()
     address = "127.0.0.1:18080"
     TARGET.mkdir(exist_ok=True)
     environment = os.environ | {"JOBS_GATEWAY_LISTEN": address}
@@ -36,7 +33,7 @@ def main() -> int:
     try:
         _wait_for(f"http://{address}/")
         for name, path, size in PAGES:
-            _take(browser, f"http://{address}{path}", TARGET / f"{name}.png", size)
+            take(browser, f"http://{address}{path}", TARGET / f"{name}.png", size)
     finally:
         gateway.send_signal(signal.SIGTERM)
         gateway.wait()
@@ -57,7 +54,16 @@ def _wait_for(url: str) -> None:
             return
 
 
-def _take(browser: str, url: str, target: Path, size: str) -> None:
+def find_browser() -> str:
+    """Return the path of a Chromium, or exit."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        sys.exit("screenshots: install Debian's chromium-headless-shell")
+    return browser
+
+
+def take(browser: str, url: str, target: Path, size: str) -> None:
+    """Take a screenshot of a page; `size` is WIDTH,HEIGHT in pixels."""
     with tempfile.TemporaryDirectory() as profile:
         subprocess.run(  # noqa: S603
             [
