@@ -31,7 +31,7 @@ PREPARE = (
     "create --type reboot --device device-0007 --job-id reboot-7",
 )
 SHOWN = ("list", "get fw-2.1 --limit 5", "failures fw-2.1")
-_COMMAND = Path(sys.executable).with_name("jobs-grpc")
+_COMMAND = str(Path(sys.executable).with_name("jobs-grpc"))
 # The size of a character in Chromium, in pixels, with the styles of _PAGE.
 _CHARACTER = (8.43, 19)
 _PAGE = """<!doctype html><meta charset="utf-8"><style>
