@@ -120,7 +120,7 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
 def _log_hint(config: Config) -> str:
     if config.log.level in ("DEBUG", "INFO"):
         return "each call"
-    return "warnings and errors (JOBS_LOG_LEVEL=INFO also logs each call)"
+    return "warnings, errors and changes by operators (JOBS_LOG_LEVEL=INFO also logs each call)"
 
 
 def _example_calls(address: str, config: Config) -> list[str]:
