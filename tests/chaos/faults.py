@@ -1,6 +1,7 @@
 """The faults of a trial. Each is injected, lasts for a moment, and ends."""
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -116,12 +117,14 @@ async def _kill_and_restart(system: System, process: Process, rng: random.Random
 
 
 async def _freeze(pids: list[int], seconds: float) -> None:
-    frozen = []
     try:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-            frozen.append(pid)
+        _signal(pids, signal.SIGSTOP)
         await asyncio.sleep(seconds)
     finally:
-        for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
+        _signal(pids, signal.SIGCONT)
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # A database session may have ended.
+            os.kill(pid, number)
