@@ -135,6 +135,29 @@ def add_job(parser: argparse.ArgumentParser, *statuses: pb.Job.Status.ValueType)
     )
 
 
+def add_texts(
+    parser: "argparse._ActionsContainer",
+    option: str,
+    completer: completers.Completer,
+    *,
+    metavar: str,
+    help_text: str,
+) -> None:
+    """Add an option with one or more texts, which can be repeated."""
+    completers.attach(
+        parser.add_argument(
+            option,
+            type=text,
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar=metavar,
+            help=help_text,
+        ),
+        completer,
+    )
+
+
 def add_etag(parser: argparse.ArgumentParser) -> None:
     """Add --etag."""
     parser.add_argument(

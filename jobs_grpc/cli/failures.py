@@ -46,17 +46,12 @@ def add_command(commands: "Subparsers") -> None:
         metavar="STATUS",
         help="failures with one of these statuses: FAILED, TIMED_OUT, REJECTED",
     )
-    completers.attach(
-        filters.add_argument(
-            "--failure-code",
-            type=arguments.text,
-            action="extend",
-            nargs="+",
-            default=[],
-            metavar="CODE",
-            help="failures with one of these codes; '' selects those without a code",
-        ),
+    arguments.add_texts(
+        filters,
+        "--failure-code",
         completers.failure_codes,
+        metavar="CODE",
+        help_text="failures with one of these codes; '' selects those without a code",
     )
     add_listing_options(parser, _COLUMNS)
 

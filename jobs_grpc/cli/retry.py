@@ -35,29 +35,19 @@ def add_command(commands: "Subparsers") -> None:
         metavar="STATUS",
         help="retry executions with this status: FAILED, TIMED_OUT or REJECTED",
     )
-    completers.attach(
-        parser.add_argument(
-            "--failure-code",
-            type=arguments.text,
-            action="extend",
-            nargs="+",
-            default=[],
-            metavar="CODE",
-            help="retry only executions with this failure code; '' selects those without one",
-        ),
+    arguments.add_texts(
+        parser,
+        "--failure-code",
         completers.failure_codes,
+        metavar="CODE",
+        help_text="retry only executions with this failure code; '' selects those without one",
     )
-    completers.attach(
-        parser.add_argument(
-            "--device",
-            type=arguments.text,
-            action="extend",
-            nargs="+",
-            default=[],
-            metavar="ID",
-            help="retry only the executions of these devices",
-        ),
+    arguments.add_texts(
+        parser,
+        "--device",
         completers.device_ids,
+        metavar="ID",
+        help_text="retry only the executions of these devices",
     )
     expiry = parser.add_mutually_exclusive_group()
     expiry.add_argument(
