@@ -131,7 +131,7 @@ async def test_session_is_kept_after_a_statement_timed_out(
     await set_failure(failing_database, operator, None)
 
 
-@pytest.mark.parametrize("failure", ["08006", "53200", "57P01", "58030", "25006"])
+@pytest.mark.parametrize("failure", ["08006", "53100", "53200", "57P01", "58030", "25006"])
 async def test_sweep_ends_when_the_server_is_unavailable(
     failing_database: Database, server: Server, operator: Operator, sweeper: Sweeper, failure: str
 ) -> None:
