@@ -29,7 +29,7 @@ const serviceConfig = `{"methodConfig": [{
 	"name": [{"service": "fleet.jobs.v1.DeviceJobService"}],
 	"retryPolicy": {
 		"maxAttempts": 5, "initialBackoff": "0.2s", "maxBackoff": "5s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE"]
+		"retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]
 	}
 }]}`
 

@@ -30,7 +30,7 @@ TokenSource: TypeAlias = Callable[[], str | Awaitable[str]]
 
 _ALWAYS_REPEATABLE = frozenset(m for methods in REPEATABLE_METHODS.values() for m in methods)
 
-# How gRPC and proxies report that a stream was reset, besides UNAVAILABLE and CANCELLED.
+# How gRPC and proxies report that a stream was reset, besides UNAVAILABLE.
 _RESET_CODES = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 

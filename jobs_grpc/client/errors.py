@@ -11,6 +11,9 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+CALL_RESET = "the call was reset; the server may be stopping"
+"""The message of an error with the code UNAVAILABLE that gRPC reports as CANCELLED."""
+
 _DOMAIN = "jobs-grpc"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -256,7 +259,12 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> JobsError:
             fields |= _read_details(value)
         elif key == "x-request-id":
             fields["request_id"] = value
-    return _create(error.code(), error.details() or "", fields)
+    code, message = error.code(), error.details() or ""
+    if code is grpc.StatusCode.CANCELLED and "reason" not in fields:
+        # A server that stops, or a proxy, reset the call. A caller who cancels a call gets
+        # asyncio.CancelledError instead.
+        code, message = grpc.StatusCode.UNAVAILABLE, CALL_RESET
+    return _create(code, message, fields)
 
 
 def from_report_error(error: device_pb.ReportError) -> JobsError:

@@ -8,10 +8,6 @@ import grpc
 
 from jobs_grpc.client.errors import JobsError
 
-# The same call can succeed later. A server or proxy that resets the stream of a call ends it with
-# CANCELLED.
-_TRANSIENT_CODES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
-
 # Methods that the contract calls safe to repeat, whatever their request.
 REPEATABLE_METHODS = {
     "fleet.jobs.v1.JobService": (
@@ -53,7 +49,7 @@ class RetryPolicy:
 
 def is_transient(error: JobsError) -> bool:
     """Return whether the same call can succeed later."""
-    return error.retry_after is not None or error.code in _TRANSIENT_CODES
+    return error.retry_after is not None or error.code is grpc.StatusCode.UNAVAILABLE
 
 
 def was_refused(error: JobsError) -> bool:

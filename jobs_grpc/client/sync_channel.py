@@ -42,6 +42,8 @@ def _service_config(timeout: float, retry: RetryPolicy) -> dict[str, Any]:
             "initialBackoff": f"{retry.first_delay:.3f}s",
             "maxBackoff": f"{retry.max_delay:.3f}s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            # A server that stops, or a proxy, resets calls with CANCELLED. gRPC does not retry a
+            # call that its caller has canceled.
+            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
         }
     return {"methodConfig": [method_config]}

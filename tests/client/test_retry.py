@@ -1,5 +1,6 @@
 """Which calls the client tries again, when, and what it raises."""
 
+import dataclasses
 import time
 
 import pytest
@@ -47,10 +48,30 @@ async def test_call_that_is_not_safe_to_repeat_is_made_once(
     ):
         with pytest.raises(JobsError):
             await jobs.retry("j", [pb.JobExecution.FAILED])
-        with pytest.raises(JobsError):
+        with pytest.raises(JobsError) as raised:
             await jobs.cancel("j")
 
     assert server.calls == {"RetryExecutions": 1, "CancelJob": 1}
+    assert raised.value.code is StatusCode.UNAVAILABLE
+
+
+async def test_call_that_the_server_reset_is_repeated(quick: RetryPolicy) -> None:
+    """A server that stops resets calls that reach it before its clients know."""
+    answers: list[Answer] = [
+        Refusal(StatusCode.CANCELLED),
+        pb.GetJobResponse(job=pb.Job(job_id="j")),
+    ]
+    retried: list[JobsError] = []
+    retry = dataclasses.replace(quick, on_retry=retried.append)
+    async with (
+        running_scripted_server(GetJob=answers) as server,
+        JobsClient(server.address, tenant="t", retry=retry) as jobs,
+    ):
+        assert (await jobs.get("j")).job_id == "j"
+
+    [error] = retried
+    assert error.code is StatusCode.UNAVAILABLE
+    assert error.message == errors.CALL_RESET
 
 
 @pytest.mark.parametrize(("etag", "calls"), [("", 1), ("e1", 5)])

@@ -11,12 +11,14 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from jobs_grpc.client import RetryPolicy, sync_channel
 from tests.support.scripted_server import Answer, Refusal, running_scripted_server
 
-AWAY = Refusal(grpc.StatusCode.UNAVAILABLE)
 
-
-async def test_sync_channel_repeats_only_calls_that_are_always_safe(quick: RetryPolicy) -> None:
-    answers: list[Answer] = [AWAY, pb.GetJobResponse(job=pb.Job(job_id="j"))]
-    async with running_scripted_server(GetJob=answers, CreateJob=AWAY) as server:
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_sync_channel_repeats_only_calls_that_are_always_safe(
+    quick: RetryPolicy, code: grpc.StatusCode
+) -> None:
+    away = Refusal(code)
+    answers: list[Answer] = [away, pb.GetJobResponse(job=pb.Job(job_id="j"))]
+    async with running_scripted_server(GetJob=answers, CreateJob=away) as server:
 
         def call() -> pb.GetJobResponse:
             with sync_channel(server.address, retry=quick) as channel:

@@ -11,15 +11,8 @@ from jobs_grpc.client.retry import Delays, RetryPolicy
 
 T = TypeVar("T")
 
-# The server is unreachable or too slow. A server or proxy that resets the stream of a call ends
-# it with CANCELLED.
-UNAVAILABLE_CODES = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-    }
-)
+# The server is unreachable or too slow.
+UNAVAILABLE_CODES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 # A retry of the same call would fail again.
 PERMANENT_CODES = frozenset(
