@@ -7,7 +7,10 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 
-from tests.chaos.system import Process, System
+import asyncpg
+
+from tests.chaos.system import Process, System, is_running
+from tests.support.waiting import wait_until
 
 Fault = Callable[[System, random.Random], Awaitable[None]]
 
@@ -29,12 +32,13 @@ async def kill_gateway(system: System, rng: random.Random) -> None:
 
 async def restart_server(system: System, rng: random.Random) -> None:
     """A server is stopped as in a deployment, with SIGTERM, and started again."""
-    server = rng.choice(system.servers)
-    system.history.draining = True
+    number = rng.randrange(len(system.servers))
+    server = system.servers[number]
+    system.history.draining = number
     await server.stop(signal.SIGTERM)
     await server.start()
+    system.history.draining = None
     await system.wait_until_all_answer()
-    system.history.draining = False
 
 
 async def freeze_server(system: System, rng: random.Random) -> None:
@@ -95,6 +99,39 @@ async def make_read_only(system: System, rng: random.Random) -> None:
         await owner.execute("SELECT pg_reload_conf()")
 
 
+async def fill_data_disk(system: System, rng: random.Random) -> None:
+    """The file system of the tables has no space for a while, so no table can grow."""
+    if system.disks:
+        await asyncio.to_thread(system.disks.data.fill)
+        try:
+            await asyncio.sleep(rng.uniform(1, 4))
+        finally:
+            await asyncio.to_thread(system.disks.data.free)
+
+
+async def fill_wal_disk(system: System, rng: random.Random) -> None:
+    """The file system of the write-ahead log has no space. PostgreSQL stops, and cannot recover."""
+    if system.disks:
+        pid = system.postgres_pid
+        await asyncio.to_thread(system.disks.wal.fill)
+        try:
+            await _write_wal_until_stopped(system, pid)
+            await asyncio.sleep(rng.uniform(0, 2))
+        finally:
+            await asyncio.to_thread(system.disks.wal.free)
+        await system.start_postgres()
+
+
+async def _write_wal_until_stopped(system: System, pid: int) -> None:
+    async def stopped() -> bool:
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with system.owner() as owner:
+                await owner.execute("SELECT pg_switch_wal()", timeout=1)
+        return not is_running(pid)
+
+    await wait_until(stopped)
+
+
 FAULTS: tuple[Fault, ...] = (
     kill_server,
     kill_gateway,
@@ -106,6 +143,8 @@ FAULTS: tuple[Fault, ...] = (
     terminate_backends,
     cancel_statements,
     make_read_only,
+    fill_data_disk,
+    fill_wal_disk,
 )
 
 

@@ -3,15 +3,17 @@
 import time
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import httpx
 
-from tests.support.failures import Failure
+from jobs_grpc.client import JobsError
+from jobs_grpc.client.errors import CALL_RESET
 
 # No fault may cause these.
-_FORBIDDEN_CODES = ("INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED")
+_FORBIDDEN_CODES = ("CANCELLED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED")
 _FORBIDDEN_STATUSES = (499, 500, 501, 502)
 
 _MAX_EVENTS = 200_000
@@ -29,11 +31,14 @@ class History:
 
     created: dict[Job, int] = field(default_factory=dict)
     """Acknowledged jobs and their numbers of executions."""
-    canceled: set[Job] = field(default_factory=set)
-    paused: set[Job] = field(default_factory=set)
-    """Acknowledged pauses of jobs that no client resumes, cancels or deletes."""
+    canceled: dict[Job, datetime] = field(default_factory=dict)
+    """Acknowledged cancels, with the times at which the clients got the responses."""
+    paused: dict[Job, datetime] = field(default_factory=dict)
+    """The same for pauses of jobs that no client resumes, cancels or deletes."""
     deleted: set[Job] = field(default_factory=set)
     """Jobs that a client tried to delete, with or without success."""
+    removed: set[Job] = field(default_factory=set)
+    """Acknowledged deletes."""
     reported: dict[Attempt, str] = field(default_factory=dict)
     """Acknowledged final reports."""
     calls: Counter[str] = field(default_factory=Counter)
@@ -41,8 +46,10 @@ class History:
     violations: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Violated guarantees by kind, with the first examples."""
     violation_counts: Counter[str] = field(default_factory=Counter)
-    draining: bool = False
-    """Whether a server is being stopped with SIGTERM."""
+    draining: int | None = None
+    """The number of the server that is being stopped with SIGTERM."""
+    skipped: str = ""
+    """Which faults are not possible on this machine, and why."""
     started_at: float = field(default_factory=time.monotonic)
     _events: deque[tuple[float, str, str]] = field(
         default_factory=lambda: deque(maxlen=_MAX_EVENTS)
@@ -56,6 +63,10 @@ class History:
         """Return the events of a subject, in order."""
         return [f"{at:8.3f} s  {event}" for at, name, event in self._events if name == subject]
 
+    def add_stop(self, stops: dict[Job, datetime], tenant: str, job_id: str) -> None:
+        """Record an acknowledged cancel or pause. Nothing may start after the first one."""
+        stops.setdefault((tenant, job_id), datetime.now(UTC))
+
     def add_violation(self, kind: str, example: str) -> None:
         """Record that the service violated a guarantee."""
         self.violation_counts[kind] += 1
@@ -63,29 +74,30 @@ class History:
             at = time.monotonic() - self.started_at
             self.violations[kind].append(f"{at:.3f} s: {example}")
 
-    def answered(self, method: str) -> None:
+    def answered(self) -> None:
         """Count a gRPC call that succeeded."""
         self.calls["gRPC OK"] += 1
 
-    def failed(self, method: str, subject: str, error: grpc.aio.AioRpcError) -> str:
-        """Count a gRPC call that failed, check its status, and return its reason."""
-        code = error.code()
-        failure = Failure(code)
-        failure.read(error)
-        self.calls[f"gRPC {code.name} {failure.reason}".rstrip()] += 1
-        self.note(subject, f"{method}: {code.name} {failure.reason} {failure.message!r}")
-        # gRPC resets calls that reach a server between SIGTERM and its GOAWAY frame. They get a
-        # bare CANCELLED, which clients may repeat.
-        reset_by_drain = self.draining and error.details() in ("", "CANCELLED")
-        forbidden = code is grpc.StatusCode.CANCELLED and not reset_by_drain
-        if forbidden or code.name in _FORBIDDEN_CODES:
-            example = f"{method}: {error.details()!r}, {error.debug_error_string()}"
-            self.add_violation(f"a call got {code.name}", example)
+    def failed(
+        self, server: int, method: str, subject: str, error: JobsError, debug: str | None = None
+    ) -> None:
+        """Count a gRPC call, or a report of a stream, that failed, and check its status."""
+        code = error.code
+        name = f"{code.name} {error.reason}".rstrip()
+        self.note(subject, f"{method}: {name} {error.message!r}")
+        if error.message == CALL_RESET:
+            # gRPC resets the calls that reach a server between SIGTERM and its GOAWAY frame.
+            if self.draining == server:
+                self.calls["gRPC CANCELLED by a stopping server"] += 1
+                return
+            name = "CANCELLED"
+        self.calls[f"gRPC {name}"] += 1
+        if name in _FORBIDDEN_CODES or code.name in _FORBIDDEN_CODES:
+            example = f"{method} on server {server}: {error.message!r}, {debug}"
+            self.add_violation(f"a call got {name}", example)
         # The server sends a request id with each status; a status without one is from the client.
-        from_server = failure.request_id is not None
-        if from_server and code is grpc.StatusCode.UNAVAILABLE and failure.retry_after is None:
-            self.add_violation("UNAVAILABLE without RetryInfo", f"{method}: {failure.message!r}")
-        return failure.reason
+        if error.request_id and code is grpc.StatusCode.UNAVAILABLE and error.retry_after is None:
+            self.add_violation("UNAVAILABLE without RetryInfo", f"{method}: {error.message!r}")
 
     def responded(self, method: str, subject: str, response: httpx.Response) -> None:
         """Count a REST response and check its status."""
@@ -108,5 +120,6 @@ class History:
             "jobs": len(self.created),
             "cancels": len(self.canceled),
             "pauses": len(self.paused),
+            "deletes": len(self.removed),
             "reports": len(self.reported),
         }

@@ -1,13 +1,16 @@
 """The system under test: PostgreSQL, two servers that both run maintenance, and a gateway."""
 
 import asyncio
+import itertools
 import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -20,6 +23,7 @@ from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.dev.embedded_postgres.server import Server as PostgresServer
+from tests.chaos.disk import Disk, MountNotPermitted
 from tests.chaos.history import History
 from tests.support.server import open_channel, reserved_address
 from tests.support.waiting import wait_until
@@ -28,8 +32,15 @@ TENANTS = ("alpha", "beta")
 DEVICES_PER_TENANT = 60
 GROUPS = ("north", "south")
 
-# No table is ever analyzed, so no query may depend on statistics.
-_POSTGRES_SETTINGS = ("max_connections=60", "autovacuum=off")
+_POSTGRES_SETTINGS = (
+    "max_connections=60",
+    # No table is ever analyzed, so no query may depend on statistics.
+    "autovacuum=off",
+    # A commit takes as long as on a real disk, so that faults also hit the middle of commits.
+    "commit_delay=1000",
+    "commit_siblings=0",
+    "max_wal_size=256MB",
+)
 _ROLE = RequestRole("jobs_request", "secret")
 _MAX_LOG_LINES = 200_000
 # Records of these levels are violations: a fault of the database or of a client is a WARNING.
@@ -85,11 +96,19 @@ class Process:
 
     def _check(self, line: str) -> None:
         try:
-            level = str(json.loads(line).get("level", ""))
-        except ValueError:
-            level = ""
-        if "Traceback" in line or level.upper() in _ERROR_LEVELS:
+            level = str(json.loads(line)["level"]).upper()
+        except (ValueError, KeyError):
+            level = "ERROR"  # From a library or an interpreter that crashes.
+        if "Traceback" in line or level in _ERROR_LEVELS:
             self.history.add_violation("an error in a log", f"{self.name}: {line[:2000]}")
+
+
+@dataclass
+class Disks:
+    """The file systems of PostgreSQL's data and of its write-ahead log."""
+
+    data: Disk
+    wal: Disk
 
 
 @dataclass
@@ -104,6 +123,8 @@ class System:
     gateway: Process
     channels: list[grpc.aio.Channel]
     http: httpx.AsyncClient
+    disks: Disks | None
+    _probes: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def owner_dsn(self) -> str:
@@ -129,12 +150,17 @@ class System:
 
     async def start_postgres(self) -> None:
         """Start PostgreSQL, which recovers from a crash first."""
-        log = self.pgdata.parent / "postgresql.log"
+        log = self.socket_dir / "postgresql.log"
         await asyncio.to_thread(self.postgres.start, self.socket_dir, log, _POSTGRES_SETTINGS)
+
+    @property
+    def postgres_pid(self) -> int:
+        """The process id of PostgreSQL, which must be running."""
+        return int((self.pgdata / "postmaster.pid").read_text().split()[0])
 
     async def crash_postgres(self) -> None:
         """Stop PostgreSQL without a checkpoint, as a power failure does."""
-        pid = int((self.pgdata / "postmaster.pid").read_text().split()[0])
+        pid = self.postgres_pid
         os.kill(pid, signal.SIGQUIT)
 
         async def stopped() -> bool:
@@ -144,9 +170,17 @@ class System:
 
     async def wait_until_all_answer(self, seconds: float = 60) -> None:
         """Wait until the servers and the gateway respond; after `seconds`, it is a violation."""
+        # A write, because an answer to a read does not show that a fault has ended.
         probes: dict[str, Callable[[], Awaitable[object]]] = {
-            server.name: lambda n=number: self.jobs(n).ListJobs(  # type: ignore[misc]
-                pb.ListJobsRequest(limit=1), metadata=[("x-tenant-id", TENANTS[0])], timeout=1
+            server.name: partial(
+                self.jobs(number).CreateJob,
+                pb.CreateJobRequest(
+                    job_id=f"probe-{next(self._probes)}",
+                    document_type="reboot",
+                    target_device_id=device_names()[0],
+                ),
+                metadata=[("x-tenant-id", TENANTS[0])],
+                timeout=1,
             )
             for number, server in enumerate(self.servers)
         }
@@ -191,10 +225,13 @@ async def running_system(
     if account:
         os.chown(folder, account.pw_uid, account.pw_gid)
         os.chown(sockets, account.pw_uid, account.pw_gid)
-    pgdata = folder / "pgdata"
-    postgres = PostgresServer(find_binaries(folder, account), pgdata, account)
-    await asyncio.to_thread(postgres.init)
     async with AsyncExitStack() as stack:
+        disks = _mount_disks(folder, stack, history)
+        pgdata = (disks.data.path if disks else folder) / "pgdata"
+        postgres = PostgresServer(find_binaries(folder, account), pgdata, account)
+        await asyncio.to_thread(postgres.init)
+        if disks:
+            _move_wal(pgdata / "pg_wal", disks.wal.path / "pg_wal")
         addresses = [stack.enter_context(reserved_address()) for _ in range(3)]
         channels = [await stack.enter_async_context(open_channel(a)) for a in addresses[:2]]
         http = await stack.enter_async_context(
@@ -227,7 +264,7 @@ async def running_system(
             },
             history,
         )
-        system = System(history, postgres, pgdata, sockets, servers, gateway, channels, http)
+        system = System(history, postgres, pgdata, sockets, servers, gateway, channels, http, disks)
         await system.start_postgres()
         stack.callback(postgres.stop)
         await _prepare_database(system)
@@ -236,6 +273,31 @@ async def running_system(
             stack.push_async_callback(process.stop)
         await system.wait_until_all_answer()
         yield system
+
+
+def _mount_disks(folder: Path, stack: AsyncExitStack, history: History) -> Disks | None:
+    mounted = []
+    for name in ("data", "wal"):
+        path = folder / name
+        path.mkdir()
+        try:
+            disk = Disk(path)
+        except MountNotPermitted as e:
+            history.skipped = f"full disks, because {e}"
+            return None
+        stack.callback(disk.unmount)
+        mounted.append(disk)
+    return Disks(*mounted)
+
+
+def _move_wal(source: Path, target: Path) -> None:
+    """Move the write-ahead log to another file system, as `initdb --waldir` does."""
+    owner = source.stat()
+    shutil.copytree(source, target)
+    for path in (target, *target.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+    shutil.rmtree(source)
+    source.symlink_to(target)
 
 
 async def _prepare_database(system: System) -> None:

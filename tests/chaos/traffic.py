@@ -4,25 +4,26 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import httpx
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.client import DeviceClient, JobsError
+from jobs_grpc.client import DeviceClient, JobsError, RetryPolicy
+from jobs_grpc.client.errors import from_rpc_error
 from tests.chaos.history import History
 from tests.chaos.system import DEVICES_PER_TENANT, GROUPS, TENANTS, System, device_names
-
-T = TypeVar("T")
 
 _OPERATORS = 2  # of each tenant
 _DEVICE_WORKERS = 6  # of each tenant; each call acts for a random device
 _STREAM_WORKERS = 2  # of each tenant
 _MAX_OPEN_JOBS = 12  # of each operator
+_HASTY = 0.05  # The share of calls that have a very short deadline.
 _FINAL = ("SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "FAILED", "REJECTED")
 _STATUS = pb.JobExecution.Status
+_ACTIONS = (pb.FailureCriterion.PAUSE, pb.FailureCriterion.PAUSE, pb.FailureCriterion.CANCEL)
 
 
 class Traffic:
@@ -58,48 +59,61 @@ class Traffic:
 
     async def _call(
         self,
-        call: Callable[..., Awaitable[T]],
+        server: int,
         request: Any,
         tenant: str,
         subject: str,
         rng: random.Random,
         *,
         device: str = "",
-    ) -> tuple[T | None, str]:
+    ) -> tuple[Any, str]:
         """Make a call with a short deadline. Return its response, or None and its reason."""
         method = type(request).__name__.removesuffix("Request")
-        metadata = [("x-tenant-id", tenant), *([("x-device-id", device)] if device else [])]
+        stub = self._system.devices(server) if device else self._system.jobs(server)
+        # The creator of a job must not approve its stages.
+        caller = ("x-user-id", "approver" if method == "ApproveStage" else "operator")
+        metadata = [("x-tenant-id", tenant), ("x-device-id", device) if device else caller]
+        timeout = _short_deadline(rng)
         try:
-            response = await call(request, metadata=metadata, timeout=rng.uniform(0.1, 2))
+            response = await getattr(stub, method)(request, metadata=metadata, timeout=timeout)
         except grpc.aio.AioRpcError as e:
-            reason = self._history.failed(method, subject, e)
+            error = from_rpc_error(e)
+            self._history.failed(server, method, subject, error, e.debug_error_string())
             await asyncio.sleep(rng.uniform(0, 0.2))
-            return None, reason or e.code().name
-        self._history.answered(method)
+            return None, error.reason or error.code.name
+        self._history.answered()
         return response, ""
 
     async def _operator(self, tenant: str, rng: random.Random) -> None:
         """Make one change of a job."""
         jobs = self._jobs[tenant]
-        stub = self._system.jobs(rng.randrange(2))
+        server = rng.randrange(2)
         if len(jobs) < _MAX_OPEN_JOBS:
-            await self._create(stub, tenant, rng)
+            await self._create(server, tenant, rng)
         elif (job_id := rng.choice(jobs)).startswith("keep"):
-            await self._pause_permanently(stub, tenant, job_id, rng)
+            await self._pause_permanently(server, tenant, job_id, rng)
         else:
-            actions = [self._cancel, self._pause, self._retry, self._cancel_execution, self._delete]
-            (action,) = rng.choices(actions, weights=[3, 2, 3, 3, 1])
-            await action(stub, tenant, job_id, rng)
+            actions = {
+                self._cancel: 3,
+                self._pause: 2,
+                self._open_stage: 2,
+                self._update: 1,
+                self._retry: 3,
+                self._cancel_execution: 3,
+                self._delete: 1,
+            }
+            (action,) = rng.choices(list(actions), weights=list(actions.values()))
+            await action(server, tenant, job_id, rng)
         await asyncio.sleep(rng.uniform(0, 0.05))
 
-    async def _create(self, stub: Any, tenant: str, rng: random.Random) -> None:
+    async def _create(self, server: int, tenant: str, rng: random.Random) -> None:
         # A job named keep-… is paused and never resumed.
         kind = "keep" if rng.random() < 0.1 else "job"
         job_id = f"{kind}-{next(self._numbers)}"
         request = _random_job(job_id, rng)
         # Each call has the same id, so a repeated call returns the existing job.
         for _ in range(20):
-            response, reason = await self._call(stub.CreateJob, request, tenant, job_id, rng)
+            response, reason = await self._call(server, request, tenant, job_id, rng)
             if response is not None or reason == "JOB_ALREADY_EXISTS":
                 size = DEVICES_PER_TENANT
                 if request.HasField("target_device_id"):
@@ -113,52 +127,69 @@ class Traffic:
             if self._stopping.is_set():
                 return
 
-    async def _cancel(self, stub: Any, tenant: str, job_id: str, rng: random.Random) -> None:
+    async def _cancel(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
         request = pb.CancelJobRequest(job_id=job_id, force=rng.random() < 0.4)
-        response, reason = await self._call(stub.CancelJob, request, tenant, job_id, rng)
+        response, reason = await self._call(server, request, tenant, job_id, rng)
         if response is not None:
-            self._history.canceled.add((tenant, job_id))
+            self._history.add_stop(self._history.canceled, tenant, job_id)
             self._history.note(job_id, f"canceled, force={request.force}")
         if response is not None or reason in ("JOB_NOT_CANCELABLE", "JOB_NOT_FOUND"):
             self._forget(tenant, job_id)
 
-    async def _pause(self, stub: Any, tenant: str, job_id: str, rng: random.Random) -> None:
+    async def _pause(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
         if rng.random() < 0.5:
             request = pb.PauseJobRequest(job_id=job_id)
-            await self._call(stub.PauseJob, request, tenant, job_id, rng)
+            await self._call(server, request, tenant, job_id, rng)
         else:
             resume = pb.ResumeJobRequest(job_id=job_id)
-            await self._call(stub.ResumeJob, resume, tenant, job_id, rng)
+            await self._call(server, resume, tenant, job_id, rng)
 
     async def _pause_permanently(
-        self, stub: Any, tenant: str, job_id: str, rng: random.Random
+        self, server: int, tenant: str, job_id: str, rng: random.Random
     ) -> None:
         request = pb.PauseJobRequest(job_id=job_id)
-        response, reason = await self._call(stub.PauseJob, request, tenant, job_id, rng)
+        response, reason = await self._call(server, request, tenant, job_id, rng)
         if response is not None:
-            self._history.paused.add((tenant, job_id))
+            self._history.add_stop(self._history.paused, tenant, job_id)
             self._history.note(job_id, "paused")
         if response is not None or reason == "JOB_NOT_PAUSABLE":
             self._forget(tenant, job_id)
 
-    async def _retry(self, stub: Any, tenant: str, job_id: str, rng: random.Random) -> None:
+    async def _open_stage(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
+        if rng.random() < 0.5:
+            approve = pb.ApproveStageRequest(job_id=job_id)
+            await self._call(server, approve, tenant, job_id, rng)
+        else:
+            advance = pb.AdvanceJobRequest(job_id=job_id, stage=1)
+            await self._call(server, advance, tenant, job_id, rng)
+
+    async def _update(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
+        request = pb.UpdateJobRequest(job_id=job_id)
+        request.failure_criteria.add(percent=rng.randint(20, 60), min_finished=5)
+        request.update_mask.paths.append("failure_criteria")
+        await self._call(server, request, tenant, job_id, rng)
+
+    async def _retry(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
         request = pb.RetryExecutionsRequest(
             job_id=job_id, statuses=[_STATUS.Value("FAILED"), _STATUS.Value("REJECTED")]
         )
-        await self._call(stub.RetryExecutions, request, tenant, job_id, rng)
+        await self._call(server, request, tenant, job_id, rng)
 
     async def _cancel_execution(
-        self, stub: Any, tenant: str, job_id: str, rng: random.Random
+        self, server: int, tenant: str, job_id: str, rng: random.Random
     ) -> None:
         request = pb.CancelExecutionRequest(
             job_id=job_id, device_id=rng.choice(device_names()), force=rng.random() < 0.5
         )
-        await self._call(stub.CancelExecution, request, tenant, job_id, rng)
+        await self._call(server, request, tenant, job_id, rng)
 
-    async def _delete(self, stub: Any, tenant: str, job_id: str, rng: random.Random) -> None:
+    async def _delete(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
         self._history.deleted.add((tenant, job_id))
         request = pb.DeleteJobRequest(job_id=job_id)
-        response, reason = await self._call(stub.DeleteJob, request, tenant, job_id, rng)
+        response, reason = await self._call(server, request, tenant, job_id, rng)
+        if response is not None:
+            self._history.removed.add((tenant, job_id))
+            self._history.note(job_id, "deleted")
         if response is not None or reason == "JOB_NOT_FOUND":
             self._forget(tenant, job_id)
 
@@ -169,9 +200,9 @@ class Traffic:
     async def _device(self, tenant: str, rng: random.Random) -> None:
         """Work on the next execution of a random device."""
         device = rng.choice(device_names())
-        stub = self._system.devices(rng.randrange(2))
+        server = rng.randrange(2)
         response, _ = await self._call(
-            stub.StartNextExecution,
+            server,
             device_pb.StartNextExecutionRequest(),
             tenant,
             device,
@@ -182,11 +213,11 @@ class Traffic:
             await asyncio.sleep(rng.uniform(0, 0.1))
             return
         execution = response.execution
-        await self._finish(stub, tenant, device, execution, rng)
+        await self._finish(server, tenant, device, execution, rng)
 
     async def _finish(
         self,
-        stub: Any,
+        server: int,
         tenant: str,
         device: str,
         execution: device_pb.DeviceExecution,
@@ -200,7 +231,7 @@ class Traffic:
         )
         for _ in range(5):
             response, reason = await self._call(
-                stub.UpdateExecution, request, tenant, execution.job_id, rng, device=device
+                server, request, tenant, execution.job_id, rng, device=device
             )
             if response is not None:
                 self._acknowledge(tenant, device, execution, status)
@@ -218,9 +249,13 @@ class Traffic:
     async def _stream_device(self, tenant: str, rng: random.Random) -> None:
         """Work on executions and report over one stream, which reconnects by itself."""
         server = rng.randrange(2)
-        stub = self._system.devices(server)
         target = self._system.servers[server].environ["JOBS_LISTEN"]
-        async with DeviceClient(target, tenant=tenant) as client:
+
+        def check(error: JobsError) -> None:
+            self._history.failed(server, "ReportExecutions", "streams", error)
+
+        retry = RetryPolicy(on_retry=check)
+        async with DeviceClient(target, tenant=tenant, retry=retry) as client:
             try:
                 async with client.report_stream() as stream:
                     for _ in range(20):
@@ -228,7 +263,7 @@ class Traffic:
                             return
                         device = rng.choice(device_names())
                         response, _ = await self._call(
-                            stub.StartNextExecution,
+                            server,
                             device_pb.StartNextExecutionRequest(),
                             tenant,
                             device,
@@ -246,12 +281,12 @@ class Traffic:
                         try:
                             await stream.report(update, device_id=device)
                         except JobsError as e:
-                            self._history.calls[f"stream {type(e).__name__}"] += 1
+                            check(e)
                         else:
                             self._history.calls["stream OK"] += 1
                             self._acknowledge(tenant, device, response.execution, status)
             except JobsError as e:
-                self._history.calls[f"stream ended {type(e).__name__}"] += 1
+                check(e)
 
     async def _rest_client(self, tenant: str, rng: random.Random) -> None:
         """Create a job over REST, read it, and cancel it."""
@@ -264,7 +299,7 @@ class Traffic:
         await self._request("GET", "?limit=5", tenant, job_id, rng)
         response = await self._request("DELETE", f"/{job_id}", tenant, job_id, rng)
         if response is not None and response.status_code == 200:
-            self._history.canceled.add((tenant, job_id))
+            self._history.add_stop(self._history.canceled, tenant, job_id)
         await asyncio.sleep(rng.uniform(0, 0.1))
 
     async def _request(
@@ -275,7 +310,7 @@ class Traffic:
                 method,
                 f"/customer/jobs{path}",
                 headers={"X-Tenant-Id": tenant},
-                timeout=rng.uniform(0.2, 2),
+                timeout=_short_deadline(rng),
                 **options,
             )
         except httpx.TransportError as e:
@@ -284,6 +319,11 @@ class Traffic:
             return None
         self._history.responded(f"{method} {path}", job_id, response)
         return response
+
+
+def _short_deadline(rng: random.Random) -> float:
+    # Some deadlines are about as long as a call takes.
+    return rng.uniform(0.001, 0.05) if rng.random() < _HASTY else rng.uniform(0.1, 2)
 
 
 async def _repeat(
@@ -306,11 +346,16 @@ def _random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
     else:
         request.target_all = True
     if kind > 0.3 and rng.random() < 0.5:
-        request.rollout.stages.add(percent=20)
+        stage = request.rollout.stages.add(percent=20)
+        if rng.random() < 0.5:
+            stage.gate.min_succeeded_percent = rng.randint(20, 60)
+            stage.gate.bake_time.seconds = rng.randint(0, 1)
+            stage.gate.require_approval = rng.random() < 0.5
         request.rollout.stages.add(remainder=True)
         request.rollout.max_in_progress = rng.randint(3, 20)
         if rng.random() < 0.5:
             request.rollout.stages[1].releases_per_minute = 600
     if rng.random() < 0.4:
-        request.failure_criteria.add(percent=rng.randint(20, 60), min_finished=5)
+        action = rng.choice(_ACTIONS)
+        request.failure_criteria.add(percent=rng.randint(20, 60), min_finished=5, action=action)
     return request

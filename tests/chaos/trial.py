@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.history import History
+from tests.chaos.history import History, Job
 from tests.chaos.recount import check_limits, check_stored
 from tests.chaos.system import System, running_system
 from tests.chaos.traffic import Traffic
@@ -34,6 +34,7 @@ async def run_trial(
     """
     history = History()
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
+    wrong: list[Job] = []
     async with running_system(folder, gateway_binary, history) as system:
         traffic = Traffic(system, history, seed)
         async with asyncio.TaskGroup() as tasks:
@@ -44,12 +45,12 @@ async def run_trial(
                     history.note("faults", fault.__name__)
                     await fault(system, rng)
                     await system.wait_until_all_answer(late_after)
-                    await check_limits(system, history)
+                    wrong += await check_limits(system, history)
                     await asyncio.sleep(rng.uniform(0.1, 0.6))
             finally:
                 traffic.stop()
         progress(faults, "recount")
-        wrong = await check_stored(system, history, late_after)
+        wrong += await check_stored(system, history, late_after)
         await _describe(system, history, wrong)
     return history
 
@@ -62,10 +63,10 @@ def _choose(count: int, rng: random.Random) -> list[Fault]:
     return chosen[:count]
 
 
-async def _describe(system: System, history: History, jobs: list[tuple[str, str]]) -> None:
+async def _describe(system: System, history: History, jobs: list[Job]) -> None:
     """Add the rows and the events of the wrong jobs to the violations."""
     async with system.owner() as owner:
-        for tenant, job_id in dict.fromkeys(jobs[:_MAX_HISTORIES]):
+        for tenant, job_id in list(dict.fromkeys(jobs))[:_MAX_HISTORIES]:
             rows = [
                 *await _rows(owner, "jobs.jobs", tenant, job_id),
                 *await _rows(owner, "jobs.job_progress", tenant, job_id),
@@ -89,6 +90,8 @@ def report(history: History, faults: int, seed: int) -> str:
         f" acknowledged: {acknowledged}; {history.violation_counts.total():,} violations",
         *(f"  {count:8,}  {name}" for name, count in sorted(history.calls.items())),
     ]
+    if history.skipped:
+        lines.append(f"without {history.skipped}")
     if history.violations:
         lines += ["faults:", *history.events("faults")]
         for kind, examples in history.violations.items():
