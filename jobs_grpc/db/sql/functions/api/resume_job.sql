@@ -23,7 +23,11 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     v_job record;
+    v_open_stage smallint;
     v_failed_stage smallint;
+    v_active_since timestamptz;
+    v_gate_met_since timestamptz;
+    v_release_since timestamptz;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -37,21 +41,23 @@ BEGIN
     IF v_job.paused_at IS NOT NULL THEN
         PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, v_job.locked_at);
         -- greatest: AdvanceJob can have opened the stage during the pause.
-        UPDATE jobs.job_stages s
-        SET active_since = s.active_since
-                + (v_job.locked_at - greatest(s.active_since, v_job.paused_at)),
-            gate_met_since = s.gate_met_since
-                + (v_job.locked_at - greatest(s.gate_met_since, v_job.paused_at)),
-            gate_failure_accepted = s.queued + s.in_progress = 0
+        SELECT j.open_stage,
+               s.active_since + (v_job.locked_at - greatest(s.active_since, j.paused_at)),
+               s.gate_met_since + (v_job.locked_at - greatest(s.gate_met_since, j.paused_at)),
+               j.release_since + (v_job.locked_at - greatest(j.release_since, j.paused_at))
+        INTO v_open_stage, v_active_since, v_gate_met_since, v_release_since
         FROM jobs.jobs j
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
-          AND s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = j.open_stage;
+        LEFT JOIN jobs.job_stages s
+            ON s.tenant_id = j.tenant_id AND s.job_id = j.job_id AND s.stage = j.open_stage
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+        UPDATE jobs.job_stages s
+        SET active_since = v_active_since, gate_met_since = v_gate_met_since,
+            gate_failure_accepted = s.queued + s.in_progress = 0
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_open_stage;
 
         UPDATE jobs.jobs j
         SET paused_at = NULL, paused_by = NULL, pause_reason = NULL, pause_cause = NULL,
-            release_since = j.release_since
-                + (v_job.locked_at - greatest(j.release_since, j.paused_at)),
-            revision = j.revision + 1, updated_at = v_job.locked_at
+            release_since = v_release_since, revision = j.revision + 1, updated_at = v_job.locked_at
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 
         PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);

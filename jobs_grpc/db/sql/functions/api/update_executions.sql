@@ -116,7 +116,8 @@ BEGIN
             SELECT u.n, u.job_id, u.must_be_next, u.device_id,
                    u.status::jobs.execution_status AS status,
                    u.status_details::jsonb AS status_details, u.execution_number,
-                   u.expected_version, make_interval(mins => u.extend_timeout_minutes) AS extension,
+                   u.expected_version,
+                   v_now + make_interval(mins => u.extend_timeout_minutes) AS extended_until,
                    u.failure_code
             FROM unnest(v_job_ids, p_must_be_next, p_device_ids, p_statuses, p_status_details,
                         p_execution_numbers, p_expected_versions, p_extend_timeout_minutes,
@@ -139,7 +140,7 @@ BEGIN
                        AS is_start,
                    e.ctid AS row_id, e.stage, e.status AS stored_status,
                    derived.status AS current_status,
-                   make_interval(mins => j.in_progress_timeout_minutes) AS timeout,
+                   v_now + make_interval(mins => j.in_progress_timeout_minutes) AS times_out_at,
                    jobs.update_outcome(
                        derived.status,
                        e.status_details, e.failure_code, e.execution_number, e.version,
@@ -176,9 +177,10 @@ BEGIN
                 ) AS status
             ) derived
         ), decided AS (
-            SELECT c.n, c.job_id, c.must_be_next, c.status, c.status_details, c.extension,
-                   c.failure_code, c.row_id, c.stage, c.stored_status, c.current_status, c.timeout,
-                   c.has_rules, CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
+            SELECT c.n, c.job_id, c.must_be_next, c.status, c.status_details, c.extended_until,
+                   c.failure_code, c.row_id, c.stage, c.stored_status, c.current_status,
+                   c.times_out_at, c.has_rules,
+                   CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
                    CASE
                        WHEN c.busy THEN 'BUSY'
                        WHEN c.must_be_next AND c.job_id IS NULL THEN 'NONE'
@@ -218,8 +220,8 @@ BEGIN
                 started_at = CASE WHEN coalesce(d.status, 'IN_PROGRESS') = 'IN_PROGRESS'
                                   THEN coalesce(e.started_at, v_now) ELSE e.started_at END,
                 times_out_at = CASE WHEN d.status <> 'IN_PROGRESS' THEN NULL
-                                    WHEN d.extension IS NOT NULL THEN v_now + d.extension
-                                    WHEN e.status = 'QUEUED' THEN v_now + d.timeout
+                                    WHEN d.extended_until IS NOT NULL THEN d.extended_until
+                                    WHEN e.status = 'QUEUED' THEN d.times_out_at
                                     ELSE e.times_out_at END,
                 last_updated_at = v_now,
                 failure_code = CASE WHEN d.status IN ('FAILED', 'REJECTED')

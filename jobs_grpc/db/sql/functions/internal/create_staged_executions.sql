@@ -23,6 +23,7 @@ DECLARE
     v_devices integer;
     v_claimed bigint[];  -- for each stage of a group: its devices; 0 for the others
     v_sizes integer[];
+    v_first_size integer;
 BEGIN
     -- One statement, so that sizes and ranks come from the same devices. It sorts the devices twice:
     -- by their hash, which gives the rank, and by device_id, because writing rows in another order
@@ -117,6 +118,7 @@ BEGIN
     ) c ON c.stage = s.stage - 1 AND s.group_id IS NOT NULL;
     v_sizes := jobs.stage_sizes(v_stages, v_devices, v_claimed);
     PERFORM jobs.check_stage_sizes(v_sizes, v_devices);
+    v_first_size := v_sizes[1];
 
     INSERT INTO jobs.job_stages
         (tenant_id, job_id, stage, display_name, device_count, percent, group_id, first_rank,
@@ -143,7 +145,7 @@ BEGIN
     ) s;
 
     UPDATE jobs.jobs j
-    SET open_stage = 0, release_base = 0, release_end = v_sizes[1], release_since = p_now,
+    SET open_stage = 0, release_base = 0, release_end = v_first_size, release_since = p_now,
         release_rate = (v_stages -> 0 ->> 'releases_per_minute')::integer
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     RETURN v_devices;

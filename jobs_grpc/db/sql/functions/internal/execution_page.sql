@@ -1,4 +1,3 @@
--- depends on: execution_states
 -- Returns a page of a job's executions as one row with an array per column, in the order of
 -- device_id. It is cheaper to send and decode than thousands of rows. The arrays are NULL if the
 -- page is empty. The caller has set the tenant.
@@ -24,8 +23,14 @@ CREATE OR REPLACE FUNCTION jobs.execution_page(
     failure_codes text[],
     stages smallint[]
 )
-LANGUAGE sql STABLE
-BEGIN ATOMIC
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+SET enable_sort = off
+SET jit = off
+SET enable_seqscan = off
+AS $$
+BEGIN
+    RETURN QUERY
     SELECT
         array_agg(e.device_id),
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
@@ -48,4 +53,4 @@ BEGIN ATOMIC
             LIMIT p_limit
         ) page
     ) e;
-END;
+END $$;

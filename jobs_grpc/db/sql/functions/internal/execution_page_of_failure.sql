@@ -1,4 +1,3 @@
--- depends on: execution_states
 -- Returns a page of a job's executions that failed with a code, like execution_page. The caller has
 -- set the tenant.
 
@@ -25,8 +24,14 @@ CREATE OR REPLACE FUNCTION jobs.execution_page_of_failure(
     failure_codes text[],
     stages smallint[]
 )
-LANGUAGE sql STABLE
-BEGIN ATOMIC
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+SET enable_sort = off
+SET jit = off
+SET enable_seqscan = off
+AS $$
+BEGIN
+    RETURN QUERY
     SELECT
         array_agg(e.device_id),
         array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
@@ -52,4 +57,4 @@ BEGIN ATOMIC
             LIMIT p_limit
         ) page
     ) e;
-END;
+END $$;

@@ -1,4 +1,3 @@
--- depends on: execution_page, execution_states, job_states
 -- Returns a page of the executions that readers see in p_status, like execution_page. The caller
 -- has set the tenant.
 --
