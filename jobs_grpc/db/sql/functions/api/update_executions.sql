@@ -91,6 +91,7 @@ DECLARE
     v_phase_statuses text[];
     v_phase_stages smallint[];
     v_updated_job_ids text[];
+    v_idle_job_ids text[];        -- those of them without an execution that is IN_PROGRESS
     v_has_rules boolean;          -- a job with rules was updated
     v_job_id text;
 BEGIN
@@ -260,12 +261,15 @@ BEGIN
                 ) p
             ) c
             WHERE p.tenant_id = p_tenant_id AND p.ctid = c.row_id
+            RETURNING p.job_id, p.in_progress
         )
         SELECT array_agg(d.outcome ORDER BY d.n), array_agg(d.current_status::text ORDER BY d.n),
                array_agg(d.stage ORDER BY d.n),
                array_agg(DISTINCT d.job_id) FILTER (WHERE d.outcome = 'APPLIED'),
+               ARRAY(SELECT p.job_id FROM updated_progress p WHERE p.in_progress = 0),
                bool_or(d.has_rules AND d.outcome = 'APPLIED')
-        INTO v_phase_outcomes, v_phase_statuses, v_phase_stages, v_updated_job_ids, v_has_rules
+        INTO v_phase_outcomes, v_phase_statuses, v_phase_stages, v_updated_job_ids,
+             v_idle_job_ids, v_has_rules
         FROM (
             SELECT d.n, d.job_id, d.current_status, d.stage, d.has_rules,
                    CASE WHEN d.max_in_progress IS NULL OR d.outcome <> 'APPLIED'
@@ -314,7 +318,9 @@ BEGIN
             HAVING count(*) > 0;
         END IF;
 
-        PERFORM jobs.complete_finished_jobs(p_tenant_id, v_updated_job_ids, v_now);
+        IF cardinality(v_idle_job_ids) > 0 THEN
+            PERFORM jobs.complete_finished_jobs(p_tenant_id, v_idle_job_ids, v_now);
+        END IF;
 
         IF v_has_rules AND v_has_final_reports THEN
             FOREACH v_job_id IN ARRAY v_updated_job_ids LOOP
