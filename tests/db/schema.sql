@@ -140,7 +140,8 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
-            jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status) derived)
+            jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status
+         OFFSET 0) derived)
      CROSS JOIN LATERAL ( SELECT
                 CASE
                     WHEN ((j.release_end IS NULL) OR (p.queued = 0) OR (derived.queued_status <> 'QUEUED'::jobs.execution_status)) THEN 0
@@ -239,7 +240,8 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
     e.stage
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
-     CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status) derived)
+     CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status
+         OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
 
 CREATE TABLE jobs.execution_attempts (

@@ -40,5 +40,6 @@ CROSS JOIN LATERAL (
     SELECT jobs.execution_status_at(
         e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
     ) AS status
+    OFFSET 0  -- computed once
 ) derived
 WHERE j.deleted_at IS NULL;

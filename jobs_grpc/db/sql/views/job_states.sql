@@ -43,6 +43,7 @@ CROSS JOIN LATERAL (
     SELECT
         jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
         jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status
+    OFFSET 0  -- computed once
 ) derived
 CROSS JOIN LATERAL (
     SELECT CASE

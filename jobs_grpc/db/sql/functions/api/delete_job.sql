@@ -22,7 +22,7 @@ BEGIN
         );
     END IF;
 
-    UPDATE jobs.jobs
+    UPDATE jobs.jobs j
     SET deleted_at = v_job.locked_at
-    WHERE tenant_id = p_tenant_id AND job_id = p_job_id;
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 END $$;

@@ -68,8 +68,29 @@ BEGIN
     RETURN QUERY
     SELECT s.*, e.*
     FROM jobs.job_details s
-    CROSS JOIN LATERAL
-        jobs.execution_page(p_tenant_id, p_job_id, NULL, '', p_executions_limit) e
+    CROSS JOIN LATERAL (
+        -- As in execution_page. A call of that function would take a tenth longer.
+        SELECT
+            array_agg(e.device_id),
+            array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
+            array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
+            array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
+            array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
+            array_agg(e.failure_code), array_agg(e.stage)
+        FROM (
+            SELECT
+                page.*,
+                coalesce(sum(octet_length(page.status_details::text))
+                    OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+            FROM (
+                SELECT e.*
+                FROM jobs.execution_states e
+                WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+                ORDER BY e.device_id
+                LIMIT p_executions_limit
+            ) page
+        ) e
+    ) e
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
 
     IF NOT FOUND THEN

@@ -37,11 +37,16 @@ DECLARE
     v_stored integer;  -- those that are stored in it, if it has an index
 BEGIN
     SELECT
-        CASE p_status WHEN 'HELD' THEN s.held WHEN 'QUEUED' THEN s.queued WHEN 'IN_PROGRESS' THEN s.in_progress
-                      WHEN 'SUCCEEDED' THEN s.succeeded WHEN 'FAILED' THEN s.failed
-                      WHEN 'TIMED_OUT' THEN s.timed_out WHEN 'REJECTED' THEN s.rejected END,
-        CASE p_status WHEN 'FAILED' THEN p.failed WHEN 'TIMED_OUT' THEN p.timed_out
-                      WHEN 'REJECTED' THEN p.rejected END
+        CASE WHEN p_status = 'HELD' THEN s.held
+             WHEN p_status = 'QUEUED' THEN s.queued
+             WHEN p_status = 'IN_PROGRESS' THEN s.in_progress
+             WHEN p_status = 'SUCCEEDED' THEN s.succeeded
+             WHEN p_status = 'FAILED' THEN s.failed
+             WHEN p_status = 'TIMED_OUT' THEN s.timed_out
+             WHEN p_status = 'REJECTED' THEN s.rejected END,
+        CASE WHEN p_status = 'FAILED' THEN p.failed
+             WHEN p_status = 'TIMED_OUT' THEN p.timed_out
+             WHEN p_status = 'REJECTED' THEN p.rejected END
     INTO v_seen, v_stored
     FROM jobs.job_states s
     JOIN jobs.job_progress p ON p.tenant_id = s.tenant_id AND p.job_id = s.job_id
