@@ -1,0 +1,356 @@
+"""The SQL is in forms that also run on Citus. docs/decisions/citus.md has the reasons."""
+
+import ast as python_ast
+import inspect
+from collections.abc import Sequence
+from importlib.resources import files
+
+import pytest
+
+from jobs_grpc.db import schema
+from jobs_grpc.db.store import ExecutionUpdate, Store
+from tests.support import citus_forms as forms
+from tests.support.citus_forms import Catalog
+from tests.support.database import Database
+
+# The migrations of the first version run before the tables are distributed.
+_LAST_MIGRATION_BEFORE_DISTRIBUTION = 13
+
+_SQL = files("jobs_grpc.db").joinpath("sql")
+# Functions that maintenance calls for all tenants.
+_ACROSS_TENANTS = {
+    path.name.removesuffix(".sql") for path in _SQL.joinpath("functions/maintenance").iterdir()
+}
+
+_FUNCTIONS = """
+    SELECT proname::text AS name, pg_get_functiondef(oid) AS definition
+    FROM pg_proc WHERE pronamespace = 'jobs'::regnamespace ORDER BY 1
+"""
+_VIEWS = """
+    SELECT viewname::text AS name, definition FROM pg_views WHERE schemaname = 'jobs'
+"""
+_POLICIES = """
+    SELECT format('%s on %s', polname, polrelid::regclass) FROM pg_policy
+    WHERE polqual::text LIKE '%SUBLINK%' OR polwithcheck::text LIKE '%SUBLINK%'
+"""
+_TRIGGERS = """
+    SELECT format('%s on %s', tgname, tgrelid::regclass) FROM pg_trigger WHERE NOT tgisinternal
+"""
+_KEYS_WITHOUT_TENANT = """
+    SELECT i.indexrelid::regclass::text FROM pg_index i
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = 'tenant_id'
+    WHERE i.indisunique AND a.attnum <> ALL (i.indkey)
+"""
+
+
+@pytest.fixture
+async def catalog(database: Database) -> Catalog:
+    return await Catalog.of(database.owner)
+
+
+async def test_functions_have_only_forms_that_citus_accepts(
+    database: Database, catalog: Catalog
+) -> None:
+    functions = await database.owner.fetch(_FUNCTIONS)
+
+    refused = {
+        function["name"]: forms.refused_in_function(
+            function["definition"], catalog, across_tenants=function["name"] in _ACROSS_TENANTS
+        )
+        for function in functions
+    }
+
+    assert {name: found for name, found in refused.items() if found} == {}
+    assert set(refused) == {name for name in schema.code() if _is_function(name)}
+
+
+async def test_views_have_only_forms_that_citus_accepts(
+    database: Database, catalog: Catalog
+) -> None:
+    """Their callers limit them to a tenant."""
+    views = await database.owner.fetch(_VIEWS)
+
+    refused = {
+        view["name"]: set(forms.refused_in_statement(view["definition"], catalog))
+        - {forms.WITHOUT_TENANT}
+        for view in views
+    }
+
+    assert refused == {"execution_states": set(), "job_details": set(), "job_states": set()}
+
+
+async def test_tables_have_only_what_citus_accepts(database: Database) -> None:
+    for query in (_POLICIES, _TRIGGERS, _KEYS_WITHOUT_TENANT):
+        assert await database.owner.fetch(query) == []
+
+
+def test_later_migrations_have_only_forms_that_citus_accepts() -> None:
+    refused = {
+        migration.label: forms.refused_in_migration(migration.sql)
+        for migration in schema.migrations()
+        if migration.version > _LAST_MIGRATION_BEFORE_DISTRIBUTION
+    }
+
+    assert {label: found for label, found in refused.items() if found} == {}
+
+
+def _is_function(name: str) -> bool:
+    return "CREATE OR REPLACE FUNCTION" in schema.code()[name]
+
+
+_CONDITION = "WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id"
+_UPDATE = f"UPDATE jobs.jobs j SET %s {_CONDITION}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (_UPDATE % "job_id = gen_random_uuid()::text", forms.VOLATILE_IN_WRITE),
+        (_UPDATE % "updated_at = clock_timestamp()", forms.VOLATILE_IN_WRITE),
+        (f"DELETE FROM jobs.jobs j {_CONDITION} AND random() > 0.5", forms.VOLATILE_IN_WRITE),
+        (
+            _UPDATE % "updated_at = CASE WHEN j.finalized THEN now() END",
+            forms.STABLE_IN_CASE,
+        ),
+        (_UPDATE % "expires_at = coalesce(j.expires_at, now())", forms.STABLE_IN_CASE),
+        (
+            _UPDATE % "expires_at = CASE WHEN j.finalized THEN v_now + v_interval END",
+            forms.STABLE_IN_CASE,
+        ),
+        (
+            _UPDATE % "status = CASE WHEN j.finalized THEN v_text::jobs.job_status END",
+            forms.STABLE_IN_CASE,
+        ),
+        (
+            _UPDATE % "created_by = CASE WHEN j.finalized"
+            " THEN jobs.next_execution(p_tenant_id, 'd') END",
+            forms.STABLE_IN_CASE,
+        ),
+        (
+            _UPDATE % "expires_at = j.expires_at + v_interval",
+            forms.STABLE_WITH_COLUMN,
+        ),
+        (
+            _UPDATE % "trip = jsonb_build_object('at', j.created_at)",
+            forms.STABLE_WITH_COLUMN,
+        ),
+        (
+            _UPDATE % "finalized = true" + " AND j.created_at < now() - make_interval(days => 1)"
+            " AND j.created_by = format('%s', j.job_id)",
+            forms.STABLE_WITH_COLUMN,
+        ),
+        (_UPDATE % "revision = v_numbers[1]", forms.SUBSCRIPT_IN_SET),
+        (_UPDATE % "tenant_id = v_text", forms.SET_TENANT),
+        (_UPDATE % "finalized = true" + " RETURNING now()", forms.MUTABLE_IN_RETURNING),
+        (
+            "WITH i AS (INSERT INTO jobs.job_progress (tenant_id, job_id, queued)"
+            " VALUES (p_tenant_id, p_job_id, 1) RETURNING tenant_id) SELECT FROM i",
+            forms.INSERT_IN_CTE,
+        ),
+        (
+            "WITH t AS (SELECT random() AS r) UPDATE jobs.jobs j SET finalized = t.r > 0.5 FROM t"
+            f" {_CONDITION}",
+            forms.VOLATILE_IN_CTE,
+        ),
+        (
+            "INSERT INTO jobs.job_progress (tenant_id, job_id, queued)"
+            " VALUES (p_tenant_id, p_job_id, (SELECT 1))",
+            forms.SELECT_IN_VALUES,
+        ),
+        (
+            "PERFORM CASE j.status WHEN 'CANCELED' THEN 1 END FROM jobs.jobs j " + _CONDITION,
+            forms.CASE_WITH_OPERAND,
+        ),
+        ("PERFORM FROM jobs.jobs j WHERE j.job_id = p_job_id", forms.WITHOUT_TENANT),
+        (
+            "PERFORM FROM jobs.jobs j JOIN jobs.job_progress p ON p.job_id = j.job_id"
+            f" {_CONDITION}",
+            forms.WITHOUT_TENANT,
+        ),
+        (
+            "EXECUTE format('UPDATE jobs.jobs j SET updated_at = clock_timestamp()"
+            " WHERE j.tenant_id = $1 AND j.status = %L', v_text) USING p_tenant_id",
+            forms.VOLATILE_IN_WRITE,
+        ),
+    ],
+)
+async def test_refused_form_is_found(statement: str, expected: str, catalog: Catalog) -> None:
+    definition = _function(statement)
+
+    assert expected in forms.refused_in_function(definition, catalog, across_tenants=False)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (
+            "PERFORM FROM jobs.jobs j CROSS JOIN LATERAL (SELECT FROM jobs.job_progress p"
+            " WHERE p.tenant_id = j.tenant_id AND p.job_id = j.job_id OFFSET 0) p",
+            forms.SEVERAL_TABLES_ACROSS_TENANTS,
+        ),
+        (
+            "PERFORM FROM jobs.jobs j ORDER BY j.updated_at LIMIT 1 FOR UPDATE",
+            forms.LOCK_ACROSS_TENANTS,
+        ),
+    ],
+)
+async def test_refused_form_across_tenants_is_found(
+    statement: str, expected: str, catalog: Catalog
+) -> None:
+    definition = _function(statement)
+
+    assert expected in forms.refused_in_function(definition, catalog, across_tenants=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "BEGIN ATOMIC SELECT j.job_id FROM jobs.jobs j WHERE j.tenant_id = p_tenant_id; END",
+        "RETURN (SELECT j.job_id FROM jobs.jobs j WHERE j.tenant_id = p_tenant_id)",
+    ],
+)
+async def test_sql_function_over_a_table_is_found(body: str, catalog: Catalog) -> None:
+    definition = f"CREATE FUNCTION jobs.f(p_tenant_id text) RETURNS text LANGUAGE sql {body}"
+
+    assert forms.refused_in_function(definition, catalog, across_tenants=False) == [
+        forms.SQL_FUNCTION
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        _UPDATE % "updated_at = v_now, expires_at = v_now + v_interval",
+        _UPDATE % "updated_at = now()",
+        _UPDATE % "revision = j.revision + 1",
+        _UPDATE % "updated_at = CASE WHEN j.finalized THEN v_now ELSE j.updated_at END",
+        "PERFORM CASE v_text WHEN 'x' THEN 1 END",
+        "PERFORM pg_notify('jobs', v_text)",
+        f"PERFORM clock_timestamp() - j.created_at FROM jobs.jobs j {_CONDITION} FOR UPDATE",
+    ],
+)
+async def test_accepted_form_is_not_found(statement: str, catalog: Catalog) -> None:
+    definition = _function(statement)
+
+    assert forms.refused_in_function(definition, catalog, across_tenants=False) == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (
+            "CREATE TRIGGER t AFTER INSERT ON jobs.jobs FOR EACH ROW EXECUTE FUNCTION f()",
+            forms.TRIGGER,
+        ),
+        (
+            "CREATE POLICY p ON jobs.jobs USING (tenant_id = (SELECT current_setting('x')))",
+            forms.SELECT_IN_POLICY,
+        ),
+        (
+            "ALTER TABLE jobs.jobs ADD COLUMN a integer, ADD CONSTRAINT c CHECK (a > 0)",
+            forms.SEVERAL_CHANGES_WITH_CONSTRAINT,
+        ),
+        ("CREATE TABLE jobs.t (job_id text PRIMARY KEY)", forms.KEY_WITHOUT_TENANT),
+        (
+            "CREATE TABLE jobs.t (tenant_id text, a text, UNIQUE (a))",
+            forms.KEY_WITHOUT_TENANT,
+        ),
+        ("CREATE UNIQUE INDEX i ON jobs.jobs (job_id)", forms.KEY_WITHOUT_TENANT),
+    ],
+)
+def test_refused_form_in_a_migration_is_found(sql: str, expected: str) -> None:
+    assert forms.refused_in_migration(sql) == [expected]
+
+
+def test_accepted_migration_has_no_refused_form() -> None:
+    sql = (
+        "CREATE TABLE jobs.t (tenant_id text, a integer, PRIMARY KEY (tenant_id, a));"
+        "ALTER TABLE jobs.t ADD COLUMN b integer, ADD COLUMN c integer;"
+        "ALTER TABLE jobs.t ADD CONSTRAINT d CHECK (b > 0)"
+    )
+
+    assert forms.refused_in_migration(sql) == []
+
+
+async def test_policy_with_a_sub_select_is_found(database: Database) -> None:
+    transaction = database.owner.transaction()
+    await transaction.start()
+    await database.owner.execute(
+        "CREATE POLICY p ON jobs.jobs USING (tenant_id = (SELECT current_setting('x')))"
+    )
+
+    found = [row[0] for row in await database.owner.fetch(_POLICIES)]
+
+    await transaction.rollback()
+    assert found == ["p on jobs.jobs"]
+
+
+def _function(statement: str) -> str:
+    return f"""
+        CREATE FUNCTION jobs.f(p_tenant_id text, p_job_id text) RETURNS void
+        LANGUAGE plpgsql AS $f$
+        DECLARE
+            v_now timestamptz;
+            v_interval interval;
+            v_text text;
+            v_numbers integer[];
+        BEGIN
+            {statement};
+        END $f$
+    """
+
+
+class _Recorder:
+    """Records the statements of a store instead of running them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[object, ...]]] = []
+
+    async def fetch(self, statement: str, *args: object) -> Sequence[dict[str, object]]:
+        self.calls.append((statement, args))
+        return [{}]
+
+
+async def test_store_calls_functions_only_in_the_form_that_citus_delegates(
+    database: Database,
+) -> None:
+    """The function alone, with the tenant first, and every argument a parameter."""
+    recorder = _Recorder()
+    methods = [
+        (name, method)
+        for name, method in inspect.getmembers(Store, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    ]
+    for name, method in methods:
+        arguments: dict[str, object] = dict.fromkeys(
+            parameter.name
+            for parameter in inspect.signature(method).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        )
+        positional = [[ExecutionUpdate("j", "d", None)]] if name == "update_executions" else []
+        await method(Store(recorder), "tenant", *positional, **arguments)  # type: ignore[arg-type]
+
+    assert len(recorder.calls) == len(methods)
+    for (statement, args), (name, _) in zip(recorder.calls, methods, strict=True):
+        parameters = ", ".join(f"${number}" for number in range(1, len(args) + 1))
+        assert statement == f"SELECT * FROM jobs.{name}({parameters})"
+        assert args[0] == "tenant"
+    first_parameters = await database.owner.fetch(
+        "SELECT DISTINCT proargnames[1] FROM pg_proc"
+        " WHERE pronamespace = 'jobs'::regnamespace AND proname = ANY ($1)",
+        [name for name, _ in methods],
+    )
+    assert [row[0] for row in first_parameters] == ["p_tenant_id"]
+
+
+def test_request_path_opens_no_transaction() -> None:
+    """Citus does not delegate a call inside BEGIN … COMMIT."""
+    for module in ("store", "database", "connection_pool", "update_batcher"):
+        source = files("jobs_grpc.db").joinpath(f"{module}.py").read_text(encoding="utf-8")
+        calls = {
+            node.func.attr
+            for node in python_ast.walk(python_ast.parse(source))
+            if isinstance(node, python_ast.Call) and isinstance(node.func, python_ast.Attribute)
+        }
+
+        assert "transaction" not in calls, module
