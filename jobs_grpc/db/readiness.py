@@ -67,7 +67,8 @@ async def _check_schema(connection: asyncpg.Connection) -> None:
     try:
         current = await connection.fetchval(
             schema.read_sql("checks/schema.sql"),
-            [migration.version for migration in schema.migrations()],
+            # As text, an array of which asyncpg need not look up in the catalog.
+            [str(migration.version) for migration in schema.migrations()],
             [migration.checksum for migration in schema.migrations()],
             schema.code_checksum(),
         )

@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 
 from jobs_grpc.db.connection_pool import prepare_connection
+from jobs_grpc.db.readiness import check_ready
 from tests.support.database import Database
 
 FUNCTIONS = Path(__file__).parents[2] / "jobs_grpc" / "db" / "sql" / "functions" / "api"
@@ -37,6 +38,19 @@ async def test_no_call_looks_up_types(database: Database) -> None:
     assert [row["proname"] for row in functions]
     assert not looked_up
     assert any(LOOK_UP in query for query in queries)
+
+
+async def test_readiness_check_looks_up_no_types(database: Database) -> None:
+    connection = await asyncpg.connect(database.request_dsn)
+    queries: list[str] = []
+    connection.add_query_logger(lambda query: queries.append(query.query))
+    try:
+        await check_ready(connection)
+    finally:
+        await connection.close()
+
+    assert queries
+    assert not [query for query in queries if LOOK_UP in query]
 
 
 async def test_new_connection_keeps_no_setting(database: Database) -> None:
