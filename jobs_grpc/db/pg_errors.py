@@ -10,6 +10,10 @@ _OUTAGE = ("08", "53", "57P", "58", "25006")
 # deadlock detected.
 _TRANSIENT = ("57014", "40001", "40P01")
 
+# What Citus raises if it moves a shard while a statement on it runs. The rest of the statement then
+# runs in a session without the tenant, which may not see or write any row. Nothing is stored.
+_SHARD_MOVED = {"42501": "violates row-level security", "XX000": "valid entry for shard"}
+
 # The session lacks a prepared statement, or has another one with its name.
 _PREPARED_STATEMENT = ("26000", "42P05")
 
@@ -24,7 +28,9 @@ CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 def is_retryable(error: Exception) -> bool:
     """Whether a retry of the statement can succeed: an outage or a transient error."""
-    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRANSIENT:
+    if isinstance(error, asyncpg.PostgresError) and (
+        error.sqlstate in _TRANSIENT or _is_shard_moved(error)
+    ):
         return True
     return is_outage(error)
 
@@ -49,3 +55,8 @@ def is_prepared_statement_mismatch(error: Exception) -> bool:
 def is_schema_error(error: Exception) -> bool:
     """Whether the statement refers to something that the schema lacks."""
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _SCHEMA
+
+
+def _is_shard_moved(error: asyncpg.PostgresError) -> bool:
+    expected = _SHARD_MOVED.get(error.sqlstate or "")
+    return expected is not None and expected in str(error)
