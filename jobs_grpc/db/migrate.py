@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -16,6 +19,8 @@ from jobs_grpc.db.scram import scram_verifier
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 DEFAULT_REQUEST_ROLE = "jobs_request"
 
 # Only one process migrates at a time. The number is arbitrary.
@@ -24,6 +29,10 @@ _ADVISORY_LOCK = 7_203_114_905
 # How long a statement of a migration waits for a lock. Calls that need the same table queue behind
 # it, so the wait is short.
 _SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
+
+# How often a transaction is repeated that deadlocks with calls, which lock tables and views in
+# several orders.
+_REPEATS = 10
 
 # How often a process that waits for another one's migration tries to lock.
 _LOCK_POLL_SECONDS = 0.5
@@ -85,7 +94,9 @@ async def migrate(owner_dsn: str, role: RequestRole, report: Report | None = Non
             return [
                 *await _apply(connection, before),
                 *await _ensure_role(connection, role),
-                *await _apply_code(connection, role, force=bool(before)),
+                *await _repeat_deadlocked(
+                    partial(_apply_code, connection, role, force=bool(before))
+                ),
                 *await _grant_device_tables(connection, role),
                 *await _apply(connection, after),
             ]
@@ -128,14 +139,28 @@ async def _missing_migrations(connection: asyncpg.Connection) -> list[Migration]
 async def _apply(connection: asyncpg.Connection, missing: list[Migration]) -> list[str]:
     for migration in missing:
         if migration.in_transaction:
-            async with connection.transaction():
-                await connection.execute(migration.sql)
-                await _record(connection, migration)
+            await _repeat_deadlocked(partial(_apply_in_transaction, connection, migration))
         else:
             await run_outside_transaction(connection, migration)
             await connection.execute(_SET_LOCK_TIMEOUT)
             await _record(connection, migration)
     return [f"applied migration {migration.label}" for migration in missing]
+
+
+async def _apply_in_transaction(connection: asyncpg.Connection, migration: Migration) -> None:
+    async with connection.transaction():
+        await connection.execute(migration.sql)
+        await _record(connection, migration)
+
+
+async def _repeat_deadlocked(run: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction; if PostgreSQL ends it because of a deadlock, run it again."""
+    for _ in range(_REPEATS):
+        try:
+            return await run()
+        except asyncpg.DeadlockDetectedError:
+            logger.info("a transaction of the migration deadlocked with calls; repeating it")
+    return await run()
 
 
 async def _record(connection: asyncpg.Connection, migration: Migration) -> None:

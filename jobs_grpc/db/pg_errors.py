@@ -21,6 +21,12 @@ _PREPARED_STATEMENT = ("26000", "42P05")
 # columns than before.
 _SCHEMA = ("3F000", "42P01", "42703", "42883", "42704", "42804")
 
+# Errors of a statement that a migration interrupts: a deadlock, or a running function that finds
+# another view, table or function than it was planned for.
+_INTERRUPTED_BY_MIGRATION = ("40P01", *_SCHEMA, "0A000")
+
+_DROPPED = ("cache lookup failed for", "could not open relation with OID")
+
 # What asyncpg raises when a connection is lost. InternalClientError: lost while the connection
 # changes its state.
 CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -60,3 +66,10 @@ def is_schema_error(error: Exception) -> bool:
 def _is_shard_moved(error: asyncpg.PostgresError) -> bool:
     expected = _SHARD_MOVED.get(error.sqlstate or "")
     return expected is not None and expected in str(error)
+
+
+def is_interrupted_by_migration(error: asyncpg.PostgresError) -> bool:
+    """Whether a migration can be the cause, so that the same statement then succeeds."""
+    # PostgreSQL has no SQLSTATE for a function or a view that was dropped while it was looked up.
+    dropped = error.sqlstate == "XX000" and str(error).startswith(_DROPPED)
+    return dropped or error.sqlstate in _INTERRUPTED_BY_MIGRATION

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import asyncpg
 
+from jobs_grpc.db import statements
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.pg_errors import is_outage, is_retryable
@@ -228,12 +229,11 @@ class Sweeper:
     async def _fetch(self, sql: str, *args: object) -> Sequence[Row]:
         async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
             try:
-                rows: list[Row] = await connection.fetch(sql, *args)
+                return await statements.fetch(connection, sql, *args)
             except TimeoutError as e:
                 # If the database does not respond to the cancel request either, releasing the
                 # connection raises a TimeoutError in place of this.
                 raise StatementTimedOut(f"no response in {self._statement_timeout:g} s") from e
-            return rows
 
 
 async def _check_owner(connection: asyncpg.Connection) -> None:

@@ -11,6 +11,7 @@ import pytest
 from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.db.readiness import NotIsolated
+from tests.support.database import Database
 from tests.support.health import wait_until_healthy
 from tests.support.postgres import Postgres
 from tests.support.server import running_server, starting_server
@@ -107,6 +108,25 @@ async def test_migrate_replaces_functions_of_another_version(empty: EmptyDatabas
     assert await migrate(empty.owner_dsn, empty.role) == ["applied views and functions"]
 
     assert await empty.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
+
+
+@pytest.mark.slow
+async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
+    empty: EmptyDatabase,
+) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    # PostgreSQL ends the session that notices the deadlock: the one of migrate.
+    await empty.owner.execute(
+        "UPDATE jobs.schema_code SET checksum = 'another version'; SET deadlock_timeout = '1min'"
+    )
+
+    async with empty.owner.transaction():
+        await empty.owner.execute("LOCK jobs.job_details IN ACCESS SHARE MODE")
+        migrating = asyncio.create_task(migrate(empty.owner_dsn, empty.role))
+        await Database(empty.owner_dsn, "", empty.owner).wait_for_blocked_sessions(1)
+        await empty.owner.execute("LOCK jobs.execution_states IN ACCESS SHARE MODE")
+
+    assert await migrating == ["applied views and functions"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""Runs statements that a migration can interrupt."""
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from jobs_grpc.db.pg_errors import is_interrupted_by_migration
+
+# A migration commits several times, so it can interrupt a statement more than once.
+_REPEATS = 3
+
+
+async def fetch(
+    connection: asyncpg.Connection | PoolConnectionProxy, sql: str, *args: object
+) -> list[asyncpg.Record]:
+    """Run a statement in its own transaction; if a migration interrupts it, run it again.
+
+    A statement that fails has changed nothing.
+    """
+    for _ in range(_REPEATS):
+        try:
+            return await connection.fetch(sql, *args)
+        except asyncpg.PostgresError as e:
+            if not is_interrupted_by_migration(e):
+                raise
+    return await connection.fetch(sql, *args)

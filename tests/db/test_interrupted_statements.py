@@ -1,0 +1,59 @@
+"""Statements that a migration interrupts are repeated, so that no call fails."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from jobs_grpc.db import schema
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.server import Server
+
+
+@pytest.fixture
+async def migrating(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """Another connection of the owner."""
+    connection = await asyncpg.connect(database.owner_dsn)
+    yield connection
+    await connection.close()
+
+
+async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
+    database: Database, server: Server, operator: Operator, migrating: asyncpg.Connection
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    device = server.device(operator.tenant, "pump")
+    await device.get("j")
+    view = schema.read_sql("views/execution_states.sql")
+    sql, count = re.subn(r"\nFROM ", ",\n    1 AS added\nFROM ", view, count=1)
+    assert count
+
+    async with migrating.transaction():
+        await migrating.execute(sql)
+        call = asyncio.create_task(device.get("j"))
+        await database.wait_for_blocked_sessions(1)
+
+    assert (await call).job_id == "j"
+
+
+@pytest.mark.slow
+async def test_call_succeeds_when_it_deadlocks_with_a_migration(
+    database: Database, server: Server, operator: Operator, migrating: asyncpg.Connection
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    # PostgreSQL ends the session that notices the deadlock: the one of the call.
+    await migrating.execute("SET deadlock_timeout = '1min'")
+
+    async with migrating.transaction():
+        await migrating.execute("LOCK jobs.job_executions")
+        call = asyncio.create_task(server.device(operator.tenant, "pump").update("j", "SUCCEEDED"))
+        await database.wait_for_blocked_sessions(1)
+        await migrating.execute("LOCK jobs.job_progress")
+
+    await call
+    assert (await operator.get("j")).succeeded_count == 1
