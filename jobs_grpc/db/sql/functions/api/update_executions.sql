@@ -343,6 +343,14 @@ BEGIN
         WHERE u.outcome = 'DEFERRED';
     END LOOP;
 
+    -- Servers that send no failure codes know neither rollouts nor pauses, and would treat these outcomes
+    -- as APPLIED.
+    IF p_failure_codes IS NULL THEN
+        v_outcomes := array_replace(v_outcomes, 'EXECUTION_HELD', 'EXECUTION_NOT_FOUND');
+        v_outcomes := array_replace(v_outcomes, 'JOB_PAUSED', 'EXECUTION_CHANGED');
+        v_outcomes := array_replace(v_outcomes, 'JOB_FULL', 'EXECUTION_CHANGED');
+    END IF;
+
     RETURN QUERY
     SELECT v_outcomes[u.n], v_previous_statuses[u.n], u.job_id, s.device_id, s.status,
            CASE WHEN coalesce(u.with_details, true) THEN s.status_details END,
