@@ -70,7 +70,7 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, 200 faults, a q
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)
 	@$(MAKE) --no-print-directory test-bench
-	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS='--quick --soak 10')
+	@$(MAKE) --no-print-directory bench-soak MINUTES=10
 
 FAULTS ?= 200
 .PHONY: chaos
@@ -157,6 +157,7 @@ bench: $(BENCH_READY) ## Compare the service with a FastAPI service and measure 
 test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check that they produce all figures (a minute)
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
+	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses')
 
 .PHONY: screenshots
@@ -187,6 +188,11 @@ bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million execu
 .PHONY: bench-rollouts
 bench-rollouts: $(READY) ## Measure what rollouts cost, up to a million devices (6 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.rollouts $(ARGS)
+
+MINUTES ?= 12
+.PHONY: bench-soak
+bench-soak: $(READY) ## Measure speed, memory and table sizes under steady churn for MINUTES=12 (ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 .PHONY: bench-hostile
 bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (4 minutes; ARGS=--list lists them)

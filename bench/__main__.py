@@ -6,7 +6,6 @@ docs/performance.md.
 
 import argparse
 import asyncio
-import functools
 import os
 import shutil
 import sys
@@ -24,7 +23,6 @@ from bench.workloads import concurrency, cpu, growth, memory, reports, throughpu
 
 _ROOT = Path(__file__).parents[1]
 _RESULTS = _ROOT / "bench" / "results" / "latest.json"
-_SOAK = _RESULTS.with_name("soak.json")
 _PLOTS = page.PAGE.parent / "performance"
 
 _PACKAGES = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
@@ -54,16 +52,11 @@ def main() -> None:
     parser.add_argument(
         "--render", action="store_true", help="rewrite the page from the last results"
     )
-    parser.add_argument(
-        "--soak", type=int, metavar="MINUTES", help="measure only memory, under load"
-    )
     args = parser.parse_args()
 
     if not args.render:
         scale = QUICK if args.quick else FULL
         workloads = {name: _WORKLOADS[name] for name in args.only or _WORKLOADS}
-        if args.soak:
-            workloads = {"soak": functools.partial(memory.soak, minutes=args.soak)}
         try:
             results, machine = asyncio.run(_run(scale, workloads, h2load_version()))
         except KeyboardInterrupt:
@@ -73,10 +66,8 @@ def main() -> None:
             _check(results)
         if args.quick or args.only:
             return
-        save(_SOAK if args.soak else _RESULTS, results, machine)
+        save(_RESULTS, results, machine)
     results, machine = load(_RESULTS)
-    if _SOAK.exists():
-        results += load(_SOAK)[0]
     page.replace_section("figures", report.render(results, machine))
     plots.plot(results, _PLOTS)
 

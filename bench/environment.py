@@ -80,7 +80,7 @@ class Environment:
         self, workers: int = 1, *, metrics: bool = False
     ) -> AsyncIterator[Server]:
         """Run this service with its default settings, without maintenance."""
-        address = _free_address()
+        address = free_address()
         command = ("-m", "jobs_grpc.cli", "serve", "--workers", str(workers))
         variables = {"JOBS_DATABASE_URL": self.service_dsn, "JOBS_LISTEN": address}
         if metrics:
@@ -92,7 +92,7 @@ class Environment:
     @asynccontextmanager
     async def fastapi_server(self, workers: int = 1) -> AsyncIterator[Server]:
         """Run the FastAPI service."""
-        address = _free_address()
+        address = free_address()
         host, _, port = address.rpartition(":")
         command = (
             *("-m", "uvicorn", "bench.fastapi_service:app", "--host", host, "--port", port),
@@ -104,7 +104,7 @@ class Environment:
     @asynccontextmanager
     async def echo_server(self, method: str, response: bytes) -> AsyncIterator[Server]:
         """Run the echo server for one method with a serialized response."""
-        address = _free_address()
+        address = free_address()
         command = ("-m", "bench.echo_server", address, method)
         async with self._server(address, command, {}, response) as server:
             yield server
@@ -117,7 +117,7 @@ class Environment:
 
         With `convert`, it converts the rows to the response instead.
         """
-        address = _free_address()
+        address = free_address()
         command = ("-m", "bench.minimal_server", address, tenant, *(["convert"] if convert else []))
         variables = {"MINIMAL_DSN": self.service_dsn}
         async with self._server(address, command, variables, response) as server:
@@ -171,13 +171,13 @@ async def wait_until_serving(address: str, workers: int = 1) -> None:
             async with grpc.aio.insecure_channel(address, options=options) as channel:
                 stub: Any = health_pb2_grpc.HealthStub(channel)
                 request = health_pb2.HealthCheckRequest()
-                watch = stub.Watch(request)
+                watch = stub.Watch(request, wait_for_ready=True)
                 while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
                     pass
                 watch.cancel()
 
 
-def _free_address() -> str:
+def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
 

@@ -62,14 +62,13 @@ TABLES = (
     Table("get_1000_by_processes", "GetJob, 1,000 executions, by processes"),
     Table("list_by_processes", "ListJobs, 50 jobs of 10 executions, by processes"),
     Table("memory", "Memory of the server process"),
-    Table("soak", "Memory under creates, reads and lists in turn (`--soak 60`)"),
 )
 
 
 def unmeasured(results: Results) -> list[str]:
-    """Return the workloads without a figure, except the soak, which is a run of its own."""
+    """Return the workloads without a figure."""
     measured = {figure.workload for figure in results}
-    return [t.workload for t in TABLES if t.workload != "soak" and t.workload not in measured]
+    return [table.workload for table in TABLES if table.workload not in measured]
 
 
 def render(results: Results, machine: dict[str, str], *, with_targets: bool = True) -> str:

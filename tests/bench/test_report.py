@@ -34,7 +34,6 @@ def test_workloads_without_a_figure_are_named() -> None:
 
     assert "create" in missing
     assert "get_rate" not in missing
-    assert "soak" not in missing
 
 
 def test_saved_results_are_loaded(tmp_path: Path) -> None:

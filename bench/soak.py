@@ -1,0 +1,426 @@
+"""Measure whether speed, memory and sizes stay the same under steady churn.
+
+Run by `make bench-soak`. A job for all devices is created every few seconds. Devices start and
+report each execution as they find it, an operator reads, and old jobs are deleted. The server runs
+maintenance; PostgreSQL has its default settings, except for those in SETTINGS. Each minute prints a
+row. Ctrl-C ends the run and keeps what was measured.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import psutil
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from bench.environment import free_address, wait_until_serving
+from bench.machine import describe_machine
+from bench.page import describe, format_number, replace_section
+from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.dev import embedded_postgres
+
+RESULTS = Path(__file__).parent / "results" / "soak.json"
+
+SETTINGS = ("shared_buffers=512MB", "max_wal_size=4GB")
+
+_ROLE = RequestRole("soak_request")
+_TENANT = "acme"
+_CALLERS = 24
+_MIB = 1 << 20
+_TIMEOUT = 30.0
+
+# The run fails if the memory of the last minute exceeds that of the first one by this factor.
+_MAX_GROWTH = 1.25
+
+_CALLS = (
+    *("CreateJob", "StartNextExecution", "UpdateExecution", "GetJob", "ListJobs", "DeleteJob"),
+)
+
+_TABLES = """
+    SELECT c.relname AS table, pg_table_size(c.oid) AS bytes, pg_indexes_size(c.oid) AS index_bytes,
+           s.n_live_tup AS live, s.n_dead_tup AS dead, s.n_tup_upd AS updated,
+           s.n_tup_hot_upd AS hot, s.autovacuum_count AS vacuums,
+           s.autoanalyze_count AS analyzes,
+           EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.relid = c.oid) AS vacuuming
+    FROM pg_class c JOIN pg_stat_user_tables s ON s.relid = c.oid
+    WHERE c.relnamespace = 'jobs'::regnamespace
+    ORDER BY c.relname
+"""
+
+
+@dataclass(frozen=True)
+class Churn:
+    """The size of the load."""
+
+    devices: int
+    seconds: float
+    """Seconds between two jobs."""
+    kept_jobs: int
+    """Jobs that are not deleted yet."""
+    minute: float = 60.0
+    """Seconds between two rows."""
+
+
+FULL = Churn(devices=1_500, seconds=4.0, kept_jobs=30)
+QUICK = Churn(devices=40, seconds=0.25, kept_jobs=3, minute=1.5)
+
+
+@dataclass
+class Minute:
+    """What one minute showed."""
+
+    minute: float
+    cycles_per_second: float
+    pending: int
+    """Executions that no device has finished yet."""
+    milliseconds: dict[str, tuple[float, float]]
+    """p50 and p99 of each call."""
+    tables: dict[str, dict[str, Any]]
+    server_mib: float
+    postgres_mib: float
+    """Private memory of all processes of PostgreSQL, without shared_buffers."""
+
+    def total(self, figure: str) -> int:
+        """Return the sum of a figure over all tables."""
+        return sum(int(table[figure]) for table in self.tables.values())
+
+
+@dataclass
+class Load:
+    """The clients, and what their calls took in this minute."""
+
+    churn: Churn
+    jobs: Any
+    devices: Any
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    failures: Counter[str] = field(default_factory=Counter)
+    _waiting: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
+
+    @property
+    def pending(self) -> int:
+        """Executions that no device has started yet."""
+        return self._waiting.qsize()
+
+    async def operate(self) -> None:
+        """Create a job every few seconds, read jobs, and delete the oldest one."""
+        loop = asyncio.get_running_loop()
+        kept: deque[str] = deque()
+        started = loop.time()
+        for number in itertools.count():
+            await asyncio.sleep(started + number * self.churn.seconds - loop.time())
+            job_id = f"job-{number:06}"
+            request = pb.CreateJobRequest(job_id=job_id, document_type="install", target_all=True)
+            await self._call(self.jobs.CreateJob, request)
+            kept.append(job_id)
+            for device in range(self.churn.devices):
+                self._waiting.put_nowait(f"d{device:06}")
+            for read in kept:
+                await self._call(self.jobs.GetJob, pb.GetJobRequest(job_id=read))
+                await self._call(self.jobs.ListJobs, pb.ListJobsRequest())
+            if len(kept) > self.churn.kept_jobs:
+                await self._call(self.jobs.DeleteJob, pb.DeleteJobRequest(job_id=kept.popleft()))
+
+    async def work(self) -> None:
+        """Take the place of one device after the other, and work off its next execution."""
+        while True:
+            device = await self._waiting.get()
+            start = device_pb.StartNextExecutionRequest()
+            response = await self._call(self.devices.StartNextExecution, start, device)
+            if response is None or not response.HasField("execution"):
+                self.failures["StartNextExecution without an execution"] += 1
+                continue
+            report = device_pb.UpdateExecutionRequest(
+                job_id=response.execution.job_id,
+                execution_number=response.execution.execution_number,
+                status=pb.JobExecution.SUCCEEDED,
+            )
+            await self._call(self.devices.UpdateExecution, report, device)
+
+    async def _call(self, call: Any, request: Any, device: str = "") -> Any:
+        method = type(request).__name__.removesuffix("Request")
+        metadata = (("x-tenant-id", _TENANT), *((("x-device-id", device),) if device else ()))
+        started = time.perf_counter()
+        try:
+            response = await call(request, metadata=metadata, timeout=_TIMEOUT)
+        except grpc.aio.AioRpcError as e:
+            self.failures[f"{method}: {e.code().name} {e.details()}"] += 1
+            return None
+        self.seconds[method].append(time.perf_counter() - started)
+        return response
+
+
+def main() -> None:
+    """Measure until the last minute or Ctrl-C, and print a summary."""
+    parser = argparse.ArgumentParser(prog="bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=int, default=12, help="how long [12]")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="write bench/results and docs/performance.md"
+    )
+    args = parser.parse_args()
+    churn, minutes = (QUICK, 3) if args.quick else (FULL, args.minutes)
+    rows: list[Minute] = []
+    machine, failures, interrupted = asyncio.run(_measure(churn, minutes, rows))
+    if not rows:
+        sys.exit(130)
+    summary = render(rows, machine, churn)
+    print(f"\n{summary}")
+    if args.page:
+        result = {"machine": machine, "minutes": [asdict(row) for row in rows]}
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        replace_section("soak", summary)
+    if problems := _problems(rows, failures, quick=args.quick):
+        sys.exit("\n".join(problems))
+    if interrupted:
+        sys.exit(130)
+
+
+def _problems(rows: list[Minute], failures: Counter[str], *, quick: bool) -> list[str]:
+    """Return why the run fails."""
+    problems = [f"{count:,} calls failed: {text}" for text, count in failures.most_common(5)]
+    first, last = rows[0], rows[-1]
+    if last.server_mib > first.server_mib * _MAX_GROWTH:
+        problems.append(
+            f"memory of the server grew from {first.server_mib:.1f} to {last.server_mib:.1f} MiB"
+        )
+    if quick:
+        problems += [f"no figures of {call}" for call in _CALLS if call not in last.milliseconds]
+    return problems
+
+
+async def _measure(
+    churn: Churn, minutes: int, rows: list[Minute]
+) -> tuple[dict[str, str], Counter[str], bool]:
+    """Fill `rows`. Return the machine, the failed calls, and whether Ctrl-C ended the run."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory("", "jobs-soak-", "/tmp")))
+        folder.chmod(0o711)  # noqa: ASYNC240 - PostgreSQL may run as another account
+        cluster = stack.enter_context(embedded_postgres.running(folder / "data", *SETTINGS))
+        owner = await asyncpg.connect(cluster.dsn("postgres"))
+        await owner.execute("CREATE DATABASE soak")
+        await owner.close()
+        await migrate(cluster.dsn("soak"), _ROLE)
+        owner = await asyncpg.connect(cluster.dsn("soak"))
+        stack.push_async_callback(owner.close)
+        await owner.execute(
+            "INSERT INTO device_state (tenant_id, device_id)"
+            " SELECT $1, 'd' || lpad(n::text, 6, '0') FROM generate_series(0, $2 - 1) n",
+            _TENANT,
+            churn.devices,
+        )
+        machine = await describe_machine(owner)
+        address, server = await stack.enter_async_context(_running_server(folder, cluster))
+        channels = [
+            await stack.enter_async_context(
+                grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+            )
+            for _ in range(2)
+        ]
+        load = Load(
+            churn,
+            jobs_pb2_grpc.JobServiceStub(channels[0]),
+            device_jobs_pb2_grpc.DeviceJobServiceStub(channels[1]),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            clients = [tasks.create_task(load.operate())]
+            clients += [tasks.create_task(load.work()) for _ in range(_CALLERS)]
+            for number in range(1, minutes + 1):
+                started = time.monotonic()
+                await _wait(stop, churn.minute, f"minute {number} of {minutes}")
+                seconds = time.monotonic() - started
+                # Less than half a minute shows little.
+                if seconds > churn.minute / 2:
+                    part = number - 1 + min(1.0, round(seconds / churn.minute, 1))
+                    rows.append(await _read(part, seconds, load, owner, server))
+                    _print_row(rows[-1], head=len(rows) == 1)
+                if stop.is_set():
+                    break
+            for client in clients:
+                client.cancel()
+    return machine, load.failures, stop.is_set()
+
+
+@asynccontextmanager
+async def _running_server(
+    folder: Path, cluster: embedded_postgres.Cluster
+) -> AsyncIterator[tuple[str, psutil.Process]]:
+    """Run the server with maintenance, in a session of its own, so that Ctrl-C does not end it."""
+    address = free_address()
+    variables = {
+        "JOBS_DATABASE_URL": cluster.dsn("soak", _ROLE.name),
+        "JOBS_OWNER_DATABASE_URL": cluster.dsn("soak"),
+        "JOBS_LISTEN": address,
+    }
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")}
+    with (folder / "server.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "jobs_grpc.cli", "serve"),
+            env=inherited | variables,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        await wait_until_serving(address)
+        yield address, psutil.Process(process.pid)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _wait(stop: asyncio.Event, seconds: float, text: str) -> None:
+    """Wait until `stop` or the end of the minute; on a terminal, show the time that is left."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not stop.is_set() and (left := end - loop.time()) > 0:
+        if sys.stdout.isatty():
+            print(f"\r\033[K{text}, {left:.0f} s left", end="", flush=True)
+        try:
+            await asyncio.wait_for(stop.wait(), min(left, 1.0))
+        except TimeoutError:
+            continue
+    if sys.stdout.isatty():
+        print("\r\033[K", end="", flush=True)
+
+
+async def _read(
+    minute: float, seconds: float, load: Load, owner: asyncpg.Connection, server: psutil.Process
+) -> Minute:
+    calls, load.seconds = load.seconds, defaultdict(list)
+    tables = {row["table"]: dict(row) for row in await owner.fetch(_TABLES)}
+    for table in tables.values():
+        del table["table"]
+    return Minute(
+        minute,
+        len(calls["UpdateExecution"]) / seconds,
+        load.pending,
+        {call: _percentiles(calls[call]) for call in _CALLS if calls.get(call)},
+        {name: table for name, table in tables.items() if table["updated"] or table["live"]},
+        server.memory_info().rss / _MIB,
+        await asyncio.to_thread(_postgres_memory, await owner.fetchval("SELECT pg_backend_pid()")),
+    )
+
+
+def _percentiles(seconds: list[float]) -> tuple[float, float]:
+    """Return p50 and p99, in milliseconds."""
+    ordered = sorted(seconds)
+    return 1000 * statistics.median(ordered), 1000 * ordered[int(0.99 * (len(ordered) - 1))]
+
+
+def _postgres_memory(backend: int) -> float:
+    """Return the private MiB of PostgreSQL's processes; `backend` is the pid of a session."""
+    postmaster = psutil.Process(backend).parent()
+    assert postmaster
+    total = 0
+    for process in (postmaster, *postmaster.children()):
+        try:
+            total += process.memory_full_info().uss
+        except psutil.NoSuchProcess:  # A session or a worker has ended.
+            continue
+    return total / _MIB
+
+
+_HEAD = (
+    "minute",
+    "cycles/s",
+    "waiting",
+    *("create", "start", "report", "get", "list", "delete"),
+    *("tables", "indexes", "dead rows", "vacuums", "server", "PostgreSQL"),
+)
+_UNITS = (
+    "",
+    "",
+    "",
+    *["p50/p99 ms"] * len(_CALLS),
+    *("MiB", "MiB", "", "", "MiB", "MiB"),
+)
+
+
+def _cells(row: Minute) -> list[str]:
+    latencies = (row.milliseconds.get(call) for call in _CALLS)
+    running = sum(bool(table["vacuuming"]) for table in row.tables.values())
+    return [
+        f"{row.minute:g}",
+        format_number(row.cycles_per_second),
+        f"{row.pending:,}",
+        *("–" if each is None else "/".join(map(format_number, each)) for each in latencies),
+        f"{row.total('bytes') / _MIB:.1f}",
+        f"{row.total('index_bytes') / _MIB:.1f}",
+        f"{row.total('dead'):,}",
+        f"{row.total('vacuums')}{f' +{running}' if running else ''}",
+        f"{row.server_mib:.1f}",
+        f"{row.postgres_mib:.1f}",
+    ]
+
+
+def _print_row(row: Minute, *, head: bool) -> None:
+    for cells in (_HEAD, _UNITS, _cells(row)) if head else (_cells(row),):
+        widths = [max(len(h), len(u)) for h, u in zip(_HEAD, _UNITS, strict=True)]
+        line = "  ".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
+        print(line, flush=True)
+
+
+def render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> str:
+    """Return the figures as Markdown."""
+    return "\n".join(_render(rows, machine, churn))
+
+
+def _render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> Iterator[str]:
+    yield describe(machine)
+    yield ""
+    yield (
+        f"A job for {churn.devices:,} devices every {churn.seconds:g} s, {_CALLERS} devices at a"
+        f" time; the newest {churn.kept_jobs} jobs are kept."
+        f" Settings: {', '.join(f'`{setting}`' for setting in SETTINGS)}."
+    )
+    yield ""
+    heads = [f"{h}, {u}" if u else h for h, u in zip(_HEAD, _UNITS, strict=True)]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for row in rows:
+        yield f"| {' | '.join(_cells(row))} |"
+    yield ""
+    yield (
+        "| table | size, first and last minute, MiB | indexes, MiB | dead rows | HOT updates"
+        " | autovacuum, analyze |"
+    )
+    yield "|---|---|---|---|---|---|"
+    first, last = rows[0].tables, rows[-1].tables
+    for name, table in last.items():
+        before = first.get(name, table)
+        updated = table["updated"]
+        cells = [
+            f"`{name}`",
+            f"{before['bytes'] / _MIB:.1f}, {table['bytes'] / _MIB:.1f}",
+            f"{before['index_bytes'] / _MIB:.1f}, {table['index_bytes'] / _MIB:.1f}",
+            f"{before['dead']:,}, {table['dead']:,}",
+            f"{table['hot'] / updated:.0%}" if updated else "–",
+            f"{table['vacuums']}, {table['analyzes']}",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
