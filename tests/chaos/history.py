@@ -74,6 +74,11 @@ class History:
             at = time.monotonic() - self.started_at
             self.violations[kind].append(f"{at:.3f} s: {example}")
 
+    def forget_violations(self) -> None:
+        """Forget what was recorded so far, where it was to be expected."""
+        self.violations.clear()
+        self.violation_counts.clear()
+
     def answered(self) -> None:
         """Count a gRPC call that succeeded."""
         self.calls["gRPC OK"] += 1

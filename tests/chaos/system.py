@@ -19,7 +19,6 @@ import httpx
 from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.dev.embedded_postgres.server import Server as PostgresServer
@@ -41,7 +40,6 @@ _POSTGRES_SETTINGS = (
     "commit_siblings=0",
     "max_wal_size=256MB",
 )
-_ROLE = RequestRole("jobs_request", "secret")
 _MAX_LOG_LINES = 200_000
 # Records of these levels are violations: a fault of the database or of a client is a WARNING.
 _ERROR_LEVELS = ("ERROR", "CRITICAL")
@@ -100,7 +98,23 @@ class Process:
         except (ValueError, KeyError):
             level = "ERROR"  # From a library or an interpreter that crashes.
         if "Traceback" in line or level in _ERROR_LEVELS:
-            self.history.add_violation("an error in a log", f"{self.name}: {line[:2000]}")
+            # The cause is at the end of a traceback.
+            short = line if len(line) < 2000 else f"{line[:500]} … {line[-1500:]}"
+            self.history.add_violation("an error in a log", f"{self.name}: {short}")
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of a version of the project, which this environment runs."""
+
+    folder: Path
+
+    def environ(self) -> dict[str, str]:
+        """Return the variables with which `python -P` imports this code."""
+        return {"PYTHONPATH": f"{self.folder}{os.pathsep}{self.folder / 'generated'}"}
+
+
+THIS_VERSION = Code(Path(__file__).parents[2])
 
 
 @dataclass
@@ -129,7 +143,7 @@ class System:
     @property
     def owner_dsn(self) -> str:
         """The DSN of the database for its owner."""
-        return f"postgresql://postgres@/jobs?host={self.socket_dir}"
+        return _owner_dsn(self.socket_dir)
 
     def jobs(self, server: int) -> "jobs_pb2_grpc.JobServiceAsyncStub":
         """Return the operators' service of a server."""
@@ -147,6 +161,23 @@ class System:
             yield connection
         finally:
             await connection.close()
+
+    async def migrate(self, code: Code = THIS_VERSION) -> str:
+        """Run `migrate` of a version. Return what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "jobs_grpc.cli", "migrate"),
+            env=os.environ
+            | code.environ()
+            | {
+                "JOBS_OWNER_DATABASE_URL": self.owner_dsn,
+                "JOBS_DATABASE_URL": _request_dsn(self.socket_dir),
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+        return output.decode()
 
     async def start_postgres(self) -> None:
         """Start PostgreSQL, which recovers from a crash first."""
@@ -216,9 +247,12 @@ class System:
 
 @asynccontextmanager
 async def running_system(
-    folder: Path, gateway_binary: Path, history: History
+    folder: Path, gateway_binary: Path, history: History, code: Code = THIS_VERSION
 ) -> AsyncIterator[System]:
-    """Run the system in `folder`, which PostgreSQL's account must be able to reach."""
+    """Run the system in `folder`, which PostgreSQL's account must be able to reach.
+
+    `code` is that of the servers and of the schema.
+    """
     account = unprivileged_account()
     sockets = folder / "sockets"
     sockets.mkdir()
@@ -237,15 +271,14 @@ async def running_system(
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://{addresses[2]}", timeout=2)
         )
-        owner = f"postgresql://postgres@/jobs?host={sockets}"
-        request = f"postgresql://{_ROLE.name}:{_ROLE.password}@/jobs?host={sockets}"
         servers = [
             Process(
                 f"server {number}",
-                [sys.executable, "-m", "jobs_grpc.cli", "serve"],
-                {
-                    "JOBS_DATABASE_URL": request,
-                    "JOBS_OWNER_DATABASE_URL": owner,
+                [sys.executable, "-P", "-m", "jobs_grpc.cli", "serve"],
+                code.environ()
+                | {
+                    "JOBS_DATABASE_URL": _request_dsn(sockets),
+                    "JOBS_OWNER_DATABASE_URL": _owner_dsn(sockets),
                     "JOBS_LISTEN": address,
                     "JOBS_LOG_FORMAT": "json",
                     "JOBS_LOG_LEVEL": "WARNING",
@@ -267,7 +300,7 @@ async def running_system(
         system = System(history, postgres, pgdata, sockets, servers, gateway, channels, http, disks)
         await system.start_postgres()
         stack.callback(postgres.stop)
-        await _prepare_database(system)
+        await _prepare_database(system, code)
         for process in (*servers, gateway):
             await process.start()
             stack.push_async_callback(process.stop)
@@ -300,11 +333,19 @@ def _move_wal(source: Path, target: Path) -> None:
     source.symlink_to(target)
 
 
-async def _prepare_database(system: System) -> None:
+def _owner_dsn(sockets: Path) -> str:
+    return f"postgresql://postgres@/jobs?host={sockets}"
+
+
+def _request_dsn(sockets: Path) -> str:
+    return f"postgresql://jobs_request:secret@/jobs?host={sockets}"
+
+
+async def _prepare_database(system: System, code: Code) -> None:
     connection = await asyncpg.connect(system.owner_dsn.replace("/jobs?", "/postgres?"))
     await connection.execute("CREATE DATABASE jobs")
     await connection.close()
-    await migrate(system.owner_dsn, _ROLE)
+    await system.migrate(code)
     async with system.owner() as owner:
         for tenant in TENANTS:
             names = device_names()

@@ -1,0 +1,126 @@
+"""Upgrades under traffic: servers of an earlier version, taken from the history, are replaced."""
+
+import asyncio
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.history import History
+from tests.chaos.recount import check_stored
+from tests.chaos.system import THIS_VERSION, Code, System, running_system
+from tests.gateway.support import go_build
+from tests.support.scale import SCALE
+from tests.upgrade import features
+from tests.upgrade.earlier_version import NoHistoryError, extract, find_earlier_commit
+from tests.upgrade.traffic import Traffic, running_traffic
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 * SCALE)]
+
+_JOBS = SCALE
+"""The number of jobs that each tenant completes in each phase of an upgrade."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A new folder that PostgreSQL's account can reach."""
+    path = Path(tempfile.mkdtemp(prefix="jobs-upgrade-", dir="/tmp"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def earlier(folder: Path) -> Code:
+    """The code of the earlier version."""
+    try:
+        return extract(find_earlier_commit(), folder / "earlier")
+    except NoHistoryError as e:
+        pytest.skip(f"no earlier version: {e}")
+
+
+@pytest.fixture
+def later(folder: Path) -> Code:
+    """The code of this version, with one more column in a view."""
+    code = Code(folder / "later")
+    for name in ("jobs_grpc", "generated"):
+        shutil.copytree(THIS_VERSION.folder / name, code.folder / name)
+    sql = code.folder / "jobs_grpc/db/sql"
+    _insert(sql / "views/job_details.sql", "\nFROM ", ",\n    1 AS added")
+    _insert(sql / "functions/api/get_job.sql", "\n    device_ids ", "\n    added integer,")
+    return code
+
+
+def _insert(path: Path, before: str, text: str) -> None:
+    head, found, tail = path.read_text().partition(before)
+    assert found, path
+    path.write_text(f"{head}{text}{found}{tail}")
+
+
+@pytest.fixture
+def history() -> History:
+    """What the clients received."""
+    return History()
+
+
+@pytest.fixture
+async def system(folder: Path, earlier: Code, history: History) -> AsyncIterator[System]:
+    """Two servers and the schema of the earlier version, and a gateway of this version."""
+    binary = await asyncio.to_thread(go_build, folder / "jobs-gateway", ".")
+    async with running_system(folder, binary, history, earlier) as running:
+        yield running
+
+
+async def test_upgrade_and_rollback_fail_no_call(
+    system: System, history: History, earlier: Code, later: Code
+) -> None:
+    await features.add_devices(system)
+    async with running_traffic(system, history) as traffic:
+        await traffic.flow(_JOBS)
+        await _migrate(system, history, traffic, earlier)
+        await traffic.flow(_JOBS)
+
+        await _replace(system, traffic, 0, THIS_VERSION)
+        await traffic.flow(_JOBS)
+        job_ids = await features.create_features(system, 0)
+        await features.use_features(system, history, 1, job_ids)
+
+        await _replace(system, traffic, 1, THIS_VERSION)
+        await traffic.flow(_JOBS)
+        # The next upgrade begins, and servers of this version run on a later schema.
+        await system.migrate(later)
+        await traffic.flow(_JOBS)
+
+        # A rollback: the servers only, because migrations only go forward.
+        await _replace(system, traffic, 0, earlier)
+        await traffic.flow(_JOBS)
+    await check_stored(system, history, 60)
+
+    assert not history.violations, dict(history.violations)
+
+
+async def _migrate(system: System, history: History, traffic: Traffic, code: Code) -> None:
+    """Migrate to this version, while servers with `code` serve."""
+    await system.migrate()
+    if not _repeats_statements(code):
+        # Some calls that the migration interrupts fail.
+        await traffic.flow(1, check=False)
+        history.forget_violations()
+
+
+def _repeats_statements(code: Code) -> bool:
+    text = (code.folder / "jobs_grpc/db/pg_errors.py").read_text()
+    return "def is_interrupted_by_migration(" in text
+
+
+async def _replace(system: System, traffic: Traffic, number: int, code: Code) -> None:
+    """Replace a server as a deployment does: wait until the new one is healthy."""
+    server = system.servers[number]
+    traffic.begin_drain(number)
+    await server.stop(signal.SIGTERM)
+    server.environ |= code.environ()
+    await server.start()
+    await traffic.end_drain()
