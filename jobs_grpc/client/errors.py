@@ -12,7 +12,10 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 CALL_RESET = "the call was reset; the server may be stopping"
-"""The message of an error with the code UNAVAILABLE that gRPC reports as CANCELLED."""
+"""The message of an error with the code UNAVAILABLE that gRPC reports as CANCELLED or INTERNAL."""
+
+# The details that grpc.aio gives a stream whose call has ended before its first message was sent.
+_NOT_STARTED = "Internal error from Core"
 
 _DOMAIN = "jobs-grpc"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -260,7 +263,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> JobsError:
         elif key == "x-request-id":
             fields["request_id"] = value
     code, message = error.code(), error.details() or ""
-    if code is grpc.StatusCode.CANCELLED and "reason" not in fields:
+    not_started = code is grpc.StatusCode.INTERNAL and message == _NOT_STARTED
+    if (code is grpc.StatusCode.CANCELLED or not_started) and "reason" not in fields:
         # A server that stops, or a proxy, reset the call. A caller who cancels a call gets
         # asyncio.CancelledError instead.
         code, message = grpc.StatusCode.UNAVAILABLE, CALL_RESET

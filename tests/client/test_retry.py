@@ -3,10 +3,12 @@
 import dataclasses
 import time
 
+import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from grpc import StatusCode
+from grpc.aio import Metadata
 
 from jobs_grpc.client import (
     JobsClient,
@@ -72,6 +74,16 @@ async def test_call_that_the_server_reset_is_repeated(quick: RetryPolicy) -> Non
     [error] = retried
     assert error.code is StatusCode.UNAVAILABLE
     assert error.message == errors.CALL_RESET
+
+
+def test_stream_that_the_server_reset_before_it_started_is_unavailable() -> None:
+    error = grpc.aio.AioRpcError(
+        StatusCode.INTERNAL, Metadata(), Metadata(), details="Internal error from Core"
+    )
+
+    converted = errors.from_rpc_error(error)
+
+    assert (converted.code, converted.message) == (StatusCode.UNAVAILABLE, errors.CALL_RESET)
 
 
 @pytest.mark.parametrize(("etag", "calls"), [("", 1), ("e1", 5)])
