@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
@@ -45,11 +46,23 @@ func newUpstream(connections, watchConnections []*grpc.ClientConn) *upstream {
 }
 
 func (u *upstream) connection() *grpc.ClientConn {
-	return u.connections[u.next.Add(1)%uint64(len(u.connections))]
+	return nextConnection(u.connections, u.next.Add(1))
 }
 
 func (u *upstream) watchConnection() *grpc.ClientConn {
-	return u.watchConnections[u.nextWatch.Add(1)%uint64(len(u.watchConnections))]
+	return nextConnection(u.watchConnections, u.nextWatch.Add(1))
+}
+
+// nextConnection returns the connections in turns. It passes over those that wait for their next
+// attempt to connect, because their calls fail at once; if all wait, it returns one of them.
+func nextConnection(connections []*grpc.ClientConn, turn uint64) *grpc.ClientConn {
+	count := uint64(len(connections))
+	for n := range count {
+		if next := connections[(turn+n)%count]; next.GetState() != connectivity.TransientFailure {
+			return next
+		}
+	}
+	return connections[turn%count]
 }
 
 func (u *upstream) Close() {
