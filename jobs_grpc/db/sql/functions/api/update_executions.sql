@@ -176,6 +176,7 @@ BEGIN
                 SELECT jobs.execution_status_at(
                     e.status, j.canceled_at, j.force_canceled, j.expires_at, v_now
                 ) AS status
+                OFFSET 0  -- computed once
             ) derived
         ), decided AS (
             SELECT c.n, c.job_id, c.must_be_next, c.status, c.status_details, c.extended_until,
