@@ -345,7 +345,7 @@ async def test_store_calls_functions_only_in_the_form_that_citus_delegates(
 
 def test_request_path_opens_no_transaction() -> None:
     """Citus does not delegate a call inside BEGIN … COMMIT."""
-    for module in ("store", "database", "connection_pool", "update_batcher"):
+    for module in ("store", "database", "update_batcher"):
         source = files("jobs_grpc.db").joinpath(f"{module}.py").read_text(encoding="utf-8")
         calls = {
             node.func.attr
