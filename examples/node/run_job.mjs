@@ -32,13 +32,18 @@ const transport = createGrpcTransport({
 });
 const jobs = createClient(JobService, transport);
 
+/** Whether the server is away. One that stops, or a proxy, resets calls with Canceled. */
+function isUnavailable(error) {
+  return [Code.Unavailable, Code.Canceled].includes(ConnectError.from(error).code);
+}
+
 /** Makes a call that is safe to repeat, and repeats it while the server is unavailable. */
 async function withRetries(call, attempts = 5) {
   for (let delay = 200; ; delay = Math.min(2 * delay, 5_000)) {
     try {
       return await call();
     } catch (error) {
-      if (ConnectError.from(error).code !== Code.Unavailable || --attempts === 0) throw error;
+      if (!isUnavailable(error) || --attempts === 0) throw error;
       await sleep(delay * (0.5 + Math.random() / 2));
     }
   }
@@ -52,7 +57,7 @@ async function* watch(jobId) {
       for await (const { job } of jobs.watchJob({ jobId }, { timeoutMs: 0 })) yield job;
       return;
     } catch (error) {
-      if (ConnectError.from(error).code !== Code.Unavailable) throw error;
+      if (!isUnavailable(error)) throw error;
       // Jitter, so that clients do not all return at once after a restart of the server.
       await sleep(5_000 * Math.random());
     }
