@@ -95,5 +95,6 @@ def report(history: History, faults: int, seed: int) -> str:
     if history.violations:
         lines += ["faults:", *history.events("faults")]
         for kind, examples in history.violations.items():
-            lines += [f"{history.violation_counts[kind]:,} × {kind}, such as:", *examples]
+            count = history.violation_counts[kind]
+            lines += [f"{count:,} × {kind}, such as:" if count else f"{kind}:", *examples]
     return "\n".join(lines)
