@@ -13,9 +13,12 @@ class CallTracker:
     def __init__(self) -> None:
         self._tasks: set[Task] = set()
         self._public: set[Task] = set()
+        self.streams_opened = 0
+        """The number of streams so far, without those of public methods."""
 
-    def enter(self, on_end: Callable[[], None], *, public: bool) -> Task:
+    def enter(self, on_end: Callable[[], None], *, public: bool, stream: bool) -> Task:
         """Add the current task, and return it. Calls `on_end` when the task has ended."""
+        self.streams_opened += stream and not public
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - coroutines run in tasks
         tasks = self._public if public else self._tasks

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from grpc.aio import Server
 
@@ -9,6 +10,14 @@ from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.server.health import Health
 
 logger = logging.getLogger(__name__)
+
+# How long gRPC may take to send GOAWAY on all connections.
+_GOAWAY_SECONDS = 0.05
+
+# While thousands of streams open, gRPC has received more of them than the server has accepted. They
+# have all been accepted when none has opened for some time, and at most these seconds are spent.
+_QUIET_SECONDS = 0.05
+_MAX_ACCEPT_SECONDS = 5.0
 
 # How many seconds canceled calls may take to return their database connections.
 _CLEANUP_TIMEOUT = 5.0
@@ -29,18 +38,32 @@ async def drain(
 ) -> None:
     """Report NOT_SERVING, accept no new calls, and let calls in flight finish.
 
-    Cancels health and reflection streams at once. Returns when the other calls have ended, after
+    Streams end after the server has told their clients to use no more calls on the connection
+    (GOAWAY): otherwise clients open them again on the same connection, and gRPC cancels such calls
+    without a reason. Returns when all calls but those of health and reflection have ended, after
     `grace` seconds at most; calls that are left then must be canceled.
     """
     await health.stop()
-    stopping.set()
     await asyncio.sleep(notice_seconds)
+    await _accept_streams(in_flight)
+    stop = asyncio.create_task(server.stop(grace + _AFTER_GRACE))
+    await asyncio.sleep(_GOAWAY_SECONDS)
+    stopping.set()
     in_flight.cancel_public_calls()
     # A canceled stream whose client does not read cannot send its status, so the server would wait
     # for it during the whole grace period.
-    stop = asyncio.create_task(server.stop(grace + _AFTER_GRACE))
     calls = asyncio.create_task(in_flight.wait_for_calls(grace))
     await asyncio.wait({stop, calls}, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _accept_streams(in_flight: CallTracker) -> None:
+    """Accept the streams that gRPC has received, which it would cancel without a reason."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_MAX_ACCEPT_SECONDS):
+            opened = -1
+            while opened != in_flight.streams_opened:
+                opened = in_flight.streams_opened
+                await asyncio.sleep(_QUIET_SECONDS)
 
 
 async def cancel_calls(server: Server, stopping: asyncio.Event, in_flight: CallTracker) -> None:

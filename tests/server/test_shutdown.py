@@ -250,6 +250,39 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
             await process.wait()
 
 
+async def test_watches_that_open_again_at_once_are_not_canceled_by_a_shutdown(
+    database: Database, tenant: str
+) -> None:
+    """gRPC cancels calls without a reason if it receives them when it has stopped."""
+    ends: list[StatusCode] = []
+
+    async def keep_watching(stub: Any, opened: asyncio.Event) -> None:
+        while True:
+            call = stub.WatchJob(pb.WatchJobRequest(job_id="a"), metadata=metadata)
+            try:
+                while await call.read():
+                    opened.set()
+            except grpc.aio.AioRpcError as e:
+                ends.append(e.code())
+            await asyncio.sleep(0)
+
+    async with _service(database, tenant, LONG_GRACE) as service:
+        metadata = service.operator.metadata
+        stub: Any = jobs_pb2_grpc.JobServiceStub(service.channel)
+        opened = [asyncio.Event() for _ in range(50)]
+        watching = [asyncio.create_task(keep_watching(stub, event)) for event in opened]
+        await asyncio.gather(*(event.wait() for event in opened))
+
+        service.stop()
+        await service.wait_until_stopped()
+
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+    assert len(ends) >= 50
+    assert set(ends) == {StatusCode.UNAVAILABLE}
+
+
 @pytest.mark.slow
 async def test_calls_that_arrived_before_shutdown_are_served(
     database: Database, tenant: str
