@@ -41,8 +41,9 @@ OPTIONS: Options = (
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
 )
 
-# Acceptors per process.
-_ACCEPTORS = 4
+# Acceptors per process. While thousands of streams open at once, other calls wait to be accepted;
+# with four acceptors, the p99 of these calls is twice as long.
+_ACCEPTORS = 16
 
 
 def make_server(
