@@ -328,9 +328,34 @@ class Store:
         """See get_jobs.sql."""
         return await self._call("get_jobs", tenant_id, job_ids=job_ids)
 
-    async def pending_fingerprints(self, tenant_id: str, *, device_ids: list[str]) -> Sequence[Row]:
-        """See pending_fingerprints.sql."""
-        return await self._call("pending_fingerprints", tenant_id, device_ids=device_ids)
+    async def changed_pending_fingerprints(
+        self,
+        tenant_id: str,
+        *,
+        device_ids: list[str],
+        limits: list[int],
+        fingerprints: list[int | None],
+    ) -> Sequence[Row]:
+        """See changed_pending_fingerprints.sql."""
+        return await self._call(
+            "changed_pending_fingerprints",
+            tenant_id,
+            device_ids=device_ids,
+            limits=limits,
+            fingerprints=fingerprints,
+        )
+
+    async def list_watched_executions(
+        self, tenant_id: str, *, device_ids: list[str], limits: list[int], max_bytes: int
+    ) -> Sequence[Row]:
+        """See list_watched_executions.sql."""
+        return await self._call(
+            "list_watched_executions",
+            tenant_id,
+            device_ids=device_ids,
+            limits=limits,
+            max_bytes=max_bytes,
+        )
 
     async def get_execution(self, tenant_id: str, *, device_id: str, job_id: str) -> Row:
         """See get_execution.sql."""

@@ -46,9 +46,10 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
 # Unary calls that have their turn at the same time while tenants compete: while one waits for the
-# database, others run. One turn is left to other tenants. Streams open one at a time, so that the
+# database, others run. One turn is left to other tenants. Few streams open at a time, so that the
 # server accepts other calls in between.
 _MAX_CALL_TURNS = 3
+_MAX_STREAM_TURNS = 4
 
 
 class Pipeline:
@@ -76,7 +77,7 @@ class Pipeline:
         self.refusals = RepeatedRefusals()
         self._competition = Competition()
         self._call_turns = TenantTurns(_MAX_CALL_TURNS, _MAX_CALL_TURNS - 1)
-        self._stream_turns = TenantTurns(1, 1)
+        self._stream_turns = TenantTurns(_MAX_STREAM_TURNS, _MAX_STREAM_TURNS)
         self._reader = RequestReader(
             config.limits.max_request_bytes, config.limits.request_read_timeout
         )
@@ -112,7 +113,7 @@ class Pipeline:
             access_log.assign_request_id(context, metadata)
             span = None if public else tracing.start_call(method, metadata)
             permits = Permits()
-            task = self._in_flight.enter(permits.release, public=public)
+            task = self._in_flight.enter(permits.release, public=public, stream=stream)
             caller: Principal | None = None
             request: Any = None
             response: Any = None
@@ -127,6 +128,7 @@ class Pipeline:
                 else:
                     limits.acquire_server(permits, stream=stream)
                     caller = await self._authenticate(context, metadata)
+                    metadata = ()  # Streams stay open for long.
                     competition.note_call(caller.tenant_id)
                     try:
                         limits.acquire_tenant(
@@ -166,14 +168,14 @@ class Pipeline:
                     reservation.correct(response_bytes(len(raw_response)))
                     return raw_response
                 async with end_when_token_expires(caller):
+                    serving = serve_request(request, context)
+                    if not request_stream:
+                        # The service takes what it needs from the request and drops it. Each
+                        # response waits for its own bytes, and must hold none meanwhile.
+                        request = None
+                        reservation.release()
                     if yields:
-                        responses = serve_request(request, context)
-                        if not request_stream:
-                            # The service takes what it needs from the request and drops it. Each
-                            # response waits for its own bytes, and must hold none meanwhile.
-                            request = None
-                            reservation.release()
-                        async with aclosing(responses):
+                        async with aclosing(serving) as responses:
                             async for item in responses:
                                 raw_response = serialize(item)
                                 # A message takes more memory than its bytes, which may wait for
@@ -181,7 +183,7 @@ class Pipeline:
                                 del item
                                 await context.write(raw_response)
                     else:
-                        await serve_request(request, context)
+                        await serving
                 return None
             except (Exception, asyncio.CancelledError) as e:
                 error = to_jobs_error(method, context, e, stopping=self._stopping.is_set())

@@ -111,9 +111,13 @@ def device_execution_fields(row: Row) -> MessageFields:
 
 def device_execution_summary(row: Row) -> MessageFields:
     """The same as device_execution_fields, without document_params and status_details."""
+    return watched_execution_fields(row) | {"device_id": row["device_id"]}
+
+
+def watched_execution_fields(row: Row) -> MessageFields:
+    """The same as device_execution_summary, without device_id."""
     return {
         "job_id": row["job_id"],
-        "device_id": row["device_id"],
         "document_type": row["document_type"],
         "status": EXECUTION_STATUS_NUMBERS.get(row["status"]),
         "execution_number": row["execution_number"],

@@ -1,16 +1,15 @@
 """Implements DeviceJobService: each method validates, calls the store and converts the result."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal, current_tenant_and_device
-from jobs_grpc.byte_budget import ByteBudget, Reservation
-from jobs_grpc.db.store import ExecutionUpdate, Row, Store
+from jobs_grpc.byte_budget import ByteBudget
+from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import device_execution_fields, optional_or
@@ -55,7 +54,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._stopping = stopping
         self._poll_after = poll_after
         self._turns = turns
-        self._watch = ExecutionWatch(store, watch_interval, stopping)
+        self._watch = ExecutionWatch(store, budget, watch_interval, stopping, turns.pause)
 
     @property
     def watchers(self) -> int:
@@ -160,36 +159,15 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         )
         await stream.run(request_iterator, context)
 
-    async def WatchPendingExecutions(
+    async def WatchPendingExecutions(  # type: ignore[override]  # gRPC allows context.write
         self,
         request: pb.WatchPendingExecutionsRequest,
-        context: ServicerContext[
-            pb.WatchPendingExecutionsRequest, pb.WatchPendingExecutionsResponse
-        ],
-    ) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
+        context: ServicerContext[pb.WatchPendingExecutionsRequest, bytes],
+    ) -> None:
         limit = _pending_limit(request)
         del request
         tenant_id, device_id = current_tenant_and_device()
-        reservation = Reservation(self._budget, tenant_id)
-
-        async def to_response(rows: Sequence[Row]) -> pb.WatchPendingExecutionsResponse:
-            response = pb.WatchPendingExecutionsResponse()
-            response.has_more = await pagination.fill_page(
-                response.executions,
-                map(device_execution_fields, rows),
-                limit,
-                self._pause,
-            )
-            return response
-
-        watch = self._watch.watch(tenant_id, device_id, limit + 1, reservation, to_response)
-        try:
-            async with aclosing(watch) as responses:
-                while True:
-                    # A variable would hold the response until the client has read it.
-                    yield await anext(responses)
-        finally:
-            reservation.release()
+        await self._watch.run(tenant_id, device_id, limit, context.write)
 
     async def _pause(self) -> None:
         await self._turns.pause(current_principal().tenant_id)

@@ -2,8 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
+from collections.abc import Iterable
 from typing import TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -11,12 +10,11 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal
-from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
+from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.config import Config
-from jobs_grpc.db.store import Row, Store
+from jobs_grpc.db.store import Store
 from jobs_grpc.errors import (
     InvalidPageToken,
-    JobNotFound,
     SubjectRequired,
     TimeGatesUnavailable,
 )
@@ -31,7 +29,8 @@ from jobs_grpc.services.conversions import (
 )
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.job_update import changed_rollout, check_update
-from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES, job_details_fields
+from jobs_grpc.services.job_watch import JobWatch
+from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
     check_failure_criteria,
@@ -42,7 +41,6 @@ from jobs_grpc.services.rollout_validation import (
 )
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.validated_job import validated_job_fields
-from jobs_grpc.services.watch_hub import WatchHub
 from jobs_grpc.tenant_turns import TenantTurns
 
 Status = TypeVar("Status", pb.Job.Status.ValueType, pb.JobExecution.Status.ValueType)
@@ -57,13 +55,6 @@ DEFAULT_EXPIRES_IN_HOURS = 24
 DEFAULT_CANCEL_REASON = "canceled by operator"
 DEFAULT_PAUSE_REASON = "paused by operator"
 
-
-# The statuses of jobs that are not finished.
-ACTIVE_STATUSES = ("IN_PROGRESS", "PAUSED")
-
-# The rows of watched jobs that the watches of a tenant read at a time. A row can have a document
-# and 100 stages.
-_WATCHED_JOBS_PER_FETCH = 100
 
 # The failure_code under which get_failure_summary.sql counts pairs without a count of their own.
 OTHER_FAILURES = "*"
@@ -97,14 +88,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
         self._has_background_work = config.maintenance.owner_database_url is not None
-        self._watch_hub = WatchHub(
-            self._job_rows, watch_interval, stopping, keys_per_fetch=_WATCHED_JOBS_PER_FETCH
-        )
+        self._watch = JobWatch(store, budget, watch_interval, stopping)
 
     @property
     def watchers(self) -> int:
         """The number of open WatchJob streams."""
-        return self._watch_hub.watchers
+        return self._watch.watchers
 
     async def CreateJob(
         self,
@@ -526,37 +515,15 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         await self._store.delete_job(current_principal().tenant_id, job_id=request.job_id)
         return pb.DeleteJobResponse()
 
-    async def WatchJob(
+    async def WatchJob(  # type: ignore[override]  # gRPC allows context.write
         self,
         request: pb.WatchJobRequest,
-        context: ServicerContext[pb.WatchJobRequest, pb.WatchJobResponse],
-    ) -> AsyncIterator[pb.WatchJobResponse]:
+        context: ServicerContext[pb.WatchJobRequest, bytes],
+    ) -> None:
         validation.raise_for_violations(validation.check_job_id(request.job_id))
-        tenant_id = current_principal().tenant_id
-        reservation = Reservation(self._budget, tenant_id)
-
-        def to_response(row: Row) -> pb.WatchJobResponse:
-            response = pb.WatchJobResponse(job=job_details_fields(row))
-            reservation.correct(response_bytes(response.ByteSize()))
-            return response
-
-        try:
-            async with aclosing(self._watch_hub.watch(tenant_id, request.job_id)) as rows:
-                async for row in rows:
-                    if row is None:
-                        raise JobNotFound(request.job_id)
-                    max_bytes = pagination.max_page_bytes(1)
-                    if row["rollout_details"] is not None:
-                        max_bytes += MAX_DETAILS_BYTES
-                    await reservation.add(response_bytes(max_bytes), None)
-                    # A variable would hold the response until the client has read it.
-                    yield to_response(row)
-                    reservation.release()
-                    if row["status"] not in ACTIVE_STATUSES:
-                        return
-                    del row  # until the next change
-        finally:
-            reservation.release()
+        job_id = request.job_id
+        del request
+        await self._watch.run(current_principal().tenant_id, job_id, context.write)
 
     async def _pause(self) -> None:
         await self._turns.pause(current_principal().tenant_id)
@@ -564,10 +531,6 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     def _require_background_work(self) -> None:
         if not self._has_background_work:
             raise TimeGatesUnavailable
-
-    async def _job_rows(self, tenant_id: str, job_ids: list[str]) -> dict[str, Row]:
-        rows = await self._store.get_jobs(tenant_id, job_ids=job_ids)
-        return {row["job_id"]: row for row in rows}
 
 
 def _failure_code_filter(request: pb.ListJobExecutionsRequest) -> str | None:

@@ -12,3 +12,8 @@ def varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def bytes_field(number: int, value: bytes) -> bytes:
+    """Encode a field with a length: a string or a message."""
+    return varint(number << 3 | 2) + varint(len(value)) + value

@@ -299,8 +299,10 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         ),
         {"jobs_pkey": JOBS_PAGE, "job_executions_queue": JOBS, "job_executions_pkey": JOBS},
     ),
-    "pending_fingerprints": (
-        lambda store: store.pending_fingerprints(TENANT, device_ids=[DEVICE]),
+    "changed_pending_fingerprints": (
+        lambda store: store.changed_pending_fingerprints(
+            TENANT, device_ids=[DEVICE], limits=[11], fingerprints=[None]
+        ),
         {"jobs_pkey": READ_ROW, "job_executions_queue": READ_ROW},
     ),
     "get_execution": (

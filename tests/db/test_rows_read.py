@@ -313,10 +313,29 @@ CASES = {
         lambda c, p: _store(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
         reads_skipped=True,
     ),
+    # Servers of the previous version call it.
     "pending_fingerprints": Case(
         "pending_fingerprints",
         250,
-        lambda c, p: _store(c).pending_fingerprints(p.tenant, device_ids=[p.device]),
+        lambda c, p: c.fetch(
+            "SELECT * FROM jobs.pending_fingerprints($1, $2)", p.tenant, [p.device]
+        ),
+        reads_skipped=True,
+    ),
+    "list_watched_executions": Case(
+        "list_watched_executions",
+        250,
+        lambda c, p: _store(c).list_watched_executions(
+            p.tenant, device_ids=[p.device], limits=[11], max_bytes=1 << 20
+        ),
+        reads_skipped=True,
+    ),
+    "changed_pending_fingerprints": Case(
+        "changed_pending_fingerprints",
+        250,
+        lambda c, p: _store(c).changed_pending_fingerprints(
+            p.tenant, device_ids=[p.device], limits=[11], fingerprints=[None]
+        ),
         reads_skipped=True,
     ),
     "get_execution": Case(

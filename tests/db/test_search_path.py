@@ -62,6 +62,8 @@ CALLS = [
     "get_execution('acme', 'd00001', 'j')",
     "list_pending_executions('acme', 'd00002', 'QUEUED', '2000-01-01', 'a', 10)",
     "pending_fingerprints('acme', ARRAY['d00002'])",
+    "changed_pending_fingerprints('acme', ARRAY['d00002'], '{11}', '{1}')",
+    "list_watched_executions('acme', ARRAY['d00002'], ARRAY[10], 1000)",
     "cancel_execution('acme', 'j', 'd00002', 'r', false)",
     "retry_executions('acme', 'j', '{FAILED}', 24, false, 10, '{E1}', '{d00001}')",
     "retry_executions('acme', 'j', '{FAILED}', 24, false, 10)",

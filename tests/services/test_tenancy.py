@@ -42,6 +42,8 @@ CALLS = (
     "SELECT * FROM jobs.list_pending_executions($1, 'foreign', NULL, NULL, NULL, 10)",
     "SELECT * FROM jobs.get_execution($1, 'foreign', 'j')",
     "SELECT * FROM jobs.pending_fingerprints($1, '{foreign}')",
+    "SELECT * FROM jobs.changed_pending_fingerprints($1, '{foreign}', '{11}', '{1}')",
+    "SELECT * FROM jobs.list_watched_executions($1, '{foreign}', '{11}', 1000)",
 )
 
 INJECTIONS = (

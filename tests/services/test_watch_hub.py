@@ -2,7 +2,7 @@
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
 
@@ -24,23 +24,23 @@ class Source:
         self.fetches: list[list[str]] = []
         self.during_fetch: Callable[[], Awaitable[None]] | None = None
 
-    async def fetch(self, tenant_id: str, keys: list[str]) -> dict[str, int]:
+    async def fetch(self, tenant_id: str, keys: Iterable[str]) -> dict[str, int | None]:
         """Return the values of the keys."""
-        self.fetches.append(keys)
+        self.fetches.append(list(keys))
         if self.during_fetch:
             await self.during_fetch()
-        return {key: self.values[key] for key in keys}
+        return {key: self.values.get(key) for key in keys}
 
-    def hub(self, interval: float) -> WatchHub[int]:
+    def hub(self, interval: float) -> WatchHub[str, int]:
         """A WatchHub that polls this source."""
         return WatchHub(self.fetch, interval, asyncio.Event(), keys_per_fetch=3)
 
 
-Watch = AsyncGenerator[int | None, None]
+Watch = AsyncGenerator[int | None, int | None]
 
 
 @asynccontextmanager
-async def started(hub: WatchHub[int], *keys: str) -> AsyncIterator[list[Watch]]:
+async def started(hub: WatchHub[str, int], *keys: str) -> AsyncIterator[list[Watch]]:
     """Watches of the keys, started in order; each has received its first value."""
     watches = [hub.watch("tenant", key) for key in keys]
     try:
@@ -210,12 +210,12 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
 ) -> None:
     failed = 0
 
-    async def fail(tenant_id: str, keys: list[str]) -> dict[str, int]:
+    async def fail(tenant_id: str, keys: Iterable[str]) -> dict[str, int | None]:
         nonlocal failed
         failed += 1
         raise Overloaded
 
-    hub = WatchHub[int](fail, 0.01, asyncio.Event(), keys_per_fetch=3)
+    hub = WatchHub[str, int](fail, 0.01, asyncio.Event(), keys_per_fetch=3)
     watches = [hub.watch(tenant, "a") for tenant in ("first", "second")]
     first_values = [asyncio.ensure_future(anext(watch)) for watch in watches]
 
@@ -230,6 +230,21 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
     assert "JOBS_POOL_TIMEOUT" in first.getMessage()
     assert not hasattr(first, "others")
     assert 2 <= vars(second)["others"] < failed
+
+
+async def test_value_that_a_stream_has_read_itself_is_no_change() -> None:
+    source = Source()
+    async with started(source.hub(0.01), "a", "b") as (watch, other):
+        source.values |= {"a": 2, "b": 2}
+        assert await anext(other) == 2
+        next_value = asyncio.ensure_future(watch.asend(2))
+        source.values["b"] = 3
+        assert await anext(other) == 3
+        assert not next_value.done()
+
+        source.values["a"] = 1  # Back to the value that the last poll but one saw.
+
+        assert await next_value == 1
 
 
 async def test_watch_ends_when_the_server_stops() -> None:
@@ -251,7 +266,7 @@ async def test_hub_keeps_no_value_that_its_streams_have_received() -> None:
     class Value:
         """A value that can be referenced weakly."""
 
-    async def fetch(tenant_id: str, keys: list[str]) -> dict[str, Value]:
+    async def fetch(tenant_id: str, keys: Iterable[str]) -> dict[str, Value | None]:
         return {key: Value() for key in keys}
 
     watch = WatchHub(fetch, NEVER, asyncio.Event(), keys_per_fetch=3).watch("tenant", "a")

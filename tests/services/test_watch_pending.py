@@ -4,16 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
+from jobs_grpc.byte_budget import ByteBudget
+from jobs_grpc.db.connection_pool import prepare_connection
+from jobs_grpc.db.store import Store
+from jobs_grpc.services.execution_watch import ExecutionWatch
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, request_session
 from tests.support.failures import expect_failure
+from tests.support.http2 import connection
+from tests.support.proxy import running_proxy
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
+
+WATCH_PENDING = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
 
 
 def watch(device: Device, **fields: Any) -> AsyncIterator[device_pb.WatchPendingExecutionsResponse]:
@@ -182,7 +191,9 @@ async def test_fingerprint_changes_when_a_full_job_has_a_free_place_before_the_n
 
     async def fingerprint() -> str:
         async with request_session(database) as (_, store):
-            rows = await store.pending_fingerprints(operator.tenant, device_ids=[device.name])
+            rows = await store.changed_pending_fingerprints(
+                operator.tenant, device_ids=[device.name], limits=[11], fingerprints=[None]
+            )
         return str(rows[0]["fingerprint"])
 
     free = await fingerprint()
@@ -192,3 +203,94 @@ async def test_fingerprint_changes_when_a_full_job_has_a_free_place_before_the_n
     await other.update("j", "SUCCEEDED")
 
     assert len({free, full, await fingerprint()}) == 3
+
+
+class OneAtATime:
+    """A connection that several tasks use."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._lock = asyncio.Lock()
+
+    async def fetch(self, *args: Any) -> Any:
+        """Run a statement after those of other tasks."""
+        async with self._lock:
+            return await self._connection.fetch(*args)
+
+
+async def test_change_between_the_fingerprint_and_the_list_is_sent(
+    database: Database, operator: Operator, device: Device
+) -> None:
+    """The fingerprint is of the state before the change, the list of the state after it."""
+    async with request_session(database) as (connection, _):
+        await prepare_connection(connection)
+        store = Store(OneAtATime(connection))  # type: ignore[arg-type]  # it only calls `fetch`
+        changed = asyncio.Event()
+        read = store.list_watched_executions
+
+        async def change_and_read(*args: Any, **options: Any) -> Any:
+            if not changed.is_set():
+                changed.set()
+                await operator.create(job_id="j", target_all=True)
+            return await read(*args, **options)
+
+        store.list_watched_executions = change_and_read  # type: ignore[method-assign]
+        responses: asyncio.Queue[device_pb.WatchPendingExecutionsResponse] = asyncio.Queue()
+
+        async def write(response: bytes) -> None:
+            await responses.put(device_pb.WatchPendingExecutionsResponse.FromString(response))
+
+        async def pause(_: str) -> None:
+            await asyncio.sleep(0)
+
+        budget = ByteBudget(1 << 20, 1 << 20)
+        watch = ExecutionWatch(store, budget, 0.01, asyncio.Event(), pause)
+        watching = asyncio.create_task(watch.run(operator.tenant, device.name, 10, write))
+        async with asyncio.timeout(TIMEOUT):
+            assert job_ids(await responses.get()) == ["j"]
+            await operator.cancel("j")
+            while job_ids(await responses.get()):  # The list that already had the job comes again.
+                pass
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+@pytest.mark.slow
+async def test_watch_that_opens_while_the_database_is_away_gets_the_list_later(
+    database: Database, operator: Operator, device: Device
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+    async with (
+        running_proxy(database.request_dsn) as proxy,
+        running_server(proxy.dsn, JOBS_QUERY_TIMEOUT="0.2") as server,
+    ):
+        proxy.freeze()
+        responses = watch(server.device(operator.tenant, device.name))
+        first = asyncio.ensure_future(anext(responses))
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            await server.operator(operator.tenant).list()
+        assert not first.done()
+        proxy.thaw()
+
+        assert job_ids(await first) == ["j"]
+
+
+@pytest.mark.slow
+async def test_watches_get_a_change_while_others_do_not_read(
+    database: Database, server: Server, operator: Operator, device: Device
+) -> None:
+    """The responses of the slow streams are larger than what gRPC sends without a window."""
+    names = [f"d{n}" for n in range(40)]
+    await database.add_devices(operator.tenant, names)
+    await operator.create(job_id="first", target_all=True, document_params={"a": "x" * 30_000})
+    async with connection(server.address, window=0) as slow:
+        for number, name in enumerate(names):
+            metadata = {"x-tenant-id": operator.tenant, "x-device-id": name}
+            request = device_pb.WatchPendingExecutionsRequest()
+            slow.call(2 * number + 1, WATCH_PENDING, metadata, request)
+        responses = watch(device)
+        await anext(responses)
+
+        await operator.create(job_id="second", target_all=True)
+
+        assert job_ids(await anext(responses)) == ["first", "second"]

@@ -1,3 +1,5 @@
+-- Servers of the previous version call it; this version calls changed_pending_fingerprints.
+--
 -- Returns a fingerprint for each device: a text that changes when the device's pending executions
 -- change. It covers the first 101, which is one more than a response can hold. It also changes when
 -- a place becomes free in a job with max_in_progress, so that a device whose start was rejected learns

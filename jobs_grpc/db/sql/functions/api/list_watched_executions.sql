@@ -1,0 +1,133 @@
+-- depends on: is_pending_at, places_text, text_fingerprint
+-- Returns the first pending executions of several devices, one device after the other: for each up to
+-- its limit, in the order of list_pending_executions. The last row of each device has its fingerprint
+-- (see changed_pending_fingerprints) and no job_id.
+--
+-- Only the first row of each job has document_params, because devices usually share few jobs. The rows
+-- of a device are always complete. After p_max_bytes of documents and details, or 200 jobs, the
+-- remaining devices have no row: call again for them.
+CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
+    p_tenant_id text,
+    p_device_ids text[],
+    p_limits integer[],  -- one per device
+    p_max_bytes integer
+) RETURNS TABLE (
+    "position" integer,  -- of the device in p_device_ids, from 1
+    job_id text,
+    document_type text,
+    status text,
+    status_details jsonb,
+    execution_number integer,
+    version integer,
+    queued_at timestamptz,
+    started_at timestamptz,
+    last_updated_at timestamptz,
+    expires_at timestamptz,
+    times_out_at timestamptz,
+    failure_code text,
+    document_params jsonb,
+    fingerprint bigint
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- Planning takes longer than reading a few rows of an index.
+SET plan_cache_mode = force_generic_plan
+-- Only the index on the device's queue delivers the order; see next_execution.
+SET enable_sort = off
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_row record;
+    v_text text;
+    v_job_ids text[] := '{}';
+    v_bytes bigint := 0;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    -- Reads the devices one after the other, without a sort, so that it can stop early.
+    FOR v_row IN
+        SELECT d.ordinality::integer AS ordinality, q.*
+        FROM unnest(p_device_ids, p_limits) WITH ORDINALITY AS d (device_id, page_limit)
+        LEFT JOIN LATERAL (
+            SELECT e.job_id, j.document_type, e.status::text AS status, e.status_details,
+                   e.execution_number, e.version, e.queued_at, e.started_at, e.last_updated_at,
+                   j.expires_at,
+                   CASE WHEN e.status = 'IN_PROGRESS' THEN e.times_out_at END AS times_out_at,
+                   e.failure_code,
+                   CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
+                       SELECT jobs.places_text(
+                           j.max_in_progress, p.in_progress,
+                           p.succeeded + p.failed + p.timed_out + p.rejected
+                       )
+                       FROM jobs.job_progress p
+                       WHERE p.tenant_id = p_tenant_id AND p.job_id = e.job_id
+                   ) END AS places
+            FROM jobs.job_executions e
+            CROSS JOIN LATERAL (
+                SELECT j.document_type, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+                       j.deleted_at, j.max_in_progress, j.release_end, j.release_base, j.release_rate, j.release_since
+                FROM jobs.jobs j
+                WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
+                OFFSET 0
+            ) j
+            WHERE e.tenant_id = p_tenant_id AND e.device_id = d.device_id
+              AND e.status IN ('QUEUED', 'IN_PROGRESS')
+              AND j.deleted_at IS NULL
+              AND jobs.is_pending_at(
+                      e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+                      e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, now()
+                  )
+            ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
+            LIMIT d.page_limit
+        ) q ON true
+    LOOP
+        IF v_row.ordinality <> "position" THEN
+            fingerprint := jobs.text_fingerprint(v_text);
+            job_id := NULL;
+            status_details := NULL;
+            document_params := NULL;
+            RETURN NEXT;
+            "position" := NULL;
+            EXIT WHEN v_bytes >= p_max_bytes OR cardinality(v_job_ids) >= 200;
+            v_text := NULL;
+            fingerprint := NULL;
+        END IF;
+        "position" := v_row.ordinality;
+        CONTINUE WHEN v_row.job_id IS NULL;
+        v_text := coalesce(v_text || ',', '')
+            || v_row.job_id || ' ' || v_row.version::text || coalesce(' ' || v_row.places, '');
+        job_id := v_row.job_id;
+        document_type := v_row.document_type;
+        status := v_row.status;
+        status_details := v_row.status_details;
+        execution_number := v_row.execution_number;
+        version := v_row.version;
+        queued_at := v_row.queued_at;
+        started_at := v_row.started_at;
+        last_updated_at := v_row.last_updated_at;
+        expires_at := v_row.expires_at;
+        times_out_at := v_row.times_out_at;
+        failure_code := v_row.failure_code;
+        document_params := NULL;
+        IF v_row.job_id <> ALL (v_job_ids) THEN
+            v_job_ids := v_job_ids || v_row.job_id;
+            SELECT j.document_params INTO document_params
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = v_row.job_id;
+            v_bytes := v_bytes + length(document_params::text);
+        END IF;
+        IF v_row.status_details IS NOT NULL THEN
+            v_bytes := v_bytes + length(v_row.status_details::text);
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    IF "position" IS NOT NULL THEN
+        fingerprint := jobs.text_fingerprint(v_text);
+        job_id := NULL;
+        status_details := NULL;
+        document_params := NULL;
+        RETURN NEXT;
+    END IF;
+END $$;

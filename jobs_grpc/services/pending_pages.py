@@ -1,0 +1,238 @@
+"""Reads the pending executions of many watched devices in one statement."""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, WatchPendingExecutionsResponse
+
+from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
+from jobs_grpc.db.store import Row, Store
+from jobs_grpc.errors import DatabaseUnavailable, Overloaded, QueryTimeout, ServerStopping
+from jobs_grpc.services.conversions import watched_execution_fields
+from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES, PAUSE_BYTES, max_page_bytes
+from jobs_grpc.services.struct_json import document_to_wire_format, to_wire_format
+from jobs_grpc.services.wire_format import bytes_field
+
+# What is asked for within this time shares a statement.
+_GATHER_SECONDS = 0.002
+
+# Devices of a statement. A larger one would delay the first of them.
+_DEVICES_PER_STATEMENT = 500
+
+# Documents and details of a statement, as JSON. The last device can exceed it by a page.
+_BYTES_PER_STATEMENT = 1024 * 1024
+
+# For the rows of a statement and the pages that are made of them. The first page always fits.
+_RESERVED_BYTES = response_bytes(MAX_RESPONSE_BYTES)
+
+# Streams that get a page in one iteration of the event loop, so that other calls get through.
+_PAGES_PER_ITERATION = 8
+
+_HAS_MORE = WatchPendingExecutionsResponse(has_more=True).SerializeToString()
+
+
+class Page(NamedTuple):
+    """An encoded WatchPendingExecutionsResponse, and the fingerprint of its executions."""
+
+    response: bytes
+    fingerprint: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A stream that waits for its page."""
+
+    device_id: str
+    limit: int
+    reservation: Reservation
+    page: "asyncio.Future[Page]"
+
+
+class PendingPages:
+    """The pending executions of watched devices, as encoded WatchPendingExecutionsResponse.
+
+    Each tenant's pages are read one statement after the other; what is asked for within some
+    milliseconds, or during a statement, shares the next one. Failed statements are repeated every
+    `interval` seconds while the database is unavailable or overloaded. `pause` lets other calls of
+    all tenants run. `stopping` is set when the server begins to stop.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        budget: ByteBudget,
+        interval: float,
+        stopping: asyncio.Event,
+        pause: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._budget = budget
+        self._interval = interval
+        self._stopping = stopping
+        self._pause = pause
+        self._queues: dict[str, deque[_Request]] = {}
+        self._readers: set[asyncio.Task[None]] = set()
+
+    async def read(
+        self, tenant_id: str, device_id: str, limit: int, reservation: Reservation
+    ) -> Page:
+        """Return a page of at most `limit` executions, whose bytes `reservation` holds then.
+
+        Raises ServerStopping when the server stops.
+        """
+        request = _Request(device_id, limit, reservation, asyncio.Future())
+        if tenant_id in self._queues:
+            self._queues[tenant_id].append(request)
+        else:
+            self._queues[tenant_id] = deque([request])
+            # In an empty context, because its log lines must not have the id of this request.
+            reader = asyncio.create_task(self._serve(tenant_id), context=contextvars.Context())
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+        return await request.page
+
+    async def _serve(self, tenant_id: str) -> None:
+        """Read the pages that a tenant's streams ask for, until none waits."""
+        queue = self._queues[tenant_id]
+        requests: list[_Request] = []
+        reservation = Reservation(self._budget, tenant_id)
+        reader = asyncio.current_task()
+        stopping = asyncio.create_task(self._stopping.wait())
+        stopping.add_done_callback(lambda _: reader and reader.cancel())
+        devices = _DEVICES_PER_STATEMENT
+        try:
+            while queue:
+                if len(queue) < devices:
+                    await asyncio.sleep(_GATHER_SECONDS)
+                requests = [queue.popleft() for _ in range(min(len(queue), devices))]
+                await reservation.add(_RESERVED_BYTES, None)
+                try:
+                    served = await self._read(tenant_id, requests, reservation)
+                except Exception as e:
+                    served = len(requests)
+                    _fail(requests, e)
+                reservation.release()
+                if not served:
+                    await asyncio.sleep(self._interval)
+                # If large pages exhaust the reservation, the rows of further devices are wasted.
+                devices = 2 * (served if served < len(requests) else devices)
+                devices = min(max(1, devices), _DEVICES_PER_STATEMENT)
+                queue.extendleft(reversed(requests[served:]))
+                requests = []
+        finally:
+            reservation.release()
+            del self._queues[tenant_id]
+            _fail((*requests, *queue), ServerStopping())
+            stopping.cancel()
+
+    async def _read(
+        self, tenant_id: str, requests: Sequence[_Request], reservation: Reservation
+    ) -> int:
+        """Give the first streams their pages, whose bytes are taken from `reservation`.
+
+        Returns to how many; 0 if the database is unavailable or overloaded.
+        """
+        try:
+            rows = await self._store.list_watched_executions(
+                tenant_id,
+                device_ids=[request.device_id for request in requests],
+                limits=[request.limit + 1 for request in requests],
+                max_bytes=_BYTES_PER_STATEMENT,
+            )
+        except (DatabaseUnavailable, Overloaded, QueryTimeout):
+            return 0
+        encoder = _PageEncoder()
+        served = unpaused_bytes = 0
+        free_bytes = _RESERVED_BYTES
+        for _, page_rows in groupby(rows, itemgetter("position")):
+            request = requests[served]
+            *execution_rows, last_row = page_rows
+            response = encoder.encode(request.device_id, execution_rows, request.limit)
+            size = response_bytes(len(response))
+            if served and size > free_bytes:
+                break
+            served += 1
+            if not request.page.done():  # else the stream has ended
+                free_bytes = max(0, free_bytes - size)
+                reservation.correct(free_bytes)
+                request.reservation.correct(size)
+                request.page.set_result(Page(response, last_row["fingerprint"]))
+            unpaused_bytes += len(response)
+            if unpaused_bytes >= PAUSE_BYTES:
+                unpaused_bytes = 0
+                await self._pause(tenant_id)
+            elif served % _PAGES_PER_ITERATION == 0:
+                await asyncio.sleep(0)
+        return served
+
+
+def _fail(requests: Iterable[_Request], error: Exception) -> None:
+    """End the streams that still wait for their page."""
+    for request in requests:
+        if not request.page.done():
+            request.page.set_exception(error)
+
+
+class _PageEncoder:
+    """Encodes the pages of one statement: what several executions share is encoded once."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, bytes] = {}
+        # By the values of a row without its device and its document.
+        self._shared_fields: dict[tuple[Any, ...], bytes] = {}
+
+    def encode(self, device_id: str, rows: Sequence[Row], limit: int) -> bytes:
+        """Return the first executions of a device, as many as a page has room for.
+
+        `rows` are those of list_watched_executions, with one more than `limit` if there are more.
+        """
+        device = bytes_field(DeviceExecution.DEVICE_ID_FIELD_NUMBER, device_id.encode())
+        executions: list[bytes] = []
+        total_bytes, max_bytes = 0, max_page_bytes(limit)
+        for row in rows:
+            execution = bytes_field(
+                WatchPendingExecutionsResponse.EXECUTIONS_FIELD_NUMBER,
+                device + self._fields(row) + self._document(row),
+            )
+            total_bytes += len(execution)
+            if executions and (len(executions) == limit or total_bytes > max_bytes):
+                executions.append(_HAS_MORE)
+                # Later devices of the statement may need the documents of the other rows.
+                for left_over in rows[len(executions) :]:
+                    self._document(left_over)
+                break
+            executions.append(execution)
+        return b"".join(executions)
+
+    def _fields(self, row: Row) -> bytes:
+        """All fields but device_id and document_params."""
+        details = row["status_details"]
+        if details is not None:
+            return _encode_fields(row) + bytes_field(
+                DeviceExecution.STATUS_DETAILS_FIELD_NUMBER, to_wire_format(details)
+            )
+        _, *values, _, _ = row.values()
+        shared = tuple(values)
+        fields = self._shared_fields.get(shared)
+        if fields is None:
+            fields = self._shared_fields[shared] = _encode_fields(row)
+        return fields
+
+    def _document(self, row: Row) -> bytes:
+        """The field document_params, from the first row of the job."""
+        if row["document_params"] is not None:
+            self._documents[row["job_id"]] = bytes_field(
+                DeviceExecution.DOCUMENT_PARAMS_FIELD_NUMBER,
+                document_to_wire_format(row["document_params"]),
+            )
+        return self._documents.get(row["job_id"], b"")
+
+
+def _encode_fields(row: Row) -> bytes:
+    return DeviceExecution(**watched_execution_fields(row)).SerializeToString()

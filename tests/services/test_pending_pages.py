@@ -1,0 +1,312 @@
+"""PendingPages: the pending executions of several watched devices, read in one statement."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
+from jobs_grpc.db.connection_pool import prepare_connection
+from jobs_grpc.db.store import Row, Store
+from jobs_grpc.errors import DatabaseUnavailable, QueryTimeout, ServerStopping
+from jobs_grpc.services.pending_pages import PendingPages
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, request_session
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+MIB = 1024 * 1024
+
+
+class RecordingStore:
+    """A store that records the devices of each statement, and awaits `before` first."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.statements: list[list[str]] = []
+        self.before: Callable[[], Awaitable[None]] | None = None
+
+    async def list_watched_executions(
+        self, tenant_id: str, *, device_ids: list[str], limits: list[int], max_bytes: int
+    ) -> Sequence[Row]:
+        """See Store."""
+        self.statements.append(device_ids)
+        if self.before:
+            await self.before()
+        return await self._store.list_watched_executions(
+            tenant_id, device_ids=device_ids, limits=limits, max_bytes=max_bytes
+        )
+
+
+class Pages:
+    """Pages of a tenant's devices, with a budget of their own."""
+
+    def __init__(self, store: Store, tenant: str) -> None:
+        self.tenant = tenant
+        self.store = RecordingStore(store)
+        self.budget = ByteBudget(64 * MIB, 32 * MIB)
+        self.stopping = asyncio.Event()
+        self._pages = PendingPages(self.store, self.budget, 0.01, self.stopping, _pause)  # type: ignore[arg-type]
+
+    async def read(
+        self, device: str, limit: int = 10, reservation: Reservation | None = None
+    ) -> device_pb.WatchPendingExecutionsResponse:
+        """Return the page of a device."""
+        reservation = reservation or Reservation(self.budget, self.tenant)
+        page = await self._pages.read(self.tenant, device, limit, reservation)
+        return device_pb.WatchPendingExecutionsResponse.FromString(page.response)
+
+    def reading(self, device: str, **options: Any) -> "asyncio.Task[Any]":
+        """Read the page of a device in a task."""
+        return asyncio.create_task(self.read(device, **options))
+
+
+async def _pause(_: str) -> None:
+    await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def pages(database: Database, operator: Operator) -> AsyncIterator[Pages]:
+    """Pages of the tenant's devices d0, d1 and d2."""
+    await database.add_devices(operator.tenant, ["d0", "d1", "d2"])
+    async with request_session(database) as (connection, store):
+        await prepare_connection(connection)
+        yield Pages(store, operator.tenant)
+
+
+def job_ids(page: device_pb.WatchPendingExecutionsResponse) -> list[str]:
+    """The job_ids of the executions of a page."""
+    return [execution.job_id for execution in page.executions]
+
+
+async def test_page_equals_the_list_of_pending_executions(
+    server: Server, operator: Operator, pages: Pages
+) -> None:
+    device = server.device(operator.tenant, "d1")
+    await operator.create(job_id="first", target_all=True, document_params={"n": [1, {"a": None}]})
+    await operator.create(job_id="second", target_all=True, in_progress_timeout_minutes=5)
+    await device.start("second", status_details={"step": "download"})
+
+    page = await pages.read("d1")
+
+    assert list(page.executions) == list((await _list_pending(device)).executions)
+    assert job_ids(page) == ["second", "first"]
+
+
+async def _list_pending(device: Device) -> Any:
+    metadata = (("x-tenant-id", device.tenant), ("x-device-id", device.name))
+    stub: Any = device.stub
+    return await stub.ListPendingExecutions(
+        device_pb.ListPendingExecutionsRequest(), metadata=metadata
+    )
+
+
+async def test_pages_that_are_asked_for_together_share_a_statement(
+    operator: Operator, pages: Pages
+) -> None:
+    await operator.create(job_id="j", target_all=True, document_params={"n": 1})
+    devices = ["d0", "d1", "unknown", "d1"]
+
+    received = await asyncio.gather(*map(pages.read, devices))
+
+    assert [job_ids(page) for page in received] == [["j"], ["j"], [], ["j"]]
+    assert [page.executions[0].device_id for page in received if page.executions] == [
+        *("d0", "d1", "d1")
+    ]
+    assert all(page.executions[0].document_params == {"n": 1} for page in received[:2])
+    assert pages.store.statements == [devices]
+
+
+async def test_pages_that_are_asked_for_during_a_statement_share_the_next_one(
+    pages: Pages,
+) -> None:
+    others: list[asyncio.Task[Any]] = []
+
+    async def ask() -> None:
+        if not others:
+            others.extend(pages.reading(device) for device in ("d1", "d2"))
+            await asyncio.sleep(0)
+
+    pages.store.before = ask
+
+    await pages.read("d0")
+    await asyncio.gather(*others)
+
+    assert pages.store.statements == [["d0"], ["d1", "d2"]]
+
+
+async def test_page_has_more_when_more_executions_are_pending_than_its_limit(
+    operator: Operator, pages: Pages
+) -> None:
+    for job_id in ("first", "second"):
+        await operator.create(job_id=job_id, target_all=True, document_params={"job": job_id})
+
+    short, full = await asyncio.gather(pages.read("d0", limit=1), pages.read("d1", limit=2))
+
+    assert (job_ids(short), short.has_more) == (["first"], True)
+    assert (job_ids(full), full.has_more) == (["first", "second"], False)
+    # The first page has no room for the second job, whose document the second page needs.
+    assert full.executions[1].document_params == {"job": "second"}
+
+
+async def test_statement_reads_no_more_devices_after_its_maximum_of_bytes(
+    operator: Operator, pages: Pages, database: Database
+) -> None:
+    await operator.create(job_id="j", target_all=True, document_params={"n": 1})
+    async with request_session(database) as (_, store):
+        rows = await store.list_watched_executions(
+            operator.tenant, device_ids=["d0", "d1"], limits=[10, 10], max_bytes=5
+        )
+
+    assert [row["position"] for row in rows] == [1, 1]
+
+
+async def test_devices_that_exceed_the_maximum_of_bytes_are_read_by_the_next_statement(
+    database: Database, operator: Operator, pages: Pages
+) -> None:
+    for number in range(3):
+        await operator.create(job_id=f"j{number}", target_all=True)
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET status_details = $2 WHERE tenant_id = $1",
+        operator.tenant,
+        json.dumps({"a": "x" * 400_000}),
+    )
+
+    received = await asyncio.gather(*(pages.read(device) for device in ("d0", "d1", "d2")))
+
+    assert [job_ids(page)[:1] for page in received] == [["j0"]] * 3
+    assert pages.store.statements == [["d0", "d1", "d2"], ["d1", "d2"], ["d2"]]
+
+
+async def test_pages_that_exceed_the_reserved_bytes_are_read_by_the_next_statement(
+    operator: Operator, pages: Pages
+) -> None:
+    """The documents are read once, but each page has all of them."""
+    for number in range(90):
+        await operator.create(
+            job_id=f"j{number}", target_all=True, document_params={"a": "x" * 30_000}
+        )
+    budget = pages.budget
+    devices = ("d0", "d1", "d2")
+    reservations = [Reservation(budget, operator.tenant) for _ in devices]
+
+    received = await asyncio.gather(
+        *(
+            pages.read(device, limit=90, reservation=reservation)
+            for device, reservation in zip(devices, reservations, strict=True)
+        )
+    )
+
+    assert [len(page.executions) for page in received] == [90] * 3
+    assert len(pages.store.statements) == 3
+    assert budget.held == sum(response_bytes(page.ByteSize()) for page in received)
+
+
+async def test_list_has_the_fingerprint_of_the_poll(
+    server: Server, operator: Operator, pages: Pages, database: Database
+) -> None:
+    await operator.create(job_id="first", target_all=True)
+    await operator.create(
+        job_id="second",
+        target_all=True,
+        rollout=pb.Rollout(stages=[pb.Stage(remainder=True)], max_in_progress=2),
+    )
+    await server.device(operator.tenant, "d0").start("second")
+    devices, limits = ["d0", "d1", "d1", "unknown"], [11, 11, 2, 11]
+    async with request_session(database) as (_, store):
+        polled = await store.changed_pending_fingerprints(
+            operator.tenant, device_ids=devices, limits=limits, fingerprints=[None] * 4
+        )
+        listed = await store.list_watched_executions(
+            operator.tenant, device_ids=devices, limits=limits, max_bytes=MIB
+        )
+        unchanged = await store.changed_pending_fingerprints(
+            operator.tenant,
+            device_ids=devices,
+            limits=limits,
+            fingerprints=[row["fingerprint"] for row in polled],
+        )
+
+    assert [(row["position"], row["fingerprint"]) for row in polled] == [
+        (row["position"], row["fingerprint"]) for row in listed if row["job_id"] is None
+    ]
+    assert len({row["fingerprint"] for row in polled}) == 3
+    assert unchanged == []
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable(), QueryTimeout(1)])
+async def test_page_is_read_when_the_database_is_available_again(
+    operator: Operator, pages: Pages, error: Exception
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+
+    async def fail_twice() -> None:
+        if len(pages.store.statements) < 3:
+            raise error
+
+    pages.store.before = fail_twice
+
+    page = await pages.read("d0")
+
+    assert job_ids(page) == ["j"]
+    assert pages.budget.held == response_bytes(page.ByteSize())
+
+
+async def test_read_ends_when_the_server_stops_while_the_database_is_away(pages: Pages) -> None:
+    failed = asyncio.Event()
+
+    async def fail() -> None:
+        failed.set()
+        raise DatabaseUnavailable
+
+    pages.store.before = fail
+    reading = [pages.reading("d0"), pages.reading("d1")]
+    await failed.wait()
+
+    pages.stopping.set()
+
+    for read in reading:
+        with pytest.raises(ServerStopping):
+            await read
+    assert pages.budget.held == 0
+
+
+async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(
+    operator: Operator, pages: Pages
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+    slow = Reservation(pages.budget, operator.tenant)
+    slow.correct(32 * MIB)
+    reading = pages.reading("d0")
+
+    async def is_waiting() -> bool:
+        return pages.budget.waiting > 0
+
+    await wait_until(is_waiting)
+    assert pages.store.statements == []
+
+    slow.release()
+
+    assert job_ids(await reading) == ["j"]
+
+
+async def test_stream_that_ends_while_its_page_is_read_holds_no_bytes(
+    operator: Operator, pages: Pages
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+    reading_d0 = pages.reading("d0")
+
+    async def cancel() -> None:
+        reading_d0.cancel()
+
+    pages.store.before = cancel
+    reservation = Reservation(pages.budget, operator.tenant)
+    others = pages.reading("d1", reservation=reservation)
+
+    assert job_ids(await others) == ["j"]
+    reservation.release()
+    assert pages.budget.held == 0
