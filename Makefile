@@ -158,6 +158,7 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
+	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses')
 
 .PHONY: screenshots
@@ -176,6 +177,12 @@ bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers
 .PHONY: bench-fairness
 bench-fairness: $(BENCH_READY) ## Measure a quiet tenant's latency and the rate of floods (4 minutes; needs h2load; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.fairness $(ARGS)
+
+WATCHES ?= 8000
+TENANTS ?= 1
+.PHONY: bench-herd
+bench-herd: $(READY) ## Measure WATCHES=8000 watches of TENANTS=1 that reconnect at once (5 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.herd --watches $(WATCHES) --tenants $(TENANTS) $(ARGS)
 
 .PHONY: bench-queues
 bench-queues: $(READY) ## Measure long queues and background work with and without statistics (9 minutes; ARGS=--page keeps the figures)

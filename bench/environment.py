@@ -6,7 +6,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,40 @@ class Environment:
             await connection.execute("VACUUM ANALYZE")
         await self.service.execute("CHECKPOINT")
 
+    def postgres_cpu_time(self) -> float:
+        """Return the CPU seconds that PostgreSQL has used so far."""
+        pid = next(self.folder.rglob("postmaster.pid")).read_text().split()[0]
+        postmaster = psutil.Process(int(pid))
+        seconds = sum(postmaster.cpu_times()[:4])  # with those of children that have ended
+        for process in postmaster.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                seconds += sum(process.cpu_times()[:2])
+        return seconds
+
     @asynccontextmanager
     async def service_server(
-        self, workers: int = 1, *, metrics: bool = False
+        self, workers: int = 1, *, metrics: bool = False, address: str = "", **settings: str
     ) -> AsyncIterator[Server]:
-        """Run this service with its default settings, without maintenance."""
-        address = free_address()
+        """Run this service without maintenance, with its default settings apart from `settings`.
+
+        It listens on `address`, or on a free port.
+        """
+        address = address or free_address()
         command = ("-m", "jobs_grpc.cli", "serve", "--workers", str(workers))
         variables = {"JOBS_DATABASE_URL": self.service_dsn, "JOBS_LISTEN": address}
+        variables |= settings
         if metrics:
             variables["JOBS_METRICS_LISTEN"] = "127.0.0.1:0"
         async with self._server(address, command, variables) as server:
             await wait_until_serving(address, workers)
+            yield server
+
+    @asynccontextmanager
+    async def bare_stream_server(self) -> AsyncIterator[Server]:
+        """Run the bare server of watches."""
+        address = free_address()
+        command = ("-m", "bench.bare_stream_server", address)
+        async with self._server(address, command, {}) as server:
             yield server
 
     @asynccontextmanager
@@ -178,6 +200,7 @@ async def wait_until_serving(address: str, workers: int = 1) -> None:
 
 
 def free_address() -> str:
+    """Return an address on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
 

@@ -28,8 +28,8 @@ from bench.flood import run_flood
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
 from bench.page import describe, format_number, replace_section
-from bench.process import PythonProcess
 from bench.requests import Call, InvalidRun, grpc_call
+from bench.watches import watch_clients
 
 _RESULTS = Path(__file__).parent / "results" / "fairness.json"
 
@@ -173,20 +173,18 @@ async def _watch_storm(server: Server, watches: int, seconds: float, results: Re
 
     add("p99 alone", "ms", _p99(await _quiet(server, seconds)))
     idle = server.resident_bytes()
-    storm_command = ("-m", "bench.watch_storm", server.address, _WATCHING, str(watches))
-    async with PythonProcess(*storm_command) as storm:
-        await storm.stdout.readline()
-        opened = asyncio.ensure_future(storm.stdout.readline())
-        storm.stdin.write(b"\n")
+    async with watch_clients(server, "WatchPendingExecutions", watches, [_WATCHING]) as clients:
+        started = time.monotonic()
+        opened = await clients.expect("first")
         latencies = []
         while not opened.done():
             latencies += await _quiet(server, 0.2)
-        took, failed = opened.result().split()
-        if int(failed):
-            raise InvalidRun(f"{int(failed)} of {watches} watches failed")
+        message = opened.result()
+        if message.ends:
+            raise InvalidRun(f"watches failed: {dict(message.ends)}")
         add("p99", "ms", _p99(latencies))
         add("maximum", "ms", max(latencies))
-        add("time to open", "s", float(took))
+        add("time to open", "s", max(message.moments) - started)
         add("memory per watch", "KiB", (server.resident_bytes() - idle) / watches / 1024)
         add("p99 with open watches", "ms", _p99(await _quiet(server, seconds)))
 

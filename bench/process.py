@@ -25,6 +25,8 @@ class PythonProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                # A line can have the figures of thousands of streams.
+                limit=1 << 26,
             )
         return self._process
 

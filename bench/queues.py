@@ -301,9 +301,9 @@ STATEMENTS: dict[str, Statement] = {
     "pending list with limit 10": lambda c: Store(cast("Any", c)).list_pending_executions(
         "t", device_id="d1", limit=11
     ),
-    "what a watch asks for one device": lambda c: Store(cast("Any", c)).pending_fingerprints(
-        "t", device_ids=["d1"]
-    ),
+    "what a watch asks for one device": lambda c: Store(
+        cast("Any", c)
+    ).changed_pending_fingerprints("t", device_ids=["d1"], limits=[11], fingerprints=[None]),
     "FAILED executions of a job": lambda c: Store(cast("Any", c)).list_job_executions(
         "t", job_id="j1", status="FAILED", after_device_id="", limit=101
     ),

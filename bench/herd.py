@@ -1,0 +1,351 @@
+"""Measure what happens when thousands of devices watch, and reconnect all at once.
+
+Run by `make bench-herd`. Clients in processes of their own keep the watches open; the server is
+killed, terminated and started again. Another tenant sends one GetJob after the other. Beside the
+service, a bare grpc.aio server of streams shows what the transport takes.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+
+from bench.environment import Environment, Server, environment, free_address
+from bench.figures import MINIMAL, SERVICE, Figure, Results, load, save
+from bench.hostile.other_tenant import TENANT as OTHER_TENANT
+from bench.machine import describe_machine
+from bench.page import describe, format_number, replace_section
+from bench.process import PythonProcess
+from bench.requests import InvalidRun
+from bench.watches import Clients, Message, read_line, watch_clients
+from tests.support import shapes
+
+_RESULTS = Path(__file__).parent / "results" / "herd.json"
+_BEFORE = _RESULTS.with_name("herd_before.json")
+
+_PENDING, _JOB = "WatchPendingExecutions", "WatchJob"
+
+# How watches end when the server stops or is killed, or a connection closes before a call arrives.
+_EXPECTED_ENDS = "UNAVAILABLE SERVER_STOPPING with RetryInfo", "connection lost"
+
+_CANCELED, _EXHAUSTED = "CANCELLED", "RESOURCE_EXHAUSTED LIMIT_EXCEEDED with RetryInfo"
+
+# Seconds in which the other tenant calls at least.
+_MIN_SECONDS = 0.5
+
+# Changes of what all watch.
+_CHANGES = 3
+
+# The largest figures that are good enough.
+_GOALS = {
+    **{
+        f"{name}, {phase}": 0
+        for phase in ("first opening", "kill -9", "SIGTERM")
+        for name in ("bare CANCELLED", "other errors")
+    },
+    "memory a watch": 28,
+    "open all": 5,
+    "another tenant's p99 while they open": 300,
+    "notification p99": 1,
+    "SIGTERM until the end": 5,
+    "server at rest": 4,
+    "database at rest": 9,
+    "server at rest, analyzed": 4,
+    "database at rest, analyzed": 9,
+}
+
+
+def main() -> None:
+    """Measure and print a table; with --page, keep it."""
+    parser = argparse.ArgumentParser(prog="bench.herd", description=__doc__)
+    parser.add_argument("--watches", type=int, default=8000, help="number of watches [8000]")
+    parser.add_argument("--tenants", type=int, default=1, help="tenants that watch [1]")
+    parser.add_argument("--rest", type=float, default=8, help="seconds at rest [8]")
+    parser.add_argument(
+        "--only", choices=(_PENDING, _JOB, MINIMAL), help="measure one subject, and keep nothing"
+    )
+    parser.add_argument("--quick", action="store_true", help="60 watches of two tenants")
+    parser.add_argument(
+        "--page", action="store_true", help="write bench/results and docs/performance.md"
+    )
+    args = parser.parse_args()
+    if args.quick:
+        args.watches, args.tenants, args.rest = 60, 2, 0.5
+    results = Results()
+    try:
+        machine = asyncio.run(_measure(args, results))
+    except InvalidRun as e:
+        sys.exit(f"invalid run: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    text = report(results, machine, load(_BEFORE)[0])
+    print(text)
+    if args.page:
+        save(_RESULTS, results, machine)
+        replace_section("herd", text)
+
+
+async def _measure(args: argparse.Namespace, results: Results) -> dict[str, str]:
+    case = f"{args.watches:,} watches of {args.tenants} tenant{'s' if args.tenants > 1 else ''}"
+    tenants = [f"herd-{number}" for number in range(args.tenants)]
+    machine: dict[str, str] = {}
+    for method in (_PENDING, _JOB):
+        if args.only in (None, method):
+            # An environment of its own, with tables that were never analyzed.
+            async with environment() as env:
+                herd = _Herd(env, results, f"{method}, {case}", method, args, tenants)
+                await herd.measure()
+                machine = await describe_machine(env.service)
+    if args.only in (None, MINIMAL):
+        async with environment() as env:
+            await _measure_bare(env, results, f"{_PENDING}, {case}", args, tenants)
+            machine = machine or await describe_machine(env.service)
+    return machine
+
+
+_Call = tuple[float, float, str]
+"""A call of the other tenant: when it started, its seconds, and its error."""
+
+
+class _Herd:
+    """The watches of one method, and what is measured with them."""
+
+    def __init__(
+        self,
+        env: Environment,
+        results: Results,
+        case: str,
+        method: str,
+        args: argparse.Namespace,
+        tenants: Sequence[str],
+    ) -> None:
+        self._env = env
+        self._results = results
+        self._case = case
+        self._method = method
+        self._watches = args.watches
+        self._rest_seconds = args.rest
+        self._tenants = tenants
+        self._address = free_address()
+
+    async def measure(self) -> None:
+        """Open the watches, change what they watch, and restart the server twice."""
+        async with AsyncExitStack() as stack:
+            async with self._server() as server:
+                await self._insert(server)
+                clients = await stack.enter_async_context(
+                    watch_clients(server, self._method, self._watches, self._tenants)
+                )
+                await self._open(server, clients)
+                await self._rest(server, "at rest")
+                await self._env.vacuum()
+                await self._rest(server, "at rest, analyzed")
+                for number in range(_CHANGES):
+                    await self._notify(server, clients, number)
+                reopened = await clients.expect("first")
+                server.process.kill()
+                await server.process.wait()
+            async with self._server() as server:
+                await self._reopen(server, "kill -9", reopened)
+                reopened = await clients.expect("first")
+                started = time.monotonic()
+                server.process.terminate()
+                await server.process.wait()
+                self._add("SIGTERM until the end", "s", time.monotonic() - started)
+            async with self._server() as server:
+                await self._reopen(server, "SIGTERM", reopened)
+
+    def _server(self) -> AbstractAsyncContextManager[Server]:
+        return self._env.service_server(
+            address=self._address,
+            JOBS_MAX_STREAMS=str(max(20_000, 2 * self._watches)),
+            JOBS_MAX_TENANT_STREAMS=str(max(10_000, 2 * self._watches)),
+        )
+
+    async def _insert(self, server: Server) -> None:
+        """Insert the devices into tables that are never analyzed on their own, and jobs."""
+        await shapes.disable_autovacuum(self._env.service)
+        devices = -(-self._watches // len(self._tenants))
+        for tenant, count in (*((tenant, devices) for tenant in self._tenants), (OTHER_TENANT, 10)):
+            await self._env.service.execute(
+                "INSERT INTO device_state (tenant_id, device_id)"
+                " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
+                tenant,
+                count,
+            )
+            await _create(server, tenant, "j")
+
+    async def _open(self, server: Server, clients: Clients) -> None:
+        idle = server.resident_bytes()
+        async with _other_tenant(server) as calls:
+            await asyncio.sleep(2 * _MIN_SECONDS)
+        self._add_latencies(calls, "alone")
+        async with _other_tenant(server) as calls:
+            started = time.monotonic()
+            message = await (await clients.expect("first"))
+            await asyncio.sleep(_MIN_SECONDS)
+        seconds = max(message.moments) - started
+        memory = (server.resident_bytes() - idle) / self._watches / 1024
+        self._add("open all", "s", seconds)
+        self._add("memory a watch", "KiB", memory)
+        self._add_ends(message.ends, "first opening")
+        self._add_latencies([call for call in calls if call[0] > started], "while they open")
+
+    async def _reopen(
+        self, server: Server, phase: str, reopened: "asyncio.Future[Message]"
+    ) -> None:
+        async with _other_tenant(server) as calls:
+            message = await reopened
+            await asyncio.sleep(_MIN_SECONDS)
+        self._add(f"open all after {phase}", "s", max(message.moments) - min(message.moments))
+        self._add_ends(message.ends, phase)
+        self._add_latencies(calls, f"after {phase}")
+
+    async def _rest(self, server: Server, state: str) -> None:
+        await asyncio.sleep(self._rest_seconds / 4)
+        started = time.monotonic()
+        server_cpu, database_cpu = server.cpu_time(), self._env.postgres_cpu_time()
+        await asyncio.sleep(self._rest_seconds)
+        share = 100 / (time.monotonic() - started)
+        self._add(f"server {state}", "%", (server.cpu_time() - server_cpu) * share)
+        self._add(f"database {state}", "%", (self._env.postgres_cpu_time() - database_cpu) * share)
+
+    async def _notify(self, server: Server, clients: Clients, number: int) -> None:
+        """Change what all watch: create a job for all devices, or pause or resume the job."""
+        received = await clients.expect("next")
+
+        async def change(tenant: str) -> float:
+            if self._method == _PENDING:
+                await _create(server, tenant, "")
+            else:
+                method = "ResumeJob" if number % 2 else "PauseJob"
+                request = getattr(pb, f"{method}Request")(job_id="j")
+                await _call(server, tenant, method, request)
+            return time.monotonic()
+
+        changed = await asyncio.gather(*(change(tenant) for tenant in self._tenants))
+        message = await received
+        seconds = [
+            moment - changed[number % len(changed)] for number, moment in enumerate(message.moments)
+        ]
+        percentiles = statistics.quantiles(seconds, n=100)
+        self._add("notification p50", "s", percentiles[49])
+        self._add("notification p99", "s", percentiles[98])
+
+    def _add(self, figure: str, unit: str, value: float) -> None:
+        self._results.add(figure, self._case, SERVICE, unit, value)
+
+    def _add_ends(self, ends: Counter[str], phase: str) -> None:
+        """Add how often streams ended otherwise than by the stop of the server."""
+        self._add(f"bare CANCELLED, {phase}", "", ends.pop(_CANCELED, 0))
+        self._add(f"RESOURCE_EXHAUSTED, {phase}", "", ends.pop(_EXHAUSTED, 0))
+        for end, count in ends.items():
+            print(f"    {count:,} × {end}")
+        others = sum(count for end, count in ends.items() if end not in _EXPECTED_ENDS)
+        self._add(f"other errors, {phase}", "", others)
+
+    def _add_latencies(self, calls: Sequence[_Call], phase: str) -> None:
+        milliseconds = [1000 * seconds for _, seconds, error in calls if not error]
+        if len(milliseconds) < 2:
+            raise InvalidRun(f"another tenant made no call {phase}")
+        percentiles = statistics.quantiles(milliseconds, n=100)
+        self._add(f"another tenant's p50 {phase}", "ms", percentiles[49])
+        self._add(f"another tenant's p99 {phase}", "ms", percentiles[98])
+
+
+@asynccontextmanager
+async def _other_tenant(server: Server) -> AsyncIterator[list[_Call]]:
+    """Call as another tenant, from a process of its own; the list is filled when the block ends."""
+    calls: list[_Call] = []
+    async with PythonProcess("-m", "bench.hostile.other_tenant", server.address) as process:
+        await read_line(process)
+        yield calls
+        process.terminate()
+        calls += [tuple(call) for call in json.loads(await read_line(process))]
+        await process.wait()
+
+
+async def _create(server: Server, tenant: str, job_id: str) -> None:
+    request = pb.CreateJobRequest(job_id=job_id, document_type="bench", target_all=True)
+    await _call(server, tenant, "CreateJob", request)
+
+
+async def _call(server: Server, tenant: str, method: str, request: Any) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = jobs_pb2_grpc.JobServiceStub(channel)
+        await getattr(stub, method)(request, metadata=(("x-tenant-id", tenant),))
+
+
+async def _measure_bare(
+    env: Environment, results: Results, case: str, args: argparse.Namespace, tenants: Sequence[str]
+) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(env.bare_stream_server())
+        idle = server.resident_bytes()
+        clients = await stack.enter_async_context(
+            watch_clients(server, _PENDING, args.watches, tenants)
+        )
+        started = time.monotonic()
+        message = await (await clients.expect("first"))
+        results.add("open all", case, MINIMAL, "s", max(message.moments) - started)
+        memory = (server.resident_bytes() - idle) / args.watches / 1024
+        results.add("memory a watch", case, MINIMAL, "KiB", memory)
+        received = await clients.expect("next")
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGUSR1)
+        seconds = [moment - started for moment in (await received).moments]
+        percentiles = statistics.quantiles(seconds, n=100)
+        results.add("notification p50", case, MINIMAL, "s", percentiles[49])
+        results.add("notification p99", case, MINIMAL, "s", percentiles[98])
+
+
+def report(results: Results, machine: Mapping[str, str], before: Results | None = None) -> str:
+    """Return the machine and a table for each kind of watch, as Markdown.
+
+    `before` has the figures of an earlier version.
+    """
+    lines = [describe(machine)]
+    for case in dict.fromkeys(figure.case for figure in results):
+        names = dict.fromkeys(figure.workload for figure in results if figure.case == case)
+        lines += [
+            "",
+            f"| {case} | before | now | bare stream | goal | |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name in names:
+            now = results.find(name, case, SERVICE)
+            cells = [
+                _format(before.find(name, case, SERVICE) if before else None),
+                _format(now),
+                _format(results.find(name, case, MINIMAL)),
+            ]
+            goal = _GOALS.get(name)
+            verdict = "" if goal is None or now is None else _verdict(now.median <= goal)
+            unit = now.unit if now else ""
+            cells += ["" if goal is None else f"≤ {goal:g} {unit}".rstrip(), verdict]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _format(figure: Figure | None) -> str:
+    return "–" if figure is None else f"{format_number(figure.median)} {figure.unit}".rstrip()
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "missed"
+
+
+if __name__ == "__main__":
+    main()

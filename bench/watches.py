@@ -1,0 +1,83 @@
+"""Keep thousands of watches open with clients in processes of their own."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench.environment import Server
+from bench.process import PythonProcess
+from bench.requests import InvalidRun
+
+# Processes of clients. In one, their messages would wait for each other.
+_PROCESSES = 2
+
+# Seconds within which all watches must have their message.
+_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class Message:
+    """When the streams received a message, and how often a stream has ended before."""
+
+    moments: list[float]
+    ends: Counter[str]
+
+
+class Clients:
+    """The processes that keep the watches open."""
+
+    def __init__(self, processes: Sequence[Any]) -> None:
+        self._processes = processes
+
+    async def expect(self, kind: str) -> "asyncio.Future[Message]":
+        """Return a future of the message that all streams are going to receive.
+
+        `kind`: "first" message of a new stream, or "next" one of an open stream.
+        """
+        for process in self._processes:
+            process.stdin.write(f"{kind}\n".encode())
+        for process in self._processes:
+            await read_line(process)
+        return asyncio.ensure_future(self._receive(kind))
+
+    async def _receive(self, kind: str) -> Message:
+        moments: list[float] = []
+        ends: Counter[str] = Counter()
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                for process in self._processes:
+                    received, ended = json.loads(await read_line(process))
+                    moments += received
+                    ends.update(ended)
+        except TimeoutError:
+            raise InvalidRun(f"after {_TIMEOUT:g} s, a watch has no {kind} message") from None
+        return Message(moments, ends)
+
+
+async def read_line(process: Any) -> str:
+    """Return a line of a client process. Raises InvalidRun if it has ended."""
+    line = await process.stdout.readline()
+    if not line:
+        raise InvalidRun("a client process has ended")
+    return str(line.decode())
+
+
+@asynccontextmanager
+async def watch_clients(
+    server: Server, method: str, watches: int, tenants: Sequence[str]
+) -> AsyncIterator[Clients]:
+    """Run processes that connect to the server. They open the watches when they are first asked."""
+    async with AsyncExitStack() as stack:
+        processes = []
+        for number in range(_PROCESSES):
+            first, end = (watches * n // _PROCESSES for n in (number, number + 1))
+            command = ("-m", "bench.watch_clients", server.address, method)
+            process = PythonProcess(*command, str(first), str(end - first), *tenants)
+            processes.append(await stack.enter_async_context(process))
+        for process in processes:
+            await read_line(process)
+        yield Clients(processes)
