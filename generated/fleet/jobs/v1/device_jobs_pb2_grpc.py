@@ -238,7 +238,8 @@ class DeviceJobServiceServicer:
 
     def WatchPendingExecutions(self, request, context):
         """Watches the pending executions of the device. Sends the first ones, and again within a
-        second of each change. The stream survives a restart of the database.
+        second of each change; later if thousands of devices that watch one server have a change at
+        once: docs/performance.md has figures. The stream survives a restart of the database.
 
         The list also has executions that can't start now because their job has max_in_progress
         IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place

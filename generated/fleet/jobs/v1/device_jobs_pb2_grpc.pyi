@@ -144,7 +144,8 @@ class DeviceJobServiceStub:
     """
     WatchPendingExecutions: _grpc.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]
     """Watches the pending executions of the device. Sends the first ones, and again within a
-    second of each change. The stream survives a restart of the database.
+    second of each change; later if thousands of devices that watch one server have a change at
+    once: docs/performance.md has figures. The stream survives a restart of the database.
 
     The list also has executions that can't start now because their job has max_in_progress
     IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
@@ -270,7 +271,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     """
     WatchPendingExecutions: _aio.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]  # type: ignore[assignment]
     """Watches the pending executions of the device. Sends the first ones, and again within a
-    second of each change. The stream survives a restart of the database.
+    second of each change; later if thousands of devices that watch one server have a change at
+    once: docs/performance.md has figures. The stream survives a restart of the database.
 
     The list also has executions that can't start now because their job has max_in_progress
     IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
@@ -435,7 +437,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_device_jobs_pb2.WatchPendingExecutionsResponse], _abc.AsyncIterator[_device_jobs_pb2.WatchPendingExecutionsResponse]]:
         """Watches the pending executions of the device. Sends the first ones, and again within a
-        second of each change. The stream survives a restart of the database.
+        second of each change; later if thousands of devices that watch one server have a change at
+        once: docs/performance.md has figures. The stream survives a restart of the database.
 
         The list also has executions that can't start now because their job has max_in_progress
         IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place

@@ -137,7 +137,8 @@ type DeviceJobServiceClient interface {
 	//	UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
 	ReportExecutions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportExecutionsRequest, ReportExecutionsResponse], error)
 	// Watches the pending executions of the device. Sends the first ones, and again within a
-	// second of each change. The stream survives a restart of the database.
+	// second of each change; later if thousands of devices that watch one server have a change at
+	// once: docs/performance.md has figures. The stream survives a restart of the database.
 	//
 	// The list also has executions that can't start now because their job has max_in_progress
 	// IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
@@ -347,7 +348,8 @@ type DeviceJobServiceServer interface {
 	//	UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
 	ReportExecutions(grpc.BidiStreamingServer[ReportExecutionsRequest, ReportExecutionsResponse]) error
 	// Watches the pending executions of the device. Sends the first ones, and again within a
-	// second of each change. The stream survives a restart of the database.
+	// second of each change; later if thousands of devices that watch one server have a change at
+	// once: docs/performance.md has figures. The stream survives a restart of the database.
 	//
 	// The list also has executions that can't start now because their job has max_in_progress
 	// IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
