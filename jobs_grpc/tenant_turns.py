@@ -1,24 +1,31 @@
 """Starts a few calls at a time, tenants in turn."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from jobs_grpc.tenant_queue import TenantQueue
 
 # A turn ends after this time, because its call may wait for a lock or for its client.
 _MAX_SECONDS = 0.01
 
+Pause: TypeAlias = Callable[[], Awaitable[None]]
+"""Lets other calls run while a large document or page is converted."""
+
 
 class TenantTurns:
-    """At most `max_turns` calls have their turn at the same time, `max_tenant_turns` of a tenant.
+    """At most `max_turns` calls have their turn at the same time.
+
+    A tenant may start a turn while it has fewer than are free: of four turns, one tenant gets two,
+    and two tenants together get three. So a tenant that calls seldom finds a turn free.
 
     Without turns, a call waits in each step of its path behind the calls of a tenant that sends
     more of them than a CPU core can serve. A call that waits for its turn has not read its
     request yet and costs little.
     """
 
-    def __init__(self, max_turns: int, max_tenant_turns: int) -> None:
+    def __init__(self, max_turns: int) -> None:
         self._free = max_turns
-        self._max_tenant_turns = max_tenant_turns
         # Turns in progress of each tenant.
         self._held: dict[str, int] = {}
         # Invariant: no waiting tenant may start a turn.
@@ -51,7 +58,7 @@ class TenantTurns:
             self._start(waiter.tenant_id)
 
     def _may_start(self, tenant_id: str) -> bool:
-        return self._free > 0 and self._held.get(tenant_id, 0) < self._max_tenant_turns
+        return self._held.get(tenant_id, 0) < self._free
 
     def _start(self, tenant_id: str) -> None:
         self._free -= 1

@@ -26,8 +26,9 @@ def calls() -> "Calls":
 class Calls:
     """Calls that run until `end`. `started` lists the calls that had their turn, in order."""
 
-    def __init__(self) -> None:
-        self.turns = TenantTurns(2, 1)
+    def __init__(self, max_turns: int = 2) -> None:
+        self.max_turns = max_turns
+        self.turns = TenantTurns(max_turns)
         self.started: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -56,7 +57,7 @@ class Calls:
     def assert_idle(self) -> None:
         """No call waits or has its turn."""
         assert not self.turns._queue
-        assert self.turns._free == 2
+        assert self.turns._free == self.max_turns
         assert not self.turns._held
 
 
@@ -84,6 +85,18 @@ async def test_one_turn_is_left_when_a_tenant_has_the_others(calls: Calls) -> No
 
     assert calls.started == ["a1", "b1"]
     await calls.end("b1", "a1", "a2", "a3")
+    calls.assert_idle()
+
+
+async def test_a_turn_is_left_for_a_third_tenant_when_two_tenants_compete() -> None:
+    calls = Calls(max_turns=4)
+    await calls.start("a1", "a2", "a3", "b1", "b2", "b3")
+    assert calls.started == ["a1", "a2", "b1"]
+
+    await calls.start("c1")
+
+    assert calls.started == ["a1", "a2", "b1", "c1"]
+    await calls.end("c1", "a1", "b1", "a2", "b2", "a3", "b3")
     calls.assert_idle()
 
 
@@ -170,7 +183,7 @@ async def test_turn_ends_once_when_its_time_is_over_as_its_call_ends(
 
 
 async def test_pauses_of_a_tenant_do_not_wait_for_all_of_another_tenant() -> None:
-    turns, steps = TenantTurns(1, 1), list[str]()
+    turns, steps = TenantTurns(1), list[str]()
 
     async def work(tenant: str) -> None:
         for _ in range(3):

@@ -46,10 +46,10 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
 # Unary calls that have their turn at the same time while tenants compete: while one waits for the
-# database, others run. One turn is left to other tenants. Few streams open at a time, so that the
+# database, others run. Few streams open at a time, of one tenant at most half of these, so that the
 # server accepts other calls in between.
-_MAX_CALL_TURNS = 3
-_MAX_STREAM_TURNS = 4
+_MAX_CALL_TURNS = 4
+_MAX_STREAM_TURNS = 8
 
 
 class Pipeline:
@@ -76,8 +76,8 @@ class Pipeline:
         self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
         self.refusals = RepeatedRefusals()
         self._competition = Competition()
-        self._call_turns = TenantTurns(_MAX_CALL_TURNS, _MAX_CALL_TURNS - 1)
-        self._stream_turns = TenantTurns(_MAX_STREAM_TURNS, _MAX_STREAM_TURNS)
+        self._call_turns = TenantTurns(_MAX_CALL_TURNS)
+        self._stream_turns = TenantTurns(_MAX_STREAM_TURNS)
         self._reader = RequestReader(
             config.limits.max_request_bytes, config.limits.request_read_timeout
         )

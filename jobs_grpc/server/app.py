@@ -170,7 +170,7 @@ async def running(
         pipeline = Pipeline(config, authenticator, peers, budget, in_flight, stopping, call_metrics)
         # Generated code expects a server, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
-        conversion_turns = TenantTurns(1, 1)
+        conversion_turns = TenantTurns(1)
         jobs = JobService(store, budget, conversion_turns, config, stopping)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
         device_jobs = DeviceJobService(

@@ -41,8 +41,8 @@ OPTIONS: Options = (
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
 )
 
-# Acceptors per process. While thousands of streams open at once, other calls wait to be accepted;
-# with four acceptors, the p99 of these calls is twice as long.
+# Acceptors per process. A call waits behind those that its acceptor has not accepted yet, so with
+# more acceptors, fewer connections delay each other.
 _ACCEPTORS = 16
 
 

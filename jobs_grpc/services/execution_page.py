@@ -8,9 +8,10 @@ from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
 from jobs_grpc.db.store import Row
 from jobs_grpc.services.conversions import EXECUTION_STATUS_NUMBERS, set_timestamp
-from jobs_grpc.services.pagination import PAUSE_BYTES, Pause, max_page_bytes
+from jobs_grpc.services.pagination import PAUSE_BYTES, max_page_bytes
 from jobs_grpc.services.struct_json import from_json
 from jobs_grpc.services.wire_format import varint
+from jobs_grpc.tenant_turns import Pause
 
 # The columns of jobs.execution_page, without device_ids.
 _COLUMNS = (

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros
 from jobs_grpc.errors import InvalidPageToken
+from jobs_grpc.tenant_turns import Pause
 
 PagedRequest: TypeAlias = (
     pb.ListJobsRequest
@@ -48,9 +49,6 @@ _OTHER_REQUEST = (
 
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 
-
-Pause: TypeAlias = Callable[[], Awaitable[None]]
-"""Lets other calls run while a large page is converted."""
 
 PAUSE_BYTES = 32 * 1024
 """Bytes of a page that are converted between two pauses. Nested lists take milliseconds."""

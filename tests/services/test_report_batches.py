@@ -372,7 +372,7 @@ async def test_reading_stops_when_256_reports_of_a_stream_are_in_flight() -> Non
 
     batcher, caller = _HeldBatcher(), Principal("t", frozenset({Role.BRIDGE}))
     budget = ByteBudget(1 << 30, 1 << 30)
-    stream = ReportStream(batcher, budget, TenantTurns(1, 1), 1000, asyncio.Event(), caller)
+    stream = ReportStream(batcher, budget, TenantTurns(1), 1000, asyncio.Event(), caller)
     context: Any = AsyncMock()
     running = asyncio.create_task(stream.run(requests(), context))
     for _ in range(100):
@@ -396,7 +396,7 @@ async def test_calls_run_while_a_large_message_is_converted() -> None:
     details = Struct()
     details.update({f"{number:03}": None for number in range(100)})
     large = message(*(report("d", "IN_PROGRESS", status_details=details) for _ in range(100)))
-    turns, steps = TenantTurns(1, 1), list[str]()
+    turns, steps = TenantTurns(1), list[str]()
 
     class Recorder(ReportStream):
         def _parse(self, report: Any, *, with_details: bool) -> Any:
