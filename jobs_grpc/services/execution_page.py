@@ -13,20 +13,18 @@ from jobs_grpc.services.struct_json import from_json
 from jobs_grpc.services.wire_format import varint
 from jobs_grpc.tenant_turns import Pause
 
-# The columns of jobs.execution_page, without device_ids.
-_COLUMNS = (
+# The columns of jobs.execution_page, without device_ids. Executions with times of their own share
+# the other values, so these are compared as a whole.
+_VALUES = (
     "statuses",
     "status_details",
     "execution_numbers",
     "versions",
-    "queued_ats",
-    "started_ats",
-    "last_updated_ats",
-    "times_out_ats",
     "failure_codes",
     "stages",
 )
-_STATUS = _COLUMNS.index("statuses")
+_STATUS = _VALUES.index("statuses")
+_TIMES = ("queued_ats", "started_ats", "last_updated_ats", "times_out_ats")
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id,
 # status_details and failure_code: four timestamps, four numbers, and the tags and lengths of all
@@ -54,26 +52,30 @@ async def append_executions(
     execution = JobExecution()
     page = message.executions
     overhead = _OVERHEAD_BYTES
-    old: tuple[Any, ...] = (None,) * len(_COLUMNS)
+    values: tuple[Any, ...] = (None,) * len(_VALUES)
+    times: tuple[Any, ...] = (None,) * len(_TIMES)
     # The devices of the next executions that have the same values as `execution`.
     devices: list[bytes] = []
     left_over = False
-    for count, (device_id, new) in enumerate(_executions(row), start=1):
-        if new[_STATUS] is None:
+    for count, (device_id, new_values, new_times) in enumerate(_executions(row), start=1):
+        if new_values[_STATUS] is None:
             left_over = True
             break
-        changed = count == 1 or new != old
+        changed = count == 1 or new_times != times or new_values != values
         if changed:
             if devices:
                 _append_copies(message, execution, devices)
                 devices.clear()
-            _change(execution, old, new)
-            overhead = (
-                _OVERHEAD_BYTES
-                + execution.status_details.ByteSize()
-                + len(execution.failure_code.encode())
-            )
-            old = new
+            if new_values != values:
+                _change_values(execution, values, new_values)
+                overhead = (
+                    _OVERHEAD_BYTES
+                    + execution.status_details.ByteSize()
+                    + len(execution.failure_code.encode())
+                )
+                values = new_values
+            _change_times(execution, times, new_times)
+            times = new_times
         device = device_id.encode()
         total_bytes += len(device) + overhead
         left_over = count > limit or (total_bytes > max_bytes and count > 1)
@@ -93,18 +95,18 @@ async def append_executions(
     return left_over
 
 
-def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...]]]:
-    """The device and the values of _COLUMNS of each execution. The columns are arrays."""
+def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...], tuple[Any, ...]]]:
+    """The device, the _VALUES and the _TIMES of each execution. The columns are arrays."""
     if row["device_ids"] is None:
         return ()
-    columns = (row[column] for column in _COLUMNS)
-    return zip(row["device_ids"], zip(*columns, strict=True), strict=True)
+    values = zip(*(row[column] for column in _VALUES), strict=True)
+    times = zip(*(row[column] for column in _TIMES), strict=True)
+    return zip(row["device_ids"], values, times, strict=True)
 
 
-def _change(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
-    """Set the fields whose values differ; the values are in the order of _COLUMNS."""
-    status, details, number, version, *times, failure_code, stage = new
-    queued_at, started_at, last_updated_at, times_out_at = times
+def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+    """Set the fields of _VALUES that differ."""
+    status, details, number, version, failure_code, stage = new
     if status != old[0]:
         execution.status = EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
     if details != old[1]:
@@ -115,36 +117,41 @@ def _change(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...])
         execution.execution_number = number
     if version != old[3]:
         execution.version = version
-    if queued_at != old[4]:
-        if queued_at is None:
-            execution.ClearField("queued_at")
-        else:
-            set_timestamp(execution.queued_at, queued_at)
-    if started_at != old[5]:
-        if started_at is None:
-            execution.ClearField("started_at")
-        else:
-            set_timestamp(execution.started_at, started_at)
-    if last_updated_at != old[6]:
-        if last_updated_at is None:
-            execution.ClearField("last_updated_at")
-        else:
-            set_timestamp(execution.last_updated_at, last_updated_at)
-    if times_out_at != old[7]:
-        if times_out_at is None:
-            execution.ClearField("times_out_at")
-        else:
-            set_timestamp(execution.times_out_at, times_out_at)
-    if failure_code != old[8]:
+    if failure_code != old[4]:
         if failure_code is None:
             execution.ClearField("failure_code")
         else:
             execution.failure_code = failure_code
-    if stage != old[9]:
+    if stage != old[5]:
         if stage is None:
             execution.ClearField("stage")
         else:
             execution.stage = stage
+
+
+def _change_times(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+    """Set the fields of _TIMES that differ."""
+    queued_at, started_at, last_updated_at, times_out_at = new
+    if queued_at != old[0]:
+        if queued_at is None:
+            execution.ClearField("queued_at")
+        else:
+            set_timestamp(execution.queued_at, queued_at)
+    if started_at != old[1]:
+        if started_at is None:
+            execution.ClearField("started_at")
+        else:
+            set_timestamp(execution.started_at, started_at)
+    if last_updated_at != old[2]:
+        if last_updated_at is None:
+            execution.ClearField("last_updated_at")
+        else:
+            set_timestamp(execution.last_updated_at, last_updated_at)
+    if times_out_at != old[3]:
+        if times_out_at is None:
+            execution.ClearField("times_out_at")
+        else:
+            set_timestamp(execution.times_out_at, times_out_at)
 
 
 def _append_copies(
