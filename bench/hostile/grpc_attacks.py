@@ -257,6 +257,13 @@ async def large_documents(address: str) -> None:
     await _keep_calling(address, _CREATE_JOB, http2.message(request))
 
 
+async def nested_documents(address: str) -> None:
+    """Create jobs with documents of 50,000 empty lists, more than fit, on 1,500 streams."""
+    request = pb.CreateJobRequest(document_type="x", target_all=True)
+    request.document_params.update({"lists": [[]] * 50_000})
+    await _keep_calling(address, _CREATE_JOB, http2.message(request))
+
+
 async def idle_connections(address: str) -> None:
     """Open 600 connections without a call."""
 

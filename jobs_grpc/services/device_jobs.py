@@ -95,7 +95,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         request: pb.StartNextExecutionRequest,
         context: ServicerContext[pb.StartNextExecutionRequest, pb.StartNextExecutionResponse],
     ) -> pb.StartNextExecutionResponse:
-        details, violations = parse_status_details(request, self._max_document_bytes)
+        details, violations = await parse_status_details(
+            request, self._max_document_bytes, self._pause
+        )
         validation.raise_for_violations(violations)
         tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(
@@ -112,7 +114,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         request: pb.StartExecutionRequest,
         context: ServicerContext[pb.StartExecutionRequest, pb.StartExecutionResponse],
     ) -> pb.StartExecutionResponse:
-        details, violations = parse_status_details(request, self._max_document_bytes)
+        details, violations = await parse_status_details(
+            request, self._max_document_bytes, self._pause
+        )
         validation.raise_for_violations(violations + validation.check_job_id(request.job_id))
         tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(
@@ -138,7 +142,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         context: ServicerContext[pb.UpdateExecutionRequest, pb.UpdateExecutionResponse],
     ) -> pb.UpdateExecutionResponse:
         tenant_id, device_id = current_tenant_and_device()
-        update = parse_update(request, device_id, self._max_document_bytes)
+        update = await parse_update(request, device_id, self._max_document_bytes, self._pause)
         row = await self._batcher.update(tenant_id, update)
         return pb.UpdateExecutionResponse(
             execution=updated_execution(request.job_id, device_id, row)

@@ -23,14 +23,16 @@ from jobs_grpc.services.conversions import (
     optional_or,
 )
 from jobs_grpc.services.struct_json import to_json
+from jobs_grpc.tenant_turns import Pause
 
 _STATUS_NAMES = {number: name for name, number in JobExecution.Status.items()}
 
 
-def parse_update(
+async def parse_update(
     request: pb.UpdateExecutionRequest,
     device_id: str,
     max_document_bytes: int,
+    pause: Pause,
     *,
     with_document: bool = True,
     with_details: bool = True,
@@ -39,7 +41,7 @@ def parse_update(
 
     `with_document`, `with_details`: whether its row has document_params and status_details.
     """
-    details, violations = parse_status_details(request, max_document_bytes)
+    details, violations = await parse_status_details(request, max_document_bytes, pause)
     validation.raise_for_violations(
         violations
         + validation.check_job_id(request.job_id)
@@ -61,13 +63,13 @@ def parse_update(
     )
 
 
-def parse_status_details(
-    request: Any, max_document_bytes: int
+async def parse_status_details(
+    request: Any, max_document_bytes: int, pause: Pause
 ) -> tuple[str | None, list[Violation]]:
     """The request's status_details as JSON, or None if unset, and their violations."""
     if not request.HasField("status_details"):
         return None, []
-    return to_json(request.status_details, "status_details", max_document_bytes)
+    return await to_json(request.status_details, "status_details", max_document_bytes, pause)
 
 
 def updated_execution(

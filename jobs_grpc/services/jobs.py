@@ -100,8 +100,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.CreateJobRequest,
         context: ServicerContext[pb.CreateJobRequest, pb.CreateJobResponse],
     ) -> pb.CreateJobResponse:
-        params, violations = to_json(
-            request.document_params, "document_params", self._max_document_bytes
+        params, violations = await to_json(
+            request.document_params, "document_params", self._max_document_bytes, self._pause
         )
         violations += validation.check_job_id(request.job_id) if request.job_id else []
         violations += validation.check_text(

@@ -41,8 +41,8 @@ _DETAILS_RATIO = 6
 # The memory of a row without details, with its queued update and result.
 _ROW_BYTES = 4096
 
-# Bytes of reports that are converted in one turn: at most about three milliseconds.
-_TURN_BYTES = 8 * 1024
+# Bytes of reports that are converted between two pauses: at most about three milliseconds.
+_PAUSE_BYTES = 8 * 1024
 
 Report: TypeAlias = pb.ReportExecutionsRequest | pb.ExecutionReport
 """One report. A message with a single report has the same fields as one of several."""
@@ -54,8 +54,8 @@ Updates: TypeAlias = list[ExecutionUpdate | Exception] | InvalidRequest
 class ReportStream:
     """One ReportExecutions stream of `caller`.
 
-    The streams of all tenants convert large messages in `turns`, so that other calls run in
-    between. `stopping` is set when the server begins to stop.
+    The streams of all tenants pause in `turns` while they convert large messages, so that other
+    calls run in between. `stopping` is set when the server begins to stop.
     """
 
     def __init__(
@@ -154,36 +154,32 @@ class ReportStream:
             self._responded.set()
 
     async def _parse_message(self, request: pb.ReportExecutionsRequest) -> Updates:
-        """Convert the reports of a message, a large message in several turns."""
+        """Convert the reports of a message; pauses at times, so that other calls run."""
         if not request.reports:
-            return [self._parse(request, with_details=True)]
+            return [await self._parse(request, with_details=True)]
         if violations := _check_message(request):
             return InvalidRequest(violations)
         reports = request.reports
-        per_turn = max(1, len(reports) * _TURN_BYTES // request.ByteSize())
-        if per_turn >= len(reports):
-            return [self._parse(report, with_details=False) for report in reports]
+        per_pause = max(1, len(reports) * _PAUSE_BYTES // request.ByteSize())
         updates: list[ExecutionUpdate | Exception] = []
-        for first in range(0, len(reports), per_turn):
-            turn = await self._turns.wait(self._caller.tenant_id)
-            try:
-                updates += [
-                    self._parse(report, with_details=False)
-                    for report in reports[first : first + per_turn]
-                ]
-                await asyncio.sleep(0)
-            finally:
-                turn.end()
+        for number, report in enumerate(reports):
+            if number % per_pause == 0 and per_pause < len(reports):
+                await self._pause()
+            updates.append(await self._parse(report, with_details=False))
         return updates
 
-    def _parse(self, report: Report, *, with_details: bool) -> ExecutionUpdate | Exception:
+    async def _pause(self) -> None:
+        await self._turns.pause(self._caller.tenant_id)
+
+    async def _parse(self, report: Report, *, with_details: bool) -> ExecutionUpdate | Exception:
         """Convert a report to an update. Returns exceptions, so that other reports go on."""
         try:
             device_id = _reporting_device(self._caller, report)
-            return parse_update(
+            return await parse_update(
                 report.report,
                 device_id,
                 self._max_document_bytes,
+                self._pause,
                 with_document=False,
                 with_details=with_details,
             )

@@ -12,6 +12,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from jobs_grpc.errors import Violation
 from jobs_grpc.services.wire_format import varint
+from jobs_grpc.tenant_turns import Pause
 
 # The setting that limits the size.
 _SETTING = "JOBS_MAX_DOCUMENT_BYTES"
@@ -30,6 +31,9 @@ _MAX_PROTOBUF_RATIO = 8
 # Documents that are kept in wire format, with at most 0.4 MiB each by default.
 _CACHED_DOCUMENTS = 16
 
+# Values that are converted between two pauses: about a millisecond and a half.
+_VALUES_PER_PAUSE = 1000
+
 # Maximum length of the path in an error message, in characters.
 _MAX_PATH_LENGTH = 120
 
@@ -40,42 +44,48 @@ _encode_double = struct.Struct("<d").pack
 
 
 class _InvalidValue(Exception):
-    """A value cannot be stored. Each enclosing level adds its part of the path to the value."""
+    """The value at a path cannot be stored."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, keys: Iterable[str | int]) -> None:
+        """`keys`: the name or index of the value in each enclosing level, from the outside."""
         super().__init__(problem)
         self.problem = problem
-        self._path = ""
+        self._keys = keys
 
-    def prepend(self, part: str) -> None:
-        """Put the name or index of the enclosing level before the path."""
-        self._path = part + self._path
-
-    @property
-    def path(self) -> str:
+    def path(self, field: str) -> str:
         """The path, shortened and with unprintable characters escaped, as callers choose keys."""
-        path = self._path
+        path = field + "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in self._keys)
         if len(path) > _MAX_PATH_LENGTH:
             path = path[:_MAX_PATH_LENGTH] + "…"
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
 
 
-def to_json(struct: Struct, field: str, max_bytes: int) -> tuple[str, list[Violation]]:
+class _TooManyValues(Exception):
+    """A document has more values than fit its maximum size."""
+
+
+async def to_json(
+    struct: Struct, field: str, max_bytes: int, pause: Pause
+) -> tuple[str, list[Violation]]:
     """Convert a Struct to compact JSON; if it cannot be stored, return the violation instead.
 
     Integers up to 2^53 are written without a fraction. The size limit counts numbers as PostgreSQL
-    prints them, without an exponent: "1e300" has 301 digits.
+    prints them, without an exponent: "1e300" has 301 digits. Calls `pause` at times, so that other
+    calls run.
     """
-    if struct.ByteSize() > max_bytes * _MAX_PROTOBUF_RATIO:
+    try:
+        if struct.ByteSize() > max_bytes * _MAX_PROTOBUF_RATIO:
+            raise _TooManyValues
+        # JSON has a comma or a bracket for each value, and at least one character of the value.
+        values, expansion = await _from_struct(struct, max_bytes // 2, pause)
+    except _TooManyValues:
         problem = f"{field} has more than {max_bytes} bytes as JSON ({_SETTING})"
         return "", [Violation(field, problem)]
-    try:
-        value = _from_struct(struct, depth=1)
     except _InvalidValue as e:
-        e.prepend(field)
-        return "", [Violation(e.path, f"{e.path} {e.problem}")]
-    text = _encode_json(value)
-    size = len(text.encode()) + sum(_exponent_expansion(number) for number in _floats(value))
+        path = e.path(field)
+        return "", [Violation(path, f"{path} {e.problem}")]
+    text = _encode_json(values)
+    size = len(text.encode()) + expansion
     if size > max_bytes:
         problem = f"{field} has {size} bytes as JSON; the limit is {max_bytes} ({_SETTING})"
         return "", [Violation(field, problem)]
@@ -136,78 +146,69 @@ def _encode_value(value: Any) -> bytes:
     return b"\x11" + _encode_double(value)
 
 
-def _from_struct(struct: Struct, depth: int) -> dict[str, Any]:
-    _check_depth(depth)
-    result = {}
-    for key, value in struct.fields.items():
-        name = _from_text(key)
-        try:
-            result[name] = _from_value(value, depth)
-        except _InvalidValue as e:
-            e.prepend(f".{key}")
-            raise
-    return result
+async def _from_struct(struct: Struct, max_values: int, pause: Pause) -> tuple[dict[str, Any], int]:
+    """The fields of a Struct, and how many characters longer its numbers are without exponents.
+
+    Raises _InvalidValue, and _TooManyValues for more than `max_values`.
+    """
+    result: dict[str, Any] = {}
+    # The levels that enclose the next value, with the values that are left of each, and the keys
+    # of these levels.
+    levels: list[tuple[Any, Iterator[tuple[Any, Value]]]] = [(result, iter(struct.fields.items()))]
+    keys: list[str | int] = []
+    count = expansion = 0
+    while levels:
+        level, values = levels[-1]
+        for key, value in values:
+            count += 1
+            if count > max_values:
+                raise _TooManyValues
+            if count % _VALUES_PER_PAUSE == 0:
+                await pause()
+            if isinstance(key, str):
+                _check_text(key, keys)
+            match value.WhichOneof("kind"):
+                case "string_value":
+                    _check_text(value.string_value, [*keys, key])
+                    level[key] = value.string_value
+                case "number_value":
+                    number = value.number_value
+                    if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER:
+                        level[key] = int(number)
+                        continue
+                    if not math.isfinite(number):
+                        raise _InvalidValue("must be a finite number", [*keys, key])
+                    level[key] = number
+                    expansion += _exponent_expansion(number)
+                case "bool_value":
+                    level[key] = value.bool_value
+                case "null_value":
+                    level[key] = None
+                case "struct_value":
+                    level[key] = {}
+                    levels.append((level[key], iter(value.struct_value.fields.items())))
+                    break
+                case "list_value":
+                    elements = value.list_value.values
+                    level[key] = [None] * len(elements)
+                    levels.append((level[key], iter(enumerate(elements))))
+                    break
+                case _:
+                    problem = "has no kind; set one of the fields of google.protobuf.Value"
+                    raise _InvalidValue(problem, [*keys, key])
+        else:
+            levels.pop()
+            del keys[-1:]
+            continue
+        keys.append(key)
+        if len(levels) > _MAX_DEPTH:
+            raise _InvalidValue(f"is nested deeper than {_MAX_DEPTH} levels", keys)
+    return result, expansion
 
 
-def _from_list(values: Iterable[Value], depth: int) -> list[Any]:
-    _check_depth(depth)
-    result = []
-    for index, value in enumerate(values):
-        try:
-            result.append(_from_value(value, depth))
-        except _InvalidValue as e:
-            e.prepend(f"[{index}]")
-            raise
-    return result
-
-
-def _from_value(value: Value, depth: int) -> Any:
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return _from_text(value.string_value)
-        case "number_value":
-            return _from_number(value.number_value)
-        case "bool_value":
-            return value.bool_value
-        case "null_value":
-            return None
-        case "struct_value":
-            return _from_struct(value.struct_value, depth + 1)
-        case "list_value":
-            return _from_list(value.list_value.values, depth + 1)
-        case _:
-            raise _InvalidValue("has no kind; set one of the fields of google.protobuf.Value")
-
-
-def _check_depth(depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise _InvalidValue(f"is nested deeper than {_MAX_DEPTH} levels")
-
-
-def _from_text(text: str) -> str:
+def _check_text(text: str, keys: Iterable[str | int]) -> None:
     if "\0" in text:
-        raise _InvalidValue("contains the character U+0000, which cannot be stored")
-    return text
-
-
-def _from_number(number: float) -> int | float:
-    if not math.isfinite(number):
-        raise _InvalidValue("must be a finite number")
-    if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER:
-        return int(number)
-    return number
-
-
-def _floats(value: Any) -> Iterator[float]:
-    """All floats in a JSON value."""
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _floats(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _floats(item)
-    elif isinstance(value, float):
-        yield value
+        raise _InvalidValue("contains the character U+0000, which cannot be stored", keys)
 
 
 def _exponent_expansion(number: float) -> int:

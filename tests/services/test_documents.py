@@ -38,6 +38,10 @@ def document(**fields: Any) -> Struct:
     return struct
 
 
+async def no_pause() -> None:
+    """Converts without a pause."""
+
+
 def encoded_field(number: int, payload: bytes) -> bytes:
     """A serialized protobuf field that contains a message."""
     size, length = len(payload), b""
@@ -153,16 +157,24 @@ async def test_document_size_counts_all_digits_of_a_number(
         (2.0**53 + 2, "9007199254740994.0"),
     ],
 )
-def test_integers_are_stored_without_a_fraction_if_they_are_exact(number: float, text: str) -> None:
-    assert to_json(document(a=number), "params", MAX_BYTES) == (f'{{"a":{text}}}', [])
+async def test_integers_are_stored_without_a_fraction_if_they_are_exact(
+    number: float, text: str
+) -> None:
+    converted = await to_json(document(a=number), "params", MAX_BYTES, no_pause)
+
+    assert converted == (f'{{"a":{text}}}', [])
 
 
 @pytest.mark.parametrize(("number", "digits"), [(0.5, 3), (1e22, 23), (1e-7, 9), (-1.5e-7, 11)])
-def test_size_of_a_number_is_its_length_without_an_exponent(number: float, digits: int) -> None:
+async def test_size_of_a_number_is_its_length_without_an_exponent(
+    number: float, digits: int
+) -> None:
     size = len('{"a":}') + digits
 
-    assert to_json(document(a=number), "params", size)[1] == []
-    (violation,) = to_json(document(a=number), "params", size - 1)[1]
+    _, violations = await to_json(document(a=number), "params", size, no_pause)
+    _, (violation,) = await to_json(document(a=number), "params", size - 1, no_pause)
+
+    assert violations == []
     assert f"has {size} bytes" in violation.description
 
 
@@ -196,8 +208,8 @@ def test_stored_document_is_converted_to_the_struct_of_its_values(
     ],
     ids=["shorter", "longest", "longer", "unprintable"],
 )
-def test_path_of_a_violation_is_shortened_and_escaped(key: str, path: str) -> None:
-    (violation,) = to_json(document(**{key: math.nan}), "params", MAX_BYTES)[1]
+async def test_path_of_a_violation_is_shortened_and_escaped(key: str, path: str) -> None:
+    _, (violation,) = await to_json(document(**{key: math.nan}), "params", MAX_BYTES, no_pause)
 
     assert violation.field == path
     assert violation.description == f"{path} must be a finite number"
@@ -281,6 +293,37 @@ async def test_document_is_accepted_and_returned_when_it_has_20_levels(
 
     assert len((await operator.list()).jobs) == 1
     assert "k" in (await operator.get("j")).document_params.fields
+
+
+async def test_conversion_pauses_after_each_thousand_values() -> None:
+    pauses = 0
+
+    async def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+
+    await to_json(document(a=[[] for _ in range(10_000)]), "params", MAX_BYTES, pause)
+
+    assert pauses == 10
+
+
+async def test_conversion_stops_when_the_values_exceed_the_limit_in_any_case() -> None:
+    """n values take at least 2n + 1 bytes as JSON, as in [1,1]."""
+    pauses = 0
+
+    async def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+
+    params = document(a=[[] for _ in range(50_000)])
+
+    text, (violation,) = await to_json(params, "params", MAX_BYTES, pause)
+
+    assert violation.description == (
+        "params has more than 32768 bytes as JSON (JOBS_MAX_DOCUMENT_BYTES)"
+    )
+    assert text == ""
+    assert pauses == MAX_BYTES // 2 // 1000
 
 
 @pytest.mark.slow

@@ -399,9 +399,9 @@ async def test_calls_run_while_a_large_message_is_converted() -> None:
     turns, steps = TenantTurns(1), list[str]()
 
     class Recorder(ReportStream):
-        def _parse(self, report: Any, *, with_details: bool) -> Any:
+        async def _parse(self, report: Any, *, with_details: bool) -> Any:
             steps.append(self._caller.tenant_id)
-            return super()._parse(report, with_details=with_details)
+            return await super()._parse(report, with_details=with_details)
 
     async def requests() -> AsyncIterator[device_pb.ReportExecutionsRequest]:
         yield large
