@@ -28,6 +28,12 @@ def add_command(commands: "Subparsers") -> None:
         metavar="NAME",
         help="login that `serve` uses (default: the user of JOBS_DATABASE_URL, or jobs_request)",
     )
+    parser.add_argument(
+        "--citus",
+        action="store_true",
+        help="fail if the database does not have the extension citus. With the extension, migrate "
+        "always distributes the tables over the nodes",
+    )
     parser.set_defaults(run=_migrate)
 
 
@@ -41,6 +47,6 @@ def _migrate(args: argparse.Namespace) -> None:
         role = RequestRole()
     # Also on SIGTERM, so that PostgreSQL ends an index build at once.
     with progress_line() as report:
-        changes = run_until_stop_signal(migrate(owner_dsn, role, report))
+        changes = run_until_stop_signal(migrate(owner_dsn, role, report, require_citus=args.citus))
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

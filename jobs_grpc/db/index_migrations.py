@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from jobs_grpc.db.schema import Migration, SchemaError
+from jobs_grpc.db.sql_statements import split_statements
 
 _CREATE_INDEX = re.compile(
     r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (\w+)\s+ON (\w+)\.\w+\s"
@@ -20,14 +21,13 @@ _DISABLE_TIMEOUTS = "SELECT set_config(name, '0', false) FROM pg_settings WHERE 
 _IS_INVALID = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
 
 
-def split_statements(migration: Migration) -> Sequence[str]:
+def index_statements(migration: Migration) -> Sequence[str]:
     """Return the statements of a migration that runs outside a transaction.
 
     Raises SchemaError if one of them is not a CREATE or DROP INDEX CONCURRENTLY that can be
     repeated.
     """
-    text = re.sub(r"--.*", "", migration.sql)
-    statements = [part.strip() for part in text.split(";") if part.strip()]
+    statements = split_statements(migration.sql)
     for statement in statements:
         if not (_CREATE_INDEX.match(statement) or _DROP_INDEX.fullmatch(statement)):
             raise SchemaError(
@@ -44,7 +44,7 @@ async def run_outside_transaction(connection: asyncpg.Connection, migration: Mig
     Changes the timeouts of the session.
     """
     await connection.execute(_DISABLE_TIMEOUTS, _TIMEOUTS)
-    for statement in split_statements(migration):
+    for statement in index_statements(migration):
         if created := _CREATE_INDEX.match(statement):
             await _drop_if_invalid(connection, f"{created[2]}.{created[1]}")
         await connection.execute(statement)

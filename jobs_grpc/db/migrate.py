@@ -11,11 +11,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 
 from jobs_grpc.config import ConfigError
-from jobs_grpc.db import schema
+from jobs_grpc.db import citus, schema
 from jobs_grpc.db.index_migrations import run_outside_transaction
 from jobs_grpc.db.migration_progress import Report, reporting_progress
 from jobs_grpc.db.schema import Migration, migrations
 from jobs_grpc.db.scram import scram_verifier
+from jobs_grpc.db.sql_statements import split_statements
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +71,15 @@ class RequestRole:
         return cls(user, password or None)
 
 
-async def migrate(owner_dsn: str, role: RequestRole, report: Report | None = None) -> list[str]:
+async def migrate(
+    owner_dsn: str, role: RequestRole, report: Report | None = None, *, require_citus: bool = False
+) -> list[str]:
     """Apply missing migrations, views and functions, and grant `role` what it needs.
 
-    Calls `report` about once a second with what a long migration is doing. Returns one line per
-    change. If it is interrupted, repeat it. Raises MigrationError, and what asyncpg raises if the
-    database is unavailable.
+    If the database has the extension citus, distribute the tables and functions. Calls `report`
+    about once a second with what a long migration is doing. Returns one line per change. If it is
+    interrupted, repeat it. Raises MigrationError, and what asyncpg raises if the database is
+    unavailable.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
@@ -84,22 +88,32 @@ async def migrate(owner_dsn: str, role: RequestRole, report: Report | None = Non
                 f"{role.name} is the owner and can't also be the request role;"
                 " JOBS_DATABASE_URL needs a separate login"
             )
+        on_citus = await citus.is_installed(connection)
+        if on_citus:
+            await citus.check_cluster(connection)
+        elif require_citus:
+            raise MigrationError(
+                "the database has no extension citus: run CREATE EXTENSION citus in this database"
+                " on every node, and add the workers with SELECT citus_add_node('HOST', PORT)"
+            )
         async with reporting_progress(owner_dsn, connection, report):
             await _lock(connection, report)
             await connection.execute(_SET_LOCK_TIMEOUT)
-            await connection.execute(schema.read_sql("bootstrap.sql"))
+            await _execute(connection, schema.read_sql("bootstrap.sql"))
             missing = await _missing_migrations(connection)
             before = [migration for migration in missing if not migration.after_code]
             after = [migration for migration in missing if migration.after_code]
             return [
                 *await _apply(connection, before),
-                *await _ensure_role(connection, role),
+                *await _ensure_role(connection, role, on_citus=on_citus),
                 *await _repeat_deadlocked(
-                    partial(_apply_code, connection, role, force=bool(before))
+                    partial(_apply_code, connection, role, force=bool(before), on_citus=on_citus)
                 ),
                 *await _grant_device_tables(connection, role),
                 *await _apply(connection, after),
             ]
+    except citus.ClusterError as e:
+        raise MigrationError(str(e)) from e
     finally:
         await connection.close()
 
@@ -149,7 +163,7 @@ async def _apply(connection: asyncpg.Connection, missing: list[Migration]) -> li
 
 async def _apply_in_transaction(connection: asyncpg.Connection, migration: Migration) -> None:
     async with connection.transaction():
-        await connection.execute(migration.sql)
+        await _execute(connection, migration.sql)
         await _record(connection, migration)
 
 
@@ -163,6 +177,12 @@ async def _repeat_deadlocked(run: Callable[[], Awaitable[T]]) -> T:
     return await run()
 
 
+async def _execute(connection: asyncpg.Connection, sql: str) -> None:
+    """Run the statements one by one: Citus would send all of them to its nodes for each."""
+    for statement in split_statements(sql):
+        await connection.execute(statement)
+
+
 async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
     await connection.execute(
         "INSERT INTO jobs.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
@@ -173,7 +193,7 @@ async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
 
 
 async def _apply_code(
-    connection: asyncpg.Connection, role: RequestRole, *, force: bool
+    connection: asyncpg.Connection, role: RequestRole, *, force: bool, on_citus: bool
 ) -> list[str]:
     checksum = schema.code_checksum()
     rows = await connection.fetch("SELECT checksum FROM jobs.schema_code ORDER BY applied_at DESC")
@@ -181,17 +201,24 @@ async def _apply_code(
     newest = known[0] if known else None
     if not force and newest != checksum and (checksum in known or await _is_ahead(connection)):
         return ["kept the views and functions of a newer version"]
+    changes = []
     async with connection.transaction():
+        # Views first need the tables to be distributed, and grants the views.
+        if on_citus:
+            changes += await citus.distribute_tables(connection)
         if force or newest != checksum:
             for sql in schema.code().values():
-                await connection.execute(sql)
+                await _execute(connection, sql)
             await connection.execute(
-                "INSERT INTO jobs.schema_code (checksum) VALUES ($1)"
-                " ON CONFLICT (checksum) DO UPDATE SET applied_at = clock_timestamp()",
+                "INSERT INTO jobs.schema_code (checksum, applied_at) VALUES ($1, clock_timestamp())"
+                " ON CONFLICT (checksum) DO UPDATE SET applied_at = excluded.applied_at",
                 checksum,
             )
-        await connection.execute(await _for_role(connection, role, schema.read_sql("grants.sql")))
-    return ["applied views and functions"] if force or newest != checksum else []
+            changes.append("applied views and functions")
+        if on_citus:
+            await citus.distribute_functions(connection)
+        await _execute(connection, await _for_role(connection, role, schema.read_sql("grants.sql")))
+    return changes
 
 
 async def _is_ahead(connection: asyncpg.Connection) -> bool:
@@ -212,30 +239,35 @@ async def _grant_device_tables(connection: asyncpg.Connection, role: RequestRole
     sql = await _for_role(connection, role, schema.read_sql("grants_devices.sql"))
     try:
         async with connection.transaction():
-            await connection.execute(sql)
+            await _execute(connection, sql)
     except asyncpg.InsufficientPrivilegeError:
         return [f"as the owner of the device tables, run: {sql.strip()}"]
     return []
 
 
-async def _ensure_role(connection: asyncpg.Connection, role: RequestRole) -> list[str]:
-    if await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role.name):
-        return []
+async def _ensure_role(
+    connection: asyncpg.Connection, role: RequestRole, *, on_citus: bool
+) -> list[str]:
     sql = await _for_role(
         connection, role, "CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE"
     )
     # Not the password itself, which PostgreSQL may log as part of the statement.
     password = f" PASSWORD '{scram_verifier(role.password)}'" if role.password else ""
-    try:
-        await connection.execute(sql + password)
-    except asyncpg.InsufficientPrivilegeError:
-        hint = " PASSWORD '…'" if role.password else ""
-        raise MigrationError(
-            f"the owner lacks the privilege to create the request role; as an administrator,"
-            f" run: {sql}{hint}; then migrate again"
-        ) from None
-    hint = "" if role.password else " without a password: set one if the server requires it"
-    return [f"created role {role.name}{hint}"]
+    changes = []
+    if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role.name):
+        try:
+            await connection.execute(sql + password)
+        except asyncpg.InsufficientPrivilegeError:
+            hint = " PASSWORD '…'" if role.password else ""
+            raise MigrationError(
+                f"the owner lacks the privilege to create the request role; as an administrator,"
+                f" run: {sql}{hint}; then migrate again"
+            ) from None
+        hint = "" if role.password else " without a password: set one if the server requires it"
+        changes.append(f"created role {role.name}{hint}")
+    if on_citus:
+        await citus.create_role(connection, role.name, sql + password)
+    return changes
 
 
 async def _for_role(connection: asyncpg.Connection, role: RequestRole, sql: str) -> str:

@@ -102,6 +102,13 @@ def code() -> Mapping[str, str]:
     return {name: code[name] for name in order_by_dependency(code)}
 
 
+@cache
+def entry_functions() -> tuple[str, ...]:
+    """Return the names of the functions that calls and maintenance use: one per file of api/."""
+    folder = files("jobs_grpc.db").joinpath("sql/functions/api")
+    return tuple(sorted(path.name.removesuffix(".sql") for path in folder.iterdir()))
+
+
 def order_by_dependency(code: Mapping[str, str]) -> list[str]:
     """Sort the names so that each follows those in its SQL's "depends on" line.
 

@@ -15,7 +15,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db import migrate as runner
 from jobs_grpc.db import migration_progress, schema
-from jobs_grpc.db.index_migrations import split_statements
+from jobs_grpc.db.index_migrations import index_statements
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.schema import Migration, SchemaError
 from tests.support.database import Database
@@ -300,7 +300,7 @@ async def test_progress_names_the_phase_and_what_the_build_waits_for(
 )
 def test_statement_that_cannot_be_repeated_is_rejected(statement: str) -> None:
     with pytest.raises(SchemaError, match=r"^migration 9001 test: outside a transaction"):
-        split_statements(Migration(9001, "test", f"{MARKER}\n{statement};"))
+        index_statements(Migration(9001, "test", f"{MARKER}\n{statement};"))
 
 
 def test_statements_are_split_without_comments() -> None:
@@ -309,7 +309,7 @@ def test_statements_are_split_without_comments() -> None:
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS b\n    ON jobs.jobs (job_id);  -- last;\n"
     )
 
-    assert split_statements(Migration(9001, "test", sql)) == [
+    assert index_statements(Migration(9001, "test", sql)) == [
         "DROP INDEX CONCURRENTLY IF EXISTS jobs.a",
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS b\n    ON jobs.jobs (job_id)",
     ]

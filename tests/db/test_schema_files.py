@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobs_grpc.db import schema
-from jobs_grpc.db.index_migrations import split_statements
+from jobs_grpc.db.index_migrations import index_statements
 from jobs_grpc.db.schema import Migration, SchemaError, order_by_dependency
 from jobs_grpc.db.sqlstates import domain_error
 
@@ -37,7 +37,7 @@ def test_order_fails_when_dependencies_form_a_cycle() -> None:
 @pytest.mark.parametrize("migration", schema.migrations(), ids=lambda migration: migration.name)
 def test_migration_locks_no_existing_table_to_build_an_index(migration: Migration) -> None:
     if not migration.in_transaction:
-        assert split_statements(migration)
+        assert index_statements(migration)
         return
     sql = re.sub(r"--.*", "", migration.sql)
     new_tables = set(re.findall(r"CREATE TABLE (\S+)", sql))
