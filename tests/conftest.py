@@ -1,5 +1,6 @@
 """Fixtures: one cluster per session, one database and server per module, one tenant per test."""
 
+import asyncio
 import logging
 import os
 import uuid
@@ -9,13 +10,12 @@ from collections.abc import AsyncIterator, Iterator
 # variable when it is imported, so it is set before the imports below.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.postgres import Postgres, running_postgres
+from tests.support.postgres import Postgres, citus_nodes, connect, running_postgres
 from tests.support.server import Server, running_server
 
 # A slow machine must not fail a test.
@@ -23,6 +23,17 @@ settings.register_profile(
     "any-speed", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 )
 settings.load_profile("any-speed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a Citus cluster, skip the tests marked `single_node`; elsewhere, those marked `citus`."""
+    dsn = os.environ.get("JOBS_TEST_DATABASE_URL")
+    on_citus = bool(dsn and asyncio.run(citus_nodes(dsn)))
+    for item in items:
+        if on_citus and (single_node := item.get_closest_marker("single_node")):
+            item.add_marker(pytest.mark.skip(reason=f"single node: {single_node.args[0]}"))
+        elif not on_citus and item.get_closest_marker("citus"):
+            item.add_marker(pytest.mark.skip(reason="JOBS_TEST_DATABASE_URL is not on Citus"))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +49,7 @@ async def database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
     running, template = cluster
     async with running.database(template) as name:
         owner_dsn = running.dsn(name)
-        owner = await asyncpg.connect(owner_dsn)
+        owner = await connect(owner_dsn)
         yield Database(owner_dsn, running.dsn(name, running.role), owner)
         await owner.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.cli import Result, Shell, spawn
 from tests.support.database import Database
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 from tests.support.waiting import TIMEOUT, wait_until
 
 
@@ -328,7 +328,7 @@ async def test_import_works_when_row_level_security_applies_to_owner(
     (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\na,south\n")
     async with running.database(template) as name, running.unused_role(name) as platform:
         await running.execute(f"CREATE ROLE {platform.name} LOGIN PASSWORD '{platform.password}'")
-        owner = await asyncpg.connect(running.dsn(name))
+        owner = await connect(running.dsn(name))
         for table in ("device_state", "device_group_members"):
             await owner.execute(
                 f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
@@ -355,7 +355,7 @@ async def platform_tables(
     running, template = cluster
     (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\n")
     async with running.database(template) as name, running.unused_role(name) as login:
-        owner = await asyncpg.connect(running.dsn(name))
+        owner = await connect(running.dsn(name))
         await owner.execute(
             f"CREATE ROLE {login.name} LOGIN BYPASSRLS PASSWORD '{login.password}';"
             f"GRANT TEMPORARY ON DATABASE {name} TO {login.name};"

@@ -11,7 +11,7 @@ import pytest
 from jobs_grpc.db import migrate as runner
 from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 from tests.support.waiting import TIMEOUT, wait_until
 
 
@@ -141,7 +141,7 @@ async def test_migrate_ends_its_index_build_in_the_server_when_signaled(
 ) -> None:
     running, template = cluster
     async with running.database(template) as name:
-        owner = await asyncpg.connect(running.dsn(name))
+        owner = await connect(running.dsn(name))
         await owner.execute("DELETE FROM jobs.schema_migrations WHERE version = 2")
         await owner.execute("DROP INDEX jobs.job_executions_queue")
         database = Database(running.dsn(name), running.dsn(name, running.role), owner)

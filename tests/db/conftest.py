@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from jobs_grpc.db.migrate import migrate
 from tests.support.database import Database
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 
 
 @pytest.fixture
@@ -15,7 +14,7 @@ async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
     """A new migrated database with a new request role."""
     postgres, template = cluster
     async with postgres.database(template) as name, postgres.unused_role(name) as role:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await migrate(postgres.dsn(name), role)
         yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
         await owner.close()

@@ -13,7 +13,7 @@ import pytest
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.errors import JobsError
 from tests.support.database import Database, request_session
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 from tests.support.rows_read import rows_read
 
 pytestmark = pytest.mark.slow
@@ -125,7 +125,7 @@ async def growing(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
     """A database with one job, analyzed, that is not analyzed again."""
     postgres, template = cluster
     async with postgres.database(template) as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await owner.execute(_NO_AUTOVACUUM)
         await owner.execute(_JOBS, TENANT, 1, 1)
         await owner.execute("ANALYZE")

@@ -13,11 +13,12 @@ from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.db.readiness import NotIsolated
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 from tests.support.server import running_server, starting_server
 
 BEFORE_CODE = [f"applied migration {m.label}" for m in schema.migrations() if not m.after_code]
 CODE = "applied views and functions"
+DISTRIBUTED = f"distributed by tenant_id: {', '.join(schema.TENANT_TABLES)}"
 AFTER_CODE = [f"applied migration {m.label}" for m in schema.migrations() if m.after_code]
 
 
@@ -29,6 +30,11 @@ class EmptyDatabase:
     name: str
     role: RequestRole
     owner: asyncpg.Connection
+
+    @property
+    def distributed(self) -> list[str]:
+        """What `migrate` also reports on Citus."""
+        return [DISTRIBUTED] if self.postgres.citus_nodes else []
 
     @property
     def owner_dsn(self) -> str:
@@ -46,7 +52,7 @@ async def empty(cluster: tuple[Postgres, str]) -> AsyncIterator[EmptyDatabase]:
     """A new empty database."""
     postgres, _ = cluster
     async with postgres.database() as name, postgres.unused_role(name) as role:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         yield EmptyDatabase(postgres, name, role, owner)
         await owner.close()
 
@@ -54,7 +60,8 @@ async def empty(cluster: tuple[Postgres, str]) -> AsyncIterator[EmptyDatabase]:
 async def test_migrate_applies_everything_to_an_empty_database(empty: EmptyDatabase) -> None:
     done = await migrate(empty.owner_dsn, empty.role)
 
-    assert done == [*BEFORE_CODE, f"created role {empty.role.name}", CODE, *AFTER_CODE]
+    code = [*empty.distributed, CODE]
+    assert done == [*BEFORE_CODE, f"created role {empty.role.name}", *code, *AFTER_CODE]
     async with running_server(empty.request_dsn) as server:
         assert not (await server.operator("any").list()).jobs
 
@@ -79,7 +86,8 @@ async def test_one_of_two_concurrent_migrations_applies_everything(empty: EmptyD
         migrate(empty.owner_dsn, empty.role), migrate(empty.owner_dsn, empty.role)
     )
 
-    assert sorted(map(len, done)) == [0, len(BEFORE_CODE) + len(AFTER_CODE) + 2]
+    code = [*empty.distributed, CODE]
+    assert sorted(map(len, done)) == [0, len([*BEFORE_CODE, "created role", *code, *AFTER_CODE])]
 
 
 async def test_migrate_creates_a_second_request_role(empty: EmptyDatabase) -> None:
@@ -204,6 +212,7 @@ async def test_migrate_does_not_enable_row_level_security_on_tables_of_the_platf
             await server.app.failure
 
 
+@pytest.mark.single_node("on Citus, the owner of the device tables distributes them first")
 async def test_migrate_succeeds_when_another_role_owns_the_device_tables(
     empty: EmptyDatabase,
 ) -> None:
@@ -269,6 +278,7 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
 
 
 @pytest.mark.slow
+@pytest.mark.single_node("on Citus, the owner needs CREATE on the database of each node")
 async def test_error_has_the_sql_when_owner_may_not_create_roles(empty: EmptyDatabase) -> None:
     async with empty.postgres.unused_role(empty.name) as owner:
         await empty.owner.execute(
@@ -294,11 +304,14 @@ async def test_migrate_keeps_an_existing_role_unchanged(empty: EmptyDatabase) ->
     role = "SELECT * FROM pg_authid WHERE rolname = $1"
     before = await empty.owner.fetchrow(role, empty.role.name)
 
-    assert await migrate(empty.owner_dsn, empty.role) == [*BEFORE_CODE, CODE, *AFTER_CODE]
+    done = await migrate(empty.owner_dsn, empty.role)
+
+    assert done == [*BEFORE_CODE, *empty.distributed, CODE, *AFTER_CODE]
 
     assert await empty.owner.fetchrow(role, empty.role.name) == before
 
 
+@pytest.mark.single_node("on Citus, the owner needs CREATE on the database of each node")
 async def test_migrate_succeeds_when_an_administrator_created_the_schema(
     empty: EmptyDatabase,
 ) -> None:

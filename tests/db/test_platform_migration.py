@@ -18,7 +18,7 @@ from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.doctor import examine
 from tests.support.database import Database
 from tests.support.failures import expect_failure
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
 
@@ -76,7 +76,7 @@ async def platform(cluster: tuple[Postgres, str]) -> AsyncIterator[Platform]:
     """The platform's tables with jobs of two tenants, and an empty schema of this service."""
     postgres, _ = cluster
     async with postgres.database() as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await owner.execute(TABLES)
         await migrate(postgres.dsn(name), postgres.role)
         database = Database(postgres.dsn(name), postgres.dsn(name, postgres.role), owner)

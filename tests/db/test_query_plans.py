@@ -15,7 +15,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.services.rollout_json import failure_criteria_json
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 
 pytestmark = pytest.mark.slow
 
@@ -416,7 +416,7 @@ async def large(cluster: tuple[Postgres, str]) -> AsyncIterator[Large]:
     """The large database, shared by all tests of this module."""
     postgres, template = cluster
     async with postgres.database(template) as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await owner.execute(_FLEET, TENANT, DEVICES)
         for number in range(JOBS):
             await owner.fetch(

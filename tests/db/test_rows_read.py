@@ -16,7 +16,7 @@ import pytest
 import jobs_grpc.db
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from tests.support import shapes
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 from tests.support.rows_read import rows_read
 from tests.support.shapes import SHAPES, Probe, Shape
 
@@ -458,7 +458,7 @@ async def test_rows_read_do_not_depend_on_the_data_or_the_statistics(
     postgres, template = cluster
     problems: list[str] = []
     async with postgres.database(template) as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         async for state in _states(owner, shape):
             for mode in PLAN_CACHE_MODES:
                 problems += [

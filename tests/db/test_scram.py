@@ -10,7 +10,7 @@ from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.db.scram import scram_verifier
 from jobs_grpc.dev import embedded_postgres
 from tests.support.database import Database
-from tests.support.postgres import new_data_dir
+from tests.support.postgres import connect, new_data_dir
 
 _ROLE = "scram_test"
 
@@ -78,7 +78,7 @@ async def test_role_logs_in_with_a_password_that_is_not_in_the_log(password: str
                 await asyncpg.connect(request_dsn, password="other")
 
             # PostgreSQL logs a statement that fails, whatever log_statement is.
-            owner = await asyncpg.connect(cluster.dsn("postgres"))
+            owner = await connect(cluster.dsn("postgres"))
             await owner.execute("CREATE ROLE other_owner LOGIN")
             await owner.execute("CREATE DATABASE owned OWNER other_owner")
             await owner.close()

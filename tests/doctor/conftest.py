@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import TypeAlias
 
-import asyncpg
 import pytest
 
 from jobs_grpc.config import Config
 from jobs_grpc.db.migrate import migrate
 from jobs_grpc.doctor import Finding, examine
 from tests.support.database import Database
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 
 PASSWORD = "pa55-w0rd"
 
@@ -25,7 +24,7 @@ async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
     postgres, template = cluster
     async with postgres.database(template) as name, postgres.unused_role(name) as unused:
         role = replace(unused, password=PASSWORD)
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await migrate(postgres.dsn(name), role)
         yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
         await owner.close()

@@ -16,7 +16,7 @@ from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.postgres import Postgres, new_data_dir
+from tests.support.postgres import Postgres, connect, new_data_dir
 from tests.support.server import Server, running_server, starting_server
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -102,7 +102,7 @@ async def idle(cluster: tuple[Postgres, str]) -> AsyncIterator[asyncpg.Connectio
     """A session in a separate database with jobs that need no maintenance, analyzed."""
     postgres, template = cluster
     async with postgres.database(template) as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await owner.execute(NOTHING_DUE, "tenant-")
         await owner.execute("ANALYZE jobs.jobs, jobs.job_executions")
         yield owner

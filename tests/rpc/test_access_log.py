@@ -8,7 +8,6 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
@@ -18,7 +17,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.health import is_healthy
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
 
@@ -57,7 +56,7 @@ async def broken_server(cluster: tuple[Postgres, str]) -> AsyncIterator[Server]:
     """A server whose database rejects each new job with an error that the code does not expect."""
     postgres, template = cluster
     async with postgres.database(template) as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         dsn = postgres.dsn(name, postgres.role)
         await owner.execute("ALTER TABLE jobs.jobs ADD CONSTRAINT unexpected CHECK (false)")
         await Database(postgres.dsn(name), dsn, owner).add_devices("tenant", 1)

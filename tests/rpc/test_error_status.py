@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -30,7 +29,7 @@ from tests.support.identities import (
     new_key,
     token,
 )
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connect
 from tests.support.server import (
     Server,
     running_server,
@@ -67,7 +66,7 @@ async def server_without_get_job(cluster: tuple[Postgres, str]) -> AsyncIterator
     """An operator of a server whose database lacks the function get_job."""
     postgres, template = cluster
     async with postgres.database(template) as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await owner.execute("DROP FUNCTION jobs.get_job")
         await owner.close()
         async with running_server(postgres.dsn(name, postgres.role)) as server:

@@ -17,7 +17,7 @@ from jobs_grpc.dev import embedded_postgres
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.health import is_healthy, wait_until_healthy, watch_health
-from tests.support.postgres import Postgres, new_data_dir
+from tests.support.postgres import Postgres, connect, new_data_dir
 from tests.support.server import Server, running_server, starting_server
 from tests.support.waiting import wait_until
 
@@ -87,7 +87,7 @@ async def test_health_is_not_serving_until_schema_is_current(
 ) -> None:
     postgres, _ = cluster
     async with postgres.database() as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         try:
             async with starting_server(postgres.dsn(name, postgres.role)) as server:
                 await wait_until(lambda: _logged(caplog, "the schema is not the one"))
@@ -136,7 +136,7 @@ async def test_health_is_not_serving_when_sql_functions_change(
         postgres.database(template) as name,
         running_server(postgres.dsn(name, postgres.role)) as server,
     ):
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await owner.execute("UPDATE jobs.schema_code SET checksum = 'other'")
 
         await _wait_until_unhealthy(server)
@@ -157,7 +157,7 @@ async def test_health_is_not_serving_when_request_role_lacks_a_privilege(
 ) -> None:
     postgres, template = cluster
     async with postgres.database(template) as name:
-        owner = await asyncpg.connect(postgres.dsn(name))
+        owner = await connect(postgres.dsn(name))
         await owner.execute(f"REVOKE {privilege} FROM {postgres.role.name}")
         async with starting_server(postgres.dsn(name, postgres.role)) as server:
             await _wait_until_probed(owner)

@@ -1,21 +1,27 @@
-"""PostgreSQL for tests: one cluster with a migrated template database, and clones of it."""
+"""PostgreSQL for tests: one cluster with a migrated template database, and clones of it.
 
+If JOBS_TEST_DATABASE_URL is the coordinator of a Citus cluster, each database exists on all nodes.
+"""
+
+import asyncio
 import itertools
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
 from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.sql_statements import split_statements
 from jobs_grpc.dev import embedded_postgres
 
 _PREFIX = f"jobs_test_{os.getpid()}"
@@ -28,32 +34,55 @@ class Postgres:
 
     owner_dsn: str
     role: RequestRole
+    citus_nodes: tuple[str, ...] = ()
+    """The addresses of the nodes of a Citus cluster, the coordinator first; none without Citus."""
+    empty: str = "template1"
+    """The template of an empty database. On Citus, it has the extension and knows the nodes."""
 
     def dsn(self, database: str, role: RequestRole | None = None) -> str:
         """Return the DSN of a database, for the owner or for a role."""
-        parts = urlsplit(self.owner_dsn)
-        netloc = parts.netloc
-        if role is not None:
-            netloc = f"{role.name}:{role.password}@{netloc.rpartition('@')[2]}"
-        return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
+        return dsn_of(self.owner_dsn, database, role)
 
-    async def execute(self, sql: str) -> None:
-        """Run SQL as the owner, in the database of `owner_dsn`."""
-        connection = await asyncpg.connect(self.owner_dsn)
-        try:
-            await connection.execute(sql)
-        finally:
-            await connection.close()
+    def dsns(self, database: str) -> list[str]:
+        """Return the DSNs of a database on all nodes, for the owner, the coordinator first."""
+        workers = (node_dsn(self.owner_dsn, node) for node in self.citus_nodes[1:])
+        return [dsn_of(dsn, database) for dsn in (self.owner_dsn, *workers)]
+
+    async def execute(self, *statements: str) -> None:
+        """Run statements as the owner on all nodes, in the database of `owner_dsn`."""
+        dsns = self.dsns(urlsplit(self.owner_dsn).path.removeprefix("/"))
+        await asyncio.gather(*(execute_on_node(dsn, *statements) for dsn in dsns))
 
     @asynccontextmanager
-    async def database(self, template: str = "template1") -> AsyncIterator[str]:
+    async def database(self, template: str | None = None) -> AsyncIterator[str]:
         """Create a database and drop it when the block ends."""
         name = f"{_PREFIX}_{next(_numbers)}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template or self.empty}")
         try:
             yield name
         finally:
+            # A node of Citus keeps connections to the others, and opens new ones.
+            if self.citus_nodes:
+                await self.make_template(name)
             await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def create_citus(self, database: str) -> None:
+        """Create the extension in a database on all nodes, and add the nodes."""
+        dsns = self.dsns(database)
+        await asyncio.gather(*(execute_on_node(dsn, "CREATE EXTENSION citus") for dsn in dsns))
+        coordinator, *workers = (node.rpartition(":") for node in self.citus_nodes)
+        await execute_on_node(
+            dsns[0],
+            f"SELECT citus_set_coordinator_host('{coordinator[0]}', {coordinator[2]})",
+            *(f"SELECT citus_add_node('{host}', {port})" for host, _, port in workers),
+        )
+
+    async def make_template(self, name: str) -> None:
+        """Close a database to connections, also of the background workers of extensions."""
+        await self.execute(
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
 
     @asynccontextmanager
     async def unused_role(self, database: str) -> AsyncIterator[RequestRole]:
@@ -62,11 +91,59 @@ class Postgres:
         try:
             yield role
         finally:
-            owner = await asyncpg.connect(self.dsn(database))
-            if await owner.fetchval("SELECT to_regrole($1) IS NOT NULL", role.name):
-                await owner.execute(f"REASSIGN OWNED BY {role.name} TO current_user")
-                await owner.execute(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
-            await owner.close()
+            for dsn in self.dsns(database):
+                await _drop_role(dsn, role.name)
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
+    """Sends the statements of a text one by one: Citus would send all to its nodes for each."""
+
+    async def execute(self, query: str, *args: object, **options: Any) -> str:
+        statements = [query] if args else split_statements(query)
+        if len(statements) < 2:
+            return await super().execute(query, *args, **options)  # type: ignore[no-any-return]
+        async with self.transaction():
+            for statement in statements:
+                status: str = await super().execute(statement, **options)
+        return status
+
+
+async def connect(dsn: str) -> asyncpg.Connection:
+    """Connect to a database. `execute` accepts several statements, also on Citus."""
+    return await asyncpg.connect(dsn, connection_class=_Connection)
+
+
+def dsn_of(dsn: str, database: str, role: RequestRole | None = None) -> str:
+    """Return `dsn` with another database, and optionally another login."""
+    parts = urlsplit(dsn)
+    netloc = parts.netloc
+    if role is not None:
+        netloc = f"{role.name}:{role.password}@{netloc.rpartition('@')[2]}"
+    return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
+
+
+async def execute_on_node(dsn: str, *statements: str) -> None:
+    """Run statements that Citus does not send to other nodes."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("SET citus.enable_ddl_propagation = off")
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _drop_role(dsn: str, role: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    exists = await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", role)
+    await connection.close()
+    if exists:
+        await execute_on_node(
+            dsn,
+            f"REASSIGN OWNED BY {role} TO current_user",
+            f"DROP OWNED BY {role}",
+            f"DROP ROLE {role}",
+        )
 
 
 def pg_program(name: str) -> str:
@@ -102,10 +179,37 @@ async def running_postgres() -> AsyncIterator[tuple[Postgres, str]]:
     """Run a cluster with a request role; yield it and the name of a migrated template database."""
     with running_cluster() as owner_dsn:
         role = RequestRole(f"{_PREFIX}_request", secrets.token_hex(8))
-        running = Postgres(owner_dsn, role)
-        try:
-            async with running.database() as template:
-                await migrate(running.dsn(template), role)
-                yield running, template
-        finally:
-            await running.execute(f"DROP ROLE IF EXISTS {role.name}")
+        async with AsyncExitStack() as stack:
+            running = Postgres(owner_dsn, role)
+            if nodes := await citus_nodes(owner_dsn):
+                running = Postgres(owner_dsn, role, nodes)
+                empty = await stack.enter_async_context(running.database())
+                await running.create_citus(empty)
+                await running.make_template(empty)
+                running = replace(running, empty=empty)
+            stack.push_async_callback(running.execute, f"DROP ROLE IF EXISTS {role.name}")
+            template = await stack.enter_async_context(running.database())
+            await migrate(running.dsn(template), role)
+            await running.make_template(template)
+            yield running, template
+
+
+async def citus_nodes(owner_dsn: str) -> tuple[str, ...]:
+    """Return the addresses of a Citus cluster, the coordinator first; none without Citus."""
+    connection = await asyncpg.connect(owner_dsn)
+    try:
+        if await connection.fetchval("SELECT to_regclass('pg_dist_node') IS NULL"):
+            return ()
+        rows = await connection.fetch(
+            "SELECT nodename || ':' || nodeport AS address FROM pg_dist_node ORDER BY groupid"
+        )
+        return tuple(row["address"] for row in rows)
+    finally:
+        await connection.close()
+
+
+def node_dsn(dsn: str, address: str) -> str:
+    """Return `dsn` with another host and port."""
+    parts = urlsplit(dsn)
+    login, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{login}{at}{address}"))

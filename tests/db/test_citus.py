@@ -1,0 +1,310 @@
+"""What a migration distributes over a Citus cluster, and when it fails there."""
+
+from collections.abc import AsyncIterator, Callable
+
+import asyncpg
+import pytest
+
+from jobs_grpc.db import citus, schema
+from jobs_grpc.db import migrate as runner
+from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
+from jobs_grpc.db.schema import Migration
+from tests.support.database import Database
+from tests.support.postgres import Postgres, connect, execute_on_node
+from tests.support.server import running_server
+
+pytestmark = [pytest.mark.citus, pytest.mark.slow]
+
+TABLES = "SELECT table_name::text, citus_table_type FROM citus_tables"
+
+
+@pytest.fixture
+async def postgres(cluster: tuple[Postgres, str]) -> Postgres:
+    """The cluster."""
+    return cluster[0]
+
+
+@pytest.fixture
+async def empty(postgres: Postgres) -> AsyncIterator[Database]:
+    """A database with the extension, and a request role that does not exist yet."""
+    async with postgres.database() as name, postgres.unused_role(name) as role:
+        owner = await connect(postgres.dsn(name))
+        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
+        await owner.close()
+
+
+@pytest.fixture
+async def plain(postgres: Postgres) -> AsyncIterator[Database]:
+    """A database without the extension, and a request role that does not exist yet."""
+    async with postgres.database("template1") as name, postgres.unused_role(name) as role:
+        owner = await connect(postgres.dsn(name))
+        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
+        await owner.close()
+
+
+@pytest.fixture
+def add_migration(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that adds a migration 9001 to those of `migrate`."""
+
+    def add(sql: str) -> None:
+        migrations = (*schema.migrations(), Migration(9001, "test", sql))
+        monkeypatch.setattr(runner, "migrations", lambda: migrations)
+
+    return add
+
+
+async def _migrate(database: Database, *, require_citus: bool = False) -> list[str]:
+    role = RequestRole.from_dsn(database.request_dsn)
+    return await migrate(database.owner_dsn, role, require_citus=require_citus)
+
+
+async def _kinds(database: Database) -> dict[str, str]:
+    return {
+        row["table_name"].removeprefix("public."): row["citus_table_type"]
+        for row in await database.owner.fetch(TABLES)
+    }
+
+
+async def _on_each_node(database: Database, sql: str) -> set[str]:
+    rows = await database.owner.fetch("SELECT * FROM run_command_on_all_nodes($1)", sql)
+    return {row["result"] for row in rows}
+
+
+def _without_schema(tables: tuple[str, ...]) -> set[str]:
+    return {table.removeprefix("public.") for table in tables}
+
+
+async def test_tables_with_a_tenant_are_distributed_and_co_located(empty: Database) -> None:
+    await _migrate(empty)
+
+    kinds = await _kinds(empty)
+    references = {"jobs.schema_migrations", "jobs.schema_code"}
+    distributed = {name for name, kind in kinds.items() if kind == "distributed"}
+    assert distributed == _without_schema(schema.TENANT_TABLES)
+    assert {name for name, kind in kinds.items() if kind == "reference"} == references
+    groups = "SELECT DISTINCT colocation_id FROM citus_tables WHERE citus_table_type <> 'reference'"
+    assert len(await empty.owner.fetch(groups)) == 1
+
+
+async def test_entry_functions_run_on_the_node_of_their_tenant(empty: Database) -> None:
+    await _migrate(empty)
+
+    functions = await empty.owner.fetch(
+        """
+        SELECT p.proname, d.distribution_argument_index, d.colocationid = jobs.colocationid AS here
+        FROM pg_proc p
+        JOIN pg_dist_partition jobs ON jobs.logicalrelid = 'jobs.jobs'::regclass
+        LEFT JOIN pg_dist_object d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+        WHERE p.pronamespace = 'jobs'::regnamespace
+        """
+    )
+    entries = [row for row in functions if row["proname"] in schema.entry_functions()]
+    assert len(entries) == len(schema.entry_functions())
+    assert all(row["distribution_argument_index"] == 0 and row["here"] for row in entries)
+    names = "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc"
+    of_jobs = f"{names} WHERE pronamespace = 'jobs'::regnamespace"
+    assert await _on_each_node(empty, of_jobs) == {
+        " ".join(sorted(f["proname"] for f in functions))
+    }
+    cached = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%plan_cache_mode%'"
+    assert await _on_each_node(empty, cached) == {"0"}
+
+
+async def test_existing_database_is_distributed_with_its_rows(
+    postgres: Postgres, plain: Database
+) -> None:
+    assert "distributed" not in " ".join(await _migrate(plain))
+    tenants = [f"tenant-{number}" for number in range(10)]
+    async with running_server(plain.request_dsn) as server:
+        for tenant in tenants:
+            await plain.add_devices(tenant, 3, group="pumps")
+            await server.operator(tenant).create(job_id="j", target_group_id="pumps")
+            await server.device(tenant, "d00001").start("j")
+    await postgres.create_citus(await plain.owner.fetchval("SELECT current_database()"))
+
+    tables = ", ".join(schema.TENANT_TABLES)
+    assert await _migrate(plain) == [f"distributed by tenant_id: {tables}"]
+
+    assert await plain.owner.fetchval("SELECT count(*) FROM jobs.execution_states") == 30
+    # No invisible row is left on the coordinator.
+    sizes = "SELECT sum(pg_relation_size(logicalrelid)) FROM pg_dist_partition"
+    assert await plain.owner.fetchval(sizes) == 0
+    async with running_server(plain.request_dsn) as server:
+        for tenant in tenants:
+            job = (await server.operator(tenant).get("j")).job
+            assert (job.queued, job.in_progress) == (2, 1)
+    assert await _migrate(plain) == []
+
+
+async def test_failed_distribution_changes_nothing_and_can_be_repeated(
+    postgres: Postgres, plain: Database
+) -> None:
+    await _migrate(plain)
+    await postgres.create_citus(await plain.owner.fetchval("SELECT current_database()"))
+    blocker = await connect(plain.owner_dsn)
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE public.device_state IN ROW EXCLUSIVE MODE")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await _migrate(plain)
+    await blocker.close()
+    assert await _kinds(plain) == {}
+
+    assert len(await _migrate(plain)) == 1
+
+    assert len(await _kinds(plain)) == len(schema.TENANT_TABLES) + 2
+
+
+async def test_later_migration_changes_a_distributed_database(
+    empty: Database, add_migration: Callable[[str], None]
+) -> None:
+    await _migrate(empty)
+    add_migration(
+        "ALTER TABLE jobs.jobs ADD COLUMN note text, ADD COLUMN count integer;\n"
+        "ALTER TABLE jobs.job_progress ADD COLUMN note text;\n"
+        "ALTER TABLE jobs.jobs ADD CONSTRAINT jobs_note_check CHECK (note <> '') NOT VALID;"
+    )
+
+    assert await _migrate(empty) == ["applied migration 9001 test", "applied views and functions"]
+
+    columns = "SELECT count(*) FROM jobs.jobs j JOIN jobs.job_progress p USING (tenant_id, note)"
+    assert await empty.owner.fetchval(columns) == 0
+    argument = "SELECT min(distribution_argument_index) FROM pg_dist_object"
+    assert await empty.owner.fetchval(argument) == 0
+    cached = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%plan_cache_mode%'"
+    assert await _on_each_node(empty, cached) == {"0"}
+
+
+async def test_later_migration_builds_an_index_on_all_shards(
+    empty: Database, add_migration: Callable[[str], None]
+) -> None:
+    await _migrate(empty)
+    add_migration(
+        "-- outside a transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS test_index"
+        " ON jobs.jobs (tenant_id, cancel_reason);"
+    )
+
+    await _migrate(empty)
+
+    shards = await empty.owner.fetch(
+        "SELECT DISTINCT result FROM run_command_on_shards('jobs.jobs', $1)",
+        "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = '%s'::regclass"
+        " HAVING count(*) FILTER (WHERE indexrelid::regclass::text LIKE 'jobs.test_index_%%') = 1",
+    )
+    assert [row["result"] for row in shards] == ["t"]
+
+
+async def test_tables_of_the_platform_with_another_collation_become_reference_tables(
+    empty: Database,
+) -> None:
+    await empty.owner.execute(
+        """
+        CREATE TABLE device_state (
+            tenant_id text, device_id text, model text, PRIMARY KEY (tenant_id, device_id));
+        CREATE TABLE device_group_members (
+            tenant_id text, group_id text, device_id text,
+            PRIMARY KEY (tenant_id, group_id, device_id));
+        ALTER TABLE device_state ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE device_group_members ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY platform ON device_state
+            USING (tenant_id = current_setting('app.tenant_id'));
+        CREATE POLICY platform ON device_group_members
+            USING (tenant_id = current_setting('app.tenant_id'));
+        INSERT INTO device_state VALUES ('acme', 'pump', 'P-9');
+        INSERT INTO device_group_members VALUES ('acme', 'pumps', 'pump');
+        """
+    )
+
+    changes = await _migrate(empty)
+
+    assert [line for line in changes if "reference table" in line] == [
+        f"public.{name} is now a reference table, with a copy on every node: it can't be"
+        ' distributed, because tenant_id is not text COLLATE "C" or is missing in a unique key'
+        for name in ("device_state", "device_group_members")
+    ]
+    async with running_server(empty.request_dsn) as server:
+        response = await server.operator("acme").create(target_group_id="pumps")
+        assert response.execution_count == 1
+
+
+async def test_migrate_names_the_call_when_another_role_owns_a_device_table(
+    postgres: Postgres, empty: Database
+) -> None:
+    name = await empty.owner.fetchval("SELECT current_database()")
+    async with postgres.unused_role(name) as platform, postgres.unused_role(name) as owner:
+        await empty.owner.execute(f"CREATE ROLE {platform.name}")
+        await empty.owner.execute(f"CREATE ROLE {owner.name} LOGIN PASSWORD 'secret' CREATEROLE")
+        for dsn in postgres.dsns(name):
+            await execute_on_node(dsn, f"GRANT CREATE ON DATABASE {name} TO {owner.name}")
+        await empty.owner.execute(f"GRANT CREATE ON SCHEMA public TO {owner.name}")
+        await empty.owner.execute("CREATE TABLE device_state (tenant_id text, device_id text)")
+        await empty.owner.execute(f"ALTER TABLE device_state OWNER TO {platform.name}")
+        role = RequestRole.from_dsn(empty.request_dsn)
+        with pytest.raises(MigrationError) as raised:
+            await migrate(postgres.dsn(name, owner), role)
+
+        call = str(raised.value).partition("run ")[2].partition(";")[0]
+        assert call == "SELECT create_reference_table('public.device_state')"
+        await empty.owner.execute(call)
+        await migrate(postgres.dsn(name, owner), role)
+
+        assert (await _kinds(empty))["device_state"] == "reference"
+
+
+async def test_request_role_exists_on_all_nodes(empty: Database) -> None:
+    """Also if it was created before the extension."""
+    role = RequestRole.from_dsn(empty.request_dsn)
+    await execute_on_node(empty.owner_dsn, f"CREATE ROLE {role.name} LOGIN PASSWORD 'secret'")
+
+    await _migrate(empty)
+
+    exists = f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{role.name}'"
+    assert await _on_each_node(empty, exists) == {"t"}
+
+
+async def test_migrate_fails_without_the_extension_only_if_it_is_required(
+    plain: Database,
+) -> None:
+    with pytest.raises(MigrationError, match=r"^the database has no extension citus: run CREATE"):
+        await _migrate(plain, require_citus=True)
+
+    assert await plain.owner.fetchval("SELECT to_regnamespace('jobs') IS NULL")
+    await _migrate(plain)
+
+
+async def test_migrate_fails_on_a_worker(postgres: Postgres, empty: Database) -> None:
+    name = await empty.owner.fetchval("SELECT current_database()")
+
+    with pytest.raises(
+        MigrationError, match=r"^this is a worker of Citus: JOBS_OWNER_DATABASE_URL"
+    ):
+        await migrate(postgres.dsns(name)[1], RequestRole.from_dsn(empty.request_dsn))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("DELETE FROM pg_dist_node WHERE groupid = 0", "citus_set_coordinator_host"),
+        ("UPDATE pg_dist_node SET shouldhaveshards = false", "no node for shards: add workers"),
+        ("UPDATE pg_dist_node SET metadatasynced = false WHERE groupid = 1", "metadata of Citus"),
+        ("UPDATE pg_dist_node SET nodeport = 1 WHERE groupid = 1", "node [^ ]*:1: failed to conn"),
+    ],
+)
+async def test_migrate_fails_when_the_cluster_is_not_ready(
+    empty: Database, change: str, problem: str
+) -> None:
+    await empty.owner.execute(change)
+
+    with pytest.raises(MigrationError, match=problem) as raised:
+        await _migrate(empty)
+
+    assert "\n" not in str(raised.value)
+    assert await empty.owner.fetchval("SELECT to_regnamespace('jobs') IS NULL")
+
+
+async def test_migrate_fails_when_citus_is_too_old(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(citus, "_MIN_VERSION", 99)
+
+    with pytest.raises(MigrationError, match=r"^Citus [^ ]+ is too old: upgrade it to 99 or newer"):
+        await _migrate(empty)
