@@ -4,7 +4,9 @@ A tenant's rows are on one node, and calls of the tenant run there. docs/operati
 explains it.
 """
 
+import json
 from collections.abc import Sequence
+from functools import cache
 
 import asyncpg
 
@@ -142,6 +144,41 @@ async def distribute_functions(connection: asyncpg.Connection) -> None:
                 "SELECT create_distributed_function($1::text::regprocedure)", signature
             )
 
+
+async def isolation_problems(connection: asyncpg.Connection) -> list[tuple[str, str]]:
+    """Return why a node would show the role of the connection other tenants' rows.
+
+    Each with the SQL that fixes it. A node that does not respond shows no rows. Raises ClusterError
+    if the check fails on a node.
+    """
+    problems = []
+    for row in await connection.fetch(schema.read_sql("citus/isolation.sql"), _isolation_check()):
+        node = row["node"]
+        if row["success"]:
+            problems += [
+                (f"node {node}: {problem}", f"on {node}: {_ON_THIS_NODE}; {remedy}")
+                for problem, remedy in json.loads(row["result"])
+            ]
+        elif not row["result"].startswith("failed to connect"):
+            raise ClusterError(f"node {node} can't check the isolation of tenants: {row['result']}")
+    return problems
+
+
+@cache
+def _isolation_check() -> str:
+    """Return checks/isolation.sql for run_command_on_all_nodes, which takes no parameters."""
+    tables = "ARRAY[" + ", ".join(f"'{table}'" for table in schema.TENANT_TABLES) + "]"
+    shards = (
+        f"{tables} || ARRAY(SELECT shard_name(logicalrelid, shardid, false) FROM pg_dist_shard"  # noqa: S608
+        f" WHERE logicalrelid = ANY (ARRAY(SELECT to_regclass(t) FROM unnest({tables}) AS t)))"
+    )
+    check = schema.read_sql("checks/isolation.sql").replace("$1::text[]", shards)
+    return schema.read_sql("citus/isolation_on_node.sql").replace("{check}", check)
+
+
+_ON_THIS_NODE = (
+    "SET citus.enable_ddl_propagation = off; SET citus.enable_manual_changes_to_shards = on"
+)
 
 _IS_REFERENCE_TABLE = (
     "{name} is now a reference table, with a copy on every node: it can't be distributed, because"

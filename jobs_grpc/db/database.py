@@ -44,6 +44,8 @@ PgMicros: TypeAlias = int
 """A timestamptz as PostgreSQL sends it: microseconds since 2000-01-01 UTC."""
 
 _CHECK_TIMEOUT = 3.0
+# Between two checks of the isolation on all nodes of a Citus cluster.
+_NODES_CHECK_SECONDS = 10.0
 
 # Buckets of the time that statements take, in seconds.
 _STATEMENT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
@@ -63,6 +65,7 @@ class Database:
         self._config = config
         self._pool: ConnectionPool | None = None
         self._check_connection: asyncpg.Connection | None = None
+        self._next_check_of_nodes = 0.0
         # What the last check found.
         self._problem: NotReady | None = None
         self.outage = Outage()
@@ -169,7 +172,12 @@ class Database:
             if self._check_connection is None or self._check_connection.is_closed():
                 self._check_connection = await self._connect()
             async with asyncio.timeout(_CHECK_TIMEOUT):
-                await check_ready(self._check_connection)
+                # On Citus, this opens a connection to each node.
+                now = time.monotonic()
+                all_nodes = self._pool is None or now >= self._next_check_of_nodes
+                await check_ready(self._check_connection, all_nodes=all_nodes)
+                if all_nodes:
+                    self._next_check_of_nodes = now + _NODES_CHECK_SECONDS
             if self._pool is None:
                 pool = ConnectionPool(self._config)
                 await pool.open()

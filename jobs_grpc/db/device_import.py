@@ -68,6 +68,11 @@ async def _analyze(connection: asyncpg.Connection, tables: list[str]) -> list[st
 
 
 async def _insert(connection: asyncpg.Connection, name: str, tenant_id: str) -> int:
-    """Run sql/`name` for the tenant and return the number of rows that it inserted."""
-    tag = await connection.execute(schema.read_sql(name), tenant_id)  # "INSERT 0 12"
-    return int(tag.rpartition(" ")[2])
+    """Run sql/`name` for the tenant and return the number of rows that it inserted.
+
+    Counts the rows that it returns: on Citus, the command tag also counts those that existed.
+    """
+    inserted = 0
+    async for _ in connection.cursor(schema.read_sql(name), tenant_id, prefetch=_ROWS_PER_COPY):
+        inserted += 1
+    return inserted

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from jobs_grpc.db import schema
+from jobs_grpc.db import citus, schema
 
 
 class NotReady(Exception):
@@ -21,10 +21,13 @@ class NotIsolated(Exception):
     """Row-level security does not limit the request role to one tenant."""
 
 
-async def check_ready(connection: asyncpg.Connection) -> None:
-    """Check the database for the connection's role. Raises NotReady and NotIsolated."""
+async def check_ready(connection: asyncpg.Connection, *, all_nodes: bool = True) -> None:
+    """Check the database for the connection's role. Raises NotReady and NotIsolated.
+
+    With `all_nodes`, check the isolation on all nodes of a Citus cluster.
+    """
     _require_privileges(await missing_schema_usage(connection))
-    if problems := await isolation_problems(connection):
+    if problems := await isolation_problems(connection, all_nodes=all_nodes):
         problem = "; ".join(problem for problem, _ in problems)
         remedy = " ".join(f"{remedy};" for _, remedy in problems)
         raise NotIsolated(f"tenants are not isolated: {problem}. To fix it, run: {remedy}")
@@ -32,12 +35,24 @@ async def check_ready(connection: asyncpg.Connection) -> None:
     _require_privileges(await missing_table_privileges(connection))
 
 
-async def isolation_problems(connection: asyncpg.Connection) -> list[tuple[str, str]]:
-    """Return why the role is not limited to one tenant, each with the SQL that fixes it."""
+async def isolation_problems(
+    connection: asyncpg.Connection, *, all_nodes: bool = True
+) -> list[tuple[str, str]]:
+    """Return why the role is not limited to one tenant, each with the SQL that fixes it.
+
+    Raises NotReady if a node of a Citus cluster can't be checked.
+    """
     rows = await connection.fetch(
         schema.read_sql("checks/isolation.sql"), list(schema.TENANT_TABLES)
     )
-    return [(row["problem"], row["remedy"]) for row in rows]
+    problems = [(row["problem"], row["remedy"]) for row in rows]
+    # What is wrong here is wrong on the other nodes as well, and its remedy is sent to them.
+    if not problems and all_nodes and await citus.is_installed(connection):
+        try:
+            return await citus.isolation_problems(connection)
+        except citus.ClusterError as e:
+            raise NotReady(str(e)) from e
+    return problems
 
 
 async def missing_schema_usage(connection: asyncpg.Connection) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from jobs_grpc.db import citus, schema
 from jobs_grpc.db import migrate as runner
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
+from jobs_grpc.db.readiness import isolation_problems
 from jobs_grpc.db.schema import Migration
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect, execute_on_node
@@ -308,3 +309,47 @@ async def test_migrate_fails_when_citus_is_too_old(
 
     with pytest.raises(MigrationError, match=r"^Citus [^ ]+ is too old: upgrade it to 99 or newer"):
         await _migrate(empty)
+
+
+async def test_check_finds_what_does_not_isolate_tenants_on_a_worker(
+    postgres: Postgres, empty: Database
+) -> None:
+    await _migrate(empty)
+    role = RequestRole.from_dsn(empty.request_dsn).name
+    worker_dsn = postgres.dsns(await empty.owner.fetchval("SELECT current_database()"))[1]
+    worker = await asyncpg.connect(worker_dsn)
+    shard = await worker.fetchval(
+        "SELECT shard_name(logicalrelid, shardid) FROM pg_dist_shard"
+        " WHERE logicalrelid = 'jobs.jobs'::regclass"
+        " AND to_regclass(shard_name(logicalrelid, shardid)) IS NOT NULL LIMIT 1"
+    )
+    await execute_on_node(
+        worker_dsn,
+        "SET citus.enable_manual_changes_to_shards = on",
+        f"ALTER TABLE {shard} DISABLE ROW LEVEL SECURITY",
+        f"ALTER ROLE {role} BYPASSRLS",
+    )
+    request = await asyncpg.connect(empty.request_dsn)
+
+    problems = await isolation_problems(request)
+
+    node = f"node {postgres.citus_nodes[1]}"
+    assert [problem for problem, _ in problems] == [
+        f"{node}: role {role} has BYPASSRLS",
+        f"{node}: table {shard} has no row-level security",
+    ]
+    for _, remedy in problems:
+        await worker.execute(remedy.removeprefix(f"on {postgres.citus_nodes[1]}: "))
+    assert await isolation_problems(request) == []
+    await request.close()
+    await worker.close()
+
+
+async def test_node_that_does_not_respond_is_isolated(empty: Database) -> None:
+    """It shows no rows."""
+    await _migrate(empty)
+    request = await asyncpg.connect(empty.request_dsn)
+    await empty.owner.execute("UPDATE pg_dist_node SET nodeport = 1 WHERE groupid = 1")
+
+    assert await isolation_problems(request) == []
+    await request.close()
