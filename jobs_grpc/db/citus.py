@@ -33,7 +33,7 @@ async def is_installed(connection: asyncpg.Connection) -> bool:
 
 async def check_cluster(connection: asyncpg.Connection) -> None:
     """Raise ClusterError if this is not the coordinator of a cluster whose nodes all respond."""
-    cluster = await connection.fetchrow(schema.read_sql("citus/cluster.sql"))
+    [cluster] = await connection.fetch(schema.read_sql("citus/cluster.sql"))
     version: str = cluster["version"]
     problem = None
     if int(version.partition(".")[0]) < _MIN_VERSION:
@@ -52,10 +52,16 @@ async def check_cluster(connection: asyncpg.Connection) -> None:
     elif cluster["without_metadata"]:
         nodes = ", ".join(cluster["without_metadata"])
         problem = f"{nodes}: no metadata of Citus; run SELECT start_metadata_sync_to_all_nodes()"
-    elif failed := await _failed_nodes(connection, "SELECT true"):
+    elif failed := await failed_nodes(connection, "SELECT true"):
         problem = f"{failed}: start the node, then migrate again"
     if problem:
         raise ClusterError(problem)
+
+
+async def failed_nodes(connection: asyncpg.Connection, command: str) -> str:
+    """Run a command on all nodes; return those on which it does not return true, and why."""
+    rows = await connection.fetch(schema.read_sql("citus/failed_nodes.sql"), command)
+    return "; ".join(f"node {row['node']}: {row['result'] or 'no result'}" for row in rows)
 
 
 async def create_role(connection: asyncpg.Connection, name: str, create: str) -> None:
@@ -66,14 +72,14 @@ async def create_role(connection: asyncpg.Connection, name: str, create: str) ->
     """
     quoted = await connection.fetchval("SELECT quote_literal($1)", name)
     exists = f"SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = {quoted})"  # noqa: S608
-    if not await _failed_nodes(connection, exists):
+    if not await failed_nodes(connection, exists):
         return
     await connection.execute(
         "SELECT run_command_on_all_nodes($1)",
         "DO $do$ BEGIN SET LOCAL citus.enable_ddl_propagation TO off;"
         f" IF NOT ({exists}) THEN {create}; END IF; END $do$",
     )
-    if failed := await _failed_nodes(connection, exists):
+    if failed := await failed_nodes(connection, exists):
         raise ClusterError(f"{failed}: as an administrator of the node, create the role {name}")
 
 
@@ -217,9 +223,3 @@ def _check_colocation(tables: Sequence[asyncpg.Record]) -> None:
             f"table {table['name']} is distributed, but not co-located with jobs.jobs: as its"
             f" owner, run SELECT undistribute_table('{table['name']}'); then migrate again"
         )
-
-
-async def _failed_nodes(connection: asyncpg.Connection, command: str) -> str:
-    """Run a command on all nodes and return on which it did not return true, and why."""
-    rows = await connection.fetch(schema.read_sql("citus/failed_nodes.sql"), command)
-    return "; ".join(f"node {row['node']}: {row['result'] or 'no result'}" for row in rows)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.doctor import connections, schema
+from jobs_grpc.doctor import cluster, connections, schema
 from jobs_grpc.doctor.connection import (
     DATABASE_ERRORS,
     ConnectError,
@@ -30,6 +30,7 @@ async def check_database(config: Config) -> list[Finding]:
     checks: dict[str, Check] = {
         "database": _check_server,
         "clock": _check_clock,
+        "cluster": cluster.check_cluster,
         "schema": schema.check_schema,
         "isolation": schema.check_isolation,
         "privileges": schema.check_privileges,

@@ -23,7 +23,11 @@ async def check_isolation(connection: asyncpg.Connection, config: Config) -> lis
     """Report each reason why row-level security does not limit the role to one tenant."""
     if await readiness.missing_schema_usage(connection):
         return [Finding("isolation", Status.SKIPPED, _NEEDS_USAGE)]
-    if problems := await readiness.isolation_problems(connection):
+    try:
+        problems = await readiness.isolation_problems(connection)
+    except readiness.NotReady as e:
+        return [Finding("isolation", Status.ERROR, str(e), "correct the cause on that node")]
+    if problems:
         return [
             Finding("isolation", Status.ERROR, problem, f"{remedy};")
             for problem, remedy in problems

@@ -132,8 +132,9 @@ async def test_existing_database_is_distributed_with_its_rows(
     assert await plain.owner.fetchval(sizes) == 0
     async with running_server(plain.request_dsn) as server:
         for tenant in tenants:
-            job = (await server.operator(tenant).get("j")).job
-            assert (job.queued, job.in_progress) == (2, 1)
+            job = await server.operator(tenant).get("j")
+            counts = job.execution_counts
+            assert (counts.queued, counts.in_progress) == (2, 1)
     assert await _migrate(plain) == []
 
 

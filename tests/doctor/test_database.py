@@ -17,7 +17,7 @@ from tests.support.proxy import running_proxy
 
 pytestmark = pytest.mark.slow
 
-NEEDS_DATABASE = ("clock", "schema", "isolation", "privileges", "connections", "pool")
+NEEDS_DATABASE = ("clock", "cluster", "schema", "isolation", "privileges", "connections", "pool")
 
 
 def _role(fresh: Database) -> str:
@@ -375,3 +375,31 @@ async def test_doctor_warns_when_all_connections_of_the_pool_are_busy(
         "connections of the request role: 1 open, 1 busy, 1 wait for a lock, longest: "
     )
     assert "pg_blocking_pids" in found.remedy
+
+
+@pytest.mark.citus
+async def test_doctor_reports_nodes_and_shards_of_a_cluster(
+    doctor: Doctor, fresh: Database
+) -> None:
+    [found] = await doctor("cluster")
+    assert (found.status, found.detail[:8]) == ("OK", "shards: ")
+
+    worker = "(SELECT max(groupid) FROM pg_dist_node)"
+    await fresh.owner.execute(f"UPDATE pg_dist_placement SET groupid = 1 WHERE groupid = {worker}")
+    [found] = await doctor("cluster")
+    assert (found.status, found.detail.rpartition(", ")[2][:5]) == ("WARNING", "0 on ")
+
+    await fresh.owner.execute(f"UPDATE pg_dist_node SET nodeport = 1 WHERE groupid = {worker}")
+    [found] = await doctor("cluster")
+    assert (found.status, found.remedy) == ("ERROR", "start the node")
+
+
+@pytest.mark.citus
+async def test_doctor_reports_a_cluster_whose_tables_are_not_distributed(
+    doctor: Doctor, fresh: Database
+) -> None:
+    await fresh.owner.execute("SELECT undistribute_table('jobs.jobs')")
+
+    [found] = await doctor("cluster")
+
+    assert (found.status, found.remedy) == ("ERROR", "run `jobs-grpc migrate`")

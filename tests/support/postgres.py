@@ -95,13 +95,13 @@ class Postgres:
                 await _drop_role(dsn, role.name)
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]
+class _Connection(asyncpg.Connection):
     """Sends the statements of a text one by one: Citus would send all to its nodes for each."""
 
     async def execute(self, query: str, *args: object, **options: Any) -> str:
         statements = [query] if args else split_statements(query)
         if len(statements) < 2:
-            return await super().execute(query, *args, **options)  # type: ignore[no-any-return]
+            return await super().execute(query, *args, **options)
         async with self.transaction():
             for statement in statements:
                 status: str = await super().execute(statement, **options)
