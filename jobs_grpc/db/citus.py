@@ -133,9 +133,8 @@ async def distribute_functions(connection: asyncpg.Connection) -> None:
     )
     for function in functions:
         signature = function["signature"]
-        if function["caches_plans"]:
-            # Citus cannot make a generic plan of a query on a distributed table.
-            await connection.execute(f"ALTER FUNCTION {signature} RESET plan_cache_mode")
+        for change in function["changes"]:
+            await connection.execute(f"ALTER FUNCTION {signature} {change}")
         if not function["must_be_distributed"]:
             continue
         if function["argument"]:

@@ -107,8 +107,8 @@ async def test_entry_functions_run_on_the_node_of_their_tenant(empty: Database) 
     assert await _on_each_node(empty, of_jobs) == {
         " ".join(sorted(f["proname"] for f in functions))
     }
-    cached = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%plan_cache_mode%'"
-    assert await _on_each_node(empty, cached) == {"0"}
+    generic = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%force_generic_plan%'"
+    assert await _on_each_node(empty, generic) == {"0"}
 
 
 async def test_existing_database_is_distributed_with_its_rows(
@@ -126,7 +126,7 @@ async def test_existing_database_is_distributed_with_its_rows(
     tables = ", ".join(schema.TENANT_TABLES)
     assert await _migrate(plain) == [f"distributed by tenant_id: {tables}"]
 
-    assert await plain.owner.fetchval("SELECT count(*) FROM jobs.execution_states") == 30
+    assert await plain.owner.fetchval("SELECT count(*) FROM jobs.job_executions") == 30
     # No invisible row is left on the coordinator.
     sizes = "SELECT sum(pg_relation_size(logicalrelid)) FROM pg_dist_partition"
     assert await plain.owner.fetchval(sizes) == 0
@@ -172,8 +172,8 @@ async def test_later_migration_changes_a_distributed_database(
     assert await empty.owner.fetchval(columns) == 0
     argument = "SELECT min(distribution_argument_index) FROM pg_dist_object"
     assert await empty.owner.fetchval(argument) == 0
-    cached = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%plan_cache_mode%'"
-    assert await _on_each_node(empty, cached) == {"0"}
+    generic = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%force_generic_plan%'"
+    assert await _on_each_node(empty, generic) == {"0"}
 
 
 async def test_later_migration_builds_an_index_on_all_shards(

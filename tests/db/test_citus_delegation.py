@@ -1,0 +1,149 @@
+"""On a Citus cluster: calls run on the node of their tenant, and searches read partial indexes."""
+
+import inspect
+import re
+
+import asyncpg
+import pytest
+
+from jobs_grpc.db import schema
+from jobs_grpc.db.store import Store
+from tests.db.test_search_path import CALLS
+from tests.support.citus_forms import statements_of_function
+from tests.support.database import Database
+
+pytestmark = pytest.mark.citus
+
+_NODE_OF_TENANT = """
+    SELECT format('%s:%s', nodename, nodeport) FROM citus_shards
+    WHERE shardid = get_shard_id_for_distribution_column('jobs.jobs', $1::text)
+"""
+# Tenants on different shards.
+_TENANTS = ("acme", "globex", "initech", "umbrella")
+
+# The indexes that the searches of functions/maintenance read.
+_SEARCHES = {
+    "timed_out_executions": ["job_executions_by_times_out_at"],
+    "stages_due": ["jobs_by_stage_due_at"],
+    "jobs_to_finalize": ["jobs_to_finalize"],
+    "jobs_past_retention": ["jobs_finished_by_updated_at"],
+    "jobs_to_purge": ["jobs_to_purge"],
+    "stopped_rollouts": ["jobs_waiting_by_pause_cause", "jobs_tripped_by_canceled_at"],
+}
+# What their parameters and variables stand for.
+_VALUES = {
+    "p_limit": "100",
+    "p_skip_tenant_ids": "ARRAY['t1']",
+    "p_skip_job_ids": "ARRAY['j1']",
+    "v_until": "now() - interval '1 day'",
+    "v_retention": "interval '1 day'",
+}
+# A third of them are finished.
+_JOBS = """
+    INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all, status,
+                           completed_at, created_at, updated_at)
+    SELECT 't' || t, 'j' || n, 'reboot', '{}', true,
+           CASE WHEN n > 200 THEN 'COMPLETED' ELSE 'IN_PROGRESS' END::jobs.job_status,
+           CASE WHEN n > 200 THEN now() END, now(), now()
+    FROM generate_series(1, 64) t, generate_series(1, 300) n
+"""
+_EXECUTIONS = """
+    INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
+    SELECT 't' || t, 'j1', 'd' || n, now(), now()
+    FROM generate_series(1, 64) t, generate_series(1, 1000) n
+"""
+
+
+async def _plan(connection: asyncpg.Connection, statement: str) -> str:
+    rows = await connection.fetch(f"EXPLAIN (COSTS OFF) {statement}")
+    return "\n".join(row[0] for row in rows)
+
+
+def _calls(tenant: str) -> dict[str, str]:
+    """A call of each entry function, by name."""
+    return {call.partition("(")[0]: call.replace("'acme'", f"'{tenant}'", 1) for call in CALLS}
+
+
+@pytest.mark.parametrize("tenant", _TENANTS)
+async def test_each_call_is_one_task_on_the_node_of_its_tenant(
+    database: Database, tenant: str
+) -> None:
+    node = await database.owner.fetchval(_NODE_OF_TENANT, tenant)
+    host, _, port = node.rpartition(":")
+
+    plans = {
+        name: await _plan(database.owner, f"SELECT * FROM jobs.{call}")
+        for name, call in _calls(tenant).items()
+    }
+
+    assert set(plans) == set(schema.entry_functions())
+    for name, plan in plans.items():
+        assert "Task Count: 1" in plan, name
+        assert f"host={host} port={port} " in plan, name
+
+
+@pytest.mark.slow
+async def test_searches_read_their_partial_index_on_each_node_up_to_the_limit(
+    database: Database,
+) -> None:
+    """The settings of a function do not reach the nodes, so there the statistics decide."""
+    await database.owner.execute(_JOBS)
+    await database.owner.execute(_EXECUTIONS)
+    await database.owner.execute("ANALYZE jobs.jobs, jobs.job_executions")
+    await database.owner.execute("SET citus.explain_all_tasks = on")
+
+    for name, indexes in _SEARCHES.items():
+        definition = await database.owner.fetchval(
+            "SELECT pg_get_functiondef(to_regproc('jobs.' || $1::text))", name
+        )
+        searches = [
+            statement.replace("public.", "jobs.")
+            for statement in statements_of_function(definition)
+            if "FROM public." in statement
+        ]
+        for search, index in zip(searches, indexes, strict=True):
+            for variable, value in _VALUES.items():
+                search = re.sub(rf"\b{variable}\b", value, search)
+            plan = await _plan(database.owner, search)
+            tasks = plan.split("->  Task\n")[1:]
+            on_shards = [task for task in tasks if " on jobs" in task or " on job_exec" in task]
+
+            assert len(on_shards) > 1, plan
+            for task in on_shards:
+                assert f" {index}_" in task, plan
+                assert "Limit" in task, plan
+
+
+async def test_calls_and_searches_use_custom_plans_and_helpers_inherit_them(
+    database: Database,
+) -> None:
+    rows = await database.owner.fetch(
+        "SELECT proname::text, coalesce(proconfig, '{}') AS settings FROM pg_proc"
+        " WHERE pronamespace = 'jobs'::regnamespace"
+    )
+
+    settings = {
+        row["proname"]: {s for s in row["settings"] if s.startswith(("plan_cache_mode", "citus"))}
+        for row in rows
+    }
+
+    custom = "plan_cache_mode=force_custom_plan"
+    nested = "citus.allow_nested_distributed_execution=on"
+    assert settings == {
+        name: {custom, nested}
+        if name in schema.entry_functions()
+        else {custom}
+        if name in _SEARCHES
+        else set()
+        for name in settings
+    }
+
+
+async def test_store_methods_are_entry_functions() -> None:
+    methods = {
+        name
+        for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    }
+
+    assert methods <= set(schema.entry_functions())
