@@ -16,7 +16,7 @@ from tests.support.database import Database, request_session
 from tests.support.postgres import Postgres, connect
 from tests.support.rows_read import rows_read
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.single_node("plans that the session itself caches")]
 
 TENANT = "t"
 # PostgreSQL can switch to a generic plan after five calls.

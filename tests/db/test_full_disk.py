@@ -12,6 +12,9 @@ from tests.support.database import Database
 from tests.support.failures import Failure, expect_failure
 from tests.support.server import Server
 
+pytestmark = pytest.mark.single_node("needs a trigger")
+
+
 # What PostgreSQL raises when a table can't grow, with the SQLSTATE 53100.
 FULL_DISK_TRIGGER = """
     CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -152,6 +152,7 @@ READS = {
 
 
 @pytest.mark.parametrize("function", READS)
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_started_execution_is_not_held_when_the_transaction_is_older_than_its_release(
     database: Database, server: Server, operator: Operator, function: str
 ) -> None:

@@ -8,6 +8,9 @@ from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.readiness import NotIsolated, check_ready
 from tests.support.database import Database
 
+pytestmark = pytest.mark.single_node("Citus does not send a session's settings to other nodes")
+
+
 OURS = "tenant_id = nullif(current_setting('app.tenant_id', true), '')"
 
 UNSAFE = {

@@ -17,7 +17,7 @@ from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.services.rollout_json import failure_criteria_json
 from tests.support.postgres import Postgres, connect
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.single_node("EXPLAIN and index scans of one node")]
 
 TENANT = "t"
 JOBS, DEVICES = 4, 250_000

@@ -20,6 +20,9 @@ from tests.support.postgres import Postgres, connect
 from tests.support.rows_read import rows_read
 from tests.support.shapes import SHAPES, Probe, Shape
 
+pytestmark = pytest.mark.single_node("counts the rows that the session itself reads")
+
+
 # The index entry and the job of an execution that is skipped. A start reads them twice: to choose
 # the execution, and to check the choice under the job lock.
 ROWS_PER_SKIPPED = 4

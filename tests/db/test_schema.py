@@ -24,6 +24,7 @@ _OBJECT = re.compile(r"^-- Name: .*; Type: ([A-Z ]+); Schema: .*$", re.MULTILINE
 _NOISE = re.compile(r"(--|SET |SELECT pg_catalog\.set_config|\\restrict|\\unrestrict).*")
 
 
+@pytest.mark.single_node("the dump is of tables that are not distributed")
 async def test_migrated_schema_equals_the_reviewed_dump(database: Database) -> None:
     schema = _normalize(await _dump(database.owner_dsn))
     if os.environ.get("UPDATE_SCHEMA"):

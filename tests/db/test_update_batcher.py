@@ -175,6 +175,7 @@ async def test_update_does_not_wait_for_a_batch_of_another_tenant(
     await waiting
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_busy_job_delays_only_its_own_devices(
     database: Database, operator: Operator, batcher: UpdateBatcher
 ) -> None:

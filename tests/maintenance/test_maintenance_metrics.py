@@ -76,6 +76,7 @@ async def test_overdue_time_of_a_task_is_known_until_its_work_is_done(
         assert (task.completed_runs, task.errors) == (3, 0)
 
 
+@pytest.mark.single_node("needs a trigger")
 async def test_overdue_time_includes_a_job_that_fails(
     database: Database, server: Server, operator: Operator
 ) -> None:

@@ -120,6 +120,7 @@ async def _entries_read(session: asyncpg.Connection) -> dict[str, tuple[int, int
 
 
 @pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.single_node("index scans that the session itself counts")
 async def test_search_is_one_index_probe_when_nothing_is_due(
     idle: asyncpg.Connection, name: str
 ) -> None:
@@ -144,6 +145,7 @@ async def test_search_is_one_index_probe_when_nothing_is_due(
     assert int(pages[1]) <= 4, text
 
 
+@pytest.mark.single_node("index scans that the session itself counts")
 async def test_sweep_is_one_index_probe_per_search_when_nothing_is_due(
     cluster: tuple[Postgres, str], idle: asyncpg.Connection
 ) -> None:

@@ -85,6 +85,7 @@ async def set_failure(database: Database, operator: Operator, failure: str | Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failure", ["40P01", "40001", "57014", "XX001", "slow"])
+@pytest.mark.single_node("needs a trigger")
 async def test_failing_job_is_skipped_and_logged_once(
     failing_database: Database,
     server: Server,
@@ -113,6 +114,7 @@ async def test_failing_job_is_skipped_and_logged_once(
 
 
 @pytest.mark.slow
+@pytest.mark.single_node("needs a trigger")
 async def test_session_is_kept_after_a_statement_timed_out(
     failing_database: Database, server: Server, operator: Operator
 ) -> None:
@@ -132,6 +134,7 @@ async def test_session_is_kept_after_a_statement_timed_out(
 
 
 @pytest.mark.parametrize("failure", ["08006", "53100", "53200", "57P01", "58030", "25006"])
+@pytest.mark.single_node("needs a trigger")
 async def test_sweep_ends_when_the_server_is_unavailable(
     failing_database: Database, server: Server, operator: Operator, sweeper: Sweeper, failure: str
 ) -> None:
@@ -148,6 +151,7 @@ async def test_sweep_ends_when_the_server_is_unavailable(
     assert await timed_out(operator) == "abc"
 
 
+@pytest.mark.single_node("needs a trigger")
 async def test_job_that_failed_is_processed_after_others(
     failing_database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
@@ -244,6 +248,7 @@ async def test_execution_times_out_in_time_when_the_sweeper_waits_for_busy_jobs(
 
 
 @pytest.mark.slow
+@pytest.mark.single_node("needs a trigger")
 async def test_log_has_about_100_lines_when_more_jobs_fail(
     failing_database: Database, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:

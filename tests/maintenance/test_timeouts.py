@@ -158,6 +158,7 @@ async def test_one_sweep_times_out_more_than_one_batch(
     assert job.execution_counts == pb.ExecutionCounts(timed_out=2500)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_report_wins_when_it_gets_the_job_lock_before_the_sweeper(
     database: Database, device: Device, operator: Operator, sweeper: Sweeper
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import asyncpg
+import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
@@ -82,6 +83,7 @@ async def test_cancel_is_rejected_when_job_does_not_exist(operator: Operator) ->
     assert failure.message == "Job not found"
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_second_of_two_concurrent_cancels_is_rejected(
     database: Database, operator: Operator
 ) -> None:

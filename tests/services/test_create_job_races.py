@@ -77,6 +77,7 @@ async def test_one_of_fifty_different_concurrent_creates_succeeds(
     assert job.document_params == {"n": created}
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_equal_create_waits_for_the_first_and_returns_its_response(
     database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
@@ -94,6 +95,7 @@ async def test_equal_create_waits_for_the_first_and_returns_its_response(
     assert len((await operator.list()).jobs) == 1
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_different_create_waits_for_the_first_and_is_rejected(
     database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
@@ -108,6 +110,7 @@ async def test_different_create_waits_for_the_first_and_is_rejected(
     assert (await operator.get("j")).total_executions == 2
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_waiting_create_succeeds_when_the_first_is_rolled_back(
     database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
@@ -123,6 +126,7 @@ async def test_waiting_create_succeeds_when_the_first_is_rolled_back(
     assert (await operator.get("j")).target_device_id == "d00002"
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_job_cannot_be_read_or_canceled_before_its_create_commits(
     database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:
@@ -140,6 +144,7 @@ async def test_job_cannot_be_read_or_canceled_before_its_create_commits(
     await operator.cancel("j")
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_repeated_create_returns_the_first_response_while_a_cancel_commits(
     database: Database, operator: Operator, session: asyncpg.Connection
 ) -> None:

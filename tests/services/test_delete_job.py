@@ -191,6 +191,7 @@ async def test_delete_is_rejected_when_a_concurrent_start_is_first(
         await deleting
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_is_rejected_when_a_concurrent_delete_is_first(
     database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
 ) -> None:
@@ -204,6 +205,7 @@ async def test_start_is_rejected_when_a_concurrent_delete_is_first(
         await starting
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_next_starts_another_job_when_a_concurrent_delete_is_first(
     database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
 ) -> None:
@@ -220,6 +222,7 @@ async def test_start_next_starts_another_job_when_a_concurrent_delete_is_first(
     assert started.job_id == "next"
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_report_is_rejected_when_a_concurrent_delete_is_first(
     database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
 ) -> None:

@@ -194,6 +194,7 @@ async def test_expired_job_completes_when_its_last_execution_in_progress_finishe
     assert job.execution_counts == pb.ExecutionCounts(succeeded=1, timed_out=1)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_job_completes_once_when_its_last_two_reports_are_concurrent(
     database: Database, server: Server, operator: Operator
 ) -> None:
@@ -299,6 +300,7 @@ async def test_batch_returns_busy_for_a_job_that_it_has_not_locked(
     assert (await operator.get("new")).execution_counts == pb.ExecutionCounts(queued=2)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_report_is_accepted_only_after_the_create_of_its_job_commits(
     database: Database, server: Server, operator: Operator
 ) -> None:

@@ -158,6 +158,7 @@ async def test_executions_of_other_devices_and_tenants_are_not_found(
         assert not (await other.pending()).executions
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_is_rejected_when_a_concurrent_cancel_is_first(
     database: Database, device: Device, operator: Operator
 ) -> None:
@@ -172,6 +173,7 @@ async def test_start_is_rejected_when_a_concurrent_cancel_is_first(
         await starting
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_next_starts_another_job_when_a_concurrent_cancel_is_first(
     database: Database, device: Device, operator: Operator
 ) -> None:
@@ -187,6 +189,7 @@ async def test_start_next_starts_another_job_when_a_concurrent_cancel_is_first(
     assert started.job_id == "second"
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_next_returns_again_instead_of_locking_a_second_job(
     database: Database, device: Device, operator: Operator
 ) -> None:

@@ -49,6 +49,7 @@ async def call_function(session: asyncpg.Connection, sql: str, tenant: str) -> o
 
 
 @pytest.mark.parametrize("function", CALLS)
+@pytest.mark.single_node("LOCK TABLE on one node")
 async def test_function_does_nothing_when_the_job_is_committed_after_the_function_tried_to_lock_it(
     database: Database, tenant: str, function: str
 ) -> None:

@@ -283,6 +283,7 @@ START = (
 )
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_is_rejected_when_it_waits_for_a_pause(
     database: Database, operator: Operator, pump: Device
 ) -> None:
@@ -295,6 +296,7 @@ async def test_start_is_rejected_when_it_waits_for_a_pause(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(queued=2)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_next_chooses_again_when_it_waits_for_a_pause(
     database: Database, operator: Operator, pump: Device
 ) -> None:
@@ -309,6 +311,7 @@ async def test_start_next_chooses_again_when_it_waits_for_a_pause(
     assert started.job_id == "second"
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_succeeds_when_it_waits_for_a_resume(
     database: Database, operator: Operator, pump: Device
 ) -> None:
@@ -320,6 +323,7 @@ async def test_start_succeeds_when_it_waits_for_a_resume(
     assert (await starting).status == pb.JobExecution.IN_PROGRESS
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_that_a_pause_waits_for_succeeds(
     database: Database, operator: Operator, pump: Device
 ) -> None:
@@ -334,6 +338,7 @@ async def test_start_that_a_pause_waits_for_succeeds(
         await (Device(pump.stub, pump.tenant, "valve")).start("j")
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_second_of_two_concurrent_pauses_keeps_the_first_reason(
     database: Database, operator: Operator, pump: Device
 ) -> None:

@@ -412,6 +412,7 @@ _WRITES = """
 """
 
 
+@pytest.mark.single_node("counts the rows that the session itself writes")
 async def test_rows_written_by_operators_do_not_depend_on_the_devices(
     database: Database, server: Server
 ) -> None:

@@ -77,6 +77,7 @@ async def fragile(
     return await create_staged_job(database, server, operator, REST, failure_criteria=[criterion])
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_before_the_report_that_trips_is_in_progress(fragile: StagedJob) -> None:
     starts, fails, late, *_ = fragile.devices(0)
 
@@ -92,6 +93,7 @@ async def test_start_before_the_report_that_trips_is_in_progress(fragile: Staged
     await fragile.check_counts()
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_after_the_report_that_trips_is_rejected(fragile: StagedJob) -> None:
     starts, fails, *_ = fragile.devices(0)
 
@@ -103,6 +105,7 @@ async def test_start_after_the_report_that_trips_is_rejected(fragile: StagedJob)
     assert (await fragile.get()).execution_counts == pb.ExecutionCounts(queued=9, failed=1)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_after_a_pause_is_rejected(fragile: StagedJob) -> None:
     async with uncommitted(fragile, "pause_job", "r", None, ""):
         start = await waiting(fragile, fragile.device(0).start("j"))
@@ -110,6 +113,7 @@ async def test_start_after_a_pause_is_rejected(fragile: StagedJob) -> None:
         await start
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_before_a_pause_is_in_progress(fragile: StagedJob) -> None:
     async with uncommitted_update(fragile, fragile.device(0), None):
         pause = await waiting(fragile, fragile.operator.pause("j"))
@@ -130,6 +134,7 @@ async def one_left(
 
 
 @pytest.mark.parametrize("stage", [1, None])
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_stage_opens_once_when_the_last_report_comes_before_advance(
     one_left: StagedJob, stage: int | None
 ) -> None:
@@ -142,6 +147,7 @@ async def test_stage_opens_once_when_the_last_report_comes_before_advance(
     assert await one_left.open_stage() == (1 if stage == 1 else 2)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_stage_opens_once_when_the_last_report_comes_after_advance(
     one_left: StagedJob,
 ) -> None:
@@ -153,6 +159,7 @@ async def test_stage_opens_once_when_the_last_report_comes_after_advance(
     await one_left.check_counts()
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_first_of_two_approvals_is_stored_and_both_succeed(
     database: Database, server: Server, operator: Operator, devices: None
 ) -> None:
@@ -170,6 +177,7 @@ async def test_first_of_two_approvals_is_stored_and_both_succeed(
     assert await job.open_stage() == 1
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_failure_before_a_resume_does_not_count(fragile: StagedJob) -> None:
     await fragile.device(0).start("j")
     await fragile.operator.pause("j")
@@ -180,6 +188,7 @@ async def test_failure_before_a_resume_does_not_count(fragile: StagedJob) -> Non
     assert (await resume).status == pb.Job.IN_PROGRESS
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_failure_after_a_resume_counts(fragile: StagedJob) -> None:
     await fragile.device(0).start("j")
     await fragile.operator.pause("j")
@@ -202,6 +211,7 @@ async def slow(database: Database, server: Server, operator: Operator, devices: 
 
 
 @pytest.mark.parametrize("released_first", [True, False])
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_canceled_execution_is_not_held_before_and_after_its_release(
     slow: StagedJob, released_first: bool
 ) -> None:
@@ -239,6 +249,7 @@ async def test_last_place_is_taken_once_by_two_servers(
     assert (await job.get()).execution_counts == pb.ExecutionCounts(queued=9, in_progress=1)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_takes_the_place_that_a_report_before_it_frees(
     database: Database, server: Server, operator: Operator, devices: None
 ) -> None:
@@ -252,6 +263,7 @@ async def test_start_takes_the_place_that_a_report_before_it_frees(
     assert (await start).status == pb.JobExecution.IN_PROGRESS
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_start_next_chooses_another_job_when_it_waits_for_the_last_place(
     database: Database, server: Server, operator: Operator, devices: None
 ) -> None:

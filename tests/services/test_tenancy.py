@@ -201,6 +201,7 @@ async def test_sql_in_names_has_no_effect(
 
 
 @pytest.mark.parametrize("table", TABLES_AND_VIEWS)
+@pytest.mark.single_node("Citus does not send a session's settings to other nodes")
 async def test_request_role_sees_only_the_rows_of_the_current_tenant(
     database: Database, operator: Operator, other: Operator, table: str
 ) -> None:
@@ -221,6 +222,7 @@ async def test_request_role_sees_only_the_rows_of_the_current_tenant(
 
 
 @pytest.mark.parametrize("table", ["jobs.jobs", "jobs.job_progress", "jobs.job_executions"])
+@pytest.mark.single_node("Citus does not send a session's settings to other nodes")
 async def test_request_role_cannot_write_rows_of_another_tenant(
     database: Database, operator: Operator, other: Operator, table: str
 ) -> None:
@@ -238,6 +240,7 @@ async def test_request_role_cannot_write_rows_of_another_tenant(
 
 
 @pytest.mark.parametrize("call", CALLS)
+@pytest.mark.single_node("Citus does not send a session's settings to other nodes")
 async def test_tenant_setting_is_reset_after_each_call(
     database: Database, other: Operator, call: str
 ) -> None:

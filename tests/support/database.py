@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import asyncpg
 
+from jobs_grpc.db import citus
 from jobs_grpc.db.store import Store
 from tests.support.waiting import wait_until
 
@@ -82,10 +83,17 @@ class Database:
             )
 
     async def blocked_sessions(self) -> int:
-        """Count the sessions of this database that wait for a lock."""
-        waiting: int = await self.owner.fetchval(
+        """Count the sessions of this database that wait for a lock, on all nodes of a cluster."""
+        sql = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND wait_event_type = 'Lock'"
+        )
+        waiting: int = (
+            await self.owner.fetchval(
+                "SELECT sum(result::integer) FROM run_command_on_all_nodes($1)", sql
+            )
+            if await citus.is_installed(self.owner)
+            else await self.owner.fetchval(sql)
         )
         return waiting
 
@@ -115,21 +123,16 @@ class Database:
                 "SELECT FROM jobs.job_progress WHERE tenant_id = $1 ORDER BY job_id FOR UPDATE",
                 tenant,
             )
-            await self.owner.execute(
-                "UPDATE jobs.jobs SET release_since = release_since - make_interval(mins => $2),"
-                " stage_due_at = stage_due_at - make_interval(mins => $2),"
-                " paused_at = paused_at - make_interval(mins => $2) WHERE tenant_id = $1",
-                tenant,
-                minutes,
-            )
-            await self.owner.execute(
-                "UPDATE jobs.job_stages"
-                " SET active_since = active_since - make_interval(mins => $2),"
-                " gate_met_since = gate_met_since - make_interval(mins => $2)"
-                " WHERE tenant_id = $1",
-                tenant,
-                minutes,
-            )
+            earlier = "(%s AT TIME ZONE 'UTC' - make_interval(mins => $2)) AT TIME ZONE 'UTC'"
+            for table, columns in {
+                "jobs.jobs": ("release_since", "stage_due_at", "paused_at"),
+                "jobs.job_stages": ("active_since", "gate_met_since"),
+            }.items():
+                # Without AT TIME ZONE, it is STABLE, which Citus refuses.
+                changes = ", ".join(f"{column} = {earlier % column}" for column in columns)
+                await self.owner.execute(
+                    f"UPDATE {table} SET {changes} WHERE tenant_id = $1", tenant, minutes
+                )
 
     async def make_overdue(self, tenant: str, job_id: str) -> None:
         """Move the timeout of the job's IN_PROGRESS executions to a minute ago."""
