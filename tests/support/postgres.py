@@ -71,11 +71,17 @@ class Postgres:
         dsns = self.dsns(database)
         await asyncio.gather(*(execute_on_node(dsn, "CREATE EXTENSION citus") for dsn in dsns))
         coordinator, *workers = (node.rpartition(":") for node in self.citus_nodes)
-        await execute_on_node(
-            dsns[0],
-            f"SELECT citus_set_coordinator_host('{coordinator[0]}', {coordinator[2]})",
-            *(f"SELECT citus_add_node('{host}', {port})" for host, _, port in workers),
-        )
+        turn = await asyncpg.connect(self.owner_dsn)
+        try:
+            # Adding a node alters roles, which fails if another process of the tests does it too.
+            await turn.execute("SELECT pg_advisory_lock(1)")
+            await execute_on_node(
+                dsns[0],
+                f"SELECT citus_set_coordinator_host('{coordinator[0]}', {coordinator[2]})",
+                *(f"SELECT citus_add_node('{host}', {port})" for host, _, port in workers),
+            )
+        finally:
+            await turn.close()
 
     async def make_template(self, name: str) -> None:
         """Close a database to connections, also of the background workers of extensions."""
