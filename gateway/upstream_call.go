@@ -53,8 +53,8 @@ func (u *upstream) watchConnection() *grpc.ClientConn {
 	return nextConnection(u.watchConnections, u.nextWatch.Add(1))
 }
 
-// nextConnection returns the connections in turns. It passes over those that wait for their next
-// attempt to connect, because their calls fail at once; if all wait, it returns one of them.
+// nextConnection returns one connection after the other. It skips those in TRANSIENT_FAILURE,
+// because their calls fail at once, unless all are.
 func nextConnection(connections []*grpc.ClientConn, turn uint64) *grpc.ClientConn {
 	count := uint64(len(connections))
 	for n := range count {

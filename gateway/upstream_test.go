@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-func TestCallsPassOverConnectionsThatFailed(t *testing.T) {
+func TestCallsSkipConnectionsThatFailed(t *testing.T) {
 	// Nothing listens here anymore.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -32,7 +32,7 @@ const transport = createGrpcTransport({
 });
 const jobs = createClient(JobService, transport);
 
-/** Whether the server is away. One that stops, or a proxy, resets calls with Canceled. */
+/** Whether the server is unavailable. A server that stops, or a proxy, can reset a call with Canceled. */
 function isUnavailable(error) {
   return [Code.Unavailable, Code.Canceled].includes(ConnectError.from(error).code);
 }

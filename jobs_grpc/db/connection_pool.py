@@ -248,7 +248,7 @@ async def prepare_connection(connection: asyncpg.Connection) -> None:
         format="tuple",
     )
     async with connection.transaction():
-        # The look-up of types reads pg_class once per row type. Citus hides shards there with a
-        # function per row, which takes half a second. PostgreSQL itself ignores the setting.
+        # asyncpg reads pg_class to look up types. Citus calls a function for each of its rows to
+        # hide shards, which takes half a second. PostgreSQL itself ignores the setting.
         await connection.execute("SET LOCAL citus.override_table_visibility = off")
         await connection.fetch(schema.read_sql("checks/types.sql"))

@@ -10,8 +10,8 @@ import asyncpg
 
 from jobs_grpc import tracing
 from jobs_grpc.config import Config
-from jobs_grpc.db import statements
 from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT, ConnectionPool
+from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import Outage, describe
 from jobs_grpc.db.pg_errors import (
     CONNECTION_LOST,
@@ -98,7 +98,7 @@ class Database:
         started = time.perf_counter() if self.statement_seconds else 0.0
         try:
             try:
-                rows = await statements.fetch(pooled.connection, sql, tenant_id, *args)
+                rows = await fetch_with_repeats(pooled.connection, sql, tenant_id, *args)
             finally:
                 if self.statement_seconds:
                     self.statement_seconds.observe(time.perf_counter() - started)

@@ -31,8 +31,8 @@ _ADVISORY_LOCK = 7_203_114_905
 # it, so the wait is short.
 _SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
 
-# How often a transaction is repeated that deadlocks with calls, which lock tables and views in
-# several orders.
+# How many times a transaction that deadlocks with calls is repeated. Calls lock tables and views in
+# other orders.
 _REPEATS = 10
 
 # How often a process that waits for another one's migration tries to lock.

@@ -10,8 +10,8 @@ _OUTAGE = ("08", "53", "57P", "58", "25006")
 # deadlock detected.
 _TRANSIENT = ("57014", "40001", "40P01")
 
-# What Citus raises if it moves a shard while a statement on it runs. The rest of the statement then
-# runs in a session without the tenant, which may not see or write any row. Nothing is stored.
+# What Citus raises if it moves a shard while a statement uses it: the rest of the statement runs in
+# a session without the tenant, which may not see or write any row. Nothing is stored.
 _SHARD_MOVED = {"42501": "violates row-level security", "XX000": "valid entry for shard"}
 
 # The session lacks a prepared statement, or has another one with its name.
@@ -21,10 +21,12 @@ _PREPARED_STATEMENT = ("26000", "42P05")
 # columns than before.
 _SCHEMA = ("3F000", "42P01", "42703", "42883", "42704", "42804")
 
-# Errors of a statement that a migration interrupts: a deadlock, or a running function that finds
-# another view, table or function than it was planned for.
+# Errors of a statement that a migration interrupts: a deadlock, or a view, table or function that
+# has changed since the running function was planned.
 _INTERRUPTED_BY_MIGRATION = ("40P01", *_SCHEMA, "0A000")
 
+# The start of the message if a function or a view was dropped while a statement looked it up.
+# PostgreSQL has no SQLSTATE for it.
 _DROPPED = ("cache lookup failed for", "could not open relation with OID")
 
 # What asyncpg raises when a connection is lost. InternalClientError: lost while the connection
@@ -63,13 +65,12 @@ def is_schema_error(error: Exception) -> bool:
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _SCHEMA
 
 
+def is_interrupted_by_migration(error: asyncpg.PostgresError) -> bool:
+    """Whether a migration may have interrupted the statement, so that a repeat can succeed."""
+    dropped = error.sqlstate == "XX000" and str(error).startswith(_DROPPED)
+    return dropped or error.sqlstate in _INTERRUPTED_BY_MIGRATION
+
+
 def _is_shard_moved(error: asyncpg.PostgresError) -> bool:
     expected = _SHARD_MOVED.get(error.sqlstate or "")
     return expected is not None and expected in str(error)
-
-
-def is_interrupted_by_migration(error: asyncpg.PostgresError) -> bool:
-    """Whether a migration can be the cause, so that the same statement then succeeds."""
-    # PostgreSQL has no SQLSTATE for a function or a view that was dropped while it was looked up.
-    dropped = error.sqlstate == "XX000" and str(error).startswith(_DROPPED)
-    return dropped or error.sqlstate in _INTERRUPTED_BY_MIGRATION

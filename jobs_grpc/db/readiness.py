@@ -82,7 +82,7 @@ async def _check_schema(connection: asyncpg.Connection) -> None:
     try:
         current = await connection.fetchval(
             schema.read_sql("checks/schema.sql"),
-            # As text, an array of which asyncpg need not look up in the catalog.
+            # As text: asyncpg knows text[] and need not look it up in the catalog.
             [str(migration.version) for migration in schema.migrations()],
             [migration.checksum for migration in schema.migrations()],
             schema.code_checksum(),

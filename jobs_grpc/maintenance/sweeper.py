@@ -14,8 +14,8 @@ from types import TracebackType
 
 import asyncpg
 
-from jobs_grpc.db import statements
 from jobs_grpc.db.database import Row
+from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.pg_errors import is_outage, is_retryable
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask, StatementTimedOut
@@ -229,7 +229,7 @@ class Sweeper:
     async def _fetch(self, sql: str, *args: object) -> Sequence[Row]:
         async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
             try:
-                return await statements.fetch(connection, sql, *args)
+                return await fetch_with_repeats(connection, sql, *args)
             except TimeoutError as e:
                 # If the database does not respond to the cancel request either, releasing the
                 # connection raises a TimeoutError in place of this.

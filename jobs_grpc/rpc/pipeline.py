@@ -128,7 +128,7 @@ class Pipeline:
                 else:
                     limits.acquire_server(permits, stream=stream)
                     caller = await self._authenticate(context, metadata)
-                    metadata = ()  # Streams stay open for long.
+                    metadata = ()  # Streams stay open for long and would keep it in memory.
                     competition.note_call(caller.tenant_id)
                     try:
                         limits.acquire_tenant(

@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 # How long gRPC may take to send GOAWAY on all connections.
 _GOAWAY_SECONDS = 0.05
 
-# While thousands of streams open, gRPC has received more of them than the server has accepted. They
-# have all been accepted when none has opened for some time, and at most these seconds are spent.
+# gRPC receives thousands of new streams faster than the server accepts them. If none opens for
+# _QUIET_SECONDS, all have been accepted; the server waits for that at most _MAX_ACCEPT_SECONDS.
 _QUIET_SECONDS = 0.05
 _MAX_ACCEPT_SECONDS = 5.0
 
@@ -38,10 +38,9 @@ async def drain(
 ) -> None:
     """Report NOT_SERVING, accept no new calls, and let calls in flight finish.
 
-    Streams end after the server has told their clients to use no more calls on the connection
-    (GOAWAY): otherwise clients open them again on the same connection, and gRPC cancels such calls
-    without a reason. Returns when all calls but those of health and reflection have ended, after
-    `grace` seconds at most; calls that are left then must be canceled.
+    Sends GOAWAY before it ends streams: otherwise clients reopen them on the same connection, and
+    gRPC cancels such calls without a reason. Returns when all calls except health and reflection
+    have ended, after `grace` seconds at most; calls that are left then must be canceled.
     """
     await health.stop()
     await asyncio.sleep(notice_seconds)
@@ -57,7 +56,7 @@ async def drain(
 
 
 async def _accept_streams(in_flight: CallTracker) -> None:
-    """Accept the streams that gRPC has received, which it would cancel without a reason."""
+    """Wait until the server has accepted all received streams: gRPC would cancel the others."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_MAX_ACCEPT_SECONDS):
             opened = -1

@@ -60,8 +60,8 @@ class ExecutionWatch:
             async with aclosing(self._hub.watch(tenant_id, (device_id, limit + 1))) as changes:
                 fingerprint = None
                 while True:
-                    # The executions may have changed since the hub read its fingerprint, and may
-                    # change back. So the hub gets the fingerprint of those that were written.
+                    # The page can be newer than the hub's fingerprint, and its executions can
+                    # change back. So the hub gets the fingerprint of the page.
                     await changes.asend(fingerprint)
                     page = await self._pages.read(tenant_id, device_id, limit, reservation)
                     fingerprint = page.fingerprint

@@ -12,7 +12,7 @@ from jobs_grpc.errors import JobNotFound
 from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.watch_hub import WatchHub
 
-# The rows that the watches of a tenant read at a time. A row can have a document and 100 stages.
+# Jobs that a tenant's watches read at a time. A row can have a document and 100 stages.
 _JOBS_PER_FETCH = 100
 
 # The statuses of jobs that are not finished.
@@ -51,7 +51,7 @@ class JobWatch:
     ) -> None:
         self._store = store
         self._budget = budget
-        self._hub = WatchHub(self._jobs, interval, stopping, keys_per_fetch=_JOBS_PER_FETCH)
+        self._hub = WatchHub(self._read, interval, stopping, keys_per_fetch=_JOBS_PER_FETCH)
 
     @property
     def watchers(self) -> int:
@@ -80,7 +80,7 @@ class JobWatch:
         finally:
             reservation.release()
 
-    async def _jobs(self, tenant_id: str, job_ids: Iterable[str]) -> dict[str, _WatchedJob | None]:
+    async def _read(self, tenant_id: str, job_ids: Iterable[str]) -> dict[str, _WatchedJob | None]:
         jobs: dict[str, _WatchedJob | None] = dict.fromkeys(job_ids)
         for row in await self._store.get_jobs(tenant_id, job_ids=list(jobs)):
             jobs[row["job_id"]] = _WatchedJob(row)

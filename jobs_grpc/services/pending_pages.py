@@ -19,13 +19,13 @@ from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES, PAUSE_BYTES, max_p
 from jobs_grpc.services.struct_json import document_to_wire_format, to_wire_format
 from jobs_grpc.services.wire_format import bytes_field
 
-# What is asked for within this time shares a statement.
+# Requests that arrive within this time share a statement.
 _GATHER_SECONDS = 0.002
 
-# Devices of a statement. A larger one would delay the first of them.
+# Devices of a statement. With more, the first ones would wait longer for their pages.
 _DEVICES_PER_STATEMENT = 500
 
-# Documents and details of a statement, as JSON. The last device can exceed it by a page.
+# Documents and details of a statement, as JSON. Its last device can exceed it by a page.
 _BYTES_PER_STATEMENT = 1024 * 1024
 
 # For the rows of a statement and the pages that are made of them. The first page always fits.
@@ -55,12 +55,12 @@ class _Request:
 
 
 class PendingPages:
-    """The pending executions of watched devices, as encoded WatchPendingExecutionsResponse.
+    """Reads pages: the first pending executions of a device, as an encoded response of its watch.
 
-    Each tenant's pages are read one statement after the other; what is asked for within some
-    milliseconds, or during a statement, shares the next one. Failed statements are repeated every
-    `interval` seconds while the database is unavailable or overloaded. `pause` lets other calls of
-    all tenants run. `stopping` is set when the server begins to stop.
+    Each tenant has one statement at a time; requests that arrive within 2 ms, or during a
+    statement, share the next one. Repeats failed statements every `interval` seconds while the
+    database is unavailable or overloaded. `pause` lets other calls run. `stopping` is set when the
+    server begins to stop.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PendingPages:
     async def read(
         self, tenant_id: str, device_id: str, limit: int, reservation: Reservation
     ) -> Page:
-        """Return a page of at most `limit` executions, whose bytes `reservation` holds then.
+        """Return a page of at most `limit` executions; `reservation` then holds its bytes.
 
         Raises ServerStopping when the server stops.
         """
@@ -105,12 +105,12 @@ class PendingPages:
         reader = asyncio.current_task()
         stopping = asyncio.create_task(self._stopping.wait())
         stopping.add_done_callback(lambda _: reader and reader.cancel())
-        devices = _DEVICES_PER_STATEMENT
+        max_devices = _DEVICES_PER_STATEMENT
         try:
             while queue:
-                if len(queue) < devices:
+                if len(queue) < max_devices:
                     await asyncio.sleep(_GATHER_SECONDS)
-                requests = [queue.popleft() for _ in range(min(len(queue), devices))]
+                requests = [queue.popleft() for _ in range(min(len(queue), max_devices))]
                 await reservation.add(_RESERVED_BYTES, None)
                 try:
                     served = await self._read(tenant_id, requests, reservation)
@@ -121,8 +121,8 @@ class PendingPages:
                 if not served:
                     await asyncio.sleep(self._interval)
                 # If large pages exhaust the reservation, the rows of further devices are wasted.
-                devices = 2 * (served if served < len(requests) else devices)
-                devices = min(max(1, devices), _DEVICES_PER_STATEMENT)
+                max_devices = 2 * (served if served < len(requests) else max_devices)
+                max_devices = min(max(1, max_devices), _DEVICES_PER_STATEMENT)
                 queue.extendleft(reversed(requests[served:]))
                 requests = []
         finally:
@@ -134,9 +134,9 @@ class PendingPages:
     async def _read(
         self, tenant_id: str, requests: Sequence[_Request], reservation: Reservation
     ) -> int:
-        """Give the first streams their pages, whose bytes are taken from `reservation`.
+        """Give the first streams their pages; their reservations take the bytes from `reservation`.
 
-        Returns to how many; 0 if the database is unavailable or overloaded.
+        Returns how many streams got a page: 0 if the database is unavailable or overloaded.
         """
         try:
             rows = await self._store.list_watched_executions(

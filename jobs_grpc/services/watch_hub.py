@@ -116,7 +116,7 @@ class _Watchers(Generic[K, T]):
 
 
 def _group(watchers: Iterable[_Watcher[K, T]]) -> dict[K, list[_Watcher[K, T]]]:
-    """Return the watchers of each key, in the order of the keys, as the database's indexes are."""
+    """Return the watchers of each key, in the order of the keys, which is that of the indexes."""
     by_key: dict[K, list[_Watcher[K, T]]] = {}
     for watcher in watchers:
         by_key.setdefault(watcher.key, []).append(watcher)
@@ -125,7 +125,7 @@ def _group(watchers: Iterable[_Watcher[K, T]]) -> dict[K, list[_Watcher[K, T]]]:
 
 
 def _common_digest(watchers: list[_Watcher[K, T]]) -> int | None:
-    """Return the digest of the value that all watchers of a key have received, if there is one."""
+    """Return the digest of the last value of all watchers of a key; None if they differ."""
     digest = watchers[0].digest
     for watcher in watchers:
         if not watcher.has_value or watcher.digest != digest:
@@ -137,9 +137,10 @@ class WatchHub(Generic[K, T]):
     """Polls the values of watched keys and passes changes to the watchers.
 
     While a tenant has watchers, `fetch(tenant_id, known)` is called for all its watched keys
-    every `interval` seconds, with at most `keys_per_fetch` keys at a time. `known` has the hash of
-    the value that all watchers of a key have received, or None; fetch may omit keys whose value
-    still has this hash. New watchers get their first value at once, by a fetch of their keys only.
+    every `interval` seconds, with at most `keys_per_fetch` keys at a time. `known` has, for each
+    key, the digest (the hash) of the value that all its watchers have received, or None; fetch may
+    omit keys whose digest is unchanged. New watchers get their first value at once, by a fetch of
+    their keys only.
     A watcher gets at most one value per interval; a slow watcher skips intermediate values.
     Polling continues after a database outage. Values must be hashable.
     """
@@ -168,8 +169,8 @@ class WatchHub(Generic[K, T]):
     async def watch(self, tenant_id: str, key: K) -> AsyncGenerator[T | None, int | None]:
         """Yield the current value of a key and then each change; None if the key has no value.
 
-        A stream that reads the value again itself sends the hash of what it has read: only other
-        values are changes then. Raises ServerStopping when the server stops.
+        If the caller reads a newer value itself, it sends that value's digest to the generator: the
+        same value is then no change. Raises ServerStopping when the server stops.
         """
         loop = asyncio.get_running_loop()
         watcher: _Watcher[K, T] = _Watcher(key)

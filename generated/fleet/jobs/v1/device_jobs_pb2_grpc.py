@@ -242,7 +242,7 @@ class DeviceJobServiceServicer:
         once: docs/performance.md has figures. The stream survives a restart of the database.
 
         The list also has executions that can't start now because their job has max_in_progress
-        IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a place
+        IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a slot
         becomes free; call StartNextExecution after each response.
 
         UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.

@@ -1,11 +1,11 @@
--- depends on: is_pending_at, places_text, text_fingerprint
--- Returns the watches whose fingerprint differs from the given one, with the current fingerprint: a
--- number of 60 bits that changes when the first pending executions of the device change, as many as
--- the limit of the watch. A given fingerprint of NULL differs from any other. list_watched_executions
+-- depends on: is_pending_at, slots_text, text_fingerprint
+-- Returns the watches whose fingerprint differs from the given one, with the current fingerprint. A
+-- fingerprint has 60 bits and changes when one of the device's first pending executions changes, up
+-- to the limit of the watch. A given NULL differs from any fingerprint. list_watched_executions
 -- computes the same fingerprint.
 --
--- It also changes when a place becomes free in a job with max_in_progress, so that a device whose
--- start was rejected learns that it can try again: see places_text.
+-- It also changes when a slot becomes free in a job with max_in_progress, so that a device whose
+-- start was rejected learns that it can try again; see slots_text.
 CREATE OR REPLACE FUNCTION jobs.changed_pending_fingerprints(
     p_tenant_id text,
     p_device_ids text[],     -- one per watch, as the next two
@@ -34,19 +34,19 @@ BEGIN
         WITH ORDINALITY AS d (device_id, page_limit, fingerprint)
     CROSS JOIN LATERAL (
         SELECT jobs.text_fingerprint(string_agg(
-                   q.job_id || ' ' || q.version::text || coalesce(' ' || q.places, ''), ','
+                   q.job_id || ' ' || q.version::text || coalesce(' ' || q.slots, ''), ','
                    ORDER BY q.queued, q.queued_at, q.job_id
                )) AS fingerprint
         FROM (
             SELECT e.job_id, e.version, e.started_at IS NULL AS queued, e.queued_at,
                    CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
-                       SELECT jobs.places_text(
+                       SELECT jobs.slots_text(
                            j.max_in_progress, p.in_progress,
                            p.succeeded + p.failed + p.timed_out + p.rejected
                        )
                        FROM jobs.job_progress p
                        WHERE p.tenant_id = p_tenant_id AND p.job_id = e.job_id
-                   ) END AS places
+                   ) END AS slots
             FROM jobs.job_executions e
             CROSS JOIN LATERAL (
                 SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,

@@ -1,11 +1,11 @@
--- depends on: is_pending_at, places_text, text_fingerprint
--- Returns the first pending executions of several devices, one device after the other: for each up to
--- its limit, in the order of list_pending_executions. The last row of each device has its fingerprint
+-- depends on: is_pending_at, slots_text, text_fingerprint
+-- Returns the first pending executions of several devices, device by device: for each up to its
+-- limit, in the order of list_pending_executions. The last row of each device has its fingerprint
 -- (see changed_pending_fingerprints) and no job_id.
 --
--- Only the first row of each job has document_params, because devices usually share few jobs. The rows
--- of a device are always complete. After p_max_bytes of documents and details, or 200 jobs, the
--- remaining devices have no row: call again for them.
+-- Only the first row of each job has document_params, because devices usually share jobs. After
+-- p_max_bytes of documents and details, or 200 jobs, it returns no further devices: call again for
+-- them. A device has all its rows or none.
 CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
     p_tenant_id text,
     p_device_ids text[],
@@ -57,13 +57,13 @@ BEGIN
                    CASE WHEN e.status = 'IN_PROGRESS' THEN e.times_out_at END AS times_out_at,
                    e.failure_code,
                    CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
-                       SELECT jobs.places_text(
+                       SELECT jobs.slots_text(
                            j.max_in_progress, p.in_progress,
                            p.succeeded + p.failed + p.timed_out + p.rejected
                        )
                        FROM jobs.job_progress p
                        WHERE p.tenant_id = p_tenant_id AND p.job_id = e.job_id
-                   ) END AS places
+                   ) END AS slots
             FROM jobs.job_executions e
             CROSS JOIN LATERAL (
                 SELECT j.document_type, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
@@ -97,7 +97,7 @@ BEGIN
         "position" := v_row.ordinality;
         CONTINUE WHEN v_row.job_id IS NULL;
         v_text := coalesce(v_text || ',', '')
-            || v_row.job_id || ' ' || v_row.version::text || coalesce(' ' || v_row.places, '');
+            || v_row.job_id || ' ' || v_row.version::text || coalesce(' ' || v_row.slots, '');
         job_id := v_row.job_id;
         document_type := v_row.document_type;
         status := v_row.status;

@@ -1,10 +1,10 @@
--- Servers of the previous version call it; this version calls changed_pending_fingerprints.
+-- For servers of the previous version only; this version calls changed_pending_fingerprints.
 --
 -- Returns a fingerprint for each device: a text that changes when the device's pending executions
 -- change. It covers the first 101, which is one more than a response can hold. It also changes when
--- a place becomes free in a job with max_in_progress, so that a device whose start was rejected learns
+-- a slot becomes free in a job with max_in_progress, so that a device whose start was rejected learns
 -- that it can try again. While the job is full, the fingerprint has no count, because it would change
--- with each execution that finishes, although its place is taken at once.
+-- with each execution that finishes, although its slot is taken at once.
 CREATE OR REPLACE FUNCTION jobs.pending_fingerprints(
     p_tenant_id text, p_device_ids text[]
 ) RETURNS TABLE (device_id text, fingerprint text)
@@ -26,7 +26,7 @@ BEGIN
     FROM unnest(p_device_ids) AS d (device_id)
     CROSS JOIN LATERAL (
         SELECT coalesce(string_agg(
-                   q.job_id || ' ' || q.version || coalesce(' ' || q.places, ''),
+                   q.job_id || ' ' || q.version || coalesce(' ' || q.slots, ''),
                    ',' ORDER BY q.job_id
                ), '')
             AS fingerprint
@@ -41,7 +41,7 @@ BEGIN
                                    ) END
                        FROM jobs.job_progress p
                        WHERE p.tenant_id = p_tenant_id AND p.job_id = e.job_id
-                   ) END AS places
+                   ) END AS slots
             FROM jobs.job_executions e
             CROSS JOIN LATERAL (
                 SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,

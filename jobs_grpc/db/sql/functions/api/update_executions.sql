@@ -344,8 +344,7 @@ BEGIN
         WHERE u.outcome = 'DEFERRED';
     END LOOP;
 
-    -- Servers that send no failure codes know neither rollouts nor pauses, and would treat these outcomes
-    -- as APPLIED.
+    -- Servers without rollouts send no failure codes, and would treat these outcomes as APPLIED.
     IF p_failure_codes IS NULL THEN
         v_outcomes := array_replace(v_outcomes, 'EXECUTION_HELD', 'EXECUTION_NOT_FOUND');
         v_outcomes := array_replace(v_outcomes, 'JOB_PAUSED', 'EXECUTION_CHANGED');

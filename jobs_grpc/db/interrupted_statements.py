@@ -1,4 +1,4 @@
-"""Runs statements that a migration can interrupt."""
+"""Repeats statements that a migration interrupts."""
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -9,7 +9,7 @@ from jobs_grpc.db.pg_errors import is_interrupted_by_migration
 _REPEATS = 3
 
 
-async def fetch(
+async def fetch_with_repeats(
     connection: asyncpg.Connection | PoolConnectionProxy, sql: str, *args: object
 ) -> list[asyncpg.Record]:
     """Run a statement in its own transaction; if a migration interrupts it, run it again.
