@@ -25,7 +25,8 @@ _GATHER_SECONDS = 0.002
 # Devices of a statement. With more, the first ones would wait longer for their pages.
 _DEVICES_PER_STATEMENT = 500
 
-# Documents and details of a statement, as JSON. Its last device can exceed it by a page.
+# Documents and details of a statement, as JSON, and 256 bytes per execution. Its last device can
+# exceed it by a page.
 _BYTES_PER_STATEMENT = 1024 * 1024
 
 # For the rows of a statement and the pages that are made of them. The first page always fits.

@@ -165,6 +165,19 @@ async def test_statement_reads_no_more_devices_after_its_maximum_of_bytes(
     assert [row["position"] for row in rows] == [1, 1]
 
 
+async def test_rows_without_documents_count_in_the_maximum_of_bytes(
+    operator: Operator, pages: Pages, database: Database
+) -> None:
+    for number in range(10):
+        await operator.create(job_id=f"j{number}", target_all=True)
+    async with request_session(database) as (_, store):
+        rows = await store.list_watched_executions(
+            operator.tenant, device_ids=["d0", "d1"], limits=[10, 10], max_bytes=2000
+        )
+
+    assert {row["position"] for row in rows} == {1}
+
+
 async def test_devices_that_exceed_the_maximum_of_bytes_are_read_by_the_next_statement(
     database: Database, operator: Operator, pages: Pages
 ) -> None:

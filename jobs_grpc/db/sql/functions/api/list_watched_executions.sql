@@ -4,7 +4,7 @@
 -- (see changed_pending_fingerprints) and no job_id.
 --
 -- Only the first row of each job has document_params, because devices usually share jobs. After
--- p_max_bytes of documents and details, or 200 jobs, it returns no further devices: call again for
+-- p_max_bytes of documents, details and rows (256 bytes each), or 200 jobs, it returns no further devices: call again for
 -- them. A device has all its rows or none.
 CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
     p_tenant_id text,
@@ -118,9 +118,7 @@ BEGIN
             WHERE j.tenant_id = p_tenant_id AND j.job_id = v_row.job_id;
             v_bytes := v_bytes + length(document_params::text);
         END IF;
-        IF v_row.status_details IS NOT NULL THEN
-            v_bytes := v_bytes + length(v_row.status_details::text);
-        END IF;
+        v_bytes := v_bytes + 256 + coalesce(length(v_row.status_details::text), 0);
         RETURN NEXT;
     END LOOP;
     IF "position" IS NOT NULL THEN
