@@ -2,10 +2,9 @@
 
 import asyncio
 import contextvars
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -45,7 +44,7 @@ class Page(NamedTuple):
     fingerprint: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     """A stream that waits for its page."""
 
@@ -77,7 +76,8 @@ class PendingPages:
         self._interval = interval
         self._stopping = stopping
         self._pause = pause
-        self._queues: dict[str, deque[_Request]] = {}
+        # The streams of each tenant that wait, in order. A stream that ends removes itself.
+        self._queues: dict[str, dict[_Request, None]] = {}
         self._readers: set[asyncio.Task[None]] = set()
 
     async def read(
@@ -88,20 +88,22 @@ class PendingPages:
         Raises ServerStopping when the server stops.
         """
         request = _Request(device_id, limit, reservation, asyncio.Future())
-        if tenant_id in self._queues:
-            self._queues[tenant_id].append(request)
-        else:
-            self._queues[tenant_id] = deque([request])
+        queue = self._queues.get(tenant_id)
+        if queue is None:
+            queue = self._queues[tenant_id] = {}
             # In an empty context, because its log lines must not have the id of this request.
             reader = asyncio.create_task(self._serve(tenant_id), context=contextvars.Context())
             self._readers.add(reader)
             reader.add_done_callback(self._readers.discard)
-        return await request.page
+        queue[request] = None
+        try:
+            return await request.page
+        finally:
+            queue.pop(request, None)
 
     async def _serve(self, tenant_id: str) -> None:
         """Read the pages that a tenant's streams ask for, until none waits."""
         queue = self._queues[tenant_id]
-        requests: list[_Request] = []
         reservation = Reservation(self._budget, tenant_id)
         reader = asyncio.current_task()
         stopping = asyncio.create_task(self._stopping.wait())
@@ -111,25 +113,27 @@ class PendingPages:
             while queue:
                 if len(queue) < max_devices:
                     await asyncio.sleep(_GATHER_SECONDS)
-                requests = [queue.popleft() for _ in range(min(len(queue), max_devices))]
                 await reservation.add(_RESERVED_BYTES, None)
+                requests = list(islice(queue, max_devices))
+                if not requests:
+                    break  # The streams have ended.
                 try:
                     served = await self._read(tenant_id, requests, reservation)
                 except Exception as e:
                     served = len(requests)
                     _fail(requests, e)
                 reservation.release()
+                for request in requests[:served]:
+                    queue.pop(request, None)
                 if not served:
                     await asyncio.sleep(self._interval)
                 # If large pages exhaust the reservation, the rows of further devices are wasted.
                 max_devices = 2 * (served if served < len(requests) else max_devices)
                 max_devices = min(max(1, max_devices), _DEVICES_PER_STATEMENT)
-                queue.extendleft(reversed(requests[served:]))
-                requests = []
         finally:
             reservation.release()
             del self._queues[tenant_id]
-            _fail((*requests, *queue), ServerStopping())
+            _fail(queue, ServerStopping())
             stopping.cancel()
 
     async def _read(

@@ -307,6 +307,31 @@ async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(
     assert job_ids(await reading) == ["j"]
 
 
+async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(
+    operator: Operator, pages: Pages
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+    slow = Reservation(pages.budget, operator.tenant)
+    slow.correct(32 * MIB)
+    ended = pages.reading("d0")
+
+    async def is_waiting() -> bool:
+        return pages.budget.waiting > 0
+
+    await wait_until(is_waiting)
+    ended_while_queued, reading = pages.reading("d1"), pages.reading("d2")
+    await asyncio.sleep(0)
+    for read in (ended, ended_while_queued):
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+
+    slow.release()
+
+    assert job_ids(await reading) == ["j"]
+    assert pages.store.statements == [["d2"]]
+
+
 async def test_stream_that_ends_while_its_page_is_read_holds_no_bytes(
     operator: Operator, pages: Pages
 ) -> None:

@@ -4,8 +4,8 @@
 -- (see changed_pending_fingerprints) and no job_id.
 --
 -- Only the first row of each job has document_params, because devices usually share jobs. After
--- p_max_bytes of documents, details and rows (256 bytes each), or 200 jobs, it returns no further devices: call again for
--- them. A device has all its rows or none.
+-- p_max_bytes of documents, details and rows (256 bytes each), or 200 jobs, it returns no further
+-- devices: call again for them. A device has all its rows or none.
 CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
     p_tenant_id text,
     p_device_ids text[],
