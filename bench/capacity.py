@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
-import psutil
 
 from bench.machine import describe_machine
 from bench.page import describe, format_number, replace_section
+from bench.process import postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.dev import embedded_postgres
@@ -109,14 +109,7 @@ class Bench:
         return float(await self.owner.fetchval(sql))
 
     def _cpu(self) -> float:
-        """CPU seconds of all processes of PostgreSQL, also of those that ended."""
-        pid = int((self.cluster.data_dir / "pgdata" / "postmaster.pid").read_text().split()[0])
-        postmaster = psutil.Process(pid)
-        ended = postmaster.cpu_times()
-        total = ended.user + ended.system + ended.children_user + ended.children_system
-        for child in postmaster.children(recursive=True):
-            total += sum(child.cpu_times()[:2])
-        return total
+        return postgres_cpu_time(self.cluster.data_dir)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,21 +75,11 @@ class Environment:
             await connection.execute("VACUUM ANALYZE")
         await self.service.execute("CHECKPOINT")
 
-    def postgres_cpu_time(self) -> float:
-        """Return the CPU seconds that PostgreSQL has used so far."""
-        pid = next(self.folder.rglob("postmaster.pid")).read_text().split()[0]
-        postmaster = psutil.Process(int(pid))
-        seconds = sum(postmaster.cpu_times()[:4])  # with those of children that have ended
-        for process in postmaster.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                seconds += sum(process.cpu_times()[:2])
-        return seconds
-
     @asynccontextmanager
     async def service_server(
         self, workers: int = 1, *, metrics: bool = False, address: str = "", **settings: str
     ) -> AsyncIterator[Server]:
-        """Run this service without maintenance, with its default settings apart from `settings`.
+        """Run this service without maintenance, with its default settings except for `settings`.
 
         It listens on `address`, or on a free port.
         """

@@ -179,12 +179,12 @@ async def _watch_storm(server: Server, watches: int, seconds: float, results: Re
         latencies = []
         while not opened.done():
             latencies += await _quiet(server, 0.2)
-        message = opened.result()
-        if message.ends:
-            raise InvalidRun(f"watches failed: {dict(message.ends)}")
+        received = opened.result()
+        if received.ends:
+            raise InvalidRun(f"watches failed: {dict(received.ends)}")
         add("p99", "ms", _p99(latencies))
         add("maximum", "ms", max(latencies))
-        add("time to open", "s", max(message.moments) - started)
+        add("time to open", "s", max(received.times) - started)
         add("memory per watch", "KiB", (server.resident_bytes() - idle) / watches / 1024)
         add("p99 with open watches", "ms", _p99(await _quiet(server, seconds)))
 

@@ -1,8 +1,8 @@
-"""Measure what happens when thousands of devices watch, and reconnect all at once.
+"""Measure a thundering herd: thousands of watches that reconnect at once.
 
 Run by `make bench-herd`. Clients in processes of their own keep the watches open; the server is
-killed, terminated and started again. Another tenant sends one GetJob after the other. Beside the
-service, a bare grpc.aio server of streams shows what the transport takes.
+killed, terminated and started again. Another tenant sends one GetJob after the other. A bare
+grpc.aio server of streams shows the cost of the transport.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from bench.figures import MINIMAL, SERVICE, Figure, Results, load, save
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
 from bench.machine import describe_machine
 from bench.page import describe, format_number, replace_section
-from bench.process import PythonProcess
+from bench.process import PythonProcess, postgres_cpu_time
 from bench.requests import InvalidRun
-from bench.watches import Clients, Message, read_line, watch_clients
+from bench.watches import Clients, Received, read_line, watch_clients
 from tests.support import shapes
 
 _RESULTS = Path(__file__).parent / "results" / "herd.json"
@@ -37,15 +37,15 @@ _BEFORE = _RESULTS.with_name("herd_before.json")
 
 _PENDING, _JOB = "WatchPendingExecutions", "WatchJob"
 
-# How watches end when the server stops or is killed, or a connection closes before a call arrives.
+# How watches may end when the server stops or is killed.
 _EXPECTED_ENDS = "UNAVAILABLE SERVER_STOPPING with RetryInfo", "connection lost"
 
 _CANCELED, _EXHAUSTED = "CANCELLED", "RESOURCE_EXHAUSTED LIMIT_EXCEEDED with RetryInfo"
 
-# Seconds in which the other tenant calls at least.
+# The shortest time in which the other tenant calls.
 _MIN_SECONDS = 0.5
 
-# Changes of what all watch.
+# How many times the watched state changes.
 _CHANGES = 3
 
 # The largest figures that are good enough.
@@ -53,17 +53,17 @@ _GOALS = {
     **{
         f"{name}, {phase}": 0
         for phase in ("first opening", "kill -9", "SIGTERM")
-        for name in ("bare CANCELLED", "other errors")
+        for name in ("CANCELLED without a reason", "other errors")
     },
-    "memory a watch": 28,
+    "memory per watch": 28,
     "open all": 5,
     "another tenant's p99 while they open": 300,
     "notification p99": 1,
-    "SIGTERM until the end": 5,
-    "server at rest": 4,
-    "database at rest": 9,
-    "server at rest, analyzed": 4,
-    "database at rest, analyzed": 9,
+    "SIGTERM until the exit": 5,
+    "server idle": 4,
+    "database idle": 9,
+    "server idle, analyzed": 4,
+    "database idle, analyzed": 9,
 }
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.herd", description=__doc__)
     parser.add_argument("--watches", type=int, default=8000, help="number of watches [8000]")
     parser.add_argument("--tenants", type=int, default=1, help="tenants that watch [1]")
-    parser.add_argument("--rest", type=float, default=8, help="seconds at rest [8]")
+    parser.add_argument("--idle", type=float, default=8, help="seconds of idle watches [8]")
     parser.add_argument(
         "--only", choices=(_PENDING, _JOB, MINIMAL), help="measure one subject, and keep nothing"
     )
@@ -82,7 +82,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.quick:
-        args.watches, args.tenants, args.rest = 60, 2, 0.5
+        args.watches, args.tenants, args.idle = 60, 2, 0.5
     results = Results()
     try:
         machine = asyncio.run(_measure(args, results))
@@ -136,7 +136,7 @@ class _Herd:
         self._case = case
         self._method = method
         self._watches = args.watches
-        self._rest_seconds = args.rest
+        self._idle_seconds = args.idle
         self._tenants = tenants
         self._address = free_address()
 
@@ -149,9 +149,9 @@ class _Herd:
                     watch_clients(server, self._method, self._watches, self._tenants)
                 )
                 await self._open(server, clients)
-                await self._rest(server, "at rest")
+                await self._measure_idle(server, "idle")
                 await self._env.vacuum()
-                await self._rest(server, "at rest, analyzed")
+                await self._measure_idle(server, "idle, analyzed")
                 for number in range(_CHANGES):
                     await self._notify(server, clients, number)
                 reopened = await clients.expect("first")
@@ -163,7 +163,7 @@ class _Herd:
                 started = time.monotonic()
                 server.process.terminate()
                 await server.process.wait()
-                self._add("SIGTERM until the end", "s", time.monotonic() - started)
+                self._add("SIGTERM until the exit", "s", time.monotonic() - started)
             async with self._server() as server:
                 await self._reopen(server, "SIGTERM", reopened)
 
@@ -194,37 +194,39 @@ class _Herd:
         self._add_latencies(calls, "alone")
         async with _other_tenant(server) as calls:
             started = time.monotonic()
-            message = await (await clients.expect("first"))
+            received = await (await clients.expect("first"))
             await asyncio.sleep(_MIN_SECONDS)
-        seconds = max(message.moments) - started
+        seconds = max(received.times) - started
         memory = (server.resident_bytes() - idle) / self._watches / 1024
         self._add("open all", "s", seconds)
-        self._add("memory a watch", "KiB", memory)
-        self._add_ends(message.ends, "first opening")
+        self._add("memory per watch", "KiB", memory)
+        self._add_ends(received.ends, "first opening")
         self._add_latencies([call for call in calls if call[0] > started], "while they open")
 
     async def _reopen(
-        self, server: Server, phase: str, reopened: "asyncio.Future[Message]"
+        self, server: Server, phase: str, reopened: "asyncio.Future[Received]"
     ) -> None:
         async with _other_tenant(server) as calls:
-            message = await reopened
+            received = await reopened
             await asyncio.sleep(_MIN_SECONDS)
-        self._add(f"open all after {phase}", "s", max(message.moments) - min(message.moments))
-        self._add_ends(message.ends, phase)
+        self._add(f"open all after {phase}", "s", max(received.times) - min(received.times))
+        self._add_ends(received.ends, phase)
         self._add_latencies(calls, f"after {phase}")
 
-    async def _rest(self, server: Server, state: str) -> None:
-        await asyncio.sleep(self._rest_seconds / 4)
+    async def _measure_idle(self, server: Server, state: str) -> None:
+        await asyncio.sleep(self._idle_seconds / 4)
         started = time.monotonic()
-        server_cpu, database_cpu = server.cpu_time(), self._env.postgres_cpu_time()
-        await asyncio.sleep(self._rest_seconds)
+        server_cpu, database_cpu = server.cpu_time(), postgres_cpu_time(self._env.folder)
+        await asyncio.sleep(self._idle_seconds)
         share = 100 / (time.monotonic() - started)
         self._add(f"server {state}", "%", (server.cpu_time() - server_cpu) * share)
-        self._add(f"database {state}", "%", (self._env.postgres_cpu_time() - database_cpu) * share)
+        self._add(
+            f"database {state}", "%", (postgres_cpu_time(self._env.folder) - database_cpu) * share
+        )
 
     async def _notify(self, server: Server, clients: Clients, number: int) -> None:
         """Change what all watch: create a job for all devices, or pause or resume the job."""
-        received = await clients.expect("next")
+        changes = await clients.expect("next")
 
         async def change(tenant: str) -> float:
             if self._method == _PENDING:
@@ -236,9 +238,10 @@ class _Herd:
             return time.monotonic()
 
         changed = await asyncio.gather(*(change(tenant) for tenant in self._tenants))
-        message = await received
+        result = await changes
         seconds = [
-            moment - changed[number % len(changed)] for number, moment in enumerate(message.moments)
+            received - changed[number % len(changed)]
+            for number, received in enumerate(result.times)
         ]
         percentiles = statistics.quantiles(seconds, n=100)
         self._add("notification p50", "s", percentiles[49])
@@ -248,8 +251,8 @@ class _Herd:
         self._results.add(figure, self._case, SERVICE, unit, value)
 
     def _add_ends(self, ends: Counter[str], phase: str) -> None:
-        """Add how often streams ended otherwise than by the stop of the server."""
-        self._add(f"bare CANCELLED, {phase}", "", ends.pop(_CANCELED, 0))
+        """Add how many streams ended for another reason than the stop of the server."""
+        self._add(f"CANCELLED without a reason, {phase}", "", ends.pop(_CANCELED, 0))
         self._add(f"RESOURCE_EXHAUSTED, {phase}", "", ends.pop(_EXHAUSTED, 0))
         for end, count in ends.items():
             print(f"    {count:,} × {end}")
@@ -298,14 +301,14 @@ async def _measure_bare(
             watch_clients(server, _PENDING, args.watches, tenants)
         )
         started = time.monotonic()
-        message = await (await clients.expect("first"))
-        results.add("open all", case, MINIMAL, "s", max(message.moments) - started)
+        received = await (await clients.expect("first"))
+        results.add("open all", case, MINIMAL, "s", max(received.times) - started)
         memory = (server.resident_bytes() - idle) / args.watches / 1024
-        results.add("memory a watch", case, MINIMAL, "KiB", memory)
-        received = await clients.expect("next")
+        results.add("memory per watch", case, MINIMAL, "KiB", memory)
+        changes = await clients.expect("next")
         started = time.monotonic()
         server.process.send_signal(signal.SIGUSR1)
-        seconds = [moment - started for moment in (await received).moments]
+        seconds = [received - started for received in (await changes).times]
         percentiles = statistics.quantiles(seconds, n=100)
         results.add("notification p50", case, MINIMAL, "s", percentiles[49])
         results.add("notification p99", case, MINIMAL, "s", percentiles[98])

@@ -1,11 +1,13 @@
-"""Run a Python program as a process of its own."""
+"""Run Python programs as processes, and measure those of PostgreSQL."""
 
 import asyncio
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 class PythonProcess:
@@ -34,3 +36,14 @@ class PythonProcess:
         if self._process.returncode is None:
             self._process.terminate()
         await self._process.wait()
+
+
+def postgres_cpu_time(data: Path) -> float:
+    """Return the CPU seconds that the PostgreSQL with its data below a folder has used so far."""
+    pid = next(data.rglob("postmaster.pid")).read_text().split()[0]
+    postmaster = psutil.Process(int(pid))
+    seconds = sum(postmaster.cpu_times()[:4])  # with those of children that have ended
+    for process in postmaster.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:2])
+    return seconds

@@ -33,7 +33,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from bench.environment import SETTINGS, wait_until_serving
 from bench.machine import describe_machine
 from bench.page import describe, format_number, replace_section
-from bench.process import PythonProcess
+from bench.process import PythonProcess, postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.dev import embedded_postgres
@@ -146,15 +146,7 @@ class Server:
 
     def cpu_times(self) -> tuple[float, float]:
         """Return the CPU seconds so far of the server and of PostgreSQL."""
-        pid = int(next(self.data.rglob("postmaster.pid")).read_text().split()[0])
-        postmaster = psutil.Process(pid)
-        postgres = 0.0
-        for process in [postmaster, *postmaster.children(recursive=True)]:
-            try:
-                postgres += sum(process.cpu_times()[:2])
-            except psutil.NoSuchProcess:
-                continue
-        return sum(self.process.cpu_times()[:2]), postgres
+        return sum(self.process.cpu_times()[:2]), postgres_cpu_time(self.data)
 
 
 async def _wait_until_serving(address: str) -> None:

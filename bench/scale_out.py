@@ -1,9 +1,9 @@
 """Compare the calls of the service on several databases: PostgreSQL and clusters of Citus.
 
-Calls the SQL functions as the request role, without a server. The subjects take turns; the first is
-what the others are compared with. Each needs a migrated schema. A subject is NAME=URL, with the
-request role, or NAME=URL,URL… for callers that connect to several nodes. OWNER is the role that
-adds the devices. The rows stay in the databases.
+Calls the SQL functions as the request role, without a server. The databases take turns; the others
+are compared with the first. Each needs a migrated schema. NAME=URL names a database and the request
+role; NAME=URL,URL… connects the callers to several nodes. OWNER is the role that adds the devices.
+The rows stay in the databases.
 
 PYTHONPATH=generated .venv/bin/python -m bench.scale_out --owner postgres \\
   plain=postgresql://jobs_request:secret@127.0.0.1:5432/jobs …

@@ -1,7 +1,7 @@
 """Measure whether speed, memory and sizes stay the same under steady churn.
 
 Run by `make bench-soak`. A job for all devices is created every few seconds. Devices start and
-report each execution as they find it, an operator reads, and old jobs are deleted. The server runs
+report each execution, an operator reads, and old jobs are deleted. The server runs
 maintenance; PostgreSQL has its default settings, except for those in SETTINGS. Each minute prints a
 row. Ctrl-C ends the run and keeps what was measured.
 """
@@ -49,9 +49,7 @@ _TIMEOUT = 30.0
 # The run fails if the memory of the last minute exceeds that of the first one by this factor.
 _MAX_GROWTH = 1.25
 
-_CALLS = (
-    *("CreateJob", "StartNextExecution", "UpdateExecution", "GetJob", "ListJobs", "DeleteJob"),
-)
+_CALLS = ["CreateJob", "StartNextExecution", "UpdateExecution", "GetJob", "ListJobs", "DeleteJob"]
 
 _TABLES = """
     SELECT c.relname AS table, pg_table_size(c.oid) AS bytes, pg_indexes_size(c.oid) AS index_bytes,
@@ -70,26 +68,26 @@ class Churn:
     """The size of the load."""
 
     devices: int
-    seconds: float
+    job_interval: float
     """Seconds between two jobs."""
     kept_jobs: int
     """Jobs that are not deleted yet."""
-    minute: float = 60.0
-    """Seconds between two rows."""
+    row_interval: float = 60.0
+    """Seconds between two rows of the report."""
 
 
-FULL = Churn(devices=1_500, seconds=4.0, kept_jobs=30)
-QUICK = Churn(devices=40, seconds=0.25, kept_jobs=3, minute=1.5)
+FULL = Churn(devices=1_500, job_interval=4.0, kept_jobs=30)
+QUICK = Churn(devices=40, job_interval=0.25, kept_jobs=3, row_interval=1.5)
 
 
 @dataclass
 class Minute:
-    """What one minute showed."""
+    """The figures of one minute."""
 
     minute: float
     cycles_per_second: float
-    pending: int
-    """Executions that no device has finished yet."""
+    waiting: int
+    """Executions that no device has started yet."""
     milliseconds: dict[str, tuple[float, float]]
     """p50 and p99 of each call."""
     tables: dict[str, dict[str, Any]]
@@ -104,19 +102,19 @@ class Minute:
 
 @dataclass
 class Load:
-    """The clients, and what their calls took in this minute."""
+    """The clients, and the latencies of their calls in this minute."""
 
     churn: Churn
     jobs: Any
     devices: Any
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    latencies: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     failures: Counter[str] = field(default_factory=Counter)
-    _waiting: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
+    _waiting_devices: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
 
     @property
-    def pending(self) -> int:
+    def waiting(self) -> int:
         """Executions that no device has started yet."""
-        return self._waiting.qsize()
+        return self._waiting_devices.qsize()
 
     async def operate(self) -> None:
         """Create a job every few seconds, read jobs, and delete the oldest one."""
@@ -124,13 +122,13 @@ class Load:
         kept: deque[str] = deque()
         started = loop.time()
         for number in itertools.count():
-            await asyncio.sleep(started + number * self.churn.seconds - loop.time())
+            await asyncio.sleep(started + number * self.churn.job_interval - loop.time())
             job_id = f"job-{number:06}"
             request = pb.CreateJobRequest(job_id=job_id, document_type="install", target_all=True)
             await self._call(self.jobs.CreateJob, request)
             kept.append(job_id)
             for device in range(self.churn.devices):
-                self._waiting.put_nowait(f"d{device:06}")
+                self._waiting_devices.put_nowait(f"d{device:06}")
             for read in kept:
                 await self._call(self.jobs.GetJob, pb.GetJobRequest(job_id=read))
                 await self._call(self.jobs.ListJobs, pb.ListJobsRequest())
@@ -138,9 +136,9 @@ class Load:
                 await self._call(self.jobs.DeleteJob, pb.DeleteJobRequest(job_id=kept.popleft()))
 
     async def work(self) -> None:
-        """Take the place of one device after the other, and work off its next execution."""
+        """Act as one device after the other, and carry out its next execution."""
         while True:
-            device = await self._waiting.get()
+            device = await self._waiting_devices.get()
             start = device_pb.StartNextExecutionRequest()
             response = await self._call(self.devices.StartNextExecution, start, device)
             if response is None or not response.HasField("execution"):
@@ -162,7 +160,7 @@ class Load:
         except grpc.aio.AioRpcError as e:
             self.failures[f"{method}: {e.code().name} {e.details()}"] += 1
             return None
-        self.seconds[method].append(time.perf_counter() - started)
+        self.latencies[method].append(time.perf_counter() - started)
         return response
 
 
@@ -247,12 +245,12 @@ async def _measure(
             clients += [tasks.create_task(load.work()) for _ in range(_CALLERS)]
             for number in range(1, minutes + 1):
                 started = time.monotonic()
-                await _wait(stop, churn.minute, f"minute {number} of {minutes}")
+                await _wait(stop, churn.row_interval, f"minute {number} of {minutes}")
                 seconds = time.monotonic() - started
                 # Less than half a minute shows little.
-                if seconds > churn.minute / 2:
-                    part = number - 1 + min(1.0, round(seconds / churn.minute, 1))
-                    rows.append(await _read(part, seconds, load, owner, server))
+                if seconds > churn.row_interval / 2:
+                    minute = number - 1 + min(1.0, round(seconds / churn.row_interval, 1))
+                    rows.append(await _read(minute, seconds, load, owner, server))
                     _print_row(rows[-1], head=len(rows) == 1)
                 if stop.is_set():
                     break
@@ -308,14 +306,14 @@ async def _wait(stop: asyncio.Event, seconds: float, text: str) -> None:
 async def _read(
     minute: float, seconds: float, load: Load, owner: asyncpg.Connection, server: psutil.Process
 ) -> Minute:
-    calls, load.seconds = load.seconds, defaultdict(list)
+    calls, load.latencies = load.latencies, defaultdict(list)
     tables = {row["table"]: dict(row) for row in await owner.fetch(_TABLES)}
     for table in tables.values():
         del table["table"]
     return Minute(
         minute,
         len(calls["UpdateExecution"]) / seconds,
-        load.pending,
+        load.waiting,
         {call: _percentiles(calls[call]) for call in _CALLS if calls.get(call)},
         {name: table for name, table in tables.items() if table["updated"] or table["live"]},
         server.memory_info().rss / _MIB,
@@ -364,7 +362,7 @@ def _cells(row: Minute) -> list[str]:
     return [
         f"{row.minute:g}",
         format_number(row.cycles_per_second),
-        f"{row.pending:,}",
+        f"{row.waiting:,}",
         *("–" if each is None else "/".join(map(format_number, each)) for each in latencies),
         f"{row.total('bytes') / _MIB:.1f}",
         f"{row.total('index_bytes') / _MIB:.1f}",
@@ -391,8 +389,8 @@ def _render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> Iterat
     yield describe(machine)
     yield ""
     yield (
-        f"A job for {churn.devices:,} devices every {churn.seconds:g} s, {_CALLERS} devices at a"
-        f" time; the newest {churn.kept_jobs} jobs are kept."
+        f"A job for {churn.devices:,} devices every {churn.job_interval:g} s, {_CALLERS} devices at"
+        f" a time; the newest {churn.kept_jobs} jobs are kept."
         f" Settings: {', '.join(f'`{setting}`' for setting in SETTINGS)}."
     )
     yield ""

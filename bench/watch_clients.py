@@ -2,13 +2,13 @@
 
 `python -m bench.watch_clients ADDRESS METHOD FIRST COUNT TENANT...` opens COUNT streams of METHOD,
 which is WatchPendingExecutions of one of the devices d0000000, d0000001 …, or WatchJob of the job
-"j". Stream number FIRST + n belongs to tenant n modulo the number of tenants. A stream that ends is
-opened again at once; after RESOURCE_EXHAUSTED, when the delay that the server asks for is over.
+"j". Stream n belongs to tenant n modulo the number of tenants; the numbers start at FIRST. A stream
+that ends is reopened at once; after RESOURCE_EXHAUSTED, after the delay in RetryInfo.
 
-Prints a line when it is connected. Then each line on stdin asks what all streams shall receive:
-`first` the first message of a new stream, `next` a further message. It prints "waiting", and when
-all have it, a line of JSON: the moments (time.monotonic) and how streams have ended since
-the last such line. Ends on SIGTERM.
+Prints a line when it is connected. Each line on stdin names the message that all streams must
+receive: `first` of a new stream, or `next`, a further one. The process then prints "waiting" and,
+when all have it, a line of JSON: the times (time.monotonic), and how often streams have ended since
+the last such line, by status. Ends on SIGTERM.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _WATCHES_PER_CONNECTION = 100
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
-    # Clients reconnect at once.
+    # The clients reconnect at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 100),
@@ -44,15 +44,15 @@ class _Round:
 
     def __init__(self, kind: str, streams: int) -> None:
         self.kind = kind
-        self.moments: dict[int, float] = {}
+        self.times: dict[int, float] = {}
         self.complete = asyncio.Event()
         self._streams = streams
 
     def note(self, stream: int) -> None:
         """Note a message of a stream."""
-        if stream not in self.moments:
-            self.moments[stream] = time.monotonic()
-            if len(self.moments) == self._streams:
+        if stream not in self.times:
+            self.times[stream] = time.monotonic()
+            if len(self.times) == self._streams:
                 self.complete.set()
 
 
@@ -82,8 +82,8 @@ class _Clients:
             stack.callback(lambda: [watch.cancel() for watch in watches])
             while True:
                 await self._round.complete.wait()
-                moments = self._round.moments
-                result = [[moments[n] for n in range(self._count)], self._ends]
+                times = self._round.times
+                result = [[times[n] for n in range(self._count)], self._ends]
                 self._ends = Counter()
                 print(json.dumps(result), flush=True)
                 await self._next_round()
@@ -151,6 +151,6 @@ async def _main(address: str, method: str, first: str, count: str, *tenants: str
 
 
 if __name__ == "__main__":
-    # The clients of a fleet are other machines. With the lowest priority, they would read late.
+    # A fleet's clients run on other machines. At the lowest priority, they would read late.
     os.nice(5)
     asyncio.run(_main(*sys.argv[1:]))

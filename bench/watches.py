@@ -20,10 +20,10 @@ _TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)
-class Message:
-    """When the streams received a message, and how often a stream has ended before."""
+class Received:
+    """When each stream received a message, and how often streams ended before, by status."""
 
-    moments: list[float]
+    times: list[float]
     ends: Counter[str]
 
 
@@ -33,10 +33,10 @@ class Clients:
     def __init__(self, processes: Sequence[Any]) -> None:
         self._processes = processes
 
-    async def expect(self, kind: str) -> "asyncio.Future[Message]":
-        """Return a future of the message that all streams are going to receive.
+    async def expect(self, kind: str) -> "asyncio.Future[Received]":
+        """Return a future that ends when all streams have received a message.
 
-        `kind`: "first" message of a new stream, or "next" one of an open stream.
+        `kind`: "first" for the first message of a new stream, "next" for a further message.
         """
         for process in self._processes:
             process.stdin.write(f"{kind}\n".encode())
@@ -44,18 +44,18 @@ class Clients:
             await read_line(process)
         return asyncio.ensure_future(self._receive(kind))
 
-    async def _receive(self, kind: str) -> Message:
-        moments: list[float] = []
+    async def _receive(self, kind: str) -> Received:
+        times: list[float] = []
         ends: Counter[str] = Counter()
         try:
             async with asyncio.timeout(_TIMEOUT):
                 for process in self._processes:
                     received, ended = json.loads(await read_line(process))
-                    moments += received
+                    times += received
                     ends.update(ended)
         except TimeoutError:
             raise InvalidRun(f"after {_TIMEOUT:g} s, a watch has no {kind} message") from None
-        return Message(moments, ends)
+        return Received(times, ends)
 
 
 async def read_line(process: Any) -> str:
@@ -70,7 +70,7 @@ async def read_line(process: Any) -> str:
 async def watch_clients(
     server: Server, method: str, watches: int, tenants: Sequence[str]
 ) -> AsyncIterator[Clients]:
-    """Run processes that connect to the server. They open the watches when they are first asked."""
+    """Run processes that connect to the server. The first `expect` opens the watches."""
     async with AsyncExitStack() as stack:
         processes = []
         for number in range(_PROCESSES):

@@ -26,7 +26,7 @@ _WITHOUT_SCHEMA = "ServiceMonitor"
 # The exposure of a unit, from 0 to 100: about 12, for the host's network and root directory.
 _MAX_SYSTEMD_EXPOSURE = "15"
 
-# Any key: the file that the configuration names is not here. This one is from RFC 8037.
+# Takes the place of the key file that jwt_filter.yaml names. From RFC 8037.
 _PUBLIC_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 
 # The environment that `make check-deploy` creates.

@@ -46,8 +46,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
 # Unary calls that have their turn at the same time while tenants compete: while one waits for the
-# database, others run. Few streams open at a time, of one tenant at most half of these, so that the
-# server accepts other calls in between.
+# database, others run. Few streams open at a time, so that the server accepts other calls in
+# between. One tenant gets at most half of the turns.
 _MAX_CALL_TURNS = 4
 _MAX_STREAM_TURNS = 8
 

@@ -41,8 +41,8 @@ OPTIONS: Options = (
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
 )
 
-# Acceptors per process. A call waits behind those that its acceptor has not accepted yet, so with
-# more acceptors, fewer connections delay each other.
+# Acceptors per process. A call waits behind those that its acceptor has not accepted yet, so more
+# acceptors mean shorter waits.
 _ACCEPTORS = 16
 
 

@@ -75,7 +75,7 @@ class History:
             self.violations[kind].append(f"{at:.3f} s: {example}")
 
     def forget_violations(self) -> None:
-        """Forget what was recorded so far, where it was to be expected."""
+        """Discard the violations so far, which the caller expected."""
         self.violations.clear()
         self.violation_counts.clear()
 

@@ -20,7 +20,7 @@ _OPERATORS = 2  # of each tenant
 _DEVICE_WORKERS = 6  # of each tenant; each call acts for a random device
 _STREAM_WORKERS = 2  # of each tenant
 _MAX_OPEN_JOBS = 12  # of each operator
-_HASTY = 0.05  # The share of calls that have a very short deadline.
+_SHORT_DEADLINE_SHARE = 0.05  # The share of calls that have a very short deadline.
 _FINAL = ("SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "FAILED", "REJECTED")
 _STATUS = pb.JobExecution.Status
 _ACTIONS = (pb.FailureCriterion.PAUSE, pb.FailureCriterion.PAUSE, pb.FailureCriterion.CANCEL)
@@ -323,7 +323,7 @@ class Traffic:
 
 def _short_deadline(rng: random.Random) -> float:
     # Some deadlines are about as long as a call takes.
-    return rng.uniform(0.001, 0.05) if rng.random() < _HASTY else rng.uniform(0.1, 2)
+    return rng.uniform(0.001, 0.05) if rng.random() < _SHORT_DEADLINE_SHARE else rng.uniform(0.1, 2)
 
 
 async def _repeat(
