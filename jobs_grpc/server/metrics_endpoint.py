@@ -51,7 +51,7 @@ async def serving_metrics(
             backlog=MAX_CONNECTIONS,
         )
     except OSError:
-        raise ListenError(address) from None
+        raise ListenError(address, "JOBS_METRICS_LISTEN") from None
     try:
         yield f"{host}:{server.sockets[0].getsockname()[1]}"
     finally:

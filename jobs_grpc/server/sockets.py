@@ -9,15 +9,19 @@ from urllib.parse import unquote
 
 
 class ListenError(Exception):
-    """The address is in use, or the server cannot listen on it."""
+    """The address of a setting is in use, or the server cannot listen on it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, setting: str = "JOBS_LISTEN") -> None:
+        super().__init__(address, setting)
+
+    def __str__(self) -> str:
+        address, setting = self.args
         usable = (
             "a path where a socket can be created"
             if is_unix_path(address)
             else "an address of this machine"
         )
-        super().__init__(f"can't listen on {address}: it is in use or not {usable}")
+        return f"can't listen on {address} ({setting}): it is in use or not {usable}"
 
 
 def is_unix_path(address: str) -> bool:

@@ -102,5 +102,6 @@ async def test_serve_fails_with_one_line_when_port_is_in_use() -> None:
 
     assert process.returncode == 1
     assert errors.decode() == (
-        f"jobs-grpc: can't listen on {address}: it is in use or not an address of this machine\n"
+        f"jobs-grpc: can't listen on {address} (JOBS_LISTEN):"
+        " it is in use or not an address of this machine\n"
     )

@@ -311,5 +311,6 @@ def test_serve_fails_with_one_line_when_metrics_address_is_in_use(
         assert run(["serve", "--workers", workers]) == 1
 
     assert capsys.readouterr().err == (
-        f"jobs-grpc: can't listen on {address}: it is in use or not an address of this machine\n"
+        f"jobs-grpc: can't listen on {address} (JOBS_METRICS_LISTEN): it is in use or not"
+        " an address of this machine\n"
     )

@@ -230,7 +230,7 @@ async def test_workers_fail_when_port_is_in_use_by_a_server(database: Database) 
     ):
         assert await service.wait_for_exit() == 1
         assert service.log == [
-            f"jobs-grpc: can't listen on {other.address}:"
+            f"jobs-grpc: can't listen on {other.address} (JOBS_LISTEN):"
             " it is in use or not an address of this machine"
         ]
 
@@ -245,7 +245,8 @@ async def test_server_fails_when_port_is_in_use_by_workers(
     ):
         assert await service.wait_for_exit() == 1
         assert service.log[-1] == (
-            f"jobs-grpc: can't listen on {address}: it is in use or not an address of this machine"
+            f"jobs-grpc: can't listen on {address} (JOBS_LISTEN):"
+            " it is in use or not an address of this machine"
         )
 
 
