@@ -1,9 +1,13 @@
-"""Inject faults under traffic: `python -m tests.chaos --faults 200 --seed 7`."""
+"""Inject faults under traffic: `python -m tests.chaos --faults 200 --seed 7`.
+
+Ctrl-C ends the faults; what was acknowledged until then is checked.
+"""
 
 import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -11,6 +15,7 @@ from pathlib import Path
 # gRPC reads this variable on import. Without it, gRPC logs each process that we start.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
+from tests.chaos.history import History
 from tests.chaos.trial import report, run_trial
 from tests.gateway.support import go_build
 
@@ -29,17 +34,24 @@ def main() -> int:
         if sys.stderr.isatty():
             print(f"\r\033[K{done}/{args.faults} {name}", end="", file=sys.stderr, flush=True)
 
+    async def trial(folder: Path, binary: Path) -> History:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+        return await run_trial(
+            folder, binary, faults=args.faults, seed=seed, stop=stop, progress=progress
+        )
+
     with tempfile.TemporaryDirectory(prefix="jobs-chaos-", dir="/tmp") as name:
         folder = Path(name)
         binary = go_build(folder / "jobs-gateway", ".")
         folder.chmod(0o711)
-        history = asyncio.run(
-            run_trial(folder, binary, faults=args.faults, seed=seed, progress=progress)
-        )
+        history = asyncio.run(trial(folder, binary))
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(report(history, args.faults, seed))
-    return 1 if history.violations else 0
+    print(report(history, seed))
+    if history.violations:
+        return 1
+    return 0 if history.faults == args.faults else 130
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ Attempt = tuple[str, str, str, int]
 class History:
     """Records a trial. A change counts as acknowledged when its client got the response."""
 
+    faults: int = 0
+    """The number of faults so far."""
     created: dict[Job, int] = field(default_factory=dict)
     """Acknowledged jobs and their numbers of executions."""
     canceled: dict[Job, datetime] = field(default_factory=dict)

@@ -68,7 +68,11 @@ class Process:
         self.history.note(self.name, "starts")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")}
         self.running = await asyncio.create_subprocess_exec(
-            *self.command, env=inherited | self.environ, stderr=asyncio.subprocess.PIPE
+            *self.command,
+            env=inherited | self.environ,
+            stderr=asyncio.subprocess.PIPE,
+            # Ctrl-C of a terminal would be a fault of all processes.
+            start_new_session=True,
         )
         self._reader = asyncio.create_task(self._read_log(self.running))
 

@@ -24,13 +24,15 @@ async def run_trial(
     faults: int,
     seed: int,
     late_after: float = 5.0,
+    stop: asyncio.Event | None = None,
     progress: Callable[[int, str], None] = lambda done, name: None,
 ) -> History:
     """Inject faults under traffic and check that the service keeps its guarantees.
 
-    `progress` is called before each fault with the number of faults so far and the next one's
-    name. The service passed if the returned history has no violations. One is that a process
-    answers, or a timeout is stored, more than `late_after` seconds too late.
+    `stop` ends the faults early; the recount follows. `progress` is called before each fault with
+    the number of faults so far and the next one's name. The service passed if the returned history
+    has no violations. One is that a process answers, or a timeout is stored, more than `late_after`
+    seconds too late.
     """
     history = History()
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
@@ -40,8 +42,11 @@ async def run_trial(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(traffic.run())
             try:
-                for number, fault in enumerate(_choose(faults, rng)):
-                    progress(number, fault.__name__)
+                for fault in _choose(faults, rng):
+                    if stop and stop.is_set():
+                        break
+                    progress(history.faults, fault.__name__)
+                    history.faults += 1
                     history.note("faults", fault.__name__)
                     await fault(system, rng)
                     await system.wait_until_all_answer(late_after)
@@ -49,7 +54,7 @@ async def run_trial(
                     await asyncio.sleep(rng.uniform(0.1, 0.6))
             finally:
                 traffic.stop()
-        progress(faults, "recount")
+        progress(history.faults, "recount")
         wrong += await check_stored(system, history, late_after)
         await _describe(system, history, wrong)
     return history
@@ -82,12 +87,14 @@ async def _rows(owner: asyncpg.Connection, table: str, tenant: str, job_id: str)
     return [f"{table}: {row[0]}" for row in rows]
 
 
-def report(history: History, faults: int, seed: int) -> str:
+def report(history: History, seed: int) -> str:
     """Return the outcome of a trial as text."""
     acknowledged = ", ".join(f"{count:,} {name}" for name, count in history.summary().items())
+    seconds = time.monotonic() - history.started_at
     lines = [
-        f"{faults} faults with seed {seed} in {time.monotonic() - history.started_at:.0f} s;"
-        f" acknowledged: {acknowledged}; {history.violation_counts.total():,} violations",
+        f"{history.faults} faults with seed {seed} in {seconds:.0f} s;"
+        f" {history.violation_counts.total():,} violations",
+        f"acknowledged: {acknowledged}",
         *(f"  {count:8,}  {name}" for name, count in sorted(history.calls.items())),
     ]
     if history.skipped:
