@@ -99,7 +99,7 @@ class Results(list[Figure]):
             figure = Figure(workload, case, subject, unit)
             self.append(figure)
         figure.values.append(value)
-        print(f"  {workload}, {case}: {subject} {value:,.4g} {unit}", flush=True)
+        print(f"  {workload}, {case}: {subject} {value:,.4g} {unit}".rstrip(), flush=True)
 
     def find(self, workload: str, case: str, subject: str) -> Figure | None:
         """Return a figure, or None if it was not measured."""

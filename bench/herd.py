@@ -2,7 +2,8 @@
 
 Run by `make bench-herd`. Clients in processes of their own keep the watches open; the server is
 killed, terminated and started again. Another tenant sends one GetJob after the other. A bare
-grpc.aio server of streams shows the cost of the transport.
+grpc.aio server of streams shows the cost of the transport. Ctrl-C ends the run and prints a table
+of what was measured.
 """
 
 import argparse
@@ -84,35 +85,37 @@ def main() -> None:
     if args.quick:
         args.watches, args.tenants, args.idle = 60, 2, 0.5
     results = Results()
+    machine: dict[str, str] = {}
     try:
-        machine = asyncio.run(_measure(args, results))
+        asyncio.run(_measure(args, results, machine))
     except InvalidRun as e:
         sys.exit(f"invalid run: {e}")
     except KeyboardInterrupt:
+        if results:
+            print(f"\n{report(results, machine, load(_BEFORE)[0])}")
         sys.exit(130)
     text = report(results, machine, load(_BEFORE)[0])
-    print(text)
+    print(f"\n{text}")
     if args.page:
         save(_RESULTS, results, machine)
         replace_section("herd", text)
 
 
-async def _measure(args: argparse.Namespace, results: Results) -> dict[str, str]:
+async def _measure(args: argparse.Namespace, results: Results, machine: dict[str, str]) -> None:
+    """Fill `results` and `machine`."""
     case = f"{args.watches:,} watches of {args.tenants} tenant{'s' if args.tenants > 1 else ''}"
     tenants = [f"herd-{number}" for number in range(args.tenants)]
-    machine: dict[str, str] = {}
     for method in (_PENDING, _JOB):
         if args.only in (None, method):
             # An environment of its own, with tables that were never analyzed.
             async with environment() as env:
+                machine |= await describe_machine(env.service)
                 herd = _Herd(env, results, f"{method}, {case}", method, args, tenants)
                 await herd.measure()
-                machine = await describe_machine(env.service)
     if args.only in (None, MINIMAL):
         async with environment() as env:
+            machine |= await describe_machine(env.service)
             await _measure_bare(env, results, f"{_PENDING}, {case}", args, tenants)
-            machine = machine or await describe_machine(env.service)
-    return machine
 
 
 _Call = tuple[float, float, str]

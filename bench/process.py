@@ -27,6 +27,8 @@ class PythonProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                # Ctrl-C of a terminal would end it before its parent has read from it.
+                start_new_session=True,
                 # A line can have the figures of thousands of streams.
                 limit=1 << 26,
             )

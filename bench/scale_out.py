@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import math
 import statistics
+import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -135,7 +136,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="per call and subject [1.5]")
     parser.add_argument("subjects", nargs="+", metavar="NAME=URL", help="the first is the base")
     args = parser.parse_args()
-    asyncio.run(run(args.subjects, args.owner, args.seconds))
+    try:
+        asyncio.run(run(args.subjects, args.owner, args.seconds))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 async def run(named: Sequence[str], owner: str, seconds: float) -> None:
@@ -168,11 +172,16 @@ async def run(named: Sequence[str], owner: str, seconds: float) -> None:
             subject.p50[name] = statistics.median(times)
             times = await _load(subject.stores, call, subject.tenants, seconds)
             subject.rate[name] = len(times) / seconds
+            print(
+                f"  {name}: {subject.name} {format_number(subject.p50[name] * 1e3)} ms,"
+                f" {format_number(subject.rate[name])} a second",
+                flush=True,
+            )
     machine = await describe_machine(subjects[0].connections[0], ["asyncpg"])
     for subject in subjects:
         for connection in subject.connections:
             connection.terminate()
-    print(render(machine, subjects))
+    print(f"\n{render(machine, subjects)}")
 
 
 async def _seed(subject: Subject, url: str, owner: str) -> None:

@@ -3,7 +3,8 @@
 Run by `make bench-soak`. A job for all devices is created every few seconds. Devices start and
 report each execution, an operator reads, and old jobs are deleted. The server runs
 maintenance; PostgreSQL has its default settings, except for those in SETTINGS. Each minute prints a
-row. Ctrl-C ends the run and keeps what was measured.
+row with the main figures, and the end of the run tables with all of them. Ctrl-C ends the run and
+keeps what was measured.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -373,11 +374,23 @@ def _cells(row: Minute) -> list[str]:
     ]
 
 
+# The columns of the rows that are printed during the run, which fit 80 characters.
+_SHORT = tuple(
+    _HEAD.index(name)
+    for name in (
+        *("minute", "cycles/s", "waiting", "start", "report", "tables", "dead rows", "server"),
+    )
+)
+
+
 def _print_row(row: Minute, *, head: bool) -> None:
     for cells in (_HEAD, _UNITS, _cells(row)) if head else (_cells(row),):
-        widths = [max(len(h), len(u)) for h, u in zip(_HEAD, _UNITS, strict=True)]
-        line = "  ".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
-        print(line, flush=True)
+        print(_line(cells), flush=True)
+
+
+def _line(cells: Sequence[str]) -> str:
+    widths = [max(len(h), len(u)) for h, u in zip(_HEAD, _UNITS, strict=True)]
+    return "  ".join(f"{cells[column]:>{widths[column]}}" for column in _SHORT)
 
 
 def render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> str:
