@@ -158,7 +158,12 @@ class PendingPages:
         for _, page_rows in groupby(rows, itemgetter("position")):
             request = requests[served]
             *execution_rows, last_row = page_rows
-            response = encoder.encode(request.device_id, execution_rows, request.limit)
+            try:
+                response = encoder.encode(request.device_id, execution_rows, request.limit)
+            except Exception as e:
+                _fail([request], e)
+                served += 1
+                continue
             size = response_bytes(len(response))
             if served and size > free_bytes:
                 break
@@ -188,7 +193,9 @@ class _PageEncoder:
     """Encodes the pages of one statement: what several executions share is encoded once."""
 
     def __init__(self) -> None:
-        self._documents: dict[str, bytes] = {}
+        # The documents of all jobs so far, as JSON, and the field document_params of some.
+        self._documents: dict[str, str] = {}
+        self._document_fields: dict[str, bytes] = {}
         # By the values of a row without its device and its document.
         self._shared_fields: dict[tuple[Any, ...], bytes] = {}
 
@@ -201,16 +208,17 @@ class _PageEncoder:
         executions: list[bytes] = []
         total_bytes, max_bytes = 0, max_page_bytes(limit)
         for row in rows:
+            # Later devices need the documents, also of rows for which this page has no room.
+            if row["document_params"] is not None:
+                self._documents[row["job_id"]] = row["document_params"]
+        for row in rows:
             execution = bytes_field(
                 WatchPendingExecutionsResponse.EXECUTIONS_FIELD_NUMBER,
-                device + self._fields(row) + self._document(row),
+                device + self._fields(row) + self._document(row["job_id"]),
             )
             total_bytes += len(execution)
             if executions and (len(executions) == limit or total_bytes > max_bytes):
                 executions.append(_HAS_MORE)
-                # Later devices of the statement may need the documents of the other rows.
-                for left_over in rows[len(executions) :]:
-                    self._document(left_over)
                 break
             executions.append(execution)
         return b"".join(executions)
@@ -229,14 +237,15 @@ class _PageEncoder:
             fields = self._shared_fields[shared] = _encode_fields(row)
         return fields
 
-    def _document(self, row: Row) -> bytes:
-        """The field document_params, from the first row of the job."""
-        if row["document_params"] is not None:
-            self._documents[row["job_id"]] = bytes_field(
+    def _document(self, job_id: str) -> bytes:
+        """The field document_params."""
+        field = self._document_fields.get(job_id)
+        if field is None:
+            field = self._document_fields[job_id] = bytes_field(
                 DeviceExecution.DOCUMENT_PARAMS_FIELD_NUMBER,
-                document_to_wire_format(row["document_params"]),
+                document_to_wire_format(self._documents[job_id]),
             )
-        return self._documents.get(row["job_id"], b"")
+        return field
 
 
 def _encode_fields(row: Row) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -217,6 +218,49 @@ async def test_pages_that_exceed_the_reserved_bytes_are_read_by_the_next_stateme
     assert [len(page.executions) for page in received] == [90] * 3
     assert len(pages.store.statements) == 3
     assert budget.held == sum(response_bytes(page.ByteSize()) for page in received)
+
+
+async def test_row_that_cannot_be_encoded_fails_only_its_device(
+    operator: Operator, pages: Pages, database: Database
+) -> None:
+    await operator.create(job_id="j", target_all=True, document_params={"n": 1})
+    # A number of JSON that a message can't hold, such as a platform may have stored.
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET status_details = $2"
+        " WHERE tenant_id = $1 AND device_id = 'd0'",
+        operator.tenant,
+        '{"n": 1e400}',
+    )
+    failing = pages.reading("d0")
+
+    page = await pages.read("d1")
+
+    assert page.executions[0].document_params == {"n": 1}
+    with pytest.raises(struct.error):
+        await failing
+    assert pages.budget.held == response_bytes(page.ByteSize())
+
+
+async def test_execution_of_a_job_that_is_purged_meanwhile_is_left_out(
+    operator: Operator, pages: Pages, database: Database
+) -> None:
+    await operator.create(job_id="j", target_device_id="d1", document_params={"n": 1})
+    await database.owner.execute(
+        "CREATE OR REPLACE FUNCTION jobs.text_fingerprint(value text) RETURNS bigint"
+        " LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 1; END $$"
+    )
+
+    async with database.owner.transaction():
+        await database.owner.execute("SELECT pg_advisory_xact_lock(4711)")
+        # It has read the row of d1, and waits in the fingerprint of d0.
+        reading = asyncio.gather(pages.read("d0"), pages.read("d1"))
+        await database.wait_for_blocked_sessions(1)
+        await database.owner.execute("SELECT set_config('app.tenant_id', $1, true)", pages.tenant)
+        await database.owner.execute(
+            "DELETE FROM jobs.jobs WHERE tenant_id = $1 AND job_id = 'j'", pages.tenant
+        )
+
+    assert [job_ids(page) for page in await reading] == [[], []]
 
 
 async def test_list_has_the_fingerprint_of_the_poll(

@@ -96,6 +96,16 @@ BEGIN
         END IF;
         "position" := v_row.ordinality;
         CONTINUE WHEN v_row.job_id IS NULL;
+        document_params := NULL;
+        IF v_row.job_id <> ALL (v_job_ids) THEN
+            SELECT j.document_params INTO document_params
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = v_row.job_id;
+            -- The statement is newer than the one of the loop, so the job can be gone.
+            CONTINUE WHEN document_params IS NULL;
+            v_job_ids := v_job_ids || v_row.job_id;
+            v_bytes := v_bytes + length(document_params::text);
+        END IF;
         v_text := coalesce(v_text || ',', '')
             || v_row.job_id || ' ' || v_row.version::text || coalesce(' ' || v_row.slots, '');
         job_id := v_row.job_id;
@@ -110,14 +120,6 @@ BEGIN
         expires_at := v_row.expires_at;
         times_out_at := v_row.times_out_at;
         failure_code := v_row.failure_code;
-        document_params := NULL;
-        IF v_row.job_id <> ALL (v_job_ids) THEN
-            v_job_ids := v_job_ids || v_row.job_id;
-            SELECT j.document_params INTO document_params
-            FROM jobs.jobs j
-            WHERE j.tenant_id = p_tenant_id AND j.job_id = v_row.job_id;
-            v_bytes := v_bytes + length(document_params::text);
-        END IF;
         v_bytes := v_bytes + 256 + coalesce(length(v_row.status_details::text), 0);
         RETURN NEXT;
     END LOOP;
