@@ -1,5 +1,7 @@
 """Classifies errors of asyncpg: is the statement wrong, or is the database unavailable?"""
 
+import re
+
 import asyncpg
 
 # SQLSTATE prefixes of errors of the database server, not of the statement: connection exceptions,
@@ -12,7 +14,11 @@ _TRANSIENT = ("57014", "40001", "40P01")
 
 # What Citus raises if it moves a shard while a statement uses it: the rest of the statement runs in
 # a session without the tenant, which may not see or write any row. Nothing is stored.
-_SHARD_MOVED = {"42501": "violates row-level security", "XX000": "valid entry for shard"}
+# The messages name the shard, which is a table with a number at its end.
+_SHARD_MOVED = {
+    "42501": re.compile(r'violates row-level security policy.* for table "\w+_\d+"'),
+    "XX000": re.compile("valid entry for shard"),
+}
 
 # The session lacks a prepared statement, or has another one with its name.
 _PREPARED_STATEMENT = ("26000", "42P05")
@@ -73,4 +79,4 @@ def is_interrupted_by_migration(error: asyncpg.PostgresError) -> bool:
 
 def _is_shard_moved(error: asyncpg.PostgresError) -> bool:
     expected = _SHARD_MOVED.get(error.sqlstate or "")
-    return expected is not None and expected in str(error)
+    return expected is not None and expected.search(str(error)) is not None

@@ -7,25 +7,44 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 
-FAILURES = {
-    # A real violation: the rest of the call runs without its tenant.
-    "row of another tenant": "INSERT INTO jobs.jobs (tenant_id, job_id) VALUES ('other', 'j')",
-    "shard is gone": "RAISE EXCEPTION USING ERRCODE = 'XX000',"
-    " MESSAGE = 'could not find valid entry for shard 102032'",
+SHARD_MOVED = {
+    "row of a shard": (
+        "42501",
+        'new row violates row-level security policy for table "job_progress_102032"',
+    ),
+    "shard is gone": ("XX000", "could not find valid entry for shard 102032"),
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
-async def test_call_is_unavailable_when_its_shard_moves(
-    database: Database, operator: Operator, failure: str
-) -> None:
+async def let_cancel_job_run(database: Database, statement: str) -> None:
+    """Replace the body of jobs.cancel_job by one statement."""
     await database.owner.execute(
         "CREATE OR REPLACE FUNCTION jobs.cancel_job(p_tenant_id text, p_job_id text,"
         " p_reason text, p_force boolean DEFAULT false) RETURNS void LANGUAGE plpgsql"
-        f" AS $$ BEGIN {failure}; END $$"
+        f" AS $$ BEGIN {statement}; END $$"
+    )
+
+
+@pytest.mark.parametrize(("sqlstate", "message"), SHARD_MOVED.values(), ids=SHARD_MOVED)
+async def test_call_is_unavailable_when_its_shard_moves(
+    database: Database, operator: Operator, sqlstate: str, message: str
+) -> None:
+    await let_cancel_job_run(
+        database, f"RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}'"
     )
 
     with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as expected:
         await operator.cancel("j")
 
     assert expected.retry_after is not None
+
+
+async def test_call_that_writes_a_row_of_another_tenant_is_internal(
+    database: Database, operator: Operator
+) -> None:
+    await let_cancel_job_run(
+        database, "INSERT INTO jobs.jobs (tenant_id, job_id) VALUES ('other', 'j')"
+    )
+
+    with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
+        await operator.cancel("j")
