@@ -7,6 +7,9 @@
 -- Fail instead of copying only the rows of one tenant.
 SET LOCAL row_security = off;
 
+-- Only for Citus: write rows and create a function in one transaction.
+SET LOCAL citus.multi_shard_modify_mode = 'sequential';
+
 -- Writers wait until the transaction ends, and then fail.
 LOCK TABLE public.jobs, public.job_executions IN SHARE ROW EXCLUSIVE MODE;
 
