@@ -78,10 +78,7 @@ async def test_call_is_unavailable_when_an_administrator_cancels_its_statement(
         call = asyncio.create_task(operator.cancel("a"))
         await database.wait_for_blocked_sessions(1)
 
-        await database.owner.execute(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
-            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
+        await database.cancel_blocked_sessions()
 
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
             await call

@@ -90,6 +90,7 @@ async def _report_until_the_server_is_killed(
         writing.cancel()
         await asyncio.wait({writing})
     await process.communicate()
+    await database.wait_for_idle_sessions()
 
     assert 500 <= len(acknowledged) < len(devices)
     return acknowledged

@@ -17,7 +17,6 @@ from tests.support.cli import address_of, spawn
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
 from tests.support.server import open_channel
-from tests.support.waiting import wait_until
 
 DEVICES = [f"d{n:03}" for n in range(100)]
 LIMIT = 50
@@ -29,7 +28,8 @@ async def test_batch_that_trips_is_stored_whole_or_not_at_all_when_its_process_i
     database: Database, operator: Operator, kill: str
 ) -> None:
     """The batch has stored its failures and is about to pause the job."""
-    await database.add_devices(operator.tenant, DEVICES)
+    # Without the last one, the failures would finish the job instead of pausing it.
+    await database.add_devices(operator.tenant, [*DEVICES, "last"])
     await operator.create(
         job_id="j", target_all=True, failure_criteria=[pb.FailureCriterion(count=LIMIT)]
     )
@@ -45,15 +45,12 @@ async def test_batch_that_trips_is_stored_whole_or_not_at_all_when_its_process_i
                 process.kill()
                 await process.wait()
             else:
-                await database.owner.fetch(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-                )
+                await database.terminate_blocked_sessions()
         await asyncio.wait({reports})
         if kill == "backend":
             process.kill()
     await process.communicate()
-    await _wait_for_idle_sessions(database)
+    await database.wait_for_idle_sessions()
 
     job = await operator.get("j")
     failed = job.execution_counts.failed
@@ -98,16 +95,3 @@ async def _report_failures(channel: grpc.aio.Channel, tenant: str) -> None:
             pass
     except grpc.aio.AioRpcError:
         pass
-
-
-async def _wait_for_idle_sessions(database: Database) -> None:
-    """Wait until no session of the killed server still runs its last statement."""
-
-    async def all_idle() -> bool:
-        active = await database.owner.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND state <> 'idle' AND pid <> pg_backend_pid()"
-        )
-        return bool(active == 0)
-
-    await wait_until(all_idle)

@@ -8,8 +8,13 @@ from typing import Any, cast
 import asyncpg
 
 from jobs_grpc.db import citus
+from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.store import Store
 from tests.support.waiting import wait_until
+
+_BLOCKED_SESSIONS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 @dataclass(frozen=True)
@@ -84,18 +89,40 @@ class Database:
 
     async def blocked_sessions(self) -> int:
         """Count the sessions of this database that wait for a lock, on all nodes of a cluster."""
+        return await self._sum_of_nodes(f"SELECT count(*) {_BLOCKED_SESSIONS}")
+
+    async def cancel_blocked_sessions(self) -> None:
+        """Cancel the statements that wait for a lock, on all nodes of a cluster."""
+        await self._sum_of_nodes(f"SELECT count(pg_cancel_backend(pid)) {_BLOCKED_SESSIONS}")
+
+    async def terminate_blocked_sessions(self) -> None:
+        """Terminate the sessions that wait for a lock, on all nodes of a cluster."""
+        await self._sum_of_nodes(f"SELECT count(pg_terminate_backend(pid)) {_BLOCKED_SESSIONS}")
+
+    async def wait_for_idle_sessions(self) -> None:
+        """Return when no session of the request role runs a statement, on all nodes of a cluster.
+
+        After the end of a server, its sessions still run their last statements.
+        """
         sql = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND wait_event_type = 'Lock'"
+            f" AND usename = '{RequestRole.from_dsn(self.request_dsn).name}' AND state <> 'idle'"
         )
-        waiting: int = (
+
+        async def all_idle() -> bool:
+            return await self._sum_of_nodes(sql) == 0
+
+        await wait_until(all_idle)
+
+    async def _sum_of_nodes(self, sql: str) -> int:
+        number: int = (
             await self.owner.fetchval(
                 "SELECT sum(result::integer) FROM run_command_on_all_nodes($1)", sql
             )
             if await citus.is_installed(self.owner)
             else await self.owner.fetchval(sql)
         )
-        return waiting
+        return number
 
     async def wait_for_blocked_sessions(self, count: int) -> None:
         """Return when exactly `count` sessions of this database wait for a lock."""
