@@ -233,7 +233,7 @@ async def test_call_gets_another_connection_when_an_idle_one_is_lost(
     async with acquired(pool, "a") as pooled:
         lost = pooled.connection
         pid = await lost.fetchval(PID)
-    await database.owner.execute("SELECT pg_terminate_backend($1)", pid)
+    await database.owner.execute("SELECT pg_terminate_backend($1::integer)", pid)
 
     async def is_lost() -> bool:
         return lost.is_closed()

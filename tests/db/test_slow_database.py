@@ -49,6 +49,7 @@ async def test_server_becomes_ready_when_connecting_is_slow(
         assert not (await server.operator(tenant).list()).jobs
 
 
+@pytest.mark.single_node("Citus does not send a session's settings to other nodes")
 async def test_call_is_unavailable_when_a_lock_timeout_of_the_dsn_passes(
     database: Database, operator: Operator
 ) -> None:
