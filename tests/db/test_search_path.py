@@ -120,6 +120,7 @@ def _without_times(row: asyncpg.Record) -> dict[str, object]:
     }
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_functions_ignore_the_search_path_of_the_session(database: Database) -> None:
     await database.add_devices("acme", 2)
     await database.owner.execute(_HOSTILE_SCHEMA)
