@@ -70,7 +70,7 @@ async def end(database: Database, server: Server, operator: Operator, how: str) 
         await operator.cancel("j", reason='"no"\n\\ é', force=how.endswith("force"))
     if how.endswith("then expired"):
         await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
+            "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
             operator.tenant,
         )
     if how.endswith("report"):

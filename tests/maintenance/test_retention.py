@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database, job_lock_held, moved_back
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
@@ -41,14 +41,10 @@ async def end(database: Database, server: Server, operator: Operator, how: str) 
 
 async def age(database: Database, operator: Operator, interval: str) -> None:
     """Move all times of the tenant's jobs into the past."""
+    times = ("created_at", "updated_at", "expires_at", "canceled_at", "completed_at")
+    changes = moved_back(f"interval '{interval}'", *times)
     await database.owner.execute(
-        "UPDATE jobs.jobs SET created_at = created_at - $2::text::interval,"
-        " updated_at = updated_at - $2::text::interval,"
-        " expires_at = expires_at - $2::text::interval,"
-        " canceled_at = canceled_at - $2::text::interval,"
-        " completed_at = completed_at - $2::text::interval WHERE tenant_id = $1",
-        operator.tenant,
-        interval,
+        f"UPDATE jobs.jobs SET {changes} WHERE tenant_id = $1", operator.tenant
     )
 
 

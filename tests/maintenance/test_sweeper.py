@@ -206,12 +206,15 @@ async def test_executions_of_a_failing_job_do_not_block_those_of_others(
     await database.add_devices(operator.tenant, 1500)
     await operator.create(job_id="b", target_all=True)
     await operator.create(job_id="a", target_device_id="d00001")
-    await database.owner.execute(
-        "UPDATE jobs.job_executions SET status = 'IN_PROGRESS', times_out_at ="
-        " now() - CASE job_id WHEN 'b' THEN interval '2 min' ELSE interval '1 min' END"
-        " WHERE tenant_id = $1",
-        operator.tenant,
-    )
+    for job_id, minutes in (("b", 2), ("a", 1)):
+        await database.owner.execute(
+            "UPDATE jobs.job_executions SET status = 'IN_PROGRESS',"
+            " times_out_at = now() - make_interval(mins => $3)"
+            " WHERE tenant_id = $1 AND job_id = $2",
+            operator.tenant,
+            job_id,
+            minutes,
+        )
     await database.owner.execute(
         "UPDATE jobs.job_progress SET queued = 0, in_progress = 1 WHERE tenant_id = $1",
         operator.tenant,

@@ -13,7 +13,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.maintenance.task import MaintenanceTask
 from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database, job_lock_held, moved_back
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -228,7 +228,7 @@ async def test_execution_times_out_in_time_when_the_sweeper_waits_for_busy_jobs(
             sweeping = asyncio.create_task(sweeper.run())
             await database.wait_for_blocked_sessions(1)
             times_out_at = await database.owner.fetchval(
-                "UPDATE jobs.job_executions SET times_out_at = clock_timestamp()"
+                "UPDATE jobs.job_executions SET times_out_at = (SELECT clock_timestamp())"
                 " WHERE tenant_id = $1 AND job_id = 'late' RETURNING times_out_at",
                 operator.tenant,
             )
@@ -313,9 +313,9 @@ async def test_executions_time_out_when_those_of_ended_jobs_come_first(
         "UPDATE jobs.jobs SET deleted_at = now() WHERE tenant_id = $1 AND job_id = 'b'",
         operator.tenant,
     )
+    earlier = moved_back("interval '1 hour'", "times_out_at")
     await database.owner.execute(
-        "UPDATE jobs.job_executions SET times_out_at = times_out_at - interval '1 hour'"
-        " WHERE tenant_id = $1 AND job_id IN ('a', 'b')",
+        f"UPDATE jobs.job_executions SET {earlier} WHERE tenant_id = $1 AND job_id IN ('a', 'b')",
         operator.tenant,
     )
     timeouts = MaintenanceTask("timed_out_executions", 1, sweeper._fetch, sweeper._time_out)

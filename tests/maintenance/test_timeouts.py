@@ -225,7 +225,8 @@ async def test_server_times_out_executions(
         valve = server.device(operator.tenant, "valve")
         await valve.start("j")
         times_out_at = await database.owner.fetchval(
-            "UPDATE jobs.job_executions SET times_out_at = clock_timestamp() + interval '1 second'"
+            "UPDATE jobs.job_executions"
+            " SET times_out_at = (SELECT clock_timestamp() + interval '1 second')"
             " WHERE tenant_id = $1 AND device_id = 'valve' RETURNING times_out_at",
             operator.tenant,
         )

@@ -239,7 +239,7 @@ async def apply_history(
         await operator.cancel("j", force="force" in history)
     if history == "canceled, then expired":
         await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
+            "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
             operator.tenant,
         )
 

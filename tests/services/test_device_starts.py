@@ -220,7 +220,7 @@ async def test_start_does_not_start_an_execution_when_the_job_expires_while_it_w
         starting = asyncio.create_task(device.start_next() if use_start_next else device.start("j"))
         await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
+            "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
             device.tenant,
         )
 

@@ -402,7 +402,7 @@ async def test_retry_is_rejected_when_the_job_expires_while_it_waits_for_the_loc
         retrying = asyncio.create_task(operator.retry("j", "FAILED"))
         await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = clock_timestamp() WHERE tenant_id = $1",
+            "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
             operator.tenant,
         )
 

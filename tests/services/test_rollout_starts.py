@@ -342,7 +342,7 @@ async def test_device_sees_its_execution_queued_when_it_was_released_after_its_c
         await session.execute("BEGIN; SELECT now()")
         # The first execution is released now: after the start of the transaction.
         await database.owner.execute(
-            "UPDATE jobs.jobs SET release_since = clock_timestamp() - interval '1 second'"
+            "UPDATE jobs.jobs SET release_since = (SELECT clock_timestamp() - interval '1 second')"
             " WHERE tenant_id = $1 AND job_id = 'j'",
             operator.tenant,
         )

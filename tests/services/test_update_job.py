@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database, job_lock_held, moved_back
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
 
@@ -394,10 +394,9 @@ async def test_rate_of_the_open_stage_continues_from_what_is_released(
 ) -> None:
     slow = pb.Stage(remainder=True, releases_per_minute=2)
     await create(operator, slow)
+    earlier = moved_back("interval '90 seconds'", "release_since")
     await database.owner.execute(
-        "UPDATE jobs.jobs SET release_since = release_since - interval '90 seconds'"
-        " WHERE tenant_id = $1",
-        operator.tenant,
+        f"UPDATE jobs.jobs SET {earlier} WHERE tenant_id = $1", operator.tenant
     )
 
     await update_stages(operator, changed(slow, releases_per_minute=1))
@@ -422,9 +421,10 @@ async def test_rate_of_a_paused_job_starts_at_the_pause(
     slow = pb.Stage(remainder=True, releases_per_minute=1)
     await create(operator, slow)
     await operator.pause("j")
+    released = moved_back("interval '10 minutes'", "release_since")
+    paused = moved_back("interval '5 minutes'", "paused_at")
     paused_at = await database.owner.fetchval(
-        "UPDATE jobs.jobs SET release_since = release_since - interval '10 minutes',"
-        " paused_at = paused_at - interval '5 minutes' WHERE tenant_id = $1 RETURNING paused_at",
+        f"UPDATE jobs.jobs SET {released}, {paused} WHERE tenant_id = $1 RETURNING paused_at",
         operator.tenant,
     )
 

@@ -150,13 +150,11 @@ class Database:
                 "SELECT FROM jobs.job_progress WHERE tenant_id = $1 ORDER BY job_id FOR UPDATE",
                 tenant,
             )
-            earlier = "(%s AT TIME ZONE 'UTC' - make_interval(mins => $2)) AT TIME ZONE 'UTC'"
             for table, columns in {
                 "jobs.jobs": ("release_since", "stage_due_at", "paused_at"),
                 "jobs.job_stages": ("active_since", "gate_met_since"),
             }.items():
-                # Without AT TIME ZONE, it is STABLE, which Citus refuses.
-                changes = ", ".join(f"{column} = {earlier % column}" for column in columns)
+                changes = moved_back("make_interval(mins => $2)", *columns)
                 await self.owner.execute(
                     f"UPDATE {table} SET {changes} WHERE tenant_id = $1", tenant, minutes
                 )
@@ -169,6 +167,13 @@ class Database:
             tenant,
             job_id,
         )
+
+
+def moved_back(interval: str, *columns: str) -> str:
+    """Return the SET of an UPDATE that moves times of a row into the past."""
+    # Without AT TIME ZONE, the subtraction is STABLE, which Citus refuses.
+    earlier = f"AT TIME ZONE 'UTC' - {interval}) AT TIME ZONE 'UTC'"
+    return ", ".join(f"{column} = ({column} {earlier}" for column in columns)
 
 
 @asynccontextmanager
