@@ -6,7 +6,7 @@ from typing import Any
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Device, Operator
-from tests.support.database import Database
+from tests.support.database import Database, moved_back
 from tests.support.server import Server
 
 STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
@@ -27,19 +27,10 @@ _STORED = f"""
 _PROGRESS = f"""
     SELECT {", ".join(STATUSES)} FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2
 """
-# What was at a time is now `$3` seconds earlier.
-_PASS_TIME = """
-    WITH job AS (
-        UPDATE jobs.jobs
-        SET created_at = created_at - $3, paused_at = paused_at - $3,
-            release_since = release_since - $3, stage_due_at = stage_due_at - $3
-        WHERE tenant_id = $1 AND job_id = $2
-    )
-    UPDATE jobs.job_stages
-    SET opened_at = opened_at - $3, active_since = active_since - $3,
-        gate_met_since = gate_met_since - $3, approved_at = approved_at - $3
-    WHERE tenant_id = $1 AND job_id = $2
-"""
+_TIMES = {
+    "jobs.jobs": ("created_at", "paused_at", "release_since", "stage_due_at"),
+    "jobs.job_stages": ("opened_at", "active_since", "gate_met_since", "approved_at"),
+}
 
 
 def rollout(*stages: dict[str, Any], **fields: Any) -> pb.Rollout:
@@ -93,11 +84,14 @@ class StagedJob:
 
     async def pass_time(self, seconds: float) -> None:
         """Move the clock of the job forward."""
-        await self.database.owner.execute(
-            _PASS_TIME.replace("$3", f"interval '{seconds} seconds'"),
-            self.operator.tenant,
-            self.job_id,
-        )
+        async with self.database.owner.transaction():
+            for table, columns in _TIMES.items():
+                changes = moved_back(f"interval '{seconds} seconds'", *columns)
+                await self.database.owner.execute(
+                    f"UPDATE {table} SET {changes} WHERE tenant_id = $1 AND job_id = $2",
+                    self.operator.tenant,
+                    self.job_id,
+                )
 
     async def set_gate(self, stage: int, **columns: Any) -> None:
         """Change the gate of a stage, and apply the rules of the job.
