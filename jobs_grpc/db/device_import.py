@@ -40,7 +40,10 @@ async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Membe
     try:
         async with connection.transaction():
             # The platform's tables can force row-level security on their owner: set the tenant.
-            await connection.execute("SELECT set_config('app.tenant_id', $1, true)", tenant_id)
+            # On Citus, on all nodes: it sends SET LOCAL to them, but not set_config.
+            await connection.execute("SET LOCAL citus.propagate_set_commands = 'local'")
+            set_tenant = "SELECT format('SET LOCAL app.tenant_id = %L', $1::text)"
+            await connection.execute(await connection.fetchval(set_tenant, tenant_id))
             await connection.execute(schema.read_sql("import/begin.sql"))
             rows = ((m.device_id, m.group_id) for m in members)
             while batch := list(itertools.islice(rows, _ROWS_PER_COPY)):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from jobs_grpc.db import citus
 from tests.support.cli import Result, Shell, spawn
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect
@@ -367,8 +369,14 @@ async def platform_tables(
 
 
 async def _analyzed_tables(owner: asyncpg.Connection) -> list[str]:
-    rows = await owner.fetch("SELECT DISTINCT tablename FROM pg_stats WHERE schemaname = 'public'")
-    return sorted(row["tablename"] for row in rows)
+    sql = "SELECT string_agg(tablename, ',') FROM pg_stats WHERE schemaname = 'public'"
+    on_all_nodes = "SELECT result FROM run_command_on_all_nodes($1)"
+    rows = await (
+        owner.fetch(on_all_nodes, sql) if await citus.is_installed(owner) else owner.fetch(sql)
+    )
+    names = ",".join(row[0] or "" for row in rows).split(",")
+    # The names of shards end with a number.
+    return sorted({re.sub(r"_\d+$", "", name) for name in names if name})
 
 
 async def test_import_updates_statistics_of_tables_with_new_rows(
