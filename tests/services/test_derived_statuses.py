@@ -90,6 +90,7 @@ async def stored_rows(database: Database, tenant: str) -> list[Any]:
     ]
 
 
+@pytest.mark.single_node("each node has its own now() in a transaction")
 async def test_job_is_in_progress_one_microsecond_before_it_expires(
     database: Database, operator: Operator
 ) -> None:
