@@ -142,13 +142,18 @@ async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(
     await limited.create(job_id="a", target_all=True)
     session = await asyncpg.connect(database.owner_dsn)
     await session.execute("BEGIN")
-    await session.execute("LOCK jobs.job_executions IN ACCESS EXCLUSIVE MODE")
+    # The first create counts the active jobs, then waits for this row.
+    await session.execute(
+        "INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)"
+        " VALUES ($1, 'b', 'd00001', now(), now())",
+        limited.tenant,
+    )
     first = asyncio.create_task(limited.create(job_id="b", target_all=True))
     await database.wait_for_blocked_sessions(1)
     second = asyncio.create_task(limited.create(job_id="c", target_all=True))
     await database.wait_for_blocked_sessions(2)
 
-    await session.execute("COMMIT")
+    await session.execute("ROLLBACK")
     await session.close()
 
     assert (await first).execution_count == 3
