@@ -329,6 +329,7 @@ async def test_nothing_starts_in_a_batch_whose_report_trips_a_criterion(
     await job.check_counts()
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_device_sees_its_execution_queued_when_it_was_released_after_its_call_began(
     database: Database, server: Server, operator: Operator, devices: None
 ) -> None:
