@@ -223,7 +223,8 @@ class Run:
     async def check_counts(self) -> None:
         """The stored counts are those of the model. A count of 0 may have no row."""
         rows = await self._database.owner.fetch(_COUNTS, self._operator.tenant)
-        finished = dict(await self._database.owner.fetch(_FINISHED, self._operator.tenant))
+        ended = await self._database.owner.fetch(_FINISHED, self._operator.tenant)
+        finished = {row["stage"]: row["finished"] for row in ended}
         stored = {
             (criterion, stage): (failures, finished[stage] - before)
             for criterion, stage, failures, before in rows
