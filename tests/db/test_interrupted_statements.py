@@ -41,6 +41,7 @@ async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
 
 
 @pytest.mark.slow
+@pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
 async def test_call_succeeds_when_it_deadlocks_with_a_migration(
     database: Database, server: Server, operator: Operator, migrating: asyncpg.Connection
 ) -> None:

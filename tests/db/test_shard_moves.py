@@ -39,6 +39,7 @@ async def test_call_is_unavailable_when_its_shard_moves(
     assert expected.retry_after is not None
 
 
+@pytest.mark.single_node("on Citus, the error names a shard, as when it moves")
 async def test_call_that_writes_a_row_of_another_tenant_is_internal(
     database: Database, operator: Operator
 ) -> None:
