@@ -106,6 +106,7 @@ def cases(draw: st.DrawFn) -> tuple[pb.Rollout | None, list[Criterion], list[tup
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # on a Citus cluster, a sequence can take ten seconds
 @settings(examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 async def test_job_trips_exactly_when_the_model_does(
