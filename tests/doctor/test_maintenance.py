@@ -1,6 +1,5 @@
 """What the doctor finds when background work stands still."""
 
-import re
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -65,11 +64,12 @@ async def test_doctor_accepts_work_that_has_just_become_due(
     async with running_server(fresh.request_dsn) as server:
         await server.operator("acme").create(job_id="j", target_all=True)
         await server.operator("acme").cancel("j")
+    # The server took some time to stop.
+    await fresh.owner.execute("UPDATE jobs.jobs SET canceled_at = now()")
 
     [found] = await doctor("maintenance")
 
-    assert found.status == "OK"
-    assert re.fullmatch(r"the oldest work is \d s late", found.detail)
+    assert (found.status, found.detail) == ("OK", "the oldest work is 0 s late")
 
 
 async def test_doctor_warns_when_there_is_no_owner(doctor: Doctor) -> None:
