@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import os
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 # Starting PostgreSQL forks, and gRPC's fork handlers can kill the child process. gRPC reads this
 # variable when it is imported, so it is set before the imports below.
@@ -34,6 +36,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"single node: {single_node.args[0]}"))
         elif not on_citus and item.get_closest_marker("citus"):
             item.add_marker(pytest.mark.skip(reason="JOBS_TEST_DATABASE_URL is not on Citus"))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A new folder that PostgreSQL's account can reach."""
+    with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as name:
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """A short trial with every kind of fault; `make chaos` runs long ones."""
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +12,6 @@ _SEED = 7
 _FAULTS = 15  # each kind at least once
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A new folder that PostgreSQL's account can reach."""
-    path = Path(tempfile.mkdtemp(prefix="jobs-chaos-", dir="/tmp"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
 
 
 async def test_service_keeps_its_guarantees_under_faults(folder: Path) -> None:

@@ -1,10 +1,13 @@
 """Fixtures: a database and roles that a test can change."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from jobs_grpc.db import migrate as runner
+from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import migrate
+from jobs_grpc.db.schema import Migration
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect
 
@@ -28,3 +31,14 @@ async def other_role(cluster: tuple[Postgres, str], fresh: Database) -> AsyncIte
     async with postgres.unused_role(database) as role:
         await fresh.owner.execute(f"CREATE ROLE {role.name}")
         yield role.name
+
+
+@pytest.fixture
+def add_migration(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that adds a migration 9001 to those of `migrate`."""
+
+    def add(sql: str) -> None:
+        migrations = (*schema.migrations(), Migration(9001, "test", sql))
+        monkeypatch.setattr(runner, "migrations", lambda: migrations)
+
+    return add

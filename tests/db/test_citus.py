@@ -6,10 +6,8 @@ import asyncpg
 import pytest
 
 from jobs_grpc.db import citus, schema
-from jobs_grpc.db import migrate as runner
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.db.readiness import isolation_problems
-from jobs_grpc.db.schema import Migration
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect, execute_on_node
 from tests.support.server import running_server
@@ -41,17 +39,6 @@ async def plain(postgres: Postgres) -> AsyncIterator[Database]:
         owner = await connect(postgres.dsn(name))
         yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
         await owner.close()
-
-
-@pytest.fixture
-def add_migration(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A function that adds a migration 9001 to those of `migrate`."""
-
-    def add(sql: str) -> None:
-        migrations = (*schema.migrations(), Migration(9001, "test", sql))
-        monkeypatch.setattr(runner, "migrations", lambda: migrations)
-
-    return add
 
 
 async def _migrate(database: Database, *, require_citus: bool = False) -> list[str]:

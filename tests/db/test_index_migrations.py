@@ -14,7 +14,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db import migrate as runner
-from jobs_grpc.db import migration_progress, schema
+from jobs_grpc.db import migration_progress
 from jobs_grpc.db.index_migrations import index_statements
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.schema import Migration, SchemaError
@@ -37,17 +37,6 @@ BLOCKERS = {
     "writer": "UPDATE jobs.job_executions SET version = version WHERE false",
     "old snapshot": "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1",
 }
-
-
-@pytest.fixture
-def add_migration(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A function that adds a migration 9001 to those of `migrate`."""
-
-    def add(sql: str) -> None:
-        migrations = (*schema.migrations(), Migration(9001, "test", sql))
-        monkeypatch.setattr(runner, "migrations", lambda: migrations)
-
-    return add
 
 
 @pytest.fixture

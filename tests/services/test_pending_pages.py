@@ -65,6 +65,14 @@ class Pages:
         """Read the page of a device in a task."""
         return asyncio.create_task(self.read(device, **options))
 
+    async def wait_until_bytes_are_awaited(self) -> None:
+        """Return when a page waits for bytes of the budget."""
+
+        async def is_waiting() -> bool:
+            return self.budget.waiting > 0
+
+        await wait_until(is_waiting)
+
 
 async def _pause(_: str) -> None:
     await asyncio.sleep(0)
@@ -339,11 +347,7 @@ async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(
     slow = Reservation(pages.budget, operator.tenant)
     slow.correct(32 * MIB)
     reading = pages.reading("d0")
-
-    async def is_waiting() -> bool:
-        return pages.budget.waiting > 0
-
-    await wait_until(is_waiting)
+    await pages.wait_until_bytes_are_awaited()
     assert pages.store.statements == []
 
     slow.release()
@@ -358,11 +362,7 @@ async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(
     slow = Reservation(pages.budget, operator.tenant)
     slow.correct(32 * MIB)
     ended = pages.reading("d0")
-
-    async def is_waiting() -> bool:
-        return pages.budget.waiting > 0
-
-    await wait_until(is_waiting)
+    await pages.wait_until_bytes_are_awaited()
     ended_while_queued, reading = pages.reading("d1"), pages.reading("d2")
     await asyncio.sleep(0)
     for read in (ended, ended_while_queued):

@@ -3,8 +3,7 @@
 import asyncio
 import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 * SCALE)]
 
 _JOBS = SCALE
 """The number of jobs that each tenant completes in each phase of an upgrade."""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A new folder that PostgreSQL's account can reach."""
-    path = Path(tempfile.mkdtemp(prefix="jobs-upgrade-", dir="/tmp"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
