@@ -115,6 +115,8 @@ class Database:
         await wait_until(all_idle)
 
     async def _sum_of_nodes(self, sql: str) -> int:
+        # In a transaction, PostgreSQL would show the sessions as they were at the first look.
+        await self.owner.execute("SELECT pg_stat_clear_snapshot()")
         number: int = (
             await self.owner.fetchval(
                 "SELECT sum(result::integer) FROM run_command_on_all_nodes($1)", sql
