@@ -249,14 +249,25 @@ async def test_row_that_cannot_be_encoded_fails_only_its_device(
     assert pages.budget.held == response_bytes(page.ByteSize())
 
 
-async def test_execution_of_a_job_that_is_purged_meanwhile_is_left_out(
-    operator: Operator, pages: Pages, database: Database
-) -> None:
-    await operator.create(job_id="j", target_device_id="d1", document_params={"n": 1})
+@pytest.fixture
+async def waiting_fingerprints(database: Database) -> AsyncIterator[None]:
+    """Fingerprints wait for the advisory lock 4711."""
+    definition = await database.owner.fetchval(
+        "SELECT pg_get_functiondef('jobs.text_fingerprint'::regproc)"
+    )
     await database.owner.execute(
         "CREATE OR REPLACE FUNCTION jobs.text_fingerprint(value text) RETURNS bigint"
         " LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 1; END $$"
     )
+    yield
+    await database.owner.execute(definition)
+
+
+@pytest.mark.usefixtures("waiting_fingerprints")
+async def test_execution_of_a_job_that_is_purged_meanwhile_is_left_out(
+    operator: Operator, pages: Pages, database: Database
+) -> None:
+    await operator.create(job_id="j", target_device_id="d1", document_params={"n": 1})
 
     async with database.owner.transaction():
         await database.owner.execute("SELECT pg_advisory_xact_lock(4711)")
