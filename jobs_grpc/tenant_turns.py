@@ -16,8 +16,8 @@ Pause: TypeAlias = Callable[[], Awaitable[None]]
 class TenantTurns:
     """At most `max_turns` calls have their turn at the same time.
 
-    A tenant may start a turn while it has fewer than are free: of four turns, one tenant gets two,
-    and two tenants together get three. So a tenant that calls seldom finds a turn free.
+    The last free turn goes only to a tenant that has none: of four turns, one tenant or two
+    tenants together get three. So a tenant that calls seldom finds a turn free.
 
     Without turns, a call waits in each step of its path behind the calls of a tenant that sends
     more of them than a CPU core can serve. A call that waits for its turn has not read its
@@ -58,7 +58,7 @@ class TenantTurns:
             self._start(waiter.tenant_id)
 
     def _may_start(self, tenant_id: str) -> bool:
-        return self._held.get(tenant_id, 0) < self._free
+        return self._free > 1 or (self._free == 1 and tenant_id not in self._held)
 
     def _start(self, tenant_id: str) -> None:
         self._free -= 1

@@ -88,15 +88,19 @@ async def test_one_turn_is_left_when_a_tenant_has_the_others(calls: Calls) -> No
     calls.assert_idle()
 
 
-async def test_a_turn_is_left_for_a_third_tenant_when_two_tenants_compete() -> None:
+async def test_the_last_turn_goes_to_a_tenant_that_has_none() -> None:
     calls = Calls(max_turns=4)
-    await calls.start("a1", "a2", "a3", "b1", "b2", "b3")
-    assert calls.started == ["a1", "a2", "b1"]
+    await calls.start("a1", "a2", "a3", "a4")
+    assert calls.started == ["a1", "a2", "a3"]
+
+    await calls.start("b1", "b2")
+    await calls.end("a1")
+    assert calls.started == ["a1", "a2", "a3", "b1"]
 
     await calls.start("c1")
 
-    assert calls.started == ["a1", "a2", "b1", "c1"]
-    await calls.end("c1", "a1", "b1", "a2", "b2", "a3", "b3")
+    assert calls.started == ["a1", "a2", "a3", "b1", "c1"]
+    await calls.end("c1", "b1", "a2", "a3", "b2", "a4")
     calls.assert_idle()
 
 
