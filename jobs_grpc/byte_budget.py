@@ -68,8 +68,7 @@ class ByteBudget:
 
     async def take(self, tenant_id: str, size: int, max_wait: float | None) -> None:
         """Take bytes, after waiting for a turn if necessary. Raises LimitExceeded."""
-        if self._may_take(tenant_id):
-            self.adjust(tenant_id, size)
+        if self.try_take(tenant_id, size):
             return
         try:
             await self._queue.wait(
@@ -77,6 +76,13 @@ class ByteBudget:
             )
         except TimeoutError:
             raise self._limit_exceeded(tenant_id) from None
+
+    def try_take(self, tenant_id: str, size: int) -> bool:
+        """Take bytes if it is the tenant's turn."""
+        if not self._may_take(tenant_id):
+            return False
+        self.adjust(tenant_id, size)
+        return True
 
     def adjust(self, tenant_id: str, size: int) -> None:
         """Count bytes that a tenant holds, whatever the limits are. A negative size frees them."""
@@ -170,6 +176,14 @@ class Reservation:
         """
         await self._budget.take(self._tenant_id, size, max_wait)
         self._size += size
+
+    def try_hold(self, size: int) -> bool:
+        """Hold `size` bytes if it holds some already, or if no wait is needed."""
+        if self._size:
+            self.correct(size)
+        elif self._budget.try_take(self._tenant_id, size):
+            self._size = size
+        return bool(self._size)
 
     async def resize(self, size: int) -> None:
         """Hold `size` bytes; waits for a turn if that is more. Raises LimitExceeded."""

@@ -1,8 +1,7 @@
 """Watches the pending executions of devices."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 from jobs_grpc.byte_budget import ByteBudget, Reservation
@@ -57,14 +56,13 @@ class ExecutionWatch:
         # The bytes of a page, from before it is encoded until gRPC has sent it.
         reservation = Reservation(self._budget, tenant_id)
         try:
-            async with aclosing(self._hub.watch(tenant_id, (device_id, limit + 1))) as changes:
-                fingerprint = None
+            with self._hub.watch(tenant_id, (device_id, limit + 1)) as watch:
                 while True:
-                    # The page can be newer than the hub's fingerprint, and its executions can
-                    # change back. So the hub gets the fingerprint of the page.
-                    await changes.asend(fingerprint)
+                    await watch.next()
                     page = await self._pages.read(tenant_id, device_id, limit, reservation)
-                    fingerprint = page.fingerprint
+                    # The page can be newer than the hub's fingerprint, and its executions can
+                    # change back. So the next poll compares with the fingerprint of the page.
+                    watch.digest = page.fingerprint
                     await write(page.response)
                     del page
                     reservation.release()
@@ -73,7 +71,7 @@ class ExecutionWatch:
 
     async def _changed_fingerprints(
         self, tenant_id: str, known: Mapping[_Key, int | None]
-    ) -> dict[_Key, int | None]:
+    ) -> AsyncGenerator[tuple[_Key, int]]:
         keys = list(known)
         rows = await self._store.changed_pending_fingerprints(
             tenant_id,
@@ -81,4 +79,5 @@ class ExecutionWatch:
             limits=[limit for _, limit in keys],
             fingerprints=list(known.values()),
         )
-        return {keys[row["position"] - 1]: row["fingerprint"] for row in rows}
+        for row in rows:
+            yield keys[row["position"] - 1], row["fingerprint"]

@@ -1,43 +1,37 @@
 """Watches jobs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import NamedTuple
 
 from fleet.jobs.v1.jobs_pb2 import WatchJobResponse
 
 from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import JobNotFound
+from jobs_grpc.services.pagination import max_page_bytes
 from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.watch_hub import WatchHub
 
-# Jobs that a tenant's watches read at a time. A row can have a document and 100 stages.
-_JOBS_PER_FETCH = 100
+# A row can have a document and 100 stages.
+_JOBS_PER_FETCH = 32
+
+# The row of a job and its encoded response.
+_JOB_BYTES = response_bytes(max_page_bytes(0))
 
 # The statuses of jobs that are not finished.
 _ACTIVE_STATUSES = ("IN_PROGRESS", "PAUSED")
 
 
-class _WatchedJob:
-    """A state of a job, which is encoded once for all its watches."""
+class _JobState(NamedTuple):
+    """A state of a job: the encoded response of all its watches."""
 
-    __slots__ = ("_response", "_row", "finished")
-
-    def __init__(self, row: Row) -> None:
-        self._row = row
-        self._response: bytes | None = None
-        self.finished = row["status"] not in _ACTIVE_STATUSES
+    response: bytes
+    finished: bool
+    digest: int
 
     def __hash__(self) -> int:
-        return hash(self._row)
-
-    def response(self) -> bytes:
-        """Return the encoded response."""
-        if self._response is None:
-            response = WatchJobResponse(job=job_details_fields(self._row))
-            self._response = response.SerializeToString()
-        return self._response
+        return self.digest
 
 
 class JobWatch:
@@ -51,7 +45,7 @@ class JobWatch:
     ) -> None:
         self._store = store
         self._budget = budget
-        self._hub = WatchHub(self._read, interval, stopping, keys_per_fetch=_JOBS_PER_FETCH)
+        self._hub = WatchHub(self._changed_jobs, interval, stopping, keys_per_fetch=_JOBS_PER_FETCH)
 
     @property
     def watchers(self) -> int:
@@ -65,14 +59,23 @@ class JobWatch:
 
         Raises JobNotFound, also after the job is deleted, and ServerStopping when the server stops.
         """
+        # The bytes of a response, until gRPC has sent it.
         reservation = Reservation(self._budget, tenant_id)
         try:
-            async with aclosing(self._hub.watch(tenant_id, job_id)) as jobs:
-                async for job in jobs:
+            with self._hub.watch(tenant_id, job_id) as watch:
+                while True:
+                    job = await watch.next()
                     if job is None:
                         raise JobNotFound(job_id)
-                    await reservation.add(response_bytes(len(job.response())), None)
-                    await write(job.response())
+                    size = response_bytes(len(job.response))
+                    if not reservation.try_hold(size):
+                        # Thousands of streams can wait for bytes, so they keep no job meanwhile.
+                        # The next poll delivers it again.
+                        del job
+                        await reservation.add(size, None)
+                        watch.digest = None
+                        continue
+                    await write(job.response)
                     reservation.release()
                     if job.finished:
                         return
@@ -80,8 +83,28 @@ class JobWatch:
         finally:
             reservation.release()
 
-    async def _read(self, tenant_id: str, job_ids: Iterable[str]) -> dict[str, _WatchedJob | None]:
-        jobs: dict[str, _WatchedJob | None] = dict.fromkeys(job_ids)
-        for row in await self._store.get_jobs(tenant_id, job_ids=list(jobs)):
-            jobs[row["job_id"]] = _WatchedJob(row)
-        return jobs
+    async def _changed_jobs(
+        self, tenant_id: str, known: Mapping[str, int | None]
+    ) -> AsyncGenerator[tuple[str, _JobState | None]]:
+        reservation = Reservation(self._budget, tenant_id)
+        # Without a wait, because streams that hold bytes wait for this poll. The number of database
+        # connections limits how many polls hold rows.
+        reservation.correct(len(known) * _JOB_BYTES)
+        try:
+            rows = {
+                row["job_id"]: row
+                for row in await self._store.get_jobs(tenant_id, job_ids=list(known))
+            }
+            for job_id, digest in known.items():
+                row = rows.pop(job_id, None)
+                if row is None:
+                    yield job_id, None
+                elif (new_digest := hash(row)) != digest:
+                    yield job_id, _encode(row, new_digest)
+        finally:
+            reservation.release()
+
+
+def _encode(row: Row, digest: int) -> _JobState:
+    response = WatchJobResponse(job=job_details_fields(row)).SerializeToString()
+    return _JobState(response, row["status"] not in _ACTIVE_STATUSES, digest)

@@ -3,7 +3,8 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -33,121 +34,130 @@ _GATHER_SECONDS = 0.02
 _STREAMS_PER_ITERATION = 8
 
 
-class _Watcher(Generic[K, T]):
-    """A watch stream: its key, and the latest value until the stream has yielded it.
+class Watch(Generic[K, T]):
+    """A watch stream: its key, and the digest of the last value that it has received.
 
-    Then only its digest is kept, because a value can be large.
+    It keeps no value, because a value can be large: while the stream does not wait for one, the
+    polls deliver none, and the next poll after that delivers the current value.
     """
 
-    __slots__ = ("changed", "digest", "has_value", "key", "value", "waiter")
+    __slots__ = ("_stopping", "_waiter", "digest", "key")
 
-    def __init__(self, key: K) -> None:
+    def __init__(self, key: K, stopping: asyncio.Event) -> None:
         self.key = key
-        self.has_value = False
-        self.digest = 0
-        self.value: T | None = None
-        self.changed = False
-        self.waiter: asyncio.Future[None] | None = None
+        self.digest: int | None = None
+        """None: the next poll delivers the value, whatever it is.
 
-    def offer(self, value: T | None, digest: int) -> bool:
-        """Store the value, and wake the stream if it is the first one or differs from the last."""
-        if self.has_value and digest == self.digest:
-            return False
-        self.has_value, self.digest, self.value, self.changed = True, digest, value, True
-        self.wake()
-        return True
+        A stream that has read a newer value itself sets that value's digest.
+        """
+        self._stopping = stopping
+        self._waiter: asyncio.Future[T | None] | None = None
 
-    def take(self) -> T | None:
-        """Return the value and forget it."""
-        value, self.value, self.changed = self.value, None, False
+    async def next(self) -> T | None:
+        """Wait until the value differs from the last one and return it; None: no value.
+
+        Raises ServerStopping when the server stops.
+        """
+        value = None
+        if not self._stopping.is_set():
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                value = await self._waiter
+            finally:
+                self._waiter = None
+        if self._stopping.is_set():
+            raise ServerStopping
         return value
 
-    def note_read(self, digest: int) -> None:
-        """Note the digest of a value that the stream has read itself."""
-        if not self.changed:
-            self.digest = digest
-        elif self.digest == digest:
-            self.take()  # A poll has seen the same value meanwhile.
+    def offer(self, value: T | None, digest: int) -> bool:
+        """Deliver the value if the stream waits and the value differs from its last one."""
+        if digest == self.digest or not self._wake(value):
+            return False
+        self.digest = digest
+        return True
 
-    def wake(self) -> None:
-        """Wake the stream if it waits."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+    def stop(self) -> None:
+        """End the stream if it waits. `stopping` is set."""
+        self._wake(None)
+
+    def _wake(self, value: T | None) -> bool:
+        if self._waiter is None or self._waiter.done():
+            return False
+        self._waiter.set_result(value)
+        return True
 
 
-class _Watchers(Generic[K, T]):
-    """The watchers of a tenant, and those that have not been polled yet."""
+class _TenantWatches(Generic[K, T]):
+    """The watches of a tenant, and those that have not been polled yet."""
 
     def __init__(self) -> None:
-        self._all: set[_Watcher[K, T]] = set()
-        self._by_key: dict[K, list[_Watcher[K, T]]] | None = None
-        self.new: list[_Watcher[K, T]] = []
+        self._all: set[Watch[K, T]] = set()
+        self._by_key: dict[K, list[Watch[K, T]]] | None = None
+        self.new: list[Watch[K, T]] = []
         self.changed = asyncio.Event()
-        """Set when there is a new watcher, or none is left."""
+        """Set when there is a new watch, or none is left."""
 
     def __len__(self) -> int:
-        """Return the number of watchers."""
+        """Return the number of watches."""
         return len(self._all)
 
-    def add(self, watcher: _Watcher[K, T]) -> None:
-        """Add a watcher, which has not been polled yet."""
-        self._all.add(watcher)
+    def add(self, watch: Watch[K, T]) -> None:
+        """Add a watch, which has not been polled yet."""
+        self._all.add(watch)
         self._by_key = None
-        self.new.append(watcher)
+        self.new.append(watch)
         self.changed.set()
 
-    def remove(self, watcher: _Watcher[K, T]) -> None:
-        """Remove a watcher."""
-        self._all.discard(watcher)
+    def remove(self, watch: Watch[K, T]) -> None:
+        """Remove a watch."""
+        self._all.discard(watch)
         self._by_key = None
         if not self._all:
             self.changed.set()
 
-    def by_key(self) -> dict[K, list[_Watcher[K, T]]]:
-        """Return the watchers of each key, without those that are added later."""
+    def by_key(self) -> dict[K, list[Watch[K, T]]]:
+        """Return the watches of each key, without those that are added later."""
         if self._by_key is None:
             self._by_key = _group(self._all)
         return self._by_key
 
-    def wake(self) -> None:
-        """Wake all streams."""
-        for watcher in self._all:
-            watcher.wake()
+    def stop(self) -> None:
+        """End all streams that wait."""
+        for watch in self._all:
+            watch.stop()
 
 
-def _group(watchers: Iterable[_Watcher[K, T]]) -> dict[K, list[_Watcher[K, T]]]:
-    """Return the watchers of each key, in the order of the keys, which is that of the indexes."""
-    by_key: dict[K, list[_Watcher[K, T]]] = {}
-    for watcher in watchers:
-        by_key.setdefault(watcher.key, []).append(watcher)
+def _group(watches: Iterable[Watch[K, T]]) -> dict[K, list[Watch[K, T]]]:
+    """Return the watches of each key, in the order of the keys, which is that of the indexes."""
+    by_key: dict[K, list[Watch[K, T]]] = {}
+    for watch in watches:
+        by_key.setdefault(watch.key, []).append(watch)
     keys: list[Any] = list(by_key)
     return {key: by_key[key] for key in sorted(keys)}
 
 
-def _common_digest(watchers: list[_Watcher[K, T]]) -> int | None:
-    """Return the digest of the last value of all watchers of a key; None if they differ."""
-    digest = watchers[0].digest
-    for watcher in watchers:
-        if not watcher.has_value or watcher.digest != digest:
-            return None
-    return digest
+def _common_digest(watches: list[Watch[K, T]]) -> int | None:
+    """Return the digest of the last value of all watches of a key; None if they differ."""
+    digest = watches[0].digest
+    return digest if all(watch.digest == digest for watch in watches) else None
 
 
 class WatchHub(Generic[K, T]):
-    """Polls the values of watched keys and passes changes to the watchers.
+    """Polls the values of watched keys and passes changes to the watches.
 
-    While a tenant has watchers, `fetch(tenant_id, known)` is called for all its watched keys
+    While a tenant has watches, `fetch(tenant_id, known)` is iterated for all its watched keys
     every `interval` seconds, with at most `keys_per_fetch` keys at a time. `known` has, for each
-    key, the digest (the hash) of the value that all its watchers have received, or None; fetch may
-    omit keys whose digest is unchanged. New watchers get their first value at once, by a fetch of
-    their keys only.
-    A watcher gets at most one value per interval; a slow watcher skips intermediate values.
+    key, the digest (the hash) of the value that all its watches have received, or None; fetch may
+    omit keys whose digest is unchanged. It yields keys with their values, or None if a key has no
+    value; the hub asks for the next one when it has delivered a value to the watches of its key.
+    New watches get their first value at once, by a fetch of their keys only.
+    A watch gets at most one value per poll; a slow one skips intermediate values.
     Polling continues after a database outage. Values must be hashable.
     """
 
     def __init__(
         self,
-        fetch: Callable[[str, Mapping[K, int | None]], Awaitable[Mapping[K, T | None]]],
+        fetch: Callable[[str, Mapping[K, int | None]], AsyncGenerator[tuple[K, T | None]]],
         interval: float,
         stopping: asyncio.Event,
         *,
@@ -157,88 +167,68 @@ class WatchHub(Generic[K, T]):
         self._keys_per_fetch = keys_per_fetch
         self._interval = interval
         self._stopping = stopping
-        self._watchers: dict[str, _Watchers[K, T]] = {}
+        self._tenants: dict[str, _TenantWatches[K, T]] = {}
         self._polls: set[asyncio.Task[None]] = set()
         self._no_connection = RepeatedEvents[None](_log_others)
 
     @property
     def watchers(self) -> int:
         """The number of open watches."""
-        return sum(map(len, self._watchers.values()))
+        return sum(map(len, self._tenants.values()))
 
-    async def watch(self, tenant_id: str, key: K) -> AsyncGenerator[T | None, int | None]:
-        """Yield the current value of a key and then each change; None if the key has no value.
-
-        If the caller reads a newer value itself, it sends that value's digest to the generator: the
-        same value is then no change. Raises ServerStopping when the server stops.
-        """
-        loop = asyncio.get_running_loop()
-        watcher: _Watcher[K, T] = _Watcher(key)
-        watchers = self._add(tenant_id, watcher)
-        next_yield = 0.0
-        try:
-            while True:
-                if not watcher.changed and not self._stopping.is_set():
-                    watcher.waiter = loop.create_future()
-                    await watcher.waiter
-                if self._stopping.is_set():
-                    raise ServerStopping
-                if loop.time() < next_yield:
-                    await asyncio.sleep(next_yield - loop.time())
-                    continue
-                next_yield = loop.time() + self._interval
-                read_digest = yield watcher.take()
-                if read_digest is not None:
-                    watcher.note_read(read_digest)
-        finally:
-            watchers.remove(watcher)
-
-    def _add(self, tenant_id: str, watcher: _Watcher[K, T]) -> _Watchers[K, T]:
-        if tenant_id not in self._watchers:
-            self._watchers[tenant_id] = _Watchers()
+    @contextmanager
+    def watch(self, tenant_id: str, key: K) -> Iterator[Watch[K, T]]:
+        """Watch a key within the block."""
+        if tenant_id not in self._tenants:
+            self._tenants[tenant_id] = _TenantWatches()
             # In an empty context, because its log lines must not have the id of this request.
             poll = asyncio.create_task(self._poll(tenant_id), context=contextvars.Context())
             self._polls.add(poll)
             poll.add_done_callback(self._polls.discard)
-        watchers = self._watchers[tenant_id]
-        watchers.add(watcher)
-        return watchers
+        watches = self._tenants[tenant_id]
+        watch = Watch[K, T](key, self._stopping)
+        watches.add(watch)
+        try:
+            yield watch
+        finally:
+            watches.remove(watch)
 
     async def _poll(self, tenant_id: str) -> None:
-        """Refresh a tenant's watchers until it has none."""
-        watchers = self._watchers[tenant_id]
+        """Refresh a tenant's watches until it has none."""
+        watches = self._tenants[tenant_id]
         stopping = asyncio.create_task(self._stopping.wait())
-        stopping.add_done_callback(lambda _: watchers.wake())
+        stopping.add_done_callback(lambda _: watches.stop())
         clock = asyncio.get_running_loop().time
         next_poll = clock()
         database_available = True
-        while watchers:
-            watchers.changed.clear()
+        while watches:
+            watches.changed.clear()
             if clock() >= next_poll:
-                watchers.new.clear()
-                database_available = await self._refresh(tenant_id, watchers.by_key())
+                watches.new.clear()
+                database_available = await self._refresh(tenant_id, watches.by_key())
                 next_poll = clock() + self._interval
-            # During an outage, new watchers wait for the next regular poll.
-            elif database_available and watchers.new:
-                new, watchers.new = watchers.new, []
+            # During an outage, new watches wait for the next regular poll.
+            elif database_available and watches.new:
+                new, watches.new = watches.new, []
                 database_available = await self._refresh(tenant_id, _group(new))
                 if len(new) > 1:
                     await asyncio.sleep(_GATHER_SECONDS)
             try:
                 async with asyncio.timeout_at(next_poll):
-                    await watchers.changed.wait()
+                    await watches.changed.wait()
             except TimeoutError:
                 pass
-        del self._watchers[tenant_id]
+        del self._tenants[tenant_id]
         stopping.cancel()
 
-    async def _refresh(self, tenant_id: str, by_key: dict[K, list[_Watcher[K, T]]]) -> bool:
-        """Fetch the watchers' values; return False if that failed."""
+    async def _refresh(self, tenant_id: str, by_key: dict[K, list[Watch[K, T]]]) -> bool:
+        """Fetch the watches' values; return False if that failed."""
         keys = iter(by_key)
         while page := list(islice(keys, self._keys_per_fetch)):
             known = {key: _common_digest(by_key[key]) for key in page}
             try:
-                values = await self._fetch(tenant_id, known)
+                async with aclosing(self._fetch(tenant_id, known)) as values:
+                    await _offer(values, by_key)
             except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
                 return False  # The database layer logs it, once for each outage.
             except Overloaded:
@@ -250,17 +240,18 @@ class WatchHub(Generic[K, T]):
             except Exception:
                 logger.exception("watch poll failed; retrying")
                 return False
-            await _offer(values, by_key)
         return True
 
 
-async def _offer(values: Mapping[K, T | None], by_key: dict[K, list[_Watcher[K, T]]]) -> None:
-    """Offer the values to the watchers of their keys."""
+async def _offer(
+    values: AsyncIterator[tuple[K, T | None]], by_key: dict[K, list[Watch[K, T]]]
+) -> None:
+    """Offer the values to the watches of their keys."""
     woken = 0
-    for key, value in values.items():
+    async for key, value in values:
         digest = hash(value)
-        for watcher in by_key[key]:
-            woken += watcher.offer(value, digest)
+        for watch in by_key[key]:
+            woken += watch.offer(value, digest)
             if woken == _STREAMS_PER_ITERATION:
                 woken = 0
                 await asyncio.sleep(0)

@@ -12,10 +12,12 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from bench.environment import free_address
 from bench.hostile.frames import Connection, connect
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.http2 import message
+from tests.support.metrics import scrape
 from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -25,6 +27,7 @@ MAX_MIB = 256
 GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
 REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
 WATCH_PENDING = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
+WATCH_JOB = "/fleet.jobs.v1.JobService/WatchJob"
 
 # 60 KiB as protobuf, 11 KiB as JSON.
 NUMBERS = json.dumps({"a": [1] * 5500})
@@ -179,3 +182,52 @@ async def test_report_streams_of_a_tenant_are_limited_by_what_grpc_may_receive(
         await wait_for_ends(attackers, 1500 - 128)
 
         assert process.peak_mib() < MAX_MIB
+
+
+async def test_changes_of_watched_jobs_hold_a_bounded_part_of_the_memory(
+    database: Database, tenant: str
+) -> None:
+    """2,000 watches of jobs of their own, which read the first state and not the next one."""
+    await database.add_devices(tenant, 1)
+    metrics = free_address()
+    async with (
+        running_server_process(database.request_dsn, JOBS_METRICS_LISTEN=metrics) as process,
+        other_tenant_calls(process, tenant),
+        connections(process, window=1000) as attackers,
+    ):
+        await process.operator(tenant).create(job_id="j", target_all=True)
+        await _copy_job(database, tenant, 2000)
+        for number, (attacker, stream) in enumerate(streams(attackers, 2000)):
+            attacker.open(stream, WATCH_JOB, {"x-tenant-id": tenant})
+            request = message(pb.WatchJobRequest(job_id=f"j{number}"))
+            await attacker.send(stream, request, end=True)
+
+        async def all_have_the_first_state() -> bool:
+            return (await scrape(metrics)).calls("msg_sent_total", "WatchJob") == 2000
+
+        await wait_until(all_have_the_first_state)
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET document_params = $2 WHERE tenant_id = $1",
+            tenant,
+            json.dumps({"a": "x" * 100_000}),
+        )
+
+        async def most_wait_for_bytes() -> bool:
+            return (await scrape(metrics)).value("jobs_buffered_bytes_waiting") > 1600
+
+        await wait_until(most_wait_for_bytes)
+
+        assert process.peak_mib() < MAX_MIB
+
+
+async def _copy_job(database: Database, tenant: str, count: int) -> None:
+    """Copy the job "j" to j0, j1 …, without executions."""
+    for table in ("jobs", "job_progress"):
+        await database.owner.execute(
+            f"INSERT INTO jobs.{table}"
+            " SELECT (jsonb_populate_record(j, jsonb_build_object('job_id', 'j' || n))).*"
+            f" FROM jobs.{table} j CROSS JOIN generate_series(0, $2 - 1) AS n"
+            " WHERE j.tenant_id = $1 AND j.job_id = 'j'",
+            tenant,
+            count,
+        )

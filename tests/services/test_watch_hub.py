@@ -2,14 +2,15 @@
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded, ServerStopping
-from jobs_grpc.services.watch_hub import WatchHub
+from jobs_grpc.services.watch_hub import Watch, WatchHub
 from tests.support.waiting import wait_until
 
 # Seconds. Longer than any test, so that no regular poll happens.
@@ -24,32 +25,37 @@ class Source:
         self.fetches: list[list[str]] = []
         self.during_fetch: Callable[[], Awaitable[None]] | None = None
 
-    async def fetch(self, tenant_id: str, keys: Iterable[str]) -> dict[str, int | None]:
-        """Return the values of the keys."""
+    async def fetch(
+        self, tenant_id: str, keys: Iterable[str]
+    ) -> AsyncGenerator[tuple[str, int | None]]:
+        """Yield the values of the keys."""
         self.fetches.append(list(keys))
         if self.during_fetch:
             await self.during_fetch()
-        return {key: self.values.get(key) for key in keys}
+        for key in keys:
+            yield key, self.values.get(key)
 
     def hub(self, interval: float) -> WatchHub[str, int]:
         """A WatchHub that polls this source."""
         return WatchHub(self.fetch, interval, asyncio.Event(), keys_per_fetch=3)
 
 
-Watch = AsyncGenerator[int | None, int | None]
+@contextmanager
+def opened(hub: WatchHub[str, int], keys: Iterable[str]) -> Iterator[list[Watch[str, int]]]:
+    """Watches of the keys."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(hub.watch("tenant", key)) for key in keys]
 
 
 @asynccontextmanager
-async def started(hub: WatchHub[str, int], *keys: str) -> AsyncIterator[list[Watch]]:
+async def started(hub: WatchHub[str, int], *keys: str) -> AsyncIterator[list[Watch[str, int]]]:
     """Watches of the keys, started in order; each has received its first value."""
-    watches = [hub.watch("tenant", key) for key in keys]
-    try:
-        for watch in watches:
-            await anext(watch)
+    with ExitStack() as stack:
+        watches = []
+        for key in keys:
+            watches.append(stack.enter_context(hub.watch("tenant", key)))
+            await watches[-1].next()
         yield watches
-    finally:
-        for watch in watches:
-            await watch.aclose()
 
 
 async def test_new_watch_fetches_only_its_own_key() -> None:
@@ -65,16 +71,17 @@ async def test_new_watch_of_a_watched_key_gets_the_current_value() -> None:
 
     async with started(hub, "a"):
         source.values["a"] = 2
-        async with aclosing(hub.watch("tenant", "a")) as late:
-            assert await anext(late) == 2
+        with hub.watch("tenant", "a") as late:
+            assert await late.next() == 2
 
 
 async def test_closing_a_watch_fetches_nothing() -> None:
     source = Source()
     hub = source.hub(NEVER)
 
-    async with started(hub, "a", "b") as (_, second):
-        await second.aclose()
+    async with started(hub, "a"):
+        async with started(hub, "b"):
+            pass
         async with started(hub, "c"):
             pass
 
@@ -102,24 +109,17 @@ async def test_watches_that_start_during_a_fetch_share_the_next_one() -> None:
 
     source.during_fetch = block
     hub = source.hub(NEVER)
-    watches = [hub.watch("tenant", key) for key in "abcdb"]
-    first = asyncio.ensure_future(anext(watches[0]))
-    await fetching.wait()
-    others = [asyncio.ensure_future(anext(watch)) for watch in watches[1:]]
+    with opened(hub, "a") as (watch,):
+        first = asyncio.ensure_future(watch.next())
+        await fetching.wait()
+        with opened(hub, "bcdb") as watches:
+            others = [asyncio.ensure_future(watch.next()) for watch in watches]
+            await asyncio.sleep(0)  # until they wait
+            respond.set()
 
-    async def all_are_waiting() -> bool:
-        return all(
-            watch.ag_await is not None  # type: ignore[attr-defined]  # it is a generator
-            for watch in watches
-        )
+            assert await asyncio.gather(first, *others) == [1] * 5
 
-    await wait_until(all_are_waiting)
-    respond.set()
-
-    assert await asyncio.gather(first, *others) == [1] * 5
     assert source.fetches == [["a"], ["b", "c", "d"]]
-    for watch in watches:
-        await watch.aclose()
 
 
 async def test_poll_fetches_a_few_keys_at_a_time() -> None:
@@ -139,33 +139,26 @@ async def test_existing_watch_keeps_its_interval_when_new_watches_keep_starting(
     source = Source()
     hub = source.hub(interval)
     clock = asyncio.get_running_loop().time
-    watches: list[Watch] = []
-    first_values: list[asyncio.Future[int | None]] = []
+    first_values: list[asyncio.Task[int | None]] = []
+
+    async def receive_first_value() -> int | None:
+        with hub.watch("tenant", "c") as watch:
+            return await watch.next()
 
     async def start_watch() -> None:
         source.values["a"] += 1
-        watches.append(hub.watch("tenant", "c"))
-        first_values.append(asyncio.ensure_future(anext(watches[-1])))
+        first_values.append(asyncio.create_task(receive_first_value()))
         await asyncio.sleep(0.001)  # the duration of a database query
 
-    async with started(hub, "b"):
-        middle = clock() + interval / 2
-
-        async def is_middle_of_interval() -> bool:
-            return clock() >= middle
-
-        await wait_until(is_middle_of_interval)
-        source.during_fetch = start_watch
-        async with aclosing(hub.watch("tenant", "a")) as watch, asyncio.timeout(10):
-            times = []
-            for _ in range(5):
-                await anext(watch)
-                times.append(clock())
-        source.during_fetch = None
+    source.during_fetch = start_watch
+    times = []
+    async with started(hub, "a") as (watch,), asyncio.timeout(10):
+        for _ in range(5):
+            await watch.next()
+            times.append(clock())
+    source.during_fetch = None
 
     await asyncio.gather(*first_values)
-    for watch in watches:
-        await watch.aclose()
     assert len(first_values) > 5
     assert min(later - earlier for earlier, later in pairwise(times)) > interval / 2
 
@@ -179,16 +172,17 @@ async def test_new_watches_fetch_nothing_while_the_database_is_unavailable() -> 
 
     async with started(hub, "a"):
         source.during_fetch = fail
-        watches = [hub.watch("tenant", key) for key in "bcd"]
         first_values = []
-        for watch in watches:
-            first_values.append(asyncio.ensure_future(anext(watch)))
-            for _ in range(10):
-                await asyncio.sleep(0)
-        assert source.fetches == [["a"], ["b"]]
-        for first_value in first_values:
-            first_value.cancel()
-        await asyncio.wait(first_values)
+        with ExitStack() as stack:
+            for key in "bcd":
+                watch = stack.enter_context(hub.watch("tenant", key))
+                first_values.append(asyncio.ensure_future(watch.next()))
+                for _ in range(10):
+                    await asyncio.sleep(0)
+            assert source.fetches == [["a"], ["b"]]
+            for first_value in first_values:
+                first_value.cancel()
+            await asyncio.wait(first_values)
 
 
 async def test_watch_gets_its_value_when_the_database_is_available_again() -> None:
@@ -210,23 +204,29 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
 ) -> None:
     failed = 0
 
-    async def fail(tenant_id: str, keys: Iterable[str]) -> dict[str, int | None]:
+    async def fail(tenant_id: str, keys: Iterable[str]) -> AsyncGenerator[tuple[str, int | None]]:
         nonlocal failed
         failed += 1
-        raise Overloaded
+        if failed:
+            raise Overloaded
+        yield "a", 1
 
     hub = WatchHub[str, int](fail, 0.01, asyncio.Event(), keys_per_fetch=3)
-    watches = [hub.watch(tenant, "a") for tenant in ("first", "second")]
-    first_values = [asyncio.ensure_future(anext(watch)) for watch in watches]
+
+    async def watch(tenant: str) -> None:
+        with hub.watch(tenant, "a") as watch:
+            await watch.next()
+
+    watching = [asyncio.create_task(watch(tenant)) for tenant in ("first", "second")]
 
     async def second_line_is_logged() -> bool:
         return len(caplog.records) > 1
 
     await wait_until(second_line_is_logged)
     first, second = caplog.records[:2]
-    for first_value in first_values:
-        first_value.cancel()
-    await asyncio.wait(first_values)
+    for task in watching:
+        task.cancel()
+    await asyncio.wait(watching)
     assert "JOBS_POOL_TIMEOUT" in first.getMessage()
     assert not hasattr(first, "others")
     assert 2 <= vars(second)["others"] < failed
@@ -236,15 +236,23 @@ async def test_value_that_a_stream_has_read_itself_is_no_change() -> None:
     source = Source()
     async with started(source.hub(0.01), "a", "b") as (watch, other):
         source.values |= {"a": 2, "b": 2}
-        assert await anext(other) == 2
-        next_value = asyncio.ensure_future(watch.asend(2))
+        watch.digest = 2
+        next_value = asyncio.ensure_future(watch.next())
+        assert await other.next() == 2
         source.values["b"] = 3
-        assert await anext(other) == 3
+        assert await other.next() == 3
         assert not next_value.done()
 
         source.values["a"] = 1  # Back to the value that the last poll but one saw.
 
         assert await next_value == 1
+
+
+async def test_watch_without_a_digest_gets_the_same_value_again() -> None:
+    async with started(Source().hub(0.01), "a") as (watch,):
+        watch.digest = None
+
+        assert await watch.next() == 1
 
 
 async def test_watch_ends_when_the_server_stops() -> None:
@@ -253,27 +261,34 @@ async def test_watch_ends_when_the_server_stops() -> None:
     hub = WatchHub(source.fetch, NEVER, stopping, keys_per_fetch=3)
 
     async with started(hub, "a") as (watch,):
-        next_value = asyncio.ensure_future(anext(watch))
+        next_value = asyncio.ensure_future(watch.next())
         await asyncio.sleep(0)
         stopping.set()
         with pytest.raises(ServerStopping):
             await next_value
 
 
-async def test_hub_keeps_no_value_that_its_streams_have_received() -> None:
+async def test_hub_keeps_no_value_for_a_stream_that_does_not_wait() -> None:
     """A value can be large, and a process has many streams."""
+    values: list[weakref.ref[Any]] = []
 
     class Value:
         """A value that can be referenced weakly."""
 
-    async def fetch(tenant_id: str, keys: Iterable[str]) -> dict[str, Value | None]:
-        return {key: Value() for key in keys}
+    async def fetch(
+        tenant_id: str, keys: Iterable[str]
+    ) -> AsyncGenerator[tuple[str, Value | None]]:
+        for key in keys:
+            value = Value()
+            values.append(weakref.ref(value))
+            yield key, value
+            del value
 
-    watch = WatchHub(fetch, NEVER, asyncio.Event(), keys_per_fetch=3).watch("tenant", "a")
-    value = weakref.ref(await anext(watch))
+    hub = WatchHub(fetch, 0.01, asyncio.Event(), keys_per_fetch=3)
+    with hub.watch("tenant", "a") as watch:
+        await watch.next()
 
-    async def is_released() -> bool:
-        return value() is None
+        async def are_released() -> bool:
+            return len(values) > 3 and all(value() is None for value in values)
 
-    await wait_until(is_released)
-    await watch.aclose()
+        await wait_until(are_released)

@@ -1,5 +1,6 @@
 """WatchJob: the current job, then each change until it is finished."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,12 +9,17 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
+from jobs_grpc.byte_budget import ByteBudget, Reservation
+from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole
+from jobs_grpc.services.job_watch import JobWatch
 from tests.support.callers import Operator
-from tests.support.database import Database
+from tests.support.database import Database, request_session
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
+
+MIB = 1024 * 1024
 
 
 def watch(operator: Operator, job_id: str) -> AsyncIterator[pb.Job]:
@@ -162,3 +168,34 @@ async def test_watch_is_logged_as_canceled_when_the_client_cancels(
     await wait_until(is_logged)
     assert lines == ["WatchJob CANCELLED"]
     assert "canceled because the server is stopping" not in caplog.text
+
+
+async def test_watch_that_waited_for_bytes_gets_the_current_state(
+    database: Database, operator: Operator, device: Any
+) -> None:
+    received: asyncio.Queue[pb.Job] = asyncio.Queue()
+    budget = ByteBudget(MIB, MIB)
+    slow = Reservation(budget, operator.tenant)
+    slow.correct(MIB)
+
+    async def write(response: bytes) -> None:
+        received.put_nowait(pb.WatchJobResponse.FromString(response).job)
+
+    async def waits_for_bytes() -> bool:
+        return budget.waiting > 0
+
+    async with request_session(database) as (connection, store):
+        await prepare_connection(connection)
+        jobs = JobWatch(store, budget, 0.01, asyncio.Event())
+        watching = asyncio.create_task(jobs.run(operator.tenant, "j", write))
+        await wait_until(waits_for_bytes)
+        await operator.pause("j")
+        slow.release()
+
+        job = await received.get()
+        watching.cancel()
+        await asyncio.wait({watching})
+
+    assert job.status == pb.Job.PAUSED
+    assert received.empty()
+    assert budget.held == 0
