@@ -23,6 +23,7 @@ import asyncpg
 
 from bench.machine import describe_machine
 from bench.page import describe, format_number, replace_section
+from bench.postgres import running_postgres
 from bench.process import postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Store
@@ -122,7 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jobs-capacity-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)  # Root runs PostgreSQL as another account.
-        with embedded_postgres.running(Path(folder) / "data", *SETTINGS) as cluster:
+        with running_postgres(Path(folder) / "data", *SETTINGS) as cluster:
             result = asyncio.run(_measure(cluster, Path(folder), args.executions))
     text = "\n".join(_render(result))
     print(text)

@@ -16,8 +16,8 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench.postgres import running_postgres
 from jobs_grpc.db.migrate import RequestRole, migrate
-from jobs_grpc.dev import embedded_postgres
 
 # PostgreSQL's defaults, except that millions of rows are written without a checkpoint.
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=8GB", "checkpoint_timeout=30min")
@@ -202,7 +202,7 @@ async def environment() -> AsyncIterator[Environment]:
         folder = Path(name)
         # PostgreSQL may run as another account, which must reach the folder.
         folder.chmod(0o711)  # noqa: ASYNC240
-        with embedded_postgres.running(folder / "data", *SETTINGS) as cluster:
+        with running_postgres(folder / "data", *SETTINGS) as cluster:
             first = await asyncpg.connect(cluster.dsn("postgres"))
             for database in ("service", "fastapi"):
                 await first.execute(f"CREATE DATABASE {database}")

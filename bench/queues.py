@@ -33,6 +33,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from bench.environment import SETTINGS, wait_until_serving
 from bench.machine import describe_machine
 from bench.page import describe, format_number, replace_section
+from bench.postgres import running_postgres
 from bench.process import PythonProcess, postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Store
@@ -83,7 +84,7 @@ def main() -> None:
         args.seconds, args.runs = 1, 1
     with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
-        with embedded_postgres.running(Path(folder) / "data", *SETTINGS) as cluster:
+        with running_postgres(Path(folder) / "data", *SETTINGS) as cluster:
             result = asyncio.run(_measure(Bench(cluster, Path(folder), args), args.parts))
     text = _render(result, json.loads(BEFORE.read_text()))
     print(text)

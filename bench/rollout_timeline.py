@@ -22,6 +22,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 
 from bench.environment import wait_until_serving
+from bench.postgres import running_postgres
 from jobs_grpc.config import Config
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
@@ -69,7 +70,7 @@ async def _server() -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as folder:
         # PostgreSQL may run as another account, which must reach the folder.
         Path(folder).chmod(0o711)  # noqa: ASYNC240
-        with embedded_postgres.running(Path(folder) / "data") as cluster:
+        with running_postgres(Path(folder) / "data") as cluster:
             async with _server_on(cluster) as address:
                 yield address
 

@@ -34,6 +34,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from bench.environment import free_address, wait_until_serving
 from bench.machine import describe_machine
 from bench.page import describe, format_number, replace_section
+from bench.postgres import running_postgres
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
 
@@ -215,7 +216,7 @@ async def _measure(
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory("", "jobs-soak-", "/tmp")))
         folder.chmod(0o711)  # noqa: ASYNC240 - PostgreSQL may run as another account
-        cluster = stack.enter_context(embedded_postgres.running(folder / "data", *SETTINGS))
+        cluster = stack.enter_context(running_postgres(folder / "data", *SETTINGS))
         owner = await asyncpg.connect(cluster.dsn("postgres"))
         await owner.execute("CREATE DATABASE soak")
         await owner.close()

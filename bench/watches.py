@@ -42,7 +42,10 @@ class Clients:
             process.stdin.write(f"{kind}\n".encode())
         for process in self._processes:
             await read_line(process)
-        return asyncio.ensure_future(self._receive(kind))
+        receiving = asyncio.ensure_future(self._receive(kind))
+        # An interrupted run does not await it, and ends the processes.
+        receiving.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return receiving
 
     async def _receive(self, kind: str) -> Received:
         times: list[float] = []

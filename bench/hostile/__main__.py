@@ -28,7 +28,7 @@ from bench.hostile.attacks import ATTACKS, Attack
 from bench.hostile.other_tenant import TENANT
 from bench.hostile.processes import Installation, ProcessFailed, client, peak_mib
 from bench.machine import describe_commit, describe_machine
-from jobs_grpc.dev import embedded_postgres
+from bench.postgres import running_postgres
 
 _ROOT = Path(__file__).parents[2]
 _RESULTS = _ROOT / "bench" / "results" / "hostile.json"
@@ -116,7 +116,7 @@ async def _targets(checkout: Path, *, with_gateway: bool) -> AsyncIterator[_Targ
         folder.chmod(0o711)  # noqa: ASYNC240
         installation = Installation(checkout, folder)
         gateway = await installation.build_gateway() if with_gateway else None
-        with embedded_postgres.running(folder / "data") as cluster:
+        with running_postgres(folder / "data") as cluster:
             first = await asyncpg.connect(cluster.dsn("postgres"))
             await first.execute("CREATE DATABASE jobs")
             await first.close()

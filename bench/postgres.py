@@ -1,0 +1,26 @@
+"""The PostgreSQL server of a benchmark."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobs_grpc.dev import embedded_postgres
+
+
+@contextmanager
+def running_postgres(data_dir: Path, *settings: str) -> Iterator[embedded_postgres.Cluster]:
+    """Run PostgreSQL within the block. SIGTERM ends the block like Ctrl-C."""
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with embedded_postgres.running(data_dir, *settings) as cluster:
+            yield cluster
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(*_: object) -> None:
+    # Programs in the background of a script ignore SIGINT.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
