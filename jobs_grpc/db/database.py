@@ -98,7 +98,9 @@ class Database:
         started = time.perf_counter() if self.statement_seconds else 0.0
         try:
             try:
-                rows = await fetch_with_repeats(pooled.connection, sql, tenant_id, *args)
+                rows = await fetch_with_repeats(
+                    pooled.connection, self._config.database.query_timeout, sql, tenant_id, *args
+                )
             finally:
                 if self.statement_seconds:
                     self.statement_seconds.observe(time.perf_counter() - started)

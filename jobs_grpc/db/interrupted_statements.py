@@ -1,5 +1,7 @@
 """Repeats statements that a migration interrupts."""
 
+import time
+
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
@@ -10,16 +12,18 @@ _REPEATS = 3
 
 
 async def fetch_with_repeats(
-    connection: asyncpg.Connection | PoolConnectionProxy, sql: str, *args: object
+    connection: asyncpg.Connection | PoolConnectionProxy, seconds: float, sql: str, *args: object
 ) -> list[asyncpg.Record]:
     """Run a statement in its own transaction; if a migration interrupts it, run it again.
 
-    A statement that fails has changed nothing.
+    A statement that fails has changed nothing. Raises TimeoutError if all this takes more than
+    `seconds`.
     """
+    deadline = time.monotonic() + seconds
     for _ in range(_REPEATS):
         try:
-            return await connection.fetch(sql, *args)
+            return await connection.fetch(sql, *args, timeout=deadline - time.monotonic())
         except asyncpg.PostgresError as e:
             if not is_interrupted_by_migration(e):
                 raise
-    return await connection.fetch(sql, *args)
+    return await connection.fetch(sql, *args, timeout=deadline - time.monotonic())

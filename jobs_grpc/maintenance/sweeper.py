@@ -229,7 +229,7 @@ class Sweeper:
     async def _fetch(self, sql: str, *args: object) -> Sequence[Row]:
         async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
             try:
-                return await fetch_with_repeats(connection, sql, *args)
+                return await fetch_with_repeats(connection, self._statement_timeout, sql, *args)
             except TimeoutError as e:
                 # If the database does not respond to the cancel request either, releasing the
                 # connection raises a TimeoutError in place of this.

@@ -3,11 +3,13 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
 
 from jobs_grpc.db import schema
+from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.server import Server
@@ -58,3 +60,21 @@ async def test_call_succeeds_when_it_deadlocks_with_a_migration(
 
     await call
     assert (await operator.get("j")).succeeded_count == 1
+
+
+async def test_repeats_of_a_statement_share_its_timeout() -> None:
+    timeouts: list[float] = []
+
+    class Interrupted:
+        """A connection whose statements a migration interrupts each time."""
+
+        async def fetch(self, sql: str, *args: object, **options: float) -> None:
+            timeouts.append(options["timeout"])
+            raise asyncpg.DeadlockDetectedError
+
+    connection: Any = Interrupted()
+    with pytest.raises(asyncpg.DeadlockDetectedError):
+        await fetch_with_repeats(connection, 60, "SELECT 1")
+
+    assert len(timeouts) == 4
+    assert 60 > timeouts[0] > timeouts[1] > timeouts[2] > timeouts[3]
