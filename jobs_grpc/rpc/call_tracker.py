@@ -36,10 +36,10 @@ class CallTracker:
         for task in self._public:
             task.cancel()
 
-    async def wait_for_calls(self, seconds: float) -> None:
-        """Wait until all calls of methods that are not public have ended, or some seconds."""
+    async def wait_for_calls(self, deadline: float) -> None:
+        """Wait until all calls of methods that are not public have ended, or a time of the loop."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(deadline):
                 while self._tasks:
                     await asyncio.wait(self._tasks)
 

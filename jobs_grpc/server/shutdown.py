@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 _GOAWAY_SECONDS = 0.05
 
 # gRPC receives thousands of new streams faster than the server accepts them. If none opens for
-# _QUIET_SECONDS, all have been accepted; the server waits for that at most _MAX_ACCEPT_SECONDS.
+# _QUIET_SECONDS, all have been accepted; the server waits for that at most _MAX_ACCEPT_SECONDS, and
+# half of the grace: the accepted streams need time to end.
 _QUIET_SECONDS = 0.05
 _MAX_ACCEPT_SECONDS = 5.0
 
@@ -40,25 +41,26 @@ async def drain(
 
     Sends GOAWAY before it ends streams: otherwise clients reopen them on the same connection, and
     gRPC cancels such calls without a reason. Returns when all calls except health and reflection
-    have ended, after `grace` seconds at most; calls that are left then must be canceled.
+    have ended, or `grace` seconds after it was called; calls that are left then must be canceled.
     """
+    deadline = asyncio.get_running_loop().time() + grace
     await health.stop()
     await asyncio.sleep(notice_seconds)
-    await _accept_streams(in_flight)
+    await _accept_streams(in_flight, min(_MAX_ACCEPT_SECONDS, grace / 2))
     stop = asyncio.create_task(server.stop(grace + _AFTER_GRACE))
     await asyncio.sleep(_GOAWAY_SECONDS)
     stopping.set()
     in_flight.cancel_public_calls()
     # A canceled stream whose client does not read cannot send its status, so the server would wait
     # for it during the whole grace period.
-    calls = asyncio.create_task(in_flight.wait_for_calls(grace))
+    calls = asyncio.create_task(in_flight.wait_for_calls(deadline))
     await asyncio.wait({stop, calls}, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _accept_streams(in_flight: CallTracker) -> None:
+async def _accept_streams(in_flight: CallTracker, seconds: float) -> None:
     """Wait until the server has accepted all received streams: gRPC would cancel the others."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(_MAX_ACCEPT_SECONDS):
+        async with asyncio.timeout(seconds):
             opened = -1
             while opened != in_flight.streams_opened:
                 opened = in_flight.streams_opened

@@ -18,6 +18,7 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 
 from jobs_grpc.db.migrate import RequestRole
+from jobs_grpc.server import shutdown
 from tests.support.callers import Operator
 from tests.support.cli import address_of
 from tests.support.database import Database, job_lock_held
@@ -163,6 +164,26 @@ async def test_call_is_canceled_and_rolled_back_when_it_exceeds_the_grace(
         await database.wait_for_blocked_sessions(0)
     status = "SELECT status::text FROM jobs.jobs WHERE tenant_id = $1"
     assert await database.owner.fetchval(status, tenant) == "IN_PROGRESS"
+
+
+async def test_grace_includes_the_time_to_accept_streams(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New streams keep arriving: this wait would exceed the timeout of the test."""
+    monkeypatch.setattr(shutdown, "_QUIET_SECONDS", 600)
+    monkeypatch.setattr(shutdown, "_MAX_ACCEPT_SECONDS", 600)
+    async with (
+        _service(database, tenant, SHORT_GRACE) as service,
+        job_lock_held(database, tenant, "a"),
+    ):
+        call = asyncio.create_task(service.operator.cancel("a"))
+        await database.wait_for_blocked_sessions(1)
+
+        service.stop()
+        await service.wait_until_stopped()
+
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
 
 
 async def test_shutdown_closes_all_database_sessions(database: Database, tenant: str) -> None:
