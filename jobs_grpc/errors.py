@@ -55,7 +55,7 @@ contains no internals. error_reason.proto defines the reasons and their metadata
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from fleet.jobs.v1 import error_reason_pb2 as reasons
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
@@ -82,6 +82,12 @@ class JobsError(Exception):
         super().__init__(message)
         self.message = message
         self.metadata = metadata or {}
+
+    def copy(self) -> Self:
+        """Return the same error for another call, without its cause."""
+        other = type(self).__new__(type(self), *self.args)
+        vars(other).update(vars(self))
+        return other
 
 
 class InvalidRequest(JobsError):

@@ -277,6 +277,9 @@ def _take_batch(queue: deque[_QueuedUpdate]) -> list[_QueuedUpdate]:
 
 
 def _fail(updates: Iterable[_QueuedUpdate], error: Exception) -> None:
+    """End calls with an error, each with a copy: the first one logs its cause."""
     for queued in updates:
         if not queued.result.done():
             queued.result.set_exception(error)
+            if isinstance(error, JobsError):
+                error = error.copy()

@@ -37,7 +37,8 @@ def to_jobs_error(
     """
     match exception:
         case JobsError():
-            if isinstance(exception, LockTimeout):
+            # Of the calls that share a batch, one has the cause.
+            if isinstance(exception, LockTimeout) and exception.__cause__:
                 logger.warning("a lock was not free in time: %r", exception.__cause__)
             return exception
         case ExceptionGroup():

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
@@ -12,11 +13,21 @@ from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, WatchPendingExecution
 
 from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.db.store import Row, Store
-from jobs_grpc.errors import DatabaseUnavailable, Overloaded, QueryTimeout, ServerStopping
+from jobs_grpc.errors import (
+    DatabaseUnavailable,
+    Internal,
+    JobsError,
+    Overloaded,
+    QueryTimeout,
+    SchemaNotCurrent,
+    ServerStopping,
+)
 from jobs_grpc.services.conversions import watched_execution_fields
 from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES, PAUSE_BYTES, max_page_bytes
 from jobs_grpc.services.struct_json import document_to_wire_format, to_wire_format
 from jobs_grpc.services.wire_format import bytes_field
+
+logger = logging.getLogger(__name__)
 
 # Requests that arrive within this time share a statement.
 _GATHER_SECONDS = 0.002
@@ -53,14 +64,20 @@ class _Request:
     reservation: Reservation
     page: "asyncio.Future[Page]"
 
+    def fail(self, error: JobsError) -> None:
+        """End the stream if it still waits. Each stream needs an error of its own."""
+        if not self.page.done():
+            self.page.set_exception(error)
+            self.page.exception()  # A stream that is canceled now does not retrieve it.
+
 
 class PendingPages:
     """Reads pages: the first pending executions of a device, as an encoded response of its watch.
 
     Each tenant has one statement at a time; requests that arrive within 2 ms, or during a
     statement, share the next one. Repeats failed statements every `interval` seconds while the
-    database is unavailable or overloaded. `pause` lets other calls run. `stopping` is set when the
-    server begins to stop.
+    database is unavailable or overloaded, or its schema is not current. `pause` lets other calls
+    run. `stopping` is set when the server begins to stop.
     """
 
     def __init__(
@@ -121,7 +138,9 @@ class PendingPages:
                     served = await self._read(tenant_id, requests, reservation)
                 except Exception as e:
                     served = len(requests)
-                    _fail(requests, e)
+                    _log_failures(served, e)
+                    for request in requests:
+                        request.fail(Internal())
                 reservation.release()
                 for request in requests[:served]:
                     queue.pop(request, None)
@@ -133,7 +152,8 @@ class PendingPages:
         finally:
             reservation.release()
             del self._queues[tenant_id]
-            _fail(queue, ServerStopping())
+            for request in queue:
+                request.fail(ServerStopping())
             stopping.cancel()
 
     async def _read(
@@ -141,7 +161,7 @@ class PendingPages:
     ) -> int:
         """Give the first streams their pages; their reservations take the bytes from `reservation`.
 
-        Returns how many streams got a page: 0 if the database is unavailable or overloaded.
+        Returns how many streams got a page or an error: 0 if the database can't be used now.
         """
         try:
             rows = await self._store.list_watched_executions(
@@ -150,10 +170,11 @@ class PendingPages:
                 limits=[request.limit + 1 for request in requests],
                 max_bytes=_BYTES_PER_STATEMENT,
             )
-        except (DatabaseUnavailable, Overloaded, QueryTimeout):
+        except (DatabaseUnavailable, Overloaded, QueryTimeout, SchemaNotCurrent):
             return 0
         encoder = _PageEncoder()
-        served = unpaused_bytes = 0
+        served = failed = unpaused_bytes = 0
+        first_failure: Exception | None = None
         free_bytes = _RESERVED_BYTES
         for _, page_rows in groupby(rows, itemgetter("position")):
             request = requests[served]
@@ -161,7 +182,9 @@ class PendingPages:
             try:
                 response = encoder.encode(request.device_id, execution_rows, request.limit)
             except Exception as e:
-                _fail([request], e)
+                first_failure = first_failure or e
+                request.fail(Internal())
+                failed += 1
                 served += 1
                 continue
             size = response_bytes(len(response))
@@ -179,14 +202,15 @@ class PendingPages:
                 await self._pause(tenant_id)
             elif served % _PAGES_PER_ITERATION == 0:
                 await asyncio.sleep(0)
+        if first_failure:
+            _log_failures(failed, first_failure)
         return served
 
 
-def _fail(requests: Iterable[_Request], error: Exception) -> None:
-    """End the streams that still wait for their page."""
-    for request in requests:
-        if not request.page.done():
-            request.page.set_exception(error)
+def _log_failures(count: int, first: Exception) -> None:
+    logger.error(
+        "reading the pending executions of %d watched devices failed", count, exc_info=first
+    )
 
 
 class _PageEncoder:

@@ -23,9 +23,8 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-_NO_CONNECTION = (
-    "watch poll failed; retrying: no database connection became free within JOBS_POOL_TIMEOUT"
-)
+_FAILED = "watch poll failed; retrying"
+_NO_CONNECTION = f"{_FAILED}: no database connection became free within JOBS_POOL_TIMEOUT"
 
 # If several watches open at once, those that open within this time share the next statement.
 _GATHER_SECONDS = 0.02
@@ -169,7 +168,9 @@ class WatchHub(Generic[K, T]):
         self._stopping = stopping
         self._tenants: dict[str, _TenantWatches[K, T]] = {}
         self._polls: set[asyncio.Task[None]] = set()
-        self._no_connection = RepeatedEvents[None](_log_others)
+        # By the message. All tenants are counted together, because the polls of each can fail four
+        # times a second.
+        self._failures = RepeatedEvents[str](_log_others)
 
     @property
     def watchers(self) -> int:
@@ -232,13 +233,12 @@ class WatchHub(Generic[K, T]):
             except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
                 return False  # The database layer logs it, once for each outage.
             except Overloaded:
-                # All tenants are counted together, because the polls of each can fail four times
-                # a second.
-                if self._no_connection.should_log(None):
+                if self._failures.should_log(_NO_CONNECTION):
                     logger.warning(_NO_CONNECTION)
                 return False
             except Exception:
-                logger.exception("watch poll failed; retrying")
+                if self._failures.should_log(_FAILED):
+                    logger.exception(_FAILED)
                 return False
         return True
 
@@ -257,5 +257,5 @@ async def _offer(
                 await asyncio.sleep(0)
 
 
-def _log_others(_: None, others: int) -> None:
-    logger.warning(_NO_CONNECTION, extra={"others": others})
+def _log_others(message: str, others: int) -> None:
+    logger.warning(message, extra={"others": others})

@@ -11,7 +11,7 @@ from jobs_grpc.config import Config
 from jobs_grpc.db import database as service_database
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.db.update_batcher import MAX_REPEATS, UpdateBatcher
-from jobs_grpc.errors import Internal
+from jobs_grpc.errors import Internal, LockTimeout
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, request_session
 
@@ -66,6 +66,29 @@ async def test_updates_that_arrive_during_a_batch_form_the_next_one(
     assert [row["device_id"] for row in rows] == DEVICES
     # All updates of a batch have the same time.
     assert len({row["last_updated_at"] for row in rows}) == 2
+
+
+class _Locked:
+    """A store whose table is locked."""
+
+    async def update_executions(
+        self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
+    ) -> None:
+        raise LockTimeout from RuntimeError("locked")
+
+
+async def test_calls_of_a_batch_fail_with_errors_of_their_own_of_which_one_has_the_cause() -> None:
+    batcher = UpdateBatcher(cast("Store", _Locked()))
+
+    errors = await asyncio.gather(
+        *(batcher.update("tenant", report(device)) for device in DEVICES[:3]),
+        return_exceptions=True,
+    )
+
+    assert [type(error) for error in errors] == [LockTimeout] * 3
+    assert len({id(error) for error in errors}) == 3
+    assert [str(error.__cause__) for error in errors if error.__cause__] == ["locked"]  # type: ignore[union-attr]
+    await batcher.close()
 
 
 class _AlwaysAgain:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,13 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.store import Row, Store
-from jobs_grpc.errors import DatabaseUnavailable, QueryTimeout, ServerStopping
+from jobs_grpc.errors import (
+    DatabaseUnavailable,
+    Internal,
+    QueryTimeout,
+    SchemaNotCurrent,
+    ServerStopping,
+)
 from jobs_grpc.services.pending_pages import PendingPages
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, request_session
@@ -228,25 +233,47 @@ async def test_pages_that_exceed_the_reserved_bytes_are_read_by_the_next_stateme
     assert budget.held == sum(response_bytes(page.ByteSize()) for page in received)
 
 
-async def test_row_that_cannot_be_encoded_fails_only_its_device(
-    operator: Operator, pages: Pages, database: Database
+async def test_rows_that_cannot_be_encoded_fail_only_their_devices_and_are_logged_once(
+    operator: Operator, pages: Pages, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     await operator.create(job_id="j", target_all=True, document_params={"n": 1})
     # A number of JSON that a message can't hold, such as a platform may have stored.
     await database.owner.execute(
         "UPDATE jobs.job_executions SET status_details = $2"
-        " WHERE tenant_id = $1 AND device_id = 'd0'",
+        " WHERE tenant_id = $1 AND device_id <> 'd2'",
         operator.tenant,
         '{"n": 1e400}',
     )
-    failing = pages.reading("d0")
 
-    page = await pages.read("d1")
+    failing = asyncio.gather(*map(pages.read, ("d0", "d1")), return_exceptions=True)
+
+    page = await pages.read("d2")
 
     assert page.executions[0].document_params == {"n": 1}
-    with pytest.raises(struct.error):
-        await failing
     assert pages.budget.held == response_bytes(page.ByteSize())
+    _check_failures(await failing, caplog)
+
+
+async def test_statement_that_fails_is_logged_once(
+    pages: Pages, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise ValueError
+
+    pages.store.before = fail
+
+    failures = await asyncio.gather(*map(pages.read, ("d0", "d1")), return_exceptions=True)
+
+    _check_failures(failures, caplog)
+
+
+def _check_failures(failures: Sequence[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Each of two streams has an error of its own; the log has one line, with the cause."""
+    assert [type(failure) for failure in failures] == [Internal, Internal]
+    assert failures[0] is not failures[1]
+    [record] = caplog.records
+    assert record.getMessage() == "reading the pending executions of 2 watched devices failed"
+    assert record.exc_info
 
 
 @pytest.fixture
@@ -314,7 +341,7 @@ async def test_list_has_the_fingerprint_of_the_poll(
     assert unchanged == []
 
 
-@pytest.mark.parametrize("error", [DatabaseUnavailable(), QueryTimeout(1)])
+@pytest.mark.parametrize("error", [DatabaseUnavailable(), QueryTimeout(1), SchemaNotCurrent()])
 async def test_page_is_read_when_the_database_is_available_again(
     operator: Operator, pages: Pages, error: Exception
 ) -> None:
