@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"testing/synctest"
 )
@@ -72,4 +73,23 @@ func TestBudget_GivesUp_AfterWaitOrCancel(t *testing.T) {
 			t.Error("a canceled request waits")
 		}
 	})
+}
+
+func TestMemoryBudgets_LetOneCallerDecodePagesOnHalfOfTheCores(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	budgets := newMemoryBudgets(128 << 20)
+	if got := budgets.decodedResponseSize(make([]byte, 1000)); got > freeBytes {
+		t.Errorf("a small response counts %d bytes", got)
+	}
+	page := budgets.decodedResponseSize(make([]byte, 10_000))
+	for caller := range uint64(2) {
+		for range 2 {
+			if !budgets.messages.tryAcquire(caller, page) {
+				t.Errorf("caller %d decodes fewer than two pages", caller)
+			}
+		}
+		if budgets.messages.tryAcquire(caller, page) {
+			t.Errorf("caller %d decodes more than two pages", caller)
+		}
+	}
 }

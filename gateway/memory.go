@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/http"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -45,6 +46,17 @@ type memoryBudgets struct {
 
 func newMemoryBudgets(size int64) *memoryBudgets {
 	return &memoryBudgets{size, newBudget(size / 2), newBudget(size / 2)}
+}
+
+// decodedResponseSize estimates the bytes of the decoded message of a response. A page counts at least
+// as one core's part of the budget, because its decoding and its JSON keep a core busy: so the pages
+// of one caller take at most half of the cores.
+func (b *memoryBudgets) decodedResponseSize(response []byte) int64 {
+	size := int64(len(response)) * decodedFactor
+	if size <= freeBytes {
+		return size
+	}
+	return max(size, b.size/2/int64(runtime.GOMAXPROCS(0)))
 }
 
 // reservation is a part of a budget that one request holds. Amounts up to freeBytes are free.

@@ -99,7 +99,7 @@ func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, o
 	if err != nil {
 		return err
 	}
-	if e := memory.messages.reserve(ctx, int64(len(response))*decodedFactor); e != nil && isList {
+	if e := memory.messages.reserve(ctx, memory.messages.budgets.decodedResponseSize(response)); e != nil && isList {
 		return e
 	}
 	return proto.Unmarshal(response, reply.(proto.Message))
