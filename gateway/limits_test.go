@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -95,8 +96,9 @@ func TestUpstream_SpreadsCallsOverConnections(t *testing.T) {
 	})
 	// More calls than one connection carries: each call has started before any of them ends.
 	var calls sync.WaitGroup
-	for range streamsPerConnection + 50 {
-		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}}) })
+	for n := range streamsPerConnection + 50 {
+		tenant := strconv.Itoa(n / callerStreamsPerConnection)
+		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {tenant}}) })
 	}
 	for range streamsPerConnection + 50 {
 		<-s.started
@@ -122,7 +124,7 @@ func TestUpstream_RejectsCalls_WhenConnectionsAreFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	var calls sync.WaitGroup
-	for range streamsPerConnection / 2 { // the share of one caller
+	for range callerStreamsPerConnection {
 		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}}) })
 		<-s.started
 	}

@@ -18,6 +18,11 @@ import (
 // further calls without a limit and without an error.
 const streamsPerConnection = 100
 
+// callerStreamsPerConnection is the maximum number of concurrent calls of one caller on a connection.
+// The server accepts the calls of a connection one after another: those of other callers wait behind
+// them. With the default connections, one caller has half of the calls that the server takes of a tenant.
+const callerStreamsPerConnection = 12
+
 // maxResponseBytes is the maximum size of a response of the server.
 const maxResponseBytes = 4 << 20
 
@@ -39,10 +44,9 @@ type upstream struct {
 }
 
 func newUpstream(connections, watchConnections []*grpc.ClientConn) *upstream {
-	return &upstream{
-		connections: connections, watchConnections: watchConnections,
-		calls: newBudget(int64(len(connections) * streamsPerConnection)),
-	}
+	calls := newBudget(int64(len(connections) * streamsPerConnection))
+	calls.share = int64(len(connections) * callerStreamsPerConnection)
+	return &upstream{connections: connections, watchConnections: watchConnections, calls: calls}
 }
 
 func (u *upstream) connection() *grpc.ClientConn {
