@@ -202,6 +202,8 @@ async def _apply_code(
     if not force and newest != checksum and (checksum in known or await _is_ahead(connection)):
         return ["kept the views and functions of a newer version"]
     changes = []
+    if on_citus and (nodes := await citus.nodes_without_privileges(connection, role.name)):
+        changes.append(f"granted {role.name} the privileges on views on {', '.join(nodes)}")
     async with connection.transaction():
         # Views first need the tables to be distributed, and grants the views.
         if on_citus:

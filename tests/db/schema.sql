@@ -415,6 +415,8 @@ CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant
 
 CREATE INDEX jobs_awaiting_approval ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC) WHERE (awaiting_approval AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
+CREATE INDEX jobs_by_deleted_at ON jobs.jobs USING btree (deleted_at) WHERE (deleted_at IS NOT NULL);
+
 CREATE INDEX jobs_by_stage_due_at ON jobs.jobs USING btree (stage_due_at) WHERE ((stage_due_at IS NOT NULL) AND (paused_at IS NULL) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_finished_by_updated_at ON jobs.jobs USING btree (updated_at) WHERE ((status <> 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
@@ -464,8 +466,6 @@ CASE
 END), created_at DESC, job_id DESC) WHERE (target_all AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_to_finalize ON jobs.jobs USING btree (COALESCE(canceled_at, expires_at)) WHERE ((NOT finalized) AND (deleted_at IS NULL) AND (COALESCE(canceled_at, expires_at) IS NOT NULL));
-
-CREATE INDEX jobs_to_purge ON jobs.jobs USING btree (tenant_id, job_id) WHERE (deleted_at IS NOT NULL);
 
 CREATE INDEX jobs_tripped_by_canceled_at ON jobs.jobs USING btree (canceled_at) WHERE ((trip IS NOT NULL) AND (status = 'CANCELED'::jobs.job_status) AND (deleted_at IS NULL));
 

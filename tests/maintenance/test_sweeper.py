@@ -30,7 +30,7 @@ SEARCHES: dict[str, tuple[list[object], set[str]]] = {
     ),
     "jobs_to_finalize": ([100, [], []], {"jobs_to_finalize"}),
     "jobs_past_retention": ([100, [], [], 30], {"jobs_finished_by_updated_at"}),
-    "jobs_to_purge": ([100, [], []], {"jobs_to_purge"}),
+    "jobs_to_purge": ([100, [], []], {"jobs_by_deleted_at"}),
 }
 
 # 4,000 jobs that need no maintenance: in progress with executions IN_PROGRESS; completed;
