@@ -94,6 +94,7 @@ async def distribute_tables(connection: asyncpg.Connection) -> list[str]:
     tables = await _tables(connection)
     local = [table for table in tables if table["kind"] == "local"]
     _check_platform_tables(tables)
+    await _require_tenant(connection)
     anchor = next((t["name"] for t in tables if t["kind"] == "distributed"), "default")
     distributed = []
     changes = []
@@ -196,6 +197,18 @@ async def _tables(connection: asyncpg.Connection) -> Sequence[asyncpg.Record]:
         schema.read_sql("citus/tables.sql"), [*_REFERENCE_TABLES, *schema.TENANT_TABLES]
     )
     return rows
+
+
+async def _require_tenant(connection: asyncpg.Connection) -> None:
+    """Let policies raise an error if the tenant is not set, instead of showing no rows."""
+    policies = await connection.fetch(
+        schema.read_sql("citus/policies.sql"), list(schema.TENANT_TABLES)
+    )
+    for policy in policies:
+        await connection.execute(
+            f"ALTER POLICY tenant_isolation ON {policy['name']}"
+            " USING (tenant_id = current_setting('app.tenant_id'))"
+        )
 
 
 def _check_platform_tables(tables: Sequence[asyncpg.Record]) -> None:

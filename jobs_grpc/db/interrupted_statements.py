@@ -1,11 +1,11 @@
-"""Repeats statements that a migration interrupts."""
+"""Repeats statements that a migration, or the move of a shard, interrupts."""
 
 import time
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from jobs_grpc.db.pg_errors import is_interrupted_by_migration
+from jobs_grpc.db.pg_errors import is_interrupted_by_migration, is_shard_moved
 
 # A migration commits several times, so it can interrupt a statement more than once.
 _REPEATS = 3
@@ -14,16 +14,16 @@ _REPEATS = 3
 async def fetch_with_repeats(
     connection: asyncpg.Connection | PoolConnectionProxy, seconds: float, sql: str, *args: object
 ) -> list[asyncpg.Record]:
-    """Run a statement in its own transaction; if a migration interrupts it, run it again.
+    """Run a statement in its own transaction; if it is interrupted, run it again.
 
-    A statement that fails has changed nothing. Raises TimeoutError if all this takes more than
-    `seconds`.
+    A migration interrupts it, or on Citus the move of a shard. A statement that fails has changed
+    nothing. Raises TimeoutError if all this takes more than `seconds`.
     """
     deadline = time.monotonic() + seconds
     for _ in range(_REPEATS):
         try:
             return await connection.fetch(sql, *args, timeout=deadline - time.monotonic())
         except asyncpg.PostgresError as e:
-            if not is_interrupted_by_migration(e):
+            if not (is_interrupted_by_migration(e) or is_shard_moved(e)):
                 raise
     return await connection.fetch(sql, *args, timeout=deadline - time.monotonic())

@@ -12,10 +12,11 @@ _OUTAGE = ("08", "53", "57P", "58", "25006")
 # deadlock detected.
 _TRANSIENT = ("57014", "40001", "40P01")
 
-# What Citus raises if it moves a shard while a statement uses it: the rest of the statement runs in
-# a session without the tenant, which may not see or write any row. Nothing is stored.
-# The messages name the shard, which is a table with a number at its end.
+# The errors if Citus moves a shard while a call uses it: the other statements of the call run in a
+# session of another node, where the tenant is not set (see citus/policies.sql). Nothing is stored.
 _SHARD_MOVED = {
+    "42704": re.compile('parameter "app.tenant_id"'),
+    # The message names the shard, which is a table with a number at its end.
     "42501": re.compile(r'violates row-level security policy.* for table "\w+_\d+"'),
     "XX000": re.compile("valid entry for shard"),
 }
@@ -43,7 +44,7 @@ CONNECTION_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 def is_retryable(error: Exception) -> bool:
     """Whether a retry of the statement can succeed: an outage or a transient error."""
     if isinstance(error, asyncpg.PostgresError) and (
-        error.sqlstate in _TRANSIENT or _is_shard_moved(error)
+        error.sqlstate in _TRANSIENT or is_shard_moved(error)
     ):
         return True
     return is_outage(error)
@@ -77,6 +78,7 @@ def is_interrupted_by_migration(error: asyncpg.PostgresError) -> bool:
     return dropped or error.sqlstate in _INTERRUPTED_BY_MIGRATION
 
 
-def _is_shard_moved(error: asyncpg.PostgresError) -> bool:
+def is_shard_moved(error: asyncpg.PostgresError) -> bool:
+    """Whether Citus moved a shard while the statement used it, so that a repeat can succeed."""
     expected = _SHARD_MOVED.get(error.sqlstate or "")
     return expected is not None and expected.search(str(error)) is not None

@@ -7,6 +7,7 @@ import pytest
 
 from jobs_grpc.db import citus, schema
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
+from jobs_grpc.db.pg_errors import is_shard_moved
 from jobs_grpc.db.readiness import isolation_problems
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect, execute_on_node

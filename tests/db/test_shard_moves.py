@@ -1,19 +1,34 @@
-"""Errors of Citus for calls on a shard that it moves at that time: such calls can be repeated."""
+"""Errors of Citus for calls on a shard that it moves at that time: such calls are repeated."""
 
+import asyncio
+
+import asyncpg
 import pytest
 from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
+from tests.support.server import Server
 
 SHARD_MOVED = {
+    "session without tenant": ("42704", 'unrecognized configuration parameter "app.tenant_id"'),
     "row of a shard": (
         "42501",
         'new row violates row-level security policy for table "job_progress_102032"',
     ),
     "shard is gone": ("XX000", "could not find valid entry for shard 102032"),
 }
+
+# Moves the rows of a tenant to another node of a cluster.
+MOVE = """
+    SELECT citus_move_shard_placement(
+        s.shardid, s.nodename, s.nodeport, n.nodename, n.nodeport, 'block_writes')
+    FROM citus_shards s
+    JOIN pg_dist_node n ON n.shouldhaveshards AND n.nodeport <> s.nodeport
+    WHERE s.shardid = get_shard_id_for_distribution_column('jobs.jobs', $1::text)
+    LIMIT 1
+"""
 
 
 async def let_cancel_job_run(database: Database, statement: str) -> None:
@@ -39,6 +54,26 @@ async def test_call_is_unavailable_when_its_shard_moves(
     assert expected.retry_after is not None
 
 
+@pytest.mark.single_node("on Citus, each node has a sequence of its own")
+@pytest.mark.parametrize(("sqlstate", "message"), SHARD_MOVED.values(), ids=SHARD_MOVED)
+async def test_call_is_repeated_when_its_shard_moves(
+    database: Database, operator: Operator, sqlstate: str, message: str
+) -> None:
+    await database.owner.execute(
+        "DROP SEQUENCE IF EXISTS public.calls; CREATE SEQUENCE public.calls;"
+        "GRANT USAGE ON public.calls TO PUBLIC"
+    )
+    await let_cancel_job_run(
+        database,
+        "IF nextval('public.calls') = 1 THEN"
+        f" RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}'; END IF",
+    )
+
+    await operator.cancel("j")
+
+    assert await database.owner.fetchval("SELECT last_value FROM public.calls") == 2
+
+
 @pytest.mark.single_node("on Citus, the error names a shard, as when it moves")
 async def test_call_that_writes_a_row_of_another_tenant_is_internal(
     database: Database, operator: Operator
@@ -49,3 +84,28 @@ async def test_call_that_writes_a_row_of_another_tenant_is_internal(
 
     with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
         await operator.cancel("j")
+
+
+@pytest.mark.citus
+@pytest.mark.slow
+async def test_calls_succeed_that_wait_while_their_shard_moves(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    """Their statements go to the new node, first through a session that has no tenant."""
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="first", target_all=True)
+    mover = await asyncpg.connect(database.owner_dsn)
+
+    async with mover.transaction():
+        await mover.execute(MOVE, operator.tenant)
+        create = asyncio.create_task(operator.create(job_id="second", target_all=True))
+        report = asyncio.create_task(
+            server.device(operator.tenant, "pump").update("first", "SUCCEEDED")
+        )
+        await database.wait_for_blocked_sessions(2)
+
+    await create
+    await report
+    assert (await operator.get("first")).succeeded_count == 1
+    assert (await operator.get("second")).total_executions == 1
+    await mover.close()
