@@ -64,6 +64,17 @@ async def failed_nodes(connection: asyncpg.Connection, command: str) -> str:
     return "; ".join(f"node {row['node']}: {row['result'] or 'no result'}" for row in rows)
 
 
+async def nodes_without_privileges(connection: asyncpg.Connection, role: str) -> list[str]:
+    """Return the nodes on which the role may not read a view.
+
+    Citus grants privileges on tables and functions on a new node, but none on views.
+    """
+    quoted = await connection.fetchval("SELECT quote_literal($1)", role)
+    command = schema.read_sql("citus/can_read_views.sql").replace("{role}", quoted)
+    rows = await connection.fetch(schema.read_sql("citus/failed_nodes.sql"), command)
+    return [f"node {row['node']}" for row in rows]
+
+
 async def create_role(connection: asyncpg.Connection, name: str, create: str) -> None:
     """Run `create` on the nodes that have no role `name`.
 

@@ -251,6 +251,38 @@ async def test_request_role_exists_on_all_nodes(empty: Database) -> None:
     assert await _on_each_node(empty, exists) == {"t"}
 
 
+async def test_migrate_says_on_which_nodes_it_granted_privileges(
+    postgres: Postgres, empty: Database
+) -> None:
+    """A new node has none on views."""
+    await _migrate(empty)
+    role = RequestRole.from_dsn(empty.request_dsn).name
+    worker_dsn = postgres.dsns(await empty.owner.fetchval("SELECT current_database()"))[1]
+    await execute_on_node(worker_dsn, f"REVOKE SELECT ON jobs.job_details FROM {role}")
+
+    assert await _migrate(empty) == [
+        f"granted {role} the privileges on views on node {postgres.citus_nodes[1]}"
+    ]
+
+    allowed = f"SELECT has_table_privilege('{role}', 'jobs.job_details', 'SELECT')"
+    assert await _on_each_node(empty, allowed) == {"t"}
+    assert await _migrate(empty) == []
+
+
+async def test_session_without_a_tenant_gets_an_error_instead_of_no_rows(
+    empty: Database,
+) -> None:
+    """The other statements of a call run in such a session if a shard moves during the call."""
+    await _migrate(empty)
+    request = await asyncpg.connect(empty.request_dsn)
+
+    for table in schema.TENANT_TABLES:
+        with pytest.raises(asyncpg.UndefinedObjectError, match=r'parameter "app\.tenant_id"') as e:
+            await request.fetch(f"SELECT * FROM {table} WHERE tenant_id = 'acme'")
+        assert is_shard_moved(e.value)
+    await request.close()
+
+
 async def test_migrate_fails_without_the_extension_only_if_it_is_required(
     plain: Database,
 ) -> None:
