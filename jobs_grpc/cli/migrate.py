@@ -29,10 +29,10 @@ def add_command(commands: "Subparsers") -> None:
         help="login that `serve` uses (default: the user of JOBS_DATABASE_URL, or jobs_request)",
     )
     parser.add_argument(
-        "--citus",
+        "--require-citus",
         action="store_true",
-        help="fail if the database does not have the extension citus. With the extension, migrate "
-        "always distributes the tables over the nodes",
+        help="fail if the database does not have the extension citus, before anything is changed. "
+        "Without this option, migrate notices the extension and distributes the tables",
     )
     parser.set_defaults(run=_migrate)
 
@@ -47,6 +47,8 @@ def _migrate(args: argparse.Namespace) -> None:
         role = RequestRole()
     # Also on SIGTERM, so that PostgreSQL ends an index build at once.
     with progress_line() as report:
-        changes = run_until_stop_signal(migrate(owner_dsn, role, report, require_citus=args.citus))
+        changes = run_until_stop_signal(
+            migrate(owner_dsn, role, report, require_citus=args.require_citus)
+        )
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

@@ -38,6 +38,21 @@ async def test_migrate_prints_its_changes(
     assert second.out == "the schema is current\n"
 
 
+async def test_migrate_fails_without_citus_when_it_is_required(
+    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, _ = cluster
+    async with running.database("template1") as name:
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
+        monkeypatch.setenv("JOBS_DATABASE_URL", running.dsn(name, running.role))
+
+        result = await shell("migrate", "--require-citus")
+
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("jobs-grpc: the database has no extension citus: run CREATE")
+    assert result.err.count("\n") == 1
+
+
 async def test_migrate_fails_when_owner_url_is_not_set(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
