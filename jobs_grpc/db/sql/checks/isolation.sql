@@ -28,6 +28,8 @@ WITH login AS (
       AND EXISTS (
           SELECT FROM login, unnest(p.polroles) AS role
           WHERE role = 0 OR pg_has_role(login.oid, role, 'MEMBER'))
+), citus AS (
+    SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') AS installed
 ), jobs_object AS (
     -- By its index, because the catalog of a platform can be large.
     SELECT classid, objid FROM pg_depend
@@ -69,17 +71,21 @@ SELECT format('table %s has no row-level security', oid::regclass),
 FROM tenant_table WHERE NOT relrowsecurity
 UNION ALL
 -- A row is visible if one permissive policy shows it, whatever the others do. A restrictive policy
--- for this login isolates it and does not affect other roles.
+-- for this login isolates it and does not affect other roles. Citus sends restrictive policies to the
+-- nodes as permissive ones, so there the policy must be replaced, for all roles.
 SELECT format('policy %I on table %s may show role %I the rows of other tenants', polname,
               polrelid::regclass, rolname),
-       format('DROP POLICY IF EXISTS %1$I ON %2$s; CREATE POLICY %1$I ON %2$s AS RESTRICTIVE'
-              ' TO %3$I USING (tenant_id = nullif(current_setting(''app.tenant_id'', true), ''''))',
-              'tenant_isolation_' || rolname, polrelid::regclass, rolname)
-FROM policy JOIN login ON NOT login.rolsuper
+       format('DROP POLICY IF EXISTS %1$I ON %2$s; CREATE POLICY %1$I ON %2$s%3$s'
+              ' USING (tenant_id = nullif(current_setting(''app.tenant_id'', true), ''''))',
+              CASE WHEN installed THEN polname ELSE 'tenant_isolation_' || rolname END,
+              polrelid::regclass,
+              CASE WHEN NOT installed THEN format(' AS RESTRICTIVE TO %I', rolname) END)
+FROM policy JOIN login ON NOT login.rolsuper CROSS JOIN citus
 WHERE polpermissive AND NOT isolates
   AND NOT EXISTS (
       SELECT FROM policy restrictive
-      WHERE restrictive.polrelid = policy.polrelid AND NOT restrictive.polpermissive
+      WHERE NOT installed AND restrictive.polrelid = policy.polrelid
+        AND NOT restrictive.polpermissive
         AND restrictive.polcmd = '*' AND restrictive.isolates
         AND restrictive.polroles && ARRAY[0::oid, login.oid])
 UNION ALL
