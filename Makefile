@@ -196,6 +196,10 @@ bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million execu
 bench-rollouts: $(READY) ## Measure what rollouts cost, up to a million devices (6 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.rollouts $(ARGS)
 
+.PHONY: bench-scale-out
+bench-scale-out: $(READY) ## Compare calls on running databases, such as PostgreSQL and Citus (half a minute each; ARGS="--owner NAME NAME=URL …")
+	@PYTHONPATH=generated $(BIN)/python -m bench.scale_out $(ARGS)
+
 MINUTES ?= 12
 .PHONY: bench-soak
 bench-soak: $(READY) ## Measure speed, memory and table sizes under steady churn for MINUTES=12 (ARGS=--page keeps the figures)

@@ -5,8 +5,7 @@ are compared with the first. Each needs a migrated schema. NAME=URL names a data
 role; NAME=URL,URL… connects the callers to several nodes. OWNER is the role that adds the devices.
 The rows stay in the databases.
 
-PYTHONPATH=generated .venv/bin/python -m bench.scale_out --owner postgres \\
-  plain=postgresql://jobs_request:secret@127.0.0.1:5432/jobs …
+make bench-scale-out ARGS="--owner postgres plain=postgresql://jobs_request:secret@db/jobs …"
 """
 
 import argparse
