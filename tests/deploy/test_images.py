@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILES = ROOT / "deploy" / "docker"
 MB = 1_000_000
 
-pytestmark = pytest.mark.slow
+# The first test of an image also builds it: installs packages, compiles them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def built(name: str, folder: Path, **arguments: str) -> Stage:
