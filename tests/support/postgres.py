@@ -23,6 +23,7 @@ import pytest
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.sql_statements import split_statements
 from jobs_grpc.dev import embedded_postgres
+from tests.support.waiting import wait_until
 
 _PREFIX = f"jobs_test_{os.getpid()}"
 _numbers = itertools.count(1)
@@ -64,7 +65,15 @@ class Postgres:
             # A node of Citus keeps connections to the others, and opens new ones.
             if self.citus_nodes:
                 await self.make_template(name)
-            await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await wait_until(lambda: self._drop(name))
+
+    async def _drop(self, name: str) -> bool:
+        """Drop a database; return False if its sessions take longer than 5 s to end."""
+        try:
+            await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        except asyncpg.ObjectInUseError:
+            return False
+        return True
 
     async def create_citus(self, database: str) -> None:
         """Create the extension in a database on all nodes, and add the nodes."""
