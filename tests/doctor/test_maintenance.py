@@ -1,5 +1,6 @@
 """What the doctor finds when background work stands still."""
 
+import re
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -69,7 +70,9 @@ async def test_doctor_accepts_work_that_has_just_become_due(
 
     [found] = await doctor("maintenance")
 
-    assert (found.status, found.detail) == ("OK", "the oldest work is 0 s late")
+    assert found.status == "OK"
+    # The doctor itself takes some time.
+    assert re.fullmatch(r"the oldest work is \d+ s late", found.detail)
 
 
 async def test_doctor_warns_when_there_is_no_owner(doctor: Doctor) -> None:
