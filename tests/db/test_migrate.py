@@ -119,6 +119,7 @@ async def test_migrate_replaces_functions_of_another_version(empty: EmptyDatabas
 
 
 @pytest.mark.slow
+@pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
 async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
     empty: EmptyDatabase,
 ) -> None:

@@ -197,6 +197,7 @@ async def test_scope_stage_counts_each_stage_alone(
     assert (job.trip.stage, job.trip.HasField("stage")) == (0, True)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_report_reads_the_counts_of_its_own_stage(
     database: Database, operator: Operator, report: Report
 ) -> None:

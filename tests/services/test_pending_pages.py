@@ -290,6 +290,7 @@ async def waiting_fingerprints(database: Database) -> AsyncIterator[None]:
     await database.owner.execute(definition)
 
 
+@pytest.mark.single_node("an advisory lock is of one node")
 @pytest.mark.usefixtures("waiting_fingerprints")
 async def test_execution_of_a_job_that_is_purged_meanwhile_is_left_out(
     operator: Operator, pages: Pages, database: Database
