@@ -1,7 +1,6 @@
 """Fixtures: one cluster per session, one database and server per module, one tenant per test."""
 
 import asyncio
-import logging
 import os
 import tempfile
 import uuid
@@ -17,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.callers import Operator
 from tests.support.database import Database
+from tests.support.logging_setup import restored_logging
 from tests.support.postgres import Postgres, citus_nodes, connect, running_postgres
 from tests.support.server import Server, running_server
 
@@ -84,11 +84,8 @@ def operator(server: Server, tenant: str) -> Operator:
     return server.operator(tenant, user="olivia")
 
 
-@pytest.fixture
-def restored_root_logger() -> Iterator[None]:
-    """Restore the root logger after the test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
+@pytest.fixture(name="restored_logging")
+def restored_logging_fixture() -> Iterator[None]:
+    """Restore the configuration of logging after the test."""
+    with restored_logging():
+        yield

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from jobs_grpc import logs
+from tests.support.logging_setup import configured_logging
 
 # Bidirectional controls, zero-width characters, line and paragraph separators, C1 controls,
 # invisible letters, and surrogate, private-use and tag characters.
@@ -79,18 +80,16 @@ def test_line_has_the_number_of_the_worker() -> None:
     assert json.loads(logs.JsonFormatter(worker=2).format(record("m")))["worker"] == 2
 
 
-async def test_errors_that_asyncpg_leaves_to_the_event_loop_are_not_logged(
-    capsys: pytest.CaptureFixture[str], restored_root_logger: None
-) -> None:
-    logs.configure_logging("INFO", "text")
+async def test_errors_that_asyncpg_leaves_to_the_event_loop_are_not_logged() -> None:
     logger = logging.getLogger("asyncio")
-    try:
-        await asyncpg.connect("postgresql://nobody@127.0.0.1:1/none")
-    except OSError:
-        logger.exception("Future exception was never retrieved")
-    logger.error("from asyncpg", exc_info=asyncpg.ConnectionDoesNotExistError("lost"))
-    logger.error("from elsewhere", exc_info=OSError("lost"))
+    with configured_logging("text") as written:
+        try:
+            await asyncpg.connect("postgresql://nobody@127.0.0.1:1/none")
+        except OSError:
+            logger.exception("Future exception was never retrieved")
+        logger.error("from asyncpg", exc_info=asyncpg.ConnectionDoesNotExistError("lost"))
+        logger.error("from elsewhere", exc_info=OSError("lost"))
 
-    [line, *traceback] = capsys.readouterr().err.splitlines()
+    [line, *traceback] = written.getvalue().splitlines()
     assert line.endswith("ERROR   from elsewhere")
     assert traceback == ["  OSError: lost"]

@@ -1,43 +1,25 @@
 """The access log: one line per call, as text or JSON, without documents."""
 
-import contextlib
 import io
 import json
-import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from jobs_grpc import logs
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.health import is_healthy
+from tests.support.logging_setup import configured_logging
 from tests.support.postgres import Postgres, connect
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
 
 SECRET = "hunter2"
-
-
-@contextlib.contextmanager
-def _log(log_format: str, level: str = "INFO") -> Iterator[io.StringIO]:
-    """Configure logging as `jobs-grpc serve` does, and capture it during the block."""
-    root = logging.getLogger()
-    old_handlers, old_level = root.handlers[:], root.level
-    root.handlers = []
-    written = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(written):
-            logs.configure_logging(level, log_format)
-        yield written
-    finally:
-        root.handlers = old_handlers
-        root.setLevel(old_level)
 
 
 async def _line(written: io.StringIO, text: str) -> str:
@@ -66,7 +48,7 @@ async def broken_server(cluster: tuple[Postgres, str]) -> AsyncIterator[Server]:
 
 
 async def test_call_is_logged_as_one_line_of_text(operator: Operator) -> None:
-    with _log("text") as written:
+    with configured_logging("text") as written:
         await operator.list()
         line = await _line(written, "ListJobs")
 
@@ -79,7 +61,7 @@ async def test_call_is_logged_as_one_line_of_text(operator: Operator) -> None:
 
 
 async def test_call_is_logged_as_one_line_of_json(operator: Operator) -> None:
-    with _log("json") as written:
+    with configured_logging("json") as written:
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
             await operator.get("missing")
         record: dict[str, Any] = json.loads(await _line(written, "GetJob"))
@@ -93,7 +75,7 @@ async def test_call_is_logged_as_one_line_of_json(operator: Operator) -> None:
 
 
 async def test_unauthenticated_call_is_logged_without_a_tenant(server: Server) -> None:
-    with _log("json") as written:
+    with configured_logging("json") as written:
         with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
             await server.operator("").list()
         record = json.loads(await _line(written, "ListJobs"))
@@ -104,7 +86,7 @@ async def test_unauthenticated_call_is_logged_without_a_tenant(server: Server) -
 
 async def test_request_id_of_the_caller_is_logged(operator: Operator) -> None:
     metadata = (*operator.metadata, ("x-request-id", "order-66"))
-    with _log("json") as written:
+    with configured_logging("json") as written:
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
             await operator.stub.GetJob(pb.GetJobRequest(job_id="missing"), metadata=metadata)
         record = json.loads(await _line(written, "GetJob"))
@@ -116,7 +98,7 @@ async def test_request_id_of_the_caller_is_logged(operator: Operator) -> None:
 async def test_unexpected_error_is_logged_with_its_traceback(
     broken_server: Server, log_format: str
 ) -> None:
-    with _log(log_format) as written:
+    with configured_logging(log_format) as written:
         with expect_failure(StatusCode.INTERNAL, "INTERNAL") as failure:
             await broken_server.operator("tenant").create(target_all=True)
         await _line(written, "CreateJob INTERNAL")
@@ -130,7 +112,7 @@ async def test_unexpected_error_is_logged_with_its_traceback(
 
 
 async def test_each_json_record_is_one_line_when_it_has_a_traceback(broken_server: Server) -> None:
-    with _log("json") as written:
+    with configured_logging("json") as written:
         with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
             await broken_server.operator("tenant").create(target_all=True)
         await _line(written, "CreateJob INTERNAL")
@@ -143,7 +125,7 @@ async def test_documents_are_not_logged(
     database: Database, operator: Operator, broken_server: Server
 ) -> None:
     await database.add_devices(operator.tenant, 1)
-    with _log("text", "DEBUG") as written:
+    with configured_logging("text", "DEBUG") as written:
         await operator.create(job_id="a", target_all=True, document_params={"pw": SECRET})
         with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
             await operator.create(job_id="a", target_all=True, document_params={SECRET: 1})
@@ -161,12 +143,12 @@ async def test_documents_are_not_logged(
 
 
 async def test_health_checks_are_logged_only_at_debug(server: Server) -> None:
-    with _log("text") as written:
+    with configured_logging("text") as written:
         await is_healthy(server.channel)
         await server.operator("tenant").list()
         await _line(written, "ListJobs")
     assert "Check" not in written.getvalue()
 
-    with _log("text", "DEBUG") as written:
+    with configured_logging("text", "DEBUG") as written:
         await is_healthy(server.channel)
         await _line(written, "Check OK")

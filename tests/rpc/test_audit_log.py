@@ -3,8 +3,6 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.identities import AUDIENCE, ISSUER, claims, jwks, new_key, token
+from tests.support.logging_setup import configured_logging
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 
@@ -123,14 +122,14 @@ async def test_tokens_are_not_logged(
     assert not [part for part in valid_token.split(".") if part[:40] in json.dumps(audit_log())]
 
 
-async def test_request_id_is_logged(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
-    with logging_configured("ERROR", "json"):
+async def test_request_id_is_logged(operator: Operator) -> None:
+    with configured_logging("json", "ERROR") as written:
         metadata = (*operator.metadata, ("x-request-id", "order-66"))
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             request = pb.DeleteJobRequest(job_id="j")
             await operator.stub.DeleteJob(request, metadata=metadata, timeout=TIMEOUT)
 
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = written.getvalue().splitlines()
     assert json.loads(line)["request_id"] == "order-66"
 
 
@@ -149,27 +148,13 @@ async def test_ids_of_a_request_cannot_forge_log_lines(
     assert len(line) < 600
 
 
-@contextmanager
-def logging_configured(level: str, log_format: str) -> Iterator[None]:
-    """Configure logging as `jobs-grpc serve` does, and restore it after the block."""
-    root = logging.getLogger()
-    old_handlers, old_level = root.handlers[:], root.level
-    root.handlers = []
-    try:
-        logs.configure_logging(level, log_format)
-        yield
-    finally:
-        root.handlers = old_handlers
-        root.setLevel(old_level)
-
-
-def test_audit_log_ignores_the_log_level(capsys: pytest.CaptureFixture[str]) -> None:
-    with logging_configured("ERROR", "text"):
+def test_audit_log_ignores_the_log_level() -> None:
+    with configured_logging("text", "ERROR") as written:
         logging.getLogger("jobs_grpc.calls").info("a call")
         logging.getLogger("jobs_grpc.audit").info("an action")
 
-    assert "an action" in (err := capsys.readouterr().err)
-    assert "a call" not in err
+    assert "an action" in written.getvalue()
+    assert "a call" not in written.getvalue()
 
 
 async def test_calls_rejected_by_a_limit_are_logged(

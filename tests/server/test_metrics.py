@@ -266,7 +266,7 @@ async def test_server_without_the_setting_counts_nothing(database: Database) -> 
         assert server.app.metrics_address is None
 
 
-@pytest.mark.usefixtures("restored_root_logger")
+@pytest.mark.usefixtures("restored_logging")
 def test_serve_fails_with_one_line_when_extra_is_not_installed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,7 +296,7 @@ async def test_server_does_not_start_when_metrics_address_is_in_use(
             pass
 
 
-@pytest.mark.usefixtures("restored_root_logger")
+@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_serve_fails_with_one_line_when_metrics_address_is_in_use(
     workers: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
