@@ -10,25 +10,37 @@ import pytest
 
 from jobs_grpc.db import schema
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
-from tests.support.callers import Operator
+from jobs_grpc.db.migrate import RequestRole
 from tests.support.database import Database
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 
 
 @pytest.fixture
-async def migrating(database: Database) -> AsyncIterator[asyncpg.Connection]:
+async def migrating(fresh: Database) -> AsyncIterator[asyncpg.Connection]:
     """Another connection of the owner."""
-    connection = await asyncpg.connect(database.owner_dsn)
+    connection = await asyncpg.connect(fresh.owner_dsn)
     yield connection
     await connection.close()
 
 
+@pytest.fixture
+async def server(fresh: Database) -> AsyncIterator[Server]:
+    """A server of the test's own database, which has a job "j" for one device."""
+    # A call that deadlocks notices it after this time. Within it, the migration must have begun to
+    # wait for the call, also on a busy machine.
+    role = RequestRole.from_dsn(fresh.request_dsn).name
+    await fresh.owner.execute(f"ALTER ROLE {role} SET deadlock_timeout = '3s'")
+    async with running_server(fresh.request_dsn) as server:
+        await fresh.add_devices("t", ["pump"])
+        await server.operator("t").create(job_id="j", target_all=True)
+        yield server
+
+
+@pytest.mark.slow
 async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
-    database: Database, server: Server, operator: Operator, migrating: asyncpg.Connection
+    fresh: Database, server: Server, migrating: asyncpg.Connection
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
-    device = server.device(operator.tenant, "pump")
+    device = server.device("t", "pump")
     await device.get("j")
     view = schema.read_sql("views/execution_states.sql")
     sql, count = re.subn(r"\nFROM ", ",\n    1 AS added\nFROM ", view, count=1)
@@ -37,7 +49,7 @@ async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
     async with migrating.transaction():
         await migrating.execute(sql)
         call = asyncio.create_task(device.get("j"))
-        await database.wait_for_blocked_sessions(1)
+        await fresh.wait_for_blocked_sessions(1)
 
     assert (await call).job_id == "j"
 
@@ -45,21 +57,19 @@ async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
 @pytest.mark.slow
 @pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
 async def test_call_succeeds_when_it_deadlocks_with_a_migration(
-    database: Database, server: Server, operator: Operator, migrating: asyncpg.Connection
+    fresh: Database, server: Server, migrating: asyncpg.Connection
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
     # PostgreSQL ends the session that notices the deadlock: the one of the call.
     await migrating.execute("SET deadlock_timeout = '1min'")
 
     async with migrating.transaction():
         await migrating.execute("LOCK jobs.job_executions")
-        call = asyncio.create_task(server.device(operator.tenant, "pump").update("j", "SUCCEEDED"))
-        await database.wait_for_blocked_sessions(1)
+        call = asyncio.create_task(server.device("t", "pump").update("j", "SUCCEEDED"))
+        await fresh.wait_for_blocked_sessions(1)
         await migrating.execute("LOCK jobs.job_progress")
 
     await call
-    assert (await operator.get("j")).succeeded_count == 1
+    assert (await server.operator("t").get("j")).succeeded_count == 1
 
 
 async def test_repeats_of_a_statement_share_its_timeout() -> None:

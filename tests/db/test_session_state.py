@@ -102,14 +102,14 @@ async def test_statement_without_tenant_sees_no_rows_after_a_call(used: UsedServ
 
 
 async def test_error_names_the_setting_when_a_pooler_loses_prepared_statements(
-    database: Database, tenant: str, caplog: pytest.LogCaptureFixture
+    fresh: Database, tenant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Deallocating them acts like a pooler that switches to another session."""
-    await database.owner.execute(
+    await fresh.owner.execute(
         "CREATE FUNCTION public.deallocate(tenant text) RETURNS void LANGUAGE plpgsql"
         " AS $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
     )
-    async with server_with_one_connection(database, tenant) as used:
+    async with server_with_one_connection(fresh, tenant) as used:
         await used.operator.list()
         await used.pool.fetch("SELECT public.deallocate($1)", "any")
 

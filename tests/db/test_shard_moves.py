@@ -1,13 +1,14 @@
 """Errors of Citus for calls on a shard that it moves at that time: such calls are repeated."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 import pytest
 from grpc import StatusCode
 
 from tests.support.callers import Operator
-from tests.support.database import Database
+from tests.support.database import Database, replaced_function
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
@@ -31,12 +32,14 @@ MOVE = """
 """
 
 
-async def let_cancel_job_run(database: Database, statement: str) -> None:
-    """Replace the body of jobs.cancel_job by one statement."""
-    await database.owner.execute(
+def cancel_job_runs(database: Database, statement: str) -> AbstractAsyncContextManager[None]:
+    """Replace the body of jobs.cancel_job by one statement during the block."""
+    return replaced_function(
+        database,
+        "jobs.cancel_job",
         "CREATE OR REPLACE FUNCTION jobs.cancel_job(p_tenant_id text, p_job_id text,"
         " p_reason text, p_force boolean DEFAULT false) RETURNS void LANGUAGE plpgsql"
-        f" AS $$ BEGIN {statement}; END $$"
+        f" AS $$ BEGIN {statement}; END $$",
     )
 
 
@@ -44,12 +47,10 @@ async def let_cancel_job_run(database: Database, statement: str) -> None:
 async def test_call_is_unavailable_when_its_shard_moves(
     database: Database, operator: Operator, sqlstate: str, message: str
 ) -> None:
-    await let_cancel_job_run(
-        database, f"RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}'"
-    )
-
-    with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as expected:
-        await operator.cancel("j")
+    statement = f"RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}'"
+    async with cancel_job_runs(database, statement):
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as expected:
+            await operator.cancel("j")
 
     assert expected.retry_after is not None
 
@@ -63,13 +64,12 @@ async def test_call_is_repeated_when_its_shard_moves(
         "DROP SEQUENCE IF EXISTS public.calls; CREATE SEQUENCE public.calls;"
         "GRANT USAGE ON public.calls TO PUBLIC"
     )
-    await let_cancel_job_run(
-        database,
+    statement = (
         "IF nextval('public.calls') = 1 THEN"
-        f" RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}'; END IF",
+        f" RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}'; END IF"
     )
-
-    await operator.cancel("j")
+    async with cancel_job_runs(database, statement):
+        await operator.cancel("j")
 
     assert await database.owner.fetchval("SELECT last_value FROM public.calls") == 2
 
@@ -78,12 +78,10 @@ async def test_call_is_repeated_when_its_shard_moves(
 async def test_call_that_writes_a_row_of_another_tenant_is_internal(
     database: Database, operator: Operator
 ) -> None:
-    await let_cancel_job_run(
-        database, "INSERT INTO jobs.jobs (tenant_id, job_id) VALUES ('other', 'j')"
-    )
-
-    with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
-        await operator.cancel("j")
+    statement = "INSERT INTO jobs.jobs (tenant_id, job_id) VALUES ('other', 'j')"
+    async with cancel_job_runs(database, statement):
+        with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
+            await operator.cancel("j")
 
 
 @pytest.mark.citus

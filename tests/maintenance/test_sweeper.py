@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import asyncpg
@@ -62,12 +62,11 @@ NOTHING_DUE = """
 @asynccontextmanager
 async def sweepers(database: Database, count: int) -> AsyncIterator[list[Sweeper]]:
     """Open several sweepers, as several replicas do."""
-    running = [Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT) for _ in range(count)]
-    for sweeper in running:
-        await sweeper.__aenter__()
-    yield running
-    for sweeper in running:
-        await sweeper.__aexit__(None, None, None)
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(Sweeper(database.owner_dsn, lock_wait=4 * TIMEOUT))
+            for _ in range(count)
+        ]
 
 
 @asynccontextmanager
@@ -81,13 +80,15 @@ async def long_lock_timeout(database: Database) -> AsyncIterator[None]:
         )
     ]
     assert functions
-    for definition in functions:
-        changed = re.sub("(lock_timeout TO) '1s'", rf"\1 '{TIMEOUT}s'", definition)
-        assert changed != definition
-        await database.owner.execute(changed)
-    yield
-    for definition in functions:
-        await database.owner.execute(definition)
+    try:
+        for definition in functions:
+            changed = re.sub("(lock_timeout TO) '1s'", rf"\1 '{TIMEOUT}s'", definition)
+            assert changed != definition
+            await database.owner.execute(changed)
+        yield
+    finally:
+        for definition in functions:
+            await database.owner.execute(definition)
 
 
 @pytest.fixture

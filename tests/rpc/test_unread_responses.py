@@ -77,9 +77,11 @@ async def unread_streams(
             )
             for number in range(len(metadata))
         ]
-        yield
-        for task in sending:
-            task.cancel()
+        try:
+            yield
+        finally:
+            for task in sending:
+                task.cancel()
 
 
 async def assert_memory_is_bounded(process: ServerProcess, tenant: str) -> None:

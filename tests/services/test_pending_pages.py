@@ -21,7 +21,7 @@ from jobs_grpc.errors import (
 )
 from jobs_grpc.services.pending_pages import PendingPages
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, request_session
+from tests.support.database import Database, replaced_function, request_session
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
@@ -279,15 +279,12 @@ def _check_failures(failures: Sequence[Any], caplog: pytest.LogCaptureFixture) -
 @pytest.fixture
 async def waiting_fingerprints(database: Database) -> AsyncIterator[None]:
     """Fingerprints wait for the advisory lock 4711."""
-    definition = await database.owner.fetchval(
-        "SELECT pg_get_functiondef('jobs.text_fingerprint'::regproc)"
-    )
-    await database.owner.execute(
+    definition = (
         "CREATE OR REPLACE FUNCTION jobs.text_fingerprint(value text) RETURNS bigint"
         " LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 1; END $$"
     )
-    yield
-    await database.owner.execute(definition)
+    async with replaced_function(database, "jobs.text_fingerprint", definition):
+        yield
 
 
 @pytest.mark.single_node("an advisory lock is of one node")

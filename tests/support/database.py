@@ -195,6 +195,17 @@ async def job_lock_held(database: Database, tenant: str, job_id: str) -> AsyncIt
 
 
 @asynccontextmanager
+async def replaced_function(database: Database, name: str, definition: str) -> AsyncIterator[None]:
+    """Replace a function of the schema, whose name is not overloaded, during the block."""
+    original = await database.owner.fetchval("SELECT pg_get_functiondef($1::regproc)", name)
+    await database.owner.execute(definition)
+    try:
+        yield
+    finally:
+        await database.owner.execute(original)
+
+
+@asynccontextmanager
 async def request_session(database: Database) -> AsyncIterator[tuple[asyncpg.Connection, Store]]:
     """Open a session of the request role, as a second server would, with a store on it."""
     connection = await asyncpg.connect(database.request_dsn)
