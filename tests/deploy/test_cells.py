@@ -142,7 +142,8 @@ async def running_envoy(
             return admin_file.exists() and ":" in admin_file.read_text()
 
         await wait_until(started)
-        async with httpx.AsyncClient(base_url=f"http://{admin_file.read_text()}") as admin:
+        url = f"http://{admin_file.read_text()}"
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as admin:
 
             async def ready() -> bool:
                 return (await admin.get("/ready")).status_code == 200

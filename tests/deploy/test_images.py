@@ -137,7 +137,8 @@ async def test_server_and_gateway_serve_from_read_only_images(
             settings["JOBS_GATEWAY_LISTEN"] = listening["address"]
             assert await check(gateway_image, *gateway_image.healthcheck, **settings) == (0, "")
 
-            async with httpx.AsyncClient(base_url=f"http://{listening['address']}") as http:
+            url = f"http://{listening['address']}"
+            async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as http:
                 response = await http.post(
                     "/customer/jobs",
                     headers={"X-Tenant-Id": tenant},

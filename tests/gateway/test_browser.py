@@ -131,7 +131,7 @@ async def test_event_source_follows_a_job_when_a_proxy_sets_the_tenant(
 async def test_docs_page_authorizes_and_calls_within_its_content_security_policy(
     proxy: Proxy, gateway: Gateway, tmp_path: Path
 ) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http:
         page = await http.get("/docs")
     policy = page.headers["content-security-policy"]
     # The same page with one more script, which is allowed because it is a file of the host.

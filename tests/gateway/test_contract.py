@@ -82,7 +82,9 @@ async def test_responses_match_the_openapi_document(
     await database.add_devices(tenant, 3, group="north")
     admin = {"Authorization": f"Bearer {token(KEY, claims(tenant, 'admin'))}"}
     job = {"job_id": "a", "document_type": "reboot", "target_all": True}
-    async with httpx.AsyncClient(base_url=token_gateway.url, headers=admin) as http:
+    async with httpx.AsyncClient(
+        base_url=token_gateway.url, headers=admin, timeout=TIMEOUT
+    ) as http:
         assert (await http.post("/customer/jobs", json=job)).status_code == 201
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS_CONFIG)
 

@@ -46,7 +46,6 @@ async def _running(
         stdin=None,
         JOBS_DATABASE_URL=database.request_dsn,
         JOBS_LISTEN="127.0.0.1:0",
-        JOBS_QUERY_TIMEOUT="0.5",
         **variables,
     )
     log: list[str] = []
@@ -108,12 +107,18 @@ async def test_call_and_its_statement_are_spans_of_the_trace_of_the_caller(
     assert statement.span.kind == Span.SPAN_KIND_CLIENT
     assert statement.span.parent_span_id == call.span.span_id
     assert statement.attributes["db.query.text"].startswith("SELECT * FROM jobs.list_jobs($1, ")
-    assert _line(log, "order-66").rstrip().endswith(f"trace_id={TRACE_ID}")
+    assert (await _line(log, "order-66")).endswith(f"trace_id={TRACE_ID}")
 
 
-def _line(log: list[str], text: str) -> str:
+async def _line(log: list[str], text: str) -> str:
+    """Wait for the only line with `text`."""
+
+    async def is_logged() -> bool:
+        return any(text in line for line in log)
+
+    await wait_until(is_logged)
     [line] = [line for line in log if text in line]
-    return line
+    return line.rstrip()
 
 
 @pytest.mark.slow
@@ -123,11 +128,7 @@ async def test_call_without_a_trace_starts_one_that_the_log_names(
     operator, log = traced
     await _with_metadata(operator, ("x-request-id", "new-trace")).list()
 
-    async def logged() -> bool:
-        return any("new-trace" in line for line in log)
-
-    await wait_until(logged)
-    trace_id = _line(log, "new-trace").rpartition("trace_id=")[2].strip()
+    trace_id = (await _line(log, "new-trace")).rpartition("trace_id=")[2]
     call = await receiver.wait_for(LIST_JOBS, trace_id)
     assert call.span.parent_span_id == b""
     assert call.attributes["jobs.request_id"] == "new-trace"
@@ -151,12 +152,14 @@ async def test_span_of_a_rejected_call_has_its_status_and_reason(
 
 @pytest.mark.slow
 async def test_spans_of_a_call_that_times_out_are_errors(
-    database: Database, traced: tuple[Operator, list[str]], receiver: Receiver
+    database: Database, server: Server, receiver: Receiver
 ) -> None:
-    operator, _ = traced
     await database.add_devices("acme", ["d"])
-    await operator.create(job_id="j", target_all=True)
-    async with job_lock_held(database, "acme", "j"):
+    await server.operator("acme").create(job_id="j", target_all=True)
+    async with (
+        job_lock_held(database, "acme", "j"),
+        _running(database, JOBS_QUERY_TIMEOUT="0.5", **receiver.variables) as (operator, _),
+    ):
         with expect_failure(StatusCode.UNAVAILABLE, "QUERY_TIMEOUT"):
             await operator.cancel("j")
 
