@@ -362,8 +362,10 @@ async def test_doctor_warns_when_all_connections_of_the_pool_are_busy(
 ) -> None:
     waiter = await asyncpg.connect(fresh.request_dsn)
     async with fresh.owner.transaction():
-        await fresh.owner.execute("LOCK TABLE jobs.jobs")
-        task = asyncio.create_task(waiter.execute("SELECT FROM jobs.jobs"))
+        # A lock for which no check of the doctor waits.
+        lock = "SELECT pg_advisory_xact_lock(1)"
+        await fresh.owner.execute(lock)
+        task = asyncio.create_task(waiter.execute(lock))
         await fresh.wait_for_blocked_sessions(1)
 
         [found] = await doctor("pool", JOBS_POOL_MAX_SIZE="1", JOBS_OWNER_DATABASE_URL="")
