@@ -6,7 +6,7 @@ import pytest
 
 from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.errors import LimitExceeded
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, run_ready_tasks
 
 
 class Calls:
@@ -38,12 +38,6 @@ class Calls:
         """Cancel a call that waits."""
         self.tasks[name].cancel()
         await asyncio.gather(self.tasks[name], return_exceptions=True)
-
-
-async def run_ready_tasks() -> None:
-    """Let all tasks that are ready run."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_call_waits_when_its_tenant_is_at_its_limit() -> None:

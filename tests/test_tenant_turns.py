@@ -8,7 +8,7 @@ import pytest
 
 from jobs_grpc import tenant_turns
 from jobs_grpc.tenant_turns import TenantTurns
-from tests.support.waiting import wait_until
+from tests.support.waiting import run_ready_tasks, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +59,6 @@ class Calls:
         assert not self.turns._queue
         assert self.turns._free == self.max_turns
         assert not self.turns._held
-
-
-async def run_ready_tasks() -> None:
-    """Let all tasks that are ready run."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_calls_start_in_turn(calls: Calls) -> None:

@@ -6,21 +6,16 @@ import pytest
 
 from jobs_grpc.db import migrate as runner
 from jobs_grpc.db import schema
-from jobs_grpc.db.migrate import migrate
 from jobs_grpc.db.schema import Migration
-from tests.support.database import Database
-from tests.support.postgres import Postgres, connect
+from tests.support.database import Database, fresh_database
+from tests.support.postgres import Postgres
 
 
 @pytest.fixture
 async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
     """A new migrated database with a new request role."""
-    postgres, template = cluster
-    async with postgres.database(template) as name, postgres.unused_role(name) as role:
-        owner = await connect(postgres.dsn(name))
-        await migrate(postgres.dsn(name), role)
-        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
-        await owner.close()
+    async with fresh_database(cluster) as database:
+        yield database
 
 
 @pytest.fixture

@@ -9,22 +9,14 @@ import pytest
 from jobs_grpc.config import Config
 from jobs_grpc.db.connection_pool import ConnectionPool, PooledConnection
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
+from tests.support.clock import Clock
 from tests.support.database import Database
-from tests.support.waiting import wait_until
+from tests.support.waiting import run_ready_tasks, wait_until
 
 LONG = 60.0
 PID = "SELECT pg_backend_pid()"
 
 OpenPool = Callable[..., Awaitable[ConnectionPool]]
-
-
-class Clock:
-    """A clock that tests set."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -100,12 +92,6 @@ async def acquired(pool: ConnectionPool, tenant: str) -> AsyncIterator[PooledCon
         yield pooled
     finally:
         pool.release(tenant, pooled)
-
-
-async def run_ready_tasks() -> None:
-    """Let all tasks that are ready run."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_tenants_take_turns_when_one_of_them_floods(open_pool: OpenPool) -> None:

@@ -1,16 +1,14 @@
 """Fixtures: a database that a test can break, and the doctor."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import TypeAlias
 
 import pytest
 
 from jobs_grpc.config import Config
-from jobs_grpc.db.migrate import migrate
 from jobs_grpc.doctor import Finding, examine
-from tests.support.database import Database
-from tests.support.postgres import Postgres, connect
+from tests.support.database import Database, fresh_database
+from tests.support.postgres import Postgres
 
 PASSWORD = "pa55-w0rd"
 
@@ -21,13 +19,8 @@ Doctor: TypeAlias = Callable[..., Awaitable[list[Finding]]]
 @pytest.fixture
 async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
     """A new migrated database with a new request role."""
-    postgres, template = cluster
-    async with postgres.database(template) as name, postgres.unused_role(name) as unused:
-        role = replace(unused, password=PASSWORD)
-        owner = await connect(postgres.dsn(name))
-        await migrate(postgres.dsn(name), role)
-        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
-        await owner.close()
+    async with fresh_database(cluster, PASSWORD) as database:
+        yield database
 
 
 @pytest.fixture

@@ -5,18 +5,12 @@ import asyncio
 import pytest
 
 from jobs_grpc.rpc.read_timeouts import ReadTimeouts, TooManyReads
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, run_ready_tasks
 
 
 def start_read(timeouts: ReadTimeouts) -> "asyncio.Task[object]":
     """Start a read that never ends on its own."""
     return asyncio.create_task(timeouts.wait(asyncio.Event().wait()))
-
-
-async def run_ready_tasks() -> None:
-    """Let all tasks that are ready run."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def wait_until_canceled(read: "asyncio.Task[object]") -> None:

@@ -20,6 +20,7 @@ from jobs_grpc.db.outage import Outage
 from jobs_grpc.dev import embedded_postgres
 from tests.support.callers import Operator
 from tests.support.cli import spawn
+from tests.support.clock import Clock
 from tests.support.health import wait_until_healthy
 from tests.support.postgres import new_data_dir
 from tests.support.server import open_channel
@@ -128,23 +129,16 @@ async def _calling(address: str) -> AsyncIterator[Caller]:
                     caller.last_failure = time.monotonic()
 
         calling = asyncio.create_task(call_repeatedly())
-        yield caller
-        calling.cancel()
-        await asyncio.wait({calling})
-        watch.cancel()
+        try:
+            yield caller
+        finally:
+            calling.cancel()
+            await asyncio.wait({calling})
+            watch.cancel()
 
 
 async def _logged(log: list[str], pattern: str, count: int) -> bool:
     return sum(bool(re.search(pattern, line)) for line in log) >= count
-
-
-class Clock:
-    """A clock that tests set."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from typing import Any
 from unittest.mock import AsyncMock
 
-import grpc
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc, error_reason_pb2
@@ -26,26 +24,9 @@ from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.metrics import METRICS_ON, scrape
+from tests.support.report_streams import Stream, reporting
 from tests.support.server import Server, running_server
-from tests.support.waiting import TIMEOUT, wait_until
-
-Stream = grpc.aio.StreamStreamCall[
-    device_pb.ReportExecutionsRequest, device_pb.ReportExecutionsResponse
-]
-
-
-@asynccontextmanager
-async def reporting(server: Server, tenant: str, device: str = "") -> AsyncIterator[Stream]:
-    """Open a stream of a bridge, or of a device if it is given."""
-    stub = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
-    device_metadata = (("x-device-id", device),) if device else ()
-    call: Any = stub.ReportExecutions(
-        metadata=(("x-tenant-id", tenant), *device_metadata), timeout=TIMEOUT
-    )
-    try:
-        yield call
-    finally:
-        call.cancel()
+from tests.support.waiting import wait_until
 
 
 def report(device: str, status: str, report_id: str = "", **fields: Any) -> Any:

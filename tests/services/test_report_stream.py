@@ -1,11 +1,9 @@
 """ReportExecutions: many reports on one stream, each with its own response."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from typing import Any
 
-import grpc
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc, error_reason_pb2
@@ -15,26 +13,9 @@ from grpc import StatusCode
 from tests.support.callers import Operator, read_to_end
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
+from tests.support.report_streams import Stream, reporting
 from tests.support.server import Server, running_server
-from tests.support.waiting import TIMEOUT, wait_until
-
-Stream = grpc.aio.StreamStreamCall[
-    device_pb.ReportExecutionsRequest, device_pb.ReportExecutionsResponse
-]
-
-
-@asynccontextmanager
-async def reporting(server: Server, tenant: str, device: str = "") -> AsyncIterator[Stream]:
-    """Open a stream of a bridge, or of a device if it is given."""
-    stub = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
-    device_metadata = (("x-device-id", device),) if device else ()
-    call: Any = stub.ReportExecutions(
-        metadata=(("x-tenant-id", tenant), *device_metadata), timeout=TIMEOUT
-    )
-    try:
-        yield call
-    finally:
-        call.cancel()
+from tests.support.waiting import wait_until
 
 
 def report(device: str, status: str, report_id: str = "", **fields: Any) -> Any:

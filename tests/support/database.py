@@ -2,14 +2,15 @@
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import asyncpg
 
 from jobs_grpc.db import citus
-from jobs_grpc.db.migrate import RequestRole
+from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import Store
+from tests.support.postgres import Postgres, connect
 from tests.support.waiting import wait_until
 
 _BLOCKED_SESSIONS = (
@@ -176,6 +177,22 @@ def moved_back(interval: str, *columns: str) -> str:
     # Without AT TIME ZONE, the subtraction is STABLE, which Citus refuses.
     earlier = f"AT TIME ZONE 'UTC' - {interval}) AT TIME ZONE 'UTC'"
     return ", ".join(f"{column} = ({column} {earlier}" for column in columns)
+
+
+@asynccontextmanager
+async def fresh_database(
+    cluster: tuple[Postgres, str], password: str | None = None
+) -> AsyncIterator[Database]:
+    """Create a migrated database and a request role that a test can change."""
+    postgres, template = cluster
+    async with postgres.database(template) as name, postgres.unused_role(name) as unused:
+        role = replace(unused, password=password or unused.password)
+        owner = await connect(postgres.dsn(name))
+        try:
+            await migrate(postgres.dsn(name), role)
+            yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
+        finally:
+            await owner.close()
 
 
 @asynccontextmanager

@@ -14,3 +14,9 @@ async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
     while not await condition():
         assert time.monotonic() < deadline, f"the condition did not hold within {TIMEOUT} s"
         await asyncio.sleep(0.01)
+
+
+async def run_ready_tasks() -> None:
+    """Let all tasks that are ready run."""
+    for _ in range(5):
+        await asyncio.sleep(0)

@@ -1,0 +1,10 @@
+"""A clock that tests set."""
+
+
+class Clock:
+    """Returns `now`, in seconds."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
