@@ -19,7 +19,8 @@ from tests.support.callers import Operator
 from tests.support.cli import spawn
 from tests.support.database import Database, job_lock_held
 from tests.support.health import wait_until_healthy
-from tests.support.server import open_channel, running_server
+from tests.support.metrics import scrape
+from tests.support.server import open_channel, reserved_address, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
 pytestmark = pytest.mark.slow
@@ -137,11 +138,22 @@ async def test_worker_is_replaced_when_it_is_killed(database: Database, tenant: 
 
 async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
-    async with (
-        _workers(database, JOBS_POOL_MAX_SIZE="1", JOBS_SHUTDOWN_GRACE="600") as started,
-        _operators(started[1], tenant, 24) as operators,
-    ):
-        service, address, pids = started
+    async with AsyncExitStack() as stack:
+        metrics = stack.enter_context(reserved_address())
+        service, address, pids = await stack.enter_async_context(
+            _workers(
+                database,
+                JOBS_METRICS_LISTEN=metrics,
+                JOBS_POOL_MAX_SIZE="1",
+                JOBS_POOL_TIMEOUT=f"{TIMEOUT}",
+                JOBS_SHUTDOWN_GRACE="600",
+            )
+        )
+        operators = await stack.enter_async_context(_operators(address, tenant, 24))
+
+        async def all_calls_have_arrived() -> bool:
+            return (await scrape(metrics)).calls("started_total", "CancelJob") == len(operators)
+
         await operators[0].create(job_id="a", target_all=True)
         await operators[0].create(job_id="b", target_all=True)
         async with job_lock_held(database, tenant, "a"), job_lock_held(database, tenant, "b"):
@@ -150,6 +162,8 @@ async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
                 for number, operator in enumerate(operators)
             ]
             await database.wait_for_blocked_sessions(2)
+            # A call that arrives when the server stops could be canceled.
+            await wait_until(all_calls_have_arrived)
             service.process.terminate()
             await wait_until(lambda: _refuses_connections(address))
         results = await asyncio.gather(*calls, return_exceptions=True)
