@@ -170,7 +170,7 @@ async def test_body_is_rejected_when_it_arrives_too_slowly(
 ) -> None:
     fields = f"Host: localhost\r\nX-Tenant-Id: {rest.tenant}\r\nContent-Length: 9"
     head = f"POST {JOBS} HTTP/1.1\r\n{fields}"
-    async with running_gateway(gateway_binary, server.address, REQUEST_TIMEOUT="0.3") as gateway:
+    async with running_gateway(gateway_binary, server.address, REQUEST_TIMEOUT="1") as gateway:
         url = httpx.URL(gateway.url)
         reader, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(f"{head}\r\n\r\n{{".encode())
