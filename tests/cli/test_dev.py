@@ -70,9 +70,8 @@ async def _wait_for_output(process: asyncio.subprocess.Process) -> tuple[int | N
 async def _running_dev(data_dir: Path, **settings: str) -> AsyncIterator[tuple[str, str]]:
     """Run `jobs-grpc dev`, yield its address and greeting, and stop it with Ctrl-C."""
     process = await _spawn_dev(data_dir, **settings)
-    address, greeting = await _read_greeting(process)
     try:
-        yield address, greeting
+        yield await _read_greeting(process)
     finally:
         # A terminal sends SIGINT to the whole process group.
         os.killpg(process.pid, signal.SIGINT)
