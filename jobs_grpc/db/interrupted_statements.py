@@ -26,4 +26,7 @@ async def fetch_with_repeats(
         except asyncpg.PostgresError as e:
             if not (is_interrupted_by_migration(e) or is_shard_moved(e)):
                 raise
+        # If a function was dropped while PostgreSQL analyzed a statement, the session keeps the
+        # statement with the dropped function, and it would fail again.
+        await connection.execute("DISCARD PLANS", timeout=deadline - time.monotonic())
     return await connection.fetch(sql, *args, timeout=deadline - time.monotonic())

@@ -11,7 +11,7 @@ import pytest
 from jobs_grpc.db import schema
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.migrate import RequestRole
-from tests.support.database import Database
+from tests.support.database import Database, cancel_job_runs
 from tests.support.server import Server, running_server
 
 
@@ -55,6 +55,28 @@ async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
 
 
 @pytest.mark.slow
+@pytest.mark.single_node("on Citus, the nodes lack the function and the table")
+async def test_call_succeeds_when_a_function_is_dropped_while_its_statement_is_analyzed(
+    fresh: Database, server: Server, migrating: asyncpg.Connection
+) -> None:
+    """Without its plans discarded, the session would never find the new function."""
+    create_function = "CREATE FUNCTION public.ten() RETURNS integer LANGUAGE plpgsql"
+    create_function += " AS 'BEGIN RETURN 10; END'"
+    await migrating.execute("CREATE TABLE public.locked (); GRANT SELECT ON locked TO PUBLIC")
+    await migrating.execute(create_function)
+
+    async with cancel_job_runs(fresh, "PERFORM FROM public.ten(), public.locked"):
+        async with migrating.transaction():
+            await migrating.execute("LOCK public.locked")
+            # The call has looked up the function when it waits for the table.
+            call = asyncio.create_task(server.operator("t").cancel("j"))
+            await fresh.wait_for_blocked_sessions(1)
+            await migrating.execute("DROP FUNCTION public.ten()")
+            await migrating.execute(create_function)
+        await call
+
+
+@pytest.mark.slow
 @pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
 async def test_call_succeeds_when_it_deadlocks_with_a_migration(
     fresh: Database, server: Server, migrating: asyncpg.Connection
@@ -81,6 +103,9 @@ async def test_repeats_of_a_statement_share_its_timeout() -> None:
         async def fetch(self, sql: str, *args: object, **options: float) -> None:
             timeouts.append(options["timeout"])
             raise asyncpg.DeadlockDetectedError
+
+        async def execute(self, sql: str, **options: float) -> None:
+            assert options["timeout"] < timeouts[-1]
 
     connection: Any = Interrupted()
     with pytest.raises(asyncpg.DeadlockDetectedError):

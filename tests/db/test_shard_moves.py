@@ -1,14 +1,13 @@
 """Errors of Citus for calls on a shard that it moves at that time: such calls are repeated."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 import pytest
 from grpc import StatusCode
 
 from tests.support.callers import Operator
-from tests.support.database import Database, replaced_function
+from tests.support.database import Database, cancel_job_runs
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
@@ -30,17 +29,6 @@ MOVE = """
     WHERE s.shardid = get_shard_id_for_distribution_column('jobs.jobs', $1::text)
     LIMIT 1
 """
-
-
-def cancel_job_runs(database: Database, statement: str) -> AbstractAsyncContextManager[None]:
-    """Replace the body of jobs.cancel_job by one statement during the block."""
-    return replaced_function(
-        database,
-        "jobs.cancel_job",
-        "CREATE OR REPLACE FUNCTION jobs.cancel_job(p_tenant_id text, p_job_id text,"
-        " p_reason text, p_force boolean DEFAULT false) RETURNS void LANGUAGE plpgsql"
-        f" AS $$ BEGIN {statement}; END $$",
-    )
 
 
 @pytest.mark.parametrize(("sqlstate", "message"), SHARD_MOVED.values(), ids=SHARD_MOVED)

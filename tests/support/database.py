@@ -1,7 +1,7 @@
 """A test's database: its devices, changes of stored rows, and locks."""
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -220,6 +220,17 @@ async def replaced_function(database: Database, name: str, definition: str) -> A
         yield
     finally:
         await database.owner.execute(original)
+
+
+def cancel_job_runs(database: Database, statement: str) -> AbstractAsyncContextManager[None]:
+    """Replace the body of jobs.cancel_job by one statement during the block."""
+    return replaced_function(
+        database,
+        "jobs.cancel_job",
+        "CREATE OR REPLACE FUNCTION jobs.cancel_job(p_tenant_id text, p_job_id text,"
+        " p_reason text, p_force boolean DEFAULT false) RETURNS void LANGUAGE plpgsql"
+        f" AS $$ BEGIN {statement}; END $$",
+    )
 
 
 @asynccontextmanager
