@@ -20,7 +20,7 @@ def running_postgres(data_dir: Path, *settings: str) -> Iterator[embedded_postgr
 
 
 def _interrupt(*_: object) -> None:
-    # Programs in the background of a script ignore SIGINT.
+    # A shell script starts background programs with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)

@@ -1,7 +1,7 @@
 """Compare the calls of the service on several databases: PostgreSQL and clusters of Citus.
 
-Calls the SQL functions as the request role, without a server. The databases take turns; the others
-are compared with the first. Each needs a migrated schema. NAME=URL names a database and the request
+Calls the SQL functions as the request role, without a server. The databases take turns, and are
+compared with the first one. Each needs a migrated schema. NAME=URL names a database and the request
 role; NAME=URL,URL… connects the callers to several nodes. OWNER is the role that adds the devices.
 The rows stay in the databases.
 

@@ -43,7 +43,7 @@ class Clients:
         for process in self._processes:
             await read_line(process)
         receiving = asyncio.ensure_future(self._receive(kind))
-        # An interrupted run does not await it, and ends the processes.
+        # If the run is interrupted, nothing awaits the task, which fails when its processes end.
         receiving.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return receiving
 

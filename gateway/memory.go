@@ -49,8 +49,8 @@ func newMemoryBudgets(size int64) *memoryBudgets {
 }
 
 // decodedResponseSize estimates the bytes of the decoded message of a response. A page counts at least
-// as one core's part of the budget, because its decoding and its JSON keep a core busy: so the pages
-// of one caller take at most half of the cores.
+// as much as one core's share of the budget, because decoding it and encoding its JSON keep a core busy.
+// So the pages of one caller use at most half of the cores.
 func (b *memoryBudgets) decodedResponseSize(response []byte) int64 {
 	size := int64(len(response)) * decodedFactor
 	if size <= freeBytes {

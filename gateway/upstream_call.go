@@ -19,8 +19,9 @@ import (
 const streamsPerConnection = 100
 
 // callerStreamsPerConnection is the maximum number of concurrent calls of one caller on a connection.
-// The server accepts the calls of a connection one after another: those of other callers wait behind
-// them. With the default connections, one caller has half of the calls that the server takes of a tenant.
+// The server accepts the calls of a connection one after another, so the calls of other callers wait
+// behind them. With the default number of connections, one caller can have half as many calls in flight
+// as the server accepts from a tenant.
 const callerStreamsPerConnection = 12
 
 // maxResponseBytes is the maximum size of a response of the server.

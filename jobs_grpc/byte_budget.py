@@ -78,7 +78,7 @@ class ByteBudget:
             raise self._limit_exceeded(tenant_id) from None
 
     def try_take(self, tenant_id: str, size: int) -> bool:
-        """Take bytes if it is the tenant's turn."""
+        """Take bytes without waiting. Returns False if the tenant would have to wait."""
         if not self._may_take(tenant_id):
             return False
         self.adjust(tenant_id, size)
@@ -98,8 +98,8 @@ class ByteBudget:
     async def grow(self, tenant_id: str, held: int, size: int) -> None:
         """Take `size` bytes for a call that holds `held` bytes, which it must free afterwards.
 
-        What it holds stays counted while it waits. So that such calls do not wait for each other,
-        one of a tenant goes on when the tenant holds nothing else. Raises LimitExceeded.
+        What it holds stays counted while it waits. To prevent a deadlock of such calls, one call of
+        a tenant proceeds when the tenant holds no other bytes. Raises LimitExceeded.
         """
         self._growing_bytes[tenant_id] = self._growing_bytes.get(tenant_id, 0) + held
         try:
@@ -178,7 +178,10 @@ class Reservation:
         self._size += size
 
     def try_hold(self, size: int) -> bool:
-        """Hold `size` bytes if it holds some already, or if no wait is needed."""
+        """Hold `size` bytes without waiting, and return whether it does.
+
+        Always possible if it holds some already.
+        """
         if self._size:
             self.correct(size)
         elif self._budget.try_take(self._tenant_id, size):
@@ -197,7 +200,7 @@ class Reservation:
             self._size = size
 
     def correct(self, size: int) -> None:
-        """Hold `size` bytes, which may be more than before, without a wait."""
+        """Hold `size` bytes without waiting, also if that is more than before."""
         if size != self._size:
             self._budget.adjust(self._tenant_id, size - self._size)
             self._size = size

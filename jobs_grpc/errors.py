@@ -84,7 +84,7 @@ class JobsError(Exception):
         self.metadata = metadata or {}
 
     def copy(self) -> Self:
-        """Return the same error for another call, without its cause."""
+        """Return a copy for another call, without the cause."""
         other = type(self).__new__(type(self), *self.args)
         vars(other).update(vars(self))
         return other

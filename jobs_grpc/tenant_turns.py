@@ -16,8 +16,8 @@ Pause: TypeAlias = Callable[[], Awaitable[None]]
 class TenantTurns:
     """At most `max_turns` calls have their turn at the same time.
 
-    The last free turn goes only to a tenant that has none: of four turns, one tenant or two
-    tenants together get three. So a tenant that calls seldom finds a turn free.
+    The last free turn goes only to a tenant that has none: of four turns, one tenant gets at most
+    three. So a tenant that calls seldom gets its turn soon.
 
     Without turns, a call waits in each step of its path behind the calls of a tenant that sends
     more of them than a CPU core can serve. A call that waits for its turn has not read its

@@ -86,6 +86,6 @@ def operator(server: Server, tenant: str) -> Operator:
 
 @pytest.fixture(name="restored_logging")
 def restored_logging_fixture() -> Iterator[None]:
-    """Restore the configuration of logging after the test."""
+    """Restore the logging configuration after the test."""
     with restored_logging():
         yield

@@ -31,8 +31,8 @@ def add_command(commands: "Subparsers") -> None:
     parser.add_argument(
         "--require-citus",
         action="store_true",
-        help="fail if the database does not have the extension citus, before anything is changed. "
-        "Without this option, migrate notices the extension and distributes the tables",
+        help="fail before any change if the database does not have the extension citus. If the "
+        "database has it, migrate distributes the tables, also without this option",
     )
     parser.set_defaults(run=_migrate)
 

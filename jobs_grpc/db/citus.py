@@ -65,9 +65,9 @@ async def failed_nodes(connection: asyncpg.Connection, command: str) -> str:
 
 
 async def nodes_without_privileges(connection: asyncpg.Connection, role: str) -> list[str]:
-    """Return the nodes on which the role may not read a view.
+    """Return the nodes on which the role may not read all views.
 
-    Citus grants privileges on tables and functions on a new node, but none on views.
+    On a new node, Citus grants the privileges on tables and functions, but not those on views.
     """
     quoted = await connection.fetchval("SELECT quote_literal($1)", role)
     command = schema.read_sql("citus/can_read_views.sql").replace("{role}", quoted)
@@ -211,7 +211,7 @@ async def _tables(connection: asyncpg.Connection) -> Sequence[asyncpg.Record]:
 
 
 async def _require_tenant(connection: asyncpg.Connection) -> None:
-    """Let policies raise an error if the tenant is not set, instead of showing no rows."""
+    """Make policies raise an error instead of showing no rows if the tenant is not set."""
     policies = await connection.fetch(
         schema.read_sql("citus/policies.sql"), list(schema.TENANT_TABLES)
     )

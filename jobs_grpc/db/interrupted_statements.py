@@ -1,4 +1,4 @@
-"""Repeats statements that a migration, or the move of a shard, interrupts."""
+"""Repeats statements that a migration or the move of a shard interrupts."""
 
 import time
 
@@ -14,10 +14,10 @@ _REPEATS = 3
 async def fetch_with_repeats(
     connection: asyncpg.Connection | PoolConnectionProxy, seconds: float, sql: str, *args: object
 ) -> list[asyncpg.Record]:
-    """Run a statement in its own transaction; if it is interrupted, run it again.
+    """Run a statement in its own transaction, and repeat it if it is interrupted.
 
-    A migration interrupts it, or on Citus the move of a shard. A statement that fails has changed
-    nothing. Raises TimeoutError if all this takes more than `seconds`.
+    A migration can interrupt a statement, and on Citus the move of a shard. A failed statement has
+    changed nothing. Raises TimeoutError if all attempts together take more than `seconds`.
     """
     deadline = time.monotonic() + seconds
     for _ in range(_REPEATS):
@@ -26,7 +26,7 @@ async def fetch_with_repeats(
         except asyncpg.PostgresError as e:
             if not (is_interrupted_by_migration(e) or is_shard_moved(e)):
                 raise
-        # If a function was dropped while PostgreSQL analyzed a statement, the session keeps the
-        # statement with the dropped function, and it would fail again.
+        # If a function was dropped while PostgreSQL analyzed the statement, the session has cached
+        # the statement with the dropped function, so a repeat would fail too.
         await connection.execute("DISCARD PLANS", timeout=deadline - time.monotonic())
     return await connection.fetch(sql, *args, timeout=deadline - time.monotonic())

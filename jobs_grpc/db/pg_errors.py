@@ -12,7 +12,7 @@ _OUTAGE = ("08", "53", "57P", "58", "25006")
 # deadlock detected.
 _TRANSIENT = ("57014", "40001", "40P01")
 
-# The errors if Citus moves a shard while a call uses it: the other statements of the call run in a
+# Errors of a call if Citus moves its shard meanwhile: the remaining statements of the call run in a
 # session of another node, where the tenant is not set (see citus/policies.sql). Nothing is stored.
 _SHARD_MOVED = {
     "42704": re.compile('parameter "app.tenant_id"'),

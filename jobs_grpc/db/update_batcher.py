@@ -277,7 +277,7 @@ def _take_batch(queue: deque[_QueuedUpdate]) -> list[_QueuedUpdate]:
 
 
 def _fail(updates: Iterable[_QueuedUpdate], error: Exception) -> None:
-    """End calls with an error, each with a copy: the first one logs its cause."""
+    """Fail updates, each with an error of its own. Only the first has the cause, to log it once."""
     for queued in updates:
         if not queued.result.done():
             queued.result.set_exception(error)

@@ -37,7 +37,7 @@ class CallTracker:
             task.cancel()
 
     async def wait_for_calls(self, deadline: float) -> None:
-        """Wait until all calls of methods that are not public have ended, or a time of the loop."""
+        """Wait for the calls of non-public methods to end, until `deadline`, a time of the loop."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 while self._tasks:

@@ -37,7 +37,7 @@ def to_jobs_error(
     """
     match exception:
         case JobsError():
-            # Of the calls that share a batch, one has the cause.
+            # Only one of the calls that share a batch has the cause.
             if isinstance(exception, LockTimeout) and exception.__cause__:
                 logger.warning("a lock was not free in time: %r", exception.__cause__)
             return exception

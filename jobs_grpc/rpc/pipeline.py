@@ -46,9 +46,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
 # Unary calls that have their turn at the same time while tenants compete: while one waits for the
-# database, others run. One tenant leaves a turn to others. So each tenant opens its streams one by
-# one, and the server accepts other calls in between. If a tenant opens four at a time,
-# thousands of watches open no faster, and calls of other tenants take two to three times as long.
+# database, others run. A tenant never has all turns. So each tenant opens its streams one by one,
+# and the server accepts other calls in between. If a tenant opens four at a time, thousands of
+# watches open no faster, and calls of other tenants take two to three times as long.
 _MAX_CALL_TURNS = 4
 _MAX_STREAM_TURNS = 2
 

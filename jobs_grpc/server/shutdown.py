@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 _GOAWAY_SECONDS = 0.05
 
 # gRPC receives thousands of new streams faster than the server accepts them. If none opens for
-# _QUIET_SECONDS, all have been accepted; the server waits for that at most _MAX_ACCEPT_SECONDS, and
-# half of the grace: the accepted streams need time to end.
+# _QUIET_SECONDS, all have been accepted. The server waits for that for at most _MAX_ACCEPT_SECONDS,
+# and at most half of the grace, because the accepted streams need time to end.
 _QUIET_SECONDS = 0.05
 _MAX_ACCEPT_SECONDS = 5.0
 
@@ -41,7 +41,7 @@ async def drain(
 
     Sends GOAWAY before it ends streams: otherwise clients reopen them on the same connection, and
     gRPC cancels such calls without a reason. Returns when all calls except health and reflection
-    have ended, or `grace` seconds after it was called; calls that are left then must be canceled.
+    have ended, or `grace` seconds after the call; the caller must cancel the calls that are left.
     """
     deadline = asyncio.get_running_loop().time() + grace
     await health.stop()

@@ -16,7 +16,7 @@ from jobs_grpc.services.watch_hub import WatchHub
 # A row can have a document and 100 stages.
 _JOBS_PER_FETCH = 32
 
-# The row of a job and its encoded response.
+# The memory of the row of a job and of its encoded response.
 _JOB_BYTES = response_bytes(max_page_bytes(0))
 
 # The statuses of jobs that are not finished.
@@ -24,7 +24,7 @@ _ACTIVE_STATUSES = ("IN_PROGRESS", "PAUSED")
 
 
 class _JobState(NamedTuple):
-    """A state of a job: the encoded response of all its watches."""
+    """A state of a job, with the encoded response for all its watches."""
 
     response: bytes
     finished: bool
@@ -70,7 +70,7 @@ class JobWatch:
                     size = response_bytes(len(job.response))
                     if not reservation.try_hold(size):
                         # Thousands of streams can wait for bytes, so they keep no job meanwhile.
-                        # The next poll delivers it again.
+                        # A later poll delivers the current one.
                         del job
                         await reservation.add(size, None)
                         watch.digest = None
@@ -87,7 +87,7 @@ class JobWatch:
         self, tenant_id: str, known: Mapping[str, int | None]
     ) -> AsyncGenerator[tuple[str, _JobState | None]]:
         reservation = Reservation(self._budget, tenant_id)
-        # Without a wait, because streams that hold bytes wait for this poll. The number of database
+        # Does not wait, because streams that hold bytes wait for this poll. The number of database
         # connections limits how many polls hold rows.
         reservation.correct(len(known) * _JOB_BYTES)
         try:

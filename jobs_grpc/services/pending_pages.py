@@ -65,7 +65,7 @@ class _Request:
     page: "asyncio.Future[Page]"
 
     def fail(self, error: JobsError) -> None:
-        """End the stream if it still waits. Each stream needs an error of its own."""
+        """Fail the request if it still waits. Each stream needs an error of its own."""
         if not self.page.done():
             self.page.set_exception(error)
             self.page.exception()  # A stream that is canceled now does not retrieve it.
@@ -161,7 +161,7 @@ class PendingPages:
     ) -> int:
         """Give the first streams their pages; their reservations take the bytes from `reservation`.
 
-        Returns how many streams got a page or an error: 0 if the database can't be used now.
+        Returns how many streams got a page or an error: 0 if the statement must be repeated.
         """
         try:
             rows = await self._store.list_watched_executions(

@@ -36,8 +36,8 @@ _STREAMS_PER_ITERATION = 8
 class Watch(Generic[K, T]):
     """A watch stream: its key, and the digest of the last value that it has received.
 
-    It keeps no value, because a value can be large: while the stream does not wait for one, the
-    polls deliver none, and the next poll after that delivers the current value.
+    It keeps no value, because values can be large: a poll delivers a value only to a stream that
+    waits for one. The other streams get the current value from a later poll.
     """
 
     __slots__ = ("_stopping", "_waiter", "digest", "key")
@@ -45,15 +45,15 @@ class Watch(Generic[K, T]):
     def __init__(self, key: K, stopping: asyncio.Event) -> None:
         self.key = key
         self.digest: int | None = None
-        """None: the next poll delivers the value, whatever it is.
+        """None if the next poll must deliver the value in any case.
 
-        A stream that has read a newer value itself sets that value's digest.
+        A stream that has read a newer value itself sets the digest of that value.
         """
         self._stopping = stopping
         self._waiter: asyncio.Future[T | None] | None = None
 
     async def next(self) -> T | None:
-        """Wait until the value differs from the last one and return it; None: no value.
+        """Wait for a value that differs from the last one; return None if the key has no value.
 
         Raises ServerStopping when the server stops.
         """
@@ -76,7 +76,7 @@ class Watch(Generic[K, T]):
         return True
 
     def stop(self) -> None:
-        """End the stream if it waits. `stopping` is set."""
+        """End the stream if it waits; `stopping` must be set."""
         self._wake(None)
 
     def _wake(self, value: T | None) -> bool:
@@ -148,9 +148,9 @@ class WatchHub(Generic[K, T]):
     every `interval` seconds, with at most `keys_per_fetch` keys at a time. `known` has, for each
     key, the digest (the hash) of the value that all its watches have received, or None; fetch may
     omit keys whose digest is unchanged. It yields keys with their values, or None if a key has no
-    value; the hub asks for the next one when it has delivered a value to the watches of its key.
+    value; the hub requests the next one after it has delivered a value to the watches of its key.
     New watches get their first value at once, by a fetch of their keys only.
-    A watch gets at most one value per poll; a slow one skips intermediate values.
+    A watch gets at most one value per poll; slow watches skip intermediate values.
     Polling continues after a database outage. Values must be hashable.
     """
 
@@ -168,8 +168,7 @@ class WatchHub(Generic[K, T]):
         self._stopping = stopping
         self._tenants: dict[str, _TenantWatches[K, T]] = {}
         self._polls: set[asyncio.Task[None]] = set()
-        # By the message. All tenants are counted together, because the polls of each can fail four
-        # times a second.
+        # Per message, for all tenants together: the polls of each can fail four times a second.
         self._failures = RepeatedEvents[str](_log_others)
 
     @property

@@ -1,4 +1,4 @@
-"""A benchmark that is interrupted leaves no process behind."""
+"""An interrupted benchmark leaves no process behind."""
 
 import asyncio
 import signal

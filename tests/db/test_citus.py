@@ -251,10 +251,10 @@ async def test_request_role_exists_on_all_nodes(empty: Database) -> None:
     assert await _on_each_node(empty, exists) == {"t"}
 
 
-async def test_migrate_says_on_which_nodes_it_granted_privileges(
+async def test_migrate_prints_the_nodes_on_which_it_grants_privileges(
     postgres: Postgres, empty: Database
 ) -> None:
-    """A new node has none on views."""
+    """On a new node, the request role has no privileges on views."""
     await _migrate(empty)
     role = RequestRole.from_dsn(empty.request_dsn).name
     worker_dsn = postgres.dsns(await empty.owner.fetchval("SELECT current_database()"))[1]
@@ -272,7 +272,7 @@ async def test_migrate_says_on_which_nodes_it_granted_privileges(
 async def test_session_without_a_tenant_gets_an_error_instead_of_no_rows(
     empty: Database,
 ) -> None:
-    """The other statements of a call run in such a session if a shard moves during the call."""
+    """The remaining statements of a call run in such a session if its shard moves."""
     await _migrate(empty)
     request = await asyncpg.connect(empty.request_dsn)
 

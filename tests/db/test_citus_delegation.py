@@ -88,7 +88,7 @@ async def test_each_call_is_one_task_on_the_node_of_its_tenant(
 async def test_searches_read_their_partial_index_on_each_node_up_to_the_limit(
     fresh: Database, analyzed: bool
 ) -> None:
-    """The settings of a function do not reach the nodes, so there the order decides."""
+    """The settings of a function do not reach the nodes, so the order must select the index."""
     await shapes.disable_autovacuum(fresh.owner)
     await fresh.owner.execute(_JOBS)
     await fresh.owner.execute(_EXECUTIONS)

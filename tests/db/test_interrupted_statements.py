@@ -26,8 +26,8 @@ async def migrating(fresh: Database) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def server(fresh: Database) -> AsyncIterator[Server]:
     """A server of the test's own database, which has a job "j" for one device."""
-    # A call that deadlocks notices it after this time. Within it, the migration must have begun to
-    # wait for the call, also on a busy machine.
+    # A call notices a deadlock after this time. Before, the migration must have begun to wait for
+    # the call, also on a busy machine.
     role = RequestRole.from_dsn(fresh.request_dsn).name
     await fresh.owner.execute(f"ALTER ROLE {role} SET deadlock_timeout = '3s'")
     async with running_server(fresh.request_dsn) as server:
@@ -59,7 +59,7 @@ async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
 async def test_call_succeeds_when_a_function_is_dropped_while_its_statement_is_analyzed(
     fresh: Database, server: Server, migrating: asyncpg.Connection
 ) -> None:
-    """Without its plans discarded, the session would never find the new function."""
+    """If the session kept its plans, it would never find the new function."""
     create_function = "CREATE FUNCTION public.ten() RETURNS integer LANGUAGE plpgsql"
     create_function += " AS 'BEGIN RETURN 10; END'"
     await migrating.execute("CREATE TABLE public.locked (); GRANT SELECT ON locked TO PUBLIC")
@@ -68,7 +68,7 @@ async def test_call_succeeds_when_a_function_is_dropped_while_its_statement_is_a
     async with cancel_job_runs(fresh, "PERFORM FROM public.ten(), public.locked"):
         async with migrating.transaction():
             await migrating.execute("LOCK public.locked")
-            # The call has looked up the function when it waits for the table.
+            # The call looks up the function before it waits for the table.
             call = asyncio.create_task(server.operator("t").cancel("j"))
             await fresh.wait_for_blocked_sessions(1)
             await migrating.execute("DROP FUNCTION public.ten()")

@@ -1,4 +1,4 @@
-"""Errors of Citus for calls on a shard that it moves at that time: such calls are repeated."""
+"""Calls are repeated if Citus moves their shard."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ SHARD_MOVED = {
     "shard is gone": ("XX000", "could not find valid entry for shard 102032"),
 }
 
-# Moves the rows of a tenant to another node of a cluster.
+# Moves the shard of a tenant to another node.
 MOVE = """
     SELECT citus_move_shard_placement(
         s.shardid, s.nodename, s.nodeport, n.nodename, n.nodeport, 'block_writes')
@@ -74,10 +74,10 @@ async def test_call_that_writes_a_row_of_another_tenant_is_internal(
 
 @pytest.mark.citus
 @pytest.mark.slow
-async def test_calls_succeed_that_wait_while_their_shard_moves(
+async def test_waiting_calls_succeed_when_their_shard_moves(
     database: Database, server: Server, operator: Operator
 ) -> None:
-    """Their statements go to the new node, first through a session that has no tenant."""
+    """Their statements go to the new node, at first in a session without a tenant."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="first", target_all=True)
     mover = await asyncpg.connect(database.owner_dsn)

@@ -77,7 +77,7 @@ class _Locked:
         raise LockTimeout from RuntimeError("locked")
 
 
-async def test_calls_of_a_batch_fail_with_errors_of_their_own_of_which_one_has_the_cause() -> None:
+async def test_each_call_of_a_failed_batch_has_its_own_error_and_one_has_the_cause() -> None:
     batcher = UpdateBatcher(cast("Store", _Locked()))
 
     errors = await asyncio.gather(

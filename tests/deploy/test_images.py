@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILES = ROOT / "deploy" / "docker"
 MB = 1_000_000
 
-# The first test of an image also builds it: installs packages, compiles them.
+# The first test of an image also builds it, which installs and compiles packages.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 

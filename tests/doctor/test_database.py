@@ -362,7 +362,7 @@ async def test_doctor_warns_when_all_connections_of_the_pool_are_busy(
 ) -> None:
     waiter = await asyncpg.connect(fresh.request_dsn)
     async with fresh.owner.transaction():
-        # A lock for which no check of the doctor waits.
+        # No check of the doctor waits for this lock.
         lock = "SELECT pg_advisory_xact_lock(1)"
         await fresh.owner.execute(lock)
         task = asyncio.create_task(waiter.execute(lock))
@@ -389,7 +389,7 @@ async def test_doctor_reports_nodes_and_shards_of_a_cluster(
     assert (found.status, found.detail[:8]) == ("OK", "shards: ")
 
     worker = "(SELECT max(groupid) FROM pg_dist_node)"
-    # Not those of reference tables, which have one on every node.
+    # Reference tables have a placement on every node already.
     await fresh.owner.execute(
         f"UPDATE pg_dist_placement SET groupid = 1 WHERE groupid = {worker} AND shardid NOT IN"
         " (SELECT shardid FROM pg_dist_placement WHERE groupid = 1)"

@@ -106,7 +106,7 @@ async def test_failing_job_is_skipped_and_logged_once(
     await create_overdue(failing_database, server, operator)
     await set_failure(failure)
 
-    # A busy machine must not make other statements fail.
+    # The other failures must not time out on a busy machine.
     statement_timeout = 0.5 if failure == "slow" else TIMEOUT
     async with Sweeper(failing_database.owner_dsn, statement_timeout=statement_timeout) as sweeper:
         await sweeper.run_once()
@@ -235,8 +235,8 @@ async def test_sweep_waits_one_second_for_all_busy_jobs_together(
         await holder.close()
 
     assert await timed_out(operator) == ""
-    # The first pass does not wait. The second one ends after a second, on a busy machine before
-    # it has tried all jobs.
+    # The first pass does not wait. The second pass ends after a second; on a busy machine, that is
+    # before it has tried all jobs.
     assert waits[:12] == [0] * 12
     assert waits[12:]
     assert set(waits[12:]) == {84}  # A twelfth of a second, rounded up.

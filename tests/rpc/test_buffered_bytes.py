@@ -187,7 +187,7 @@ async def test_report_streams_of_a_tenant_are_limited_by_what_grpc_may_receive(
 async def test_changes_of_watched_jobs_hold_a_bounded_part_of_the_memory(
     database: Database, tenant: str
 ) -> None:
-    """2,000 watches of jobs of their own, which read the first state and not the next one."""
+    """2,000 watches, each of its own job, whose clients read the first state but not the next."""
     await database.add_devices(tenant, 1)
     metrics = free_address()
     async with (

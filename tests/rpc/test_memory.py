@@ -106,7 +106,7 @@ async def test_compressed_list_of_statuses_is_refused_and_holds_no_memory(
 async def test_documents_of_nested_lists_are_refused_and_hold_a_bounded_part_of_the_memory(
     process: ServerProcess, tenant: str
 ) -> None:
-    """A byte of such a document takes up to 30 bytes of memory: 60 of them would take 400 MiB."""
+    """A byte of such a document takes up to 30 bytes of memory: 60 documents, up to 400 MiB."""
     document = Struct()
     document.update({"lists": [[]] * 60_000})
     operator = process.operator(tenant)
@@ -114,7 +114,7 @@ async def test_documents_of_nested_lists_are_refused_and_hold_a_bounded_part_of_
     calls = [operator.create(target_all=True, document_params=document) for _ in range(60)]
     codes = set(await asyncio.gather(*map(refused, calls)))
 
-    # Calls that wait for long until the budget has room are refused with RESOURCE_EXHAUSTED.
+    # A call that waits too long for bytes is refused with RESOURCE_EXHAUSTED.
     assert codes <= {StatusCode.INVALID_ARGUMENT, StatusCode.RESOURCE_EXHAUSTED}
     assert process.peak_mib() < MAX_MIB
 

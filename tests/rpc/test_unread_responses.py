@@ -87,7 +87,7 @@ async def unread_streams(
 async def assert_memory_is_bounded(process: ServerProcess, tenant: str) -> None:
     """Call as another tenant for some time. No call may fail.
 
-    How long a call takes does not matter: it waits for seconds while the process converts details.
+    A call may take long, because it waits for seconds while the process converts details.
     """
     operator = process.operator(f"{tenant}-other")
     for _ in range(CALLS):

@@ -169,7 +169,7 @@ async def test_call_is_canceled_and_rolled_back_when_it_exceeds_the_grace(
 async def test_grace_includes_the_time_to_accept_streams(
     database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New streams keep arriving: this wait would exceed the timeout of the test."""
+    """The server waits for new streams until half of the grace is over."""
     monkeypatch.setattr(shutdown, "_QUIET_SECONDS", 600)
     monkeypatch.setattr(shutdown, "_MAX_ACCEPT_SECONDS", 600)
     async with (
@@ -271,7 +271,7 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
             await process.wait()
 
 
-async def test_watches_that_open_again_at_once_are_unavailable_after_a_shutdown(
+async def test_reopened_watches_fail_with_unavailable_when_the_server_stops(
     database: Database, tenant: str
 ) -> None:
     """gRPC cancels calls without a reason if it receives them when it has stopped.
@@ -293,7 +293,7 @@ async def test_watches_that_open_again_at_once_are_unavailable_after_a_shutdown(
     async def all_have_ended_twice() -> bool:
         return all(len(ends) >= 2 for ends in codes)
 
-    # After the shutdown, no other server may listen on this address.
+    # No other server may listen on this address after the shutdown.
     with reserved_address() as address:
         async with _service(database, tenant, LONG_GRACE | {"JOBS_LISTEN": address}) as service:
             metadata = service.operator.metadata

@@ -162,7 +162,7 @@ async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
                 for number, operator in enumerate(operators)
             ]
             await database.wait_for_blocked_sessions(2)
-            # A call that arrives when the server stops could be canceled.
+            # A call that arrives while the server stops could be canceled.
             await wait_until(all_calls_have_arrived)
             service.process.terminate()
             await wait_until(lambda: _refuses_connections(address))

@@ -268,7 +268,7 @@ async def test_statement_that_fails_is_logged_once(
 
 
 def _check_failures(failures: Sequence[Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Each of two streams has an error of its own; the log has one line, with the cause."""
+    """Check that each of two streams has its own error, and that the log has one line."""
     assert [type(failure) for failure in failures] == [Internal, Internal]
     assert failures[0] is not failures[1]
     [record] = caplog.records
@@ -278,7 +278,7 @@ def _check_failures(failures: Sequence[Any], caplog: pytest.LogCaptureFixture) -
 
 @pytest.fixture
 async def waiting_fingerprints(database: Database) -> AsyncIterator[None]:
-    """Fingerprints wait for the advisory lock 4711."""
+    """Computing a fingerprint waits for the advisory lock 4711."""
     definition = (
         "CREATE OR REPLACE FUNCTION jobs.text_fingerprint(value text) RETURNS bigint"
         " LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 1; END $$"

@@ -116,7 +116,7 @@ class Database:
         await wait_until(all_idle)
 
     async def _sum_of_nodes(self, sql: str) -> int:
-        # In a transaction, PostgreSQL would show the sessions as they were at the first look.
+        # In a transaction, PostgreSQL would otherwise show the sessions as of the first query.
         await self.owner.execute("SELECT pg_stat_clear_snapshot()")
         number: int = (
             await self.owner.fetchval(
@@ -183,7 +183,7 @@ def moved_back(interval: str, *columns: str) -> str:
 async def fresh_database(
     cluster: tuple[Postgres, str], password: str | None = None
 ) -> AsyncIterator[Database]:
-    """Create a migrated database and a request role that a test can change."""
+    """Create a migrated database with a request role, for one test."""
     postgres, template = cluster
     async with postgres.database(template) as name, postgres.unused_role(name) as unused:
         role = replace(unused, password=password or unused.password)
@@ -213,7 +213,7 @@ async def job_lock_held(database: Database, tenant: str, job_id: str) -> AsyncIt
 
 @asynccontextmanager
 async def replaced_function(database: Database, name: str, definition: str) -> AsyncIterator[None]:
-    """Replace a function of the schema, whose name is not overloaded, during the block."""
+    """Replace a function during the block. Its name must not be overloaded."""
     original = await database.owner.fetchval("SELECT pg_get_functiondef($1::regproc)", name)
     await database.owner.execute(definition)
     try:
@@ -223,7 +223,7 @@ async def replaced_function(database: Database, name: str, definition: str) -> A
 
 
 def cancel_job_runs(database: Database, statement: str) -> AbstractAsyncContextManager[None]:
-    """Replace the body of jobs.cancel_job by one statement during the block."""
+    """Replace the body of jobs.cancel_job with one statement during the block."""
     return replaced_function(
         database,
         "jobs.cancel_job",

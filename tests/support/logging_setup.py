@@ -1,4 +1,4 @@
-"""Logging as `jobs-grpc serve` configures it. It belongs to the process, so tests restore it."""
+"""Logging as `jobs-grpc serve` configures it. It is global, so tests restore it."""
 
 import io
 import logging

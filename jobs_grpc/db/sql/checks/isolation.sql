@@ -71,8 +71,8 @@ SELECT format('table %s has no row-level security', oid::regclass),
 FROM tenant_table WHERE NOT relrowsecurity
 UNION ALL
 -- A row is visible if one permissive policy shows it, whatever the others do. A restrictive policy
--- for this login isolates it and does not affect other roles. Citus sends restrictive policies to the
--- nodes as permissive ones, so there the policy must be replaced, for all roles.
+-- for this login isolates it and does not affect other roles. Citus creates restrictive policies as
+-- permissive ones on the nodes, so there the remedy replaces the unsafe policy, for all roles.
 SELECT format('policy %I on table %s may show role %I the rows of other tenants', polname,
               polrelid::regclass, rolname),
        format('DROP POLICY IF EXISTS %1$I ON %2$s; CREATE POLICY %1$I ON %2$s%3$s'

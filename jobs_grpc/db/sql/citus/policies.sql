@@ -1,7 +1,7 @@
 -- Returns the tables of $1 whose policy shows no rows while the tenant is not set. On Citus, the policy
--- must raise an error instead. When Citus moves a shard while a call uses it, the other statements of
--- the call run in a session of another node, where the tenant is not set: without the error, the call
--- would find nothing.
+-- must raise an error instead. When Citus moves a shard while a call uses it, the remaining statements
+-- of the call run in a session of another node, where the tenant is not set: without the error, the
+-- call would find no rows.
 SELECT polrelid::regclass::text AS name
 FROM unnest($1::text[]) AS wanted (name)
 JOIN pg_policy ON polrelid = to_regclass(wanted.name)

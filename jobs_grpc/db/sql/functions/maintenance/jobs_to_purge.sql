@@ -22,7 +22,7 @@ BEGIN
     SELECT j.tenant_id, j.job_id, j.deleted_at
     FROM jobs.jobs j
     -- The lower bound matters on Citus, where the settings of this function do not reach the shards:
-    -- without statistics, the planner expects few rows of a range, so it uses the index.
+    -- without statistics, the planner expects that a range has few rows, so it uses the index.
     WHERE j.deleted_at > '-infinity' AND j.deleted_at <= now()
       AND (j.tenant_id, j.job_id)
           NOT IN (SELECT * FROM unnest(p_skip_tenant_ids, p_skip_job_ids))
