@@ -36,8 +36,8 @@ _STREAMS_PER_ITERATION = 8
 class Watch(Generic[K, T]):
     """A watch stream: its key, and the digest of the last value that it has received.
 
-    It keeps no value, because values can be large: a poll delivers a value only to a stream that
-    waits for one. The other streams get the current value from a later poll.
+    It keeps no value, because values can be large: polls leave out streams that do not wait for a
+    value. They get the current one from a later poll.
     """
 
     __slots__ = ("_stopping", "_waiter", "digest", "key")
@@ -51,6 +51,11 @@ class Watch(Generic[K, T]):
         """
         self._stopping = stopping
         self._waiter: asyncio.Future[T | None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the stream waits for a value."""
+        return self._waiter is not None and not self._waiter.done()
 
     async def next(self) -> T | None:
         """Wait for a value that differs from the last one; return None if the key has no value.
@@ -135,20 +140,25 @@ def _group(watches: Iterable[Watch[K, T]]) -> dict[K, list[Watch[K, T]]]:
     return {key: by_key[key] for key in sorted(keys)}
 
 
-def _common_digest(watches: list[Watch[K, T]]) -> int | None:
-    """Return the digest of the last value of all watches of a key; None if they differ."""
-    digest = watches[0].digest
-    return digest if all(watch.digest == digest for watch in watches) else None
+def _known_digests(by_key: dict[K, list[Watch[K, T]]]) -> Iterator[tuple[K, int | None]]:
+    """Yield the keys for which a watch waits, with the digest of the last value of these watches.
+
+    The digest is None if they differ.
+    """
+    for key, watches in by_key.items():
+        digests = {watch.digest for watch in watches if watch.waits}
+        if digests:
+            yield key, digests.pop() if len(digests) == 1 else None
 
 
 class WatchHub(Generic[K, T]):
     """Polls the values of watched keys and passes changes to the watches.
 
-    While a tenant has watches, `fetch(tenant_id, known)` is iterated for all its watched keys
-    every `interval` seconds, with at most `keys_per_fetch` keys at a time. `known` has, for each
-    key, the digest (the hash) of the value that all its watches have received, or None; fetch may
-    omit keys whose digest is unchanged. It yields keys with their values, or None if a key has no
-    value; the hub requests the next one after it has delivered a value to the watches of its key.
+    While streams of a tenant wait, `fetch(tenant_id, known)` is iterated for all their keys every
+    `interval` seconds, with at most `keys_per_fetch` keys at a time. `known` has, for each key, the
+    digest (the hash) of the value that all of them have received, or None; fetch may omit keys
+    whose digest is unchanged. It yields keys with their values, or None if a key has no value; the
+    hub requests the next one after it has delivered a value to the watches of its key.
     New watches get their first value at once, by a fetch of their keys only.
     A watch gets at most one value per poll; slow watches skip intermediate values.
     Polling continues after a database outage. Values must be hashable.
@@ -178,7 +188,11 @@ class WatchHub(Generic[K, T]):
 
     @contextmanager
     def watch(self, tenant_id: str, key: K) -> Iterator[Watch[K, T]]:
-        """Watch a key within the block."""
+        """Watch a key within the block.
+
+        The stream must call `next` before it awaits anything else: otherwise the poll of new
+        watches leaves it out, and it gets its first value from the next regular poll.
+        """
         if tenant_id not in self._tenants:
             self._tenants[tenant_id] = _TenantWatches()
             # In an empty context, because its log lines must not have the id of this request.
@@ -223,9 +237,8 @@ class WatchHub(Generic[K, T]):
 
     async def _refresh(self, tenant_id: str, by_key: dict[K, list[Watch[K, T]]]) -> bool:
         """Fetch the watches' values; return False if that failed."""
-        keys = iter(by_key)
-        while page := list(islice(keys, self._keys_per_fetch)):
-            known = {key: _common_digest(by_key[key]) for key in page}
+        digests = _known_digests(by_key)
+        while known := dict(islice(digests, self._keys_per_fetch)):
             try:
                 async with aclosing(self._fetch(tenant_id, known)) as values:
                     await _offer(values, by_key)
