@@ -9,7 +9,7 @@ from fleet.jobs.v1.jobs_pb2 import WatchJobResponse
 from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import JobNotFound
-from jobs_grpc.services.pagination import max_page_bytes
+from jobs_grpc.services.pagination import PAUSE_BYTES, max_page_bytes
 from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.watch_hub import WatchHub
 
@@ -37,14 +37,21 @@ class _JobState(NamedTuple):
 class JobWatch:
     """Watches jobs, which are polled every `interval` seconds.
 
-    `stopping` is set when the server begins to stop.
+    `pause` lets other calls run while the jobs of a tenant are converted. `stopping` is set when
+    the server begins to stop.
     """
 
     def __init__(
-        self, store: Store, budget: ByteBudget, interval: float, stopping: asyncio.Event
+        self,
+        store: Store,
+        budget: ByteBudget,
+        interval: float,
+        stopping: asyncio.Event,
+        pause: Callable[[str], Awaitable[None]],
     ) -> None:
         self._store = store
         self._budget = budget
+        self._pause = pause
         self._hub = WatchHub(self._changed_jobs, interval, stopping, keys_per_fetch=_JOBS_PER_FETCH)
 
     @property
@@ -86,21 +93,27 @@ class JobWatch:
     async def _changed_jobs(
         self, tenant_id: str, known: Mapping[str, int | None]
     ) -> AsyncGenerator[tuple[str, _JobState | None]]:
+        rows = {
+            row["job_id"]: row for row in await self._store.get_jobs(tenant_id, job_ids=list(known))
+        }
         reservation = Reservation(self._budget, tenant_id)
-        # Does not wait, because streams that hold bytes wait for this poll. The number of database
-        # connections limits how many polls hold rows.
-        reservation.correct(len(known) * _JOB_BYTES)
+        # Does not wait, because streams that hold bytes wait for this poll. Not before the
+        # statement: the polls of many tenants can wait for a connection, and they hold no rows.
+        reservation.correct(len(rows) * _JOB_BYTES)
+        unpaused_bytes = 0
         try:
-            rows = {
-                row["job_id"]: row
-                for row in await self._store.get_jobs(tenant_id, job_ids=list(known))
-            }
             for job_id, digest in known.items():
                 row = rows.pop(job_id, None)
                 if row is None:
                     yield job_id, None
                 elif (new_digest := hash(row)) != digest:
-                    yield job_id, _encode(row, new_digest)
+                    job = _encode(row, new_digest)
+                    unpaused_bytes += len(job.response)
+                    yield job_id, job
+                    del job
+                    if unpaused_bytes >= PAUSE_BYTES:
+                        unpaused_bytes = 0
+                        await self._pause(tenant_id)
         finally:
             reservation.release()
 

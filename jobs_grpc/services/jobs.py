@@ -88,7 +88,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
         self._has_background_work = config.maintenance.owner_database_url is not None
-        self._watch = JobWatch(store, budget, watch_interval, stopping)
+        self._watch = JobWatch(store, budget, watch_interval, stopping, turns.pause)
 
     @property
     def watchers(self) -> int:

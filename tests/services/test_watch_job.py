@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -20,6 +21,11 @@ from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
 MIB = 1024 * 1024
+
+
+async def pause(_: str) -> None:
+    """Let other calls run."""
+    await asyncio.sleep(0)
 
 
 def watch(operator: Operator, job_id: str) -> AsyncIterator[pb.Job]:
@@ -186,7 +192,7 @@ async def test_watch_that_waited_for_bytes_gets_the_current_state(
 
     async with request_session(database) as (connection, store):
         await prepare_connection(connection)
-        jobs = JobWatch(store, budget, 0.01, asyncio.Event())
+        jobs = JobWatch(store, budget, 0.01, asyncio.Event(), pause)
         watching = asyncio.create_task(jobs.run(operator.tenant, "j", write))
         await wait_until(waits_for_bytes)
         await operator.pause("j")
@@ -199,3 +205,53 @@ async def test_watch_that_waited_for_bytes_gets_the_current_state(
     assert job.status == pb.Job.PAUSED
     assert received.empty()
     assert budget.held == 0
+
+
+async def test_poll_that_waits_for_the_database_holds_no_bytes() -> None:
+    budget = ByteBudget(MIB, MIB)
+    reading = asyncio.Event()
+
+    class Busy:
+        """A store that waits for a database connection."""
+
+        async def get_jobs(self, *_: object, **__: object) -> None:
+            reading.set()
+            await asyncio.Event().wait()
+
+    jobs = JobWatch(cast("Any", Busy()), budget, 0.01, asyncio.Event(), pause)
+    watching = asyncio.create_task(jobs.run("tenant", "j", AsyncMock()))
+    await reading.wait()
+
+    assert budget.held == 0
+    watching.cancel()
+    await asyncio.wait({watching})
+
+
+async def test_calls_run_while_large_states_are_converted(
+    database: Database, operator: Operator, device: Any
+) -> None:
+    """A pause after each 32 KiB: four jobs of 20 KiB need two."""
+    tenants: list[str] = []
+    names = [f"large-{n}" for n in range(4)]
+    for name in names:
+        await operator.create(
+            job_id=name, target_all=True, document_params={"a": name + "x" * 20_000}
+        )
+
+    async def count_pause(tenant_id: str) -> None:
+        tenants.append(tenant_id)
+
+    async with request_session(database) as (connection, store):
+        await prepare_connection(connection)
+        jobs = JobWatch(store, ByteBudget(MIB, MIB), 3600, asyncio.Event(), count_pause)
+        received: asyncio.Queue[bytes] = asyncio.Queue()
+        watching = [
+            asyncio.create_task(jobs.run(operator.tenant, name, received.put)) for name in names
+        ]
+        for _ in names:
+            await received.get()
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+
+    assert tenants == [operator.tenant] * 2
