@@ -366,6 +366,25 @@ async def test_check_finds_what_does_not_isolate_tenants_on_a_worker(
     await worker.close()
 
 
+async def test_check_finds_a_restrictive_policy_that_does_not_isolate_tenants(
+    empty: Database,
+) -> None:
+    """On the nodes it is permissive. They get it again from the coordinator if a shard moves."""
+    await _migrate(empty)
+    role = RequestRole.from_dsn(empty.request_dsn).name
+    await empty.owner.execute("CREATE POLICY open ON jobs.jobs AS RESTRICTIVE USING (true)")
+    request = await asyncpg.connect(empty.request_dsn)
+
+    [(problem, remedy)] = await isolation_problems(request)
+
+    assert (
+        problem == f"policy open on table jobs.jobs may show role {role} the rows of other tenants"
+    )
+    await empty.owner.execute(remedy)
+    assert await isolation_problems(request) == []
+    await request.close()
+
+
 async def test_node_that_does_not_respond_is_isolated(empty: Database) -> None:
     """It shows no rows."""
     await _migrate(empty)

@@ -72,7 +72,8 @@ FROM tenant_table WHERE NOT relrowsecurity
 UNION ALL
 -- A row is visible if one permissive policy shows it, whatever the others do. A restrictive policy
 -- for this login isolates it and does not affect other roles. Citus creates restrictive policies as
--- permissive ones on the nodes, so there the remedy replaces the unsafe policy, for all roles.
+-- permissive ones on the nodes, so there they can be unsafe too, and the remedy replaces the unsafe
+-- policy, for all roles.
 SELECT format('policy %I on table %s may show role %I the rows of other tenants', polname,
               polrelid::regclass, rolname),
        format('DROP POLICY IF EXISTS %1$I ON %2$s; CREATE POLICY %1$I ON %2$s%3$s'
@@ -81,7 +82,7 @@ SELECT format('policy %I on table %s may show role %I the rows of other tenants'
               polrelid::regclass,
               CASE WHEN NOT installed THEN format(' AS RESTRICTIVE TO %I', rolname) END)
 FROM policy JOIN login ON NOT login.rolsuper CROSS JOIN citus
-WHERE polpermissive AND NOT isolates
+WHERE (polpermissive OR installed) AND NOT isolates
   AND NOT EXISTS (
       SELECT FROM policy restrictive
       WHERE NOT installed AND restrictive.polrelid = policy.polrelid
