@@ -70,7 +70,10 @@ def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:
 
 
 async def abort(context: Any, error: JobsError) -> None:
-    """End the call with the status and the details of `error`."""
+    """End the call with the status and the details of `error`.
+
+    The handler must return afterwards; then gRPC itself raises AbortError.
+    """
     details = [
         ErrorInfo(
             reason=reasons.ErrorReason.Name(error.reason), domain=DOMAIN, metadata=error.metadata
@@ -84,9 +87,14 @@ async def abort(context: Any, error: JobsError) -> None:
         status.details.append(packed)
     rich = rpc_status.to_status(status)
     # abort replaces the trailing metadata, so pass on what is set: the request id.
-    await context.abort(
-        rich.code, rich.details, (*context.trailing_metadata(), *rich.trailing_metadata)
-    )
+    try:
+        await context.abort(
+            rich.code, rich.details, (*context.trailing_metadata(), *rich.trailing_metadata)
+        )
+    except grpc.aio.AbortError as e:
+        # The context refers to the error. Through its traceback, the error would refer to the
+        # context, and the call would stay in memory until a garbage collection.
+        e.__traceback__ = None
 
 
 def _details(error: JobsError) -> list[Message]:

@@ -207,8 +207,8 @@ class Pipeline:
                     tracing.end_call(span, code, caller.tenant_id if caller else None, reason)
                 if error is None or public or refusals.should_log(method, caller, error):
                     access_log.write(method, code, caller, error, seconds, public=public)
-            # context.abort makes a reference cycle with this frame. Clear what the frame refers to,
-            # so that the request is freed now and not by the next garbage collection.
+            # Free the request before the status is sent. Through its traceback, the error would
+            # keep this frame and the call in memory until a garbage collection.
             request = response = None
             error.__traceback__ = error.__context__ = error.__cause__ = None
             await abort(context, error)
