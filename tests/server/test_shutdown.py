@@ -18,6 +18,7 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 
 from jobs_grpc.db.migrate import RequestRole
+from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.server import shutdown
 from tests.support.callers import Operator
 from tests.support.cli import address_of
@@ -172,6 +173,19 @@ async def test_grace_includes_the_time_to_accept_streams(
     """The server waits for new streams until half of the grace is over."""
     monkeypatch.setattr(shutdown, "_QUIET_SECONDS", 600)
     monkeypatch.setattr(shutdown, "_MAX_ACCEPT_SECONDS", 600)
+    times: list[float] = []
+    accept_streams, wait_for_calls = shutdown._accept_streams, CallTracker.wait_for_calls
+
+    async def note_start(in_flight: CallTracker, seconds: float) -> None:
+        times.append(asyncio.get_running_loop().time())
+        await accept_streams(in_flight, seconds)
+
+    async def note_deadline(in_flight: CallTracker, deadline: float) -> None:
+        times.append(deadline)
+        await wait_for_calls(in_flight, deadline)
+
+    monkeypatch.setattr(shutdown, "_accept_streams", note_start)
+    monkeypatch.setattr(CallTracker, "wait_for_calls", note_deadline)
     async with (
         _service(database, tenant, SHORT_GRACE) as service,
         job_lock_held(database, tenant, "a"),
@@ -184,6 +198,8 @@ async def test_grace_includes_the_time_to_accept_streams(
 
         with pytest.raises(grpc.aio.AioRpcError):
             await call
+    accepting_since, deadline = times
+    assert deadline <= accepting_since + float(SHORT_GRACE["JOBS_SHUTDOWN_GRACE"])
 
 
 async def test_shutdown_closes_all_database_sessions(database: Database, tenant: str) -> None:
