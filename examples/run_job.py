@@ -38,3 +38,5 @@ if __name__ == "__main__":
         asyncio.run(main(*sys.argv[1:]))
     except JobsError as e:
         sys.exit(str(e))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,15 @@ from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
+
+# Restores the default handler of SIGINT, which a process that is started in the background inherits
+# as ignored, and runs run_job.py.
+INTERRUPTIBLE_RUN_JOB = """
+import runpy
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_path("examples/run_job.py", run_name="__main__")
+"""
 
 
 def snippets(page: str) -> list[str]:
@@ -51,6 +61,22 @@ async def test_run_job_and_device_agent_complete_a_job(
     lines = output.decode().splitlines()
     assert re.fullmatch(r"created \S+ for 1 devices", lines[0])
     assert lines[-1] == "COMPLETED 1/1"
+
+
+@pytest.mark.slow
+async def test_run_job_ends_without_traceback_when_interrupted(
+    server: Server, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump"], group="north")
+    operator = await start("-u", "-c", INTERRUPTIBLE_RUN_JOB, server.address, tenant, "north")
+    assert operator.stdout is not None
+    async with asyncio.timeout(TIMEOUT):
+        created = await operator.stdout.readline()
+        operator.send_signal(signal.SIGINT)
+        output, _ = await operator.communicate()
+
+    assert created.startswith(b"created "), output
+    assert (operator.returncode, b"Traceback" in output) == (130, False)
 
 
 @pytest.mark.slow
