@@ -146,7 +146,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="jobs-grpc",
-        description="Multi-tenant jobs for device fleets. "
+        description="Multi-tenant jobs for device fleets.\n"
         "Use `jobs-grpc COMMAND --help` for the options of a command.",
         epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,

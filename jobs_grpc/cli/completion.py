@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
 
 _DESCRIPTION = """\
-Print a script that completes commands, options, and the ids of jobs, devices and groups that
-the server knows. Ids of jobs and groups come from the 200 newest jobs, ids of devices from
-the job in the command or the 5 newest jobs.
+Print a script that completes commands, options, and the ids of jobs, devices
+and groups that the server knows. Ids of jobs and groups come from the 200
+newest jobs, ids of devices from the job in the command or the 5 newest jobs.
 
-  bash    eval "$(jobs-grpc completion bash)"             in ~/.bashrc
-  zsh     eval "$(jobs-grpc completion zsh)"              in ~/.zshrc, after compinit
+  bash    eval "$(jobs-grpc completion bash)"    in ~/.bashrc
+  zsh     eval "$(jobs-grpc completion zsh)"     in ~/.zshrc, after compinit
   fish    jobs-grpc completion fish > ~/.config/fish/completions/jobs-grpc.fish
 """
 

@@ -30,7 +30,7 @@ def add_command(commands: "Subparsers") -> None:
         commands,
         "create",
         _create,
-        usage="--type TYPE (--device ID | --group ID | --all) [--stage SIZE ...]",
+        usage="--type TYPE (--device ID | --group ID | --all)",
         summary="create a job and queue an execution for each targeted device",
     )
     completers.attach(

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
 
 _DESCRIPTION = """\
-Examine what `serve` needs, with the same settings: this host, certificates and keys, the
-database, and how late background work is. Changes nothing; the server may run or not.
+Examine what `serve` needs, with the same settings: this host, certificates and
+keys, the database, and how late background work is. Changes nothing; the server
+may run or not.
 """
 
 _EPILOG = """\

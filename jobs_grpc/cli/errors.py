@@ -21,7 +21,8 @@ exit codes:
   2    invalid arguments, settings or request
   3    job or device not found
   4    the current state does not allow the call, e.g. the job id is in use
-  5    server or database unavailable, overloaded or too slow, or a limit is exceeded
+  5    server or database unavailable, overloaded or too slow, or a limit is
+       exceeded
   6    not authenticated or not permitted
   130  interrupted
 """

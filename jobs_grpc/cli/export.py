@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _PAGE_SIZE = 5000
 
 _DESCRIPTION = """\
-Write all executions of a job, or those that match the filters, as CSV or JSON Lines. Each
-row shows its execution at the time when its page is read.
+Write all executions of a job, or those that match the filters, as CSV or JSON
+Lines. Each row shows its execution at the time when its page is read.
 
-With --to, the rows go to FILE.part until the export is complete. If the export is interrupted,
---resume continues it.
+With --to, the rows go to FILE.part until the export is complete. If the export
+is interrupted, --resume continues it.
 """
 
 

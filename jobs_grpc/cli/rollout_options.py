@@ -18,14 +18,16 @@ _MIN_FINISHED = 20
 _GATE_OPTIONS = ("min_succeeded", "bake", "advance_after", "require_approval")
 
 _EXAMPLE = """\
-A rollout starts the devices stage by stage. The sizes of --stage are "1%" (of all
-devices), "50" (devices), "group:NAME" or "rest". The options for gates apply to each
-stage except the last. --rollout reads everything from a YAML or JSON file with the fields
-`rollout` and `failure_criteria` of CreateJobRequest:
+A rollout starts the devices stage by stage. The sizes of --stage are "1%" (of
+all devices), "50" (devices), "group:NAME" or "rest". The options for gates
+apply to each stage except the last. --rollout reads everything from a YAML or
+JSON file with the fields `rollout` and `failure_criteria` of CreateJobRequest:
 
   rollout:
     stages:
-      - {display_name: canary, percent: 1, gate: {min_succeeded_percent: 95, bake_time: 600s}}
+      - display_name: canary
+        percent: 1
+        gate: {min_succeeded_percent: 95, bake_time: 600s}
       - {display_name: everyone, remainder: true, releases_per_minute: 1000}
     max_in_progress: 500
   failure_criteria:

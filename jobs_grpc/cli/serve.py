@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
-Serve on the database of JOBS_DATABASE_URL until SIGTERM or Ctrl-C. Calls in flight then
-have JOBS_SHUTDOWN_GRACE seconds to finish; a second signal cancels them immediately.
+Serve on the database of JOBS_DATABASE_URL until SIGTERM or Ctrl-C. Calls in
+flight then have JOBS_SHUTDOWN_GRACE seconds to finish; a second signal cancels
+them immediately.
 """
 
 

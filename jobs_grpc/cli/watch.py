@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
 
 _DESCRIPTION = """\
-Follow a job until it finishes. On a terminal, show a progress bar; otherwise print
-a line for each change. Reconnects while the server is unavailable.
+Follow a job until it finishes. On a terminal, show a progress bar; otherwise
+print a line for each change. Reconnects while the server is unavailable.
 """
 _EXIT_CODES_HELP = """\
 exit codes:

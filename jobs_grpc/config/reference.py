@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from jobs_grpc.config import Config
 from jobs_grpc.config.declaration import Setting, settings_of
 
-_WIDTH = 88
+_WIDTH = 80
 
 _HEADER = """\
 # Settings

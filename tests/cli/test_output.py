@@ -1,6 +1,7 @@
 """The output of the commands, from creating a job to canceling it."""
 
 import json
+import re
 
 import pytest
 
@@ -85,6 +86,31 @@ async def test_output_escapes_characters_that_locale_lacks() -> None:
 
     assert (process.returncode, errors) == (0, b"")
     assert b"1\\u2013720" in out
+
+
+@pytest.mark.slow
+async def test_help_fits_terminal_of_80_columns(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    pages = {}
+    unread: list[tuple[str, ...]] = [()]
+    while unread:
+        command = unread.pop()
+        page = (await shell(*command, "--help")).out
+        pages[command] = page
+        _, _, listed = page.partition("\ncommands:\n")
+        unread += [
+            (*command, name) for name in re.findall(r"^    ([a-z]+)\b", listed, re.MULTILINE)
+        ]
+
+    assert {(), ("serve",), ("create",), ("context", "set"), ("devices", "import")} <= pages.keys()
+    assert [
+        (*command, line)
+        for command, page in pages.items()
+        for line in page.splitlines()
+        if len(line) > 80
+    ] == []
 
 
 async def test_command_fails_when_standard_output_is_closed(
