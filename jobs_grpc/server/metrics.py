@@ -233,8 +233,8 @@ def _updates(batcher: UpdateBatcher) -> Iterator[Metric]:
 
 def _watches(jobs: JobService, device_jobs: DeviceJobService) -> Iterator[Metric]:
     watches = GaugeMetricFamily("jobs_watches", "Open watch streams.", labels=["grpc_method"])
-    watches.add_metric(["WatchJob"], jobs.watchers)
-    watches.add_metric(["WatchPendingExecutions"], device_jobs.watchers)
+    watches.add_metric(["WatchJob"], jobs.open_watches)
+    watches.add_metric(["WatchPendingExecutions"], device_jobs.open_watches)
     yield watches
 
 

@@ -57,9 +57,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._watch = ExecutionWatch(store, budget, watch_interval, stopping, turns.pause)
 
     @property
-    def watchers(self) -> int:
+    def open_watches(self) -> int:
         """The number of open WatchPendingExecutions streams."""
-        return self._watch.watchers
+        return self._watch.open_watches
 
     async def ListPendingExecutions(
         self,

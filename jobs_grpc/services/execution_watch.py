@@ -38,9 +38,9 @@ class ExecutionWatch:
         self._pages = PendingPages(store, budget, interval, stopping, pause)
 
     @property
-    def watchers(self) -> int:
+    def open_watches(self) -> int:
         """The number of open watches."""
-        return self._hub.watchers
+        return self._hub.open_watches
 
     async def run(
         self,

@@ -55,9 +55,9 @@ class JobWatch:
         self._hub = WatchHub(self._changed_jobs, interval, stopping, keys_per_fetch=_JOBS_PER_FETCH)
 
     @property
-    def watchers(self) -> int:
+    def open_watches(self) -> int:
         """The number of open watches."""
-        return self._hub.watchers
+        return self._hub.open_watches
 
     async def run(
         self, tenant_id: str, job_id: str, write: Callable[[bytes], Awaitable[None]]

@@ -91,9 +91,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._watch = JobWatch(store, budget, watch_interval, stopping, turns.pause)
 
     @property
-    def watchers(self) -> int:
+    def open_watches(self) -> int:
         """The number of open WatchJob streams."""
-        return self._watch.watchers
+        return self._watch.open_watches
 
     async def CreateJob(
         self,

@@ -182,7 +182,7 @@ class WatchHub(Generic[K, T]):
         self._failures = RepeatedEvents[str](_log_others)
 
     @property
-    def watchers(self) -> int:
+    def open_watches(self) -> int:
         """The number of open watches."""
         return sum(map(len, self._tenants.values()))
 
