@@ -31,8 +31,9 @@ _MAX_PROTOBUF_RATIO = 8
 # Documents that are kept in wire format, with at most 0.4 MiB each by default.
 _CACHED_DOCUMENTS = 16
 
-# Values that are converted between two pauses: about a millisecond and a half.
-_VALUES_PER_PAUSE = 1000
+# Values that are converted between two pauses: about 150 us. New calls are accepted in between, a
+# few in each iteration of the event loop.
+_VALUES_PER_PAUSE = 100
 
 # Maximum length of the path in an error message, in characters.
 _MAX_PATH_LENGTH = 120
