@@ -72,6 +72,22 @@ async def _service(
             await service.wait_until_stopped()
 
 
+@asynccontextmanager
+async def _shutdown_after_grace(
+    database: Database, tenant: str
+) -> AsyncIterator["asyncio.Task[object]"]:
+    """Stop a service; yields a call that waited for a lock for longer than the grace."""
+    async with (
+        _service(database, tenant, SHORT_GRACE) as service,
+        job_lock_held(database, tenant, "a"),
+    ):
+        call: asyncio.Task[object] = asyncio.create_task(service.operator.cancel("a"))
+        await database.wait_for_blocked_sessions(1)
+        service.stop()
+        await service.wait_until_stopped()
+        yield call
+
+
 async def _next_status(watch: Any) -> int:
     async with asyncio.timeout(TIMEOUT):
         response: health_pb2.HealthCheckResponse = await watch.read()
@@ -149,16 +165,7 @@ async def test_shutdown_does_not_wait_for_a_health_watch_whose_client_does_not_r
 async def test_call_is_canceled_and_rolled_back_when_it_exceeds_the_grace(
     database: Database, tenant: str
 ) -> None:
-    async with (
-        _service(database, tenant, SHORT_GRACE) as service,
-        job_lock_held(database, tenant, "a"),
-    ):
-        call = asyncio.create_task(service.operator.cancel("a"))
-        await database.wait_for_blocked_sessions(1)
-
-        service.stop()
-        await service.wait_until_stopped()
-
+    async with _shutdown_after_grace(database, tenant) as call:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await asyncio.wait_for(call, TIMEOUT)
         assert raised.value.code() in {StatusCode.UNAVAILABLE, StatusCode.CANCELLED}
@@ -186,16 +193,7 @@ async def test_grace_includes_the_time_to_accept_streams(
 
     monkeypatch.setattr(shutdown, "_accept_streams", note_start)
     monkeypatch.setattr(CallTracker, "wait_for_calls", note_deadline)
-    async with (
-        _service(database, tenant, SHORT_GRACE) as service,
-        job_lock_held(database, tenant, "a"),
-    ):
-        call = asyncio.create_task(service.operator.cancel("a"))
-        await database.wait_for_blocked_sessions(1)
-
-        service.stop()
-        await service.wait_until_stopped()
-
+    async with _shutdown_after_grace(database, tenant) as call:
         with pytest.raises(grpc.aio.AioRpcError):
             await call
     accepting_since, deadline = times
@@ -213,15 +211,7 @@ async def test_shutdown_closes_all_database_sessions(database: Database, tenant:
 async def test_shutdown_closes_the_session_of_a_canceled_call(
     database: Database, tenant: str
 ) -> None:
-    async with (
-        _service(database, tenant, SHORT_GRACE) as service,
-        job_lock_held(database, tenant, "a"),
-    ):
-        call = asyncio.create_task(service.operator.cancel("a"))
-        await database.wait_for_blocked_sessions(1)
-        service.stop()
-        await service.wait_until_stopped()
-
+    async with _shutdown_after_grace(database, tenant) as call:
         await wait_until(lambda: _has_no_session(database))
         with pytest.raises(grpc.aio.AioRpcError):
             await call
