@@ -15,9 +15,13 @@ from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import format_device_count, format_expiry
 from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_message
-from jobs_grpc.cli.rollout_options import add_rollout_options, read_rollout_options
+from jobs_grpc.cli.rollout_options import (
+    add_rollout_options,
+    in_option_words,
+    read_rollout_options,
+)
 from jobs_grpc.cli.stages import stage_lines
-from jobs_grpc.client import JobsClient
+from jobs_grpc.client import JobsClient, errors
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -92,20 +96,25 @@ def add_command(commands: "Subparsers") -> None:
 
 async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     rollout, failure_criteria = read_rollout_options(args)
-    created = await jobs.create(
-        args.type,
-        _read_params(args.params),
-        target_device_id=args.device or "",
-        target_group_id=args.group or "",
-        target_all=args.all,
-        job_id=args.job_id,
-        expires_in_hours=args.expires_in_hours,
-        never_expires=args.never_expires,
-        in_progress_timeout_minutes=args.in_progress_timeout,
-        rollout=rollout,
-        failure_criteria=failure_criteria,
-        validate_only=args.validate_only,
-    )
+    try:
+        created = await jobs.create(
+            args.type,
+            _read_params(args.params),
+            target_device_id=args.device or "",
+            target_group_id=args.group or "",
+            target_all=args.all,
+            job_id=args.job_id,
+            expires_in_hours=args.expires_in_hours,
+            never_expires=args.never_expires,
+            in_progress_timeout_minutes=args.in_progress_timeout,
+            rollout=rollout,
+            failure_criteria=failure_criteria,
+            validate_only=args.validate_only,
+        )
+    except errors.InvalidField as e:
+        if args.stages:
+            e.message = in_option_words(e.message)
+        raise
     if args.output != "text":
         print_message(created, args.output)
         return

@@ -77,8 +77,57 @@ async def test_create_reads_the_rollout_from_a_file(
         ("r.json", "{", "Expecting property name"),
         ("r.json", "[" * 100_000, "nested too deeply"),
         ("r.yaml", "[" * 2_000, "nested too deeply"),
-        ("r.yaml", "stages: []", "may have only the fields rollout and failure_criteria"),
-        ("r.yaml", "rollout: {stage: []}", "stage"),
+        ("r.yaml", "", "must have fields: rollout, failure_criteria"),
+        ("r.yaml", "stages: []", "unknown field stages; the fields are rollout, failure_criteria"),
+        ("r.yaml", "job_id: j", "unknown field job_id; the fields are rollout, failure_criteria"),
+        ("r.yaml", "rollout:", "rollout: must have fields: stages, max_in_progress, seed"),
+        ("r.yaml", "rollout: {stage: []}", "rollout: unknown field stage; did you mean stages?"),
+        ("r.yaml", "rollout: {stages: {percent: 5}}", "stages: must be a list"),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percnt: 5}]}",
+            "stages[0]: unknown field percnt; did you mean percent?",
+        ),
+        (
+            "r.json",
+            '{"rollout": {"stages": [{"percent": 5, "gate": {"bakeTim": "600s"}}]}}',
+            "stages[0].gate: unknown field bakeTim; did you mean bake_time?",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percent: 5}, {rest: true}]}",
+            "stages[1]: unknown field rest; did you mean remainder?",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percent: 5, gate: {bake_time: 10m}}]}",
+            "stages[0].gate.bake_time: must be a number of seconds, such as 600s",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percent: 5%}]}",
+            "stages[0].percent: must be a whole number",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percent: 5, device_count: 9}]}",
+            "stages[0]: only one of device_count, percent is possible",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{remainder: 'on'}]}",
+            "stages[0].remainder: must be true or false",
+        ),
+        (
+            "r.yaml",
+            "failure_criteria: [{scope: STAGES}]",
+            "failure_criteria[0].scope: must be one of JOB, STAGE",
+        ),
+        (
+            "r.yaml",
+            "failure_criteria: [{failure_codes: [E1, 2]}]",
+            "failure_criteria[0].failure_codes[1]: must be text",
+        ),
     ],
 )
 async def test_create_rejects_a_file_that_is_no_rollout(
@@ -90,8 +139,7 @@ async def test_create_rejects_a_file_that_is_no_rollout(
     created = await shell(*CREATE, "--rollout", str(file))
 
     assert created.code == 2
-    assert created.err.startswith(f"jobs-grpc: {file}: ")
-    assert problem in created.err
+    assert created.err.startswith(f"jobs-grpc: {file}: {problem}")
     assert len(created.err.splitlines()) == 1
 
 
@@ -118,6 +166,24 @@ async def test_create_rejects_invalid_rollout_options(
 
     assert created.code == 2
     assert problem in created.err
+
+
+@pytest.mark.parametrize(
+    ("stages", "problem"),
+    [
+        (("10%", "20%"), "The percents add up to 30, not 100; add --stage rest"),
+        (("2", "3"), "the stages have room for 5 of 10 devices; add --stage rest"),
+        (("rest", "3"), "--stage rest is allowed only in the last stage"),
+    ],
+)
+@pytest.mark.usefixtures("fleet")
+async def test_create_names_the_option_when_the_server_rejects_the_stages(
+    shell: Shell, stages: tuple[str, ...], problem: str
+) -> None:
+    created = await shell(*CREATE, *(f"--stage={stage}" for stage in stages))
+
+    assert created.code == 2
+    assert created.err == f"jobs-grpc: INVALID_ARGUMENT: {problem}\n"
 
 
 @pytest.mark.usefixtures("fleet")
