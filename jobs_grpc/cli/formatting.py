@@ -68,6 +68,12 @@ def format_target(job: pb.Job) -> str:
     return "all"
 
 
+def format_creation(job: pb.Job, utc: bool = False) -> str:
+    """Format when and by whom a job was created."""
+    creator = f" by {job.created_by}" if job.created_by else ""
+    return f"{format_moment(job.created_at, utc)}{creator}"
+
+
 def format_pause(job: pb.Job, utc: bool = False) -> str:
     """Format the pause of a job: since when, by whom and why."""
     user = f" by {job.pause.paused_by}" if job.pause.HasField("paused_by") else ""

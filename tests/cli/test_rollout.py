@@ -218,6 +218,7 @@ async def test_advance_opens_the_next_stage(shell: Shell, operator: Operator) ->
 
     assert advanced.code == repeated.code == 0
     assert advanced.out.startswith("advanced j:\n 0 20%   PASSED ")
+    assert repeated.out.startswith("stage 1 of j was open before, so nothing changed:\n 0 20%   PASS")
     assert [stage.state for stage in (await operator.get("j")).stages] == [
         pb.JobStage.PASSED,
         pb.JobStage.OPEN,
@@ -233,11 +234,13 @@ async def test_approve_needs_another_user(
     by_creator = await shell("approve", "j", "0")
     monkeypatch.setenv("JOBS_USER", "aisha")
     approved = await shell("approve", "j", "0", "--comment", "checked")
+    repeated = await shell("approve", "j", "0", "--comment", "checked again")
 
     assert by_creator.code != 0
     assert "The creator of the job must not approve it" in by_creator.err
     assert approved.out.startswith("approved stage 0 of j:\n")
     assert "approved by aisha" in approved.out
+    assert repeated.out.startswith("stage 0 of j was approved before, so nothing changed:\n")
     assert (await operator.get("j")).stages[0].approval.comment == "checked"
 
 

@@ -36,6 +36,11 @@ def cells(line: str) -> list[str]:
     return re.split(r" {2,}", line.strip())
 
 
+def without_times(text: str) -> str:
+    """Replace the times in UTC."""
+    return re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ", "TIME", text)
+
+
 class Shell:
     """Runs commands in a thread, so that a server in this event loop can respond to them."""
 
