@@ -11,7 +11,7 @@ from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
 from jobs_grpc.cli.formatting import (
     format_counts,
-    format_criterion,
+    format_creation,
     format_expiry,
     format_moment,
     format_pause,
@@ -19,6 +19,7 @@ from jobs_grpc.cli.formatting import (
 )
 from jobs_grpc.cli.listing import FORMATS, add_listing_options, print_listing
 from jobs_grpc.cli.output import message_dict, struct_json
+from jobs_grpc.cli.rollout_text import format_criterion
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.text import escape_unprintable
@@ -78,13 +79,12 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
     yield "status", job_status_name(job.status)
     if job.HasField("cancel_reason"):
         yield "cancel reason", job.cancel_reason
-    if job.HasField("pause"):
+    if job.status == pb.Job.PAUSED:
         yield "paused", format_pause(job, utc)
     yield "type", job.document_type
     yield "params", struct_json(job.document_params)
     yield "target", format_target(job)
-    creator = f" by {job.created_by}" if job.created_by else ""
-    yield "created", format_moment(job.created_at, utc) + creator
+    yield "created", format_creation(job, utc)
     yield "expires", format_expiry(job, utc)
     if job.HasField("in_progress_timeout_minutes"):
         yield "timeout", f"{job.in_progress_timeout_minutes:,} min after the start"
@@ -92,6 +92,6 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "max. devices", f"{job.rollout.max_in_progress:,} IN_PROGRESS at a time"
     for criterion in job.failure_criteria:
         yield "criterion", format_criterion(criterion)
-    if job.HasField("trip"):
+    if job.HasField("trip") and job.trip.tripped_at != job.pause.paused_at:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
     yield "devices", f"{job.total_executions:,}: {format_counts(job)}"

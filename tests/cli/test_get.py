@@ -3,9 +3,13 @@
 import json
 
 import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support.cli import Shell
+from tests.support.callers import Operator
+from tests.support.cli import Shell, without_times
 from tests.support.database import Database
+from tests.support.server import Server
+from tests.support.staged_jobs import create_staged_job
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
 
@@ -23,6 +27,48 @@ async def test_get_reads_several_pages_when_limit_exceeds_one_page(
     assert got.err.startswith(
         "5,050 executions shown; raise --limit, or continue with --page-token "
     )
+
+
+async def test_get_shows_gates_approvals_and_what_a_stage_waits_for(
+    shell: Shell, database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 10)
+    job = await create_staged_job(
+        *(database, server, operator),
+        {
+            "percent": 20,
+            "gate": pb.Gate(min_succeeded_percent=50, require_approval=True),
+        },
+        {"remainder": True, "releases_per_minute": 60},
+    )
+    await job.set_gate(0, bake_seconds=7200)
+    await operator.update("j", "rollout.max_in_progress", rollout=pb.Rollout(max_in_progress=3))
+    await shell("approve", "j", "0", "--comment", "lab is green", "--user", "aisha")
+    await job.device(0).update("j", "SUCCEEDED")
+
+    got = await shell("get", "j", "--limit", "1", "--utc")
+
+    facts, stages, _ = without_times(got.out).split("\n\n")
+    assert facts.splitlines() == [
+        "job           j",
+        "status        IN_PROGRESS",
+        "type          reboot",
+        "params        {}",
+        "target        all",
+        "created       TIME by olivia",
+        "expires       TIME",
+        "max. devices  3 IN_PROGRESS at a time",
+        "devices       10: 1 QUEUED, 1 SUCCEEDED, 8 HELD",
+    ]
+    assert stages.splitlines() == [
+        "stages",
+        f" 0 20%   OPEN     {'█' * 12}{'░' * 12}  1 QUEUED, 1 SUCCEEDED",
+        "   gate: 50% succeeded, bake 2h, approval",
+        "   approved at TIME by aisha: lab is green",
+        "   stage 0 bakes for 2h; stage 1 opens at TIME",
+        f" 1 rest  PENDING  {'·' * 24}  8 HELD",
+        "   60 releases per minute",
+    ]
 
 
 async def test_get_shows_only_executions_with_requested_status(
