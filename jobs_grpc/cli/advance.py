@@ -59,7 +59,7 @@ async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
     job = await jobs.advance(args.job_id, stage=args.stage, etag=args.etag)
     if is_unchanged(job, before):
         _print_stages(
-            args, job, f"stage {args.stage} of {job.job_id} was open before, so nothing changed"
+            args, job, f"stage {args.stage} of {job.job_id} was opened before, so nothing changed"
         )
     else:
         _print_stages(args, job, f"advanced {job.job_id}")

@@ -142,9 +142,9 @@ def _print_created(args: argparse.Namespace, created: pb.CreateJobResponse) -> N
 
 
 def _print_existing(args: argparse.Namespace, job: pb.Job) -> None:
-    creation = escape_unprintable(format_creation(job, args.utc))
-    print(f"{job.job_id} exists already: the same request created it {creation}")
-    print(f"{job.job_id} is {job_status_name(job.status)}: {format_counts(job)}")
+    job_id, creation = map(escape_unprintable, (job.job_id, format_creation(job, args.utc)))
+    print(f"{job_id} exists already: the same request created it {creation}")
+    print(f"{job_id} is {job_status_name(job.status)}: {format_counts(job)}")
 
 
 def _read_params(text: str) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     lines += stage_bars(job)
     if wait := describe_wait(job, lambda time: f"in {format_time_left(time)}"):
         lines.append(WrappedText(wait, "yellow"))
-    lines += [Text(step) for step in next_steps(job)]
+    lines += [Text(escape_unprintable(step)) for step in next_steps(job)]
     return lines
 
 
