@@ -14,7 +14,9 @@ Command: TypeAlias = tuple[str, str]
 
 
 def describe_wait(job: pb.Job, format_due: Callable[[Timestamp], str]) -> str:
-    """Say what an active job waits for in addition to its devices; "" if nothing."""
+    """Say why a job is stopped, or what it waits for in addition to its devices; "" if nothing."""
+    if job.HasField("cancel_reason"):
+        return f"Canceled: {job.cancel_reason}"
     if job.status == pb.Job.PAUSED:
         return f"Paused {format_pause(job, utc=True)}"
     for index, stage in enumerate(job.stages):

@@ -207,7 +207,7 @@ def test_job_display_ends_with_an_empty_line() -> None:
 
 def test_job_display_of_a_canceled_job_does_not_look_like_success() -> None:
     job = paused_job(pb.Pause.OPERATOR, "x")
-    job.status = pb.Job.CANCELED
+    job.status, job.cancel_reason = pb.Job.CANCELED, "bad release"
     job.execution_counts.CopyFrom(pb.ExecutionCounts(succeeded=7, failed=2, rejected=91))
     job.succeeded_count, job.failed_count = 7, 93
     for stage, counts in zip(
@@ -225,7 +225,7 @@ def test_job_display_of_a_canceled_job_does_not_look_like_success() -> None:
         "0 10%  STOPPED  " + "█" * 39 + "×" * 11 + "/" * 6 + " 10 / 10",
         "1 rest UNOPENED " + "/" * 56 + " 90 / 90",
     ]
-    assert len(display(job)) == 6
+    assert display(job)[6:] == ["Canceled: bad release"]
 
 
 def test_job_display_escapes_unprintable_characters() -> None:
