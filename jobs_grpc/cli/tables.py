@@ -100,8 +100,14 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
     header = [column.title for column in columns]
     natural = [max(map(_cell_width, cells)) for cells in zip(header, *rows, strict=True)]
     console = Console()
-    widths = _fit_widths(columns, natural, console.width) if fit else dict(enumerate(natural))
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
+    if not fit:
+        columns = [column._replace(drop_order=0) for column in columns]
+    gap = _GAP
+    widths = _fit_widths(columns, natural, console.width, gap)
+    if _total_width(widths, gap) > console.width:
+        gap = 1
+        widths = _fit_widths(columns, natural, console.width, gap)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
     for index, width in widths.items():
         column = columns[index]
         table.add_column(
@@ -115,15 +121,19 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
         cells = [row[index] for index in widths]
         table.add_row(*(Text(cell, style=_STATUS_STYLES.get(cell, "")) for cell in cells))
     # If columns that are never cut do not fit, the terminal wraps the lines.
-    console.width = max(console.width, sum(widths.values()) + _GAP * len(widths))
+    console.width = max(console.width, _total_width(widths, gap) + gap)
     console.print(table)
     hidden = [column.title for index, column in enumerate(columns) if index not in widths]
     if hidden:
         print_note(f"hidden, because the terminal is narrow: {', '.join(hidden)} (see -o wide)")
 
 
+def _total_width(widths: dict[int, int], gap: int) -> int:
+    return sum(widths.values()) + gap * (len(widths) - 1)
+
+
 def _fit_widths(
-    columns: Sequence[TableColumn], natural: Sequence[int], total_width: int
+    columns: Sequence[TableColumn], natural: Sequence[int], total_width: int, gap: int
 ) -> dict[int, int]:
     """Return the widths of the columns that fit, by their index.
 
@@ -134,7 +144,7 @@ def _fit_widths(
         for column, width in zip(columns, natural, strict=True)
     ]
     kept = list(range(len(columns)))
-    while (spare := total_width + _GAP - sum(minimum[i] + _GAP for i in kept)) < 0:
+    while (spare := total_width + gap - sum(minimum[i] + gap for i in kept)) < 0:
         candidate = max(kept, key=lambda i: columns[i].drop_order)
         if not columns[candidate].drop_order:
             break
