@@ -86,7 +86,7 @@ func errorExamples(c *contract) object {
 		if sample["field_violations"] == nil {
 			sample["field_violations"] = []any{}
 		}
-		sample["request_id"] = "c0ffee1f-64d1-4f2a-9f0e-3a8d5f1f2c11"
+		sample["request_id"] = "U3KH5RYN2QWLJCVMFQ6TLOJ7PE"
 		examples[reason] = object{"summary": firstSentence(c.meaning(reason)), "value": sample}
 	}
 	return examples
