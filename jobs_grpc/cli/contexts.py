@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TypeAlias
 
 from jobs_grpc.auth.principal import IDENTIFIER_RULE, TENANT_RULE, is_identifier, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.files import replace_private_file
 from jobs_grpc.config import parsers
 
 Values: TypeAlias = dict[str, str | bool]
@@ -133,15 +133,7 @@ def save_contexts(contexts: Contexts) -> Path:
     text = tomli_w.dumps(content | {"contexts": contexts.by_name})
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp creates a file that only its owner can read.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink()  # It can hold a token.
-            raise
+        replace_private_file(path, text)
     except OSError as e:
         raise CliError(f"can't write {path}: {e.strerror}") from None
     return path

@@ -1,13 +1,7 @@
 """`jobs-grpc export`: writes all executions of a job as CSV or JSON Lines."""
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -16,6 +10,7 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_client_command, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
+from jobs_grpc.cli.export_file import ExportFile, ExportState
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
 from jobs_grpc.cli.output import count_progress, print_note
 from jobs_grpc.client import JobsClient
@@ -63,31 +58,30 @@ def add_command(commands: "Subparsers") -> None:
     add_listing_options(parser, EXECUTION_COLUMNS)
 
 
-@dataclass
-class _State:
-    """The progress of an export. It is stored next to the rows after each page."""
-
-    request: dict[str, object]
-    page_token: str = ""
-    row_count: int = 0
-    size: int = 0
-    """The bytes of the complete pages."""
-
-
 async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
     if args.output is None:
         args.output = "jsonl" if args.to and args.to.endswith((".jsonl", ".ndjson")) else "csv"
-    state = _State(_request(args))
+    request = _request(args)
     if args.to is None:
         if args.resume:
             raise CliError("--resume needs --to", ExitCode.USAGE)
-        await _write_pages(args, jobs, state, sys.stdout)
+        job = await jobs.get(args.job_id)
+        await _write_pages(args, jobs, job, ExportState(request), sys.stdout)
         return
-    path = Path(args.to)
-    if args.resume:
-        state = _read_state(path, state.request)
-    with _part_file(path, state) as file:
-        await _write_pages(args, jobs, state, file)
+    destination = ExportFile(args.to)
+    state = destination.read_state(request) if args.resume else ExportState(request)
+    job = await jobs.get(args.job_id)
+    created_at = job.created_at.ToJsonString()
+    if args.resume and state.job_created_at != created_at:
+        raise CliError(
+            f"{args.job_id} is another job than the one of the interrupted export: it was created"
+            f" at {created_at}, the other at {state.job_created_at};"
+            " export again without --resume",
+            ExitCode.WRONG_STATE,
+        )
+    state.job_created_at = created_at
+    with destination.writing(state) as file:
+        await _write_pages(args, jobs, job, state, file, destination)
     executions = "1 execution" if state.row_count == 1 else f"{state.row_count:,} executions"
     print(f"exported {executions} to {escape_unprintable(args.to)}")
 
@@ -95,7 +89,7 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
 def _request(args: argparse.Namespace) -> dict[str, object]:
     """Return the values that must be the same when an export is resumed."""
     target = resolve_target(args)
-    names = ("job_id", "status", "failure_code", "output", "columns")
+    names = ("job_id", "status", "failure_code", "output", "columns", "raw")
     return {
         "server": target.server,
         "tenant": target.tenant,
@@ -104,9 +98,14 @@ def _request(args: argparse.Namespace) -> dict[str, object]:
 
 
 async def _write_pages(
-    args: argparse.Namespace, jobs: JobsClient, state: _State, file: TextIO
+    args: argparse.Namespace,
+    jobs: JobsClient,
+    job: pb.Job,
+    state: ExportState,
+    file: TextIO,
+    destination: ExportFile | None = None,
 ) -> None:
-    total = _expected_count(args, await jobs.get(args.job_id))
+    total = _expected_count(args, job)
     pager = jobs.executions(
         args.job_id,
         status=execution_status(args),
@@ -124,12 +123,12 @@ async def _write_pages(
                 state.page_token = pager.next_page_token
                 state.row_count += len(page)
                 # Nothing follows the last page: a resumed export would start again.
-                if args.to is not None and state.page_token:
-                    _save_state(Path(args.to), state, file)
+                if destination and state.page_token:
+                    destination.save_state(state, file)
                 show(state.row_count)
     except BaseException as e:
         if state.row_count and not isinstance(e, BrokenPipeError):
-            rest = f"; continue with --resume --to {args.to}" if args.to is not None else ""
+            rest = f"; continue with --resume --to {args.to}" if destination else ""
             print_note(f"stopped after {state.row_count:,} executions{rest}")
         raise
 
@@ -140,64 +139,3 @@ def _expected_count(args: argparse.Namespace, job: pb.Job) -> int | None:
     if args.status:
         return int(getattr(job.execution_counts, args.status.lower()))
     return job.total_executions
-
-
-@contextmanager
-def _part_file(path: Path, state: _State) -> Iterator[TextIO]:
-    """Yield the file for the rows, and rename it to `path` if the block succeeds."""
-    part = _part(path)
-    try:
-        if not state.page_token:
-            # It is of an earlier export, whose rows are overwritten.
-            _state_file(path).unlink(missing_ok=True)
-        with part.open("r+" if state.page_token else "w", encoding="utf-8", newline="") as file:
-            if os.fstat(file.fileno()).st_size < state.size:
-                raise CliError(
-                    f"{part} has lost rows; export again without --resume", ExitCode.USAGE
-                )
-            # Bytes after the last complete page may be part of an incomplete one.
-            file.seek(state.size)
-            file.truncate()
-            try:
-                yield file
-            finally:
-                file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _state_file(path).unlink(missing_ok=True)
-    except OSError as e:
-        raise CliError(f"can't write {path}: {e.strerror}") from None
-    finally:
-        if not _state_file(path).exists():
-            part.unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
-
-
-def _state_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part.json")
-
-
-def _save_state(path: Path, state: _State, file: TextIO) -> None:
-    state.size = os.fstat(file.fileno()).st_size
-    temporary = path.with_name(f"{path.name}.part.json.new")
-    temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
-    temporary.replace(_state_file(path))
-
-
-def _read_state(path: Path, request: dict[str, object]) -> _State:
-    file = _state_file(path)
-    try:
-        state = _State(**json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise CliError(f"nothing to resume: no file {file}", ExitCode.USAGE) from None
-    except (OSError, ValueError, TypeError):
-        raise CliError(
-            f"can't read {file}; export again without --resume", ExitCode.USAGE
-        ) from None
-    if state.request != request:
-        differs = ", ".join(key for key in request if state.request.get(key) != request[key])
-        raise CliError(f"{file} belongs to a different export: {differs} differs", ExitCode.USAGE)
-    return state

@@ -23,6 +23,10 @@ M = TypeVar("M", bound=Message)
 
 FORMATS = ("table", "wide", "json", "jsonl", "csv")
 
+# A spreadsheet runs a cell that starts with one of these as a formula, and devices choose some of
+# the values.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
 
 @dataclass(frozen=True)
 class Column(Generic[M]):
@@ -52,7 +56,7 @@ def add_listing_options(
     noun: str = "",
     fits_screen: bool = False,
 ) -> None:
-    """Add --columns, and --limit and --page-token if there is a default limit.
+    """Add --columns and --raw, and --limit and --page-token if there is a default limit.
 
     If the listing `fits_screen`, --limit is None if it is not given.
     """
@@ -65,6 +69,12 @@ def add_listing_options(
             help=f"columns to show, in this order: {', '.join(names)}",
         ),
         lambda prefix, **_: [prefix.rpartition(",")[0] + "," * ("," in prefix) + n for n in names],
+    )
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="in CSV, keep cells that start with = + - @ unchanged; without it they get a leading '"
+        ", so that no spreadsheet runs them as formulas",
     )
     if limit:
         parser.add_argument(
@@ -208,6 +218,8 @@ class RowWriter(Generic[M]):
             return
         for item in items:
             cells = [_csv_text(column.value(item)) for column in self._columns]
+            if not self._args.raw:
+                cells = [f"'{c}" if c.startswith(_FORMULA_STARTS) else c for c in cells]
             self._csv.writerow(map(self._escape, cells))
 
 

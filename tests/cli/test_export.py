@@ -69,6 +69,25 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
+@pytest.mark.parametrize("command", ["export", "get"])
+async def test_csv_quotes_cells_that_a_spreadsheet_would_run(shell: Shell, command: str) -> None:
+    codes = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "a=1", "x"]
+    page = pb.ListJobExecutionsResponse(
+        executions=[pb.JobExecution(device_id=code, failure_code=code) for code in codes]
+    )
+
+    async def exported(*options: str) -> list[str]:
+        async with running_scripted_server(**_pages(page)) as server:
+            result = await shell(
+                *(command, "j", "--columns", "device,code", "--server", server.address, *options)
+            )
+        return result.out.split("\n")[1:-1]
+
+    quoted = ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\tx", "'\rx", "a=1", "x"]
+    assert await exported("-o", "csv") == [f"{code},{code}" for code in quoted]
+    assert await exported("-o", "csv", "--raw") == [f"{code},{code}" for code in codes]
+
+
 async def test_export_leaves_no_file_when_the_job_does_not_exist(
     shell: Shell, tmp_path: Path
 ) -> None:
