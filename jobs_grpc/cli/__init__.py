@@ -1,12 +1,11 @@
 """The command `jobs-grpc`."""
 
 import argparse
-import difflib
 import os
 import sys
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import NoReturn
 
 # gRPC reads these when it is imported, so they are set before the imports below. Starting
 # PostgreSQL forks, and gRPC's fork handlers would only log that they are disabled. The commands
@@ -40,6 +39,7 @@ from jobs_grpc.cli import (
 )
 from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, UsageError, to_cli_error
 from jobs_grpc.cli.output import print_json, wants_json
+from jobs_grpc.cli.parser import Parser
 from jobs_grpc.text import escape_unprintable
 
 __all__ = ["main", "run"]
@@ -97,12 +97,16 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as e:
-        error = to_cli_error(e)
-        if error is None:
-            raise
-        if sys.stderr is not None:
-            _print_error(error, as_json=wants_json(argv))
-        return error.exit_code
+        # A command for several jobs reports each that failed.
+        errors = e.exceptions if isinstance(e, ExceptionGroup) else [e]
+        exit_codes = []
+        for error in map(to_cli_error, errors):
+            if error is None:
+                raise
+            exit_codes.append(error.exit_code)
+            if sys.stderr is not None:
+                _print_error(error, as_json=wants_json(argv))
+        return exit_codes[0]
     return 0
 
 
@@ -118,33 +122,8 @@ def _print_error(error: CliError, *, as_json: bool) -> None:
     print("\n".join(map(escape_unprintable, lines)), file=sys.stderr)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors as exceptions, and rejects abbreviated options."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        # A prefix that is unique today may become ambiguous.
-        super().__init__(**kwargs | {"allow_abbrev": False})
-
-    def parse_known_args(  # type: ignore[override]  # the parser of a command returns no rest
-        self, args: Any = None, namespace: Any = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        parsed, rest = super().parse_known_args(args, namespace)
-        if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}{self._suggestion(rest[0])}")
-        return parsed, rest
-
-    def _suggestion(self, argument: str) -> str:
-        options = list(self._option_string_actions)
-        prefixed = [option for option in options if option.startswith(argument)]
-        similar = prefixed or difflib.get_close_matches(argument, options, 1)
-        return f" (did you mean {similar[0]}?)" if similar else ""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, self.prog, self.format_usage())
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="jobs-grpc",
         description="Multi-tenant jobs for device fleets.\n"
         "Use `jobs-grpc COMMAND --help` for the options of a command.",

@@ -1,4 +1,4 @@
-"""`jobs-grpc cancel`: cancels a job or one of its executions."""
+"""`jobs-grpc cancel`: cancels jobs, or the executions of one device."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
 def add_command(commands: "Subparsers") -> None:
     """Add `cancel`."""
     parser = add_client_command(
-        commands, "cancel", _cancel, usage="JOB", summary="cancel a job or one of its executions"
+        commands,
+        "cancel",
+        _cancel,
+        usage="JOB [JOB ...]",
+        summary="cancel jobs or the executions of one device",
     )
-    arguments.add_job(parser, *completers.ACTIVE)
+    add_jobs(parser, *completers.ACTIVE)
     completers.attach(
         parser.add_argument(
             "--device",
             type=arguments.text,
             metavar="ID",
-            help="cancel only the execution of this device",
+            help="cancel only the executions of this device",
         ),
         completers.device_ids,
     )
@@ -43,15 +48,21 @@ def add_command(commands: "Subparsers") -> None:
 
 
 async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
+    if args.device is None:
+        await confirm(args, jobs, "cancel")
+    await for_each_job(args, lambda job_id: _cancel_job(args, jobs, job_id))
+
+
+async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
     canceled: Message
     if args.device is None:
-        canceled = await jobs.cancel(args.job_id, reason=args.reason, force=args.force)
-        done = f"canceled {args.job_id}"
+        canceled = await jobs.cancel(job_id, reason=args.reason, force=args.force)
+        done = f"canceled {job_id}"
     else:
         canceled = await jobs.cancel_execution(
-            args.job_id, args.device, reason=args.reason, force=args.force
+            job_id, args.device, reason=args.reason, force=args.force
         )
-        done = f"canceled {args.job_id} on {args.device}"
+        done = f"canceled {job_id} on {args.device}"
     if args.output == "text":
         print(escape_unprintable(done))
     else:

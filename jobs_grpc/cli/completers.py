@@ -66,8 +66,8 @@ def device_ids(parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
 
     async def find(jobs: JobsClient) -> Iterable[str]:
         job_id = getattr(parsed_args, "job_id", None)
-        recent = jobs.list(limit=_JOBS_WITH_DEVICES)
-        ids = [job_id] if job_id else await _list(recent, "job_id")
+        given = [job_id] if job_id else getattr(parsed_args, "job_ids", None)
+        ids = given or await _list(jobs.list(limit=_JOBS_WITH_DEVICES), "job_id")
         found = await asyncio.gather(
             *(_list(jobs.executions(i, limit=_EXECUTIONS), "device_id") for i in ids)
         )

@@ -20,6 +20,7 @@ from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.contexts import Values, find_context, load_contexts
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
 from jobs_grpc.cli.output import add_output_options
+from jobs_grpc.cli.parser import CALLER, SECURITY
 from jobs_grpc.client import Connection, JobsClient, JobsError, RetryPolicy, Tls
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 
@@ -86,12 +87,14 @@ def add_server_command(
         usage=" ".join(filter(None, ("%(prog)s", usage, "[options]"))),
     )
     add_output_options(parser, formats)
-    group = parser.add_argument_group("server and caller")
+    group = parser.add_argument_group(
+        CALLER, "An option overrides its variable, and the variable overrides the context."
+    )
     completers.attach(
         group.add_argument(
             "--context",
             metavar="NAME",
-            help="context to use (default: $JOBS_CONTEXT or that of `context use`)",
+            help="context to use ($JOBS_CONTEXT)",
         ),
         completers.context_names,
     )
@@ -112,57 +115,52 @@ def add_target_options(
 ) -> "argparse._ArgumentGroup":
     """Add the options of a context, or those that override it. Returns the group for TLS.
 
-    If the options are `stored` in a context, their help names no defaults.
+    If the options are `stored` in a context, their help names no variables.
     """
 
-    def default(text: str) -> str:
-        return "" if stored else f" (default: {text})"
+    def help_text(text: str, *names: str, default: str = "") -> str:
+        variables = " or ".join(f"${VARIABLES[name]}" for name in names)
+        return text if stored else f"{text} ({variables}{default})"
 
     group.add_argument(
         "--server",
         type=arguments.server_address,
         metavar="ADDRESS",
-        help="HOST:PORT or unix:PATH"
-        + default(f"$JOBS_SERVER, that of the context, or {DEFAULT_ADDRESS}"),
+        help=help_text("HOST:PORT or unix:PATH", "server", default=f"; default: {DEFAULT_ADDRESS}"),
     )
     group.add_argument(
         "--tenant",
         metavar="ID",
-        help="tenant to act for"
-        + default("$JOBS_TENANT, that of the context, or the tenant in the token"),
+        help=help_text("tenant to act for", "tenant", default="; default: that in the token"),
     )
     group.add_argument(
         "--user",
         metavar="ID",
-        help="user to act as"
-        + default("$JOBS_USER, that of the context, the user in the token, or the login name"),
+        help=help_text(
+            "user to act as", "user", default="; default: the user in the token, or the login name"
+        ),
     )
-    security = parser.add_argument_group("tokens and TLS")
+    security = parser.add_argument_group(SECURITY)
     security.add_argument(
         "--token-file",
         metavar="FILE",
-        help="file with the token to send"
-        + default("$JOBS_TOKEN_FILE, the token in $JOBS_TOKEN, or that of the context"),
+        help=help_text("file with the token", "token_file", "token"),
     )
     security.add_argument(
         "--tls",
         action=argparse.BooleanOptionalAction,
         help="use TLS; --ca, --cert and --key imply it",
     )
-    for option, variable, help_text in (
-        ("--ca", "JOBS_CA", "CA certificates that the server's certificate must chain to, PEM"),
-        ("--cert", "JOBS_CLIENT_CERT", "client certificate, PEM"),
-        ("--key", "JOBS_CLIENT_KEY", "private key of the client certificate, PEM"),
+    for name, text in (
+        ("ca", "CA certificates of the server, PEM"),
+        ("cert", "client certificate, PEM"),
+        ("key", "private key of the client certificate, PEM"),
     ):
-        security.add_argument(
-            option,
-            metavar="FILE",
-            help=help_text + default(f"${variable}, or that of the context"),
-        )
+        security.add_argument(f"--{name}", metavar="FILE", help=help_text(text, name))
     security.add_argument(
         "--tls-server-name",
         metavar="NAME",
-        help="name to expect in the server's certificate instead of the host in --server",
+        help="name in the server's certificate, if it is not the host of --server",
     )
     return security
 
@@ -198,7 +196,7 @@ class Target:
         The token is not an argument, because other users can see arguments.
         """
         if path := self._text("token_file"):
-            token = _read_file(path) or b""
+            token = read_token_file(path, self.sources["token_file"])
         elif variable := self._text("token_env"):
             token = os.environ.get(variable, "").encode()
             if not token:
@@ -312,6 +310,22 @@ async def connect(
             yield jobs
     except JobsError as e:
         raise call_error(e, target.server) from None
+
+
+def read_token_file(path: str, source: str) -> bytes:
+    """Read the file of a token. The error says where it is named, but not its name.
+
+    The name is the token itself if somebody mistakes what the option is for.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as e:
+        option = {"option": "--token-file", "environment": "JOBS_TOKEN_FILE"}.get(source, source)
+        raise CliError(
+            f"can't read the token file of {option}: {e.strerror}"
+            " (it takes the name of a file, not a token)",
+            ExitCode.USAGE,
+        ) from None
 
 
 def _read_file(path: str | None) -> bytes | None:

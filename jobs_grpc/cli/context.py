@@ -1,6 +1,8 @@
 """`jobs-grpc context`: manages contexts, which name servers and callers."""
 
 import argparse
+import getpass
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ from jobs_grpc.cli import completers
 from jobs_grpc.cli.connection import (
     VARIABLES,
     add_target_options,
+    read_token_file,
     resolve_target,
     target_options,
 )
@@ -81,7 +84,8 @@ def _add_set(subcommands: "Subparsers") -> None:
     security.add_argument(
         "--token-stdin",
         action="store_true",
-        help="read the token from standard input and store it; a file or a variable is safer",
+        help="read the token from standard input and store it; a terminal does not show it; a file "
+        "or a variable is safer",
     )
     parser.add_argument(
         "--unset",
@@ -143,7 +147,9 @@ def _public(values: Values) -> dict[str, object]:
     elif "token_env" in values:
         shown["token"] = f"${values['token_env']}"
     elif "token_file" in values:
-        shown["token"] = values["token_file"]
+        path = str(values["token_file"])
+        # The name of a file that does not exist can be a token.
+        shown["token"] = path if os.access(path, os.F_OK) else "in a file that does not exist"
     return shown
 
 
@@ -193,8 +199,10 @@ def _set(args: argparse.Namespace) -> None:
     changes = target_options(args)
     if args.token_env:
         changes["token_env"] = args.token_env
+    if args.token_file is not None:
+        read_token_file(args.token_file, "option")
     if args.token_stdin:
-        changes["token"] = sys.stdin.readline().strip() if sys.stdin else ""
+        changes["token"] = _read_token()
     for name in _PATHS:
         if name in changes:
             # Commands in other folders use the context too.
@@ -214,6 +222,16 @@ def _set(args: argparse.Namespace) -> None:
     print(f"saved {args.name} in {path}: {_summary(values)}")
     if contexts.current != args.name:
         print(f"to use it, run: jobs-grpc context use {args.name}")
+
+
+def _read_token() -> str:
+    """Read a token from standard input. On a terminal, ask for it and do not show it."""
+    if sys.stdin is None:
+        return ""
+    try:
+        return getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    except EOFError:
+        return ""
 
 
 def _delete(args: argparse.Namespace) -> None:

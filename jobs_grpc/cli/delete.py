@@ -1,13 +1,14 @@
-"""`jobs-grpc delete`: deletes a finished job."""
+"""`jobs-grpc delete`: deletes finished jobs."""
 
 import argparse
 from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import completers
 from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
@@ -18,14 +19,19 @@ if TYPE_CHECKING:
 def add_command(commands: "Subparsers") -> None:
     """Add `delete`."""
     parser = add_client_command(
-        commands, "delete", _delete, usage="JOB", summary="delete a finished job"
+        commands, "delete", _delete, usage="JOB [JOB ...]", summary="delete finished jobs"
     )
-    arguments.add_job(parser, *completers.FINISHED)
+    add_jobs(parser, *completers.FINISHED)
 
 
 async def _delete(args: argparse.Namespace, jobs: JobsClient) -> None:
-    await jobs.delete(args.job_id)
+    await confirm(args, jobs, "delete")
+    await for_each_job(args, lambda job_id: _delete_job(args, jobs, job_id))
+
+
+async def _delete_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
+    await jobs.delete(job_id)
     if args.output == "text":
-        print(f"deleted {escape_unprintable(args.job_id)}")
+        print(f"deleted {escape_unprintable(job_id)}")
     else:
         print_message(pb.DeleteJobResponse(), args.output)

@@ -11,6 +11,7 @@ from typing import Any, TextIO, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from jobs_grpc.cli.parser import OUTPUT
 from jobs_grpc.text import escape_unprintable, escape_unprintable_json
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def add_output_options(parser: argparse.ArgumentParser, formats: Sequence[str]) 
     """Add --output, --json and --utc. The first format is the default."""
     explained = "; ".join(f"{name}: {_FORMAT_HELP[name]}" for name in formats)
     json_format_name = "json" if "json" in formats else "jsonl"
-    group = parser.add_argument_group("output")
+    group = parser.add_argument_group(OUTPUT)
     group.add_argument(
         "-o",
         "--output",

@@ -111,7 +111,11 @@ async def test_token_alone_identifies_caller(
             ["--tenant", "a,b"],
             "--tenant must be 1–256 printable ASCII characters, no comma, no space at the ends",
         ),
-        (["--token-file", "/nowhere"], "can't read /nowhere: No such file or directory"),
+        (
+            ["--token-file", "eyJhbGciOi.eyJpc3.secret"],
+            "can't read the token file of --token-file: No such file or directory"
+            " (it takes the name of a file, not a token)",
+        ),
         (["--tenant", "t", "--key", ""], "--cert and --key must be used together"),
         (["--tenant", "t", "--ca", "/nowhere"], "can't read /nowhere: No such file or directory"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell, cells
+from tests.support.cli import Shell, answer_on_terminal, cells
 from tests.support.database import Database
 from tests.support.server import Server
 
@@ -100,7 +100,11 @@ async def test_list_marks_the_context_in_use_and_hides_tokens(
     assert "secret" not in listed.out + as_json.out + shown.out
 
 
-async def test_set_changes_and_unsets_settings(shell: Shell, config_file: Path) -> None:
+async def test_set_changes_and_unsets_settings(
+    shell: Shell, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.txt").write_text("secret")
+    monkeypatch.chdir(tmp_path)
     await shell("context", "set", "a", "--tenant", "t", "--token-env", "TOKEN", "--tls")
     await shell("context", "set", "a", "--user", "u", "--token-file", "t.txt", "--unset", "tls")
 
@@ -123,6 +127,43 @@ async def test_set_stores_a_token_from_standard_input(
     assert "secret" not in saved.out
     assert _values(config_file) == {"token": "secret"}
     assert _mode(config_file) == 0o600
+
+
+@pytest.mark.slow
+async def test_set_does_not_show_a_token_that_is_typed_on_a_terminal(config_file: Path) -> None:
+    code, shown = await answer_on_terminal(
+        *("Token: ", "secret"), *("context", "set", "a", "--token-stdin")
+    )
+
+    assert code == 0
+    assert "saved a in " in shown
+    assert "secret" not in shown
+    assert _values(config_file) == {"token": "secret"}
+
+
+@pytest.mark.parametrize("token", ["eyJhbGciOi.eyJpc3.secret", "secret" * 100])
+async def test_commands_do_not_print_a_token_that_is_given_as_the_name_of_a_file(
+    shell: Shell, config_file: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    _write(config_file, f'current = "b"\n[contexts.b]\ntoken_file = "/{token}"\n', mode=0o600)
+
+    results = [
+        await shell("context", "set", "a", "--token-file", token),
+        await shell("list"),
+        await shell("context", "list"),  # "set" has stored nothing
+        await shell("context", "show", "b"),
+        await shell("list", "--token", token),
+        await shell("list", f"--token={token}"),
+    ]
+    monkeypatch.setenv("JOBS_TOKEN_FILE", token)
+    results += [await shell("list"), await shell("context", "show", "--json")]
+
+    assert [result.code for result in results] == [2, 2, 0, 0, 2, 2, 2, 0]
+    assert "secret" not in "".join(result.out + result.err for result in results)
+    assert "can't read the token file of --token-file: " in results[0].err
+    assert len(results[2].out.splitlines()) == 2
+    assert "can't read the token file of context b: " in results[1].err
+    assert "can't read the token file of JOBS_TOKEN_FILE: " in results[6].err
 
 
 async def test_set_leaves_no_token_behind_when_the_file_cannot_be_replaced(

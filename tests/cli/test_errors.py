@@ -95,5 +95,5 @@ async def test_error_suggests_the_option_that_was_abbreviated(shell: Shell) -> N
 
     assert result.code == 2
     assert result.err.endswith(
-        "jobs-grpc list: error: unrecognized arguments: --ten demo (did you mean --tenant?)\n"
+        "jobs-grpc list: error: unrecognized argument: --ten (did you mean --tenant?)\n"
     )

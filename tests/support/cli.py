@@ -21,6 +21,13 @@ from jobs_grpc.cli import main
 main()
 """
 
+# Makes the terminal the controlling one, so that Ctrl-C on it is a signal.
+_TERMINAL_COMMAND = f"""
+import fcntl, termios
+fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+{_COMMAND}
+"""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -81,27 +88,44 @@ async def spawn(
 
 async def run_on_terminal(*argv: str, columns: int = 80, **variables: str) -> tuple[int, str]:
     """Run `jobs-grpc *argv` on a terminal and return the exit code and everything it showed."""
+    return await _run_on_terminal(argv, variables | {"COLUMNS": f"{columns}"}, None)
+
+
+async def answer_on_terminal(
+    question: str, answer: str, /, *argv: str, **variables: str
+) -> tuple[int, str]:
+    """Run `jobs-grpc *argv` on a terminal, and type a line when it shows the question."""
+    return await _run_on_terminal(argv, variables, (question.encode(), answer.encode() + b"\n"))
+
+
+async def _run_on_terminal(
+    argv: tuple[str, ...], variables: dict[str, str], answer: tuple[bytes, bytes] | None
+) -> tuple[int, str]:
     our_end, terminal = pty.openpty()
-    variables |= {"COLUMNS": f"{columns}", "LINES": "24", "TERM": "xterm"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "jobs_grpc.cli", *argv),
-        env=os.environ | variables,
+        *(sys.executable, "-c", _TERMINAL_COMMAND, *argv),
+        env=os.environ | variables | {"LINES": "24", "TERM": "xterm"},
+        stdin=terminal if answer else asyncio.subprocess.DEVNULL,
         stdout=terminal,
         stderr=terminal,
+        start_new_session=True,
     )
     os.close(terminal)
-    shown = await asyncio.to_thread(_read_all, our_end)
+    shown = await asyncio.to_thread(_read_all, our_end, answer)
     os.close(our_end)
     return await process.wait(), shown
 
 
-def _read_all(terminal: int) -> str:
+def _read_all(terminal: int, answer: tuple[bytes, bytes] | None) -> str:
     read = b""
     while True:
         try:
             read += os.read(terminal, 65536)
         except OSError:  # Linux raises EIO when the other end is closed.
             return read.decode()
+        if answer and answer[0] in read:
+            os.write(terminal, answer[1])
+            answer = None
 
 
 async def address_of(process: asyncio.subprocess.Process) -> str:

@@ -1,0 +1,78 @@
+"""The parser of arguments: suggestions for typos, and help with examples."""
+
+import argparse
+import difflib
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from jobs_grpc.cli.errors import UsageError
+from jobs_grpc.cli.examples import EXAMPLES
+
+# Groups of options that commands share. Help shows them after the options of the command.
+OUTPUT, CALLER, SECURITY = "output", "server and caller", "tokens and TLS"
+_SHARED_GROUPS = (OUTPUT, CALLER, SECURITY)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises its errors as exceptions, and rejects abbreviated options."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # A prefix that is unique today may become ambiguous.
+        super().__init__(**kwargs | {"allow_abbrev": False})
+
+    def parse_known_args(  # type: ignore[override]  # the parser of a command returns no rest
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        if self._subparsers and args and args[0].startswith("-"):
+            self._check_option_before_command(args)
+        parsed, rest = super().parse_known_args(args, namespace)
+        if rest:
+            # A value is not repeated: it can be a token.
+            name = rest[0].partition("=")[0]
+            self.error(f"unrecognized argument: {name}{self._suggested_option(name)}")
+        return parsed, rest
+
+    def _check_option_before_command(self, args: Sequence[str]) -> None:
+        name = args[0].partition("=")[0]
+        if name in self._option_string_actions:
+            return
+        assert self._subparsers  # noqa: S101 - for mypy
+        commands = self._subparsers._group_actions[0].choices or ()
+        command = next((arg for arg in args if arg in commands), "COMMAND")
+        hint = self._suggested_option(name) or (
+            f"; options follow the command: {self.prog} {command} {name} …"
+        )
+        self.error(f"unrecognized argument: {name}{hint}")
+
+    def _suggested_option(self, name: str) -> str:
+        return _suggestion(name, self._option_string_actions) if name.startswith("-") else ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        hint = _suggestion(str(value), action.choices)
+        if not hint and isinstance(action, argparse._SubParsersAction):
+            hint = f"; `{self.prog} --help` lists the commands"
+        elif not hint:
+            hint = f" (choose from {', '.join(action.choices)})"
+        raise argparse.ArgumentError(action, f"invalid choice: {value}{hint}")
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, self.prog, self.format_usage())
+
+    def format_help(self) -> str:
+        self._action_groups.sort(key=lambda group: group.title in _SHARED_GROUPS)
+        text = super().format_help()
+        if examples := EXAMPLES.get(self.prog.partition(" ")[2]):
+            lines = "\n".join(examples)
+            text += f"\nexamples:\n{textwrap.indent(lines, '  ')}\n"
+        return text
+
+
+def _suggestion(text: str, known: Iterable[str]) -> str:
+    """Return a hint at the known word that is most similar; empty if none is."""
+    by_lower = {word.lower(): word for word in known}
+    prefixed = [word for word in by_lower if word.startswith(text.lower())]
+    similar = prefixed or difflib.get_close_matches(text.lower(), by_lower, 1)
+    return f" (did you mean {by_lower[similar[0]]}?)" if similar else ""

@@ -1,0 +1,93 @@
+"""Commands that end several jobs: a question before large ones, and one call for each job."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import resolve_target
+from jobs_grpc.cli.errors import CliError, ExitCode, call_error
+from jobs_grpc.client import JobsClient, JobsError
+from jobs_grpc.text import escape_unprintable
+
+# More devices than this are asked about.
+_MAX_UNASKED_DEVICES = 1000
+
+
+def add_jobs(parser: argparse.ArgumentParser, *statuses: pb.Job.Status.ValueType) -> None:
+    """Add one or more arguments JOB, and --yes. The shell completes jobs with the statuses."""
+    completers.attach(
+        parser.add_argument(
+            "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="ids of the jobs"
+        ),
+        completers.job_ids(*statuses),
+    )
+    parser.add_argument(
+        "-y",
+        "--yes",
+        action="store_true",
+        help="do not ask; without it, a terminal asks before jobs of more than "
+        f"{_MAX_UNASKED_DEVICES:,} devices",
+    )
+
+
+async def confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> None:
+    """On a terminal, ask before the command `verb` ends large jobs. Raises CliError if it may not.
+
+    A pipe is not asked: scripts cannot answer.
+    """
+    if args.yes or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    devices = sum([await _count_devices(jobs, job_id) for job_id in args.job_ids])
+    if devices <= _MAX_UNASKED_DEVICES:
+        return
+    count = len(args.job_ids)
+    what = args.job_ids[0] if count == 1 else f"{count} jobs"
+    question = escape_unprintable(f"{verb} {what} for {devices:,} devices?")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if (await _read_line()).strip().lower() not in ("y", "yes"):
+        raise CliError(f"nothing was changed; to {verb} without this question, add --yes")
+
+
+async def _count_devices(jobs: JobsClient, job_id: str) -> int:
+    try:
+        return (await jobs.get(job_id)).total_executions
+    except JobsError:
+        return 0  # The call that follows reports the error.
+
+
+async def _read_line() -> str:
+    """Read a line of the terminal, so that Ctrl-C ends the wait."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline()
+
+
+async def for_each_job(args: argparse.Namespace, call: Callable[[str], Awaitable[None]]) -> None:
+    """Make a call for each job, also after one has failed, but not if the server is unavailable.
+
+    Raises CliError, or an exception group of several.
+    """
+    errors: list[CliError] = []
+    for job_id in args.job_ids:
+        try:
+            await call(job_id)
+        except JobsError as e:
+            error = call_error(e, resolve_target(args).server)
+            if len(args.job_ids) > 1 and job_id not in str(error):
+                error.args = (f"{job_id}: {error}",)
+            errors.append(error)
+            if error.exit_code is ExitCode.UNAVAILABLE:
+                break
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup("several jobs failed", errors)

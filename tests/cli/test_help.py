@@ -1,0 +1,80 @@
+"""Help and hints of the argument parser."""
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from jobs_grpc.cli import _parser
+from jobs_grpc.cli.examples import EXAMPLES
+from tests.support.cli import Shell
+
+
+def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[str]:
+    """Yield the names of the commands that have no commands of their own."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child, child_parser in action.choices.items():
+                yield from commands(child_parser, f"{name} {child}".strip())
+            return
+    yield name
+
+
+def test_each_command_has_two_examples_that_it_accepts() -> None:
+    assert sorted(commands(_parser())) == sorted(EXAMPLES)
+    for name, examples in EXAMPLES.items():
+        assert len(examples) == 2, name
+        for example in examples:
+            assert max(map(len, example.splitlines())) <= 78 - 2
+            (command,) = re.findall(
+                r"jobs-grpc (" + name + r"\b.*?)(?: \|| >|\)\"|$)", example, re.DOTALL
+            )
+            _parser().parse_args(shlex.split(command.replace("\\\n", " ")))
+
+
+@pytest.mark.parametrize("name", ["list", "create", "cancel", "watch"])
+async def test_help_shows_the_options_of_the_command_first_and_examples_last(
+    shell: Shell, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = (await shell(name, "--help")).out.splitlines()
+
+    headings = [line for line in lines if re.fullmatch(r"[a-z][\w ]+:", line)]
+    shared = headings.index("output:")
+    assert headings[shared : shared + 3] == ["output:", "server and caller:", "tokens and TLS:"]
+    assert set(headings[shared + 3 :]) <= {"exit codes:", "examples:"}
+    examples = lines[lines.index("examples:") + 1 :]
+    assert [line.removeprefix("  ") for line in examples] == "\n".join(EXAMPLES[name]).split("\n")
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["lsit"], "invalid choice: lsit (did you mean list?)"),
+        (["stop"], "invalid choice: stop; `jobs-grpc --help` lists the commands"),
+        (["context", "sett"], "invalid choice: sett (did you mean set?)"),
+        (["list", "--stauts", "x"], "unrecognized argument: --stauts (did you mean --status?)"),
+        (["list", "--status", "paused"], "invalid choice: paused (did you mean PAUSED?)"),
+        (["list", "-o", "jsn"], "invalid choice: jsn (did you mean json?)"),
+        (["list", "-o", "x"], "invalid choice: x (choose from table, wide, json, jsonl, csv)"),
+        (["--versoin"], "unrecognized argument: --versoin (did you mean --version?)"),
+        (
+            ["--tenant", "demo", "list"],
+            "unrecognized argument: --tenant; options follow the command:"
+            " jobs-grpc list --tenant …",
+        ),
+        (
+            ["context", "--tenant=demo", "set", "a"],
+            "unrecognized argument: --tenant; options follow the command:"
+            " jobs-grpc context set --tenant …",
+        ),
+    ],
+)
+async def test_typo_gets_a_suggestion(shell: Shell, argv: list[str], message: str) -> None:
+    result = await shell(*argv)
+
+    assert result.code == 2
+    assert result.err.splitlines()[-1].endswith(message)
