@@ -13,7 +13,7 @@ def domain_error(sqlstate: str, args: Mapping[str, Any], status: str) -> errors.
     """
     match sqlstate:
         case "JB001":
-            return errors.DeviceNotFound(args["target_device_id"])
+            return errors.DeviceNotFound(args.get("target_device_id") or args["device_id"])
         case "JB002":
             return errors.GroupEmpty(args["target_group_id"])
         case "JB003":

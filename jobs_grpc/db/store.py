@@ -190,6 +190,7 @@ class Store:
             before_job_id=before_job_id,
             limit=limit,
             failure_code=failure_code,
+            check_device=True,
         )
 
     async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str, force: bool) -> None:

@@ -140,10 +140,38 @@ async def test_executions_of_a_device_are_listed_newest_first(
     assert [execution.job_id for execution in of_job_one.executions] == ["one"]
 
 
-async def test_executions_of_another_tenants_device_are_not_listed(
-    server: Server, operator_with_jobs: Operator
+@pytest.mark.parametrize("status", ["STATUS_UNSPECIFIED", "FAILED"])
+async def test_executions_of_an_unknown_device_are_not_found(
+    server: Server, operator_with_jobs: Operator, status: str
 ) -> None:
-    assert not (await server.operator("other-tenant").executions("", device_id="a")).executions
+    for operator, device_id in (
+        (operator_with_jobs, "unknown"),
+        (server.operator("other-tenant"), "a"),
+    ):
+        with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
+            await operator.executions("", device_id=device_id, status=status)
+        assert failure.metadata == {"deviceId": device_id}
+
+
+async def test_device_without_matching_executions_has_an_empty_page(
+    operator_with_jobs: Operator, database: Database
+) -> None:
+    await database.add_devices(operator_with_jobs.tenant, ["new"])
+
+    assert not (await operator_with_jobs.executions("", device_id="new")).executions
+    assert not (await operator_with_jobs.executions("", device_id="a", status="FAILED")).executions
+
+
+async def test_device_that_was_removed_from_the_fleet_keeps_its_executions(
+    operator_with_jobs: Operator, database: Database
+) -> None:
+    for table in ("device_group_members", "device_state"):
+        await database.owner.execute(
+            f"DELETE FROM public.{table} WHERE tenant_id = $1 AND device_id = 'a'",
+            operator_with_jobs.tenant,
+        )
+
+    assert len((await operator_with_jobs.executions("", device_id="a")).executions) == 3
 
 
 async def test_page_token_is_rejected_when_device_differs(operator_with_jobs: Operator) -> None:

@@ -286,6 +286,8 @@ class JobServiceServicer:
 
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         NOT_FOUND            JOB_NOT_FOUND, only without a device_id
+        DEVICE_NOT_FOUND, only without a job_id and if the first page would
+        be empty
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

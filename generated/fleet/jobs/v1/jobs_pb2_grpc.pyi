@@ -130,6 +130,8 @@ class JobServiceStub:
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
       NOT_FOUND            JOB_NOT_FOUND, only without a device_id
+                           DEVICE_NOT_FOUND, only without a job_id and if the first page would
+                           be empty
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
@@ -340,6 +342,8 @@ class JobServiceAsyncStub(JobServiceStub):
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
       NOT_FOUND            JOB_NOT_FOUND, only without a device_id
+                           DEVICE_NOT_FOUND, only without a job_id and if the first page would
+                           be empty
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
@@ -571,6 +575,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
           NOT_FOUND            JOB_NOT_FOUND, only without a device_id
+                               DEVICE_NOT_FOUND, only without a job_id and if the first page would
+                               be empty
         """
 
     @_abc_1.abstractmethod

@@ -135,6 +135,8 @@ type JobServiceClient interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	//	NOT_FOUND            JOB_NOT_FOUND, only without a device_id
+	//	                     DEVICE_NOT_FOUND, only without a job_id and if the first page would
+	//	                     be empty
 	ListJobExecutions(ctx context.Context, in *ListJobExecutionsRequest, opts ...grpc.CallOption) (*ListJobExecutionsResponse, error)
 	// Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
 	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
@@ -507,6 +509,8 @@ type JobServiceServer interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	//	NOT_FOUND            JOB_NOT_FOUND, only without a device_id
+	//	                     DEVICE_NOT_FOUND, only without a job_id and if the first page would
+	//	                     be empty
 	ListJobExecutions(context.Context, *ListJobExecutionsRequest) (*ListJobExecutionsResponse, error)
 	// Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
 	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced

@@ -4,10 +4,16 @@
 --
 -- Executions after the first 8 MiB of details, as text, have neither a status nor details; see
 -- execution_page.
+--
+-- Raises DEVICE_NOT_FOUND with p_check_device and without p_job_id, if the first page is empty and
+-- the tenant has no such device.
 
--- The signature of the previous version. Its calls use the default of the new parameter.
+-- The signatures of previous versions. Their calls use the defaults of the new parameters.
 DROP FUNCTION IF EXISTS jobs.list_device_executions(
     text, text, text, text, timestamptz, text, integer
+);
+DROP FUNCTION IF EXISTS jobs.list_device_executions(
+    text, text, text, text, timestamptz, text, integer, text
 );
 
 CREATE OR REPLACE FUNCTION jobs.list_device_executions(
@@ -18,7 +24,8 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_before_queued_at timestamptz,  -- NULL: from the newest
     p_before_job_id text,
     p_limit integer,
-    p_failure_code text DEFAULT NULL  -- NULL: all; '': failures without a code
+    p_failure_code text DEFAULT NULL,  -- NULL: all; '': failures without a code
+    p_check_device boolean DEFAULT false  -- the previous version does not know the error
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
@@ -99,4 +106,12 @@ BEGIN
         ) s
         ORDER BY page.queued_at DESC, page.job_id DESC
     ) s;
+
+    IF NOT FOUND AND p_check_device AND p_before_queued_at IS NULL THEN
+        PERFORM FROM public.device_state d
+        WHERE d.tenant_id = p_tenant_id AND d.device_id = p_device_id;
+        IF NOT FOUND THEN
+            PERFORM jobs.raise_error('DEVICE_NOT_FOUND');
+        END IF;
+    END IF;
 END $$;
