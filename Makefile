@@ -138,6 +138,7 @@ gateway: gateway-build ## Serve REST on 127.0.0.1:8080 in front of a local serve
 
 .PHONY: gateway-build
 gateway-build: need-go # One static binary, gateway/bin/jobs-gateway
+	@echo 'Building the gateway (the first time, this takes a minute) …'
 	@cd gateway && CGO_ENABLED=0 go build -trimpath -o bin/jobs-gateway .
 
 .PHONY: test-gateway

@@ -1,6 +1,8 @@
 """Carries out the jobs of one device until it is interrupted.
 
 python examples/device_agent.py 127.0.0.1:50051 demo device-0001
+
+Jobs are for the devices of the tenant: an agent with another id waits without an end.
 """
 
 import asyncio
@@ -8,14 +10,17 @@ import sys
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 
-from jobs_grpc.client import DeviceClient, JobsError, errors
+from jobs_grpc.client import DeviceClient, JobsError, RetryPolicy, errors
 
 
 async def main(server: str, tenant: str, device_id: str) -> None:
     """Wait for executions and carry them out, one after the other."""
-    async with DeviceClient(server, tenant=tenant, device_id=device_id) as device:
+    retry = RetryPolicy(on_retry=lambda e: print(f"no answer from {server}, retrying: {e}"))
+    async with DeviceClient(server, tenant=tenant, device_id=device_id, retry=retry) as device:
+        print(f"connecting to {server}")
         async for pending in device.watch_pending():
             if not pending.executions:
+                print(f"nothing is pending for {device_id} of {tenant}; waiting for jobs")
                 continue
             while execution := await device.start_next():
                 try:

@@ -122,7 +122,12 @@ func startServer(server *http.Server, address, event string, failed chan<- error
 	if err != nil {
 		return err
 	}
-	logger.Info(event, "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
+	scheme := "http"
+	if server.TLSConfig != nil {
+		scheme = "https"
+	}
+	logger.Info(event, "address", listener.Addr().String(), "tls", server.TLSConfig != nil,
+		"url", scheme+"://"+listener.Addr().String())
 	go func() {
 		if server.TLSConfig != nil {
 			failed <- server.ServeTLS(listener, "", "")

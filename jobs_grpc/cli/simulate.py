@@ -10,11 +10,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import Target, add_server_command, resolve_target
+from jobs_grpc.cli.connection import Target, add_server_command, connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error, call_error_text, retry_note
 from jobs_grpc.cli.formatting import format_duration, utc_now
 from jobs_grpc.cli.output import print_note
-from jobs_grpc.client import JobsError
+from jobs_grpc.client import JobsError, RetryPolicy, errors
 from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior
 from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
 from jobs_grpc.dev.simulator.totals import Totals
@@ -135,9 +135,8 @@ def _simulate(args: argparse.Namespace) -> None:
     target.check_caller()
     totals = Totals()
     started = time.monotonic()
-    quiet = args.output != "text"
     try:
-        asyncio.run(_run(_make_fleet(args, target), totals, args.run_for, quiet))
+        asyncio.run(_run(args, _make_fleet(args, target), totals))
     except JobsError as e:
         raise call_error(e, target.server) from None
     if totals.called and not totals.responded:
@@ -147,7 +146,7 @@ def _simulate(args: argparse.Namespace) -> None:
             f"can't reach the server at {target.server}: no response", ExitCode.UNAVAILABLE
         )
     elapsed = timedelta(seconds=time.monotonic() - started)
-    if quiet:
+    if args.output != "text":
         print(json.dumps({"seconds": round(elapsed.total_seconds(), 3)} | totals.counters()))
         return
     counters = ", ".join(
@@ -197,17 +196,38 @@ def _bug(args: argparse.Namespace) -> Bug | None:
     return Bug(rate, code, args.bug_devices, args.bug_version)
 
 
-async def _run(fleet: Fleet, totals: Totals, run_for: float | None, quiet: bool) -> None:
-    """Run the fleet for `run_for` seconds or until Ctrl-C, and show its totals unless `quiet`."""
+async def _run(args: argparse.Namespace, fleet: Fleet, totals: Totals) -> None:
+    """Run the fleet for the time in --for or until Ctrl-C, and show its totals."""
     title = f"{len(fleet.device_ids):,} devices, {_mode(fleet)}"
     try:
-        async with asyncio.timeout(run_for), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(args.run_for), asyncio.TaskGroup() as group:
             group.create_task(run_fleet(fleet, totals))
-            group.create_task(_show_totals(title, quiet, totals))
+            group.create_task(_check_first_device(args, fleet.device_ids[0]))
+            group.create_task(_show_totals(title, args.output != "text", totals))
     except (TimeoutError, asyncio.CancelledError):
         pass  # The time is up, or Ctrl-C.
     except BaseExceptionGroup as errors:
         raise _first_error(errors) from None
+
+
+async def _check_first_device(args: argparse.Namespace, device_id: str) -> None:
+    """Raise CliError if the tenant does not have the first device: nothing would ever be pending.
+
+    The calls of devices do not tell. The one that does needs a role that the caller may not have.
+    """
+    async with connect(args, RetryPolicy(max_attempts=1)) as jobs:
+        try:
+            async for _ in jobs.executions(device_id=device_id, limit=1):
+                pass
+        except errors.DeviceNotFound:
+            tenant = resolve_target(args).tenant
+            raise CliError(
+                f"{f'tenant {tenant}' if tenant else 'the tenant'} has no device {device_id};"
+                " import it, or choose others with --first and --device-format",
+                ExitCode.NOT_FOUND,
+            ) from None
+        except JobsError:
+            pass  # The fleet reports why it cannot call the server.
 
 
 def _mode(fleet: Fleet) -> str:

@@ -16,6 +16,11 @@ class CallTracker:
         self.streams_opened = 0
         """The number of streams so far, without those of public methods."""
 
+    @property
+    def call_count(self) -> int:
+        """The number of calls in flight, without those of public methods."""
+        return len(self._tasks)
+
     def enter(self, on_end: Callable[[], None], *, public: bool, stream: bool) -> Task:
         """Add the current task, and return it. Calls `on_end` when the task has ended."""
         self.streams_opened += stream and not public

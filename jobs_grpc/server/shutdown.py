@@ -44,6 +44,10 @@ async def drain(
     have ended, or `grace` seconds after the call; the caller must cancel the calls that are left.
     """
     deadline = asyncio.get_running_loop().time() + grace
+    calls_in_flight = "1 call" if in_flight.call_count == 1 else f"{in_flight.call_count} calls"
+    logger.info(
+        "stopping: finishing %s within %g s; a second signal stops at once", calls_in_flight, grace
+    )
     await health.stop()
     await asyncio.sleep(notice_seconds)
     await _accept_streams(in_flight, min(_MAX_ACCEPT_SECONDS, grace / 2))

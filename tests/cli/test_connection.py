@@ -190,8 +190,9 @@ async def test_error_does_not_mention_tls_when_connection_is_refused(
 
 
 async def test_simulate_names_required_role_when_token_has_role_operator(
-    shell: Shell, tenant: str, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await database.add_devices(tenant, ["device-0001"])
     monkeypatch.setenv("JOBS_TOKEN", token(KEY, claims(tenant, "operator")))
 
     result = await shell("simulate", "--devices", "1", "--for", "10")

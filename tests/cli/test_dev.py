@@ -28,7 +28,7 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 pytestmark = pytest.mark.slow
 
-GRPCURL = re.compile(r"grpcurl -plaintext (?P<args>.*) fleet\.jobs\.v1\.JobService/(?P<method>\w+)")
+CALLS = (Path(__file__).parents[2] / "docs" / "reference" / "calls.md").read_text()
 END_OF_GREETING = b"Press Ctrl-C to stop.\n"
 
 
@@ -94,18 +94,39 @@ async def test_dev_serves_demo_fleet_and_keeps_data_when_restarted(data_dir: Pat
         assert (await operator.get("everything")).total_executions == 1000
 
 
-async def test_dev_prints_example_calls_that_work(data_dir: Path) -> None:
-    async with _running_dev(data_dir) as (address, greeting), open_channel(address) as channel:
-        called = []
-        for match in GRPCURL.finditer(greeting):
-            # Make the same call as grpcurl would, from JSON, metadata and method.
-            _, header, _, body, target = shlex.split(match["args"])
-            assert target == address
-            name, _, value = header.partition(": ")
-            method = match["method"]
+async def test_dev_prints_commands_that_work(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(capsys)
+    async with _running_dev(data_dir) as (address, greeting):
+        lines = [line for line in greeting.splitlines() if f"--server {address}" in line]
+        create, list_jobs, watch, simulate = (shlex.split(line)[1:] for line in lines)
+
+        created = await shell(*create)
+        listed = await shell(*list_jobs)
+        watched = await shell(*watch, "--timeout", "0.5")
+        simulated = await shell(*simulate, "--for", "0.5")
+
+    assert created.out.startswith("created try-1 for 1,000 devices")
+    assert "try-1" in listed.out
+    assert (watched.code, "IN_PROGRESS" in watched.out) == (5, True)
+    assert simulated.code == 0
+    # Without --server, which only this test needs, and with the program of `make run`.
+    short = [line.replace(f" --server {address}", "") for line in lines]
+    widths = [len(f"  .venv/bin/jobs-grpc {line.split(maxsplit=1)[1]}") for line in short]
+    assert max(widths) <= 80
+
+
+async def test_calls_page_has_grpcurl_commands_that_work_with_dev(data_dir: Path) -> None:
+    called = []
+    async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
+        stub = jobs_pb2_grpc.JobServiceStub(channel)
+        for method, body in re.findall(r"^call (\w+) '(.*)'$", CALLS, re.MULTILINE):
+            # Make the same call as grpcurl would.
             request = json_format.ParseDict(json.loads(body), getattr(pb, f"{method}Request")())
-            stub = jobs_pb2_grpc.JobServiceStub(channel)
-            await getattr(stub, method)(request, metadata=((name, value),), timeout=TIMEOUT)
+            await getattr(stub, method)(
+                request, metadata=(("x-tenant-id", "demo"),), timeout=TIMEOUT
+            )
             called.append(method)
 
     service = pb.DESCRIPTOR.services_by_name["JobService"]
@@ -115,20 +136,14 @@ async def test_dev_prints_example_calls_that_work(data_dir: Path) -> None:
     assert sorted([*called, "ApproveStage", "UpdateJob"]) == sorted(unary)
 
 
-async def test_dev_prints_commands_last_and_does_not_log_calls(data_dir: Path) -> None:
+async def test_dev_does_not_log_calls(data_dir: Path) -> None:
     process = await _spawn_dev(data_dir)
-    address, greeting = await _read_greeting(process)
+    address, _ = await _read_greeting(process)
     async with open_channel(address) as channel:
         await Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo").list()
     process.send_signal(signal.SIGINT)
     code, errors = await _wait_for_exit(process)
 
-    assert [line.split()[1] for line in greeting.splitlines()[-6:-2]] == [
-        "create",
-        "list",
-        "watch",
-        "simulate",
-    ]
     assert code == 0
     assert errors == (
         f"Starting PostgreSQL in {data_dir} …\nPostgreSQL has stopped; its data is kept.\n"

@@ -19,6 +19,7 @@ def _nested(levels: int) -> str:
     ("argv", "code", "message"),
     [
         (["get", "nowhere"], 3, "NOT_FOUND: Job not found"),
+        (["device", "nope"], 3, "NOT_FOUND: Device not found"),
         (["create", "--type", "x", "--group", "g"], 4, "FAILED_PRECONDITION: Group has no"),
         (["create", "--type", "x", "--device", "d"], 3, "NOT_FOUND: Device not found"),
         (["create", "--type", "", "--all"], 2, "INVALID_ARGUMENT: document_type must be"),

@@ -90,7 +90,10 @@ async def test_simulate_keeps_running_when_server_becomes_unavailable(
 
 
 @pytest.mark.slow
-async def test_simulate_stops_when_its_time_is_up(server: Server, tenant: str) -> None:
+async def test_simulate_stops_when_its_time_is_up(
+    server: Server, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["device-0001"])
     process = await spawn(
         "simulate", "--devices", "3", "--for", "3", "--tenant", tenant, "--server", server.address
     )
@@ -98,6 +101,21 @@ async def test_simulate_stops_when_its_time_is_up(server: Server, tenant: str) -
 
     assert (process.returncode, err) == (0, b"")
     assert re.fullmatch(r"after 0:0\d:\d\d: 0 started, 0 succeeded\n", out.decode())
+
+
+@pytest.mark.parametrize("option", [[], ["--poll", "1"], ["--bridge"]], ids=" ".join)
+async def test_simulate_fails_when_tenant_does_not_have_the_devices(
+    shell: Shell, server: Server, tenant: str, option: list[str]
+) -> None:
+    result = await shell(
+        *("simulate", "--devices", "3", *option), *("--tenant", tenant, "--server", server.address)
+    )
+
+    assert (result.code, result.out) == (3, "")
+    assert result.err == (
+        f"jobs-grpc: tenant {tenant} has no device device-0001;"
+        " import it, or choose others with --first and --device-format\n"
+    )
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 
 from jobs_grpc.client import JobsClient
 from tests.support.database import Database
-from tests.support.server import Server
+from tests.support.server import Server, reserved_address
 from tests.support.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,33 @@ async def test_run_job_and_device_agent_complete_a_job(
     lines = output.decode().splitlines()
     assert re.fullmatch(r"created \S+ for 1 devices", lines[0])
     assert lines[-1] == "COMPLETED 1/1"
+
+
+@pytest.mark.slow
+async def test_device_agent_says_that_it_waits_and_that_the_server_is_away(
+    server: Server, tenant: str
+) -> None:
+    with reserved_address() as address:
+        waiting = await start("-u", "examples/device_agent.py", server.address, tenant, "nope")
+        retrying = await start("-u", "examples/device_agent.py", address, tenant, "nope")
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                lines = [await _read_lines(agent, 2) for agent in (waiting, retrying)]
+        finally:
+            for agent in (waiting, retrying):
+                agent.kill()
+                await agent.communicate()
+
+    assert lines[0] == [
+        f"connecting to {server.address}",
+        f"nothing is pending for nope of {tenant}; waiting for jobs",
+    ]
+    assert lines[1][1].startswith(f"no answer from {address}, retrying: UNAVAILABLE: ")
+
+
+async def _read_lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
+    assert process.stdout is not None
+    return [(await process.stdout.readline()).decode().rstrip() for _ in range(count)]
 
 
 @pytest.mark.slow

@@ -66,8 +66,9 @@ class Gateway:
         return self._url("metrics listening")
 
     def _url(self, event: str) -> str:
-        (address,) = [line["address"] for line in self.log if line["msg"] == event]
-        return f"http://{address}"
+        (url,) = [line["url"] for line in self.log if line["msg"] == event]
+        assert isinstance(url, str)
+        return url
 
     async def read_log(self) -> None:
         """Collect log lines until the process ends."""

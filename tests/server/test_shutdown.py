@@ -270,6 +270,7 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
             assert (await call).status == pb.Job.CANCELED
             _, log = await asyncio.wait_for(process.communicate(), TIMEOUT)
         assert process.returncode == 0
+        assert b"stopping: finishing 1 call within 10 s; a second signal stops at once\n" in log
         assert b"Traceback" not in log
     finally:
         if process.returncode is None:
