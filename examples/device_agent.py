@@ -2,7 +2,7 @@
 
 python examples/device_agent.py 127.0.0.1:50051 demo device-0001
 
-Jobs are for the devices of the tenant: an agent with another id waits without an end.
+The tenant must have the device: no job targets another one, so its agent would wait forever.
 """
 
 import asyncio
@@ -15,12 +15,18 @@ from jobs_grpc.client import DeviceClient, JobsError, RetryPolicy, errors
 
 async def main(server: str, tenant: str, device_id: str) -> None:
     """Wait for executions and carry them out, one after the other."""
-    retry = RetryPolicy(on_retry=lambda e: print(f"no answer from {server}, retrying: {e}"))
+
+    def on_retry(error: JobsError) -> None:
+        print(f"calling {server} again: {error}", flush=True)
+
+    retry = RetryPolicy(on_retry=on_retry)
     async with DeviceClient(server, tenant=tenant, device_id=device_id, retry=retry) as device:
-        print(f"connecting to {server}")
+        print(f"connecting to {server}", flush=True)
         async for pending in device.watch_pending():
             if not pending.executions:
-                print(f"nothing is pending for {device_id} of {tenant}; waiting for jobs")
+                print(
+                    f"nothing is pending for {device_id} of {tenant}; waiting for jobs", flush=True
+                )
                 continue
             while execution := await device.start_next():
                 try:

@@ -99,11 +99,11 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
     return "\n".join(
         [
             "",
-            f"Serving on {address}; tenant {DEMO_TENANT!r} has {DEMO_DEVICE_COUNT:,} devices in"
-            f" the groups {', '.join(DEMO_GROUPS)}.",
-            f"Data: {cluster.data_dir}",
-            f"SQL:  psql {shlex.quote(cluster.dsn(_DATABASE))}",
-            f"Log:  {_log_hint(config)}",
+            f"Serving on {address}; the tenant {DEMO_TENANT} has {DEMO_DEVICE_COUNT:,} devices.",
+            f"Groups: {', '.join(DEMO_GROUPS)}",
+            f"Data:   {cluster.data_dir}",
+            f"SQL:    psql {shlex.quote(cluster.dsn(_DATABASE))}",
+            f"Log:    {_log_hint(config)}",
             "",
             *_example_commands(address, config),
             "",
@@ -116,7 +116,7 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
 def _log_hint(config: Config) -> str:
     if config.log.level in ("DEBUG", "INFO"):
         return "each call"
-    return "warnings, errors and changes by operators (JOBS_LOG_LEVEL=INFO also logs each call)"
+    return "warnings, errors, changes by operators (JOBS_LOG_LEVEL=INFO: all calls)"
 
 
 def _example_commands(address: str, config: Config) -> list[str]:
@@ -135,5 +135,5 @@ def _example_commands(address: str, config: Config) -> list[str]:
         f"  {command} watch {options} try-1",
         f"  {command} simulate {options} --devices {DEMO_DEVICE_COUNT}",
         "",
-        "docs/tour.md continues from here; docs/reference/calls.md has each call with grpcurl.",
+        "docs/tour.md continues from here; docs/reference/calls.md has grpcurl commands.",
     ]

@@ -151,7 +151,7 @@ class ExportFile:
         if stat.S_ISDIR(mode):
             problem = "it is a folder; name a file in it"
         elif stat.S_ISLNK(mode):
-            problem = "it is a symbolic link; name another file"
+            problem = "it is a symbolic link; remove it or name another file"
         else:
             problem = "it is not a regular file; without --to, rows go to standard output"
         raise CliError(f"can't write {path}: {problem}", ExitCode.USAGE)

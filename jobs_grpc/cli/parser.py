@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
             self._check_option_before_command(args)
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
-            # A value is not repeated: it can be a token.
+            # What follows is not printed: it can be the value of the option, such as a token.
             name = rest[0].partition("=")[0]
             self.error(f"unrecognized argument: {name}{self._suggested_option(name)}")
         return parsed, rest

@@ -39,14 +39,14 @@ async def confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> None
 
     A pipe is not asked: scripts cannot answer.
     """
-    if args.yes or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+    if args.yes or not all(s and s.isatty() for s in (sys.stdin, sys.stderr)):
         return
     devices = sum([await _count_devices(jobs, job_id) for job_id in args.job_ids])
     if devices <= _MAX_UNASKED_DEVICES:
         return
     count = len(args.job_ids)
     what = args.job_ids[0] if count == 1 else f"{count} jobs"
-    question = escape_unprintable(f"{verb} {what} for {devices:,} devices?")
+    question = escape_unprintable(f"{verb} {what} ({devices:,} devices)?")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if (await _read_line()).strip().lower() not in ("y", "yes"):
         raise CliError(f"nothing was changed; to {verb} without this question, add --yes")

@@ -206,8 +206,8 @@ async def _run(args: argparse.Namespace, fleet: Fleet, totals: Totals) -> None:
             group.create_task(_show_totals(title, args.output != "text", totals))
     except (TimeoutError, asyncio.CancelledError):
         pass  # The time is up, or Ctrl-C.
-    except BaseExceptionGroup as errors:
-        raise _first_error(errors) from None
+    except BaseExceptionGroup as failures:
+        raise _first_error(failures) from None
 
 
 async def _check_first_device(args: argparse.Namespace, device_id: str) -> None:

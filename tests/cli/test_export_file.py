@@ -106,8 +106,8 @@ async def test_export_does_not_write_through_symbolic_links(
     if suffix == ".part.json":  # The export replaces the link.
         assert (exported.code, len(device_ids(file))) == (0, 30)
         return
-    problem = f"jobs-grpc: can't write {link}: it is a symbolic link; name another file\n"
-    assert (exported.code, exported.err) == (2, problem)
+    problem = f"jobs-grpc: can't write {link}: it is a symbolic link; remove it or name another"
+    assert (exported.code, exported.err) == (2, f"{problem} file\n")
     assert resumed.code == 2
     assert link.readlink() == victim
 

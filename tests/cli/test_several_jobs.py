@@ -83,7 +83,7 @@ async def test_cancel_asks_on_a_terminal_before_more_than_1000_devices(
     server: Server, operator: Operator, answer: str
 ) -> None:
     code, shown = await answer_on_terminal(
-        *("cancel 2 jobs for 1,002 devices? [y/N] ", answer),
+        *("cancel 2 jobs (1,002 devices)? [y/N] ", answer),
         *("cancel", "a", "b"),
         JOBS_SERVER=server.address,
         JOBS_TENANT=operator.tenant,
@@ -127,7 +127,7 @@ async def test_delete_asks_on_a_terminal_before_more_than_1000_devices(
 ) -> None:
     await shell("cancel", "a", "b")
     code, shown = await answer_on_terminal(
-        *("delete 2 jobs for 1,002 devices? [y/N] ", "y"),
+        *("delete 2 jobs (1,002 devices)? [y/N] ", "y"),
         *("delete", "a", "b"),
         JOBS_SERVER=server.address,
         JOBS_TENANT=operator.tenant,
