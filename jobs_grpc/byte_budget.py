@@ -1,12 +1,16 @@
 """Limits the bytes of requests and responses that a process holds in memory."""
 
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.tenant_queue import TenantQueue
+from jobs_grpc.limits.fair_semaphore import FairSemaphore
 
 # A unary call waits at most this long for its turn.
 _MAX_WAIT_SECONDS = 5.0
 
 _RETRY_AFTER_SECONDS = 1
+
+# What a tenant holds is rounded down to multiples of one part of the budget. So at most this many
+# tenants hold more than nothing, and a release skips only these.
+_PARTS = 16
 
 # A decoded message takes up to this many times its encoded size: a list whose elements have an
 # empty Struct each. Text takes no more than its encoded size.
@@ -31,120 +35,23 @@ def response_bytes(size: int) -> int:
     return 2 * size
 
 
-class ByteBudget:
+class ByteBudget(FairSemaphore):
     """At most `max_bytes` in total and `max_tenant_bytes` of each tenant.
 
     A tenant may reserve bytes while it holds less than its limit and less than what is free. So
-    one tenant alone leaves at least half of the budget to others, and two leave a third. The last
-    reservation may exceed the limit: no call is too large for an idle server. Calls that
-    have to wait take turns by tenant; those of one tenant are FIFO. Idle tenants take no memory.
+    one tenant alone leaves at least half of the budget to others, and two leave almost a third.
+    What it holds is rounded down to a sixteenth of the budget. No call is too large for an idle
+    server, because the last reservation may exceed the limits.
     """
 
     def __init__(self, max_bytes: int, max_tenant_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        step = max(1, max_bytes // _PARTS)
+        super().__init__(max_bytes, lambda held: held - held % step, max_tenant_bytes)
         self._max_tenant_bytes = max_tenant_bytes
-        self._free = max_bytes
-        self._held: dict[str, int] = {}
-        # Invariant: no waiting tenant may reserve bytes.
-        self._queue = TenantQueue()
-        # Calls that hold bytes and wait for more, and what those of each tenant hold.
-        self._growing = TenantQueue()
-        self._growing_bytes: dict[str, int] = {}
 
-    @property
-    def held(self) -> int:
-        """The bytes that all calls hold."""
-        return self._max_bytes - self._free
-
-    @property
-    def max_bytes(self) -> int:
-        """The bytes that all calls may hold."""
-        return self._max_bytes
-
-    @property
-    def waiting(self) -> int:
-        """The number of calls and messages that wait for bytes."""
-        return self._queue.waiting + self._growing.waiting
-
-    async def take(self, tenant_id: str, size: int, max_wait: float | None) -> None:
-        """Take bytes, after waiting for a turn if necessary. Raises LimitExceeded."""
-        if self.try_take(tenant_id, size):
-            return
-        try:
-            await self._queue.wait(
-                tenant_id, lambda: self.adjust(tenant_id, -size), size=size, max_wait=max_wait
-            )
-        except TimeoutError:
-            raise self._limit_exceeded(tenant_id) from None
-
-    def try_take(self, tenant_id: str, size: int) -> bool:
-        """Take bytes without waiting. Returns False if the tenant would have to wait."""
-        if not self._may_take(tenant_id):
-            return False
-        self.adjust(tenant_id, size)
-        return True
-
-    def adjust(self, tenant_id: str, size: int) -> None:
-        """Count bytes that a tenant holds, whatever the limits are. A negative size frees them."""
-        self._free -= size
-        held = self._held.get(tenant_id, 0) + size
-        if held:
-            self._held[tenant_id] = held
-        else:
-            self._held.pop(tenant_id, None)
-        if size < 0 and (self._queue or self._growing):
-            self._wake_waiters()
-
-    async def grow(self, tenant_id: str, held: int, size: int) -> None:
-        """Take `size` bytes for a call that holds `held` bytes, which it must free afterwards.
-
-        What it holds stays counted while it waits. To prevent a deadlock of such calls, one call of
-        a tenant proceeds when the tenant holds no other bytes. Raises LimitExceeded.
-        """
-        self._growing_bytes[tenant_id] = self._growing_bytes.get(tenant_id, 0) + held
-        try:
-            self._wake_waiters()
-            if self._may_go_on(tenant_id):
-                self.adjust(tenant_id, size)
-            else:
-                await self._growing.wait(
-                    tenant_id,
-                    lambda: self.adjust(tenant_id, -size),
-                    size=size,
-                    max_wait=_MAX_WAIT_SECONDS,
-                )
-        except TimeoutError:
-            raise self._limit_exceeded(tenant_id) from None
-        finally:
-            self._growing_bytes[tenant_id] -= held
-            if not self._growing_bytes[tenant_id]:
-                del self._growing_bytes[tenant_id]
-
-    def _wake_waiters(self) -> None:
-        for queue, may_take in (
-            (self._growing, self._may_go_on),
-            (self._queue, self._may_take),
-        ):
-            while queue and (waiter := queue.wake_next(may_take)) is not None:
-                self.adjust(waiter.tenant_id, waiter.size)
-
-    def _may_go_on(self, tenant_id: str) -> bool:
-        return self._may_take(tenant_id) or (
-            self._held.get(tenant_id, 0) == self._growing_bytes.get(tenant_id, 0)
-        )
-
-    def may_grow(self, tenant_id: str, size: int) -> bool:
-        """Whether a reservation of `size` bytes may become larger without a wait."""
-        held = self._held.get(tenant_id, 0) - size
-        waiting = self._queue or self._growing
-        return held < self._max_tenant_bytes and held < self._free + size and not waiting
-
-    def _may_take(self, tenant_id: str) -> bool:
-        held = self._held.get(tenant_id, 0)
-        return held < self._max_tenant_bytes and held < self._free
-
-    def _limit_exceeded(self, tenant_id: str) -> LimitExceeded:
-        if self._held.get(tenant_id, 0) >= self._max_tenant_bytes:
+    def limit_exceeded(self, tenant_id: str) -> LimitExceeded:
+        """Return the error of a call that has waited for too long: it names the limit."""
+        if self.held_by(tenant_id) >= self._max_tenant_bytes:
             return LimitExceeded(
                 "The requests and unread responses of the tenant take too much memory",
                 "JOBS_MAX_TENANT_BUFFERED_BYTES",
@@ -154,7 +61,7 @@ class ByteBudget:
         return LimitExceeded(
             "The requests and unread responses of all callers take too much memory",
             "JOBS_MAX_BUFFERED_BYTES",
-            self._max_bytes,
+            self.capacity,
             _RETRY_AFTER_SECONDS,
         )
 
@@ -174,7 +81,10 @@ class Reservation:
 
         Raises LimitExceeded.
         """
-        await self._budget.take(self._tenant_id, size, max_wait)
+        try:
+            await self._budget.take(self._tenant_id, size, max_wait)
+        except TimeoutError:
+            raise self._budget.limit_exceeded(self._tenant_id) from None
         self._size += size
 
     def try_hold(self, size: int) -> bool:
@@ -190,13 +100,19 @@ class Reservation:
 
     async def resize(self, size: int) -> None:
         """Hold `size` bytes; waits for a turn if that is more. Raises LimitExceeded."""
-        if size <= self._size or self._budget.may_grow(self._tenant_id, self._size):
+        budget, tenant_id = self._budget, self._tenant_id
+        if size <= self._size or (
+            budget.may_take(tenant_id, returned=self._size) and not budget.waiting
+        ):
             self.correct(size)
         elif not self._size:
             await self.add(size)
         else:
-            await self._budget.grow(self._tenant_id, self._size, size)
-            self._budget.adjust(self._tenant_id, -self._size)
+            try:
+                await budget.take_more(tenant_id, self._size, size, _MAX_WAIT_SECONDS)
+            except TimeoutError:
+                raise budget.limit_exceeded(tenant_id) from None
+            budget.release(tenant_id, self._size)
             self._size = size
 
     def correct(self, size: int) -> None:

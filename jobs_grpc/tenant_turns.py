@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from jobs_grpc.tenant_queue import TenantQueue
+from jobs_grpc.limits.fair_semaphore import FairSemaphore
 
 # A turn ends after this time, because its call may wait for a lock or for its client.
 _MAX_SECONDS = 0.01
@@ -25,19 +25,12 @@ class TenantTurns:
     """
 
     def __init__(self, max_turns: int) -> None:
-        self._free = max_turns
-        # Turns in progress of each tenant.
-        self._held: dict[str, int] = {}
-        # Invariant: no waiting tenant may start a turn.
-        self._queue = TenantQueue()
+        self._semaphore = FairSemaphore(max_turns, lambda held: min(held, 1))
 
     async def wait(self, tenant_id: str) -> "Turn":
         """Wait for the turn of a call."""
-        if self._may_start(tenant_id):
-            self._start(tenant_id)
-        else:
-            await self._queue.wait(tenant_id, lambda: self.end(tenant_id))
-        return Turn(self, tenant_id)
+        await self._semaphore.take(tenant_id)
+        return Turn(self._semaphore, tenant_id)
 
     async def pause(self, tenant_id: str) -> None:
         """Pause long work: wait for a turn of the tenant, and let other calls run meanwhile."""
@@ -47,32 +40,15 @@ class TenantTurns:
         finally:
             turn.end()
 
-    def end(self, tenant_id: str) -> None:
-        """End a turn of the tenant, and start those that may start now."""
-        self._free += 1
-        if self._held[tenant_id] == 1:
-            del self._held[tenant_id]
-        else:
-            self._held[tenant_id] -= 1
-        while (waiter := self._queue.wake_next(self._may_start)) is not None:
-            self._start(waiter.tenant_id)
-
-    def _may_start(self, tenant_id: str) -> bool:
-        return self._free > 1 or (self._free == 1 and tenant_id not in self._held)
-
-    def _start(self, tenant_id: str) -> None:
-        self._free -= 1
-        self._held[tenant_id] = self._held.get(tenant_id, 0) + 1
-
 
 class Turn:
     """The turn of a call, which ends once: by `end`, or when its time is over."""
 
-    __slots__ = ("_ended", "_tenant_id", "_timer", "_turns")
+    __slots__ = ("_ended", "_semaphore", "_tenant_id", "_timer")
 
-    def __init__(self, turns: TenantTurns, tenant_id: str) -> None:
-        """`turns` has started the turn."""
-        self._turns = turns
+    def __init__(self, semaphore: FairSemaphore, tenant_id: str) -> None:
+        """The tenant has taken the turn from `semaphore`."""
+        self._semaphore = semaphore
         self._tenant_id = tenant_id
         self._ended = False
         self._timer = asyncio.get_running_loop().call_later(_MAX_SECONDS, self.end)
@@ -82,4 +58,4 @@ class Turn:
         if not self._ended:
             self._ended = True
             self._timer.cancel()
-            self._turns.end(self._tenant_id)
+            self._semaphore.release(self._tenant_id)

@@ -119,7 +119,7 @@ async def test_error_names_the_limit_when_the_wait_takes_too_long(
     assert raised.value.retry_after == 1
     await calls.end("a1")
     assert calls.budget.held == 0
-    assert not calls.budget._queue
+    assert calls.budget.waiting == 0
 
 
 async def test_canceled_call_is_not_served_and_holds_nothing() -> None:
@@ -135,7 +135,7 @@ async def test_canceled_call_is_not_served_and_holds_nothing() -> None:
     await calls.end("a3")
     assert calls.budget.held == 0
     assert not calls.budget._held
-    assert not calls.budget._queue
+    assert calls.budget.waiting == 0
 
 
 async def test_call_that_is_canceled_as_its_turn_comes_gives_it_to_the_next() -> None:

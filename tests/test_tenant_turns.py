@@ -27,7 +27,6 @@ class Calls:
     """Calls that run until `end`. `started` lists the calls that had their turn, in order."""
 
     def __init__(self, max_turns: int = 2) -> None:
-        self.max_turns = max_turns
         self.turns = TenantTurns(max_turns)
         self.started: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
@@ -56,9 +55,8 @@ class Calls:
 
     def assert_idle(self) -> None:
         """No call waits or has its turn."""
-        assert not self.turns._queue
-        assert self.turns._free == self.max_turns
-        assert not self.turns._held
+        assert self.turns._semaphore.waiting == 0
+        assert self.turns._semaphore.held == 0
 
 
 async def test_calls_start_in_turn(calls: Calls) -> None:
@@ -175,7 +173,7 @@ async def test_turn_ends_once_when_its_time_is_over_as_its_call_ends(
         await calls.end("a1")
         end_a1()
 
-    assert calls.turns._free == 1
+    assert calls.turns._semaphore.held == 1
     await calls.end("b1")
     calls.assert_idle()
 
@@ -195,4 +193,4 @@ async def test_pauses_of_a_tenant_do_not_wait_for_all_of_another_tenant() -> Non
     # With one queue for all, "b" would have every fourth turn until the end.
     assert steps.count("b") == 3
     assert "b" not in steps[9:]
-    assert not turns._queue
+    assert turns._semaphore.waiting == 0

@@ -15,7 +15,7 @@ from jobs_grpc.db import schema
 from jobs_grpc.db.pg_errors import CONNECTION_LOST
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from jobs_grpc.histogram import Histogram
-from jobs_grpc.tenant_queue import TenantQueue
+from jobs_grpc.limits.fair_semaphore import FairSemaphore
 
 CONNECT_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 5.0
@@ -56,11 +56,10 @@ class ConnectionPool:
     def __init__(self, config: Config, clock: Clock = time.monotonic) -> None:
         self._config = config
         self._clock = clock
-        # Connections that no call holds, including those that are not open.
-        self._free = config.pool.max_size
-        self._held: dict[str, int] = {}
-        # Invariant: no waiting tenant may take a connection.
-        self._queue = TenantQueue()
+        # Counts connections that are not open as well.
+        self._semaphore = FairSemaphore(
+            config.pool.max_size, lambda held: held // _MAX_HELD_PER_FREE_CONNECTION
+        )
         # The most recently used connection last.
         self._idle: list[PooledConnection] = []
         self._open: set[asyncpg.Connection] = set()
@@ -73,7 +72,7 @@ class ConnectionPool:
     @property
     def in_use(self) -> int:
         """The number of connections that calls hold."""
-        return self._config.pool.max_size - self._free
+        return self._semaphore.held
 
     @property
     def idle(self) -> int:
@@ -83,7 +82,7 @@ class ConnectionPool:
     @property
     def waiting(self) -> int:
         """The number of calls that wait for a connection."""
-        return self._queue.waiting
+        return self._semaphore.waiting
 
     async def open(self) -> None:
         """Open JOBS_POOL_MIN_SIZE connections. Raises what asyncpg raises, and TimeoutError."""
@@ -95,9 +94,7 @@ class ConnectionPool:
 
         Raises DatabaseUnavailable, or Overloaded if none becomes free within JOBS_POOL_TIMEOUT.
         """
-        if self._may_take(tenant_id):
-            self._take(tenant_id)
-        else:
+        if not self._semaphore.try_take(tenant_id):
             await self._wait(tenant_id)
         try:
             while self._idle:
@@ -154,7 +151,7 @@ class ConnectionPool:
         self._closing = True
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
-                if self._held:
+                if self.in_use:
                     await self._all_free.wait()
                 while self._idle:
                     await self._close(self._idle.pop())
@@ -166,32 +163,20 @@ class ConnectionPool:
     async def _wait(self, tenant_id: str) -> None:
         started = self._clock()
         try:
-            await self._queue.wait(
-                tenant_id,
-                lambda: self._give_back(tenant_id),
-                max_wait=self._config.pool.timeout,
-            )
+            await self._semaphore.take(tenant_id, max_wait=self._config.pool.timeout)
         except TimeoutError as e:
             raise Overloaded from e
         finally:
             self.wait_seconds.observe(self._clock() - started)
-
-    def _may_take(self, tenant_id: str) -> bool:
-        return self._held.get(tenant_id, 0) < _MAX_HELD_PER_FREE_CONNECTION * self._free
-
-    def _take(self, tenant_id: str) -> None:
-        self._free -= 1
-        self._held[tenant_id] = self._held.get(tenant_id, 0) + 1
+            # It may have been canceled just after its turn came.
+            self._check_all_free()
 
     def _give_back(self, tenant_id: str) -> None:
-        self._free += 1
-        if self._held[tenant_id] == 1:
-            del self._held[tenant_id]
-        else:
-            self._held[tenant_id] -= 1
-        while (waiter := self._queue.wake_next(self._may_take)) is not None:
-            self._take(waiter.tenant_id)
-        if self._closing and not self._held:
+        self._semaphore.release(tenant_id)
+        self._check_all_free()
+
+    def _check_all_free(self) -> None:
+        if self._closing and not self.in_use:
             self._all_free.set()
 
     async def _connect(self) -> PooledConnection:

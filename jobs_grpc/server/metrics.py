@@ -247,7 +247,7 @@ def _buffered_bytes(budget: ByteBudget) -> Iterator[Metric]:
     yield _gauge(
         "jobs_buffered_bytes_max",
         "Most bytes that are reserved (JOBS_MAX_BUFFERED_BYTES).",
-        budget.max_bytes,
+        budget.capacity,
     )
     yield _gauge(
         "jobs_buffered_bytes_waiting",

@@ -316,7 +316,8 @@ async def test_pool_keeps_no_state_of_tenants_without_calls(open_pool: OpenPool)
         calls.tasks[name].cancel()
     await calls.end("a1", "a2", "c1")
 
-    assert len(pool._held) + len(pool._queue) == 0
+    assert pool.in_use + pool.waiting == 0
+    assert not pool._semaphore._held
     async with acquired(pool, "d"), acquired(pool, "e"):
         pass
 

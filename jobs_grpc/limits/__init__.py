@@ -1,0 +1,1 @@
+"""Limits that tenants share."""

@@ -1,0 +1,216 @@
+"""A semaphore that tenants share fairly."""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+
+class FairSemaphore:
+    """Holds `capacity` units, such as connections or bytes, which calls of tenants take.
+
+    A tenant may take units while it holds fewer than `max_held` and more than `reserve(held)` are
+    free: a tenant that holds many must leave some to others. The number of units that it takes does
+    not matter, so the last ones that are taken may exceed the capacity and `max_held`.
+
+    Calls that have to wait take turns by tenant; those of one tenant are FIFO. A tenant that may
+    not take units is skipped, and a tenant that has reached `max_held` gets a new turn, after all
+    others, when it holds less. Tenants without a call take no memory.
+
+    A release examines few of the waiting tenants. It examines none if nothing is free. Otherwise,
+    it skips only tenants whose reserve is not 0, and so few hold so much that their units fit
+    into the capacity. Therefore `reserve` must be 0 for all but a large part of the capacity.
+    """
+
+    def __init__(
+        self, capacity: int, reserve: Callable[[int], int], max_held: float = math.inf
+    ) -> None:
+        self.capacity = capacity
+        # Negative if calls hold more than the capacity.
+        self._free = capacity
+        self._reserve = reserve
+        self._max_held = max_held
+        self._held: dict[str, int] = {}
+        # Invariant: no waiting tenant may take units.
+        self._new = _Queue()
+        # Calls that hold units and wait for more, and the units that they hold.
+        self._holders = _Queue()
+        self._held_by_holders: dict[str, int] = {}
+        self._held_by_all_holders = 0
+
+    @property
+    def held(self) -> int:
+        """The units that all calls hold."""
+        return self.capacity - self._free
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait."""
+        return self._new.waiting + self._holders.waiting
+
+    def held_by(self, tenant_id: str) -> int:
+        """The units that calls of a tenant hold."""
+        return self._held.get(tenant_id, 0)
+
+    def may_take(self, tenant_id: str, returned: int = 0) -> bool:
+        """Whether a tenant could take units if it first returned some."""
+        held = self._held.get(tenant_id, 0) - returned
+        return held < self._max_held and self._reserve(held) < self._free + returned
+
+    def try_take(self, tenant_id: str, units: int = 1) -> bool:
+        """Take units without waiting. Returns False if the tenant would have to wait."""
+        held = self._held.get(tenant_id, 0)
+        if held >= self._max_held or self._reserve(held) >= self._free:
+            return False
+        self._free -= units
+        self._held[tenant_id] = held + units
+        return True
+
+    async def take(self, tenant_id: str, units: int = 1, max_wait: float | None = None) -> None:
+        """Take units, after waiting for a turn if necessary.
+
+        Raises TimeoutError after `max_wait` seconds.
+        """
+        if not self.try_take(tenant_id, units):
+            await self._wait(self._new, tenant_id, units, max_wait)
+
+    async def take_more(
+        self, tenant_id: str, held: int, units: int, max_wait: float | None = None
+    ) -> None:
+        """Take units for a call that holds `held` units, which it must release afterwards.
+
+        Such calls go first. To prevent a deadlock between them, one call of a tenant proceeds while
+        the tenant holds nothing else and anything is free, and one call of all tenants proceeds
+        while no tenant holds anything else. Raises TimeoutError after `max_wait` seconds.
+        """
+        self._count_holder(tenant_id, held)
+        try:
+            await self._wait(self._holders, tenant_id, units, max_wait)
+        finally:
+            self._count_holder(tenant_id, -held)
+
+    def release(self, tenant_id: str, units: int = 1) -> None:
+        """Release units, and give them to calls that wait."""
+        self.adjust(tenant_id, -units)
+
+    def adjust(self, tenant_id: str, units: int) -> None:
+        """Take units, whatever the limits are. A negative number releases them."""
+        self._free -= units
+        held = self._held.get(tenant_id, 0) + units
+        if held:
+            self._held[tenant_id] = held
+        else:
+            self._held.pop(tenant_id, None)
+        if self._new.waiters or self._holders.waiters:
+            self._update_turns(tenant_id)
+            if units < 0:
+                self._wake_waiters()
+
+    async def _wait(
+        self, queue: "_Queue", tenant_id: str, units: int, max_wait: float | None
+    ) -> None:
+        waiter = queue.append(tenant_id, units)
+        self._update_turns(tenant_id)
+        self._wake_waiters()
+        try:
+            async with asyncio.timeout(max_wait):
+                await waiter
+        except BaseException:
+            # It may be canceled or time out just after its turn has come.
+            if not waiter.cancelled():
+                self.release(tenant_id, units)
+            raise
+
+    def _count_holder(self, tenant_id: str, units: int) -> None:
+        self._held_by_all_holders += units
+        held = self._held_by_holders.get(tenant_id, 0) + units
+        if held:
+            self._held_by_holders[tenant_id] = held
+        else:
+            self._held_by_holders.pop(tenant_id, None)
+        self._update_turns(tenant_id)
+
+    def _update_turns(self, tenant_id: str) -> None:
+        """Leave a tenant out of the turns until it holds less, if only that can help."""
+        may_have_turn = self._held.get(tenant_id, 0) < self._max_held
+        self._new.update(tenant_id, may_have_turn)
+        self._holders.update(tenant_id, may_have_turn or self._holds_nothing_else(tenant_id))
+
+    def _wake_waiters(self) -> None:
+        while waiter := self._next_holder() or self._next_new():
+            self.adjust(waiter.tenant_id, waiter.units)
+            waiter.set_result(None)
+
+    def _next_holder(self) -> "_Waiter | None":
+        if self._free <= 0 and self.held != self._held_by_all_holders:
+            return None
+        return self._holders.pop_first(
+            lambda tenant_id: self.may_take(tenant_id) or self._holds_nothing_else(tenant_id)
+        )
+
+    def _next_new(self) -> "_Waiter | None":
+        return self._new.pop_first(self.may_take) if self._free > 0 else None
+
+    def _holds_nothing_else(self, tenant_id: str) -> bool:
+        return self._held.get(tenant_id, 0) == self._held_by_holders.get(tenant_id, 0)
+
+
+class _Queue:
+    """Calls that wait. Those of one tenant are FIFO, and tenants take turns."""
+
+    def __init__(self) -> None:
+        # Of each tenant the oldest call first.
+        self.waiters: dict[str, OrderedDict[_Waiter, None]] = {}
+        self.waiting = 0
+        # The tenant with the next turn first.
+        self._turns: OrderedDict[str, None] = OrderedDict()
+
+    def append(self, tenant_id: str, units: int) -> "_Waiter":
+        """Add a call that waits for units."""
+        waiter = _Waiter(self, tenant_id, units)
+        self.waiters.setdefault(tenant_id, OrderedDict())[waiter] = None
+        self.waiting += 1
+        return waiter
+
+    def update(self, tenant_id: str, may_have_turn: bool) -> None:
+        """Let the tenant take turns, or leave it out, if a call of it waits."""
+        if may_have_turn and tenant_id in self.waiters:
+            self._turns.setdefault(tenant_id)
+        else:
+            self._turns.pop(tenant_id, None)
+
+    def remove(self, waiter: "_Waiter") -> None:
+        """Remove a call, which has its turn or is canceled."""
+        self.waiting -= 1
+        waiters = self.waiters[waiter.tenant_id]
+        del waiters[waiter]
+        if not waiters:
+            del self.waiters[waiter.tenant_id]
+            self._turns.pop(waiter.tenant_id, None)
+
+    def pop_first(self, may_take: Callable[[str], bool]) -> "_Waiter | None":
+        """Remove the call with the next turn, and return it; None if no tenant may take units."""
+        tenant_id = next(filter(may_take, self._turns), None)
+        if tenant_id is None:
+            return None
+        self._turns.move_to_end(tenant_id)
+        waiter = next(iter(self.waiters[tenant_id]))
+        self.remove(waiter)
+        return waiter
+
+
+class _Waiter(asyncio.Future[None]):
+    """A call that waits for units. Done when it has them."""
+
+    def __init__(self, queue: _Queue, tenant_id: str, units: int) -> None:
+        super().__init__()
+        self._queue = queue
+        self.tenant_id = tenant_id
+        self.units = units
+
+    def cancel(self, msg: object = None) -> bool:
+        """Leave the queue at once, so that a release does not examine canceled calls."""
+        canceled = super().cancel(msg)
+        if canceled:
+            self._queue.remove(self)
+        return canceled
