@@ -204,6 +204,39 @@ async def test_calls_go_on_one_by_one_when_all_wait_for_more() -> None:
     assert calls.served == ["a1", "a2", "a3"]
 
 
+async def test_calls_of_many_tenants_that_ask_for_more_exceed_the_budget_one_at_a_time() -> None:
+    calls = Calls(100, 50)
+    names = [f"{chr(ord('a') + number)}1" for number in range(20)]
+    for name in names:
+        await calls.start(name, 5)
+    larger = {name: asyncio.create_task(calls.reservations[name].resize(40)) for name in names}
+    await run_ready_tasks()
+    assert calls.budget.held <= 100 + 40
+
+    served = 0
+    while ready := [name for name, task in larger.items() if task.done()]:
+        served += len(ready)
+        for name in ready:
+            await larger.pop(name)
+            await calls.end(name)
+            assert calls.budget.held <= 100 + 40
+
+    assert served == len(names)
+    assert calls.budget.held == 0
+
+
+async def test_call_that_asks_for_more_proceeds_when_its_tenant_is_at_its_limit() -> None:
+    """Its tenant holds nothing else, so no other call of it could free bytes."""
+    calls = Calls(100, 20)
+    await calls.start("b1", 40)
+    await calls.start("a1", 20)
+
+    async with asyncio.timeout(TIMEOUT):
+        await calls.reservations["a1"].resize(30)
+
+    assert calls.budget.held == 70
+
+
 async def test_bytes_are_kept_when_the_wait_for_more_is_canceled() -> None:
     calls = Calls(20, 20)
     await calls.start("a1", 9)

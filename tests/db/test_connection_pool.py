@@ -11,6 +11,8 @@ from jobs_grpc.db.connection_pool import ConnectionPool, PooledConnection
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from tests.support.clock import Clock
 from tests.support.database import Database
+from tests.support.examined_waiters import record_examined
+from tests.support.scale import SCALE
 from tests.support.waiting import run_ready_tasks, wait_until
 
 LONG = 60.0
@@ -139,6 +141,47 @@ async def test_one_tenant_gets_all_connections_of_a_small_pool(
 
     assert len(calls.served) == size
     await calls.cancel()
+
+
+async def test_release_examines_few_tenants_however_many_wait(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first tenants that wait hold four connections each, and need two free ones."""
+    pool = await open_pool(10)
+    held = [(tenant, await pool.acquire(tenant)) for tenant in "abababbxay"]
+    tenants = ["a", "b", *(f"t{number}" for number in range(1000 * SCALE))]
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(pool.acquire(tenant)) for tenant in tenants]
+        await run_ready_tasks()
+        assert pool.waiting == len(tenants)
+        examined = record_examined(monkeypatch)
+
+        pool.release(*held.pop())
+        await run_ready_tasks()
+        assert [task.done() for task in waiting[:4]] == [False, False, True, False]
+        assert examined == ["a", "b", "t0"]
+
+        for task in waiting:
+            task.cancel()
+
+
+async def test_release_examines_no_more_tenants_when_connections_stay_free(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = await open_pool(10)
+    held = [(tenant, await pool.acquire(tenant)) for tenant in "aaaaaaaab"]
+    waiting = [asyncio.create_task(pool.acquire("a")) for _ in range(100)]
+    await run_ready_tasks()
+    assert pool.waiting == len(waiting)
+    examined = record_examined(monkeypatch)
+
+    pool.release(*held.pop())
+
+    assert pool.waiting == len(waiting)
+    assert examined == ["a"]
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
 
 
 async def test_call_fails_and_leaves_the_queue_when_it_waits_too_long(open_pool: OpenPool) -> None:
@@ -306,6 +349,26 @@ async def test_close_returns_when_the_last_statement_has_finished(
         await pool.close()
 
     assert await statement == 1
+
+
+async def test_close_returns_when_the_last_call_is_canceled_as_its_turn_comes(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(1)
+    pooled = await pool.acquire("a")
+    waiting = asyncio.create_task(pool.acquire("b"))
+    await run_ready_tasks()
+    closing = asyncio.create_task(pool.close())
+    await run_ready_tasks()
+
+    # No other task runs between the release and the cancellation.
+    pool.release("a", pooled)
+    waiting.cancel()
+
+    # Less than the time after which close() terminates the connections.
+    async with asyncio.timeout(4):
+        await closing
+    assert waiting.cancelled()
 
 
 async def test_pool_keeps_no_state_of_tenants_without_calls(open_pool: OpenPool) -> None:
