@@ -8,8 +8,8 @@ _MAX_WAIT_SECONDS = 5.0
 
 _RETRY_AFTER_SECONDS = 1
 
-# What a tenant holds is rounded down to multiples of one part of the budget. So at most this many
-# tenants hold more than nothing, and a release skips only these.
+# What a tenant holds is rounded down to a multiple of the budget divided by this number. So at most
+# this many tenants must leave bytes to others, and a release examines few waiting tenants.
 _PARTS = 16
 
 # A decoded message takes up to this many times its encoded size: a list whose elements have an

@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 
 class FairSemaphore:
-    """Holds `capacity` units, such as connections or bytes, which calls of tenants take.
+    """At most `capacity` units, such as connections or bytes, which calls of tenants take.
 
-    A tenant may take units while it holds fewer than `max_held` and more than `reserve(held)` are
-    free: a tenant that holds many must leave some to others. The number of units that it takes does
-    not matter, so the last ones that are taken may exceed the capacity and `max_held`.
+    A tenant may take units while it holds fewer than `max_held`, and while more than
+    `reserve(held)` are free: the more it holds, the more it must leave to others. How many it takes
+    does not matter, so the last call may exceed the capacity and `max_held`.
 
     Calls that have to wait take turns by tenant; those of one tenant are FIFO. A tenant that may
-    not take units is skipped, and a tenant that has reached `max_held` gets a new turn, after all
-    others, when it holds less. Tenants without a call take no memory.
+    not take units is skipped and keeps its turn. A tenant that holds `max_held` has no turn; when
+    it holds less, it goes behind the others. Tenants that hold and want nothing take no memory.
 
-    A release examines few of the waiting tenants. It examines none if nothing is free. Otherwise,
-    it skips only tenants whose reserve is not 0, and so few hold so much that their units fit
-    into the capacity. Therefore `reserve` must be 0 for all but a large part of the capacity.
+    A release does not examine all waiting tenants: none if nothing is free, and otherwise it skips
+    only tenants with a reserve. If the reserve of a tenant that holds fewer than N units is 0, at
+    most `capacity / N` tenants have one.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class FairSemaphore:
         self._held: dict[str, int] = {}
         # Invariant: no waiting tenant may take units.
         self._new = _Queue()
-        # Calls that hold units and wait for more, and the units that they hold.
+        # Calls that hold units and wait for more, and what they hold, by tenant and in total.
         self._holders = _Queue()
         self._held_by_holders: dict[str, int] = {}
         self._held_by_all_holders = 0
@@ -79,9 +79,9 @@ class FairSemaphore:
     ) -> None:
         """Take units for a call that holds `held` units, which it must release afterwards.
 
-        Such calls go first. To prevent a deadlock between them, one call of a tenant proceeds while
-        the tenant holds nothing else and anything is free, and one call of all tenants proceeds
-        while no tenant holds anything else. Raises TimeoutError after `max_wait` seconds.
+        Such calls go before those that hold nothing. To prevent a deadlock, one call of a tenant
+        proceeds if the tenant holds nothing else and any units are free, and one call of all
+        tenants if nothing else is held. Raises TimeoutError after `max_wait` seconds.
         """
         self._count_holder(tenant_id, held)
         try:
@@ -131,7 +131,7 @@ class FairSemaphore:
         self._update_turns(tenant_id)
 
     def _update_turns(self, tenant_id: str) -> None:
-        """Leave a tenant out of the turns until it holds less, if only that can help."""
+        """Give a waiting tenant a turn, or take it away while the tenant is at its limit."""
         may_have_turn = self._held.get(tenant_id, 0) < self._max_held
         self._new.update(tenant_id, may_have_turn)
         self._holders.update(tenant_id, may_have_turn or self._holds_nothing_else(tenant_id))
@@ -173,14 +173,14 @@ class _Queue:
         return waiter
 
     def update(self, tenant_id: str, may_have_turn: bool) -> None:
-        """Let the tenant take turns, or leave it out, if a call of it waits."""
+        """Give a waiting tenant the last turn if it has none, or take its turn away."""
         if may_have_turn and tenant_id in self.waiters:
             self._turns.setdefault(tenant_id)
         else:
             self._turns.pop(tenant_id, None)
 
     def remove(self, waiter: "_Waiter") -> None:
-        """Remove a call, which has its turn or is canceled."""
+        """Remove a call that gets its units or is canceled."""
         self.waiting -= 1
         waiters = self.waiters[waiter.tenant_id]
         del waiters[waiter]
@@ -209,7 +209,7 @@ class _Waiter(asyncio.Future[None]):
         self.units = units
 
     def cancel(self, msg: object = None) -> bool:
-        """Leave the queue at once, so that a release does not examine canceled calls."""
+        """Leave the queue at once, so that a release never finds canceled calls in it."""
         canceled = super().cancel(msg)
         if canceled:
             self._queue.remove(self)
