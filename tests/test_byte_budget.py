@@ -63,6 +63,17 @@ async def test_call_of_any_size_is_served_when_nothing_is_held() -> None:
     assert calls.budget.held == 0
 
 
+async def test_call_of_no_bytes_leaves_nothing_behind() -> None:
+    """The first message of a stream can be empty."""
+    calls = Calls(1000, 100)
+
+    await calls.start("a1", 0)
+    await calls.end("a1")
+
+    assert calls.served == ["a1"]
+    assert not calls.budget._held
+
+
 async def test_two_tenants_leave_a_third_to_others() -> None:
     calls = Calls(90, 90)
     for number in range(90):

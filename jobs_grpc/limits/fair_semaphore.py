@@ -62,8 +62,9 @@ class FairSemaphore:
         held = self._held.get(tenant_id, 0)
         if held >= self._max_held or self._reserve(held) >= self._free:
             return False
-        self._free -= units
-        self._held[tenant_id] = held + units
+        if units:
+            self._free -= units
+            self._held[tenant_id] = held + units
         return True
 
     async def take(self, tenant_id: str, units: int = 1, max_wait: float | None = None) -> None:
