@@ -43,8 +43,8 @@ class _Kind:
 class AuditLog:
     """Writes a line for each call of a known caller.
 
-    Of calls that end before their caller is known, the first of a kind has a line, and then one line
-    per second has the number of further ones (`others`).
+    Of calls that end before their caller is known, the first of a kind has a line, and then one
+    line per second has the number of further ones (`others`).
     """
 
     def __init__(self) -> None:
@@ -69,8 +69,10 @@ class AuditLog:
         action = f"audit {method.rpartition('/')[2]}"
         code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
         reason = reasons.ErrorReason.Name(error.reason) if error else None
-        if caller is None and not self._unknown_callers.should_log(_Kind(action, code.name, reason)):
-            return
+        if caller is None:
+            kind = _Kind(action, code.name, reason)
+            if not self._unknown_callers.should_log(kind):
+                return
         logs.log_fields(
             logger,
             logging.INFO,
