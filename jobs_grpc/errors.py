@@ -118,7 +118,7 @@ class MalformedRequest(JobsError):
 
 
 class InvalidPageToken(JobsError):
-    """The page token is malformed, is from a different request, or is combined with an offset."""
+    """The page token is malformed, from another request or job, or combined with an offset."""
 
     code = StatusCode.INVALID_ARGUMENT
     reason = reasons.INVALID_PAGE_TOKEN

@@ -45,7 +45,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 3
     """The page token was not issued by this service, was issued for a request with other
-    fields, or is combined with an offset. Start again without a token.
+    fields or for an earlier job with the same job_id, or is combined with an offset. The message
+    states which. Start again without a token.
 
     Example of an ErrorInfo:
 
@@ -548,7 +549,8 @@ Example of an ErrorInfo:
 """
 INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 3
 """The page token was not issued by this service, was issued for a request with other
-fields, or is combined with an offset. Start again without a token.
+fields or for an earlier job with the same job_id, or is combined with an offset. The message
+states which. Start again without a token.
 
 Example of an ErrorInfo:
 

@@ -49,7 +49,8 @@ const (
 	//	{ "reason": "MALFORMED_REQUEST", "domain": "jobs-grpc" }
 	ErrorReason_MALFORMED_REQUEST ErrorReason = 2
 	// The page token was not issued by this service, was issued for a request with other
-	// fields, or is combined with an offset. Start again without a token.
+	// fields or for an earlier job with the same job_id, or is combined with an offset. The message
+	// states which. Start again without a token.
 	//
 	// Example of an ErrorInfo:
 	//
