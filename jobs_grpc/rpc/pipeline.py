@@ -213,7 +213,7 @@ class Pipeline:
             # keep this frame and the call in memory until a garbage collection.
             request = response = None
             error.__traceback__ = error.__context__ = error.__cause__ = None
-            await abort(context, error)
+            await abort(context, error, caller.tenant_id if caller else None)
             return None
 
         # gRPC passes raw requests, and takes responses that are serialized already.

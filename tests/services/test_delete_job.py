@@ -153,15 +153,16 @@ async def test_job_id_of_a_deleted_job_cannot_be_reused(pump: Device, operator: 
     await operator.delete("j")
 
     for fields in ({}, {"document_type": "update"}):
-        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS") as failure:
             await operator.create(job_id="j", target_all=True, **fields)
+        assert failure.message.startswith("Job j was deleted and is not purged yet;")
 
 
 async def test_delete_is_rejected_when_job_is_in_progress(pump: Device, operator: Operator) -> None:
     for _ in range(2):  # QUEUED first, then IN_PROGRESS
         with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
             await operator.delete("j")
-        assert failure.message == "Cannot delete job in status IN_PROGRESS; cancel it first"
+        assert failure.message == "Cannot delete job j in status IN_PROGRESS; cancel it first"
         assert failure.metadata == {"jobId": "j", "status": "IN_PROGRESS"}
         await pump.start("j")
 
@@ -189,7 +190,7 @@ async def test_canceled_job_can_be_deleted_after_its_last_report(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
         await operator.delete("j")
     assert (
-        failure.message == "Cannot delete job in status CANCELED while executions are IN_PROGRESS"
+        failure.message == "Cannot delete job j in status CANCELED while executions are IN_PROGRESS"
     )
     assert failure.metadata == {"jobId": "j", "status": "CANCELED"}
 

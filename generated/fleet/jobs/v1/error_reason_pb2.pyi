@@ -146,7 +146,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "SELF_APPROVAL",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
         }
     """
     SUBJECT_REQUIRED: _ErrorReason.ValueType  # 41
@@ -166,7 +166,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_FOUND",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
         }
     """
     DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 14
@@ -177,7 +177,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "DEVICE_NOT_FOUND",
           "domain": "jobs-grpc",
-          "metadata": { "deviceId": "pump-17" }
+          "metadata": { "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 15
@@ -188,21 +188,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXECUTION_NOT_FOUND",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     JOB_ALREADY_EXISTS: _ErrorReason.ValueType  # 16
     """Status ALREADY_EXISTS.
 
     The job_id belongs to a job that a different request created, or to a deleted job that
-    has not been purged yet.
+    has not been purged yet. The message states which.
 
     Example of an ErrorInfo:
 
         {
           "reason": "JOB_ALREADY_EXISTS",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
         }
     """
     GROUP_EMPTY: _ErrorReason.ValueType  # 17
@@ -216,7 +216,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "GROUP_EMPTY",
           "domain": "jobs-grpc",
-          "metadata": { "groupId": "north" }
+          "metadata": { "groupId": "north", "tenantId": "demo" }
         }
     """
     TENANT_EMPTY: _ErrorReason.ValueType  # 18
@@ -224,7 +224,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example of an ErrorInfo:
 
-        { "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
+        {
+          "reason": "TENANT_EMPTY",
+          "domain": "jobs-grpc",
+          "metadata": { "tenantId": "demo" }
+        }
     """
     JOB_NOT_CANCELABLE: _ErrorReason.ValueType  # 19
     """The job is COMPLETED or CANCELED. `status` is the job's status.
@@ -234,7 +238,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_CANCELABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     JOB_NOT_RETRYABLE: _ErrorReason.ValueType  # 20
@@ -246,7 +250,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_RETRYABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     JOB_NOT_DELETABLE: _ErrorReason.ValueType  # 21
@@ -258,7 +262,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_DELETABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS", "tenantId": "demo" }
         }
     """
     EXECUTION_FINISHED: _ErrorReason.ValueType  # 22
@@ -272,7 +276,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": {
             "jobId": "reboot-2026-11",
             "deviceId": "pump-17",
-            "status": "REJECTED"
+            "status": "REJECTED",
+            "tenantId": "demo"
           }
         }
     """
@@ -284,7 +289,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXECUTION_IN_PROGRESS",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     JOB_PAUSED: _ErrorReason.ValueType  # 31
@@ -295,7 +300,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_PAUSED",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
         }
     """
     JOB_NOT_PAUSABLE: _ErrorReason.ValueType  # 32
@@ -306,7 +311,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_PAUSABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
         }
     """
     JOB_NOT_RESUMABLE: _ErrorReason.ValueType  # 33
@@ -317,7 +322,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_RESUMABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     EXECUTION_HELD: _ErrorReason.ValueType  # 45
@@ -328,7 +333,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXECUTION_HELD",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     JOB_FULL: _ErrorReason.ValueType  # 46
@@ -339,7 +344,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_FULL",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
         }
     """
     GATE_NOT_MET: _ErrorReason.ValueType  # 37
@@ -351,7 +356,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "GATE_NOT_MET",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
         }
     """
     APPROVAL_REQUIRED: _ErrorReason.ValueType  # 38
@@ -362,31 +367,31 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "APPROVAL_REQUIRED",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
         }
     """
     STAGE_NOT_APPROVABLE: _ErrorReason.ValueType  # 39
-    """The stage is not the open one, its gate requires no approval, or the job is COMPLETED or
-    CANCELED.
+    """The job has no such stage, the stage is not the open one, its gate requires no approval, or the
+    job is COMPLETED or CANCELED. The message states which.
 
     Example of an ErrorInfo:
 
         {
           "reason": "STAGE_NOT_APPROVABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "stage": "1" }
+          "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
         }
     """
     JOB_NOT_ADVANCEABLE: _ErrorReason.ValueType  # 42
     """The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-    CANCELED. `status` is the job's status.
+    CANCELED. The message states which. `status` is the job's status.
 
     Example of an ErrorInfo:
 
         {
           "reason": "JOB_NOT_ADVANCEABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
         }
     """
     JOB_NOT_UPDATABLE: _ErrorReason.ValueType  # 43
@@ -397,7 +402,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_UPDATABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     TIME_GATES_UNAVAILABLE: _ErrorReason.ValueType  # 44
@@ -419,18 +424,25 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXECUTION_CHANGED",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     JOB_CHANGED: _ErrorReason.ValueType  # 34
-    """The job does not have the etag of the request. Read the job and decide again.
+    """The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a
+    rollout) are those of the job now. Read the job and decide again.
 
     Example of an ErrorInfo:
 
         {
           "reason": "JOB_CHANGED",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": {
+            "jobId": "reboot-2026-11",
+            "etag": "7",
+            "status": "PAUSED",
+            "openStage": "1",
+            "tenantId": "demo"
+          }
         }
     """
     OVERLOADED: _ErrorReason.ValueType  # 25
@@ -522,6 +534,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     Every error that the service returns carries a google.rpc.ErrorInfo in its details.
     The gRPC status code is the class of the error; the reason is its exact cause. A
     program decides by the reason: reasons do not change, but messages may.
+
+    If the metadata names a job, a device or a group, it also has `tenantId`: the tenant of the caller,
+    whose object it is. No error tells whether another tenant has such an object.
 
     An error without an ErrorInfo comes from gRPC itself or from a proxy.
     """
@@ -650,7 +665,7 @@ Example of an ErrorInfo:
     {
       "reason": "SELF_APPROVAL",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
     }
 """
 SUBJECT_REQUIRED: ErrorReason.ValueType  # 41
@@ -670,7 +685,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_FOUND",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
     }
 """
 DEVICE_NOT_FOUND: ErrorReason.ValueType  # 14
@@ -681,7 +696,7 @@ Example of an ErrorInfo:
     {
       "reason": "DEVICE_NOT_FOUND",
       "domain": "jobs-grpc",
-      "metadata": { "deviceId": "pump-17" }
+      "metadata": { "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 15
@@ -692,21 +707,21 @@ Example of an ErrorInfo:
     {
       "reason": "EXECUTION_NOT_FOUND",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_ALREADY_EXISTS: ErrorReason.ValueType  # 16
 """Status ALREADY_EXISTS.
 
 The job_id belongs to a job that a different request created, or to a deleted job that
-has not been purged yet.
+has not been purged yet. The message states which.
 
 Example of an ErrorInfo:
 
     {
       "reason": "JOB_ALREADY_EXISTS",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
     }
 """
 GROUP_EMPTY: ErrorReason.ValueType  # 17
@@ -720,7 +735,7 @@ Example of an ErrorInfo:
     {
       "reason": "GROUP_EMPTY",
       "domain": "jobs-grpc",
-      "metadata": { "groupId": "north" }
+      "metadata": { "groupId": "north", "tenantId": "demo" }
     }
 """
 TENANT_EMPTY: ErrorReason.ValueType  # 18
@@ -728,7 +743,11 @@ TENANT_EMPTY: ErrorReason.ValueType  # 18
 
 Example of an ErrorInfo:
 
-    { "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
+    {
+      "reason": "TENANT_EMPTY",
+      "domain": "jobs-grpc",
+      "metadata": { "tenantId": "demo" }
+    }
 """
 JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 19
 """The job is COMPLETED or CANCELED. `status` is the job's status.
@@ -738,7 +757,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_CANCELABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 JOB_NOT_RETRYABLE: ErrorReason.ValueType  # 20
@@ -750,7 +769,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_RETRYABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 JOB_NOT_DELETABLE: ErrorReason.ValueType  # 21
@@ -762,7 +781,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_DELETABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS", "tenantId": "demo" }
     }
 """
 EXECUTION_FINISHED: ErrorReason.ValueType  # 22
@@ -776,7 +795,8 @@ Example of an ErrorInfo:
       "metadata": {
         "jobId": "reboot-2026-11",
         "deviceId": "pump-17",
-        "status": "REJECTED"
+        "status": "REJECTED",
+        "tenantId": "demo"
       }
     }
 """
@@ -788,7 +808,7 @@ Example of an ErrorInfo:
     {
       "reason": "EXECUTION_IN_PROGRESS",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_PAUSED: ErrorReason.ValueType  # 31
@@ -799,7 +819,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_PAUSED",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
     }
 """
 JOB_NOT_PAUSABLE: ErrorReason.ValueType  # 32
@@ -810,7 +830,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_PAUSABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
     }
 """
 JOB_NOT_RESUMABLE: ErrorReason.ValueType  # 33
@@ -821,7 +841,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_RESUMABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 EXECUTION_HELD: ErrorReason.ValueType  # 45
@@ -832,7 +852,7 @@ Example of an ErrorInfo:
     {
       "reason": "EXECUTION_HELD",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_FULL: ErrorReason.ValueType  # 46
@@ -843,7 +863,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_FULL",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
     }
 """
 GATE_NOT_MET: ErrorReason.ValueType  # 37
@@ -855,7 +875,7 @@ Example of an ErrorInfo:
     {
       "reason": "GATE_NOT_MET",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
     }
 """
 APPROVAL_REQUIRED: ErrorReason.ValueType  # 38
@@ -866,31 +886,31 @@ Example of an ErrorInfo:
     {
       "reason": "APPROVAL_REQUIRED",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
     }
 """
 STAGE_NOT_APPROVABLE: ErrorReason.ValueType  # 39
-"""The stage is not the open one, its gate requires no approval, or the job is COMPLETED or
-CANCELED.
+"""The job has no such stage, the stage is not the open one, its gate requires no approval, or the
+job is COMPLETED or CANCELED. The message states which.
 
 Example of an ErrorInfo:
 
     {
       "reason": "STAGE_NOT_APPROVABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "stage": "1" }
+      "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
     }
 """
 JOB_NOT_ADVANCEABLE: ErrorReason.ValueType  # 42
 """The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-CANCELED. `status` is the job's status.
+CANCELED. The message states which. `status` is the job's status.
 
 Example of an ErrorInfo:
 
     {
       "reason": "JOB_NOT_ADVANCEABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
     }
 """
 JOB_NOT_UPDATABLE: ErrorReason.ValueType  # 43
@@ -901,7 +921,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_UPDATABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 TIME_GATES_UNAVAILABLE: ErrorReason.ValueType  # 44
@@ -923,18 +943,25 @@ Example of an ErrorInfo:
     {
       "reason": "EXECUTION_CHANGED",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_CHANGED: ErrorReason.ValueType  # 34
-"""The job does not have the etag of the request. Read the job and decide again.
+"""The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a
+rollout) are those of the job now. Read the job and decide again.
 
 Example of an ErrorInfo:
 
     {
       "reason": "JOB_CHANGED",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": {
+        "jobId": "reboot-2026-11",
+        "etag": "7",
+        "status": "PAUSED",
+        "openStage": "1",
+        "tenantId": "demo"
+      }
     }
 """
 OVERLOADED: ErrorReason.ValueType  # 25
