@@ -88,6 +88,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
         self._has_background_work = config.maintenance.owner_database_url is not None
+        self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
+        """Executions that calls have finished, by status."""
         self._watch = JobWatch(store, budget, watch_interval, stopping, turns.pause)
 
     @property
@@ -454,6 +456,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             reason=request.reason or DEFAULT_CANCEL_REASON,
             force=request.force,
         )
+        self.finished["REJECTED"] += 1
         return pb.CancelExecutionResponse(execution=execution_fields(row))
 
     async def RetryExecutions(
@@ -478,6 +481,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             failure_codes=list(request.failure_codes) or None,
             device_ids=list(request.device_ids) or None,
         )
+        self.finished["TIMED_OUT"] += row["timed_out_count"]
         return pb.RetryExecutionsResponse(
             retried_count=row["retried_count"], expires_at=timestamp_fields(row["expires_at"])
         )
