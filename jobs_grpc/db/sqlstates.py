@@ -56,7 +56,12 @@ def domain_error(
         case "JB015":
             return errors.JobNotResumable(args["job_id"], status)
         case "JB016":
-            return errors.JobChanged(args["job_id"], **facts)
+            return errors.JobChanged(
+                args["job_id"],
+                etag=facts["etag"],
+                status=facts["status"],
+                open_stage=facts["open_stage"],
+            )
         case "JB017":
             return errors.InvalidRequest([errors.Violation("rollout.stages", status)])
         case "JB018":
@@ -64,11 +69,23 @@ def domain_error(
         case "JB019":
             return errors.ApprovalRequired(args["job_id"], status)
         case "JB020":
-            return errors.StageNotApprovable(args["job_id"], status, **facts)
+            return errors.StageNotApprovable(
+                args["job_id"],
+                status,
+                cause=facts["cause"],
+                status=facts["status"],
+                open_stage=facts["open_stage"],
+            )
         case "JB021":
             return errors.SelfApproval(args["job_id"], status)
         case "JB022":
-            return errors.JobNotAdvanceable(args["job_id"], status, stage=args["stage"], **facts)
+            return errors.JobNotAdvanceable(
+                args["job_id"],
+                status,
+                stage=args["stage"],
+                open_stage=facts["open_stage"],
+                last_stage=facts["last_stage"],
+            )
         case "JB023":
             return errors.JobNotUpdatable(args["job_id"], status)
         case "JB024":

@@ -472,8 +472,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Status UNAVAILABLE: try again after the delay in google.rpc.RetryInfo, which each of these
     errors has.
 
-    The database is unreachable or does not respond. The call may have taken
-    effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+    The database is unreachable or does not respond, or another transaction holds a lock that the
+    call needs. The message states which. The call may have taken effect. Repeat it only if it is
+    safe to repeat, such as CreateJob with a job_id.
 
     Example of an ErrorInfo:
 
@@ -991,8 +992,9 @@ DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 27
 """Status UNAVAILABLE: try again after the delay in google.rpc.RetryInfo, which each of these
 errors has.
 
-The database is unreachable or does not respond. The call may have taken
-effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+The database is unreachable or does not respond, or another transaction holds a lock that the
+call needs. The message states which. The call may have taken effect. Repeat it only if it is
+safe to repeat, such as CreateJob with a job_id.
 
 Example of an ErrorInfo:
 

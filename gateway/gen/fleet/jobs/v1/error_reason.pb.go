@@ -424,8 +424,9 @@ const (
 	//	  "metadata": { "setting": "JOBS_MAX_TENANT_CALLS", "value": "100" }
 	//	}
 	ErrorReason_LIMIT_EXCEEDED ErrorReason = 26
-	// The database is unreachable or does not respond. The call may have taken
-	// effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+	// The database is unreachable or does not respond, or another transaction holds a lock that the
+	// call needs. The message states which. The call may have taken effect. Repeat it only if it is
+	// safe to repeat, such as CreateJob with a job_id.
 	//
 	// Example of an ErrorInfo:
 	//

@@ -2,8 +2,8 @@
 -- Changes the names, rates and gates of the stages of a job that have not passed. p_stages has all
 -- stages. The caller holds the job lock and has set the tenant.
 --
--- Raises STAGE_FIXED (with the field and the problem) if p_stages has another number of stages, a size or an approval
--- differs, or a stage that has passed differs.
+-- Raises STAGE_FIXED (with the field and the problem) if p_stages has another number of stages, a size
+-- or an approval differs, or a stage that has passed differs.
 CREATE OR REPLACE FUNCTION jobs.update_stages(
     p_tenant_id text,
     p_job_id text,
