@@ -39,6 +39,7 @@ from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.dev import embedded_postgres
 from tests.support import shapes
+from tests.support.database import store_on
 from tests.support.rows_read import rows_read
 from tests.support.shapes import Jobs, Shape
 
@@ -294,9 +295,9 @@ STATEMENTS: dict[str, Statement] = {
     "pending list with limit 10": lambda c: Store(cast("Any", c)).list_pending_executions(
         "t", device_id="d1", limit=11
     ),
-    "what a watch asks for one device": lambda c: Store(
-        cast("Any", c)
-    ).changed_pending_fingerprints("t", device_ids=["d1"], limits=[11], fingerprints=[None]),
+    "what a watch asks for one device": lambda c: store_on(c).changed_pending_fingerprints(
+        ["t"], device_ids=["d1"], limits=[11], fingerprints=[None]
+    ),
     "FAILED executions of a job": lambda c: Store(cast("Any", c)).list_job_executions(
         "t", job_id="j1", status="FAILED", after_device_id="", limit=101
     ),

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -113,12 +112,8 @@ func loadConfig(args []string, lookupEnv func(string) (string, bool)) (*Config, 
 	if errs != nil {
 		return nil, errs
 	}
-	f.SetOutput(os.Stderr)
-	if err := f.Parse(args); err != nil {
+	if err := parseFlags(f, args); err != nil {
 		return nil, err
-	}
-	if f.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
 	return c, c.validate()
 }

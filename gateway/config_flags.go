@@ -4,6 +4,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +28,38 @@ func durationVar(f *flag.FlagSet, p *time.Duration, name string, value time.Dura
 		*p = duration
 		return nil
 	})
+}
+
+const helpHint = "; jobs-gateway --help lists the flags"
+
+// parseFlags parses args. It returns an error of one line, or flag.ErrHelp after it has printed the help.
+func parseFlags(f *flag.FlagSet, args []string) error {
+	f.SetOutput(io.Discard) // f would print its errors, each with the whole help
+	err := f.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		f.SetOutput(os.Stdout)
+		f.Usage()
+		return err
+	case err != nil:
+		if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+			return errors.New("unknown flag --" + name + suggestFlag(f, name) + helpHint)
+		}
+		return errors.New(err.Error() + helpHint)
+	case f.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q%s", f.Arg(0), helpHint)
+	}
+	return nil
+}
+
+// suggestFlag returns a suggestion of the flag that name is probably meant to be, or "".
+func suggestFlag(f *flag.FlagSet, name string) string {
+	var known []string
+	f.VisitAll(func(setting *flag.Flag) { known = append(known, setting.Name) })
+	if nearest, distance := nearestName(name, known); 3*distance <= len(name) {
+		return " (did you mean --" + nearest + "?)"
+	}
+	return ""
 }
 
 // stringList is a flag with comma-separated values.

@@ -2,21 +2,28 @@ package main
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
+
+	"google.golang.org/grpc/codes"
 )
 
-// withCORS adds the CORS headers for web pages of the given origins and answers their
-// preflight requests. Without origins it returns next unchanged.
+// withCORS adds the CORS headers for web pages of the given origins and answers their preflight
+// requests. It rejects web pages of other origins, except the origin that the request is sent to.
 func withCORS(origins []string, next http.Handler) http.Handler {
-	if len(origins) == 0 {
-		return next
-	}
 	requestHeaders := strings.Join(append([]string{"content-type", "grpc-timeout", "last-event-id"}, allowedHeaders...), ", ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Add("Vary", "Origin")
+		if len(origins) > 0 {
+			w.Header().Add("Vary", "Origin")
+		}
 		origin := r.Header.Get("Origin")
 		if !slices.Contains(origins, origin) {
+			if origin != "" && !isSameOrigin(r, origin) {
+				newAPIError(codes.PermissionDenied, "ORIGIN_NOT_ALLOWED", "Web pages of "+truncate(origin)+
+					" may not call this API; an administrator can list the origin in "+envName("cors-origins")).write(w)
+				return
+			}
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -31,4 +38,15 @@ func withCORS(origins []string, next http.Handler) http.Handler {
 		w.Header().Set("Access-Control-Expose-Headers", "Link, Location, Retry-After, Traceparent, X-Next-Page-Token, X-Poll-After, X-Request-Id")
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isSameOrigin reports whether a request with an Origin header comes from a page of the origin that it is
+// sent to. Browsers say so in Sec-Fetch-Site, unless the page was loaded without TLS. A proxy may have
+// changed the scheme, so only the host is compared.
+func isSameOrigin(r *http.Request, origin string) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
+		return site == "same-origin" || site == "none"
+	}
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
 }

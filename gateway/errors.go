@@ -19,6 +19,7 @@ type apiError struct {
 	Code            string           `json:"code"`
 	Reason          string           `json:"reason"`
 	FieldViolations []fieldViolation `json:"field_violations"`
+	RequestID       string           `json:"request_id"` // set when the error is written
 	// Only with EXECUTION_CHANGED; document_params and status_details are null.
 	CurrentExecution json.RawMessage `json:"current_execution,omitempty"`
 
@@ -71,8 +72,14 @@ func (e *apiError) write(w http.ResponseWriter) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(e.status)
+	_, _ = w.Write(e.body(w))
+}
+
+// body returns the JSON of the error. It has the request ID of the response.
+func (e *apiError) body(w http.ResponseWriter) []byte {
+	e.RequestID = w.Header().Get("X-Request-Id")
 	body, _ := json.Marshal(e) // can't fail: strings, and JSON from marshal.go
-	_, _ = w.Write(body)
+	return body
 }
 
 // maxQuotedBytes limits what an error quotes from the request, which can be large.

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"slices"
 	"testing"
 	"time"
@@ -152,5 +154,21 @@ func TestInstrument_Returns500_WhenHandlerPanics(t *testing.T) {
 	var got apiError
 	if err := json.NewDecoder(response.Body).Decode(&got); err != nil || response.StatusCode != 500 || got.Detail != "Internal error" {
 		t.Errorf("%d %+v %v", response.StatusCode, got, err)
+	}
+}
+
+func TestResponseHeaders_HavePollAfterInMilliseconds(t *testing.T) {
+	ctx := withRequestURL(t.Context(), &url.URL{Path: "/device/v1/jobs:startNext"})
+	for wait, want := range map[time.Duration]string{
+		3788 * time.Millisecond: "3.788", 52*time.Second + 300_400*time.Microsecond: "52.3", time.Minute: "60", 0: "0",
+	} {
+		w := httptest.NewRecorder()
+		response := &jobsv1.StartNextExecutionResponse{PollAfter: durationpb.New(wait)}
+		if err := setResponseHeaders(ctx, w, response); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Header().Get("X-Poll-After"); got != want {
+			t.Errorf("%v: X-Poll-After %q, want %q", wait, got, want)
+		}
 	}
 }

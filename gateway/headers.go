@@ -43,7 +43,7 @@ func checkIdentityHeaders(r *http.Request) *apiError {
 		if len(values) > 1 {
 			return newAPIError(codes.Unauthenticated, "DUPLICATE_METADATA", name+" was sent more than once; send it once")
 		}
-		if len(values) == 1 && !isPrintableASCII(values[0]) {
+		if len(values) == 1 && isNotPrintableASCII(values[0]) {
 			return newAPIError(codes.Unauthenticated, "INVALID_METADATA", name+" must be printable ASCII")
 		}
 	}
@@ -76,11 +76,12 @@ func checkHeaderSize(r *http.Request) *apiError {
 		withStatus(http.StatusRequestHeaderFieldsTooLarge)
 }
 
-func isPrintableASCII(text string) bool {
+// isNotPrintableASCII reports whether gRPC would reject text as a metadata value, with INTERNAL.
+func isNotPrintableASCII(text string) bool {
 	for i := range len(text) {
 		if text[i] < 0x20 || text[i] > 0x7e {
-			return false
+			return true
 		}
 	}
-	return true
+	return false
 }

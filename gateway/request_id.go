@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"net/http"
 	"regexp"
+	"slices"
 )
 
 var (
@@ -24,11 +25,14 @@ func setRequestID(w http.ResponseWriter, r *http.Request) (requestID string) {
 }
 
 // setTraceparent copies a valid traceparent to the response and removes a malformed or
-// repeated one from the request.
+// repeated one from the request. A tracestate that metadata can't carry is removed, too.
 func setTraceparent(w http.ResponseWriter, r *http.Request) {
 	values := r.Header.Values("Traceparent")
 	if len(values) == 1 && traceparentPattern.MatchString(values[0]) {
 		w.Header().Set("Traceparent", values[0])
+		if slices.ContainsFunc(r.Header.Values("Tracestate"), isNotPrintableASCII) {
+			r.Header.Del("Tracestate")
+		}
 		return
 	}
 	r.Header.Del("Traceparent")

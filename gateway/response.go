@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -28,8 +29,9 @@ func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response pro
 		return nil
 	}
 	if response, ok := response.(interface{ GetPollAfter() *durationpb.Duration }); ok && response.GetPollAfter() != nil {
-		seconds := response.GetPollAfter().AsDuration().Seconds()
-		w.Header().Set("X-Poll-After", strconv.FormatFloat(seconds, 'f', -1, 64))
+		// Duration.Seconds() has rounding errors: 3.7880000000000003.
+		milliseconds := response.GetPollAfter().AsDuration().Round(time.Millisecond).Milliseconds()
+		w.Header().Set("X-Poll-After", strconv.FormatFloat(float64(milliseconds)/1000, 'f', -1, 64))
 	}
 	switch response := response.ProtoReflect().Interface().(type) {
 	case *jobsv1.CreateJobResponse:

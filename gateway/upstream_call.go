@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"path"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
@@ -23,15 +22,6 @@ const streamsPerConnection = 100
 // behind them. With the default number of connections, one caller can have half as many calls in flight
 // as the server accepts from a tenant.
 const callerStreamsPerConnection = 12
-
-// maxResponseBytes is the maximum size of a response of the server.
-const maxResponseBytes = 4 << 20
-
-// listMethods may respond with up to maxResponseBytes. They only read, so they may fail although
-// the server has responded. Any other method responds with at most one document.
-var listMethods = map[string]bool{
-	"GetJob": true, "ListJobs": true, "ListJobExecutions": true, "ListExecutionAttempts": true, "ListPendingExecutions": true,
-}
 
 // upstream spreads calls over several connections to the gRPC server, and bounds the number of
 // calls and the memory of their messages. It is the grpc.ClientConnInterface of the clients.
@@ -84,6 +74,7 @@ func (u *upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method 
 // Invoke makes a unary call. It clears args as soon as they are encoded, to free their memory.
 func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	memory := requestMemoryFromContext(ctx)
+	large := largeResponseOf(method, args)
 	request, err := proto.Marshal(args.(proto.Message))
 	if err != nil {
 		return err
@@ -99,21 +90,25 @@ func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, o
 		}
 		defer u.calls.release(memory.caller, 1)
 	}
-	isList := listMethods[path.Base(method)]
-	response, err := u.call(ctx, method, request, memory, isList, opts)
+	if large.writes {
+		if e := reserveBeforeWrite(ctx, memory, int64(len(request))+large.bytes*jsonFactor); e != nil {
+			return e
+		}
+	}
+	response, err := u.call(ctx, method, request, memory, large, opts)
 	if err != nil {
 		return err
 	}
-	if e := memory.messages.reserve(ctx, memory.messages.budgets.decodedResponseSize(response)); e != nil && isList {
+	if e := reserveForMessage(ctx, memory, response, large); e != nil {
 		return e
 	}
 	return proto.Unmarshal(response, reply.(proto.Message))
 }
 
-// call returns the encoded response. Before it reads more of a list than the flow control window,
-// it reserves memory.
+// call returns the encoded response. Before it reads more of a large response than the flow control
+// window, it reserves memory.
 func (u *upstream) call(
-	ctx context.Context, method string, request []byte, memory *requestMemory, isList bool, opts []grpc.CallOption,
+	ctx context.Context, method string, request []byte, memory *requestMemory, large largeResponse, opts []grpc.CallOption,
 ) ([]byte, error) {
 	ctx, cancel := context.WithCancel(withAllowedMetadata(ctx))
 	defer cancel()
@@ -126,17 +121,19 @@ func (u *upstream) call(
 	}
 	// Without header there is only an error, which RecvMsg returns.
 	header, _ := stream.Header()
-	memory.buffers.release() // the server has read the request
-	if header != nil && isList {
-		if e := memory.buffers.reserve(ctx, maxResponseBytes); e != nil {
-			return nil, e
+	if !large.writes {
+		memory.buffers.release() // the server has read the request
+		if header != nil {
+			if e := memory.buffers.reserve(ctx, large.bytes); e != nil {
+				return nil, e
+			}
 		}
 	}
 	var response []byte
 	if err := stream.RecvMsg(&response); err != nil {
 		return nil, err
 	}
-	if e := memory.buffers.resize(int64(len(response)) * jsonFactor); e != nil && isList {
+	if e := memory.buffers.resize(int64(len(response)) * jsonFactor); e != nil && large.reads() {
 		return nil, e
 	}
 	return response, nil

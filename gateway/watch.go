@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -277,6 +276,5 @@ func (o *eventWriter) fail(e *apiError) {
 		e.write(o.w)
 		return
 	}
-	body, _ := json.Marshal(e) // can't fail: strings
-	_ = o.send(fmt.Appendf(nil, "event: failure\ndata: %s\n\n", body))
+	_ = o.send(fmt.Appendf(nil, "event: failure\ndata: %s\n\n", e.body(o.w)))
 }

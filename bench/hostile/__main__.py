@@ -25,6 +25,7 @@ from bench import page
 from bench.figures import Results, load, save
 from bench.hostile import report
 from bench.hostile.attacks import ATTACKS, Attack
+from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
 from bench.hostile.other_tenant import TENANT
 from bench.hostile.processes import Installation, ProcessFailed, client, peak_mib
 from bench.machine import describe_commit, describe_machine
@@ -34,7 +35,7 @@ _ROOT = Path(__file__).parents[2]
 _RESULTS = _ROOT / "bench" / "results" / "hostile.json"
 _RESULTS_BEFORE = _RESULTS.with_name("hostile_before.json")
 
-_DEVICES = {"attacker": 5000, TENANT: 10}
+_DEVICES = {"attacker": 5000, TENANT: 10} | dict.fromkeys(LARGE_JOB_TENANTS, 1)
 
 
 def main() -> None:

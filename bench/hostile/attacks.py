@@ -51,6 +51,8 @@ _ATTACKS = (
     Attack(grpc_attacks.continuation_frames),
     Attack(grpc_attacks.watches_at_once),
     Attack(grpc_attacks.unread_watches),
+    Attack(grpc_attacks.watches_of_tenants),
+    Attack(grpc_attacks.watches_of_large_jobs),
     Attack(grpc_attacks.idle_connections, open_files=300),
     Attack(no_attack, on_gateway=True),
     Attack(gateway_attacks.bodies_with_junk_token, on_gateway=True),

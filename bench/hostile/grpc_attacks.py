@@ -1,6 +1,6 @@
 """Attacks on the gRPC server. Each runs until it is canceled.
 
-No attack has more than 1,500 streams open, over at most 25 connections. Frames are sent directly
+No attack has more than 3,000 streams open, over at most 25 connections. Frames are sent directly
 where a client library would not send them.
 """
 
@@ -13,13 +13,16 @@ from typing import Any
 
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc
+from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.hostile.frames import Connection, connect, length_prefixed, rst_stream
 from tests.support import http2
 
 TENANT = {"x-tenant-id": "attacker"}
+
+LARGE_JOB_TENANTS = [f"attacker-{number}" for number in range(30)]
+"""Tenants with a device."""
 
 CONNECTIONS = 25
 STREAMS = 60  # on each connection
@@ -296,23 +299,90 @@ async def continuation_frames(address: str) -> None:
 
 async def watches_at_once(address: str) -> None:
     """Open 1,500 watches of devices at once, as a bridge does after a network failure."""
-    channels = [
-        grpc.aio.insecure_channel(address, options=_LOCAL_SUBCHANNELS) for _ in range(CONNECTIONS)
-    ]
+    channels = _channels(address)
 
     async def watch(number: int) -> None:
         stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channels[number % CONNECTIONS])
         metadata = (*TENANT.items(), ("x-device-id", f"d{number:07}"))
-        while True:
-            with suppress(grpc.aio.AioRpcError):
-                stream = stub.WatchPendingExecutions(
-                    device_pb.WatchPendingExecutionsRequest(), metadata=metadata
-                )
-                async for _ in stream:
-                    pass
-            await asyncio.sleep(1)
+        await _keep_watching(
+            lambda: stub.WatchPendingExecutions(
+                device_pb.WatchPendingExecutionsRequest(), metadata=metadata
+            )
+        )
 
     await asyncio.gather(*map(watch, range(CONNECTIONS * STREAMS)))
+
+
+async def watches_of_tenants(address: str) -> None:
+    """Watch a device of each of 3,000 tenants, on one stream each, and change nothing."""
+    channels = _channels(address)
+
+    async def watch(number: int) -> None:
+        stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channels[number % CONNECTIONS])
+        metadata = (("x-tenant-id", f"attacker-{number}"), ("x-device-id", "d0000000"))
+        await _keep_watching(
+            lambda: stub.WatchPendingExecutions(
+                device_pb.WatchPendingExecutionsRequest(), metadata=metadata
+            )
+        )
+
+    await asyncio.gather(*map(watch, range(3000)))
+
+
+async def watches_of_large_jobs(address: str) -> None:
+    """Watch the largest jobs, with 100 stages, of 30 tenants on 1,020 streams."""
+    channels = _channels(address)
+
+    async def watch(number: int) -> None:
+        stub: Any = jobs_pb2_grpc.JobServiceStub(channels[number % CONNECTIONS])
+        metadata = (("x-tenant-id", LARGE_JOB_TENANTS[number]),)
+        await _create_large_job(stub, metadata)
+        request = pb.WatchJobRequest(job_id="large")
+        await asyncio.gather(
+            *(_keep_watching(lambda: stub.WatchJob(request, metadata=metadata)) for _ in range(34))
+        )
+
+    await asyncio.gather(*map(watch, range(len(LARGE_JOB_TENANTS))))
+
+
+async def _create_large_job(stub: Any, metadata: Any) -> None:
+    """Create a job whose names and codes are as long as the server accepts."""
+    for part in (1, 0.5, 0.25, 0.1, 0.05, 0.02):
+        name, codes = "\U0001f680" * int(100 * part), max(1, int(50 * part))
+        stages = [
+            pb.Stage(display_name=name, device_count=1, gate=pb.Gate(min_succeeded_percent=99))
+            for _ in range(99)
+        ]
+        criterion = pb.FailureCriterion(
+            failure_codes=[f"{n:02}{'x' * 62}" for n in range(codes)], count=1_000_000
+        )
+        request = pb.CreateJobRequest(
+            job_id="large",
+            document_type="x",
+            target_all=True,
+            rollout=pb.Rollout(stages=[*stages, pb.Stage(display_name=name, remainder=True)]),
+            failure_criteria=[criterion] * 10,
+        )
+        request.document_params["text"] = "x" * 30_000
+        with suppress(grpc.aio.AioRpcError):
+            await stub.CreateJob(request, metadata=metadata)
+            return
+    raise RuntimeError("the server accepts no large job")
+
+
+def _channels(address: str) -> list[grpc.aio.Channel]:
+    return [
+        grpc.aio.insecure_channel(address, options=_LOCAL_SUBCHANNELS) for _ in range(CONNECTIONS)
+    ]
+
+
+async def _keep_watching(opened: Callable[[], Any]) -> None:
+    """Read a watch, and open it again a second after it has ended."""
+    while True:
+        with suppress(grpc.aio.AioRpcError):
+            async for _ in opened():
+                pass
+        await asyncio.sleep(_RETRY_DELAY)
 
 
 async def unread_watches(address: str) -> None:

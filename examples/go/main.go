@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -34,6 +35,9 @@ const serviceConfig = `{"methodConfig": [{
 }]}`
 
 const callTimeout = 30 * time.Second
+
+// maxJitter is added to a delay that the server asks for: it asks all devices for the same.
+const maxJitter = 5 * time.Second
 
 func main() {
 	if len(os.Args) != 4 {
@@ -80,6 +84,9 @@ func poll(ctx context.Context, device jobsv1.DeviceJobServiceClient) error {
 		case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
 			// Jitter, so that devices do not all return at once after an outage.
 			delay = time.Duration(float64(wait) * (0.5 + rand.Float64()))
+			if asked := retryDelay(err); asked > 0 {
+				delay = asked + rand.N(maxJitter)
+			}
 			log.Print(err)
 		default:
 			return err
@@ -90,6 +97,16 @@ func poll(ctx context.Context, device jobsv1.DeviceJobServiceClient) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// retryDelay returns the delay that the server asks for before the call is made again; 0 if it asks for none.
+func retryDelay(err error) time.Duration {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return info.RetryDelay.AsDuration()
+		}
+	}
+	return 0
 }
 
 // carryOut does what the document asks for, and reports the result.

@@ -5,6 +5,9 @@
 
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fromBinary } from "@bufbuild/protobuf";
+import { BinaryReader } from "@bufbuild/protobuf/wire";
+import { DurationSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { JobService, Job_Status } from "./gen/fleet/jobs/v1/jobs_pb.js";
@@ -32,19 +35,29 @@ const transport = createGrpcTransport({
 });
 const jobs = createClient(JobService, transport);
 
-/** Whether the server is unavailable. A server that stops, or a proxy, can reset a call with Canceled. */
-function isUnavailable(error) {
-  return [Code.Unavailable, Code.Canceled].includes(ConnectError.from(error).code);
+/** The milliseconds that the server asks to wait before the call is made again; undefined if it asks for none. */
+function retryDelay(error) {
+  const info = ConnectError.from(error).details.find(({ type }) => type === "google.rpc.RetryInfo");
+  if (!info) return undefined;
+  const reader = new BinaryReader(info.value);
+  reader.tag(); // retry_delay is the only field
+  const { seconds, nanos } = fromBinary(DurationSchema, reader.bytes());
+  return 1_000 * Number(seconds) + nanos / 1e6;
 }
 
-/** Makes a call that is safe to repeat, and repeats it while the server is unavailable. */
+/** Whether the call can succeed later. A server that stops, or a proxy, can reset a call with Canceled. */
+function isTransient(error) {
+  return retryDelay(error) !== undefined || [Code.Unavailable, Code.Canceled].includes(ConnectError.from(error).code);
+}
+
+/** Makes a call that is safe to repeat, and repeats it while it can succeed later. */
 async function withRetries(call, attempts = 5) {
   for (let delay = 200; ; delay = Math.min(2 * delay, 5_000)) {
     try {
       return await call();
     } catch (error) {
-      if (!isUnavailable(error) || --attempts === 0) throw error;
-      await sleep(delay * (0.5 + Math.random() / 2));
+      if (!isTransient(error) || --attempts === 0) throw error;
+      await sleep((retryDelay(error) ?? delay / 2) + (delay / 2) * Math.random());
     }
   }
 }
@@ -57,9 +70,10 @@ async function* watch(jobId) {
       for await (const { job } of jobs.watchJob({ jobId }, { timeoutMs: 0 })) yield job;
       return;
     } catch (error) {
-      if (!isUnavailable(error)) throw error;
+      if (!isTransient(error)) throw error;
+      console.error(ConnectError.from(error).message);
       // Jitter, so that clients do not all return at once after a restart of the server.
-      await sleep(5_000 * Math.random());
+      await sleep((retryDelay(error) ?? 0) + 5_000 * Math.random());
     }
   }
 }

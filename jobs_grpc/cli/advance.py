@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.changes import is_unchanged, read_before
 from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.output import print_message
 from jobs_grpc.cli.stages import stage_lines
@@ -54,13 +55,25 @@ def add_command(commands: "Subparsers") -> None:
 
 
 async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
+    before = await read_before(args, jobs)
     job = await jobs.advance(args.job_id, stage=args.stage, etag=args.etag)
-    _print_stages(args, job, f"advanced {job.job_id}")
+    if is_unchanged(job, before):
+        _print_stages(
+            args, job, f"stage {args.stage} of {job.job_id} was opened before, so nothing changed"
+        )
+    else:
+        _print_stages(args, job, f"advanced {job.job_id}")
 
 
 async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
+    before = await read_before(args, jobs)
     job = await jobs.approve(args.job_id, args.stage, comment=args.comment)
-    _print_stages(args, job, f"approved stage {args.stage} of {job.job_id}")
+    if is_unchanged(job, before):
+        _print_stages(
+            args, job, f"stage {args.stage} of {job.job_id} was approved before, so nothing changed"
+        )
+    else:
+        _print_stages(args, job, f"approved stage {args.stage} of {job.job_id}")
 
 
 def _print_stages(args: argparse.Namespace, job: pb.Job, done: str) -> None:

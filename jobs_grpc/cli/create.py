@@ -11,13 +11,23 @@ from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.struct_pb2 import Struct
 
 from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.changes import read_before
 from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.formatting import format_device_count, format_expiry
+from jobs_grpc.cli.formatting import (
+    format_counts,
+    format_creation,
+    format_device_count,
+    format_expiry,
+)
 from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_message
-from jobs_grpc.cli.rollout_options import add_rollout_options, read_rollout_options
+from jobs_grpc.cli.rollout_options import (
+    add_rollout_options,
+    in_option_words,
+    read_rollout_options,
+)
 from jobs_grpc.cli.stages import stage_lines
-from jobs_grpc.client import JobsClient
+from jobs_grpc.client import JobsClient, errors, job_status_name
 from jobs_grpc.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -92,29 +102,49 @@ def add_command(commands: "Subparsers") -> None:
 
 async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     rollout, failure_criteria = read_rollout_options(args)
-    created = await jobs.create(
-        args.type,
-        _read_params(args.params),
-        target_device_id=args.device or "",
-        target_group_id=args.group or "",
-        target_all=args.all,
-        job_id=args.job_id,
-        expires_in_hours=args.expires_in_hours,
-        never_expires=args.never_expires,
-        in_progress_timeout_minutes=args.in_progress_timeout,
-        rollout=rollout,
-        failure_criteria=failure_criteria,
-        validate_only=args.validate_only,
-    )
+    params = _read_params(args.params)
+    before = await read_before(args, jobs)
+    try:
+        created = await jobs.create(
+            args.type,
+            params,
+            target_device_id=args.device or "",
+            target_group_id=args.group or "",
+            target_all=args.all,
+            job_id=args.job_id,
+            expires_in_hours=args.expires_in_hours,
+            never_expires=args.never_expires,
+            in_progress_timeout_minutes=args.in_progress_timeout,
+            rollout=rollout,
+            failure_criteria=failure_criteria,
+            validate_only=args.validate_only,
+        )
+    except errors.InvalidField as e:
+        if args.stages:
+            e.message = in_option_words(e.message)
+        raise
     if args.output != "text":
         print_message(created, args.output)
         return
+    if before is None:
+        _print_created(args, created)
+    else:
+        _print_existing(args, before)
+    for line in stage_lines(created.job, args.utc):
+        print(line)
+
+
+def _print_created(args: argparse.Namespace, created: pb.CreateJobResponse) -> None:
     job_id = escape_unprintable(created.job_id)
     devices = format_device_count(created.execution_count)
     verb = "would create" if args.validate_only else "created"
     print(f"{verb} {job_id} for {devices}, expires: {format_expiry(created, args.utc)}")
-    for line in stage_lines(created.job, args.utc):
-        print(line)
+
+
+def _print_existing(args: argparse.Namespace, job: pb.Job) -> None:
+    job_id, creation = map(escape_unprintable, (job.job_id, format_creation(job, args.utc)))
+    print(f"{job_id} exists already: the same request created it {creation}")
+    print(f"{job_id} is {job_status_name(job.status)}: {format_counts(job)}")
 
 
 def _read_params(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.client import execution_status_name, job_status_name
+from jobs_grpc.client import job_status_name
 
 
 def format_time(time: Timestamp) -> str:
@@ -45,6 +45,19 @@ def format_duration(duration: timedelta) -> str:
     return str(timedelta(seconds=int(duration.total_seconds())))
 
 
+def format_time_left(time: Timestamp) -> str:
+    """Format the time until a time, such as 0:01:30."""
+    return format_duration(max(time.ToDatetime(UTC) - datetime.now(UTC), timedelta()))
+
+
+def format_span(seconds: int) -> str:
+    """Format a number of seconds as options take it, such as "90s", "10m", "24h" or "7d"."""
+    for unit, size, smallest in (("d", 86_400, 2), ("h", 3600, 1), ("m", 60, 1)):
+        if not seconds % size and seconds >= smallest * size:
+            return f"{seconds // size:,}{unit}"
+    return f"{seconds:,}s"
+
+
 def format_expiry(message: Message, utc: bool = False) -> str:
     """Format the `expires_at` of a job or of a response about one."""
     if not message.HasField("expires_at"):
@@ -68,25 +81,16 @@ def format_target(job: pb.Job) -> str:
     return "all"
 
 
+def format_creation(job: pb.Job, utc: bool = False) -> str:
+    """Format when and by whom a job was created."""
+    creator = f" by {job.created_by}" if job.created_by else ""
+    return f"{format_moment(job.created_at, utc)}{creator}"
+
+
 def format_pause(job: pb.Job, utc: bool = False) -> str:
     """Format the pause of a job: since when, by whom and why."""
     user = f" by {job.pause.paused_by}" if job.pause.HasField("paused_by") else ""
     return f"since {format_moment(job.pause.paused_at, utc)}{user}: {job.pause.reason}"
-
-
-def format_criterion(criterion: pb.FailureCriterion) -> str:
-    """Format a failure criterion, such as "PAUSE at 5 % of FINISHED, after 20"."""
-    action = pb.FailureCriterion.Action.Name(criterion.action or pb.FailureCriterion.PAUSE)
-    scope = " of a stage" if criterion.scope == pb.FailureCriterion.STAGE else ""
-    if criterion.HasField("count"):
-        text = f"{action} at {criterion.count:,} failures{scope}"
-    else:
-        basis = pb.FailureCriterion.Basis.Name(criterion.basis or pb.FailureCriterion.FINISHED)
-        text = f"{action} at {criterion.percent} % of {basis}{scope}"
-        text += f", after {criterion.min_finished:,}" if criterion.min_finished else ""
-    filters = [execution_status_name(status) for status in criterion.statuses]
-    filters += [code or "no code" for code in criterion.failure_codes]
-    return f"{text} ({', '.join(filters)})" if filters else text
 
 
 def is_active(job: pb.Job) -> bool:

@@ -1,7 +1,9 @@
 """`jobs-grpc get`: shows a job and its executions."""
 
 import argparse
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -11,14 +13,16 @@ from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
 from jobs_grpc.cli.formatting import (
     format_counts,
-    format_criterion,
+    format_creation,
     format_expiry,
     format_moment,
     format_pause,
+    format_summary,
     format_target,
 )
 from jobs_grpc.cli.listing import FORMATS, add_listing_options, print_listing
-from jobs_grpc.cli.output import message_dict, struct_json
+from jobs_grpc.cli.output import message_dict, print_note, struct_json
+from jobs_grpc.cli.rollout_text import format_criterion
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.text import escape_unprintable
@@ -27,6 +31,13 @@ if TYPE_CHECKING:
     from jobs_grpc.cli.arguments import Subparsers
 
 _PAGE_SIZE = 5000
+
+# The number of executions without --limit.
+_LIMIT = 20
+_MIN_LIMIT = 3
+# The title of the table, two lines of wrapped cells, the notes about columns and the next page
+# (three lines), the summary, and the prompt.
+_LINES_AROUND_EXECUTIONS = 8
 
 
 def add_command(commands: "Subparsers") -> None:
@@ -42,25 +53,25 @@ def add_command(commands: "Subparsers") -> None:
     parser.epilog = "The formats csv and jsonl print the executions only; `export` prints all."
     arguments.add_job(parser)
     add_filters(parser)
-    add_listing_options(parser, EXECUTION_COLUMNS, limit=20, noun="executions")
+    add_listing_options(
+        parser, EXECUTION_COLUMNS, limit=_LIMIT, noun="executions", fits_screen=True
+    )
 
 
 async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
     job = await jobs.get(args.job_id)
+    lines = []
     if args.output in ("table", "wide"):
-        for name, value in _job_fields(job, args.utc):
-            print(f"{name:<13} {escape_unprintable(value)}")
-        if job.stages:
-            print("\nstages")
-            print("\n".join(stage_lines(job, args.utc)))
-        print()
+        lines = list(_job_lines(job, args.utc))
+        print("\n".join(lines))
+    is_for_people = bool(lines) and sys.stdout.isatty()
     pager = jobs.executions(
         args.job_id,
         status=execution_status(args),
         failure_code=args.failure_code,
         page_size=_PAGE_SIZE,
         page_token=args.page_token,
-        limit=args.limit,
+        limit=args.limit or (_fitting_limit(lines) if is_for_people else _LIMIT),
     )
     await print_listing(
         args,
@@ -71,6 +82,26 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
         parent=message_dict(job),
         next_page="next_executions_page_token",
     )
+    if is_for_people:
+        # The first lines may have scrolled off the screen.
+        print_note(format_summary(job))
+
+
+def _fitting_limit(lines: Sequence[str]) -> int:
+    """Return how many executions fit the terminal below the lines."""
+    columns, height = shutil.get_terminal_size()
+    used = sum(max(1, -(-len(line) // columns)) for line in lines) + _LINES_AROUND_EXECUTIONS
+    return min(max(_MIN_LIMIT, height - used), _LIMIT)
+
+
+def _job_lines(job: pb.Job, utc: bool) -> Iterator[str]:
+    for name, value in _job_fields(job, utc):
+        yield f"{name:<13} {escape_unprintable(value)}"
+    if job.stages:
+        yield ""
+        yield "stages"
+        yield from stage_lines(job, utc)
+    yield ""
 
 
 def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
@@ -78,13 +109,12 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
     yield "status", job_status_name(job.status)
     if job.HasField("cancel_reason"):
         yield "cancel reason", job.cancel_reason
-    if job.HasField("pause"):
+    if job.status == pb.Job.PAUSED:
         yield "paused", format_pause(job, utc)
     yield "type", job.document_type
     yield "params", struct_json(job.document_params)
     yield "target", format_target(job)
-    creator = f" by {job.created_by}" if job.created_by else ""
-    yield "created", format_moment(job.created_at, utc) + creator
+    yield "created", format_creation(job, utc)
     yield "expires", format_expiry(job, utc)
     if job.HasField("in_progress_timeout_minutes"):
         yield "timeout", f"{job.in_progress_timeout_minutes:,} min after the start"
@@ -92,6 +122,6 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "max. devices", f"{job.rollout.max_in_progress:,} IN_PROGRESS at a time"
     for criterion in job.failure_criteria:
         yield "criterion", format_criterion(criterion)
-    if job.HasField("trip"):
+    if job.HasField("trip") and job.trip.tripped_at != job.pause.paused_at:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
     yield "devices", f"{job.total_executions:,}: {format_counts(job)}"

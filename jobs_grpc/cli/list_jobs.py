@@ -32,7 +32,7 @@ _COLUMNS: tuple[Column[pb.Job], ...] = (
     Column("succeeded_count", "OK", lambda j: j.succeeded_count, 4, is_number=True),
     Column("failed_count", "NOT_OK", lambda j: j.failed_count, 3, is_number=True),
     Column("created_at", "CREATED", lambda job: job.created_at, 6),
-    Column("created_by", "CREATED_BY", lambda job: job.created_by or None, wide=True),
+    Column("created_by", "BY", lambda job: job.created_by or None, min_width=6, wide=True),
     Column("updated_at", "UPDATED", lambda job: job.updated_at, wide=True),
     Column(
         "expires_at",

@@ -50,8 +50,12 @@ def add_listing_options(
     *,
     limit: int = 0,
     noun: str = "",
+    fits_screen: bool = False,
 ) -> None:
-    """Add --columns, and --limit and --page-token if there is a default limit."""
+    """Add --columns, and --limit and --page-token if there is a default limit.
+
+    If the listing `fits_screen`, --limit is None if it is not given.
+    """
     names = [column.name for column in columns]
     completers.attach(
         parser.add_argument(
@@ -66,9 +70,10 @@ def add_listing_options(
         parser.add_argument(
             "--limit",
             type=arguments.row_limit,
-            default=limit,
+            default=None if fits_screen else limit,
             metavar="N",
-            help=f"maximum number of {noun} (default: {limit})",
+            help=f"maximum number of {noun} (default: {limit}"
+            f"{', or fewer that fit the terminal' if fits_screen else ''})",
         )
         parser.add_argument(
             "--page-token",

@@ -18,25 +18,24 @@ from jobs_grpc.cli.errors import retry_note
 from jobs_grpc.cli.formatting import (
     execution_counts,
     format_duration,
-    format_pause,
     format_target,
+    format_time_left,
     job_duration,
 )
-from jobs_grpc.cli.stages import split_width, stage_name
+from jobs_grpc.cli.next_steps import describe_wait, next_steps
+from jobs_grpc.cli.stages import BAR_CHARACTERS, split_width, stage_name, stage_states
 from jobs_grpc.client import job_status_name
 from jobs_grpc.dev.simulator.totals import Totals
 from jobs_grpc.text import escape_unprintable
 
-# Style and bar character by status. Finished statuses come first, so that the bar fills from
-# the left. The characters distinguish finished, IN_PROGRESS and QUEUED without colors.
-_EXECUTION_STATUSES = {
-    "succeeded": ("green", "━"),
-    "failed": ("red", "━"),
-    "timed_out": ("magenta", "━"),
-    "rejected": ("yellow", "━"),
-    "in_progress": ("cyan", "╍"),
-    "queued": ("bright_black", "─"),
-    "held": ("bright_black", "·"),
+_EXECUTION_STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "timed_out": "magenta",
+    "rejected": "yellow",
+    "in_progress": "cyan",
+    "queued": "bright_black",
+    "held": "bright_black",
 }
 _JOB_STATUSES = {
     "IN_PROGRESS": "cyan",
@@ -56,12 +55,16 @@ _TOTALS_STYLES = {
     "errors": "red",
 }
 
-_STAGE_STATES = {
-    pb.JobStage.PENDING: "bright_black",
-    pb.JobStage.OPEN: "cyan",
-    pb.JobStage.PASSED: "green",
+_STAGE_STYLES = {
+    "PENDING": "bright_black",
+    "OPEN": "cyan",
+    "PASSED": "green",
+    "STOPPED": "yellow",
+    "UNOPENED": "bright_black",
 }
 _STAGES_IN_VIEW = 10
+# The display must not become higher than a terminal of 24 lines. `get` shows all of a reason.
+_MAX_WAIT_LINES = 4
 
 _RATE_WINDOW_SECONDS = 15.0
 _MIN_ELAPSED_SECONDS = 0.25
@@ -99,12 +102,26 @@ class Bar:
         self._counts = counts
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        numbers = [self._counts[status] for status in _EXECUTION_STATUSES]
-        for (style, character), width in zip(
-            _EXECUTION_STATUSES.values(), split_width(numbers, options.max_width), strict=True
-        ):
-            yield Segment(character * width, Style.parse(style))
+        numbers = [self._counts[status] for status in BAR_CHARACTERS]
+        widths = split_width(numbers, options.max_width)
+        for (status, character), width in zip(BAR_CHARACTERS.items(), widths, strict=True):
+            yield Segment(character * width, Style.parse(_EXECUTION_STYLES[status]))
         yield Segment.line()
+
+
+class WrappedText:
+    """A text that wraps; what does not fit on four lines is cut."""
+
+    def __init__(self, text: str, style: str) -> None:
+        self._text = Text(escape_unprintable(text), style)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = self._text.wrap(console, options.max_width)
+        yield from lines[: _MAX_WAIT_LINES - 1]
+        if rest := lines[_MAX_WAIT_LINES - 1 :]:
+            last = Text(" ").join(rest)
+            last.truncate(options.max_width, overflow="ellipsis")
+            yield last
 
 
 class LiveView:
@@ -114,7 +131,7 @@ class LiveView:
         self._job: pb.Job | None = None
         self._retry_note = ""
         self._rate = Rate()
-        self._live = Live(get_renderable=self._render, refresh_per_second=4)
+        self._live = Live(get_renderable=self.render, refresh_per_second=4)
         self._live.start()
 
     def show(self, job: pb.Job) -> None:
@@ -127,13 +144,18 @@ class LiveView:
     def close(self) -> None:
         self._live.stop()
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """Render the last state, and why it is not followed at the moment."""
         lines: list[RenderableType] = []
         if self._job:
             lines += job_lines(self._job, self._rate.per_second())
         if self._retry_note:
             lines.append(_warning(self._retry_note))
-        return Group(*lines) if lines else Text("Connecting …", "bright_black")
+        if not lines:
+            lines.append(Text("Connecting …", "bright_black"))
+        # The terminal shows "^C" where the cursor is. After a full line, that would move the cursor
+        # to the next line, and the next drawing would leave the first line on the screen.
+        return Group(*lines, Text())
 
 
 def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
@@ -147,9 +169,11 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     finished = job.succeeded_count + job.failed_count
     percent = 100 * finished // (job.total_executions or 1)
     legend = Text("  ").join(
-        Text.assemble((f"{character} ", style), f"{status.upper()}\N{NO-BREAK SPACE}{count:,}")
+        Text.assemble(
+            (f"{BAR_CHARACTERS[status]} ", _EXECUTION_STYLES[status]),
+            f"{status.upper()}\N{NO-BREAK SPACE}{count:,}",
+        )
         for status, count in counts.items()
-        for style, character in [_EXECUTION_STATUSES[status]]
         if count
     )
     facts = [
@@ -166,8 +190,9 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         Text(" · ".join(facts), "bright_black"),
     ]
     lines += stage_bars(job)
-    if job.status == pb.Job.PAUSED:
-        lines.append(_warning(f"Paused {format_pause(job, utc=True)}"))
+    if wait := describe_wait(job, lambda time: f"in {format_time_left(time)}"):
+        lines.append(WrappedText(wait, "yellow"))
+    lines += [Text(escape_unprintable(step)) for step in next_steps(job)]
     return lines
 
 
@@ -182,20 +207,18 @@ def stage_bars(job: pb.Job) -> list[RenderableType]:
     grid.add_column(width=8)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
+    states = stage_states(job)
     for index in shown:
         stage = job.stages[index]
         finished = stage.total_executions - sum(
             getattr(stage.execution_counts, status) for status in ("queued", "in_progress", "held")
         )
-        note = "approve? " if stage.awaiting_approval else ""
         grid.add_row(
             str(index),
             escape_unprintable(stage_name(job, index)),
-            Text(pb.JobStage.State.Name(stage.state), _STAGE_STATES.get(stage.state, "")),
-            Bar(
-                {status: getattr(stage.execution_counts, status) for status in _EXECUTION_STATUSES}
-            ),
-            Text.assemble((note, "yellow"), f"{finished:,} / {stage.total_executions:,}"),
+            Text(states[index], _STAGE_STYLES.get(states[index], "")),
+            Bar({status: getattr(stage.execution_counts, status) for status in BAR_CHARACTERS}),
+            f"{finished:,} / {stage.total_executions:,}",
         )
     return [grid]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.changes import read_before
 from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.formatting import format_expiry
 from jobs_grpc.cli.output import print_message
@@ -60,6 +61,7 @@ def add_command(commands: "Subparsers") -> None:
 
 
 async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
+    before = await read_before(args, jobs)
     retried = await jobs.retry(
         args.job_id,
         [pb.JobExecution.Status.Value(name) for name in args.status],
@@ -71,7 +73,24 @@ async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
     if args.output != "text":
         print_message(retried, args.output)
         return
+    job_id = escape_unprintable(args.job_id)
+    expiry = format_expiry(retried, args.utc)
+    if not retried.retried_count:
+        print(f"no execution of {job_id} {_filters(args)}, so nothing changed; expires: {expiry}")
+        return
     count = retried.retried_count
     executions = f"{count:,} execution{'' if count == 1 else 's'}"
-    expiry = format_expiry(retried, args.utc)
-    print(f"queued {executions} of {escape_unprintable(args.job_id)} again, expires: {expiry}")
+    print(f"queued {executions} of {job_id} again, expires: {expiry}")
+    # A job that finished during a pause is PAUSED again.
+    if before is not None and before.HasField("pause"):
+        print(f"{job_id} is PAUSED: no device starts before `jobs-grpc resume {job_id}`")
+
+
+def _filters(args: argparse.Namespace) -> str:
+    """Describe the executions that the command retries."""
+    text = f"is {' or '.join(dict.fromkeys(args.status))}"
+    if args.failure_code:
+        text += " with one of the failure codes"
+    if args.device:
+        text += " on one of the devices"
+    return text

@@ -1,16 +1,14 @@
 """The options of `create` and `update` that describe a rollout and its failure criteria."""
 
 import argparse
-import json
-from pathlib import Path
-from typing import Any
+import re
 
 from fleet.jobs.v1 import jobs_pb2 as pb
-from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.rollout_file import read_rollout_file
 
 # With a percentage, the first failures decide nothing: 1 of 1 finished devices is 100 percent.
 _MIN_FINISHED = 20
@@ -130,6 +128,11 @@ def read_rollout_options(
     return rollout, criteria
 
 
+def in_option_words(message: str) -> str:
+    """Name the option in what the server says about the stages of the options."""
+    return re.sub(r"(a stage with |rollout\.stages\[\d+\]\.)remainder", "--stage rest", message)
+
+
 def _set_gate(stage: pb.Stage, args: argparse.Namespace) -> None:
     if args.min_succeeded is not None:
         stage.gate.min_succeeded_percent = args.min_succeeded
@@ -157,50 +160,3 @@ def _criterion(
     if kind == "percent":
         return pb.FailureCriterion(percent=value, min_finished=_MIN_FINISHED, action=action)
     return pb.FailureCriterion(count=value, action=action)
-
-
-def read_rollout_file(
-    path: str,
-) -> tuple[pb.Rollout | None, list[pb.FailureCriterion] | None]:
-    """Read a file with a rollout, failure criteria or both; the missing part is None."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
-        raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
-    fields = _parse_json(path, text) if path.endswith(".json") else _parse_yaml(path, text)
-    if not isinstance(fields, dict) or not {*fields} <= {"rollout", "failure_criteria"}:
-        problem = "may have only the fields rollout and failure_criteria"
-        raise CliError(f"{path}: {problem}", ExitCode.USAGE)
-    request = pb.CreateJobRequest()
-    try:
-        json_format.ParseDict(fields, request)
-    except json_format.ParseError as e:
-        raise CliError(f"{path}: {' '.join(str(e).split())}", ExitCode.USAGE) from None
-    rollout = request.rollout if request.HasField("rollout") else None
-    return rollout, list(request.failure_criteria) if "failure_criteria" in fields else None
-
-
-def _parse_json(path: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as e:
-        raise CliError(f"{path}: {e}", ExitCode.USAGE) from None
-    except RecursionError:
-        raise CliError(f"{path}: nested too deeply", ExitCode.USAGE) from None
-
-
-def _parse_yaml(path: str, text: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise CliError(
-            f'{path}: YAML needs `pip install "jobs-grpc[cli]"`; a .json file works without it',
-            ExitCode.USAGE,
-        ) from None
-    try:
-        return yaml.safe_load(text)
-    except RecursionError:
-        raise CliError(f"{path}: nested too deeply", ExitCode.USAGE) from None
-    except yaml.YAMLError as e:
-        raise CliError(f"{path}: {' '.join(str(e).split())}", ExitCode.USAGE) from None

@@ -4,15 +4,17 @@ from collections.abc import Iterator
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.formatting import format_counts_of, format_moment
+from jobs_grpc.cli.formatting import format_counts_of, format_moment, is_active
+from jobs_grpc.cli.rollout_text import format_gate, format_wait, stage_settings
 from jobs_grpc.text import escape_unprintable
 
-# Character by status. Finished executions come first, so that the bar fills from the left.
-_CHARACTERS = {
+# Character by status: each status has its own, because a terminal may have no colors. Finished
+# executions come first, so that the bar fills from the left.
+BAR_CHARACTERS = {
     "succeeded": "█",
     "failed": "×",
-    "timed_out": "×",
-    "rejected": "×",
+    "timed_out": "!",
+    "rejected": "/",
     "in_progress": "▒",
     "queued": "░",
     "held": "·",
@@ -22,24 +24,43 @@ BAR_WIDTH = 24
 
 
 def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
-    """Yield a line for each stage: its number, name, state, bar and counts."""
+    """Yield the number, name, state, bar and counts of each stage, and below them its gate."""
     names = [stage_name(job, index) for index in range(len(job.stages))]
-    width = max(map(len, names), default=0)
-    for index, (stage, name) in enumerate(zip(job.stages, names, strict=True)):
-        state = pb.JobStage.State.Name(stage.state)
+    states = stage_states(job)
+    name_width, state_width = (max(map(len, texts), default=0) for texts in (names, states))
+    for index, (stage, name, state) in enumerate(zip(job.stages, names, states, strict=True)):
         counts = format_counts_of(stage.execution_counts) or "no devices"
-        notes = "".join(f"  {note}" for note in _notes(stage, utc))
         drawn = bar(stage.execution_counts)
-        line = f"{index:>2} {name:<{width}}  {state:<7}  {drawn}  {counts}{notes}"
-        yield escape_unprintable(line)
+        line = f"{index:>2} {name:<{name_width}}  {state:<{state_width}}  {drawn}  {counts}"
+        for text in (line, *(f"   {note}" for note in _notes(job, index, utc))):
+            yield escape_unprintable(text)
+
+
+def stage_states(job: pb.Job) -> list[str]:
+    """Return the state of each stage.
+
+    In a finished job, the contract also calls a stage PASSED if it never opened, or was open when
+    the job was stopped. Here, these are UNOPENED and STOPPED.
+    """
+    states = [pb.JobStage.State.Name(stage.state) for stage in job.stages]
+    if is_active(job):
+        return states
+    passed = [n for n, stage in enumerate(job.stages) if stage.state == pb.JobStage.PASSED]
+    opened = [n for n in passed if job.stages[n].HasField("opened_at")]
+    for n in passed:
+        if n not in opened:
+            states[n] = "UNOPENED"
+    if opened and (len(opened) < len(passed) or job.status == pb.Job.CANCELED):
+        states[opened[-1]] = "STOPPED"
+    return states
 
 
 def bar(counts: pb.ExecutionCounts, width: int = BAR_WIDTH) -> str:
     """Draw the counts in proportion; each count above 0 gets at least one character."""
-    numbers = [getattr(counts, status) for status in _CHARACTERS]
+    numbers = [getattr(counts, status) for status in BAR_CHARACTERS]
     parts = split_width(numbers, width)
     drawn = "".join(
-        character * part for character, part in zip(_CHARACTERS.values(), parts, strict=True)
+        character * part for character, part in zip(BAR_CHARACTERS.values(), parts, strict=True)
     )
     return drawn or " " * width
 
@@ -60,7 +81,7 @@ def stage_name(job: pb.Job, index: int) -> str:
     """Return the name of a stage, or its size if it has none."""
     if name := job.stages[index].display_name:
         return name
-    stage = job.rollout.stages[index] if index < len(job.rollout.stages) else pb.Stage()
+    stage = stage_settings(job, index)
     match stage.WhichOneof("size"):
         case "percent":
             return f"{stage.percent}%"
@@ -71,10 +92,14 @@ def stage_name(job: pb.Job, index: int) -> str:
     return "rest"
 
 
-def _notes(stage: pb.JobStage, utc: bool) -> Iterator[str]:
-    if stage.awaiting_approval:
-        yield "waits for an approval"
+def _notes(job: pb.Job, index: int, utc: bool) -> Iterator[str]:
+    stage = job.stages[index]
+    if gate := format_gate(stage_settings(job, index)):
+        yield gate
     if stage.HasField("approval"):
-        yield f"approved by {stage.approval.approved_by}"
-    if stage.HasField("next_opens_at"):
-        yield f"next stage opens at {format_moment(stage.next_opens_at, utc)}"
+        approval = stage.approval
+        comment = f": {approval.comment}" if approval.comment else ""
+        moment = format_moment(approval.approved_at, utc)
+        yield f"approved at {moment} by {approval.approved_by}{comment}"
+    if wait := format_wait(job, index, lambda time: f"at {format_moment(time, utc)}"):
+        yield wait

@@ -8,6 +8,7 @@ from jobs_grpc.cli.output import print_note
 from jobs_grpc.text import escape_unprintable
 
 _GAP = 2
+_REPEATED = "(same as above)"
 
 _STATUS_STYLES = {
     "IN_PROGRESS": "cyan",
@@ -40,9 +41,13 @@ class TableColumn(NamedTuple):
 def print_table(
     columns: Sequence[TableColumn], rows: Iterable[Sequence[str]], *, fit: bool = True
 ) -> None:
-    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap."""
+    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap.
+
+    On a terminal, a long cell that repeats the one above it is not shown again.
+    """
     cells = [[escape_unprintable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
+        cells = _without_repeats(columns, cells)
         try:
             import rich  # noqa: F401
         except ImportError:
@@ -51,6 +56,18 @@ def print_table(
             _print_in_color(columns, cells, fit=fit)
             return
     _print_aligned(columns, cells)
+
+
+def _without_repeats(columns: Sequence[TableColumn], rows: list[list[str]]) -> list[list[str]]:
+    """Replace cells of columns that wrap."""
+    above = [[""] * len(columns), *rows]
+    return [
+        [
+            _REPEATED if column.wraps and cell == other and len(cell) > len(_REPEATED) else cell
+            for column, cell, other in zip(columns, row, previous, strict=True)
+        ]
+        for row, previous in zip(rows, above, strict=False)
+    ]
 
 
 def _print_aligned(columns: Sequence[TableColumn], rows: list[list[str]]) -> None:
@@ -83,8 +100,14 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
     header = [column.title for column in columns]
     natural = [max(map(_cell_width, cells)) for cells in zip(header, *rows, strict=True)]
     console = Console()
-    widths = _fit_widths(columns, natural, console.width) if fit else dict(enumerate(natural))
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
+    if not fit:
+        columns = [column._replace(drop_order=0) for column in columns]
+    gap = _GAP
+    widths = _fit_widths(columns, natural, console.width, gap)
+    if _total_width(widths, gap) > console.width:
+        gap = 1
+        widths = _fit_widths(columns, natural, console.width, gap)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
     for index, width in widths.items():
         column = columns[index]
         table.add_column(
@@ -98,15 +121,19 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
         cells = [row[index] for index in widths]
         table.add_row(*(Text(cell, style=_STATUS_STYLES.get(cell, "")) for cell in cells))
     # If columns that are never cut do not fit, the terminal wraps the lines.
-    console.width = max(console.width, sum(widths.values()) + _GAP * len(widths))
+    console.width = max(console.width, _total_width(widths, gap) + gap)
     console.print(table)
     hidden = [column.title for index, column in enumerate(columns) if index not in widths]
     if hidden:
         print_note(f"hidden, because the terminal is narrow: {', '.join(hidden)} (see -o wide)")
 
 
+def _total_width(widths: dict[int, int], gap: int) -> int:
+    return sum(widths.values()) + gap * (len(widths) - 1)
+
+
 def _fit_widths(
-    columns: Sequence[TableColumn], natural: Sequence[int], total_width: int
+    columns: Sequence[TableColumn], natural: Sequence[int], total_width: int, gap: int
 ) -> dict[int, int]:
     """Return the widths of the columns that fit, by their index.
 
@@ -117,7 +144,7 @@ def _fit_widths(
         for column, width in zip(columns, natural, strict=True)
     ]
     kept = list(range(len(columns)))
-    while (spare := total_width + _GAP - sum(minimum[i] + _GAP for i in kept)) < 0:
+    while (spare := total_width + gap - sum(minimum[i] + gap for i in kept)) < 0:
         candidate = max(kept, key=lambda i: columns[i].drop_order)
         if not columns[candidate].drop_order:
             break

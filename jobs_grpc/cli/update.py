@@ -9,7 +9,7 @@ from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import print_message
-from jobs_grpc.cli.rollout_options import read_rollout_file
+from jobs_grpc.cli.rollout_file import read_rollout_file
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 

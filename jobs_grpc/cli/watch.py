@@ -11,7 +11,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import add_server_command, connect
 from jobs_grpc.cli.errors import CliError, ExitCode, retry_note
-from jobs_grpc.cli.formatting import execution_counts, format_summary, utc_now
+from jobs_grpc.cli.formatting import execution_counts, format_summary, format_time, utc_now
+from jobs_grpc.cli.next_steps import describe_wait, next_steps
 from jobs_grpc.cli.output import print_message, print_note
 from jobs_grpc.client import JobsError, RetryPolicy, job_status_name
 
@@ -63,15 +64,28 @@ class View(Protocol):
 
 
 class LineView:
-    """Prints each state of a job with `print_line`."""
+    """Prints each state of a job with `print_line`, and notes on stderr."""
 
-    def __init__(self, print_line: Callable[[pb.Job], None]) -> None:
+    def __init__(self, print_line: Callable[[pb.Job], None], *, explains: bool = False) -> None:
+        """If it `explains`, the notes say what the job waits for and how it can continue."""
         self._print_line = print_line
+        self._explains = explains
+        self._explanation: list[str] = []
         self._note_shown = False
 
     def show(self, job: pb.Job) -> None:
         self._note_shown = False
         self._print_line(job)
+        if self._explains:
+            self._explain(job)
+
+    def _explain(self, job: pb.Job) -> None:
+        wait = describe_wait(job, lambda time: f"at {format_time(time)}")
+        explanation = [wait, *next_steps(job)] if wait else []
+        if explanation != self._explanation:
+            for line in explanation:
+                print_note(line)
+        self._explanation = explanation
 
     def show_retry(self, note: str) -> None:
         if not self._note_shown:
@@ -128,7 +142,7 @@ def _choose_view(args: argparse.Namespace) -> View:
             pass  # rich is not installed
         else:
             return LiveView()
-    return LineView(_print_line)
+    return LineView(_print_line, explains=True)
 
 
 def _print_json_line(job: pb.Job) -> None:

@@ -1,8 +1,9 @@
 """Calls the SQL functions that serve calls, one method per function."""
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -49,6 +50,16 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._write_listeners: list[Callable[[str], None]] = []
+
+    def on_write(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the tenant after each call that may have written rows of it."""
+        self._write_listeners.append(listener)
+
+    def note_write(self, tenant_id: str) -> None:
+        """Tell the listeners that this process has written rows of a tenant."""
+        for listener in self._write_listeners:
+            listener(tenant_id)
 
     async def create_job(
         self,
@@ -70,7 +81,7 @@ class Store:
         validate_only: bool = False,
     ) -> Row:
         """See create_job.sql; `document_params`, `rollout` and `failure_criteria` are JSON."""
-        rows = await self._call(
+        rows = await self._write(
             "create_job",
             tenant_id,
             job_id=job_id,
@@ -183,34 +194,34 @@ class Store:
 
     async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str, force: bool) -> None:
         """See cancel_job.sql."""
-        await self._call("cancel_job", tenant_id, job_id=job_id, reason=reason, force=force)
+        await self._write("cancel_job", tenant_id, job_id=job_id, reason=reason, force=force)
 
     async def pause_job(
         self, tenant_id: str, *, job_id: str, reason: str, paused_by: str | None, etag: str
     ) -> Row:
         """See pause_job.sql."""
-        rows = await self._call(
+        rows = await self._write(
             "pause_job", tenant_id, job_id=job_id, reason=reason, paused_by=paused_by, etag=etag
         )
         return rows[0]
 
     async def resume_job(self, tenant_id: str, *, job_id: str, etag: str) -> Row:
         """See resume_job.sql."""
-        rows = await self._call("resume_job", tenant_id, job_id=job_id, etag=etag)
+        rows = await self._write("resume_job", tenant_id, job_id=job_id, etag=etag)
         return rows[0]
 
     async def advance_job(
         self, tenant_id: str, *, job_id: str, stage: int | None, etag: str
     ) -> Row:
         """See advance_job.sql."""
-        rows = await self._call("advance_job", tenant_id, job_id=job_id, stage=stage, etag=etag)
+        rows = await self._write("advance_job", tenant_id, job_id=job_id, stage=stage, etag=etag)
         return rows[0]
 
     async def approve_stage(
         self, tenant_id: str, *, job_id: str, stage: int, approved_by: str, comment: str
     ) -> Row:
         """See approve_stage.sql."""
-        rows = await self._call(
+        rows = await self._write(
             "approve_stage",
             tenant_id,
             job_id=job_id,
@@ -232,7 +243,7 @@ class Store:
         failure_criteria: str,
     ) -> Row:
         """See update_job.sql; `rollout` and `failure_criteria` are JSON."""
-        rows = await self._call(
+        rows = await self._write(
             "update_job",
             tenant_id,
             job_id=job_id,
@@ -248,7 +259,7 @@ class Store:
         self, tenant_id: str, *, job_id: str, device_id: str, reason: str, force: bool
     ) -> Row:
         """See cancel_execution.sql."""
-        rows = await self._call(
+        rows = await self._write(
             "cancel_execution",
             tenant_id,
             job_id=job_id,
@@ -271,7 +282,7 @@ class Store:
         device_ids: list[str] | None = None,
     ) -> Row:
         """See retry_executions.sql."""
-        rows = await self._call(
+        rows = await self._write(
             "retry_executions",
             tenant_id,
             job_id=job_id,
@@ -322,27 +333,31 @@ class Store:
 
     async def delete_job(self, tenant_id: str, *, job_id: str) -> None:
         """See delete_job.sql."""
-        await self._call("delete_job", tenant_id, job_id=job_id)
+        await self._write("delete_job", tenant_id, job_id=job_id)
 
     async def get_jobs(self, tenant_id: str, *, job_ids: list[str]) -> Sequence[Row]:
         """See get_jobs.sql."""
         return await self._call("get_jobs", tenant_id, job_ids=job_ids)
 
+    async def changed_job_fingerprints(
+        self, tenant_ids: list[str], *, job_ids: list[str], fingerprints: list[int | None]
+    ) -> list[tuple[int, int]]:
+        """See changed_job_fingerprints.sql; positions are from 0. Each job has a tenant."""
+        return await self._changed_fingerprints(
+            "changed_job_fingerprints", tenant_ids, job_ids, fingerprints
+        )
+
     async def changed_pending_fingerprints(
         self,
-        tenant_id: str,
+        tenant_ids: list[str],
         *,
         device_ids: list[str],
         limits: list[int],
         fingerprints: list[int | None],
-    ) -> Sequence[Row]:
-        """See changed_pending_fingerprints.sql."""
-        return await self._call(
-            "changed_pending_fingerprints",
-            tenant_id,
-            device_ids=device_ids,
-            limits=limits,
-            fingerprints=fingerprints,
+    ) -> list[tuple[int, int]]:
+        """See changed_pending_fingerprints.sql; positions are from 0. Each device has a tenant."""
+        return await self._changed_fingerprints(
+            "changed_pending_fingerprints", tenant_ids, device_ids, limits, fingerprints
         )
 
     async def list_watched_executions(
@@ -387,7 +402,7 @@ class Store:
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
     ) -> Sequence[Row]:
         """See update_executions.sql: one row per update. Raises LockTimeout after `wait_ms`."""
-        return await self._call(
+        return await self._write(
             "update_executions",
             tenant_id,
             wait_ms=wait_ms,
@@ -403,6 +418,31 @@ class Store:
             failure_codes=[update.failure_code for update in updates],
             with_details=[update.with_details for update in updates],
         )
+
+    async def _changed_fingerprints(
+        self, function: str, tenant_ids: list[str], *columns: list[Any]
+    ) -> list[tuple[int, int]]:
+        if not self._database.is_distributed:
+            statement = _statement(f"{function}_of_tenants", 1 + len(columns))
+            rows = await self._database.fetch_for_tenants(statement, tenant_ids, *columns)
+            return [(position - 1, fingerprint) for position, fingerprint in rows]
+        changed = []
+        # The tenants of Citus are on several nodes. Those of a poll are in order.
+        for tenant_id, group in groupby(range(len(tenant_ids)), tenant_ids.__getitem__):
+            positions = list(group)
+            rows = await self._database.fetch(
+                _statement(function, 1 + len(columns)),
+                tenant_id,
+                *(column[positions[0] : positions[-1] + 1] for column in columns),
+            )
+            changed += [(positions[position - 1], fingerprint) for position, fingerprint in rows]
+        return changed
+
+    async def _write(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:
+        """Call a function that may write rows of the tenant; as _call."""
+        rows = await self._call(function, tenant_id, **args)
+        self.note_write(tenant_id)
+        return rows
 
     async def _call(self, function: str, tenant_id: str, **args: object) -> Sequence[Row]:
         """Call jobs.`function` with `tenant_id` and then `args`, in the order of its parameters."""

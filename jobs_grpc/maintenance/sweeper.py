@@ -57,7 +57,8 @@ class Sweeper:
     """Sweeps once (`run_once`) or until canceled (`run`), inside `async with`.
 
     `lock_wait` is how many seconds each task waits for jobs that are busy, per sweep. During
-    `outage`, and for `outage_grace` seconds before it, lost connections are not logged.
+    `outage`, and for `outage_grace` seconds before it, lost connections are not logged. Calls
+    `on_write` with the tenant after each change that readers see.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Sweeper:
         statement_timeout: float = 30.0,
         outage: Outage | None = None,
         outage_grace: float = _OUTAGE_GRACE_SECONDS,
+        on_write: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._owner_dsn = owner_dsn
         self._retention_days = retention_days
@@ -80,6 +82,7 @@ class Sweeper:
         self._statement_timeout = statement_timeout
         self._outage = outage or Outage()
         self._outage_grace = outage_grace
+        self._on_write = on_write
         self._timeouts = MaintenanceTask(
             "timed_out_executions", _EXECUTIONS_PER_STATEMENT, self._fetch, self._time_out
         )
@@ -204,10 +207,12 @@ class Sweeper:
             "SELECT jobs.time_out_executions($1, $2, $3, $4)", *job, device_ids, wait_ms
         )
         self.finished["TIMED_OUT"] += count
+        self._on_write(job[0])
         return bool(count)
 
     async def _open_due_stage(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
         ((done,),) = await self._fetch("SELECT jobs.open_due_stage($1, $2, $3)", *job, wait_ms)
+        self._on_write(job[0])
         return bool(done)
 
     async def _finalize(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:

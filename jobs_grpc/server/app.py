@@ -193,7 +193,7 @@ async def running(
         address = shutdown.enter_context(
             grpc_server.bind(server, config.server.listen, make_credentials, reserve=not share_port)
         )
-        sweeper = _make_sweeper(config, database.outage) if run_maintenance else None
+        sweeper = _make_sweeper(config, database.outage, store) if run_maintenance else None
         background: set[asyncio.Task[None]] = set()
         metrics_address = None
         if call_metrics:
@@ -281,7 +281,7 @@ def _readiness_check(
     return check
 
 
-def _make_sweeper(config: Config, outage: Outage) -> Sweeper | None:
+def _make_sweeper(config: Config, outage: Outage, store: Store) -> Sweeper | None:
     if config.maintenance.owner_database_url is None:
         logger.warning(
             "JOBS_OWNER_DATABASE_URL is not set: this server runs no maintenance; executions do"
@@ -293,6 +293,7 @@ def _make_sweeper(config: Config, outage: Outage) -> Sweeper | None:
         retention_days=config.maintenance.retention_days,
         statement_cache_size=config.database.statement_cache_size,
         outage=outage,
+        on_write=store.note_write,
     )
 
 

@@ -31,8 +31,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     """The devices' API, documented in device_jobs.proto.
 
     Large messages and pages are converted in `turns`, so that other calls run in between.
-    `stopping` is set when the server begins to stop. The executions of watched devices are read
-    every `watch_interval` seconds.
+    `stopping` is set when the server begins to stop.
     """
 
     def __init__(
@@ -44,8 +43,6 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         max_document_bytes: int,
         stopping: asyncio.Event,
         poll_after: PollAfter,
-        *,
-        watch_interval: float = 0.5,
     ) -> None:
         self._store = store
         self._batcher = batcher
@@ -54,7 +51,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._stopping = stopping
         self._poll_after = poll_after
         self._turns = turns
-        self._watch = ExecutionWatch(store, budget, watch_interval, stopping, turns.pause)
+        self._watch = ExecutionWatch(store, budget, stopping, turns.pause)
 
     @property
     def open_watches(self) -> int:

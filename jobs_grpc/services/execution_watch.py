@@ -1,18 +1,15 @@
 """Watches the pending executions of devices."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.db.store import Store
-from jobs_grpc.services.pending_pages import PendingPages
-from jobs_grpc.services.watch_hub import WatchHub
-
-_WATCHES_PER_FETCH = 10_000
-
-_Key: TypeAlias = tuple[str, int]
-"""A device, and the number of executions that its fingerprint covers."""
+from jobs_grpc.services.batch_reader import BatchReader
+from jobs_grpc.services.pending_pages import Page, PageQuery, read_pages
+from jobs_grpc.services.watch_group import Changed
+from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
 
 
 class ExecutionWatch:
@@ -26,16 +23,22 @@ class ExecutionWatch:
         self,
         store: Store,
         budget: ByteBudget,
-        interval: float,
         stopping: asyncio.Event,
         pause: Callable[[str], Awaitable[None]],
+        interval: float = POLL_INTERVAL,
     ) -> None:
         self._store = store
         self._budget = budget
-        self._hub = WatchHub(
-            self._changed_fingerprints, interval, stopping, keys_per_fetch=_WATCHES_PER_FETCH
+        self._hub = WatchHub(self._changed_fingerprints, interval, stopping)
+        store.on_write(self._hub.note_write)
+        self._pages = BatchReader[PageQuery, Page](
+            partial(read_pages, store),
+            budget,
+            interval,
+            stopping,
+            pause,
+            subject="the pending executions",
         )
-        self._pages = PendingPages(store, budget, interval, stopping, pause)
 
     @property
     def open_watches(self) -> int:
@@ -53,16 +56,17 @@ class ExecutionWatch:
 
         Never returns; raises ServerStopping when the server stops.
         """
+        query = PageQuery(device_id, limit)
         # The bytes of a page, from before it is encoded until gRPC has sent it.
         reservation = Reservation(self._budget, tenant_id)
         try:
-            with self._hub.watch(tenant_id, (device_id, limit + 1)) as watch:
+            with self._hub.watch(tenant_id, query) as watch:
                 while True:
-                    await watch.next()
-                    page = await self._pages.read(tenant_id, device_id, limit, reservation)
-                    # The page can be newer than the hub's fingerprint, and its executions can
-                    # change back. So the next poll compares with the fingerprint of the page.
-                    watch.digest = page.fingerprint
+                    await watch.changed()
+                    page = await self._pages.read(tenant_id, query, reservation)
+                    # The page can be newer than the poll, and its executions can change back. So
+                    # the next poll compares with the fingerprint of the page.
+                    watch.fingerprint = page.fingerprint
                     await write(page.response)
                     del page
                     reservation.release()
@@ -70,14 +74,11 @@ class ExecutionWatch:
             reservation.release()
 
     async def _changed_fingerprints(
-        self, tenant_id: str, known: Mapping[_Key, int | None]
-    ) -> AsyncGenerator[tuple[_Key, int]]:
-        keys = list(known)
-        rows = await self._store.changed_pending_fingerprints(
-            tenant_id,
-            device_ids=[device_id for device_id, _ in keys],
-            limits=[limit for _, limit in keys],
-            fingerprints=list(known.values()),
+        self, tenant_ids: list[str], queries: list[PageQuery], fingerprints: list[int | None]
+    ) -> Changed:
+        return await self._store.changed_pending_fingerprints(
+            tenant_ids,
+            device_ids=[query.device_id for query in queries],
+            limits=[query.limit + 1 for query in queries],
+            fingerprints=fingerprints,
         )
-        for row in rows:
-            yield keys[row["position"] - 1], row["fingerprint"]

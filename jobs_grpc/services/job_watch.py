@@ -1,37 +1,31 @@
 """Watches jobs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 from fleet.jobs.v1.jobs_pb2 import WatchJobResponse
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
+from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import JobNotFound
-from jobs_grpc.services.pagination import PAUSE_BYTES, max_page_bytes
-from jobs_grpc.services.rollout_conversions import job_details_fields
-from jobs_grpc.services.watch_hub import WatchHub
-
-# A row can have a document and 100 stages.
-_JOBS_PER_FETCH = 32
-
-# The memory of the row of a job and of its encoded response.
-_JOB_BYTES = response_bytes(max_page_bytes(0))
+from jobs_grpc.services.batch_reader import BatchReader, Encode
+from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES
+from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES, job_details_fields
+from jobs_grpc.services.watch_group import Changed
+from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
 
 # The statuses of jobs that are not finished.
 _ACTIVE_STATUSES = ("IN_PROGRESS", "PAUSED")
 
 
 class _JobState(NamedTuple):
-    """A state of a job, with the encoded response for all its watches."""
+    """A state of a job as an encoded response, which is empty if there is no such job."""
 
     response: bytes
     finished: bool
     digest: int
-
-    def __hash__(self) -> int:
-        return self.digest
 
 
 class JobWatch:
@@ -45,14 +39,22 @@ class JobWatch:
         self,
         store: Store,
         budget: ByteBudget,
-        interval: float,
+        max_document_bytes: int,
         stopping: asyncio.Event,
         pause: Callable[[str], Awaitable[None]],
+        interval: float = POLL_INTERVAL,
     ) -> None:
         self._store = store
         self._budget = budget
-        self._pause = pause
-        self._hub = WatchHub(self._changed_jobs, interval, stopping, keys_per_fetch=_JOBS_PER_FETCH)
+        # The rows of a statement fit the bytes that are reserved for it.
+        self._jobs_per_statement = max(
+            1, MAX_RESPONSE_BYTES // (max_document_bytes + MAX_DETAILS_BYTES)
+        )
+        self._hub = WatchHub(self._changed_fingerprints, interval, stopping)
+        store.on_write(self._hub.note_write)
+        self._jobs = BatchReader[str, _JobState](
+            self._read, budget, interval, stopping, pause, subject="the job"
+        )
 
     @property
     def open_watches(self) -> int:
@@ -66,58 +68,57 @@ class JobWatch:
 
         Raises JobNotFound, also after the job is deleted, and ServerStopping when the server stops.
         """
-        # The bytes of a response, until gRPC has sent it.
+        # The bytes of a response, from before it is encoded until gRPC has sent it.
         reservation = Reservation(self._budget, tenant_id)
+        sent_digest: int | None = None
         try:
             with self._hub.watch(tenant_id, job_id) as watch:
                 while True:
-                    job = await watch.next()
-                    if job is None:
+                    await watch.changed()
+                    job = await self._jobs.read(tenant_id, job_id, reservation)
+                    if not job.response:
                         raise JobNotFound(job_id)
-                    size = response_bytes(len(job.response))
-                    if not reservation.try_hold(size):
-                        # Thousands of streams can wait for bytes, so they keep no job meanwhile.
-                        # A later poll delivers the current one.
-                        del job
-                        await reservation.add(size, None)
-                        watch.digest = None
-                        continue
-                    await write(job.response)
-                    reservation.release()
+                    # The job can be newer than the poll. Then the next poll finds a change that has
+                    # been sent already.
+                    if job.digest != sent_digest:
+                        sent_digest = job.digest
+                        await write(job.response)
                     if job.finished:
                         return
                     del job  # until the next change
+                    reservation.release()
         finally:
             reservation.release()
 
-    async def _changed_jobs(
-        self, tenant_id: str, known: Mapping[str, int | None]
-    ) -> AsyncGenerator[tuple[str, _JobState | None]]:
+    async def _changed_fingerprints(
+        self, tenant_ids: list[str], job_ids: list[str], fingerprints: list[int | None]
+    ) -> Changed:
+        return await self._store.changed_job_fingerprints(
+            tenant_ids, job_ids=job_ids, fingerprints=fingerprints
+        )
+
+    async def _read(self, tenant_id: str, job_ids: Sequence[str]) -> Iterator[Encode[_JobState]]:
+        """Read jobs, of which several watches can ask for the same; see batch_reader.Read."""
+        distinct: dict[str, None] = {}
+        for count, job_id in enumerate(job_ids):
+            if job_id not in distinct and len(distinct) == self._jobs_per_statement:
+                job_ids = job_ids[:count]
+                break
+            distinct[job_id] = None
         rows = {
-            row["job_id"]: row for row in await self._store.get_jobs(tenant_id, job_ids=list(known))
+            row["job_id"]: row
+            for row in await self._store.get_jobs(tenant_id, job_ids=list(distinct))
         }
-        reservation = Reservation(self._budget, tenant_id)
-        # Does not wait, because streams that hold bytes wait for this poll. Not before the
-        # statement: the polls of many tenants can wait for a connection, and they hold no rows.
-        reservation.correct(len(rows) * _JOB_BYTES)
-        unpaused_bytes = 0
-        try:
-            for job_id, digest in known.items():
-                row = rows.pop(job_id, None)
-                if row is None:
-                    yield job_id, None
-                elif (new_digest := hash(row)) != digest:
-                    job = _encode(row, new_digest)
-                    unpaused_bytes += len(job.response)
-                    yield job_id, job
-                    del job
-                    if unpaused_bytes >= PAUSE_BYTES:
-                        unpaused_bytes = 0
-                        await self._pause(tenant_id)
-        finally:
-            reservation.release()
+
+        @cache
+        def encode(job_id: str) -> _JobState:
+            return _encode(rows.get(job_id))
+
+        return (partial(encode, job_id) for job_id in job_ids)
 
 
-def _encode(row: Row, digest: int) -> _JobState:
+def _encode(row: Row | None) -> _JobState:
+    if row is None:
+        return _JobState(b"", finished=True, digest=0)
     response = WatchJobResponse(job=job_details_fields(row)).SerializeToString()
-    return _JobState(response, row["status"] not in _ACTIVE_STATUSES, digest)
+    return _JobState(response, row["status"] not in _ACTIVE_STATUSES, hash(response))

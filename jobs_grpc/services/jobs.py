@@ -67,8 +67,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     """The operators' API, documented in jobs.proto.
 
     Large pages are converted in `turns`, so that other calls run in between.
-    `stopping` is set when the server begins to stop. Watched jobs are polled every
-    `watch_interval` seconds.
+    `stopping` is set when the server begins to stop.
     """
 
     def __init__(
@@ -78,8 +77,6 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         turns: TenantTurns,
         config: Config,
         stopping: asyncio.Event,
-        *,
-        watch_interval: float = 0.25,
     ) -> None:
         self._store = store
         self._budget = budget
@@ -90,7 +87,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._has_background_work = config.maintenance.owner_database_url is not None
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that calls have finished, by status."""
-        self._watch = JobWatch(store, budget, watch_interval, stopping, turns.pause)
+        self._watch = JobWatch(store, budget, self._max_document_bytes, stopping, turns.pause)
 
     @property
     def open_watches(self) -> int:

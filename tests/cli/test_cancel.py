@@ -63,3 +63,22 @@ async def test_cancel_does_not_cancel_job_when_device_is_empty(
     assert canceled.code == 2
     assert canceled.err.startswith("jobs-grpc: INVALID_ARGUMENT: device_id must be")
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+
+
+async def test_get_after_a_cancel_shows_what_did_not_pass_and_no_pause(
+    shell: Shell,
+) -> None:
+    await shell("create", "--type", "x", "--all", "--job-id", "r", "--stage=50%", "--stage=rest")
+    await shell("pause", "r", "--reason", "looks wrong")
+    await shell("cancel", "r", "--reason", "bad release")
+
+    got = await shell("get", "r")
+
+    facts, stages, _ = got.out.split("\n\n")
+    assert "status        CANCELED\ncancel reason bad release\ntype " in facts
+    assert "paused" not in facts
+    assert stages.splitlines() == [
+        "stages",
+        f" 0 50%   STOPPED   {'/' * 24}  1 REJECTED",
+        f" 1 rest  UNOPENED  {'/' * 24}  1 REJECTED",
+    ]

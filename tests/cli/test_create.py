@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import Shell
+from tests.support.cli import Shell, without_times
 from tests.support.database import Database
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
@@ -20,6 +20,22 @@ async def test_create_prints_device_count_and_expiry(
 
     assert created.code == 0
     assert created.out.startswith("created j for 2 devices, expires: 20")
+
+
+@pytest.mark.parametrize("option", [(), ("--validate-only",)])
+async def test_create_says_that_the_job_exists_when_it_is_repeated(
+    shell: Shell, database: Database, tenant: str, option: tuple[str, ...]
+) -> None:
+    await database.add_devices(tenant, 2)
+    await shell(*CREATE)
+    await shell("cancel", "j")
+
+    repeated = await shell(*CREATE, *option, "--utc")
+
+    assert repeated.code == 0
+    assert without_times(repeated.out) == (
+        "j exists already: the same request created it TIME by olivia\nj is CANCELED: 2 REJECTED\n"
+    )
 
 
 async def test_create_sets_in_progress_timeout(

@@ -53,7 +53,6 @@ async def test_get_shows_only_executions_with_requested_failure_code(shell: Shel
 
 async def test_retry_selects_failure_codes_and_devices(shell: Shell) -> None:
     for options, count in (
-        (["--failure-code", "E2"], "0 executions"),
         (["--failure-code", "E1", "--device", "d00001", "d00009"], "1 execution"),
         (["--failure-code", "E1", ""], "6 executions"),
     ):

@@ -1,13 +1,27 @@
 """`jobs-grpc get`."""
 
 import json
+import re
 
 import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support.cli import Shell
+from tests.support.callers import Operator
+from tests.support.cli import Shell, run_on_terminal, without_times
 from tests.support.database import Database
+from tests.support.server import Server
+from tests.support.staged_jobs import create_staged_job
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
+
+
+@pytest.fixture
+async def canceled_job(database: Database, operator: Operator) -> str:
+    """A canceled job for thirty devices."""
+    await database.add_devices(operator.tenant, 30)
+    await operator.create(job_id="j", document_type="x", target_all=True)
+    await operator.cancel("j", reason="the release is bad")
+    return "j"
 
 
 @pytest.mark.slow
@@ -23,6 +37,89 @@ async def test_get_reads_several_pages_when_limit_exceeds_one_page(
     assert got.err.startswith(
         "5,050 executions shown; raise --limit, or continue with --page-token "
     )
+
+
+async def test_get_shows_gates_approvals_and_what_a_stage_waits_for(
+    shell: Shell, database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 10)
+    job = await create_staged_job(
+        *(database, server, operator),
+        {
+            "percent": 20,
+            "gate": pb.Gate(min_succeeded_percent=50, require_approval=True),
+        },
+        {"remainder": True, "releases_per_minute": 60},
+    )
+    await job.set_gate(0, bake_seconds=7200)
+    await operator.update("j", "rollout.max_in_progress", rollout=pb.Rollout(max_in_progress=3))
+    await shell("approve", "j", "0", "--comment", "lab is green", "--user", "aisha")
+    await job.device(0).update("j", "SUCCEEDED")
+
+    got = await shell("get", "j", "--limit", "1", "--utc")
+
+    facts, stages, _ = without_times(got.out).split("\n\n")
+    assert facts.splitlines() == [
+        "job           j",
+        "status        IN_PROGRESS",
+        "type          reboot",
+        "params        {}",
+        "target        all",
+        "created       TIME by olivia",
+        "expires       TIME",
+        "max. devices  3 IN_PROGRESS at a time",
+        "devices       10: 1 QUEUED, 1 SUCCEEDED, 8 HELD",
+    ]
+    assert stages.splitlines() == [
+        "stages",
+        f" 0 20%   OPEN     {'█' * 12}{'░' * 12}  1 QUEUED, 1 SUCCEEDED",
+        "   gate: 50% succeeded, bake 2h, approval",
+        "   approved at TIME by aisha: lab is green",
+        "   stage 0 bakes for 2h; stage 1 opens at TIME",
+        f" 1 rest  PENDING  {'·' * 24}  8 HELD",
+        "   60 releases per minute",
+    ]
+
+
+async def test_get_shows_repeated_details_in_full_without_a_terminal(
+    shell: Shell, canceled_job: str
+) -> None:
+    got = await shell("get", canceled_job)
+
+    assert got.out.count('{"reason": "the release is bad"}') == 20
+    assert "same as above" not in got.out
+
+
+@pytest.mark.slow
+async def test_get_fits_a_terminal_of_24_lines(
+    server: Server, tenant: str, canceled_job: str
+) -> None:
+    code, shown = await run_on_terminal(
+        "get", canceled_job, "--utc", JOBS_SERVER=server.address, JOBS_TENANT=tenant
+    )
+
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", without_times(shown)).splitlines()
+    assert code == 0
+    assert [line.rstrip() for line in lines[:10]] == [
+        "job           j",
+        "status        CANCELED",
+        "cancel reason the release is bad",
+        "type          x",
+        "params        {}",
+        "target        all",
+        "created       TIME by olivia",
+        "expires       TIME",
+        "devices       30: 30 REJECTED",
+        "",
+    ]
+    assert lines[10].split()[0] == "DEVICE"
+    assert [line.split()[0] for line in lines if line.startswith("d0")] == [
+        f"d{number:05}" for number in range(1, 7)
+    ]
+    assert sum("(same as above)" in line for line in lines) == 5
+    assert re.fullmatch(r"j is CANCELED after 0:0\d:\d\d: 30 REJECTED", lines[-1])
+    # With the prompt below it.
+    assert sum(-(-len(line) // 80) or 1 for line in lines) < 24
 
 
 async def test_get_shows_only_executions_with_requested_status(

@@ -1,8 +1,11 @@
 """The live displays of `watch` and `simulate`."""
 
 import io
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from rich.console import Console, Group
 
 from jobs_grpc.cli import live
@@ -37,22 +40,192 @@ def test_job_display_fits_terminal_when_texts_are_long() -> None:
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].endswith("…  IN_PROGRESS")
-    assert lines[1].rstrip("% 0123456789")[-1] == "─"
+    assert lines[1].rstrip("% 0123456789")[-1] == "░"
     assert "850,000 of 1,000,000 finished · 1,000.0/s · 0:02:30 left · 0:00:00 elapsed" in lines
 
 
-def test_job_display_shows_the_pause_in_one_line() -> None:
-    job = pb.Job(job_id="j", status=pb.Job.PAUSED, target_all=True)
-    job.pause.paused_at.FromJsonString("2030-01-31T12:00:00Z")
-    job.pause.reason = "error rate\n" + "!" * 100
-    console = Console(width=60, file=io.StringIO(), color_system=None)
+def display(job: pb.Job, width: int = 80) -> list[str]:
+    """Return the lines of the display of a job on a terminal without colors."""
+    job.created_at.GetCurrentTime()
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(Group(*live.job_lines(job, rate=0.0)))
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
-    console.print(Group(*live.job_lines(job, rate=1.0)))
+
+def paused_job(cause: pb.Pause.Cause.ValueType, reason: str) -> pb.Job:
+    """A job with stages, PAUSED while the first is open."""
+    counts = pb.ExecutionCounts(succeeded=7, failed=2, timed_out=1, held=90)
+    job = pb.Job(
+        job_id="fw-2",
+        document_type="firmware",
+        target_all=True,
+        status=pb.Job.PAUSED,
+        total_executions=100,
+        succeeded_count=7,
+        failed_count=3,
+        execution_counts=counts,
+        created_by="olivia",
+        rollout=staged_rollout(pb.Gate(min_succeeded_percent=95)),
+        pause=pb.Pause(cause=cause, reason=reason),
+    )
+    job.pause.paused_at.FromJsonString("2030-01-31T12:00:00Z")
+    add_stages(job, pb.ExecutionCounts(succeeded=7, failed=2, timed_out=1))
+    return job
+
+
+def staged_rollout(gate: pb.Gate) -> pb.Rollout:
+    return pb.Rollout(stages=[pb.Stage(percent=10, gate=gate), pb.Stage(remainder=True)])
+
+
+def add_stages(job: pb.Job, first: pb.ExecutionCounts) -> None:
+    """Add an open stage of 10 devices and a pending one of 90."""
+    job.stages.add(state=pb.JobStage.OPEN, total_executions=10, execution_counts=first)
+    held = pb.ExecutionCounts(held=90)
+    job.stages.add(state=pb.JobStage.PENDING, total_executions=90, execution_counts=held)
+    job.stages[0].opened_at.GetCurrentTime()
+
+
+def test_job_display_shows_the_whole_pause_and_the_next_steps() -> None:
+    job = paused_job(
+        pb.Pause.FAILURE_CRITERION, "21 of 400 finished executions failed (pause at 5%)"
+    )
+
+    assert display(job) == [
+        "fw-2  firmware on all" + " " * 53 + "PAUSED",
+        "█" * 5 + "×" * 2 + "!" + "·" * 66 + "  10 %",
+        "█ SUCCEEDED\N{NO-BREAK SPACE}7  × FAILED\N{NO-BREAK SPACE}2"
+        "  ! TIMED_OUT\N{NO-BREAK SPACE}1  · HELD\N{NO-BREAK SPACE}90",
+        "10 of 100 finished · 0:00:00 elapsed",
+        "0 10%  OPEN     " + "█" * 39 + "×" * 11 + "!" * 6 + " 10 / 10",
+        "1 rest PENDING  " + "·" * 56 + "  0 / 90",
+        "Paused since 2030-01-31 12:00:00Z: 21 of 400 finished executions failed (pause",
+        "at 5%)",
+        "  jobs-grpc failures fw-2  see why",
+        "  jobs-grpc resume fw-2    continue; earlier failures no longer count",
+        "  jobs-grpc cancel fw-2    stop",
+    ]
+
+
+def test_job_display_names_the_next_steps_when_a_gate_is_not_met() -> None:
+    job = paused_job(pb.Pause.GATE_NOT_MET, "stage 0 is finished")
+
+    assert display(job)[6:] == [
+        "Paused since 2030-01-31 12:00:00Z: stage 0 is finished",
+        "  jobs-grpc failures fw-2                         see why",
+        "  jobs-grpc retry fw-2 --status FAILED TIMED_OUT  try these again",
+        "  jobs-grpc advance fw-2                          or open the next stage anyway",
+        "  jobs-grpc resume fw-2                           then continue",
+    ]
+
+
+def test_job_display_cuts_a_long_reason_after_four_lines() -> None:
+    job = paused_job(pb.Pause.OPERATOR, "error rate\n" + "!" * 900)
+    job.pause.paused_by = "olivia"
+
+    lines = display(job)[6:]
+
+    assert lines[0] == "Paused since 2030-01-31 12:00:00Z by olivia: error"
+    assert lines[1].startswith("rate\\n!!!")
+    assert lines[3].endswith("!…")
+    assert max(map(len, lines)) == 80
+    assert lines[4:] == ["  jobs-grpc resume fw-2  continue", "  jobs-grpc cancel fw-2  stop"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "opens_in", "awaiting", "shown"),
+    [
+        (
+            pb.Gate(bake_time=Duration(seconds=600)),
+            300,
+            False,
+            ["Stage 0 bakes for 10m; stage 1 opens in 0:04:5"],
+        ),
+        (
+            pb.Gate(bake_time=Duration(seconds=600), require_approval=True),
+            None,
+            False,
+            ["Stage 0 bakes for 10m, then waits for an approval by another user than olivia"],
+        ),
+        (
+            pb.Gate(min_succeeded_percent=95, advance_after=Duration(seconds=7200)),
+            3600,
+            False,
+            ["Stage 1 opens in 0:59:5", " at the latest"],
+        ),
+        (
+            pb.Gate(require_approval=True),
+            None,
+            True,
+            [
+                "Stage 0 waits for an approval by another user than olivia",
+                "  jobs-grpc approve fw-2 0  open stage 1",
+            ],
+        ),
+        (
+            pb.Gate(require_approval=True, allow_self_approval=True),
+            None,
+            True,
+            ["Stage 0 waits for an approval", "  jobs-grpc approve fw-2 0  open stage 1"],
+        ),
+        (pb.Gate(min_succeeded_percent=95, bake_time=Duration(seconds=600)), None, False, []),
+    ],
+)
+def test_job_display_shows_what_the_open_stage_waits_for(
+    gate: pb.Gate, opens_in: int | None, awaiting: bool, shown: list[str]
+) -> None:
+    job = pb.Job(
+        job_id="fw-2", status=pb.Job.IN_PROGRESS, created_by="olivia", rollout=staged_rollout(gate)
+    )
+    add_stages(job, pb.ExecutionCounts(succeeded=8, failed=2))
+    job.stages[0].awaiting_approval = awaiting
+    if opens_in:
+        job.stages[0].next_opens_at.FromDatetime(datetime.now(UTC) + timedelta(seconds=opens_in))
+
+    lines = display(job)[6:]
+
+    if opens_in:
+        (line,) = lines
+        assert line.startswith(shown[0])
+        assert line.endswith(shown[-1] if shown[1:] else line)
+    else:
+        assert lines == shown
+
+
+def test_job_display_ends_with_an_empty_line() -> None:
+    """Ctrl-C shows "^C" there, so that it does not move the cursor to the next line."""
+    console = Console(width=80, height=24, file=io.StringIO(), color_system=None)
+    view = live.LiveView()
+    view.show(paused_job(pb.Pause.OPERATOR, "x"))
+
+    console.print(view.render())
+    view.close()
 
     assert isinstance(console.file, io.StringIO)
-    last = console.file.getvalue().splitlines()[-1]
-    assert last.startswith("Paused since 2030-01-31 12:00:00Z: error rate\\n!!")
-    assert len(last) == 60
+    assert console.file.getvalue().endswith("  stop\n\n")
+
+
+def test_job_display_of_a_canceled_job_does_not_look_like_success() -> None:
+    job = paused_job(pb.Pause.OPERATOR, "x")
+    job.status, job.cancel_reason = pb.Job.CANCELED, "bad release"
+    job.execution_counts.CopyFrom(pb.ExecutionCounts(succeeded=7, failed=2, rejected=91))
+    job.succeeded_count, job.failed_count = 7, 93
+    for stage, counts in zip(
+        job.stages,
+        [pb.ExecutionCounts(succeeded=7, failed=2, rejected=1), pb.ExecutionCounts(rejected=90)],
+        strict=True,
+    ):
+        stage.state = pb.JobStage.PASSED
+        stage.execution_counts.CopyFrom(counts)
+
+    assert [display(job)[n] for n in (1, 2, 4, 5)] == [
+        "█" * 5 + "×" * 2 + "/" * 66 + "  100 %",
+        "█ SUCCEEDED\N{NO-BREAK SPACE}7  × FAILED\N{NO-BREAK SPACE}2"
+        "  / REJECTED\N{NO-BREAK SPACE}91",
+        "0 10%  STOPPED  " + "█" * 39 + "×" * 11 + "/" * 6 + " 10 / 10",
+        "1 rest UNOPENED " + "/" * 56 + " 90 / 90",
+    ]
+    assert display(job)[6:] == ["Canceled: bad release"]
 
 
 def test_job_display_escapes_unprintable_characters() -> None:
@@ -78,7 +251,6 @@ def test_job_display_has_a_bar_for_each_stage_around_the_open_one() -> None:
         stage = job.stages.add(display_name=f"stage {index}", state=state, total_executions=10)
         stage.execution_counts.succeeded = 10 if index < 8 else 3 if index == 8 else 0
         stage.execution_counts.held = 10 - stage.execution_counts.succeeded
-        stage.awaiting_approval = index == 8
     job.created_at.GetCurrentTime()
     console = Console(width=80, file=io.StringIO(), color_system=None)
 
@@ -91,9 +263,9 @@ def test_job_display_has_a_bar_for_each_stage_around_the_open_one() -> None:
     assert max(map(len, lines)) <= 80
     assert [line.split()[2] for line in stages] == [str(n) for n in range(3, 13)]
     assert "OPEN" in stages[5]
-    assert "━" in stages[5]
+    assert "█" in stages[5]
     assert "·" in stages[5]
-    assert stages[5].rstrip().endswith("approve? 3 / 10")
+    assert stages[5].rstrip().endswith("·  3 / 10")
 
 
 def test_rate_covers_only_recent_seconds() -> None:

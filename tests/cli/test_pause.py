@@ -6,7 +6,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell, cells
+from tests.support.cli import Shell, cells, without_times
 
 pytestmark = pytest.mark.usefixtures("started_job")
 
@@ -40,6 +40,31 @@ async def test_resume_ends_the_pause(shell: Shell, operator: Operator) -> None:
 
     assert (resumed.code, resumed.out) == (0, "resumed j: 1 QUEUED, 1 IN_PROGRESS\n")
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+
+
+async def test_pause_says_that_nothing_changed_when_job_is_paused(shell: Shell) -> None:
+    await shell("pause", "j", "--reason", "error rate")
+
+    repeated = await shell("pause", "j", "--reason", "error rate", "--utc")
+    other = await shell("pause", "j", "--reason", "holiday", "--utc")
+
+    assert repeated.code == other.code == 0
+    assert without_times(repeated.out) == (
+        "j was already paused, so nothing changed: since TIME by olivia: error rate\n"
+        "1 QUEUED, 1 IN_PROGRESS, expires: TIME\n"
+    )
+    assert without_times(other.out) == (
+        "j was already paused, so nothing changed: since TIME by olivia: error rate\n"
+        "to change the reason, resume the job and pause it again\n"
+        "1 QUEUED, 1 IN_PROGRESS, expires: TIME\n"
+    )
+
+
+async def test_resume_says_that_nothing_changed_when_job_is_not_paused(shell: Shell) -> None:
+    resumed = await shell("resume", "j")
+
+    assert resumed.code == 0
+    assert resumed.out == "j was not paused, so nothing changed: 1 QUEUED, 1 IN_PROGRESS\n"
 
 
 async def test_resume_fails_when_etag_is_old(shell: Shell) -> None:

@@ -7,7 +7,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell
+from tests.support.cli import Shell, without_times
 from tests.support.database import Database
 from tests.support.server import Server
 
@@ -77,8 +77,57 @@ async def test_create_reads_the_rollout_from_a_file(
         ("r.json", "{", "Expecting property name"),
         ("r.json", "[" * 100_000, "nested too deeply"),
         ("r.yaml", "[" * 2_000, "nested too deeply"),
-        ("r.yaml", "stages: []", "may have only the fields rollout and failure_criteria"),
-        ("r.yaml", "rollout: {stage: []}", "stage"),
+        ("r.yaml", "", "must have fields: rollout, failure_criteria"),
+        ("r.yaml", "stages: []", "unknown field stages; the fields are rollout, failure_criteria"),
+        ("r.yaml", "job_id: j", "unknown field job_id; the fields are rollout, failure_criteria"),
+        ("r.yaml", "rollout:", "rollout: must have fields: stages, max_in_progress, seed"),
+        ("r.yaml", "rollout: {stage: []}", "rollout: unknown field stage; did you mean stages?"),
+        ("r.yaml", "rollout: {stages: {percent: 5}}", "stages: must be a list"),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percnt: 5}]}",
+            "stages[0]: unknown field percnt; did you mean percent?",
+        ),
+        (
+            "r.json",
+            '{"rollout": {"stages": [{"percent": 5, "gate": {"bakeTim": "600s"}}]}}',
+            "stages[0].gate: unknown field bakeTim; did you mean bake_time?",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percent: 5}, {rest: true}]}",
+            "stages[1]: unknown field rest; did you mean remainder?",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percent: 5, gate: {bake_time: 10m}}]}",
+            "stages[0].gate.bake_time: must be a number of seconds, such as 600s",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percent: 5%}]}",
+            "stages[0].percent: must be a whole number",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{percent: 5, device_count: 9}]}",
+            "stages[0]: only one of device_count, percent is possible",
+        ),
+        (
+            "r.yaml",
+            "rollout: {stages: [{remainder: 'on'}]}",
+            "stages[0].remainder: must be true or false",
+        ),
+        (
+            "r.yaml",
+            "failure_criteria: [{scope: STAGES}]",
+            "failure_criteria[0].scope: must be one of JOB, STAGE",
+        ),
+        (
+            "r.yaml",
+            "failure_criteria: [{failure_codes: [E1, 2]}]",
+            "failure_criteria[0].failure_codes[1]: must be text",
+        ),
     ],
 )
 async def test_create_rejects_a_file_that_is_no_rollout(
@@ -90,8 +139,7 @@ async def test_create_rejects_a_file_that_is_no_rollout(
     created = await shell(*CREATE, "--rollout", str(file))
 
     assert created.code == 2
-    assert created.err.startswith(f"jobs-grpc: {file}: ")
-    assert problem in created.err
+    assert created.err.startswith(f"jobs-grpc: {file}: {problem}")
     assert len(created.err.splitlines()) == 1
 
 
@@ -120,6 +168,24 @@ async def test_create_rejects_invalid_rollout_options(
     assert problem in created.err
 
 
+@pytest.mark.parametrize(
+    ("stages", "problem"),
+    [
+        (("10%", "20%"), "The percents add up to 30, not 100; add --stage rest"),
+        (("2", "3"), "the stages have room for 5 of 10 devices; add --stage rest"),
+        (("rest", "3"), "--stage rest is allowed only in the last stage"),
+    ],
+)
+@pytest.mark.usefixtures("fleet")
+async def test_create_names_the_option_when_the_server_rejects_the_stages(
+    shell: Shell, stages: tuple[str, ...], problem: str
+) -> None:
+    created = await shell(*CREATE, *(f"--stage={stage}" for stage in stages))
+
+    assert created.code == 2
+    assert created.err == f"jobs-grpc: INVALID_ARGUMENT: {problem}\n"
+
+
 @pytest.mark.usefixtures("fleet")
 async def test_validate_only_shows_the_stages_and_creates_nothing(
     shell: Shell, operator: Operator
@@ -140,7 +206,7 @@ async def test_get_shows_the_stages(shell: Shell, operator: Operator) -> None:
 
     assert f"stages\n 0 20%   OPEN     {'░' * 24}  2 QUEUED\n" in got.out
     assert f" 1 rest  PENDING  {'·' * 24}  8 HELD\n" in got.out
-    assert "criterion     PAUSE at 2 failures" in got.out
+    assert "criterion     pause at 2 failures\n" in got.out
 
 
 @pytest.mark.usefixtures("fleet")
@@ -152,6 +218,7 @@ async def test_advance_opens_the_next_stage(shell: Shell, operator: Operator) ->
 
     assert advanced.code == repeated.code == 0
     assert advanced.out.startswith("advanced j:\n 0 20%   PASSED ")
+    assert repeated.out.startswith("stage 1 of j was opened before, so nothing changed:\n")
     assert [stage.state for stage in (await operator.get("j")).stages] == [
         pb.JobStage.PASSED,
         pb.JobStage.OPEN,
@@ -166,12 +233,19 @@ async def test_approve_needs_another_user(
 
     by_creator = await shell("approve", "j", "0")
     monkeypatch.setenv("JOBS_USER", "aisha")
-    approved = await shell("approve", "j", "0", "--comment", "checked")
+    approved = await shell("approve", "j", "0", "--comment", "checked", "--utc")
+    repeated = await shell("approve", "j", "0", "--comment", "checked again")
 
     assert by_creator.code != 0
     assert "The creator of job" in by_creator.err
-    assert approved.out.startswith("approved stage 0 of j:\n")
-    assert "approved by aisha" in approved.out
+    assert without_times(approved.out) == (
+        f"approved stage 0 of j:\n"
+        f" 0 20%   OPEN     {'░' * 24}  2 QUEUED\n"
+        f"   gate: approval\n"
+        f"   approved at TIME by aisha: checked\n"
+        f" 1 rest  PENDING  {'·' * 24}  8 HELD\n"
+    )
+    assert repeated.out.startswith("stage 0 of j was approved before, so nothing changed:\n")
     assert (await operator.get("j")).stages[0].approval.comment == "checked"
 
 

@@ -51,6 +51,29 @@ async def test_table_drops_columns_but_keeps_whole_ids_when_terminal_is_narrow(
 
 
 @pytest.mark.slow
+async def test_wide_table_has_all_columns_in_lines_that_do_not_wrap(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1000, group="north")
+    created = await operator.create(
+        target_group_id="north", document_type="firmware-update", in_progress_timeout_minutes=60
+    )
+
+    _, shown = await run_on_terminal(
+        "list",
+        *("-o", "wide"),
+        columns=140,
+        JOBS_SERVER=server.address,
+        JOBS_TENANT=operator.tenant,
+    )
+
+    header, row = plain_lines(shown)
+    assert len(header.split()) == 14
+    assert row.startswith(created.job_id)
+    assert max(len(header), len(row)) <= 140
+
+
+@pytest.mark.slow
 async def test_table_marks_shortened_cells_with_ellipsis(
     database: Database, server: Server, operator: Operator
 ) -> None:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell, run_on_terminal, spawn
+from tests.support.cli import Shell, run_on_terminal, spawn, without_times
 from tests.support.database import Database
 from tests.support.fleets import make_fleet, running_fleet
 from tests.support.server import Server, reserved_address, running_server
@@ -168,3 +168,37 @@ async def test_watch_shows_bar_on_terminal(
     assert code == 4
     assert "50 of 50 finished" in shown
     assert "100 %" in shown
+
+
+@pytest.mark.slow
+async def test_watch_without_colors_tells_success_and_rejection_apart(
+    database: Database, server: Server, operator: Operator, job: str
+) -> None:
+    for number in range(1, 26):
+        await database.set_status(operator.tenant, job, f"d{number:05}", "SUCCEEDED")
+    await operator.cancel(job)
+
+    _, shown = await run_on_terminal(
+        "watch", job, NO_COLOR="1", JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
+    )
+
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).splitlines()]
+    assert f"{'█' * 36}{'/' * 37}  100 %" in lines
+    assert "█ SUCCEEDED\N{NO-BREAK SPACE}25  / REJECTED\N{NO-BREAK SPACE}25" in lines
+
+
+async def test_watch_prints_why_the_job_is_paused_and_the_next_steps(
+    shell: Shell, operator: Operator, job: str
+) -> None:
+    reason = "error rate " * 20
+    await operator.pause(job, reason=reason)
+
+    lines = await watch_until_timeout(shell, "watch", job)
+
+    assert pairs(lines[0])["queued"] == "50"
+    assert [without_times(line) for line in lines[1:]] == [
+        f"Paused since TIME by olivia: {reason}",
+        "  jobs-grpc resume j  continue",
+        "  jobs-grpc cancel j  stop",
+    ]

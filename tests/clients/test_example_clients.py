@@ -2,14 +2,18 @@
 
 import asyncio
 import re
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
 
 from tests.clients.conftest import ROOT, Run, installed
 from tests.gateway.support import require_go
 from tests.support.callers import Operator
-from tests.support.database import Database
+from tests.support.database import Database, job_lock_held
 from tests.support.jobs import wait_for_counts
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
@@ -45,6 +49,37 @@ async def test_go_device_polls_and_carries_out_executions(
 
     assert output.decode().splitlines() == ["first: reboot", "second: unknown"]
     assert job.executions[0].failure_code == "UNKNOWN_DOCUMENT_TYPE"
+
+
+async def test_go_device_polls_again_after_the_delay_that_the_server_asks_for(
+    database: Database, tenant: str, run: Run, tmp_path: Path
+) -> None:
+    await run(installed("buf"), "generate", cwd=EXAMPLES / "go")
+    agent = tmp_path / "device-agent"
+    await run(require_go(), "build", "-o", agent, ".", cwd=EXAMPLES / "go")
+    await database.add_devices(tenant, ["pump", "valve"])
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
+        operator = server.operator(tenant)
+        await operator.create(job_id="busy", target_device_id="valve")
+        await operator.create(job_id="j", target_device_id="pump")
+        async with job_lock_held(database, tenant, "busy"):
+            cancel = asyncio.create_task(operator.cancel("busy"))
+            await database.wait_for_blocked_sessions(1)
+            process = await asyncio.create_subprocess_exec(
+                *(agent, server.address, tenant, "pump"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            assert process.stdout
+            assert process.stderr
+            assert b"JOBS_MAX_TENANT_CALLS" in await process.stderr.readline()
+        await cancel
+        try:
+            async with asyncio.timeout(TIMEOUT):  # without that delay, it waits for a minute
+                assert await process.stdout.readline() == b"j: reboot\n"
+        finally:
+            process.terminate()
+            await process.communicate()
 
 
 async def test_go_device_ends_with_an_error_that_a_retry_does_not_solve(
@@ -83,6 +118,39 @@ async def test_node_operator_creates_a_job_and_follows_it(
     assert await process.wait() == 0
     assert rest.splitlines()[-1] == "COMPLETED 2/2"
     assert (await operator.get(match[1])).created_by == "example"
+
+
+async def test_node_operator_watches_again_after_the_delay_that_the_server_asks_for(
+    database: Database, tenant: str, run: Run
+) -> None:
+    await database.add_devices(tenant, ["pump"], group="north")
+    await run(installed("buf"), "generate", cwd=EXAMPLES / "node")
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_STREAMS="1") as server:
+        operator = server.operator(tenant)
+        await operator.create(job_id="watched", target_all=True)
+        stub: Any = jobs_pb2_grpc.JobServiceStub(server.channel)
+        metadata = (("x-tenant-id", tenant),)
+        watch = stub.WatchJob(pb.WatchJobRequest(job_id="watched"), metadata=metadata)
+        await watch.read()
+        process = await asyncio.create_subprocess_exec(
+            *("node", "run_job.mjs", f"http://{server.address}", tenant, "north"),
+            cwd=EXAMPLES / "node",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        assert process.stdout
+        async with asyncio.timeout(TIMEOUT):
+            created = (await process.stdout.readline()).decode().split()
+            assert b"JOBS_MAX_TENANT_STREAMS" in await process.stdout.readline()
+            refused = time.monotonic()
+            watch.cancel()
+            assert await process.stdout.readline() == b"IN_PROGRESS 0/1\n"
+            assert time.monotonic() - refused > 0.9
+            await operator.cancel(created[1])
+            rest = (await process.stdout.read()).decode()
+
+    assert await process.wait() == 0
+    assert rest == "CANCELED 0/1\n"
 
 
 async def test_node_operator_prints_an_error_in_one_line(

@@ -308,10 +308,11 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[object, ...]]] = []
+        self.is_distributed = True
 
-    async def fetch(self, statement: str, *args: object) -> Sequence[dict[str, object]]:
+    async def fetch(self, statement: str, *args: object) -> Sequence[object]:
         self.calls.append((statement, args))
-        return [{}]
+        return [(1, 2)] if "fingerprints" in statement else [{}]
 
 
 async def test_store_calls_functions_only_in_the_form_that_citus_delegates(
@@ -330,8 +331,13 @@ async def test_store_calls_functions_only_in_the_form_that_citus_delegates(
             for parameter in inspect.signature(method).parameters.values()
             if parameter.kind is parameter.KEYWORD_ONLY
         )
-        positional = [[ExecutionUpdate("j", "d", None)]] if name == "update_executions" else []
-        await method(Store(recorder), "tenant", *positional, **arguments)  # type: ignore[arg-type]
+        positional: list[object] = ["tenant"]
+        if name == "update_executions":
+            positional.append([ExecutionUpdate("j", "d", None)])
+        if name.endswith("fingerprints"):  # of one tenant or many
+            positional = [["tenant"]]
+            arguments = {key: [None] for key in arguments}
+        await method(Store(recorder), *positional, **arguments)  # type: ignore[arg-type]
 
     assert len(recorder.calls) == len(methods)
     for (statement, args), (name, _) in zip(recorder.calls, methods, strict=True):

@@ -7,7 +7,7 @@ has them, and with generic plans.
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import pytest
@@ -15,6 +15,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.services.rollout_json import failure_criteria_json
+from tests.support.database import store_on
 from tests.support.postgres import Postgres, connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.single_node("EXPLAIN and index scans of one node")]
@@ -301,9 +302,13 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
     ),
     "changed_pending_fingerprints": (
         lambda store: store.changed_pending_fingerprints(
-            TENANT, device_ids=[DEVICE], limits=[11], fingerprints=[None]
+            [TENANT], device_ids=[DEVICE], limits=[11], fingerprints=[None]
         ),
         {"jobs_pkey": READ_ROW, "job_executions_queue": READ_ROW},
+    ),
+    "changed_job_fingerprints": (
+        lambda store: store.changed_job_fingerprints([TENANT], job_ids=["j1"], fingerprints=[None]),
+        {"jobs_pkey": READ_ROW, "job_progress_pkey": READ_ROW},
     ),
     "get_execution": (
         lambda store: store.get_execution(TENANT, device_id=DEVICE, job_id="j1"),
@@ -471,7 +476,7 @@ async def _reads(
     caller: asyncpg.Connection, call: Callable[[Store], Awaitable[object]]
 ) -> dict[str, int]:
     """Make a call and roll it back. Return sequential scans by table and entries by index."""
-    store = Store(cast("Any", caller))  # The store only calls `fetch`.
+    store = store_on(caller)
     transaction = caller.transaction()
     await transaction.start()
     try:

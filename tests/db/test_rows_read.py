@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import pytest
 
 import jobs_grpc.db
-from jobs_grpc.db.store import ExecutionUpdate, Store
+from jobs_grpc.db.store import ExecutionUpdate
 from tests.support import shapes
+from tests.support.database import store_on
 from tests.support.postgres import Postgres, connect
 from tests.support.rows_read import rows_read
 from tests.support.shapes import SHAPES, Probe, Shape
@@ -46,10 +47,6 @@ class Case:
     as_owner: bool = False
 
 
-def _store(connection: asyncpg.Connection) -> Store:
-    return Store(cast("Any", connection))  # The store only calls `fetch`.
-
-
 def _list_jobs(**values: Any) -> Call:
     filters: dict[str, Any] = dict.fromkeys(
         (
@@ -57,7 +54,7 @@ def _list_jobs(**values: Any) -> Call:
             *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
         )
     )
-    return lambda c, p: _store(c).list_jobs(p.tenant, **(filters | values), limit=11, offset=0)
+    return lambda c, p: store_on(c).list_jobs(p.tenant, **(filters | values), limit=11, offset=0)
 
 
 # Filters of ListJobs. The data has many jobs with the common values, and 15 with the rare ones.
@@ -79,20 +76,20 @@ _LIST_FILTERS: dict[str, dict[str, Any]] = {
 
 
 def _list_job_executions(c: asyncpg.Connection, p: Probe, status: str | None) -> Awaitable[object]:
-    return _store(c).list_job_executions(
+    return store_on(c).list_job_executions(
         p.tenant, job_id="j1", status=status, after_device_id="", limit=11
     )
 
 
 def _list_device_executions(c: asyncpg.Connection, p: Probe, **values: Any) -> Awaitable[object]:
     filters = {"job_id": None, "status": None, "before_queued_at": None, "before_job_id": None}
-    return _store(c).list_device_executions(
+    return store_on(c).list_device_executions(
         p.tenant, device_id=p.device, **(filters | values), limit=11
     )
 
 
 def _update(c: asyncpg.Connection, p: Probe, *updates: ExecutionUpdate) -> Awaitable[object]:
-    return _store(c).update_executions(p.tenant, updates, wait_ms=1000)
+    return store_on(c).update_executions(p.tenant, updates, wait_ms=1000)
 
 
 def _start_next(c: asyncpg.Connection, p: Probe, *devices: str) -> Awaitable[object]:
@@ -113,7 +110,7 @@ def _failures(p: Probe) -> list[ExecutionUpdate]:
 
 
 def _create_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
-    return _store(c).create_job(
+    return store_on(c).create_job(
         p.tenant,
         job_id="new",
         document_type="reboot",
@@ -130,7 +127,7 @@ def _create_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
 
 
 def _retry(c: asyncpg.Connection, p: Probe, status: str) -> Awaitable[object]:
-    return _store(c).retry_executions(
+    return store_on(c).retry_executions(
         p.tenant,
         job_id="j1",
         statuses=[status],
@@ -141,7 +138,7 @@ def _retry(c: asyncpg.Connection, p: Probe, status: str) -> Awaitable[object]:
 
 
 def _pause(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
-    return _store(c).pause_job(p.tenant, job_id="j1", reason="r", paused_by=None, etag="")
+    return store_on(c).pause_job(p.tenant, job_id="j1", reason="r", paused_by=None, etag="")
 
 
 # Two empty stages of the job j1. The first is due and has waited for an approval.
@@ -198,18 +195,18 @@ def _held(call: Call) -> Call:
 
 
 async def _approve(c: asyncpg.Connection, p: Probe) -> None:
-    await _store(c).approve_stage(p.tenant, job_id="j1", stage=0, approved_by="ann", comment="")
+    await store_on(c).approve_stage(p.tenant, job_id="j1", stage=0, approved_by="ann", comment="")
 
 
 async def _advance(c: asyncpg.Connection, p: Probe) -> None:
     await c.fetch(
         "UPDATE jobs.job_stages SET require_approval = false WHERE tenant_id = $1", p.tenant
     )
-    await _store(c).advance_job(p.tenant, job_id="j1", stage=None, etag="")
+    await store_on(c).advance_job(p.tenant, job_id="j1", stage=None, etag="")
 
 
 def _update_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
-    return _store(c).update_job(
+    return store_on(c).update_job(
         p.tenant,
         job_id="j1",
         etag="",
@@ -221,18 +218,18 @@ def _update_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
 
 
 async def _finalize(c: asyncpg.Connection, p: Probe) -> None:
-    await _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
+    await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
     await c.fetch("SELECT * FROM jobs.finalize_executions($1, 'j1', '', 10, 0)", p.tenant)
 
 
 async def _finalize_for_previous_version(c: asyncpg.Connection, p: Probe) -> None:
-    await _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
+    await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
     await c.fetch("SELECT jobs.finalize_job($1, 'j1', '', 10, 0)", p.tenant)
 
 
 async def _purge(c: asyncpg.Connection, p: Probe) -> None:
-    await _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
-    await _store(c).delete_job(p.tenant, job_id="j1")
+    await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
+    await store_on(c).delete_job(p.tenant, job_id="j1")
     await c.fetch("SELECT jobs.purge_job($1, 'j1', '', 10, 0)", p.tenant)
 
 
@@ -247,19 +244,19 @@ CASES = {
     "get_job": Case(
         "get_job",
         60,
-        lambda c, p: _store(c).get_job(p.tenant, job_id="j1", executions_limit=11),
+        lambda c, p: store_on(c).get_job(p.tenant, job_id="j1", executions_limit=11),
     ),
     "get_job: stages": Case(
         "get_job",
         160,
-        _held(lambda c, p: _store(c).get_job(p.tenant, job_id="j1", executions_limit=11)),
+        _held(lambda c, p: store_on(c).get_job(p.tenant, job_id="j1", executions_limit=11)),
         as_owner=True,
     ),
     "list_jobs: awaiting approval": Case(
         "list_jobs", 120, _held(_list_jobs(awaiting_approval=True)), as_owner=True
     ),
     "get_jobs": Case(
-        "get_jobs", 30, lambda c, p: _store(c).get_jobs(p.tenant, job_ids=["j1", "overdue1"])
+        "get_jobs", 30, lambda c, p: store_on(c).get_jobs(p.tenant, job_ids=["j1", "overdue1"])
     ),
     **{
         f"list_jobs: {name}": Case("list_jobs", 80, _list_jobs(**values))
@@ -280,20 +277,20 @@ CASES = {
     "list_job_executions: failure code": Case(
         "list_job_executions",
         60,
-        lambda c, p: _store(c).list_job_executions(
+        lambda c, p: store_on(c).list_job_executions(
             p.tenant, job_id="j1", status=None, failure_code="", after_device_id="", limit=11
         ),
     ),
     "get_failure_summary": Case(
         "get_failure_summary",
         60,
-        lambda c, p: _store(c).get_failure_summary(
+        lambda c, p: store_on(c).get_failure_summary(
             p.tenant, job_id="j1", statuses=None, failure_codes=None
         ),
     ),
     "pause_job": Case("pause_job", 60, _pause),
     "resume_job": Case(
-        "resume_job", 60, lambda c, p: _store(c).resume_job(p.tenant, job_id="j1", etag="")
+        "resume_job", 60, lambda c, p: store_on(c).resume_job(p.tenant, job_id="j1", etag="")
     ),
     "update_job": Case("update_job", 60, _update_job),
     "advance_job": Case("advance_job", 100, _staged(_advance), as_owner=True),
@@ -318,7 +315,7 @@ CASES = {
     "list_pending_executions": Case(
         "list_pending_executions",
         150,
-        lambda c, p: _store(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
+        lambda c, p: store_on(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
         reads_skipped=True,
     ),
     # Servers of the previous version call it.
@@ -333,7 +330,7 @@ CASES = {
     "list_watched_executions": Case(
         "list_watched_executions",
         250,
-        lambda c, p: _store(c).list_watched_executions(
+        lambda c, p: store_on(c).list_watched_executions(
             p.tenant, device_ids=[p.device], limits=[11], max_bytes=1 << 20
         ),
         reads_skipped=True,
@@ -341,37 +338,61 @@ CASES = {
     "changed_pending_fingerprints": Case(
         "changed_pending_fingerprints",
         250,
-        lambda c, p: _store(c).changed_pending_fingerprints(
-            p.tenant, device_ids=[p.device], limits=[11], fingerprints=[None]
+        lambda c, p: c.fetch(
+            "SELECT * FROM jobs.changed_pending_fingerprints($1, $2, '{11}', '{NULL}')",
+            p.tenant,
+            [p.device],
         ),
         reads_skipped=True,
+    ),
+    "changed_pending_fingerprints_of_tenants": Case(
+        "changed_pending_fingerprints_of_tenants",
+        250,
+        lambda c, p: store_on(c).changed_pending_fingerprints(
+            [p.tenant], device_ids=[p.device], limits=[11], fingerprints=[None]
+        ),
+        reads_skipped=True,
+    ),
+    "changed_job_fingerprints": Case(
+        "changed_job_fingerprints",
+        4,
+        lambda c, p: c.fetch(
+            "SELECT * FROM jobs.changed_job_fingerprints($1, '{j1}', '{NULL}')", p.tenant
+        ),
+    ),
+    "changed_job_fingerprints_of_tenants": Case(
+        "changed_job_fingerprints_of_tenants",
+        4,
+        lambda c, p: store_on(c).changed_job_fingerprints(
+            [p.tenant], job_ids=["j1"], fingerprints=[None]
+        ),
     ),
     "get_execution": Case(
         "get_execution",
         30,
-        lambda c, p: _store(c).get_execution(p.tenant, device_id="d1", job_id="j1"),
+        lambda c, p: store_on(c).get_execution(p.tenant, device_id="d1", job_id="j1"),
     ),
     "list_execution_attempts": Case(
         "list_execution_attempts",
         30,
-        lambda c, p: _store(c).list_execution_attempts(
+        lambda c, p: store_on(c).list_execution_attempts(
             p.tenant, job_id="j1", device_id="d1", before_number=None, limit=11
         ),
     ),
     "cancel_job": Case(
         "cancel_job",
         60,
-        lambda c, p: _store(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True),
+        lambda c, p: store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True),
     ),
     "cancel_execution": Case(
         "cancel_execution",
         60,
-        lambda c, p: _store(c).cancel_execution(
+        lambda c, p: store_on(c).cancel_execution(
             p.tenant, job_id="j1", device_id="d1", reason="r", force=True
         ),
     ),
     "delete_job": Case(
-        "delete_job", 60, lambda c, p: _store(c).delete_job(p.tenant, job_id="old1")
+        "delete_job", 60, lambda c, p: store_on(c).delete_job(p.tenant, job_id="old1")
     ),
     "retry_executions: FAILED": Case("retry_executions", 150, lambda c, p: _retry(c, p, "FAILED")),
     "update_executions: start": Case(

@@ -63,6 +63,9 @@ CALLS = [
     "list_pending_executions('acme', 'd00002', 'QUEUED', '2000-01-01', 'a', 10)",
     "pending_fingerprints('acme', ARRAY['d00002'])",
     "changed_pending_fingerprints('acme', ARRAY['d00002'], '{11}', '{1}')",
+    "changed_pending_fingerprints_of_tenants('{acme}', ARRAY['d00002'], '{11}', '{1}')",
+    "changed_job_fingerprints('acme', '{j1}', '{1}')",
+    "changed_job_fingerprints_of_tenants('{acme}', '{j1}', '{1}')",
     "list_watched_executions('acme', ARRAY['d00002'], ARRAY[10], 1000)",
     "cancel_execution('acme', 'j', 'd00002', 'r', false)",
     "retry_executions('acme', 'j', '{FAILED}', 24, false, 10, '{E1}', '{d00001}')",
@@ -88,7 +91,7 @@ CALLS = [
 
 
 async def _run(owner: asyncpg.Connection, search_path: str) -> list[list[dict[str, object]]]:
-    """Return the rows of all calls, without times. The calls are rolled back."""
+    """Return the rows of all calls, without times and their hashes. The calls are rolled back."""
     results: list[list[dict[str, object]]] = []
     transaction = owner.transaction()
     await transaction.start()
@@ -117,7 +120,8 @@ def _without_times(row: asyncpg.Record) -> dict[str, object]:
         # In JSON, times are numbers of microseconds.
         column: re.sub(r"\d{15}", "", value) if isinstance(value, str) else value
         for column, value in row.items()
-        if not isinstance(value[0] if isinstance(value, list) and value else value, datetime)
+        if column != "fingerprint"
+        and not isinstance(value[0] if isinstance(value, list) and value else value, datetime)
     }
 
 

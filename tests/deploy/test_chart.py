@@ -1,6 +1,7 @@
 """The Helm chart gives the server and the gateway settings that they accept."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ def tools() -> None:
         pytest.skip("make check-deploy has not installed its tools")
 
 
-def render(*options: str | Path) -> list[dict[str, Any]]:
+def render(*options: str | Path, release: str = "jobs") -> list[dict[str, Any]]:
     """Return the objects that the chart renders."""
-    text = check_deploy.helm("template", "jobs", CHART, "--kube-version", "1.34.0", *options)
+    text = check_deploy.helm("template", release, CHART, "--kube-version", "1.34.0", *options)
     return list(yaml.safe_load_all(text))
 
 
@@ -82,6 +83,71 @@ def test_secrets_are_only_references() -> None:
 
 
 @pytest.mark.parametrize(
+    ("release", "override", "name"),
+    [
+        ("jobs", "", "jobs"),
+        ("jobs-grpc", "", "jobs-grpc"),
+        ("fleet-jobs", "", "fleet-jobs"),
+        ("prod", "", "prod-jobs-grpc"),
+        ("prod", "fleet", "fleet"),
+        ("a" * 53, "", "a" * 40),
+        ("a" * 39 + "-b", "", "a" * 39),
+    ],
+)
+def test_objects_are_named_after_the_release(release: str, override: str, name: str) -> None:
+    values = CHART / "ci" / "jwt-values.yaml"
+    objects = render(f"--values={values}", f"--set=fullnameOverride={override}", release=release)
+
+    names = {item["metadata"]["name"] for item in objects if item["kind"] == "Deployment"}
+    assert names == {name, f"{name}-gateway"}
+    assert max(len(item["metadata"]["name"]) for item in objects) <= 63
+
+
+def test_ingress_routes_its_host_to_the_gateway() -> None:
+    objects = render("--values", CHART / "ci" / "ingress-values.yaml")
+
+    (ingress,) = [item for item in objects if item["kind"] == "Ingress"]
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert rule["host"] == "jobs.example.com"
+    assert ingress["spec"]["tls"] == [
+        {"hosts": ["jobs.example.com"], "secretName": "jobs-example-com-tls"}
+    ]
+    backend = path["backend"]["service"]
+    (service,) = [
+        item
+        for item in objects
+        if item["kind"] == "Service" and item["metadata"]["name"] == backend["name"]
+    ]
+    assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+@pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
+def test_notes_name_the_addresses(values: Path, tmp_path: Path) -> None:
+    # Without a cluster, helm does not print the notes: a copy of the chart has them in an object.
+    copy = shutil.copytree(CHART, tmp_path / "jobs-grpc")
+    notes = (copy / "templates" / "NOTES.txt").read_text()
+    template = '{{ define "notes" }}%s{{ end }}\nnotes: {{ include "notes" . | quote }}\n'
+    (copy / "templates" / "notes.yaml").write_text(template % notes)
+    options = ("--kube-version=1.34.0", "--show-only=templates/notes.yaml", "--values", values)
+    printed = yaml.safe_load(check_deploy.helm("template", "jobs", copy, *options))["notes"]
+
+    assert "jobs.default.svc:50051" in printed
+    assert "exec deployment/jobs -- jobs-grpc doctor" in printed
+    text = values.read_text()
+    assert ("jobs-gateway.default.svc" in printed) == ("gateway: {enabled: false}" not in text)
+    assert ("https://jobs.example.com\n" in printed) == ("ingress:" in text)
+    assert ("WARNING" in printed) == ("insecureMetadata" in text)
+
+
+INGRESS = [
+    *("gateway.ingress.enabled=true", "gateway.ingress.host=a.example", "database.secretName=s"),
+    *("tlsTerminatedByProxy=true", "auth.jwt.keys=https://a", "auth.jwt.issuer=a"),
+    "auth.jwt.audience=a",
+]
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["auth.mode=", "database.secretName=s"], "/auth/mode"),
@@ -101,6 +167,25 @@ def test_secrets_are_only_references() -> None:
             "JOBS_LISTEN",
         ),
         (["auth.mode=insecureMetadata", "database.secretName=s", "server.replica=3"], "replica"),
+        (
+            ["auth.mode=insecureMetadata", "database.secretName=s", f"fullnameOverride={'a' * 41}"],
+            "fullnameOverride",
+        ),
+        ([*INGRESS, "auth.mode=insecureMetadata"], "any tenant"),
+        ([*INGRESS, "auth.mode=jwt"], "networkPolicy.gatewayFrom"),
+        (
+            [*INGRESS, "auth.mode=jwt", "networkPolicy.enabled=false", "gateway.enabled=false"],
+            "gateway.enabled",
+        ),
+        (
+            [
+                *INGRESS,
+                "auth.mode=jwt",
+                "networkPolicy.enabled=false",
+                "gateway.ingress.host=",
+            ],
+            "gateway.ingress.host",
+        ),
     ],
 )
 def test_chart_rejects_values_that_cannot_work(options: list[str], message: str) -> None:

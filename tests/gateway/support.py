@@ -154,7 +154,8 @@ def assert_error(
     body: dict[str, Any] = response.json()
     actual = (response.status_code, body["code"], body["reason"])
     assert actual == (status, code, reason), response.text
-    assert set(body) == {"detail", "code", "reason", "field_violations"}
+    assert set(body) == {"detail", "code", "reason", "field_violations", "request_id"}
+    assert body["request_id"] == response.headers["x-request-id"]
     assert response.headers["content-type"] == "application/json"
     assert body["detail"]
     assert "\n" not in response.text

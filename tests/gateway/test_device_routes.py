@@ -126,7 +126,7 @@ async def test_report_returns_the_current_execution_when_version_or_attempt_is_s
         error = response.json()
         assert (error["code"], error["reason"]) == ("ABORTED", "EXECUTION_CHANGED")
         current = error.pop("current_execution")
-        assert set(error) == {"detail", "code", "reason", "field_violations"}
+        assert set(error) == {"detail", "code", "reason", "field_violations", "request_id"}
         assert list(current) == FIELDS
         seen = {name: current[name] for name in ("job_id", "status", "version", "started_at")}
         assert seen.items() <= started.items()

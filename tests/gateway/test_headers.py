@@ -59,6 +59,34 @@ async def test_request_is_rejected_when_an_identity_header_is_invalid(
     assert_error(response, 401, "UNAUTHENTICATED", "INVALID_METADATA")
 
 
+@pytest.mark.parametrize("value", [b"a\tb", b"t\xc3\xbc", b"\xff"])
+@pytest.mark.parametrize(
+    "name", ["X-User-Id", "X-Device-Id", "Authorization", "tracestate", "X-Request-Id"]
+)
+async def test_header_that_metadata_cannot_carry_is_dropped_or_named(
+    rest: RestClient, database: Database, name: str, value: bytes
+) -> None:
+    await database.add_devices(rest.tenant, 1)
+    await rest.create(job_id="a", target_all=True)
+    await rest.send("DELETE", f"{JOBS}/a")  # so that the watch ends
+    trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    large = {"document_type": "a", "document_params": {"text": "x" * 32_000}, "target_all": True}
+    calls: list[tuple[str, str, Any, int]] = [
+        ("GET", f"{JOBS}/a", None, 200),
+        ("GET", f"{JOBS}/a:watch", None, 200),
+        ("POST", JOBS, large, 201),
+    ]
+    for method, path, body, success in calls:
+        headers: Any = {"X-Tenant-Id": rest.tenant, trace[0]: trace[1], name: value}
+        response = await rest.http.request(method, path, json=body, headers=headers)
+        if name in ("tracestate", "X-Request-Id"):
+            assert response.status_code == success, response.text
+            assert response.headers["traceparent"] == trace[1]
+        else:
+            detail = f"{name} must be printable ASCII"
+            assert_error(response, 401, "UNAUTHENTICATED", "INVALID_METADATA", detail)
+
+
 async def test_request_is_rejected_only_when_forwarded_headers_exceed_the_limit(
     rest: RestClient,
 ) -> None:

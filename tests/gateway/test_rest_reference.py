@@ -93,7 +93,7 @@ def test_settings_table_matches_the_help_text(gateway_binary: Path) -> None:
         [gateway_binary, "--help"], capture_output=True, text=True, check=True
     )
     expected = {}
-    for name, usage in re.findall(r"^  -(\S+).*\n\s+(.*)$", result.stderr, re.MULTILINE):
+    for name, usage in re.findall(r"^  -(\S+).*\n\s+(.*)$", result.stdout, re.MULTILINE):
         variable = name.upper().replace("-", "_")
         default = re.search(r" \(default \"?([^\")]+)\"?\)$", usage)
         expected[f"JOBS_GATEWAY_{variable}"] = (

@@ -1,4 +1,4 @@
-"""Invalid settings stop the gateway at startup with one line that describes the problem."""
+"""The gateway exits with one line about what is wrong with its settings or arguments."""
 
 import asyncio
 import json
@@ -42,3 +42,38 @@ async def test_gateway_exits_with_one_line_when_a_setting_is_invalid(
     assert process.returncode in {1, 2}
     (line,) = stderr.decode().splitlines()
     assert text in (json.loads(line)["error"] if line.startswith("{") else line)
+
+
+async def run(binary: Path, *arguments: str) -> tuple[int | None, str, str]:
+    """Run the gateway, and return its exit code and what it printed to stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        binary, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    stdout, stderr = await process.communicate()
+    return process.returncode, stdout.decode(), stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("--lisen", "unknown flag --lisen (did you mean --listen?)"),
+        ("-lisen=:80", "unknown flag --lisen (did you mean --listen?)"),
+        ("--verbose", "unknown flag --verbose"),
+        ("--max-watches=x", 'invalid value "x" for flag -max-watches: parse error'),
+        ("--listen", "flag needs an argument: -listen"),
+        ("serve", 'unexpected argument "serve"'),
+    ],
+)
+async def test_gateway_exits_with_one_line_when_an_argument_is_invalid(
+    gateway_binary: Path, argument: str, text: str
+) -> None:
+    expected = f"jobs-gateway: {text}; jobs-gateway --help lists the flags\n"
+
+    assert await run(gateway_binary, argument) == (2, "", expected)
+
+
+async def test_help_is_printed_once_to_stdout(gateway_binary: Path) -> None:
+    code, stdout, stderr = await run(gateway_binary, "--help")
+
+    assert (code, stderr) == (0, "")
+    assert stdout.count("  -listen HOST:PORT") == 1

@@ -212,10 +212,11 @@ async def test_changes_of_watched_jobs_hold_a_bounded_part_of_the_memory(
             json.dumps({"a": "x" * 100_000}),
         )
 
-        async def most_wait_for_bytes() -> bool:
-            return (await scrape(metrics)).value("jobs_buffered_bytes_waiting") > 1600
+        async def other_states_wait_for_bytes() -> bool:
+            """Some streams hold all bytes of the tenant; one statement reads for the others."""
+            return (await scrape(metrics)).value("jobs_buffered_bytes_waiting") == 1
 
-        await wait_until(most_wait_for_bytes)
+        await wait_until(other_states_wait_for_bytes)
 
         assert process.peak_mib() < MAX_MIB
 

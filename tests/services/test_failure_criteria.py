@@ -82,7 +82,7 @@ async def test_job_pauses_at_the_number_of_failures(
 
     job = await operator.get("j")
     assert job.status == pb.Job.PAUSED
-    assert job.pause.reason == "failure_criteria[0] tripped: 3 failed (limit 3)"
+    assert job.pause.reason == "3 executions failed (pause at 3)"
     assert job.pause.cause == pb.Pause.FAILURE_CRITERION
     assert not job.pause.HasField("paused_by")
     assert job.trip == pb.Trip(
@@ -117,9 +117,7 @@ async def test_percentage_of_finished_waits_for_min_finished(
     await report((5, "SUCCEEDED"))
 
     job = await operator.get("j")
-    assert job.pause.reason == (
-        "failure_criteria[0] tripped: 1 of 5 finished executions failed (limit 20 percent)"
-    )
+    assert job.pause.reason == ("1 of 5 finished executions failed (pause at 20%)")
 
 
 async def test_percentage_just_below_the_limit_does_not_trip(
@@ -142,9 +140,7 @@ async def test_percentage_of_targeted_executions(operator: Operator, report: Rep
 
     job = await operator.get("j")
     assert (job.trip.failure_count, job.trip.basis_count) == (4, 40)
-    assert job.pause.reason == (
-        "failure_criteria[0] tripped: 4 of 40 targeted executions failed (limit 10 percent)"
-    )
+    assert job.pause.reason == ("4 of 40 targeted executions failed (pause at 10%)")
 
 
 async def test_all_executions_are_released_without_a_rollout(
@@ -190,10 +186,7 @@ async def test_scope_stage_counts_each_stage_alone(
     await report((second, "FAILED"))
 
     job = await operator.get("j")
-    assert job.cancel_reason == (
-        "failure_criteria[1] tripped: 2 of 4 targeted executions failed in stage 0"
-        " (limit 50 percent)"
-    )
+    assert job.cancel_reason == ("2 of 4 targeted executions failed in stage 0 (cancel at 50%)")
     assert (job.trip.stage, job.trip.HasField("stage")) == (0, True)
 
 
@@ -292,7 +285,7 @@ async def test_percentage_of_released_executions_falls_while_a_rate_runs(
     await report((third, "FAILED"))
 
     assert (await operator.get("j")).pause.reason == (
-        "failure_criteria[0] tripped: 3 of 5 released executions failed (limit 50 percent)"
+        "3 of 5 released executions failed (pause at 50%)"
     )
 
 
@@ -387,7 +380,7 @@ async def test_cancel_rejects_what_has_not_started(operator: Operator, report: R
     await report((1, "FAILED"))
 
     job = await operator.get("j")
-    reason = "failure_criteria[0] tripped: 1 failed (limit 1)"
+    reason = "1 execution failed (cancel at 1)"
     assert (job.status, job.cancel_reason) == (pb.Job.CANCELED, reason)
     assert job.trip.tripped_at == job.updated_at
     assert job.execution_counts == pb.ExecutionCounts(failed=1, in_progress=1, rejected=38)
@@ -419,7 +412,7 @@ async def test_first_criterion_that_trips_decides(operator: Operator, report: Re
 
     job = await operator.get("j")
     assert job.status == pb.Job.PAUSED
-    assert job.pause.reason.startswith("failure_criteria[1] tripped")
+    assert job.pause.reason == "2 executions failed (pause at 2)"
 
 
 async def test_start_in_the_batch_of_the_last_failure_is_rejected(
@@ -590,9 +583,9 @@ async def test_codes_are_counted_exactly_when_devices_invent_ten_thousand(
             )
             await store.update_executions(operator.tenant, [update], wait_ms=60_000)
 
-    assert (await operator.get("j", executions_limit=0)).pause.reason == (
-        "failure_criteria[0] tripped: 3 failed (limit 3)"
-    )
+    assert (
+        await operator.get("j", executions_limit=0)
+    ).pause.reason == "3 executions failed (pause at 3)"
 
 
 async def test_report_before_the_resume_is_old_and_one_after_it_counts(

@@ -1,8 +1,9 @@
-"""PendingPages: the pending executions of several watched devices, read in one statement."""
+"""BatchReader of pages: the pending executions of several watched devices in one statement."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from jobs_grpc.errors import (
     SchemaNotCurrent,
     ServerStopping,
 )
-from jobs_grpc.services.pending_pages import PendingPages
+from jobs_grpc.services.batch_reader import BatchReader
+from jobs_grpc.services.pending_pages import Page, PageQuery, read_pages
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, replaced_function, request_session
 from tests.support.server import Server
@@ -56,14 +58,17 @@ class Pages:
         self.store = RecordingStore(store)
         self.budget = ByteBudget(64 * MIB, 32 * MIB)
         self.stopping = asyncio.Event()
-        self._pages = PendingPages(self.store, self.budget, 0.01, self.stopping, _pause)  # type: ignore[arg-type]
+        store_: Any = self.store
+        self._pages = BatchReader[PageQuery, Page](
+            partial(read_pages, store_), self.budget, 0.01, self.stopping, _pause, subject="pages"
+        )
 
     async def read(
         self, device: str, limit: int = 10, reservation: Reservation | None = None
     ) -> device_pb.WatchPendingExecutionsResponse:
         """Return the page of a device."""
         reservation = reservation or Reservation(self.budget, self.tenant)
-        page = await self._pages.read(self.tenant, device, limit, reservation)
+        page = await self._pages.read(self.tenant, PageQuery(device, limit), reservation)
         return device_pb.WatchPendingExecutionsResponse.FromString(page.response)
 
     def reading(self, device: str, **options: Any) -> "asyncio.Task[Any]":
@@ -272,7 +277,7 @@ def _check_failures(failures: Sequence[Any], caplog: pytest.LogCaptureFixture) -
     assert [type(failure) for failure in failures] == [Internal, Internal]
     assert failures[0] is not failures[1]
     [record] = caplog.records
-    assert record.getMessage() == "reading the pending executions of 2 watched devices failed"
+    assert record.getMessage() == "reading pages failed for 2 watches"
     assert record.exc_info
 
 
@@ -319,23 +324,24 @@ async def test_list_has_the_fingerprint_of_the_poll(
     await server.device(operator.tenant, "d0").start("second")
     devices, limits = ["d0", "d1", "d1", "unknown"], [11, 11, 2, 11]
     async with request_session(database) as (_, store):
+        tenants = [operator.tenant] * 4
         polled = await store.changed_pending_fingerprints(
-            operator.tenant, device_ids=devices, limits=limits, fingerprints=[None] * 4
+            tenants, device_ids=devices, limits=limits, fingerprints=[None] * 4
         )
         listed = await store.list_watched_executions(
             operator.tenant, device_ids=devices, limits=limits, max_bytes=MIB
         )
         unchanged = await store.changed_pending_fingerprints(
-            operator.tenant,
+            tenants,
             device_ids=devices,
             limits=limits,
-            fingerprints=[row["fingerprint"] for row in polled],
+            fingerprints=[fingerprint for _, fingerprint in polled],
         )
 
-    assert [(row["position"], row["fingerprint"]) for row in polled] == [
-        (row["position"], row["fingerprint"]) for row in listed if row["job_id"] is None
+    assert polled == [
+        (row["position"] - 1, row["fingerprint"]) for row in listed if row["job_id"] is None
     ]
-    assert len({row["fingerprint"] for row in polled}) == 3
+    assert len({fingerprint for _, fingerprint in polled}) == 3
     assert unchanged == []
 
 

@@ -43,6 +43,10 @@ CALLS = (
     "SELECT * FROM jobs.get_execution($1, 'foreign', 'j')",
     "SELECT * FROM jobs.pending_fingerprints($1, '{foreign}')",
     "SELECT * FROM jobs.changed_pending_fingerprints($1, '{foreign}', '{11}', '{1}')",
+    "SELECT * FROM jobs.changed_pending_fingerprints_of_tenants(ARRAY[$1], '{foreign}', '{11}',"
+    " '{1}')",
+    "SELECT * FROM jobs.changed_job_fingerprints($1, '{j}', '{0}')",
+    "SELECT * FROM jobs.changed_job_fingerprints_of_tenants(ARRAY[$1], '{j}', '{0}')",
     "SELECT * FROM jobs.list_watched_executions($1, '{foreign}', '{11}', 1000)",
 )
 

@@ -149,10 +149,12 @@ async def test_job_trips_exactly_when_the_model_does(
         if expected is not run.expected:
             assert expected is not None
             assert job.trip.tripped_at.ToNanoseconds() > run.tripped_at
-            action = model.criteria[expected.criterion][0].action
+            criterion = model.criteria[expected.criterion][0]
+            action = criterion.action
             assert job.status == (pb.Job.PAUSED if action == "PAUSE" else pb.Job.CANCELED)
             reason = job.pause.reason if action == "PAUSE" else job.cancel_reason
-            assert reason.startswith(f"failure_criteria[{expected.criterion}] tripped: ")
+            limit = f"{criterion.percent}%" if criterion.percent else f"{criterion.count}"
+            assert reason.endswith(f" ({action.lower().replace('_', ' ')} at {limit})")
             run.expected, run.tripped_at = expected, job.trip.tripped_at.ToNanoseconds()
         assert trip(job, run.expected) == run.expected
         await run.check_counts()
@@ -162,7 +164,7 @@ async def test_job_trips_exactly_when_the_model_does(
 
 
 def trip(job: pb.Job, expected: Trip | None) -> Trip | None:
-    """The trip of a job. It does not have the position of the criterion; the reason has it."""
+    """The trip of a job. It does not have the position of the criterion."""
     if not job.HasField("trip"):
         return None
     return Trip(

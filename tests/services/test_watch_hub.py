@@ -1,79 +1,102 @@
-"""WatchHub: which keys it fetches, and when."""
+"""WatchHub: which keys it compares, when, and for which tenants together."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded, ServerStopping
-from jobs_grpc.services.watch_hub import Watch, WatchHub
-from tests.support.waiting import wait_until
+from jobs_grpc.services import watch_group, watch_hub
+from jobs_grpc.services.watch_group import Watch
+from jobs_grpc.services.watch_hub import WatchHub
+from tests.support.waiting import TIMEOUT, wait_until
 
 # Seconds. Longer than any test, so that no regular poll happens.
 NEVER = 3600.0
 
 
 class Source:
-    """Values by key, and the keys of each fetch. A fetch awaits `during_fetch`."""
+    """Fingerprints by tenant and key, and the keys of each fetch. A fetch awaits `during_fetch`."""
 
     def __init__(self) -> None:
-        self.values = dict.fromkeys("abcdefgh", 1)
+        self.fingerprints: dict[tuple[str, str], int] = {}
         self.fetches: list[list[str]] = []
+        self.tenants: list[list[str]] = []
         self.during_fetch: Callable[[], Awaitable[None]] | None = None
 
     async def fetch(
-        self, tenant_id: str, keys: Iterable[str]
-    ) -> AsyncGenerator[tuple[str, int | None]]:
-        """Yield the values of the keys."""
-        self.fetches.append(list(keys))
+        self, tenant_ids: list[str], keys: list[str], known: list[int | None]
+    ) -> list[tuple[int, int]]:
+        """Return the fingerprints that differ. Each is 1 until it is changed."""
+        self.fetches.append(keys)
+        self.tenants.append(tenant_ids)
         if self.during_fetch:
             await self.during_fetch()
-        for key in keys:
-            yield key, self.values.get(key)
+        current = [self.fingerprints.get(key, 1) for key in zip(tenant_ids, keys, strict=True)]
+        return [(n, f) for n, f in enumerate(current) if f != known[n]]
 
-    def hub(self, interval: float) -> WatchHub[str, int]:
+    def hub(self, interval: float = NEVER) -> WatchHub[str]:
         """A WatchHub that polls this source."""
-        return WatchHub(self.fetch, interval, asyncio.Event(), keys_per_fetch=3)
+        return WatchHub(self.fetch, interval, asyncio.Event())
+
+    def change(self, key: str, fingerprint: int = 2, tenant: str = "tenant") -> None:
+        """Change what a watch of the key sees."""
+        self.fingerprints[tenant, key] = fingerprint
 
 
-async def receive(hub: WatchHub[str, int], key: str) -> int | None:
-    """Return the first value of a new watch."""
-    with hub.watch("tenant", key) as watch:
-        return await watch.next()
+async def receive(hub: WatchHub[str], key: str, tenant: str = "tenant") -> int | None:
+    """Return the first fingerprint of a new watch."""
+    with hub.watch(tenant, key) as watch:
+        await watch.changed()
+        return watch.fingerprint
 
 
 @asynccontextmanager
-async def started(hub: WatchHub[str, int], *keys: str) -> AsyncIterator[list[Watch[str, int]]]:
-    """Watches of the keys, started in order; each has received its first value."""
+async def started(
+    hub: WatchHub[str], *keys: str, tenant: str = "tenant"
+) -> AsyncIterator[list[Watch[str]]]:
+    """Watches of the keys, started in order; each has its first fingerprint."""
     with ExitStack() as stack:
         watches = []
         for key in keys:
-            watches.append(stack.enter_context(hub.watch("tenant", key)))
-            await watches[-1].next()
+            watches.append(stack.enter_context(hub.watch(tenant, key)))
+            async with asyncio.timeout(TIMEOUT):
+                await watches[-1].changed()
         yield watches
 
 
-async def test_new_watch_fetches_only_its_own_key() -> None:
+@contextmanager
+def waiting(*watches: Watch[Any]) -> Any:
+    """Tasks that wait for a change of each watch."""
+    tasks = [asyncio.ensure_future(watch.changed()) for watch in watches]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def test_new_watch_compares_only_its_own_key() -> None:
     source = Source()
 
-    async with started(source.hub(NEVER), "a", "b", "c"):
+    async with started(source.hub(), "a", "b", "c"):
         assert source.fetches == [["a"], ["b"], ["c"]]
 
 
-async def test_new_watch_of_a_watched_key_gets_the_current_value() -> None:
+async def test_new_watch_of_a_watched_key_gets_the_current_fingerprint() -> None:
     source = Source()
-    hub = source.hub(NEVER)
+    hub = source.hub()
 
     async with started(hub, "a"):
-        source.values["a"] = 2
-        with hub.watch("tenant", "a") as late:
-            assert await late.next() == 2
+        source.change("a")
+        assert await receive(hub, "a") == 2
 
 
-async def test_closing_a_watch_fetches_nothing() -> None:
+async def test_closing_a_watch_compares_nothing() -> None:
     source = Source()
-    hub = source.hub(NEVER)
+    hub = source.hub()
 
     async with started(hub, "a"):
         async with started(hub, "b"):
@@ -84,15 +107,16 @@ async def test_closing_a_watch_fetches_nothing() -> None:
     assert source.fetches == [["a"], ["b"], ["c"]]
 
 
-async def test_new_watch_gets_its_value_at_once_after_all_others_closed() -> None:
+async def test_new_watch_is_compared_at_once_after_all_others_closed() -> None:
     source = Source()
-    hub = source.hub(NEVER)
+    hub = source.hub()
 
     for _ in range(3):
         async with started(hub, "a"):
             pass
 
     assert source.fetches == [["a"]] * 3
+    assert hub.open_watches == 0
 
 
 async def test_watches_that_start_during_a_fetch_share_the_next_one() -> None:
@@ -104,10 +128,10 @@ async def test_watches_that_start_during_a_fetch_share_the_next_one() -> None:
         await respond.wait()
 
     source.during_fetch = block
-    hub = source.hub(NEVER)
+    hub = source.hub()
     first = asyncio.create_task(receive(hub, "a"))
     await fetching.wait()
-    others = [asyncio.create_task(receive(hub, key)) for key in "bcdb"]
+    others = [asyncio.create_task(receive(hub, key, f"tenant-{key}")) for key in "bcdb"]
     await asyncio.sleep(0)  # until they wait
     respond.set()
 
@@ -116,68 +140,214 @@ async def test_watches_that_start_during_a_fetch_share_the_next_one() -> None:
     assert source.fetches == [["a"], ["b", "c", "d"]]
 
 
-async def test_poll_fetches_a_few_keys_at_a_time() -> None:
+async def test_poll_compares_a_few_keys_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_group, "KEYS_PER_STATEMENT", 3)
     source = Source()
 
     async with started(source.hub(0.01), "a", "b", "c", "d", "e") as watches:
-        waiting = [asyncio.ensure_future(watch.next()) for watch in watches]
+        with waiting(*watches):
 
-        async def all_are_polled() -> bool:
-            return ["a", "b", "c"] in source.fetches and source.fetches[-1] == ["d", "e"]
+            async def all_are_polled() -> bool:
+                return ["a", "b", "c"] in source.fetches and source.fetches[-1] == ["d", "e"]
 
-        await wait_until(all_are_polled)
-        for task in waiting:
-            task.cancel()
-        await asyncio.wait(waiting)
+            await wait_until(all_are_polled)
+
+
+async def test_tenants_share_statements() -> None:
+    """A hundred tenants with a watch each cost as much as one tenant with a hundred."""
+    source = Source()
+    hub = source.hub(0.05)
+    async with started(hub, "job") as (other,):
+        with ExitStack() as stack:
+            watches = [stack.enter_context(hub.watch(f"t{n:02}", "job")) for n in range(100)]
+            await asyncio.gather(*(watch.changed() for watch in watches))
+            with waiting(*watches, other) as changes:
+                source.fetches.clear()
+
+                async def all_are_polled() -> bool:
+                    return len(source.fetches) > 2
+
+                await wait_until(all_are_polled)
+                assert source.fetches[-1] == ["job"] * 101
+                assert source.tenants[-1] == sorted(source.tenants[-1])
+                source.change("job", tenant="t42")
+                await changes[42]
+                assert not any(change.done() for n, change in enumerate(changes) if n != 42)
+
+
+async def test_full_group_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_hub, "_GROUP_SIZE", 2)
+    source = Source()
+    hub = source.hub(0.02)
+    async with (
+        started(hub, "a", tenant="t1"),
+        started(hub, "b", tenant="t2"),
+        started(hub, "c", tenant="t3") as (third,),
+    ):
+        source.fetches.clear()
+        source.change("c", tenant="t3")
+        await third.changed()
+        # The first two do not wait, so the polls of their group compare nothing.
+        assert set(map(tuple, source.fetches)) == {("c",)}
+        async with started(hub, "d", tenant="t4") as (fourth,):
+            with waiting(third, fourth):
+
+                async def are_together() -> bool:
+                    return source.fetches[-1] == ["c", "d"]
+
+                await wait_until(are_together)
+
+
+async def test_tenants_join_a_group_in_which_others_have_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch_hub, "_GROUP_SIZE", 2)
+    source = Source()
+    hub = source.hub(0.02)
+    async with started(hub, "a", tenant="t1") as (first,):
+        async with started(hub, "b", tenant="t2"):
+            pass
+        async with started(hub, "c", tenant="t3") as (third,):
+            with waiting(first, third):
+
+                async def are_together() -> bool:
+                    return source.fetches[-1] == ["a", "c"]
+
+                await wait_until(are_together)
+
+
+async def test_tenant_with_many_watches_gets_a_group_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So the polls of others do not wait for its statements."""
+    monkeypatch.setattr(watch_hub, "_MAX_SHARED", 2)
+    source = Source()
+    hub = source.hub(0.02)
+    async with (
+        started(hub, "a", tenant="small") as small,
+        started(hub, "b", "c", "d", tenant="large") as large,
+    ):
+        with waiting(*small, *large):
+            source.fetches.clear()
+
+            async def both_are_polled() -> bool:
+                return ["a"] in source.fetches and ["b", "c", "d"] in source.fetches
+
+            await wait_until(both_are_polled)
+            assert all("a" not in fetch or fetch == ["a"] for fetch in source.fetches)
+
+
+async def test_write_of_this_process_polls_only_its_tenant_and_soon() -> None:
+    source = Source()
+    hub = source.hub()
+    async with started(hub, "a", "b") as watches, started(hub, "c", tenant="other") as (other,):
+        source.fetches.clear()
+        with waiting(*watches, other) as changes:
+            await asyncio.sleep(0)  # until they wait
+            source.change("b")
+            source.change("c", tenant="other")
+            hub.note_write("tenant")
+            hub.note_write("unwatched")
+            await changes[1]
+
+            assert source.fetches == [["a", "b"]]
+            assert not changes[0].done()
+            assert not changes[2].done()
+
+
+async def test_writes_in_quick_succession_share_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_group, "_WRITE_INTERVAL", 0.05)
+    source = Source()
+    hub = source.hub()
+    async with started(hub, "a", "b") as (watch, idle):
+        source.fetches.clear()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        with waiting(idle):
+            for fingerprint in range(2, 7):
+                change = asyncio.ensure_future(watch.changed())
+                await asyncio.sleep(0)
+                source.change("a", fingerprint)
+                for _ in range(10):
+                    hub.note_write("tenant")
+                await change
+
+        assert source.fetches == [["a", "b"]] * 5
+        assert clock() - began >= 4 * 0.05
+
+
+async def test_polls_after_writes_leave_pauses_when_they_take_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch_group, "_WRITE_INTERVAL", 0)
+    source = Source()
+    hub = source.hub()
+    clock = asyncio.get_running_loop().time
+
+    async def take_long() -> None:
+        await asyncio.sleep(0.02)
+
+    async with started(hub, "a") as (watch,):
+        source.during_fetch = take_long
+        began = clock()
+        for fingerprint in (2, 3):
+            change = asyncio.ensure_future(watch.changed())
+            await asyncio.sleep(0)
+            source.change("a", fingerprint)
+            hub.note_write("tenant")
+            await change
+
+    assert clock() - began >= (1 + 3 + 1) * 0.02
 
 
 async def test_existing_watch_keeps_its_interval_when_new_watches_keep_starting() -> None:
-    """During each fetch, another watch starts and the value of "a" changes."""
+    """During each fetch, another watch starts and the fingerprint of "a" changes."""
     interval = 0.1
     source = Source()
     hub = source.hub(interval)
     clock = asyncio.get_running_loop().time
-    first_values: list[asyncio.Task[int | None]] = []
+    first: list[asyncio.Task[int | None]] = []
 
     async def start_watch() -> None:
-        source.values["a"] += 1
-        first_values.append(asyncio.create_task(receive(hub, "c")))
+        source.change("a", len(first) + 2)
+        first.append(asyncio.create_task(receive(hub, "c")))
         await asyncio.sleep(0.001)  # the duration of a database query
 
     source.during_fetch = start_watch
-    started_at = clock()
+    began = clock()
     async with started(hub, "a") as (watch,), asyncio.timeout(10):
         for _ in range(5):
-            await watch.next()
-        seconds = clock() - started_at
+            await watch.changed()
+        seconds = clock() - began
     source.during_fetch = None
 
-    await asyncio.gather(*first_values)
-    assert len(first_values) > 5
+    await asyncio.gather(*first)
+    assert len(first) > 5
     assert seconds >= 5 * interval
 
 
-async def test_new_watches_fetch_nothing_while_the_database_is_unavailable() -> None:
+async def test_new_watches_and_writes_poll_nothing_while_the_database_is_unavailable() -> None:
     source = Source()
-    hub = source.hub(NEVER)
+    hub = source.hub()
 
     async def fail() -> None:
         raise DatabaseUnavailable
 
     async with started(hub, "a"):
         source.during_fetch = fail
-        first_values = []
+        first = []
         for key in "bcd":
-            first_values.append(asyncio.create_task(receive(hub, key)))
+            first.append(asyncio.create_task(receive(hub, key)))
             for _ in range(10):
                 await asyncio.sleep(0)
+            hub.note_write("tenant")
         assert source.fetches == [["a"], ["b"]]
-        for first_value in first_values:
-            first_value.cancel()
-        await asyncio.wait(first_values)
+        for task in first:
+            task.cancel()
+        await asyncio.wait(first)
 
 
-async def test_watch_gets_its_value_when_the_database_is_available_again() -> None:
+async def test_watch_is_compared_when_the_database_is_available_again() -> None:
     source = Source()
     hub = source.hub(0.01)
 
@@ -192,24 +362,21 @@ async def test_watch_gets_its_value_when_the_database_is_available_again() -> No
 
 @pytest.mark.slow
 async def test_polls_without_a_connection_write_one_line_and_then_their_number(
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(watch_hub, "_GROUP_SIZE", 1)
     failed = 0
 
-    async def fail(tenant_id: str, keys: Iterable[str]) -> AsyncGenerator[tuple[str, int | None]]:
+    async def fail(*_: object) -> list[tuple[int, int]]:
         nonlocal failed
         failed += 1
         if failed:
             raise Overloaded
-        yield "a", 1
+        return []
 
-    hub = WatchHub[str, int](fail, 0.01, asyncio.Event(), keys_per_fetch=3)
-
-    async def watch(tenant: str) -> None:
-        with hub.watch(tenant, "a") as watch:
-            await watch.next()
-
-    watching = [asyncio.create_task(watch(tenant)) for tenant in ("first", "second")]
+    hub = WatchHub[str](fail, 0.01, asyncio.Event())
+    watching = [asyncio.create_task(receive(hub, "a", tenant)) for tenant in ("first", "second")]
 
     async def second_line_is_logged() -> bool:
         return len(caplog.records) > 1
@@ -224,51 +391,59 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
     assert 2 <= vars(second)["others"] < failed
 
 
-async def test_value_that_a_stream_has_read_itself_is_no_change() -> None:
+async def test_state_that_a_stream_has_read_itself_is_no_change() -> None:
     source = Source()
     async with started(source.hub(0.01), "a", "b") as (watch, other):
-        source.values |= {"a": 2, "b": 2}
-        watch.digest = 2
-        next_value = asyncio.ensure_future(watch.next())
-        assert await other.next() == 2
-        source.values["b"] = 3
-        assert await other.next() == 3
-        assert not next_value.done()
+        source.change("a", 2)
+        source.change("b", 2)
+        watch.fingerprint = source.fingerprints["tenant", "a"]
+        with waiting(watch) as (change,):
+            await other.changed()
+            source.change("b", 3)
+            await other.changed()
+            assert not change.done()
 
-        source.values["a"] = 1  # Back to the value that the last poll but one saw.
+            source.change("a", 1)  # Back to the state that the last poll but one saw.
+            await change
 
-        assert await next_value == 1
+    assert watch.fingerprint == 1
 
 
-async def test_watch_without_a_digest_gets_the_same_value_again() -> None:
-    async with started(Source().hub(0.01), "a") as (watch,):
-        watch.digest = None
+async def test_watches_of_a_key_that_have_different_fingerprints_are_compared() -> None:
+    source = Source()
+    async with started(source.hub(0.01), "a", "a") as (behind, watch):
+        source.change("a")
+        behind.fingerprint, watch.fingerprint = 1, 2
+        with waiting(watch) as (unchanged,):
+            await behind.changed()
 
-        assert await watch.next() == 1
+            assert behind.fingerprint == source.fingerprints["tenant", "a"]
+            assert not unchanged.done()
 
 
 async def test_watch_ends_when_the_server_stops() -> None:
     source = Source()
     stopping = asyncio.Event()
-    hub = WatchHub(source.fetch, NEVER, stopping, keys_per_fetch=3)
+    hub = WatchHub(source.fetch, NEVER, stopping)
 
     async with started(hub, "a") as (watch,):
-        next_value = asyncio.ensure_future(watch.next())
+        change = asyncio.ensure_future(watch.changed())
         await asyncio.sleep(0)
         stopping.set()
         with pytest.raises(ServerStopping):
-            await next_value
+            await change
 
 
-async def test_hub_fetches_nothing_for_streams_that_do_not_wait() -> None:
-    """A value can be large and costly, and the client of a stream may not read for long."""
+async def test_hub_compares_nothing_for_streams_that_do_not_wait() -> None:
+    """Reading a state can be costly, and the client of a stream may not read for long."""
     source = Source()
     async with started(source.hub(0.01), "a", "b") as (slow, watch):
-        source.values |= {"a": 2, "b": 2}
+        source.change("a", 2)
         source.fetches.clear()
-        for value in (2, 3, 4):
-            source.values["b"] = value
-            assert await watch.next() == value
+        for fingerprint in (2, 3, 4):
+            source.change("b", fingerprint)
+            await watch.changed()
         assert source.fetches == [["b"]] * 3
 
-        assert await slow.next() == 2
+        await slow.changed()
+        assert slow.fingerprint == 2

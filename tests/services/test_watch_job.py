@@ -13,6 +13,8 @@ from grpc import StatusCode
 from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole
+from jobs_grpc.errors import ServerStopping
+from jobs_grpc.services import watch_hub
 from jobs_grpc.services.job_watch import JobWatch
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session
@@ -176,6 +178,44 @@ async def test_watch_is_logged_as_canceled_when_the_client_cancels(
     assert "canceled because the server is stopping" not in caplog.text
 
 
+async def test_write_of_the_same_server_is_sent_before_the_next_poll(
+    operator: Operator, device: Any
+) -> None:
+    jobs = watch(operator, "j")
+    await anext(jobs)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+
+    for number in range(8):
+        await (operator.pause("j") if number % 2 == 0 else operator.resume("j"))
+        await anext(jobs)
+
+    assert clock() - began < 8 * watch_hub.POLL_INTERVAL / 2
+
+
+async def test_watch_that_waits_for_bytes_ends_when_the_server_stops(
+    database: Database, operator: Operator, device: Any
+) -> None:
+    budget = ByteBudget(MIB, MIB)
+    slow = Reservation(budget, operator.tenant)
+    slow.correct(MIB)
+    stopping = asyncio.Event()
+
+    async def waits_for_bytes() -> bool:
+        return budget.waiting > 0
+
+    async with request_session(database) as (connection, store):
+        await prepare_connection(connection)
+        jobs = JobWatch(store, budget, 32768, stopping, pause)
+        watching = asyncio.create_task(jobs.run(operator.tenant, "j", AsyncMock()))
+        await wait_until(waits_for_bytes)
+
+        stopping.set()
+
+        with pytest.raises(ServerStopping):
+            await watching
+
+
 async def test_watch_that_waited_for_bytes_gets_the_current_state(
     database: Database, operator: Operator, device: Any
 ) -> None:
@@ -192,7 +232,7 @@ async def test_watch_that_waited_for_bytes_gets_the_current_state(
 
     async with request_session(database) as (connection, store):
         await prepare_connection(connection)
-        jobs = JobWatch(store, budget, 0.01, asyncio.Event(), pause)
+        jobs = JobWatch(store, budget, 32768, asyncio.Event(), pause, 0.01)
         watching = asyncio.create_task(jobs.run(operator.tenant, "j", write))
         await wait_until(waits_for_bytes)
         await operator.pause("j")
@@ -209,18 +249,21 @@ async def test_watch_that_waited_for_bytes_gets_the_current_state(
 
 async def test_poll_that_waits_for_the_database_holds_no_bytes() -> None:
     budget = ByteBudget(MIB, MIB)
-    reading = asyncio.Event()
+    polling = asyncio.Event()
 
     class Busy:
         """A store that waits for a database connection."""
 
-        async def get_jobs(self, *_: object, **__: object) -> None:
-            reading.set()
+        def on_write(self, _: object) -> None:
+            """Tell nobody."""
+
+        async def changed_job_fingerprints(self, *_: object, **__: object) -> None:
+            polling.set()
             await asyncio.Event().wait()
 
-    jobs = JobWatch(cast("Any", Busy()), budget, 0.01, asyncio.Event(), pause)
+    jobs = JobWatch(cast("Any", Busy()), budget, 32768, asyncio.Event(), pause)
     watching = asyncio.create_task(jobs.run("tenant", "j", AsyncMock()))
-    await reading.wait()
+    await polling.wait()
 
     assert budget.held == 0
     watching.cancel()
@@ -243,7 +286,7 @@ async def test_calls_run_while_large_states_are_converted(
 
     async with request_session(database) as (connection, store):
         await prepare_connection(connection)
-        jobs = JobWatch(store, ByteBudget(MIB, MIB), 3600, asyncio.Event(), count_pause)
+        jobs = JobWatch(store, ByteBudget(MIB, MIB), 32768, asyncio.Event(), count_pause, 3600)
         received: asyncio.Queue[bytes] = asyncio.Queue()
         watching = [
             asyncio.create_task(jobs.run(operator.tenant, name, received.put)) for name in names

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -12,10 +12,9 @@ from grpc import StatusCode
 
 from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.db.connection_pool import prepare_connection
-from jobs_grpc.db.store import Store
 from jobs_grpc.services.execution_watch import ExecutionWatch
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, request_session
+from tests.support.database import Database, request_session, store_on
 from tests.support.failures import expect_failure
 from tests.support.http2 import connection
 from tests.support.proxy import running_proxy
@@ -115,6 +114,41 @@ async def test_watch_sends_a_change_of_status(device: Device, operator: Operator
     assert execution.status == pb.JobExecution.IN_PROGRESS
 
 
+async def test_watch_sends_the_new_expiry_of_a_retried_job(
+    device: Device, operator: Operator
+) -> None:
+    await operator.create(job_id="j", target_all=True, expires_in_hours=1)
+    await operator.cancel_execution("j", "other")
+    responses = watch(device)
+    (first,) = (await anext(responses)).executions
+
+    await operator.retry("j", "REJECTED", expires_in_hours=700)
+
+    (second,) = (await anext(responses)).executions
+    assert second.expires_at.ToSeconds() > first.expires_at.ToSeconds()
+
+
+async def test_fingerprint_changes_when_a_job_is_created_again_with_the_same_id(
+    database: Database, operator: Operator, device: Device
+) -> None:
+    """No poll may have seen that the first one was gone, and the version starts again."""
+    async with request_session(database) as (_, store):
+        values = set()
+        for number in range(2):
+            await operator.create(
+                job_id="j", target_all=True, document_params={"n": number}, expires_in_hours=None
+            )
+            ((_, value),) = await store.changed_pending_fingerprints(
+                [operator.tenant], device_ids=[device.name], limits=[11], fingerprints=[None]
+            )
+            values.add(value)
+            await operator.cancel("j")
+            await operator.delete("j")
+            await database.owner.fetch("SELECT jobs.purge_job($1, 'j', '', 10, 0)", operator.tenant)
+
+    assert len(values) == 2
+
+
 async def test_executions_of_other_devices_are_not_sent(device: Device, operator: Operator) -> None:
     responses = watch(device)
     await anext(responses)
@@ -191,10 +225,10 @@ async def test_fingerprint_changes_when_a_full_job_has_a_free_place_before_the_n
 
     async def fingerprint() -> str:
         async with request_session(database) as (_, store):
-            rows = await store.changed_pending_fingerprints(
-                operator.tenant, device_ids=[device.name], limits=[11], fingerprints=[None]
+            ((_, fingerprint),) = await store.changed_pending_fingerprints(
+                [operator.tenant], device_ids=[device.name], limits=[11], fingerprints=[None]
             )
-        return str(rows[0]["fingerprint"])
+        return str(fingerprint)
 
     free = await fingerprint()
     await other.start("j")
@@ -224,7 +258,7 @@ async def test_change_between_the_fingerprint_and_the_list_is_sent(
     """The fingerprint is of the state before the change, the list of the state after it."""
     async with request_session(database) as (connection, _):
         await prepare_connection(connection)
-        store = Store(OneAtATime(connection))  # type: ignore[arg-type]  # it only calls `fetch`
+        store = store_on(cast("Any", OneAtATime(connection)))
         changed = asyncio.Event()
         read = store.list_watched_executions
 
@@ -244,7 +278,7 @@ async def test_change_between_the_fingerprint_and_the_list_is_sent(
             await asyncio.sleep(0)
 
         budget = ByteBudget(1 << 20, 1 << 20)
-        watch = ExecutionWatch(store, budget, 0.01, asyncio.Event(), pause)
+        watch = ExecutionWatch(store, budget, asyncio.Event(), pause, 0.01)
         watching = asyncio.create_task(watch.run(operator.tenant, device.name, 10, write))
         async with asyncio.timeout(TIMEOUT):
             assert job_ids(await responses.get()) == ["j"]

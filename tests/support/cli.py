@@ -36,6 +36,11 @@ def cells(line: str) -> list[str]:
     return re.split(r" {2,}", line.strip())
 
 
+def without_times(text: str) -> str:
+    """Replace the times in UTC."""
+    return re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ", "TIME", text)
+
+
 class Shell:
     """Runs commands in a thread, so that a server in this event loop can respond to them."""
 
@@ -77,7 +82,7 @@ async def spawn(
 async def run_on_terminal(*argv: str, columns: int = 80, **variables: str) -> tuple[int, str]:
     """Run `jobs-grpc *argv` on a terminal and return the exit code and everything it showed."""
     our_end, terminal = pty.openpty()
-    variables |= {"COLUMNS": f"{columns}", "TERM": "xterm"}
+    variables |= {"COLUMNS": f"{columns}", "LINES": "24", "TERM": "xterm"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "jobs_grpc.cli", *argv),
         env=os.environ | variables,

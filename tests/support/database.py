@@ -233,11 +233,25 @@ def cancel_job_runs(database: Database, statement: str) -> AbstractAsyncContextM
     )
 
 
+class Session:
+    """One connection in place of a db.database.Database."""
+
+    def __init__(self, connection: asyncpg.Connection, *, is_distributed: bool) -> None:
+        self.is_distributed = is_distributed
+        self.fetch = self.fetch_for_tenants = connection.fetch
+
+
+def store_on(connection: asyncpg.Connection, *, is_distributed: bool = False) -> Store:
+    """Return a store that calls functions on this connection, which may be on Citus."""
+    return Store(cast("Any", Session(connection, is_distributed=is_distributed)))
+
+
 @asynccontextmanager
 async def request_session(database: Database) -> AsyncIterator[tuple[asyncpg.Connection, Store]]:
     """Open a session of the request role, as a second server would, with a store on it."""
     connection = await asyncpg.connect(database.request_dsn)
     try:
-        yield connection, Store(cast("Any", connection))  # the store only calls `fetch`
+        is_distributed = await citus.is_installed(connection)
+        yield connection, store_on(connection, is_distributed=is_distributed)
     finally:
         await connection.close()

@@ -22,7 +22,7 @@ var tags = []any{
 
 var errorSchema = object{
 	"type":     "object",
-	"required": []any{"detail", "code", "reason", "field_violations"},
+	"required": []any{"detail", "code", "reason", "field_violations", "request_id"},
 	"properties": object{
 		"detail": object{"type": "string", "description": "The error message, for people: one line."},
 		"code":   object{"type": "string", "description": "The name of the gRPC status code, e.g. NOT_FOUND."},
@@ -32,6 +32,7 @@ var errorSchema = object{
 			"description": "The invalid fields, at most 20.",
 			"items":       object{"$ref": "#/definitions/FieldViolation"},
 		},
+		"request_id": object{"type": "string", "description": "The request ID in the logs, as in the header X-Request-Id."},
 		"current_execution": object{
 			"allOf":       []any{object{"$ref": "#/definitions/DeviceExecution"}},
 			"description": "Only with EXECUTION_CHANGED: the current execution. document_params and status_details are null.",

@@ -30,6 +30,7 @@ var gatewayErrors = []struct {
 	{gatewayError{"UNAUTHENTICATED", "UNAUTHENTICATED", 401, "A proxy in front of the server rejected the call."}, always},
 	{gatewayError{"PERMISSION_DENIED", "PERMISSION_DENIED", 403, "A proxy in front of the server rejected the call."}, always},
 	{gatewayError{"HOST_NOT_ALLOWED", "PERMISSION_DENIED", 403, "The gateway does not serve the host of the `Host` header."}, always},
+	{gatewayError{"ORIGIN_NOT_ALLOWED", "PERMISSION_DENIED", 403, "The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`."}, always},
 	{gatewayError{"ROUTE_NOT_FOUND", "NOT_FOUND", 404, "There is no such path. For example, an ID in it contains a slash."}, hasPathParameter},
 	{gatewayError{"METHOD_NOT_ALLOWED", "UNIMPLEMENTED", 405, "The path does not allow the method, but those of the `Allow` header. For example, an ID in it is empty."}, hasPathParameter},
 	{gatewayError{"BODY_TOO_SLOW", "DEADLINE_EXCEEDED", 408, "The body did not arrive in time."}, hasBody},
@@ -62,7 +63,7 @@ var statusTitles = map[int]string{
 	415: "The body is not JSON.",
 	429: "There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.",
 	431: "The headers are too large.",
-	500: "An internal error. The log has the cause under the `X-Request-Id`.",
+	500: "An internal error. The log has the cause under the `request_id`.",
 	501: "The server is older than the gateway.",
 	503: "The service is unavailable. Retry later if the call is safe to repeat.",
 	504: "The deadline expired.",
@@ -85,6 +86,7 @@ func errorExamples(c *contract) object {
 		if sample["field_violations"] == nil {
 			sample["field_violations"] = []any{}
 		}
+		sample["request_id"] = "U3KH5RYN2QWLJCVMFQ6TLOJ7PE"
 		examples[reason] = object{"summary": firstSentence(c.meaning(reason)), "value": sample}
 	}
 	return examples

@@ -1,5 +1,11 @@
+{{/*
+The name of the server's objects: the name of the release if it contains "jobs", otherwise with the name of the chart
+after it. At most 40 characters, which leaves 23 for suffixes such as -gateway-metrics.
+*/}}
 {{- define "jobs.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- $name := .Release.Name }}
+{{- if not (contains "jobs" $name) }}{{ $name = printf "%s-%s" $name .Chart.Name }}{{ end }}
+{{- .Values.fullnameOverride | default $name | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
 {{/* Labels that select the pods of a component: (dict "root" $ "component" "server"). */}}

@@ -237,9 +237,10 @@ class DeviceJobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchPendingExecutions(self, request, context):
-        """Watches the pending executions of the device. Sends the first ones, and again within a
-        second of each change; later if thousands of devices that watch one server have a change at
-        once: docs/performance.md has figures. The stream survives a restart of the database.
+        """Watches the pending executions of the device. Sends the first ones, and again about a second
+        after each change, or 0.3 seconds if the same server process made it; later if thousands of
+        devices that watch one server have a change at once: docs/performance.md has figures. The
+        stream survives a restart of the database.
 
         The list also has executions that can't start now because their job has max_in_progress
         IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a slot

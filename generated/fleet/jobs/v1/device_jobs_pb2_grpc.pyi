@@ -143,9 +143,10 @@ class DeviceJobServiceStub:
       UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
     """
     WatchPendingExecutions: _grpc.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]
-    """Watches the pending executions of the device. Sends the first ones, and again within a
-    second of each change; later if thousands of devices that watch one server have a change at
-    once: docs/performance.md has figures. The stream survives a restart of the database.
+    """Watches the pending executions of the device. Sends the first ones, and again about a second
+    after each change, or 0.3 seconds if the same server process made it; later if thousands of
+    devices that watch one server have a change at once: docs/performance.md has figures. The
+    stream survives a restart of the database.
 
     The list also has executions that can't start now because their job has max_in_progress
     IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a slot
@@ -270,9 +271,10 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       UNAVAILABLE          SERVER_STOPPING: send the reports without a response again
     """
     WatchPendingExecutions: _aio.UnaryStreamMultiCallable[_device_jobs_pb2.WatchPendingExecutionsRequest, _device_jobs_pb2.WatchPendingExecutionsResponse]  # type: ignore[assignment]
-    """Watches the pending executions of the device. Sends the first ones, and again within a
-    second of each change; later if thousands of devices that watch one server have a change at
-    once: docs/performance.md has figures. The stream survives a restart of the database.
+    """Watches the pending executions of the device. Sends the first ones, and again about a second
+    after each change, or 0.3 seconds if the same server process made it; later if thousands of
+    devices that watch one server have a change at once: docs/performance.md has figures. The
+    stream survives a restart of the database.
 
     The list also has executions that can't start now because their job has max_in_progress
     IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a slot
@@ -436,9 +438,10 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_jobs_pb2.WatchPendingExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_device_jobs_pb2.WatchPendingExecutionsResponse], _abc.AsyncIterator[_device_jobs_pb2.WatchPendingExecutionsResponse]]:
-        """Watches the pending executions of the device. Sends the first ones, and again within a
-        second of each change; later if thousands of devices that watch one server have a change at
-        once: docs/performance.md has figures. The stream survives a restart of the database.
+        """Watches the pending executions of the device. Sends the first ones, and again about a second
+        after each change, or 0.3 seconds if the same server process made it; later if thousands of
+        devices that watch one server have a change at once: docs/performance.md has figures. The
+        stream survives a restart of the database.
 
         The list also has executions that can't start now because their job has max_in_progress
         IN_PROGRESS. StartNextExecution then returns no execution. The list is sent again when a slot

@@ -431,8 +431,9 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Watches a job. Sends its current state, and the new state after a change, at most four
-        times per second. Changes in between are skipped. The stream ends after the state in
+        """Watches a job. Sends its current state, and the new state about a second after a change, or
+        0.3 seconds if the same server process made it; at most seven times per second. Changes in
+        between are skipped. The stream ends after the state in
         which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
         of the database.
 

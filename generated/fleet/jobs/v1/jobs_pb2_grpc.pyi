@@ -227,8 +227,9 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
-    """Watches a job. Sends its current state, and the new state after a change, at most four
-    times per second. Changes in between are skipped. The stream ends after the state in
+    """Watches a job. Sends its current state, and the new state about a second after a change, or
+    0.3 seconds if the same server process made it; at most seven times per second. Changes in
+    between are skipped. The stream ends after the state in
     which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
     of the database.
 
@@ -436,8 +437,9 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Watches a job. Sends its current state, and the new state after a change, at most four
-    times per second. Changes in between are skipped. The stream ends after the state in
+    """Watches a job. Sends its current state, and the new state about a second after a change, or
+    0.3 seconds if the same server process made it; at most seven times per second. Changes in
+    between are skipped. The stream ends after the state in
     which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
     of the database.
 
@@ -738,8 +740,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
-        """Watches a job. Sends its current state, and the new state after a change, at most four
-        times per second. Changes in between are skipped. The stream ends after the state in
+        """Watches a job. Sends its current state, and the new state about a second after a change, or
+        0.3 seconds if the same server process made it; at most seven times per second. Changes in
+        between are skipped. The stream ends after the state in
         which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
         of the database.
 

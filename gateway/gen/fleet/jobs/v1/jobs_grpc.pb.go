@@ -220,8 +220,9 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetFailureSummary(ctx context.Context, in *GetFailureSummaryRequest, opts ...grpc.CallOption) (*GetFailureSummaryResponse, error)
-	// Watches a job. Sends its current state, and the new state after a change, at most four
-	// times per second. Changes in between are skipped. The stream ends after the state in
+	// Watches a job. Sends its current state, and the new state about a second after a change, or
+	// 0.3 seconds if the same server process made it; at most seven times per second. Changes in
+	// between are skipped. The stream ends after the state in
 	// which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
 	// of the database.
 	//
@@ -591,8 +592,9 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetFailureSummary(context.Context, *GetFailureSummaryRequest) (*GetFailureSummaryResponse, error)
-	// Watches a job. Sends its current state, and the new state after a change, at most four
-	// times per second. Changes in between are skipped. The stream ends after the state in
+	// Watches a job. Sends its current state, and the new state about a second after a change, or
+	// 0.3 seconds if the same server process made it; at most seven times per second. Changes in
+	// between are skipped. The stream ends after the state in
 	// which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
 	// of the database.
 	//

@@ -1,4 +1,4 @@
--- depends on: is_pending_at, slots_text, text_fingerprint
+-- depends on: is_pending_at, pending_text, slots_text, text_fingerprint
 -- Returns the watches whose fingerprint differs from the given one, with the current fingerprint. A
 -- fingerprint has 60 bits and changes when one of the device's first pending executions changes, up
 -- to the limit of the watch. A given NULL differs from any fingerprint. list_watched_executions
@@ -6,6 +6,9 @@
 --
 -- It also changes when a slot becomes free in a job with max_in_progress, so that a device whose
 -- start was rejected learns that it can try again; see slots_text.
+--
+-- For Citus, where a call reads the rows of one tenant. PostgreSQL answers
+-- changed_pending_fingerprints_of_tenants.
 CREATE OR REPLACE FUNCTION jobs.changed_pending_fingerprints(
     p_tenant_id text,
     p_device_ids text[],     -- one per watch, as the next two
@@ -34,11 +37,11 @@ BEGIN
         WITH ORDINALITY AS d (device_id, page_limit, fingerprint)
     CROSS JOIN LATERAL (
         SELECT jobs.text_fingerprint(string_agg(
-                   q.job_id || ' ' || q.version::text || coalesce(' ' || q.slots, ''), ','
+                   jobs.pending_text(q.job_id, q.version, q.queued_at, q.expires_at, q.slots), ','
                    ORDER BY q.queued, q.queued_at, q.job_id
                )) AS fingerprint
         FROM (
-            SELECT e.job_id, e.version, e.started_at IS NULL AS queued, e.queued_at,
+            SELECT e.job_id, e.version, e.started_at IS NULL AS queued, e.queued_at, j.expires_at,
                    CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
                        SELECT jobs.slots_text(
                            j.max_in_progress, p.in_progress,

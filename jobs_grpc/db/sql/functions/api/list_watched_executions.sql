@@ -1,4 +1,4 @@
--- depends on: is_pending_at, slots_text, text_fingerprint
+-- depends on: is_pending_at, pending_text, slots_text, text_fingerprint
 -- Returns the first pending executions of several devices, device by device: for each up to its
 -- limit, in the order of list_pending_executions. The last row of each device has its fingerprint
 -- (see changed_pending_fingerprints) and no job_id.
@@ -107,7 +107,9 @@ BEGIN
             v_bytes := v_bytes + length(document_params::text);
         END IF;
         v_text := coalesce(v_text || ',', '')
-            || v_row.job_id || ' ' || v_row.version::text || coalesce(' ' || v_row.slots, '');
+            || jobs.pending_text(
+                v_row.job_id, v_row.version, v_row.queued_at, v_row.expires_at, v_row.slots
+            );
         job_id := v_row.job_id;
         document_type := v_row.document_type;
         status := v_row.status;

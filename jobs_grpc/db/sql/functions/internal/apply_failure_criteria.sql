@@ -108,13 +108,19 @@ BEGIN
         RETURN false;
     END IF;
 
-    v_reason := format('failure_criteria[%s] tripped: %s', v_trip.criterion, v_trip.failures)
-        || CASE WHEN v_trip.percent IS NULL THEN ' failed'
-                ELSE format(' of %s %s executions failed', v_trip.basis_size, lower(v_trip.basis))
-           END
+    v_reason := CASE
+            WHEN v_trip.percent IS NOT NULL THEN format(
+                '%s of %s %s executions failed', v_trip.failures, v_trip.basis_size,
+                lower(v_trip.basis)
+            )
+            WHEN v_trip.failures = 1 THEN '1 execution failed'
+            ELSE format('%s executions failed', v_trip.failures)
+        END
         || coalesce(' in stage ' || v_trip.stage, '')
-        || CASE WHEN v_trip.percent IS NULL THEN format(' (limit %s)', v_trip.count)
-                ELSE format(' (limit %s percent)', v_trip.percent) END;
+        || format(
+            ' (%s at %s)', replace(lower(v_trip.action), '_', ' '),
+            coalesce(v_trip.percent || '%', v_trip.count::text)
+        );
     UPDATE jobs.jobs j
     SET trip = jsonb_build_object(
             'tripped_at', p_now,

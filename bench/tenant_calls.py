@@ -1,0 +1,51 @@
+"""Call GetJob at a constant rate, as several tenants in turn.
+
+`python -m bench.tenant_calls ADDRESS RATE SECONDS TENANT...` starts RATE calls a second whether or
+not earlier ones have ended, and prints how long each took, in milliseconds, as a line of JSON.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from itertools import cycle
+from typing import Any
+
+import grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2_grpc
+
+# Calls go to several connections, as those of several services would.
+_CONNECTIONS = 8
+
+# Seconds after which a call fails, and the run with it.
+_TIMEOUT = 20
+
+
+async def _main(address: str, rate: str, seconds: str, *tenants: str) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(_CONNECTIONS)]
+    await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    stubs: list[Any] = [jobs_pb2_grpc.JobServiceStub(channel) for channel in channels]
+    milliseconds: list[float] = []
+
+    async def call(stub: Any, tenant: str, due: float) -> None:
+        request = pb.GetJobRequest(job_id="j")
+        await stub.GetJob(request, metadata=(("x-tenant-id", tenant),), timeout=_TIMEOUT)
+        milliseconds.append(1000 * (time.monotonic() - due))
+
+    calls: set[asyncio.Task[None]] = set()
+    began = time.monotonic()
+    for number, (stub, tenant) in enumerate(zip(cycle(stubs), cycle(tenants), strict=False)):
+        due = began + number / int(rate)
+        if due > began + float(seconds):
+            break
+        await asyncio.sleep(max(0, due - time.monotonic()))
+        calls.add(asyncio.create_task(call(stub, tenant, due)))
+    await asyncio.gather(*calls)
+    print(json.dumps(milliseconds), flush=True)
+    await asyncio.gather(*(channel.close() for channel in channels))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+func repeat[T any](value T, count int) (all []T) {
+	for range count {
+		all = append(all, value)
+	}
+	return all
+}
+
+// largestJob returns a job with the largest valid rollout and failure criteria.
+func largestJob() *jobsv1.Job {
+	const million = 1_000_000
+	emoji := func(count int) string { return strings.Repeat("\U0001f600", count) }
+	now, month := &timestamppb.Timestamp{Seconds: 1 << 33, Nanos: 999_999_999}, &durationpb.Duration{Seconds: 30 * 24 * 3600}
+	stage := &jobsv1.Stage{
+		DisplayName: emoji(100), Size: &jobsv1.Stage_GroupId{GroupId: emoji(256)}, ReleasesPerMinute: proto.Int32(million),
+		Gate: &jobsv1.Gate{
+			MinSucceededPercent: proto.Int32(100), BakeTime: month, AdvanceAfter: month, RequireApproval: true, AllowSelfApproval: true,
+		},
+	}
+	counts := &jobsv1.ExecutionCounts{
+		Queued: million, InProgress: million, Succeeded: million, Failed: million, TimedOut: million, Rejected: million, Held: million,
+	}
+	state := &jobsv1.JobStage{
+		DisplayName: emoji(100), State: jobsv1.JobStage_OPEN, TotalExecutions: million, ExecutionCounts: counts, ReleasedCount: million,
+		OpenedAt: now, NextOpensAt: now, AwaitingApproval: true,
+		Approval: &jobsv1.StageApproval{ApprovedAt: now, ApprovedBy: strings.Repeat("u", 256), Comment: emoji(200)},
+	}
+	criterion := &jobsv1.FailureCriterion{
+		Statuses: repeat(jobsv1.JobExecution_FAILED, 16), FailureCodes: repeat(strings.Repeat("c", 64), 100),
+		Threshold: &jobsv1.FailureCriterion_Percent{Percent: 100}, MinFinished: million,
+		Basis: jobsv1.FailureCriterion_FINISHED, Scope: jobsv1.FailureCriterion_STAGE, Action: jobsv1.FailureCriterion_FORCE_CANCEL,
+	}
+	return &jobsv1.Job{
+		JobId: "a", DocumentType: "reboot", ExecutionCounts: counts,
+		Rollout:         &jobsv1.Rollout{Stages: repeat(stage, 100), MaxInProgress: proto.Int32(million), Seed: emoji(128)},
+		FailureCriteria: repeat(criterion, 10), Stages: repeat(state, 100), Trip: &jobsv1.Trip{TrippedAt: now, Criterion: criterion},
+	}
+}
+
+func largestSummary() *jobsv1.GetFailureSummaryResponse {
+	return &jobsv1.GetFailureSummaryResponse{Failures: repeat(&jobsv1.FailureCount{
+		Status: jobsv1.JobExecution_TIMED_OUT, FailureCode: strings.Repeat("c", 64), ExecutionCount: 1_000_000,
+		DeviceIds: repeat(strings.Repeat("\U0001f600", 256), 5),
+	}, 100)}
+}
+
+// largeStub responds with the largest job and summary, and counts the calls.
+type largeStub struct {
+	jobsv1.UnimplementedJobServiceServer
+	called chan string
+}
+
+func (s *largeStub) GetFailureSummary(context.Context, *jobsv1.GetFailureSummaryRequest) (*jobsv1.GetFailureSummaryResponse, error) {
+	s.called <- "GetFailureSummary"
+	return largestSummary(), nil
+}
+
+func (s *largeStub) PauseJob(context.Context, *jobsv1.PauseJobRequest) (*jobsv1.PauseJobResponse, error) {
+	s.called <- "PauseJob"
+	return &jobsv1.PauseJobResponse{Job: largestJob()}, nil
+}
+
+func (s *largeStub) CreateJob(context.Context, *jobsv1.CreateJobRequest) (*jobsv1.CreateJobResponse, error) {
+	s.called <- "CreateJob"
+	return &jobsv1.CreateJobResponse{Job: largestJob()}, nil
+}
+
+// largeResponseFixture has a client of an upstream that serves a largeStub, and the memory of a caller that
+// can use up the budgets.
+type largeResponseFixture struct {
+	stub    *largeStub
+	jobs    jobsv1.JobServiceClient
+	budgets *memoryBudgets
+	other   *requestMemory
+}
+
+func newLargeResponseFixture(t *testing.T) *largeResponseFixture {
+	s := &largeStub{called: make(chan string, 10)}
+	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
+	upstream, err := dialUpstream(config, discardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(upstream.Close)
+	budgets := newMemoryBudgets(config.MaxBufferedBytes)
+	budgets.buffers.wait, budgets.messages.wait = time.Millisecond, time.Millisecond
+	return &largeResponseFixture{s, jobsv1.NewJobServiceClient(upstream), budgets, newRequestMemory(budgets, http.Header{})}
+}
+
+func (f *largeResponseFixture) context(t *testing.T) context.Context {
+	return withRequestMemory(t.Context(), newRequestMemory(f.budgets, http.Header{}))
+}
+
+func TestLargeResponses_FailBeforeTheyAreRead_WhenBudgetIsUsed(t *testing.T) {
+	f := newLargeResponseFixture(t)
+	if e := f.other.buffers.resize(f.budgets.buffers.share - maxJobBytes/2); e != nil {
+		t.Fatal(e)
+	}
+	for name, call := range map[string]func(context.Context) error{
+		"GetFailureSummary": func(ctx context.Context) error {
+			_, err := f.jobs.GetFailureSummary(ctx, &jobsv1.GetFailureSummaryRequest{JobId: "a"})
+			return err
+		},
+		"PauseJob": func(ctx context.Context) error {
+			_, err := f.jobs.PauseJob(ctx, &jobsv1.PauseJobRequest{JobId: "a"})
+			return err
+		},
+		"CreateJob": func(ctx context.Context) error {
+			_, err := f.jobs.CreateJob(ctx, &jobsv1.CreateJobRequest{JobId: "a", ValidateOnly: true})
+			return err
+		},
+	} {
+		ctx := f.context(t)
+		err := call(ctx)
+		if e, _ := convertError(err); err == nil || e.Reason != "OVERLOADED" {
+			t.Errorf("%s: %v", name, err)
+		}
+		requestMemoryFromContext(ctx).release()
+	}
+	close(f.stub.called)
+	for name := range f.stub.called {
+		if name == "PauseJob" {
+			t.Error("PauseJob had an effect although its response was refused")
+		}
+	}
+}
+
+func TestLargeResponses_HoldTheirSize_UntilTheyAreWritten(t *testing.T) {
+	f := newLargeResponseFixture(t)
+	ctx := f.context(t)
+	response, err := f.jobs.PauseJob(ctx, &jobsv1.PauseJobRequest{JobId: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := (&jsonMarshaler{}).Marshal(response.GetJob())
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := requestMemoryFromContext(ctx)
+	if memory.buffers.held < int64(len(body)) || memory.messages.held < int64(proto.Size(response)) {
+		t.Errorf("%d bytes of JSON hold %d and %d bytes", len(body), memory.buffers.held, memory.messages.held)
+	}
+	memory.release()
+	if f.budgets.buffers.free != f.budgets.size/2 || f.budgets.messages.free != f.budgets.size/2 {
+		t.Errorf("%d and %d bytes are free", f.budgets.buffers.free, f.budgets.messages.free)
+	}
+}
+
+// The call has had an effect, so it must not fail.
+func TestPause_WaitsForMemory_AfterTheServerHasResponded(t *testing.T) {
+	f := newLargeResponseFixture(t)
+	f.other.messages.reserve(t.Context(), f.budgets.messages.share)
+	go func() {
+		<-f.stub.called
+		f.other.messages.release()
+	}()
+	ctx := f.context(t)
+	response, err := f.jobs.PauseJob(ctx, &jobsv1.PauseJobRequest{JobId: "a"})
+	if err != nil || len(response.GetJob().GetStages()) != 100 || requestMemoryFromContext(ctx).messages.held == 0 {
+		t.Errorf("%v, holds %d bytes", err, requestMemoryFromContext(ctx).messages.held)
+	}
+}
+
+func TestLargeResponses_AreWithinTheirLimits(t *testing.T) {
+	if size := proto.Size(largestJob()); size > maxJobBytes {
+		t.Errorf("the largest job has %d bytes", size)
+	}
+	if size := proto.Size(largestSummary()); size > maxSummaryBytes {
+		t.Errorf("the largest summary has %d bytes", size)
+	}
+}
+
+// A method that returns a job or a list must be in largeResponses.
+func TestLargeResponses_HaveEveryMethodThatReturnsAJobOrAList(t *testing.T) {
+	for _, service := range []grpc.ServiceDesc{jobsv1.JobService_ServiceDesc, jobsv1.DeviceJobService_ServiceDesc} {
+		for _, method := range service.Methods {
+			response := messageDescriptor(method.MethodName + "Response")
+			isLarge := method.MethodName != "CreateJob" && hasJobOrList(response)
+			if got := largeResponseOf(method.MethodName, nil).bytes > 0; got != isLarge {
+				t.Errorf("%s: large %v, want %v", method.MethodName, got, isLarge)
+			}
+		}
+	}
+}
+
+func hasJobOrList(response protoreflect.MessageDescriptor) bool {
+	for i := range response.Fields().Len() {
+		field := response.Fields().Get(i)
+		if field.IsList() || field.Message() != nil && field.Message().Name() == "Job" {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,89 @@
+"""Formats failure criteria and gates in the words of the options of `create`."""
+
+from collections.abc import Callable
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobs_grpc.cli.formatting import format_span
+from jobs_grpc.client import execution_status_name
+
+# A criterion without statuses counts all of these.
+_FAILURE_STATUSES = {pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT, pb.JobExecution.REJECTED}
+
+
+def format_criterion(criterion: pb.FailureCriterion) -> str:
+    """Format a failure criterion, such as "pause at 5% of the finished, once 20 have finished"."""
+    action = pb.FailureCriterion.Action.Name(criterion.action or pb.FailureCriterion.PAUSE)
+    text = action.lower().replace("_", " ")
+    if criterion.HasField("count"):
+        text += f" at {criterion.count:,} failures"
+    else:
+        basis = pb.FailureCriterion.Basis.Name(criterion.basis or pb.FailureCriterion.FINISHED)
+        text += f" at {criterion.percent}% of the {basis.lower()}"
+    text += " in a stage" if criterion.scope == pb.FailureCriterion.STAGE else ""
+    text += f", once {criterion.min_finished:,} have finished" if criterion.min_finished else ""
+    filters = [execution_status_name(status) for status in criterion.statuses]
+    if {*criterion.statuses} == _FAILURE_STATUSES:
+        filters = []
+    filters += [code or "no code" for code in criterion.failure_codes]
+    return f"{text} ({', '.join(filters)})" if filters else text
+
+
+def stage_settings(job: pb.Job, index: int) -> pb.Stage:
+    """Return a stage of the rollout as it was requested."""
+    return job.rollout.stages[index] if index < len(job.rollout.stages) else pb.Stage()
+
+
+def format_gate(stage: pb.Stage) -> str:
+    """Format the gate and the rate of a stage, such as "gate: bake 10m"; "" if it has neither."""
+    gate, parts = stage.gate, []
+    if gate.HasField("min_succeeded_percent"):
+        parts.append(f"{gate.min_succeeded_percent}% succeeded")
+    if gate.bake_time.seconds:
+        parts.append(f"bake {format_span(gate.bake_time.seconds)}")
+    if gate.require_approval:
+        parts.append("approval, also by the creator" if gate.allow_self_approval else "approval")
+    if gate.HasField("advance_after"):
+        parts.append(f"advance after {format_span(gate.advance_after.seconds)}")
+    texts = [f"gate: {', '.join(parts)}"] if parts else []
+    if stage.HasField("releases_per_minute"):
+        texts.append(f"{stage.releases_per_minute:,} releases per minute")
+    return "; ".join(texts)
+
+
+def format_wait(job: pb.Job, index: int, format_due: Callable[[Timestamp], str]) -> str:
+    """Say what a stage waits for in addition to its devices; "" if nothing.
+
+    `format_due` formats the time at which the next stage opens.
+    """
+    stage, gate = job.stages[index], stage_settings(job, index).gate
+    approval = "" if gate.allow_self_approval else _by_another_user(job)
+    if stage.awaiting_approval:
+        return f"stage {index} waits for an approval{approval}"
+    is_baking = _is_baking(job, index)
+    bakes = f"stage {index} bakes for {format_span(gate.bake_time.seconds)}"
+    if stage.HasField("next_opens_at"):
+        opens = f"stage {index + 1} opens {format_due(stage.next_opens_at)}"
+        return f"{bakes}; {opens}" if is_baking else f"{opens} at the latest"
+    return f"{bakes}, then waits for an approval{approval}" if is_baking else ""
+
+
+def _by_another_user(job: pb.Job) -> str:
+    return f" by another user than {job.created_by}" if job.created_by else ""
+
+
+def _is_baking(job: pb.Job, index: int) -> bool:
+    """Return whether the devices of the open stage meet the gate, so that its bake_time runs."""
+    stage, gate = job.stages[index], stage_settings(job, index).gate
+    if (
+        job.status != pb.Job.IN_PROGRESS
+        or stage.state != pb.JobStage.OPEN
+        or not gate.bake_time.seconds
+        or not stage.total_executions
+    ):
+        return False
+    counts = stage.execution_counts
+    if gate.HasField("min_succeeded_percent"):
+        return counts.succeeded * 100 >= gate.min_succeeded_percent * stage.total_executions
+    return not counts.queued + counts.in_progress + counts.held

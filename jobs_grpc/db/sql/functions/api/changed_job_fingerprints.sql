@@ -1,0 +1,47 @@
+-- depends on: job_fingerprint
+-- Returns the jobs whose fingerprint differs from the given one, with the current fingerprint; see
+-- job_fingerprint. A given NULL differs from any fingerprint. A job that does not exist has the
+-- fingerprint 0.
+--
+-- For Citus, where a call reads the rows of one tenant. PostgreSQL answers
+-- changed_job_fingerprints_of_tenants.
+CREATE OR REPLACE FUNCTION jobs.changed_job_fingerprints(
+    p_tenant_id text,
+    p_job_ids text[],        -- one per watched job, as the fingerprints
+    p_fingerprints bigint[]
+) RETURNS TABLE (
+    "position" integer,  -- of the job in p_job_ids, from 1
+    fingerprint bigint
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- Planning takes longer than these lookups by primary key.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    RETURN QUERY
+    SELECT d.ordinality::integer, coalesce(c.fingerprint, 0)
+    FROM unnest(p_job_ids, p_fingerprints) WITH ORDINALITY AS d (job_id, fingerprint)
+    LEFT JOIN LATERAL (
+        SELECT jobs.job_fingerprint(
+                   j.xmin, p.version, j.expires_at, j.release_end, j.release_base, j.release_rate,
+                   j.release_since, j.paused_at, now()
+               ) AS fingerprint
+        FROM jobs.jobs j
+        CROSS JOIN LATERAL (
+            SELECT p.xmin AS version
+            FROM jobs.job_progress p
+            WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id
+            OFFSET 0
+        ) p
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = d.job_id AND j.deleted_at IS NULL
+        OFFSET 0
+    ) c ON true
+    WHERE coalesce(c.fingerprint, 0) IS DISTINCT FROM d.fingerprint;
+END $$;

@@ -1,0 +1,51 @@
+-- depends on: job_fingerprint
+-- As changed_job_fingerprints, for jobs of many tenants in one statement.
+--
+-- The tenant of each job is set before its rows are read: what set_config returns is the tenant_id
+-- that they are read by. So row-level security stays in force for each of them.
+CREATE OR REPLACE FUNCTION jobs.changed_job_fingerprints_of_tenants(
+    p_tenant_ids text[],     -- one per watched job, as the next two
+    p_job_ids text[],
+    p_fingerprints bigint[]
+) RETURNS TABLE (
+    "position" integer,  -- of the job in p_job_ids, from 1
+    fingerprint bigint
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- Planning takes longer than these lookups by primary key.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_sort = off
+-- The rows that a tenant may see must not be reused for another.
+SET enable_memoize = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT d.ordinality::integer, coalesce(c.fingerprint, 0)
+    FROM unnest(p_tenant_ids, p_job_ids, p_fingerprints)
+        WITH ORDINALITY AS d (tenant_id, job_id, fingerprint)
+    CROSS JOIN LATERAL (
+        SELECT set_config('app.tenant_id', d.tenant_id, true) AS tenant_id OFFSET 0
+    ) t
+    LEFT JOIN LATERAL (
+        SELECT jobs.job_fingerprint(
+                   j.xmin, p.version, j.expires_at, j.release_end, j.release_base, j.release_rate,
+                   j.release_since, j.paused_at, now()
+               ) AS fingerprint
+        FROM jobs.jobs j
+        CROSS JOIN LATERAL (
+            SELECT p.xmin AS version
+            FROM jobs.job_progress p
+            WHERE p.tenant_id = t.tenant_id AND p.job_id = j.job_id
+            OFFSET 0
+        ) p
+        WHERE j.tenant_id = t.tenant_id AND j.job_id = d.job_id AND j.deleted_at IS NULL
+        OFFSET 0
+    ) c ON true
+    WHERE coalesce(c.fingerprint, 0) IS DISTINCT FROM d.fingerprint;
+
+    PERFORM set_config('app.tenant_id', '', true);
+END $$;

@@ -1,0 +1,71 @@
+-- depends on: is_pending_at, pending_text, slots_text, text_fingerprint
+-- As changed_pending_fingerprints, for devices of many tenants in one statement; see
+-- changed_job_fingerprints_of_tenants.
+CREATE OR REPLACE FUNCTION jobs.changed_pending_fingerprints_of_tenants(
+    p_tenant_ids text[],     -- one per watch, as the next three
+    p_device_ids text[],
+    p_limits integer[],
+    p_fingerprints bigint[]
+) RETURNS TABLE (
+    "position" integer,  -- of the watch in p_device_ids, from 1
+    fingerprint bigint
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- Planning takes longer than reading a few rows of an index.
+SET plan_cache_mode = force_generic_plan
+-- Only the index on the device's queue delivers the order; see next_execution.
+SET enable_sort = off
+-- The rows that a tenant may see must not be reused for another.
+SET enable_memoize = off
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT d.ordinality::integer, p.fingerprint
+    FROM unnest(p_tenant_ids, p_device_ids, p_limits, p_fingerprints)
+        WITH ORDINALITY AS d (tenant_id, device_id, page_limit, fingerprint)
+    CROSS JOIN LATERAL (
+        SELECT set_config('app.tenant_id', d.tenant_id, true) AS tenant_id OFFSET 0
+    ) t
+    CROSS JOIN LATERAL (
+        SELECT jobs.text_fingerprint(string_agg(
+                   jobs.pending_text(q.job_id, q.version, q.queued_at, q.expires_at, q.slots), ','
+                   ORDER BY q.queued, q.queued_at, q.job_id
+               )) AS fingerprint
+        FROM (
+            SELECT e.job_id, e.version, e.started_at IS NULL AS queued, e.queued_at, j.expires_at,
+                   CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
+                       SELECT jobs.slots_text(
+                           j.max_in_progress, p.in_progress,
+                           p.succeeded + p.failed + p.timed_out + p.rejected
+                       )
+                       FROM jobs.job_progress p
+                       WHERE p.tenant_id = t.tenant_id AND p.job_id = e.job_id
+                   ) END AS slots
+            FROM jobs.job_executions e
+            CROSS JOIN LATERAL (
+                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,
+                       j.max_in_progress, j.release_end, j.release_base, j.release_rate,
+                       j.release_since
+                FROM jobs.jobs j
+                WHERE j.tenant_id = t.tenant_id AND j.job_id = e.job_id
+                OFFSET 0
+            ) j
+            WHERE e.tenant_id = t.tenant_id AND e.device_id = d.device_id
+              AND e.status IN ('QUEUED', 'IN_PROGRESS')
+              AND j.deleted_at IS NULL
+              AND jobs.is_pending_at(
+                      e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+                      e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, now()
+                  )
+            ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
+            LIMIT d.page_limit
+        ) q
+    ) p
+    WHERE p.fingerprint IS DISTINCT FROM d.fingerprint;
+
+    PERFORM set_config('app.tenant_id', '', true);
+END $$;

@@ -1,0 +1,250 @@
+"""Polls the watches of a group of tenants in one loop, with a statement for many of them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from jobs_grpc.errors import (
+    DatabaseUnavailable,
+    Overloaded,
+    QueryTimeout,
+    SchemaNotCurrent,
+    ServerStopping,
+)
+from jobs_grpc.repeated_events import RepeatedEvents
+
+logger = logging.getLogger(__name__)
+
+K = TypeVar("K")
+
+Changed: TypeAlias = Sequence[tuple[int, int]]
+"""Positions of watched keys, and the fingerprint that each has now."""
+
+Fetch: TypeAlias = Callable[[list[str], list[K], list[int | None]], Awaitable[Changed]]
+"""Compares the fingerprints of keys, given with their tenants. None differs from any."""
+
+_FAILED = "watch poll failed; retrying"
+_NO_CONNECTION = f"{_FAILED}: no database connection became free within JOBS_POOL_TIMEOUT"
+
+# If several watches open at once, those that open within this time share the next statement.
+_GATHER_SECONDS = 0.02
+
+# Polls after writes of this process are at least this far apart, so that writes share them.
+_WRITE_INTERVAL = 0.15
+
+# The pause after such a poll, as a multiple of the time that it took.
+_PAUSE_PER_POLL = 3
+
+# Keys of a statement. With more, other statements would wait for a CPU core for too long.
+KEYS_PER_STATEMENT = 500
+
+# Streams that wake in one iteration of the event loop, so that other calls get through.
+_STREAMS_PER_ITERATION = 8
+
+
+class Watch(Generic[K]):
+    """A watch stream: its key, and the fingerprint of the last state that it has read."""
+
+    __slots__ = ("_stopping", "_waiter", "fingerprint", "key", "tenant_id")
+
+    def __init__(self, tenant_id: str, key: K, stopping: asyncio.Event) -> None:
+        self.tenant_id = tenant_id
+        self.key = key
+        self.fingerprint: int | None = None
+        """None: the next poll wakes the stream in any case.
+
+        A stream that has read a newer state sets the fingerprint of that state.
+        """
+        self._stopping = stopping
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the stream waits for a change."""
+        return self._waiter is not None and not self._waiter.done()
+
+    async def changed(self) -> None:
+        """Wait until the fingerprint of the key differs. Raises ServerStopping."""
+        if not self._stopping.is_set():
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._stopping.is_set():
+            raise ServerStopping
+
+    def offer(self, fingerprint: int) -> bool:
+        """Wake the stream if it waits and the fingerprint differs. Return whether it woke."""
+        if fingerprint == self.fingerprint or not self.waits:
+            return False
+        self.fingerprint = fingerprint
+        self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Wake the stream if it waits."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+_ByKey: TypeAlias = dict[tuple[str, K], list[Watch[K]]]
+"""The watches of each tenant and key, in the order of the index that finds the key."""
+
+
+class WatchGroup(Generic[K]):
+    """The watches of some tenants, which share statements.
+
+    Every `interval` seconds, it compares the fingerprints of all keys for which a stream waits, and
+    wakes the streams whose key has changed. New watches are compared at once, and those of a tenant
+    soon after a write of this process. During an outage of the database, only every `interval`
+    seconds.
+    """
+
+    def __init__(
+        self, fetch: Fetch[K], interval: float, failures: RepeatedEvents[str], *, shared: bool
+    ) -> None:
+        self.shared = shared
+        """Whether other tenants may join."""
+        self._fetch = fetch
+        self._interval = interval
+        self._failures = failures
+        self._tenants: dict[str, set[Watch[K]]] = {}
+        self._size = 0
+        self._by_key: _ByKey[K] | None = None
+        self._new: list[Watch[K]] = []
+        self._written: set[str] = set()
+        # Set when there is a new watch or a write, or when no watch is left.
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Return the number of watches."""
+        return self._size
+
+    def add(self, watch: Watch[K]) -> int:
+        """Add a watch, and return how many its tenant has now."""
+        watches = self._tenants.setdefault(watch.tenant_id, set())
+        watches.add(watch)
+        self._size += 1
+        self._by_key = None
+        self._new.append(watch)
+        self._wake.set()
+        return len(watches)
+
+    def remove(self, watch: Watch[K]) -> int:
+        """Remove a watch, and return how many its tenant has left."""
+        watches = self._tenants[watch.tenant_id]
+        watches.remove(watch)
+        self._size -= 1
+        self._by_key = None
+        if not watches:
+            del self._tenants[watch.tenant_id]
+        if not self._size:
+            self._wake.set()
+        return len(watches)
+
+    def move_tenant(self, tenant_id: str, group: "WatchGroup[K]") -> None:
+        """Move the watches of a tenant to another group."""
+        for watch in list(self._tenants[tenant_id]):
+            self.remove(watch)
+            group.add(watch)
+
+    def note_write(self, tenant_id: str) -> None:
+        """Poll the watches of a tenant soon."""
+        if tenant_id not in self._written:
+            self._written.add(tenant_id)
+            self._wake.set()
+
+    def stop(self) -> None:
+        """Wake all streams; `stopping` must be set."""
+        for watches in self._tenants.values():
+            for watch in watches:
+                watch.wake()
+
+    async def run(self) -> None:
+        """Poll until no watch is left."""
+        clock = asyncio.get_running_loop().time
+        next_poll = next_after_write = clock()
+        available = True
+        while self._size:
+            self._wake.clear()
+            started = clock()
+            if started >= next_poll:
+                self._new.clear()
+                self._written.clear()
+                if self._by_key is None:
+                    self._by_key = _group(self._all())
+                available = await self._poll(self._by_key)
+                next_poll = started + self._interval
+            elif available and self._new:
+                new, self._new = self._new, []
+                available = await self._poll(_group(new))
+                if len(new) > 1:
+                    await asyncio.sleep(_GATHER_SECONDS)
+            elif available and self._written and started >= next_after_write:
+                tenants, self._written = self._written, set()
+                available = await self._poll(_group(self._all(tenants)))
+                seconds = clock() - started
+                next_after_write = started + seconds
+                next_after_write += max(_WRITE_INTERVAL, _PAUSE_PER_POLL * seconds)
+            waits_after_write = available and self._written
+            deadline = min(next_poll, next_after_write) if waits_after_write else next_poll
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _all(self, tenants: Iterable[str] | None = None) -> Iterator[Watch[K]]:
+        for tenant_id in self._tenants if tenants is None else tenants:
+            yield from self._tenants.get(tenant_id, ())
+
+    async def _poll(self, by_key: _ByKey[K]) -> bool:
+        """Compare the fingerprints of the keys; return False if that failed."""
+        waiting = _known_fingerprints(by_key)
+        while known := list(islice(waiting, KEYS_PER_STATEMENT)):
+            try:
+                changed = await self._fetch(
+                    [tenant_id for (tenant_id, _), _ in known],
+                    [key for (_, key), _ in known],
+                    [fingerprint for _, fingerprint in known],
+                )
+            except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
+                return False  # The database layer logs it, once for each outage.
+            except Overloaded:
+                if self._failures.should_log(_NO_CONNECTION):
+                    logger.warning(_NO_CONNECTION)
+                return False
+            except Exception:
+                if self._failures.should_log(_FAILED):
+                    logger.exception(_FAILED)
+                return False
+            woken = 0
+            for position, fingerprint in changed:
+                for watch in by_key[known[position][0]]:
+                    woken += watch.offer(fingerprint)
+                    if woken == _STREAMS_PER_ITERATION:
+                        woken = 0
+                        await asyncio.sleep(0)
+        return True
+
+
+def _group(watches: Iterable[Watch[K]]) -> _ByKey[K]:
+    by_key: _ByKey[K] = {}
+    for watch in watches:
+        by_key.setdefault((watch.tenant_id, watch.key), []).append(watch)
+    keys: list[Any] = list(by_key)
+    return {key: by_key[key] for key in sorted(keys)}
+
+
+def _known_fingerprints(by_key: _ByKey[K]) -> Iterator[tuple[tuple[str, K], int | None]]:
+    """Yield the keys for which a watch waits, with the fingerprint that these watches have.
+
+    The fingerprint is None if they differ.
+    """
+    for key, watches in by_key.items():
+        fingerprints = {watch.fingerprint for watch in watches if watch.waits}
+        if fingerprints:
+            yield key, fingerprints.pop() if len(fingerprints) == 1 else None

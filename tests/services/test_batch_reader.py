@@ -1,0 +1,88 @@
+"""BatchReader: the statements of many tenants."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from jobs_grpc.byte_budget import ByteBudget, Reservation
+from jobs_grpc.services.batch_reader import BatchReader, Encode
+from tests.support.waiting import wait_until
+
+MIB = 1024 * 1024
+
+
+class Text(NamedTuple):
+    """A response."""
+
+    response: bytes
+
+
+class Source:
+    """Answers each query with itself, when `respond` is set."""
+
+    def __init__(self) -> None:
+        self.tenants: list[str] = []
+        self.respond = asyncio.Event()
+
+    async def read(self, tenant_id: str, queries: Sequence[str]) -> Iterator[Encode[Text]]:
+        """Read the queries of a tenant in one statement."""
+        self.tenants.append(tenant_id)
+        await self.respond.wait()
+        return (partial(Text, query.encode()) for query in queries)
+
+    def reader(self, budget: ByteBudget) -> BatchReader[str, Text]:
+        """A reader of this source."""
+        return BatchReader(self.read, budget, 0.01, asyncio.Event(), _pause, subject="texts")
+
+
+async def _pause(_: str) -> None:
+    await asyncio.sleep(0)
+
+
+async def test_few_statements_run_at_the_same_time_however_many_tenants_read() -> None:
+    """The calls of other tenants do not wait behind hundreds of tenants."""
+    source, budget = Source(), ByteBudget(128 * MIB, 64 * MIB)
+    reader = source.reader(budget)
+    reading = [
+        asyncio.create_task(reader.read(f"t{n}", "query", Reservation(budget, f"t{n}")))
+        for n in range(100)
+    ]
+
+    async def some_are_read() -> bool:
+        return len(source.tenants) > 3
+
+    await wait_until(some_are_read)
+    await asyncio.sleep(0.01)  # longer than requests are gathered
+    assert len(source.tenants) == 4
+    assert budget.held <= 4 * 8 * MIB
+    assert budget.waiting == 0
+
+    source.respond.set()
+
+    assert await asyncio.gather(*reading) == [Text(b"query")] * 100
+    assert sorted(source.tenants) == sorted(f"t{n}" for n in range(100))
+
+
+async def test_tenant_whose_clients_hold_its_bytes_does_not_delay_others() -> None:
+    source, budget = Source(), ByteBudget(128 * MIB, 16 * MIB)
+    source.respond.set()
+    reader = source.reader(budget)
+    slow = [Reservation(budget, f"slow{n}") for n in range(5)]
+    waiting = []
+    for n, reservation in enumerate(slow):
+        reservation.correct(16 * MIB)
+        own = Reservation(budget, f"slow{n}")
+        waiting.append(asyncio.create_task(reader.read(f"slow{n}", "query", own)))
+
+    async def all_wait() -> bool:
+        return budget.waiting == 5
+
+    await wait_until(all_wait)
+    assert await reader.read("other", "query", Reservation(budget, "other")) == Text(b"query")
+    assert not any(task.done() for task in waiting)
+
+    for reservation in slow:
+        reservation.release()
+
+    assert await asyncio.gather(*waiting) == [Text(b"query")] * 5

@@ -1,0 +1,179 @@
+"""The fingerprint of a job changes with everything that its watch would send."""
+
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.db.store import Store
+from tests.support.callers import Operator
+from tests.support.database import Database, request_session
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+STAGES = [
+    pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=50)),
+    pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=100)),
+    pb.Stage(remainder=True),
+]
+CRITERION = pb.FailureCriterion(
+    statuses=[pb.JobExecution.FAILED], count=3, action=pb.FailureCriterion.PAUSE
+)
+
+
+async def fingerprint(store: Store, tenant: str, job_id: str = "j") -> int:
+    """Return the fingerprint of a job."""
+    ((_, value),) = await store.changed_job_fingerprints(
+        [tenant], job_ids=[job_id], fingerprints=[None]
+    )
+    return value
+
+
+@pytest.mark.slow
+async def test_each_change_that_readers_see_changes_the_fingerprint(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, [f"d{n}" for n in range(6)])
+    await operator.create(
+        job_id="j",
+        target_all=True,
+        in_progress_timeout_minutes=5,
+        rollout=pb.Rollout(stages=STAGES),
+        failure_criteria=[CRITERION],
+    )
+
+    async def pending() -> Any:
+        for n in range(6):
+            device = server.device(operator.tenant, f"d{n}")
+            if execution := await device.start_next():
+                return device, execution
+        raise AssertionError("no device has an execution to start")
+
+    async def start() -> None:
+        started.append((await pending())[0])
+
+    async def report(status: str, **fields: Any) -> None:
+        await started.pop().update("j", status, **fields)
+
+    started: list[Any] = []
+    steps: Any = [
+        start,
+        lambda: report("SUCCEEDED"),  # opens the next stage
+        lambda: operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=7),
+        start,
+        lambda: operator.pause("j", reason="r"),
+        lambda: operator.resume("j"),
+        lambda: report("FAILED", failure_code="E1"),
+        lambda: operator.advance("j"),
+        lambda: operator.resume("j"),
+        start,
+        lambda: operator.update("j", "failure_criteria", failure_criteria=[CRITERION, CRITERION]),
+        lambda: report("REJECTED"),
+        lambda: operator.retry("j", "FAILED"),
+        lambda: operator.cancel_execution("j", "d5"),
+        lambda: operator.cancel("j", force=True),
+    ]
+    async with request_session(database) as (_, store):
+
+        async def state() -> tuple[int, str]:
+            value = await fingerprint(store, operator.tenant)
+            (job,) = await store.get_jobs(operator.tenant, job_ids=["j"])
+            return value, repr(job)
+
+        before = await state()
+        for number, step in enumerate(steps):
+            await step()
+            after = await state()
+            assert after[1] != before[1], f"step {number} changes nothing"
+            assert after[0] != before[0], f"step {number}"
+            assert await state() == after
+            before = after
+
+
+@pytest.mark.slow
+async def test_time_alone_changes_the_fingerprint(database: Database, operator: Operator) -> None:
+    """When the rate of a rollout releases an execution, and when the job expires."""
+    await database.add_devices(operator.tenant, 3)
+    await operator.create(
+        job_id="j",
+        target_all=True,
+        rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=600)]),
+    )
+    async with request_session(database) as (_, store):
+        held = await fingerprint(store, operator.tenant)
+        values = {held}
+
+        async def all_are_released() -> bool:
+            values.add(await fingerprint(store, operator.tenant))
+            (job,) = await store.get_jobs(operator.tenant, job_ids=["j"])
+            return not job["held"]
+
+        await wait_until(all_are_released)
+        assert len(values) > 1
+
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET expires_at = clock_timestamp() + interval '0.3 s'"
+            " WHERE tenant_id = $1",
+            operator.tenant,
+        )
+        active = await fingerprint(store, operator.tenant)
+
+        async def is_completed() -> bool:
+            (job,) = await store.get_jobs(operator.tenant, job_ids=["j"])
+            return bool(job["status"] == "COMPLETED")
+
+        await wait_until(is_completed)
+        assert await fingerprint(store, operator.tenant) != active
+
+
+async def test_job_that_does_not_exist_has_the_fingerprint_0(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+    async with request_session(database) as (_, store):
+        assert await fingerprint(store, operator.tenant) != 0
+        await operator.delete("j")
+        assert await fingerprint(store, operator.tenant) == 0
+        assert await fingerprint(store, "other") == 0
+
+
+@pytest.mark.single_node("on Citus, a statement reads the rows of one tenant")
+async def test_statement_for_many_tenants_compares_the_rows_of_each(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    """Tenants have jobs and devices with the same ids."""
+    tenants = [operator.tenant, f"{operator.tenant}-2", "unknown"]
+    for tenant in tenants[:2]:
+        await database.add_devices(tenant, ["pump"])
+        await server.operator(tenant).create(job_id="j", target_all=True)
+        await server.operator(tenant).create(job_id=tenant, target_all=True)
+    jobs = [(tenant, job_id) for tenant in tenants for job_id in ("j", *tenants)]
+    async with request_session(database) as (connection, store):
+        transaction = connection.transaction()
+        await transaction.start()
+        found = await store.changed_job_fingerprints(
+            [tenant for tenant, _ in jobs],
+            job_ids=[job_id for _, job_id in jobs],
+            fingerprints=[None] * len(jobs),
+        )
+        pending = await store.changed_pending_fingerprints(
+            tenants, device_ids=["pump"] * 3, limits=[11] * 3, fingerprints=[None] * 3
+        )
+        # No tenant remains set in the transaction.
+        assert await connection.fetchval("SELECT count(*) FROM jobs.jobs") == 0
+        alone = [
+            await connection.fetchval(
+                "SELECT fingerprint FROM jobs.changed_job_fingerprints($1, ARRAY[$2], '{NULL}')",
+                *job,
+            )
+            for job in jobs
+        ]
+        await transaction.rollback()
+
+    assert found == list(enumerate(alone))
+    exist = [job for job, (_, value) in zip(jobs, found, strict=True) if value]
+    assert exist == [(tenant, job_id) for tenant in tenants[:2] for job_id in ("j", tenant)]
+    assert len({value for _, value in found if value}) == 4
+    assert len({value for _, value in pending}) == 3
