@@ -49,8 +49,11 @@
     ├── KeysUnavailable       UNAVAILABLE          KEYS_UNAVAILABLE
     └── Internal              INTERNAL             INTERNAL
 
-`rpc/error_status.py` converts them to gRPC statuses. A message is for the caller and
-contains no internals. error_reason.proto defines the reasons and their metadata.
+`rpc/error_status.py` converts them to gRPC statuses. A message is for the caller, names the object
+and one cause, and contains no internals. Five messages do not name the object, because clients of
+the earlier HTTP API compare them: "Job not found", "Device not found", "Group has no members",
+"No devices in tenant" and "Cannot cancel job in status …". error_reason.proto defines the reasons
+and their metadata.
 """
 
 from collections.abc import Mapping, Sequence
@@ -118,7 +121,7 @@ class MalformedRequest(JobsError):
 
 
 class InvalidPageToken(JobsError):
-    """The page token is malformed, is from a different request, or is combined with an offset."""
+    """The page token is malformed, from another request or job, or combined with an offset."""
 
     code = StatusCode.INVALID_ARGUMENT
     reason = reasons.INVALID_PAGE_TOKEN
@@ -222,7 +225,7 @@ class SelfApproval(JobsError):
 
     def __init__(self, job_id: str, stage: str) -> None:
         super().__init__(
-            "The creator of the job must not approve its stages; ask another user",
+            f"The creator of job {job_id} must not approve its stage {stage}; ask another user",
             {"jobId": job_id, "stage": stage},
         )
 
@@ -264,7 +267,10 @@ class ExecutionNotFound(JobsError):
     reason = reasons.EXECUTION_NOT_FOUND
 
     def __init__(self, job_id: str, device_id: str) -> None:
-        super().__init__("Execution not found", {"jobId": job_id, "deviceId": device_id})
+        super().__init__(
+            f"Device {device_id} has no execution of job {job_id}",
+            {"jobId": job_id, "deviceId": device_id},
+        )
 
 
 class JobAlreadyExists(JobsError):
@@ -273,11 +279,11 @@ class JobAlreadyExists(JobsError):
     code = StatusCode.ALREADY_EXISTS
     reason = reasons.JOB_ALREADY_EXISTS
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(
-            "job_id belongs to another job or a deleted job; choose another job_id",
-            {"jobId": job_id},
+    def __init__(self, job_id: str, *, deleted: bool) -> None:
+        problem = (
+            "was deleted and is not purged yet" if deleted else "was created by another request"
         )
+        super().__init__(f"Job {job_id} {problem}; choose another job_id", {"jobId": job_id})
 
 
 class GroupEmpty(JobsError):
@@ -296,8 +302,8 @@ class TenantEmpty(JobsError):
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.TENANT_EMPTY
 
-    def __init__(self) -> None:
-        super().__init__("No devices in tenant")
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__("No devices in tenant", {"tenantId": tenant_id})
 
 
 class JobNotCancelable(JobsError):
@@ -319,9 +325,9 @@ class JobNotRetryable(JobsError):
 
     def __init__(self, job_id: str, status: str) -> None:
         message = (
-            "Cannot retry job in status CANCELED"
+            f"Cannot retry job {job_id} in status CANCELED"
             if status == "CANCELED"
-            else "Cannot retry expired job without expires_in_hours or never_expires"
+            else f"Job {job_id} has expired; retry it with expires_in_hours or never_expires"
         )
         super().__init__(message, {"jobId": job_id, "status": status})
 
@@ -334,9 +340,9 @@ class JobNotDeletable(JobsError):
 
     def __init__(self, job_id: str, status: str) -> None:
         message = (
-            f"Cannot delete job in status {status}; cancel it first"
+            f"Cannot delete job {job_id} in status {status}; cancel it first"
             if status in ("IN_PROGRESS", "PAUSED")
-            else f"Cannot delete job in status {status} while executions are IN_PROGRESS"
+            else f"Cannot delete job {job_id} in status {status} while executions are IN_PROGRESS"
         )
         super().__init__(message, {"jobId": job_id, "status": status})
 
@@ -349,7 +355,7 @@ class ExecutionFinished(JobsError):
 
     def __init__(self, job_id: str, device_id: str, status: str) -> None:
         super().__init__(
-            f"Execution is finished in status {status}",
+            f"The execution of job {job_id} on device {device_id} is finished in status {status}",
             {"jobId": job_id, "deviceId": device_id, "status": status},
         )
 
@@ -362,7 +368,8 @@ class ExecutionInProgress(JobsError):
 
     def __init__(self, job_id: str, device_id: str) -> None:
         super().__init__(
-            "Cannot cancel an execution in status IN_PROGRESS without force",
+            f"Cannot cancel the execution of job {job_id} on device {device_id} in status"
+            " IN_PROGRESS without force",
             {"jobId": job_id, "deviceId": device_id},
         )
 
@@ -374,7 +381,7 @@ class JobPaused(JobsError):
     reason = reasons.JOB_PAUSED
 
     def __init__(self, job_id: str) -> None:
-        super().__init__("The job is paused; start it after it is resumed", {"jobId": job_id})
+        super().__init__(f"Job {job_id} is paused; start it after it is resumed", {"jobId": job_id})
 
 
 class JobNotPausable(JobsError):
@@ -384,7 +391,7 @@ class JobNotPausable(JobsError):
     reason = reasons.JOB_NOT_PAUSABLE
 
     def __init__(self, job_id: str, status: str) -> None:
-        message = f"Cannot pause job in status {status}"
+        message = f"Cannot pause job {job_id} in status {status}"
         super().__init__(message, {"jobId": job_id, "status": status})
 
 
@@ -395,7 +402,7 @@ class JobNotResumable(JobsError):
     reason = reasons.JOB_NOT_RESUMABLE
 
     def __init__(self, job_id: str, status: str) -> None:
-        message = f"Cannot resume job in status {status}"
+        message = f"Cannot resume job {job_id} in status {status}"
         super().__init__(message, {"jobId": job_id, "status": status})
 
 
@@ -407,7 +414,8 @@ class ExecutionHeld(JobsError):
 
     def __init__(self, job_id: str, device_id: str) -> None:
         super().__init__(
-            "The execution is not released yet; wait until it is pending",
+            f"The execution of job {job_id} on device {device_id} is not released yet; wait until"
+            " it is pending",
             {"jobId": job_id, "deviceId": device_id},
         )
 
@@ -420,7 +428,7 @@ class JobFull(JobsError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            "The job has max_in_progress executions that are IN_PROGRESS; try again later",
+            f"Job {job_id} has max_in_progress executions that are IN_PROGRESS; try again later",
             {"jobId": job_id},
         )
 
@@ -433,8 +441,8 @@ class GateNotMet(JobsError):
 
     def __init__(self, job_id: str, stage: str) -> None:
         super().__init__(
-            f"All executions of stage {stage} are finished and its gate is not met; retry"
-            " executions, change the gate, or advance the job",
+            f"All executions of stage {stage} of job {job_id} are finished and its gate is not met;"
+            " retry executions, change the gate, or advance the job",
             {"jobId": job_id, "stage": stage},
         )
 
@@ -447,7 +455,7 @@ class ApprovalRequired(JobsError):
 
     def __init__(self, job_id: str, stage: str) -> None:
         super().__init__(
-            f"Stage {stage} requires an approval; approve it first",
+            f"Stage {stage} of job {job_id} requires an approval; approve it first",
             {"jobId": job_id, "stage": stage},
         )
 
@@ -458,11 +466,20 @@ class StageNotApprovable(JobsError):
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.STAGE_NOT_APPROVABLE
 
-    def __init__(self, job_id: str, stage: str) -> None:
-        super().__init__(
-            f"Stage {stage} is not open, requires no approval, or the job is finished",
-            {"jobId": job_id, "stage": stage},
-        )
+    def __init__(
+        self, job_id: str, stage: str, *, cause: str, status: str, open_stage: int | None
+    ) -> None:
+        """`cause`: NO_STAGE, NO_APPROVAL, FINISHED or NOT_OPEN."""
+        match cause:
+            case "NO_STAGE":
+                message = f"Job {job_id} has no stage {stage}"
+            case "NO_APPROVAL":
+                message = f"Stage {stage} of job {job_id} requires no approval"
+            case "FINISHED":
+                message = f"Cannot approve stage {stage} of job {job_id} in status {status}"
+            case _:
+                message = f"Stage {stage} of job {job_id} is not open; stage {open_stage} is"
+        super().__init__(message, {"jobId": job_id, "stage": stage})
 
 
 class JobNotAdvanceable(JobsError):
@@ -471,11 +488,30 @@ class JobNotAdvanceable(JobsError):
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.JOB_NOT_ADVANCEABLE
 
-    def __init__(self, job_id: str, status: str) -> None:
-        super().__init__(
-            f"Job in status {status} has no such stage to open",
-            {"jobId": job_id, "status": status},
-        )
+    def __init__(
+        self,
+        job_id: str,
+        status: str,
+        *,
+        stage: int | None,
+        open_stage: int | None,
+        last_stage: int | None,
+    ) -> None:
+        """`stage`: as in the request. `open_stage` and `last_stage`: None without a rollout."""
+        if open_stage is None or last_stage is None:
+            message = f"Job {job_id} has no rollout, so no stage can open"
+        elif status in ("COMPLETED", "CANCELED"):
+            message = f"Cannot open a stage of job {job_id} in status {status}"
+        elif stage is not None and stage > last_stage:
+            message = f"Job {job_id} has no stage {stage}; its last stage is {last_stage}"
+        elif stage is not None:
+            message = (
+                f"Stage {stage} of job {job_id} can't open yet: stage {open_stage} is open;"
+                f" open stage {open_stage + 1} first"
+            )
+        else:
+            message = f"Stage {open_stage} of job {job_id} is open, and it is the last one"
+        super().__init__(message, {"jobId": job_id, "status": status})
 
 
 class JobNotUpdatable(JobsError):
@@ -486,7 +522,7 @@ class JobNotUpdatable(JobsError):
 
     def __init__(self, job_id: str, status: str) -> None:
         super().__init__(
-            f"Cannot update job in status {status}", {"jobId": job_id, "status": status}
+            f"Cannot update job {job_id} in status {status}", {"jobId": job_id, "status": status}
         )
 
 
@@ -511,9 +547,10 @@ class ExecutionChanged(JobsError):
 
     def __init__(self, current_execution: DeviceExecution) -> None:
         super().__init__(
-            f"Execution is now at attempt {current_execution.execution_number},"
-            f" version {current_execution.version}; read it, then report again if the report"
-            " still applies",
+            f"The execution of job {current_execution.job_id} on device"
+            f" {current_execution.device_id} is now at attempt"
+            f" {current_execution.execution_number}, version {current_execution.version}; read it,"
+            " then report again if the report still applies",
             {"jobId": current_execution.job_id, "deviceId": current_execution.device_id},
         )
         self.current_execution = current_execution
@@ -525,8 +562,15 @@ class JobChanged(JobsError):
     code = StatusCode.ABORTED
     reason = reasons.JOB_CHANGED
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__("The job has changed; read it, then call with its etag", {"jobId": job_id})
+    def __init__(self, job_id: str, *, etag: str, status: str, open_stage: int | None) -> None:
+        """`etag`, `status` and `open_stage` (None: no rollout) are the current ones."""
+        stage = "" if open_stage is None else f", and stage {open_stage} is open"
+        super().__init__(
+            f"Job {job_id} has changed: its etag is {etag}, its status is {status}{stage}; read it,"
+            " then call with its etag",
+            {"jobId": job_id, "etag": etag, "status": status}
+            | ({} if open_stage is None else {"openStage": str(open_stage)}),
+        )
 
 
 class Overloaded(JobsError):
@@ -537,7 +581,10 @@ class Overloaded(JobsError):
     retry_after = 1
 
     def __init__(self) -> None:
-        super().__init__("The server is overloaded; retry later")
+        super().__init__(
+            "The server is overloaded: no database connection became free within JOBS_POOL_TIMEOUT;"
+            " retry later"
+        )
 
 
 class LimitExceeded(JobsError):
@@ -563,12 +610,15 @@ class DatabaseUnavailable(JobsError):
     reason = reasons.DATABASE_UNAVAILABLE
     retry_after = 1
 
-    def __init__(self) -> None:
-        super().__init__("The database is unavailable; retry later")
+    def __init__(self, message: str = "The database is unavailable; retry later") -> None:
+        super().__init__(message)
 
 
 class LockTimeout(DatabaseUnavailable):
     """Another transaction held a lock for longer than the call waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__("Another transaction holds a lock that the call needs; retry later")
 
 
 class QueryTimeout(JobsError):

@@ -7,6 +7,7 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
 
 from jobs_grpc.auth import policy
+from jobs_grpc.db import schema
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -50,6 +51,17 @@ def test_decisions_index_lists_every_decision() -> None:
 
     for page in DOCS.glob("decisions/*.md"):
         assert f"]({page.name})" in index or page.name == "README.md", page
+
+
+def test_architecture_lists_every_table_and_view() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    _, _, rows = text.partition("| table or view | content |\n")
+
+    first_cells = "".join(re.findall(r"^\| (.+?) \|", rows, re.MULTILINE))
+    listed = re.findall(r"`((?:jobs|public)\.\w+)`", first_cells)
+
+    views = re.findall(r"^CREATE OR REPLACE VIEW (\S+)", SQL, re.MULTILINE)
+    assert sorted(listed) == sorted((*schema.TENANT_TABLES, *views))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -14,7 +14,7 @@ from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 
 from jobs_grpc import errors
-from jobs_grpc.rpc.error_status import DOMAIN
+from jobs_grpc.rpc.error_status import DOMAIN, error_info
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
@@ -51,8 +51,17 @@ ARGUMENTS: dict[str, Any] = {
 def sample_error(error: type[errors.JobsError]) -> errors.JobsError:
     """An error of the class with any arguments."""
     parameters = inspect.signature(error).parameters.values()
-    required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
-    return error(**{name: ARGUMENTS.get(name, "x") for name in required})
+    required = {
+        p.name: ARGUMENTS.get(p.name, 0 if p.annotation == int | None else "x")
+        for p in parameters
+        if p.default is inspect.Parameter.empty
+    }
+    return error(**required)
+
+
+def sent_metadata(error: type[errors.JobsError]) -> set[str]:
+    """The metadata keys of an error of the class, as a caller receives them."""
+    return {*error_info(sample_error(error), "demo").metadata}
 
 
 def test_every_reason_has_one_class() -> None:
@@ -72,7 +81,7 @@ def test_errors_page_lists_every_reason_with_its_statuses() -> None:
 
 
 def test_errors_page_lists_every_metadata_key() -> None:
-    keys = {key for error in CLASSES.values() for key in sample_error(error).metadata}
+    keys = {key for error in CLASSES.values() for key in sent_metadata(error)}
 
     listed = PAGE.partition("The metadata keys are")[2].partition(";")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == keys
@@ -97,4 +106,4 @@ def test_reason_has_a_sample_error_info(reason: str) -> None:
     )
 
     assert (sample["reason"], sample["domain"]) == (reason, DOMAIN)
-    assert sample.get("metadata", {}).keys() == sample_error(CLASSES[reason]).metadata.keys()
+    assert sample.get("metadata", {}).keys() == sent_metadata(CLASSES[reason])

@@ -46,6 +46,18 @@ _HINTS = (
 )
 
 
+# Replace messages of the server that do not name the object, or its tenant. The names in braces are
+# metadata of the error.
+_TEXTS = {
+    "JOB_NOT_FOUND": "job {jobId} not found in tenant {tenantId}",
+    "DEVICE_NOT_FOUND": "device {deviceId} not found in tenant {tenantId}",
+    "EXECUTION_NOT_FOUND": "device {deviceId} has no execution of job {jobId} in tenant {tenantId}",
+    "GROUP_EMPTY": "group {groupId} has no members in tenant {tenantId}",
+    "TENANT_EMPTY": "no devices in tenant {tenantId}",
+    "JOB_NOT_CANCELABLE": "cannot cancel job {jobId} in status {status}",
+}
+
+
 class ExitCode(IntEnum):
     """Exit codes; EXIT_CODES_HELP explains them."""
 
@@ -116,7 +128,7 @@ def call_error(error: JobsError, server: str) -> CliError:
 
 def call_error_text(error: JobsError, server: str) -> str:
     """Describe a failed call in one line. An error without a reason is not from the service."""
-    message = " ".join(error.message.split())
+    message = " ".join(_named_object(error).split())
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return f"refused by a limit: {error.code.name}: {message}"
     if error.reason:
@@ -127,6 +139,14 @@ def call_error_text(error: JobsError, server: str) -> str:
     if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no response in time from the server at {server}; raise --timeout to wait longer"
     return f"{error.code.name}: {message}"
+
+
+def _named_object(error: JobsError) -> str:
+    """Return the message, with the name of the object if the server's message has none."""
+    try:
+        return _TEXTS[error.reason].format_map(error.metadata)
+    except KeyError:  # Another reason, or a server that sends less metadata.
+        return error.message
 
 
 def retry_note(error: JobsError) -> str:

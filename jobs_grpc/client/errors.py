@@ -68,7 +68,7 @@ class MalformedRequest(JobsError):
 
 
 class InvalidPageToken(JobsError):
-    """The page token belongs to another request, or is not one."""
+    """The page token belongs to another request or an earlier job, or is not one."""
 
 
 class TenantRequired(JobsError):

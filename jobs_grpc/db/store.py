@@ -452,7 +452,12 @@ class Store:
                 _statement(function, 1 + len(args)), tenant_id, *args.values()
             )
         except asyncpg.PostgresError as e:
-            error = domain_error(e.sqlstate or "", args, getattr(e, "detail", None) or "")
+            error = domain_error(
+                e.sqlstate or "",
+                {"tenant_id": tenant_id, **args},
+                getattr(e, "detail", None) or "",
+                getattr(e, "hint", None) or "",
+            )
             if error is None:
                 raise
             raise error from None

@@ -77,6 +77,8 @@ class UpdateBatcher:
         # The queues of busy jobs by tenant and job_id, the job with the next turn first.
         self._busy: dict[str, OrderedDict[str, deque[_QueuedUpdate]]] = {}
         self._senders: set[asyncio.Task[None]] = set()
+        self.finished = {"SUCCEEDED": 0, "FAILED": 0, "REJECTED": 0}
+        """Executions that devices have finished, by status."""
         self.batch_sizes = Histogram(_BATCH_SIZES)
         self.wait_seconds = Histogram(_WAIT_SECONDS) if measure_waits else None
         """How long updates waited for their result, if `measure_waits`."""
@@ -226,9 +228,12 @@ class UpdateBatcher:
     def _resolve(self, tenant_id: str, results: list[tuple[_QueuedUpdate, Row]]) -> None:
         busy: list[_QueuedUpdate] = []
         for queued, row in results:
+            outcome, status = row["outcome"], queued.update.status
+            if outcome == "APPLIED" and status in self.finished:
+                self.finished[status] += 1
             if queued.result.done():
                 continue
-            match row["outcome"]:
+            match outcome:
                 case "BUSY":
                     queued.update = queued.update._replace(job_id=row["job_id"])
                     busy.append(queued)

@@ -98,6 +98,8 @@ class Sweeper:
             )
             self._cleanup.insert(1, retention)
         self.tasks = (self._timeouts, self._stages, *self._cleanup)
+        self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
+        """Executions that this sweeper has stored as finished, by status."""
         self.stopped_rollouts: StoppedRollouts | None = None
         """As of the last sweep; None: not read yet."""
 
@@ -204,6 +206,7 @@ class Sweeper:
         ((count,),) = await self._fetch(
             "SELECT jobs.time_out_executions($1, $2, $3, $4)", *job, device_ids, wait_ms
         )
+        self.finished["TIMED_OUT"] += count
         self._on_write(job[0])
         return bool(count)
 
@@ -213,7 +216,15 @@ class Sweeper:
         return bool(done)
 
     async def _finalize(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
-        return await self._in_batches("SELECT jobs.finalize_job($1, $2, $3, $4, $5)", job, wait_ms)
+        after: str | None = ""
+        while after is not None:
+            ((after, timed_out, rejected),) = await self._fetch(
+                "SELECT * FROM jobs.finalize_executions($1, $2, $3, $4, $5)",
+                *(*job, after, _EXECUTIONS_PER_STATEMENT, wait_ms),
+            )
+            self.finished["TIMED_OUT"] += timed_out
+            self.finished["REJECTED"] += rejected
+        return True
 
     async def _apply_retention(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
         ((done,),) = await self._fetch(
@@ -222,13 +233,12 @@ class Sweeper:
         return bool(done)
 
     async def _purge(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
-        return await self._in_batches("SELECT jobs.purge_job($1, $2, $3, $4, $5)", job, wait_ms)
-
-    async def _in_batches(self, sql: str, job: JobKey, wait_ms: int) -> bool:
-        """Call a function until it returns NULL instead of the device_id to continue after."""
         after: str | None = ""
         while after is not None:
-            ((after,),) = await self._fetch(sql, *job, after, _EXECUTIONS_PER_STATEMENT, wait_ms)
+            ((after,),) = await self._fetch(
+                "SELECT jobs.purge_job($1, $2, $3, $4, $5)",
+                *(*job, after, _EXECUTIONS_PER_STATEMENT, wait_ms),
+            )
         return True
 
     async def _fetch(self, sql: str, *args: object) -> Sequence[Row]:

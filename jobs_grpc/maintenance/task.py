@@ -62,7 +62,6 @@ class MaintenanceTask:
     def overdue_seconds(self) -> float:
         """How long the oldest work that is not done has been due; 0 if none is due.
 
-        The search for deleted jobs has no order, so only those that it found last are considered.
         The clocks of server and database must agree.
         """
         if self._oldest_due_at is None:

@@ -1,7 +1,11 @@
-"""The audit log: one line for each call that changes jobs, including rejected ones."""
+"""The audit log: one line for each call that changes jobs, including rejected ones.
+
+Calls of unknown callers are counted after the first one, so that they can't fill the log.
+"""
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.jobs.v1 import error_reason_pb2 as reasons
@@ -10,6 +14,7 @@ from grpc import StatusCode
 from jobs_grpc import logs
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
+from jobs_grpc.repeated_events import RepeatedEvents
 
 logger = logging.getLogger("jobs_grpc.audit")
 
@@ -26,39 +31,78 @@ _MAX_ID_LENGTH = 256
 _MAX_COMMENT_LENGTH = 1000
 
 
-def write(
-    method: str,
-    context: Any,
-    caller: Principal | None,
-    request: Any,
-    response: Any,
-    error: JobsError | None,
-    started: float,
-    canceled: bool,
-) -> None:
-    """Log who called what on which job, and the result.
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Calls of one method by unknown callers, with the same result."""
 
-    Of the request, only ids are logged, and the stage and comment of an approval: no documents,
-    cancel reasons or tokens. `request` is None if the call was rejected before it was read.
+    action: str
+    code: str
+    reason: str | None
+
+
+class AuditLog:
+    """Writes a line for each call of a known caller.
+
+    Of calls that end before their caller is known, the first of a kind has a line, and then one
+    line per second has the number of further ones (`others`).
     """
-    code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
+
+    def __init__(self) -> None:
+        self._unknown_callers = RepeatedEvents(_log_others)
+
+    def write(
+        self,
+        method: str,
+        context: Any,
+        caller: Principal | None,
+        request: Any,
+        response: Any,
+        error: JobsError | None,
+        started: float,
+        canceled: bool,
+    ) -> None:
+        """Log who called what on which job, and the result.
+
+        Of the request, only ids are logged, and the stage and comment of an approval: no documents,
+        cancel reasons or tokens. `request` is None if the call was rejected before it was read.
+        """
+        action = f"audit {method.rpartition('/')[2]}"
+        code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
+        reason = reasons.ErrorReason.Name(error.reason) if error else None
+        if caller is None:
+            kind = _Kind(action, code.name, reason)
+            if not self._unknown_callers.should_log(kind):
+                return
+        logs.log_fields(
+            logger,
+            logging.INFO,
+            action,
+            {
+                "code": code.name,
+                "tenant": caller.tenant_id if caller else None,
+                "subject": caller.subject if caller else None,
+                "roles": ",".join(sorted(caller.roles)) if caller else None,
+                "peer": context.peer(),
+                "job_id": getattr(response, "job_id", None) or _id(request, "job_id"),
+                "device_id": _id(request, "device_id"),
+                "stage": _stage(request),
+                "comment": getattr(request, "comment", "")[:_MAX_COMMENT_LENGTH] or None,
+                "reason": reason,
+                "ms": round((time.perf_counter() - started) * 1000, 2),
+            },
+        )
+
+    def log_others(self) -> None:
+        """Log the calls that are counted and not logged yet."""
+        self._unknown_callers.flush()
+
+
+def _log_others(kind: _Kind, others: int) -> None:
     logs.log_fields(
         logger,
         logging.INFO,
-        f"audit {method.rpartition('/')[2]}",
-        {
-            "code": code.name,
-            "tenant": caller.tenant_id if caller else None,
-            "subject": caller.subject if caller else None,
-            "roles": ",".join(sorted(caller.roles)) if caller else None,
-            "peer": context.peer(),
-            "job_id": getattr(response, "job_id", None) or _id(request, "job_id"),
-            "device_id": _id(request, "device_id"),
-            "stage": _stage(request),
-            "comment": getattr(request, "comment", "")[:_MAX_COMMENT_LENGTH] or None,
-            "reason": reasons.ErrorReason.Name(error.reason) if error else None,
-            "ms": round((time.perf_counter() - started) * 1000, 2),
-        },
+        kind.action,
+        {"code": kind.code, "reason": kind.reason, "others": others},
     )
 
 

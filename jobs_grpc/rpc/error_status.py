@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 DOMAIN = "jobs-grpc"
 
+# Metadata that names an object of the caller's tenant.
+_OBJECT_KEYS = frozenset({"jobId", "deviceId", "groupId"})
+
 
 def to_jobs_error(
     method: str, context: Any, exception: BaseException, *, stopping: bool
@@ -69,17 +72,22 @@ def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:
     return _first_error(first) if isinstance(first, ExceptionGroup) else first
 
 
-async def abort(context: Any, error: JobsError) -> None:
-    """End the call with the status and the details of `error`.
+def error_info(error: JobsError, tenant_id: str | None) -> ErrorInfo:
+    """Return the ErrorInfo of `error`. If it names an object, it also names the caller's tenant."""
+    info = ErrorInfo(
+        reason=reasons.ErrorReason.Name(error.reason), domain=DOMAIN, metadata=error.metadata
+    )
+    if tenant_id is not None and not _OBJECT_KEYS.isdisjoint(error.metadata):
+        info.metadata["tenantId"] = tenant_id
+    return info
+
+
+async def abort(context: Any, error: JobsError, tenant_id: str | None) -> None:
+    """End the call of the tenant (None: unknown) with the status and the details of `error`.
 
     The handler must return afterwards; then gRPC itself raises AbortError.
     """
-    details = [
-        ErrorInfo(
-            reason=reasons.ErrorReason.Name(error.reason), domain=DOMAIN, metadata=error.metadata
-        ),
-        *_details(error),
-    ]
+    details = [error_info(error, tenant_id), *_details(error)]
     status = Status(code=error.code.value[0], message=error.message)
     for detail in details:
         packed = AnyMessage()

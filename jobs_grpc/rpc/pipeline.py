@@ -23,7 +23,8 @@ from jobs_grpc.auth.principal import Principal, set_principal
 from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.config import Config
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.rpc import access_log, audit_log
+from jobs_grpc.rpc import access_log
+from jobs_grpc.rpc.audit_log import AUDITED_METHODS, AuditLog
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.competition import Competition
 from jobs_grpc.rpc.concurrency_limits import CallLimits, Permits
@@ -76,6 +77,7 @@ class Pipeline:
         self.limits = CallLimits(config.limits)
         self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
         self.refusals = RepeatedRefusals()
+        self.audit_log = AuditLog()
         self._competition = Competition()
         self._call_turns = TenantTurns(_MAX_CALL_TURNS)
         self._stream_turns = TenantTurns(_MAX_STREAM_TURNS)
@@ -93,7 +95,7 @@ class Pipeline:
         if metrics:
             handler = metrics.count_messages(handler)
         public = policy.is_public(method)
-        audited = method in audit_log.AUDITED_METHODS
+        audit_log = self.audit_log if method in AUDITED_METHODS else None
         request_stream: bool = handler.request_streaming
         stream = request_stream or handler.response_streaming
         serve_request = _method_of_service(handler)
@@ -198,7 +200,7 @@ class Pipeline:
                 seconds = time.perf_counter() - started
                 if metrics:
                     metrics.end(code, error, seconds)
-                if audited:
+                if audit_log:
                     audit_log.write(
                         method, context, caller, request, response, error, started, canceled
                     )
@@ -211,7 +213,7 @@ class Pipeline:
             # keep this frame and the call in memory until a garbage collection.
             request = response = None
             error.__traceback__ = error.__context__ = error.__cause__ = None
-            await abort(context, error)
+            await abort(context, error, caller.tenant_id if caller else None)
             return None
 
         # gRPC passes raw requests, and takes responses that are serialized already.

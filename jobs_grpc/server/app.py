@@ -225,6 +225,7 @@ async def running(
         logger.info("listening on %s (event loop: %s)", address, event_loop.name())
         shutdown.callback(logger.info, "stopped")
         shutdown.callback(pipeline.refusals.log_others)
+        shutdown.callback(pipeline.audit_log.log_others)
         shutdown.push_async_callback(database.close)
         shutdown.push_async_callback(batcher.close)
         shutdown.push_async_callback(cancel_tasks, background)

@@ -4,6 +4,7 @@ docs/reference/metrics.md lists the metrics. Importing this module needs the ext
 """
 
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -71,6 +72,7 @@ class ServerCollector(Collector):
         yield from _calls(parts.calls)
         yield from _database(parts.database, parts.config)
         yield from _updates(parts.batcher)
+        yield _finished_executions(parts)
         yield from _watches(parts.jobs, parts.device_jobs)
         yield from _buffered_bytes(parts.budget)
         yield from _maintenance(parts.sweeper)
@@ -229,6 +231,20 @@ def _updates(batcher: UpdateBatcher) -> Iterator[Metric]:
             " the lock of its job and for the database.",
             batcher.wait_seconds,
         )
+
+
+def _finished_executions(parts: ServerParts) -> Metric:
+    metric = CounterMetricFamily(
+        "jobs_executions_finished",
+        "Executions that this process stored as finished, by status.",
+        labels=["status"],
+    )
+    counts = Counter(parts.batcher.finished)
+    counts.update(parts.jobs.finished)
+    counts.update(parts.sweeper.finished if parts.sweeper else {})
+    for status, count in counts.items():
+        metric.add_metric([status], count)
+    return metric
 
 
 def _watches(jobs: JobService, device_jobs: DeviceJobService) -> Iterator[Metric]:

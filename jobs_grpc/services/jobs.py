@@ -85,6 +85,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
         self._has_background_work = config.maintenance.owner_database_url is not None
+        self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
+        """Executions that calls have finished, by status."""
         self._watch = JobWatch(store, budget, self._max_document_bytes, stopping, turns.pause)
 
     @property
@@ -209,6 +211,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         if await append_executions(job, row, limit, self._pause, used_bytes=job.ByteSize()):
             job.next_executions_page_token = pagination.execution_token(
                 pb.ListJobExecutionsRequest(job_id=request.job_id),
+                row["created_at"],
                 job.executions[-1].device_id if job.executions else "",
             )
         return response
@@ -242,17 +245,19 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         limit: int,
         response: pb.ListJobExecutionsResponse,
     ) -> None:
+        token_created_at, after_device_id = pagination.parse_execution_token(request)
         row = await self._store.list_job_executions(
             current_principal().tenant_id,
             job_id=request.job_id,
             status=status,
             failure_code=_failure_code_filter(request),
-            after_device_id=pagination.parse_execution_token(request),
+            after_device_id=after_device_id,
             limit=limit + 1,
         )
+        pagination.check_job(token_created_at, row["job_created_at"])
         if await append_executions(response, row, limit, self._pause):
             response.next_page_token = pagination.execution_token(
-                request, response.executions[-1].device_id
+                request, row["job_created_at"], response.executions[-1].device_id
             )
 
     async def _list_executions_of_device(
@@ -448,6 +453,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             reason=request.reason or DEFAULT_CANCEL_REASON,
             force=request.force,
         )
+        self.finished["REJECTED"] += 1
         return pb.CancelExecutionResponse(execution=execution_fields(row))
 
     async def RetryExecutions(
@@ -472,6 +478,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             failure_codes=list(request.failure_codes) or None,
             device_ids=list(request.device_ids) or None,
         )
+        self.finished["TIMED_OUT"] += row["timed_out_count"]
         return pb.RetryExecutionsResponse(
             retried_count=row["retried_count"], expires_at=timestamp_fields(row["expires_at"])
         )
@@ -487,19 +494,23 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             + validation.check_text("device_id", request.device_id, validation.MAX_ID_LENGTH)
             + validation.check_range("limit", limit, 1, MAX_ATTEMPTS_LIMIT)
         )
+        token_created_at, before_number = pagination.parse_attempt_token(request)
         rows = await self._store.list_execution_attempts(
             current_principal().tenant_id,
             job_id=request.job_id,
             device_id=request.device_id,
-            before_number=pagination.parse_attempt_token(request),
+            before_number=before_number,
             limit=limit + 1,
         )
+        # A token names an attempt before which there is at least one more.
+        if rows:
+            pagination.check_job(token_created_at, rows[0]["job_created_at"])
         response = pb.ListExecutionAttemptsResponse()
         if await pagination.fill_page(
             response.attempts, map(execution_fields, rows), limit, self._pause
         ):
             response.next_page_token = pagination.attempt_token(
-                request, response.attempts[-1].execution_number
+                request, rows[0]["job_created_at"], response.attempts[-1].execution_number
             )
         return response
 

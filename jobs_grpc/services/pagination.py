@@ -2,7 +2,8 @@
 
 A page token is URL-safe base64 of a JSON list: a digest of the request's filters, and then the
 sort key of the last item on the page. A token of pending executions also names the device, which
-is not a field of the request.
+is not a field of the request. A token of a page of one job also has the time at which the job was
+created, because another job may get its job_id after it is deleted.
 """
 
 import base64
@@ -45,6 +46,11 @@ _MAX_INT32 = 2**31 - 1
 _INVALID = "page_token is invalid; omit it to start from the first page"
 _OTHER_REQUEST = (
     "page_token belongs to a request with other fields; omit it to start from the first page"
+)
+
+_OTHER_JOB = (
+    "page_token belongs to an earlier job with this job_id, which was deleted; omit it to start"
+    " from the first page"
 )
 
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
@@ -101,39 +107,51 @@ def parse_time_token(request: PagedRequest) -> tuple[PgMicros, str] | tuple[None
         raise InvalidPageToken(_INVALID) from None
 
 
-def execution_token(request: PagedRequest, after_device_id: str) -> str:
+def execution_token(request: PagedRequest, job_created_at: PgMicros, after_device_id: str) -> str:
     """The token for the page after the execution of this device; "" gives the first page."""
-    return _encode(request, after_device_id)
+    return _encode(request, str(job_created_at), after_device_id)
 
 
-def parse_execution_token(request: PagedRequest) -> str:
-    """The device_id in request.page_token, or "" if it is empty. Raises InvalidPageToken."""
-    if not request.page_token:
-        return ""
-    try:
-        (after_device_id,) = _decode(request)
-    except ValueError:
-        raise InvalidPageToken(_INVALID) from None
-    return after_device_id
+def parse_execution_token(request: PagedRequest) -> tuple[PgMicros | None, str]:
+    """The job_created_at, for check_job, and the device_id in request.page_token.
 
-
-def attempt_token(request: PagedRequest, execution_number: int) -> str:
-    """The token for the page after this attempt, newest attempts first."""
-    return _encode(request, str(execution_number))
-
-
-def parse_attempt_token(request: PagedRequest) -> int | None:
-    """The execution_number in request.page_token, or None if it is empty.
-
-    Raises InvalidPageToken.
+    None and "" if it is empty. Raises InvalidPageToken.
     """
     if not request.page_token:
-        return None
+        return None, ""
     try:
-        (execution_number,) = _decode(request)
-        return _parse_int(execution_number, _MAX_INT32)
+        job_created_at, after_device_id = _decode(request)
+        return _parse_int(job_created_at, _MAX_PG_MICROS), after_device_id
     except ValueError:
         raise InvalidPageToken(_INVALID) from None
+
+
+def attempt_token(request: PagedRequest, job_created_at: PgMicros, execution_number: int) -> str:
+    """The token for the page after this attempt, newest attempts first."""
+    return _encode(request, str(job_created_at), str(execution_number))
+
+
+def parse_attempt_token(request: PagedRequest) -> tuple[PgMicros | None, int | None]:
+    """The job_created_at, for check_job, and the execution_number in request.page_token.
+
+    None if it is empty. Raises InvalidPageToken.
+    """
+    if not request.page_token:
+        return None, None
+    try:
+        job_created_at, execution_number = _decode(request)
+        return (
+            _parse_int(job_created_at, _MAX_PG_MICROS),
+            _parse_int(execution_number, _MAX_INT32),
+        )
+    except ValueError:
+        raise InvalidPageToken(_INVALID) from None
+
+
+def check_job(token_created_at: PgMicros | None, job_created_at: PgMicros) -> None:
+    """Raise InvalidPageToken if the token (None: there is none) belongs to an earlier job."""
+    if token_created_at is not None and token_created_at != job_created_at:
+        raise InvalidPageToken(_OTHER_JOB)
 
 
 def pending_token(

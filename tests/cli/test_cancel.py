@@ -41,7 +41,7 @@ async def test_cancel_rejects_one_execution_when_device_is_given(
     assert (queued.code, queued.out) == (0, "canceled j on valve\n")
     assert (in_progress.code, in_progress.out) == (4, "")
     assert in_progress.err.startswith(
-        "jobs-grpc: FAILED_PRECONDITION: Cannot cancel an execution in"
+        "jobs-grpc: FAILED_PRECONDITION: Cannot cancel the execution of job j on"
     )
     job = await operator.get("j")
     assert job.status == pb.Job.IN_PROGRESS

@@ -17,7 +17,8 @@ async def test_delete_removes_job_when_it_is_finished(shell: Shell, operator: Op
 
     assert (rejected.code, rejected.out) == (4, "")
     assert rejected.err == (
-        "jobs-grpc: FAILED_PRECONDITION: Cannot delete job in status IN_PROGRESS; cancel it first\n"
+        "jobs-grpc: FAILED_PRECONDITION: Cannot delete job j in status IN_PROGRESS;"
+        " cancel it first\n"
     )
     assert (deleted.code, deleted.out) == (0, "deleted j\n")
     assert repeated.code == 3

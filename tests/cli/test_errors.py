@@ -18,10 +18,10 @@ def _nested(levels: int) -> str:
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["get", "nowhere"], 3, "NOT_FOUND: Job not found"),
-        (["device", "nope"], 3, "NOT_FOUND: Device not found"),
-        (["create", "--type", "x", "--group", "g"], 4, "FAILED_PRECONDITION: Group has no"),
-        (["create", "--type", "x", "--device", "d"], 3, "NOT_FOUND: Device not found"),
+        (["get", "nowhere"], 3, "NOT_FOUND: job nowhere not found in tenant tenant-"),
+        (["device", "nope"], 3, "NOT_FOUND: device nope not found in tenant tenant-"),
+        (["create", "--type", "x", "--group", "g"], 4, "FAILED_PRECONDITION: group g has no"),
+        (["create", "--type", "x", "--device", "d"], 3, "NOT_FOUND: device d not found in tenant"),
         (["create", "--type", "", "--all"], 2, "INVALID_ARGUMENT: document_type must be"),
         ([*CREATE, "--params", "["], 2, "--params: Expecting value"),
         ([*CREATE, "--params", "[]"], 2, "--params: must be a JSON"),
@@ -55,6 +55,16 @@ async def test_error_is_one_line_and_exit_code(
     assert (result.code, result.out) == (code, "")
     assert result.err.startswith(f"jobs-grpc: {message}")
     assert result.err.count("\n") == 1
+
+
+async def test_error_has_the_message_of_a_server_that_does_not_send_the_tenant(
+    shell: Shell,
+) -> None:
+    refusal = Refusal(grpc.StatusCode.NOT_FOUND, reason="JOB_NOT_FOUND")
+    async with running_scripted_server(GetJob=refusal) as server:
+        result = await shell("get", "j", "--server", server.address)
+
+    assert (result.code, result.err) == (3, "jobs-grpc: NOT_FOUND: scripted\n")
 
 
 @pytest.mark.parametrize(

@@ -75,5 +75,5 @@ async def test_resume_fails_when_etag_is_old(shell: Shell) -> None:
     resumed = await shell("resume", "j", "--etag", etag)
 
     assert resumed.code == 4
-    assert resumed.err.startswith("jobs-grpc: ABORTED: The job has changed")
+    assert resumed.err.startswith("jobs-grpc: ABORTED: Job j has changed: its etag is ")
     assert json.loads((await shell("resume", "j", "--json")).out)["status"] == "IN_PROGRESS"

@@ -93,11 +93,11 @@ async def test_watch_exits_with_4_when_job_is_canceled(
     assert re.search(r"j is CANCELED after 0:0\d:\d\d: 50 REJECTED", result.err)
 
 
-async def test_watch_exits_with_3_when_job_does_not_exist(shell: Shell) -> None:
+async def test_watch_exits_with_3_when_job_does_not_exist(shell: Shell, tenant: str) -> None:
     result = await shell("watch", "nowhere")
 
     assert (result.code, result.out) == (3, "")
-    assert result.err == "jobs-grpc: NOT_FOUND: Job not found\n"
+    assert result.err == f"jobs-grpc: NOT_FOUND: job nowhere not found in tenant {tenant}\n"
 
 
 async def test_watch_exits_with_5_when_timeout_is_exceeded(shell: Shell, job: str) -> None:

@@ -142,7 +142,9 @@ async def test_approve_advance_and_update_control_a_rollout(
     assert advanced.stages[1].state == pb.JobStage.OPEN
 
 
-async def test_cancel_execution_cancel_and_delete_end_a_job(jobs: JobsClient, fleet: None) -> None:
+async def test_cancel_execution_cancel_and_delete_end_a_job(
+    jobs: JobsClient, tenant: str, fleet: None
+) -> None:
     await jobs.create("reboot", target_all=True, job_id="j")
 
     execution = await jobs.cancel_execution("j", "d00001", reason="spare")
@@ -152,7 +154,7 @@ async def test_cancel_execution_cancel_and_delete_end_a_job(jobs: JobsClient, fl
     assert execution.status == pb.JobExecution.REJECTED
     with pytest.raises(errors.JobNotFound) as raised:
         await jobs.get("j")
-    assert raised.value.metadata == {"jobId": "j"}
+    assert raised.value.metadata == {"jobId": "j", "tenantId": tenant}
     assert raised.value.request_id
 
 

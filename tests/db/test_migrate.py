@@ -19,6 +19,7 @@ from tests.support.server import running_server, starting_server
 BEFORE_CODE = [f"applied migration {m.label}" for m in schema.migrations() if not m.after_code]
 CODE = "applied views and functions"
 DISTRIBUTED = f"distributed by tenant_id: {', '.join(schema.TENANT_TABLES)}"
+VIEWS = [name for name, sql in schema.code().items() if "CREATE OR REPLACE VIEW" in sql]
 AFTER_CODE = [f"applied migration {m.label}" for m in schema.migrations() if m.after_code]
 
 
@@ -160,6 +161,29 @@ async def test_migrate_keeps_functions_of_a_newer_version(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("view", VIEWS)
+async def test_migrate_replaces_a_view_that_has_a_new_last_column(
+    empty: EmptyDatabase, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    code = dict(schema.code())
+    columns, from_clause, rest = code[view].partition("\nFROM ")
+    code[view] = f"{columns},\n    1 AS new_column{from_clause}{rest}"
+    monkeypatch.setattr(schema, "code", lambda: code)
+
+    done = await migrate(empty.owner_dsn, empty.role)
+
+    assert done == ["applied views and functions"]
+    assert (
+        await empty.owner.fetchval(
+            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('jobs.' || $1)"
+            " ORDER BY attnum DESC LIMIT 1",
+            view,
+        )
+        == "new_column"
+    )
+
+
 async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: EmptyDatabase) -> None:
     await empty.owner.execute(
         """

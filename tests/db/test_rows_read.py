@@ -219,6 +219,11 @@ def _update_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
 
 async def _finalize(c: asyncpg.Connection, p: Probe) -> None:
     await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
+    await c.fetch("SELECT * FROM jobs.finalize_executions($1, 'j1', '', 10, 0)", p.tenant)
+
+
+async def _finalize_for_previous_version(c: asyncpg.Connection, p: Probe) -> None:
+    await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
     await c.fetch("SELECT jobs.finalize_job($1, 'j1', '', 10, 0)", p.tenant)
 
 
@@ -426,7 +431,8 @@ CASES = {
         ),
         as_owner=True,
     ),
-    "finalize_job": Case("finalize_job", 150, _finalize, as_owner=True),
+    "finalize_executions": Case("finalize_executions", 150, _finalize, as_owner=True),
+    "finalize_job": Case("finalize_job", 150, _finalize_for_previous_version, as_owner=True),
     "apply_retention": Case(
         "apply_retention",
         60,

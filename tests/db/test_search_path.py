@@ -81,6 +81,7 @@ CALLS = [
     "pause_job('acme', 'k', 'r', NULL, '')",
     "resume_job('acme', 'k', '')",
     "cancel_job('acme', 'k', 'r', true)",
+    "finalize_executions('acme', 'k', '', 10, 1000)",
     "finalize_job('acme', 'k', '', 10, 1000)",
     "delete_job('acme', 'k')",
     "apply_retention('acme', 'j', 0, 0)",

@@ -133,9 +133,18 @@ ARGUMENTS: dict[str, Any] = {
     "problem": "has expired",
     "roles": ["admin", "operator"],
     "seconds": 30.0,
-    "current_execution": DeviceExecution(execution_number=1, version=3),
+    "current_execution": DeviceExecution(
+        job_id="reboot-1", device_id=DEVICE, execution_number=1, version=3
+    ),
+    "tenant_id": "demo",
+    "deleted": False,
+    "cause": "NOT_OPEN",
+    "open_stage": 1,
+    "last_stage": 2,
+    "etag": "7",
 }
 STATUSES = {
+    "JOB_CHANGED": "PAUSED",
     "JOB_NOT_DELETABLE": "IN_PROGRESS",
     "JOB_NOT_RETRYABLE": "CANCELED",
     "EXECUTION_FINISHED": "SUCCEEDED",

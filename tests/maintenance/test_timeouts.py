@@ -66,7 +66,9 @@ async def test_report_is_rejected_when_execution_has_timed_out(
 
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.update("j", "SUCCEEDED")
-    assert failure.message == "Execution is finished in status TIMED_OUT"
+    assert (
+        failure.message == "The execution of job j on device pump is finished in status TIMED_OUT"
+    )
     assert not (await device.pending()).executions
 
 

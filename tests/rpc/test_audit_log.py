@@ -98,6 +98,30 @@ async def test_rejected_calls_are_logged(server: Server, tenant: str, audit_log:
     assert (not_found["code"], not_found["reason"]) == ("NOT_FOUND", "JOB_NOT_FOUND")
 
 
+async def test_calls_of_unknown_callers_are_one_line_and_then_their_number(
+    database: Database, audit_log: Any
+) -> None:
+    async with running_server(database.request_dsn) as server:
+        anonymous = server.caller()
+
+        async def create() -> None:
+            with expect_failure(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
+                await anonymous.create(target_all=True)
+
+        for _ in range(4):
+            await asyncio.gather(*(create() for _ in range(50)))
+
+    # The server logs the last number when it stops.
+    first, *others = audit_log()
+    assert first["peer"].startswith("ipv4:127.0.0.1:")
+    assert "others" not in first
+    assert 1 + sum(line["others"] for line in others) == 200
+    assert len(others) < 20
+    for line in (first, *others):
+        assert (line["message"], line["code"]) == ("audit CreateJob", "UNAUTHENTICATED")
+        assert line["reason"] == "TENANT_REQUIRED"
+
+
 async def test_tokens_are_not_logged(
     database: Database, tenant: str, tmp_path: Path, audit_log: Any
 ) -> None:

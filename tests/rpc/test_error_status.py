@@ -496,7 +496,10 @@ async def test_overloaded_server_recovers_when_a_connection_is_released(
                 await operator.list()
         await waiting
 
-        assert failure.message == "The server is overloaded; retry later"
+        assert failure.message == (
+            "The server is overloaded: no database connection became free within JOBS_POOL_TIMEOUT;"
+            " retry later"
+        )
         assert (await operator.get("j")).status == pb.Job.CANCELED
 
 

@@ -122,6 +122,63 @@ async def test_streams_and_their_messages_are_counted(
     await _wait_for(server, "jobs_watches", 0)
 
 
+@pytest.mark.slow
+async def test_finished_executions_are_counted_once_by_status(
+    database: Database, tenant: str
+) -> None:
+    await database.owner.execute("DELETE FROM jobs.jobs")
+    devices = [f"d{n}" for n in range(8)]
+    await database.add_devices(tenant, devices)
+    async with running_server(
+        database.request_dsn, OPTIONS, JOBS_OWNER_DATABASE_URL=database.owner_dsn, **METRICS_ON
+    ) as server:
+        operator = server.operator(tenant)
+
+        async def finished(**expected: int) -> None:
+            """Wait until the counts have these values."""
+            for status, count in expected.items():
+                read = await _wait_for(
+                    server, "jobs_executions_finished_total", count, status=status
+                )
+            for status in {"SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED"} - expected.keys():
+                assert read.value("jobs_executions_finished_total", status=status) == 0
+
+        # 2 succeed, 1 fails, 2 reject (one by an operator), 1 is too slow, 2 stay queued.
+        await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=1)
+        device = [server.device(tenant, name) for name in devices]
+        await device[0].start("j")
+        for _ in range(2):  # Safe to repeat.
+            await asyncio.gather(*(device[n].update("j", "SUCCEEDED") for n in (0, 1)))
+        await device[2].update("j", "FAILED")
+        await device[3].update("j", "REJECTED")
+        await operator.cancel_execution("j", devices[4])
+        await finished(SUCCEEDED=2, FAILED=1, REJECTED=2)
+        await device[5].start("j")
+        await database.make_overdue(tenant, "j")
+        await finished(SUCCEEDED=2, FAILED=1, REJECTED=2, TIMED_OUT=1)
+        # A cancel counts when the sweeper stores the statuses that readers derive.
+        await operator.cancel("j")
+        await finished(SUCCEEDED=2, FAILED=1, REJECTED=4, TIMED_OUT=1)
+        # So does an expiry.
+        await operator.create(job_id="k", target_all=True)
+        await database.expire(tenant, "k")
+        await finished(SUCCEEDED=2, FAILED=1, REJECTED=4, TIMED_OUT=9)
+
+
+async def test_retry_of_an_expired_job_counts_the_executions_that_timed_out(
+    server: Server, database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["a", "b", "c"])
+    await operator.create(job_id="j", target_all=True)
+    await database.expire(operator.tenant, "j")
+
+    await operator.retry("j", pb.JobExecution.TIMED_OUT, device_ids=["a"], expires_in_hours=1)
+    await operator.retry("j", pb.JobExecution.TIMED_OUT)
+
+    read = await scrape(server.app.metrics_address)
+    assert read.value("jobs_executions_finished_total", status="TIMED_OUT") == 3
+
+
 async def test_canceled_call_is_counted_as_canceled(
     server: Server, database: Database, operator: Operator
 ) -> None:

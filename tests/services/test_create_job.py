@@ -233,12 +233,14 @@ async def test_create_is_rejected_when_group_has_no_members(
             await operator.create(target_group_id=group)
         assert failure.message == "Group has no members"
         assert failure.metadata == {"groupId": group}
+        assert failure.tenant_id == operator.tenant
 
 
 async def test_create_is_rejected_when_tenant_has_no_devices(operator: Operator) -> None:
     with expect_failure(StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY") as failure:
         await operator.create(target_all=True)
     assert failure.message == "No devices in tenant"
+    assert failure.tenant_id == operator.tenant
 
 
 @pytest.mark.parametrize(

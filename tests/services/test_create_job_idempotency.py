@@ -121,6 +121,7 @@ async def test_create_is_rejected_when_job_id_exists_with_a_different_request(
         await operator.create(**REQUEST | difference)
 
     assert failure.metadata == {"jobId": "j"}
+    assert failure.message == "Job j was created by another request; choose another job_id"
     assert await operator.get("j") == before
 
 

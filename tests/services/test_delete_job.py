@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import asyncpg
 import pytest
@@ -10,7 +12,7 @@ from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import Failure, expect_failure
 from tests.support.server import Server
 
 
@@ -104,20 +106,63 @@ async def test_page_token_does_not_find_a_deleted_job(pump: Device, operator: Op
         await operator.executions("j", page_token=token)
 
 
+async def test_page_token_of_a_deleted_job_is_rejected_when_another_job_has_its_job_id(
+    database: Database, server: Server, pump: Device, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["valve"])
+    request: dict[str, Any] = {"job_id": "k", "target_all": True}
+    await operator.create(**request)
+    rejected: dict[str, Any] = {"status": pb.JobExecution.REJECTED}
+    broken = {"failure_code": "BROKEN"}
+    for device in ("pump", "valve"):
+        await operator.cancel_execution("k", device)
+    await operator.retry("k", pb.JobExecution.REJECTED)
+    for device in ("pump", "valve"):
+        await server.device(operator.tenant, device).update("k", "REJECTED", **broken)
+
+    of_job = (await operator.get("k", executions_limit=0)).next_executions_page_token
+    of_all = (await operator.executions("k", limit=1)).next_page_token
+    of_status = (await operator.executions("k", limit=1, **rejected)).next_page_token
+    of_code = (await operator.executions("k", limit=1, **broken)).next_page_token
+    of_attempts = (await operator.attempts_page("k", "pump", limit=1)).next_page_token
+    await operator.delete("k")
+    await database.owner.fetch("SELECT jobs.purge_job($1, 'k', '', 10, 1000)", operator.tenant)
+    await operator.create(**request)
+
+    def expect_rejection() -> AbstractContextManager[Failure]:
+        return expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
+
+    with expect_rejection() as failure:
+        await operator.executions("k", page_token=of_job)
+    assert failure.message == (
+        "page_token belongs to an earlier job with this job_id, which was deleted; omit it to"
+        " start from the first page"
+    )
+    with expect_rejection():
+        await operator.executions("k", page_token=of_all)
+    with expect_rejection():
+        await operator.executions("k", page_token=of_status, **rejected)
+    with expect_rejection():
+        await operator.executions("k", page_token=of_code, **broken)
+    with expect_rejection():
+        await operator.attempts_page("k", "pump", page_token=of_attempts)
+
+
 async def test_job_id_of_a_deleted_job_cannot_be_reused(pump: Device, operator: Operator) -> None:
     await pump.update("j", "SUCCEEDED")
     await operator.delete("j")
 
     for fields in ({}, {"document_type": "update"}):
-        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS") as failure:
             await operator.create(job_id="j", target_all=True, **fields)
+        assert failure.message.startswith("Job j was deleted and is not purged yet;")
 
 
 async def test_delete_is_rejected_when_job_is_in_progress(pump: Device, operator: Operator) -> None:
     for _ in range(2):  # QUEUED first, then IN_PROGRESS
         with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
             await operator.delete("j")
-        assert failure.message == "Cannot delete job in status IN_PROGRESS; cancel it first"
+        assert failure.message == "Cannot delete job j in status IN_PROGRESS; cancel it first"
         assert failure.metadata == {"jobId": "j", "status": "IN_PROGRESS"}
         await pump.start("j")
 
@@ -145,7 +190,7 @@ async def test_canceled_job_can_be_deleted_after_its_last_report(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
         await operator.delete("j")
     assert (
-        failure.message == "Cannot delete job in status CANCELED while executions are IN_PROGRESS"
+        failure.message == "Cannot delete job j in status CANCELED while executions are IN_PROGRESS"
     )
     assert failure.metadata == {"jobId": "j", "status": "CANCELED"}
 

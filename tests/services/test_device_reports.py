@@ -75,7 +75,9 @@ async def test_report_is_rejected_when_execution_is_finished(device: Device, sta
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.update("j", status, status_details={"n": 2})
 
-    assert failure.message == "Execution is finished in status SUCCEEDED"
+    assert (
+        failure.message == "The execution of job j on device pump is finished in status SUCCEEDED"
+    )
     assert (await device.get("j")).status_details == {"n": 1}
 
 

@@ -138,7 +138,9 @@ async def test_start_is_rejected_when_execution_is_finished(
 
     status = {"canceled": "REJECTED", "expired": "TIMED_OUT", "succeeded": "SUCCEEDED"}[history]
     assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
-    assert failure.message == f"Execution is finished in status {status}"
+    assert (
+        failure.message == f"The execution of job j on device pump is finished in status {status}"
+    )
 
 
 async def test_executions_of_other_devices_and_tenants_are_not_found(

@@ -10,7 +10,7 @@ from grpc import StatusCode
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
-from tests.support.page_tokens import forged_token
+from tests.support.page_tokens import forged_token, position
 from tests.support.server import Server
 
 
@@ -142,8 +142,10 @@ async def test_pages_contain_each_attempt_once_when_execution_is_retried_between
 async def test_page_is_empty_when_no_attempt_is_older(retried: Operator) -> None:
     token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
 
+    job_created_at, _ = position(token)
     for number in (1, 0, -5):
-        page = await retried.attempts_page("j", "pump", page_token=forged_token(token, f"{number}"))
+        forged = forged_token(token, job_created_at, f"{number}")
+        page = await retried.attempts_page("j", "pump", page_token=forged)
         assert (numbers(page.attempts), page.next_page_token) == ([], "")
 
 
@@ -157,15 +159,19 @@ async def test_attempts_are_not_found_when_job_was_deleted(retried: Operator) ->
 
 
 @pytest.mark.parametrize(
-    "position", [(), ("1", "1"), (1,), ("",), ("x",), ("1.5",), (f"{2**31}",), ("9" * 5000,)]
+    "invalid",
+    [
+        *((), ("1",), ("1", "1", "1"), ("", "1"), (f"{2**56 + 1}", "1")),
+        *(("1", number) for number in (1, "", "x", "1.5", f"{2**31}", "9" * 5000)),
+    ],
 )
 async def test_page_token_is_rejected_when_its_position_is_invalid(
-    retried: Operator, position: tuple[Any, ...]
+    retried: Operator, invalid: tuple[Any, ...]
 ) -> None:
     token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        await retried.attempts_page("j", "pump", page_token=forged_token(token, *position))
+        await retried.attempts_page("j", "pump", page_token=forged_token(token, *invalid))
 
 
 async def test_page_token_is_rejected_when_it_belongs_to_another_request(

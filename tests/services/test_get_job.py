@@ -162,3 +162,4 @@ async def test_job_of_another_tenant_is_indistinguishable_from_a_missing_job(
 
     assert foreign.message == unknown.message == "Job not found"
     assert foreign.metadata == unknown.metadata == {"jobId": "j"}
+    assert foreign.tenant_id == unknown.tenant_id == operator.tenant

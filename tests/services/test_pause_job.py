@@ -59,7 +59,7 @@ async def test_device_cannot_start_when_job_is_paused(operator: Operator, pump: 
     assert not (await pump.pending()).executions
     with expect_failure(FAILED_PRECONDITION, "JOB_PAUSED") as failure:
         await pump.start("j")
-    assert failure.message == "The job is paused; start it after it is resumed"
+    assert failure.message == "Job j is paused; start it after it is resumed"
     assert failure.metadata == {"jobId": "j"}
     with expect_failure(FAILED_PRECONDITION, "JOB_PAUSED"):
         await pump.update("j", "IN_PROGRESS")
@@ -132,7 +132,11 @@ async def test_call_with_an_old_etag_is_rejected(operator: Operator, pump: Devic
 
     with expect_failure(StatusCode.ABORTED, "JOB_CHANGED") as failure:
         await operator.resume("j", etag=first.etag)
-    assert failure.metadata == {"jobId": "j"}
+    assert failure.metadata == {"jobId": "j", "etag": second.etag, "status": "PAUSED"}
+    assert failure.message == (
+        f"Job j has changed: its etag is {second.etag}, its status is PAUSED; read it, then call"
+        " with its etag"
+    )
     with expect_failure(StatusCode.ABORTED, "JOB_CHANGED"):
         await operator.pause("j", etag="made up")
 
@@ -159,11 +163,11 @@ async def test_pause_and_resume_are_rejected_when_job_is_finished(
     for job_id, status in (("canceled", "CANCELED"), ("j", "COMPLETED")):
         with expect_failure(FAILED_PRECONDITION, "JOB_NOT_PAUSABLE") as failure:
             await operator.pause(job_id)
-        assert failure.message == f"Cannot pause job in status {status}"
+        assert failure.message == f"Cannot pause job {job_id} in status {status}"
         assert failure.metadata == {"jobId": job_id, "status": status}
         with expect_failure(FAILED_PRECONDITION, "JOB_NOT_RESUMABLE") as failure:
             await operator.resume(job_id)
-        assert failure.message == f"Cannot resume job in status {status}"
+        assert failure.message == f"Cannot resume job {job_id} in status {status}"
         assert failure.metadata == {"jobId": job_id, "status": status}
 
 
@@ -199,7 +203,7 @@ async def test_delete_is_rejected_when_job_is_paused(operator: Operator, pump: D
 
     with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
         await operator.delete("j")
-    assert failure.message == "Cannot delete job in status PAUSED; cancel it first"
+    assert failure.message == "Cannot delete job j in status PAUSED; cancel it first"
     assert failure.metadata == {"jobId": "j", "status": "PAUSED"}
 
 

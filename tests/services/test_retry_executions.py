@@ -206,7 +206,7 @@ async def test_retry_is_rejected_when_job_is_canceled(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
         await operator.retry("j", "REJECTED", **expiry)
 
-    assert failure.message == "Cannot retry job in status CANCELED"
+    assert failure.message == "Cannot retry job j in status CANCELED"
     assert failure.metadata == {"jobId": "j", "status": "CANCELED"}
 
 
@@ -222,7 +222,7 @@ async def test_retry_is_rejected_when_job_has_expired_and_gets_no_new_expiry(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE") as failure:
         await mixed.retry("mixed", "FAILED")
 
-    assert "expired job" in failure.message
+    assert failure.message.startswith("Job mixed has expired;")
     assert failure.metadata == {"jobId": "mixed", "status": status}
     assert await mixed.get("mixed") == before
 

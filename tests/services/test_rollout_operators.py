@@ -65,20 +65,26 @@ async def test_advance_is_rejected_when_there_is_no_such_next_stage(create: Crea
     job = await create({"device_count": 4}, {"device_count": 2}, REST)
     await job.operator.create(job_id="plain", target_all=True)
 
-    for job_id, fields in (
-        ("j", {"stage": 2}),
-        ("j", {"stage": 99}),
-        ("plain", {}),
-        ("plain", {"stage": 0}),
+    for job_id, fields, message in (
+        (
+            "j",
+            {"stage": 2},
+            "Stage 2 of job j can't open yet: stage 0 is open; open stage 1 first",
+        ),
+        ("j", {"stage": 99}, "Job j has no stage 99; its last stage is 2"),
+        ("plain", {}, "Job plain has no rollout, so no stage can open"),
+        ("plain", {"stage": 0}, "Job plain has no rollout, so no stage can open"),
     ):
         with expect_failure(FAILED_PRECONDITION, "JOB_NOT_ADVANCEABLE") as failure:
             await job.operator.advance(job_id, **fields)
         assert failure.metadata == {"jobId": job_id, "status": "IN_PROGRESS"}
+        assert failure.message == message
 
     await job.operator.advance("j")
     await job.operator.advance("j")
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_ADVANCEABLE"):
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_ADVANCEABLE") as failure:
         await job.operator.advance("j")
+    assert failure.message == "Stage 2 of job j is open, and it is the last one"
 
 
 async def test_advance_is_rejected_when_job_is_finished_missing_or_changed(create: Create) -> None:
@@ -86,14 +92,17 @@ async def test_advance_is_rejected_when_job_is_finished_missing_or_changed(creat
     old = (await job.operator.pause("j")).etag
     await job.operator.resume("j")
 
-    with expect_failure(StatusCode.ABORTED, "JOB_CHANGED"):
+    with expect_failure(StatusCode.ABORTED, "JOB_CHANGED") as changed:
         await job.operator.advance("j", etag=old)
+    assert "its status is IN_PROGRESS, and stage 0 is open" in changed.message
+    assert changed.metadata["openStage"] == "0"
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await job.operator.advance("missing")
     await job.operator.cancel("j")
     with expect_failure(FAILED_PRECONDITION, "JOB_NOT_ADVANCEABLE") as failure:
         await job.operator.advance("j")
     assert failure.metadata == {"jobId": "j", "status": "CANCELED"}
+    assert failure.message == "Cannot open a stage of job j in status CANCELED"
 
 
 async def test_advance_and_approve_are_rejected_when_a_field_is_invalid(
@@ -231,15 +240,22 @@ async def test_approval_is_rejected_when_the_stage_is_not_open_or_needs_none(
 ) -> None:
     await create(APPROVAL, APPROVAL, REST)
 
-    for stage in (1, 2, 3):
+    messages = {
+        1: "Stage 1 of job j is not open; stage 0 is",
+        2: "Stage 2 of job j requires no approval",
+        3: "Job j has no stage 3",
+    }
+    for stage, message in messages.items():
         with expect_failure(FAILED_PRECONDITION, "STAGE_NOT_APPROVABLE") as failure:
             await approver.approve("j", stage)
         assert failure.metadata == {"jobId": "j", "stage": str(stage)}
+        assert failure.message == message
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await approver.approve("missing", 0)
     await approver.cancel("j")
-    with expect_failure(FAILED_PRECONDITION, "STAGE_NOT_APPROVABLE"):
+    with expect_failure(FAILED_PRECONDITION, "STAGE_NOT_APPROVABLE") as failure:
         await approver.approve("j", 0)
+    assert failure.message == "Cannot approve stage 0 of job j in status CANCELED"
 
 
 async def test_audit_log_has_who_approved_which_stage_and_why(

@@ -381,7 +381,10 @@ async def test_sizes_and_approvals_of_stages_are_fixed(
     with expect_failure(INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await update_stages(operator, *change(list(STAGES)))
 
-    assert [*failure.violations] == [path]
+    problem = (
+        "must have 3 stages, as the job has" if path == "rollout.stages" else "must not change"
+    )
+    assert failure.violations == {path: f"{path} {problem}"}
 
 
 @pytest.mark.usefixtures("devices")
@@ -463,7 +466,9 @@ async def test_stage_that_has_passed_is_fixed(server: Server, operator: Operator
     for field, stage in changes:
         with expect_failure(INVALID_ARGUMENT, "INVALID_FIELD") as failure:
             await update_stages(operator, stage, *STAGES[1:])
-        assert [*failure.violations] == [f"rollout.stages[0].{field}"]
+        path = f"rollout.stages[0].{field}"
+        problem = f"{path} must not change: the stage has passed"
+        assert failure.violations == {path: problem}
 
     await update_stages(operator, *STAGES)  # the same
 

@@ -19,6 +19,8 @@ class Failure:
     message: str = ""
     reason: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
+    """Without the tenantId."""
+    tenant_id: str | None = None
     violations: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
     current: device_pb.DeviceExecution | None = None
@@ -41,6 +43,7 @@ class Failure:
                 assert info.domain == "jobs-grpc"
                 self.reason = info.reason
                 self.metadata = dict(info.metadata)
+                self.tenant_id = self.metadata.pop("tenantId", None)
             elif packed.Unpack(bad_request):
                 self.violations = {v.field: v.description for v in bad_request.field_violations}
             elif packed.Unpack(current):

@@ -11,6 +11,11 @@ def forged_token(token: str, *position: Any) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
+def position(token: str) -> list[Any]:
+    """The position in a token."""
+    return _parts(token)[1:]
+
+
 def _parts(token: str) -> list[Any]:
     parts: list[Any] = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     return parts

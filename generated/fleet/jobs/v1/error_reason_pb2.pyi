@@ -45,7 +45,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 3
     """The page token was not issued by this service, was issued for a request with other
-    fields, or is combined with an offset. Start again without a token.
+    fields or for an earlier job with the same job_id, or is combined with an offset. The message
+    states which. Start again without a token.
 
     Example of an ErrorInfo:
 
@@ -145,7 +146,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "SELF_APPROVAL",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
         }
     """
     SUBJECT_REQUIRED: _ErrorReason.ValueType  # 41
@@ -165,7 +166,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_FOUND",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
         }
     """
     DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 14
@@ -176,7 +177,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "DEVICE_NOT_FOUND",
           "domain": "jobs-grpc",
-          "metadata": { "deviceId": "pump-17" }
+          "metadata": { "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 15
@@ -187,21 +188,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXECUTION_NOT_FOUND",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     JOB_ALREADY_EXISTS: _ErrorReason.ValueType  # 16
     """Status ALREADY_EXISTS.
 
     The job_id belongs to a job that a different request created, or to a deleted job that
-    has not been purged yet.
+    has not been purged yet. The message states which.
 
     Example of an ErrorInfo:
 
         {
           "reason": "JOB_ALREADY_EXISTS",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
         }
     """
     GROUP_EMPTY: _ErrorReason.ValueType  # 17
@@ -215,7 +216,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "GROUP_EMPTY",
           "domain": "jobs-grpc",
-          "metadata": { "groupId": "north" }
+          "metadata": { "groupId": "north", "tenantId": "demo" }
         }
     """
     TENANT_EMPTY: _ErrorReason.ValueType  # 18
@@ -223,7 +224,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example of an ErrorInfo:
 
-        { "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
+        {
+          "reason": "TENANT_EMPTY",
+          "domain": "jobs-grpc",
+          "metadata": { "tenantId": "demo" }
+        }
     """
     JOB_NOT_CANCELABLE: _ErrorReason.ValueType  # 19
     """The job is COMPLETED or CANCELED. `status` is the job's status.
@@ -233,7 +238,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_CANCELABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     JOB_NOT_RETRYABLE: _ErrorReason.ValueType  # 20
@@ -245,7 +250,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_RETRYABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     JOB_NOT_DELETABLE: _ErrorReason.ValueType  # 21
@@ -257,7 +262,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_DELETABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS", "tenantId": "demo" }
         }
     """
     EXECUTION_FINISHED: _ErrorReason.ValueType  # 22
@@ -271,7 +276,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": {
             "jobId": "reboot-2026-11",
             "deviceId": "pump-17",
-            "status": "REJECTED"
+            "status": "REJECTED",
+            "tenantId": "demo"
           }
         }
     """
@@ -283,7 +289,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXECUTION_IN_PROGRESS",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     JOB_PAUSED: _ErrorReason.ValueType  # 31
@@ -294,7 +300,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_PAUSED",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
         }
     """
     JOB_NOT_PAUSABLE: _ErrorReason.ValueType  # 32
@@ -305,7 +311,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_PAUSABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
         }
     """
     JOB_NOT_RESUMABLE: _ErrorReason.ValueType  # 33
@@ -316,7 +322,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_RESUMABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     EXECUTION_HELD: _ErrorReason.ValueType  # 45
@@ -327,7 +333,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXECUTION_HELD",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     JOB_FULL: _ErrorReason.ValueType  # 46
@@ -338,7 +344,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_FULL",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
         }
     """
     GATE_NOT_MET: _ErrorReason.ValueType  # 37
@@ -350,7 +356,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "GATE_NOT_MET",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
         }
     """
     APPROVAL_REQUIRED: _ErrorReason.ValueType  # 38
@@ -361,31 +367,31 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "APPROVAL_REQUIRED",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+          "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
         }
     """
     STAGE_NOT_APPROVABLE: _ErrorReason.ValueType  # 39
-    """The stage is not the open one, its gate requires no approval, or the job is COMPLETED or
-    CANCELED.
+    """The job has no such stage, the stage is not the open one, its gate requires no approval, or the
+    job is COMPLETED or CANCELED. The message states which.
 
     Example of an ErrorInfo:
 
         {
           "reason": "STAGE_NOT_APPROVABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "stage": "1" }
+          "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
         }
     """
     JOB_NOT_ADVANCEABLE: _ErrorReason.ValueType  # 42
     """The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-    CANCELED. `status` is the job's status.
+    CANCELED. The message states which. `status` is the job's status.
 
     Example of an ErrorInfo:
 
         {
           "reason": "JOB_NOT_ADVANCEABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
         }
     """
     JOB_NOT_UPDATABLE: _ErrorReason.ValueType  # 43
@@ -396,7 +402,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "JOB_NOT_UPDATABLE",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     TIME_GATES_UNAVAILABLE: _ErrorReason.ValueType  # 44
@@ -418,18 +424,25 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXECUTION_CHANGED",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
     JOB_CHANGED: _ErrorReason.ValueType  # 34
-    """The job does not have the etag of the request. Read the job and decide again.
+    """The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a
+    rollout) are those of the job now. Read the job and decide again.
 
     Example of an ErrorInfo:
 
         {
           "reason": "JOB_CHANGED",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11" }
+          "metadata": {
+            "jobId": "reboot-2026-11",
+            "etag": "7",
+            "status": "PAUSED",
+            "openStage": "1",
+            "tenantId": "demo"
+          }
         }
     """
     OVERLOADED: _ErrorReason.ValueType  # 25
@@ -459,8 +472,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Status UNAVAILABLE: try again after the delay in google.rpc.RetryInfo, which each of these
     errors has.
 
-    The database is unreachable or does not respond. The call may have taken
-    effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+    The database is unreachable or does not respond, or another transaction holds a lock that the
+    call needs. The message states which. The call may have taken effect. Repeat it only if it is
+    safe to repeat, such as CreateJob with a job_id.
 
     Example of an ErrorInfo:
 
@@ -522,6 +536,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     The gRPC status code is the class of the error; the reason is its exact cause. A
     program decides by the reason: reasons do not change, but messages may.
 
+    If the metadata names a job, a device or a group, it also has `tenantId`: the tenant of the caller,
+    whose object it is. No error tells whether another tenant has such an object.
+
     An error without an ErrorInfo comes from gRPC itself or from a proxy.
     """
 
@@ -548,7 +565,8 @@ Example of an ErrorInfo:
 """
 INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 3
 """The page token was not issued by this service, was issued for a request with other
-fields, or is combined with an offset. Start again without a token.
+fields or for an earlier job with the same job_id, or is combined with an offset. The message
+states which. Start again without a token.
 
 Example of an ErrorInfo:
 
@@ -648,7 +666,7 @@ Example of an ErrorInfo:
     {
       "reason": "SELF_APPROVAL",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
     }
 """
 SUBJECT_REQUIRED: ErrorReason.ValueType  # 41
@@ -668,7 +686,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_FOUND",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
     }
 """
 DEVICE_NOT_FOUND: ErrorReason.ValueType  # 14
@@ -679,7 +697,7 @@ Example of an ErrorInfo:
     {
       "reason": "DEVICE_NOT_FOUND",
       "domain": "jobs-grpc",
-      "metadata": { "deviceId": "pump-17" }
+      "metadata": { "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 15
@@ -690,21 +708,21 @@ Example of an ErrorInfo:
     {
       "reason": "EXECUTION_NOT_FOUND",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_ALREADY_EXISTS: ErrorReason.ValueType  # 16
 """Status ALREADY_EXISTS.
 
 The job_id belongs to a job that a different request created, or to a deleted job that
-has not been purged yet.
+has not been purged yet. The message states which.
 
 Example of an ErrorInfo:
 
     {
       "reason": "JOB_ALREADY_EXISTS",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
     }
 """
 GROUP_EMPTY: ErrorReason.ValueType  # 17
@@ -718,7 +736,7 @@ Example of an ErrorInfo:
     {
       "reason": "GROUP_EMPTY",
       "domain": "jobs-grpc",
-      "metadata": { "groupId": "north" }
+      "metadata": { "groupId": "north", "tenantId": "demo" }
     }
 """
 TENANT_EMPTY: ErrorReason.ValueType  # 18
@@ -726,7 +744,11 @@ TENANT_EMPTY: ErrorReason.ValueType  # 18
 
 Example of an ErrorInfo:
 
-    { "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
+    {
+      "reason": "TENANT_EMPTY",
+      "domain": "jobs-grpc",
+      "metadata": { "tenantId": "demo" }
+    }
 """
 JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 19
 """The job is COMPLETED or CANCELED. `status` is the job's status.
@@ -736,7 +758,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_CANCELABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 JOB_NOT_RETRYABLE: ErrorReason.ValueType  # 20
@@ -748,7 +770,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_RETRYABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 JOB_NOT_DELETABLE: ErrorReason.ValueType  # 21
@@ -760,7 +782,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_DELETABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS", "tenantId": "demo" }
     }
 """
 EXECUTION_FINISHED: ErrorReason.ValueType  # 22
@@ -774,7 +796,8 @@ Example of an ErrorInfo:
       "metadata": {
         "jobId": "reboot-2026-11",
         "deviceId": "pump-17",
-        "status": "REJECTED"
+        "status": "REJECTED",
+        "tenantId": "demo"
       }
     }
 """
@@ -786,7 +809,7 @@ Example of an ErrorInfo:
     {
       "reason": "EXECUTION_IN_PROGRESS",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_PAUSED: ErrorReason.ValueType  # 31
@@ -797,7 +820,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_PAUSED",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
     }
 """
 JOB_NOT_PAUSABLE: ErrorReason.ValueType  # 32
@@ -808,7 +831,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_PAUSABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
     }
 """
 JOB_NOT_RESUMABLE: ErrorReason.ValueType  # 33
@@ -819,7 +842,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_RESUMABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 EXECUTION_HELD: ErrorReason.ValueType  # 45
@@ -830,7 +853,7 @@ Example of an ErrorInfo:
     {
       "reason": "EXECUTION_HELD",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_FULL: ErrorReason.ValueType  # 46
@@ -841,7 +864,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_FULL",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
     }
 """
 GATE_NOT_MET: ErrorReason.ValueType  # 37
@@ -853,7 +876,7 @@ Example of an ErrorInfo:
     {
       "reason": "GATE_NOT_MET",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
     }
 """
 APPROVAL_REQUIRED: ErrorReason.ValueType  # 38
@@ -864,31 +887,31 @@ Example of an ErrorInfo:
     {
       "reason": "APPROVAL_REQUIRED",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+      "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
     }
 """
 STAGE_NOT_APPROVABLE: ErrorReason.ValueType  # 39
-"""The stage is not the open one, its gate requires no approval, or the job is COMPLETED or
-CANCELED.
+"""The job has no such stage, the stage is not the open one, its gate requires no approval, or the
+job is COMPLETED or CANCELED. The message states which.
 
 Example of an ErrorInfo:
 
     {
       "reason": "STAGE_NOT_APPROVABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "stage": "1" }
+      "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
     }
 """
 JOB_NOT_ADVANCEABLE: ErrorReason.ValueType  # 42
 """The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-CANCELED. `status` is the job's status.
+CANCELED. The message states which. `status` is the job's status.
 
 Example of an ErrorInfo:
 
     {
       "reason": "JOB_NOT_ADVANCEABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
     }
 """
 JOB_NOT_UPDATABLE: ErrorReason.ValueType  # 43
@@ -899,7 +922,7 @@ Example of an ErrorInfo:
     {
       "reason": "JOB_NOT_UPDATABLE",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 TIME_GATES_UNAVAILABLE: ErrorReason.ValueType  # 44
@@ -921,18 +944,25 @@ Example of an ErrorInfo:
     {
       "reason": "EXECUTION_CHANGED",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_CHANGED: ErrorReason.ValueType  # 34
-"""The job does not have the etag of the request. Read the job and decide again.
+"""The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a
+rollout) are those of the job now. Read the job and decide again.
 
 Example of an ErrorInfo:
 
     {
       "reason": "JOB_CHANGED",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11" }
+      "metadata": {
+        "jobId": "reboot-2026-11",
+        "etag": "7",
+        "status": "PAUSED",
+        "openStage": "1",
+        "tenantId": "demo"
+      }
     }
 """
 OVERLOADED: ErrorReason.ValueType  # 25
@@ -962,8 +992,9 @@ DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 27
 """Status UNAVAILABLE: try again after the delay in google.rpc.RetryInfo, which each of these
 errors has.
 
-The database is unreachable or does not respond. The call may have taken
-effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+The database is unreachable or does not respond, or another transaction holds a lock that the
+call needs. The message states which. The call may have taken effect. Repeat it only if it is
+safe to repeat, such as CreateJob with a job_id.
 
 Example of an ErrorInfo:
 

@@ -1331,7 +1331,8 @@ class ListJobExecutionsRequest(_message.Message):
     page_token: _builtins.str
     """The next_page_token of the previous response, or Job.next_executions_page_token. Empty:
     the first page. The other fields, except `limit`, must be the same as in the previous
-    request; with Job.next_executions_page_token, only job_id may be set.
+    request; with Job.next_executions_page_token, only job_id may be set. A token of a job that
+    was deleted fails with INVALID_PAGE_TOKEN if another job has its job_id.
     """
     device_id: _builtins.str
     """Only executions of this device, in the order of its executions: 1–256 characters. Empty:
@@ -1603,7 +1604,8 @@ class ListExecutionAttemptsRequest(_message.Message):
     """
     page_token: _builtins.str
     """The next_page_token of the previous response. Empty: the first page. The other fields,
-    except `limit`, must be the same as in the previous request.
+    except `limit`, must be the same as in the previous request. A token of a job that was deleted
+    fails with INVALID_PAGE_TOKEN if another job has its job_id.
     """
     def __init__(
         self,

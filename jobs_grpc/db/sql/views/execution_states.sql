@@ -1,7 +1,7 @@
 -- depends on: execution_status_at, final_status_details, is_held_at, read_time
 -- Executions as readers see them, with derived status. If a cancel or expiry of the job ended an
--- execution, its details and last_updated_at come from the job until finalize_job writes them to
--- the row of the execution.
+-- execution, its details and last_updated_at come from the job until finalize_executions writes them
+-- to the row of the execution.
 CREATE OR REPLACE VIEW jobs.execution_states WITH (security_invoker = true) AS
 SELECT
     e.tenant_id,

@@ -27,6 +27,9 @@ const (
 // The gRPC status code is the class of the error; the reason is its exact cause. A
 // program decides by the reason: reasons do not change, but messages may.
 //
+// If the metadata names a job, a device or a group, it also has `tenantId`: the tenant of the caller,
+// whose object it is. No error tells whether another tenant has such an object.
+//
 // An error without an ErrorInfo comes from gRPC itself or from a proxy.
 type ErrorReason int32
 
@@ -49,7 +52,8 @@ const (
 	//	{ "reason": "MALFORMED_REQUEST", "domain": "jobs-grpc" }
 	ErrorReason_MALFORMED_REQUEST ErrorReason = 2
 	// The page token was not issued by this service, was issued for a request with other
-	// fields, or is combined with an offset. Start again without a token.
+	// fields or for an earlier job with the same job_id, or is combined with an offset. The message
+	// states which. Start again without a token.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -135,7 +139,7 @@ const (
 	//	{
 	//	  "reason": "SELF_APPROVAL",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
 	//	}
 	ErrorReason_SELF_APPROVAL ErrorReason = 40
 	// Approvals need a known user. Send x-user-id, or a token with a subject.
@@ -151,7 +155,7 @@ const (
 	//	{
 	//	  "reason": "JOB_NOT_FOUND",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_FOUND ErrorReason = 13
 	// The tenant has no such device.
@@ -161,7 +165,7 @@ const (
 	//	{
 	//	  "reason": "DEVICE_NOT_FOUND",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "deviceId": "pump-17" }
+	//	  "metadata": { "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_DEVICE_NOT_FOUND ErrorReason = 14
 	// The device has no execution of this job.
@@ -171,18 +175,18 @@ const (
 	//	{
 	//	  "reason": "EXECUTION_NOT_FOUND",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_NOT_FOUND ErrorReason = 15
 	// The job_id belongs to a job that a different request created, or to a deleted job that
-	// has not been purged yet.
+	// has not been purged yet. The message states which.
 	//
 	// Example of an ErrorInfo:
 	//
 	//	{
 	//	  "reason": "JOB_ALREADY_EXISTS",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_ALREADY_EXISTS ErrorReason = 16
 	// The group has no members. A group that does not exist gives the same error, because
@@ -193,14 +197,18 @@ const (
 	//	{
 	//	  "reason": "GROUP_EMPTY",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "groupId": "north" }
+	//	  "metadata": { "groupId": "north", "tenantId": "demo" }
 	//	}
 	ErrorReason_GROUP_EMPTY ErrorReason = 17
 	// The tenant has no devices.
 	//
 	// Example of an ErrorInfo:
 	//
-	//	{ "reason": "TENANT_EMPTY", "domain": "jobs-grpc" }
+	//	{
+	//	  "reason": "TENANT_EMPTY",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "tenantId": "demo" }
+	//	}
 	ErrorReason_TENANT_EMPTY ErrorReason = 18
 	// The job is COMPLETED or CANCELED. `status` is the job's status.
 	//
@@ -209,7 +217,7 @@ const (
 	//	{
 	//	  "reason": "JOB_NOT_CANCELABLE",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_CANCELABLE ErrorReason = 19
 	// The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
@@ -220,7 +228,7 @@ const (
 	//	{
 	//	  "reason": "JOB_NOT_RETRYABLE",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_RETRYABLE ErrorReason = 20
 	// The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
@@ -231,7 +239,7 @@ const (
 	//	{
 	//	  "reason": "JOB_NOT_DELETABLE",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_DELETABLE ErrorReason = 21
 	// The execution is in a terminal status. `status` is that status.
@@ -244,7 +252,8 @@ const (
 	//	  "metadata": {
 	//	    "jobId": "reboot-2026-11",
 	//	    "deviceId": "pump-17",
-	//	    "status": "REJECTED"
+	//	    "status": "REJECTED",
+	//	    "tenantId": "demo"
 	//	  }
 	//	}
 	ErrorReason_EXECUTION_FINISHED ErrorReason = 22
@@ -255,7 +264,7 @@ const (
 	//	{
 	//	  "reason": "EXECUTION_IN_PROGRESS",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_IN_PROGRESS ErrorReason = 23
 	// The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
@@ -265,7 +274,7 @@ const (
 	//	{
 	//	  "reason": "JOB_PAUSED",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_PAUSED ErrorReason = 31
 	// The job is COMPLETED or CANCELED. `status` is the job's status.
@@ -275,7 +284,7 @@ const (
 	//	{
 	//	  "reason": "JOB_NOT_PAUSABLE",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_PAUSABLE ErrorReason = 32
 	// The job is COMPLETED or CANCELED. `status` is the job's status.
@@ -285,7 +294,7 @@ const (
 	//	{
 	//	  "reason": "JOB_NOT_RESUMABLE",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_RESUMABLE ErrorReason = 33
 	// The rollout of the job has not released the execution yet. Wait until it is pending.
@@ -295,7 +304,7 @@ const (
 	//	{
 	//	  "reason": "EXECUTION_HELD",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_HELD ErrorReason = 45
 	// The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
@@ -305,7 +314,7 @@ const (
 	//	{
 	//	  "reason": "JOB_FULL",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_FULL ErrorReason = 46
 	// All executions of the open stage are finished, and its gate is not met, so the job would not
@@ -316,7 +325,7 @@ const (
 	//	{
 	//	  "reason": "GATE_NOT_MET",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
 	//	}
 	ErrorReason_GATE_NOT_MET ErrorReason = 37
 	// The gate of the open stage requires an approval. `stage` is that stage.
@@ -326,29 +335,29 @@ const (
 	//	{
 	//	  "reason": "APPROVAL_REQUIRED",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
 	//	}
 	ErrorReason_APPROVAL_REQUIRED ErrorReason = 38
-	// The stage is not the open one, its gate requires no approval, or the job is COMPLETED or
-	// CANCELED.
+	// The job has no such stage, the stage is not the open one, its gate requires no approval, or the
+	// job is COMPLETED or CANCELED. The message states which.
 	//
 	// Example of an ErrorInfo:
 	//
 	//	{
 	//	  "reason": "STAGE_NOT_APPROVABLE",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "1" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
 	//	}
 	ErrorReason_STAGE_NOT_APPROVABLE ErrorReason = 39
 	// The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-	// CANCELED. `status` is the job's status.
+	// CANCELED. The message states which. `status` is the job's status.
 	//
 	// Example of an ErrorInfo:
 	//
 	//	{
 	//	  "reason": "JOB_NOT_ADVANCEABLE",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_ADVANCEABLE ErrorReason = 42
 	// The job is COMPLETED or CANCELED. `status` is the job's status.
@@ -358,7 +367,7 @@ const (
 	//	{
 	//	  "reason": "JOB_NOT_UPDATABLE",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_UPDATABLE ErrorReason = 43
 	// A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
@@ -376,17 +385,24 @@ const (
 	//	{
 	//	  "reason": "EXECUTION_CHANGED",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_CHANGED ErrorReason = 24
-	// The job does not have the etag of the request. Read the job and decide again.
+	// The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a
+	// rollout) are those of the job now. Read the job and decide again.
 	//
 	// Example of an ErrorInfo:
 	//
 	//	{
 	//	  "reason": "JOB_CHANGED",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11" }
+	//	  "metadata": {
+	//	    "jobId": "reboot-2026-11",
+	//	    "etag": "7",
+	//	    "status": "PAUSED",
+	//	    "openStage": "1",
+	//	    "tenantId": "demo"
+	//	  }
 	//	}
 	ErrorReason_JOB_CHANGED ErrorReason = 34
 	// The server has more calls than it can serve in time. Retry after the delay in
@@ -408,8 +424,9 @@ const (
 	//	  "metadata": { "setting": "JOBS_MAX_TENANT_CALLS", "value": "100" }
 	//	}
 	ErrorReason_LIMIT_EXCEEDED ErrorReason = 26
-	// The database is unreachable or does not respond. The call may have taken
-	// effect. Repeat it only if it is safe to repeat, such as CreateJob with a job_id.
+	// The database is unreachable or does not respond, or another transaction holds a lock that the
+	// call needs. The message states which. The call may have taken effect. Repeat it only if it is
+	// safe to repeat, such as CreateJob with a job_id.
 	//
 	// Example of an ErrorInfo:
 	//

@@ -2478,7 +2478,8 @@ type ListJobExecutionsRequest struct {
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the previous response, or Job.next_executions_page_token. Empty:
 	// the first page. The other fields, except `limit`, must be the same as in the previous
-	// request; with Job.next_executions_page_token, only job_id may be set.
+	// request; with Job.next_executions_page_token, only job_id may be set. A token of a job that
+	// was deleted fails with INVALID_PAGE_TOKEN if another job has its job_id.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only executions of this device, in the order of its executions: 1–256 characters. Empty:
 	// of all devices.
@@ -3011,7 +3012,8 @@ type ListExecutionAttemptsRequest struct {
 	// pages.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the previous response. Empty: the first page. The other fields,
-	// except `limit`, must be the same as in the previous request.
+	// except `limit`, must be the same as in the previous request. A token of a job that was deleted
+	// fails with INVALID_PAGE_TOKEN if another job has its job_id.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

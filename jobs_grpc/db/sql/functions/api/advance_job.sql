@@ -3,8 +3,8 @@
 -- If p_stage is already open or has passed, changes nothing. The number of rows that it writes does not
 -- depend on the number of devices.
 --
--- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_ADVANCEABLE (with the status), and APPROVAL_REQUIRED (with
--- the stage).
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_ADVANCEABLE (with the status, the open stage and the last
+-- stage), and APPROVAL_REQUIRED (with the stage).
 CREATE OR REPLACE FUNCTION jobs.advance_job(
     p_tenant_id text,
     p_job_id text,
@@ -20,25 +20,29 @@ AS $$
 DECLARE
     v_job record;
     v_open_stage integer;
+    v_last_stage integer;
     v_is_approved boolean;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
     PERFORM jobs.set_read_time(v_job.locked_at);
-    PERFORM jobs.check_etag(p_etag, v_job.revision);
+    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
     SELECT j.open_stage INTO v_open_stage
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 
     IF p_stage IS NULL OR v_open_stage IS NULL OR p_stage > v_open_stage THEN
-        PERFORM FROM jobs.job_stages s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_open_stage + 1;
-        IF NOT FOUND OR p_stage > v_open_stage + 1 OR v_job.status <> 'IN_PROGRESS' THEN
+        SELECT max(s.stage) INTO v_last_stage
+        FROM jobs.job_stages s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+        IF v_last_stage IS NULL OR v_open_stage = v_last_stage OR p_stage > v_open_stage + 1
+           OR v_job.status <> 'IN_PROGRESS' THEN
             PERFORM jobs.raise_error(
                 'JOB_NOT_ADVANCEABLE',
                 CASE WHEN v_job.status = 'IN_PROGRESS' AND v_job.paused_at IS NOT NULL THEN 'PAUSED'
-                     ELSE v_job.status::text END
+                     ELSE v_job.status::text END,
+                jsonb_build_object('open_stage', v_open_stage, 'last_stage', v_last_stage)
             );
         END IF;
 

@@ -3,6 +3,7 @@
 -- returns the job. If the stage is already approved, changes nothing.
 --
 -- Raises JOB_NOT_FOUND, STAGE_NOT_APPROVABLE and SELF_APPROVAL (both with the stage).
+-- STAGE_NOT_APPROVABLE also has the cause, the status and the open stage.
 CREATE OR REPLACE FUNCTION jobs.approve_stage(
     p_tenant_id text, p_job_id text, p_stage integer, p_approved_by text, p_comment text
 ) RETURNS SETOF jobs.job_details
@@ -15,29 +16,46 @@ AS $$
 DECLARE
     v_job record;
     v_stage record;
+    v_open_stage smallint;
+    v_cause text;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
     PERFORM jobs.set_read_time(v_job.locked_at);
-    SELECT s.approved_at, s.stage = j.open_stage AND v_job.status = 'IN_PROGRESS' AS is_open,
+    SELECT s.require_approval, s.approved_at,
            NOT s.allow_self_approval
                AND coalesce(j.created_by = p_approved_by, true) AS is_self_approval
     INTO v_stage
     FROM jobs.jobs j
     JOIN jobs.job_stages s ON s.tenant_id = j.tenant_id AND s.job_id = j.job_id
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
-      AND s.stage = p_stage AND s.require_approval;
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND s.stage = p_stage;
     IF NOT FOUND THEN
-        PERFORM jobs.raise_error('STAGE_NOT_APPROVABLE', p_stage::text);
+        v_cause := 'NO_STAGE';
+    ELSIF NOT v_stage.require_approval THEN
+        v_cause := 'NO_APPROVAL';
     ELSIF v_stage.is_self_approval THEN
         PERFORM jobs.raise_error('SELF_APPROVAL', p_stage::text);
+    ELSIF v_stage.approved_at IS NULL THEN
+        SELECT j.open_stage INTO v_open_stage
+        FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+        IF v_job.status <> 'IN_PROGRESS' THEN
+            v_cause := 'FINISHED';
+        ELSIF p_stage <> v_open_stage THEN
+            v_cause := 'NOT_OPEN';
+        END IF;
+    END IF;
+    IF v_cause IS NOT NULL THEN
+        PERFORM jobs.raise_error(
+            'STAGE_NOT_APPROVABLE', p_stage::text,
+            jsonb_build_object(
+                'cause', v_cause, 'status', v_job.status, 'open_stage', v_open_stage
+            )
+        );
     END IF;
 
     IF v_stage.approved_at IS NULL THEN
-        IF NOT v_stage.is_open THEN
-            PERFORM jobs.raise_error('STAGE_NOT_APPROVABLE', p_stage::text);
-        END IF;
         UPDATE jobs.job_stages s
         SET approved_at = v_job.locked_at, approved_by = p_approved_by,
             approval_comment = p_comment

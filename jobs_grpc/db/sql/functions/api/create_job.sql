@@ -86,7 +86,11 @@ BEGIN
         JOIN jobs.jobs j ON j.tenant_id = s.tenant_id AND j.job_id = s.job_id
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
         IF v_is_same_request IS NOT TRUE THEN
-            PERFORM jobs.raise_error('JOB_ALREADY_EXISTS');
+            -- A deleted job has no row in job_states.
+            PERFORM jobs.raise_error(
+                'JOB_ALREADY_EXISTS', '',
+                jsonb_build_object('deleted', v_is_same_request IS NULL)
+            );
         END IF;
         IF NOT p_validate_only THEN
             RETURN NEXT;

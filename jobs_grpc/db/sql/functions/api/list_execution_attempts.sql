@@ -23,7 +23,8 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     last_updated_at timestamptz,
     times_out_at timestamptz,
     failure_code text,
-    stage smallint
+    stage smallint,
+    job_created_at timestamptz
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -35,7 +36,12 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    SELECT s.* INTO v_current
+    SELECT s.*, (
+        SELECT j.created_at
+        FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
+    ) AS job_created_at
+    INTO v_current
     FROM jobs.execution_states s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
     IF NOT FOUND THEN
@@ -48,13 +54,13 @@ BEGIN
     SELECT v_current.device_id, v_current.status, v_current.status_details,
            v_current.execution_number, v_current.version, v_current.queued_at,
            v_current.started_at, v_current.last_updated_at, v_current.times_out_at,
-           v_current.failure_code, v_current.stage
+           v_current.failure_code, v_current.stage, v_current.job_created_at
     WHERE p_before_number IS NULL OR v_current.execution_number < p_before_number
     UNION ALL
     (
         SELECT a.device_id, a.status::text, a.status_details, a.execution_number, a.version,
                a.queued_at, a.started_at, a.last_updated_at, NULL, a.failure_code,
-               v_current.stage
+               v_current.stage, v_current.job_created_at
         FROM jobs.execution_attempts a
         WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
           AND a.execution_number < least(v_current.execution_number, p_before_number)

@@ -26,7 +26,8 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     last_updated_ats timestamptz[],
     times_out_ats timestamptz[],
     failure_codes text[],
-    stages smallint[]
+    stages smallint[],
+    job_created_at timestamptz
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 SET search_path = pg_catalog, pg_temp
@@ -42,7 +43,7 @@ BEGIN
 
     IF p_failure_code IS NOT NULL THEN
         RETURN QUERY
-        SELECT e.*
+        SELECT e.*, j.created_at
         FROM jobs.jobs j
         CROSS JOIN LATERAL
             jobs.execution_page_of_failure(
@@ -51,13 +52,16 @@ BEGIN
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     ELSIF p_status IS NOT NULL THEN
         RETURN QUERY
-        SELECT e.*
-        FROM jobs.execution_page_of_status(
-            p_tenant_id, p_job_id, p_status, p_after_device_id, p_limit
-        ) e;
+        SELECT e.*, j.created_at
+        FROM jobs.jobs j
+        CROSS JOIN LATERAL
+            jobs.execution_page_of_status(
+                p_tenant_id, p_job_id, p_status, p_after_device_id, p_limit
+            ) e
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     ELSE
         RETURN QUERY
-        SELECT e.*
+        SELECT e.*, j.created_at
         FROM jobs.jobs j
         CROSS JOIN LATERAL
             jobs.execution_page(p_tenant_id, p_job_id, NULL, p_after_device_id, p_limit) e

@@ -26,7 +26,7 @@ BEGIN
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
     PERFORM jobs.set_read_time(v_job.locked_at);
-    PERFORM jobs.check_etag(p_etag, v_job.revision);
+    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.raise_error('JOB_NOT_PAUSABLE', v_job.status::text);
     END IF;

@@ -7,6 +7,10 @@
 
 -- The signature of the previous version. Its calls use the defaults of the new parameters.
 DROP FUNCTION IF EXISTS jobs.retry_executions(text, text, text[], integer, boolean, integer);
+-- The previous version returned fewer columns.
+DROP FUNCTION IF EXISTS jobs.retry_executions(
+    text, text, text[], integer, boolean, integer, text[], text[]
+);
 
 CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_tenant_id text,
@@ -17,7 +21,11 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_max_active_jobs integer,   -- NULL: no limit
     p_failure_codes text[] DEFAULT NULL,  -- NULL: all; '': failures without a code
     p_device_ids text[] DEFAULT NULL      -- NULL: all
-) RETURNS TABLE (retried_count integer, expires_at timestamptz)
+) RETURNS TABLE (
+    retried_count integer,
+    expires_at timestamptz,
+    timed_out_count integer  -- executions that the old expiry timed out, and that it wrote
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
@@ -77,7 +85,7 @@ BEGIN
     END IF;
     v_retried := v_failed + v_timed_out + v_rejected + v_queued;
     IF v_retried = 0 THEN
-        RETURN QUERY SELECT 0, v_job.expires_at;
+        RETURN QUERY SELECT 0, v_job.expires_at, 0;
         RETURN;
     END IF;
 
@@ -179,5 +187,5 @@ BEGIN
 
     PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
 
-    RETURN QUERY SELECT v_retried, v_new_expires_at;
+    RETURN QUERY SELECT v_retried, v_new_expires_at, v_queued + v_kept_timed_out;
 END $$;

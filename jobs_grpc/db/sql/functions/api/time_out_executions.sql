@@ -27,7 +27,7 @@ BEGIN
     END IF;
     v_now := clock_timestamp();
 
-    -- A forced cancel has ended the executions already; finalize_job updates their rows.
+    -- A forced cancel has ended the executions already; finalize_executions updates their rows.
     PERFORM FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
       AND NOT j.force_canceled AND j.deleted_at IS NULL;

@@ -1,8 +1,12 @@
 -- Raises an error of the service. Each has its own SQLSTATE, which sqlstates.py maps to an
 -- exception. p_status becomes the DETAIL: the status that does not allow the call, the
--- stage, or the field.
+-- stage, or the field. p_facts becomes the HINT: what else the message says, as JSON.
+
+-- The signature of the previous version.
+DROP FUNCTION IF EXISTS jobs.raise_error(text, text);
+
 CREATE OR REPLACE FUNCTION jobs.raise_error(
-    p_error text, p_status text DEFAULT ''
+    p_error text, p_status text DEFAULT '', p_facts jsonb DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -35,5 +39,6 @@ DECLARE
         WHEN 'ROLLOUT_MISSING'       THEN 'JB025'  -- the job has none, so it can't have this field
     END;
 BEGIN
-    RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status;
+    RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status,
+        HINT = coalesce(p_facts::text, '');
 END $$;

@@ -2,8 +2,8 @@
 -- Changes the names, rates and gates of the stages of a job that have not passed. p_stages has all
 -- stages. The caller holds the job lock and has set the tenant.
 --
--- Raises STAGE_FIXED (with the field) if p_stages has another number of stages, a size or an approval
--- differs, or a stage that has passed differs.
+-- Raises STAGE_FIXED (with the field and the problem) if p_stages has another number of stages, a size
+-- or an approval differs, or a stage that has passed differs.
 CREATE OR REPLACE FUNCTION jobs.update_stages(
     p_tenant_id text,
     p_job_id text,
@@ -20,17 +20,21 @@ DECLARE
     v_new jobs.job_stages;
     v_path text;
     v_fixed text;
+    v_stages integer := (
+        SELECT count(*) FROM jobs.job_stages s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+    );
     v_old_rate integer;
 BEGIN
     SELECT j.open_stage, j.release_rate INTO v_open_stage, v_old_rate
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 
-    IF jsonb_array_length(p_stages) <> (
-        SELECT count(*) FROM jobs.job_stages s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-    ) THEN
-        PERFORM jobs.raise_error('STAGE_FIXED', 'rollout.stages');
+    IF jsonb_array_length(p_stages) <> v_stages THEN
+        PERFORM jobs.raise_error(
+            'STAGE_FIXED', 'rollout.stages',
+            jsonb_build_object('problem', format('must have %s stages, as the job has', v_stages))
+        );
     END IF;
 
     FOR v_stage IN
@@ -67,7 +71,15 @@ BEGIN
                 THEN '.gate'
         END;
         IF v_fixed IS NOT NULL THEN
-            PERFORM jobs.raise_error('STAGE_FIXED', v_path || v_fixed);
+            PERFORM jobs.raise_error(
+                'STAGE_FIXED', v_path || v_fixed,
+                jsonb_build_object(
+                    'problem',
+                    CASE WHEN v_fixed IN ('.display_name', '.releases_per_minute', '.gate')
+                         THEN 'must not change: the stage has passed'
+                         ELSE 'must not change' END
+                )
+            );
         END IF;
 
         UPDATE jobs.job_stages s

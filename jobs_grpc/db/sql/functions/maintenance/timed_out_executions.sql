@@ -2,7 +2,7 @@
 -- Excludes the jobs with tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel
 -- arrays).
 --
--- Also finds executions that a forced cancel or a deletion has ended, until finalize_job or
+-- Also finds executions that a forced cancel or a deletion has ended, until finalize_executions or
 -- purge_job changes their rows; time_out_executions checks the job. The search does not join the
 -- job, so that the index of this table alone decides which rows it reads. due_at is times_out_at.
 
