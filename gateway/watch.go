@@ -72,7 +72,7 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, id *identit
 	memory := newRequestMemory(h.limits, id)
 	defer memory.release()
 	slot := &watchSlot{h: h, identity: id}
-	if e := slot.acquire(); e != nil {
+	if e := slot.acquire(ctx); e != nil {
 		e.write(w)
 		return
 	}
@@ -178,12 +178,20 @@ type watchSlot struct {
 	holder   caller
 }
 
-// acquire takes a slot for the caller, as far as it is known.
-func (s *watchSlot) acquire() *apiError {
-	if !s.h.slots.tryAcquire(s.identity.caller, 1) {
+// acquire takes a slot for the caller, as far as it is known. A caller that is not known waits for it:
+// the others of its address have their slots only until the server has answered.
+func (s *watchSlot) acquire(ctx context.Context) *apiError {
+	holder := s.identity.caller
+	acquired := false
+	if holder.known() {
+		acquired = s.h.slots.tryAcquire(holder, 1)
+	} else {
+		acquired = s.h.slots.acquire(ctx, holder, 1)
+	}
+	if !acquired {
 		return overloaded("max-watches", s.h.maximum)
 	}
-	s.holder = s.identity.caller
+	s.holder = holder
 	return nil
 }
 
@@ -196,7 +204,7 @@ func (s *watchSlot) learn(ctx context.Context) error {
 		return e
 	}
 	address := s.holder
-	if e := s.acquire(); e != nil {
+	if e := s.acquire(ctx); e != nil {
 		return e
 	}
 	s.h.slots.release(address, 1)

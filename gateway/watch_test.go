@@ -252,8 +252,7 @@ func TestWatch_RejectsWatches_WhenTooManyAreOpen(t *testing.T) {
 	open := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}}
 	g := newWatchGateway(t, map[string]string{"JOBS_GATEWAY_MAX_WATCHES": "4"}, open, open)
 	for range 2 { // half of them: one tenant
-		response := g.get(t, "")
-		if all, _ := events(t, response, 1); len(all) != 1 { // then the caller is known
+		if response := g.get(t, ""); response.StatusCode != http.StatusOK {
 			t.Fatal(response.Status)
 		}
 	}
