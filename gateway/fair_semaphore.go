@@ -58,11 +58,7 @@ type waiter struct {
 }
 
 func newFairSemaphore(size int64, s shares) *fairSemaphore {
-	return &fairSemaphore{shares: s, wait: semaphoreWait, root: newShare(nil, "", size)}
-}
-
-func newShare(parent *share, key string, limit int64) *share {
-	return &share{parent: parent, key: key, limit: limit, children: map[string]*share{}}
+	return &fairSemaphore{shares: s, wait: semaphoreWait, root: &share{limit: size}}
 }
 
 // limits returns the limits of the tenant and of the subject of a caller.
@@ -86,6 +82,13 @@ func (s *fairSemaphore) maximum(c caller) int64 {
 func (s *fairSemaphore) acquire(ctx context.Context, c caller, amount int64) bool {
 	s.mu.Lock()
 	subject := s.find(c)
+	// Nobody waits for what this request would take.
+	isFirst := subject.ready.Len() == 0 && subject.parent.ready.Len() == 0 && s.root.ready.Len() == 0
+	if isFirst && subject.fits(amount) {
+		subject.add(amount)
+		s.mu.Unlock()
+		return true
+	}
 	w := &waiter{amount, make(chan struct{})}
 	place := subject.ready.PushBack(w)
 	subject.update()
@@ -129,11 +132,9 @@ func (s *fairSemaphore) tryAcquire(c caller, amount int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	subject := s.find(c)
-	defer subject.forget()
-	for each := subject; each != nil; each = each.parent {
-		if each.used+amount > each.limit {
-			return false
-		}
+	if !subject.fits(amount) {
+		subject.forget()
+		return false
 	}
 	subject.add(amount)
 	s.grant() // the next request may have to wait for its own limit now, and no longer hold up others
@@ -174,10 +175,20 @@ func (s *fairSemaphore) grant() {
 }
 
 func (s *share) child(key string, limit int64) *share {
-	if s.children[key] == nil {
-		s.children[key] = newShare(s, key, limit)
+	child := s.children[key]
+	if child == nil {
+		child = &share{parent: s, key: key, limit: limit}
+		if s.children == nil {
+			s.children = map[string]*share{}
+		}
+		s.children[key] = child
 	}
-	return s.children[key]
+	return child
+}
+
+// fits reports whether the amount exceeds no limit.
+func (s *share) fits(amount int64) bool {
+	return s == nil || s.used+amount <= s.limit && s.parent.fits(amount)
 }
 
 // add adds to what a subject, its tenant and the whole semaphore hold.
