@@ -127,6 +127,19 @@ func (id *identity) learn(ctx context.Context) *apiError {
 	return nil
 }
 
+// admit takes an amount, at most the maximum, from the share of the caller's address if the caller is not
+// known. If that share has no room, it learns who the caller is instead, and takes nothing: callers with
+// the same address must not wait for each other.
+func (id *identity) admit(ctx context.Context, s *fairSemaphore, amount int64) (taken bool, e *apiError) {
+	if id.known() {
+		return false, nil
+	}
+	if s.tryAcquire(id.caller, min(amount, s.maximum(id.caller))) {
+		return true, nil
+	}
+	return false, id.learn(ctx)
+}
+
 // lookUp returns a lookup that may have ended already.
 func (c *callers) lookUp(id *identity) *lookup {
 	c.mu.Lock()
@@ -161,7 +174,7 @@ func (c *callers) ask(address caller, credentials metadata.MD) (caller, time.Tim
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	if !c.lookups.acquire(ctx, address, 1) {
-		return caller{}, time.Time{}, status.Error(codes.Unavailable, "too many callers are not known yet")
+		return caller{}, time.Time{}, overloaded("upstream-connections", c.lookups.root.limit*4/streamsPerConnection)
 	}
 	defer c.lookups.release(address, 1)
 	asked := time.Now()

@@ -233,3 +233,25 @@ func TestMemory_IsHeldByTheCaller_WhenItBecomesKnown(t *testing.T) {
 		t.Errorf("%d used", used)
 	}
 }
+
+func TestMemory_IsReserved_WhenOtherUnknownCallersHaveTheSameAddress(t *testing.T) {
+	c := newTestCallers(t, newTokenStub())
+	limits := newMemoryLimits(128 << 20)
+	limits.buffers.wait = 0
+	first := newRequestMemory(limits, c.identify(requestWith(bearer("acme/olivia"))))
+	if e := first.buffers.reserve(t.Context(), 1<<30); e != nil || first.known() {
+		t.Fatal(e)
+	}
+	second := newRequestMemory(limits, c.identify(requestWith(bearer("other/amir"))))
+	if e := second.buffers.reserve(t.Context(), 4<<20); e != nil || second.buffers.holder != user("other", "amir") {
+		t.Errorf("%+v %v", second.buffers.holder, e)
+	}
+	junk := newRequestMemory(limits, c.identify(requestWith(bearer("junk"))))
+	if e := junk.buffers.reserve(t.Context(), 4<<20); e == nil || e.Reason != "INVALID_TOKEN" {
+		t.Errorf("%v", e)
+	}
+	first.release()
+	second.release()
+	junk.release()
+	checkUnused(t, limits.buffers)
+}

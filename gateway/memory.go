@@ -76,9 +76,13 @@ func (r *reservation) reserve(ctx context.Context, amount int64) *apiError {
 	if amount <= freeBytes {
 		return nil
 	}
+	taken, e := r.identity.admit(ctx, r.semaphore, amount)
+	if e != nil {
+		return e
+	}
 	r.holder = r.identity.caller
 	amount = min(amount, r.semaphore.maximum(r.holder))
-	if !r.semaphore.acquire(ctx, r.holder, amount) {
+	if !taken && !r.semaphore.acquire(ctx, r.holder, amount) {
 		return overloaded("max-buffered-bytes", r.limits.size)
 	}
 	r.held = amount

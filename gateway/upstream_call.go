@@ -118,19 +118,13 @@ func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, o
 	return proto.Unmarshal(response, reply.(proto.Message))
 }
 
-// acquireCall waits for one of the calls, and returns whom it counts for. A caller that is not known yet
-// does not wait, because many may have the same address: if there is no call for it, the server is asked
-// who it is.
+// acquireCall waits for one of the calls, and returns whom it counts for.
 func (u *upstream) acquireCall(ctx context.Context, id *identity) (caller, *apiError) {
-	if !id.known() {
-		if u.calls.tryAcquire(id.caller, 1) {
-			return id.caller, nil
-		}
-		if e := id.learn(ctx); e != nil {
-			return caller{}, e
-		}
+	taken, e := id.admit(ctx, u.calls, 1)
+	if e != nil {
+		return caller{}, e
 	}
-	if !u.calls.acquire(ctx, id.caller, 1) {
+	if !taken && !u.calls.acquire(ctx, id.caller, 1) {
 		return caller{}, overloaded("upstream-connections", int64(len(u.connections)))
 	}
 	return id.caller, nil

@@ -178,20 +178,16 @@ type watchSlot struct {
 	holder   caller
 }
 
-// acquire takes a slot for the caller, as far as it is known. A caller that is not known waits for it:
-// the others of its address have their slots only until the server has answered.
+// acquire takes a slot for the caller, as far as it is known.
 func (s *watchSlot) acquire(ctx context.Context) *apiError {
-	holder := s.identity.caller
-	acquired := false
-	if holder.known() {
-		acquired = s.h.slots.tryAcquire(holder, 1)
-	} else {
-		acquired = s.h.slots.acquire(ctx, holder, 1)
+	taken, e := s.identity.admit(ctx, s.h.slots, 1)
+	if e != nil {
+		return e
 	}
-	if !acquired {
+	if !taken && !s.h.slots.tryAcquire(s.identity.caller, 1) {
 		return overloaded("max-watches", s.h.maximum)
 	}
-	s.holder = holder
+	s.holder = s.identity.caller
 	return nil
 }
 

@@ -136,7 +136,6 @@ func TestWatch_HoldsJunkTokensInAQuarter_WhileTheServerIsAway(t *testing.T) {
 		t.Fatal("refused")
 	}
 	w.server.Stop()
-	w.watches.slots.wait = time.Millisecond
 	accepted := 0
 	for n := range 40 {
 		if w.waits(from(bearer(fmt.Sprintf("junk-%d", n)), "198.51.100.1")) {
