@@ -63,7 +63,7 @@ async def token_gateway(
 @pytest.mark.parametrize(
     ("paths", "role", "identity", "selected"),
     [
-        ("^/customer/", "admin", {}, "16 selected"),
+        ("^/customer/", "admin", {}, "17 selected"),
         ("^/device/", "device", {"device_id": "d00001"}, "5 selected"),
     ],
     ids=["customer", "device"],
@@ -107,7 +107,7 @@ async def test_responses_match_the_openapi_document(
     )  # fmt: skip
 
     print(output)
-    assert f"{selected} / 22 total" in output
+    assert f"{selected} / 23 total" in output
 
 
 @pytest.fixture(scope="session")
