@@ -255,3 +255,26 @@ func TestMemory_IsReserved_WhenOtherUnknownCallersHaveTheSameAddress(t *testing.
 	junk.release()
 	checkUnused(t, limits.buffers)
 }
+
+func TestUpstream_CountsUnknownCallers_ByTheAddressThatATrustedProxyForwards(t *testing.T) {
+	s, upstream := serveBlockingStub(t)
+	gateway := newTestGateway(t, map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "1", "JOBS_GATEWAY_TRUSTED_PROXIES": "192.0.2.1",
+	})
+	// Without a tenant, a lookup fails.
+	call := func(address string) *http.Response {
+		return get(gateway, "/customer/jobs/a", http.Header{"X-Forwarded-For": {address}})
+	}
+	var calls sync.WaitGroup
+	for range subjectStreamsPerConnection {
+		calls.Go(func() { call("198.51.100.1") })
+		<-s.started
+	}
+	if got := call("198.51.100.1").StatusCode; got != http.StatusUnauthorized {
+		t.Errorf("the same address: status %d", got)
+	}
+	calls.Go(func() { call("198.51.100.2") })
+	<-s.started
+	close(s.release)
+	calls.Wait()
+}
