@@ -6,6 +6,7 @@ The key is made once per run. Processes that the run starts find it in the envir
 import json
 import os
 import time
+from functools import cache
 from pathlib import Path
 
 from joserfc import jwk
@@ -31,8 +32,9 @@ def server_variables(folder: Path) -> dict[str, str]:
     }
 
 
+@cache
 def make_token(tenant: str, subject: str, *roles: str) -> str:
-    """Sign a token."""
+    """Sign a token. A process gets the same one each time, so that the gateway remembers it."""
     expiry = int(time.time()) + _LIFETIME_SECONDS
     return token(_key(), claims(tenant, *roles, sub=subject, exp=expiry))
 
