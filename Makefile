@@ -161,7 +161,7 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
 	@$(MAKE) --no-print-directory bench-tenants ARGS=--quick
-	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses')
+	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses gateway-watches-with-junk-tokens')
 
 .PHONY: screenshots
 screenshots: $(READY) gateway-build ## Take the screenshots of docs/cli.md and docs/reference/rest.md (needs Go and Chromium)
@@ -212,7 +212,7 @@ bench-soak: $(READY) ## Measure speed, memory and table sizes under steady churn
 	@PYTHONPATH=generated $(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 .PHONY: bench-hostile
-bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (4 minutes; ARGS=--list lists them)
+bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (5 minutes; ARGS=--list lists them)
 	@PYTHONPATH=generated $(BIN)/python -m bench.hostile $(ARGS)
 
 .PHONY: bench-hawkbit

@@ -46,8 +46,6 @@ func (m *jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
 // bodyDecoder decodes request bodies within the limits of size and memory.
 type bodyDecoder struct {
 	maxBytes int64
-	// verifyCaller returns an error if the server does not accept the caller's credentials.
-	verifyCaller func(r *http.Request) *apiError
 }
 
 // decode replaces the body of the request with a decodedBody, or with http.NoBody if the body is
@@ -58,7 +56,7 @@ func (d *bodyDecoder) decode(op *operation, w http.ResponseWriter, r *http.Reque
 		return nil
 	}
 	memory := requestMemoryFromContext(r.Context())
-	body, verified, e := d.read(w, r, memory)
+	body, reserved, e := d.read(w, r, memory)
 	if e != nil {
 		return e
 	}
@@ -70,8 +68,8 @@ func (d *bodyDecoder) decode(op *operation, w http.ResponseWriter, r *http.Reque
 		return e
 	}
 	size := decodedSize(body)
-	if size > freeBytes && !verified {
-		if e := d.verifyCaller(r); e != nil {
+	if size > freeBytes && !reserved {
+		if e := memory.learn(r.Context()); e != nil {
 			return e
 		}
 		if e := memory.buffers.reserve(r.Context(), int64(len(body))*wireFactor); e != nil {
@@ -87,8 +85,8 @@ func (d *bodyDecoder) decode(op *operation, w http.ResponseWriter, r *http.Reque
 }
 
 // read reads the body to the end: only then does net/http notice when the client disconnects.
-// Before it holds more than freeBytes, it verifies the caller and reserves memory.
-func (d *bodyDecoder) read(w http.ResponseWriter, r *http.Request, memory *requestMemory) (body []byte, verified bool, e *apiError) {
+// Before it holds more than freeBytes, it learns who the caller is and reserves memory.
+func (d *bodyDecoder) read(w http.ResponseWriter, r *http.Request, memory *requestMemory) (body []byte, reserved bool, e *apiError) {
 	if r.ContentLength > d.maxBytes {
 		return nil, false, d.readError(&http.MaxBytesError{})
 	}
@@ -97,7 +95,7 @@ func (d *bodyDecoder) read(w http.ResponseWriter, r *http.Request, memory *reque
 	if err != nil || len(body) < freeBytes {
 		return body, false, d.readError(err)
 	}
-	if e := d.verifyCaller(r); e != nil {
+	if e := memory.learn(r.Context()); e != nil {
 		return nil, false, e
 	}
 	size := d.maxBytes // unknown in a chunked body

@@ -36,6 +36,8 @@ type Config struct {
 	TLSClientCA  string
 	TrustedPeers stringList
 
+	TrustedProxies networkList
+
 	UpstreamConnections int
 	UpstreamTLS         bool
 	UpstreamCA          string
@@ -61,14 +63,15 @@ func (c *Config) flagSet() *flag.FlagSet {
 	durationVar(f, &c.RequestTimeout, "request-timeout", 70*time.Second, "maximum duration of a request")
 	durationVar(f, &c.ShutdownGrace, "shutdown-grace", 10*time.Second, "maximum wait for requests in flight at shutdown")
 	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", 256<<10, "maximum size of a request body in bytes")
-	f.Int64Var(&c.MaxBufferedBytes, "max-buffered-bytes", 128<<20, "maximum memory in bytes for request bodies and responses, all requests together; at most half of it for one caller")
+	f.Int64Var(&c.MaxBufferedBytes, "max-buffered-bytes", 128<<20, "maximum memory in bytes for request bodies and responses, all requests together; at most half of it for one tenant")
 	f.Int64Var(&c.MaxRequestsInFlight, "max-requests-in-flight", 2000, "maximum number of requests in flight")
 	f.Int64Var(&c.MaxConnections, "max-connections", 4000, "maximum number of client connections; further ones are closed at once")
-	f.Int64Var(&c.MaxWatches, "max-watches", 400, "maximum number of open watches of jobs; at most half of it for one caller")
+	f.Int64Var(&c.MaxWatches, "max-watches", 800, "maximum number of open watches of jobs; at most half of it for one tenant")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain for HTTPS, a PEM `FILE`")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of tls-cert, a PEM `FILE`")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "require client certificates issued by these authorities, a PEM `FILE`")
 	f.Var(&c.TrustedPeers, "trusted-peers", "accept only client certificates with one of these `NAMES`, comma-separated: SPIFFE IDs, DNS names or common names")
+	f.Var(&c.TrustedProxies, "trusted-proxies", "`NETWORKS` of proxies whose X-Forwarded-For header names the client, comma-separated, such as 10.0.0.0/8. The gateway limits callers that it does not know yet by their address")
 	f.IntVar(&c.UpstreamConnections, "upstream-connections", 4, "number of connections to each address of the upstream; each carries up to 100 calls at a time")
 	f.BoolVar(&c.UpstreamTLS, "upstream-tls", false, "use TLS to the upstream and trust the system's certificate authorities")
 	f.StringVar(&c.UpstreamCA, "upstream-ca", "", "use TLS to the upstream and trust these certificate authorities, a PEM `FILE`")
@@ -135,7 +138,7 @@ func (c *Config) validate() error {
 	case c.UpstreamConnections < 1 || c.UpstreamConnections > maxUpstreamConnections:
 		return fmt.Errorf("upstream-connections=%d: must be from 1 to %d", c.UpstreamConnections, maxUpstreamConnections)
 	case c.MaxBufferedBytes < minBufferedBytes(c.MaxBodyBytes):
-		return fmt.Errorf("max-buffered-bytes=%d: must be at least %d: 16 MiB and 24 times max-body-bytes",
+		return fmt.Errorf("max-buffered-bytes=%d: must be at least %d: 32 MiB and 48 times max-body-bytes",
 			c.MaxBufferedBytes, minBufferedBytes(c.MaxBodyBytes))
 	case slices.ContainsFunc(c.CORSOrigins, isInvalidOrigin):
 		return fmt.Errorf("cors-origins=%s: each origin must be a scheme and a host, such as "+
@@ -151,10 +154,10 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// minBufferedBytes returns the smallest budget that serves every valid request: a quarter of it
-// is what one caller has for buffers.
+// minBufferedBytes returns the smallest limit that serves every valid request: an eighth of it
+// is what one subject has for buffers.
 func minBufferedBytes(maxBodyBytes int64) int64 {
-	return 4 * max(maxResponseBytes, wireFactor*maxBodyBytes)
+	return 8 * max(maxResponseBytes, wireFactor*maxBodyBytes)
 }
 
 func (c *Config) useUpstreamTLS() bool {

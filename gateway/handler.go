@@ -27,14 +27,15 @@ func newHandler(stopping <-chan struct{}, config *Config, upstream *upstream, me
 		return nil, err
 	}
 	pageHandler := newPagesHandler()
-	budgets := newMemoryBudgets(config.MaxBufferedBytes)
-	bodies := &bodyDecoder{config.MaxBodyBytes, newCallerCheck(upstream, budgets)}
-	watches := newWatchHandler(stopping, config, upstream, budgets)
+	limits := newMemoryLimits(config.MaxBufferedBytes)
+	callers := newCallers(upstream, config.TrustedProxies)
+	bodies := &bodyDecoder{config.MaxBodyBytes}
+	watches := newWatchHandler(stopping, config, upstream, limits)
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, unbounded := w, r.Context()
 		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
 		defer cancel()
-		memory := newRequestMemory(budgets, r.Header)
+		memory := newRequestMemory(limits, callers.identify(r))
 		defer memory.release()
 		w = &boundedWriter{ResponseWriter: w, memory: memory, timeout: config.RequestTimeout}
 		r = r.WithContext(withRequestURL(withRequestMemory(ctx, memory), r.URL))
@@ -66,7 +67,7 @@ func newHandler(stopping <-chan struct{}, config *Config, upstream *upstream, me
 				return
 			}
 			if op.ID == "WatchJob" {
-				watches.serve(client, r.WithContext(unbounded), pathVariables(route.template, r)["job_id"])
+				watches.serve(client, r.WithContext(unbounded), memory.identity, pathVariables(route.template, r)["job_id"])
 				return
 			}
 		}

@@ -65,7 +65,7 @@ func reserveBeforeWrite(ctx context.Context, memory *requestMemory, amount int64
 // effect waits until the deadline: other requests hold such memory only while they convert a response. Small
 // ones are decoded in any case.
 func reserveForMessage(ctx context.Context, memory *requestMemory, response []byte, large largeResponse) error {
-	size := memory.messages.budgets.decodedResponseSize(response)
+	size := memory.messages.limits.decodedResponseSize(response)
 	for {
 		e := memory.messages.reserve(ctx, size)
 		switch {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -83,13 +82,15 @@ func (s *largeStub) CreateJob(context.Context, *jobsv1.CreateJobRequest) (*jobsv
 }
 
 // largeResponseFixture has a client of an upstream that serves a largeStub, and the memory of a caller that
-// can use up the budgets.
+// can use up its share.
 type largeResponseFixture struct {
-	stub    *largeStub
-	jobs    jobsv1.JobServiceClient
-	budgets *memoryBudgets
-	other   *requestMemory
+	stub   *largeStub
+	jobs   jobsv1.JobServiceClient
+	limits *memoryLimits
+	other  *requestMemory
 }
+
+func testIdentity() *identity { return &identity{caller: user("acme", "olivia")} }
 
 func newLargeResponseFixture(t *testing.T) *largeResponseFixture {
 	s := &largeStub{called: make(chan string, 10)}
@@ -99,18 +100,18 @@ func newLargeResponseFixture(t *testing.T) *largeResponseFixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
-	budgets := newMemoryBudgets(config.MaxBufferedBytes)
-	budgets.buffers.wait, budgets.messages.wait = time.Millisecond, time.Millisecond
-	return &largeResponseFixture{s, jobsv1.NewJobServiceClient(upstream), budgets, newRequestMemory(budgets, http.Header{})}
+	limits := newMemoryLimits(config.MaxBufferedBytes)
+	limits.buffers.wait, limits.messages.wait = time.Millisecond, time.Millisecond
+	return &largeResponseFixture{s, jobsv1.NewJobServiceClient(upstream), limits, newRequestMemory(limits, testIdentity())}
 }
 
 func (f *largeResponseFixture) context(t *testing.T) context.Context {
-	return withRequestMemory(t.Context(), newRequestMemory(f.budgets, http.Header{}))
+	return withRequestMemory(t.Context(), newRequestMemory(f.limits, testIdentity()))
 }
 
 func TestLargeResponses_FailBeforeTheyAreRead_WhenBudgetIsUsed(t *testing.T) {
 	f := newLargeResponseFixture(t)
-	if e := f.other.buffers.resize(f.budgets.buffers.share - maxJobBytes/2); e != nil {
+	if e := f.other.buffers.resize(f.limits.buffers.maximum(f.other.caller) - maxJobBytes/2); e != nil {
 		t.Fatal(e)
 	}
 	for name, call := range map[string]func(context.Context) error{
@@ -158,15 +159,15 @@ func TestLargeResponses_HoldTheirSize_UntilTheyAreWritten(t *testing.T) {
 		t.Errorf("%d bytes of JSON hold %d and %d bytes", len(body), memory.buffers.held, memory.messages.held)
 	}
 	memory.release()
-	if f.budgets.buffers.free != f.budgets.size/2 || f.budgets.messages.free != f.budgets.size/2 {
-		t.Errorf("%d and %d bytes are free", f.budgets.buffers.free, f.budgets.messages.free)
+	if f.limits.buffers.root.used != 0 || f.limits.messages.root.used != 0 {
+		t.Errorf("%d and %d bytes are in use", f.limits.buffers.root.used, f.limits.messages.root.used)
 	}
 }
 
 // The call has had an effect, so it must not fail.
 func TestPause_WaitsForMemory_AfterTheServerHasResponded(t *testing.T) {
 	f := newLargeResponseFixture(t)
-	f.other.messages.reserve(t.Context(), f.budgets.messages.share)
+	f.other.messages.reserve(t.Context(), f.limits.messages.maximum(f.other.caller))
 	go func() {
 		<-f.stub.called
 		f.other.messages.release()
@@ -203,7 +204,7 @@ func TestLargeResponses_HaveEveryMethodThatReturnsAJobOrAList(t *testing.T) {
 func hasJobOrList(response protoreflect.MessageDescriptor) bool {
 	for i := range response.Fields().Len() {
 		field := response.Fields().Get(i)
-		if field.IsList() || field.Message() != nil && field.Message().Name() == "Job" {
+		if m := field.Message(); m != nil && (field.IsList() || m.Name() == "Job") {
 			return true
 		}
 	}

@@ -17,18 +17,16 @@ import (
 	"sync"
 	"testing"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
 // blockingStub blocks every GetJob until release is closed, and records the connections.
 type blockingStub struct {
-	jobsv1.UnimplementedJobServiceServer
+	metadataCallers
 	started chan struct{}
 	release chan struct{}
 
@@ -97,7 +95,7 @@ func TestUpstream_SpreadsCallsOverConnections(t *testing.T) {
 	// More calls than one connection carries: each call has started before any of them ends.
 	var calls sync.WaitGroup
 	for n := range streamsPerConnection + 50 {
-		tenant := strconv.Itoa(n / callerStreamsPerConnection)
+		tenant := strconv.Itoa(n)
 		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {tenant}}) })
 	}
 	for range streamsPerConnection + 50 {
@@ -124,7 +122,8 @@ func TestUpstream_RejectsCalls_WhenConnectionsAreFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	var calls sync.WaitGroup
-	for range callerStreamsPerConnection {
+	// It has more than its address may have. So the server is asked who it is, and it has those of its tenant.
+	for range subjectStreamsPerConnection + tenantStreamsPerConnection {
 		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}}) })
 		<-s.started
 	}
@@ -143,16 +142,11 @@ type strictStub struct {
 	created int
 }
 
-func (s *strictStub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
-	reason, code := "INVALID_FIELD", codes.InvalidArgument
+func (s *strictStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
 	if !strings.Contains(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ","), "good") {
-		reason, code = "INVALID_TOKEN", codes.Unauthenticated
+		return nil, serviceError(codes.Unauthenticated, "INVALID_TOKEN")
 	}
-	st, err := status.New(code, "rejected").WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: reason})
-	if err != nil {
-		return nil, err
-	}
-	return nil, st.Err()
+	return &jobsv1.GetCallerResponse{TenantId: "acme"}, nil
 }
 
 func (s *strictStub) CreateJob(context.Context, *jobsv1.CreateJobRequest) (*jobsv1.CreateJobResponse, error) {
@@ -221,10 +215,17 @@ func TestMemory_RejectsLargeRequests_WhenBudgetIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
-	budgets := newMemoryBudgets(config.MaxBufferedBytes)
-	budgets.buffers.wait = 0
+	limits := newMemoryLimits(config.MaxBufferedBytes)
+	limits.buffers.wait = 0
+	callers := newCallers(upstream, nil)
 	ctx := func(tenant string) context.Context {
-		return withRequestMemory(t.Context(), newRequestMemory(budgets, http.Header{"X-Tenant-Id": {tenant}}))
+		request := httptest.NewRequest("GET", "/", nil)
+		request.Header.Set("X-Tenant-Id", tenant)
+		memory := newRequestMemory(limits, callers.identify(request))
+		if e := memory.learn(t.Context()); e != nil {
+			t.Fatal(e)
+		}
+		return withRequestMemory(t.Context(), memory)
 	}
 	jobs := jobsv1.NewJobServiceClient(upstream)
 
@@ -236,7 +237,7 @@ func TestMemory_RejectsLargeRequests_WhenBudgetIsUsed(t *testing.T) {
 	if held := requestMemoryFromContext(first).buffers.held; held < 1<<20 || held > 7<<20 {
 		t.Errorf("the response holds %d bytes", held)
 	}
-	if e := full.buffers.resize(budgets.buffers.share - 8<<20); e != nil {
+	if e := full.buffers.resize(limits.buffers.shares.tenant - 8<<20); e != nil {
 		t.Fatal(e)
 	}
 	_, err = jobs.GetJob(second, &jobsv1.GetJobRequest{})
@@ -337,7 +338,7 @@ func TestServer_LimitsStreamsAndWindows_OfHTTP2(t *testing.T) {
 
 func TestConfig_RejectsBudgetsThatAreTooSmall(t *testing.T) {
 	for name, value := range map[string]string{
-		"MAX_BUFFERED_BYTES": "16777215", "MAX_BODY_BYTES": "10000000", "MAX_REQUESTS_IN_FLIGHT": "0",
+		"MAX_BUFFERED_BYTES": "33554431", "MAX_BODY_BYTES": "10000000", "MAX_REQUESTS_IN_FLIGHT": "0",
 		"MAX_CONNECTIONS": "0", "UPSTREAM_CONNECTIONS": "0",
 	} {
 		_, err := loadConfig(nil, func(n string) (string, bool) { return value, n == envPrefix+name })

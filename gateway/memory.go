@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"hash/maphash"
 	"net/http"
 	"runtime"
 	"time"
@@ -14,7 +13,7 @@ import (
 
 const (
 	// Each request may hold so many bytes of body and decoded message without counting against a
-	// budget. A typical request needs less, so it never waits. Only callers that the server has
+	// limit. A typical request needs less, so it never waits. Only callers that the server has
 	// authenticated may hold more.
 	freeBytes = 32 << 10
 
@@ -34,37 +33,42 @@ func decodedSize(body []byte) int64 {
 	return int64(len(body)) + 120*count(",") + 150*count("[") + 450*count("{")
 }
 
-// memoryBudgets are the budgets that JOBS_GATEWAY_MAX_BUFFERED_BYTES is divided into.
-type memoryBudgets struct {
+// memoryLimits are the two parts of JOBS_GATEWAY_MAX_BUFFERED_BYTES.
+type memoryLimits struct {
 	size int64
 	// Of bodies, and of responses until they are sent: they wait for clients and for the server.
-	buffers *budget
-	// Of decoded messages: they wait for nothing. A separate budget excludes deadlocks between
+	buffers *fairSemaphore
+	// Of decoded messages: they wait for nothing. A separate limit excludes deadlocks between
 	// requests that hold a buffer and need a message.
-	messages *budget
+	messages *fairSemaphore
 }
 
-func newMemoryBudgets(size int64) *memoryBudgets {
-	return &memoryBudgets{size, newBudget(size / 2), newBudget(size / 2)}
+func newMemoryLimits(size int64) *memoryLimits {
+	// Messages keep a core busy and wait for nothing, so turns are enough for the subjects of a tenant.
+	half := size / 4
+	return &memoryLimits{
+		size, newFairSemaphore(size/2, sharesOf(size/2)), newFairSemaphore(size/2, shares{half, half, half, half}),
+	}
 }
 
 // decodedResponseSize estimates the bytes of the decoded message of a response. A page counts at least
-// as much as one core's share of the budget, because decoding it and encoding its JSON keep a core busy.
-// So the pages of one caller use at most half of the cores.
-func (b *memoryBudgets) decodedResponseSize(response []byte) int64 {
+// as much as one core's share of the limit, because decoding it and encoding its JSON keep a core busy.
+// So the pages of one tenant use at most half of the cores.
+func (l *memoryLimits) decodedResponseSize(response []byte) int64 {
 	size := int64(len(response)) * decodedFactor
 	if size <= freeBytes {
 		return size
 	}
-	return max(size, b.size/2/int64(runtime.GOMAXPROCS(0)))
+	return max(size, l.size/2/int64(runtime.GOMAXPROCS(0)))
 }
 
-// reservation is a part of a budget that one request holds. Amounts up to freeBytes are free.
+// reservation is a part of a limit that one request holds. Amounts up to freeBytes are free.
 type reservation struct {
-	budgets *memoryBudgets
-	budget  *budget
-	caller  uint64
-	held    int64
+	limits    *memoryLimits
+	semaphore *fairSemaphore
+	identity  *identity
+	holder    caller // who held counts for
+	held      int64
 }
 
 // reserve waits until the amount is free. The reservation must be empty.
@@ -72,46 +76,60 @@ func (r *reservation) reserve(ctx context.Context, amount int64) *apiError {
 	if amount <= freeBytes {
 		return nil
 	}
-	amount = min(amount, r.budget.share)
-	if !r.budget.acquire(ctx, r.caller, amount) {
-		return overloaded("max-buffered-bytes", r.budgets.size)
+	taken, e := r.identity.admit(ctx, r.semaphore, amount)
+	if e != nil {
+		return e
+	}
+	r.holder = r.identity.caller
+	amount = min(amount, r.semaphore.maximum(r.holder))
+	if !taken && !r.semaphore.acquire(ctx, r.holder, amount) {
+		return overloaded("max-buffered-bytes", r.limits.size)
 	}
 	r.held = amount
 	return nil
 }
 
-// resize changes the amount without waiting.
+// resize changes the amount without waiting. If the caller has become known, it counts for it from now on.
 func (r *reservation) resize(amount int64) *apiError {
 	if amount <= freeBytes {
 		amount = 0
 	}
-	amount = min(amount, r.budget.share)
-	if more := amount - r.held; more > 0 && !r.budget.tryAcquire(r.caller, more) {
-		return overloaded("max-buffered-bytes", r.budgets.size)
-	} else if more < 0 {
-		r.budget.release(r.caller, -more)
+	holder, held := r.identity.caller, r.held
+	if holder != r.holder {
+		held = 0
 	}
-	r.held = amount
+	amount = min(amount, r.semaphore.maximum(holder))
+	if more := amount - held; more > 0 && !r.semaphore.tryAcquire(holder, more) {
+		return overloaded("max-buffered-bytes", r.limits.size)
+	} else if more < 0 {
+		r.semaphore.release(holder, -more)
+	}
+	if holder != r.holder && r.held > 0 {
+		r.semaphore.release(r.holder, r.held)
+	}
+	r.holder, r.held = holder, amount
 	return nil
 }
 
-func (r *reservation) release() { _ = r.resize(0) }
+func (r *reservation) release() {
+	if r.held > 0 {
+		r.semaphore.release(r.holder, r.held)
+	}
+	r.held = 0
+}
 
-// requestMemory is what one request holds of both budgets.
+// requestMemory is the caller of one request, and what the request holds of both limits.
 type requestMemory struct {
-	caller   uint64
+	*identity
 	buffers  reservation
 	messages reservation
 }
 
-var callerSeed = maphash.MakeSeed()
-
-func newRequestMemory(budgets *memoryBudgets, header http.Header) *requestMemory {
-	caller := maphash.String(callerSeed, header.Get("X-Tenant-Id")+"\x00"+header.Get("Authorization"))
+func newRequestMemory(limits *memoryLimits, id *identity) *requestMemory {
 	return &requestMemory{
-		caller:   caller,
-		buffers:  reservation{budgets: budgets, budget: budgets.buffers, caller: caller},
-		messages: reservation{budgets: budgets, budget: budgets.messages, caller: caller},
+		identity: id,
+		buffers:  reservation{limits: limits, semaphore: limits.buffers, identity: id},
+		messages: reservation{limits: limits, semaphore: limits.messages, identity: id},
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// baseMemory is what the process needs besides the budgets: code, connections, headers, and the
+// baseMemory is what the process needs besides the limits: code, connections, headers, and the
 // free bytes of requests.
 const baseMemory = 160 << 20
 
@@ -107,7 +107,7 @@ func limitConnections(maximum int64, logger *slog.Logger) func(net.Conn, http.Co
 	}
 }
 
-// setMemoryLimit lets the garbage collector run more often as memory approaches what the budgets
+// setMemoryLimit lets the garbage collector run more often as memory approaches what the limits
 // allow. GOMEMLIMIT in the environment takes precedence.
 func setMemoryLimit(config *Config) {
 	if os.Getenv("GOMEMLIMIT") == "" {

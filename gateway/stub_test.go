@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
@@ -18,9 +19,21 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
+// metadataCallers answers GetCaller like a server without tokens.
+type metadataCallers struct {
+	jobsv1.UnimplementedJobServiceServer
+}
+
+func (metadataCallers) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
+	if tenants := metadata.ValueFromIncomingContext(ctx, "x-tenant-id"); len(tenants) == 1 {
+		return &jobsv1.GetCallerResponse{TenantId: tenants[0]}, nil
+	}
+	return nil, serviceError(codes.Unauthenticated, "TENANT_REQUIRED")
+}
+
 // stub is a JobService with fixed responses. GetJob records its metadata and deadline.
 type stub struct {
-	jobsv1.UnimplementedJobServiceServer
+	metadataCallers
 	job *jobsv1.Job
 	err error // returned by every method
 

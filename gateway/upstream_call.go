@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
@@ -17,26 +18,32 @@ import (
 // further calls without a limit and without an error.
 const streamsPerConnection = 100
 
-// callerStreamsPerConnection is the maximum number of concurrent calls of one caller on a connection.
-// The server accepts the calls of a connection one after another, so the calls of other callers wait
-// behind them. With the default number of connections, one caller can have half as many calls in flight
-// as the server accepts from a tenant.
-const callerStreamsPerConnection = 12
+// The maximum numbers of concurrent calls of one tenant and of one subject on a connection. The server
+// accepts the calls of a connection one after another, so the calls of other callers wait behind them.
+// With the default number of connections, one tenant can have as many calls in flight as the server
+// accepts from a tenant, and one subject half as many.
+const (
+	tenantStreamsPerConnection  = 24
+	subjectStreamsPerConnection = 12
+)
 
 // upstream spreads calls over several connections to the gRPC server, and bounds the number of
 // calls and the memory of their messages. It is the grpc.ClientConnInterface of the clients.
 type upstream struct {
 	connections []*grpc.ClientConn
 	next        atomic.Uint64
-	calls       *budget
+	calls       *fairSemaphore
 	// Separate connections for watches: a watch lasts long and must not use a stream that calls need.
 	watchConnections []*grpc.ClientConn
 	nextWatch        atomic.Uint64
 }
 
 func newUpstream(connections, watchConnections []*grpc.ClientConn) *upstream {
-	calls := newBudget(int64(len(connections) * streamsPerConnection))
-	calls.share = int64(len(connections) * callerStreamsPerConnection)
+	count := int64(len(connections))
+	calls := newFairSemaphore(count*streamsPerConnection, shares{
+		tenant: count * tenantStreamsPerConnection, subject: count * subjectStreamsPerConnection,
+		unknown: count * streamsPerConnection / 4, address: count * subjectStreamsPerConnection,
+	})
 	return &upstream{connections: connections, watchConnections: watchConnections, calls: calls}
 }
 
@@ -85,10 +92,11 @@ func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, o
 		return e
 	}
 	if method != grpc_health_v1.Health_Check_FullMethodName {
-		if !u.calls.acquire(ctx, memory.caller, 1) {
-			return overloaded("upstream-connections", int64(len(u.connections)))
+		caller, e := u.acquireCall(ctx, memory.identity)
+		if e != nil {
+			return e
 		}
-		defer u.calls.release(memory.caller, 1)
+		defer u.calls.release(caller, 1)
 	}
 	if large.writes {
 		if e := reserveBeforeWrite(ctx, memory, int64(len(request))+large.bytes*jsonFactor); e != nil {
@@ -103,6 +111,18 @@ func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, o
 		return e
 	}
 	return proto.Unmarshal(response, reply.(proto.Message))
+}
+
+// acquireCall waits for one of the calls, and returns whom it counts for.
+func (u *upstream) acquireCall(ctx context.Context, id *identity) (caller, *apiError) {
+	taken, e := id.admit(ctx, u.calls, 1)
+	if e != nil {
+		return caller{}, e
+	}
+	if !taken && !u.calls.acquire(ctx, id.caller, 1) {
+		return caller{}, overloaded("upstream-connections", int64(len(u.connections)))
+	}
+	return id.caller, nil
 }
 
 // call returns the encoded response. Before it reads more of a large response than the flow control
@@ -133,10 +153,27 @@ func (u *upstream) call(
 	if err := stream.RecvMsg(&response); err != nil {
 		return nil, err
 	}
-	if e := memory.buffers.resize(int64(len(response)) * jsonFactor); e != nil && large.reads() {
+	size := int64(len(response)) * jsonFactor
+	if size > freeBytes {
+		if e := memory.learn(ctx); e != nil && large.reads() {
+			return nil, e
+		}
+	}
+	if e := memory.buffers.resize(size); e != nil && large.reads() {
 		return nil, e
 	}
 	return response, nil
+}
+
+// forwardedMetadata returns the headers of a request that are forwarded.
+func forwardedMetadata(r *http.Request) metadata.MD {
+	forwarded := metadata.MD{}
+	for _, name := range allowedHeaders {
+		if values := r.Header.Values(name); len(values) > 0 {
+			forwarded[name] = values
+		}
+	}
+	return forwarded
 }
 
 // withAllowedMetadata returns a context that sends only allowedHeaders. grpc-gateway would also

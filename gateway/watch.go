@@ -32,9 +32,9 @@ const (
 // watchHandler serves GET /customer/jobs/{job_id}:watch: WatchJob as Server-Sent Events.
 type watchHandler struct {
 	upstream *upstream
-	slots    *budget
+	slots    *fairSemaphore
 	maximum  int64
-	budgets  *memoryBudgets
+	limits   *memoryLimits
 	timeout  time.Duration // for the client to read one event
 	stopping <-chan struct{}
 
@@ -42,9 +42,10 @@ type watchHandler struct {
 	rewatch   time.Duration
 }
 
-func newWatchHandler(stopping <-chan struct{}, config *Config, upstream *upstream, budgets *memoryBudgets) *watchHandler {
+func newWatchHandler(stopping <-chan struct{}, config *Config, upstream *upstream, limits *memoryLimits) *watchHandler {
 	return &watchHandler{
-		upstream: upstream, slots: newBudget(config.MaxWatches), maximum: config.MaxWatches, budgets: budgets,
+		upstream: upstream, slots: newFairSemaphore(config.MaxWatches, sharesOf(config.MaxWatches)),
+		maximum: config.MaxWatches, limits: limits,
 		timeout: config.RequestTimeout, stopping: stopping, heartbeat: heartbeatInterval, rewatch: minRewatchWait,
 	}
 }
@@ -64,16 +65,17 @@ type state struct {
 // The ID of an event is a hash of the state. A client that reconnects with Last-Event-ID gets the
 // current state only if it differs. If the job is finished and the state is the same, the client gets
 // 204, which stops an EventSource.
-func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, jobID string) {
+func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, id *identity, jobID string) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	memory := newRequestMemory(h.budgets, r.Header)
+	memory := newRequestMemory(h.limits, id)
 	defer memory.release()
-	if !h.slots.tryAcquire(memory.caller, 1) {
-		overloaded("max-watches", h.maximum).write(w)
+	slot := &watchSlot{h: h, identity: id}
+	if e := slot.acquire(ctx); e != nil {
+		e.write(w)
 		return
 	}
-	defer h.slots.release(memory.caller, 1)
+	defer slot.release()
 
 	out := &eventWriter{w: w, control: http.NewResponseController(w), timeout: h.timeout}
 	// net/http would cancel the request at its read timeout, and HTTP/2 reset the response at its write
@@ -84,10 +86,10 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, jobID strin
 	lastID := r.Header.Get("Last-Event-ID")
 	states := make(chan state)
 	received := make(chan struct{})
-	defer func() { cancel(); <-received }() // receive uses memory until it returns
+	defer func() { cancel(); <-received }() // receive uses memory and slot until it returns
 	go func() {
 		defer close(received)
-		h.receive(metadata.NewOutgoingContext(ctx, forwardedMetadata(r)), jobID, memory, states, lastID != "")
+		h.receive(metadata.NewOutgoingContext(ctx, forwardedMetadata(r)), jobID, memory, slot, states, lastID != "")
 	}()
 	heartbeat := time.NewTicker(h.heartbeat)
 	defer heartbeat.Stop()
@@ -125,7 +127,9 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, jobID strin
 
 // receive watches the job and passes on its states. While the server is unavailable, it tries again,
 // unless the client has no state yet: then the client gets the error.
-func (h *watchHandler) receive(ctx context.Context, jobID string, memory *requestMemory, states chan<- state, hasState bool) {
+func (h *watchHandler) receive(
+	ctx context.Context, jobID string, memory *requestMemory, slot *watchSlot, states chan<- state, hasState bool,
+) {
 	pass := func(s state) bool {
 		s.sent = make(chan struct{})
 		if !sendOrDone(ctx, states, s) || s.err != nil || !waitOrDone(ctx, s.sent) {
@@ -136,16 +140,21 @@ func (h *watchHandler) receive(ctx context.Context, jobID string, memory *reques
 	}
 	wait := h.rewatch
 	for {
-		err := h.watch(ctx, jobID, memory, func(s state) bool {
-			hasState, wait = true, h.rewatch
-			return pass(s)
-		})
+		err := slot.learn(ctx)
+		if err == nil {
+			err = h.watch(ctx, jobID, memory, func(s state) bool {
+				hasState, wait = true, h.rewatch
+				return pass(s)
+			})
+		}
 		if ctx.Err() != nil || err == nil {
 			return
 		}
 		err = resetAsUnavailable(ctx, err)
 		e, _ := convertError(err)
-		if !hasState || e.Code != "UNAVAILABLE" && e.Code != "RESOURCE_EXHAUSTED" {
+		// A caller that is not known must not hold its slot for longer than the server is away.
+		retry := e.Code == "UNAVAILABLE" || e.Code == "RESOURCE_EXHAUSTED" && slot.holder.known()
+		if !hasState || !retry {
 			pass(state{err: err})
 			return
 		}
@@ -159,6 +168,45 @@ func (h *watchHandler) receive(ctx context.Context, jobID string, memory *reques
 		wait = min(2*wait, maxRewatchWait)
 	}
 }
+
+// watchSlot is the slot of one watch. It counts for the address of the caller until the caller is known,
+// and then for the caller, also while the server is away.
+type watchSlot struct {
+	h        *watchHandler
+	identity *identity
+	holder   caller
+}
+
+// acquire takes a slot for the caller, as far as it is known.
+func (s *watchSlot) acquire(ctx context.Context) *apiError {
+	taken, e := s.identity.admit(ctx, s.h.slots, 1)
+	if e != nil {
+		return e
+	}
+	if !taken && !s.h.slots.tryAcquire(s.identity.caller, 1) {
+		return overloaded("max-watches", s.h.maximum)
+	}
+	s.holder = s.identity.caller
+	return nil
+}
+
+// learn learns who the caller is, and takes another slot for it then.
+func (s *watchSlot) learn(ctx context.Context) error {
+	if s.holder.known() {
+		return nil
+	}
+	if e := s.identity.learn(ctx); e != nil {
+		return e
+	}
+	address := s.holder
+	if e := s.acquire(ctx); e != nil {
+		return e
+	}
+	s.h.slots.release(address, 1)
+	return nil
+}
+
+func (s *watchSlot) release() { s.h.slots.release(s.holder, 1) }
 
 func sendOrDone(ctx context.Context, states chan<- state, s state) bool {
 	select {

@@ -20,7 +20,7 @@ import (
 // watchStub sends the states of one call after the other. An error ends a call; without one, the call
 // stays open.
 type watchStub struct {
-	jobsv1.UnimplementedJobServiceServer
+	metadataCallers
 	calls chan watchCall
 }
 
@@ -59,6 +59,7 @@ type watchGateway struct {
 	stopping chan struct{}
 	stub     *watchStub
 	watches  *watchHandler
+	callers  *callers
 }
 
 // newWatchGateway serves a gateway in front of a stub with these calls. Its handler has short intervals.
@@ -79,7 +80,8 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 	}
 	t.Cleanup(upstream.Close)
 	g := &watchGateway{client: http.DefaultClient, stopping: make(chan struct{}), stub: s}
-	g.watches = newWatchHandler(g.stopping, config, upstream, newMemoryBudgets(config.MaxBufferedBytes))
+	g.watches = newWatchHandler(g.stopping, config, upstream, newMemoryLimits(config.MaxBufferedBytes))
+	g.callers = newCallers(upstream, nil)
 	g.watches.heartbeat, g.watches.rewatch = time.Millisecond, time.Millisecond
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
@@ -87,13 +89,16 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 	return g
 }
 
-func (g *watchGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.watches.serve(w, r, "a") }
+func (g *watchGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.watches.serve(w, r, g.callers.identify(r), "a")
+}
 
 func (g *watchGateway) get(t *testing.T, lastID string) *http.Response {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, g.url, nil)
+	request.Header.Set("X-Tenant-Id", "acme")
 	if lastID != "" {
 		request.Header.Set("Last-Event-ID", lastID)
 	}
@@ -246,7 +251,7 @@ func TestWatch_SendsHeartbeats_AndEndsWhenTheGatewayStops(t *testing.T) {
 func TestWatch_RejectsWatches_WhenTooManyAreOpen(t *testing.T) {
 	open := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}}
 	g := newWatchGateway(t, map[string]string{"JOBS_GATEWAY_MAX_WATCHES": "4"}, open, open)
-	for range 2 { // half of them: one caller
+	for range 2 { // half of them: one tenant
 		if response := g.get(t, ""); response.StatusCode != http.StatusOK {
 			t.Fatal(response.Status)
 		}
@@ -257,19 +262,19 @@ func TestWatch_RejectsWatches_WhenTooManyAreOpen(t *testing.T) {
 
 func TestWatch_HoldsNoMemory_AfterItWasRefusedMemory(t *testing.T) {
 	g := newWatchGateway(t, nil)
-	budgets := g.watches.budgets
-	buffers, messages := budgets.buffers.free, budgets.messages.free
-	budgets.messages.wait = time.Millisecond
-	for caller := range uint64(2) {
-		budgets.messages.tryAcquire(caller, messages/2)
+	limits := g.watches.limits
+	limits.messages.wait = time.Millisecond
+	half := limits.messages.root.limit / 2
+	for _, name := range []string{"b", "c"} {
+		limits.messages.tryAcquire(tenant(name), half)
 	}
 	large := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, err: unavailable, size: freeBytes}
 	response := g.get(t, "older")
 	for range 3 { // each is taken after the one before it was refused
 		g.stub.calls <- large
 	}
-	for caller := range uint64(2) {
-		budgets.messages.release(caller, messages/2)
+	for _, name := range []string{"b", "c"} {
+		limits.messages.release(tenant(name), half)
 	}
 	g.stub.calls <- watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_COMPLETED}, size: freeBytes}
 
@@ -278,9 +283,8 @@ func TestWatch_HoldsNoMemory_AfterItWasRefusedMemory(t *testing.T) {
 	if len(all) == 0 || all[len(all)-1].status != "COMPLETED" {
 		t.Errorf("%v", all)
 	}
-	if budgets.buffers.free != buffers || budgets.messages.free != messages {
-		t.Errorf("%d of %d and %d of %d bytes are free", budgets.buffers.free, buffers, budgets.messages.free, messages)
-	}
+	checkUnused(t, limits.buffers)
+	checkUnused(t, limits.messages)
 }
 
 func TestWatch_StaysOpen_WhenNothingIsSentForTheRequestTimeoutOverHTTP2(t *testing.T) {

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +23,20 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench import page
 from bench.figures import Results, load, save
-from bench.hostile import report
+from bench.hostile import report, tokens
 from bench.hostile.attacks import ATTACKS, Attack
 from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
 from bench.hostile.other_tenant import TENANT
-from bench.hostile.processes import Installation, ProcessFailed, client, peak_mib
+from bench.hostile.processes import Installation, ProcessFailed, client, free_address, peak_mib
 from bench.machine import describe_commit, describe_machine
 from bench.postgres import running_postgres
 
 _ROOT = Path(__file__).parents[2]
 _RESULTS = _ROOT / "bench" / "results" / "hostile.json"
 _RESULTS_BEFORE = _RESULTS.with_name("hostile_before.json")
+
+# Seconds that watches have to receive a state after the server is back.
+_RECOVERY_SECONDS = 6
 
 _DEVICES = {"attacker": 5000, TENANT: 10} | dict.fromkeys(LARGE_JOB_TENANTS, 1)
 
@@ -151,34 +154,50 @@ async def _create_jobs(targets: _Targets) -> None:
 
 async def _measure(targets: _Targets, attack: Attack, seconds: float, results: Results) -> None:
     installation, name = targets.installation, attack.name
-    async with installation.server(targets.request_dsn, attack.open_files) as (server, server_pid):
+    variables = tokens.server_variables(installation.folder) if attack.with_tokens else {}
+    address = free_address()
+
+    def serve() -> AbstractAsyncContextManager[tuple[str, int]]:
+        return installation.server(targets.request_dsn, attack.open_files, address, **variables)
+
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(AsyncExitStack())
+        _, server_pid = await server.enter_async_context(serve())
+        attacked = address
         if attack.on_gateway:
             assert targets.gateway
-            async with installation.gateway(targets.gateway, server) as (address, gateway_pid):
-                calls = await _attack(attack, address, seconds)
-                results.add(report.WORKLOAD, name, "gateway", "MiB", peak_mib(gateway_pid))
-        else:
-            calls = await _attack(attack, server, seconds)
+            attacked, gateway_pid = await stack.enter_async_context(
+                installation.gateway(targets.gateway, address)
+            )
+        other_tenant = await stack.enter_async_context(
+            client("other_tenant", attacked, *_options(attack))
+        )
+        if attack.server_away:
+            await server.aclose()
+        started = time.monotonic()
+        attacker = await stack.enter_async_context(client("attacker", name, attacked))
+        await asyncio.sleep(seconds)
+        if attack.server_away:
+            _, server_pid = await server.enter_async_context(serve())
+            await asyncio.sleep(_RECOVERY_SECONDS)
+        other_tenant.terminate()
+        assert other_tenant.stdout
+        calls: list[report.Call] = json.loads(await other_tenant.stdout.readline())
+        await other_tenant.wait()
+        if attacker.returncode is not None:
+            raise ProcessFailed(f"the attack {name} failed")
+        if attack.on_gateway:
+            results.add(report.WORKLOAD, name, "gateway", "MiB", peak_mib(gateway_pid))
         results.add(report.WORKLOAD, name, "server", "MiB", peak_mib(server_pid))
-    report.add_calls(results, name, calls)
+    report.add_calls(results, name, [call for call in calls if call[0] >= started])
 
 
-async def _attack(attack: Attack, address: str, seconds: float) -> list[report.Call]:
-    """Attack for some seconds and return the calls that the other tenant began meanwhile."""
+def _options(attack: Attack) -> list[str]:
     options = ["gateway"] if attack.on_gateway else []
     # New clients are what a lack of open files affects.
     options += ["reconnect"] if attack.open_files else []
-    async with client("other_tenant", address, *options) as other_tenant:
-        started = time.monotonic()
-        async with client("attacker", attack.name, address) as attacker:
-            await asyncio.sleep(seconds)
-            other_tenant.terminate()
-            assert other_tenant.stdout
-            calls: list[report.Call] = json.loads(await other_tenant.stdout.readline())
-            await other_tenant.wait()
-            if attacker.returncode is not None:
-                raise ProcessFailed(f"the attack {attack.name} failed")
-    return [(start, duration, error) for start, duration, error in calls if start >= started]
+    options += ["tokens"] if attack.with_tokens else []
+    return [*options, attack.other_tenant]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from bench.hostile import gateway_attacks, grpc_attacks
 
@@ -19,6 +20,12 @@ class Attack:
     on_gateway: bool = False
     open_files: int | None = None
     """The soft limit of open files that the server starts with."""
+    with_tokens: bool = False
+    """Whether the server verifies tokens, and the other tenant sends one."""
+    other_tenant: Literal["reads", "posts", "watches"] = "reads"
+    """What the other tenant does: read a job, post a large body, or open a watch."""
+    server_away: bool = False
+    """Whether the server is away during the attack, and comes back after it."""
 
     @property
     def name(self) -> str:
@@ -63,6 +70,37 @@ _ATTACKS = (
     Attack(gateway_attacks.slow_headers, on_gateway=True),
     Attack(gateway_attacks.slow_bodies, on_gateway=True),
     Attack(gateway_attacks.large_headers, on_gateway=True),
+    Attack(
+        gateway_attacks.bodies_under_ten_spellings,
+        on_gateway=True,
+        with_tokens=True,
+        other_tenant="posts",
+    ),
+    Attack(
+        gateway_attacks.bodies_of_ten_devices,
+        on_gateway=True,
+        with_tokens=True,
+        other_tenant="posts",
+    ),
+    Attack(
+        gateway_attacks.watches_under_ten_spellings,
+        on_gateway=True,
+        with_tokens=True,
+        other_tenant="watches",
+    ),
+    Attack(
+        gateway_attacks.watches_of_ten_users,
+        on_gateway=True,
+        with_tokens=True,
+        other_tenant="watches",
+    ),
+    Attack(
+        gateway_attacks.watches_with_junk_tokens,
+        on_gateway=True,
+        with_tokens=True,
+        other_tenant="watches",
+        server_away=True,
+    ),
 )
 
 ATTACKS = {attack.name: attack for attack in _ATTACKS}

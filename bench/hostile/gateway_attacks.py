@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from bench.hostile import tokens
+
 _MIB = 1 << 20
 
 # 1 MiB of JSON that takes fifty times as much memory when it is decoded.
@@ -20,7 +22,9 @@ _JUNK_TOKEN = "Authorization: Bearer junk"
 _Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def _on_connections(address: str, connections: int, attack: _Attack) -> None:
+async def _on_connections(
+    address: str, connections: int, attack: _Attack, pause: float = 0.05
+) -> None:
     """Run the attack on several connections, repeatedly."""
     host, _, port = address.rpartition(":")
 
@@ -33,7 +37,7 @@ async def _on_connections(address: str, connections: int, attack: _Attack) -> No
                     await attack(reader, writer)
                 finally:
                     writer.close()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
 
     await asyncio.gather(*(repeat() for _ in range(connections)))
 
@@ -69,24 +73,73 @@ async def _send_bodies(address: str, connections: int, body: bytes, field: str) 
 
 async def half_sent_bodies(address: str) -> None:
     """Send 1 MiB except the last byte on 500 connections of one tenant."""
-    await _half_sent(address, _TENANT)
+    await _half_sent(address, (_TENANT,))
 
 
 async def half_sent_bodies_with_junk_token(address: str) -> None:
     """Send 1 MiB except the last byte on 500 connections, with a token that is rejected."""
-    await _half_sent(address, _JUNK_TOKEN)
+    await _half_sent(address, (_JUNK_TOKEN,))
 
 
-async def _half_sent(address: str, field: str) -> None:
-    # Two sizes: one above the gateway's limit, and one below it.
-    lengths = itertools.cycle((_MIB, 250_000))
+async def bodies_under_ten_spellings(address: str) -> None:
+    """Send 250 KB except the last byte on 500 connections, with ten spellings of one token."""
+    await _half_sent(address, *tokens.spellings(_token("d0000001", "device"), "attacker"))
+
+
+async def bodies_of_ten_devices(address: str) -> None:
+    """Send 250 KB except the last byte on 500 connections, with tokens of ten devices."""
+    names = (f"d{number:07}" for number in range(10))
+    await _half_sent(address, *((_bearer(_token(name, "device")),) for name in names))
+
+
+async def _half_sent(address: str, *callers: tuple[str, ...]) -> None:
+    # Without a token, two sizes: one above the gateway's limit, and one below it.
+    lengths = itertools.cycle((_MIB, 250_000) if len(callers) == 1 else (250_000,))
+    fields = itertools.cycle(callers)
 
     async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         length = next(lengths)
-        writer.write(_create_job(length, field) + bytes(length - 1))
+        writer.write(_create_job(length, *next(fields)) + bytes(length - 1))
         await reader.readline()
 
     await _on_connections(address, 500, attack)
+
+
+async def watches_under_ten_spellings(address: str) -> None:
+    """Open 1,000 watches with ten spellings of one token."""
+    await _watch(address, *tokens.spellings(_token("victor", "viewer"), "attacker"))
+
+
+async def watches_of_ten_users(address: str) -> None:
+    """Open 1,000 watches with tokens of ten users of one tenant."""
+    names = (f"user-{number}" for number in range(10))
+    await _watch(address, *((_bearer(_token(name, "viewer")),) for name in names))
+
+
+async def watches_with_junk_tokens(address: str) -> None:
+    """Open 1,000 watches while the server is away, each with another token that is invalid."""
+    await _watch(address, *((f"Authorization: Bearer junk-{n}",) for n in range(1000)))
+
+
+async def _watch(address: str, *callers: tuple[str, ...]) -> None:
+    fields = itertools.cycle(callers)
+
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # With an event id, the watch waits while the server is away.
+        writer.write(_request("GET /customer/jobs/j:watch", *next(fields), "Last-Event-ID: x"))
+        while await reader.read(1024):
+            pass
+
+    # A refused client is asked to wait for a second.
+    await _on_connections(address, 1000, attack, pause=1)
+
+
+def _token(subject: str, role: str) -> str:
+    return tokens.make_token("attacker", subject, role)
+
+
+def _bearer(text: str) -> str:
+    return f"Authorization: Bearer {text}"
 
 
 async def unread_responses(address: str) -> None:

@@ -1,7 +1,9 @@
 """The tenant that is not attacking: calls until SIGTERM, then prints its calls as JSON.
 
-`python -m bench.hostile.other_tenant ADDRESS [gateway] [reconnect]` sends one GetJob after the
-other, to a server or to a gateway; with `reconnect` each on a new connection.
+`python -m bench.hostile.other_tenant ADDRESS [gateway] [reconnect] [posts|watches] [tokens]` sends
+one GetJob after the other, to a server or to a gateway; with `reconnect` each on a new connection.
+With `posts`, it sends large bodies instead, and with `watches`, it opens a watch and reads one
+event. With `tokens`, it sends a token.
 """
 
 import asyncio
@@ -10,13 +12,15 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 import httpx
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
+
+from bench.hostile.tokens import make_token
 
 TENANT = "other"
 
@@ -25,6 +29,11 @@ _PAUSE = 0.005
 
 # Seconds after which a call fails.
 _TIMEOUT = 20
+
+# Seconds after which a watch without an event counts as open.
+_REFUSED_WITHIN = 1
+
+_VALID_JOB = b'{"document_type": "bench", "target_all": true, "validate_only": true}'
 
 _Call = Callable[[], Awaitable[None]]
 
@@ -44,15 +53,35 @@ async def _grpc_client(address: str) -> AsyncIterator[_Call]:
 
 
 @asynccontextmanager
-async def _rest_client(address: str) -> AsyncIterator[_Call]:
+async def _rest_client(address: str, *options: str) -> AsyncIterator[_Call]:
     headers = {"X-Tenant-Id": TENANT}
+    if "tokens" in options:
+        headers["Authorization"] = f"Bearer {make_token(TENANT, 'olivia', 'admin')}"
     url = f"http://{address}"
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT) as client:
 
-        async def call() -> None:
+        async def read() -> None:
             (await client.get("/customer/jobs/j")).raise_for_status()
 
-        yield call
+        async def post() -> None:
+            # Space is what makes the body large: a document has at most 32 KiB.
+            body = b"%s%s" % (b" " * 100_000, _VALID_JOB)
+            (await client.post("/customer/jobs", content=body)).raise_for_status()
+
+        async def watch() -> None:
+            # With an event id, the watch waits while the server is away. It is not refused then.
+            event_id = {"Last-Event-ID": "x"}
+            with suppress(TimeoutError):
+                async with (
+                    asyncio.timeout(_REFUSED_WITHIN),
+                    client.stream("GET", "/customer/jobs/j:watch", headers=event_id) as response,
+                ):
+                    response.raise_for_status()
+                    async for line in response.aiter_lines():
+                        if line.startswith("data:"):
+                            return
+
+        yield post if "posts" in options else watch if "watches" in options else read
 
 
 async def _call_repeatedly(
@@ -85,7 +114,7 @@ def _describe(error: grpc.aio.AioRpcError | httpx.HTTPError) -> str:
 
 async def _main(address: str, *options: str) -> None:
     def connect() -> AbstractAsyncContextManager[_Call]:
-        return _rest_client(address) if "gateway" in options else _grpc_client(address)
+        return _rest_client(address, *options) if "gateway" in options else _grpc_client(address)
 
     async with connect() as call:
         await call()  # a warm-up

@@ -41,16 +41,21 @@ class Installation:
 
     @asynccontextmanager
     async def server(
-        self, request_dsn: str, open_files: int | None = None
+        self,
+        request_dsn: str,
+        open_files: int | None = None,
+        address: str | None = None,
+        **variables: str,
     ) -> AsyncIterator[tuple[str, int]]:
         """Run `jobs-grpc serve`; return its address and its process id."""
-        address = _free_address()
+        address = address or free_address()
         process = await self._spawn(
             "serve",
             open_files=open_files,
             JOBS_DATABASE_URL=request_dsn,
             JOBS_LISTEN=address,
             JOBS_LOG_LEVEL="ERROR",
+            **variables,
         )
         async with _running(process, address, self._log):
             await wait_until_serving(address)
@@ -59,7 +64,7 @@ class Installation:
     @asynccontextmanager
     async def gateway(self, binary: Path, upstream: str) -> AsyncIterator[tuple[str, int]]:
         """Run the gateway in front of a server; return its address and its process id."""
-        address = _free_address()
+        address = free_address()
         environment = {
             "JOBS_GATEWAY_UPSTREAM": upstream,
             "JOBS_GATEWAY_LISTEN": address,
@@ -166,6 +171,6 @@ def peak_mib(pid: int) -> float:
     raise ProcessFailed(f"process {pid} has ended")
 
 
-def _free_address() -> str:
+def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"

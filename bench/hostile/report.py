@@ -1,5 +1,6 @@
 """The table of attacks: what each reached, and whether it is within the bounds."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -34,14 +35,18 @@ def add_calls(results: Results, name: str, calls: Sequence[Call]) -> None:
 
 
 def verdict(results: Results, name: str) -> str:
-    """Return "met", or the bounds that the attack exceeds."""
+    """Return "met", or the bounds that the attack exceeds.
+
+    While the server is away, calls wait for it, so their latency has no bound.
+    """
+    max_p99_ms = math.inf if ATTACKS[name].server_away else MAX_P99_MS
     exceeded = [
         subject
         for subject, bound in (
             ("server", MAX_SERVER_MIB),
             ("gateway", MAX_GATEWAY_MIB),
             ("errors", 0),
-            ("p99", MAX_P99_MS),
+            ("p99", max_p99_ms),
         )
         if (value := _value(results, name, subject)) is not None and value > bound
     ]

@@ -14,6 +14,7 @@ _APPROVE = frozenset({Role.APPROVER, Role.ADMIN})
 _DELETE = frozenset({Role.ADMIN})
 # A device acts for itself; a bridge acts for any device of its tenant and names it.
 _DEVICE = frozenset({Role.DEVICE, Role.BRIDGE})
+_ANY_ROLE = frozenset(Role)
 
 POLICY: Mapping[str, frozenset[Role] | None] = {
     "/fleet.jobs.v1.JobService/ListJobs": _READ,
@@ -32,6 +33,7 @@ POLICY: Mapping[str, frozenset[Role] | None] = {
     "/fleet.jobs.v1.JobService/CancelExecution": _OPERATE,
     "/fleet.jobs.v1.JobService/RetryExecutions": _OPERATE,
     "/fleet.jobs.v1.JobService/DeleteJob": _DELETE,
+    "/fleet.jobs.v1.JobService/GetCaller": _ANY_ROLE,
     "/fleet.jobs.v1.DeviceJobService/ListPendingExecutions": _DEVICE,
     "/fleet.jobs.v1.DeviceJobService/StartNextExecution": _DEVICE,
     "/fleet.jobs.v1.DeviceJobService/StartExecution": _DEVICE,
@@ -54,6 +56,15 @@ _REPORT_EXECUTIONS = f"{_DEVICE_SERVICE}ReportExecutions"
 def allowed_roles(method: str) -> frozenset[Role] | None:
     """The roles that may call `method`, or PUBLIC. Empty if the table lacks the method."""
     return POLICY.get(method, frozenset())
+
+
+def allowed_methods(roles: frozenset[Role]) -> list[str]:
+    """The full names of the methods that these roles may call, sorted. Without public methods."""
+    return sorted(
+        method[1:].replace("/", ".")
+        for method, allowed in POLICY.items()
+        if allowed and roles & allowed
+    )
 
 
 def is_public(method: str) -> bool:

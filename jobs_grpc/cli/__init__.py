@@ -36,6 +36,7 @@ from jobs_grpc.cli import (
     simulate,
     update,
     watch,
+    whoami,
 )
 from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, UsageError, to_cli_error
 from jobs_grpc.cli.output import print_json, wants_json
@@ -64,6 +65,7 @@ _COMMANDS = (
     watch,
     context,
     completion,
+    whoami,
     health,
     doctor,
     simulate,

@@ -308,6 +308,10 @@ class JobsClient:
         request = pb.DeleteJobRequest(job_id=job_id)
         await self._calls.unary("DeleteJob", request, pb.DeleteJobResponse)
 
+    async def caller(self) -> pb.GetCallerResponse:
+        """Return who the server says that this client is, and which methods it may call."""
+        return await self._calls.unary("GetCaller", pb.GetCallerRequest(), pb.GetCallerResponse)
+
     async def watch(self, job_id: str) -> AsyncIterator[pb.Job]:
         """Yield the job now and after each change, up to the state in which it is finished.
 

@@ -17,6 +17,7 @@ REPEATABLE_METHODS = {
         "ListExecutionAttempts",
         "GetFailureSummary",
         "ApproveStage",
+        "GetCaller",
     ),
     "fleet.jobs.v1.DeviceJobService": (
         "ListPendingExecutions",

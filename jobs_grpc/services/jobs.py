@@ -9,6 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
+from jobs_grpc.auth.policy import allowed_methods
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.config import Config
@@ -20,6 +21,7 @@ from jobs_grpc.errors import (
 )
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import (
+    MessageFields,
     execution_fields,
     execution_fields_with_job_id,
     job_fields,
@@ -532,6 +534,24 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         job_id = request.job_id
         del request
         await self._watch.run(current_principal().tenant_id, job_id, context.write)
+
+    async def GetCaller(
+        self,
+        request: pb.GetCallerRequest,
+        context: ServicerContext[pb.GetCallerRequest, pb.GetCallerResponse],
+    ) -> pb.GetCallerResponse:
+        caller = current_principal()
+        expires_at: MessageFields = None
+        if caller.expires_at is not None:
+            expires_at = {"seconds": int(caller.expires_at)}
+        return pb.GetCallerResponse(
+            tenant_id=caller.tenant_id,
+            user_id=caller.subject,
+            device_id=caller.device_id,
+            roles=sorted(caller.roles),
+            token_expires_at=expires_at,
+            methods=allowed_methods(caller.roles),
+        )
 
     async def _pause(self) -> None:
         await self._turns.pause(current_principal().tenant_id)

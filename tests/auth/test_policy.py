@@ -125,7 +125,7 @@ async def test_server_enforces_the_policy_for_each_role_and_method(
         with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED") as failure:
             await call(server, method, *metadata)
         assert failure.metadata == {"roles": ",".join(sorted(roles))}
-    elif "List" in method or "StartNext" in method:
+    elif "List" in method or "StartNext" in method or "GetCaller" in method:
         fields = {"job_id": "j"} if method.endswith("ListJobExecutions") else {}
         with allow_not_found_or_invalid():
             await call(server, method, *metadata, **fields)

@@ -69,6 +69,7 @@ async def complete(line: str, environ: dict[str, str]) -> Sequence[str]:
     ("line", "completions"),
     [
         ("jobs-grpc ca", ["cancel"]),
+        ("jobs-grpc who", ["whoami"]),
         ("jobs-grpc list --awa", ["--awaiting-approval"]),
         ("jobs-grpc list -o js", ["json", "jsonl"]),
         ("jobs-grpc list --columns job,st", ["job,status"]),

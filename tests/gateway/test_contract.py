@@ -63,7 +63,7 @@ async def token_gateway(
 @pytest.mark.parametrize(
     ("paths", "role", "identity", "selected"),
     [
-        ("^/customer/", "admin", {}, "16 selected"),
+        ("^/customer/", "admin", {}, "17 selected"),
         ("^/device/", "device", {"device_id": "d00001"}, "5 selected"),
     ],
     ids=["customer", "device"],
@@ -107,7 +107,7 @@ async def test_responses_match_the_openapi_document(
     )  # fmt: skip
 
     print(output)
-    assert f"{selected} / 22 total" in output
+    assert f"{selected} / 23 total" in output
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +149,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         ("JobService", "CreateJob", job | {"document_type": "reboot", "target_all": True}),
         ("JobService", "GetJob", job),
         ("JobService", "ListJobs", {}),
+        ("JobService", "GetCaller", {}),
         ("JobService", "ListJobExecutions", job),
         ("DeviceJobService", "ListPendingExecutions", {}),
         ("DeviceJobService", "StartNextExecution", {}),
@@ -185,6 +186,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         assert names - {"WatchPendingExecutions"} == called
     assert responses["GetJob"]["job"]["status"] == "IN_PROGRESS"
     assert responses["ListJobs"]["jobs"][0]["job_id"] == "a"
+    assert responses["GetCaller"]["user_id"] == "olivia"
     assert responses["ListJobExecutions"]["executions"][0]["device_id"] == "d00001"
     assert responses["StartNextExecution"]["execution"]["status"] == "IN_PROGRESS"
     assert responses["UpdateExecution"]["execution"]["status"] == "FAILED"

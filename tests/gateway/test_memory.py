@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from fleet.jobs.v1.jobs_pb2 import GetJobResponse, Job, JobExecution
+from fleet.jobs.v1.jobs_pb2 import GetCallerResponse, GetJobResponse, Job, JobExecution
 
 from tests.gateway.support import Gateway, RestClient, running_gateway
 from tests.support.server import Server
@@ -104,7 +104,13 @@ async def serving_large_jobs() -> AsyncIterator[str]:
     async def get_job(request: bytes, context: object) -> bytes:
         return response
 
-    handlers: dict[str, Any] = {"GetJob": grpc.unary_unary_rpc_method_handler(get_job)}
+    async def get_caller(request: bytes, context: object) -> bytes:
+        return GetCallerResponse(tenant_id="acme").SerializeToString()
+
+    handlers: dict[str, Any] = {
+        "GetJob": grpc.unary_unary_rpc_method_handler(get_job),
+        "GetCaller": grpc.unary_unary_rpc_method_handler(get_caller),
+    }
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("fleet.jobs.v1.JobService", handlers)]

@@ -58,6 +58,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("UpdateJob", "PATCH", JOB, UPDATE),
     ("GetJob", "GET", f"{JOB}?executions_limit=1", None),
     ("ListJobs", "GET", "/customer/jobs", None),
+    ("GetCaller", "GET", "/customer/caller", None),
     ("CancelExecution", "DELETE", f"{JOB}/executions/{DEVICE}", {"reason": "replaced"}),
     ("CancelJob", "DELETE", JOB, {"reason": "wrong group"}),
     ("DeleteJob", "POST", f"{JOB}:delete", {}),

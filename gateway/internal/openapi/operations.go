@@ -49,7 +49,8 @@ func convertOperation(path string, operation, schemas object, c *contract) objec
 		operation["security"] = deviceSecurity
 	}
 	parameters := []any{}
-	for _, p := range operation["parameters"].([]any) {
+	given, _ := operation["parameters"].([]any) // absent if there are none
+	for _, p := range given {
 		parameter := p.(object)
 		if parameter["in"] == "body" {
 			operation["requestBody"] = convertBody(id, parameter, schemas)

@@ -8,6 +8,7 @@ var summaries = map[string]string{
 	"CancelJob":             "Cancel a job",
 	"CreateJob":             "Create a job",
 	"DeleteJob":             "Delete a finished job",
+	"GetCaller":             "Get the caller and what it may call",
 	"GetExecution":          "Get the device's execution of a job",
 	"GetFailureSummary":     "Count the failures of a job",
 	"GetJob":                "Get a job and its first executions",

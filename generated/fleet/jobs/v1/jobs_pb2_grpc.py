@@ -172,6 +172,11 @@ class JobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.GetCaller = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/GetCaller',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -447,6 +452,15 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCaller(self, request, context):
+        """Returns who the caller is, as the server has authenticated it, and which methods it may call.
+        Every role may call it. It does not read the database, so it also succeeds while the database
+        is unavailable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -529,6 +543,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetCallerRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetCallerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1021,6 +1040,33 @@ class JobService:
             '/fleet.jobs.v1.JobService/WatchJob',
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/GetCaller',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetCallerRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetCallerResponse.FromString,
             options,
             channel_credentials,
             insecure,

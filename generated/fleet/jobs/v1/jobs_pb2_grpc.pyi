@@ -239,6 +239,11 @@ class JobServiceStub:
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
       UNAVAILABLE          SERVER_STOPPING: watch again
     """
+    GetCaller: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetCallerRequest, _jobs_pb2.GetCallerResponse]
+    """Returns who the caller is, as the server has authenticated it, and which methods it may call.
+    Every role may call it. It does not read the database, so it also succeeds while the database
+    is unavailable.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -450,6 +455,11 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
       UNAVAILABLE          SERVER_STOPPING: watch again
+    """
+    GetCaller: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetCallerRequest, _jobs_pb2.GetCallerResponse]  # type: ignore[assignment]
+    """Returns who the caller is, as the server has authenticated it, and which methods it may call.
+    Every role may call it. It does not read the database, so it also succeeds while the database
+    is unavailable.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -755,6 +765,17 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
           UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
           UNAVAILABLE          SERVER_STOPPING: watch again
+        """
+
+    @_abc_1.abstractmethod
+    def GetCaller(
+        self,
+        request: _jobs_pb2.GetCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.GetCallerResponse, _abc.Awaitable[_jobs_pb2.GetCallerResponse]]:
+        """Returns who the caller is, as the server has authenticated it, and which methods it may call.
+        Every role may call it. It does not read the database, so it also succeeds while the database
+        is unavailable.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4068,6 +4068,134 @@ func (x *WatchJobResponse) GetJob() *Job {
 	return nil
 }
 
+type GetCallerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCallerRequest) Reset() {
+	*x = GetCallerRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCallerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCallerRequest) ProtoMessage() {}
+
+func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
+func (*GetCallerRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
+}
+
+type GetCallerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant that the calls act for.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The user, from x-user-id or the token. Unset: the caller named none.
+	UserId *string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
+	// The device, from x-device-id or the token. Unset: the caller named none.
+	DeviceId *string `protobuf:"bytes,3,opt,name=device_id,json=deviceId,proto3,oneof" json:"device_id,omitempty"`
+	// The roles, sorted: viewer, operator, approver, admin, device, bridge.
+	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	// When the token is no longer accepted. Unset: the caller sent no token.
+	TokenExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=token_expires_at,json=tokenExpiresAt,proto3" json:"token_expires_at,omitempty"`
+	// The full names of the methods that the roles allow, sorted, such as
+	// fleet.jobs.v1.JobService.GetJob. A call of DeviceJobService also needs a device: device_id,
+	// or the x-device-id of a bridge.
+	Methods       []string `protobuf:"bytes,6,rep,name=methods,proto3" json:"methods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCallerResponse) Reset() {
+	*x = GetCallerResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCallerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCallerResponse) ProtoMessage() {}
+
+func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
+func (*GetCallerResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *GetCallerResponse) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *GetCallerResponse) GetUserId() string {
+	if x != nil && x.UserId != nil {
+		return *x.UserId
+	}
+	return ""
+}
+
+func (x *GetCallerResponse) GetDeviceId() string {
+	if x != nil && x.DeviceId != nil {
+		return *x.DeviceId
+	}
+	return ""
+}
+
+func (x *GetCallerResponse) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *GetCallerResponse) GetTokenExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TokenExpiresAt
+	}
+	return nil
+}
+
+func (x *GetCallerResponse) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
 var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
@@ -4409,7 +4537,19 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fWatchJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"8\n" +
 	"\x10WatchJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job2\x80\v\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x12\n" +
+	"\x10GetCallerRequest\"\x80\x02\n" +
+	"\x11GetCallerResponse\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
+	"\auser_id\x18\x02 \x01(\tH\x00R\x06userId\x88\x01\x01\x12 \n" +
+	"\tdevice_id\x18\x03 \x01(\tH\x01R\bdeviceId\x88\x01\x01\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\x12D\n" +
+	"\x10token_expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0etokenExpiresAt\x12\x18\n" +
+	"\amethods\x18\x06 \x03(\tR\amethodsB\n" +
+	"\n" +
+	"\b_user_idB\f\n" +
+	"\n" +
+	"_device_id2\xd0\v\n" +
 	"\n" +
 	"JobService\x12N\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\x12K\n" +
@@ -4428,7 +4568,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\fApproveStage\x12\".fleet.jobs.v1.ApproveStageRequest\x1a#.fleet.jobs.v1.ApproveStageResponse\x12N\n" +
 	"\tUpdateJob\x12\x1f.fleet.jobs.v1.UpdateJobRequest\x1a .fleet.jobs.v1.UpdateJobResponse\x12f\n" +
 	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\x12M\n" +
-	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01Bq\n" +
+	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01\x12N\n" +
+	"\tGetCaller\x12\x1f.fleet.jobs.v1.GetCallerRequest\x1a .fleet.jobs.v1.GetCallerResponseBq\n" +
 	"\x11com.fleet.jobs.v1B\tJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
 var (
@@ -4444,7 +4585,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(FailureCriterion_Basis)(0),           // 1: fleet.jobs.v1.FailureCriterion.Basis
@@ -4497,20 +4638,22 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(*FailureCount)(nil),                  // 48: fleet.jobs.v1.FailureCount
 	(*WatchJobRequest)(nil),               // 49: fleet.jobs.v1.WatchJobRequest
 	(*WatchJobResponse)(nil),              // 50: fleet.jobs.v1.WatchJobResponse
-	(*structpb.Struct)(nil),               // 51: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 53: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 54: google.protobuf.FieldMask
+	(*GetCallerRequest)(nil),              // 51: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 52: fleet.jobs.v1.GetCallerResponse
+	(*structpb.Struct)(nil),               // 53: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 55: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 56: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	51, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	53, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	0,  // 1: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	52, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	52, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	52, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	54, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	54, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	54, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
 	16, // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
 	17, // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	52, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	54, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
 	15, // 8: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
 	8,  // 9: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
 	11, // 10: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
@@ -4518,38 +4661,38 @@ var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
 	14, // 12: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
 	9,  // 13: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
 	10, // 14: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	53, // 15: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	53, // 16: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	55, // 15: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	55, // 16: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
 	6,  // 17: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	1,  // 18: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
 	2,  // 19: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
 	3,  // 20: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
 	4,  // 21: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
 	16, // 22: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	52, // 23: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	52, // 24: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	54, // 23: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	54, // 24: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
 	13, // 25: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	52, // 26: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	52, // 27: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	54, // 26: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	54, // 27: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
 	11, // 28: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	52, // 29: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	54, // 29: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
 	5,  // 30: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
 	6,  // 31: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	51, // 32: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	52, // 33: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	52, // 34: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	52, // 35: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	52, // 36: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	51, // 37: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	53, // 32: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	54, // 33: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	54, // 34: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	54, // 35: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	54, // 36: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	53, // 37: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
 	8,  // 38: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
 	11, // 39: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
 	0,  // 40: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	52, // 41: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	54, // 41: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
 	7,  // 42: fleet.jobs.v1.CreateJobResponse.job:type_name -> fleet.jobs.v1.Job
 	0,  // 43: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
 	0,  // 44: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	52, // 45: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	52, // 46: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	54, // 45: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	54, // 46: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
 	7,  // 47: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
 	7,  // 48: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
 	6,  // 49: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
@@ -4557,13 +4700,13 @@ var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
 	0,  // 51: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
 	17, // 52: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
 	6,  // 53: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	52, // 54: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	54, // 54: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
 	17, // 55: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
 	7,  // 56: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
 	7,  // 57: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
 	7,  // 58: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
 	7,  // 59: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	54, // 60: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	56, // 60: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
 	8,  // 61: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
 	11, // 62: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
 	7,  // 63: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
@@ -4571,43 +4714,46 @@ var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
 	48, // 65: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
 	6,  // 66: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
 	7,  // 67: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	18, // 68: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	20, // 69: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	22, // 70: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	24, // 71: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	26, // 72: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	28, // 73: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	30, // 74: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	32, // 75: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	34, // 76: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	36, // 77: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	38, // 78: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	40, // 79: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	42, // 80: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	44, // 81: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	46, // 82: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	49, // 83: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	19, // 84: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	21, // 85: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	23, // 86: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	25, // 87: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	27, // 88: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	29, // 89: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	31, // 90: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	33, // 91: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	35, // 92: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	37, // 93: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	39, // 94: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	41, // 95: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	43, // 96: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	45, // 97: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	47, // 98: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	50, // 99: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	84, // [84:100] is the sub-list for method output_type
-	68, // [68:84] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	54, // 68: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	18, // 69: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	20, // 70: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	22, // 71: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	24, // 72: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	26, // 73: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	28, // 74: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	30, // 75: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	32, // 76: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	34, // 77: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	36, // 78: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	38, // 79: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	40, // 80: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	42, // 81: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	44, // 82: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	46, // 83: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	49, // 84: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	51, // 85: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	19, // 86: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	21, // 87: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	23, // 88: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	25, // 89: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	27, // 90: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	29, // 91: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	31, // 92: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	33, // 93: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	35, // 94: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	37, // 95: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	39, // 96: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	41, // 97: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	43, // 98: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	45, // 99: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	47, // 100: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	50, // 101: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	52, // 102: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	86, // [86:103] is the sub-list for method output_type
+	69, // [69:86] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -4651,13 +4797,14 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 	file_fleet_jobs_v1_jobs_proto_msgTypes[25].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[33].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[37].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[45].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   44,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

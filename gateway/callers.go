@@ -1,0 +1,237 @@
+package main
+
+import (
+	"container/list"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+const (
+	// maxKnownFor is how long the gateway remembers a caller. A token that expires earlier ends it earlier.
+	maxKnownFor = time.Minute
+
+	// maxKnown is how many credentials the gateway remembers. One takes about 300 bytes.
+	maxKnown = 10_000
+
+	// lookupTimeout is the timeout of a GetCaller, which needs no database.
+	lookupTimeout = 5 * time.Second
+)
+
+// credentialHeaders are the headers that decide which tenant and subject a caller is. The server rejects
+// a call whose other headers contradict them.
+var credentialHeaders = []string{"authorization", "x-tenant-id"}
+
+// digest is a hash of a secret key and of credentials, so that what the gateway remembers has no tokens.
+type digest [sha256.Size]byte
+
+// callers knows who sends requests. It asks the server, with GetCaller, and remembers the answer.
+type callers struct {
+	connection     func() *grpc.ClientConn
+	trustedProxies []netip.Prefix
+	hashKey        []byte
+	lookups        *fairSemaphore // calls of GetCaller
+
+	mu      sync.Mutex
+	known   map[digest]*list.Element
+	recent  list.List // of *knownCaller, the most recently used first
+	pending map[digest]*lookup
+}
+
+type knownCaller struct {
+	digest digest
+	caller caller
+	until  time.Time
+}
+
+// lookup is a GetCaller that several requests wait for.
+type lookup struct {
+	done   chan struct{}
+	caller caller
+	err    error
+}
+
+func newCallers(upstream *upstream, trustedProxies []netip.Prefix) *callers {
+	// The calls of requests leave these streams free.
+	size := int64(len(upstream.connections) * streamsPerConnection / 4)
+	key := make([]byte, sha256.Size)
+	rand.Read(key) // never fails
+	return &callers{
+		connection: upstream.connection, trustedProxies: trustedProxies, hashKey: key,
+		lookups: newFairSemaphore(size, shares{unknown: size, address: max(size/2, 1)}),
+		known:   map[digest]*list.Element{}, pending: map[digest]*lookup{},
+	}
+}
+
+// identity is who sends a request, as far as the gateway knows.
+type identity struct {
+	caller
+	callers     *callers
+	digest      digest
+	credentials metadata.MD
+}
+
+// identify returns the caller of a request if it is remembered. It makes no call.
+func (c *callers) identify(r *http.Request) *identity {
+	id := &identity{callers: c, credentials: metadata.MD{}}
+	hash := sha256.New()
+	hash.Write(c.hashKey)
+	for _, name := range credentialHeaders {
+		value := r.Header.Get(name)
+		hash.Write([]byte(value + "\x00"))
+		if value != "" {
+			id.credentials.Set(name, value)
+		}
+	}
+	hash.Sum(id.digest[:0])
+	c.mu.Lock()
+	known, ok := c.remembered(id.digest)
+	c.mu.Unlock()
+	if ok {
+		id.caller = known
+	} else {
+		id.caller = caller{subject: clientNetwork(r, c.trustedProxies)}
+	}
+	return id
+}
+
+// learn asks the server who the caller is, unless that is known. It returns an error if the server does
+// not accept the caller's credentials. Requests with the same credentials share a call.
+func (id *identity) learn(ctx context.Context) *apiError {
+	if id.known() {
+		return nil
+	}
+	l := id.callers.lookUp(id)
+	select {
+	case <-l.done:
+	case <-ctx.Done():
+		e, _ := convertError(status.FromContextError(ctx.Err()).Err())
+		return e
+	}
+	if l.err != nil {
+		e, _ := convertError(l.err)
+		return e
+	}
+	id.caller = l.caller
+	return nil
+}
+
+// admit takes an amount, at most the maximum, from the share of the caller's address if the caller is not
+// known. If that share has no room, it learns who the caller is instead, and takes nothing: callers with
+// the same address must not wait for each other.
+func (id *identity) admit(ctx context.Context, s *fairSemaphore, amount int64) (taken bool, e *apiError) {
+	if id.known() {
+		return false, nil
+	}
+	if s.tryAcquire(id.caller, min(amount, s.maximum(id.caller))) {
+		return true, nil
+	}
+	return false, id.learn(ctx)
+}
+
+// lookUp returns a lookup that may have ended already.
+func (c *callers) lookUp(id *identity) *lookup {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := &lookup{done: make(chan struct{})}
+	if known, ok := c.remembered(id.digest); ok {
+		l.caller = known
+		close(l.done)
+		return l
+	}
+	if pending := c.pending[id.digest]; pending != nil {
+		return pending
+	}
+	c.pending[id.digest] = l
+	address, digest, credentials := id.caller, id.digest, id.credentials
+	go func() {
+		var until time.Time
+		l.caller, until, l.err = c.ask(address, credentials)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.pending, digest)
+		if l.err == nil {
+			c.remember(&knownCaller{digest, l.caller, until})
+		}
+		close(l.done)
+	}()
+	return l
+}
+
+// ask calls GetCaller. It does not end with the request that needs it first, because others may wait.
+func (c *callers) ask(address caller, credentials metadata.MD) (caller, time.Time, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	if !c.lookups.acquire(ctx, address, 1) {
+		return caller{}, time.Time{}, overloaded("upstream-connections", c.lookups.root.limit*4/streamsPerConnection)
+	}
+	defer c.lookups.release(address, 1)
+	asked := time.Now()
+	client := jobsv1.NewJobServiceClient(c.connection())
+	response, err := client.GetCaller(metadata.NewOutgoingContext(ctx, credentials), &jobsv1.GetCallerRequest{})
+	if ctx.Err() != nil {
+		err = status.Error(codes.Unavailable, "GetCaller took too long")
+	}
+	if err != nil {
+		return caller{}, time.Time{}, resetAsUnavailable(ctx, err)
+	}
+	known, until := caller{tenant: response.TenantId}, asked.Add(maxKnownFor)
+	if expiry := response.TokenExpiresAt; expiry != nil {
+		known.subject = subject(response)
+		if expiry.AsTime().Before(until) {
+			until = expiry.AsTime()
+		}
+	}
+	return known, until, nil
+}
+
+// subject returns the user or the device of a token. Without a token, the caller can name any user.
+func subject(response *jobsv1.GetCallerResponse) string {
+	switch {
+	case response.UserId != nil:
+		return "user " + *response.UserId
+	case response.DeviceId != nil:
+		return "device " + *response.DeviceId
+	}
+	return ""
+}
+
+// remembered returns the caller with these credentials. It requires c.mu.
+func (c *callers) remembered(d digest) (caller, bool) {
+	element := c.known[d]
+	if element == nil {
+		return caller{}, false
+	}
+	entry := element.Value.(*knownCaller)
+	if !time.Now().Before(entry.until) {
+		c.forget(element)
+		return caller{}, false
+	}
+	c.recent.MoveToFront(element)
+	return entry.caller, true
+}
+
+// remember requires c.mu.
+func (c *callers) remember(entry *knownCaller) {
+	c.known[entry.digest] = c.recent.PushFront(entry)
+	if c.recent.Len() > maxKnown {
+		c.forget(c.recent.Back())
+	}
+}
+
+// forget requires c.mu.
+func (c *callers) forget(element *list.Element) {
+	c.recent.Remove(element)
+	delete(c.known, element.Value.(*knownCaller).digest)
+}

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+// tokenStub answers GetCaller like a server with tokens. The token "acme/olivia" is of the user olivia of
+// the tenant acme, and a token without a slash is invalid.
+type tokenStub struct {
+	stub
+	lookups atomic.Int64
+	expiry  time.Time     // of each token
+	blocked chan struct{} // if set, GetCaller waits until it is closed
+}
+
+func newTokenStub() *tokenStub {
+	return &tokenStub{stub: stub{job: &jobsv1.Job{}}, expiry: time.Now().Add(time.Hour)}
+}
+
+func (s *tokenStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
+	s.lookups.Add(1)
+	if s.blocked != nil {
+		<-s.blocked
+	}
+	// The scheme is in any case, and any number of spaces separates it from the token.
+	fields := strings.Fields(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ","))
+	tenant, user, ok := strings.Cut(fields[len(fields)-1], "/")
+	if !ok {
+		return nil, serviceError(codes.Unauthenticated, "INVALID_TOKEN")
+	}
+	return &jobsv1.GetCallerResponse{TenantId: tenant, UserId: &user, TokenExpiresAt: timestamppb.New(s.expiry)}, nil
+}
+
+func (s *tokenStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService_WatchJobServer) error {
+	if err := stream.Send(&jobsv1.WatchJobResponse{Job: &jobsv1.Job{JobId: r.JobId, Status: jobsv1.Job_IN_PROGRESS}}); err != nil {
+		return err
+	}
+	<-stream.Context().Done()
+	return nil
+}
+
+// spellings are ten ways to send one token.
+func spellings(token, tenant string) (all []http.Header) {
+	for _, scheme := range []string{"Bearer ", "bearer ", "BEARER ", "bEARER ", "Bearer  "} {
+		header := http.Header{"Authorization": {scheme + token}}
+		withTenant := header.Clone()
+		withTenant.Set("X-Tenant-Id", tenant)
+		all = append(all, header, withTenant)
+	}
+	return all
+}
+
+func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
+
+func newTestCallers(t *testing.T, s jobsv1.JobServiceServer) *callers {
+	t.Helper()
+	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
+	upstream, err := dialUpstream(config, discardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(upstream.Close)
+	return newCallers(upstream, nil)
+}
+
+func requestWith(header http.Header) *http.Request {
+	request := httptest.NewRequest("GET", "/customer/jobs/a", nil)
+	request.Header = header
+	return request
+}
+
+func TestCallers_AreOneCaller_UnderTenSpellingsOfAToken(t *testing.T) {
+	c := newTestCallers(t, newTokenStub())
+	for _, header := range spellings("acme/olivia", "acme") {
+		id := c.identify(requestWith(header))
+		if id.caller != address("192.0.2.1") {
+			t.Errorf("%v: before the lookup: %+v", header, id.caller)
+		}
+		if e := id.learn(t.Context()); e != nil || id.caller != user("acme", "olivia") {
+			t.Errorf("%v: %+v %v", header, id.caller, e)
+		}
+		if id := c.identify(requestWith(header)); id.caller != user("acme", "olivia") {
+			t.Errorf("%v: not remembered: %+v", header, id.caller)
+		}
+	}
+}
+
+func TestCallers_CountByTenantAlone_WithoutTokens(t *testing.T) {
+	c := newTestCallers(t, &stub{})
+	id := c.identify(requestWith(http.Header{"X-Tenant-Id": {"acme"}, "X-User-Id": {"anything"}}))
+	if e := id.learn(t.Context()); e != nil || id.caller != tenant("acme") {
+		t.Errorf("%+v %v", id.caller, e)
+	}
+}
+
+func TestCallers_ShareOneLookup_WhenCredentialsAreTheSame(t *testing.T) {
+	s := newTokenStub()
+	s.blocked = make(chan struct{})
+	c := newTestCallers(t, s)
+	ids := make([]*identity, 10)
+	var learning sync.WaitGroup
+	for i := range ids {
+		ids[i] = c.identify(requestWith(bearer("acme/olivia")))
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if e := ids[0].learn(canceled); e == nil || ids[0].known() {
+		t.Error("a canceled request waited for the lookup")
+	}
+	for _, id := range ids[1:] {
+		learning.Go(func() {
+			if e := id.learn(t.Context()); e != nil || id.caller != user("acme", "olivia") {
+				t.Errorf("%+v %v", id.caller, e)
+			}
+		})
+	}
+	close(s.blocked)
+	learning.Wait()
+	if got := s.lookups.Load(); got != 1 {
+		t.Errorf("%d lookups", got)
+	}
+}
+
+func TestCallers_AreRememberedUntilTheTokenExpires_AtMostForAMinute(t *testing.T) {
+	s := newTokenStub()
+	for _, lifetime := range []time.Duration{-time.Second, 30 * time.Second, time.Hour} {
+		s.expiry = time.Now().Add(lifetime)
+		c := newTestCallers(t, s)
+		want := time.Now().Add(min(lifetime, time.Minute))
+		if e := c.identify(requestWith(bearer("acme/olivia"))).learn(t.Context()); e != nil {
+			t.Fatal(e)
+		}
+		until := c.recent.Front().Value.(*knownCaller).until
+		if difference := until.Sub(want).Abs(); difference > 10*time.Second {
+			t.Errorf("%v: %v too long or too short", lifetime, difference)
+		}
+		if id := c.identify(requestWith(bearer("acme/olivia"))); id.known() != (lifetime > 0) {
+			t.Errorf("%v: known %v", lifetime, id.known())
+		}
+	}
+}
+
+func TestCallers_AreForgotten_WhenTheyAreTooMany(t *testing.T) {
+	c := newTestCallers(t, newTokenStub())
+	until := time.Now().Add(time.Minute)
+	for n := range maxKnown + 1 {
+		if n == maxKnown {
+			c.identify(requestWith(bearer("a/0"))) // used again
+		}
+		id := c.identify(requestWith(bearer(fmt.Sprintf("a/%d", n))))
+		c.remember(&knownCaller{id.digest, user("a", fmt.Sprint(n)), until})
+	}
+	if len(c.known) != maxKnown || c.recent.Len() != maxKnown {
+		t.Errorf("%d and %d remembered", len(c.known), c.recent.Len())
+	}
+	for n, want := range map[int]bool{0: true, 1: false, 2: true, maxKnown: true} {
+		if id := c.identify(requestWith(bearer(fmt.Sprintf("a/%d", n)))); id.known() != want {
+			t.Errorf("%d: known %v", n, id.known())
+		}
+	}
+}
+
+func TestCallers_AreNotRemembered_WhenTheyAreRejected(t *testing.T) {
+	s := newTokenStub()
+	c := newTestCallers(t, s)
+	for range 2 {
+		id := c.identify(requestWith(bearer("junk")))
+		if e := id.learn(t.Context()); e == nil || e.Reason != "INVALID_TOKEN" || id.known() {
+			t.Errorf("%+v %v", id.caller, e)
+		}
+	}
+	if len(c.known) != 0 || len(c.pending) != 0 || s.lookups.Load() != 2 {
+		t.Errorf("%d known, %d pending, %d lookups", len(c.known), len(c.pending), s.lookups.Load())
+	}
+}
+
+func TestCallers_AreAskedFor_OnlyByRequestsThatHoldSomething(t *testing.T) {
+	s := newTokenStub()
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
+	check := func(what string, response *http.Response, want int64) {
+		t.Helper()
+		if got := s.lookups.Load(); got != want || response.StatusCode >= 300 {
+			t.Errorf("%s: %d lookups, want %d; status %d", what, got, want, response.StatusCode)
+		}
+	}
+	check("a small response", get(gateway, "/customer/jobs/a", bearer("acme/olivia")), 0)
+	check("a small body", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), `{"job_id": "a"}`), 0)
+	large := `{"document_params": {"a": [` + strings.Repeat("1,", 50_000) + `1]}}`
+	check("a large body", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), large), 1)
+	check("another one", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), large), 1)
+	s.job = &jobsv1.Job{DocumentType: strings.Repeat("x", freeBytes)}
+	check("a large response", get(gateway, "/customer/jobs/a", bearer("acme/amir")), 2)
+	check("another one", get(gateway, "/customer/jobs/a", bearer("acme/amir")), 2)
+}
+
+func TestMemory_IsHeldByTheCaller_WhenItBecomesKnown(t *testing.T) {
+	c := newTestCallers(t, newTokenStub())
+	limits := newMemoryLimits(128 << 20)
+	memory := newRequestMemory(limits, c.identify(requestWith(bearer("acme/olivia"))))
+	held := func(holder caller) int64 {
+		limits.buffers.mu.Lock()
+		defer limits.buffers.mu.Unlock()
+		return limits.buffers.find(holder).used
+	}
+	if e := memory.buffers.reserve(t.Context(), 4<<20); e != nil || held(address("192.0.2.1")) != 4<<20 {
+		t.Fatal(e)
+	}
+	if e := memory.learn(t.Context()); e != nil {
+		t.Fatal(e)
+	}
+	if e := memory.buffers.resize(5 << 20); e != nil {
+		t.Error(e)
+	}
+	if a, u := held(address("192.0.2.1")), held(user("acme", "olivia")); a != 0 || u != 5<<20 {
+		t.Errorf("the address holds %d, the user %d", a, u)
+	}
+	memory.release()
+	if used := limits.buffers.root.used; used != 0 {
+		t.Errorf("%d used", used)
+	}
+}
+
+func TestMemory_IsReserved_WhenOtherUnknownCallersHaveTheSameAddress(t *testing.T) {
+	c := newTestCallers(t, newTokenStub())
+	limits := newMemoryLimits(128 << 20)
+	limits.buffers.wait = 0
+	first := newRequestMemory(limits, c.identify(requestWith(bearer("acme/olivia"))))
+	if e := first.buffers.reserve(t.Context(), 1<<30); e != nil || first.known() {
+		t.Fatal(e)
+	}
+	second := newRequestMemory(limits, c.identify(requestWith(bearer("other/amir"))))
+	if e := second.buffers.reserve(t.Context(), 4<<20); e != nil || second.buffers.holder != user("other", "amir") {
+		t.Errorf("%+v %v", second.buffers.holder, e)
+	}
+	junk := newRequestMemory(limits, c.identify(requestWith(bearer("junk"))))
+	if e := junk.buffers.reserve(t.Context(), 4<<20); e == nil || e.Reason != "INVALID_TOKEN" {
+		t.Errorf("%v", e)
+	}
+	first.release()
+	second.release()
+	junk.release()
+	checkUnused(t, limits.buffers)
+}
+
+func TestUpstream_CountsUnknownCallers_ByTheAddressThatATrustedProxyForwards(t *testing.T) {
+	s, upstream := serveBlockingStub(t)
+	gateway := newTestGateway(t, map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "1", "JOBS_GATEWAY_TRUSTED_PROXIES": "192.0.2.1",
+	})
+	// Without a tenant, a lookup fails.
+	call := func(address string) *http.Response {
+		return get(gateway, "/customer/jobs/a", http.Header{"X-Forwarded-For": {address}})
+	}
+	var calls sync.WaitGroup
+	for range subjectStreamsPerConnection {
+		calls.Go(func() { call("198.51.100.1") })
+		<-s.started
+	}
+	if got := call("198.51.100.1").StatusCode; got != http.StatusUnauthorized {
+		t.Errorf("the same address: status %d", got)
+	}
+	calls.Go(func() { call("198.51.100.2") })
+	<-s.started
+	close(s.release)
+	calls.Wait()
+}

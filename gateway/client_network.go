@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// ipv6NetworkBits is the length of the network that a provider assigns to a client at least.
+const ipv6NetworkBits = 64
+
+// clientNetwork returns the IPv4 address or the IPv6 /64 that a request comes from. If it comes from a
+// trusted proxy, that is the last address of X-Forwarded-For that is not one: a client can write
+// anything to the left of it.
+func clientNetwork(r *http.Request, trustedProxies []netip.Prefix) string {
+	isTrusted := func(address netip.Addr) bool {
+		return slices.ContainsFunc(trustedProxies, func(p netip.Prefix) bool { return p.Contains(address) })
+	}
+	address := parseAddress(r.RemoteAddr)
+	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, text := range slices.Backward(forwarded) {
+		if !isTrusted(address) {
+			break
+		}
+		next := parseAddress(strings.TrimSpace(text))
+		if !next.IsValid() {
+			break
+		}
+		address = next
+	}
+	if address.Is6() {
+		network, _ := address.Prefix(ipv6NetworkBits) // can't fail: the length is valid
+		return network.String()
+	}
+	return address.String()
+}
+
+// parseAddress parses an address with or without a port. The result is invalid if text is.
+func parseAddress(text string) netip.Addr {
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		withPort, _ := netip.ParseAddrPort(text)
+		address = withPort.Addr()
+	}
+	return address.Unmap().WithZone("")
+}
+
+// networkList is a flag with comma-separated addresses and networks.
+type networkList []netip.Prefix
+
+func (l *networkList) String() string {
+	texts := make([]string, len(*l))
+	for i, network := range *l {
+		texts[i] = network.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+func (l *networkList) Set(value string) error {
+	var items stringList
+	_ = items.Set(value) // can't fail
+	*l = nil
+	for _, item := range items {
+		network, err := netip.ParsePrefix(item)
+		if address, addressErr := netip.ParseAddr(item); addressErr == nil {
+			network, err = address.Prefix(address.BitLen())
+		}
+		if err != nil {
+			return fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", item)
+		}
+		*l = append(*l, network)
+	}
+	return nil
+}

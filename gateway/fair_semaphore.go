@@ -1,0 +1,229 @@
+package main
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"time"
+)
+
+// semaphoreWait is the maximum wait for a semaphore. After it, a request fails instead.
+const semaphoreWait = 5 * time.Second
+
+// caller is who a request counts for: a tenant, and a subject of it if the server verifies tokens.
+// Without a tenant, the caller is not known yet, and subject is its address.
+type caller struct{ tenant, subject string }
+
+func (c caller) known() bool { return c.tenant != "" }
+
+// shares are the maximum amounts of a fairSemaphore that one tenant, one subject, all unknown callers
+// and one of their addresses hold.
+type shares struct{ tenant, subject, unknown, address int64 }
+
+// sharesOf gives a tenant half, so that others still get the rest, and all unknown callers a quarter.
+// One subject has half of its tenant's share, and one address half of that of the unknown callers.
+func sharesOf(size int64) shares {
+	return shares{max(size/2, 1), max(size/4, 1), max(size/4, 1), max(size/8, 1)}
+}
+
+// fairSemaphore is a weighted semaphore that callers share, such as bytes of memory. Waiting tenants take
+// turns, and so do the subjects of one tenant. Requests of one subject are FIFO. A release examines only
+// the requests that it grants, and one more.
+type fairSemaphore struct {
+	shares shares
+	wait   time.Duration
+
+	mu       sync.Mutex
+	root     *share // its limit is the size of the semaphore
+	examined int    // requests that grant has looked at, for tests
+}
+
+// share is what the whole semaphore, a tenant or a subject holds. Those of subjects are below that of
+// their tenant.
+type share struct {
+	parent   *share
+	key      string
+	limit    int64
+	used     int64
+	children map[string]*share
+	// What waits below, in the order of the turns: *waiter of a subject, otherwise *share.
+	ready list.List
+	// In parent.ready. nil: nothing waits, or what is next would exceed the limit of this share.
+	place *list.Element
+}
+
+type waiter struct {
+	amount  int64
+	granted chan struct{}
+}
+
+func newFairSemaphore(size int64, s shares) *fairSemaphore {
+	return &fairSemaphore{shares: s, wait: semaphoreWait, root: &share{limit: size}}
+}
+
+// limits returns the limits of the tenant and of the subject of a caller.
+func (s *fairSemaphore) limits(c caller) (tenant, subject int64) {
+	switch {
+	case !c.known():
+		return s.shares.unknown, s.shares.address
+	case c.subject == "":
+		return s.shares.tenant, s.shares.tenant
+	}
+	return s.shares.tenant, s.shares.subject
+}
+
+// maximum returns what one caller can hold.
+func (s *fairSemaphore) maximum(c caller) int64 {
+	return min(s.limits(c))
+}
+
+// acquire waits until the amount is free. It returns false after s.wait or when ctx ends. The
+// amount must not exceed s.maximum(c).
+func (s *fairSemaphore) acquire(ctx context.Context, c caller, amount int64) bool {
+	s.mu.Lock()
+	subject := s.find(c)
+	// Nobody waits for what this request would take.
+	isFirst := subject.ready.Len() == 0 && subject.parent.ready.Len() == 0 && s.root.ready.Len() == 0
+	if isFirst && subject.fits(amount) {
+		subject.add(amount)
+		s.mu.Unlock()
+		return true
+	}
+	w := &waiter{amount, make(chan struct{})}
+	place := subject.ready.PushBack(w)
+	subject.update()
+	s.grant()
+	s.mu.Unlock()
+	if w.isGranted() {
+		return true
+	}
+	timeout := time.NewTimer(s.wait)
+	defer timeout.Stop()
+	select {
+	case <-w.granted:
+		return true
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.isGranted() { // at the last moment
+		return true
+	}
+	subject.ready.Remove(place)
+	subject.update()
+	subject.forget()
+	s.grant() // a smaller amount behind it may fit
+	return false
+}
+
+func (w *waiter) isGranted() bool {
+	select {
+	case <-w.granted:
+		return true
+	default:
+		return false
+	}
+}
+
+// tryAcquire takes the amount if it is free now. It passes waiting requests: its caller holds
+// an amount already and must not wait for another one.
+func (s *fairSemaphore) tryAcquire(c caller, amount int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subject := s.find(c)
+	if !subject.fits(amount) {
+		subject.forget()
+		return false
+	}
+	subject.add(amount)
+	s.grant() // the next request may have to wait for its own limit now, and no longer hold up others
+	return true
+}
+
+func (s *fairSemaphore) release(c caller, amount int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subject := s.find(c)
+	subject.add(-amount)
+	subject.forget()
+	s.grant()
+}
+
+// find returns the share of a caller. It requires s.mu, like the functions below.
+func (s *fairSemaphore) find(c caller) *share {
+	tenantLimit, subjectLimit := s.limits(c)
+	return s.root.child(c.tenant, tenantLimit).child(c.subject, subjectLimit)
+}
+
+// grant gives waiting requests their amounts, in turn, as far as they fit.
+func (s *fairSemaphore) grant() {
+	for s.root.ready.Len() > 0 {
+		tenant := s.root.ready.Front().Value.(*share)
+		subject := tenant.ready.Front().Value.(*share)
+		w := subject.ready.Front().Value.(*waiter)
+		s.examined++
+		if s.root.used+w.amount > s.root.limit {
+			return // smaller amounts must not pass it, or it would wait forever
+		}
+		subject.ready.Remove(subject.ready.Front())
+		tenant.ready.MoveToBack(subject.place)
+		s.root.ready.MoveToBack(tenant.place)
+		subject.add(w.amount)
+		close(w.granted)
+	}
+}
+
+func (s *share) child(key string, limit int64) *share {
+	child := s.children[key]
+	if child == nil {
+		child = &share{parent: s, key: key, limit: limit}
+		if s.children == nil {
+			s.children = map[string]*share{}
+		}
+		s.children[key] = child
+	}
+	return child
+}
+
+// fits reports whether the amount exceeds no limit.
+func (s *share) fits(amount int64) bool {
+	return s == nil || s.used+amount <= s.limit && s.parent.fits(amount)
+}
+
+// add adds to what a subject, its tenant and the whole semaphore hold.
+func (s *share) add(amount int64) {
+	for each := s; each != nil; each = each.parent {
+		each.used += amount
+	}
+	s.update()
+}
+
+// update gives a subject and its tenant a turn, or takes it.
+func (s *share) update() {
+	for ; s.parent != nil; s = s.parent {
+		fits := s.ready.Len() > 0 && s.used+s.next() <= s.limit
+		if fits && s.place == nil {
+			s.place = s.parent.ready.PushBack(s)
+		} else if !fits && s.place != nil {
+			s.parent.ready.Remove(s.place)
+			s.place = nil
+		}
+	}
+}
+
+// next returns the amount of the next request.
+func (s *share) next() int64 {
+	first := s.ready.Front().Value
+	if w, ok := first.(*waiter); ok {
+		return w.amount
+	}
+	return first.(*share).next()
+}
+
+// forget removes shares that hold nothing and for which nothing waits, from a subject upward.
+func (s *share) forget() {
+	for ; s.parent != nil && s.used == 0 && s.ready.Len() == 0 && len(s.children) == 0; s = s.parent {
+		delete(s.parent.children, s.key)
+	}
+}

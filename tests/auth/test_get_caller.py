@@ -1,0 +1,89 @@
+"""GetCaller returns the caller as the server has authenticated it."""
+
+import time
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.auth.policy import POLICY
+from jobs_grpc.auth.principal import Role
+from tests.auth.support import KEY
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.identities import claims, token
+from tests.support.proxy import running_proxy
+from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT
+
+
+async def get_caller(caller: Operator) -> pb.GetCallerResponse:
+    """Call GetCaller."""
+    request = pb.GetCallerRequest()
+    return await caller.stub.GetCaller(request, metadata=caller.metadata, timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("role", sorted(Role))
+async def test_caller_has_its_roles_and_the_methods_that_they_allow(
+    server: Server, tenant: str, role: Role
+) -> None:
+    metadata = [("x-tenant-id", tenant), ("x-user-id", "olivia"), ("x-roles", str(role))]
+
+    response = await get_caller(server.caller(*metadata))
+
+    assert (response.tenant_id, response.user_id) == (tenant, "olivia")
+    assert list(response.roles) == [role]
+    assert not response.HasField("device_id")
+    assert not response.HasField("token_expires_at")
+    allowed = [method for method, roles in POLICY.items() if roles and role in roles]
+    assert list(response.methods) == sorted(m[1:].replace("/", ".") for m in allowed)
+    assert "fleet.jobs.v1.JobService.GetCaller" in response.methods
+
+
+async def test_caller_has_its_device_and_no_user_when_it_names_only_a_device(
+    server: Server, tenant: str
+) -> None:
+    metadata = [("x-tenant-id", tenant), ("x-device-id", "pump-1")]
+
+    response = await get_caller(server.caller(*metadata))
+
+    assert response.device_id == "pump-1"
+    assert not response.HasField("user_id")
+    assert list(response.roles) == ["device"]
+    assert not any(".JobService.List" in method for method in response.methods)
+
+
+async def test_caller_comes_from_its_token(jwt: Server, tenant: str) -> None:
+    payload = claims(tenant, "viewer", "approver", "unknown", exp=int(time.time()) + 600)
+
+    response = await get_caller(jwt.bearer(token(KEY, payload), ("x-roles", "admin")))
+
+    assert (response.tenant_id, response.user_id) == (tenant, "olivia")
+    assert list(response.roles) == ["approver", "viewer"]
+    leeway = response.token_expires_at.seconds - payload["exp"]
+    assert 0 <= leeway <= 60
+    assert "fleet.jobs.v1.JobService.ApproveStage" in response.methods
+    assert "fleet.jobs.v1.JobService.DeleteJob" not in response.methods
+
+
+async def test_call_is_rejected_when_caller_is_not_authenticated(jwt: Server, tenant: str) -> None:
+    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
+        await get_caller(jwt.bearer("junk"))
+    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+        await get_caller(jwt.bearer(token(KEY, claims(tenant))))
+
+
+@pytest.mark.slow
+async def test_caller_is_returned_while_the_database_does_not_respond(
+    database: Database, tenant: str
+) -> None:
+    async with (
+        running_proxy(database.request_dsn) as proxy,
+        running_server(proxy.dsn) as server,
+    ):
+        proxy.freeze()
+        caller = await get_caller(server.operator(tenant))
+        proxy.thaw()
+
+    assert caller.tenant_id == tenant
