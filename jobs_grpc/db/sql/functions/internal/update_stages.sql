@@ -1,4 +1,4 @@
--- depends on: released_at
+-- depends on: release_with_rate
 -- Changes the names, rates and gates of the stages of a job that have not passed. p_stages has all
 -- stages. The caller holds the job lock and has set the tenant.
 --
@@ -21,6 +21,7 @@ DECLARE
     v_path text;
     v_fixed text;
     v_old_rate integer;
+    v_release record;
 BEGIN
     SELECT j.open_stage, j.release_rate INTO v_open_stage, v_old_rate
     FROM jobs.jobs j
@@ -80,14 +81,13 @@ BEGIN
 
         IF v_stage.stage = v_open_stage
            AND v_new.releases_per_minute IS DISTINCT FROM v_old_rate THEN
-            -- A pause stops the release, so the new rate starts at the pause.
+            v_release := jobs.release_with_rate(
+                p_tenant_id, p_job_id, v_new.releases_per_minute, p_now
+            );
             UPDATE jobs.jobs j
-            SET release_base = jobs.released_at(
-                    j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-                    p_now
-                ),
+            SET release_base = v_release.release_base,
                 release_rate = v_new.releases_per_minute,
-                release_since = coalesce(j.paused_at, p_now)
+                release_since = v_release.release_since
             WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
         END IF;
     END LOOP;
