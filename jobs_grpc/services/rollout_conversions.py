@@ -79,6 +79,7 @@ def _stage_fields(stage: Mapping[str, Any]) -> MessageFields:
         "group_id": stage["group_id"],
         "releases_per_minute": stage["releases_per_minute"],
         "gate": _gate_fields(stage),
+        "allow_empty": stage["allow_empty"],
     }
 
 

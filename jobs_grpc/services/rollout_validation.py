@@ -91,6 +91,9 @@ def _check_stage(path: str, stage: pb.Stage) -> list[Violation]:
         case _:
             problem = "Exactly one of device_count, percent, remainder, group_id must be set"
             violations.append(Violation(path, problem))
+    if stage.allow_empty and stage.WhichOneof("size") != "group_id":
+        problem = f"{path}.allow_empty is allowed only with group_id"
+        violations.append(Violation(f"{path}.allow_empty", problem))
     if stage.HasField("releases_per_minute"):
         violations += check_range(
             f"{path}.releases_per_minute", stage.releases_per_minute, 1, MAX_COUNT

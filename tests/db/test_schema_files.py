@@ -81,10 +81,15 @@ def test_each_error_has_its_own_sqlstate_and_exception() -> None:
     sqlstates = list(_raised_errors().values())
     args: dict[str, Any] = {"job_id": "j", "device_id": "d", "target_device_id": "d"}
     args |= {"target_group_id": "g", "max_targets": 1, "max_active_jobs": 1}
+    args |= {"rollout": '{"stages": [{"group_id": "g"}]}'}
+    details = {
+        "JB026": "0",
+        "JB027": '{"seconds": 2, "seconds_left": 1, "stages": [], "stage_count": 0}',
+    }
 
     assert sqlstates == [f"JB{number:03}" for number in range(1, len(sqlstates) + 1)]
     for sqlstate in sqlstates:
-        assert domain_error(sqlstate, args, "COMPLETED") is not None
+        assert domain_error(sqlstate, args, details.get(sqlstate, "COMPLETED")) is not None
     assert domain_error("JB000", args, "") is None
 
 

@@ -104,7 +104,7 @@ async def test_groups_claim_their_members_before_other_stages(
             {"device_count": 2},
             {"group_id": "south"},
             {"group_id": "north"},
-            {"group_id": "empty"},
+            {"group_id": "empty", "allow_empty": True},
             {"remainder": True},
             seed="s",
         ),
@@ -128,7 +128,9 @@ async def test_empty_first_stage_passes(database: Database, operator: Operator) 
     await operator.create(
         job_id="j",
         target_all=True,
-        rollout=rollout({"group_id": "empty"}, {"percent": 50}, {"remainder": True}),
+        rollout=rollout(
+            {"group_id": "empty", "allow_empty": True}, {"percent": 50}, {"remainder": True}
+        ),
     )
 
     row = await database.owner.fetchrow(
@@ -136,6 +138,71 @@ async def test_empty_first_stage_passes(database: Database, operator: Operator) 
     )
     assert row is not None
     assert tuple(row) == (1, 5)
+
+
+@pytest.mark.parametrize("validate_only", [False, True])
+async def test_stage_of_a_group_without_devices_is_rejected(
+    database: Database, operator: Operator, validate_only: bool
+) -> None:
+    """Because the group does not exist, has no targeted member, or has none that is left."""
+    await database.add_devices(operator.tenant, DEVICES)
+    await database.add_devices(operator.tenant, DEVICES[:4], group="north")
+    await database.add_devices(operator.tenant, DEVICES[:2], group="northwest")
+    await database.add_devices(operator.tenant, DEVICES[4:5], group="lab")
+    request: dict[str, Any] = {"job_id": "j", "validate_only": validate_only}
+    targets: list[tuple[dict[str, Any], str, list[str]]] = [
+        ({"target_all": True}, "nort", ["nort"]),
+        ({"target_group_id": "north"}, "lab", ["lab", "north"]),
+        ({"target_all": True}, "northwest", ["north", "northwest"]),
+        ({"target_device_id": "d05"}, "north", ["north"]),
+    ]
+    for target, group, groups in targets:
+        stages: list[dict[str, Any]] = [{"group_id": name} for name in groups]
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "STAGE_EMPTY") as failure:
+            await operator.create(
+                rollout=rollout(*stages, {"remainder": True}), **request, **target
+            )
+        stage = groups.index(group)
+        assert failure.metadata == {"stage": str(stage), "groupId": group}
+        assert failure.message == (
+            f"Stage {stage} has no devices: the job targets no device of group {group}, or earlier"
+            " stages have them all; correct group_id or set allow_empty"
+        )
+    assert not (await operator.list()).jobs
+
+    stages = [{"group_id": "nort", "allow_empty": True}, {"remainder": True}]
+    await operator.create(target_group_id="north", rollout=rollout(*stages), **request)
+
+
+async def test_other_stages_may_be_empty(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, DEVICES[:1])
+
+    await operator.create(
+        job_id="j",
+        target_all=True,
+        rollout=rollout(
+            {"device_count": 1}, {"device_count": 1}, {"percent": 1}, {"remainder": True}
+        ),
+    )
+
+    assert await sizes(database, operator.tenant, "j") == [1, 0, 0, 0]
+
+
+async def test_allow_empty_is_returned_and_belongs_to_the_request(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, DEVICES, group="north")
+    allowing = rollout({"group_id": "north", "allow_empty": True}, {"remainder": True})
+    await operator.create(job_id="j", target_all=True, rollout=allowing)
+
+    assert (await operator.get("j")).rollout == allowing
+    assert (await operator.update("j", "rollout.stages", rollout=allowing)).rollout == allowing
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await operator.create(
+            job_id="j",
+            target_all=True,
+            rollout=rollout({"group_id": "north"}, {"remainder": True}),
+        )
 
 
 async def test_stages_without_room_for_all_devices_are_rejected(
@@ -155,7 +222,9 @@ async def test_stages_without_room_for_all_devices_are_rejected(
     await database.add_devices(operator.tenant, DEVICES[:9], group="most")
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(
-            job_id="j", target_all=True, rollout=rollout({"group_id": "most"}, {"group_id": "none"})
+            job_id="j",
+            target_all=True,
+            rollout=rollout({"group_id": "most"}, {"group_id": "none", "allow_empty": True}),
         )
     assert "9 of 10" in failure.message
 
@@ -219,7 +288,7 @@ async def test_validate_only_returns_the_job_and_writes_nothing(
 ) -> None:
     await database.add_devices(operator.tenant, DEVICES)
     requested = rollout(
-        {"group_id": "empty", "display_name": "lab"},
+        {"group_id": "empty", "allow_empty": True, "display_name": "lab"},
         {"percent": 25, "releases_per_minute": 60},
         {"remainder": True},
         max_in_progress=3,
@@ -299,6 +368,7 @@ async def test_gate_with_a_time_needs_background_work(
         ("rollout.stages[0].percent", [{"percent": 0}, {"remainder": True}]),
         ("rollout.stages[0].device_count", [{"device_count": 0}, {"remainder": True}]),
         ("rollout.stages[0].group_id", [{"group_id": ""}, {"remainder": True}]),
+        ("rollout.stages[0].allow_empty", [{"remainder": True, "allow_empty": True}]),
         ("rollout.stages[0].releases_per_minute", [{"remainder": True, "releases_per_minute": 0}]),
         ("rollout.stages[0].display_name", [{"remainder": True, "display_name": "a\nb"}]),
         ("rollout.stages[0].gate", [{"remainder": True, "gate": {}}]),

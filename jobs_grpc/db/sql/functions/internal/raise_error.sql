@@ -1,6 +1,6 @@
 -- Raises an error of the service. Each has its own SQLSTATE, which sqlstates.py maps to an
 -- exception. p_status becomes the DETAIL: the status that does not allow the call, the
--- stage, or the field.
+-- stage, the field, or the numbers as JSON.
 CREATE OR REPLACE FUNCTION jobs.raise_error(
     p_error text, p_status text DEFAULT ''
 ) RETURNS void
@@ -33,6 +33,9 @@ DECLARE
         WHEN 'JOB_NOT_UPDATABLE'     THEN 'JB023'  -- the job is finished
         WHEN 'STAGE_FIXED'           THEN 'JB024'  -- UpdateJob must not change this field
         WHEN 'ROLLOUT_MISSING'       THEN 'JB025'  -- the job has none, so it can't have this field
+        WHEN 'STAGE_EMPTY'           THEN 'JB026'  -- a stage of a group has no devices
+        WHEN 'EXPIRY_TOO_EARLY'      THEN 'JB027'  -- the rollout can't end before the job expires
+        WHEN 'EXPIRY_OUT_OF_RANGE'   THEN 'JB028'  -- not later than now, or too far ahead
     END;
 BEGIN
     RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status;

@@ -42,7 +42,8 @@ BEGIN
     LOOP
         v_new := jsonb_populate_record(
             NULL::jobs.job_stages,
-            '{"bake_seconds": 0, "require_approval": false, "allow_self_approval": false}'
+            '{"bake_seconds": 0, "require_approval": false, "allow_self_approval": false,'
+            ' "allow_empty": false}'
             || (p_stages -> v_stage.stage)
         );
         v_path := format('rollout.stages[%s]', v_stage.stage);
@@ -53,6 +54,8 @@ BEGIN
                           WHEN v_new.percent IS NOT NULL THEN '.percent'
                           WHEN v_new.group_id IS NOT NULL THEN '.group_id'
                           ELSE '.remainder' END
+            WHEN v_new.allow_empty <> v_stage.allow_empty
+                THEN '.allow_empty'
             WHEN v_new.require_approval <> v_stage.require_approval
                 THEN '.gate.require_approval'
             WHEN v_new.allow_self_approval <> v_stage.allow_self_approval
