@@ -10,6 +10,8 @@ from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
+from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -421,6 +423,71 @@ async def test_invalid_criteria_are_rejected(
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, failure_criteria=[pb.FailureCriterion(**criterion)])
     assert list(failure.violations) == [field]
+
+
+@pytest.mark.parametrize("size", [MAX_ROLLOUT_BYTES, MAX_ROLLOUT_BYTES + 1])
+async def test_size_of_a_rollout_is_limited(
+    database: Database, operator: Operator, size: int
+) -> None:
+    await database.add_devices(operator.tenant, DEVICES)
+    await operator.create(job_id="small", target_all=True, rollout=rollout(*[{"percent": 1}] * 100))
+    stages = [{"percent": 1, "display_name": "\U0001f600" * 39 + "x"}] * 99
+    largest = rollout(*stages, {"percent": 1, "display_name": "x"})
+    # The name of the last stage fills what is left.
+    largest.stages[-1].display_name += "x" * (size - largest.ByteSize())
+    assert largest.ByteSize() == size
+
+    if size == MAX_ROLLOUT_BYTES:
+        await operator.create(job_id="j", target_all=True, rollout=largest)
+        await operator.update("small", "rollout.stages", rollout=largest)
+        job = await operator.get("j")
+        assert job.rollout == largest
+        assert job.ByteSize() < MAX_DETAILS_BYTES
+        return
+    for call in (
+        operator.create(target_all=True, rollout=largest),
+        operator.update("small", "rollout.stages", rollout=largest),
+    ):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+            await call
+        assert failure.violations == {
+            "rollout": "rollout must be at most 16,384 bytes, encoded as protobuf, but is 16,385"
+        }
+
+
+async def test_size_of_failure_criteria_is_limited(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, DEVICES)
+    criterion = pb.FailureCriterion(percent=5, failure_codes=[f"{code:064}" for code in range(12)])
+    criteria = [criterion] * 10
+    assert sum(each.ByteSize() for each in criteria) < MAX_CRITERIA_BYTES
+    await operator.create(job_id="j", target_all=True, failure_criteria=criteria)
+    criterion.failure_codes.append("x" * 64)
+    criteria = [criterion] * 10
+
+    for call in (
+        operator.create(target_all=True, failure_criteria=criteria),
+        operator.update("j", "failure_criteria", failure_criteria=criteria),
+    ):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+            await call
+        assert list(failure.violations) == ["failure_criteria"]
+        assert "at most 8,192 bytes" in failure.message
+
+
+async def test_more_than_twenty_approvals_are_rejected(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, DEVICES)
+    approved = {"device_count": 1, "gate": pb.Gate(require_approval=True)}
+
+    await operator.create(
+        target_all=True, rollout=rollout(*[approved] * 20, {"remainder": True}), validate_only=True
+    )
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.create(
+            target_all=True, rollout=rollout(*[approved] * 21, {"remainder": True})
+        )
+    assert list(failure.violations) == ["rollout.stages"]
 
 
 async def test_more_than_ten_criteria_are_rejected(operator: Operator) -> None:
