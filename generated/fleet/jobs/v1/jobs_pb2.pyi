@@ -378,8 +378,8 @@ class Gate(_message.Message):
     """
     require_approval: _builtins.bool
     """The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
-    replaces it. At most 20 stages of a rollout can require one. The user is known by x-user-id or the token, so with JOBS_AUTH=metadata this is only
-    as strong as what sets x-user-id.
+    replaces it. At most 20 stages of a rollout can require one. The user is known by x-user-id or
+    the token, so with JOBS_AUTH=metadata this is only as strong as what sets x-user-id.
     """
     allow_self_approval: _builtins.bool
     """The user who created the job may also approve."""

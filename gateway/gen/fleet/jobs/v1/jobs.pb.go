@@ -1028,8 +1028,8 @@ type Gate struct {
 	// Unset: never.
 	AdvanceAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=advance_after,json=advanceAfter,proto3" json:"advance_after,omitempty"`
 	// The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
-	// replaces it. At most 20 stages of a rollout can require one. The user is known by x-user-id or the token, so with JOBS_AUTH=metadata this is only
-	// as strong as what sets x-user-id.
+	// replaces it. At most 20 stages of a rollout can require one. The user is known by x-user-id or
+	// the token, so with JOBS_AUTH=metadata this is only as strong as what sets x-user-id.
 	RequireApproval bool `protobuf:"varint,4,opt,name=require_approval,json=requireApproval,proto3" json:"require_approval,omitempty"`
 	// The user who created the job may also approve.
 	AllowSelfApproval bool `protobuf:"varint,5,opt,name=allow_self_approval,json=allowSelfApproval,proto3" json:"allow_self_approval,omitempty"`
