@@ -13,9 +13,9 @@ const (
 	// maxResponseBytes is the maximum size of a response of the server.
 	maxResponseBytes = 4 << 20
 
-	// maxJobBytes is the maximum size of a job without executions: 370 KiB of rollout and failure
+	// maxJobBytes is the maximum size of a job without executions: 81 KiB of rollout and failure
 	// criteria, and a typical document of the maximum size.
-	maxJobBytes = 448 << 10
+	maxJobBytes = 160 << 10
 
 	// maxSummaryBytes is the maximum size of a failure summary: 100 counts with five device IDs each.
 	maxSummaryBytes = 512 << 10

@@ -27,29 +27,32 @@ func largestJob() *jobsv1.Job {
 	const million = 1_000_000
 	emoji := func(count int) string { return strings.Repeat("\U0001f600", count) }
 	now, month := &timestamppb.Timestamp{Seconds: 1 << 33, Nanos: 999_999_999}, &durationpb.Duration{Seconds: 30 * 24 * 3600}
+	// 100 of them have 16 KiB, and ten of the criteria 8 KiB.
 	stage := &jobsv1.Stage{
-		DisplayName: emoji(100), Size: &jobsv1.Stage_GroupId{GroupId: emoji(256)}, ReleasesPerMinute: proto.Int32(million),
-		Gate: &jobsv1.Gate{
-			MinSucceededPercent: proto.Int32(100), BakeTime: month, AdvanceAfter: month, RequireApproval: true, AllowSelfApproval: true,
-		},
+		DisplayName: emoji(15), Size: &jobsv1.Stage_GroupId{GroupId: emoji(15)}, ReleasesPerMinute: proto.Int32(million),
+		Gate: &jobsv1.Gate{MinSucceededPercent: proto.Int32(100), BakeTime: month, AdvanceAfter: month},
 	}
 	counts := &jobsv1.ExecutionCounts{
 		Queued: million, InProgress: million, Succeeded: million, Failed: million, TimedOut: million, Rejected: million, Held: million,
 	}
 	state := &jobsv1.JobStage{
-		DisplayName: emoji(100), State: jobsv1.JobStage_OPEN, TotalExecutions: million, ExecutionCounts: counts, ReleasedCount: million,
+		DisplayName: emoji(15), State: jobsv1.JobStage_OPEN, TotalExecutions: million, ExecutionCounts: counts, ReleasedCount: million,
 		OpenedAt: now, NextOpensAt: now, AwaitingApproval: true,
-		Approval: &jobsv1.StageApproval{ApprovedAt: now, ApprovedBy: strings.Repeat("u", 256), Comment: emoji(200)},
+	}
+	states := repeat(state, 100)
+	for n := range 20 {
+		states[n] = proto.Clone(state).(*jobsv1.JobStage)
+		states[n].Approval = &jobsv1.StageApproval{ApprovedAt: now, ApprovedBy: strings.Repeat("u", 256), Comment: emoji(200)}
 	}
 	criterion := &jobsv1.FailureCriterion{
-		Statuses: repeat(jobsv1.JobExecution_FAILED, 16), FailureCodes: repeat(strings.Repeat("c", 64), 100),
+		Statuses: repeat(jobsv1.JobExecution_FAILED, 3), FailureCodes: repeat(strings.Repeat("c", 64), 12),
 		Threshold: &jobsv1.FailureCriterion_Percent{Percent: 100}, MinFinished: million,
 		Basis: jobsv1.FailureCriterion_FINISHED, Scope: jobsv1.FailureCriterion_STAGE, Action: jobsv1.FailureCriterion_FORCE_CANCEL,
 	}
 	return &jobsv1.Job{
 		JobId: "a", DocumentType: "reboot", ExecutionCounts: counts,
 		Rollout:         &jobsv1.Rollout{Stages: repeat(stage, 100), MaxInProgress: proto.Int32(million), Seed: emoji(128)},
-		FailureCriteria: repeat(criterion, 10), Stages: repeat(state, 100), Trip: &jobsv1.Trip{TrippedAt: now, Criterion: criterion},
+		FailureCriteria: repeat(criterion, 10), Stages: states, Trip: &jobsv1.Trip{TrippedAt: now, Criterion: criterion},
 	}
 }
 

@@ -21,6 +21,8 @@
     ├── JobAlreadyExists      ALREADY_EXISTS       JOB_ALREADY_EXISTS
     ├── GroupEmpty            FAILED_PRECONDITION  GROUP_EMPTY
     ├── TenantEmpty           FAILED_PRECONDITION  TENANT_EMPTY
+    ├── StageEmpty            FAILED_PRECONDITION  STAGE_EMPTY
+    ├── ExpiryTooEarly        FAILED_PRECONDITION  EXPIRY_TOO_EARLY
     ├── JobNotCancelable      FAILED_PRECONDITION  JOB_NOT_CANCELABLE
     ├── JobNotRetryable       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
     ├── JobNotDeletable       FAILED_PRECONDITION  JOB_NOT_DELETABLE
@@ -58,6 +60,7 @@ and their metadata.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar, Self
 
 from fleet.jobs.v1 import error_reason_pb2 as reasons
@@ -306,6 +309,30 @@ class TenantEmpty(JobsError):
         super().__init__("No devices in tenant", {"tenantId": tenant_id})
 
 
+class StageEmpty(JobsError):
+    """A stage with a group_id has no devices, and no allow_empty."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.STAGE_EMPTY
+
+    def __init__(self, stage: str, group_id: str) -> None:
+        super().__init__(
+            f"Stage {stage} has no devices: the job targets no device of group {group_id}, or"
+            " earlier stages have them all; correct group_id or set allow_empty",
+            {"stage": stage, "groupId": group_id},
+        )
+
+
+class ExpiryTooEarly(JobsError):
+    """The job expires before its rollout, which takes at least `seconds`, can end."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = reasons.EXPIRY_TOO_EARLY
+
+    def __init__(self, job_id: str, message: str, seconds: float) -> None:
+        super().__init__(message, {"jobId": job_id, "minSeconds": str(ceil(seconds))})
+
+
 class JobNotCancelable(JobsError):
     """The job is finished."""
 
@@ -515,15 +542,18 @@ class JobNotAdvanceable(JobsError):
 
 
 class JobNotUpdatable(JobsError):
-    """The job is finished."""
+    """The job is finished; or the call changes its expiry, and it has expired."""
 
     code = StatusCode.FAILED_PRECONDITION
     reason = reasons.JOB_NOT_UPDATABLE
 
     def __init__(self, job_id: str, status: str) -> None:
-        super().__init__(
-            f"Cannot update job {job_id} in status {status}", {"jobId": job_id, "status": status}
+        message = (
+            f"Job {job_id} has expired; RetryExecutions can set a new expiry"
+            if status in ("IN_PROGRESS", "PAUSED")
+            else f"Cannot update job {job_id} in status {status}"
         )
+        super().__init__(message, {"jobId": job_id, "status": status})
 
 
 class TimeGatesUnavailable(JobsError):

@@ -19,6 +19,7 @@ T = TypeVar("T")
 _MAX_SECONDS = 86400.0
 _MAX_COUNT = 1_000_000
 _MAX_GATE_SECONDS = 30 * 24 * 3600
+_ALLOW_EMPTY = ",allow-empty"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
@@ -65,8 +66,11 @@ def _device_format(value: str) -> str:
 def _stage(value: str) -> pb.Stage:
     if value == "rest":
         return pb.Stage(remainder=True)
-    if value.startswith("group:") and len(value) > len("group:"):
-        return pb.Stage(group_id=_utf8(value.removeprefix("group:")))
+    if value.startswith("group:"):
+        group_id = value.removeprefix("group:").removesuffix(_ALLOW_EMPTY)
+        if not group_id:
+            raise ValueError
+        return pb.Stage(group_id=_utf8(group_id), allow_empty=value.endswith(_ALLOW_EMPTY))
     if value.endswith("%"):
         return pb.Stage(percent=int(_number(value[:-1], 1, 100)))
     return pb.Stage(device_count=int(_number(value, 1, _MAX_COUNT)))
@@ -95,17 +99,23 @@ def _duration(value: str) -> int:
 def _moment(value: str) -> datetime:
     if value[-1:] in _UNITS:
         return datetime.now(UTC) - timedelta(seconds=_duration(value))
+    return _time(value)
+
+
+def _time(value: str) -> datetime:
     moment = datetime.fromisoformat(value)
     return moment if moment.tzinfo else moment.astimezone()
 
 
 text = _argument(Parser("UTF-8", _utf8))
 expiry_hours = _argument(parsers.integer(1, 720))
+new_expiry_hours = _argument(parsers.integer(1, 366 * 24))
 timeout_minutes = _argument(parsers.integer(1, 10080))
 worker_count = _argument(parsers.worker_count)
 row_limit = _argument(parsers.integer(1, 2**31 - 1))
 seconds = _argument(parsers.seconds(0.001, _MAX_SECONDS))
 stage = _argument(Parser("1%, 50, group:NAME or rest", _stage))
+time = _argument(Parser("a time such as 2030-01-31T12:00:00Z (local time without Z)", _time))
 stage_index = _argument(parsers.integer(0, 99))
 percent = _argument(parsers.integer(1, 100))
 positive = _argument(parsers.integer(1, _MAX_COUNT))

@@ -83,7 +83,8 @@ def add_command(commands: "Subparsers") -> None:
         "--expires-in-hours",
         type=arguments.expiry_hours,
         metavar="N",
-        help="hours until the job expires, 1–720 (default: 24)",
+        help="hours until the job expires, 1–720 (default: 24, plus the time that the rollout "
+        "takes if every device succeeds at once)",
     )
     expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
     parser.add_argument(

@@ -17,7 +17,8 @@ _GATE_OPTIONS = ("min_succeeded", "bake", "advance_after", "require_approval")
 
 _EXAMPLE = """\
 A rollout starts the devices stage by stage. The sizes of --stage are "1%" (of
-all devices), "50" (devices), "group:NAME" or "rest". The options for gates
+all devices), "50" (devices), "group:NAME" or "rest". A group without devices
+is an error, unless it says "group:NAME,allow-empty". The options for gates
 apply to each stage except the last. --rollout reads everything from a YAML or
 JSON file with the fields `rollout` and `failure_criteria` of CreateJobRequest:
 

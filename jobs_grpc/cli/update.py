@@ -1,6 +1,7 @@
 """`jobs-grpc update`: changes the settings of a job."""
 
 import argparse
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -8,6 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.connection import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.formatting import format_expiry
 from jobs_grpc.cli.output import print_message
 from jobs_grpc.cli.rollout_file import read_rollout_file
 from jobs_grpc.client import JobsClient
@@ -35,6 +37,20 @@ def add_command(commands: "Subparsers") -> None:
         metavar="N",
         help="let at most N devices have the job IN_PROGRESS at a time",
     )
+    expiry = parser.add_mutually_exclusive_group()
+    expiry.add_argument(
+        "--expires-at",
+        type=arguments.time,
+        metavar="TIME",
+        help="let the job expire at this time, such as 2030-01-31T12:00:00Z",
+    )
+    expiry.add_argument(
+        "--expires-in-hours",
+        type=arguments.new_expiry_hours,
+        metavar="N",
+        help="let the job expire in N hours from now, 1–8784",
+    )
+    expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
     parser.add_argument(
         "--in-progress-timeout",
         type=arguments.timeout_minutes,
@@ -63,6 +79,11 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
             paths.append("rollout.max_in_progress")
     if args.in_progress_timeout is not None:
         paths.append("in_progress_timeout_minutes")
+    expires_at = args.expires_at
+    if args.expires_in_hours is not None:
+        expires_at = datetime.now(UTC) + timedelta(hours=args.expires_in_hours)
+    if expires_at is not None or args.never_expires:
+        paths.append("expires_at")
     if not paths:
         raise CliError("nothing to change; see `jobs-grpc update --help`", ExitCode.USAGE)
     job = await jobs.update(
@@ -71,9 +92,11 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
         in_progress_timeout_minutes=args.in_progress_timeout,
         rollout=rollout if any(path.startswith("rollout.") for path in paths) else None,
         failure_criteria=criteria,
+        expires_at=expires_at,
         etag=args.etag,
     )
     if args.output != "text":
         print_message(job, args.output)
         return
-    print(f"updated {escape_unprintable(job.job_id)}: {', '.join(paths)}")
+    expiry = f", expires: {format_expiry(job, args.utc)}" if "expires_at" in paths else ""
+    print(f"updated {escape_unprintable(job.job_id)}: {', '.join(paths)}{expiry}")

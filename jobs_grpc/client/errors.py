@@ -139,6 +139,14 @@ class TenantEmpty(JobsError):
     """The tenant has no devices."""
 
 
+class StageEmpty(JobsError):
+    """A stage with a group_id has no devices, and no allow_empty."""
+
+
+class ExpiryTooEarly(JobsError):
+    """The job expires before its rollout can end."""
+
+
 class JobNotCancelable(JobsError):
     """The job is finished."""
 

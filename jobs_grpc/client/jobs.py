@@ -266,6 +266,7 @@ class JobsClient:
         in_progress_timeout_minutes: int | None = None,
         rollout: pb.Rollout | None = None,
         failure_criteria: Iterable[pb.FailureCriterion] = (),
+        expires_at: datetime | None = None,
         etag: str = "",
     ) -> pb.Job:
         """Change the fields that `update_mask` names. Safe to repeat with an etag."""
@@ -275,6 +276,7 @@ class JobsClient:
             in_progress_timeout_minutes=in_progress_timeout_minutes,
             rollout=rollout,
             failure_criteria=failure_criteria,
+            expires_at=_timestamp(expires_at),
             etag=etag,
         )
         response = await self._calls.unary(

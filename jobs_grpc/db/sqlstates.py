@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs_grpc import errors
+from jobs_grpc.db.rollout_time import describe_expiry
 
 
 def domain_error(
@@ -94,4 +95,12 @@ def domain_error(
         case "JB025":
             problem = f"{status} needs a rollout, and the job has none"
             return errors.InvalidRequest([errors.Violation(status, problem)])
+        case "JB026":
+            stages = json.loads(args["rollout"])["stages"]
+            return errors.StageEmpty(status, stages[int(status)]["group_id"])
+        case "JB027":
+            return errors.ExpiryTooEarly(args["job_id"], describe_expiry(facts), facts["seconds"])
+        case "JB028":
+            problem = "expires_at must be later than now and at most 366 days from now"
+            return errors.InvalidRequest([errors.Violation("expires_at", problem)])
     return None

@@ -79,6 +79,7 @@ class Store:
         rollout: str | None = None,
         failure_criteria: str | None = None,
         validate_only: bool = False,
+        default_expiry: bool = False,
     ) -> Row:
         """See create_job.sql; `document_params`, `rollout` and `failure_criteria` are JSON."""
         rows = await self._write(
@@ -98,6 +99,7 @@ class Store:
             rollout=rollout,
             failure_criteria=failure_criteria,
             validate_only=validate_only,
+            default_expiry=default_expiry,
         )
         return rows[0]
 
@@ -242,6 +244,7 @@ class Store:
         in_progress_timeout_minutes: int | None,
         rollout: str,
         failure_criteria: str,
+        expires_at: PgMicros | None = None,
     ) -> Row:
         """See update_job.sql; `rollout` and `failure_criteria` are JSON."""
         rows = await self._write(
@@ -253,6 +256,7 @@ class Store:
             in_progress_timeout_minutes=in_progress_timeout_minutes,
             rollout=rollout,
             failure_criteria=failure_criteria,
+            expires_at=expires_at,
         )
         return rows[0]
 

@@ -8,9 +8,14 @@ from jobs_grpc.services.rollout_validation import (
     check_failure_criteria,
     check_rollout,
 )
-from jobs_grpc.services.validation import check_in_progress_timeout, check_range
+from jobs_grpc.services.validation import (
+    check_in_progress_timeout,
+    check_range,
+    check_timestamp,
+)
 
 UPDATABLE_FIELDS = (
+    "expires_at",
     "in_progress_timeout_minutes",
     "failure_criteria",
     "rollout.max_in_progress",
@@ -21,14 +26,16 @@ UPDATABLE_FIELDS = (
 def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
     """Check the update_mask and the fields that it names.
 
-    The database checks what depends on the job: whether it has a rollout, and which fields are
-    fixed.
+    The database checks what depends on the job and on the time: whether it has a rollout, which
+    fields are fixed, and the range of expires_at.
     """
     fields = {*request.update_mask.paths}
     if not fields or not fields.issubset(UPDATABLE_FIELDS):
         problem = f"update_mask must name one or more of {', '.join(UPDATABLE_FIELDS)}"
         return [Violation("update_mask", problem)]
     violations = []
+    if "expires_at" in fields:
+        violations += check_timestamp("expires_at", request.expires_at)
     if "in_progress_timeout_minutes" in fields:
         violations += check_in_progress_timeout(request)
     if "failure_criteria" in fields:

@@ -141,6 +141,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             if request.failure_criteria
             else None,
             validate_only=request.validate_only,
+            default_expiry=not (request.never_expires or request.HasField("expires_in_hours")),
         )
         return pb.CreateJobResponse(
             job_id=job_id,
@@ -406,6 +407,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             failure_criteria=failure_criteria_json(
                 request.failure_criteria if "failure_criteria" in fields else ()
             ),
+            expires_at=to_pg_micros(request, "expires_at") if "expires_at" in fields else None,
         )
         return pb.UpdateJobResponse(job=job_details_fields(row))
 

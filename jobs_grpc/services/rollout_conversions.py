@@ -15,14 +15,15 @@ from jobs_grpc.services.conversions import (
     timestamp_fields,
 )
 from jobs_grpc.services.rollout_validation import (
+    MAX_APPROVALS,
     MAX_CRITERIA,
-    MAX_DISPLAY_NAME_LENGTH,
+    MAX_CRITERIA_BYTES,
+    MAX_ROLLOUT_BYTES,
     MAX_SEED_LENGTH,
     MAX_STAGES,
 )
 from jobs_grpc.services.validation import (
     MAX_COMMENT_LENGTH,
-    MAX_FAILURE_CODES,
     MAX_ID_LENGTH,
 )
 
@@ -30,16 +31,20 @@ _BASIS_NUMBERS = dict(FailureCriterion.Basis.items())
 _SCOPE_NUMBERS = dict(FailureCriterion.Scope.items())
 _ACTION_NUMBERS = dict(FailureCriterion.Action.items())
 
-# With numbers, times, tags and lengths, and a user ID of ASCII. The display_name occurs twice.
-_MAX_STAGE_BYTES = (
-    4 * (2 * MAX_DISPLAY_NAME_LENGTH + MAX_ID_LENGTH + MAX_COMMENT_LENGTH) + MAX_ID_LENGTH + 160
-)
-_MAX_CRITERION_BYTES = MAX_FAILURE_CODES * 66 + 70
+# With tags and lengths. A comment can have four bytes per character, a user ID is ASCII.
+_MAX_STAGE_STATE_BYTES = 110
+_MAX_APPROVAL_BYTES = 4 * MAX_COMMENT_LENGTH + MAX_ID_LENGTH + 30
+# What the response has although the request does not: defaults, tags and lengths.
+_MAX_CRITERION_DEFAULTS_BYTES = 20
 
 MAX_DETAILS_BYTES = (
-    MAX_STAGES * _MAX_STAGE_BYTES
-    + (MAX_CRITERIA + 1) * _MAX_CRITERION_BYTES  # and that of the trip
-    + 4 * MAX_SEED_LENGTH
+    MAX_ROLLOUT_BYTES
+    + MAX_ROLLOUT_BYTES  # the display_names again, in the states of the stages
+    + MAX_STAGES * _MAX_STAGE_STATE_BYTES
+    + MAX_APPROVALS * _MAX_APPROVAL_BYTES
+    + 2 * MAX_CRITERIA_BYTES  # and the criterion of the trip
+    + (MAX_CRITERIA + 1) * _MAX_CRITERION_DEFAULTS_BYTES
+    + 4 * MAX_SEED_LENGTH  # UpdateJob changes the stages without the seed
     + 100
 )
 """The maximum size of the rollout, the stages, the failure criteria and the trip of a Job."""
@@ -79,6 +84,7 @@ def _stage_fields(stage: Mapping[str, Any]) -> MessageFields:
         "group_id": stage["group_id"],
         "releases_per_minute": stage["releases_per_minute"],
         "gate": _gate_fields(stage),
+        "allow_empty": stage["allow_empty"],
     }
 
 

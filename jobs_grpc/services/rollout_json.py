@@ -33,6 +33,8 @@ def _stage(stage: pb.Stage) -> dict[str, Any]:
     size = stage.WhichOneof("size")
     if size is not None and size != "remainder":
         fields[size] = getattr(stage, size)
+    if stage.allow_empty:
+        fields["allow_empty"] = True
     if stage.HasField("releases_per_minute"):
         fields["releases_per_minute"] = stage.releases_per_minute
     gate = stage.gate

@@ -16,7 +16,14 @@ from jobs_grpc.services.validation import (
     check_text,
 )
 
+# Enough for 100 stages with names and group IDs of 60 bytes each. Messages of this size are parsed,
+# stored and sent with each change to each watch.
+MAX_ROLLOUT_BYTES = 16 * 1024
+# Enough for 10 criteria with 20 codes of 30 characters each.
+MAX_CRITERIA_BYTES = 8 * 1024
+
 MAX_STAGES = 100
+MAX_APPROVALS = 20
 MAX_CRITERIA = 10
 MAX_COUNT = 1_000_000
 MAX_SEED_LENGTH = 128
@@ -32,11 +39,16 @@ def check_stage(stage: int) -> list[Violation]:
 def check_rollout(rollout: pb.Rollout) -> list[Violation]:
     """Check a rollout, except whether its stages have room for the devices."""
     field = "rollout.stages"
+    if violations := _check_size("rollout", rollout.ByteSize(), MAX_ROLLOUT_BYTES):
+        return violations
     if not 1 <= len(rollout.stages) <= MAX_STAGES:
         return [Violation(field, f"{field} must have 1–{MAX_STAGES} stages")]
     violations = []
     for index, stage in enumerate(rollout.stages):
         violations += _check_stage(f"{field}[{index}]", stage)
+    if sum(stage.gate.require_approval for stage in rollout.stages) > MAX_APPROVALS:
+        problem = f"At most {MAX_APPROVALS} of {field} can require an approval"
+        violations.append(Violation(field, problem))
     violations += _check_sizes(rollout.stages) or _check_last_stage(rollout.stages)
     if rollout.HasField("max_in_progress"):
         violations += check_range("rollout.max_in_progress", rollout.max_in_progress, 1, MAX_COUNT)
@@ -51,6 +63,9 @@ def check_failure_criteria(
 ) -> list[Violation]:
     """Check the failure criteria of a job with or without a rollout."""
     field = "failure_criteria"
+    size = sum(criterion.ByteSize() for criterion in criteria)
+    if violations := _check_size(field, size, MAX_CRITERIA_BYTES):
+        return violations
     if len(criteria) > MAX_CRITERIA:
         return [Violation(field, f"{field} must have at most {MAX_CRITERIA} elements")]
     violations = []
@@ -67,6 +82,13 @@ def has_time_gate(rollout: pb.Rollout) -> bool:
 def requires_approval(rollout: pb.Rollout) -> bool:
     """Whether a gate requires an approval."""
     return any(stage.gate.require_approval for stage in rollout.stages)
+
+
+def _check_size(field: str, size: int, limit: int) -> list[Violation]:
+    if size > limit:
+        problem = f"{field} must be at most {limit:,} bytes, encoded as protobuf, but is {size:,}"
+        return [Violation(field, problem)]
+    return []
 
 
 def _has_time(gate: pb.Gate) -> bool:
@@ -91,6 +113,9 @@ def _check_stage(path: str, stage: pb.Stage) -> list[Violation]:
         case _:
             problem = "Exactly one of device_count, percent, remainder, group_id must be set"
             violations.append(Violation(path, problem))
+    if stage.allow_empty and stage.WhichOneof("size") != "group_id":
+        problem = f"{path}.allow_empty is allowed only with group_id"
+        violations.append(Violation(f"{path}.allow_empty", problem))
     if stage.HasField("releases_per_minute"):
         violations += check_range(
             f"{path}.releases_per_minute", stage.releases_per_minute, 1, MAX_COUNT

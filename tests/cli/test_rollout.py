@@ -1,6 +1,7 @@
 """The commands of rollouts: create --stage, advance, approve, update."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,13 @@ async def fleet(database: Database, operator: Operator) -> None:
 
 
 @pytest.mark.usefixtures("fleet")
-async def test_create_makes_a_rollout_of_the_options(shell: Shell, operator: Operator) -> None:
+async def test_create_makes_a_rollout_of_the_options(
+    shell: Shell, database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 2, group="north")
     options = (
-        *("--stage", "10%", "--stage", "2", "--stage", "group:north", "--stage", "rest"),
+        *("--stage", "10%", "--stage", "2", "--stage", "group:north"),
+        *("--stage", "group:nort,allow-empty", "--stage", "rest"),
         *("--min-succeeded", "95", "--require-approval"),
         *("--releases-per-minute", "60", "--max-in-progress", "3"),
         *("--pause-at", "5%", "--cancel-at", "4"),
@@ -39,6 +44,7 @@ async def test_create_makes_a_rollout_of_the_options(shell: Shell, operator: Ope
             pb.Stage(percent=10, gate=gate, releases_per_minute=60),
             pb.Stage(device_count=2, gate=gate, releases_per_minute=60),
             pb.Stage(group_id="north", gate=gate, releases_per_minute=60),
+            pb.Stage(group_id="nort", allow_empty=True, gate=gate, releases_per_minute=60),
             pb.Stage(remainder=True, releases_per_minute=60),
         ],
         max_in_progress=3,
@@ -153,6 +159,7 @@ async def test_create_rejects_a_file_that_is_no_rollout(
         ),
         (("--stage", "0%"), "must be 1%, 50, group:NAME or rest"),
         (("--stage", "group:"), "must be 1%, 50, group:NAME or rest"),
+        (("--stage", "group:,allow-empty"), "must be 1%, 50, group:NAME or rest"),
         (("--stage", "rest", "--bake", "10"), "must be a time up to 30d"),
         (("--pause-at", "101%"), "must be a number such as 50, or a percentage"),
         (("--rollout", "r.yaml", "--stage", "rest"), "--rollout can't be combined with --stage"),
@@ -196,6 +203,35 @@ async def test_validate_only_shows_the_stages_and_creates_nothing(
     assert first.startswith("would create j for 10 devices, expires: 20")
     assert [line.split("  ")[-1] for line in stages] == ["3 QUEUED", "7 HELD"]
     assert not (await operator.list()).jobs
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize("options", [(), ("--validate-only",)])
+async def test_create_names_the_stage_that_has_no_devices(
+    shell: Shell, operator: Operator, options: tuple[str, ...]
+) -> None:
+    created = await shell(*CREATE, "--stage", "group:nort", "--stage", "rest", *options)
+
+    assert created.code != 0
+    assert "Stage 0 has no devices" in created.err
+    assert "group nort" in created.err
+    assert not (await operator.list()).jobs
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_create_shows_the_expiry_that_leaves_time_for_the_rollout(
+    shell: Shell, operator: Operator
+) -> None:
+    slow = ("--stage", "rest", "--releases-per-minute", "1")
+
+    created = await shell(*CREATE, *slow, "--utc")
+    never = await shell(*CREATE[:-1], "k", *slow, "--never-expires")
+
+    job = await operator.get("j")
+    assert job.expires_at.seconds - job.created_at.seconds == 25 * 3600
+    expires_at = job.expires_at.ToDatetime().isoformat(" ", "seconds")
+    assert created.out.startswith(f"created j for 10 devices, expires: {expires_at}")
+    assert never.out.rstrip().endswith("expires: never")
 
 
 @pytest.mark.usefixtures("fleet")
@@ -266,6 +302,28 @@ async def test_update_changes_what_the_options_name(
     assert job.rollout.max_in_progress == 4
     assert job.failure_criteria[0].count == 7
     assert len(job.stages) == 2
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_update_changes_the_expiry(shell: Shell, operator: Operator) -> None:
+    await shell(*CREATE, "--stage", "rest", "--releases-per-minute", "1")
+    day = (datetime.now(UTC) + timedelta(days=300)).date()
+
+    at = await shell("update", "j", "--expires-at", f"{day}T12:00:00Z", "--utc")
+    assert at.out == f"updated j: expires_at, expires: {day} 12:00:00Z\n"
+    hours = await shell("update", "j", "--expires-in-hours", "5")
+    assert hours.out.startswith("updated j: expires_at, expires: 20")
+    left = (await operator.get("j")).expires_at.ToDatetime(UTC) - datetime.now(UTC)
+    assert timedelta(hours=4.9) < left <= timedelta(hours=5)
+    never = await shell("update", "j", "--never-expires")
+    assert never.out == "updated j: expires_at, expires: never\n"
+
+    soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    early = await shell("update", "j", "--expires-at", soon)
+    assert early.code != 0
+    assert "The rollout takes at least 10 min" in early.err
+    both = await shell("update", "j", "--never-expires", "--expires-in-hours", "5")
+    assert both.code == 2
 
 
 @pytest.mark.usefixtures("fleet")

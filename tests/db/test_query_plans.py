@@ -83,11 +83,12 @@ _GROUP = """
     WHERE tenant_id = $1 AND device_id LIKE '%2'
 """
 _STAGED = """
-    SELECT jobs.create_job($1, 'staged', 'x', '{}', NULL, 'tenth', false, 24, NULL, NULL, 2000000,
-        NULL,
+    SELECT execution_count FROM jobs.create_job(
+        $1, 'staged', 'x', '{}', NULL, 'tenth', false, 24, NULL, NULL, 2000000, NULL,
         (SELECT jsonb_build_object('stages', jsonb_agg(jsonb_build_object(
             'display_name', '', 'percent', CASE WHEN n = 1 THEN 2 ELSE 1 END)))
-         FROM generate_series(1, 99) n))
+         FROM generate_series(1, 99) n)
+    )
 """
 _HALF_RELEASED = """
     UPDATE jobs.jobs

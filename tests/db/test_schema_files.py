@@ -82,19 +82,21 @@ def test_each_error_has_its_own_sqlstate_and_exception() -> None:
     sqlstates = list(_raised_errors().values())
     args: dict[str, Any] = {"job_id": "j", "device_id": "d", "target_device_id": "d"}
     args |= {"target_group_id": "g", "max_targets": 1, "max_active_jobs": 1}
-    args |= {"tenant_id": "t", "stage": 0}
+    args |= {"tenant_id": "t", "stage": 0, "rollout": '{"stages": [{"group_id": "g"}]}'}
     stages: dict[str, Any] = {"status": "COMPLETED", "open_stage": 0}
     facts: dict[str, Any] = {
         "JB016": stages | {"etag": "1"},
         "JB020": stages | {"cause": "FINISHED"},
         "JB022": {"open_stage": 0, "last_stage": 1},
         "JB024": {"problem": "must not change"},
+        "JB027": {"seconds": 2, "seconds_left": 1, "stages": [], "stage_count": 0},
     }
 
     assert sqlstates == [f"JB{number:03}" for number in range(1, len(sqlstates) + 1)]
     for sqlstate in sqlstates:
         hint = json.dumps(facts[sqlstate]) if sqlstate in facts else ""
-        assert domain_error(sqlstate, args, "COMPLETED", hint) is not None
+        status = "0" if sqlstate == "JB026" else "COMPLETED"
+        assert domain_error(sqlstate, args, status, hint) is not None
     assert domain_error("JB000", args, "") is None
     assert domain_error("42883", args, "", "You might need to add explicit type casts.") is None
 

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -37,7 +38,11 @@ CREATE = {
     "target_group_id": "north",
     "expires_in_hours": 24,
 }
-UPDATE = {"update_mask": "in_progress_timeout_minutes", "in_progress_timeout_minutes": 30}
+UPDATE = {
+    "update_mask": "expires_at,in_progress_timeout_minutes",
+    "expires_at": (datetime.now(UTC) + timedelta(days=3)).isoformat(),
+    "in_progress_timeout_minutes": 30,
+}
 FAILED = {"status": "FAILED", "failure_code": "no-power", "status_details": {"volts": 3.1}}
 
 # The calls in order: the operation, the method, the path and the body.

@@ -1,10 +1,13 @@
 """PATCH of a job: UpdateJob."""
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 from tests.gateway.support import RestClient, assert_error
 from tests.support.database import Database
 
 JOBS = "/customer/jobs"
-STAGES = [
+STAGES: list[dict[str, Any]] = [
     {"display_name": "canary", "device_count": 1},
     {"display_name": "rest", "remainder": True},
 ]
@@ -45,6 +48,45 @@ async def test_patch_changes_the_fields_of_its_mask(database: Database, rest: Re
         "PATCH", f"{JOBS}/a", {"update_mask": "failure_criteria", "etag": job["etag"]}
     )
     assert_error(response, 409, "ABORTED", "JOB_CHANGED")
+
+
+async def test_patch_changes_the_expiry(database: Database, rest: RestClient) -> None:
+    await database.add_devices(rest.tenant, 3)
+    stages = [STAGES[0], STAGES[1] | {"releases_per_minute": 1}]
+    await rest.create(job_id="a", target_all=True, rollout={"stages": stages})
+    in_an_hour = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+
+    response = await rest.send(
+        "PATCH", f"{JOBS}/a", {"update_mask": "expires_at", "expires_at": in_an_hour}
+    )
+    assert response.status_code == 200, response.text
+    assert response.json()["expires_at"] == in_an_hour
+    for body in ({}, {"expires_at": None}):
+        response = await rest.send("PATCH", f"{JOBS}/a", {"update_mask": "expires_at"} | body)
+        assert response.json()["expires_at"] is None, response.text
+
+    soon = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+    response = await rest.send(
+        "PATCH", f"{JOBS}/a", {"update_mask": "expires_at", "expires_at": soon}
+    )
+    assert_error(response, 400, "FAILED_PRECONDITION", "EXPIRY_TOO_EARLY")
+    assert "at least 2 min" in response.json()["detail"]
+    response = await rest.send(
+        "PATCH", f"{JOBS}/a", {"update_mask": "expires_at", "expires_at": "2020-01-01T00:00:00Z"}
+    )
+    assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD")
+
+
+async def test_create_names_an_empty_stage(database: Database, rest: RestClient) -> None:
+    await database.add_devices(rest.tenant, 3)
+    stages: list[dict[str, Any]] = [{"group_id": "nort"}, {"remainder": True}]
+
+    response = await rest.create(job_id="a", target_all=True, rollout={"stages": stages})
+    assert_error(response, 400, "FAILED_PRECONDITION", "STAGE_EMPTY")
+
+    stages[0]["allow_empty"] = True
+    response = await rest.create(job_id="a", target_all=True, rollout={"stages": stages})
+    assert response.status_code == 201, response.text
 
 
 async def test_patch_names_the_field_that_is_wrong(database: Database, rest: RestClient) -> None:

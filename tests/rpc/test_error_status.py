@@ -130,6 +130,17 @@ async def tenant_empty(world: World) -> None:
     await world.server.operator(world.operator.tenant + "-other").create(target_all=True)
 
 
+async def stage_empty(world: World) -> None:
+    rollout = pb.Rollout(stages=[pb.Stage(group_id="missing"), pb.Stage(remainder=True)])
+    await world.operator.create(target_all=True, rollout=rollout)
+
+
+async def expiry_too_early(world: World) -> None:
+    await world.database.add_devices(world.operator.tenant, 60)
+    rollout = pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=1)])
+    await world.operator.create(target_all=True, rollout=rollout, expires_in_hours=1)
+
+
 async def job_not_cancelable(world: World) -> None:
     await world.operator.cancel("j")
     await world.operator.cancel("j")
@@ -400,6 +411,8 @@ SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
     device_not_found: StatusCode.NOT_FOUND,
     group_empty: StatusCode.FAILED_PRECONDITION,
     tenant_empty: StatusCode.FAILED_PRECONDITION,
+    stage_empty: StatusCode.FAILED_PRECONDITION,
+    expiry_too_early: StatusCode.FAILED_PRECONDITION,
     job_not_cancelable: StatusCode.FAILED_PRECONDITION,
     job_not_retryable: StatusCode.FAILED_PRECONDITION,
     job_not_deletable: StatusCode.FAILED_PRECONDITION,

@@ -2,13 +2,13 @@
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.byte_budget import response_bytes
 from jobs_grpc.rpc.page_sizes import page_size_estimator
 from jobs_grpc.services.pagination import max_page_bytes
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
+from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
 
 
 def test_estimate_for_a_failure_summary_is_a_close_upper_bound() -> None:
@@ -27,28 +27,19 @@ def test_estimate_for_a_failure_summary_is_a_close_upper_bound() -> None:
 
 
 def _largest_details() -> pb.Job:
-    """The rollout and criteria with the largest valid values."""
+    """The largest valid details: most of the rollout is names, which occur twice."""
     million, time = 1_000_000, Timestamp(seconds=2**33, nanos=999_999_999)
-    month = Duration(seconds=30 * 24 * 3600)
-    gate = pb.Gate(
-        min_succeeded_percent=100,
-        bake_time=month,
-        advance_after=month,
-        require_approval=True,
-        allow_self_approval=True,
-    )
-    name = "\U0001f600" * 100
-    stage = pb.Stage(
-        display_name=name,
-        group_id="\U0001f600" * 256,
-        releases_per_minute=million,
-        gate=gate,
-    )
+    stages = [pb.Stage(display_name="\U0001f600" * 38 + "x", device_count=million)] * 100
+    rollout = pb.Rollout(stages=stages)
+    assert 0.99 * MAX_ROLLOUT_BYTES < rollout.ByteSize() <= MAX_ROLLOUT_BYTES
+    # UpdateJob can set stages of that size after CreateJob has set these two.
+    rollout.seed = "\U0001f600" * 128
+    rollout.max_in_progress = million
     counts = pb.ExecutionCounts(
         **{field.name: million for field in pb.ExecutionCounts.DESCRIPTOR.fields}
     )
     state = pb.JobStage(
-        display_name=name,
+        display_name=stages[0].display_name,
         state=pb.JobStage.OPEN,
         total_executions=million,
         execution_counts=counts,
@@ -56,23 +47,36 @@ def _largest_details() -> pb.Job:
         opened_at=time,
         next_opens_at=time,
         awaiting_approval=True,
-        approval=pb.StageApproval(
-            approved_at=time, approved_by="u" * 256, comment="\U0001f600" * 200
-        ),
     )
+    approval = pb.StageApproval(approved_at=time, approved_by="u" * 256, comment="\U0001f600" * 200)
+    approved = pb.JobStage(approval=approval)
+    approved.MergeFrom(state)
     criterion = pb.FailureCriterion(
-        statuses=[pb.JobExecution.FAILED] * 16,
-        failure_codes=["c" * 64] * 100,
+        failure_codes=[f"{code:064}" for code in range(100)],
         percent=100,
-        basis=pb.FailureCriterion.FINISHED,
         min_finished=million,
-        scope=pb.FailureCriterion.STAGE,
-        action=pb.FailureCriterion.FORCE_CANCEL,
     )
+    rest = pb.FailureCriterion(failure_codes=["c" * 64] * 2, percent=100, min_finished=million)
+    criteria = [criterion, *[rest] * 9]
+    assert 0.95 * MAX_CRITERIA_BYTES < sum(c.ByteSize() for c in criteria) <= MAX_CRITERIA_BYTES
+    for each in criteria:
+        # What the response has although the request does not.
+        each.MergeFrom(
+            pb.FailureCriterion(
+                statuses=[
+                    pb.JobExecution.FAILED,
+                    pb.JobExecution.TIMED_OUT,
+                    pb.JobExecution.REJECTED,
+                ],
+                basis=pb.FailureCriterion.FINISHED,
+                scope=pb.FailureCriterion.JOB,
+                action=pb.FailureCriterion.PAUSE,
+            )
+        )
     return pb.Job(
-        rollout=pb.Rollout(stages=[stage] * 100, max_in_progress=million, seed="\U0001f600" * 128),
-        failure_criteria=[criterion] * 10,
-        stages=[state] * 100,
+        rollout=rollout,
+        failure_criteria=criteria,
+        stages=[approved] * 20 + [state] * 80,
         trip=pb.Trip(
             tripped_at=time,
             criterion=criterion,
@@ -86,7 +90,8 @@ def _largest_details() -> pb.Job:
 def test_maximum_of_details_is_a_close_upper_bound() -> None:
     size = _largest_details().ByteSize()
 
-    assert size <= MAX_DETAILS_BYTES < 1.02 * size
+    assert size <= MAX_DETAILS_BYTES < 1.1 * size
+    assert MAX_DETAILS_BYTES < 96 * 1024
 
 
 @pytest.mark.parametrize(

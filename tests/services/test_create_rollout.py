@@ -10,6 +10,8 @@ from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
+from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -104,7 +106,7 @@ async def test_groups_claim_their_members_before_other_stages(
             {"device_count": 2},
             {"group_id": "south"},
             {"group_id": "north"},
-            {"group_id": "empty"},
+            {"group_id": "empty", "allow_empty": True},
             {"remainder": True},
             seed="s",
         ),
@@ -128,7 +130,9 @@ async def test_empty_first_stage_passes(database: Database, operator: Operator) 
     await operator.create(
         job_id="j",
         target_all=True,
-        rollout=rollout({"group_id": "empty"}, {"percent": 50}, {"remainder": True}),
+        rollout=rollout(
+            {"group_id": "empty", "allow_empty": True}, {"percent": 50}, {"remainder": True}
+        ),
     )
 
     row = await database.owner.fetchrow(
@@ -136,6 +140,71 @@ async def test_empty_first_stage_passes(database: Database, operator: Operator) 
     )
     assert row is not None
     assert tuple(row) == (1, 5)
+
+
+@pytest.mark.parametrize("validate_only", [False, True])
+async def test_stage_of_a_group_without_devices_is_rejected(
+    database: Database, operator: Operator, validate_only: bool
+) -> None:
+    """Because the group does not exist, has no targeted member, or has none that is left."""
+    await database.add_devices(operator.tenant, DEVICES)
+    await database.add_devices(operator.tenant, DEVICES[:4], group="north")
+    await database.add_devices(operator.tenant, DEVICES[:2], group="northwest")
+    await database.add_devices(operator.tenant, DEVICES[4:5], group="lab")
+    request: dict[str, Any] = {"job_id": "j", "validate_only": validate_only}
+    targets: list[tuple[dict[str, Any], str, list[str]]] = [
+        ({"target_all": True}, "nort", ["nort"]),
+        ({"target_group_id": "north"}, "lab", ["lab", "north"]),
+        ({"target_all": True}, "northwest", ["north", "northwest"]),
+        ({"target_device_id": "d05"}, "north", ["north"]),
+    ]
+    for target, group, groups in targets:
+        stages: list[dict[str, Any]] = [{"group_id": name} for name in groups]
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "STAGE_EMPTY") as failure:
+            await operator.create(
+                rollout=rollout(*stages, {"remainder": True}), **request, **target
+            )
+        stage = groups.index(group)
+        assert failure.metadata == {"stage": str(stage), "groupId": group}
+        assert failure.message == (
+            f"Stage {stage} has no devices: the job targets no device of group {group}, or earlier"
+            " stages have them all; correct group_id or set allow_empty"
+        )
+    assert not (await operator.list()).jobs
+
+    stages = [{"group_id": "nort", "allow_empty": True}, {"remainder": True}]
+    await operator.create(target_group_id="north", rollout=rollout(*stages), **request)
+
+
+async def test_other_stages_may_be_empty(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, DEVICES[:1])
+
+    await operator.create(
+        job_id="j",
+        target_all=True,
+        rollout=rollout(
+            {"device_count": 1}, {"device_count": 1}, {"percent": 1}, {"remainder": True}
+        ),
+    )
+
+    assert await sizes(database, operator.tenant, "j") == [1, 0, 0, 0]
+
+
+async def test_allow_empty_is_returned_and_belongs_to_the_request(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, DEVICES, group="north")
+    allowing = rollout({"group_id": "north", "allow_empty": True}, {"remainder": True})
+    await operator.create(job_id="j", target_all=True, rollout=allowing)
+
+    assert (await operator.get("j")).rollout == allowing
+    assert (await operator.update("j", "rollout.stages", rollout=allowing)).rollout == allowing
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await operator.create(
+            job_id="j",
+            target_all=True,
+            rollout=rollout({"group_id": "north"}, {"remainder": True}),
+        )
 
 
 async def test_stages_without_room_for_all_devices_are_rejected(
@@ -155,7 +224,9 @@ async def test_stages_without_room_for_all_devices_are_rejected(
     await database.add_devices(operator.tenant, DEVICES[:9], group="most")
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(
-            job_id="j", target_all=True, rollout=rollout({"group_id": "most"}, {"group_id": "none"})
+            job_id="j",
+            target_all=True,
+            rollout=rollout({"group_id": "most"}, {"group_id": "none", "allow_empty": True}),
         )
     assert "9 of 10" in failure.message
 
@@ -219,7 +290,7 @@ async def test_validate_only_returns_the_job_and_writes_nothing(
 ) -> None:
     await database.add_devices(operator.tenant, DEVICES)
     requested = rollout(
-        {"group_id": "empty", "display_name": "lab"},
+        {"group_id": "empty", "allow_empty": True, "display_name": "lab"},
         {"percent": 25, "releases_per_minute": 60},
         {"remainder": True},
         max_in_progress=3,
@@ -299,6 +370,7 @@ async def test_gate_with_a_time_needs_background_work(
         ("rollout.stages[0].percent", [{"percent": 0}, {"remainder": True}]),
         ("rollout.stages[0].device_count", [{"device_count": 0}, {"remainder": True}]),
         ("rollout.stages[0].group_id", [{"group_id": ""}, {"remainder": True}]),
+        ("rollout.stages[0].allow_empty", [{"remainder": True, "allow_empty": True}]),
         ("rollout.stages[0].releases_per_minute", [{"remainder": True, "releases_per_minute": 0}]),
         ("rollout.stages[0].display_name", [{"remainder": True, "display_name": "a\nb"}]),
         ("rollout.stages[0].gate", [{"remainder": True, "gate": {}}]),
@@ -351,6 +423,71 @@ async def test_invalid_criteria_are_rejected(
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.create(target_all=True, failure_criteria=[pb.FailureCriterion(**criterion)])
     assert list(failure.violations) == [field]
+
+
+@pytest.mark.parametrize("size", [MAX_ROLLOUT_BYTES, MAX_ROLLOUT_BYTES + 1])
+async def test_size_of_a_rollout_is_limited(
+    database: Database, operator: Operator, size: int
+) -> None:
+    await database.add_devices(operator.tenant, DEVICES)
+    await operator.create(job_id="small", target_all=True, rollout=rollout(*[{"percent": 1}] * 100))
+    stages = [{"percent": 1, "display_name": "\U0001f600" * 39 + "x"}] * 99
+    largest = rollout(*stages, {"percent": 1, "display_name": "x"})
+    # The name of the last stage fills what is left.
+    largest.stages[-1].display_name += "x" * (size - largest.ByteSize())
+    assert largest.ByteSize() == size
+
+    if size == MAX_ROLLOUT_BYTES:
+        await operator.create(job_id="j", target_all=True, rollout=largest)
+        await operator.update("small", "rollout.stages", rollout=largest)
+        job = await operator.get("j")
+        assert job.rollout == largest
+        assert job.ByteSize() < MAX_DETAILS_BYTES
+        return
+    for call in (
+        operator.create(target_all=True, rollout=largest),
+        operator.update("small", "rollout.stages", rollout=largest),
+    ):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+            await call
+        assert failure.violations == {
+            "rollout": "rollout must be at most 16,384 bytes, encoded as protobuf, but is 16,385"
+        }
+
+
+async def test_size_of_failure_criteria_is_limited(database: Database, operator: Operator) -> None:
+    await database.add_devices(operator.tenant, DEVICES)
+    criterion = pb.FailureCriterion(percent=5, failure_codes=[f"{code:064}" for code in range(12)])
+    criteria = [criterion] * 10
+    assert sum(each.ByteSize() for each in criteria) < MAX_CRITERIA_BYTES
+    await operator.create(job_id="j", target_all=True, failure_criteria=criteria)
+    criterion.failure_codes.append("x" * 64)
+    criteria = [criterion] * 10
+
+    for call in (
+        operator.create(target_all=True, failure_criteria=criteria),
+        operator.update("j", "failure_criteria", failure_criteria=criteria),
+    ):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+            await call
+        assert list(failure.violations) == ["failure_criteria"]
+        assert "at most 8,192 bytes" in failure.message
+
+
+async def test_more_than_twenty_approvals_are_rejected(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, DEVICES)
+    approved = {"device_count": 1, "gate": pb.Gate(require_approval=True)}
+
+    await operator.create(
+        target_all=True, rollout=rollout(*[approved] * 20, {"remainder": True}), validate_only=True
+    )
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.create(
+            target_all=True, rollout=rollout(*[approved] * 21, {"remainder": True})
+        )
+    assert list(failure.violations) == ["rollout.stages"]
 
 
 async def test_more_than_ten_criteria_are_rejected(operator: Operator) -> None:

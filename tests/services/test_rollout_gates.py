@@ -150,7 +150,7 @@ async def test_job_completes_when_a_gate_is_not_met_and_no_execution_is_pending(
 
 
 async def test_empty_stages_pass_at_once(database: Database, create: Create) -> None:
-    group = {"group_id": "nobody"}
+    group = {"group_id": "nobody", "allow_empty": True}
     job = await create(
         group,
         {"device_count": 4},
@@ -167,7 +167,9 @@ async def test_empty_stages_pass_at_once(database: Database, create: Create) -> 
 
 
 async def test_empty_stage_has_no_bake_time(create: Create) -> None:
-    job = await create({"device_count": 4}, {"group_id": "nobody"}, {"remainder": True})
+    job = await create(
+        {"device_count": 4}, {"group_id": "nobody", "allow_empty": True}, {"remainder": True}
+    )
     await job.set_gate(1, bake_seconds=600)
 
     await job.finish(0)
@@ -178,7 +180,7 @@ async def test_empty_stage_has_no_bake_time(create: Create) -> None:
 async def test_empty_stage_waits_for_its_approval(create: Create) -> None:
     job = await create(
         {"device_count": 4},
-        {"group_id": "nobody", "gate": pb.Gate(require_approval=True)},
+        {"group_id": "nobody", "allow_empty": True, "gate": pb.Gate(require_approval=True)},
         {"remainder": True},
     )
 

@@ -146,7 +146,7 @@ async def test_advance_of_a_paused_job_leaves_it_paused(create: Create) -> None:
 
 
 async def test_advance_continues_over_empty_stages(create: Create) -> None:
-    job = await create({"device_count": 4}, {"group_id": "nobody"}, REST)
+    job = await create({"device_count": 4}, {"group_id": "nobody", "allow_empty": True}, REST)
 
     await job.operator.advance("j")
 

@@ -4,12 +4,14 @@ import asyncio
 import copy
 import uuid
 from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -246,6 +248,22 @@ class _Machine(RuleBasedStateMachine):
             self._operator.update(job_id, "rollout.stages", rollout=_rollout(rollout)),
         )
 
+    @rule(job_id=jobs, expiry=st.sampled_from(["never", "late", "early"]))
+    def update_expiry(self, job_id: str, expiry: str) -> None:
+        """`early` is a minute before the rollout can end, and `late` an hour after it."""
+        minimum = self._model.minimum_minutes(job_id)
+        minutes = None if expiry == "never" else minimum + 60
+        if expiry == "early" and minimum >= 2:
+            minutes = minimum - 1
+        expires_at = None
+        if minutes is not None:
+            expires_at = Timestamp()
+            expires_at.FromDatetime(datetime.now(UTC) + timedelta(minutes=float(minutes)))
+        self._run_both(
+            lambda: self._model.update_expiry(job_id, minutes),
+            self._operator.update(job_id, "expires_at", expires_at=expires_at),
+        )
+
     @rule()
     def wait(self) -> None:
         """A minute passes. The rest of an example takes less than that."""
@@ -414,8 +432,10 @@ def _stage(stage: Stage, is_last: bool) -> pb.Stage:
         advance_after = stage.advance_after
         fields["gate"] = pb.Gate(
             min_succeeded_percent=stage.min_succeeded_percent,
-            bake_time=Duration(seconds=60 * stage.bake),
-            advance_after=None if advance_after is None else Duration(seconds=60 * advance_after),
+            bake_time=Duration(seconds=int(60 * stage.bake)),
+            advance_after=None
+            if advance_after is None
+            else Duration(seconds=int(60 * advance_after)),
             require_approval=stage.require_approval,
         )
     return pb.Stage(**fields)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
+from fractions import Fraction
+from math import floor
 from typing import Any
 
 import pytest
@@ -420,16 +422,67 @@ async def test_rate_of_a_paused_job_starts_at_the_pause(
     slow = pb.Stage(remainder=True, releases_per_minute=1)
     await create(operator, slow)
     await operator.pause("j")
-    released = moved_back("interval '10 minutes'", "release_since")
-    paused = moved_back("interval '5 minutes'", "paused_at")
     paused_at = await database.owner.fetchval(
-        f"UPDATE jobs.jobs SET {released}, {paused} WHERE tenant_id = $1 RETURNING paused_at",
+        "UPDATE jobs.jobs SET release_since = paused_at - interval '10 minutes',"
+        " paused_at = paused_at - interval '5 minutes' WHERE tenant_id = $1 RETURNING paused_at",
         operator.tenant,
     )
 
     await update_stages(operator, changed(slow, releases_per_minute=60))
 
     assert await release(database, operator) == (10, 5, 60, paused_at)
+
+
+@pytest.mark.parametrize("rates", [[7, 11, 13], [1, 59], [300, 1]], ids=str)
+async def test_release_keeps_its_fractions_when_the_rate_changes_often(
+    database: Database, operator: Operator, rates: list[int]
+) -> None:
+    """The clock stands still during a pause, so the test moves it: half a second per change."""
+    await database.add_devices(operator.tenant, 30)
+    await create(
+        operator, pb.Stage(device_count=29, releases_per_minute=1), pb.Stage(remainder=True)
+    )
+    await operator.pause("j")
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET release_since = paused_at WHERE tenant_id = $1", operator.tenant
+    )
+    expected, rate = Fraction(0), 1
+    earlier = moved_back("interval '0.5 seconds'", "release_since")
+
+    for next_rate in rates * 10:
+        await database.owner.execute(
+            f"UPDATE jobs.jobs SET {earlier} WHERE tenant_id = $1", operator.tenant
+        )
+        expected += Fraction(rate, 120)
+        rate = next_rate
+        stages = [pb.Stage(device_count=29, releases_per_minute=rate), pb.Stage(remainder=True)]
+        job = await update_stages(operator, *stages)
+
+        assert job.stages[0].released_count == min(29, floor(expected))
+
+
+@pytest.mark.usefixtures("devices")
+async def test_release_keeps_its_fraction_when_the_next_stage_opens(
+    database: Database, operator: Operator
+) -> None:
+    await create(
+        operator,
+        pb.Stage(device_count=4, releases_per_minute=60),
+        pb.Stage(remainder=True, releases_per_minute=30),
+    )
+    await operator.pause("j")
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET release_since = paused_at - interval '1.5 seconds'"
+        " WHERE tenant_id = $1",
+        operator.tenant,
+    )
+
+    await operator.advance("j")
+
+    release_since = (await release(database, operator))[3]
+    paused_at = (await operator.get("j")).pause.paused_at.ToDatetime(UTC)
+    assert (await release(database, operator))[:3] == (10, 1, 30)
+    assert paused_at - release_since == timedelta(seconds=1)  # half a release
 
 
 @pytest.mark.usefixtures("devices")

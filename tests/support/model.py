@@ -8,6 +8,7 @@ import copy
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from tests.support.criteria_model import CriteriaModel, Criterion, Device, Trip
 from tests.support.rollout_model import Rollout
@@ -270,6 +271,25 @@ class Model:
             raise OperationRejected("INVALID_FIELD")
         job.rollout.change_rate(rate)
         job.apply_rules()
+
+    def minimum_minutes(self, job_id: str) -> Fraction:
+        """How long the rest of the job's rollout takes if every device succeeds at once."""
+        job = self.jobs[job_id]
+        if job.rollout is None:
+            return Fraction(0)
+        queued = [device for device, e in job.executions.items() if e.status == "QUEUED"]
+        return job.rollout.minimum_minutes(queued)
+
+    def update_expiry(self, job_id: str, minutes: Fraction | None) -> None:
+        """UpdateJob with expires_at. None: never."""
+        if self._updatable(job_id).expired:
+            raise OperationRejected("JOB_NOT_UPDATABLE")
+        job = copy.deepcopy(self.jobs[job_id])
+        job.apply_rules()
+        before, self.jobs[job_id] = self.jobs[job_id], job
+        if minutes is not None and job.rollout and minutes <= self.minimum_minutes(job_id):
+            self.jobs[job_id] = before
+            raise OperationRejected("EXPIRY_TOO_EARLY")
 
     def _updatable(self, job_id: str) -> Job:
         job = self.jobs[job_id]

@@ -1,9 +1,10 @@
 """A model of the stages of a rollout: which executions are released, and when a stage opens."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
 PENDING = frozenset({"QUEUED", "IN_PROGRESS"})
 
@@ -19,15 +20,15 @@ class Stage:
     percent: int | None = None
     rate: int | None = None
     min_succeeded_percent: int | None = None
-    bake: int = 0
-    advance_after: int | None = None
+    bake: int | Fraction = 0
+    advance_after: int | Fraction | None = None
     require_approval: bool = False
 
     devices: list[str] = field(default_factory=list)
     approved: bool = False
-    opened: int = 0
+    opened: int | Fraction = 0
     """The time at which it opened, without pauses."""
-    met: int | None = None
+    met: int | Fraction | None = None
     """The time since which its gate is met, without pauses."""
     failed_gate_accepted: bool = False
 
@@ -39,10 +40,10 @@ class Rollout:
     stages: list[Stage]
     seed: str
     open_stage: int = 0
-    minutes: int = 0
+    minutes: int | Fraction = 0
     _order: list[str] = field(default_factory=list)
-    _base: int = 0
-    _base_at: int = 0
+    _base: int | Fraction = 0
+    _base_at: int | Fraction = 0
     _rate: int | None = None
 
     def fill(self, devices: Sequence[str]) -> None:
@@ -72,6 +73,11 @@ class Rollout:
     @property
     def released(self) -> int:
         """How many executions are released."""
+        return floor(self._progress)
+
+    @property
+    def _progress(self) -> int | Fraction:
+        """The same, with the part of the next release that has passed."""
         end = sum(len(stage.devices) for stage in self.stages[: self.open_stage + 1])
         if self._rate is None:
             return end
@@ -106,7 +112,7 @@ class Rollout:
             stage.rate = rate
 
     def _rebase(self, rate: int | None) -> None:
-        self._base, self._base_at, self._rate = self.released, self.minutes, rate
+        self._base, self._base_at, self._rate = self._progress, self.minutes, rate
 
     def open_stages(self, statuses: Mapping[str, str]) -> bool:
         """Open the stages whose gates are met. False if the gate of the open one has failed."""
@@ -125,6 +131,38 @@ class Rollout:
             waits = stage.advance_after is not None and stage.failed_gate_accepted
             return not finished or successful or self._can_open or waits
         return True
+
+    def minimum_minutes(self, queued: Collection[str] | None = None) -> Fraction:
+        """How long the rest takes, to a second, if every device succeeds when it is released.
+
+        `queued` are the devices whose executions are not finished; None: all.
+        """
+        rollout = copy.deepcopy(self)
+        for stage in rollout.stages:
+            stage.approved = True
+        waiting = {
+            device
+            for stage in rollout.stages
+            if queued is None or not {*queued}.isdisjoint(stage.devices)
+            for device in stage.devices
+        }
+        last_rank = max(map(rollout.rank, waiting), default=0)
+        while not (rollout._open_all(waiting) and rollout.released >= last_rank):
+            rollout.minutes += Fraction(1, 60)
+        return Fraction(rollout.minutes - self.minutes)
+
+    def _open_all(self, waiting: Collection[str]) -> bool:
+        """Open the stages that can open if each released device has succeeded."""
+        before = -1
+        while self.open_stage != before:
+            before, released = self.open_stage, self.released
+            self.open_stages(
+                {
+                    device: "QUEUED" if device in waiting and rank > released else "SUCCEEDED"
+                    for rank, device in enumerate(self._order, 1)
+                }
+            )
+        return self.is_last
 
     def accept_failed_gate(self, statuses: Mapping[str, str]) -> None:
         """The job is resumed: a stage that has failed waits for advance_after, if there is one."""

@@ -230,6 +230,31 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "tenantId": "demo" }
         }
     """
+    STAGE_EMPTY: _ErrorReason.ValueType  # 47
+    """A stage with a group_id has no devices: the group has no member that the job targets and that is in
+    no earlier group. `stage` is the stage. Correct the group_id, or set `allow_empty`.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "STAGE_EMPTY",
+          "domain": "jobs-grpc",
+          "metadata": { "stage": "0", "groupId": "nort" }
+        }
+    """
+    EXPIRY_TOO_EARLY: _ErrorReason.ValueType  # 48
+    """The job expires before its rollout can end, even if every device succeeds at once. The message has
+    the arithmetic; `minSeconds` is the time from now that the rollout takes at least. Let the job
+    expire later or never, or shorten the stages.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "EXPIRY_TOO_EARLY",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800" }
+        }
+    """
     JOB_NOT_CANCELABLE: _ErrorReason.ValueType  # 19
     """The job is COMPLETED or CANCELED. `status` is the job's status.
 
@@ -395,7 +420,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     JOB_NOT_UPDATABLE: _ErrorReason.ValueType  # 43
-    """The job is COMPLETED or CANCELED. `status` is the job's status.
+    """The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
+    is the job's status.
 
     Example of an ErrorInfo:
 
@@ -750,6 +776,31 @@ Example of an ErrorInfo:
       "metadata": { "tenantId": "demo" }
     }
 """
+STAGE_EMPTY: ErrorReason.ValueType  # 47
+"""A stage with a group_id has no devices: the group has no member that the job targets and that is in
+no earlier group. `stage` is the stage. Correct the group_id, or set `allow_empty`.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "STAGE_EMPTY",
+      "domain": "jobs-grpc",
+      "metadata": { "stage": "0", "groupId": "nort" }
+    }
+"""
+EXPIRY_TOO_EARLY: ErrorReason.ValueType  # 48
+"""The job expires before its rollout can end, even if every device succeeds at once. The message has
+the arithmetic; `minSeconds` is the time from now that the rollout takes at least. Let the job
+expire later or never, or shorten the stages.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "EXPIRY_TOO_EARLY",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800" }
+    }
+"""
 JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 19
 """The job is COMPLETED or CANCELED. `status` is the job's status.
 
@@ -915,7 +966,8 @@ Example of an ErrorInfo:
     }
 """
 JOB_NOT_UPDATABLE: ErrorReason.ValueType  # 43
-"""The job is COMPLETED or CANCELED. `status` is the job's status.
+"""The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
+is the job's status.
 
 Example of an ErrorInfo:
 

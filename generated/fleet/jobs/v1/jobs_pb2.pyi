@@ -246,7 +246,9 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class Rollout(_message.Message):
-    """The order and pace in which the executions of a job are released to their devices."""
+    """The order and pace in which the executions of a job are released to their devices. At most 16 KiB,
+    encoded as protobuf.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -271,7 +273,7 @@ class Rollout(_message.Message):
 
         The stages must have room for all devices: the last is a `remainder`, or the percents add up to
         100, or the sizes are at least the number of devices. An empty stage passes at once, unless its
-        gate requires an approval.
+        gate requires an approval. See Stage.allow_empty.
         """
 
     def __init__(
@@ -304,6 +306,7 @@ class Stage(_message.Message):
     GROUP_ID_FIELD_NUMBER: _builtins.int
     RELEASES_PER_MINUTE_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
+    ALLOW_EMPTY_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """A name for people: at most 100 characters, no control characters. May be empty."""
     device_count: _builtins.int
@@ -316,10 +319,13 @@ class Stage(_message.Message):
     """All devices that are left. Only for the last stage. Must be true if set."""
     group_id: _builtins.str
     """The devices of the job that were members of this group when the job was created and that are
-    in no earlier group: 1–256 characters, no control characters.
+    in no earlier group: 1–256 characters, no control characters. CreateJob fails with STAGE_EMPTY
+    if there are none, because the group_id may be misspelled; see allow_empty.
     """
     releases_per_minute: _builtins.int
     """The number of executions that are released per minute: 1–1000000. Unset: all at once."""
+    allow_empty: _builtins.bool
+    """The stage may have no devices. Only with a group_id; other stages always may."""
     @_builtins.property
     def gate(self) -> Global___Gate:
         """The condition for opening the next stage. Unset: all executions of this stage are finished. Not
@@ -336,10 +342,11 @@ class Stage(_message.Message):
         group_id: _builtins.str = ...,
         releases_per_minute: _builtins.int | None = ...,
         gate: Global___Gate | None = ...,
+        allow_empty: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "device_count", b"device_count", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "device_count", b"device_count", "display_name", b"display_name", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "allow_empty", b"allow_empty", "device_count", b"device_count", "display_name", b"display_name", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__releases_per_minute: _TypeAlias = _typing.Literal["releases_per_minute"]  # noqa: Y015
     _WhichOneofArgType__releases_per_minute: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute"]  # noqa: Y015
@@ -371,8 +378,8 @@ class Gate(_message.Message):
     """
     require_approval: _builtins.bool
     """The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
-    replaces it. The user is known by x-user-id or the token, so with JOBS_AUTH=metadata this is only
-    as strong as what sets x-user-id.
+    replaces it. At most 20 stages of a rollout can require one. The user is known by x-user-id or
+    the token, so with JOBS_AUTH=metadata this is only as strong as what sets x-user-id.
     """
     allow_self_approval: _builtins.bool
     """The user who created the job may also approve."""
@@ -1023,6 +1030,11 @@ class CreateJobRequest(_message.Message):
     expires_in_hours: _builtins.int
     """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT:
     1–720. Default: 24.
+
+    With a rollout, the default is the time that the rollout takes if every device succeeds at once,
+    rounded up to hours, plus 24, and at most 720: its bake times (or advance_after, where that is
+    shorter), and the number of devices divided by releases_per_minute. If the job expires before
+    that time has passed, the call fails with EXPIRY_TOO_EARLY.
     """
     never_expires: _builtins.bool
     """The job never expires. Must not be combined with expires_in_hours."""
@@ -1051,8 +1063,8 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def failure_criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCriterion]:
-        """When to pause or cancel the job because devices fail. At most 10. If several trip at the same time,
-        the first one applies.
+        """When to pause or cancel the job because devices fail. At most 10, and together at most 8 KiB,
+        encoded as protobuf. If several trip at the same time, the first one applies.
         """
 
     def __init__(
@@ -1107,7 +1119,9 @@ class CreateJobResponse(_message.Message):
     """The number of targeted devices."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """The time at which the job expires, as set at creation. Unset: never."""
+        """The time at which the job expires, as set at creation: also the default that the service chose.
+        Unset: never.
+        """
 
     @_builtins.property
     def job(self) -> Global___Job:
@@ -1900,6 +1914,7 @@ class UpdateJobRequest(_message.Message):
     IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
     FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Required. The ID of the job."""
     etag: _builtins.str
@@ -1910,6 +1925,9 @@ class UpdateJobRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Required. The fields to change:
 
+          expires_at                   Later than now, and at most 366 days from now. Unset: the job
+                                       never expires. A job that has expired fails with
+                                       JOB_NOT_UPDATABLE: RetryExecutions can set a new expiry.
           in_progress_timeout_minutes  Applies to executions that start after this call.
           failure_criteria             Replaces all criteria. A criterion with the same statuses,
                                        failure_codes and scope as an earlier one keeps its counts, and
@@ -1918,8 +1936,11 @@ class UpdateJobRequest(_message.Message):
           rollout.max_in_progress      Takes effect at once.
           rollout.stages               Send all stages as in Job.rollout. In stages that have not
                                        passed, display_name, releases_per_minute and gate can be
-                                       changed. Sizes, require_approval and allow_self_approval
-                                       cannot.
+                                       changed. Sizes, allow_empty, require_approval and
+                                       allow_self_approval cannot.
+
+        With expires_at or rollout.stages, the call fails with EXPIRY_TOO_EARLY if the job expires before
+        the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
         """
 
     @_builtins.property
@@ -1928,6 +1949,10 @@ class UpdateJobRequest(_message.Message):
 
     @_builtins.property
     def failure_criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCriterion]:
+        """See update_mask. The limits are those of CreateJob."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
         """See update_mask."""
 
     def __init__(
@@ -1939,10 +1964,11 @@ class UpdateJobRequest(_message.Message):
         in_progress_timeout_minutes: _builtins.int | None = ...,
         rollout: Global___Rollout | None = ...,
         failure_criteria: _abc.Iterable[Global___FailureCriterion] | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "etag", b"etag", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "etag", b"etag", "expires_at", b"expires_at", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015

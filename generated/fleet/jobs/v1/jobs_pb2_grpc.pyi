@@ -106,7 +106,8 @@ class JobServiceStub:
       PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
-      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
+      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+                           TIME_GATES_UNAVAILABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -220,7 +221,7 @@ class JobServiceStub:
     """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
 
       NOT_FOUND            JOB_NOT_FOUND
-      FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
+      FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
       ABORTED              JOB_CHANGED
     """
     GetFailureSummary: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]
@@ -323,7 +324,8 @@ class JobServiceAsyncStub(JobServiceStub):
       PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
-      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
+      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+                           TIME_GATES_UNAVAILABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -437,7 +439,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
 
       NOT_FOUND            JOB_NOT_FOUND
-      FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
+      FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
       ABORTED              JOB_CHANGED
     """
     GetFailureSummary: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]  # type: ignore[assignment]
@@ -543,7 +545,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
           NOT_FOUND            DEVICE_NOT_FOUND
           ALREADY_EXISTS       JOB_ALREADY_EXISTS
-          FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
+          FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+                               TIME_GATES_UNAVAILABLE
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
                                JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -735,7 +738,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
 
           NOT_FOUND            JOB_NOT_FOUND
-          FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
+          FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
           ABORTED              JOB_CHANGED
         """
 

@@ -210,6 +210,29 @@ const (
 	//	  "metadata": { "tenantId": "demo" }
 	//	}
 	ErrorReason_TENANT_EMPTY ErrorReason = 18
+	// A stage with a group_id has no devices: the group has no member that the job targets and that is in
+	// no earlier group. `stage` is the stage. Correct the group_id, or set `allow_empty`.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "STAGE_EMPTY",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "stage": "0", "groupId": "nort" }
+	//	}
+	ErrorReason_STAGE_EMPTY ErrorReason = 47
+	// The job expires before its rollout can end, even if every device succeeds at once. The message has
+	// the arithmetic; `minSeconds` is the time from now that the rollout takes at least. Let the job
+	// expire later or never, or shorten the stages.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "EXPIRY_TOO_EARLY",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800" }
+	//	}
+	ErrorReason_EXPIRY_TOO_EARLY ErrorReason = 48
 	// The job is COMPLETED or CANCELED. `status` is the job's status.
 	//
 	// Example of an ErrorInfo:
@@ -360,7 +383,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_ADVANCEABLE ErrorReason = 42
-	// The job is COMPLETED or CANCELED. `status` is the job's status.
+	// The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
+	// is the job's status.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -499,6 +523,8 @@ var (
 		16: "JOB_ALREADY_EXISTS",
 		17: "GROUP_EMPTY",
 		18: "TENANT_EMPTY",
+		47: "STAGE_EMPTY",
+		48: "EXPIRY_TOO_EARLY",
 		19: "JOB_NOT_CANCELABLE",
 		20: "JOB_NOT_RETRYABLE",
 		21: "JOB_NOT_DELETABLE",
@@ -548,6 +574,8 @@ var (
 		"JOB_ALREADY_EXISTS":       16,
 		"GROUP_EMPTY":              17,
 		"TENANT_EMPTY":             18,
+		"STAGE_EMPTY":              47,
+		"EXPIRY_TOO_EARLY":         48,
 		"JOB_NOT_CANCELABLE":       19,
 		"JOB_NOT_RETRYABLE":        20,
 		"JOB_NOT_DELETABLE":        21,
@@ -608,7 +636,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x83\b\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xaa\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -631,7 +659,9 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x13EXECUTION_NOT_FOUND\x10\x0f\x12\x16\n" +
 	"\x12JOB_ALREADY_EXISTS\x10\x10\x12\x0f\n" +
 	"\vGROUP_EMPTY\x10\x11\x12\x10\n" +
-	"\fTENANT_EMPTY\x10\x12\x12\x16\n" +
+	"\fTENANT_EMPTY\x10\x12\x12\x0f\n" +
+	"\vSTAGE_EMPTY\x10/\x12\x14\n" +
+	"\x10EXPIRY_TOO_EARLY\x100\x12\x16\n" +
 	"\x12JOB_NOT_CANCELABLE\x10\x13\x12\x15\n" +
 	"\x11JOB_NOT_RETRYABLE\x10\x14\x12\x15\n" +
 	"\x11JOB_NOT_DELETABLE\x10\x15\x12\x16\n" +

@@ -776,7 +776,8 @@ func (*Job_TargetGroupId) isJob_Target() {}
 
 func (*Job_TargetAll) isJob_Target() {}
 
-// The order and pace in which the executions of a job are released to their devices.
+// The order and pace in which the executions of a job are released to their devices. At most 16 KiB,
+// encoded as protobuf.
 type Rollout struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required, 1–100. The stages, in the order in which they open. The first opens at once. Each
@@ -786,7 +787,7 @@ type Rollout struct {
 	//
 	// The stages must have room for all devices: the last is a `remainder`, or the percents add up to
 	// 100, or the sizes are at least the number of devices. An empty stage passes at once, unless its
-	// gate requires an approval.
+	// gate requires an approval. See Stage.allow_empty.
 	Stages []*Stage `protobuf:"bytes,1,rep,name=stages,proto3" json:"stages,omitempty"`
 	// The maximum number of executions that are IN_PROGRESS at once, in the whole job: 1–1000000.
 	// Beyond it, StartExecution returns JOB_FULL and StartNextExecution continues with the next job.
@@ -868,7 +869,9 @@ type Stage struct {
 	ReleasesPerMinute *int32 `protobuf:"varint,6,opt,name=releases_per_minute,json=releasesPerMinute,proto3,oneof" json:"releases_per_minute,omitempty"`
 	// The condition for opening the next stage. Unset: all executions of this stage are finished. Not
 	// allowed in the last stage.
-	Gate          *Gate `protobuf:"bytes,7,opt,name=gate,proto3" json:"gate,omitempty"`
+	Gate *Gate `protobuf:"bytes,7,opt,name=gate,proto3" json:"gate,omitempty"`
+	// The stage may have no devices. Only with a group_id; other stages always may.
+	AllowEmpty    bool `protobuf:"varint,8,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -967,6 +970,13 @@ func (x *Stage) GetGate() *Gate {
 	return nil
 }
 
+func (x *Stage) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
+	}
+	return false
+}
+
 type isStage_Size interface {
 	isStage_Size()
 }
@@ -989,7 +999,8 @@ type Stage_Remainder struct {
 
 type Stage_GroupId struct {
 	// The devices of the job that were members of this group when the job was created and that are
-	// in no earlier group: 1–256 characters, no control characters.
+	// in no earlier group: 1–256 characters, no control characters. CreateJob fails with STAGE_EMPTY
+	// if there are none, because the group_id may be misspelled; see allow_empty.
 	GroupId string `protobuf:"bytes,5,opt,name=group_id,json=groupId,proto3,oneof"`
 }
 
@@ -1017,8 +1028,8 @@ type Gate struct {
 	// Unset: never.
 	AdvanceAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=advance_after,json=advanceAfter,proto3" json:"advance_after,omitempty"`
 	// The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
-	// replaces it. The user is known by x-user-id or the token, so with JOBS_AUTH=metadata this is only
-	// as strong as what sets x-user-id.
+	// replaces it. At most 20 stages of a rollout can require one. The user is known by x-user-id or
+	// the token, so with JOBS_AUTH=metadata this is only as strong as what sets x-user-id.
 	RequireApproval bool `protobuf:"varint,4,opt,name=require_approval,json=requireApproval,proto3" json:"require_approval,omitempty"`
 	// The user who created the job may also approve.
 	AllowSelfApproval bool `protobuf:"varint,5,opt,name=allow_self_approval,json=allowSelfApproval,proto3" json:"allow_self_approval,omitempty"`
@@ -1854,6 +1865,11 @@ type CreateJobRequest struct {
 	Target isCreateJobRequest_Target `protobuf_oneof:"target"`
 	// The number of hours until the job expires, when its QUEUED executions become TIMED_OUT:
 	// 1–720. Default: 24.
+	//
+	// With a rollout, the default is the time that the rollout takes if every device succeeds at once,
+	// rounded up to hours, plus 24, and at most 720: its bake times (or advance_after, where that is
+	// shorter), and the number of devices divided by releases_per_minute. If the job expires before
+	// that time has passed, the call fails with EXPIRY_TOO_EARLY.
 	ExpiresInHours *int32 `protobuf:"varint,7,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job never expires. Must not be combined with expires_in_hours.
 	NeverExpires bool `protobuf:"varint,8,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
@@ -1862,8 +1878,8 @@ type CreateJobRequest struct {
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,9,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
 	// Releases the executions in stages. Unset: all at once.
 	Rollout *Rollout `protobuf:"bytes,10,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// When to pause or cancel the job because devices fail. At most 10. If several trip at the same time,
-	// the first one applies.
+	// When to pause or cancel the job because devices fail. At most 10, and together at most 8 KiB,
+	// encoded as protobuf. If several trip at the same time, the first one applies.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,11,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
 	// Check the request and return the job that it would create, with the size of each stage, but create
 	// nothing. This is always about a new job: an existing job with this job_id and the same request is
@@ -2033,7 +2049,8 @@ type CreateJobResponse struct {
 	Status Job_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
 	// The number of targeted devices.
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
-	// The time at which the job expires, as set at creation. Unset: never.
+	// The time at which the job expires, as set at creation: also the default that the service chose.
+	// Unset: never.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// The job without its executions. Set only with validate_only.
 	Job           *Job `protobuf:"bytes,5,opt,name=job,proto3" json:"job,omitempty"`
@@ -3644,6 +3661,9 @@ type UpdateJobRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Required. The fields to change:
 	//
+	//	expires_at                   Later than now, and at most 366 days from now. Unset: the job
+	//	                             never expires. A job that has expired fails with
+	//	                             JOB_NOT_UPDATABLE: RetryExecutions can set a new expiry.
 	//	in_progress_timeout_minutes  Applies to executions that start after this call.
 	//	failure_criteria             Replaces all criteria. A criterion with the same statuses,
 	//	                             failure_codes and scope as an earlier one keeps its counts, and
@@ -3652,8 +3672,11 @@ type UpdateJobRequest struct {
 	//	rollout.max_in_progress      Takes effect at once.
 	//	rollout.stages               Send all stages as in Job.rollout. In stages that have not
 	//	                             passed, display_name, releases_per_minute and gate can be
-	//	                             changed. Sizes, require_approval and allow_self_approval
-	//	                             cannot.
+	//	                             changed. Sizes, allow_empty, require_approval and
+	//	                             allow_self_approval cannot.
+	//
+	// With expires_at or rollout.stages, the call fails with EXPIRY_TOO_EARLY if the job expires before
+	// the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -3661,10 +3684,12 @@ type UpdateJobRequest struct {
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,4,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
 	// See update_mask.
 	Rollout *Rollout `protobuf:"bytes,5,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// See update_mask.
+	// See update_mask. The limits are those of CreateJob.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,6,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// See update_mask.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateJobRequest) Reset() {
@@ -3735,6 +3760,13 @@ func (x *UpdateJobRequest) GetRollout() *Rollout {
 func (x *UpdateJobRequest) GetFailureCriteria() []*FailureCriterion {
 	if x != nil {
 		return x.FailureCriteria
+	}
+	return nil
+}
+
+func (x *UpdateJobRequest) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
 	}
 	return nil
 }
@@ -4252,7 +4284,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06stages\x18\x01 \x03(\v2\x14.fleet.jobs.v1.StageR\x06stages\x12+\n" +
 	"\x0fmax_in_progress\x18\x02 \x01(\x05H\x00R\rmaxInProgress\x88\x01\x01\x12\x12\n" +
 	"\x04seed\x18\x03 \x01(\tR\x04seedB\x12\n" +
-	"\x10_max_in_progress\"\xa6\x02\n" +
+	"\x10_max_in_progress\"\xc7\x02\n" +
 	"\x05Stage\x12!\n" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12#\n" +
 	"\fdevice_count\x18\x02 \x01(\x05H\x00R\vdeviceCount\x12\x1a\n" +
@@ -4260,7 +4292,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\tremainder\x18\x04 \x01(\bH\x00R\tremainder\x12\x1b\n" +
 	"\bgroup_id\x18\x05 \x01(\tH\x00R\agroupId\x123\n" +
 	"\x13releases_per_minute\x18\x06 \x01(\x05H\x01R\x11releasesPerMinute\x88\x01\x01\x12'\n" +
-	"\x04gate\x18\a \x01(\v2\x13.fleet.jobs.v1.GateR\x04gateB\x06\n" +
+	"\x04gate\x18\a \x01(\v2\x13.fleet.jobs.v1.GateR\x04gate\x12\x1f\n" +
+	"\vallow_empty\x18\b \x01(\bR\n" +
+	"allowEmptyB\x06\n" +
 	"\x04sizeB\x16\n" +
 	"\x14_releases_per_minute\"\xac\x02\n" +
 	"\x04Gate\x127\n" +
@@ -4508,7 +4542,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x05stage\x18\x02 \x01(\x05R\x05stage\x12\x18\n" +
 	"\acomment\x18\x03 \x01(\tR\acomment\"<\n" +
 	"\x14ApproveStageResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xdc\x02\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x97\x03\n" +
 	"\x10UpdateJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
@@ -4516,7 +4550,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12B\n" +
 	"\x1bin_progress_timeout_minutes\x18\x04 \x01(\x05H\x00R\x18inProgressTimeoutMinutes\x88\x01\x01\x120\n" +
 	"\arollout\x18\x05 \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12J\n" +
-	"\x10failure_criteria\x18\x06 \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionR\x0ffailureCriteriaB\x1e\n" +
+	"\x10failure_criteria\x18\x06 \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionR\x0ffailureCriteria\x129\n" +
+	"\n" +
+	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAtB\x1e\n" +
 	"\x1c_in_progress_timeout_minutes\"9\n" +
 	"\x11UpdateJobResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x96\x01\n" +
@@ -4709,51 +4745,52 @@ var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
 	56, // 60: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
 	8,  // 61: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
 	11, // 62: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	7,  // 63: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 64: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	48, // 65: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	6,  // 66: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	7,  // 67: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	54, // 68: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	18, // 69: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	20, // 70: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	22, // 71: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	24, // 72: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	26, // 73: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	28, // 74: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	30, // 75: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	32, // 76: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	34, // 77: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	36, // 78: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	38, // 79: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	40, // 80: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	42, // 81: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	44, // 82: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	46, // 83: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	49, // 84: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	51, // 85: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	19, // 86: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	21, // 87: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	23, // 88: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	25, // 89: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	27, // 90: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	29, // 91: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	31, // 92: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	33, // 93: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	35, // 94: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	37, // 95: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	39, // 96: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	41, // 97: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	43, // 98: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	45, // 99: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	47, // 100: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	50, // 101: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	52, // 102: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	86, // [86:103] is the sub-list for method output_type
-	69, // [69:86] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	54, // 63: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	7,  // 64: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 65: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	48, // 66: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	6,  // 67: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	7,  // 68: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	54, // 69: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	18, // 70: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	20, // 71: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	22, // 72: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	24, // 73: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	26, // 74: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	28, // 75: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	30, // 76: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	32, // 77: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	34, // 78: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	36, // 79: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	38, // 80: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	40, // 81: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	42, // 82: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	44, // 83: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	46, // 84: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	49, // 85: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	51, // 86: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	19, // 87: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	21, // 88: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	23, // 89: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	25, // 90: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	27, // 91: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	29, // 92: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	31, // 93: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	33, // 94: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	35, // 95: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	37, // 96: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	39, // 97: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	41, // 98: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	43, // 99: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	45, // 100: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	47, // 101: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	50, // 102: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	52, // 103: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	87, // [87:104] is the sub-list for method output_type
+	70, // [70:87] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }

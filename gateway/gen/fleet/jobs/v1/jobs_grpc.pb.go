@@ -115,7 +115,8 @@ type JobServiceClient interface {
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
-	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
+	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+	//	                     TIME_GATES_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -216,7 +217,7 @@ type JobServiceClient interface {
 	// Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
+	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
 	//	ABORTED              JOB_CHANGED
 	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*UpdateJobResponse, error)
 	// Counts the failures of a job by status and failure_code.
@@ -503,7 +504,8 @@ type JobServiceServer interface {
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
-	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TIME_GATES_UNAVAILABLE
+	//	FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+	//	                     TIME_GATES_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
@@ -604,7 +606,7 @@ type JobServiceServer interface {
 	// Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, TIME_GATES_UNAVAILABLE
+	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
 	//	ABORTED              JOB_CHANGED
 	UpdateJob(context.Context, *UpdateJobRequest) (*UpdateJobResponse, error)
 	// Counts the failures of a job by status and failure_code.

@@ -1,14 +1,19 @@
--- depends on: apply_rollout_rules, check_active_job_limit, create_staged_executions, job_states
+-- depends on: apply_rollout_rules, check_active_job_limit, check_expiry, create_staged_executions, job_states, minimum_rollout_time
 -- Creates a job and an execution for each targeted device. If a request with the same
 -- parameters, of any user, created the job before, changes nothing and returns the same result.
 -- With p_validate_only, checks the request and returns what it would do, but writes nothing.
 --
 -- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS,
--- STAGES_TOO_SMALL, ROLLOUT_MISSING, and JOB_ALREADY_EXISTS if a different request created the job.
+-- STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY, and JOB_ALREADY_EXISTS if a different request
+-- created the job.
 
--- The signature of the previous version. Its calls use the defaults of the new parameters.
+-- The signatures of previous versions. Their calls use the defaults of the new parameters.
 DROP FUNCTION IF EXISTS jobs.create_job(
     text, text, text, jsonb, text, text, boolean, integer, integer, text, integer, integer
+);
+DROP FUNCTION IF EXISTS jobs.create_job(
+    text, text, text, jsonb, text, text, boolean, integer, integer, text, integer, integer, jsonb,
+    jsonb, boolean
 );
 
 CREATE OR REPLACE FUNCTION jobs.create_job(
@@ -27,11 +32,13 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     -- The next two are written by services/rollout_json.py.
     p_rollout jsonb DEFAULT NULL,           -- NULL: none
     p_failure_criteria jsonb DEFAULT NULL,  -- NULL: none
-    p_validate_only boolean DEFAULT false
+    p_validate_only boolean DEFAULT false,
+    -- The request has no expiry: with a rollout, p_expires_in_hours is added to the time that it takes.
+    p_default_expiry boolean DEFAULT false
 ) RETURNS TABLE (
     execution_count integer,
     expires_at timestamptz,
-    stage_sizes integer[]                   -- only with p_validate_only and a rollout
+    stage_sizes integer[]                   -- of the rollout; NULL if the job was created before
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -43,6 +50,11 @@ DECLARE
     v_now timestamptz := clock_timestamp();
     v_rollout_request jsonb := CASE WHEN num_nonnulls(p_rollout, p_failure_criteria) > 0
         THEN jsonb_build_object('rollout', p_rollout, 'failure_criteria', p_failure_criteria) END;
+    -- Without a rollout, a request without an expiry is the same as one with the default.
+    v_default_expiry boolean := p_default_expiry AND p_rollout IS NOT NULL;
+    v_expires_in_hours integer := p_expires_in_hours;
+    v_expires_at timestamptz;
+    v_minimum_time jsonb;
     v_exists boolean;
     v_is_same_request boolean;
 BEGIN
@@ -57,13 +69,14 @@ BEGIN
         INSERT INTO jobs.jobs
             (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
-             created_at, updated_at, rollout_request, has_failure_criteria, max_in_progress)
+             created_at, updated_at, rollout_request, has_failure_criteria, max_in_progress,
+             default_expiry)
         VALUES
             (p_tenant_id, p_job_id, p_document_type, p_document_params, p_target_device_id,
              p_target_group_id, p_target_all, p_expires_in_hours,
              v_now + make_interval(hours => p_expires_in_hours), p_in_progress_timeout_minutes,
              p_created_by, v_now, v_now, v_rollout_request, p_failure_criteria IS NOT NULL,
-             (p_rollout ->> 'max_in_progress')::integer)
+             (p_rollout ->> 'max_in_progress')::integer, v_default_expiry)
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;
@@ -77,7 +90,9 @@ BEGIN
                AND s.target_device_id IS NOT DISTINCT FROM p_target_device_id
                AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
                AND s.target_all = p_target_all
-               AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours
+               AND j.default_expiry = v_default_expiry
+               AND (v_default_expiry
+                    OR j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours)
                AND coalesce(j.requested_timeout_minutes, j.in_progress_timeout_minutes, 0)
                    = coalesce(p_in_progress_timeout_minutes, 0)
                AND j.rollout_request IS NOT DISTINCT FROM v_rollout_request
@@ -122,10 +137,11 @@ BEGIN
             p_tenant_id, p_target_device_id, p_target_group_id, p_target_all, p_rollout
         ) v;
     ELSIF p_rollout IS NOT NULL THEN
-        execution_count := jobs.create_staged_executions(
+        SELECT e.devices, e.stage_sizes INTO execution_count, stage_sizes
+        FROM jobs.create_staged_executions(
             p_tenant_id, p_job_id, p_target_device_id, p_target_group_id, p_target_all, p_rollout,
             v_now
-        );
+        ) e;
     ELSIF p_target_device_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
@@ -161,7 +177,23 @@ BEGIN
         PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;
 
-    expires_at := v_now + make_interval(hours => p_expires_in_hours);
+    IF p_rollout IS NOT NULL THEN
+        v_minimum_time := jobs.minimum_rollout_time(p_rollout -> 'stages', stage_sizes);
+        IF v_default_expiry THEN
+            -- 720 is the maximum of a request.
+            v_expires_in_hours := least(
+                ceil((v_minimum_time ->> 'seconds')::numeric / 3600) + p_expires_in_hours, 720
+            );
+        END IF;
+        PERFORM jobs.check_expiry(v_minimum_time, v_expires_in_hours * 3600);
+    END IF;
+    v_expires_at := v_now + make_interval(hours => v_expires_in_hours);
+    expires_at := v_expires_at;
+    IF NOT p_validate_only AND v_expires_in_hours <> p_expires_in_hours THEN
+        UPDATE jobs.jobs j
+        SET expires_in_hours = v_expires_in_hours, expires_at = v_expires_at
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    END IF;
     IF NOT p_validate_only THEN
         INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
         VALUES (p_tenant_id, p_job_id, execution_count);

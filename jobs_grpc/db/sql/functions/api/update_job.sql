@@ -1,9 +1,13 @@
--- depends on: job_details
+-- depends on: check_job_expiry, job_details
 -- Changes the settings that p_fields names, of a job that is IN_PROGRESS or paused. Then applies the
 -- rules of the job, and returns it.
 --
--- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status), and STAGE_FIXED and
--- ROLLOUT_MISSING (with the field).
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status), EXPIRY_OUT_OF_RANGE,
+-- EXPIRY_TOO_EARLY, and STAGE_FIXED and ROLLOUT_MISSING (with the field).
+
+-- The signature of the previous version. Its calls use the default of the new parameter.
+DROP FUNCTION IF EXISTS jobs.update_job(text, text, text, text[], integer, jsonb, jsonb);
+
 CREATE OR REPLACE FUNCTION jobs.update_job(
     p_tenant_id text,
     p_job_id text,
@@ -12,7 +16,8 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     p_in_progress_timeout_minutes integer,  -- NULL: none
     -- The next two are written by services/rollout_json.py.
     p_rollout jsonb,
-    p_failure_criteria jsonb
+    p_failure_criteria jsonb,
+    p_expires_at timestamptz DEFAULT NULL   -- NULL: never
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -22,8 +27,10 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     v_job record;
+    v_is_expired boolean;
     v_has_rollout boolean;
     v_field text;
+    v_max_expires_at timestamptz;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -32,6 +39,19 @@ BEGIN
     PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.raise_error('JOB_NOT_UPDATABLE', v_job.status::text);
+    END IF;
+    -- Readers have seen QUEUED executions of an expired job as TIMED_OUT, which is terminal.
+    v_is_expired := coalesce(v_job.expires_at <= v_job.locked_at, false);
+    IF 'expires_at' = ANY (p_fields) THEN
+        v_max_expires_at := v_job.locked_at + interval '8784 hours';  -- 366 days
+        IF v_is_expired THEN
+            PERFORM jobs.raise_error(
+                'JOB_NOT_UPDATABLE',
+                CASE WHEN v_job.paused_at IS NULL THEN 'IN_PROGRESS' ELSE 'PAUSED' END
+            );
+        ELSIF p_expires_at <= v_job.locked_at OR p_expires_at > v_max_expires_at THEN
+            PERFORM jobs.raise_error('EXPIRY_OUT_OF_RANGE');
+        END IF;
     END IF;
 
     SELECT j.open_stage IS NOT NULL INTO v_has_rollout
@@ -47,6 +67,11 @@ BEGIN
         END IF;
     END IF;
 
+    IF 'expires_at' = ANY (p_fields) THEN
+        UPDATE jobs.jobs j
+        SET expires_at = p_expires_at
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    END IF;
     IF 'in_progress_timeout_minutes' = ANY (p_fields) THEN
         UPDATE jobs.jobs j
         SET in_progress_timeout_minutes = p_in_progress_timeout_minutes,
@@ -78,6 +103,10 @@ BEGIN
         p_tenant_id, p_job_id, v_job.locked_at,
         CASE WHEN 'failure_criteria' = ANY (p_fields) THEN NULL ELSE 0 END
     );
+    -- After the rules, which may open the next stage.
+    IF p_fields && '{expires_at,rollout.stages}' AND NOT v_is_expired THEN
+        PERFORM jobs.check_job_expiry(p_tenant_id, p_job_id, v_job.locked_at);
+    END IF;
 
     RETURN QUERY
     SELECT s.*

@@ -1,10 +1,31 @@
--- Raises STAGES_TOO_SMALL unless stages of these sizes have room for all devices.
-CREATE OR REPLACE FUNCTION jobs.check_stage_sizes(p_sizes integer[], p_devices integer) RETURNS void
+-- Raises STAGE_EMPTY (with the stage) if a stage of a group has no devices and not allow_empty, and
+-- STAGES_TOO_SMALL unless the stages have room for all devices. Does nothing without devices, because
+-- the caller then raises another error.
+
+-- The signature of the previous version.
+DROP FUNCTION IF EXISTS jobs.check_stage_sizes(integer[], integer);
+
+CREATE OR REPLACE FUNCTION jobs.check_stage_sizes(
+    p_stages jsonb,  -- the stages of a rollout, as in jobs.rollout_request
+    p_sizes integer[],
+    p_devices integer
+) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
     v_room bigint := (SELECT sum(s) FROM unnest(p_sizes) AS s);
+    v_stage integer;
 BEGIN
+    IF p_devices = 0 THEN
+        RETURN;
+    END IF;
+    SELECT min(n) - 1 INTO v_stage
+    FROM unnest(p_sizes) WITH ORDINALITY AS s (size, n)
+    WHERE s.size = 0 AND p_stages -> (n::integer - 1) ? 'group_id'
+      AND NOT p_stages -> (n::integer - 1) ? 'allow_empty';
+    IF v_stage IS NOT NULL THEN
+        PERFORM jobs.raise_error('STAGE_EMPTY', v_stage::text);
+    END IF;
     IF v_room < p_devices THEN
         PERFORM jobs.raise_error(
             'STAGES_TOO_SMALL',

@@ -1,8 +1,15 @@
 -- depends on: check_stage_sizes, job_targets, stage_sizes
 -- Creates the executions of a job with a rollout, each with its stage and rank, and the stages.
--- Returns the number of executions. The caller has set the tenant.
+-- Returns the number of executions, and the size of each stage if there are any. The caller has set the
+-- tenant.
 --
--- Raises STAGES_TOO_SMALL.
+-- Raises STAGE_EMPTY and STAGES_TOO_SMALL.
+
+-- The previous version returned only the number.
+DROP FUNCTION IF EXISTS jobs.create_staged_executions(
+    text, text, text, text, boolean, jsonb, timestamptz
+);
+
 CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
     p_tenant_id text,
     p_job_id text,
@@ -10,8 +17,10 @@ CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
     p_target_group_id text,
     p_target_all boolean,
     p_rollout jsonb,  -- as in jobs.rollout_request
-    p_now timestamptz
-) RETURNS integer
+    p_now timestamptz,
+    OUT devices integer,
+    OUT stage_sizes integer[]
+)
 LANGUAGE plpgsql
 SET jit = off
 AS $$
@@ -20,9 +29,7 @@ DECLARE
     v_group_ids text[] := ARRAY(SELECT s ->> 'group_id' FROM jsonb_array_elements(v_stages) AS s);
     v_has_groups boolean := num_nonnulls(VARIADIC v_group_ids) > 0;
     v_seed bigint := hashtextextended(coalesce(nullif(p_rollout ->> 'seed', ''), p_job_id), 0);
-    v_devices integer;
     v_claimed bigint[];  -- for each stage of a group: its devices; 0 for the others
-    v_sizes integer[];
     v_first_size integer;
 BEGIN
     -- One statement, so that sizes and ranks come from the same devices. It sorts the devices twice:
@@ -103,9 +110,9 @@ BEGIN
         CROSS JOIN (SELECT p.device_id, p.position FROM positions p ORDER BY p.device_id) p
         OFFSET 0
     ) p;
-    GET DIAGNOSTICS v_devices = ROW_COUNT;
-    IF v_devices = 0 THEN
-        RETURN 0;
+    GET DIAGNOSTICS devices = ROW_COUNT;
+    IF devices = 0 THEN
+        RETURN;
     END IF;
 
     SELECT array_agg(coalesce(c.devices, 0) ORDER BY s.stage) INTO v_claimed
@@ -116,31 +123,33 @@ BEGIN
         WHERE v_has_groups AND e.tenant_id = p_tenant_id AND e.job_id = p_job_id
         GROUP BY e.stage
     ) c ON c.stage = s.stage - 1 AND s.group_id IS NOT NULL;
-    v_sizes := jobs.stage_sizes(v_stages, v_devices, v_claimed);
-    PERFORM jobs.check_stage_sizes(v_sizes, v_devices);
-    v_first_size := v_sizes[1];
+    stage_sizes := jobs.stage_sizes(v_stages, devices, v_claimed);
+    PERFORM jobs.check_stage_sizes(v_stages, stage_sizes, devices);
+    v_first_size := stage_sizes[1];
 
     INSERT INTO jobs.job_stages
         (tenant_id, job_id, stage, display_name, device_count, percent, group_id, first_rank,
          last_rank, releases_per_minute, min_succeeded_percent, bake_seconds,
-         advance_after_seconds, require_approval, allow_self_approval, opened_at, active_since,
-         queued)
+         advance_after_seconds, require_approval, allow_self_approval, allow_empty, opened_at,
+         active_since, queued)
     SELECT p_tenant_id, p_job_id, s.stage - 1, s.display_name, s.device_count, s.percent,
            s.group_id, s.last_rank - s.size + 1, s.last_rank, s.releases_per_minute,
            s.min_succeeded_percent, coalesce(s.bake_seconds, 0), s.advance_after_seconds,
            coalesce(s.require_approval, false), coalesce(s.allow_self_approval, false),
+           coalesce(s.allow_empty, false),
            CASE WHEN s.stage = 1 THEN p_now END, CASE WHEN s.stage = 1 THEN p_now END, s.size
     FROM (
-        SELECT s.*, v_sizes[s.stage] AS size,
-               sum(v_sizes[s.stage]) OVER (ORDER BY s.stage) AS last_rank
+        SELECT s.*, stage_sizes[s.stage] AS size,
+               sum(stage_sizes[s.stage]) OVER (ORDER BY s.stage) AS last_rank
         FROM ROWS FROM (jsonb_to_recordset(v_stages) AS (
             display_name text, device_count integer, percent integer, group_id text,
             releases_per_minute integer, min_succeeded_percent integer, bake_seconds integer,
-            advance_after_seconds integer, require_approval boolean, allow_self_approval boolean
+            advance_after_seconds integer, require_approval boolean, allow_self_approval boolean,
+            allow_empty boolean
         )) WITH ORDINALITY AS s (
             display_name, device_count, percent, group_id, releases_per_minute,
             min_succeeded_percent, bake_seconds, advance_after_seconds, require_approval,
-            allow_self_approval, stage
+            allow_self_approval, allow_empty, stage
         )
     ) s;
 
@@ -148,5 +157,4 @@ BEGIN
     SET open_stage = 0, release_base = 0, release_end = v_first_size, release_since = p_now,
         release_rate = (v_stages -> 0 ->> 'releases_per_minute')::integer
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    RETURN v_devices;
 END $$;

@@ -1,3 +1,4 @@
+-- depends on: release_with_rate
 -- Opens the stage after the open one. The executions of earlier stages that are not released yet are
 -- released first, at the rate of the new stage. The caller holds the job lock, has set the tenant, and
 -- has checked that there is a next stage.
@@ -11,27 +12,24 @@ AS $$
 DECLARE
     v_stage smallint;
     v_release_end integer;
-    v_release_base integer;
     v_release_rate integer;
-    v_release_since timestamptz;
+    v_release record;
 BEGIN
-    -- A pause stops the release, so the new rate starts at the pause.
-    SELECT s.stage, s.last_rank, s.releases_per_minute, coalesce(j.paused_at, p_now),
-           jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since,
-                            j.paused_at, p_now)
-    INTO v_stage, v_release_end, v_release_rate, v_release_since, v_release_base
+    SELECT s.stage, s.last_rank, s.releases_per_minute
+    INTO v_stage, v_release_end, v_release_rate
     FROM jobs.jobs j
     JOIN jobs.job_stages s
         ON s.tenant_id = j.tenant_id AND s.job_id = j.job_id AND s.stage = j.open_stage + 1
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    v_release := jobs.release_with_rate(p_tenant_id, p_job_id, v_release_rate, p_now);
 
     UPDATE jobs.job_stages s
     SET opened_at = p_now, active_since = p_now
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_stage;
 
     UPDATE jobs.jobs j
-    SET open_stage = v_stage, release_end = v_release_end, release_base = v_release_base,
-        release_rate = v_release_rate, release_since = v_release_since, stage_due_at = NULL,
+    SET open_stage = v_stage, release_end = v_release_end, release_base = v_release.release_base,
+        release_rate = v_release_rate, release_since = v_release.release_since, stage_due_at = NULL,
         awaiting_approval = false
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 END $$;

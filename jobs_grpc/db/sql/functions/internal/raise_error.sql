@@ -37,6 +37,9 @@ DECLARE
         WHEN 'JOB_NOT_UPDATABLE'     THEN 'JB023'  -- the job is finished
         WHEN 'STAGE_FIXED'           THEN 'JB024'  -- UpdateJob must not change this field
         WHEN 'ROLLOUT_MISSING'       THEN 'JB025'  -- the job has none, so it can't have this field
+        WHEN 'STAGE_EMPTY'           THEN 'JB026'  -- a stage of a group has no devices
+        WHEN 'EXPIRY_TOO_EARLY'      THEN 'JB027'  -- the rollout can't end before the job expires
+        WHEN 'EXPIRY_OUT_OF_RANGE'   THEN 'JB028'  -- not later than now, or too far ahead
     END;
 BEGIN
     RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status,

@@ -1,3 +1,4 @@
+-- depends on: release_progress_at
 -- Returns how many executions of a job are released at the time `at`: those with a rank up to this
 -- number. NULL without a rollout. It never falls while the job is not changed, and each change
 -- starts at the number released so far, so an execution that was released stays released.
@@ -12,11 +13,9 @@ CREATE OR REPLACE FUNCTION jobs.released_at(
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN release_rate IS NULL THEN release_end
-    ELSE least(
-        release_end,
-        release_base + floor(
-            greatest(extract(epoch FROM least(at, paused_at) - release_since), 0)
-            * release_rate / 60
+    ELSE floor(
+        jobs.release_progress_at(
+            release_end, release_base, release_rate, release_since, paused_at, at
         )
     )::integer
 END;

@@ -1,4 +1,4 @@
--- depends on: released_at
+-- depends on: release_with_rate
 -- Changes the names, rates and gates of the stages of a job that have not passed. p_stages has all
 -- stages. The caller holds the job lock and has set the tenant.
 --
@@ -25,6 +25,7 @@ DECLARE
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
     );
     v_old_rate integer;
+    v_release record;
 BEGIN
     SELECT j.open_stage, j.release_rate INTO v_open_stage, v_old_rate
     FROM jobs.jobs j
@@ -45,7 +46,8 @@ BEGIN
     LOOP
         v_new := jsonb_populate_record(
             NULL::jobs.job_stages,
-            '{"bake_seconds": 0, "require_approval": false, "allow_self_approval": false}'
+            '{"bake_seconds": 0, "require_approval": false, "allow_self_approval": false,'
+            ' "allow_empty": false}'
             || (p_stages -> v_stage.stage)
         );
         v_path := format('rollout.stages[%s]', v_stage.stage);
@@ -56,6 +58,8 @@ BEGIN
                           WHEN v_new.percent IS NOT NULL THEN '.percent'
                           WHEN v_new.group_id IS NOT NULL THEN '.group_id'
                           ELSE '.remainder' END
+            WHEN v_new.allow_empty <> v_stage.allow_empty
+                THEN '.allow_empty'
             WHEN v_new.require_approval <> v_stage.require_approval
                 THEN '.gate.require_approval'
             WHEN v_new.allow_self_approval <> v_stage.allow_self_approval
@@ -92,14 +96,13 @@ BEGIN
 
         IF v_stage.stage = v_open_stage
            AND v_new.releases_per_minute IS DISTINCT FROM v_old_rate THEN
-            -- A pause stops the release, so the new rate starts at the pause.
+            v_release := jobs.release_with_rate(
+                p_tenant_id, p_job_id, v_new.releases_per_minute, p_now
+            );
             UPDATE jobs.jobs j
-            SET release_base = jobs.released_at(
-                    j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-                    p_now
-                ),
+            SET release_base = v_release.release_base,
                 release_rate = v_new.releases_per_minute,
-                release_since = coalesce(j.paused_at, p_now)
+                release_since = v_release.release_since
             WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
         END IF;
     END LOOP;

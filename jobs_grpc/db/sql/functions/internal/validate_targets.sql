@@ -2,7 +2,7 @@
 -- Returns the number of devices that a job would have and, with a rollout, the size of each stage.
 -- The caller has set the tenant.
 --
--- Raises STAGES_TOO_SMALL.
+-- Raises STAGE_EMPTY and STAGES_TOO_SMALL.
 CREATE OR REPLACE FUNCTION jobs.validate_targets(
     p_tenant_id text,
     p_target_device_id text,
@@ -37,6 +37,6 @@ BEGIN
 
     IF p_rollout IS NOT NULL THEN
         stage_sizes := jobs.stage_sizes(v_stages, devices, v_claimed);
-        PERFORM jobs.check_stage_sizes(stage_sizes, devices);
+        PERFORM jobs.check_stage_sizes(v_stages, stage_sizes, devices);
     END IF;
 END $$;

@@ -1,0 +1,22 @@
+-- Raises EXPIRY_TOO_EARLY unless a rollout can end before the job expires. Its facts are the numbers
+-- of seconds, the first five stages that take time, and the number of such stages.
+CREATE OR REPLACE FUNCTION jobs.check_expiry(
+    p_minimum_time jsonb,    -- see minimum_rollout_time
+    p_seconds_left numeric   -- until the job expires; NULL: it never does
+) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF (p_minimum_time ->> 'seconds')::numeric >= p_seconds_left THEN
+        PERFORM jobs.raise_error(
+            'EXPIRY_TOO_EARLY',
+            '',
+            jsonb_build_object(
+                'seconds', p_minimum_time -> 'seconds',
+                'seconds_left', p_seconds_left,
+                'stages', jsonb_path_query_array(p_minimum_time, '$.stages[0 to 4]'),
+                'stage_count', jsonb_array_length(p_minimum_time -> 'stages')
+            )
+        );
+    END IF;
+END $$;

@@ -1,0 +1,44 @@
+-- depends on: check_expiry, minimum_rollout_time, release_progress_at
+-- Raises EXPIRY_TOO_EARLY unless the rest of a job's rollout can end before the job expires, if a pause
+-- ends at once. The job has not expired. The caller holds the job lock and has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.check_job_expiry(
+    p_tenant_id text, p_job_id text, p_now timestamptz
+) RETURNS void
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+    v_job record;
+    v_stages jsonb;
+    v_sizes integer[];
+BEGIN
+    -- The times of the open stage stand still during a pause.
+    SELECT j.open_stage, j.expires_at,
+           jobs.release_progress_at(j.release_end, j.release_base, j.release_rate, j.release_since,
+                                    j.paused_at, p_now) AS released,
+           greatest(extract(epoch FROM least(j.paused_at, p_now) - s.active_since), 0)
+               AS open_seconds,
+           CASE WHEN s.gate_met_since IS NOT NULL THEN
+               greatest(extract(epoch FROM least(j.paused_at, p_now) - s.gate_met_since), 0)
+           END AS met_seconds
+    INTO v_job
+    FROM jobs.jobs j
+    JOIN jobs.job_stages s
+        ON s.tenant_id = j.tenant_id AND s.job_id = j.job_id AND s.stage = j.open_stage
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF NOT FOUND THEN
+        RETURN;  -- The job has no rollout.
+    END IF;
+
+    SELECT jsonb_agg(to_jsonb(s) ORDER BY s.stage),
+           array_agg(s.last_rank - s.first_rank + 1 ORDER BY s.stage)
+    INTO v_stages, v_sizes
+    FROM jobs.job_stages s
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+    PERFORM jobs.check_expiry(
+        jobs.minimum_rollout_time(v_stages, v_sizes, v_job.open_stage, v_job.released,
+                                  v_job.open_seconds, v_job.met_seconds),
+        extract(epoch FROM v_job.expires_at - p_now)
+    );
+END $$;

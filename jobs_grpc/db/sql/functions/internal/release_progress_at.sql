@@ -1,0 +1,19 @@
+-- Returns how many executions of a job are released at the time `at`, with the part of the next release
+-- that has passed. NULL without a rollout.
+CREATE OR REPLACE FUNCTION jobs.release_progress_at(
+    release_end integer,
+    release_base integer,
+    release_rate integer,       -- per minute; NULL: all up to release_end
+    release_since timestamptz,
+    paused_at timestamptz,      -- NULL: not paused
+    at timestamptz
+) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN release_rate IS NULL THEN release_end
+    ELSE least(
+        release_end,
+        release_base
+        + greatest(extract(epoch FROM least(at, paused_at) - release_since), 0) * release_rate / 60
+    )
+END;

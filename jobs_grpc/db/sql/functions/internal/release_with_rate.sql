@@ -1,0 +1,34 @@
+-- depends on: release_progress_at
+-- Returns how the release of a job continues at another rate: the number released so far, and the time
+-- from which the new rate counts. That time is before p_now by as much as the part of the next release
+-- that has passed takes at the new rate, so a job whose rate changes often releases as many executions
+-- as it should. The caller holds the job lock and has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.release_with_rate(
+    p_tenant_id text,
+    p_job_id text,
+    p_rate integer,  -- per minute; NULL: all at once
+    p_now timestamptz,
+    OUT release_base integer,
+    OUT release_since timestamptz
+)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off
+AS $$
+DECLARE
+    v_progress numeric;
+BEGIN
+    -- A pause stops the release, so the new rate starts at the pause.
+    SELECT jobs.release_progress_at(j.release_end, j.release_base, j.release_rate, j.release_since,
+                                    j.paused_at, p_now),
+           coalesce(j.paused_at, p_now)
+    INTO v_progress, release_since
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    release_base := floor(v_progress);
+    IF p_rate IS NOT NULL THEN
+        -- Rounded up to microseconds, so that nothing is lost.
+        release_since := release_since - make_interval(
+            secs => ceil((v_progress - release_base) * 60000000 / p_rate) / 1000000
+        );
+    END IF;
+END $$;

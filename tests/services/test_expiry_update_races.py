@@ -1,0 +1,219 @@
+"""UpdateJob of expires_at against what else ends or extends a job, in both orders."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
+
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.callers import Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
+
+FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
+_UPDATE = (
+    "SELECT jobs.update_job($1, 'j', '', '{expires_at}', NULL, '{}', '[]',"
+    " now() + interval '1 hour')"
+)
+_REPORT = (
+    "SELECT outcome FROM jobs.update_executions($1, 1000, '{j}', '{f}', ARRAY[$2], '{SUCCEEDED}',"
+    " '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{f}', '{NULL}')"
+)
+
+
+@pytest.fixture(autouse=True)
+async def job(database: Database, operator: Operator) -> None:
+    """A job "j" for two devices."""
+    await database.add_devices(operator.tenant, ["d1", "d2"])
+    await operator.create(job_id="j", target_all=True)
+
+
+@pytest.fixture
+async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
+    """A sweeper of all tenants."""
+    async with Sweeper(database.owner_dsn) as sweeper:
+        yield sweeper
+
+
+@asynccontextmanager
+async def uncommitted(database: Database, sql: str, *args: object) -> AsyncIterator[None]:
+    """Run a statement as another server would, and commit when the block ends."""
+    session = await asyncpg.connect(database.request_dsn)
+    try:
+        async with session.transaction():
+            await session.execute("SELECT set_config('app.tenant_id', $1, true)", args[0])
+            await session.fetch(sql, *args)
+            yield
+    finally:
+        await session.close()
+
+
+async def update(operator: Operator, **fields: str) -> pb.Job:
+    """Let the job expire in an hour."""
+    expires_at = Timestamp()
+    expires_at.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    return await operator.update("j", "expires_at", expires_at=expires_at, **fields)
+
+
+async def expire_in(database: Database, operator: Operator, milliseconds: int) -> None:
+    """Move the expiry of the job."""
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET expires_at = clock_timestamp() + make_interval(secs => $2 / 1000.0)"
+        " WHERE tenant_id = $1",
+        operator.tenant,
+        milliseconds,
+    )
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_update_is_rejected_when_the_job_expires_while_it_waits(
+    database: Database, server: Server, operator: Operator, started: bool
+) -> None:
+    if started:
+        await server.device(operator.tenant, "d1").start("j")
+
+    async with job_lock_held(database, operator.tenant, "j"):
+        updating = asyncio.create_task(update(operator))
+        await database.wait_for_blocked_sessions(1)
+        await expire_in(database, operator, 0)
+
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE"):
+        await updating
+    job = await operator.get("j")
+    assert job.status == (pb.Job.IN_PROGRESS if started else pb.Job.COMPLETED)
+    assert job.execution_counts == pb.ExecutionCounts(
+        in_progress=int(started), timed_out=2 - int(started)
+    )
+
+
+async def test_job_does_not_expire_when_the_update_has_the_lock_before(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    """The old expiry passes before the update commits."""
+    await expire_in(database, operator, 300)
+
+    async def has_expired() -> bool:
+        return (await operator.get("j")).status == pb.Job.COMPLETED
+
+    async with uncommitted(database, _UPDATE, operator.tenant):
+        await wait_until(has_expired)
+        starting = asyncio.create_task(server.device(operator.tenant, "d1").start("j"))
+        await database.wait_for_blocked_sessions(1)
+        sweeping = asyncio.create_task(sweeper.run_once())
+
+    assert (await starting).status == pb.JobExecution.IN_PROGRESS
+    await sweeping
+    await sweeper.run_once()
+    job = await operator.get("j")
+    assert job.status == pb.Job.IN_PROGRESS
+    assert job.execution_counts == pb.ExecutionCounts(queued=1, in_progress=1)
+
+
+async def test_update_waits_for_the_finalization_of_an_expired_job(
+    database: Database, operator: Operator
+) -> None:
+    await database.expire(operator.tenant, "j")
+
+    async with uncommitted(
+        database, "SELECT jobs.finalize_job($1, 'j', '', 100, 1000)", operator.tenant
+    ):
+        updating = asyncio.create_task(update(operator))
+        await database.wait_for_blocked_sessions(1)
+
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE") as failure:
+        await updating
+    assert failure.metadata["status"] == "COMPLETED"
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=2)
+
+
+async def test_update_is_rejected_when_the_last_report_completes_the_job_before(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await server.device(operator.tenant, "d1").update("j", "SUCCEEDED")
+
+    async with uncommitted(database, _REPORT, operator.tenant, "d2"):
+        updating = asyncio.create_task(update(operator))
+        await database.wait_for_blocked_sessions(1)
+
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE") as failure:
+        await updating
+    assert failure.metadata["status"] == "COMPLETED"
+
+
+async def test_last_report_completes_the_job_after_the_update(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await server.device(operator.tenant, "d1").update("j", "SUCCEEDED")
+
+    async with uncommitted(database, _UPDATE, operator.tenant):
+        last = server.device(operator.tenant, "d2")
+        reporting = asyncio.create_task(last.update("j", "SUCCEEDED"))
+        await database.wait_for_blocked_sessions(1)
+    await reporting
+
+    job = await operator.get("j")
+    assert job.status == pb.Job.COMPLETED
+    assert job.completed_at.ToDatetime() < job.expires_at.ToDatetime()
+    assert job.expires_at.ToDatetime() - job.created_at.ToDatetime() < timedelta(hours=2)
+
+
+async def test_start_is_rejected_when_an_earlier_expiry_passes_while_it_waits(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    sooner = _UPDATE.replace("'1 hour'", "'0.3 seconds'")
+    async with uncommitted(database, sooner, operator.tenant):
+        starting = asyncio.create_task(server.device(operator.tenant, "d1").start("j"))
+        await database.wait_for_blocked_sessions(1)
+        expires_at = datetime.now(UTC) + timedelta(seconds=0.3)
+
+        async def has_passed() -> bool:
+            return datetime.now(UTC) > expires_at
+
+        await wait_until(has_passed)
+
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        await starting
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=2)
+
+
+async def test_cancel_after_the_update_rejects_the_executions(
+    database: Database, operator: Operator
+) -> None:
+    """Although the job had expired by its old expiry when it was canceled."""
+    await expire_in(database, operator, 300)
+
+    async def has_expired() -> bool:
+        return (await operator.get("j")).status == pb.Job.COMPLETED
+
+    async with uncommitted(database, _UPDATE, operator.tenant):
+        await wait_until(has_expired)
+        canceling = asyncio.create_task(operator.cancel("j"))
+        await database.wait_for_blocked_sessions(1)
+    await canceling
+
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
+
+
+async def test_update_with_the_etag_from_before_a_retry_is_rejected(
+    database: Database, operator: Operator
+) -> None:
+    await operator.cancel_execution("j", "d1")
+    etag = (await operator.get("j")).etag
+    retry = "SELECT jobs.retry_executions($1, 'j', '{REJECTED}', 2, false, NULL)"
+
+    async with uncommitted(database, retry, operator.tenant):
+        updating = asyncio.create_task(update(operator, etag=etag))
+        await database.wait_for_blocked_sessions(1)
+
+    with expect_failure(StatusCode.ABORTED, "JOB_CHANGED"):
+        await updating
