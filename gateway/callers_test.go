@@ -135,6 +135,28 @@ func TestCallers_ShareOneLookup_WhenCredentialsAreTheSame(t *testing.T) {
 	}
 }
 
+func TestCallers_GetTheirOwnRequestID_WhenTheLookupTheyShareFails(t *testing.T) {
+	c := newTestCallers(t, newTokenStub())
+	c.lookups.wait = 0
+	for c.lookups.tryAcquire(address("192.0.2.1"), 1) {
+	}
+	l := c.lookUp(c.identify(requestWith(bearer("acme/olivia"))))
+	<-l.done
+	var writing sync.WaitGroup
+	for _, requestID := range []string{"first", "second"} {
+		writing.Go(func() {
+			e, _ := convertError(l.err)
+			recorder := httptest.NewRecorder()
+			recorder.Header().Set("X-Request-Id", requestID)
+			e.write(recorder)
+			if body := recorder.Body.String(); e.RequestID != "" || !strings.Contains(body, `"request_id":"`+requestID+`"`) {
+				t.Errorf("%q, shared: %q", body, e.RequestID)
+			}
+		})
+	}
+	writing.Wait()
+}
+
 func TestCallers_AreRememberedUntilTheTokenExpires_AtMostForAMinute(t *testing.T) {
 	s := newTokenStub()
 	for _, lifetime := range []time.Duration{-time.Second, 30 * time.Second, time.Hour} {

@@ -77,8 +77,9 @@ func (e *apiError) write(w http.ResponseWriter) {
 
 // body returns the JSON of the error. It has the request ID of the response.
 func (e *apiError) body(w http.ResponseWriter) []byte {
-	e.RequestID = w.Header().Get("X-Request-Id")
-	body, _ := json.Marshal(e) // can't fail: strings, and JSON from marshal.go
+	written := *e // e can be the error of several requests
+	written.RequestID = w.Header().Get("X-Request-Id")
+	body, _ := json.Marshal(written) // can't fail: strings, and JSON from marshal.go
 	return body
 }
 
