@@ -256,6 +256,26 @@ func TestMemory_IsHeldByTheCaller_WhenItBecomesKnown(t *testing.T) {
 	}
 }
 
+func TestMemory_IsNotCountedTwice_WhenItsCallerBecomesKnown(t *testing.T) {
+	c := newTestCallers(t, newTokenStub())
+	limits := newMemoryLimits(128 << 20)
+	memory := newRequestMemory(limits, c.identify(requestWith(bearer("acme/olivia"))))
+	if e := memory.buffers.reserve(t.Context(), 4<<20); e != nil {
+		t.Fatal(e)
+	}
+	if e := memory.learn(t.Context()); e != nil {
+		t.Fatal(e)
+	}
+	for n := 0; limits.buffers.tryAcquire(tenant(fmt.Sprint(n)), 4<<20); n++ {
+	}
+	if e := memory.buffers.resize(5 << 20); e == nil {
+		t.Error("more than all is held")
+	}
+	if e := memory.buffers.resize(4 << 20); e != nil {
+		t.Errorf("the same amount: %v", e)
+	}
+}
+
 func TestMemory_IsReserved_WhenOtherUnknownCallersHaveTheSameAddress(t *testing.T) {
 	c := newTestCallers(t, newTokenStub())
 	limits := newMemoryLimits(128 << 20)

@@ -141,6 +141,25 @@ func (s *fairSemaphore) tryAcquire(c caller, amount int64) bool {
 	return true
 }
 
+// exchange replaces what one caller holds with an amount that another one holds, or the same, if that is
+// free then. It passes waiting requests, like tryAcquire.
+func (s *fairSemaphore) exchange(from caller, held int64, to caller, amount int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, after := s.find(from), s.find(to)
+	before.add(-held)
+	ok := after.fits(amount)
+	if ok {
+		after.add(amount)
+	} else {
+		before.add(held)
+	}
+	before.forget()
+	after.forget()
+	s.grant()
+	return ok
+}
+
 func (s *fairSemaphore) release(c caller, amount int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -242,7 +242,7 @@ func TestFairSemaphore_MatchesModel_AfterRandomOperations(t *testing.T) {
 			for range 200 {
 				c := callers[random.IntN(len(callers))]
 				amount := 1 + random.Int64N(s.maximum(c))
-				switch random.IntN(4) {
+				switch random.IntN(5) {
 				case 0:
 					if s.tryAcquire(c, amount) {
 						held[c] = append(held[c], amount)
@@ -258,6 +258,13 @@ func TestFairSemaphore_MatchesModel_AfterRandomOperations(t *testing.T) {
 					if n := len(held[c]); n > 0 {
 						s.release(c, held[c][n-1])
 						held[c] = held[c][:n-1]
+					}
+				case 4:
+					to := callers[random.IntN(len(callers))]
+					amount = min(amount, s.maximum(to))
+					if n := len(held[c]); n > 0 && s.exchange(c, held[c][n-1], to, amount) {
+						held[c] = held[c][:n-1]
+						held[to] = append(held[to], amount)
 					}
 				}
 				synctest.Wait()

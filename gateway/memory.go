@@ -94,18 +94,10 @@ func (r *reservation) resize(amount int64) *apiError {
 	if amount <= freeBytes {
 		amount = 0
 	}
-	holder, held := r.identity.caller, r.held
-	if holder != r.holder {
-		held = 0
-	}
+	holder := r.identity.caller
 	amount = min(amount, r.semaphore.maximum(holder))
-	if more := amount - held; more > 0 && !r.semaphore.tryAcquire(holder, more) {
+	if r.held+amount > 0 && !r.semaphore.exchange(r.holder, r.held, holder, amount) {
 		return overloaded("max-buffered-bytes", r.limits.size)
-	} else if more < 0 {
-		r.semaphore.release(holder, -more)
-	}
-	if holder != r.holder && r.held > 0 {
-		r.semaphore.release(r.holder, r.held)
 	}
 	r.holder, r.held = holder, amount
 	return nil

@@ -190,7 +190,7 @@ func (s *watchSlot) acquire(ctx context.Context) *apiError {
 	return nil
 }
 
-// learn learns who the caller is, and takes another slot for it then.
+// learn learns who the caller is, for whom the slot counts then.
 func (s *watchSlot) learn(ctx context.Context) error {
 	if s.holder.known() {
 		return nil
@@ -198,11 +198,10 @@ func (s *watchSlot) learn(ctx context.Context) error {
 	if e := s.identity.learn(ctx); e != nil {
 		return e
 	}
-	address := s.holder
-	if e := s.acquire(ctx); e != nil {
-		return e
+	if !s.h.slots.exchange(s.holder, 1, s.identity.caller, 1) {
+		return overloaded("max-watches", s.h.maximum)
 	}
-	s.h.slots.release(address, 1)
+	s.holder = s.identity.caller
 	return nil
 }
 

@@ -161,6 +161,19 @@ func TestWatch_HoldsJunkTokensInAQuarter_WhileTheServerIsAway(t *testing.T) {
 	}
 }
 
+func TestWatch_IsServed_WhenItTakesTheLastSlot(t *testing.T) {
+	w := newWatchers(t, 4)
+	if !w.open(bearer("a/x")) || !w.open(bearer("a/y")) || !w.open(bearer("b/x")) {
+		t.Fatal("refused")
+	}
+	if !w.open(bearer("c/x")) {
+		t.Error("a caller that is not known needs two slots")
+	}
+	if w.open(bearer("d/x")) {
+		t.Error("more watches than slots")
+	}
+}
+
 func TestWatch_IsServed_WhenManyOpenAtOnceFromOneAddress(t *testing.T) {
 	w := newWatchers(t, 8) // one of them for callers that are not known, from one address
 	var opening sync.WaitGroup
