@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ func (c *callers) identify(r *http.Request) *identity {
 	hash.Write(c.hashKey)
 	for _, name := range credentialHeaders {
 		value := r.Header.Get(name)
-		hash.Write([]byte(value + "\x00"))
+		hash.Write([]byte(normalCredential(value) + "\x00"))
 		if value != "" {
 			id.credentials.Set(name, value)
 		}
@@ -104,6 +105,16 @@ func (c *callers) identify(r *http.Request) *identity {
 		id.caller = caller{subject: clientNetwork(r, c.trustedProxies)}
 	}
 	return id
+}
+
+// normalCredential returns the same text for all ways in which the server reads one bearer token. Otherwise
+// one caller could fill what the gateway remembers. The scheme has any case, and spaces follow it.
+func normalCredential(value string) string {
+	scheme, token, _ := strings.Cut(value, " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return "Bearer " + strings.Trim(token, " ")
+	}
+	return value
 }
 
 // learn asks the server who the caller is, unless that is known. It returns an error if the server does

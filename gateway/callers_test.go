@@ -84,8 +84,8 @@ func requestWith(header http.Header) *http.Request {
 }
 
 func TestCallers_AreOneCaller_UnderTenSpellingsOfAToken(t *testing.T) {
-	c := newTestCallers(t, newTokenStub())
 	for _, header := range spellings("acme/olivia", "acme") {
+		c := newTestCallers(t, newTokenStub())
 		id := c.identify(requestWith(header))
 		if id.caller != address("192.0.2.1") {
 			t.Errorf("%v: before the lookup: %+v", header, id.caller)
@@ -95,6 +95,25 @@ func TestCallers_AreOneCaller_UnderTenSpellingsOfAToken(t *testing.T) {
 		}
 		if id := c.identify(requestWith(header)); id.caller != user("acme", "olivia") {
 			t.Errorf("%v: not remembered: %+v", header, id.caller)
+		}
+	}
+}
+
+func TestCallers_AreRememberedOnce_UnderTenSpellingsOfAToken(t *testing.T) {
+	s := newTokenStub()
+	c := newTestCallers(t, s)
+	for _, header := range spellings("acme/olivia", "acme") {
+		if e := c.identify(requestWith(header)).learn(t.Context()); e != nil {
+			t.Fatal(e)
+		}
+	}
+	// With the tenant and without.
+	if len(c.known) != 2 || s.lookups.Load() != 2 {
+		t.Errorf("%d remembered after %d lookups", len(c.known), s.lookups.Load())
+	}
+	for _, other := range []string{"Bearer acme/Olivia", "Basic acme/olivia", "Beareracme/olivia", "acme/olivia", "Bearer"} {
+		if id := c.identify(requestWith(http.Header{"Authorization": {other}})); id.known() {
+			t.Errorf("%s is known", other)
 		}
 	}
 }
