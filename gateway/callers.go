@@ -58,9 +58,11 @@ type knownCaller struct {
 
 // lookup is a GetCaller that several requests wait for.
 type lookup struct {
-	done   chan struct{}
-	caller caller
-	err    error
+	done    chan struct{}
+	caller  caller
+	err     error
+	waiting int // requests; requires callers.mu
+	cancel  context.CancelFunc
 }
 
 func newCallers(upstream *upstream, trustedProxies []netip.Prefix) *callers {
@@ -127,6 +129,7 @@ func (id *identity) learn(ctx context.Context) *apiError {
 	select {
 	case <-l.done:
 	case <-ctx.Done():
+		id.callers.leave(l, id.digest)
 		e, _ := convertError(status.FromContextError(ctx.Err()).Err())
 		return e
 	}
@@ -162,28 +165,43 @@ func (c *callers) lookUp(id *identity) *lookup {
 		return l
 	}
 	if pending := c.pending[id.digest]; pending != nil {
+		pending.waiting++
 		return pending
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	l.waiting, l.cancel = 1, cancel
 	c.pending[id.digest] = l
 	address, digest, credentials := id.caller, id.digest, id.credentials
 	go func() {
+		defer cancel()
 		var until time.Time
-		l.caller, until, l.err = c.ask(address, credentials)
+		l.caller, until, l.err = c.ask(ctx, address, credentials)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.pending, digest)
-		if l.err == nil {
-			c.remember(&knownCaller{digest, l.caller, until})
+		if c.pending[digest] == l { // otherwise nobody waits
+			delete(c.pending, digest)
+			if l.err == nil {
+				c.remember(&knownCaller{digest, l.caller, until})
+			}
 		}
 		close(l.done)
 	}()
 	return l
 }
 
-// ask calls GetCaller. It does not end with the request that needs it first, because others may wait.
-func (c *callers) ask(address caller, credentials metadata.MD) (caller, time.Time, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
-	defer cancel()
+// leave ends a lookup when the last request that waits for it does. Otherwise clients that disconnect at once
+// would leave lookups behind, which no limit counts.
+func (c *callers) leave(l *lookup, d digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.waiting--; l.waiting == 0 && c.pending[d] == l {
+		delete(c.pending, d)
+		l.cancel()
+	}
+}
+
+// ask calls GetCaller.
+func (c *callers) ask(ctx context.Context, address caller, credentials metadata.MD) (caller, time.Time, error) {
 	if !c.lookups.acquire(ctx, address, 1) {
 		return caller{}, time.Time{}, overloaded("upstream-connections", c.lookups.root.limit*4/streamsPerConnection)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -135,11 +136,6 @@ func TestCallers_ShareOneLookup_WhenCredentialsAreTheSame(t *testing.T) {
 	for i := range ids {
 		ids[i] = c.identify(requestWith(bearer("acme/olivia")))
 	}
-	canceled, cancel := context.WithCancel(t.Context())
-	cancel()
-	if e := ids[0].learn(canceled); e == nil || ids[0].known() {
-		t.Error("a canceled request waited for the lookup")
-	}
 	for _, id := range ids[1:] {
 		learning.Go(func() {
 			if e := id.learn(t.Context()); e != nil || id.caller != user("acme", "olivia") {
@@ -147,10 +143,40 @@ func TestCallers_ShareOneLookup_WhenCredentialsAreTheSame(t *testing.T) {
 			}
 		})
 	}
+	for s.lookups.Load() == 0 {
+		runtime.Gosched()
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if e := ids[0].learn(canceled); e == nil || ids[0].known() {
+		t.Error("a canceled request waited for the lookup")
+	}
 	close(s.blocked)
 	learning.Wait()
 	if got := s.lookups.Load(); got != 1 {
 		t.Errorf("%d lookups", got)
+	}
+}
+
+func TestCallers_AreNotLookedUp_WhenNoRequestWaits(t *testing.T) {
+	s := newTokenStub()
+	s.blocked = make(chan struct{})
+	c := newTestCallers(t, s)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	const disconnected = 200 // more than there are lookups at a time
+	for n := range disconnected {
+		c.identify(requestWith(bearer(fmt.Sprintf("acme/%d", n)))).learn(canceled)
+	}
+	c.mu.Lock()
+	if len(c.pending) != 0 {
+		t.Errorf("%d lookups of clients that have disconnected", len(c.pending))
+	}
+	c.mu.Unlock()
+	close(s.blocked)
+	id := c.identify(requestWith(bearer("acme/0")))
+	if e := id.learn(t.Context()); e != nil || id.caller != user("acme", "0") {
+		t.Errorf("%+v %v", id.caller, e)
 	}
 }
 
