@@ -27,7 +27,7 @@ _CHECKS: Mapping[str, Callable[[str], str]] = {
     "key": lambda value: "",
     "tls_server_name": lambda value: "",
     "token_file": lambda value: "",
-    "token_env": lambda value: "",
+    "token_env": lambda value: _check_variable(value),
     "token": lambda value: "",
 }
 
@@ -118,6 +118,12 @@ def _check_address(value: str) -> str:
     except ValueError as e:
         return str(e).removeprefix("must be ")
     return ""
+
+
+def _check_variable(value: str) -> str:
+    # A token, which has dots, is refused: commands print the name of the variable.
+    is_name = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value)
+    return "" if is_name else "the name of a variable, of A-Z a-z 0-9 _"
 
 
 def save_contexts(contexts: Contexts) -> Path:

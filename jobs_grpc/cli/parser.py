@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -28,8 +29,11 @@ class Parser(argparse.ArgumentParser):
             self._check_option_before_command(args)
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
-            # What follows is not printed: it can be the value of the option, such as a token.
+            # The value of an option is not printed: it can be a token.
             name = rest[0].partition("=")[0]
+            before = args[args.index(rest[0]) - 1].partition("=")[0] if rest[0] != args[0] else ""
+            if before.startswith("-") and not name.startswith("-"):
+                self.error(f"unrecognized argument after {before}")
             self.error(f"unrecognized argument: {name}{self._suggested_option(name)}")
         return parsed, rest
 
@@ -59,6 +63,10 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"invalid choice: {value}{hint}")
 
     def error(self, message: str) -> NoReturn:
+        # argparse adds the value, which can be a token.
+        message = re.sub(
+            r"ignored explicit argument .*", "takes no value", message, flags=re.DOTALL
+        )
         raise UsageError(message, self.prog, self.format_usage())
 
     def format_help(self) -> str:

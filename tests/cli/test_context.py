@@ -166,6 +166,27 @@ async def test_commands_do_not_print_a_token_that_is_given_as_the_name_of_a_file
     assert "can't read the token file of JOBS_TOKEN_FILE: " in results[6].err
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--token-stdin=TOKEN"], "argument --token-stdin: takes no value"),
+        (["--token-stdin", "TOKEN"], "unrecognized argument after --token-stdin"),
+        (["--token-env", "TOKEN"], "token_env must be the name of a variable"),
+    ],
+    ids=str,
+)
+async def test_set_does_not_print_or_store_a_token_that_is_given_as_an_argument(
+    shell: Shell, option: list[str], message: str
+) -> None:
+    argv = [text.replace("TOKEN", "eyJhbGciOi.eyJpc3.secret") for text in option]
+
+    result = await shell("context", "set", "a", *argv)
+
+    assert (result.code, "secret" in result.out + result.err) == (2, False)
+    assert message in result.err
+    assert json.loads((await shell("context", "list", "-o", "json")).out) == {"contexts": []}
+
+
 async def test_set_leaves_no_token_behind_when_the_file_cannot_be_replaced(
     shell: Shell, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
