@@ -68,7 +68,8 @@ class ExportFile:
         return state
 
     def save_state(self, state: ExportState, file: TextIO) -> None:
-        """Store the progress: `file` has been flushed after a complete page."""
+        """Store the progress: `file` has been flushed after a complete page. Raises CliError."""
+        self._check_own(file)
         state.size = os.fstat(file.fileno()).st_size
         replace_private_file(self._state_file, json.dumps(asdict(state)))
 
@@ -92,8 +93,8 @@ class ExportFile:
                     os.fsync(file.fileno())
                     self._publish(file)
                 finally:
-                    if not self._state_file.exists():
-                        self._part.unlink(missing_ok=True)
+                    if self._is_own(file) and not self._state_file.exists():
+                        self._part.unlink()
         except OSError as e:
             raise CliError(f"can't write {self._path}: {e.strerror}") from None
 
@@ -114,9 +115,19 @@ class ExportFile:
         except FileNotFoundError:
             raise self._lost_rows() from None
 
-    def _publish(self, file: TextIO) -> None:
-        if not os.path.samestat(os.fstat(file.fileno()), self._part.lstat()):
+    def _is_own(self, file: TextIO) -> bool:
+        """Return whether FILE.part is still `file`, and not that of another export."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self._part.lstat())
+        except FileNotFoundError:
+            return False
+
+    def _check_own(self, file: TextIO) -> None:
+        if not self._is_own(file):
             raise CliError(f"another export has replaced {self._part}; export again")
+
+    def _publish(self, file: TextIO) -> None:
+        self._check_own(file)
         self._part.replace(self._path)
         self._state_file.unlink(missing_ok=True)
 

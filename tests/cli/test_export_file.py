@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import pytest
 
 from jobs_grpc.cli import export
+from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.export_file import ExportFile, ExportState
 from tests.support.callers import Operator
 from tests.support.cli import Shell
@@ -231,6 +232,44 @@ async def test_resume_names_what_differs_in_the_state(shell: Shell, file: Path) 
     assert resumed.err.endswith(
         "a.csv.part.json belongs to a different export: raw, more differs\n"
     )
+
+
+async def test_export_leaves_the_state_and_the_rows_of_a_later_export(
+    shell: Shell, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = ExportFile.save_state
+
+    def start_another(self: ExportFile, state: ExportState, rows: TextIO) -> None:
+        part = with_suffix(file, ".part")
+        part.unlink()
+        part.write_text("the rows of another export")
+        with_suffix(file, ".part.json").write_text("the state of another export")
+        save(self, state, rows)
+
+    monkeypatch.setattr(ExportFile, "save_state", start_another)
+    exported = await shell("export", "j", "--to", str(file))
+
+    assert exported.code == 1
+    assert f"another export has replaced {file}.part; export again" in exported.err
+    left = {path.name: path.read_text() for path in file.parent.iterdir()}
+    assert left == {
+        "a.csv.part": "the rows of another export",
+        "a.csv.part.json": "the state of another export",
+    }
+
+
+async def test_export_that_fails_keeps_the_rows_of_a_later_export(
+    shell: Shell, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_another(self: ExportFile, state: ExportState, rows: TextIO) -> None:
+        with_suffix(file, ".part").unlink()
+        with_suffix(file, ".part").write_text("the first rows of another export")
+        raise CliError("failed")
+
+    monkeypatch.setattr(ExportFile, "save_state", start_another)
+    await shell("export", "j", "--to", str(file))
+
+    assert [path.name for path in file.parent.iterdir()] == ["a.csv.part"]
 
 
 async def test_export_fails_when_another_export_replaces_its_rows(
