@@ -5,6 +5,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
+import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments, completers
@@ -55,8 +56,10 @@ async def confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> None
 async def _count_devices(jobs: JobsClient, job_id: str) -> int:
     try:
         return (await jobs.get(job_id)).total_executions
-    except JobsError:
-        return 0  # The call that follows reports the error.
+    except JobsError as e:
+        if e.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+            return 0  # The call that follows reports the error.
+        raise  # That call may succeed.
 
 
 async def _read_line() -> str:

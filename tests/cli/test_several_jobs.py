@@ -1,11 +1,15 @@
 """Several jobs in one command, and the question before large ones."""
 
+import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
+from jobs_grpc.cli import several_jobs
+from jobs_grpc.client import JobsClient, JobsError
 from tests.support.callers import Operator
 from tests.support.cli import Shell, answer_on_terminal
 from tests.support.database import Database
@@ -135,6 +139,26 @@ async def test_delete_asks_on_a_terminal_before_more_than_1000_devices(
 
     assert code == 0
     assert "deleted b" in shown
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+async def test_cancel_changes_nothing_when_it_cannot_count_the_devices(
+    shell: Shell, operator: Operator, jobs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> pb.Job:
+        raise JobsError(StatusCode.UNAVAILABLE, "the server restarts")
+
+    monkeypatch.setattr(JobsClient, "get", fail)
+    terminal = SimpleNamespace(stdin=_Terminal(), stderr=_Terminal())
+    monkeypatch.setattr(several_jobs, "sys", terminal)
+
+    canceled = await shell("cancel", *jobs)
+
+    assert (canceled.code, (await operator.get("a")).status) == (5, pb.Job.IN_PROGRESS)
 
 
 @pytest.mark.slow
