@@ -106,7 +106,8 @@ class ExportFile:
         if self._replaced_mode is None:
             return os.open(self._part, _CREATE, 0o666)  # less the umask
         descriptor = os.open(self._part, _CREATE, 0o600)
-        os.fchmod(descriptor, self._replaced_mode)
+        # A resumed export opens it again, also if it replaces a read-only file.
+        os.fchmod(descriptor, self._replaced_mode | 0o600)
         return descriptor
 
     def _reopen(self) -> int:
@@ -128,6 +129,8 @@ class ExportFile:
 
     def _publish(self, file: TextIO) -> None:
         self._check_own(file)
+        if self._replaced_mode is not None:
+            os.fchmod(file.fileno(), self._replaced_mode)
         self._part.replace(self._path)
         self._state_file.unlink(missing_ok=True)
 
