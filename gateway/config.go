@@ -141,8 +141,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("max-buffered-bytes=%d: must be at least %d: 32 MiB and 48 times max-body-bytes",
 			c.MaxBufferedBytes, minBufferedBytes(c.MaxBodyBytes))
 	case slices.ContainsFunc(c.CORSOrigins, isInvalidOrigin):
-		return fmt.Errorf("cors-origins=%s: each origin must be a scheme and a host, such as "+
-			"https://ops.example.com, without a path; * is not supported", &c.CORSOrigins)
+		return fmt.Errorf("cors-origins=%s: each origin must be a scheme and a host in lower case, such as "+
+			"https://ops.example.com, without a path and without the default port; * is not supported", &c.CORSOrigins)
 	case c.RequireToken && !c.TLSTerminatedByProxy && c.TLSCert == "" && !isLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not a loopback address, and without TLS tokens are sent in clear text; "+
 			"set tls-cert and tls-key, or set tls-terminated-by-proxy if a proxy terminates TLS", c.Listen)
@@ -165,10 +165,11 @@ func (c *Config) useUpstreamTLS() bool {
 }
 
 // isInvalidOrigin reports whether text lacks the form of an Origin header, such as
-// https://ops.example.com.
+// https://ops.example.com. No browser would send it.
 func isInvalidOrigin(text string) bool {
 	u, err := url.Parse(text)
-	return err != nil || u.Host == "" || u.Scheme+"://"+u.Host != text
+	return err != nil || u.Host == "" || strings.Contains(u.Host, "*") ||
+		u.Scheme+"://"+withoutDefaultPort(u.Scheme, strings.ToLower(u.Host)) != text
 }
 
 func isLoopback(address string) bool {
