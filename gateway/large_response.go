@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path"
+	"time"
 
 	"google.golang.org/grpc/status"
 
@@ -19,6 +20,10 @@ const (
 
 	// maxSummaryBytes is the maximum size of a failure summary: 100 counts with five device IDs each.
 	maxSummaryBytes = 512 << 10
+
+	// messageRetry is how long a response waits after a reservation that failed at once, because the server
+	// did not accept the caller.
+	messageRetry = 50 * time.Millisecond
 )
 
 // largeResponse describes a response that can be larger than one document. The zero value is any other response.
@@ -73,8 +78,11 @@ func reserveForMessage(ctx context.Context, memory *requestMemory, response []by
 			return nil
 		case !large.writes:
 			return e
-		case ctx.Err() != nil:
+		}
+		select {
+		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
+		case <-time.After(messageRetry):
 		}
 	}
 }

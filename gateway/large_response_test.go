@@ -213,3 +213,19 @@ func hasJobOrList(response protoreflect.MessageDescriptor) bool {
 	}
 	return false
 }
+
+// A token that expires during a call is an example.
+func TestLargeResponses_AskRarelyForTheCaller_WhenItIsRejectedAfterAnEffect(t *testing.T) {
+	s := newTokenStub()
+	c := newTestCallers(t, s)
+	limits := newMemoryLimits(128 << 20)
+	id := c.identify(requestWith(bearer("junk")))
+	limits.messages.tryAcquire(id.caller, limits.messages.maximum(id.caller))
+	ctx, cancel := context.WithTimeout(t.Context(), 4*messageRetry)
+	defer cancel()
+	memory := newRequestMemory(limits, id)
+	e := reserveForMessage(ctx, memory, make([]byte, maxJobBytes), largeResponse{bytes: maxJobBytes, writes: true})
+	if e == nil || s.lookups.Load() > 4 {
+		t.Errorf("%v after %d lookups", e, s.lookups.Load())
+	}
+}
