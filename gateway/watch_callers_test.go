@@ -156,6 +156,8 @@ func TestWatch_HoldsJunkTokensInAQuarter_WhileTheServerIsAway(t *testing.T) {
 	if !w.waits(bearer("acme/olivia")) {
 		t.Error("a caller that is known is refused")
 	}
+	w.watches.slots.mu.Lock()
+	defer w.watches.slots.mu.Unlock()
 	if used := w.watches.slots.root.children["acme"].used; used != 2 {
 		t.Errorf("the known caller holds %d slots", used)
 	}
