@@ -33,12 +33,13 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_rollout jsonb DEFAULT NULL,           -- NULL: none
     p_failure_criteria jsonb DEFAULT NULL,  -- NULL: none
     p_validate_only boolean DEFAULT false,
-    -- The request has no expiry: with a rollout, p_expires_in_hours is added to the time that it takes.
+    -- The request has no expiry: with a rollout, the minimum time of the rollout is added to
+    -- p_expires_in_hours.
     p_default_expiry boolean DEFAULT false
 ) RETURNS TABLE (
     execution_count integer,
     expires_at timestamptz,
-    stage_sizes integer[]                   -- of the rollout; NULL if the job was created before
+    stage_sizes integer[]                   -- of the rollout; NULL if the job existed already
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
