@@ -1,4 +1,4 @@
-"""Polls the watches of a group of tenants in one loop, with a statement for many of them."""
+"""A watch group: the watches that one loop polls, with one statement for up to 500 of them."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ Changed: TypeAlias = Sequence[tuple[int, int]]
 """Positions of watched keys, and the fingerprint that each has now."""
 
 Fetch: TypeAlias = Callable[[list[str], list[K], list[int | None]], Awaitable[Changed]]
-"""Compares the fingerprints of keys, given with their tenants. None differs from any."""
+"""Compares the fingerprints of keys, given with their tenants. None always differs."""
 
 _FAILED = "watch poll failed; retrying"
 _NO_CONNECTION = f"{_FAILED}: no database connection became free within JOBS_POOL_TIMEOUT"
@@ -37,7 +37,7 @@ _WRITE_INTERVAL = 0.15
 # The pause after such a poll, as a multiple of the time that it took.
 _PAUSE_PER_POLL = 3
 
-# Keys of a statement. With more, other statements would wait for a CPU core for too long.
+# With more keys in a statement, other statements would wait for a CPU core for too long.
 KEYS_PER_STATEMENT = 500
 
 # Streams that wake in one iteration of the event loop, so that other calls get through.
@@ -98,9 +98,8 @@ class WatchGroup(Generic[K]):
     """The watches of some tenants, which share statements.
 
     Every `interval` seconds, it compares the fingerprints of all keys for which a stream waits, and
-    wakes the streams whose key has changed. New watches are compared at once, and those of a tenant
-    soon after a write of this process. During an outage of the database, only every `interval`
-    seconds.
+    wakes the streams whose fingerprint differs. It also compares new watches at once, and the
+    watches of a tenant soon after a write of this process, except during a database outage.
     """
 
     def __init__(

@@ -14,18 +14,18 @@ logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
 
-# Seconds between two polls of a watch that no write of this process concerns.
+# Seconds between two polls of a watch, unless this process writes rows of its tenant.
 POLL_INTERVAL = 1.0
 
-# Watches with which a group takes no more tenants.
+# A watch group of this size takes no more tenants.
 _GROUP_SIZE = KEYS_PER_STATEMENT
 
-# A tenant with more watches gets a group of its own, so that others do not wait for its polls.
+# A tenant with more watches gets its own group, so that others do not wait for its polls.
 _MAX_SHARED = 50
 
 
 class WatchHub(Generic[K]):
-    """The watches of one kind. Tenants with few watches share groups, see WatchGroup.
+    """All watches of one method. Tenants with few watches share a WatchGroup.
 
     So the cost grows with watches, not with tenants. `interval` is in seconds. Keys must be
     hashable and have an order. Polls continue after an outage of the database.
