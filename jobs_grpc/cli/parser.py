@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
             self._check_option_before_command(args)
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
-            # What follows is not printed: it can be the value of the option, such as a token.
+            # Only the name is printed: the value can be a token.
             name = rest[0].partition("=")[0]
             self.error(f"unrecognized argument: {name}{self._suggested_option(name)}")
         return parsed, rest
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _suggestion(text: str, known: Iterable[str]) -> str:
-    """Return a hint at the known word that is most similar; empty if none is."""
+    """Return a suggestion of the most similar known word; empty if there is none."""
     by_lower = {word.lower(): word for word in known}
     prefixed = [word for word in by_lower if word.startswith(text.lower())]
     similar = prefixed or difflib.get_close_matches(text.lower(), by_lower, 1)
