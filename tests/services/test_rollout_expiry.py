@@ -151,7 +151,9 @@ async def test_default_expiry_leaves_a_day_for_the_devices(
     assert job.expires_at == response.expires_at
 
 
-async def test_rollout_that_takes_the_longest_expiry_needs_another_one(operator: Operator) -> None:
+async def test_create_is_rejected_when_rollout_takes_longer_than_the_longest_default(
+    operator: Operator,
+) -> None:
     stages = rollout(baking(30 * DAY), REST)
 
     with expect_failure(FAILED_PRECONDITION, "EXPIRY_TOO_EARLY"):

@@ -391,7 +391,7 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
     assert 2 <= vars(second)["others"] < failed
 
 
-async def test_state_that_a_stream_has_read_itself_is_no_change() -> None:
+async def test_watch_does_not_wake_when_its_stream_has_read_the_state() -> None:
     source = Source()
     async with started(source.hub(0.01), "a", "b") as (watch, other):
         source.change("a", 2)
