@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// maxKnownFor is how long the gateway remembers a caller. A token that expires earlier ends it earlier.
+	// maxKnownFor is how long the gateway remembers a caller, unless the token expires earlier.
 	maxKnownFor = time.Minute
 
 	// maxKnown is how many credentials the gateway remembers. One takes about 300 bytes.
@@ -30,14 +30,14 @@ const (
 	lookupTimeout = 5 * time.Second
 )
 
-// credentialHeaders are the headers that decide which tenant and subject a caller is. The server rejects
-// a call whose other headers contradict them.
+// credentialHeaders are the headers that determine the tenant and the subject of a caller. The server
+// rejects a call whose other headers contradict them.
 var credentialHeaders = []string{"authorization", "x-tenant-id"}
 
 // digest is a hash of a secret key and of credentials, so that what the gateway remembers has no tokens.
 type digest [sha256.Size]byte
 
-// callers knows who sends requests. It asks the server, with GetCaller, and remembers the answer.
+// callers identifies the callers of requests. It asks the server with GetCaller, and remembers the response.
 type callers struct {
 	connection     func() *grpc.ClientConn
 	trustedProxies []netip.Prefix
@@ -77,7 +77,7 @@ func newCallers(upstream *upstream, trustedProxies []netip.Prefix) *callers {
 	}
 }
 
-// identity is who sends a request, as far as the gateway knows.
+// identity is the caller of one request, which may be unknown.
 type identity struct {
 	caller
 	callers     *callers
@@ -119,8 +119,8 @@ func normalCredential(value string) string {
 	return value
 }
 
-// learn asks the server who the caller is, unless that is known. It returns an error if the server does
-// not accept the caller's credentials. Requests with the same credentials share a call.
+// learn asks the server who the caller is, unless it is known. It returns an error if the server rejects
+// the caller's credentials. Requests with the same credentials share a call.
 func (id *identity) learn(ctx context.Context) *apiError {
 	if id.known() {
 		return nil
@@ -141,9 +141,9 @@ func (id *identity) learn(ctx context.Context) *apiError {
 	return nil
 }
 
-// admit takes an amount, at most the maximum, from the share of the caller's address if the caller is not
-// known. If that share has no room, it learns who the caller is instead, and takes nothing: callers with
-// the same address must not wait for each other.
+// admit takes an amount, at most the maximum, from the share of an unknown caller's address. If that share
+// has no room, it learns who the caller is instead, and takes nothing: callers with the same address must
+// not wait for each other.
 func (id *identity) admit(ctx context.Context, s *fairSemaphore, amount int64) (taken bool, e *apiError) {
 	if id.known() {
 		return false, nil
@@ -154,7 +154,7 @@ func (id *identity) admit(ctx context.Context, s *fairSemaphore, amount int64) (
 	return false, id.learn(ctx)
 }
 
-// lookUp returns a lookup that may have ended already.
+// lookUp starts a lookup or returns a pending one. If the caller is remembered, the lookup has ended already.
 func (c *callers) lookUp(id *identity) *lookup {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -255,7 +255,7 @@ func TestCallers_AreNotRemembered_WhenTheyAreRejected(t *testing.T) {
 	}
 }
 
-func TestCallers_AreAskedFor_OnlyByRequestsThatHoldSomething(t *testing.T) {
+func TestCallers_AreLookedUp_OnlyForRequestsThatHoldSomething(t *testing.T) {
 	s := newTokenStub()
 	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
 	check := func(what string, response *http.Response, want int64) {

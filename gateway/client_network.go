@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// ipv6NetworkBits is the length of the network that a provider assigns to a client at least.
+// ipv6NetworkBits is the prefix length that counts as one client: providers assign a /64 or more.
 const ipv6NetworkBits = 64
 
-// clientNetwork returns the IPv4 address or the IPv6 /64 that a request comes from. If it comes from a
-// trusted proxy, that is the last address of X-Forwarded-For that is not one: a client can write
-// anything to the left of it.
+// clientNetwork returns the IPv4 address or the IPv6 /64 that a request comes from. If a trusted proxy
+// sends it, that is the last address of X-Forwarded-For that is not a trusted proxy: a client can write
+// any addresses before it.
 func clientNetwork(r *http.Request, trustedProxies []netip.Prefix) string {
 	isTrusted := func(address netip.Addr) bool {
 		return slices.ContainsFunc(trustedProxies, func(p netip.Prefix) bool { return p.Contains(address) })
@@ -37,7 +37,7 @@ func clientNetwork(r *http.Request, trustedProxies []netip.Prefix) string {
 	return address.String()
 }
 
-// parseAddress parses an address with or without a port. The result is invalid if text is.
+// parseAddress parses an address with or without a port. It returns the zero Addr if text is neither.
 func parseAddress(text string) netip.Addr {
 	address, err := netip.ParseAddr(text)
 	if err != nil {

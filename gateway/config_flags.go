@@ -52,7 +52,7 @@ func parseFlags(f *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// suggestFlag returns a suggestion of the flag that name is probably meant to be, or "".
+// suggestFlag returns a suggestion of the flag with the most similar name, or "".
 func suggestFlag(f *flag.FlagSet, name string) string {
 	var known []string
 	f.VisitAll(func(setting *flag.Flag) { known = append(known, setting.Name) })

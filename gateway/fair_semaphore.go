@@ -10,8 +10,8 @@ import (
 // semaphoreWait is the maximum wait for a semaphore. After it, a request fails instead.
 const semaphoreWait = 5 * time.Second
 
-// caller is who a request counts for: a tenant, and a subject of it if the server verifies tokens.
-// Without a tenant, the caller is not known yet, and subject is its address.
+// caller is the tenant that a request counts for and, if the server verifies tokens, a subject of it. An
+// unknown caller has no tenant, and subject is its address.
 type caller struct{ tenant, subject string }
 
 func (c caller) known() bool { return c.tenant != "" }
@@ -26,9 +26,9 @@ func sharesOf(size int64) shares {
 	return shares{max(size/2, 1), max(size/4, 1), max(size/4, 1), max(size/8, 1)}
 }
 
-// fairSemaphore is a weighted semaphore that callers share, such as bytes of memory. Waiting tenants take
-// turns, and so do the subjects of one tenant. Requests of one subject are FIFO. A release examines only
-// the requests that it grants, and one more.
+// fairSemaphore is a weighted semaphore that callers share, such as bytes of memory. Waiting tenants are
+// served round-robin, and so are the subjects of one tenant. Requests of one subject are FIFO. A release
+// examines only the requests that it grants, and one more.
 type fairSemaphore struct {
 	shares shares
 	wait   time.Duration
@@ -38,17 +38,17 @@ type fairSemaphore struct {
 	examined int    // requests that grant has looked at, for tests
 }
 
-// share is what the whole semaphore, a tenant or a subject holds. Those of subjects are below that of
-// their tenant.
+// share is a node of a tree: the root is the whole semaphore, its children are tenants, and their children
+// are subjects.
 type share struct {
 	parent   *share
 	key      string
 	limit    int64
 	used     int64
 	children map[string]*share
-	// What waits below, in the order of the turns: *waiter of a subject, otherwise *share.
+	// The queue: a *waiter for each request of a subject, otherwise a *share for each child.
 	ready list.List
-	// In parent.ready. nil: nothing waits, or what is next would exceed the limit of this share.
+	// The element of parent.ready. nil: no request waits, or the next one would exceed the limit.
 	place *list.Element
 }
 
@@ -82,7 +82,7 @@ func (s *fairSemaphore) maximum(c caller) int64 {
 func (s *fairSemaphore) acquire(ctx context.Context, c caller, amount int64) bool {
 	s.mu.Lock()
 	subject := s.find(c)
-	// Nobody waits for what this request would take.
+	// This request overtakes no other one.
 	isFirst := subject.ready.Len() == 0 && subject.parent.ready.Len() == 0 && s.root.ready.Len() == 0
 	if isFirst && subject.fits(amount) {
 		subject.add(amount)
@@ -137,7 +137,7 @@ func (s *fairSemaphore) tryAcquire(c caller, amount int64) bool {
 		return false
 	}
 	subject.add(amount)
-	s.grant() // the next request may have to wait for its own limit now, and no longer hold up others
+	s.grant() // the next request may now wait for its own limit, so it no longer blocks others
 	return true
 }
 
@@ -175,7 +175,7 @@ func (s *fairSemaphore) find(c caller) *share {
 	return s.root.child(c.tenant, tenantLimit).child(c.subject, subjectLimit)
 }
 
-// grant gives waiting requests their amounts, in turn, as far as they fit.
+// grant gives waiting requests their amounts, round-robin, while they fit.
 func (s *fairSemaphore) grant() {
 	for s.root.ready.Len() > 0 {
 		tenant := s.root.ready.Front().Value.(*share)
@@ -218,7 +218,7 @@ func (s *share) add(amount int64) {
 	s.update()
 }
 
-// update gives a subject and its tenant a turn, or takes it.
+// update adds a subject and its tenant to the queues of their parents, or removes them.
 func (s *share) update() {
 	for ; s.parent != nil; s = s.parent {
 		fits := s.ready.Len() > 0 && s.used+s.next() <= s.limit

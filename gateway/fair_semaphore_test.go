@@ -17,7 +17,7 @@ func user(tenant, name string) caller { return caller{tenant, "user " + name} }
 
 func address(text string) caller { return caller{subject: text} }
 
-// newTestSemaphore returns a semaphore that limits nobody below its size.
+// newTestSemaphore returns a semaphore without limits below its size.
 func newTestSemaphore(size int64) *fairSemaphore {
 	return newFairSemaphore(size, shares{size, size, size, size})
 }
@@ -44,7 +44,7 @@ func wait(t *testing.T, s *fairSemaphore, amount int64, callers ...caller) <-cha
 	return granted
 }
 
-func TestFairSemaphore_GrantsInTurn_ByTenantAndBySubject(t *testing.T) {
+func TestFairSemaphore_IsRoundRobin_ByTenantAndBySubject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestSemaphore(1)
 		s.acquire(t.Context(), tenant("first"), 1)
@@ -223,7 +223,7 @@ func TestFairSemaphore_GrantsASmallAmount_WhenALargeOneBeforeItIsCanceled(t *tes
 	})
 }
 
-// A model without turns: limits are never exceeded, and nobody waits whose request fits.
+// The model has no order: limits are never exceeded, and no request that fits waits.
 func TestFairSemaphore_MatchesModel_AfterRandomOperations(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {

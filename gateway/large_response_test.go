@@ -112,7 +112,7 @@ func (f *largeResponseFixture) context(t *testing.T) context.Context {
 	return withRequestMemory(t.Context(), newRequestMemory(f.limits, testIdentity()))
 }
 
-func TestLargeResponses_FailBeforeTheyAreRead_WhenBudgetIsUsed(t *testing.T) {
+func TestLargeResponses_FailBeforeTheyAreRead_WhenTheLimitIsReached(t *testing.T) {
 	f := newLargeResponseFixture(t)
 	if e := f.other.buffers.resize(f.limits.buffers.maximum(f.other.caller) - maxJobBytes/2); e != nil {
 		t.Fatal(e)

@@ -206,7 +206,7 @@ func TestBody_IsNotDecoded_WhenCallerIsRejected(t *testing.T) {
 	}
 }
 
-func TestMemory_RejectsLargeRequests_WhenBudgetIsUsed(t *testing.T) {
+func TestMemory_RejectsLargeRequests_WhenTheLimitIsReached(t *testing.T) {
 	job := &jobsv1.Job{CancelReason: new(string)}
 	*job.CancelReason = strings.Repeat("x", 1<<20)
 	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, &stub{job: job})})

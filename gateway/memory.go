@@ -36,15 +36,15 @@ func decodedSize(body []byte) int64 {
 // memoryLimits are the two parts of JOBS_GATEWAY_MAX_BUFFERED_BYTES.
 type memoryLimits struct {
 	size int64
-	// Of bodies, and of responses until they are sent: they wait for clients and for the server.
+	// buffers limits bodies, and responses until they are sent. They wait for clients and the server.
 	buffers *fairSemaphore
-	// Of decoded messages: they wait for nothing. A separate limit excludes deadlocks between
-	// requests that hold a buffer and need a message.
+	// messages limits decoded messages, which wait for nothing. A separate limit excludes deadlocks
+	// between requests that hold a buffer and need a message.
 	messages *fairSemaphore
 }
 
 func newMemoryLimits(size int64) *memoryLimits {
-	// Messages keep a core busy and wait for nothing, so turns are enough for the subjects of a tenant.
+	// Messages keep a core busy and wait for nothing, so the subjects of a tenant need no shares.
 	half := size / 4
 	return &memoryLimits{
 		size, newFairSemaphore(size/2, sharesOf(size/2)), newFairSemaphore(size/2, shares{half, half, half, half}),
@@ -67,7 +67,7 @@ type reservation struct {
 	limits    *memoryLimits
 	semaphore *fairSemaphore
 	identity  *identity
-	holder    caller // who held counts for
+	holder    caller // the caller that held counts for
 	held      int64
 }
 
@@ -89,7 +89,7 @@ func (r *reservation) reserve(ctx context.Context, amount int64) *apiError {
 	return nil
 }
 
-// resize changes the amount without waiting. If the caller has become known, it counts for it from now on.
+// resize changes the amount without waiting. If the caller has become known, the amount counts for it now.
 func (r *reservation) resize(amount int64) *apiError {
 	if amount <= freeBytes {
 		amount = 0
@@ -110,7 +110,7 @@ func (r *reservation) release() {
 	r.held = 0
 }
 
-// requestMemory is the caller of one request, and what the request holds of both limits.
+// requestMemory is the caller of one request, and the memory that the request holds of both limits.
 type requestMemory struct {
 	*identity
 	buffers  reservation

@@ -113,7 +113,7 @@ func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, o
 	return proto.Unmarshal(response, reply.(proto.Message))
 }
 
-// acquireCall waits for one of the calls, and returns whom it counts for.
+// acquireCall waits until the caller may make a call, and returns the caller that the call counts for.
 func (u *upstream) acquireCall(ctx context.Context, id *identity) (caller, *apiError) {
 	taken, e := id.admit(ctx, u.calls, 1)
 	if e != nil {

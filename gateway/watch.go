@@ -152,7 +152,7 @@ func (h *watchHandler) receive(
 		}
 		err = resetAsUnavailable(ctx, err)
 		e, _ := convertError(err)
-		// A caller that is not known must not hold its slot for longer than the server is away.
+		// An unknown caller must not hold its slot for longer than the server is away.
 		retry := e.Code == "UNAVAILABLE" || e.Code == "RESOURCE_EXHAUSTED" && slot.holder.known()
 		if !hasState || !retry {
 			pass(state{err: err})
@@ -169,15 +169,15 @@ func (h *watchHandler) receive(
 	}
 }
 
-// watchSlot is the slot of one watch. It counts for the address of the caller until the caller is known,
-// and then for the caller, also while the server is away.
+// watchSlot is the slot of one watch. It counts for the address of an unknown caller, and for the caller
+// from when it becomes known, also while the server is away.
 type watchSlot struct {
 	h        *watchHandler
 	identity *identity
 	holder   caller
 }
 
-// acquire takes a slot for the caller, as far as it is known.
+// acquire takes a slot for the caller, or for its address if it is unknown.
 func (s *watchSlot) acquire(ctx context.Context) *apiError {
 	taken, e := s.identity.admit(ctx, s.h.slots, 1)
 	if e != nil {
@@ -190,7 +190,7 @@ func (s *watchSlot) acquire(ctx context.Context) *apiError {
 	return nil
 }
 
-// learn learns who the caller is, for whom the slot counts then.
+// learn asks who an unknown caller is, and moves the slot to its share.
 func (s *watchSlot) learn(ctx context.Context) error {
 	if s.holder.known() {
 		return nil

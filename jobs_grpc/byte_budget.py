@@ -40,8 +40,8 @@ class ByteBudget(FairSemaphore):
 
     A tenant may reserve bytes while it holds less than its limit and less than what is free. So
     one tenant alone leaves at least half of the budget to others, and two leave almost a third.
-    What it holds is rounded down to a sixteenth of the budget. No call is too large for an idle
-    server, because the last reservation may exceed the limits.
+    The bytes that it holds are rounded down to a multiple of a sixteenth of the budget. No call is
+    too large for an idle server, because the last reservation may exceed the limits.
     """
 
     def __init__(self, max_bytes: int, max_tenant_bytes: int) -> None:

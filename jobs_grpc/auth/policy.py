@@ -59,7 +59,7 @@ def allowed_roles(method: str) -> frozenset[Role] | None:
 
 
 def allowed_methods(roles: frozenset[Role]) -> list[str]:
-    """The full names of the methods that these roles may call, sorted. Without public methods."""
+    """The full names of the methods that these roles may call, sorted, without public methods."""
     return sorted(
         method[1:].replace("/", ".")
         for method, allowed in POLICY.items()

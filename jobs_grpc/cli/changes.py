@@ -1,6 +1,6 @@
 """Tells whether a call has changed a job.
 
-A call that is safe to repeat also succeeds if it changes nothing, and its response does not tell.
+A call that is safe to repeat also succeeds if it changes nothing, with the same response.
 """
 
 import argparse

@@ -313,9 +313,9 @@ async def connect(
 
 
 def read_token_file(path: str, source: str) -> bytes:
-    """Read the file of a token. The error says where it is named, but not its name.
+    """Read the file of a token. Raises CliError, which names the option but not the file.
 
-    The name is the token itself if somebody mistakes what the option is for.
+    The name is the token itself if a user passes a token instead of a file.
     """
     try:
         return Path(path).read_bytes()

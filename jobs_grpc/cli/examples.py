@@ -117,6 +117,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "jobs-grpc doctor",
         "jobs-grpc doctor --strict --json",
     ),
+    "whoami": (
+        "jobs-grpc whoami",
+        "jobs-grpc whoami --context prod --json",
+    ),
     "simulate": (
         "jobs-grpc simulate --tenant demo --devices 1000",
         "jobs-grpc simulate --tenant demo --devices 300 --bug 0.08:FLASH --for 60",

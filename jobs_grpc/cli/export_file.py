@@ -1,8 +1,8 @@
 """The file that `export --to FILE` writes.
 
 The rows go to FILE.part until the export is complete, and the progress to FILE.part.json. In a
-folder that others can write to, they may put anything under these names. So the export creates its
-own files, and continues only with regular files of its user.
+shared folder, another user can create these names as links. So the export creates new files, and
+continues only with regular files of its user.
 """
 
 import json
@@ -36,7 +36,7 @@ class ExportState:
 
 
 class ExportFile:
-    """The file of an export, which has its name only when it is complete."""
+    """The file of an export. It appears under its name when it is complete."""
 
     def __init__(self, name: str) -> None:
         """Raises CliError if `name` exists and is not a regular file."""

@@ -1,4 +1,4 @@
-"""Files that a command replaces as a whole."""
+"""Replaces files atomically."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 def replace_private_file(path: Path, text: str) -> None:
     """Replace a file with a new one that only its owner can read. Raises OSError.
 
-    The new file has a name that did not exist, so nobody can have put a symbolic link there.
+    The new file has a name that did not exist, so it does not follow a symbolic link.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:

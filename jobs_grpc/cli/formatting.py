@@ -46,7 +46,7 @@ def format_duration(duration: timedelta) -> str:
 
 
 def format_time_left(time: Timestamp) -> str:
-    """Format the time until a time, such as 0:01:30."""
+    """Format how long it takes until `time`, such as 0:01:30."""
     return format_duration(max(time.ToDatetime(UTC) - datetime.now(UTC), timedelta()))
 
 

@@ -63,7 +63,7 @@ _STAGE_STYLES = {
     "UNOPENED": "bright_black",
 }
 _STAGES_IN_VIEW = 10
-# The display must not become higher than a terminal of 24 lines. `get` shows all of a reason.
+# The display must fit a terminal of 24 lines. `get` shows the whole reason.
 _MAX_WAIT_LINES = 4
 
 _RATE_WINDOW_SECONDS = 15.0
@@ -110,7 +110,7 @@ class Bar:
 
 
 class WrappedText:
-    """A text that wraps; what does not fit on four lines is cut."""
+    """A text that wraps, and is cut after four lines."""
 
     def __init__(self, text: str, style: str) -> None:
         self._text = Text(escape_unprintable(text), style)

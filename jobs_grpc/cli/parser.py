@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
             self._check_option_before_command(args)
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
-            # The value of an option is not printed: it can be a token.
+            # Only the name is printed: the value can be a token.
             name = rest[0].partition("=")[0]
             before = args[args.index(rest[0]) - 1].partition("=")[0] if rest[0] != args[0] else ""
             if before.startswith("-") and not name.startswith("-"):
@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _suggestion(text: str, known: Iterable[str]) -> str:
-    """Return a hint at the known word that is most similar; empty if none is."""
+    """Return a suggestion of the most similar known word; empty if there is none."""
     by_lower = {word.lower(): word for word in known}
     prefixed = [word for word in by_lower if word.startswith(text.lower())]
     similar = prefixed or difflib.get_close_matches(text.lower(), by_lower, 1)

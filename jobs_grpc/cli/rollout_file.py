@@ -16,7 +16,7 @@ from jobs_grpc.cli.errors import CliError, ExitCode
 
 _FIELDS = ("rollout", "failure_criteria")
 
-# The word of --stage, which people also try here.
+# Users try the words of --stage here.
 _OPTION_WORDS = {"rest": "remainder"}
 
 _INTEGER = "must be a whole number"

@@ -130,7 +130,7 @@ def read_rollout_options(
 
 
 def in_option_words(message: str) -> str:
-    """Name the option in what the server says about the stages of the options."""
+    """Replace `remainder` by `--stage rest` in the server's message about stages of options."""
     return re.sub(r"(a stage with |rollout\.stages\[\d+\]\.)remainder", "--stage rest", message)
 
 

@@ -1,4 +1,4 @@
-"""Commands that end several jobs: a question before large ones, and one call for each job."""
+"""What `cancel` and `delete` share: one call for each job, and a question before large jobs."""
 
 import argparse
 import asyncio
@@ -14,8 +14,8 @@ from jobs_grpc.cli.errors import CliError, ExitCode, call_error
 from jobs_grpc.client import JobsClient, JobsError
 from jobs_grpc.text import escape_unprintable
 
-# More devices than this are asked about.
-_MAX_UNASKED_DEVICES = 1000
+# Commands ask before jobs that have more devices in total.
+_MAX_DEVICES_WITHOUT_QUESTION = 1000
 
 
 def add_jobs(parser: argparse.ArgumentParser, *statuses: pb.Job.Status.ValueType) -> None:
@@ -31,19 +31,19 @@ def add_jobs(parser: argparse.ArgumentParser, *statuses: pb.Job.Status.ValueType
         "--yes",
         action="store_true",
         help="do not ask; without it, a terminal asks before jobs of more than "
-        f"{_MAX_UNASKED_DEVICES:,} devices",
+        f"{_MAX_DEVICES_WITHOUT_QUESTION:,} devices",
     )
 
 
 async def confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> None:
-    """On a terminal, ask before the command `verb` ends large jobs. Raises CliError if it may not.
+    """On a terminal, ask before large jobs are ended by `verb`. Raises CliError after a "no".
 
-    A pipe is not asked: scripts cannot answer.
+    Without a terminal, it does not ask, because scripts cannot answer.
     """
     if args.yes or not all(s and s.isatty() for s in (sys.stdin, sys.stderr)):
         return
     devices = sum([await _count_devices(jobs, job_id) for job_id in args.job_ids])
-    if devices <= _MAX_UNASKED_DEVICES:
+    if devices <= _MAX_DEVICES_WITHOUT_QUESTION:
         return
     count = len(args.job_ids)
     what = args.job_ids[0] if count == 1 else f"{count} jobs"
@@ -75,7 +75,7 @@ async def _read_line() -> str:
 
 
 async def for_each_job(args: argparse.Namespace, call: Callable[[str], Awaitable[None]]) -> None:
-    """Make a call for each job, also after one has failed, but not if the server is unavailable.
+    """Make a call for each job. Continue after an error, unless the server is unavailable.
 
     Raises CliError, or an exception group of several.
     """

@@ -213,7 +213,8 @@ async def _run(args: argparse.Namespace, fleet: Fleet, totals: Totals) -> None:
 async def _check_first_device(args: argparse.Namespace, device_id: str) -> None:
     """Raise CliError if the tenant does not have the first device: nothing would ever be pending.
 
-    The calls of devices do not tell. The one that does needs a role that the caller may not have.
+    Calls of DeviceJobService accept unknown devices. ListJobExecutions does not, but the caller may
+    lack its role; then this check passes.
     """
     async with connect(args, RetryPolicy(max_attempts=1)) as jobs:
         try:

@@ -168,7 +168,7 @@ class ConnectionPool:
             raise Overloaded from e
         finally:
             self.wait_seconds.observe(self._clock() - started)
-            # It may have been canceled just after its turn came.
+            # It may have been canceled just after it got a connection.
             self._check_all_free()
 
     def _give_back(self, tenant_id: str) -> None:

@@ -51,8 +51,8 @@ _NODES_CHECK_SECONDS = 10.0
 # Buckets of the time that statements take, in seconds.
 _STATEMENT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 
-# Statements for many tenants take turns with those of a tenant, as if they were of one more.
-_MANY_TENANTS = ""
+# The connection pool counts statements for several tenants as those of one additional tenant.
+_SEVERAL_TENANTS = ""
 
 _POOLER_PROBLEM = (
     "a connection pooler does not track prepared statements: set JOBS_STATEMENT_CACHE_SIZE=0"
@@ -98,18 +98,18 @@ class Database:
     async def fetch_for_tenants(
         self, sql: str, tenant_ids: Sequence[str], *args: object
     ) -> Sequence[Row]:
-        """Run one statement for several tenants, its first argument, in order; as `fetch`."""
-        turn_of = tenant_ids[0] if tenant_ids[0] == tenant_ids[-1] else _MANY_TENANTS
-        return await self._fetch(turn_of, sql, tenant_ids, *args)
+        """Like `fetch`, for several tenants: the sorted `tenant_ids` are the first argument."""
+        pool_tenant = tenant_ids[0] if tenant_ids[0] == tenant_ids[-1] else _SEVERAL_TENANTS
+        return await self._fetch(pool_tenant, sql, tenant_ids, *args)
 
-    async def _fetch(self, turn_of: str, sql: str, *args: object) -> Sequence[Row]:
+    async def _fetch(self, pool_tenant: str, sql: str, *args: object) -> Sequence[Row]:
         pool = self._pool
         if pool is None:
             if isinstance(self._problem, SchemaMismatch):
                 raise SchemaNotCurrent from self._problem
             raise DatabaseUnavailable from self._problem
         try:
-            pooled = await pool.acquire(turn_of)
+            pooled = await pool.acquire(pool_tenant)
         except DatabaseUnavailable as e:
             if isinstance(e.__cause__, Exception) and is_outage(e.__cause__):
                 self.outage.note_failure(e.__cause__)
@@ -129,21 +129,21 @@ class Database:
                 tracing.end_statement(span, e)
             # After an error of the statement itself, the connection is intact.
             if isinstance(e, asyncpg.PostgresError) and not is_outage(e):
-                pool.release(turn_of, pooled)
+                pool.release(pool_tenant, pooled)
                 responds = True
             else:
-                responds = await pool.recover(turn_of, pooled)
+                responds = await pool.recover(pool_tenant, pooled)
             if unavailable := self._unavailable(sql, e, responds=responds):
                 raise unavailable from e
             raise
         except BaseException as e:
             if span is not None:
                 tracing.end_statement(span, e)
-            await pool.recover(turn_of, pooled)
+            await pool.recover(pool_tenant, pooled)
             raise
         if span is not None:
             tracing.end_statement(span)
-        pool.release(turn_of, pooled)
+        pool.release(pool_tenant, pooled)
         return rows
 
     def _unavailable(self, sql: str, error: Exception, *, responds: bool) -> JobsError | None:

@@ -8,7 +8,7 @@ _UNITS = (("d", 24 * 3600), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def describe_expiry(times: Mapping[str, Any]) -> str:
-    """Say why a job expires too early. `times` are the facts of check_expiry.sql."""
+    """Say why a job expires too early. `times` is the HINT of check_expiry.sql, parsed."""
     terms = "; ".join(map(_describe_stage, times["stages"]))
     more = times["stage_count"] - len(times["stages"])
     return (
@@ -20,7 +20,7 @@ def describe_expiry(times: Mapping[str, Any]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Format a time, such as "2 d 3 h"; a part of a second is rounded up."""
+    """Format a duration, such as "2 d 3 h"; fractions of a second are rounded up."""
     return " ".join(_parts(ceil(seconds))) or "0 s"
 
 

@@ -347,7 +347,7 @@ class Store:
     async def changed_job_fingerprints(
         self, tenant_ids: list[str], *, job_ids: list[str], fingerprints: list[int | None]
     ) -> list[tuple[int, int]]:
-        """See changed_job_fingerprints.sql; positions are from 0. Each job has a tenant."""
+        """See changed_job_fingerprints.sql; positions start at 0. Each job has a tenant."""
         return await self._changed_fingerprints(
             "changed_job_fingerprints", tenant_ids, job_ids, fingerprints
         )
@@ -360,7 +360,7 @@ class Store:
         limits: list[int],
         fingerprints: list[int | None],
     ) -> list[tuple[int, int]]:
-        """See changed_pending_fingerprints.sql; positions are from 0. Each device has a tenant."""
+        """See changed_pending_fingerprints.sql; positions start at 0. Each device has a tenant."""
         return await self._changed_fingerprints(
             "changed_pending_fingerprints", tenant_ids, device_ids, limits, fingerprints
         )
@@ -432,7 +432,7 @@ class Store:
             rows = await self._database.fetch_for_tenants(statement, tenant_ids, *columns)
             return [(position - 1, fingerprint) for position, fingerprint in rows]
         changed = []
-        # The tenants of Citus are on several nodes. Those of a poll are in order.
+        # Citus stores tenants on several nodes. A poll passes sorted tenant_ids.
         for tenant_id, group in groupby(range(len(tenant_ids)), tenant_ids.__getitem__):
             positions = list(group)
             rows = await self._database.fetch(

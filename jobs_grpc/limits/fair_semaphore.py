@@ -10,16 +10,17 @@ class FairSemaphore:
     """At most `capacity` units, such as connections or bytes, which calls of tenants take.
 
     A tenant may take units while it holds fewer than `max_held`, and while more than
-    `reserve(held)` are free: the more it holds, the more it must leave to others. How many it takes
-    does not matter, so the last call may exceed the capacity and `max_held`.
+    `reserve(held)` are free: the more it holds, the more it must leave to others. The number of
+    units that a call takes is not checked, so the last call may exceed the capacity and `max_held`.
 
-    Calls that have to wait take turns by tenant; those of one tenant are FIFO. A tenant that may
-    not take units is skipped and keeps its turn. A tenant that holds `max_held` has no turn; when
-    it holds less, it goes behind the others. Tenants that hold and want nothing take no memory.
+    Waiting tenants are served round-robin, and the calls of one tenant are FIFO. A tenant that may
+    not take units is skipped and keeps its place. A tenant that holds `max_held` leaves the
+    queue, and joins it at the end when it holds less. Tenants without units and waiting calls take
+    no memory.
 
-    A release does not examine all waiting tenants: none if nothing is free, and otherwise it skips
-    only tenants with a reserve. If the reserve of a tenant that holds fewer than N units is 0, at
-    most `capacity / N` tenants have one.
+    A release examines no waiting tenants if nothing is free; otherwise it skips only tenants with a
+    reserve. If the reserve of a tenant that holds fewer than N units is 0, at most `capacity / N`
+    tenants have one.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class FairSemaphore:
         self._reserve = reserve
         self._max_held = max_held
         self._held: dict[str, int] = {}
-        # Invariant: no waiting tenant may take units.
+        # Calls that hold nothing. Invariant: no waiting tenant may take units.
         self._new = _Queue()
         # Calls that hold units and wait for more, and what they hold, by tenant and in total.
         self._holders = _Queue()
@@ -68,7 +69,7 @@ class FairSemaphore:
         return True
 
     async def take(self, tenant_id: str, units: int = 1, max_wait: float | None = None) -> None:
-        """Take units, after waiting for a turn if necessary.
+        """Take units, after waiting for them if necessary.
 
         Raises TimeoutError after `max_wait` seconds.
         """
@@ -103,7 +104,7 @@ class FairSemaphore:
         else:
             self._held.pop(tenant_id, None)
         if self._new.waiters or self._holders.waiters:
-            self._update_turns(tenant_id)
+            self._update_queues(tenant_id)
             if units < 0:
                 self._wake_waiters()
 
@@ -111,13 +112,13 @@ class FairSemaphore:
         self, queue: "_Queue", tenant_id: str, units: int, max_wait: float | None
     ) -> None:
         waiter = queue.append(tenant_id, units)
-        self._update_turns(tenant_id)
+        self._update_queues(tenant_id)
         self._wake_waiters()
         try:
             async with asyncio.timeout(max_wait):
                 await waiter
         except BaseException:
-            # It may be canceled or time out just after its turn has come.
+            # It may be canceled or time out just after it has got its units.
             if not waiter.cancelled():
                 self.release(tenant_id, units)
             raise
@@ -129,13 +130,13 @@ class FairSemaphore:
             self._held_by_holders[tenant_id] = held
         else:
             self._held_by_holders.pop(tenant_id, None)
-        self._update_turns(tenant_id)
+        self._update_queues(tenant_id)
 
-    def _update_turns(self, tenant_id: str) -> None:
-        """Give a waiting tenant a turn, or take it away while the tenant is at its limit."""
-        may_have_turn = self._held.get(tenant_id, 0) < self._max_held
-        self._new.update(tenant_id, may_have_turn)
-        self._holders.update(tenant_id, may_have_turn or self._holds_nothing_else(tenant_id))
+    def _update_queues(self, tenant_id: str) -> None:
+        """Add a waiting tenant to its queue, or remove it while the tenant is at its limit."""
+        is_below_limit = self._held.get(tenant_id, 0) < self._max_held
+        self._new.update(tenant_id, is_below_limit)
+        self._holders.update(tenant_id, is_below_limit or self._holds_nothing_else(tenant_id))
 
     def _wake_waiters(self) -> None:
         while waiter := self._next_holder() or self._next_new():
@@ -157,14 +158,14 @@ class FairSemaphore:
 
 
 class _Queue:
-    """Calls that wait. Those of one tenant are FIFO, and tenants take turns."""
+    """Calls that wait: a FIFO queue for each tenant, and a round-robin queue of tenants."""
 
     def __init__(self) -> None:
-        # Of each tenant the oldest call first.
+        # The calls of each tenant, the oldest first.
         self.waiters: dict[str, OrderedDict[_Waiter, None]] = {}
         self.waiting = 0
-        # The tenant with the next turn first.
-        self._turns: OrderedDict[str, None] = OrderedDict()
+        # The tenants that a release considers, the next one first.
+        self._tenants: OrderedDict[str, None] = OrderedDict()
 
     def append(self, tenant_id: str, units: int) -> "_Waiter":
         """Add a call that waits for units."""
@@ -173,12 +174,12 @@ class _Queue:
         self.waiting += 1
         return waiter
 
-    def update(self, tenant_id: str, may_have_turn: bool) -> None:
-        """Give a waiting tenant the last turn if it has none, or take its turn away."""
-        if may_have_turn and tenant_id in self.waiters:
-            self._turns.setdefault(tenant_id)
+    def update(self, tenant_id: str, is_below_limit: bool) -> None:
+        """Add a waiting tenant at the end if it is not in the queue, or remove it."""
+        if is_below_limit and tenant_id in self.waiters:
+            self._tenants.setdefault(tenant_id)
         else:
-            self._turns.pop(tenant_id, None)
+            self._tenants.pop(tenant_id, None)
 
     def remove(self, waiter: "_Waiter") -> None:
         """Remove a call that gets its units or is canceled."""
@@ -187,14 +188,14 @@ class _Queue:
         del waiters[waiter]
         if not waiters:
             del self.waiters[waiter.tenant_id]
-            self._turns.pop(waiter.tenant_id, None)
+            self._tenants.pop(waiter.tenant_id, None)
 
     def pop_first(self, may_take: Callable[[str], bool]) -> "_Waiter | None":
-        """Remove the call with the next turn, and return it; None if no tenant may take units."""
-        tenant_id = next(filter(may_take, self._turns), None)
+        """Remove the next call that may take units, and return it; None if there is none."""
+        tenant_id = next(filter(may_take, self._tenants), None)
         if tenant_id is None:
             return None
-        self._turns.move_to_end(tenant_id)
+        self._tenants.move_to_end(tenant_id)
         waiter = next(iter(self.waiters[tenant_id]))
         self.remove(waiter)
         return waiter

@@ -43,8 +43,8 @@ class _Kind:
 class AuditLog:
     """Writes a line for each call of a known caller.
 
-    Of calls that end before their caller is known, the first of a kind has a line, and then one
-    line per second has the number of further ones (`others`).
+    Calls of unknown callers, which end before authentication, have a line for the first of each
+    kind, and then one line per second with the number of further ones (`others`).
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class AuditLog:
     ) -> None:
         """Log who called what on which job, and the result.
 
-        Of the request, only ids are logged, and the stage and comment of an approval: no documents,
+        Logs only the ids of the request, and the stage and comment of an approval: no documents,
         cancel reasons or tokens. `request` is None if the call was rejected before it was read.
         """
         action = f"audit {method.rpartition('/')[2]}"

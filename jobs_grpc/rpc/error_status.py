@@ -73,7 +73,7 @@ def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:
 
 
 def error_info(error: JobsError, tenant_id: str | None) -> ErrorInfo:
-    """Return the ErrorInfo of `error`. If it names an object, it also names the caller's tenant."""
+    """Return the ErrorInfo of `error`, with the caller's tenant if the metadata names an object."""
     info = ErrorInfo(
         reason=reasons.ErrorReason.Name(error.reason), domain=DOMAIN, metadata=error.metadata
     )

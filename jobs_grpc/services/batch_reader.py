@@ -1,4 +1,4 @@
-"""Reads what watch streams ask for in shared statements: those of a tenant, one after the other."""
+"""Reads rows for watch streams: streams of a tenant share statements, one statement at a time."""
 
 import asyncio
 import contextvars
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 # Requests that arrive within this time share a statement.
 _GATHER_SECONDS = 0.002
 
-# Statements at the same time, of all tenants. With more, calls of other tenants would wait for a
-# database connection behind them.
+# The maximum number of statements in progress, of all tenants. With more, other calls would wait
+# behind them for a database connection.
 _STATEMENTS = 4
 
-# Requests of a statement. With more, the first ones would wait longer for their responses.
+# With more requests in a statement, the first ones would wait longer for their responses.
 _REQUESTS_PER_STATEMENT = 500
 
-# For the rows of a statement and the responses that are made of them. The first one always fits.
+# For the rows of a statement and their encoded responses. The first response always fits.
 _RESERVED_BYTES = response_bytes(MAX_RESPONSE_BYTES)
 
 # Streams that get a response in one iteration of the event loop, so that other calls get through.
@@ -41,7 +41,7 @@ _RESPONSES_PER_ITERATION = 8
 
 
 class Encoded(Protocol):
-    """What a stream gets."""
+    """The result of a query."""
 
     @property
     def response(self) -> bytes:
@@ -56,14 +56,14 @@ Encode: TypeAlias = Callable[[], V]
 Read: TypeAlias = Callable[[str, Sequence[Q]], Awaitable[Iterator[Encode[V]]]]
 """Reads the rows for the queries of a tenant in one statement.
 
-Iterates over functions that encode what the queries ask for, in their order. They may be fewer: the
-other queries are read by the next statement. Raises what methods of Store raise.
+Returns a function for each query, in order, which encodes its result. It may leave out the last
+queries; the next statement reads these. Raises what methods of Store raise.
 """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request(Generic[Q, V]):
-    """A stream that waits."""
+    """A query of a stream that waits for the result."""
 
     query: Q
     reservation: Reservation
@@ -82,7 +82,7 @@ class BatchReader(Generic[Q, V]):
     Each tenant has one statement at a time; requests that arrive within 2 ms, or during a
     statement, share the next one. Repeats failed statements every `interval` seconds while the
     database is unavailable or overloaded, or its schema is not current. `pause` lets other calls
-    run. `stopping` is set when the server begins to stop. `subject` names what is read, in logs.
+    run. `stopping` is set when the server begins to stop. `noun` names the rows in logs.
     """
 
     def __init__(
@@ -93,21 +93,21 @@ class BatchReader(Generic[Q, V]):
         stopping: asyncio.Event,
         pause: Callable[[str], Awaitable[None]],
         *,
-        subject: str,
+        noun: str,
     ) -> None:
         self._read_rows = read
         self._budget = budget
         self._interval = interval
         self._stopping = stopping
         self._pause = pause
-        self._subject = subject
+        self._noun = noun
         # The streams of each tenant that wait, in order. A stream that ends removes itself.
         self._queues: dict[str, dict[_Request[Q, V], None]] = {}
         self._readers: set[asyncio.Task[None]] = set()
         self._statements = asyncio.Semaphore(_STATEMENTS)
 
     async def read(self, tenant_id: str, query: Q, reservation: Reservation) -> V:
-        """Return what the query asks for; `reservation` then holds the bytes of its response.
+        """Return the result of the query; `reservation` then holds the bytes of its response.
 
         Raises ServerStopping when the server stops.
         """
@@ -126,7 +126,7 @@ class BatchReader(Generic[Q, V]):
             queue.pop(request, None)
 
     async def _serve(self, tenant_id: str) -> None:
-        """Read what a tenant's streams ask for, until none waits."""
+        """Answer the queries of a tenant's streams, until none waits."""
         queue = self._queues[tenant_id]
         reservation = Reservation(self._budget, tenant_id)
         reader = asyncio.current_task()
@@ -152,7 +152,7 @@ class BatchReader(Generic[Q, V]):
                     queue.pop(request, None)
                 if not served:
                     await asyncio.sleep(self._interval)
-                # If large responses exhaust the reservation, the rows of further ones are wasted.
+                # If large responses exhaust the reservation, the other queries' rows are wasted.
                 max_requests = 2 * (served if served < len(requests) else max_requests)
                 max_requests = min(max(1, max_requests), _REQUESTS_PER_STATEMENT)
         finally:
@@ -163,7 +163,7 @@ class BatchReader(Generic[Q, V]):
 
     @asynccontextmanager
     async def _statement(self, reservation: Reservation) -> AsyncIterator[None]:
-        """Wait for the turn of a statement, and for its bytes."""
+        """Wait until a statement may run, and for its bytes."""
         try:
             async with self._statements:
                 if reservation.try_hold(_RESERVED_BYTES):
@@ -179,9 +179,9 @@ class BatchReader(Generic[Q, V]):
     async def _read(
         self, tenant_id: str, requests: Sequence[_Request[Q, V]], reservation: Reservation
     ) -> int:
-        """Give the first streams what they ask for, with the bytes taken from `reservation`.
+        """Answer the first requests, and give them bytes of `reservation`.
 
-        Returns how many streams got a response or an error: 0 if the statement must be repeated.
+        Returns how many got a response or an error: 0 if the statement must be repeated.
         """
         try:
             results = await self._read_rows(tenant_id, [request.query for request in requests])
@@ -219,4 +219,4 @@ class BatchReader(Generic[Q, V]):
         return served
 
     def _log_failures(self, count: int, first: Exception) -> None:
-        logger.error("reading %s failed for %d watches", self._subject, count, exc_info=first)
+        logger.error("reading %s failed for %d watches", self._noun, count, exc_info=first)

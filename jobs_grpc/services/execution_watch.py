@@ -37,7 +37,7 @@ class ExecutionWatch:
             interval,
             stopping,
             pause,
-            subject="the pending executions",
+            noun="the pending executions",
         )
 
     @property

@@ -53,7 +53,7 @@ class JobWatch:
         self._hub = WatchHub(self._changed_fingerprints, interval, stopping)
         store.on_write(self._hub.note_write)
         self._jobs = BatchReader[str, _JobState](
-            self._read, budget, interval, stopping, pause, subject="the job"
+            self._read, budget, interval, stopping, pause, noun="the job"
         )
 
     @property
@@ -98,7 +98,7 @@ class JobWatch:
         )
 
     async def _read(self, tenant_id: str, job_ids: Sequence[str]) -> Iterator[Encode[_JobState]]:
-        """Read jobs, of which several watches can ask for the same; see batch_reader.Read."""
+        """Read jobs, each of them once; see batch_reader.Read."""
         distinct: dict[str, None] = {}
         for count, job_id in enumerate(job_ids):
             if job_id not in distinct and len(distinct) == self._jobs_per_statement:

@@ -34,7 +34,7 @@ _ACTION_NUMBERS = dict(FailureCriterion.Action.items())
 # With tags and lengths. A comment can have four bytes per character, a user ID is ASCII.
 _MAX_STAGE_STATE_BYTES = 110
 _MAX_APPROVAL_BYTES = 4 * MAX_COMMENT_LENGTH + MAX_ID_LENGTH + 30
-# What the response has although the request does not: defaults, tags and lengths.
+# The response adds these to the request: defaults, tags and lengths.
 _MAX_CRITERION_DEFAULTS_BYTES = 20
 
 MAX_DETAILS_BYTES = (

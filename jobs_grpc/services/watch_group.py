@@ -1,4 +1,4 @@
-"""Polls the watches of a group of tenants in one loop, with a statement for many of them."""
+"""A watch group: the watches that one loop polls, with one statement for up to 500 of them."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ Changed: TypeAlias = Sequence[tuple[int, int]]
 """Positions of watched keys, and the fingerprint that each has now."""
 
 Fetch: TypeAlias = Callable[[list[str], list[K], list[int | None]], Awaitable[Changed]]
-"""Compares the fingerprints of keys, given with their tenants. None differs from any."""
+"""Compares the fingerprints of keys, given with their tenants. None always differs."""
 
 _FAILED = "watch poll failed; retrying"
 _NO_CONNECTION = f"{_FAILED}: no database connection became free within JOBS_POOL_TIMEOUT"
@@ -37,7 +37,18 @@ _WRITE_INTERVAL = 0.15
 # The pause after such a poll, as a multiple of the time that it took.
 _PAUSE_PER_POLL = 3
 
-# Keys of a statement. With more, other statements would wait for a CPU core for too long.
+# A poll of several tenants that takes longer than this is repeated tenant by tenant, to find who
+# delays the others: a device can have thousands of jobs that are paused or not released.
+_SLOW_SECONDS = 0.5
+
+# The part of such a poll's time from which a tenant is slow. If all are, because the database is
+# busy, none of many tenants takes that much.
+_SLOW_PART = 0.1
+
+# The least time between two such searches, which have a statement per tenant.
+_SEARCH_INTERVAL = 30.0
+
+# With more keys in a statement, other statements would wait for a CPU core for too long.
 KEYS_PER_STATEMENT = 500
 
 # Streams that wake in one iteration of the event loop, so that other calls get through.
@@ -98,16 +109,23 @@ class WatchGroup(Generic[K]):
     """The watches of some tenants, which share statements.
 
     Every `interval` seconds, it compares the fingerprints of all keys for which a stream waits, and
-    wakes the streams whose key has changed. New watches are compared at once, and those of a tenant
-    soon after a write of this process. During an outage of the database, only every `interval`
-    seconds.
+    wakes the streams whose fingerprint differs. It also compares new watches at once, and the
+    watches of a tenant soon after a write of this process, except during a database outage. Calls
+    `isolate` with a tenant whose statements delay those of others.
     """
 
     def __init__(
-        self, fetch: Fetch[K], interval: float, failures: RepeatedEvents[str], *, shared: bool
+        self,
+        fetch: Fetch[K],
+        interval: float,
+        failures: RepeatedEvents[str],
+        isolate: Callable[[str], None],
+        *,
+        shared: bool,
     ) -> None:
         self.shared = shared
         """Whether other tenants may join."""
+        self._isolate = isolate
         self._fetch = fetch
         self._interval = interval
         self._failures = failures
@@ -166,7 +184,8 @@ class WatchGroup(Generic[K]):
     async def run(self) -> None:
         """Poll until no watch is left."""
         clock = asyncio.get_running_loop().time
-        next_poll = next_after_write = clock()
+        next_poll = next_after_write = next_search = clock()
+        slow_seconds: float | None = None
         available = True
         while self._size:
             self._wake.clear()
@@ -174,9 +193,17 @@ class WatchGroup(Generic[K]):
             if started >= next_poll:
                 self._new.clear()
                 self._written.clear()
-                if self._by_key is None:
-                    self._by_key = _group(self._all())
-                available = await self._poll(self._by_key)
+                if slow_seconds is not None:
+                    available = await self._poll_each_tenant(slow_seconds)
+                    slow_seconds = None
+                    next_search = clock() + _SEARCH_INTERVAL
+                else:
+                    if self._by_key is None:
+                        self._by_key = _group(self._all())
+                    available = await self._poll(self._by_key)
+                    seconds = clock() - started
+                    if self.shared and seconds > _SLOW_SECONDS and started >= next_search:
+                        slow_seconds = seconds
                 next_poll = started + self._interval
             elif available and self._new:
                 new, self._new = self._new, []
@@ -201,8 +228,40 @@ class WatchGroup(Generic[K]):
         for tenant_id in self._tenants if tenants is None else tenants:
             yield from self._tenants.get(tenant_id, ())
 
+    async def _poll_each_tenant(self, slow_seconds: float) -> bool:
+        """Poll, and isolate the tenants that delay others. Return False if that failed.
+
+        `slow_seconds` is how long a poll of all tenants took.
+        """
+        clock = asyncio.get_running_loop().time
+        max_seconds = max(_SLOW_SECONDS, slow_seconds) * _SLOW_PART
+        for tenant_id in list(self._tenants):
+            # Twice, because the statement may have waited for others.
+            for _ in range(2):
+                started = clock()
+                try:
+                    if not await self._compare(_group(self._all((tenant_id,)))):
+                        return False
+                except QueryTimeout:
+                    pass
+                if clock() - started <= max_seconds:
+                    break
+            else:
+                self._isolate(tenant_id)
+        return True
+
     async def _poll(self, by_key: _ByKey[K]) -> bool:
         """Compare the fingerprints of the keys; return False if that failed."""
+        try:
+            return await self._compare(by_key)
+        except QueryTimeout:
+            return False  # The database layer logs it.
+
+    async def _compare(self, by_key: _ByKey[K]) -> bool:
+        """Compare the fingerprints of the keys; return False if that failed.
+
+        Raises QueryTimeout.
+        """
         waiting = _known_fingerprints(by_key)
         while known := list(islice(waiting, KEYS_PER_STATEMENT)):
             try:
@@ -211,7 +270,9 @@ class WatchGroup(Generic[K]):
                     [key for (_, key), _ in known],
                     [fingerprint for _, fingerprint in known],
                 )
-            except (DatabaseUnavailable, QueryTimeout, SchemaNotCurrent):
+            except QueryTimeout:
+                raise
+            except (DatabaseUnavailable, SchemaNotCurrent):
                 return False  # The database layer logs it, once for each outage.
             except Overloaded:
                 if self._failures.should_log(_NO_CONNECTION):

@@ -65,7 +65,7 @@ async def test_cancel_does_not_cancel_job_when_device_is_empty(
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
-async def test_get_after_a_cancel_shows_what_did_not_pass_and_no_pause(
+async def test_get_shows_unopened_stages_and_no_pause_when_job_is_canceled(
     shell: Shell,
 ) -> None:
     await shell("create", "--type", "x", "--all", "--job-id", "r", "--stage=50%", "--stage=rest")

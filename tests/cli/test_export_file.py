@@ -151,7 +151,9 @@ async def test_export_refuses_fifos_without_waiting(shell: Shell, file: Path, su
         ("/dev/null", "can't write /dev/null: it is not a regular file; without --to, rows"),
     ],
 )
-async def test_export_refuses_what_is_no_file(shell: Shell, to: str, problem: str) -> None:
+async def test_export_rejects_a_path_that_is_not_a_regular_file(
+    shell: Shell, to: str, problem: str
+) -> None:
     for options in ([], ["--resume"]):
         exported = await shell("export", "j", "--to", to, *options)
 

@@ -163,7 +163,9 @@ async def test_cancel_changes_nothing_when_it_cannot_count_the_devices(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("large_jobs")
-async def test_ctrl_c_answers_the_question(server: Server, operator: Operator) -> None:
+async def test_cancel_changes_nothing_when_ctrl_c_answers_the_question(
+    server: Server, operator: Operator
+) -> None:
     code, _ = await answer_on_terminal(
         *("[y/N] ", "\x03"),
         *("cancel", "a", "b"),

@@ -42,9 +42,7 @@ async def test_create_generates_a_job_id_and_get_returns_the_job(
     assert [e.device_id for e in job.executions] == ["d00001", "d00002"]
 
 
-async def test_caller_is_who_the_server_says_that_the_client_is(
-    jobs: JobsClient, tenant: str
-) -> None:
+async def test_caller_returns_the_authenticated_caller(jobs: JobsClient, tenant: str) -> None:
     caller = await jobs.caller()
 
     assert (caller.tenant_id, caller.user_id) == (tenant, "olivia")

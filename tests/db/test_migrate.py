@@ -162,7 +162,7 @@ async def test_migrate_keeps_functions_of_a_newer_version(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
-async def test_migrate_replaces_a_view_that_has_a_new_last_column(
+async def test_migrate_adds_a_last_column_to_a_view(
     empty: EmptyDatabase, monkeypatch: pytest.MonkeyPatch, view: str
 ) -> None:
     await migrate(empty.owner_dsn, empty.role)

@@ -47,7 +47,7 @@ async def test_worked_example_runs(
         outputs = [
             await _run_shell(
                 re.sub(r"^grpcurl (?:.*\\\n)*.*$", "", commands, flags=re.MULTILINE)
-                .replace("127.0.0.1:8443", gateway.url.removeprefix("http://"))
+                .replace("127.0.0.1:8443", gateway.url.removeprefix("https://"))
                 .replace(".venv/bin/python", sys.executable)
                 .replace(".venv/bin/jobs-grpc", f"{sys.executable} -m jobs_grpc.cli")
                 .replace("curl ", "curl --silent --show-error --fail-with-body ")

@@ -1,4 +1,4 @@
-"""One caller of the gateway is one caller, however it writes its token and however many it has."""
+"""The gateway shares its limits by tenant and subject, not by the text of tokens."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -191,4 +191,4 @@ async def test_semaphore_equals_the_model_after_random_operations(
     assert not semaphore._held_by_holders
     for queue in (semaphore._new, semaphore._holders):
         assert not queue.waiters
-        assert not queue._turns
+        assert not queue._tenants

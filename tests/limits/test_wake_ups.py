@@ -61,7 +61,7 @@ async def test_release_of_bytes_examines_no_tenant_while_nothing_is_free(
         assert examined == []
 
 
-async def test_release_of_bytes_examines_the_tenant_with_the_next_turn(
+async def test_release_of_bytes_examines_the_next_tenant(
     examined: list[str],
 ) -> None:
     budget = ByteBudget(100, 100)

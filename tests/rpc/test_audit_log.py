@@ -98,7 +98,7 @@ async def test_rejected_calls_are_logged(server: Server, tenant: str, audit_log:
     assert (not_found["code"], not_found["reason"]) == ("NOT_FOUND", "JOB_NOT_FOUND")
 
 
-async def test_calls_of_unknown_callers_are_one_line_and_then_their_number(
+async def test_calls_of_unknown_callers_are_counted_after_the_first_line(
     database: Database, audit_log: Any
 ) -> None:
     async with running_server(database.request_dsn) as server:

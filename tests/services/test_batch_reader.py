@@ -33,7 +33,7 @@ class Source:
 
     def reader(self, budget: ByteBudget) -> BatchReader[str, Text]:
         """A reader of this source."""
-        return BatchReader(self.read, budget, 0.01, asyncio.Event(), _pause, subject="texts")
+        return BatchReader(self.read, budget, 0.01, asyncio.Event(), _pause, noun="texts")
 
 
 async def _pause(_: str) -> None:

@@ -60,7 +60,7 @@ class Pages:
         self.stopping = asyncio.Event()
         store_: Any = self.store
         self._pages = BatchReader[PageQuery, Page](
-            partial(read_pages, store_), self.budget, 0.01, self.stopping, _pause, subject="pages"
+            partial(read_pages, store_), self.budget, 0.01, self.stopping, _pause, noun="pages"
         )
 
     async def read(

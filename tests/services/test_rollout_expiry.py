@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobs_grpc.services.rollout_json import rollout_json
 from tests.support.callers import Operator
-from tests.support.database import Database
+from tests.support.database import Database, request_session
 from tests.support.failures import expect_failure
 from tests.support.rollout_model import Rollout, Stage
 from tests.support.server import Server, running_server
@@ -151,7 +151,9 @@ async def test_default_expiry_leaves_a_day_for_the_devices(
     assert job.expires_at == response.expires_at
 
 
-async def test_rollout_that_takes_the_longest_expiry_needs_another_one(operator: Operator) -> None:
+async def test_create_is_rejected_when_rollout_takes_longer_than_the_longest_default(
+    operator: Operator,
+) -> None:
     stages = rollout(baking(30 * DAY), REST)
 
     with expect_failure(FAILED_PRECONDITION, "EXPIRY_TOO_EARLY"):
@@ -177,6 +179,35 @@ async def test_repeated_request_with_the_default_expiry_returns_the_first_respon
     ):
         with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
             await operator.create(job_id=job_id, **request, **expiry)
+
+
+@pytest.mark.parametrize("by_previous_first", [False, True])
+async def test_previous_version_repeats_a_request_without_an_expiry(
+    database: Database, operator: Operator, by_previous_first: bool
+) -> None:
+    """Its servers have the default of 24 hours for all jobs."""
+    stages = rollout({"device_count": 1}, REST)
+
+    async def create_by_previous() -> datetime:
+        async with request_session(database) as (session, _):
+            time = await session.fetchval(
+                "SELECT extract(epoch FROM expires_at)::float8 FROM jobs.create_job("
+                "$1, 'j', 't', '{}', NULL, NULL, true, 24, NULL, 'olivia', 100, NULL, $2)",
+                operator.tenant,
+                rollout_json(stages),
+            )
+            return datetime.fromtimestamp(time, UTC)
+
+    async def create() -> datetime:
+        response = await operator.create(
+            job_id="j", document_type="t", target_all=True, rollout=stages
+        )
+        return response.expires_at.ToDatetime(UTC)
+
+    calls = [create, create_by_previous]
+    first, second = reversed(calls) if by_previous_first else calls
+
+    assert await first() == await second()
 
 
 def _seconds(low: int, high: int) -> st.SearchStrategy[Fraction]:

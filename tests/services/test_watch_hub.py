@@ -391,7 +391,7 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
     assert 2 <= vars(second)["others"] < failed
 
 
-async def test_state_that_a_stream_has_read_itself_is_no_change() -> None:
+async def test_watch_does_not_wake_when_its_stream_has_read_the_state() -> None:
     source = Source()
     async with started(source.hub(0.01), "a", "b") as (watch, other):
         source.change("a", 2)
@@ -447,3 +447,61 @@ async def test_hub_compares_nothing_for_streams_that_do_not_wait() -> None:
 
         await slow.changed()
         assert slow.fingerprint == 2
+
+
+async def test_tenant_whose_statements_take_long_does_not_delay_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also not when it opens its watches again."""
+    monkeypatch.setattr(watch_group, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(watch_group, "_SEARCH_INTERVAL", 0.1)
+    source = Source()
+    hub = source.hub(0.02)
+
+    async def take_long_for_one() -> None:
+        if "slow" in source.tenants[-1]:
+            await asyncio.sleep(0.2)
+
+    source.during_fetch = take_long_for_one
+    with ExitStack() as stack:
+        watches = [stack.enter_context(hub.watch(f"t{n:02}", "a")) for n in range(20)]
+        await asyncio.gather(*(watch.changed() for watch in watches))
+        with waiting(*watches):
+            for _ in range(2):
+                async with started(hub, "b", tenant="slow") as (slow,):
+                    with waiting(slow):
+
+                        async def is_alone() -> bool:
+                            return source.fetches[-2:] == [["a"] * 20] * 2
+
+                        await wait_until(is_alone)
+                        source.tenants.clear()
+                        await asyncio.sleep(0.5)
+                        assert all(len(set(t)) in (1, 20) for t in source.tenants)
+                        assert sum(len(t) == 20 for t in source.tenants) >= 5
+                        assert ["slow"] in source.tenants
+
+
+async def test_tenants_share_statements_when_all_statements_take_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch_group, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(watch_group, "_SEARCH_INTERVAL", 0.1)
+    monkeypatch.setattr(watch_group, "_SLOW_PART", 0.25)
+    source = Source()
+    hub = source.hub(0.02)
+
+    async def take_long() -> None:
+        await asyncio.sleep(0.01 * len(source.tenants[-1]))
+
+    source.during_fetch = take_long
+    with ExitStack() as stack:
+        watches = [stack.enter_context(hub.watch(f"t{n:02}", "a")) for n in range(20)]
+        await asyncio.gather(*(watch.changed() for watch in watches))
+        with waiting(*watches):
+            await asyncio.sleep(1.0)
+
+            async def are_together() -> bool:
+                return source.fetches[-1] == ["a"] * 20
+
+            await wait_until(are_together)

@@ -255,7 +255,7 @@ async def test_poll_that_waits_for_the_database_holds_no_bytes() -> None:
         """A store that waits for a database connection."""
 
         def on_write(self, _: object) -> None:
-            """Tell nobody."""
+            """Call no listener."""
 
         async def changed_job_fingerprints(self, *_: object, **__: object) -> None:
             polling.set()

@@ -15,7 +15,7 @@ class Call:
     asked: int = 0
     """The units that it asked for last."""
     held_while_waiting: int = 0
-    """If it asks for the second time: what it held then, until it has its units or stops."""
+    """What a call that asks for the second time held then, until it has its units or stops."""
     waits: bool = False
     canceled: bool = False
 
@@ -35,10 +35,10 @@ class Model:
     calls: list[Call] = field(default_factory=list)
     """All calls, in the order in which they asked last."""
     served: list[int] = field(default_factory=list)
-    """The calls that got what they asked for, in order."""
+    """The calls that got their units, in order."""
     woken: list[Call] = field(default_factory=list)
-    """Calls that got it while they waited, until their tasks run."""
-    # By tenant, and whether its calls ask for more: who is first has the lowest number.
+    """Calls that got their units while they waited, until their tasks run."""
+    # By tenant, and whether its calls ask for more. The tenant with the lowest number is next.
     turns: dict[tuple[str, bool], int] = field(default_factory=dict)
     next_turn: "count[int]" = field(default_factory=count)
 
@@ -67,7 +67,7 @@ class Model:
         return held < self.max_held and self.free > self.reserve(held)
 
     def may_proceed(self, call: Call) -> bool:
-        """Whether a call that waits need not."""
+        """Whether a call that waits can get its units now."""
         tenant = call.tenant
         return self.may_take(tenant) or (
             call.asks_for_more
@@ -136,7 +136,7 @@ class Model:
             self._update_turns()
 
     def _update_turns(self) -> None:
-        """A tenant gets a turn when a call starts to wait, and when it falls below its limit."""
+        """Add a tenant at the end when a call starts to wait, or when it falls below its limit."""
         keys = {
             _key(call)
             for call in self.waiting

@@ -69,9 +69,6 @@ func convertOperation(path string, operation, schemas object, c *contract) objec
 		maps.Copy(operation["responses"].(object), watchResponses)
 		return operation
 	}
-	if id == "ListDeviceExecutions" {
-		delete(operation["responses"].(object), "404") // JOB_NOT_FOUND is about the route of a job
-	}
 	maps.Copy(operation["responses"].(object), successResponse(id, ok))
 	return operation
 }

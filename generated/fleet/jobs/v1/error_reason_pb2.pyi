@@ -232,19 +232,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     STAGE_EMPTY: _ErrorReason.ValueType  # 47
     """A stage with a group_id has no devices: the group has no member that the job targets and that is in
-    no earlier group. `stage` is the stage. Correct the group_id, or set `allow_empty`.
+    no earlier group. `stage` is its index. Correct the group_id, or set `allow_empty`.
 
     Example of an ErrorInfo:
 
         {
           "reason": "STAGE_EMPTY",
           "domain": "jobs-grpc",
-          "metadata": { "stage": "0", "groupId": "nort" }
+          "metadata": { "stage": "0", "groupId": "nort", "tenantId": "demo" }
         }
     """
     EXPIRY_TOO_EARLY: _ErrorReason.ValueType  # 48
     """The job expires before its rollout can end, even if every device succeeds at once. The message has
-    the arithmetic; `minSeconds` is the time from now that the rollout takes at least. Let the job
+    the arithmetic; `minSeconds` is the shortest time that the rollout can take from now. Let the job
     expire later or never, or shorten the stages.
 
     Example of an ErrorInfo:
@@ -252,7 +252,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "EXPIRY_TOO_EARLY",
           "domain": "jobs-grpc",
-          "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800" }
+          "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800", "tenantId": "demo" }
         }
     """
     JOB_NOT_CANCELABLE: _ErrorReason.ValueType  # 19
@@ -778,19 +778,19 @@ Example of an ErrorInfo:
 """
 STAGE_EMPTY: ErrorReason.ValueType  # 47
 """A stage with a group_id has no devices: the group has no member that the job targets and that is in
-no earlier group. `stage` is the stage. Correct the group_id, or set `allow_empty`.
+no earlier group. `stage` is its index. Correct the group_id, or set `allow_empty`.
 
 Example of an ErrorInfo:
 
     {
       "reason": "STAGE_EMPTY",
       "domain": "jobs-grpc",
-      "metadata": { "stage": "0", "groupId": "nort" }
+      "metadata": { "stage": "0", "groupId": "nort", "tenantId": "demo" }
     }
 """
 EXPIRY_TOO_EARLY: ErrorReason.ValueType  # 48
 """The job expires before its rollout can end, even if every device succeeds at once. The message has
-the arithmetic; `minSeconds` is the time from now that the rollout takes at least. Let the job
+the arithmetic; `minSeconds` is the shortest time that the rollout can take from now. Let the job
 expire later or never, or shorten the stages.
 
 Example of an ErrorInfo:
@@ -798,7 +798,7 @@ Example of an ErrorInfo:
     {
       "reason": "EXPIRY_TOO_EARLY",
       "domain": "jobs-grpc",
-      "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800" }
+      "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800", "tenantId": "demo" }
     }
 """
 JOB_NOT_CANCELABLE: ErrorReason.ValueType  # 19

@@ -325,7 +325,7 @@ class Stage(_message.Message):
     releases_per_minute: _builtins.int
     """The number of executions that are released per minute: 1–1000000. Unset: all at once."""
     allow_empty: _builtins.bool
-    """The stage may have no devices. Only with a group_id; other stages always may."""
+    """The stage may have no devices. Only with a group_id; stages of other sizes can always be empty."""
     @_builtins.property
     def gate(self) -> Global___Gate:
         """The condition for opening the next stage. Unset: all executions of this stage are finished. Not
@@ -1031,10 +1031,10 @@ class CreateJobRequest(_message.Message):
     """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT:
     1–720. Default: 24.
 
-    With a rollout, the default is the time that the rollout takes if every device succeeds at once,
-    rounded up to hours, plus 24, and at most 720: its bake times (or advance_after, where that is
-    shorter), and the number of devices divided by releases_per_minute. If the job expires before
-    that time has passed, the call fails with EXPIRY_TOO_EARLY.
+    With a rollout, the default is the shortest time that the rollout can take, rounded up to hours,
+    plus 24, and at most 720. That time is the sum over the stages of the number of devices divided by
+    releases_per_minute, plus bake_time, or of advance_after if it is shorter: every device succeeds at
+    once. If the job expires before that time has passed, the call fails with EXPIRY_TOO_EARLY.
     """
     never_expires: _builtins.bool
     """The job never expires. Must not be combined with expires_in_hours."""
@@ -1119,9 +1119,7 @@ class CreateJobResponse(_message.Message):
     """The number of targeted devices."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """The time at which the job expires, as set at creation: also the default that the service chose.
-        Unset: never.
-        """
+        """The time at which the job expires, as set at creation, also if it is the default. Unset: never."""
 
     @_builtins.property
     def job(self) -> Global___Job:

@@ -211,18 +211,18 @@ const (
 	//	}
 	ErrorReason_TENANT_EMPTY ErrorReason = 18
 	// A stage with a group_id has no devices: the group has no member that the job targets and that is in
-	// no earlier group. `stage` is the stage. Correct the group_id, or set `allow_empty`.
+	// no earlier group. `stage` is its index. Correct the group_id, or set `allow_empty`.
 	//
 	// Example of an ErrorInfo:
 	//
 	//	{
 	//	  "reason": "STAGE_EMPTY",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "stage": "0", "groupId": "nort" }
+	//	  "metadata": { "stage": "0", "groupId": "nort", "tenantId": "demo" }
 	//	}
 	ErrorReason_STAGE_EMPTY ErrorReason = 47
 	// The job expires before its rollout can end, even if every device succeeds at once. The message has
-	// the arithmetic; `minSeconds` is the time from now that the rollout takes at least. Let the job
+	// the arithmetic; `minSeconds` is the shortest time that the rollout can take from now. Let the job
 	// expire later or never, or shorten the stages.
 	//
 	// Example of an ErrorInfo:
@@ -230,7 +230,7 @@ const (
 	//	{
 	//	  "reason": "EXPIRY_TOO_EARLY",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800" }
+	//	  "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXPIRY_TOO_EARLY ErrorReason = 48
 	// The job is COMPLETED or CANCELED. `status` is the job's status.

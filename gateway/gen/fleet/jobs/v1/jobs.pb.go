@@ -870,7 +870,7 @@ type Stage struct {
 	// The condition for opening the next stage. Unset: all executions of this stage are finished. Not
 	// allowed in the last stage.
 	Gate *Gate `protobuf:"bytes,7,opt,name=gate,proto3" json:"gate,omitempty"`
-	// The stage may have no devices. Only with a group_id; other stages always may.
+	// The stage may have no devices. Only with a group_id; stages of other sizes can always be empty.
 	AllowEmpty    bool `protobuf:"varint,8,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1866,10 +1866,10 @@ type CreateJobRequest struct {
 	// The number of hours until the job expires, when its QUEUED executions become TIMED_OUT:
 	// 1–720. Default: 24.
 	//
-	// With a rollout, the default is the time that the rollout takes if every device succeeds at once,
-	// rounded up to hours, plus 24, and at most 720: its bake times (or advance_after, where that is
-	// shorter), and the number of devices divided by releases_per_minute. If the job expires before
-	// that time has passed, the call fails with EXPIRY_TOO_EARLY.
+	// With a rollout, the default is the shortest time that the rollout can take, rounded up to hours,
+	// plus 24, and at most 720. That time is the sum over the stages of the number of devices divided by
+	// releases_per_minute, plus bake_time, or of advance_after if it is shorter: every device succeeds at
+	// once. If the job expires before that time has passed, the call fails with EXPIRY_TOO_EARLY.
 	ExpiresInHours *int32 `protobuf:"varint,7,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job never expires. Must not be combined with expires_in_hours.
 	NeverExpires bool `protobuf:"varint,8,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
@@ -2049,8 +2049,7 @@ type CreateJobResponse struct {
 	Status Job_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
 	// The number of targeted devices.
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
-	// The time at which the job expires, as set at creation: also the default that the service chose.
-	// Unset: never.
+	// The time at which the job expires, as set at creation, also if it is the default. Unset: never.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// The job without its executions. Set only with validate_only.
 	Job           *Job `protobuf:"bytes,5,opt,name=job,proto3" json:"job,omitempty"`

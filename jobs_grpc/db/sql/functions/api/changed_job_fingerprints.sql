@@ -3,11 +3,11 @@
 -- job_fingerprint. A given NULL differs from any fingerprint. A job that does not exist has the
 -- fingerprint 0.
 --
--- For Citus, where a call reads the rows of one tenant. PostgreSQL answers
+-- The server calls it only on Citus, where a call reads the rows of one tenant; otherwise it calls
 -- changed_job_fingerprints_of_tenants.
 CREATE OR REPLACE FUNCTION jobs.changed_job_fingerprints(
     p_tenant_id text,
-    p_job_ids text[],        -- one per watched job, as the fingerprints
+    p_job_ids text[],        -- one per watched job, like p_fingerprints
     p_fingerprints bigint[]
 ) RETURNS TABLE (
     "position" integer,  -- of the job in p_job_ids, from 1

@@ -1,10 +1,10 @@
 -- depends on: job_fingerprint
--- As changed_job_fingerprints, for jobs of many tenants in one statement.
+-- Like changed_job_fingerprints, for jobs of many tenants in one statement.
 --
--- The tenant of each job is set before its rows are read: what set_config returns is the tenant_id
--- that they are read by. So row-level security stays in force for each of them.
+-- The query reads the rows of each job by the tenant_id that set_config returns. So the tenant is set
+-- before its rows are read, and row-level security applies to each of them.
 CREATE OR REPLACE FUNCTION jobs.changed_job_fingerprints_of_tenants(
-    p_tenant_ids text[],     -- one per watched job, as the next two
+    p_tenant_ids text[],     -- one per watched job, like the next two
     p_job_ids text[],
     p_fingerprints bigint[]
 ) RETURNS TABLE (

@@ -7,7 +7,7 @@
 -- It also changes when a slot becomes free in a job with max_in_progress, so that a device whose
 -- start was rejected learns that it can try again; see slots_text.
 --
--- For Citus, where a call reads the rows of one tenant. PostgreSQL answers
+-- The server calls it only on Citus, where a call reads the rows of one tenant; otherwise it calls
 -- changed_pending_fingerprints_of_tenants.
 CREATE OR REPLACE FUNCTION jobs.changed_pending_fingerprints(
     p_tenant_id text,

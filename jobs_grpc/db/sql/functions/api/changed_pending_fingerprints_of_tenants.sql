@@ -1,8 +1,8 @@
 -- depends on: is_pending_at, pending_text, slots_text, text_fingerprint
--- As changed_pending_fingerprints, for devices of many tenants in one statement; see
+-- Like changed_pending_fingerprints, for devices of many tenants in one statement; see
 -- changed_job_fingerprints_of_tenants.
 CREATE OR REPLACE FUNCTION jobs.changed_pending_fingerprints_of_tenants(
-    p_tenant_ids text[],     -- one per watch, as the next three
+    p_tenant_ids text[],     -- one per watch, like the next three
     p_device_ids text[],
     p_limits integer[],
     p_fingerprints bigint[]

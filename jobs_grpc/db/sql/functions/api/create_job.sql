@@ -33,12 +33,13 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_rollout jsonb DEFAULT NULL,           -- NULL: none
     p_failure_criteria jsonb DEFAULT NULL,  -- NULL: none
     p_validate_only boolean DEFAULT false,
-    -- The request has no expiry: with a rollout, p_expires_in_hours is added to the time that it takes.
+    -- The request has no expiry: with a rollout, the minimum time of the rollout is added to
+    -- p_expires_in_hours.
     p_default_expiry boolean DEFAULT false
 ) RETURNS TABLE (
     execution_count integer,
     expires_at timestamptz,
-    stage_sizes integer[]                   -- of the rollout; NULL if the job was created before
+    stage_sizes integer[]                   -- of the rollout; NULL if the job existed already
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -69,14 +70,13 @@ BEGIN
         INSERT INTO jobs.jobs
             (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
-             created_at, updated_at, rollout_request, has_failure_criteria, max_in_progress,
-             default_expiry)
+             created_at, updated_at, rollout_request, has_failure_criteria, max_in_progress)
         VALUES
             (p_tenant_id, p_job_id, p_document_type, p_document_params, p_target_device_id,
              p_target_group_id, p_target_all, p_expires_in_hours,
              v_now + make_interval(hours => p_expires_in_hours), p_in_progress_timeout_minutes,
              p_created_by, v_now, v_now, v_rollout_request, p_failure_criteria IS NOT NULL,
-             (p_rollout ->> 'max_in_progress')::integer, v_default_expiry)
+             (p_rollout ->> 'max_in_progress')::integer)
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;
@@ -90,9 +90,9 @@ BEGIN
                AND s.target_device_id IS NOT DISTINCT FROM p_target_device_id
                AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
                AND s.target_all = p_target_all
-               AND j.default_expiry = v_default_expiry
-               AND (v_default_expiry
-                    OR j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours)
+               AND (v_default_expiry AND j.default_expiry
+                    OR NOT j.default_expiry
+                       AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours)
                AND coalesce(j.requested_timeout_minutes, j.in_progress_timeout_minutes, 0)
                    = coalesce(p_in_progress_timeout_minutes, 0)
                AND j.rollout_request IS NOT DISTINCT FROM v_rollout_request
@@ -190,8 +190,9 @@ BEGIN
     v_expires_at := v_now + make_interval(hours => v_expires_in_hours);
     expires_at := v_expires_at;
     IF NOT p_validate_only AND v_expires_in_hours <> p_expires_in_hours THEN
+        -- Only then, because servers of the previous version send their default as p_expires_in_hours.
         UPDATE jobs.jobs j
-        SET expires_in_hours = v_expires_in_hours, expires_at = v_expires_at
+        SET expires_in_hours = v_expires_in_hours, expires_at = v_expires_at, default_expiry = true
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     END IF;
     IF NOT p_validate_only THEN

@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
 ) RETURNS TABLE (
     retried_count integer,
     expires_at timestamptz,
-    timed_out_count integer  -- executions that the old expiry timed out, and that it wrote
+    timed_out_count integer  -- executions that expired before, and that this call stored as TIMED_OUT
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- depends on: check_expiry, minimum_rollout_time, release_progress_at
--- Raises EXPIRY_TOO_EARLY unless the rest of a job's rollout can end before the job expires, if a pause
--- ends at once. The job has not expired. The caller holds the job lock and has set the tenant.
+-- Raises EXPIRY_TOO_EARLY unless the rest of a job's rollout can end before the job expires; assumes that
+-- a pause ends now. The job has not expired. The caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.check_job_expiry(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void

@@ -1,7 +1,7 @@
 -- depends on: released_at, text_fingerprint
--- Returns a hash with 60 bits that changes when readers would see another state of a job. A transaction
--- that changes executions, stages or criteria also writes a new version of the row of the job or of its
--- counts. The rest is what time alone changes: the expiry, and the number of released executions.
+-- Returns a 60-bit hash that changes when readers would see another state of a job. A transaction that
+-- changes executions, stages or criteria also writes a new version of the row of the job or of its
+-- counts. Time alone changes only whether the job has expired, and the number of released executions.
 CREATE OR REPLACE FUNCTION jobs.job_fingerprint(
     job_version xid,       -- xmin of the row in jobs.jobs
     progress_version xid,  -- xmin of the row in jobs.job_progress

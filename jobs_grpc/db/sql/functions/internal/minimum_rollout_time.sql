@@ -1,6 +1,6 @@
 -- Returns how long a rollout takes if every device succeeds as soon as it is released and every approval
 -- is given at once: {"seconds": 7800, "stages": [{"stage": 0, "seconds": 600, "bake_seconds": 600}, …]}.
--- The stages are those that take time. Each has `advance_after`: true, or `bake_seconds` and, if it
+-- Stages that take no time are left out. Each has `advance_after`: true, or `bake_seconds` and, if it
 -- waits for releases, `release_seconds`, `devices` and `releases_per_minute`.
 --
 -- The last four parameters are the progress of a job; the defaults are those of a new job.

@@ -1,5 +1,5 @@
--- Returns how many executions of a job are released at the time `at`, with the part of the next release
--- that has passed. NULL without a rollout.
+-- Returns how many executions of a job are released at the time `at`, with the fraction of the next
+-- release: 2.5 is halfway between the second and the third. NULL without a rollout.
 CREATE OR REPLACE FUNCTION jobs.release_progress_at(
     release_end integer,
     release_base integer,

@@ -1,8 +1,8 @@
 -- depends on: release_progress_at
--- Returns how the release of a job continues at another rate: the number released so far, and the time
--- from which the new rate counts. That time is before p_now by as much as the part of the next release
--- that has passed takes at the new rate, so a job whose rate changes often releases as many executions
--- as it should. The caller holds the job lock and has set the tenant.
+-- Returns release_base and release_since with which the release of a job continues at another rate:
+-- the whole number of released executions, and p_now minus the fraction of the next release divided by
+-- the new rate. So a change of the rate loses no fraction. The caller holds the job lock and has set the
+-- tenant.
 CREATE OR REPLACE FUNCTION jobs.release_with_rate(
     p_tenant_id text,
     p_job_id text,
