@@ -165,6 +165,8 @@ def _read_params(text: str) -> dict[str, Any]:
         )
     except (RecursionError, EncodeError, DecodeError):
         raise CliError("--params: nested too deeply", ExitCode.USAGE) from None
+    except json.JSONDecodeError as e:
+        raise CliError(f"--params: not valid JSON: {e}", ExitCode.USAGE) from None
     except ValueError as e:
         raise CliError(f"--params: {e}", ExitCode.USAGE) from None
     return params

@@ -100,10 +100,11 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
         [
             "",
             f"Serving on {address}; the tenant {DEMO_TENANT} has {DEMO_DEVICE_COUNT:,} devices.",
-            f"Groups: {', '.join(DEMO_GROUPS)}",
-            f"Data:   {cluster.data_dir}",
-            f"SQL:    psql {shlex.quote(cluster.dsn(_DATABASE))}",
-            f"Log:    {_log_hint(config)}",
+            f"Groups:  {', '.join(DEMO_GROUPS)}",
+            f"Data:    {cluster.data_dir}",
+            f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
+            f"Log:     {_log_hint(config)}",
+            *_metrics_url(config),
             "",
             *_example_commands(address, config),
             "",
@@ -111,6 +112,10 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             "",
         ]
     )
+
+
+def _metrics_url(config: Config) -> list[str]:
+    return [f"Metrics: http://{config.metrics.listen}/metrics"] if config.metrics.listen else []
 
 
 def _log_hint(config: Config) -> str:

@@ -54,6 +54,9 @@ _TEXTS = {
     "EXECUTION_NOT_FOUND": "device {deviceId} has no execution of job {jobId} in tenant {tenantId}",
     "GROUP_EMPTY": "group {groupId} has no members in tenant {tenantId}",
     "TENANT_EMPTY": "no devices in tenant {tenantId}",
+    "STAGE_EMPTY": "Stage {stage} has no devices: the job targets no device of group {groupId}, or"
+    " earlier stages have them all; correct the group, or allow it with --stage"
+    " group:{groupId},allow-empty",
     "JOB_NOT_CANCELABLE": "cannot cancel job {jobId} in status {status}",
 }
 
@@ -149,14 +152,17 @@ def _named_object(error: JobsError) -> str:
         return error.message
 
 
-def retry_note(error: JobsError) -> str:
-    """Say why a call is retried. Only an error without a reason means that nothing answered."""
+def retry_note(error: JobsError, server: str) -> str:
+    """Say why a call to this server is retried.
+
+    Only an error without a reason means that nothing answered.
+    """
     message = " ".join(error.message.split())
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return f"refused by a limit, retrying: {message}"
     if error.reason:
         return f"the server can't serve the call, retrying: {error.code.name}: {message}"
-    return f"can't reach the server, retrying: {_cause(message) or error.code.name}"
+    return f"can't reach the server at {server}, retrying: {_cause(message) or error.code.name}"
 
 
 def _cause(message: str) -> str:

@@ -41,8 +41,9 @@ def utc_now(timespec: str = "seconds") -> str:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Format a duration in whole seconds, such as 0:01:30."""
-    return str(timedelta(seconds=int(duration.total_seconds())))
+    """Format a duration in whole seconds, such as 0:01:30 or 2d 0:01:30."""
+    days = f"{duration.days:,}d " if duration.days else ""
+    return f"{days}{timedelta(seconds=duration.seconds)}"
 
 
 def format_time_left(time: Timestamp) -> str:

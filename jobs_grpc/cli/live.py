@@ -244,7 +244,7 @@ def _left_and_right(left: RenderableType, right: Text) -> Table:
 
 
 @contextmanager
-def live_totals(title: str, totals: Totals) -> Iterator[None]:
+def live_totals(title: str, totals: Totals, server: str) -> Iterator[None]:
     """Show the totals of a fleet on a terminal during the block."""
     rate = Rate()
     started = time.monotonic()
@@ -261,7 +261,7 @@ def live_totals(title: str, totals: Totals) -> Iterator[None]:
             ),
         ]
         if totals.retrying:
-            lines.append(_warning(retry_note(totals.retrying)))
+            lines.append(_warning(retry_note(totals.retrying, server)))
         return Group(*lines)
 
     with Live(get_renderable=render, refresh_per_second=4):

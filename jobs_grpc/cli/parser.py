@@ -42,11 +42,17 @@ class Parser(argparse.ArgumentParser):
         if name in self._option_string_actions:
             return
         assert self._subparsers  # noqa: S101 - for mypy
-        commands = self._subparsers._group_actions[0].choices or ()
+        commands = dict(self._subparsers._group_actions[0].choices or {})
         command = next((arg for arg in args if arg in commands), "COMMAND")
-        hint = self._suggested_option(name) or (
-            f"; options follow the command: {self.prog} {command} {name} …"
-        )
+        hint = self._suggested_option(name)
+        if (
+            not hint
+            and command in commands
+            and name not in commands[command]._option_string_actions
+        ):
+            hint = f"; `{self.prog} {command} --help` lists the options"
+        elif not hint:
+            hint = f"; options follow the command: {self.prog} {command} {name} …"
         self.error(f"unrecognized argument: {name}{hint}")
 
     def _suggested_option(self, name: str) -> str:
@@ -56,7 +62,9 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         hint = _suggestion(str(value), action.choices)
-        if not hint and isinstance(action, argparse._SubParsersAction):
+        if value == "help" and isinstance(action, argparse._SubParsersAction):
+            hint = f"; use `{self.prog} --help` or `{self.prog} COMMAND --help`"
+        elif not hint and isinstance(action, argparse._SubParsersAction):
             hint = f"; `{self.prog} --help` lists the commands"
         elif not hint:
             hint = f" (choose from {', '.join(action.choices)})"

@@ -203,7 +203,7 @@ async def _run(args: argparse.Namespace, fleet: Fleet, totals: Totals) -> None:
         async with asyncio.timeout(args.run_for), asyncio.TaskGroup() as group:
             group.create_task(run_fleet(fleet, totals))
             group.create_task(_check_first_device(args, fleet.device_ids[0]))
-            group.create_task(_show_totals(title, args.output != "text", totals))
+            group.create_task(_show_totals(title, args.output != "text", totals, fleet.server))
     except (TimeoutError, asyncio.CancelledError):
         pass  # The time is up, or Ctrl-C.
     except BaseExceptionGroup as failures:
@@ -246,7 +246,7 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _show_totals(title: str, quiet: bool, totals: Totals) -> None:
+async def _show_totals(title: str, quiet: bool, totals: Totals, server: str) -> None:
     """Show the totals until the task is canceled: live on a terminal, elsewhere as lines."""
     if not quiet and sys.stdout.isatty():
         try:
@@ -254,13 +254,13 @@ async def _show_totals(title: str, quiet: bool, totals: Totals) -> None:
         except ImportError:
             pass  # rich is not installed
         else:
-            with live_totals(title, totals):
+            with live_totals(title, totals, server):
                 await asyncio.Event().wait()
     shown, was_retrying = totals.counters(), False
     while True:
         await asyncio.sleep(_LINE_INTERVAL_SECONDS)
         if totals.retrying and not was_retrying:
-            print_note(retry_note(totals.retrying))
+            print_note(retry_note(totals.retrying, server))
         was_retrying = bool(totals.retrying)
         counters = totals.counters()
         if not quiet and counters != shown:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_server_command, connect
+from jobs_grpc.cli.connection import add_server_command, connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, retry_note
 from jobs_grpc.cli.formatting import execution_counts, format_summary, format_time, utc_now
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
@@ -101,9 +101,10 @@ def _watch(args: argparse.Namespace) -> None:
 
 async def _follow(args: argparse.Namespace) -> None:
     view = _choose_view(args)
+    server = resolve_target(args).server
 
     def on_retry(error: JobsError) -> None:
-        view.show_retry(retry_note(error))
+        view.show_retry(retry_note(error, server))
 
     last: pb.Job | None = None
     try:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import asyncpg
 import pytest
@@ -24,7 +25,7 @@ from jobs_grpc.dev import embedded_postgres
 from tests.support.callers import Operator
 from tests.support.cli import Shell, spawn
 from tests.support.postgres import new_data_dir
-from tests.support.server import open_channel
+from tests.support.server import open_channel, reserved_address
 from tests.support.waiting import TIMEOUT, wait_until
 
 pytestmark = pytest.mark.slow
@@ -117,6 +118,16 @@ async def test_dev_prints_commands_that_work(
     commands = [f"  .venv/bin/jobs-grpc {line.split(maxsplit=1)[1]}" for line in short]
     others = [line for line in greeting.splitlines() if "SQL: " not in line and line not in lines]
     assert max(map(len, commands + others)) <= 80
+
+
+async def test_dev_prints_the_url_of_its_metrics(data_dir: Path) -> None:
+    with reserved_address() as address:
+        async with _running_dev(data_dir, JOBS_METRICS_LISTEN=address) as (_, greeting):
+            url = f"http://{address}/metrics"
+            assert f"Metrics: {url}" in greeting.splitlines()
+            response = await asyncio.to_thread(urlopen, url)
+            with response:
+                assert response.status == 200
 
 
 async def test_calls_page_has_grpcurl_commands_that_work_with_dev(data_dir: Path) -> None:

@@ -23,7 +23,7 @@ def _nested(levels: int) -> str:
         (["create", "--type", "x", "--group", "g"], 4, "FAILED_PRECONDITION: group g has no"),
         (["create", "--type", "x", "--device", "d"], 3, "NOT_FOUND: device d not found in tenant"),
         (["create", "--type", "", "--all"], 2, "INVALID_ARGUMENT: document_type must be"),
-        ([*CREATE, "--params", "["], 2, "--params: Expecting value"),
+        ([*CREATE, "--params", "["], 2, "--params: not valid JSON: Expecting value"),
         ([*CREATE, "--params", "[]"], 2, "--params: must be a JSON"),
         ([*CREATE, "--params", "@gone"], 2, "can't read gone: No such"),
         (["get", "j", "--tenant", "é"], 2, "--tenant must be 1–256 printable ASCII"),

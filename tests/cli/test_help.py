@@ -55,6 +55,7 @@ async def test_help_shows_the_options_of_the_command_first_and_examples_last(
     [
         (["lsit"], "invalid choice: lsit (did you mean list?)"),
         (["stop"], "invalid choice: stop; `jobs-grpc --help` lists the commands"),
+        (["help"], "invalid choice: help; use `jobs-grpc --help` or `jobs-grpc COMMAND --help`"),
         (["context", "sett"], "invalid choice: sett (did you mean set?)"),
         (["list", "--stauts", "x"], "unrecognized argument: --stauts (did you mean --status?)"),
         (["list", "--status", "paused"], "invalid choice: paused (did you mean PAUSED?)"),
@@ -65,6 +66,10 @@ async def test_help_shows_the_options_of_the_command_first_and_examples_last(
             ["--tenant", "demo", "list"],
             "unrecognized argument: --tenant; options follow the command:"
             " jobs-grpc list --tenant …",
+        ),
+        (
+            ["-t", "demo", "list"],
+            "unrecognized argument: -t; `jobs-grpc list --help` lists the options",
         ),
         (
             ["context", "--tenant=demo", "set", "a"],

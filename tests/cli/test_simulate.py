@@ -84,7 +84,9 @@ async def test_simulate_keeps_running_when_server_becomes_unavailable(
             os.killpg(process.pid, signal.SIGINT)
             out, err = await process.communicate()
 
-    assert note.startswith(("can't reach the server, retrying: ", "the server can't serve"))
+    assert note.startswith(
+        (f"can't reach the server at {address}, retrying: ", "the server can't serve")
+    )
     assert (process.returncode, err) == (0, b"")
     assert json.loads(out)["started"] == 20
 

@@ -17,7 +17,7 @@ from tests.support.fleets import make_fleet, running_fleet
 from tests.support.server import Server, reserved_address, running_server
 from tests.support.waiting import TIMEOUT
 
-UNAVAILABLE = ("can't reach the server, retrying: ", "the server can't serve the call, retrying: ")
+UNAVAILABLE = ("can't reach the server at ", "the server can't serve the call, retrying: ")
 
 
 @pytest.fixture
