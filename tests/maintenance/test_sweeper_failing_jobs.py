@@ -219,7 +219,8 @@ async def test_sweep_waits_one_second_for_all_busy_jobs_together(
     async def time_out_and_note_wait(
         sweeper: Sweeper, job: JobKey, rows: Sequence[Row], wait_ms: int
     ) -> bool:
-        waits.append(wait_ms)
+        if job[0] == operator.tenant:  # Other tests can leave jobs.
+            waits.append(wait_ms)
         return await time_out(sweeper, job, rows, wait_ms)
 
     monkeypatch.setattr(Sweeper, "_time_out", time_out_and_note_wait)
