@@ -44,7 +44,7 @@ var optionalFields = map[string]bool{
 // overrides replace keywords of the schemas of fields that REST treats differently, or that need more
 // than their comments say.
 var overrides = map[string]object{
-	"fleet.jobs.v1.CreateJobRequest.expires_in_hours":       {"default": 24, "description": "The number of hours until the job expires, when its QUEUED executions become TIMED_OUT. Absent: 24. null: never."},
+	"fleet.jobs.v1.CreateJobRequest.expires_in_hours":       {"default": 24, "description": "The number of hours until the job expires, when its QUEUED executions become TIMED_OUT. Absent: 24, or with a rollout 24 more than it takes at least, at most 720. null: never."},
 	"fleet.jobs.v1.RetryExecutionsRequest.expires_in_hours": {"description": "The number of hours from now until the job expires. Absent: expires_at does not change. null: never."},
 	"fleet.jobs.v1.Gate.bake_time":                          duration,
 	"fleet.jobs.v1.Gate.advance_after":                      duration,
@@ -56,7 +56,7 @@ var overrides = map[string]object{
 	"fleet.jobs.v1.CreateJobRequest.failure_criteria":       {"maxItems": 10},
 }
 
-const maskPath = `in_progress_timeout_minutes|failure_criteria|rollout\.max_in_progress|rollout\.stages`
+const maskPath = `in_progress_timeout_minutes|failure_criteria|expires_at|rollout\.max_in_progress|rollout\.stages`
 
 var (
 	duration        = object{"pattern": "^[0-9]{1,7}s$", "example": "3600s"}
