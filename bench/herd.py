@@ -8,14 +8,13 @@ of what was measured.
 
 import argparse
 import asyncio
-import json
 import signal
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,11 @@ from bench.environment import Environment, Server, environment, free_address
 from bench.figures import MINIMAL, SERVICE, Figure, Results, load, save
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
 from bench.machine import describe_machine
+from bench.other_tenant_calls import Call, other_tenant_calls
 from bench.page import describe, format_number, replace_section
-from bench.process import PythonProcess, postgres_cpu_time
+from bench.process import postgres_cpu_time
 from bench.requests import InvalidRun
-from bench.watches import Clients, Received, read_line, watch_clients
+from bench.watches import Clients, Received, watch_clients
 from tests.support import shapes
 
 _RESULTS = Path(__file__).parent / "results" / "herd.json"
@@ -118,10 +118,6 @@ async def _measure(args: argparse.Namespace, results: Results, machine: dict[str
             await _measure_bare(env, results, f"{_PENDING}, {case}", args, tenants)
 
 
-_Call = tuple[float, float, str]
-"""A call of the other tenant: when it started, its seconds, and its error."""
-
-
 class _Herd:
     """The watches of one method, and what is measured with them."""
 
@@ -192,10 +188,10 @@ class _Herd:
 
     async def _open(self, server: Server, clients: Clients) -> None:
         idle = server.resident_bytes()
-        async with _other_tenant(server) as calls:
+        async with other_tenant_calls(server) as calls:
             await asyncio.sleep(2 * _MIN_SECONDS)
         self._add_latencies(calls, "alone")
-        async with _other_tenant(server) as calls:
+        async with other_tenant_calls(server) as calls:
             started = time.monotonic()
             received = await (await clients.expect("first"))
             await asyncio.sleep(_MIN_SECONDS)
@@ -209,7 +205,7 @@ class _Herd:
     async def _reopen(
         self, server: Server, phase: str, reopened: "asyncio.Future[Received]"
     ) -> None:
-        async with _other_tenant(server) as calls:
+        async with other_tenant_calls(server) as calls:
             received = await reopened
             await asyncio.sleep(_MIN_SECONDS)
         self._add(f"open all after {phase}", "s", max(received.times) - min(received.times))
@@ -262,25 +258,13 @@ class _Herd:
         others = sum(count for end, count in ends.items() if end not in _EXPECTED_ENDS)
         self._add(f"other errors, {phase}", "", others)
 
-    def _add_latencies(self, calls: Sequence[_Call], phase: str) -> None:
+    def _add_latencies(self, calls: Sequence[Call], phase: str) -> None:
         milliseconds = [1000 * seconds for _, seconds, error in calls if not error]
         if len(milliseconds) < 2:
             raise InvalidRun(f"another tenant made no call {phase}")
         percentiles = statistics.quantiles(milliseconds, n=100)
         self._add(f"another tenant's p50 {phase}", "ms", percentiles[49])
         self._add(f"another tenant's p99 {phase}", "ms", percentiles[98])
-
-
-@asynccontextmanager
-async def _other_tenant(server: Server) -> AsyncIterator[list[_Call]]:
-    """Call as another tenant, from a process of its own; the list is filled when the block ends."""
-    calls: list[_Call] = []
-    async with PythonProcess("-m", "bench.hostile.other_tenant", server.address) as process:
-        await read_line(process)
-        yield calls
-        process.terminate()
-        calls += [tuple(call) for call in json.loads(await read_line(process))]
-        await process.wait()
 
 
 async def _create(server: Server, tenant: str, job_id: str) -> None:

@@ -19,6 +19,7 @@ from bench.environment import Environment, Server, environment
 from bench.figures import SERVICE, Results, save
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
 from bench.machine import describe_machine
+from bench.other_tenant_calls import Call, other_tenant_calls
 from bench.page import describe, format_number, replace_section
 from bench.process import PythonProcess, postgres_cpu_time
 from bench.requests import InvalidRun
@@ -141,7 +142,7 @@ class _Tenants:
             self._add("memory per watch", "KiB", memory)
 
             await self._measure_rest(server)
-            async with _other_tenant(server) as calls:
+            async with other_tenant_calls(server) as calls:
                 await asyncio.sleep(self._seconds)
             self._add_calls(calls)
             changes: Mapping[str, Callable[[], Awaitable[list[float]]]] = {
@@ -150,7 +151,7 @@ class _Tenants:
                 "release by time alone": lambda: samples.release(other_server, self._seconds),
                 "expiry by time alone": lambda: samples.expire(self._env.service, self._seconds),
             }
-            async with _other_tenant(server) as calls:
+            async with other_tenant_calls(server) as calls:
                 for name, change in changes.items():
                     self._add_percentiles(name, "s", await change())
             self._add_calls(calls)
@@ -203,7 +204,7 @@ class _Tenants:
         self._add(f"{name}, p50", unit, percentiles[49])
         self._add(f"{name}, p99", unit, percentiles[98])
 
-    def _add_calls(self, calls: Sequence[tuple[float, float, str]]) -> None:
+    def _add_calls(self, calls: Sequence[Call]) -> None:
         milliseconds = [1000 * seconds for _, seconds, error in calls if not error]
         percentiles = statistics.quantiles(milliseconds, n=100)
         self._add("another tenant's p50", "ms", percentiles[49])
@@ -216,18 +217,6 @@ async def _open(clients: Clients) -> None:
     received = await (await clients.expect("first"))
     if received.ends:
         print(f"    ended while they opened: {dict(received.ends)}")
-
-
-@asynccontextmanager
-async def _other_tenant(server: Server) -> AsyncIterator[list[tuple[float, float, str]]]:
-    """Call as another tenant, from a process of its own; the list is filled when the block ends."""
-    calls: list[tuple[float, float, str]] = []
-    async with PythonProcess("-m", "bench.hostile.other_tenant", server.address) as process:
-        await read_line(process)
-        yield calls
-        process.terminate()
-        calls += [tuple(call) for call in json.loads(await read_line(process))]
-        await process.wait()
 
 
 def report(results: Results, machine: Mapping[str, str]) -> str:
