@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from jobs_grpc import logs, tracing
 from jobs_grpc.cli import arguments
 from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
 from jobs_grpc.config.unknown import unknown_variables
+from jobs_grpc.observability import logs, tracing
 from jobs_grpc.server import app, event_loop, supervisor
 from jobs_grpc.server.signals import handle_stop_signals
 

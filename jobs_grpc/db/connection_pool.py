@@ -14,8 +14,8 @@ from jobs_grpc.config import Config
 from jobs_grpc.db import schema
 from jobs_grpc.db.pg_errors import CONNECTION_LOST
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
-from jobs_grpc.histogram import Histogram
 from jobs_grpc.limits.fair_semaphore import FairSemaphore
+from jobs_grpc.observability.histogram import Histogram
 
 CONNECT_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 5.0

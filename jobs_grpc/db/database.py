@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import asyncpg
 
-from jobs_grpc import tracing
 from jobs_grpc.config import Config
 from jobs_grpc.db import citus
 from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT, ConnectionPool
@@ -35,7 +34,8 @@ from jobs_grpc.errors import (
     QueryTimeout,
     SchemaNotCurrent,
 )
-from jobs_grpc.histogram import Histogram
+from jobs_grpc.observability import tracing
+from jobs_grpc.observability.histogram import Histogram
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.errors import Internal, JobsError, LockTimeout
-from jobs_grpc.histogram import Histogram
+from jobs_grpc.observability.histogram import Histogram
 
 logger = logging.getLogger(__name__)
 

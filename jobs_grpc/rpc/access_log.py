@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 from fleet.jobs.v1 import error_reason_pb2 as reasons
 
-from jobs_grpc import logs
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
+from jobs_grpc.observability import logs
 
 logger = logging.getLogger("jobs_grpc.calls")
 

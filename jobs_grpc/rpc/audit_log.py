@@ -11,10 +11,10 @@ from typing import Any
 from fleet.jobs.v1 import error_reason_pb2 as reasons
 from grpc import StatusCode
 
-from jobs_grpc import logs
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
-from jobs_grpc.repeated_events import RepeatedEvents
+from jobs_grpc.observability import logs
+from jobs_grpc.observability.repeated_events import RepeatedEvents
 
 logger = logging.getLogger("jobs_grpc.audit")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from jobs_grpc.byte_budget import response_bytes
+from jobs_grpc.limits.memory_limit import response_bytes
 from jobs_grpc.services.device_jobs import DEFAULT_PENDING_LIMIT
 from jobs_grpc.services.jobs import (
     DEFAULT_ATTEMPTS_LIMIT,

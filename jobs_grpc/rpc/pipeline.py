@@ -15,28 +15,28 @@ import grpc
 from fleet.jobs.v1 import error_reason_pb2 as reasons
 from grpc.aio import ServicerContext
 
-from jobs_grpc import tracing
 from jobs_grpc.auth import policy
 from jobs_grpc.auth.authenticator import Authenticator
 from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal, set_principal
-from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.config import Config
 from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.limits.concurrency_limits import CallLimits, Permits
+from jobs_grpc.limits.contention import Contention
+from jobs_grpc.limits.fair_slots import FairSlots, Slot
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
+from jobs_grpc.limits.rate_limiter import RateLimiter
+from jobs_grpc.observability import tracing
+from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.rpc import access_log
 from jobs_grpc.rpc.audit_log import AUDITED_METHODS, AuditLog
 from jobs_grpc.rpc.call_tracker import CallTracker
-from jobs_grpc.rpc.competition import Competition
-from jobs_grpc.rpc.concurrency_limits import CallLimits, Permits
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
-from jobs_grpc.rpc.metrics import CallMetrics
 from jobs_grpc.rpc.page_sizes import page_size_estimator
-from jobs_grpc.rpc.rate_limiter import RateLimiter
 from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
 from jobs_grpc.rpc.request_reader import RequestReader
 from jobs_grpc.rpc.request_sizes import fixed_max_request_bytes
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
-from jobs_grpc.tenant_turns import TenantTurns, Turn
 
 if TYPE_CHECKING:
     from jobs_grpc.errors import JobsError
@@ -46,12 +46,12 @@ Context: TypeAlias = ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
-# Unary calls that have their turn at the same time while tenants compete: while one waits for the
-# database, others run. A tenant never has all turns. So each tenant opens its streams one by one,
+# Unary calls that have a slot at the same time while tenants contend: while one waits for the
+# database, others run. A tenant never has all slots. So each tenant opens its streams one by one,
 # and the server accepts other calls in between. If a tenant opens four at a time, thousands of
 # watches open no faster, and calls of other tenants take two to three times as long.
-_MAX_CALL_TURNS = 4
-_MAX_STREAM_TURNS = 2
+_MAX_CALL_SLOTS = 4
+_MAX_STREAM_SLOTS = 2
 
 
 class Pipeline:
@@ -62,7 +62,7 @@ class Pipeline:
         config: Config,
         authenticator: Authenticator,
         trusted_peers: TrustedPeers | None,
-        budget: ByteBudget,
+        memory: MemoryLimit,
         in_flight: CallTracker,
         stopping: asyncio.Event,
         metrics: CallMetrics | None = None,
@@ -70,7 +70,7 @@ class Pipeline:
         """`metrics` counts the calls, if it is not None."""
         self._authenticator = authenticator
         self._trusted_peers = trusted_peers
-        self._budget = budget
+        self._memory = memory
         self._in_flight = in_flight
         self._stopping = stopping
         self._metrics = metrics
@@ -78,9 +78,9 @@ class Pipeline:
         self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
         self.refusals = RepeatedRefusals()
         self.audit_log = AuditLog()
-        self._competition = Competition()
-        self._call_turns = TenantTurns(_MAX_CALL_TURNS)
-        self._stream_turns = TenantTurns(_MAX_STREAM_TURNS)
+        self._competition = Contention()
+        self._call_slots = FairSlots(_MAX_CALL_SLOTS)
+        self._stream_slots = FairSlots(_MAX_STREAM_SLOTS)
         self._reader = RequestReader(
             config.limits.max_request_bytes, config.limits.request_read_timeout
         )
@@ -104,9 +104,9 @@ class Pipeline:
         serialize: Any = handler.response_serializer
         estimate_page_size = page_size_estimator(method)
         fixed_max_bytes = fixed_max_request_bytes(method, public=public)
-        limits, reader, budget = self.limits, self._reader, self._budget
-        competition, refusals = self._competition, self.refusals
-        call_turns, stream_turns = self._call_turns, self._stream_turns
+        limits, reader, memory = self.limits, self._reader, self._memory
+        contention, refusals = self._competition, self.refusals
+        call_slots, stream_slots = self._call_slots, self._stream_slots
 
         async def serve(_: Any, context: Context) -> Any:
             started = time.perf_counter()
@@ -122,7 +122,7 @@ class Pipeline:
             response: Any = None
             error: JobsError | None = None
             canceled = False
-            turn: Turn | None = None
+            slot: Slot | None = None
             try:
                 if public:
                     limits.acquire_public(
@@ -132,7 +132,7 @@ class Pipeline:
                     limits.acquire_server(permits, stream=stream)
                     caller = await self._authenticate(context, metadata)
                     metadata = ()  # Streams stay open for long and would keep it in memory.
-                    competition.note_call(caller.tenant_id)
+                    contention.note_call(caller.tenant_id)
                     try:
                         limits.acquire_tenant(
                             permits, caller, stream=stream, request_stream=request_stream
@@ -140,17 +140,17 @@ class Pipeline:
                     except LimitExceeded:
                         # It does not count as in flight while it waits.
                         permits.release()
-                        await competition.delay_refusal()
+                        await contention.delay_refusal()
                         raise
                     if stream:
-                        turn = await stream_turns.wait(caller.tenant_id)
+                        slot = await stream_slots.wait(caller.tenant_id)
                     else:
                         await self._rate_limiter.wait(caller.tenant_id)
-                        if competition.active():
-                            turn = await call_turns.wait(caller.tenant_id)
-                    if turn:
-                        task.add_done_callback(turn.end)
-                reservation = Reservation(budget, caller.tenant_id if caller else "")
+                        if contention.active():
+                            slot = await call_slots.wait(caller.tenant_id)
+                    if slot:
+                        task.add_done_callback(slot.release)
+                reservation = Reservation(memory, caller.tenant_id if caller else "")
                 permits.hold(reservation)
                 if request_stream:
                     request = reader.read_stream(
@@ -160,8 +160,8 @@ class Pipeline:
                     request = await reader.read(
                         context, handler, reservation, fixed_max_bytes, public=public
                     )
-                if turn and stream:
-                    turn.end()
+                if slot and stream:
+                    slot.release()
                 policy.authorize(method, caller)
                 if not stream:
                     if estimate_page_size:

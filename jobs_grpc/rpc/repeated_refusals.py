@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from fleet.jobs.v1 import error_reason_pb2 as reasons
 from grpc import StatusCode
 
-from jobs_grpc import logs
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
-from jobs_grpc.repeated_events import RepeatedEvents
+from jobs_grpc.observability import logs
+from jobs_grpc.observability.repeated_events import RepeatedEvents
 
 logger = logging.getLogger("jobs_grpc.calls")
 

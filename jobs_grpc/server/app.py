@@ -14,18 +14,19 @@ from grpc_health.v1 import health_pb2_grpc
 
 from jobs_grpc.auth.authenticator import Authenticator, open_authenticator
 from jobs_grpc.auth.peers import TrustedPeers
-from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.readiness import NotReady
 from jobs_grpc.db.store import Store
 from jobs_grpc.db.update_batcher import LOCK_WAIT_MS, UpdateBatcher
-from jobs_grpc.histogram import Histogram
+from jobs_grpc.limits.fair_slots import FairSlots
+from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.maintenance.sweeper import Sweeper
+from jobs_grpc.observability.call_metrics import CallMetrics
+from jobs_grpc.observability.histogram import Histogram
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.method_table import MethodTable
-from jobs_grpc.rpc.metrics import CallMetrics
 from jobs_grpc.rpc.pipeline import Pipeline
 from jobs_grpc.server import event_loop, grpc_server, reflection, tls
 from jobs_grpc.server.health import Health
@@ -37,12 +38,11 @@ from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.jobs import JobService
 from jobs_grpc.services.poll_after import PollAfter
-from jobs_grpc.tenant_turns import TenantTurns
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from jobs_grpc.server.metrics import ServerParts
+    from jobs_grpc.observability.metrics import ServerParts
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ async def running(
     batcher = UpdateBatcher(
         store, lock_wait_ms=options.lock_wait_ms, measure_waits=bool(config.metrics.listen)
     )
-    budget = ByteBudget(config.limits.max_buffered_bytes, config.limits.max_tenant_buffered_bytes)
+    memory = MemoryLimit(config.limits.max_buffered_bytes, config.limits.max_tenant_buffered_bytes)
     in_flight = CallTracker()
     call_metrics = CallMetrics() if config.metrics.listen else None
     stopping = asyncio.Event()
@@ -167,17 +167,17 @@ async def running(
     async with AsyncExitStack() as shutdown:
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
         health = Health(_readiness_check(database, authenticator), SERVICES)
-        pipeline = Pipeline(config, authenticator, peers, budget, in_flight, stopping, call_metrics)
+        pipeline = Pipeline(config, authenticator, peers, memory, in_flight, stopping, call_metrics)
         # Generated code expects a server, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
-        conversion_turns = TenantTurns(1)
-        jobs = JobService(store, budget, conversion_turns, config, stopping)
+        conversion_slots = FairSlots(1)
+        jobs = JobService(store, memory, conversion_slots, config, stopping)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
         device_jobs = DeviceJobService(
             store,
             batcher,
-            budget,
-            conversion_turns,
+            memory,
+            conversion_slots,
             config.limits.max_document_bytes,
             stopping,
             PollAfter(config.server.poll_after, pipeline.limits.load, options.random),
@@ -197,17 +197,17 @@ async def running(
         background: set[asyncio.Task[None]] = set()
         metrics_address = None
         if call_metrics:
-            from jobs_grpc.server.metrics import ServerParts
+            from jobs_grpc.observability.metrics import ServerParts
 
             lag = Histogram(event_loop.LAG_SECONDS)
             background.add(asyncio.create_task(event_loop.measure_lag(lag)))
             parts = ServerParts(
                 config=config,
                 calls=call_metrics,
-                health=health,
+                is_serving=lambda: health.is_serving,
                 database=database,
                 batcher=batcher,
-                budget=budget,
+                memory=memory,
                 jobs=jobs,
                 device_jobs=device_jobs,
                 authenticator=authenticator,
@@ -247,7 +247,7 @@ async def _serving_metrics(
     parts: "ServerParts", supervisor: socket.socket | None, max_age: float
 ) -> AsyncIterator[str | None]:
     """Serve the metrics; yields the address. Or answer the supervisor, which serves them."""
-    from jobs_grpc.server.metrics import make_registry
+    from jobs_grpc.observability.metrics import make_registry
     from jobs_grpc.server.metrics_endpoint import serving_metrics
 
     registry = make_registry(parts)

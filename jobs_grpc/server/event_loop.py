@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from jobs_grpc.config import Config
-from jobs_grpc.histogram import Histogram
+from jobs_grpc.observability.histogram import Histogram
 
 try:
     from uvloop import new_event_loop as _new_uvloop

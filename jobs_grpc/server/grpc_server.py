@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, cast
 import grpc
 from grpc.aio import Server
 
-from jobs_grpc.byte_budget import receive_bytes
 from jobs_grpc.config import LimitsConfig
-from jobs_grpc.server.acceptors import Acceptors
+from jobs_grpc.limits.memory_limit import receive_bytes
+from jobs_grpc.server.listeners import Listeners
 from jobs_grpc.server.sockets import (
     ListenError,
     can_share_port,
@@ -41,8 +41,8 @@ OPTIONS: Options = (
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
 )
 
-# Acceptors per process. A call waits behind those that its acceptor has not accepted yet, so more
-# acceptors mean shorter waits.
+# Listeners per process. A call waits behind those that its listener has not accepted yet, so more
+# listeners mean shorter waits.
 _ACCEPTORS = 16
 
 
@@ -68,7 +68,7 @@ def make_server(
         grpc.aio.server(handlers=[methods], options=options)
         for _ in range(_ACCEPTORS if share_port else 1)
     ]
-    return cast("Server", Acceptors(servers))
+    return cast("Server", Listeners(servers))
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def bind(
     with reserve_port(address) if reserve else nullcontext(address) as bound:
         try:
             if make_credentials:
-                # Acceptors take a factory of credentials where grpc.aio.Server takes credentials.
+                # Listeners take a factory of credentials where grpc.aio.Server takes credentials.
                 credentials: Any = make_credentials
                 port = server.add_secure_port(bound, credentials)
             else:

@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext, suppres
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
-from jobs_grpc import logs, tracing
 from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.db.readiness import NotIsolated
+from jobs_grpc.observability import logs, tracing
 from jobs_grpc.server import app, event_loop
 from jobs_grpc.server.metrics_extra import require_metrics_extra
 from jobs_grpc.server.signals import STOP_SIGNALS

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.errors import (
     DatabaseUnavailable,
     Internal,
@@ -19,6 +18,7 @@ from jobs_grpc.errors import (
     SchemaNotCurrent,
     ServerStopping,
 )
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
 from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES, PAUSE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class BatchReader(Generic[Q, V]):
     def __init__(
         self,
         read: Read[Q, V],
-        budget: ByteBudget,
+        memory: MemoryLimit,
         interval: float,
         stopping: asyncio.Event,
         pause: Callable[[str], Awaitable[None]],
@@ -96,7 +96,7 @@ class BatchReader(Generic[Q, V]):
         noun: str,
     ) -> None:
         self._read_rows = read
-        self._budget = budget
+        self._memory = memory
         self._interval = interval
         self._stopping = stopping
         self._pause = pause
@@ -128,7 +128,7 @@ class BatchReader(Generic[Q, V]):
     async def _serve(self, tenant_id: str) -> None:
         """Answer the queries of a tenant's streams, until none waits."""
         queue = self._queues[tenant_id]
-        reservation = Reservation(self._budget, tenant_id)
+        reservation = Reservation(self._memory, tenant_id)
         reader = asyncio.current_task()
         stopping = asyncio.create_task(self._stopping.wait())
         stopping.add_done_callback(lambda _: reader and reader.cancel())

@@ -8,9 +8,10 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal, current_tenant_and_device
-from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
+from jobs_grpc.limits.fair_slots import FairSlots
+from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import device_execution_fields, optional_or
 from jobs_grpc.services.execution_updates import (
@@ -21,7 +22,6 @@ from jobs_grpc.services.execution_updates import (
 from jobs_grpc.services.execution_watch import ExecutionWatch
 from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.report_stream import ReportStream
-from jobs_grpc.tenant_turns import TenantTurns
 
 DEFAULT_PENDING_LIMIT = 10
 MAX_PENDING_LIMIT = 100
@@ -30,7 +30,7 @@ MAX_PENDING_LIMIT = 100
 class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     """The devices' API, documented in device_jobs.proto.
 
-    Large messages and pages are converted in `turns`, so that other calls run in between.
+    Large messages and pages are converted in `slots`, so that other calls run in between.
     `stopping` is set when the server begins to stop.
     """
 
@@ -38,20 +38,20 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self,
         store: Store,
         batcher: UpdateBatcher,
-        budget: ByteBudget,
-        turns: TenantTurns,
+        memory: MemoryLimit,
+        slots: FairSlots,
         max_document_bytes: int,
         stopping: asyncio.Event,
         poll_after: PollAfter,
     ) -> None:
         self._store = store
         self._batcher = batcher
-        self._budget = budget
+        self._memory = memory
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._poll_after = poll_after
-        self._turns = turns
-        self._watch = ExecutionWatch(store, budget, stopping, turns.pause)
+        self._slots = slots
+        self._watch = ExecutionWatch(store, memory, stopping, slots.pause)
 
     @property
     def open_watches(self) -> int:
@@ -152,8 +152,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> None:
         stream = ReportStream(
             self._batcher,
-            self._budget,
-            self._turns,
+            self._memory,
+            self._slots,
             self._max_document_bytes,
             self._stopping,
             current_principal(),
@@ -171,7 +171,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         await self._watch.run(tenant_id, device_id, limit, context.write)
 
     async def _pause(self) -> None:
-        await self._turns.pause(current_principal().tenant_id)
+        await self._slots.pause(current_principal().tenant_id)
 
 
 def _pending_limit(

@@ -7,11 +7,11 @@ from typing import Any
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
 from jobs_grpc.db.store import Row
+from jobs_grpc.limits.fair_slots import Pause
 from jobs_grpc.services.conversions import EXECUTION_STATUS_NUMBERS, set_timestamp
 from jobs_grpc.services.pagination import PAUSE_BYTES, max_page_bytes
 from jobs_grpc.services.struct_json import from_json
 from jobs_grpc.services.wire_format import varint
-from jobs_grpc.tenant_turns import Pause
 
 # The columns of jobs.execution_page, without device_ids. Executions with times of their own share
 # the other values, so these are compared as a whole.

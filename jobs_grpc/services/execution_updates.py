@@ -15,6 +15,7 @@ from jobs_grpc.errors import (
     JobPaused,
     Violation,
 )
+from jobs_grpc.limits.fair_slots import Pause
 from jobs_grpc.services import validation
 from jobs_grpc.services.conversions import (
     MessageFields,
@@ -23,7 +24,6 @@ from jobs_grpc.services.conversions import (
     optional_or,
 )
 from jobs_grpc.services.struct_json import to_json
-from jobs_grpc.tenant_turns import Pause
 
 _STATUS_NAMES = {number: name for name, number in JobExecution.Status.items()}
 

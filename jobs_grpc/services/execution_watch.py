@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.db.store import Store
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services.batch_reader import BatchReader
 from jobs_grpc.services.pending_pages import Page, PageQuery, read_pages
 from jobs_grpc.services.watch_group import Changed
@@ -22,18 +22,18 @@ class ExecutionWatch:
     def __init__(
         self,
         store: Store,
-        budget: ByteBudget,
+        memory: MemoryLimit,
         stopping: asyncio.Event,
         pause: Callable[[str], Awaitable[None]],
         interval: float = POLL_INTERVAL,
     ) -> None:
         self._store = store
-        self._budget = budget
+        self._memory = memory
         self._hub = WatchHub(self._changed_fingerprints, interval, stopping)
         store.on_write(self._hub.note_write)
         self._pages = BatchReader[PageQuery, Page](
             partial(read_pages, store),
-            budget,
+            memory,
             interval,
             stopping,
             pause,
@@ -58,7 +58,7 @@ class ExecutionWatch:
         """
         query = PageQuery(device_id, limit)
         # The bytes of a page, from before it is encoded until gRPC has sent it.
-        reservation = Reservation(self._budget, tenant_id)
+        reservation = Reservation(self._memory, tenant_id)
         try:
             with self._hub.watch(tenant_id, query) as watch:
                 while True:

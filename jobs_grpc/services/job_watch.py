@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from fleet.jobs.v1.jobs_pb2 import WatchJobResponse
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import JobNotFound
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services.batch_reader import BatchReader, Encode
 from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES, job_details_fields
@@ -38,14 +38,14 @@ class JobWatch:
     def __init__(
         self,
         store: Store,
-        budget: ByteBudget,
+        memory: MemoryLimit,
         max_document_bytes: int,
         stopping: asyncio.Event,
         pause: Callable[[str], Awaitable[None]],
         interval: float = POLL_INTERVAL,
     ) -> None:
         self._store = store
-        self._budget = budget
+        self._memory = memory
         # The rows of a statement fit the bytes that are reserved for it.
         self._jobs_per_statement = max(
             1, MAX_RESPONSE_BYTES // (max_document_bytes + MAX_DETAILS_BYTES)
@@ -53,7 +53,7 @@ class JobWatch:
         self._hub = WatchHub(self._changed_fingerprints, interval, stopping)
         store.on_write(self._hub.note_write)
         self._jobs = BatchReader[str, _JobState](
-            self._read, budget, interval, stopping, pause, noun="the job"
+            self._read, memory, interval, stopping, pause, noun="the job"
         )
 
     @property
@@ -69,7 +69,7 @@ class JobWatch:
         Raises JobNotFound, also after the job is deleted, and ServerStopping when the server stops.
         """
         # The bytes of a response, from before it is encoded until gRPC has sent it.
-        reservation = Reservation(self._budget, tenant_id)
+        reservation = Reservation(self._memory, tenant_id)
         sent_digest: int | None = None
         try:
             with self._hub.watch(tenant_id, job_id) as watch:

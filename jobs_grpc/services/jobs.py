@@ -11,7 +11,6 @@ from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.policy import allowed_methods
 from jobs_grpc.auth.principal import current_principal
-from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.config import Config
 from jobs_grpc.db.store import Store
 from jobs_grpc.errors import (
@@ -19,6 +18,8 @@ from jobs_grpc.errors import (
     SubjectRequired,
     TimeGatesUnavailable,
 )
+from jobs_grpc.limits.fair_slots import FairSlots
+from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import (
     MessageFields,
@@ -43,7 +44,6 @@ from jobs_grpc.services.rollout_validation import (
 )
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.validated_job import validated_job_fields
-from jobs_grpc.tenant_turns import TenantTurns
 
 Status = TypeVar("Status", pb.Job.Status.ValueType, pb.JobExecution.Status.ValueType)
 
@@ -68,28 +68,28 @@ MAX_SUMMARY_BYTES = 100 * (5 * (4 * validation.MAX_ID_LENGTH + 3) + 96)
 class JobService(jobs_pb2_grpc.JobServiceServicer):
     """The operators' API, documented in jobs.proto.
 
-    Large pages are converted in `turns`, so that other calls run in between.
+    Large pages are converted in `slots`, so that other calls run in between.
     `stopping` is set when the server begins to stop.
     """
 
     def __init__(
         self,
         store: Store,
-        budget: ByteBudget,
-        turns: TenantTurns,
+        memory: MemoryLimit,
+        slots: FairSlots,
         config: Config,
         stopping: asyncio.Event,
     ) -> None:
         self._store = store
-        self._budget = budget
-        self._turns = turns
+        self._memory = memory
+        self._slots = slots
         self._max_document_bytes = config.limits.max_document_bytes
         self._max_targets = config.limits.max_targets
         self._max_active_jobs = config.limits.max_active_jobs
         self._has_background_work = config.maintenance.owner_database_url is not None
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that calls have finished, by status."""
-        self._watch = JobWatch(store, budget, self._max_document_bytes, stopping, turns.pause)
+        self._watch = JobWatch(store, memory, self._max_document_bytes, stopping, slots.pause)
 
     @property
     def open_watches(self) -> int:
@@ -556,7 +556,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
 
     async def _pause(self) -> None:
-        await self._turns.pause(current_principal().tenant_id)
+        await self._slots.pause(current_principal().tenant_id)
 
     def _require_background_work(self) -> None:
         if not self._has_background_work:

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros
 from jobs_grpc.errors import InvalidPageToken
-from jobs_grpc.tenant_turns import Pause
+from jobs_grpc.limits.fair_slots import Pause
 
 PagedRequest: TypeAlias = (
     pb.ListJobsRequest
@@ -32,7 +32,7 @@ PagedRequest: TypeAlias = (
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024 - 4096
 
 # A page has no more than this per item that was asked for, so that a call with a low limit needs
-# little of the byte budget. Two documents of nearly the default maximum fit in an item.
+# little of the memory limit. Two documents of nearly the default maximum fit in an item.
 _MAX_ITEM_BYTES = 64 * 1024
 
 # A message in a repeated field also takes a field tag and a length.

@@ -9,7 +9,6 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import Principal
-from jobs_grpc.byte_budget import ByteBudget, Reservation, decoded_bytes, response_bytes
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import (
@@ -20,10 +19,11 @@ from jobs_grpc.errors import (
     ServerStopping,
     Violation,
 )
+from jobs_grpc.limits.fair_slots import FairSlots
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, decoded_bytes, response_bytes
 from jobs_grpc.services import validation
 from jobs_grpc.services.conversions import MessageFields
 from jobs_grpc.services.execution_updates import parse_update, updated_execution
-from jobs_grpc.tenant_turns import TenantTurns
 
 logger = logging.getLogger(__name__)
 
@@ -54,22 +54,22 @@ Updates: TypeAlias = list[ExecutionUpdate | Exception] | InvalidRequest
 class ReportStream:
     """One ReportExecutions stream of `caller`.
 
-    The streams of all tenants pause in `turns` while they convert large messages, so that other
+    The streams of all tenants pause in `slots` while they convert large messages, so that other
     calls run in between. `stopping` is set when the server begins to stop.
     """
 
     def __init__(
         self,
         batcher: UpdateBatcher,
-        budget: ByteBudget,
-        turns: TenantTurns,
+        memory: MemoryLimit,
+        slots: FairSlots,
         max_document_bytes: int,
         stopping: asyncio.Event,
         caller: Principal,
     ) -> None:
         self._batcher = batcher
-        self._budget = budget
-        self._turns = turns
+        self._memory = memory
+        self._slots = slots
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._caller = caller
@@ -106,7 +106,7 @@ class ReportStream:
                     del request, updates
 
             # When the server stops, read no more reports but respond to those in flight. The client
-            # sends the others again, also one that waits for the byte budget or for a turn.
+            # sends the others again, also one that waits for the memory limit or for a slot.
             reading = group.create_task(read())
             stopping = group.create_task(self._stopping.wait())
             await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +125,7 @@ class ReportStream:
 
         It does not wait: the reader waits before it decodes a message.
         """
-        reservation = Reservation(self._budget, self._caller.tenant_id)
+        reservation = Reservation(self._memory, self._caller.tenant_id)
         rows_bytes = count * _ROW_BYTES
         # In a message with several reports, the rows have no details.
         if not request.reports:
@@ -169,7 +169,7 @@ class ReportStream:
         return updates
 
     async def _pause(self) -> None:
-        await self._turns.pause(self._caller.tenant_id)
+        await self._slots.pause(self._caller.tenant_id)
 
     async def _parse(self, report: Report, *, with_details: bool) -> ExecutionUpdate | Exception:
         """Convert a report to an update. Returns exceptions, so that other reports go on."""

@@ -11,8 +11,8 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct, Value
 
 from jobs_grpc.errors import Violation
+from jobs_grpc.limits.fair_slots import Pause
 from jobs_grpc.services.wire_format import varint
-from jobs_grpc.tenant_turns import Pause
 
 # The setting that limits the size.
 _SETTING = "JOBS_MAX_DOCUMENT_BYTES"

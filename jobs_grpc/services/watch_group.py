@@ -13,7 +13,7 @@ from jobs_grpc.errors import (
     SchemaNotCurrent,
     ServerStopping,
 )
-from jobs_grpc.repeated_events import RepeatedEvents
+from jobs_grpc.observability.repeated_events import RepeatedEvents
 
 logger = logging.getLogger(__name__)
 

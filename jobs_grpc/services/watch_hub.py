@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from jobs_grpc.repeated_events import RepeatedEvents
+from jobs_grpc.observability.repeated_events import RepeatedEvents
 from jobs_grpc.services.watch_group import KEYS_PER_STATEMENT, Fetch, Watch, WatchGroup
 
 logger = logging.getLogger(__name__)

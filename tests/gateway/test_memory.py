@@ -77,7 +77,7 @@ async def test_memory_is_bounded_when_large_bodies_have_a_junk_token(gateway: Ga
 async def test_memory_is_bounded_when_bodies_lack_their_last_byte(
     gateway: Gateway, tenant: str
 ) -> None:
-    """Bodies above the budget wait or fail; small requests of another tenant do not."""
+    """Bodies above the memory limit wait or fail; small requests of another tenant do not."""
     async with AsyncExitStack() as stack:
         connections = [await connect(gateway, stack) for _ in range(500)]
         for _, writer in connections:

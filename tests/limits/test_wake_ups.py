@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jobs_grpc import tenant_turns
-from jobs_grpc.byte_budget import ByteBudget, Reservation
-from jobs_grpc.tenant_turns import TenantTurns, Turn
+from jobs_grpc.limits import fair_slots
+from jobs_grpc.limits.fair_slots import FairSlots, Slot
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from tests.support.examined_waiters import record_examined
 from tests.support.scale import SCALE
 from tests.support.waiting import run_ready_tasks
@@ -49,25 +49,25 @@ def done(running: list[asyncio.Task[Any]]) -> int:
 async def test_release_of_bytes_examines_no_tenant_while_nothing_is_free(
     examined: list[str],
 ) -> None:
-    budget = ByteBudget(100, 100)
-    holder = Reservation(budget, "x")
+    memory = MemoryLimit(100, 100)
+    holder = Reservation(memory, "x")
     await holder.add(200)
-    async with tasks(budget.take(tenant, 1) for tenant in TENANTS) as waiting:
+    async with tasks(memory.take(tenant, 1) for tenant in TENANTS) as waiting:
         examined.clear()
 
         holder.correct(150)
 
-        assert budget.waiting == len(waiting)
+        assert memory.waiting == len(waiting)
         assert examined == []
 
 
 async def test_release_of_bytes_examines_the_next_tenant(
     examined: list[str],
 ) -> None:
-    budget = ByteBudget(100, 100)
-    holder = Reservation(budget, "x")
+    memory = MemoryLimit(100, 100)
+    holder = Reservation(memory, "x")
     await holder.add(100)
-    async with tasks(budget.take(tenant, 1) for tenant in TENANTS) as waiting:
+    async with tasks(memory.take(tenant, 1) for tenant in TENANTS) as waiting:
         examined.clear()
 
         holder.correct(99)
@@ -80,17 +80,17 @@ async def test_release_of_bytes_examines_the_next_tenant(
 async def test_release_of_bytes_does_not_examine_tenants_at_their_limit(
     examined: list[str],
 ) -> None:
-    budget = ByteBudget(11 * COUNT, 10)
+    memory = MemoryLimit(11 * COUNT, 10)
     for tenant in TENANTS:
-        budget.adjust(tenant, 10)
-    budget.adjust("x", 10)
-    async with tasks(budget.take(tenant, 1) for tenant in TENANTS) as waiting:
+        memory.adjust(tenant, 10)
+    memory.adjust("x", 10)
+    async with tasks(memory.take(tenant, 1) for tenant in TENANTS) as waiting:
         examined.clear()
 
-        budget.release("x", 10)
+        memory.release("x", 10)
         assert examined == []
 
-        budget.release(TENANTS[-1], 1)
+        memory.release(TENANTS[-1], 1)
         await run_ready_tasks()
         assert waiting[-1].done()
         assert examined == TENANTS[-1:]
@@ -100,18 +100,18 @@ async def test_release_of_bytes_skips_only_tenants_that_hold_a_sixteenth(
     examined: list[str],
 ) -> None:
     """The others hold a byte each, and may take more while anything is free."""
-    budget = ByteBudget(2 * COUNT, 2 * COUNT)
+    memory = MemoryLimit(2 * COUNT, 2 * COUNT)
     large = [f"large{number}" for number in range(7)]
     for tenant in TENANTS:
-        budget.adjust(tenant, 1)
+        memory.adjust(tenant, 1)
     for tenant in large:
-        budget.adjust(tenant, 13 * COUNT // 100)
-    budget.adjust("x", 9 * COUNT // 100)
-    async with tasks(budget.take(tenant, 1) for tenant in [*large, *TENANTS]) as waiting:
-        assert budget.waiting == len(waiting)
+        memory.adjust(tenant, 13 * COUNT // 100)
+    memory.adjust("x", 9 * COUNT // 100)
+    async with tasks(memory.take(tenant, 1) for tenant in [*large, *TENANTS]) as waiting:
+        assert memory.waiting == len(waiting)
         examined.clear()
 
-        budget.release("x", 1)
+        memory.release("x", 1)
         await run_ready_tasks()
 
         assert waiting[len(large)].done()
@@ -120,31 +120,31 @@ async def test_release_of_bytes_skips_only_tenants_that_hold_a_sixteenth(
 
 
 async def test_release_of_bytes_examines_no_canceled_calls(examined: list[str]) -> None:
-    budget = ByteBudget(100, 100)
-    holder = Reservation(budget, "x")
+    memory = MemoryLimit(100, 100)
+    holder = Reservation(memory, "x")
     await holder.add(100)
-    async with tasks(budget.take(tenant, 100) for tenant in TENANTS) as waiting:
+    async with tasks(memory.take(tenant, 100) for tenant in TENANTS) as waiting:
         for task in waiting[:-1]:
             task.cancel()
         examined.clear()
 
         # Their tasks have not run yet.
         holder.release()
-        assert budget.waiting == 0
+        assert memory.waiting == 0
         assert examined == TENANTS[-1:]
 
 
 async def test_release_of_bytes_examines_few_calls_that_wait_for_more(
     examined: list[str],
 ) -> None:
-    budget = ByteBudget(COUNT, COUNT)
-    holder, reservations = Reservation(budget, "x"), []
+    memory = MemoryLimit(COUNT, COUNT)
+    holder, reservations = Reservation(memory, "x"), []
     for tenant in TENANTS:
-        reservations.append(Reservation(budget, tenant))
+        reservations.append(Reservation(memory, tenant))
         reservations[-1].correct(1)
     holder.correct(10)
     async with tasks(reservation.resize(100) for reservation in reservations) as waiting:
-        assert budget.waiting == len(waiting)
+        assert memory.waiting == len(waiting)
         examined.clear()
 
         holder.correct(9)
@@ -160,17 +160,17 @@ async def test_release_of_bytes_examines_few_calls_that_wait_for_more(
 async def test_end_of_a_turn_examines_few_tenants(
     examined: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first tenants that wait have a turn each, and must leave the last one to others."""
-    monkeypatch.setattr(tenant_turns, "_MAX_SECONDS", 3600.0)
-    turns = TenantTurns(4)
-    running: list[Turn] = [await turns.wait(tenant) for tenant in "abcd"]
-    async with tasks(turns.wait(tenant) for tenant in ["b", "c", "d", *TENANTS]) as waiting:
+    """The first tenants that wait have a slot each, and must leave the last one to others."""
+    monkeypatch.setattr(fair_slots, "_MAX_SECONDS", 3600.0)
+    slots = FairSlots(4)
+    running: list[Slot] = [await slots.wait(tenant) for tenant in "abcd"]
+    async with tasks(slots.wait(tenant) for tenant in ["b", "c", "d", *TENANTS]) as waiting:
         examined.clear()
 
-        running[0].end()
+        running[0].release()
         await run_ready_tasks()
 
         assert done(waiting) == 1
         assert examined == ["b", "c", "d", TENANTS[0]]
-        for turn in (*running, waiting[3].result()):
-            turn.end()
+        for slot in (*running, waiting[3].result()):
+            slot.release()

@@ -10,9 +10,9 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from jobs_grpc import logs
 from jobs_grpc.auth.policy import POLICY
 from jobs_grpc.auth.principal import Role
+from jobs_grpc.observability import logs
 from jobs_grpc.rpc.audit_log import AUDITED_METHODS
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held

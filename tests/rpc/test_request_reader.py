@@ -13,7 +13,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from grpc.aio import EOF, AioRpcError, Channel
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.rpc.request_reader import RequestReader
 from tests.support.callers import Operator
 from tests.support.database import Database
@@ -251,15 +251,15 @@ async def test_public_request_is_rejected_when_it_is_larger_than_4_kib(
 
 
 async def test_report_is_not_decoded_until_the_byte_budget_has_room() -> None:
-    budget = ByteBudget(100, 100)
-    unread_responses = Reservation(budget, "t")
+    memory = MemoryLimit(100, 100)
+    unread_responses = Reservation(memory, "t")
     unread_responses.correct(100)
     report = device_pb.ReportExecutionsRequest(report_id="r")
 
     raw_requests = [report.SerializeToString(), report.SerializeToString(), EOF]
     context = SimpleNamespace(read=AsyncMock(side_effect=raw_requests))
     handler = SimpleNamespace(request_deserializer=device_pb.ReportExecutionsRequest.FromString)
-    reservation = Reservation(budget, "t")
+    reservation = Reservation(memory, "t")
     requests = RequestReader(LIMIT, 1).read_stream(
         context, handler, reservation, None, public=False
     )
@@ -271,8 +271,8 @@ async def test_report_is_not_decoded_until_the_byte_budget_has_room() -> None:
     unread_responses.release()
 
     assert await first == report
-    assert budget.held > 0
+    assert memory.held > 0
     assert await anext(requests) == report
     with pytest.raises(StopAsyncIteration):
         await anext(requests)
-    assert budget.held == 0
+    assert memory.held == 0

@@ -117,7 +117,7 @@ async def test_retry_selects_as_many_devices_as_permitted(operator_with_job: Ope
 async def test_watch_holds_no_bytes_while_it_waits(
     database: Database, operator_with_job: Operator
 ) -> None:
-    """Requests of six watches do not fit the tenant's budget together."""
+    """Requests of six watches do not fit the tenant's memory limit together."""
     async with running_server(database.request_dsn, **SMALL_BUDGET) as server:
         stub: Any = server.channel.unary_stream(WATCH_JOB)
         metadata = (("x-tenant-id", operator_with_job.tenant),)

@@ -14,10 +14,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
-from jobs_grpc import logs
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.dev import embedded_postgres
+from jobs_grpc.observability import logs
 from tests.support.callers import Operator
 from tests.support.cli import spawn
 from tests.support.clock import Clock

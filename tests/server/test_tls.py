@@ -167,7 +167,7 @@ async def test_new_certificate_is_used_without_a_restart(
         pair = authority.server()
         pair.write(tmp_path, "server")
 
-        # Enough connections to reach every acceptor.
+        # Enough connections to reach every listener.
         assert (
             {await server_certificate(server.address) for _ in range(16)} == {der(pair)} != {before}
         )

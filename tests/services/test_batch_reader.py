@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services.batch_reader import BatchReader, Encode
 from tests.support.waiting import wait_until
 
@@ -31,9 +31,9 @@ class Source:
         await self.respond.wait()
         return (partial(Text, query.encode()) for query in queries)
 
-    def reader(self, budget: ByteBudget) -> BatchReader[str, Text]:
+    def reader(self, memory: MemoryLimit) -> BatchReader[str, Text]:
         """A reader of this source."""
-        return BatchReader(self.read, budget, 0.01, asyncio.Event(), _pause, noun="texts")
+        return BatchReader(self.read, memory, 0.01, asyncio.Event(), _pause, noun="texts")
 
 
 async def _pause(_: str) -> None:
@@ -42,10 +42,10 @@ async def _pause(_: str) -> None:
 
 async def test_few_statements_run_at_the_same_time_however_many_tenants_read() -> None:
     """The calls of other tenants do not wait behind hundreds of tenants."""
-    source, budget = Source(), ByteBudget(128 * MIB, 64 * MIB)
-    reader = source.reader(budget)
+    source, memory = Source(), MemoryLimit(128 * MIB, 64 * MIB)
+    reader = source.reader(memory)
     reading = [
-        asyncio.create_task(reader.read(f"t{n}", "query", Reservation(budget, f"t{n}")))
+        asyncio.create_task(reader.read(f"t{n}", "query", Reservation(memory, f"t{n}")))
         for n in range(100)
     ]
 
@@ -55,8 +55,8 @@ async def test_few_statements_run_at_the_same_time_however_many_tenants_read() -
     await wait_until(some_are_read)
     await asyncio.sleep(0.01)  # longer than requests are gathered
     assert len(source.tenants) == 4
-    assert budget.held <= 4 * 8 * MIB
-    assert budget.waiting == 0
+    assert memory.held <= 4 * 8 * MIB
+    assert memory.waiting == 0
 
     source.respond.set()
 
@@ -65,21 +65,21 @@ async def test_few_statements_run_at_the_same_time_however_many_tenants_read() -
 
 
 async def test_tenant_whose_clients_hold_its_bytes_does_not_delay_others() -> None:
-    source, budget = Source(), ByteBudget(128 * MIB, 16 * MIB)
+    source, memory = Source(), MemoryLimit(128 * MIB, 16 * MIB)
     source.respond.set()
-    reader = source.reader(budget)
-    slow = [Reservation(budget, f"slow{n}") for n in range(5)]
+    reader = source.reader(memory)
+    slow = [Reservation(memory, f"slow{n}") for n in range(5)]
     waiting = []
     for n, reservation in enumerate(slow):
         reservation.correct(16 * MIB)
-        own = Reservation(budget, f"slow{n}")
+        own = Reservation(memory, f"slow{n}")
         waiting.append(asyncio.create_task(reader.read(f"slow{n}", "query", own)))
 
     async def all_wait() -> bool:
-        return budget.waiting == 5
+        return memory.waiting == 5
 
     await wait_until(all_wait)
-    assert await reader.read("other", "query", Reservation(budget, "other")) == Text(b"query")
+    assert await reader.read("other", "query", Reservation(memory, "other")) == Text(b"query")
     assert not any(task.done() for task in waiting)
 
     for reservation in slow:

@@ -10,7 +10,6 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation, response_bytes
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import (
@@ -20,6 +19,7 @@ from jobs_grpc.errors import (
     SchemaNotCurrent,
     ServerStopping,
 )
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
 from jobs_grpc.services.batch_reader import BatchReader
 from jobs_grpc.services.pending_pages import Page, PageQuery, read_pages
 from tests.support.callers import Device, Operator
@@ -51,23 +51,23 @@ class RecordingStore:
 
 
 class Pages:
-    """Pages of a tenant's devices, with a budget of their own."""
+    """Pages of a tenant's devices, with a memory limit of their own."""
 
     def __init__(self, store: Store, tenant: str) -> None:
         self.tenant = tenant
         self.store = RecordingStore(store)
-        self.budget = ByteBudget(64 * MIB, 32 * MIB)
+        self.memory = MemoryLimit(64 * MIB, 32 * MIB)
         self.stopping = asyncio.Event()
         store_: Any = self.store
         self._pages = BatchReader[PageQuery, Page](
-            partial(read_pages, store_), self.budget, 0.01, self.stopping, _pause, noun="pages"
+            partial(read_pages, store_), self.memory, 0.01, self.stopping, _pause, noun="pages"
         )
 
     async def read(
         self, device: str, limit: int = 10, reservation: Reservation | None = None
     ) -> device_pb.WatchPendingExecutionsResponse:
         """Return the page of a device."""
-        reservation = reservation or Reservation(self.budget, self.tenant)
+        reservation = reservation or Reservation(self.memory, self.tenant)
         page = await self._pages.read(self.tenant, PageQuery(device, limit), reservation)
         return device_pb.WatchPendingExecutionsResponse.FromString(page.response)
 
@@ -76,10 +76,10 @@ class Pages:
         return asyncio.create_task(self.read(device, **options))
 
     async def wait_until_bytes_are_awaited(self) -> None:
-        """Return when a page waits for bytes of the budget."""
+        """Return when a page waits for memory."""
 
         async def is_waiting() -> bool:
-            return self.budget.waiting > 0
+            return self.memory.waiting > 0
 
         await wait_until(is_waiting)
 
@@ -222,9 +222,9 @@ async def test_pages_that_exceed_the_reserved_bytes_are_read_by_the_next_stateme
         await operator.create(
             job_id=f"j{number}", target_all=True, document_params={"a": "x" * 30_000}
         )
-    budget = pages.budget
+    memory = pages.memory
     devices = ("d0", "d1", "d2")
-    reservations = [Reservation(budget, operator.tenant) for _ in devices]
+    reservations = [Reservation(memory, operator.tenant) for _ in devices]
 
     received = await asyncio.gather(
         *(
@@ -235,7 +235,7 @@ async def test_pages_that_exceed_the_reserved_bytes_are_read_by_the_next_stateme
 
     assert [len(page.executions) for page in received] == [90] * 3
     assert len(pages.store.statements) == 3
-    assert budget.held == sum(response_bytes(page.ByteSize()) for page in received)
+    assert memory.held == sum(response_bytes(page.ByteSize()) for page in received)
 
 
 async def test_rows_that_cannot_be_encoded_fail_only_their_devices_and_are_logged_once(
@@ -255,7 +255,7 @@ async def test_rows_that_cannot_be_encoded_fail_only_their_devices_and_are_logge
     page = await pages.read("d2")
 
     assert page.executions[0].document_params == {"n": 1}
-    assert pages.budget.held == response_bytes(page.ByteSize())
+    assert pages.memory.held == response_bytes(page.ByteSize())
     _check_failures(await failing, caplog)
 
 
@@ -360,7 +360,7 @@ async def test_page_is_read_when_the_database_is_available_again(
     page = await pages.read("d0")
 
     assert job_ids(page) == ["j"]
-    assert pages.budget.held == response_bytes(page.ByteSize())
+    assert pages.memory.held == response_bytes(page.ByteSize())
 
 
 async def test_read_ends_when_the_server_stops_while_the_database_is_away(pages: Pages) -> None:
@@ -379,14 +379,14 @@ async def test_read_ends_when_the_server_stops_while_the_database_is_away(pages:
     for read in reading:
         with pytest.raises(ServerStopping):
             await read
-    assert pages.budget.held == 0
+    assert pages.memory.held == 0
 
 
 async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(
     operator: Operator, pages: Pages
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-    slow = Reservation(pages.budget, operator.tenant)
+    slow = Reservation(pages.memory, operator.tenant)
     slow.correct(32 * MIB)
     reading = pages.reading("d0")
     await pages.wait_until_bytes_are_awaited()
@@ -401,7 +401,7 @@ async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(
     operator: Operator, pages: Pages
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-    slow = Reservation(pages.budget, operator.tenant)
+    slow = Reservation(pages.memory, operator.tenant)
     slow.correct(32 * MIB)
     ended = pages.reading("d0")
     await pages.wait_until_bytes_are_awaited()
@@ -428,9 +428,9 @@ async def test_stream_that_ends_while_its_page_is_read_holds_no_bytes(
         reading_d0.cancel()
 
     pages.store.before = cancel
-    reservation = Reservation(pages.budget, operator.tenant)
+    reservation = Reservation(pages.memory, operator.tenant)
     others = pages.reading("d1", reservation=reservation)
 
     assert job_ids(await others) == ["j"]
     reservation.release()
-    assert pages.budget.held == 0
+    assert pages.memory.held == 0

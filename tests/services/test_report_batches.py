@@ -15,11 +15,11 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from jobs_grpc.auth.principal import Principal, Role
-from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import Internal
+from jobs_grpc.limits.fair_slots import FairSlots
+from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services.report_stream import ReportStream
-from jobs_grpc.tenant_turns import TenantTurns
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
@@ -352,19 +352,19 @@ async def test_reading_stops_when_256_reports_of_a_stream_are_in_flight() -> Non
             yield message(*(report("d", "SUCCEEDED") for _ in range(100)))
 
     batcher, caller = _HeldBatcher(), Principal("t", frozenset({Role.BRIDGE}))
-    budget = ByteBudget(1 << 30, 1 << 30)
-    stream = ReportStream(batcher, budget, TenantTurns(1), 1000, asyncio.Event(), caller)
+    memory = MemoryLimit(1 << 30, 1 << 30)
+    stream = ReportStream(batcher, memory, FairSlots(1), 1000, asyncio.Event(), caller)
     context: Any = AsyncMock()
     running = asyncio.create_task(stream.run(requests(), context))
     for _ in range(100):
         await asyncio.sleep(0)
 
     assert read == 3  # Two are in flight, and the third one waits.
-    assert budget.held > 3 * 100 * 4096
+    assert memory.held > 3 * 100 * 4096
     batcher.released.set()
     await running
     assert read == 6
-    assert budget.held == 0
+    assert memory.held == 0
     responses = [
         device_pb.ReportExecutionsResponse.FromString(call.args[0])
         for call in context.write.await_args_list
@@ -373,11 +373,11 @@ async def test_reading_stops_when_256_reports_of_a_stream_are_in_flight() -> Non
 
 
 async def test_calls_run_while_a_large_message_is_converted() -> None:
-    """Streams of two tenants take turns, and other tasks run between the turns."""
+    """Streams of two tenants take turns, and other tasks run between the slots."""
     details = Struct()
     details.update({f"{number:03}": None for number in range(100)})
     large = message(*(report("d", "IN_PROGRESS", status_details=details) for _ in range(100)))
-    turns, steps = TenantTurns(1), list[str]()
+    slots, steps = FairSlots(1), list[str]()
 
     class Recorder(ReportStream):
         async def _parse(self, report: Any, *, with_details: bool) -> Any:
@@ -394,12 +394,12 @@ async def test_calls_run_while_a_large_message_is_converted() -> None:
 
     batcher = _HeldBatcher()
     batcher.released.set()
-    budget = ByteBudget(1 << 30, 1 << 30)
+    memory = MemoryLimit(1 << 30, 1 << 30)
     calling = asyncio.create_task(other_calls())
     async with asyncio.TaskGroup() as group:
         for tenant in ("a", "b"):
             caller = Principal(tenant, frozenset({Role.BRIDGE}))
-            stream = Recorder(batcher, budget, turns, 10_000, asyncio.Event(), caller)
+            stream = Recorder(batcher, memory, slots, 10_000, asyncio.Event(), caller)
             group.create_task(stream.run(requests(), AsyncMock()))
     calling.cancel()
 

@@ -9,7 +9,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from jobs_grpc import logs
+from jobs_grpc.observability import logs
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure

@@ -10,10 +10,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.errors import ServerStopping
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services import watch_hub
 from jobs_grpc.services.job_watch import JobWatch
 from tests.support.callers import Operator
@@ -196,17 +196,17 @@ async def test_write_of_the_same_server_is_sent_before_the_next_poll(
 async def test_watch_that_waits_for_bytes_ends_when_the_server_stops(
     database: Database, operator: Operator, device: Any
 ) -> None:
-    budget = ByteBudget(MIB, MIB)
-    slow = Reservation(budget, operator.tenant)
+    memory = MemoryLimit(MIB, MIB)
+    slow = Reservation(memory, operator.tenant)
     slow.correct(MIB)
     stopping = asyncio.Event()
 
     async def waits_for_bytes() -> bool:
-        return budget.waiting > 0
+        return memory.waiting > 0
 
     async with request_session(database) as (connection, store):
         await prepare_connection(connection)
-        jobs = JobWatch(store, budget, 32768, stopping, pause)
+        jobs = JobWatch(store, memory, 32768, stopping, pause)
         watching = asyncio.create_task(jobs.run(operator.tenant, "j", AsyncMock()))
         await wait_until(waits_for_bytes)
 
@@ -220,19 +220,19 @@ async def test_watch_that_waited_for_bytes_gets_the_current_state(
     database: Database, operator: Operator, device: Any
 ) -> None:
     received: asyncio.Queue[pb.Job] = asyncio.Queue()
-    budget = ByteBudget(MIB, MIB)
-    slow = Reservation(budget, operator.tenant)
+    memory = MemoryLimit(MIB, MIB)
+    slow = Reservation(memory, operator.tenant)
     slow.correct(MIB)
 
     async def write(response: bytes) -> None:
         received.put_nowait(pb.WatchJobResponse.FromString(response).job)
 
     async def waits_for_bytes() -> bool:
-        return budget.waiting > 0
+        return memory.waiting > 0
 
     async with request_session(database) as (connection, store):
         await prepare_connection(connection)
-        jobs = JobWatch(store, budget, 32768, asyncio.Event(), pause, 0.01)
+        jobs = JobWatch(store, memory, 32768, asyncio.Event(), pause, 0.01)
         watching = asyncio.create_task(jobs.run(operator.tenant, "j", write))
         await wait_until(waits_for_bytes)
         await operator.pause("j")
@@ -244,11 +244,11 @@ async def test_watch_that_waited_for_bytes_gets_the_current_state(
 
     assert job.status == pb.Job.PAUSED
     assert received.empty()
-    assert budget.held == 0
+    assert memory.held == 0
 
 
 async def test_poll_that_waits_for_the_database_holds_no_bytes() -> None:
-    budget = ByteBudget(MIB, MIB)
+    memory = MemoryLimit(MIB, MIB)
     polling = asyncio.Event()
 
     class Busy:
@@ -261,11 +261,11 @@ async def test_poll_that_waits_for_the_database_holds_no_bytes() -> None:
             polling.set()
             await asyncio.Event().wait()
 
-    jobs = JobWatch(cast("Any", Busy()), budget, 32768, asyncio.Event(), pause)
+    jobs = JobWatch(cast("Any", Busy()), memory, 32768, asyncio.Event(), pause)
     watching = asyncio.create_task(jobs.run("tenant", "j", AsyncMock()))
     await polling.wait()
 
-    assert budget.held == 0
+    assert memory.held == 0
     watching.cancel()
     await asyncio.wait({watching})
 
@@ -286,7 +286,7 @@ async def test_calls_run_while_large_states_are_converted(
 
     async with request_session(database) as (connection, store):
         await prepare_connection(connection)
-        jobs = JobWatch(store, ByteBudget(MIB, MIB), 32768, asyncio.Event(), count_pause, 3600)
+        jobs = JobWatch(store, MemoryLimit(MIB, MIB), 32768, asyncio.Event(), count_pause, 3600)
         received: asyncio.Queue[bytes] = asyncio.Queue()
         watching = [
             asyncio.create_task(jobs.run(operator.tenant, name, received.put)) for name in names

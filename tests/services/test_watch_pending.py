@@ -10,8 +10,8 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.db.connection_pool import prepare_connection
+from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services.execution_watch import ExecutionWatch
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, request_session, store_on
@@ -277,8 +277,8 @@ async def test_change_between_the_fingerprint_and_the_list_is_sent(
         async def pause(_: str) -> None:
             await asyncio.sleep(0)
 
-        budget = ByteBudget(1 << 20, 1 << 20)
-        watch = ExecutionWatch(store, budget, asyncio.Event(), pause, 0.01)
+        memory = MemoryLimit(1 << 20, 1 << 20)
+        watch = ExecutionWatch(store, memory, asyncio.Event(), pause, 0.01)
         watching = asyncio.create_task(watch.run(operator.tenant, device.name, 10, write))
         async with asyncio.timeout(TIMEOUT):
             assert job_ids(await responses.get()) == ["j"]

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
-from jobs_grpc import logs
+from jobs_grpc.observability import logs
 
 _FLAGS = ("logThreads", "logProcesses", "logMultiprocessing")
 

@@ -1,9 +1,9 @@
 """Limits on calls in flight and open streams."""
 
 from jobs_grpc.auth.principal import Principal
-from jobs_grpc.byte_budget import Reservation, receive_bytes
 from jobs_grpc.config import LimitsConfig
 from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.limits.memory_limit import Reservation, receive_bytes
 
 _RETRY_AFTER_SECONDS = 1
 
@@ -117,8 +117,8 @@ class CallLimits:
         )
 
         # gRPC can receive a part of a message of each stream that sends requests. Streams are
-        # open for long, so they are counted instead of reserved from the byte budget. By default,
-        # they can hold at most as much as the budget.
+        # open for long, so they are counted instead of reserved from the memory limit. By default,
+        # they can hold at most as much as that limit.
         stream_bytes = receive_bytes(config.max_request_bytes)
         self._public_request_streams = ConcurrencyLimiter(
             "The server has too many open reflection streams",
@@ -142,7 +142,7 @@ class CallLimits:
         """Return the load on unary calls of the tenant, 0–1.
 
         It is the share of JOBS_MAX_CALLS or of JOBS_MAX_TENANT_CALLS that is in flight, whichever
-        is larger. Calls that wait for a turn, a connection or bytes are in flight.
+        is larger. Calls that wait for a slot, a connection or memory are in flight.
         """
         return max(self._calls.used_share(None), self._tenant_calls.used_share(tenant_id))
 

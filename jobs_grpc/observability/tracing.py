@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from jobs_grpc import logs
+from jobs_grpc.observability import logs
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import grpc
 
 
-class Acceptors:
+class Listeners:
     """Several servers that act as one: the part of grpc.aio.Server that this service uses.
 
     A grpc.aio server accepts its calls one after another, and each takes about five iterations

@@ -13,7 +13,7 @@ _MIN_REFUSAL_DELAY_SECONDS = 0.5
 _MAX_REFUSAL_DELAY_SECONDS = 1.5
 
 
-class Competition:
+class Contention:
     """Whether two or more tenants compete for the CPU time of the process."""
 
     def __init__(self) -> None:

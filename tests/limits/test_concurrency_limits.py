@@ -15,7 +15,7 @@ from grpc.aio import EOF, AioRpcError
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from jobs_grpc.errors import LimitExceeded
-from jobs_grpc.rpc.concurrency_limits import ConcurrencyLimiter
+from jobs_grpc.limits.concurrency_limits import ConcurrencyLimiter
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import check_limit_error, expect_failure

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from jobs_grpc.rpc import competition
-from jobs_grpc.rpc.competition import Competition
+from jobs_grpc.limits import contention
+from jobs_grpc.limits.contention import Contention
 
 
 async def test_tenant_that_calls_alone_does_not_compete() -> None:
-    calls = Competition()
+    calls = Contention()
 
     calls.note_call("a")
     calls.note_call("a")
@@ -18,7 +18,7 @@ async def test_tenant_that_calls_alone_does_not_compete() -> None:
 
 
 async def test_tenants_compete_when_both_have_called() -> None:
-    calls = Competition()
+    calls = Contention()
 
     calls.note_call("a")
     calls.note_call("b")
@@ -27,7 +27,7 @@ async def test_tenants_compete_when_both_have_called() -> None:
 
 
 async def test_tenants_do_not_compete_when_their_calls_are_a_second_apart() -> None:
-    calls = Competition()
+    calls = Contention()
     calls.note_call("a")
     calls._last_call -= 1.0
 
@@ -37,7 +37,7 @@ async def test_tenants_do_not_compete_when_their_calls_are_a_second_apart() -> N
 
 
 async def test_competition_ends_when_only_one_tenant_calls() -> None:
-    calls = Competition()
+    calls = Contention()
     calls.note_call("a")
     calls.note_call("b")
     calls._ends -= 1.0
@@ -48,9 +48,9 @@ async def test_competition_ends_when_only_one_tenant_calls() -> None:
 
 
 async def test_refusal_waits_only_while_tenants_compete(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(competition, "_MIN_REFUSAL_DELAY_SECONDS", 3600.0)
-    monkeypatch.setattr(competition, "_MAX_REFUSAL_DELAY_SECONDS", 3600.0)
-    calls = Competition()
+    monkeypatch.setattr(contention, "_MIN_REFUSAL_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(contention, "_MAX_REFUSAL_DELAY_SECONDS", 3600.0)
+    calls = Contention()
     calls.note_call("a")
     async with asyncio.timeout(10):
         await calls.delay_refusal()

@@ -13,7 +13,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc import StatusCode
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from jobs_grpc import logs, tracing
+from jobs_grpc.observability import logs, tracing
 from tests.support.callers import Operator
 from tests.support.cli import address_of, spawn
 from tests.support.database import Database, job_lock_held
@@ -252,7 +252,7 @@ def test_tracing_is_off_and_the_log_says_why(
 @pytest.mark.slow
 def test_opentelemetry_is_not_imported_when_tracing_is_off() -> None:
     code = (
-        "import sys; from jobs_grpc import tracing; import jobs_grpc.cli.serve\n"
+        "import sys; from jobs_grpc.observability import tracing; import jobs_grpc.cli.serve\n"
         "with tracing.exporting({}): tracing.start_call('/s/M', [])\n"
         "assert 'opentelemetry' not in sys.modules"
     )
@@ -263,7 +263,7 @@ def test_opentelemetry_is_not_imported_when_tracing_is_off() -> None:
 def test_log_names_the_extra_when_it_is_not_installed() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
-        "from jobs_grpc import tracing\n"
+        "from jobs_grpc.observability import tracing\n"
         "with tracing.exporting({'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://127.0.0.1:1'}):\n"
         "    assert tracing.start_call('/s/M', []) is None"
     )

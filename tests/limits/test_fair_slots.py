@@ -1,4 +1,4 @@
-"""Calls start in turn of their tenants."""
+"""FairSlots: a few calls run at a time, and tenants take turns."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,28 +6,28 @@ from typing import Any
 
 import pytest
 
-from jobs_grpc import tenant_turns
-from jobs_grpc.tenant_turns import TenantTurns
+from jobs_grpc.limits import fair_slots
+from jobs_grpc.limits.fair_slots import FairSlots
 from tests.support.waiting import run_ready_tasks, wait_until
 
 
 @pytest.fixture(autouse=True)
 def turns_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn lasts as long as its call runs."""
-    monkeypatch.setattr(tenant_turns, "_MAX_SECONDS", 3600.0)
+    """A slot lasts as long as its call runs."""
+    monkeypatch.setattr(fair_slots, "_MAX_SECONDS", 3600.0)
 
 
 @pytest.fixture
 def calls() -> "Calls":
-    """Two turns, of which a tenant can have one."""
+    """Two slots, of which a tenant can have one."""
     return Calls()
 
 
 class Calls:
-    """Calls that run until `end`. `started` lists the calls that had their turn, in order."""
+    """Calls that run until `end`. `started` lists the calls that got a slot, in order."""
 
-    def __init__(self, max_turns: int = 2) -> None:
-        self.turns = TenantTurns(max_turns)
+    def __init__(self, max_slots: int = 2) -> None:
+        self.slots = FairSlots(max_slots)
         self.started: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -48,15 +48,15 @@ class Calls:
     async def _call(self, name: str) -> None:
         task = asyncio.current_task()
         assert task
-        turn = await self.turns.wait(name[0])
-        task.add_done_callback(turn.end)
+        slot = await self.slots.wait(name[0])
+        task.add_done_callback(slot.release)
         self.started.append(name)
         await self.ends[name].wait()
 
     def assert_idle(self) -> None:
-        """No call waits or has its turn."""
-        assert self.turns._semaphore.waiting == 0
-        assert self.turns._semaphore.held == 0
+        """No call waits or has a slot."""
+        assert self.slots._semaphore.waiting == 0
+        assert self.slots._semaphore.held == 0
 
 
 async def test_calls_start_in_turn(calls: Calls) -> None:
@@ -81,7 +81,7 @@ async def test_one_turn_is_left_when_a_tenant_has_the_others(calls: Calls) -> No
 
 
 async def test_the_last_turn_goes_to_a_tenant_that_has_none() -> None:
-    calls = Calls(max_turns=4)
+    calls = Calls(max_slots=4)
     await calls.start("a1", "a2", "a3", "a4")
     assert calls.started == ["a1", "a2", "a3"]
 
@@ -110,7 +110,7 @@ async def test_canceled_call_leaves_the_queue(calls: Calls) -> None:
 async def test_turn_goes_to_the_next_call_when_its_owner_is_canceled_at_once(calls: Calls) -> None:
     await calls.start("a1", "a2", "a3")
 
-    # The turn of a1 ends and a2 is canceled before the task of a2 runs.
+    # The slot of a1 ends and a2 is canceled before the task of a2 runs.
     calls.tasks["a1"].add_done_callback(lambda _: calls.tasks["a2"].cancel())
     await calls.end("a1")
 
@@ -134,7 +134,7 @@ async def test_turn_ends_when_its_time_is_over(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example because the call waits for a job lock."""
-    monkeypatch.setattr(tenant_turns, "_MAX_SECONDS", 0.001)
+    monkeypatch.setattr(fair_slots, "_MAX_SECONDS", 0.001)
     await calls.start("a1", "a2", "a3")
 
     async def all_have_started() -> bool:
@@ -173,17 +173,17 @@ async def test_turn_ends_once_when_its_time_is_over_as_its_call_ends(
         await calls.end("a1")
         end_a1()
 
-    assert calls.turns._semaphore.held == 1
+    assert calls.slots._semaphore.held == 1
     await calls.end("b1")
     calls.assert_idle()
 
 
 async def test_pauses_of_a_tenant_do_not_wait_for_all_of_another_tenant() -> None:
-    turns, steps = TenantTurns(1), list[str]()
+    slots, steps = FairSlots(1), list[str]()
 
     async def work(tenant: str) -> None:
         for _ in range(3):
-            await turns.pause(tenant)
+            await slots.pause(tenant)
             steps.append(tenant)
 
     async with asyncio.TaskGroup() as group:
@@ -193,4 +193,4 @@ async def test_pauses_of_a_tenant_do_not_wait_for_all_of_another_tenant() -> Non
     # With one queue for all, "b" would have every fourth turn until the end.
     assert steps.count("b") == 3
     assert "b" not in steps[9:]
-    assert turns._semaphore.waiting == 0
+    assert slots._semaphore.waiting == 0

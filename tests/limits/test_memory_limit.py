@@ -1,11 +1,11 @@
-"""ByteBudget: bytes are reserved within limits, and tenants that wait take turns."""
+"""MemoryLimit: bytes are reserved within limits, and tenants that wait take turns."""
 
 import asyncio
 
 import pytest
 
-from jobs_grpc.byte_budget import ByteBudget, Reservation
 from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from tests.support.waiting import TIMEOUT, run_ready_tasks
 
 
@@ -13,14 +13,14 @@ class Calls:
     """Calls that hold bytes. `served` lists those that got them, in order."""
 
     def __init__(self, max_bytes: int, max_tenant_bytes: int) -> None:
-        self.budget = ByteBudget(max_bytes, max_tenant_bytes)
+        self.memory = MemoryLimit(max_bytes, max_tenant_bytes)
         self.served: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.reservations: dict[str, Reservation] = {}
 
     async def start(self, name: str, size: int, max_wait: float | None = TIMEOUT) -> None:
         """Start a call. The first letter of its name is the tenant."""
-        self.reservations[name] = Reservation(self.budget, name[0])
+        self.reservations[name] = Reservation(self.memory, name[0])
         self.tasks[name] = asyncio.create_task(self._call(name, size, max_wait))
         await run_ready_tasks()
 
@@ -60,7 +60,7 @@ async def test_call_of_any_size_is_served_when_nothing_is_held() -> None:
     await calls.end("a1")
 
     assert calls.served == ["a1"]
-    assert calls.budget.held == 0
+    assert calls.memory.held == 0
 
 
 async def test_call_of_no_bytes_leaves_nothing_behind() -> None:
@@ -71,7 +71,7 @@ async def test_call_of_no_bytes_leaves_nothing_behind() -> None:
     await calls.end("a1")
 
     assert calls.served == ["a1"]
-    assert not calls.budget._held
+    assert not calls.memory._held
 
 
 async def test_two_tenants_leave_a_third_to_others() -> None:
@@ -129,8 +129,8 @@ async def test_error_names_the_limit_when_the_wait_takes_too_long(
     assert raised.value.metadata["setting"] == setting
     assert raised.value.retry_after == 1
     await calls.end("a1")
-    assert calls.budget.held == 0
-    assert calls.budget.waiting == 0
+    assert calls.memory.held == 0
+    assert calls.memory.waiting == 0
 
 
 async def test_canceled_call_is_not_served_and_holds_nothing() -> None:
@@ -144,9 +144,9 @@ async def test_canceled_call_is_not_served_and_holds_nothing() -> None:
 
     assert calls.served == ["a1", "a3"]
     await calls.end("a3")
-    assert calls.budget.held == 0
-    assert not calls.budget._held
-    assert calls.budget.waiting == 0
+    assert calls.memory.held == 0
+    assert not calls.memory._held
+    assert calls.memory.waiting == 0
 
 
 async def test_call_that_is_canceled_as_its_turn_comes_gives_it_to_the_next() -> None:
@@ -161,7 +161,7 @@ async def test_call_that_is_canceled_as_its_turn_comes_gives_it_to_the_next() ->
     await run_ready_tasks()
 
     assert calls.served == ["a1", "a3"]
-    assert calls.budget.held == 10
+    assert calls.memory.held == 10
 
 
 async def test_calls_that_ask_for_more_do_not_wait_for_each_other() -> None:
@@ -174,7 +174,7 @@ async def test_calls_that_ask_for_more_do_not_wait_for_each_other() -> None:
     assert [task.done() for task in larger] == [True, False]
     await calls.end("a1")
     await asyncio.gather(*larger)
-    assert calls.budget.held == 20
+    assert calls.memory.held == 20
 
 
 async def test_bytes_stay_counted_while_a_call_waits_for_more() -> None:
@@ -184,14 +184,14 @@ async def test_bytes_stay_counted_while_a_call_waits_for_more() -> None:
     larger = asyncio.create_task(calls.reservations["a1"].resize(15))
     await calls.start("a3", 1)
     assert not larger.done()
-    assert calls.budget.held == 29
-    assert calls.budget.waiting == 2
+    assert calls.memory.held == 29
+    assert calls.memory.waiting == 2
 
     await calls.end("a2")
 
     await larger
     await calls.tasks["a3"]
-    assert calls.budget.held == 16
+    assert calls.memory.held == 16
 
 
 async def test_calls_go_on_one_by_one_when_all_wait_for_more() -> None:
@@ -205,7 +205,7 @@ async def test_calls_go_on_one_by_one_when_all_wait_for_more() -> None:
     }
     await run_ready_tasks()
     assert [task.done() for task in larger.values()] == [True, False]
-    assert calls.budget.held == 15 + 12
+    assert calls.memory.held == 15 + 12
 
     await calls.end("a1")
 
@@ -222,7 +222,7 @@ async def test_calls_of_many_tenants_that_ask_for_more_exceed_the_budget_one_at_
         await calls.start(name, 5)
     larger = {name: asyncio.create_task(calls.reservations[name].resize(40)) for name in names}
     await run_ready_tasks()
-    assert calls.budget.held <= 100 + 40
+    assert calls.memory.held <= 100 + 40
 
     served = 0
     while ready := [name for name, task in larger.items() if task.done()]:
@@ -230,10 +230,10 @@ async def test_calls_of_many_tenants_that_ask_for_more_exceed_the_budget_one_at_
         for name in ready:
             await larger.pop(name)
             await calls.end(name)
-            assert calls.budget.held <= 100 + 40
+            assert calls.memory.held <= 100 + 40
 
     assert served == len(names)
-    assert calls.budget.held == 0
+    assert calls.memory.held == 0
 
 
 async def test_call_that_asks_for_more_proceeds_when_its_tenant_is_at_its_limit() -> None:
@@ -245,7 +245,7 @@ async def test_call_that_asks_for_more_proceeds_when_its_tenant_is_at_its_limit(
     async with asyncio.timeout(TIMEOUT):
         await calls.reservations["a1"].resize(30)
 
-    assert calls.budget.held == 70
+    assert calls.memory.held == 70
 
 
 async def test_bytes_are_kept_when_the_wait_for_more_is_canceled() -> None:
@@ -258,9 +258,9 @@ async def test_bytes_are_kept_when_the_wait_for_more_is_canceled() -> None:
     larger.cancel()
     await asyncio.gather(larger, return_exceptions=True)
 
-    assert calls.budget.held == 29
+    assert calls.memory.held == 29
     await calls.end("a1", "a2")
-    assert calls.budget.held == 0
+    assert calls.memory.held == 0
 
 
 async def test_reservation_that_becomes_smaller_does_not_wait() -> None:
@@ -270,4 +270,4 @@ async def test_reservation_that_becomes_smaller_does_not_wait() -> None:
     async with asyncio.timeout(TIMEOUT):
         await calls.reservations["a1"].resize(30)
 
-    assert calls.budget.held == 30
+    assert calls.memory.held == 30

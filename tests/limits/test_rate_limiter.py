@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from grpc.aio import AioRpcError
 
-from jobs_grpc.rpc.rate_limiter import TokenBuckets
+from jobs_grpc.limits.rate_limiter import TokenBuckets
 from tests.support.database import Database
 from tests.support.server import running_server
 from tests.support.waiting import wait_until

@@ -5,7 +5,7 @@ docs/reference/metrics.md lists the metrics. Importing this module needs the ext
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -20,14 +20,13 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from jobs_grpc.auth.authenticator import Authenticator
-from jobs_grpc.byte_budget import ByteBudget
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database
 from jobs_grpc.db.update_batcher import UpdateBatcher
-from jobs_grpc.histogram import Histogram
+from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.maintenance.sweeper import Sweeper
-from jobs_grpc.rpc.metrics import CallMetrics
-from jobs_grpc.server.health import Health
+from jobs_grpc.observability.call_metrics import CallMetrics
+from jobs_grpc.observability.histogram import Histogram
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.jobs import JobService
 
@@ -40,10 +39,10 @@ class ServerParts:
 
     config: Config
     calls: CallMetrics
-    health: Health
+    is_serving: Callable[[], bool]
     database: Database
     batcher: UpdateBatcher
-    budget: ByteBudget
+    memory: MemoryLimit
     jobs: JobService
     device_jobs: DeviceJobService
     authenticator: Authenticator
@@ -67,14 +66,14 @@ class ServerCollector(Collector):
         yield _gauge(
             "jobs_serving",
             "1 if the health check reports SERVING, otherwise 0.",
-            parts.health.is_serving,
+            parts.is_serving(),
         )
         yield from _calls(parts.calls)
         yield from _database(parts.database, parts.config)
         yield from _updates(parts.batcher)
         yield _finished_executions(parts)
         yield from _watches(parts.jobs, parts.device_jobs)
-        yield from _buffered_bytes(parts.budget)
+        yield from _buffered_bytes(parts.memory)
         yield from _maintenance(parts.sweeper)
         yield from _stopped_rollouts(parts.sweeper)
         yield from _jwks(parts.authenticator)
@@ -254,21 +253,21 @@ def _watches(jobs: JobService, device_jobs: DeviceJobService) -> Iterator[Metric
     yield watches
 
 
-def _buffered_bytes(budget: ByteBudget) -> Iterator[Metric]:
+def _buffered_bytes(memory: MemoryLimit) -> Iterator[Metric]:
     yield _gauge(
         "jobs_buffered_bytes",
         "Bytes that are reserved for requests and unread responses.",
-        budget.held,
+        memory.held,
     )
     yield _gauge(
         "jobs_buffered_bytes_max",
         "Most bytes that are reserved (JOBS_MAX_BUFFERED_BYTES).",
-        budget.capacity,
+        memory.capacity,
     )
     yield _gauge(
         "jobs_buffered_bytes_waiting",
         "Calls and messages of streams that wait for bytes.",
-        budget.waiting,
+        memory.waiting,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from jobs_grpc.server.acceptors import Acceptors
+from jobs_grpc.server.listeners import Listeners
 from jobs_grpc.server.sockets import ListenError, reserve_port
 from tests.support.server import open_channel
 from tests.support.waiting import TIMEOUT, wait_until
@@ -55,12 +55,12 @@ class ServerNumber(grpc.aio.ServerInterceptor):
 
 
 @asynccontextmanager
-async def running_acceptors(gate: Gate) -> AsyncIterator[tuple[Acceptors, str]]:
+async def running_listeners(gate: Gate) -> AsyncIterator[tuple[Listeners, str]]:
     """Run four servers on one port; yields them and their address."""
     options = (("grpc.so_reuseport", 1),)
     replaced: Any = grpc.unary_unary_rpc_method_handler(abs)
     handler = grpc.method_handlers_generic_handler("test.Service", {"Method": replaced})
-    acceptors = Acceptors(
+    listeners = Listeners(
         [
             grpc.aio.server(
                 handlers=[handler], interceptors=[ServerNumber(number, gate)], options=options
@@ -69,12 +69,12 @@ async def running_acceptors(gate: Gate) -> AsyncIterator[tuple[Acceptors, str]]:
         ]
     )
     with reserve_port("127.0.0.1:0") as address:
-        acceptors.add_insecure_port(address)
-        await acceptors.start()
+        listeners.add_insecure_port(address)
+        await listeners.start()
         try:
-            yield acceptors, address
+            yield listeners, address
         finally:
-            await acceptors.stop(None)
+            await listeners.stop(None)
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ async def test_connections_spread_over_the_servers() -> None:
     gate = Gate()
     gate.opened.set()
 
-    async with running_acceptors(gate) as (_, address), calls_in_flight(address) as responses:
+    async with running_listeners(gate) as (_, address), calls_in_flight(address) as responses:
         assert set(await responses) == {bytes([number]) for number in range(4)}
 
 
@@ -103,11 +103,11 @@ async def test_stop_lets_calls_of_all_servers_finish() -> None:
         return gate.waiting == CONNECTIONS
 
     async with (
-        running_acceptors(gate) as (acceptors, address),
+        running_listeners(gate) as (listeners, address),
         calls_in_flight(address) as responses,
     ):
         await wait_until(all_wait)
-        stopping = asyncio.create_task(acceptors.stop(TIMEOUT))
+        stopping = asyncio.create_task(listeners.stop(TIMEOUT))
         gate.opened.set()
 
         assert len(await responses) == CONNECTIONS

@@ -3,12 +3,12 @@
 from jobs_grpc.errors import LimitExceeded
 from jobs_grpc.limits.fair_semaphore import FairSemaphore
 
-# A unary call waits at most this long for its turn.
+# A unary call waits at most this long for bytes.
 _MAX_WAIT_SECONDS = 5.0
 
 _RETRY_AFTER_SECONDS = 1
 
-# What a tenant holds is rounded down to a multiple of the budget divided by this number. So at most
+# What a tenant holds is rounded down to a multiple of the limit divided by this number. So at most
 # this many tenants must leave bytes to others, and a release examines few waiting tenants.
 _PARTS = 16
 
@@ -35,12 +35,12 @@ def response_bytes(size: int) -> int:
     return 2 * size
 
 
-class ByteBudget(FairSemaphore):
+class MemoryLimit(FairSemaphore):
     """At most `max_bytes` in total and `max_tenant_bytes` of each tenant.
 
     A tenant may reserve bytes while it holds less than its limit and less than what is free. So
-    one tenant alone leaves at least half of the budget to others, and two leave almost a third.
-    The bytes that it holds are rounded down to a multiple of a sixteenth of the budget. No call is
+    one tenant alone leaves at least half of the bytes to others, and two leave almost a third.
+    The bytes that it holds are rounded down to a multiple of a sixteenth of the limit. No call is
     too large for an idle server, because the last reservation may exceed the limits.
     """
 
@@ -69,22 +69,22 @@ class ByteBudget(FairSemaphore):
 class Reservation:
     """The bytes that a call, or one message of a stream, holds."""
 
-    __slots__ = ("_budget", "_size", "_tenant_id")
+    __slots__ = ("_limit", "_size", "_tenant_id")
 
-    def __init__(self, budget: ByteBudget, tenant_id: str) -> None:
-        self._budget = budget
+    def __init__(self, limit: MemoryLimit, tenant_id: str) -> None:
+        self._limit = limit
         self._tenant_id = tenant_id
         self._size = 0
 
     async def add(self, size: int, max_wait: float | None = _MAX_WAIT_SECONDS) -> None:
-        """Hold `size` more bytes; waits up to `max_wait` seconds (None: any time) for a turn.
+        """Hold `size` more bytes, after a wait of up to `max_wait` seconds (None: any time).
 
         Raises LimitExceeded.
         """
         try:
-            await self._budget.take(self._tenant_id, size, max_wait)
+            await self._limit.take(self._tenant_id, size, max_wait)
         except TimeoutError:
-            raise self._budget.limit_exceeded(self._tenant_id) from None
+            raise self._limit.limit_exceeded(self._tenant_id) from None
         self._size += size
 
     def try_hold(self, size: int) -> bool:
@@ -94,31 +94,31 @@ class Reservation:
         """
         if self._size:
             self.correct(size)
-        elif self._budget.try_take(self._tenant_id, size):
+        elif self._limit.try_take(self._tenant_id, size):
             self._size = size
         return bool(self._size)
 
     async def resize(self, size: int) -> None:
-        """Hold `size` bytes; waits for a turn if that is more. Raises LimitExceeded."""
-        budget, tenant_id = self._budget, self._tenant_id
+        """Hold `size` bytes; waits if that is more. Raises LimitExceeded."""
+        limit, tenant_id = self._limit, self._tenant_id
         if size <= self._size or (
-            budget.may_take(tenant_id, returned=self._size) and not budget.waiting
+            limit.may_take(tenant_id, returned=self._size) and not limit.waiting
         ):
             self.correct(size)
         elif not self._size:
             await self.add(size)
         else:
             try:
-                await budget.take_more(tenant_id, self._size, size, _MAX_WAIT_SECONDS)
+                await limit.take_more(tenant_id, self._size, size, _MAX_WAIT_SECONDS)
             except TimeoutError:
-                raise budget.limit_exceeded(tenant_id) from None
-            budget.release(tenant_id, self._size)
+                raise limit.limit_exceeded(tenant_id) from None
+            limit.release(tenant_id, self._size)
             self._size = size
 
     def correct(self, size: int) -> None:
         """Hold `size` bytes without waiting, also if that is more than before."""
         if size != self._size:
-            self._budget.adjust(self._tenant_id, size - self._size)
+            self._limit.adjust(self._tenant_id, size - self._size)
             self._size = size
 
     def release(self) -> None:

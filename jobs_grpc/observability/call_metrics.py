@@ -10,7 +10,7 @@ import grpc
 from jobs_grpc.config import LimitsConfig
 from jobs_grpc.config.declaration import settings_of
 from jobs_grpc.errors import JobsError, LimitExceeded, Overloaded
-from jobs_grpc.histogram import Histogram
+from jobs_grpc.observability.histogram import Histogram
 
 # Buckets of the duration of calls, in seconds.
 _CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

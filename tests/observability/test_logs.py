@@ -7,7 +7,7 @@ import sys
 import asyncpg
 import pytest
 
-from jobs_grpc import logs
+from jobs_grpc.observability import logs
 from tests.support.logging_setup import configured_logging
 
 # Bidirectional controls, zero-width characters, line and paragraph separators, C1 controls,
