@@ -8,6 +8,8 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 
+from jobs_grpc.db.function_settings import with_settings
+
 # The tables with a tenant_id. Each must have row-level security.
 TENANT_TABLES = (
     "jobs.jobs",
@@ -24,7 +26,9 @@ TENANT_TABLES = (
 
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
 
-_CODE_FOLDERS = ("functions/internal", "functions/api", "functions/maintenance", "views")
+# What calls and maintenance use.
+_ENTRY_FOLDERS = ("functions/api", "functions/maintenance")
+_CODE_FOLDERS = ("functions/internal", *_ENTRY_FOLDERS, "views")
 
 # A view, a SQL-standard function body and RETURNS SETOF need the objects that they name to exist.
 # The body of a PL/pgSQL function does not: PostgreSQL resolves its names when it runs.
@@ -94,7 +98,9 @@ def code() -> Mapping[str, str]:
     """Return the SQL of each view and function by name, in the order in which to create them."""
     root = files("jobs_grpc.db").joinpath("sql")
     code = {
-        path.name.removesuffix(".sql"): path.read_text(encoding="utf-8")
+        path.name.removesuffix(".sql"): with_settings(
+            path.read_text(encoding="utf-8"), is_entry=folder in _ENTRY_FOLDERS
+        )
         for folder in _CODE_FOLDERS
         for path in root.joinpath(folder).iterdir()
         if path.name.endswith(".sql")

@@ -1,6 +1,16 @@
-"""Settings that functions need because of other settings."""
+"""Settings that functions must have, and functions that must have none."""
+
+from importlib.resources import files
 
 from tests.support.database import Database
+
+_INTERNAL = files("jobs_grpc.db").joinpath("sql/functions/internal")
+
+_ENTRY_FUNCTIONS_WITHOUT_SEARCH_PATH = """
+    SELECT proname FROM pg_proc
+    WHERE pronamespace = 'jobs'::regnamespace AND NOT proname = ANY ($1)
+      AND ('search_path=pg_catalog, pg_temp' = ANY (proconfig)) IS NOT true
+"""
 
 # enable_sort = off marks the functions that read a page in the order of an index.
 _PAGE_FUNCTIONS_WITH_JIT = """
@@ -9,6 +19,20 @@ _PAGE_FUNCTIONS_WITH_JIT = """
       AND NOT 'jit=off' = ANY (proconfig)
 """
 
+_INLINED_FUNCTIONS_WITH_SETTINGS = """
+    SELECT proname FROM pg_proc
+    WHERE pronamespace = 'jobs'::regnamespace AND proconfig IS NOT NULL
+      AND prolang = (SELECT oid FROM pg_language WHERE lanname = 'sql')
+"""
+
+
+async def test_functions_of_calls_and_maintenance_have_a_fixed_search_path(
+    database: Database,
+) -> None:
+    internal = [path.name.removesuffix(".sql") for path in _INTERNAL.iterdir()]
+
+    assert await database.owner.fetch(_ENTRY_FUNCTIONS_WITHOUT_SEARCH_PATH, internal) == []
+
 
 async def test_functions_that_read_a_page_do_not_compile_queries(database: Database) -> None:
     """Compiling takes 20 to 150 ms per call.
@@ -16,3 +40,8 @@ async def test_functions_that_read_a_page_do_not_compile_queries(database: Datab
     The planner compiles queries by their estimated cost, and it does not know the limit of a page.
     """
     assert await database.owner.fetch(_PAGE_FUNCTIONS_WITH_JIT) == []
+
+
+async def test_sql_functions_have_no_settings(database: Database) -> None:
+    """PostgreSQL does not inline a function that has settings."""
+    assert await database.owner.fetch(_INLINED_FUNCTIONS_WITH_SETTINGS) == []

@@ -138,12 +138,3 @@ async def test_functions_ignore_the_search_path_of_the_session(database: Databas
     assert all(rows and "sqlstate" not in rows[0] for rows in expected[:-1])
     assert expected[-1] == [{"sqlstate": "JB005"}]
     assert {call.partition("(")[0] for call in CALLS} == set(FUNCTIONS)
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-async def test_function_has_a_fixed_search_path(database: Database, function: str) -> None:
-    settings = await database.owner.fetchval(
-        "SELECT proconfig FROM pg_proc WHERE oid = to_regproc('jobs.' || $1::text)", function
-    )
-
-    assert "search_path=pg_catalog, pg_temp" in settings

@@ -12,10 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.advance_job(
     p_etag text       -- '': any
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_job record;

@@ -5,10 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.apply_retention(
     p_tenant_id text, p_job_id text, p_days integer, p_wait_ms integer
 ) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- For locks other than the job lock.
-SET lock_timeout = '1s'
-SET enable_seqscan = off
+-- settings: index, lock timeout
 AS $$
 DECLARE
     v_now timestamptz;

@@ -8,10 +8,7 @@ CREATE OR REPLACE FUNCTION jobs.approve_stage(
     p_tenant_id text, p_job_id text, p_stage integer, p_approved_by text, p_comment text
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_job record;

@@ -8,10 +8,7 @@ CREATE OR REPLACE FUNCTION jobs.cancel_execution(
     p_tenant_id text, p_job_id text, p_device_id text, p_reason text, p_force boolean
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_job record;

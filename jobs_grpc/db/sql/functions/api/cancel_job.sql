@@ -5,8 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.cancel_job(
     p_tenant_id text, p_job_id text, p_reason text, p_force boolean DEFAULT false
 ) RETURNS void
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
+-- settings: index
 AS $$
 DECLARE
     v_job record;

@@ -14,12 +14,7 @@ CREATE OR REPLACE FUNCTION jobs.changed_job_fingerprints(
     fingerprint bigint
 )
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_sort = off
-SET jit = off
+-- settings: page
 AS $$
 #variable_conflict use_column
 BEGIN

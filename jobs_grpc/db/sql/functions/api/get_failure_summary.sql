@@ -9,12 +9,8 @@ CREATE OR REPLACE FUNCTION jobs.get_failure_summary(
     p_failure_codes text[]  -- NULL: all; does not apply to '*'
 ) RETURNS TABLE (status text, failure_code text, executions integer, device_ids text[])
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 -- Only the index job_executions_by_failure_code delivers the order of the devices.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -54,12 +54,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     stages smallint[]
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_sort = off
-SET jit = off
+-- settings: page
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

@@ -7,10 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql STABLE  -- see set_read_time
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);

@@ -28,13 +28,8 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_check_device boolean DEFAULT false  -- the previous version does not know the error
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql STABLE  -- see set_read_time
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than reading a page of the index.
-SET plan_cache_mode = force_generic_plan
 -- Only the index job_executions_newest_first delivers the order.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 DECLARE
     v_before_queued_at timestamptz := coalesce(p_before_queued_at, 'infinity');

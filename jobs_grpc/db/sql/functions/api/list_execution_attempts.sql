@@ -27,8 +27,7 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     job_created_at timestamptz
 )
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
+-- settings: index
 AS $$
 #variable_conflict use_column
 DECLARE

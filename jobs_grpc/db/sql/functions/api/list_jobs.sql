@@ -29,14 +29,8 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_awaiting_approval boolean DEFAULT NULL
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql STABLE  -- see set_read_time
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than reading a page of an index.
-SET plan_cache_mode = force_generic_plan
--- Only the indexes jobs_newest_first* deliver the order. The page itself is still sorted, which
--- looks expensive with enable_sort = off, and would make PostgreSQL compile the query (JIT).
-SET enable_sort = off
-SET enable_seqscan = off
-SET jit = off
+-- Only the indexes jobs_newest_first* deliver the order. The page itself is still sorted.
+-- settings: page
 AS $$
 DECLARE
     v_index text := CASE

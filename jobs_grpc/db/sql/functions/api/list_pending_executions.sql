@@ -11,13 +11,8 @@ CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_limit integer
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than reading a page of the index.
-SET plan_cache_mode = force_generic_plan
 -- Only the index on the device's queue delivers the order; see next_execution.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 DECLARE
     v_after_queued boolean := coalesce(p_after_status = 'QUEUED', false);

@@ -29,13 +29,8 @@ CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
     fingerprint bigint
 )
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than reading a few rows of an index.
-SET plan_cache_mode = force_generic_plan
 -- Only the index on the device's queue delivers the order; see next_execution.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 #variable_conflict use_column
 DECLARE

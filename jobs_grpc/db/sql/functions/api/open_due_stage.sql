@@ -4,12 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.open_due_stage(
     p_tenant_id text, p_job_id text, p_wait_ms integer
 ) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- For locks other than the job lock.
-SET lock_timeout = '1s'
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup, lock timeout
 AS $$
 DECLARE
     v_now timestamptz;

@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.pending_fingerprints(
     p_tenant_id text, p_device_ids text[]
 ) RETURNS TABLE (device_id text, fingerprint text)
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+-- settings: index
 AS $$
 DECLARE
     v_devices integer := cardinality(p_device_ids);

@@ -5,12 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.purge_job(
     p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- For locks other than the job lock.
-SET lock_timeout = '1s'
--- A custom plan knows the limit and the range of devices.
-SET plan_cache_mode = force_custom_plan
-SET enable_seqscan = off
+-- settings: index, custom plan, lock timeout
 AS $$
 DECLARE
     v_last_device_id text;

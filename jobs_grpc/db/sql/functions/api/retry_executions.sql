@@ -27,8 +27,7 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
     timed_out_count integer  -- executions that expired before, and that this call stored as TIMED_OUT
 )
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
+-- settings: index
 AS $$
 #variable_conflict use_column
 DECLARE

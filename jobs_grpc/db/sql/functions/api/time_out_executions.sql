@@ -7,13 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.time_out_executions(
     p_tenant_id text, p_job_id text, p_device_ids text[], p_wait_ms integer
 ) RETURNS integer
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- For locks other than the job lock.
-SET lock_timeout = '1s'
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
+-- settings: lookup, nested loops, lock timeout
 AS $$
 DECLARE
     v_timed_out integer;

@@ -65,15 +65,11 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     failure_code text
 )
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
 -- A batch touches a few rows of a job that may have a million. Each row is looked up by an index,
 -- whatever the statistics say: hence these settings, the LATERAL sub-selects with OFFSET 0 (which
 -- the planner can't flatten into a join), and the update by ctid. So one generic plan fits all
--- arguments. It is forced, because planning takes longer than applying a few updates.
-SET plan_cache_mode = force_generic_plan
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET enable_seqscan = off
+-- arguments.
+-- settings: lookup, nested loops
 AS $$
 #variable_conflict use_column
 DECLARE

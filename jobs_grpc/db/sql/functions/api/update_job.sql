@@ -20,10 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     p_expires_at timestamptz DEFAULT NULL   -- NULL: never
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_job record;

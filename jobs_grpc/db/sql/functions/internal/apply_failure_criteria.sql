@@ -24,10 +24,7 @@ CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
     p_stages smallint[]  -- stages of executions that have just finished, with duplicates; NULL: all
 ) RETURNS boolean
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
+-- settings: lookup, nested loops
 AS $$
 DECLARE
     v_job record;

@@ -14,9 +14,7 @@ CREATE OR REPLACE FUNCTION jobs.apply_rollout_rules(
     p_stages smallint[] DEFAULT NULL  -- see apply_failure_criteria
 ) RETURNS void
 LANGUAGE plpgsql
--- Planning takes longer than these lookups by primary key.
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_has_failure_criteria boolean;

@@ -8,8 +8,7 @@ CREATE OR REPLACE FUNCTION jobs.check_etag(
     p_tenant_id text, p_job_id text, p_etag text, p_revision integer
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_job record;

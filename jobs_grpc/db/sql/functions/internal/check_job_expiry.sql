@@ -5,8 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.check_job_expiry(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_job record;

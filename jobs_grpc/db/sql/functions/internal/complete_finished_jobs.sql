@@ -5,8 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.complete_finished_jobs(
     p_tenant_id text, p_job_ids text[], p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_job record;

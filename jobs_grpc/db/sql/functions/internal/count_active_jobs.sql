@@ -5,12 +5,9 @@ CREATE OR REPLACE FUNCTION jobs.count_active_jobs(
 ) RETURNS integer
 -- VOLATILE, so that each call sees the jobs that were committed before it.
 LANGUAGE plpgsql VOLATILE
-SET plan_cache_mode = force_generic_plan
 -- Only the index jobs_in_progress_by_expires_at delivers the order. The count needs no order; it is
 -- there to select this index.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 BEGIN
     RETURN (

@@ -13,10 +13,7 @@ CREATE OR REPLACE FUNCTION jobs.count_failures(
     p_stages smallint[] DEFAULT NULL  -- NULL, or an element that is NULL: no rollout
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
+-- settings: lookup, nested loops
 AS $$
 DECLARE
     v_counted bigint;

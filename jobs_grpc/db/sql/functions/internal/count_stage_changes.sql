@@ -10,10 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.count_stage_changes(
     p_executions integer[] DEFAULT NULL  -- how many; NULL: one for each element
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
+-- settings: lookup, nested loops
 AS $$
 BEGIN
     -- One lookup per stage, then an update by ctid, as in update_executions.

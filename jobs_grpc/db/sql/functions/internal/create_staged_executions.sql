@@ -22,7 +22,7 @@ CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
     OUT stage_sizes integer[]
 )
 LANGUAGE plpgsql
-SET jit = off
+-- settings: no jit
 AS $$
 DECLARE
     v_stages jsonb := p_rollout -> 'stages';

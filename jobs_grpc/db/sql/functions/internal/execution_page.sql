@@ -24,10 +24,7 @@ CREATE OR REPLACE FUNCTION jobs.execution_page(
     stages smallint[]
 )
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 BEGIN
     RETURN QUERY

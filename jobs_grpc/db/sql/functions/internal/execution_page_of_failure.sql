@@ -25,10 +25,7 @@ CREATE OR REPLACE FUNCTION jobs.execution_page_of_failure(
     stages smallint[]
 )
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 BEGIN
     RETURN QUERY

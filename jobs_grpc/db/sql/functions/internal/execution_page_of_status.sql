@@ -27,10 +27,7 @@ CREATE OR REPLACE FUNCTION jobs.execution_page_of_status(
 )
 -- STABLE, so that the counts and the page have the snapshot of the caller's statement.
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 DECLARE
     v_seen integer;    -- executions that readers see in p_status

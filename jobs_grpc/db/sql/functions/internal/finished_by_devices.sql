@@ -7,8 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.finished_by_devices(
     finished integer
 )
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 BEGIN
     RETURN QUERY

@@ -5,11 +5,8 @@ CREATE OR REPLACE FUNCTION jobs.finished_while_held(
     p_tenant_id text, p_job_id text, p_released integer, p_last_rank integer
 ) RETURNS integer
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
 -- Only the index job_executions_finished_unstarted_by_rank delivers the order.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 BEGIN
     RETURN (

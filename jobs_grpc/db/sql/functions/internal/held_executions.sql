@@ -6,11 +6,8 @@ CREATE OR REPLACE FUNCTION jobs.held_executions(
     p_tenant_id text, p_job_id text, p_released integer
 ) RETURNS integer[]
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
 -- The primary key delivers the order.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 BEGIN
     RETURN (

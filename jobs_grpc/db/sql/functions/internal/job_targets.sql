@@ -9,8 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.job_targets(
 ) RETURNS TABLE (device_id text, group_stage bigint)
 -- Not LANGUAGE sql: Citus can't run such a function on a distributed table.
 LANGUAGE plpgsql STABLE
-SET enable_seqscan = off
-SET jit = off
+-- settings: index, no jit
 AS $$
 #variable_conflict use_column
 BEGIN

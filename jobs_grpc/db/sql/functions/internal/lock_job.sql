@@ -24,8 +24,7 @@ CREATE OR REPLACE FUNCTION jobs.lock_job(
     OUT rejected integer
 )
 LANGUAGE plpgsql
--- A plan that is cached here serves all callers.
-SET enable_seqscan = off
+-- settings: index
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -7,11 +7,9 @@ CREATE OR REPLACE FUNCTION jobs.lock_job_with_timeout(
     p_tenant_id text, p_job_id text, p_wait_ms integer
 ) RETURNS boolean
 LANGUAGE plpgsql
--- The SET clause is here because it restores lock_timeout when the function returns. The value does
--- not matter: set_config replaces it, and NOWAIT does not wait.
-SET lock_timeout = '1s'
--- A plan that is cached here serves all callers.
-SET enable_seqscan = off
+-- A SET clause restores lock_timeout when the function returns. Its value does not matter: set_config
+-- replaces it, and NOWAIT does not wait.
+-- settings: index, lock timeout
 AS $$
 BEGIN
     IF p_wait_ms > 0 THEN

@@ -7,8 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.lock_jobs(
     p_tenant_id text, p_job_ids text[], p_wait_ms integer
 ) RETURNS text[]
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_locked_job_ids text[];

@@ -9,10 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.next_execution(
 ) RETURNS text
 -- Not LANGUAGE sql: before PostgreSQL 18, such a function is planned on every call.
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 BEGIN
     RETURN (

@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.release_with_rate(
     OUT release_since timestamptz
 )
 LANGUAGE plpgsql STABLE
-SET enable_seqscan = off
+-- settings: index
 AS $$
 DECLARE
     v_progress numeric;

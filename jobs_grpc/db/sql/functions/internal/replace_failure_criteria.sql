@@ -7,8 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.replace_failure_criteria(
     p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_new_criteria smallint[];  -- those that start at 0

@@ -8,8 +8,7 @@ CREATE OR REPLACE FUNCTION jobs.restart_criteria(
     p_criteria smallint[] DEFAULT NULL  -- NULL: all
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 BEGIN
     UPDATE jobs.job_failure_criteria c

@@ -3,10 +3,7 @@
 -- stage, and the criteria. Times are numbers, see pg_micros. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.rollout_details(p_tenant_id text, p_job_id text) RETURNS json
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_sort = off
-SET jit = off
+-- settings: page
 AS $$
 DECLARE
     v_job record;

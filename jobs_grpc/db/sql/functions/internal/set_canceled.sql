@@ -5,8 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.set_canceled(
     p_tenant_id text, p_job_id text, p_now timestamptz, p_reason text, p_force boolean
 ) RETURNS void
 LANGUAGE plpgsql
--- A plan that is cached here serves all callers.
-SET enable_seqscan = off
+-- settings: index
 AS $$
 BEGIN
     UPDATE jobs.jobs j

@@ -9,8 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.set_paused(
     p_paused_by text   -- NULL: unknown, or not a user
 ) RETURNS void
 LANGUAGE plpgsql
--- A plan that is cached here serves all callers.
-SET enable_seqscan = off
+-- settings: index
 AS $$
 BEGIN
     UPDATE jobs.jobs j

@@ -11,8 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.update_stages(
     p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
+-- settings: lookup
 AS $$
 DECLARE
     v_open_stage smallint;

@@ -9,12 +9,8 @@ CREATE OR REPLACE FUNCTION jobs.jobs_past_retention(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[], p_days integer
 ) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)
 LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 -- Only the index jobs_finished_by_updated_at delivers the order.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -9,12 +9,8 @@ CREATE OR REPLACE FUNCTION jobs.stopped_rollouts(
     OUT canceled bigint
 )
 LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 -- Only the indexes jobs_waiting_by_pause_cause and jobs_tripped_by_canceled_at deliver the orders.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 #variable_conflict use_column
 BEGIN

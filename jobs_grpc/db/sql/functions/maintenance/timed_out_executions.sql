@@ -13,12 +13,8 @@ CREATE OR REPLACE FUNCTION jobs.timed_out_executions(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
 ) RETURNS TABLE (tenant_id text, job_id text, device_id text, due_at timestamptz)
 LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 -- Only the index job_executions_by_times_out_at delivers the order.
-SET enable_sort = off
-SET jit = off
-SET enable_seqscan = off
+-- settings: page
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -1,0 +1,46 @@
+"""The session settings of SQL functions. Each set stands here once, under the name that files use.
+
+In the SQL of a function, the line `-- settings: lookup, nested loops` stands for the SET clauses of
+these sets. Functions that calls and maintenance use also get `_ENTRY`.
+
+An internal function inherits the settings of its caller, but PostgreSQL keeps the plans of its
+queries for all callers. So it names the sets that its own queries need.
+"""
+
+import re
+
+# Without it, a caller's search_path decides which operators and functions run.
+_ENTRY = "SET search_path = pg_catalog, pg_temp"
+
+# Lookups by key use an index, also in a plan that was made while the tables were empty.
+_INDEX = "SET enable_seqscan = off"
+
+# Planning takes longer than reading a few rows by an index.
+_LOOKUP = f"{_INDEX}\nSET plan_cache_mode = force_generic_plan"
+
+_SETS = {
+    "index": _INDEX,
+    "lookup": _LOOKUP,
+    # The planner must use the index that delivers the order of the page. If a sort remains, such as
+    # that of the page itself, it looks so costly that the query is compiled: 20 to 150 ms per call.
+    "page": f"{_LOOKUP}\nSET enable_sort = off\nSET jit = off",
+    # A few rows of a table that may have millions are looked up one by one.
+    "nested loops": "SET enable_hashjoin = off\nSET enable_mergejoin = off",
+    # The plan knows the limit and the range of keys.
+    "custom plan": "SET plan_cache_mode = force_custom_plan",
+    # The rows that a tenant may see must not be reused for another.
+    "no memoize": "SET enable_memoize = off",
+    "no jit": "SET jit = off",
+    # For locks other than the job lock: see lock_job_with_timeout.
+    "lock timeout": "SET lock_timeout = '1s'",
+}
+
+_LINE = re.compile(r"^-- settings: (.+)$", re.MULTILINE)
+
+
+def with_settings(sql: str, *, is_entry: bool) -> str:
+    """Return the SQL of a function with SET clauses in place of the line that names the sets."""
+    entry = [_ENTRY] if is_entry else []
+    return _LINE.sub(
+        lambda line: "\n".join([*entry, *(_SETS[name] for name in line[1].split(", "))]), sql
+    )
