@@ -209,7 +209,7 @@ async def _apply_code(
         if on_citus:
             changes += await citus.distribute_tables(connection)
         if force or newest != checksum:
-            for sql in schema.code().values():
+            for sql in (schema.read_sql("dropped_functions.sql"), *schema.code().values()):
                 await _execute(connection, sql)
             await connection.execute(
                 "INSERT INTO jobs.schema_code (checksum, applied_at) VALUES ($1, clock_timestamp())"

@@ -222,11 +222,6 @@ async def _finalize(c: asyncpg.Connection, p: Probe) -> None:
     await c.fetch("SELECT * FROM jobs.finalize_executions($1, 'j1', '', 10, 0)", p.tenant)
 
 
-async def _finalize_for_previous_version(c: asyncpg.Connection, p: Probe) -> None:
-    await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
-    await c.fetch("SELECT jobs.finalize_job($1, 'j1', '', 10, 0)", p.tenant)
-
-
 async def _purge(c: asyncpg.Connection, p: Probe) -> None:
     await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
     await store_on(c).delete_job(p.tenant, job_id="j1")
@@ -316,15 +311,6 @@ CASES = {
         "list_pending_executions",
         150,
         lambda c, p: store_on(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
-        reads_skipped=True,
-    ),
-    # Servers of the previous version call it.
-    "pending_fingerprints": Case(
-        "pending_fingerprints",
-        250,
-        lambda c, p: c.fetch(
-            "SELECT * FROM jobs.pending_fingerprints($1, $2)", p.tenant, [p.device]
-        ),
         reads_skipped=True,
     ),
     "list_watched_executions": Case(
@@ -432,7 +418,6 @@ CASES = {
         as_owner=True,
     ),
     "finalize_executions": Case("finalize_executions", 150, _finalize, as_owner=True),
-    "finalize_job": Case("finalize_job", 150, _finalize_for_previous_version, as_owner=True),
     "apply_retention": Case(
         "apply_retention",
         60,

@@ -197,7 +197,7 @@ async def test_readers_see_no_difference_between_batches(
 ) -> None:
     await end(database, server, operator, "expired, then canceled")
     before = await read_everything(server, operator)
-    finalize = "SELECT jobs.finalize_job($1, 'j', $2, 1, 0)"
+    finalize = "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, 1, 0)"
 
     after: str | None = ""
     batches = 0
@@ -235,7 +235,9 @@ async def test_expired_executions_stay_timed_out_when_job_is_canceled_between_ba
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:
     await end(database, server, operator, "expired, one in progress")
-    await database.owner.execute("SELECT jobs.finalize_job($1, 'j', '', 3, 0)", operator.tenant)
+    await database.owner.execute(
+        "SELECT jobs.finalize_executions($1, 'j', '', 3, 0)", operator.tenant
+    )
     assert (await stored(database, operator))[0]["QUEUED"] == 1
 
     await operator.cancel("j", reason="no")
@@ -256,7 +258,8 @@ async def test_cancel_keeps_timed_out_executions_when_it_waits_for_finalization(
     try:
         async with finalizing.transaction():
             await finalizing.execute(
-                "SELECT jobs.finalize_job($1, 'j', '', 100, 0)", operator.tenant
+                "SELECT jobs.finalize_executions($1, 'j', '', 100, 0)",
+                operator.tenant,
             )
             canceling = asyncio.create_task(operator.cancel("j", reason="no"))
             await database.wait_for_blocked_sessions(1)

@@ -125,7 +125,9 @@ async def test_update_waits_for_the_finalization_of_an_expired_job(
     await database.expire(operator.tenant, "j")
 
     async with uncommitted(
-        database, "SELECT jobs.finalize_job($1, 'j', '', 100, 1000)", operator.tenant
+        database,
+        "SELECT jobs.finalize_executions($1, 'j', '', 100, 1000)",
+        operator.tenant,
     ):
         updating = asyncio.create_task(update(operator))
         await database.wait_for_blocked_sessions(1)

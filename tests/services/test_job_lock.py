@@ -33,7 +33,10 @@ ROWS = """
 # For each function, a call and its result if it does nothing.
 CALLS = {
     "time_out_executions": ("SELECT jobs.time_out_executions($1, 'j', '{pump}', 0)", 0),
-    "finalize_job": ("SELECT jobs.finalize_job($1, 'j', '', 10, 0)", None),
+    "finalize_executions": (
+        "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', '', 10, 0)",
+        None,
+    ),
     "apply_retention": ("SELECT jobs.apply_retention($1, 'j', 1, 0)", False),
     "purge_job": ("SELECT jobs.purge_job($1, 'j', '', 10, 0)", None),
     "delete_job": ("SELECT jobs.delete_job($1, 'j')", "JB005"),

@@ -107,7 +107,9 @@ async def test_counts_are_exact_after_batches_of_a_finalization(
     after: str | None = ""
     while after is not None:
         after = await database.owner.fetchval(
-            "SELECT jobs.finalize_job($1, 'j', $2, 3, 0)", job.operator.tenant, after
+            "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, 3, 0)",
+            job.operator.tenant,
+            after,
         )
         await job.check_counts()
 

@@ -6,16 +6,6 @@
 -- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS,
 -- STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY, and JOB_ALREADY_EXISTS if a different request
 -- created the job.
-
--- The signatures of previous versions. Their calls use the defaults of the new parameters.
-DROP FUNCTION IF EXISTS jobs.create_job(
-    text, text, text, jsonb, text, text, boolean, integer, integer, text, integer, integer
-);
-DROP FUNCTION IF EXISTS jobs.create_job(
-    text, text, text, jsonb, text, text, boolean, integer, integer, text, integer, integer, jsonb,
-    jsonb, boolean
-);
-
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,

@@ -2,10 +2,6 @@
 -- per column: see execution_page.
 --
 -- Raises JOB_NOT_FOUND.
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.get_job(text, text, integer);
-
 CREATE OR REPLACE FUNCTION jobs.get_job(
     p_tenant_id text, p_job_id text, p_executions_limit integer
 ) RETURNS TABLE (

@@ -1,8 +1,5 @@
 -- depends on: job_details
 -- Returns the jobs with these ids, without executions. Omits ids that don't exist.
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.get_jobs(text, text[]);
-
 CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]
 ) RETURNS SETOF jobs.job_details

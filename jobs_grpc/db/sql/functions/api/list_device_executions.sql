@@ -7,15 +7,6 @@
 --
 -- Raises DEVICE_NOT_FOUND with p_check_device and without p_job_id, if the first page is empty and
 -- the tenant has no such device.
-
--- The signatures of previous versions. Their calls use the defaults of the new parameters.
-DROP FUNCTION IF EXISTS jobs.list_device_executions(
-    text, text, text, text, timestamptz, text, integer
-);
-DROP FUNCTION IF EXISTS jobs.list_device_executions(
-    text, text, text, text, timestamptz, text, integer, text
-);
-
 CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_tenant_id text,
     p_device_id text,

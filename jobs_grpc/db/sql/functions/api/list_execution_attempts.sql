@@ -2,10 +2,6 @@
 -- p_limit attempts with a number below p_before_number.
 --
 -- Raises EXECUTION_NOT_FOUND.
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.list_execution_attempts(text, text, text, integer, integer);
-
 CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     p_tenant_id text,
     p_job_id text,

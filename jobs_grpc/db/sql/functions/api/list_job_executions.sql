@@ -2,12 +2,6 @@
 -- ('': from the start). The page is one row with an array per column: see execution_page.
 --
 -- Raises JOB_NOT_FOUND.
-
--- The signature of the previous version. Its calls use the default of the new parameter.
-DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer);
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer, text);
-
 CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_tenant_id text,
     p_job_id text,

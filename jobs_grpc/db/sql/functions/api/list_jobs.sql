@@ -5,13 +5,6 @@
 -- device, target group, creator, document type, all devices, none. Each index also has the status, so
 -- jobs in other statuses are not read; IN_PROGRESS and PAUSED are one status there. Jobs that another
 -- filter excludes are read and skipped.
-
--- The signature of the previous version. Its calls use the default of the new parameter.
-DROP FUNCTION IF EXISTS jobs.list_jobs(
-    text, text[], timestamptz, text, integer, integer, text, text, text, text, boolean, timestamptz,
-    timestamptz
-);
-
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
     p_statuses text[],                -- NULL: all

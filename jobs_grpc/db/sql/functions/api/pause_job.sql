@@ -3,9 +3,6 @@
 -- row, however many executions the job has.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, and JOB_NOT_PAUSABLE (with the status).
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.pause_job(text, text, text, text, text);
-
 CREATE OR REPLACE FUNCTION jobs.pause_job(
     p_tenant_id text,
     p_job_id text,

@@ -6,10 +6,6 @@
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RESUMABLE (with the status), and GATE_NOT_MET (with the
 -- stage).
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.resume_job(text, text, text);
-
 CREATE OR REPLACE FUNCTION jobs.resume_job(
     p_tenant_id text,
     p_job_id text,

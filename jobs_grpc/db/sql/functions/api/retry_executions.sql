@@ -4,14 +4,6 @@
 --
 -- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
-
--- The signature of the previous version. Its calls use the defaults of the new parameters.
-DROP FUNCTION IF EXISTS jobs.retry_executions(text, text, text[], integer, boolean, integer);
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.retry_executions(
-    text, text, text[], integer, boolean, integer, text[], text[]
-);
-
 CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_tenant_id text,
     p_job_id text,

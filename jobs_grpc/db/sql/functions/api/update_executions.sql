@@ -20,18 +20,6 @@
 --
 -- The returned execution is as of the start of the statement: if its job expired while this call
 -- waited for the lock, the row does not show it.
-
--- The signatures of previous versions, without p_failure_codes and p_with_details. Their calls use
--- the defaults.
-DROP FUNCTION IF EXISTS jobs.update_executions(
-    text, integer, text[], boolean[], text[], text[], text[], integer[], integer[], integer[],
-    boolean[]
-);
-DROP FUNCTION IF EXISTS jobs.update_executions(
-    text, integer, text[], boolean[], text[], text[], text[], integer[], integer[], integer[],
-    boolean[], text[]
-);
-
 CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_tenant_id text,
     p_wait_ms integer,              -- the longest wait for a job lock; 0: do not wait

@@ -4,10 +4,6 @@
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status), EXPIRY_OUT_OF_RANGE,
 -- EXPIRY_TOO_EARLY, and STAGE_FIXED and ROLLOUT_MISSING (with the field).
-
--- The signature of the previous version. Its calls use the default of the new parameter.
-DROP FUNCTION IF EXISTS jobs.update_job(text, text, text, text[], integer, jsonb, jsonb);
-
 CREATE OR REPLACE FUNCTION jobs.update_job(
     p_tenant_id text,
     p_job_id text,

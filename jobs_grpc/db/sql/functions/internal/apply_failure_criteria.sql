@@ -11,11 +11,6 @@
 -- that succeed trip only criteria whose min_finished they reach.
 --
 -- For a criterion with the scope STAGE, reads only the stages in p_stages, because no others changed.
-
--- Earlier signatures, without p_finished and p_stages.
-DROP FUNCTION IF EXISTS jobs.apply_failure_criteria(text, text, timestamptz);
-DROP FUNCTION IF EXISTS jobs.apply_failure_criteria(text, text, timestamptz, integer);
-
 CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
     p_tenant_id text,
     p_job_id text,

@@ -1,11 +1,6 @@
 -- Applies the failure criteria of a job, and then the gates of its stages, after its counts or its
 -- settings changed. Does nothing if the job has neither, is finished, or is paused. The caller holds
 -- the job lock and has set the tenant.
-
--- Earlier signatures, without p_finished and p_stages.
-DROP FUNCTION IF EXISTS jobs.apply_rollout_rules(text, text, timestamptz);
-DROP FUNCTION IF EXISTS jobs.apply_rollout_rules(text, text, timestamptz, integer);
-
 CREATE OR REPLACE FUNCTION jobs.apply_rollout_rules(
     p_tenant_id text,
     p_job_id text,

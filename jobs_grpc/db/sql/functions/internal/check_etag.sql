@@ -1,9 +1,5 @@
 -- Raises JOB_CHANGED (with the etag, the status and the open stage) unless p_etag is empty or is the etag
 -- of the job, which has this revision. The caller has set the tenant.
-
--- The signature of the previous version.
-DROP FUNCTION IF EXISTS jobs.check_etag(text, integer);
-
 CREATE OR REPLACE FUNCTION jobs.check_etag(
     p_tenant_id text, p_job_id text, p_etag text, p_revision integer
 ) RETURNS void

@@ -1,10 +1,6 @@
 -- Raises STAGE_EMPTY (with the stage) if a stage of a group has no devices and not allow_empty, and
 -- STAGES_TOO_SMALL unless the stages have room for all devices. Does nothing without devices, because
 -- the caller then raises another error.
-
--- The signature of the previous version.
-DROP FUNCTION IF EXISTS jobs.check_stage_sizes(integer[], integer);
-
 CREATE OR REPLACE FUNCTION jobs.check_stage_sizes(
     p_stages jsonb,  -- the stages of a rollout, as in jobs.rollout_request
     p_sizes integer[],

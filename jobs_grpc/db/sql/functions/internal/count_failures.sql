@@ -1,10 +1,6 @@
 -- depends on: matches_criterion
 -- Adds failures of devices to the counts of their jobs, stages and failure criteria, one for each
 -- element of the parallel arrays. The caller holds the job locks and has set the tenant.
-
--- The previous version had no p_stages.
-DROP FUNCTION IF EXISTS jobs.count_failures(text, text[], jobs.execution_status[], text[]);
-
 CREATE OR REPLACE FUNCTION jobs.count_failures(
     p_tenant_id text,
     p_job_ids text[],

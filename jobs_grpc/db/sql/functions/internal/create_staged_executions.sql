@@ -4,12 +4,6 @@
 -- tenant.
 --
 -- Raises STAGE_EMPTY and STAGES_TOO_SMALL.
-
--- The previous version returned only the number.
-DROP FUNCTION IF EXISTS jobs.create_staged_executions(
-    text, text, text, text, boolean, jsonb, timestamptz
-);
-
 CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
     p_tenant_id text,
     p_job_id text,

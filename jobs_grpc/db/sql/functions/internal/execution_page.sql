@@ -4,10 +4,6 @@
 --
 -- Executions after the first 8 MiB of details, as text, have neither a status nor details. A response
 -- has no room for them: it has at most 4 MiB.
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.execution_page(text, text, text, text, integer);
-
 CREATE OR REPLACE FUNCTION jobs.execution_page(
     p_tenant_id text, p_job_id text, p_status text, p_after_device_id text, p_limit integer
 ) RETURNS TABLE (

@@ -1,9 +1,5 @@
 -- Returns a page of a job's executions that failed with a code, like execution_page. The caller has
 -- set the tenant.
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.execution_page_of_failure(text, text, text, text, text, integer);
-
 CREATE OR REPLACE FUNCTION jobs.execution_page_of_failure(
     p_tenant_id text,
     p_job_id text,

@@ -6,10 +6,6 @@
 -- executions that it skips, until it has found as many as the counts say.
 --
 -- Raises JOB_NOT_FOUND.
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.execution_page_of_status(text, text, text, text, integer);
-
 CREATE OR REPLACE FUNCTION jobs.execution_page_of_status(
     p_tenant_id text, p_job_id text, p_status text, p_after_device_id text, p_limit integer
 ) RETURNS TABLE (

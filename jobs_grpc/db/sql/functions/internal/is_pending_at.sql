@@ -1,12 +1,6 @@
 -- depends on: execution_status_at, is_held_at
 -- Returns whether a device sees an execution as pending at the time `at`: it can start it, or has
 -- started it.
-
--- The signature of the previous version.
-DROP FUNCTION IF EXISTS jobs.is_pending_at(
-    jobs.execution_status, timestamptz, boolean, timestamptz, timestamptz, timestamptz
-);
-
 CREATE OR REPLACE FUNCTION jobs.is_pending_at(
     status jobs.execution_status,
     canceled_at timestamptz,

@@ -2,10 +2,6 @@
 -- transaction changes the job, its executions or its counts. The caller has set the tenant.
 --
 -- Raises the error p_not_found if the job does not exist or was deleted.
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.lock_job(text, text, text);
-
 CREATE OR REPLACE FUNCTION jobs.lock_job(
     p_tenant_id text,
     p_job_id text,

@@ -1,10 +1,6 @@
 -- Raises an error of the service. Each has its own SQLSTATE, which sqlstates.py maps to an
 -- exception. p_status becomes the DETAIL: the status that does not allow the call, the
 -- stage, or the field. p_facts becomes the HINT: what else the message says, as JSON.
-
--- The signature of the previous version.
-DROP FUNCTION IF EXISTS jobs.raise_error(text, text);
-
 CREATE OR REPLACE FUNCTION jobs.raise_error(
     p_error text, p_status text DEFAULT '', p_facts jsonb DEFAULT NULL
 ) RETURNS void

@@ -1,16 +1,5 @@
 -- Decides what a device's update does to its execution: APPLIED, REPEATED (the execution is in
 -- that state already), or the ErrorReason of the error.
-
--- The signatures of previous versions.
-DROP FUNCTION IF EXISTS jobs.update_outcome(
-    jobs.execution_status, jsonb, integer, integer, boolean, jobs.execution_status, jsonb, integer,
-    integer
-);
-DROP FUNCTION IF EXISTS jobs.update_outcome(
-    jobs.execution_status, jsonb, text, integer, integer, boolean, boolean, jobs.execution_status,
-    jsonb, text, integer, integer
-);
-
 CREATE OR REPLACE FUNCTION jobs.update_outcome(
     current_status jobs.execution_status,  -- as readers see it; NULL: no such execution
     current_details jsonb,

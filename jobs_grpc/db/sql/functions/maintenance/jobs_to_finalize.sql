@@ -1,10 +1,6 @@
 -- Finds canceled and expired jobs that are not finalized, the oldest first: at most p_limit.
 -- Excludes the jobs with tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel
 -- arrays). due_at is when the job was canceled or expired.
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.jobs_to_finalize(integer, text[], text[]);
-
 CREATE OR REPLACE FUNCTION jobs.jobs_to_finalize(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
 ) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)

@@ -5,10 +5,6 @@
 -- Also finds executions that a forced cancel or a deletion has ended, until finalize_executions or
 -- purge_job changes their rows; time_out_executions checks the job. The search does not join the
 -- job, so that the index of this table alone decides which rows it reads. due_at is times_out_at.
-
--- The previous version returned fewer columns.
-DROP FUNCTION IF EXISTS jobs.timed_out_executions(integer, text[], text[]);
-
 CREATE OR REPLACE FUNCTION jobs.timed_out_executions(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
 ) RETURNS TABLE (tenant_id text, job_id text, device_id text, due_at timestamptz)

@@ -1,0 +1,23 @@
+-- Functions of earlier versions that are gone, or that CREATE OR REPLACE would not replace: with other
+-- parameters it creates another function, and with other columns it fails.
+DROP FUNCTION IF EXISTS jobs.check_etag(text, integer);
+DROP FUNCTION IF EXISTS jobs.check_stage_sizes(integer[], integer);
+DROP FUNCTION IF EXISTS jobs.create_job(
+    text, text, text, jsonb, text, text, boolean, integer, integer, text, integer, integer, jsonb,
+    jsonb, boolean
+);
+DROP FUNCTION IF EXISTS jobs.create_staged_executions(
+    text, text, text, text, boolean, jsonb, timestamptz
+);
+DROP FUNCTION IF EXISTS jobs.finalize_job(text, text, text, integer, integer);
+DROP FUNCTION IF EXISTS jobs.list_device_executions(
+    text, text, text, text, timestamptz, text, integer, text
+);
+DROP FUNCTION IF EXISTS jobs.list_execution_attempts(text, text, text, integer, integer);
+DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer, text);
+DROP FUNCTION IF EXISTS jobs.pending_fingerprints(text, text[]);
+DROP FUNCTION IF EXISTS jobs.raise_error(text, text);
+DROP FUNCTION IF EXISTS jobs.retry_executions(
+    text, text, text[], integer, boolean, integer, text[], text[]
+);
+DROP FUNCTION IF EXISTS jobs.update_job(text, text, text, text[], integer, jsonb, jsonb);
