@@ -1,23 +1,20 @@
 """`jobs-grpc advance` and `jobs-grpc approve`: open the next stage of a rollout."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.changes import is_unchanged, read_before
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
-
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `advance` and `approve`."""
     parser = add_client_command(
         commands,
@@ -45,13 +42,7 @@ def add_command(commands: "Subparsers") -> None:
     parser.add_argument(
         "stage", type=arguments.stage_index, metavar="STAGE", help="number of the stage, from 0"
     )
-    parser.add_argument(
-        "--comment",
-        type=arguments.text,
-        default="",
-        metavar="TEXT",
-        help="comment to store, at most 200 characters",
-    )
+    arguments.add_text(parser, "--comment", "comment to store, at most 200 characters")
 
 
 async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:

@@ -3,16 +3,13 @@
 import argparse
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import completers
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
-
-if TYPE_CHECKING:
-    Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
 
@@ -23,7 +20,7 @@ _ALLOW_EMPTY = ",allow-empty"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
-def _argument(parser: Parser[T]) -> Callable[[str], T]:
+def _argument(parser: Callable[[str], T]) -> Callable[[str], T]:
     """Make an argument type of a parser: argparse drops the message of a plain ValueError."""
 
     def parse_argument(value: str) -> T:
@@ -33,11 +30,6 @@ def _argument(parser: Parser[T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(e)) from None
 
     return parse_argument
-
-
-def _utf8(value: str) -> str:
-    value.encode()  # An argument may be any bytes; a request contains only UTF-8.
-    return value
 
 
 def _number(value: str, low: float, high: float) -> float:
@@ -70,7 +62,7 @@ def _stage(value: str) -> pb.Stage:
         group_id = value.removeprefix("group:").removesuffix(_ALLOW_EMPTY)
         if not group_id:
             raise ValueError
-        return pb.Stage(group_id=_utf8(group_id), allow_empty=value.endswith(_ALLOW_EMPTY))
+        return pb.Stage(group_id=parsers.utf8(group_id), allow_empty=value.endswith(_ALLOW_EMPTY))
     if value.endswith("%"):
         return pb.Stage(percent=int(_number(value[:-1], 1, 100)))
     return pb.Stage(device_count=int(_number(value, 1, _MAX_COUNT)))
@@ -107,10 +99,11 @@ def _time(value: str) -> datetime:
     return moment if moment.tzinfo else moment.astimezone()
 
 
-text = _argument(Parser("UTF-8", _utf8))
+text = _argument(parsers.utf8)
 expiry_hours = _argument(parsers.integer(1, 720))
 new_expiry_hours = _argument(parsers.integer(1, 366 * 24))
 timeout_minutes = _argument(parsers.integer(1, 10080))
+server_address = _argument(parsers.server_address)
 worker_count = _argument(parsers.worker_count)
 row_limit = _argument(parsers.integer(1, 2**31 - 1))
 seconds = _argument(parsers.seconds(0.001, _MAX_SECONDS))
@@ -132,17 +125,17 @@ latency = _argument(Parser("MIN:MAX seconds", _latency))
 device_format = _argument(Parser("printable ASCII with a field such as {:04}", _device_format))
 
 
-def server_address(value: str) -> str:
-    """Parse the address of a server."""
-    return _argument(parsers.address)(text(value))
-
-
 def add_job(parser: argparse.ArgumentParser, *statuses: pb.Job.Status.ValueType) -> None:
     """Add the argument JOB. The shell completes jobs that have one of the statuses."""
     completers.attach(
         parser.add_argument("job_id", type=text, metavar="JOB", help="id of the job"),
         completers.job_ids(*statuses),
     )
+
+
+def add_text(parser: argparse.ArgumentParser, option: str, help_text: str) -> None:
+    """Add an option with a text, by default empty."""
+    parser.add_argument(option, type=text, default="", metavar="TEXT", help=help_text)
 
 
 def add_texts(

@@ -1,22 +1,19 @@
 """`jobs-grpc cancel`: cancels jobs, or the executions of one device."""
 
 import argparse
-from typing import TYPE_CHECKING
+
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments, completers
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
 
-    from jobs_grpc.cli.arguments import Subparsers
-
-
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `cancel`."""
     parser = add_client_command(
         commands,
@@ -35,13 +32,7 @@ def add_command(commands: "Subparsers") -> None:
         ),
         completers.device_ids,
     )
-    parser.add_argument(
-        "--reason",
-        type=arguments.text,
-        default="",
-        metavar="TEXT",
-        help="reason to store (default: canceled by operator)",
-    )
+    arguments.add_text(parser, "--reason", "reason to store (default: canceled by operator)")
     parser.add_argument(
         "--force", action="store_true", help="also cancel executions that are IN_PROGRESS"
     )
@@ -54,7 +45,7 @@ async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
-    canceled: Message
+    canceled: pb.CancelJobResponse | pb.JobExecution
     if args.device is None:
         canceled = await jobs.cancel(job_id, reason=args.reason, force=args.force)
         done = f"canceled {job_id}"

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.cli.connection import connect
+from jobs_grpc.cli.contexts import load_contexts
 from jobs_grpc.client import JobsClient, RetryPolicy
 
 Completer: TypeAlias = Callable[..., Iterable[str]]
@@ -33,8 +35,6 @@ def attach(action: argparse.Action, completer: Completer) -> None:
 
 def context_names(**_: Any) -> Iterable[str]:
     """Complete the name of a context."""
-    from jobs_grpc.cli.contexts import load_contexts
-
     try:
         return load_contexts().by_name
     except Exception:
@@ -97,7 +97,6 @@ def _ask(
 
     Fails silently: an error message would be printed into the line that the user types.
     """
-    from jobs_grpc.cli.connection import connect
 
     async def ask() -> Iterable[str]:
         async with (

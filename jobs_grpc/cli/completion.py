@@ -1,12 +1,9 @@
 """`jobs-grpc completion`: prints the script that completes commands in a shell."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from jobs_grpc.cli.errors import CliError
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
+from jobs_grpc.cli.parser import Subparsers
 
 _DESCRIPTION = """\
 Print a script that completes commands, options, and the ids of jobs, devices
@@ -19,7 +16,7 @@ newest jobs, ids of devices from the job in the command or the 5 newest jobs.
 """
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `completion`."""
     parser = commands.add_parser(
         "completion",

@@ -1,14 +1,12 @@
-"""Options that name the server and the caller, and clients made from them."""
+"""The server and the caller that a command names, and the clients made from them."""
 
 import argparse
-import asyncio
 import getpass
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 from jobs_grpc.auth.principal import (
     IDENTIFIER_RULE,
@@ -16,16 +14,10 @@ from jobs_grpc.auth.principal import (
     is_identifier,
     is_tenant_id,
 )
-from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.contexts import Values, find_context, load_contexts
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
-from jobs_grpc.cli.output import add_output_options
-from jobs_grpc.cli.parser import CALLER, SECURITY
 from jobs_grpc.client import Connection, JobsClient, JobsError, RetryPolicy, Tls
-from jobs_grpc.config import DEFAULT_ADDRESS, is_local
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
+from jobs_grpc.config import DEFAULT_ADDRESS, is_local, parsers
 
 # A person waits for the command: it reports after a second or two that the server is unavailable.
 _RETRY = RetryPolicy(max_attempts=3)
@@ -41,129 +33,6 @@ VARIABLES: Mapping[str, str] = {
     "token_file": "JOBS_TOKEN_FILE",
     "token": "JOBS_TOKEN",
 }
-
-RunClient: TypeAlias = Callable[[argparse.Namespace, JobsClient], Awaitable[None]]
-
-
-def add_client_command(
-    commands: "Subparsers",
-    name: str,
-    run: RunClient,
-    *,
-    usage: str,
-    summary: str,
-    formats: tuple[str, ...] = ("text", "json", "jsonl"),
-) -> argparse.ArgumentParser:
-    """Add a command that calls JobService, with the options that all such commands share."""
-
-    def run_client(args: argparse.Namespace) -> None:
-        async def main() -> None:
-            async with connect(args) as jobs:
-                await run(args, jobs)
-
-        asyncio.run(main())
-
-    return add_server_command(
-        commands, name, run_client, usage=usage, summary=summary, formats=formats
-    )
-
-
-def add_server_command(
-    commands: "Subparsers",
-    name: str,
-    run: Callable[[argparse.Namespace], None],
-    *,
-    usage: str,
-    summary: str,
-    formats: tuple[str, ...] = ("text", "json", "jsonl"),
-    timeout: float | None = 90.0,
-    timeout_help: str = "timeout of each call with its retries (default: 90)",
-) -> argparse.ArgumentParser:
-    """Add a command that connects to the server itself."""
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        usage=" ".join(filter(None, ("%(prog)s", usage, "[options]"))),
-    )
-    add_output_options(parser, formats)
-    group = parser.add_argument_group(
-        CALLER, "An option overrides its variable, and the variable overrides the context."
-    )
-    completers.attach(
-        group.add_argument(
-            "--context",
-            metavar="NAME",
-            help="context to use ($JOBS_CONTEXT)",
-        ),
-        completers.context_names,
-    )
-    add_target_options(parser, group)
-    group.add_argument(
-        "--timeout",
-        type=arguments.seconds,
-        default=timeout,
-        metavar="SECONDS",
-        help=timeout_help,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def add_target_options(
-    parser: argparse.ArgumentParser, group: "argparse._ArgumentGroup", *, stored: bool = False
-) -> "argparse._ArgumentGroup":
-    """Add the options of a context, or those that override it. Returns the group for TLS.
-
-    If the options are `stored` in a context, their help names no variables.
-    """
-
-    def help_text(text: str, *names: str, default: str = "") -> str:
-        variables = " or ".join(f"${VARIABLES[name]}" for name in names)
-        return text if stored else f"{text} ({variables}{default})"
-
-    group.add_argument(
-        "--server",
-        type=arguments.server_address,
-        metavar="ADDRESS",
-        help=help_text("HOST:PORT or unix:PATH", "server", default=f"; default: {DEFAULT_ADDRESS}"),
-    )
-    group.add_argument(
-        "--tenant",
-        metavar="ID",
-        help=help_text("tenant to act for", "tenant", default="; default: that in the token"),
-    )
-    group.add_argument(
-        "--user",
-        metavar="ID",
-        help=help_text(
-            "user to act as", "user", default="; default: the user in the token, or the login name"
-        ),
-    )
-    security = parser.add_argument_group(SECURITY)
-    security.add_argument(
-        "--token-file",
-        metavar="FILE",
-        help=help_text("file with the token", "token_file", "token"),
-    )
-    security.add_argument(
-        "--tls",
-        action=argparse.BooleanOptionalAction,
-        help="use TLS; --ca, --cert and --key imply it",
-    )
-    for name, text in (
-        ("ca", "CA certificates of the server, PEM"),
-        ("cert", "client certificate, PEM"),
-        ("key", "private key of the client certificate, PEM"),
-    ):
-        security.add_argument(f"--{name}", metavar="FILE", help=help_text(text, name))
-    security.add_argument(
-        "--tls-server-name",
-        metavar="NAME",
-        help="name in the server's certificate, if it is not the host of --server",
-    )
-    return security
-
 
 # These three are one setting: the token.
 _TOKEN_SETTINGS = frozenset({"token", "token_env", "token_file"})
@@ -265,8 +134,8 @@ def resolve_target(args: argparse.Namespace) -> Target:
         settings.update(values)
         sources.update(dict.fromkeys(values, source))
     try:
-        arguments.server_address(str(settings["server"]))
-    except argparse.ArgumentTypeError as e:
+        parsers.server_address(str(settings["server"]))
+    except ValueError as e:
         raise CliError(f"JOBS_SERVER {e}", ExitCode.USAGE) from None
     return Target(settings, sources)
 
@@ -281,7 +150,7 @@ def _environment() -> Values:
 
 
 def target_options(args: argparse.Namespace) -> Values:
-    """Return the options of `add_target_options` that are given."""
+    """Return the options of `command.add_target_options` that are given."""
     names = ("server", "tenant", "user", "token_file", "tls", "ca", "cert", "key")
     given = {name: getattr(args, name, None) for name in (*names, "tls_server_name")}
     return {name: value for name, value in given.items() if value is not None}

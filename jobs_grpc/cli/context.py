@@ -5,16 +5,10 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobs_grpc.cli import completers
-from jobs_grpc.cli.connection import (
-    VARIABLES,
-    add_target_options,
-    read_token_file,
-    resolve_target,
-    target_options,
-)
+from jobs_grpc.cli.command import add_target_options
+from jobs_grpc.cli.connection import VARIABLES, read_token_file, resolve_target, target_options
 from jobs_grpc.cli.contexts import (
     FIELDS,
     Values,
@@ -25,12 +19,10 @@ from jobs_grpc.cli.contexts import (
 )
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import add_output_options, print_json, print_note
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.tables import TableColumn, print_table
 from jobs_grpc.config import DEFAULT_ADDRESS
 from jobs_grpc.text import escape_unprintable
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _DESCRIPTION = """\
 A context names a server, a tenant, a user, a token and TLS files, so that commands need no
@@ -44,7 +36,7 @@ _PATHS = ("ca", "cert", "key", "token_file")
 _FORMATS = ("table", "json", "jsonl")
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `context` and its commands."""
     parser = commands.add_parser(
         "context", help="manage contexts, which name servers and callers", description=_DESCRIPTION
@@ -68,7 +60,7 @@ def add_command(commands: "Subparsers") -> None:
     delete.set_defaults(run=_delete)
 
 
-def _add_set(subcommands: "Subparsers") -> None:
+def _add_set(subcommands: Subparsers) -> None:
     parser = subcommands.add_parser(
         "set",
         help="create or change a context",

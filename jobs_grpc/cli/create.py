@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import DecodeError, EncodeError
@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.changes import read_before
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import (
     format_counts,
@@ -21,6 +21,7 @@ from jobs_grpc.cli.formatting import (
     format_expiry,
 )
 from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_message
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_options import (
     add_rollout_options,
     in_option_words,
@@ -30,11 +31,8 @@ from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient, errors, job_status_name
 from jobs_grpc.text import escape_unprintable
 
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
-
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `create`."""
     parser = add_client_command(
         commands,

@@ -1,22 +1,19 @@
 """`jobs-grpc delete`: deletes finished jobs."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import completers
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
-
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `delete`."""
     parser = add_client_command(
         commands, "delete", _delete, usage="JOB [JOB ...]", summary="delete finished jobs"

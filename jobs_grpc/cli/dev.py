@@ -6,11 +6,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 
 from jobs_grpc.cli.errors import CliError
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, DEV_METRICS_ADDRESS, DEV_POLL_AFTER, Config
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
@@ -23,13 +23,10 @@ from jobs_grpc.dev.demo_fleet import (
 )
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
-
 _DATABASE = "jobs"
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `dev`."""
     parser = commands.add_parser(
         "dev",

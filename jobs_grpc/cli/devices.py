@@ -8,18 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import byte_progress, print_note
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.device_import import Member, import_devices
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 from jobs_grpc.services import validation
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _COLUMNS = {"device_id", "group_id"}
 _MAX_REPORTED = 20
@@ -28,7 +26,7 @@ _MAX_REPORTED = 20
 _MAX_ROW_CHARS = 4096
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `devices import`."""
     devices = commands.add_parser("devices", help="manage the devices of a tenant")
     subcommands = devices.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -5,16 +5,13 @@ import asyncio
 import json
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from jobs_grpc.cli.errors import CliError
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import add_setting_options, read_config
 from jobs_grpc.cli.tables import TableColumn, print_table
 from jobs_grpc.doctor import Finding, Status, examine
 from jobs_grpc.text import escape_unprintable
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _DESCRIPTION = """\
 Examine what `serve` needs, with the same settings: this host, certificates and
@@ -36,7 +33,7 @@ _COLUMNS = (
 )
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `doctor`."""
     parser = commands.add_parser(
         "doctor",

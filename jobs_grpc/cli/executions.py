@@ -2,17 +2,14 @@
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments, completers
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient, execution_status_name
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _Column = Column[pb.JobExecution]
 
@@ -67,7 +64,7 @@ def execution_status(args: argparse.Namespace) -> pb.JobExecution.Status.ValueTy
     return pb.JobExecution.Status.Value(args.status or "STATUS_UNSPECIFIED")
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `attempts` and `device`."""
     parser = add_client_command(
         commands,

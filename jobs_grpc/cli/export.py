@@ -2,22 +2,21 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command, resolve_target
+from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.connection import resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
 from jobs_grpc.cli.export_file import ExportFile, ExportState
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
 from jobs_grpc.cli.output import count_progress, print_note
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _PAGE_SIZE = 5000
 
@@ -30,7 +29,7 @@ is interrupted, --resume continues it.
 """
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `export`."""
     parser = add_client_command(
         commands,

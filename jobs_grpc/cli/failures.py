@@ -1,18 +1,15 @@
 """`jobs-grpc failures`: counts the failures of a job by status and failure code."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments, completers
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, json_row, print_rows
 from jobs_grpc.cli.output import print_json, print_note
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient, execution_status_name
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _COLUMNS: tuple[Column[pb.FailureCount], ...] = (
     Column("execution_count", "FAILURES", lambda f: f.execution_count, is_number=True),
@@ -22,7 +19,7 @@ _COLUMNS: tuple[Column[pb.FailureCount], ...] = (
 )
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `failures`."""
     parser = add_client_command(
         commands,

@@ -4,12 +4,11 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
 from jobs_grpc.cli.formatting import (
     format_counts,
@@ -22,13 +21,11 @@ from jobs_grpc.cli.formatting import (
 )
 from jobs_grpc.cli.listing import FORMATS, add_listing_options, print_listing
 from jobs_grpc.cli.output import message_dict, print_note, struct_json
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_text import format_criterion
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.text import escape_unprintable
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _PAGE_SIZE = 5000
 
@@ -40,7 +37,7 @@ _MIN_LIMIT = 3
 _LINES_AROUND_EXECUTIONS = 8
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `get`."""
     parser = add_client_command(
         commands,

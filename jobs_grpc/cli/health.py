@@ -2,21 +2,19 @@
 
 import argparse
 import asyncio
-from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobs_grpc.cli.connection import Target, add_server_command, resolve_target
+from jobs_grpc.cli.command import add_server_command
+from jobs_grpc.cli.connection import Target, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
 from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client.errors import from_rpc_error
 
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
-
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `health`."""
     add_server_command(
         commands,

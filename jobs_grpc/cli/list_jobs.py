@@ -1,18 +1,15 @@
 """`jobs-grpc list`: lists jobs."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments, completers
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.formatting import format_target
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient, job_status_name
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _COLUMNS: tuple[Column[pb.Job], ...] = (
     Column("job_id", "JOB", lambda job: job.job_id),
@@ -43,7 +40,7 @@ _COLUMNS: tuple[Column[pb.Job], ...] = (
 )
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `list`."""
     parser = add_client_command(
         commands, "list", _list_jobs, usage="", summary="list jobs, newest first", formats=FORMATS

@@ -2,19 +2,16 @@
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from jobs_grpc.cli.output import progress_line
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.server.signals import run_until_stop_signal
 from jobs_grpc.text import escape_unprintable
 
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
-
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `migrate`."""
     parser = commands.add_parser(
         "migrate",

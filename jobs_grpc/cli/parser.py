@@ -5,10 +5,12 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from jobs_grpc.cli.errors import UsageError
 from jobs_grpc.cli.examples import EXAMPLES
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 # Groups of options that commands share. Help shows them after the options of the command.
 OUTPUT, CALLER, SECURITY = "output", "server and caller", "tokens and TLS"

@@ -1,23 +1,20 @@
 """`jobs-grpc pause` and `jobs-grpc resume`: stop and continue the starts of a job."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import is_unchanged, read_before
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.formatting import format_counts, format_expiry, format_pause
 from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
-
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `pause` and `resume`."""
     parser = add_client_command(
         commands,
@@ -27,13 +24,7 @@ def add_command(commands: "Subparsers") -> None:
         summary="pause a job, so that no device starts it",
     )
     arguments.add_job(parser, pb.Job.IN_PROGRESS)
-    parser.add_argument(
-        "--reason",
-        type=arguments.text,
-        default="",
-        metavar="TEXT",
-        help="reason to store (default: paused by operator)",
-    )
+    arguments.add_text(parser, "--reason", "reason to store (default: paused by operator)")
     arguments.add_etag(parser)
     parser = add_client_command(
         commands, "resume", _resume, usage="JOB", summary="end the pause of a job"

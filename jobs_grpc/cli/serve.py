@@ -7,18 +7,15 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from jobs_grpc.cli import arguments
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
 from jobs_grpc.config.unknown import unknown_variables
 from jobs_grpc.observability import logs, tracing
 from jobs_grpc.server import app, event_loop, supervisor
 from jobs_grpc.server.signals import handle_stop_signals
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +26,7 @@ them immediately.
 """
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `serve`."""
     parser = commands.add_parser(
         "serve",

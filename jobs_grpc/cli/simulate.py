@@ -7,20 +7,18 @@ import random
 import sys
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import Target, add_server_command, connect, resolve_target
+from jobs_grpc.cli.command import add_server_command
+from jobs_grpc.cli.connection import Target, connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error, call_error_text, retry_note
 from jobs_grpc.cli.formatting import format_duration, utc_now
 from jobs_grpc.cli.output import print_note
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsError, RetryPolicy, errors
 from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior
 from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
 from jobs_grpc.dev.simulator.totals import Totals
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 # Larger fleets poll by default: a stream for each device would overload a laptop.
 _MAX_STREAMS = 500
@@ -28,7 +26,7 @@ _MAX_STREAMS = 500
 _LINE_INTERVAL_SECONDS = 5.0
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `simulate`."""
     parser = add_server_command(
         commands,

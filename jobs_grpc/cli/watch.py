@@ -4,20 +4,19 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import add_server_command, connect, resolve_target
+from jobs_grpc.cli.command import add_server_command
+from jobs_grpc.cli.connection import connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, retry_note
 from jobs_grpc.cli.formatting import execution_counts, format_summary, format_time, utc_now
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
 from jobs_grpc.cli.output import print_message, print_note
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsError, RetryPolicy, job_status_name
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _DESCRIPTION = """\
 Follow a job until it finishes. On a terminal, show a progress bar; otherwise
@@ -33,7 +32,7 @@ exit codes:
 """
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `watch`."""
     parser = add_server_command(
         commands,

@@ -4,23 +4,20 @@ import argparse
 import shutil
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.connection import add_client_command
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.formatting import format_moment
 from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
-
-if TYPE_CHECKING:
-    from jobs_grpc.cli.arguments import Subparsers
 
 _LABEL_WIDTH = 17
 
 
-def add_command(commands: "Subparsers") -> None:
+def add_command(commands: Subparsers) -> None:
     """Add `whoami`."""
     add_client_command(
         commands,

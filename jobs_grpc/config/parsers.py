@@ -34,6 +34,14 @@ claim = Parser("the name of a claim, or a path such as outer.inner", str)
 text = Parser("any text", str)
 
 
+def _parse_utf8(text: str) -> str:
+    text.encode()  # An argument may be any bytes; a request contains only UTF-8.
+    return text
+
+
+utf8 = Parser("UTF-8", _parse_utf8)
+
+
 def integer(low: int, high: int) -> Parser[int]:
     """Accepts whole numbers from `low` to `high`."""
 
@@ -113,6 +121,11 @@ def _parse_address(text: str) -> str:
 
 
 address = Parser("HOST:PORT, [IPV6]:PORT or unix:PATH", _parse_address)
+
+
+def server_address(text: str) -> str:
+    """Convert the address of a server to call. Raises ValueError("must be …")."""
+    return address(utf8(text))
 
 
 def _parse_tcp_address(text: str) -> str:

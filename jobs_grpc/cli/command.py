@@ -1,0 +1,135 @@
+"""Adds commands that call the server, with the options that they share."""
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli.connection import VARIABLES, connect
+from jobs_grpc.cli.output import add_output_options
+from jobs_grpc.cli.parser import CALLER, SECURITY, Subparsers
+from jobs_grpc.client import JobsClient
+from jobs_grpc.config import DEFAULT_ADDRESS
+
+RunClient: TypeAlias = Callable[[argparse.Namespace, JobsClient], Awaitable[None]]
+
+
+def add_client_command(
+    commands: Subparsers,
+    name: str,
+    run: RunClient,
+    *,
+    usage: str,
+    summary: str,
+    formats: tuple[str, ...] = ("text", "json", "jsonl"),
+) -> argparse.ArgumentParser:
+    """Add a command that calls JobService, with the options that all such commands share."""
+
+    def run_client(args: argparse.Namespace) -> None:
+        async def main() -> None:
+            async with connect(args) as jobs:
+                await run(args, jobs)
+
+        asyncio.run(main())
+
+    return add_server_command(
+        commands, name, run_client, usage=usage, summary=summary, formats=formats
+    )
+
+
+def add_server_command(
+    commands: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    *,
+    usage: str,
+    summary: str,
+    formats: tuple[str, ...] = ("text", "json", "jsonl"),
+    timeout: float | None = 90.0,
+    timeout_help: str = "timeout of each call with its retries (default: 90)",
+) -> argparse.ArgumentParser:
+    """Add a command that connects to the server itself."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        usage=" ".join(filter(None, ("%(prog)s", usage, "[options]"))),
+    )
+    add_output_options(parser, formats)
+    group = parser.add_argument_group(
+        CALLER, "An option overrides its variable, and the variable overrides the context."
+    )
+    completers.attach(
+        group.add_argument(
+            "--context",
+            metavar="NAME",
+            help="context to use ($JOBS_CONTEXT)",
+        ),
+        completers.context_names,
+    )
+    add_target_options(parser, group)
+    group.add_argument(
+        "--timeout",
+        type=arguments.seconds,
+        default=timeout,
+        metavar="SECONDS",
+        help=timeout_help,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_target_options(
+    parser: argparse.ArgumentParser, group: "argparse._ArgumentGroup", *, stored: bool = False
+) -> "argparse._ArgumentGroup":
+    """Add the options of a context, or those that override it. Returns the group for TLS.
+
+    If the options are `stored` in a context, their help names no variables.
+    """
+
+    def help_text(text: str, *names: str, default: str = "") -> str:
+        variables = " or ".join(f"${VARIABLES[name]}" for name in names)
+        return text if stored else f"{text} ({variables}{default})"
+
+    group.add_argument(
+        "--server",
+        type=arguments.server_address,
+        metavar="ADDRESS",
+        help=help_text("HOST:PORT or unix:PATH", "server", default=f"; default: {DEFAULT_ADDRESS}"),
+    )
+    group.add_argument(
+        "--tenant",
+        metavar="ID",
+        help=help_text("tenant to act for", "tenant", default="; default: that in the token"),
+    )
+    group.add_argument(
+        "--user",
+        metavar="ID",
+        help=help_text(
+            "user to act as", "user", default="; default: the user in the token, or the login name"
+        ),
+    )
+    security = parser.add_argument_group(SECURITY)
+    security.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help=help_text("file with the token", "token_file", "token"),
+    )
+    security.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="use TLS; --ca, --cert and --key imply it",
+    )
+    for name, text in (
+        ("ca", "CA certificates of the server, PEM"),
+        ("cert", "client certificate, PEM"),
+        ("key", "private key of the client certificate, PEM"),
+    ):
+        security.add_argument(f"--{name}", metavar="FILE", help=help_text(text, name))
+    security.add_argument(
+        "--tls-server-name",
+        metavar="NAME",
+        help="name in the server's certificate, if it is not the host of --server",
+    )
+    return security
