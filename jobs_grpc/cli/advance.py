@@ -7,11 +7,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.changes import is_unchanged, read_before
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient
-from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
@@ -68,8 +67,4 @@ async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 def _print_stages(args: argparse.Namespace, job: pb.Job, done: str) -> None:
-    if args.output != "text":
-        print_message(job, args.output)
-        return
-    print(f"{escape_unprintable(done)}:")
-    print("\n".join(stage_lines(job, args.utc)))
+    print_result(args, job, f"{done}:", *stage_lines(job, args.utc))

@@ -2,15 +2,12 @@
 
 import argparse
 
-from fleet.jobs.v1 import jobs_pb2 as pb
-
 from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
 from jobs_grpc.client import JobsClient
-from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
@@ -45,16 +42,11 @@ async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
-    canceled: pb.CancelJobResponse | pb.JobExecution
     if args.device is None:
         canceled = await jobs.cancel(job_id, reason=args.reason, force=args.force)
-        done = f"canceled {job_id}"
+        print_result(args, canceled, f"canceled {job_id}")
     else:
-        canceled = await jobs.cancel_execution(
+        execution = await jobs.cancel_execution(
             job_id, args.device, reason=args.reason, force=args.force
         )
-        done = f"canceled {job_id} on {args.device}"
-    if args.output == "text":
-        print(escape_unprintable(done))
-    else:
-        print_message(canceled, args.output)
+        print_result(args, execution, f"canceled {job_id} on {args.device}")

@@ -20,7 +20,7 @@ from jobs_grpc.cli.formatting import (
     format_device_count,
     format_expiry,
 )
-from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_message
+from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_options import (
     add_rollout_options,
@@ -29,7 +29,6 @@ from jobs_grpc.cli.rollout_options import (
 )
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient, errors, job_status_name
-from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
@@ -122,28 +121,18 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         if args.stages:
             e.message = in_option_words(e.message)
         raise
-    if args.output != "text":
-        print_message(created, args.output)
-        return
+    job_id = created.job_id
     if before is None:
-        _print_created(args, created)
+        devices = format_device_count(created.execution_count)
+        verb = "would create" if args.validate_only else "created"
+        lines = [f"{verb} {job_id} for {devices}, expires: {format_expiry(created, args.utc)}"]
     else:
-        _print_existing(args, before)
-    for line in stage_lines(created.job, args.utc):
-        print(line)
-
-
-def _print_created(args: argparse.Namespace, created: pb.CreateJobResponse) -> None:
-    job_id = escape_unprintable(created.job_id)
-    devices = format_device_count(created.execution_count)
-    verb = "would create" if args.validate_only else "created"
-    print(f"{verb} {job_id} for {devices}, expires: {format_expiry(created, args.utc)}")
-
-
-def _print_existing(args: argparse.Namespace, job: pb.Job) -> None:
-    job_id, creation = map(escape_unprintable, (job.job_id, format_creation(job, args.utc)))
-    print(f"{job_id} exists already: the same request created it {creation}")
-    print(f"{job_id} is {job_status_name(job.status)}: {format_counts(job)}")
+        creation = format_creation(before, args.utc)
+        lines = [
+            f"{job_id} exists already: the same request created it {creation}",
+            f"{job_id} is {job_status_name(before.status)}: {format_counts(before)}",
+        ]
+    print_result(args, created, *lines, *stage_lines(created.job, args.utc))
 
 
 def _read_params(text: str) -> dict[str, Any]:

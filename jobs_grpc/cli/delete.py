@@ -6,11 +6,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import completers
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
 from jobs_grpc.client import JobsClient
-from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
@@ -28,7 +27,4 @@ async def _delete(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 async def _delete_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
     await jobs.delete(job_id)
-    if args.output == "text":
-        print(f"deleted {escape_unprintable(job_id)}")
-    else:
-        print_message(pb.DeleteJobResponse(), args.output)
+    print_result(args, pb.DeleteJobResponse(), f"deleted {job_id}")

@@ -93,6 +93,14 @@ def print_message(message: Message, output: str) -> None:
     print_json(message_dict(message), indent=None if output == "jsonl" else 2)
 
 
+def print_result(args: argparse.Namespace, message: Message, *lines: str) -> None:
+    """Print the response of a call as --output says: the lines for people, or JSON."""
+    if args.output == "text":
+        print("\n".join(map(escape_unprintable, lines)))
+    else:
+        print_message(message, args.output)
+
+
 def print_json(value: object, indent: int | None = 2, file: TextIO | None = None) -> None:
     """Print a value as JSON, on one line if `indent` is None."""
     file = file or sys.stdout

@@ -8,10 +8,9 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import is_unchanged, read_before
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.formatting import format_counts, format_expiry, format_pause
-from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
-from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
@@ -36,24 +35,17 @@ def add_command(commands: Subparsers) -> None:
 async def _pause(args: argparse.Namespace, jobs: JobsClient) -> None:
     before = await read_before(args, jobs)
     job = await jobs.pause(args.job_id, reason=args.reason, etag=args.etag)
-    if args.output != "text":
-        print_message(job, args.output)
-        return
     paused = "was already paused, so nothing changed:" if is_unchanged(job, before) else "is paused"
-    print(escape_unprintable(f"{job.job_id} {paused} {format_pause(job, args.utc)}"))
+    lines = [f"{job.job_id} {paused} {format_pause(job, args.utc)}"]
     if is_unchanged(job, before) and args.reason not in ("", job.pause.reason):
-        print("to change the reason, resume the job and pause it again")
-    print(f"{format_counts(job)}, expires: {format_expiry(job, args.utc)}")
+        lines.append("to change the reason, resume the job and pause it again")
+    lines.append(f"{format_counts(job)}, expires: {format_expiry(job, args.utc)}")
+    print_result(args, job, *lines)
 
 
 async def _resume(args: argparse.Namespace, jobs: JobsClient) -> None:
     before = await read_before(args, jobs)
     job = await jobs.resume(args.job_id, etag=args.etag)
-    if args.output != "text":
-        print_message(job, args.output)
-        return
-    job_id = escape_unprintable(job.job_id)
-    if is_unchanged(job, before):
-        print(f"{job_id} was not paused, so nothing changed: {format_counts(job)}")
-    else:
-        print(f"resumed {job_id}: {format_counts(job)}")
+    unchanged = f"{job.job_id} was not paused, so nothing changed"
+    done = unchanged if is_unchanged(job, before) else f"resumed {job.job_id}"
+    print_result(args, job, f"{done}: {format_counts(job)}")

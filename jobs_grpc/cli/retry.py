@@ -8,10 +8,9 @@ from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.changes import read_before
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.formatting import format_expiry
-from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
-from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
@@ -67,20 +66,15 @@ async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
         expires_in_hours=args.expires_in_hours,
         never_expires=args.never_expires,
     )
-    if args.output != "text":
-        print_message(retried, args.output)
-        return
-    job_id = escape_unprintable(args.job_id)
-    expiry = format_expiry(retried, args.utc)
-    if not retried.retried_count:
-        print(f"no execution of {job_id} {_filters(args)}, so nothing changed; expires: {expiry}")
-        return
-    count = retried.retried_count
-    executions = f"{count:,} execution{'' if count == 1 else 's'}"
-    print(f"queued {executions} of {job_id} again, expires: {expiry}")
+    job_id, count = args.job_id, retried.retried_count
+    lines = [f"queued {count:,} execution{'' if count == 1 else 's'} of {job_id} again,"]
+    if not count:
+        lines = [f"no execution of {job_id} {_filters(args)}, so nothing changed;"]
+    lines[0] += f" expires: {format_expiry(retried, args.utc)}"
     # A job that finished during a pause is PAUSED again.
-    if before is not None and before.HasField("pause"):
-        print(f"{job_id} is PAUSED: no device starts before `jobs-grpc resume {job_id}`")
+    if count and before is not None and before.HasField("pause"):
+        lines.append(f"{job_id} is PAUSED: no device starts before `jobs-grpc resume {job_id}`")
+    print_result(args, retried, *lines)
 
 
 def _filters(args: argparse.Namespace) -> str:

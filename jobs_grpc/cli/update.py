@@ -9,11 +9,10 @@ from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import format_expiry
-from jobs_grpc.cli.output import print_message
+from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_file import read_rollout_file
 from jobs_grpc.client import JobsClient
-from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
@@ -92,8 +91,5 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
         expires_at=expires_at,
         etag=args.etag,
     )
-    if args.output != "text":
-        print_message(job, args.output)
-        return
     expiry = f", expires: {format_expiry(job, args.utc)}" if "expires_at" in paths else ""
-    print(f"updated {escape_unprintable(job.job_id)}: {', '.join(paths)}{expiry}")
+    print_result(args, job, f"updated {job.job_id}: {', '.join(paths)}{expiry}")
