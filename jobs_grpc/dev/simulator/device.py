@@ -2,24 +2,36 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 
-from jobs_grpc.client import JobsError
+from jobs_grpc.client import DeviceClient, JobsError, ReportStream
+from jobs_grpc.client.retry import Delays, RetryPolicy
 from jobs_grpc.dev.simulator.behavior import DeviceBehavior, Plan
-from jobs_grpc.dev.simulator.device_client import SimulatedClient
-from jobs_grpc.dev.simulator.persistence import PERMANENT_CODES, call_with_retries
 from jobs_grpc.dev.simulator.totals import Totals
 
-SendReport: TypeAlias = Callable[[str, pb.UpdateExecutionRequest], Awaitable[object]]
+T = TypeVar("T")
 
 # Seconds within which the devices of a fleet poll for the first time, if the server decides
 # when they poll again.
 _MAX_FIRST_POLL = 5.0
+
+# Seconds between a watch that failed for an unknown cause and the next one.
+_WATCH_DELAY = 1.0
+
+# A retry of the same call would fail again.
+_PERMANENT_CODES = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
 
 # A report fails with one of these after its execution was canceled, timed out or deleted.
 _INTERRUPTED_CODES = frozenset(
@@ -34,21 +46,27 @@ _INTERRUPTED_CODES = frozenset(
 class Device:
     """A simulated device. `watch` or `poll` runs it until the task is canceled.
 
-    `send_report` sends one report, over the device's own client or over a bridge.
+    It never gives up, except after permanent errors, which it raises. It reports over `bridge`,
+    or over its own client if that is None. `call_slots` bounds the fleet's concurrent unary calls.
+    Watches have a client of their own, so that they do not use up the streams of the other.
     """
 
     def __init__(
         self,
         device_id: str,
         behavior: DeviceBehavior,
-        client: SimulatedClient,
-        send_report: SendReport,
+        client: DeviceClient,
+        watch_client: DeviceClient,
+        bridge: ReportStream | None,
+        call_slots: asyncio.Semaphore,
         totals: Totals,
     ) -> None:
         self._device_id = device_id
         self._behavior = behavior
         self._client = client
-        self._send_report = send_report
+        self._watch_client = watch_client
+        self._bridge = bridge
+        self._call_slots = call_slots
         self._totals = totals
         self._execution_count = 0
         # Job id and attempt number of the last execution that the device started.
@@ -56,7 +74,7 @@ class Device:
 
     async def watch(self) -> None:
         """Carry out executions when the WatchPendingExecutions stream lists them."""
-        async for pending in self._client.watch_pending():
+        async for pending in self._pending():
             attempts = {_attempt_key(execution) for execution in pending.executions}
             # If the last attempt is listed, there is nothing to do: the list is older than the
             # attempt's result, or the device stalls.
@@ -75,7 +93,7 @@ class Device:
             await asyncio.sleep(self._client.poll_after if interval is None else interval)
 
     async def _run_pending(self) -> None:
-        while execution := await self._client.start_next():
+        while execution := await self._repeat(self._start_next):
             attempt = _attempt_key(execution)
             if attempt == self._last_attempt:
                 return  # The device stalls in this attempt until the server ends it.
@@ -133,13 +151,54 @@ class Device:
             failure_code=failure_code,
         )
         update.status_details.update(details)
+        bridge = self._bridge
+        if bridge is not None:
+            await self._repeat(
+                lambda: bridge.report(update, device_id=self._device_id), _INTERRUPTED_CODES
+            )
+        else:
+            await self._repeat(lambda: self._send_report(update), _INTERRUPTED_CODES)
+
+    async def _start_next(self) -> pb.DeviceExecution | None:
+        async with self._call_slots:
+            return await self._client.start_next()
+
+    async def _send_report(self, update: pb.UpdateExecutionRequest) -> None:
+        async with self._call_slots:
+            await self._client.report(update)
+
+    async def _repeat(
+        self, call: Callable[[], Awaitable[T]], raised: frozenset[grpc.StatusCode] = frozenset()
+    ) -> T:
+        """Make a call until it succeeds. Raises JobsError with one of the codes in `raised`."""
+        delays = Delays(RetryPolicy())
         self._totals.record_call()
-        await call_with_retries(
-            lambda: self._send_report(self._device_id, update),
-            self._totals.record_error,
-            permanent=PERMANENT_CODES | _INTERRUPTED_CODES,
-        )
-        self._totals.record_response()
+        while True:
+            try:
+                result = await call()
+            except JobsError as e:
+                if e.code in _PERMANENT_CODES | raised:
+                    raise
+                self._totals.record_error(e)
+                delay = delays.after(e)
+            else:
+                self._totals.record_response()
+                return result
+            await asyncio.sleep(delay)
+
+    async def _pending(self) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
+        """Yield the pending executions now and after each change; reconnects forever."""
+        self._totals.record_call()
+        while True:
+            try:
+                async for response in self._watch_client.watch_pending():
+                    self._totals.record_response()
+                    yield response
+            except JobsError as e:
+                if e.code in _PERMANENT_CODES:
+                    raise
+                self._totals.record_error(e)
+            await asyncio.sleep(_WATCH_DELAY)
 
 
 def _attempt_key(execution: pb.DeviceExecution) -> tuple[str, int]:

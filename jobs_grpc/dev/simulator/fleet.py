@@ -6,12 +6,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.jobs.v1 import device_jobs_pb2 as pb
-
-from jobs_grpc.client import Connection, DeviceClient, ReportStream, RetryPolicy, Tls
+from jobs_grpc.client import Connection, DeviceClient, RetryPolicy, Tls
 from jobs_grpc.dev.simulator.behavior import DeviceBehavior
-from jobs_grpc.dev.simulator.device import Device, SendReport
-from jobs_grpc.dev.simulator.device_client import SimulatedClient
+from jobs_grpc.dev.simulator.device import Device
 from jobs_grpc.dev.simulator.totals import Totals
 
 # Maximum concurrent unary calls of the fleet. By default, a server refuses more than 100 of a
@@ -50,7 +47,7 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
 
     Raises an exception group of JobsError if the server rejects the fleet permanently.
     """
-    limit = asyncio.Semaphore(_MAX_CALLS)
+    call_slots = asyncio.Semaphore(_MAX_CALLS)
     watch_channels = -(-len(fleet.device_ids) // _WATCHES_PER_CHANNEL) or 1
     # Devices repeat their calls themselves, without an end.
     retry = RetryPolicy(max_attempts=1, on_retry=totals.record_error)
@@ -62,23 +59,24 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
         watch_connection = await stack.enter_async_context(
             Connection(fleet.server, tls=fleet.tls, channels=watch_channels)
         )
-        send_over_bridge: SendReport | None = None
+        bridge = None
         if fleet.bridge:
             # A device has at most one report without an answer.
             stream = DeviceClient(connection, **options).report_stream(
                 max_pending=len(fleet.device_ids) or 1
             )
-            send_over_bridge = _sender(await stack.enter_async_context(stream))
+            bridge = await stack.enter_async_context(stream)
         async with asyncio.TaskGroup() as group:
             for device_id in fleet.device_ids:
-                client = SimulatedClient(
+                device = Device(
+                    device_id,
+                    fleet.behavior,
                     DeviceClient(connection, device_id=device_id, **options),
                     DeviceClient(watch_connection, device_id=device_id, **options),
-                    limit,
+                    bridge,
+                    call_slots,
                     totals,
                 )
-                send_report = send_over_bridge or client.report
-                device = Device(device_id, fleet.behavior, client, send_report, totals)
                 group.create_task(
                     device.poll(fleet.poll_interval) if fleet.poll else device.watch()
                 )
@@ -92,10 +90,3 @@ def _caller(fleet: Fleet) -> dict[str, Any]:
         "tenant": metadata.get("x-tenant-id"),
         "token": (lambda: token) if token else None,
     }
-
-
-def _sender(stream: ReportStream) -> SendReport:
-    async def send(device_id: str, update: pb.UpdateExecutionRequest) -> None:
-        await stream.report(update, device_id=device_id)
-
-    return send

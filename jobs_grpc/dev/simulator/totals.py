@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import grpc
 
 from jobs_grpc.client import JobsError
-from jobs_grpc.dev.simulator.persistence import UNAVAILABLE_CODES
+
+# The server is unreachable or too slow.
+_UNAVAILABLE_CODES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 _COUNTERS = (
     *("started", "succeeded", "failed", "rejected"),
@@ -59,7 +61,7 @@ class Totals:
         self.responded = self.responded or bool(error.reason)
         if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             self.refused += 1
-        elif error.code not in UNAVAILABLE_CODES:
+        elif error.code not in _UNAVAILABLE_CODES:
             self.responded = True
             self.errors += 1
             self.last_error = error
