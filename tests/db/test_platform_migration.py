@@ -13,7 +13,6 @@ from google.protobuf.json_format import MessageToDict
 from grpc import StatusCode
 
 from jobs_grpc.config import Config
-from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.doctor import examine
 from tests.support.database import Database
@@ -25,6 +24,12 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 TABLES = Path(__file__).with_name("platform_tables.sql").read_text(encoding="utf-8")
+
+
+def read_script(name: str) -> str:
+    """Return a script of deploy/platform."""
+    return Path(__file__).parents[2].joinpath("deploy", "platform", name).read_text("utf-8")
+
 
 # The status of each job, and its executions in each status, as this service shows them.
 EXPECTED: dict[str, tuple[str, dict[str, int]]] = {
@@ -58,9 +63,9 @@ class Platform:
     role: RequestRole
 
     async def run(self, name: str) -> None:
-        """Run sql/platform/`name`, as `psql --single-transaction` does."""
+        """Run deploy/platform/`name`, as `psql --single-transaction` does."""
         async with self.database.owner.transaction():
-            await self.database.owner.execute(schema.read_sql(f"platform/{name}"))
+            await self.database.owner.execute(read_script(name))
 
     async def stored(self) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
         """The rows of the platform."""
@@ -250,7 +255,7 @@ async def test_writes_to_the_platform_fail_after_the_copy(platform: Platform) ->
     platform_service = await asyncpg.connect(platform.database.owner_dsn)
     try:
         async with owner.transaction():
-            await owner.execute(schema.read_sql("platform/copy_jobs.sql"))
+            await owner.execute(read_script("copy_jobs.sql"))
             write = asyncio.create_task(
                 platform_service.execute(
                     "INSERT INTO public.job_executions (tenant_id, job_id, device_id)"
@@ -328,7 +333,7 @@ async def test_copy_fails_when_the_login_sees_one_tenant_only(
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
             async with request.transaction():
-                await request.execute(schema.read_sql("platform/copy_jobs.sql"))
+                await request.execute(read_script("copy_jobs.sql"))
     finally:
         await request.close()
 
