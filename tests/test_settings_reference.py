@@ -4,7 +4,7 @@ import inspect
 import re
 from pathlib import Path
 
-from jobs_grpc.cli import connection
+from jobs_grpc.cli import command
 from jobs_grpc.config.reference import all_settings, markdown
 
 REFERENCE = Path(__file__).parents[1] / "docs/reference"
@@ -28,5 +28,5 @@ def test_clients_wait_longer_than_the_server_by_default() -> None:
     assert gateway
 
     assert float(gateway[1]) > server_timeout
-    command_line = inspect.signature(connection.add_server_command).parameters["timeout"].default
+    command_line = inspect.signature(command.add_server_command).parameters["timeout"].default
     assert command_line > server_timeout
