@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 import grpc
@@ -87,12 +86,7 @@ class ServiceCalls:
             await self._stack.enter_async_context(self.connection)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def unary(

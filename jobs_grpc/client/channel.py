@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
@@ -84,12 +83,7 @@ class Connection:
             self._channels.append(await self._stack.enter_async_context(self._open()))
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._channels.clear()
         self._stubs.clear()
         await self._stack.aclose()

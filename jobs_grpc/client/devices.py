@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
@@ -57,13 +56,8 @@ class DeviceClient:
         await self._calls.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._calls.__aexit__(exc_type, exc, traceback)
+    async def __aexit__(self, *exception: object) -> None:
+        await self._calls.__aexit__(*exception)
 
     @property
     def poll_after(self) -> float:

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import grpc
@@ -57,13 +56,8 @@ class JobsClient:
         await self._calls.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._calls.__aexit__(exc_type, exc, traceback)
+    async def __aexit__(self, *exception: object) -> None:
+        await self._calls.__aexit__(*exception)
 
     async def create(
         self,
