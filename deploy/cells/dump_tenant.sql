@@ -9,9 +9,9 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SET LOCAL row_security = off;
 SELECT '\set ON_ERROR_STOP 1';
 SELECT format(
-    'DO $$ BEGIN IF (SELECT max(version) FROM jobs.schema_migrations) <> %s THEN'
+    'DO $$ BEGIN IF (SELECT max(version) FROM jobs.migrations) <> %s THEN'
     ' RAISE ''the schema versions differ''; END IF; END $$;', max(version))
-FROM jobs.schema_migrations;
+FROM jobs.migrations;
 WITH tenant_tables AS (
     SELECT c.oid::regclass AS name, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) AS columns
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''

@@ -12,6 +12,7 @@ import asyncpg
 
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db import citus, schema
+from jobs_grpc.db.adoption import AdoptionError, adopt
 from jobs_grpc.db.index_migrations import run_outside_transaction
 from jobs_grpc.db.migration_progress import Report, reporting_progress
 from jobs_grpc.db.schema import Migration, migrations
@@ -100,10 +101,12 @@ async def migrate(
             await _lock(connection, report)
             await connection.execute(_SET_LOCK_TIMEOUT)
             await _execute(connection, schema.read_sql("bootstrap.sql"))
+            adopted = await adopt(connection)
             missing = await _missing_migrations(connection)
             before = [migration for migration in missing if not migration.after_code]
             after = [migration for migration in missing if migration.after_code]
             return [
+                *adopted,
                 *await _apply(connection, before),
                 *await _ensure_role(connection, role, on_citus=on_citus),
                 *await _repeat_deadlocked(
@@ -112,7 +115,7 @@ async def migrate(
                 *await _grant_device_tables(connection, role),
                 *await _apply(connection, after),
             ]
-    except citus.ClusterError as e:
+    except (AdoptionError, citus.ClusterError) as e:
         raise MigrationError(str(e)) from e
     finally:
         await connection.close()
@@ -135,7 +138,7 @@ async def _missing_migrations(connection: asyncpg.Connection) -> list[Migration]
     """Return the migrations to apply. Raises MigrationError if an applied one has changed."""
     applied = {
         row["version"]: row["checksum"]
-        for row in await connection.fetch("SELECT version, checksum FROM jobs.schema_migrations")
+        for row in await connection.fetch("SELECT version, checksum FROM jobs.migrations")
     }
     missing = []
     for migration in migrations():
@@ -185,7 +188,7 @@ async def _execute(connection: asyncpg.Connection, sql: str) -> None:
 
 async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
     await connection.execute(
-        "INSERT INTO jobs.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+        "INSERT INTO jobs.migrations (version, name, checksum) VALUES ($1, $2, $3)",
         migration.version,
         migration.name,
         migration.checksum,
@@ -225,7 +228,7 @@ async def _apply_code(
 
 async def _is_ahead(connection: asyncpg.Connection) -> bool:
     """Whether the database has a migration that this version does not have."""
-    latest: int = await connection.fetchval("SELECT max(version) FROM jobs.schema_migrations")
+    latest: int = await connection.fetchval("SELECT max(version) FROM jobs.migrations")
     return latest > migrations()[-1].version
 
 

@@ -117,6 +117,19 @@ class Code:
         """Return the variables with which `python -P` imports this code."""
         return {"PYTHONPATH": f"{self.folder}{os.pathsep}{self.folder / 'generated'}"}
 
+    async def migrate(self, owner_dsn: str, request_dsn: str) -> str:
+        """Run `migrate` of this version. Return what it printed."""
+        dsns = {"JOBS_OWNER_DATABASE_URL": owner_dsn, "JOBS_DATABASE_URL": request_dsn}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "jobs_grpc.cli", "migrate"),
+            env=os.environ | self.environ() | dsns,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+        return output.decode()
+
 
 THIS_VERSION = Code(Path(__file__).parents[2])
 
@@ -168,20 +181,7 @@ class System:
 
     async def migrate(self, code: Code = THIS_VERSION) -> str:
         """Run `migrate` of a version. Return what it printed."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "jobs_grpc.cli", "migrate"),
-            env=os.environ
-            | code.environ()
-            | {
-                "JOBS_OWNER_DATABASE_URL": self.owner_dsn,
-                "JOBS_DATABASE_URL": _request_dsn(self.socket_dir),
-            },
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0, output.decode()
-        return output.decode()
+        return await code.migrate(self.owner_dsn, _request_dsn(self.socket_dir))
 
     async def start_postgres(self) -> None:
         """Start PostgreSQL, which recovers from a crash first."""

@@ -188,7 +188,7 @@ async def test_dev_names_remedy_when_data_cannot_be_migrated(data_dir: Path) -> 
         pass
     with embedded_postgres.running(data_dir) as cluster:
         connection = await asyncpg.connect(cluster.dsn("jobs"))
-        await connection.execute("UPDATE jobs.schema_migrations SET checksum = 'other'")
+        await connection.execute("UPDATE jobs.migrations SET checksum = 'other'")
         await connection.close()
 
     code, errors = await _wait_for_exit(await _spawn_dev(data_dir))

@@ -1,13 +1,16 @@
 """`jobs-grpc migrate`."""
 
 import asyncio
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+import jobs_grpc
 from jobs_grpc.db import migrate as runner
 from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database
@@ -152,15 +155,21 @@ async def test_migrate_exits_when_signaled(database: Database, signal_number: in
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 async def test_migrate_ends_its_index_build_in_the_server_when_signaled(
-    cluster: tuple[Postgres, str], signal_number: int
+    cluster: tuple[Postgres, str], tmp_path: Path, signal_number: int
 ) -> None:
+    code = Path(jobs_grpc.__file__).parent
+    shutil.copytree(code, tmp_path / "jobs_grpc")
+    (tmp_path / "jobs_grpc/db/sql/migrations/9001_test.sql").write_text(
+        "-- outside a transaction\n"
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS test_index ON jobs.job_executions (rank);"
+    )
     running, template = cluster
     async with running.database(template) as name:
         owner = await connect(running.dsn(name))
-        await owner.execute("DELETE FROM jobs.schema_migrations WHERE version = 2")
-        await owner.execute("DROP INDEX jobs.job_executions_queue")
         database = Database(running.dsn(name), running.dsn(name, running.role), owner)
         variables = {
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": f"{tmp_path}:{code.parent}/generated",
             "JOBS_OWNER_DATABASE_URL": database.owner_dsn,
             "JOBS_DATABASE_URL": database.request_dsn,
         }
@@ -181,4 +190,4 @@ async def test_migrate_ends_its_index_build_in_the_server_when_signaled(
         await owner.close()
 
     assert repeated.returncode == 0
-    assert output.startswith(b"applied migration 0002 add_ordered_indexes\n")
+    assert output.startswith(b"applied migration 9001 test\n")

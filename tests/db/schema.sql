@@ -76,7 +76,8 @@ CREATE TABLE jobs.jobs (
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
     CONSTRAINT jobs_force_canceled_check CHECK (((canceled_at IS NOT NULL) OR (NOT force_canceled))),
-    CONSTRAINT jobs_one_target_check CHECK (((num_nonnulls(target_device_id, target_group_id) + (target_all)::integer) = 1))
+    CONSTRAINT jobs_one_target_check CHECK (((num_nonnulls(target_device_id, target_group_id) + (target_all)::integer) = 1)),
+    CONSTRAINT jobs_pause_check CHECK ((((paused_at IS NULL) = (pause_reason IS NULL)) AND ((paused_at IS NOT NULL) OR (paused_by IS NULL))))
 );
 
 CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
@@ -337,14 +338,14 @@ CREATE TABLE jobs.job_stages (
 )
 WITH (fillfactor='50');
 
-CREATE TABLE jobs.schema_code (
+CREATE TABLE jobs.migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
-CREATE TABLE jobs.schema_migrations (
-    version integer NOT NULL,
-    name text NOT NULL,
+CREATE TABLE jobs.schema_code (
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
@@ -381,17 +382,14 @@ ALTER TABLE ONLY jobs.job_progress
 ALTER TABLE ONLY jobs.job_stages
     ADD CONSTRAINT job_stages_pkey PRIMARY KEY (tenant_id, job_id, stage);
 
-ALTER TABLE jobs.jobs
-    ADD CONSTRAINT jobs_pause_check CHECK ((((paused_at IS NULL) = (pause_reason IS NULL)) AND ((paused_at IS NOT NULL) OR (paused_by IS NULL)))) NOT VALID;
-
 ALTER TABLE ONLY jobs.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (tenant_id, job_id);
 
+ALTER TABLE ONLY jobs.migrations
+    ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
+
 ALTER TABLE ONLY jobs.schema_code
     ADD CONSTRAINT schema_code_pkey PRIMARY KEY (checksum);
-
-ALTER TABLE ONLY jobs.schema_migrations
-    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
 ALTER TABLE ONLY public.device_group_members
     ADD CONSTRAINT device_group_members_pkey PRIMARY KEY (tenant_id, group_id, device_id);

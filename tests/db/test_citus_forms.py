@@ -13,8 +13,8 @@ from tests.support import citus_forms as forms
 from tests.support.citus_forms import Catalog
 from tests.support.database import Database
 
-# The migrations of the first version run before the tables are distributed.
-_LAST_MIGRATION_BEFORE_DISTRIBUTION = 13
+# The first migration runs before the tables are distributed.
+_LAST_MIGRATION_BEFORE_DISTRIBUTION = 1
 
 _SQL = files("jobs_grpc.db").joinpath("sql")
 # Functions that maintenance calls for all tenants.

@@ -67,7 +67,7 @@ async def _is_valid(database: Database, index: str = "test_index") -> bool | Non
 
 
 async def _recorded(database: Database) -> bool:
-    count = "SELECT count(*) FROM jobs.schema_migrations WHERE version = 9001"
+    count = "SELECT count(*) FROM jobs.migrations WHERE version = 9001"
     return bool(await database.owner.fetchval(count))
 
 
@@ -131,7 +131,7 @@ async def test_finished_build_is_kept_when_it_was_not_recorded(
     add_migration(BUILD)
     await run()
     index = await fresh.owner.fetchval("SELECT 'jobs.test_index'::regclass::oid")
-    await fresh.owner.execute("DELETE FROM jobs.schema_migrations WHERE version = 9001")
+    await fresh.owner.execute("DELETE FROM jobs.migrations WHERE version = 9001")
 
     assert await run() == APPLIED
 

@@ -70,7 +70,7 @@ async def test_migrate_applies_everything_to_an_empty_database(empty: EmptyDatab
 async def test_migrate_changes_nothing_the_second_time(empty: EmptyDatabase) -> None:
     await migrate(empty.owner_dsn, empty.role)
     state = (
-        "SELECT xmin::text, version, checksum FROM jobs.schema_migrations"
+        "SELECT xmin::text, version, checksum FROM jobs.migrations"
         " UNION ALL SELECT xmin::text, 0, checksum FROM jobs.schema_code"
         " UNION ALL SELECT prosrc, oid::int, proacl::text FROM pg_proc"
         " WHERE pronamespace = 'jobs'::regnamespace ORDER BY 2"
@@ -102,7 +102,7 @@ async def test_migrate_creates_a_second_request_role(empty: EmptyDatabase) -> No
 
 async def test_migrate_fails_when_an_applied_migration_was_edited(empty: EmptyDatabase) -> None:
     await migrate(empty.owner_dsn, empty.role)
-    await empty.owner.execute("UPDATE jobs.schema_migrations SET checksum = 'other'")
+    await empty.owner.execute("UPDATE jobs.migrations SET checksum = 'other'")
 
     with pytest.raises(MigrationError, match="migration 0001 jobs was applied with different SQL"):
         await migrate(empty.owner_dsn, empty.role)
@@ -143,7 +143,7 @@ async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
     "change",
     [
         "INSERT INTO jobs.schema_code (checksum) VALUES ('a later version')",
-        "INSERT INTO jobs.schema_migrations (version, name, checksum) VALUES (9999, 'later', '');"
+        "INSERT INTO jobs.migrations (version, name, checksum) VALUES (9999, 'later', '');"
         "UPDATE jobs.schema_code SET checksum = 'a later version'",
     ],
 )

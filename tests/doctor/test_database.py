@@ -164,15 +164,16 @@ async def test_doctor_reports_database_without_schema(
     ("damage", "detail"),
     [
         (
-            "DELETE FROM jobs.schema_migrations WHERE version = 9",
-            "migration 0009 add_failure_code_index was not applied",
+            "DELETE FROM jobs.migrations WHERE version = 3;"
+            " ALTER TABLE jobs.jobs DROP COLUMN default_expiry",
+            "migration 0003 add_default_expiry was not applied",
         ),
         (
             "UPDATE jobs.schema_code SET checksum = 'other'",
             "the views and functions of this version were not applied",
         ),
         (
-            "REVOKE SELECT ON jobs.schema_migrations FROM {role}",
+            "REVOKE SELECT ON jobs.migrations FROM {role}",
             "the request role can't read which migrations were applied",
         ),
     ],
@@ -194,7 +195,7 @@ async def test_doctor_reports_schema_that_migrate_repairs(
 
 
 async def test_doctor_reports_migration_with_different_sql(doctor: Doctor, fresh: Database) -> None:
-    await fresh.owner.execute("UPDATE jobs.schema_migrations SET checksum = 'x' WHERE version = 1")
+    await fresh.owner.execute("UPDATE jobs.migrations SET checksum = 'x' WHERE version = 1")
 
     [found] = await doctor("schema")
 
@@ -207,7 +208,7 @@ async def test_doctor_reports_migration_with_different_sql(doctor: Doctor, fresh
 
 async def test_doctor_accepts_schema_of_a_newer_version(doctor: Doctor, fresh: Database) -> None:
     await fresh.owner.execute(
-        "INSERT INTO jobs.schema_migrations (version, name, checksum) VALUES (9000, 'next', 'x')"
+        "INSERT INTO jobs.migrations (version, name, checksum) VALUES (9000, 'next', 'x')"
     )
 
     [found] = await doctor("schema")

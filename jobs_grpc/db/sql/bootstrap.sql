@@ -10,7 +10,7 @@ BEGIN
     END IF;
 END $$;
 
-CREATE TABLE IF NOT EXISTS jobs.schema_migrations (
+CREATE TABLE IF NOT EXISTS jobs.migrations (
     version    integer PRIMARY KEY,
     name       text NOT NULL,
     checksum   text NOT NULL,

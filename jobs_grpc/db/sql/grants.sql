@@ -1,6 +1,6 @@
 -- Grants the request role what serving calls needs; {role} is its quoted name.
 GRANT USAGE ON SCHEMA jobs TO {role};
-GRANT SELECT ON jobs.schema_migrations, jobs.schema_code TO {role};
+GRANT SELECT ON jobs.migrations, jobs.schema_code TO {role};
 GRANT SELECT ON jobs.job_states, jobs.job_details, jobs.execution_states TO {role};
 GRANT SELECT, INSERT, UPDATE ON
     jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.job_failures, jobs.job_stages,

@@ -3,6 +3,6 @@
 -- objects, and newer functions still serve older servers.
 SELECT NOT EXISTS (
     SELECT FROM unnest($1::text[], $2::text[]) AS expected (version, checksum)
-    LEFT JOIN jobs.schema_migrations m ON m.version = expected.version::integer
+    LEFT JOIN jobs.migrations m ON m.version = expected.version::integer
     WHERE m.checksum IS DISTINCT FROM expected.checksum
 ) AND EXISTS (SELECT FROM jobs.schema_code WHERE checksum = $3)

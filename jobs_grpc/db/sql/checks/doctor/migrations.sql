@@ -2,4 +2,4 @@
 SELECT coalesce(array_agg(version ORDER BY version), '{}') AS versions,
        coalesce(array_agg(checksum ORDER BY version), '{}') AS checksums,
        EXISTS (SELECT FROM jobs.schema_code WHERE checksum = $1) AS has_code
-FROM jobs.schema_migrations
+FROM jobs.migrations

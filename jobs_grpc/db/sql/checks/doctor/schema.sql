@@ -2,4 +2,4 @@
 SELECT count(*) = 2 AS exists,
        coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')), false) AS readable
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-WHERE nspname = 'jobs' AND relname IN ('schema_migrations', 'schema_code')
+WHERE nspname = 'jobs' AND relname IN ('migrations', 'schema_code')
