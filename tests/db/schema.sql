@@ -88,7 +88,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, now()) AS status,
+    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, jobs.now()) AS status,
     j.expires_at,
     j.created_by,
     j.created_at,
@@ -141,8 +141,8 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     ((j.release_end IS NOT NULL) OR j.has_failure_criteria) AS has_rollout_details
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
-     CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
-            jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status
+     CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
+            jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status
          OFFSET 0) derived)
      CROSS JOIN LATERAL ( SELECT
                 CASE
@@ -242,7 +242,7 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
     e.stage
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
-     CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, now()) AS status
+     CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) AS status
          OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
 

@@ -9,11 +9,12 @@ from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held, moved_back
+from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
+DAY = 24 * 3600
 TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
 
 
@@ -35,17 +36,8 @@ async def end(database: Database, server: Server, operator: Operator, how: str) 
             await operator.cancel("j")
         case "expired":
             await database.owner.execute(
-                "UPDATE jobs.jobs SET expires_at = now() WHERE tenant_id = $1", operator.tenant
+                "UPDATE jobs.jobs SET expires_at = jobs.now() WHERE tenant_id = $1", operator.tenant
             )
-
-
-async def age(database: Database, operator: Operator, interval: str) -> None:
-    """Move all times of the tenant's jobs into the past."""
-    times = ("created_at", "updated_at", "expires_at", "canceled_at", "completed_at")
-    changes = moved_back(f"interval '{interval}'", *times)
-    await database.owner.execute(
-        f"UPDATE jobs.jobs SET {changes} WHERE tenant_id = $1", operator.tenant
-    )
 
 
 async def count_rows(database: Database, operator: Operator) -> list[int]:
@@ -63,7 +55,7 @@ async def test_job_is_removed_when_finished_for_longer_than_the_retention(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
 ) -> None:
     await end(database, server, operator, how)
-    await age(database, operator, "30 days 1 minute")
+    await database.pass_time(30 * DAY + 60)
 
     await sweeper.run_once()
 
@@ -77,7 +69,7 @@ async def test_job_stays_when_finished_for_less_than_the_retention(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper, how: str
 ) -> None:
     await end(database, server, operator, how)
-    await age(database, operator, "29 days 23 hours")
+    await database.pass_time(30 * DAY - 3600)
     job = await operator.get("j")
 
     await sweeper.run_once()
@@ -90,7 +82,7 @@ async def test_job_in_progress_stays_however_old_it_is(
 ) -> None:
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True, never_expires=True)
-    await age(database, operator, "10 years")
+    await database.pass_time(3650 * DAY)
 
     await sweeper.run_once()
 
@@ -101,7 +93,7 @@ async def test_finished_job_stays_when_no_retention_is_set(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await end(database, server, operator, "completed")
-    await age(database, operator, "10 years")
+    await database.pass_time(3650 * DAY)
 
     async with Sweeper(database.owner_dsn) as sweeper:
         await sweeper.run_once()
@@ -116,7 +108,7 @@ async def test_canceled_job_is_removed_when_an_execution_is_still_in_progress(
     await operator.create(job_id="j", target_all=True)
     await server.device(operator.tenant, "pump").start("j")
     await operator.cancel("j")
-    await age(database, operator, "31 days")
+    await database.pass_time(31 * DAY)
 
     await sweeper.run_once()
 
@@ -223,7 +215,7 @@ async def test_job_stays_when_it_is_retried_before_the_sweeper_locks_it(
 ) -> None:
     """The search finds the job finished, but it is IN_PROGRESS when the sweeper locks it."""
     await end(database, server, operator, "completed")
-    await age(database, operator, "31 days")
+    await database.pass_time(31 * DAY)
     async with job_lock_held(database, operator.tenant, "j"):
         sweeping = asyncio.create_task(sweeper.run_once())
         await database.wait_for_blocked_sessions(1)

@@ -34,11 +34,11 @@ async def job(database: Database, server: Server, operator: Operator) -> StagedJ
 
 
 async def test_stage_opens_when_it_is_due(job: StagedJob, sweeper: Sweeper) -> None:
-    await job.pass_time(590)
+    await job.database.pass_time(590)
     await sweeper.run_stages()
     assert await job.open_stage() == 0
 
-    await job.pass_time(10)
+    await job.database.pass_time(10)
     await sweeper.run_stages()
 
     assert await job.open_stage() == 1
@@ -72,7 +72,7 @@ async def test_stage_opens_within_two_seconds_in_a_running_server(
 async def test_busy_job_opens_its_stage_when_its_lock_is_free(
     database: Database, job: StagedJob, sweeper: Sweeper
 ) -> None:
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     async with job_lock_held(database, job.operator.tenant, "j"):
         sweep = asyncio.create_task(sweeper.run_stages())
         await database.wait_for_blocked_sessions(1)
@@ -85,7 +85,7 @@ async def test_busy_job_opens_its_stage_when_its_lock_is_free(
 async def test_stage_does_not_open_when_the_job_changes_before_the_lock(
     database: Database, job: StagedJob, change: str
 ) -> None:
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     await getattr(job.operator, change)("j")
 
     opened = await database.owner.fetchval(
@@ -100,7 +100,7 @@ async def test_expired_job_is_not_found_again(
     database: Database, job: StagedJob, sweeper: Sweeper
 ) -> None:
     await job.device(0).start("j")
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     await database.expire(job.operator.tenant, "j")
 
     await sweeper.run_stages()

@@ -276,10 +276,10 @@ async def test_percentage_of_released_executions_falls_while_a_rate_runs(
     )
     first, second, third, *_ = await devices_in_order(database, operator)
 
-    await database.wait(operator.tenant, minutes=3)
+    await database.pass_time(180)
     await report((first, "FAILED"))  # 1 of 3
     assert await status(operator) == "IN_PROGRESS"
-    await database.wait(operator.tenant, minutes=2)
+    await database.pass_time(120)
     await report((second, "FAILED"))  # 2 of 5
     assert await status(operator) == "IN_PROGRESS"
     await report((third, "FAILED"))

@@ -187,11 +187,11 @@ async def test_no_count_is_negative_when_the_clock_of_the_database_goes_back(
         {"device_count": 8, "releases_per_minute": 1},
         {"remainder": True},
     )
-    await job.pass_time(361)
+    await job.database.pass_time(361)
     for device in job.devices(0)[:6]:
         await device.start("j")
 
-    await job.pass_time(-300)
+    await job.database.pass_time(-300)
 
     stored = await job.get()
     assert stored.execution_counts == pb.ExecutionCounts(in_progress=6, held=4)

@@ -203,10 +203,10 @@ async def test_next_stage_opens_when_the_gate_has_been_met_for_the_bake_time(
     row, stage = await job.row(), await job.stage_row(0)
     assert (row["open_stage"], row["awaiting_approval"]) == (0, False)
     assert (row["stage_due_at"] - stage["gate_met_since"]).total_seconds() == 600
-    await job.pass_time(590)
+    await job.database.pass_time(590)
     await job.device(0, 2).update("j", "SUCCEEDED")
     assert await job.open_stage() == 0
-    await job.pass_time(10)
+    await job.database.pass_time(10)
     await job.apply_rules()
     assert await job.open_stage() == 1
 
@@ -215,17 +215,17 @@ async def test_bake_time_starts_again_when_a_retry_undoes_the_gate(create: Creat
     job = await create({"device_count": 4}, {"remainder": True})
     await job.set_gate(0, bake_seconds=600)
     await job.finish(0, "FAILED")
-    await job.pass_time(500)
+    await job.database.pass_time(500)
 
     await job.operator.retry("j", "FAILED", device_ids=[job.device(0).name])
 
     row, stage = await job.row(), await job.stage_row(0)
     assert (row["stage_due_at"], stage["gate_met_since"]) == (None, None)
-    await job.pass_time(500)
+    await job.database.pass_time(500)
     await job.device(0).update("j", "SUCCEEDED")
     row = await job.row()
     assert row["open_stage"] == 0
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     await job.apply_rules()
     assert await job.open_stage() == 1
 
@@ -239,7 +239,7 @@ async def test_next_stage_opens_after_advance_after_although_devices_are_offline
     assert (row["stage_due_at"] - stage["active_since"]).total_seconds() == 600
     await job.device(0).update("j", "FAILED")
 
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     await job.apply_rules()
 
     row = await job.row()
@@ -270,7 +270,7 @@ async def test_finished_stage_pauses_the_job_once_when_it_has_advance_after(
     await job.operator.cancel_execution("j", job.device(1).name)
     assert (await job.get()).status == pb.Job.IN_PROGRESS
     assert await job.open_stage() == 0
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     await job.apply_rules()
     assert await job.open_stage() == 1
 
@@ -306,7 +306,7 @@ async def test_approval_is_awaited_from_the_end_of_the_bake_time(create: Create)
     assert not row["awaiting_approval"]
     assert row["stage_due_at"] is not None
 
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     await job.apply_rules()
 
     row = await job.row()
@@ -316,7 +316,7 @@ async def test_approval_is_awaited_from_the_end_of_the_bake_time(create: Create)
 async def test_advance_after_does_not_replace_an_approval(create: Create) -> None:
     job = await create(percent_gate(100, require_approval=True), {"remainder": True})
     await job.set_gate(0, advance_after_seconds=600)
-    await job.pass_time(600)
+    await job.database.pass_time(600)
 
     await job.apply_rules()
 
@@ -329,7 +329,7 @@ async def test_finished_stage_does_not_pause_a_job_that_only_waits_for_an_approv
 ) -> None:
     job = await create(percent_gate(100, require_approval=True), {"remainder": True})
     await job.set_gate(0, advance_after_seconds=600)
-    await job.pass_time(600)
+    await job.database.pass_time(600)
 
     await job.finish(0, "FAILED")
 
@@ -372,13 +372,13 @@ async def test_leftovers_are_released_first_at_the_rate_of_the_next_stage(
         slow | {"gate": pb.Gate(min_succeeded_percent=20)},
         {"remainder": True, "releases_per_minute": 60},
     )
-    await job.pass_time(61)
+    await job.database.pass_time(61)
     await job.device(0).update("j", "SUCCEEDED")
     assert await job.open_stage() == 1
     with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):
         await job.device(0, 1).start("j")
 
-    await job.pass_time(4)
+    await job.database.pass_time(4)
 
     for number in (1, 2, 3, 4):
         await job.device(0, number).start("j")

@@ -286,25 +286,25 @@ async def test_audit_log_has_who_approved_which_stage_and_why(
 
 async def test_pause_stops_the_release_rate(create: Create) -> None:
     job = await create({"remainder": True, "releases_per_minute": 2})
-    await job.pass_time(45)  # One and a half releases.
+    await job.database.pass_time(45)  # One and a half releases.
     await job.operator.pause("j")
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     paused = await job.get()
     assert paused.stages[0].released_count == 1
 
     resumed = await job.operator.resume("j")
 
     assert resumed.stages[0].released_count == 1
-    await job.pass_time(15)
+    await job.database.pass_time(15)
     assert (await job.get()).stages[0].released_count == 2
 
 
 async def test_repeated_pauses_do_not_delay_the_release_further(create: Create) -> None:
     job = await create({"remainder": True, "releases_per_minute": 1})
     for _ in range(4):
-        await job.pass_time(20)
+        await job.database.pass_time(20)
         await job.operator.pause("j")
-        await job.pass_time(300)
+        await job.database.pass_time(300)
         await job.operator.resume("j")
 
     assert (await job.get()).stages[0].released_count == 1
@@ -316,17 +316,17 @@ async def test_pause_stops_the_time_of_a_gate(create: Create, gate: str) -> None
     await job.set_gate(0, **{gate: 600})
     if gate == "bake_seconds":
         await job.device(0).update("j", "SUCCEEDED")
-    await job.pass_time(500)
+    await job.database.pass_time(500)
     await job.operator.pause("j")
-    await job.pass_time(5000)
+    await job.database.pass_time(5000)
     await job.operator.resume("j")
 
     row = await job.row()
     assert row["open_stage"] == 0
-    await job.pass_time(90)
+    await job.database.pass_time(90)
     await job.apply_rules()
     assert await job.open_stage() == 0
-    await job.pass_time(10)
+    await job.database.pass_time(10)
     await job.apply_rules()
     assert await job.open_stage() == 1
 
@@ -339,18 +339,18 @@ async def test_stage_that_opens_during_a_pause_starts_its_clock_at_the_resume(
         {"device_count": 4, "releases_per_minute": 60},
         REST,
     )
-    await job.pass_time(2)
+    await job.database.pass_time(2)
     await job.operator.pause("j")
-    await job.pass_time(100)
+    await job.database.pass_time(100)
     await job.operator.advance("j")
     await job.set_gate(1, advance_after_seconds=600)
-    await job.pass_time(1000)
+    await job.database.pass_time(1000)
 
     resumed = await job.operator.resume("j")
 
     # The two leftovers come first, at the rate of the open stage.
     assert [stage.released_count for stage in resumed.stages] == [2, 0, 0]
-    await job.pass_time(3)
+    await job.database.pass_time(3)
     assert [stage.released_count for stage in (await job.get()).stages] == [4, 1, 0]
     row, stage = await job.row(), await job.stage_row(1)
     assert row["open_stage"] == 1
@@ -363,13 +363,13 @@ async def test_gate_that_is_met_during_a_pause_bakes_from_the_resume(create: Cre
     await job.device(0).start("j")
     await job.operator.pause("j")
     await job.device(0).update("j", "SUCCEEDED")
-    await job.pass_time(1000)
+    await job.database.pass_time(1000)
 
     await job.operator.resume("j")
 
     row = await job.row()
     assert row["open_stage"] == 0
-    await job.pass_time(600)
+    await job.database.pass_time(600)
     await job.apply_rules()
     assert await job.open_stage() == 1
 

@@ -206,7 +206,7 @@ async def slow(database: Database, server: Server, operator: Operator, devices: 
     job = await create_staged_job(
         database, server, operator, {"remainder": True, "releases_per_minute": 1}
     )
-    await job.pass_time(60)
+    await job.database.pass_time(60)
     return job
 
 
@@ -216,12 +216,12 @@ async def test_canceled_execution_is_not_held_before_and_after_its_release(
     slow: StagedJob, released_first: bool
 ) -> None:
     if released_first:
-        await slow.pass_time(60)
+        await slow.database.pass_time(60)
     await slow.operator.cancel_execution("j", slow.device(0, 1).name)
     if not released_first:
         counts = (await slow.get()).execution_counts
         assert counts == pb.ExecutionCounts(queued=1, held=8, rejected=1)
-        await slow.pass_time(60)
+        await slow.database.pass_time(60)
 
     job = await slow.get()
 

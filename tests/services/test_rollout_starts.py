@@ -160,7 +160,7 @@ async def test_executions_are_released_one_by_one_by_the_rate(
     with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):
         await job.device(0, 0).start("j")
 
-    await job.pass_time(60)
+    await job.database.pass_time(60)
 
     await job.device(0, 0).start("j")
     assert await job.device(0, 1).start_next() is not None

@@ -4,7 +4,7 @@ import asyncio
 import copy
 import uuid
 from collections.abc import Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import grpc
@@ -258,7 +258,8 @@ class _Machine(RuleBasedStateMachine):
         expires_at = None
         if minutes is not None:
             expires_at = Timestamp()
-            expires_at.FromDatetime(datetime.now(UTC) + timedelta(minutes=float(minutes)))
+            now = self._await(self._database.owner.fetchval("SELECT jobs.now()"))
+            expires_at.FromDatetime(now + timedelta(minutes=float(minutes)))
         self._run_both(
             lambda: self._model.update_expiry(job_id, minutes),
             self._operator.update(job_id, "expires_at", expires_at=expires_at),
@@ -267,7 +268,7 @@ class _Machine(RuleBasedStateMachine):
     @rule()
     def wait(self) -> None:
         """A minute passes. The rest of an example takes less than that."""
-        self._await(self._database.wait(self._operator.tenant, minutes=1))
+        self._await(self._database.pass_time(60))
         self._await(self._sweeper.run_once())
         self._model.wait()
 

@@ -287,7 +287,7 @@ class Run:
     async def wait(self, minutes: int) -> None:
         """Let the release of executions continue for some minutes."""
         self.checks = False
-        await self._database.wait(self._operator.tenant, minutes)
+        await self._database.pass_time(60 * minutes)
 
     async def resume(self) -> None:
         """ResumeJob."""

@@ -395,16 +395,13 @@ async def test_rate_of_the_open_stage_continues_from_what_is_released(
 ) -> None:
     slow = pb.Stage(remainder=True, releases_per_minute=2)
     await create(operator, slow)
-    earlier = moved_back("interval '90 seconds'", "release_since")
-    await database.owner.execute(
-        f"UPDATE jobs.jobs SET {earlier} WHERE tenant_id = $1", operator.tenant
-    )
+    await database.pass_time(90)
 
     await update_stages(operator, changed(slow, releases_per_minute=1))
 
     end, base, rate, since = await release(database, operator)
     assert (end, base, rate) == (10, 3, 1)
-    assert await database.owner.fetchval("SELECT now() - $1 < interval '1 minute'", since)
+    assert await database.owner.fetchval("SELECT jobs.now() - $1 < interval '1 minute'", since)
     # The same rate again changes nothing.
     await update_stages(operator, changed(slow, releases_per_minute=1))
     assert await release(database, operator) == (end, base, rate, since)

@@ -145,22 +145,21 @@ class Database:
             job_id,
         )
 
-    async def wait(self, tenant: str, minutes: int) -> None:
-        """Let time pass for the releases, gates and pauses of the tenant's jobs."""
-        async with self.owner.transaction():
-            # Lock the jobs first, as every change of a job does, to avoid deadlocks.
+    async def pass_time(self, seconds: float) -> None:
+        """Move the time of the database forward, for all its tenants."""
+        offset = await self.owner.fetchval("SELECT jobs.clock_time() - clock_timestamp()")
+        await self.set_time_offset(round(offset.total_seconds(), 3) + seconds)
+
+    async def set_time_offset(self, seconds: float) -> None:
+        """Let the time of the database be later than the real time. 0: as in production."""
+        for name, volatility, time in (
+            ("now", "STABLE", "pg_catalog.now()"),
+            ("clock_time", "VOLATILE", "clock_timestamp()"),
+        ):
             await self.owner.execute(
-                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 ORDER BY job_id FOR UPDATE",
-                tenant,
+                f"CREATE OR REPLACE FUNCTION jobs.{name}() RETURNS timestamptz LANGUAGE sql"
+                f" {volatility} PARALLEL SAFE RETURN {time} + interval '{seconds} seconds'"
             )
-            for table, columns in {
-                "jobs.jobs": ("release_since", "stage_due_at", "paused_at"),
-                "jobs.job_stages": ("active_since", "gate_met_since"),
-            }.items():
-                changes = moved_back("make_interval(mins => $2)", *columns)
-                await self.owner.execute(
-                    f"UPDATE {table} SET {changes} WHERE tenant_id = $1", tenant, minutes
-                )
 
     async def make_overdue(self, tenant: str, job_id: str) -> None:
         """Move the timeout of the job's IN_PROGRESS executions to a minute ago."""

@@ -1,4 +1,4 @@
-"""Jobs with a rollout: their devices by stage, their stored state, and their clock."""
+"""Jobs with a rollout: their devices by stage, and their stored state."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, moved_back
+from tests.support.database import Database
 from tests.support.server import Server
 
 STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
@@ -27,10 +27,6 @@ _STORED = f"""
 _PROGRESS = f"""
     SELECT {", ".join(STATUSES)} FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2
 """
-_TIMES = {
-    "jobs.jobs": ("created_at", "paused_at", "release_since", "stage_due_at"),
-    "jobs.job_stages": ("opened_at", "active_since", "gate_met_since", "approved_at"),
-}
 
 
 def rollout(*stages: dict[str, Any], **fields: Any) -> pb.Rollout:
@@ -82,17 +78,6 @@ class StagedJob:
             stage,
         )
 
-    async def pass_time(self, seconds: float) -> None:
-        """Move the clock of the job forward."""
-        async with self.database.owner.transaction():
-            for table, columns in _TIMES.items():
-                changes = moved_back(f"interval '{seconds} seconds'", *columns)
-                await self.database.owner.execute(
-                    f"UPDATE {table} SET {changes} WHERE tenant_id = $1 AND job_id = $2",
-                    self.operator.tenant,
-                    self.job_id,
-                )
-
     async def set_gate(self, stage: int, **columns: Any) -> None:
         """Change the gate of a stage, and apply the rules of the job.
 
@@ -112,7 +97,7 @@ class StagedJob:
     async def apply_rules(self) -> None:
         """Apply the rules of the job, as each change of its counts does."""
         await self.database.owner.execute(
-            "SELECT jobs.apply_rollout_rules($1, $2, clock_timestamp())",
+            "SELECT jobs.apply_rollout_rules($1, $2, jobs.clock_time())",
             self.operator.tenant,
             self.job_id,
         )

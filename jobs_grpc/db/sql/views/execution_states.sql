@@ -1,4 +1,4 @@
--- depends on: execution_status_at, final_status_details, is_held_at, read_time
+-- depends on: execution_status_at, final_status_details, is_held_at, now, read_time
 -- Executions as readers see them, with derived status. If a cancel or expiry of the job ended an
 -- execution, its details and last_updated_at come from the job until finalize_executions writes them
 -- to the row of the execution.
@@ -38,7 +38,7 @@ FROM jobs.job_executions e
 JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 CROSS JOIN LATERAL (
     SELECT jobs.execution_status_at(
-        e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
+        e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()
     ) AS status
     OFFSET 0  -- computed once
 ) derived

@@ -1,4 +1,4 @@
--- depends on: held_executions, job_status_at, job_status_with_pause_at, queued_status_at, read_time, released_at
+-- depends on: held_executions, job_status_at, job_status_with_pause_at, now, queued_status_at, read_time, released_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
@@ -9,7 +9,7 @@ SELECT
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, now())
+    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, jobs.now())
         AS status,
     j.expires_at,
     j.created_by,
@@ -41,8 +41,8 @@ FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (
     SELECT
-        jobs.job_status_at(j.status, j.expires_at, p.in_progress, now()) AS status,
-        jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status
+        jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
+        jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status
     OFFSET 0  -- computed once
 ) derived
 CROSS JOIN LATERAL (

@@ -26,7 +26,7 @@ BEGIN
     LEFT JOIN LATERAL (
         SELECT jobs.job_fingerprint(
                    j.xmin, p.version, j.expires_at, j.release_end, j.release_base, j.release_rate,
-                   j.release_since, j.paused_at, now()
+                   j.release_since, j.paused_at, jobs.now()
                ) AS fingerprint
         FROM jobs.jobs j
         CROSS JOIN LATERAL (

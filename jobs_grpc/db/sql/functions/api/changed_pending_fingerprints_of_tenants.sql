@@ -52,7 +52,7 @@ BEGIN
               AND j.deleted_at IS NULL
               AND jobs.is_pending_at(
                       e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-                      e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, now()
+                      e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, jobs.now()
                   )
             ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
             LIMIT d.page_limit

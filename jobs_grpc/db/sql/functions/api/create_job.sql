@@ -36,7 +36,7 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_now timestamptz := clock_timestamp();
+    v_now timestamptz := jobs.clock_time();
     v_rollout_request jsonb := CASE WHEN num_nonnulls(p_rollout, p_failure_criteria) > 0
         THEN jsonb_build_object('rollout', p_rollout, 'failure_criteria', p_failure_criteria) END;
     -- Without a rollout, a request without an expiry is the same as one with the default.

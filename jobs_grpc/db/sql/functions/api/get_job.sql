@@ -54,7 +54,7 @@ LANGUAGE plpgsql STABLE  -- see set_read_time
 AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
-    PERFORM jobs.set_read_time(clock_timestamp());
+    PERFORM jobs.set_read_time(jobs.clock_time());
 
     RETURN QUERY
     SELECT s.*, e.*

@@ -27,7 +27,7 @@ DECLARE
     v_before_job_id text := coalesce(p_before_job_id, '');
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
-    PERFORM jobs.set_read_time(clock_timestamp());
+    PERFORM jobs.set_read_time(jobs.clock_time());
 
     IF p_job_id IS NOT NULL THEN
         RETURN QUERY
@@ -66,7 +66,7 @@ BEGIN
             ) j
             CROSS JOIN LATERAL (
                 SELECT jobs.execution_status_at(
-                    e.status, j.canceled_at, j.force_canceled, j.expires_at, now()
+                    e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()
                 ) AS status
             ) derived
             WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id

@@ -58,7 +58,7 @@ DECLARE
     v_end bigint := p_offset::bigint + p_limit;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
-    PERFORM jobs.set_read_time(clock_timestamp());
+    PERFORM jobs.set_read_time(jobs.clock_time());
 
     -- Reads the newest jobs of each status from the index, and returns the newest of all these.
     -- Only one branch of the inner UNION ALL runs.
@@ -75,7 +75,7 @@ BEGIN
                 FROM jobs.jobs j
                 WHERE v_index = 'awaiting_approval' AND j.tenant_id = p_tenant_id
                   AND j.awaiting_approval AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
-                  AND (j.expires_at IS NULL OR j.expires_at > now())
+                  AND (j.expires_at IS NULL OR j.expires_at > jobs.now())
                   AND j.created_at >= v_from
                   AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
                 ORDER BY j.created_at DESC, j.job_id DESC)
@@ -149,7 +149,7 @@ BEGIN
                       c.status, c.expires_at,
                       (SELECT p.in_progress FROM jobs.job_progress p
                        WHERE p.tenant_id = p_tenant_id AND p.job_id = c.job_id),
-                      c.paused_at, now()
+                      c.paused_at, jobs.now()
                   ) = ANY (p_statuses))
             ORDER BY c.created_at DESC, c.job_id DESC
             LIMIT v_end
@@ -158,7 +158,7 @@ BEGIN
         SELECT j.created_at, j.job_id
         FROM jobs.jobs j
         WHERE v_with_expired AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
-          AND j.status = 'IN_PROGRESS' AND j.expires_at <= now()
+          AND j.status = 'IN_PROGRESS' AND j.expires_at <= jobs.now()
           AND (p_document_type IS NULL OR j.document_type = p_document_type)
           AND (p_created_by IS NULL OR j.created_by = p_created_by)
           AND (p_target_device_id IS NULL OR j.target_device_id = p_target_device_id)

@@ -15,7 +15,7 @@ BEGIN
     IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN false;
     END IF;
-    v_now := clock_timestamp();
+    v_now := jobs.clock_time();
 
     -- Compared in the select list, not in WHERE. There, the planner could use an index of another
     -- search, and read other jobs.

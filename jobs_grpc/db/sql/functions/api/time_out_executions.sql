@@ -19,7 +19,7 @@ BEGIN
     IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN 0;
     END IF;
-    v_now := clock_timestamp();
+    v_now := jobs.clock_time();
 
     -- A forced cancel has ended the executions already; finalize_executions updates their rows.
     PERFORM FROM jobs.jobs j

@@ -93,7 +93,7 @@ BEGIN
     END IF;
 
     v_locked_job_ids := jobs.lock_jobs(p_tenant_id, v_job_ids, p_wait_ms);
-    v_now := clock_timestamp();
+    v_now := jobs.clock_time();
     PERFORM jobs.set_read_time(v_now);
 
     FOR v_phase IN 1..2 LOOP

@@ -33,8 +33,8 @@ BEGIN
         PERFORM jobs.raise_error(p_not_found);
     END IF;
 
-    -- Not now(), the start of the transaction: the job may have expired during the wait.
-    locked_at := clock_timestamp();
+    -- Not jobs.now(), the start of the transaction: the job may have expired during the wait.
+    locked_at := jobs.clock_time();
     -- A separate statement, so that its snapshot is newer than the lock.
     SELECT jobs.job_status_at(j.status, j.expires_at, in_progress, locked_at),
            j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.revision

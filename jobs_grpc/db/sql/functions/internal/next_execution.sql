@@ -28,7 +28,7 @@ BEGIN
           AND j.deleted_at IS NULL
           AND jobs.is_pending_at(
                   e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-                  e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, now()
+                  e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, jobs.now()
               )
           AND CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
                   SELECT p.in_progress FROM jobs.job_progress p

@@ -14,7 +14,7 @@ BEGIN
     SELECT j.open_stage, j.max_in_progress, j.rollout_request -> 'rollout' ->> 'seed' AS seed,
            j.has_failure_criteria, j.force_canceled, j.awaiting_approval,
            CASE WHEN j.paused_at IS NULL THEN j.stage_due_at END AS stage_due_at,
-           jobs.queued_status_at(j.canceled_at, j.expires_at, now()) AS queued_status,
+           jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status,
            jobs.released_at(
                j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
                jobs.read_time()

@@ -35,7 +35,7 @@ BEGIN
     IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN;
     END IF;
-    v_now := clock_timestamp();
+    v_now := jobs.clock_time();
     SELECT p.queued, p.in_progress INTO v_queued, v_in_progress
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;

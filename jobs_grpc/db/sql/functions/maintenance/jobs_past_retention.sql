@@ -11,7 +11,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_retention interval := make_interval(days => p_days);
-    v_until timestamptz := now() - v_retention;
+    v_until timestamptz := jobs.now() - v_retention;
 BEGIN
     RETURN QUERY
     SELECT j.tenant_id, j.job_id, j.updated_at + v_retention

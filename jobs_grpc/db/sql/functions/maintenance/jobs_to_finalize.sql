@@ -14,7 +14,7 @@ BEGIN
     SELECT j.tenant_id, j.job_id, coalesce(j.canceled_at, j.expires_at)
     FROM jobs.jobs j
     WHERE NOT j.finalized AND j.deleted_at IS NULL
-      AND coalesce(j.canceled_at, j.expires_at) <= now()
+      AND coalesce(j.canceled_at, j.expires_at) <= jobs.now()
       AND (j.tenant_id, j.job_id)
           NOT IN (SELECT * FROM unnest(p_skip_tenant_ids, p_skip_job_ids))
     ORDER BY coalesce(j.canceled_at, j.expires_at)

@@ -15,7 +15,7 @@ BEGIN
     FROM jobs.jobs j
     -- The lower bound matters on Citus, where the settings of this function do not reach the shards:
     -- without statistics, the planner expects that a range has few rows, so it uses the index.
-    WHERE j.deleted_at > '-infinity' AND j.deleted_at <= now()
+    WHERE j.deleted_at > '-infinity' AND j.deleted_at <= jobs.now()
       AND (j.tenant_id, j.job_id)
           NOT IN (SELECT * FROM unnest(p_skip_tenant_ids, p_skip_job_ids))
     ORDER BY j.deleted_at

@@ -14,7 +14,7 @@ BEGIN
     SELECT j.tenant_id, j.job_id, j.stage_due_at
     FROM jobs.jobs j
     WHERE j.stage_due_at IS NOT NULL AND j.paused_at IS NULL AND j.status = 'IN_PROGRESS'
-      AND j.deleted_at IS NULL AND j.stage_due_at <= now()
+      AND j.deleted_at IS NULL AND j.stage_due_at <= jobs.now()
       AND (j.tenant_id, j.job_id)
           NOT IN (SELECT * FROM unnest(p_skip_tenant_ids, p_skip_job_ids))
     ORDER BY j.stage_due_at

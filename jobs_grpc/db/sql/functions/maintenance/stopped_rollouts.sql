@@ -35,7 +35,7 @@ BEGIN
         SELECT j.trip #>> '{criterion,action}' AS action
         FROM jobs.jobs j
         WHERE j.trip IS NOT NULL AND j.status = 'CANCELED' AND j.deleted_at IS NULL
-          AND j.canceled_at > now() - interval '1 hour'
+          AND j.canceled_at > jobs.now() - interval '1 hour'
         ORDER BY j.canceled_at
         LIMIT p_limit
     ) tripped;

@@ -17,7 +17,7 @@ BEGIN
     RETURN QUERY
     SELECT e.tenant_id, e.job_id, e.device_id, e.times_out_at
     FROM jobs.job_executions e
-    WHERE e.status = 'IN_PROGRESS' AND e.times_out_at <= now()
+    WHERE e.status = 'IN_PROGRESS' AND e.times_out_at <= jobs.now()
       AND (e.tenant_id, e.job_id)
           NOT IN (SELECT * FROM unnest(p_skip_tenant_ids, p_skip_job_ids))
     ORDER BY e.times_out_at
