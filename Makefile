@@ -128,6 +128,10 @@ generate: $(READY) ## Generate Python code from the contract
 settings-reference: $(READY) ## Write docs/reference/settings.md from the declared settings
 	@$(BIN)/python -m jobs_grpc.config.reference > docs/reference/settings.md
 
+.PHONY: errors-reference
+errors-reference: $(READY) ## Write docs/reference/errors.md, raise_error.sql and examples from the declared errors
+	@PYTHONPATH=.:generated $(BIN)/python -m tools.errors_reference
+
 .PHONY: need-go
 need-go:
 	@command -v go gofmt >/dev/null || { echo 'Go is needed for the gateway' >&2; exit 1; }

@@ -1,69 +1,26 @@
-"""Every error that the service returns to a caller.
+"""Every error of the service: one class for each ErrorReason, on the server and in its clients.
 
-    JobsError
-    ├── InvalidRequest        INVALID_ARGUMENT     INVALID_FIELD
-    ├── MalformedRequest      INVALID_ARGUMENT     MALFORMED_REQUEST
-    ├── InvalidPageToken      INVALID_ARGUMENT     INVALID_PAGE_TOKEN
-    ├── TenantRequired        UNAUTHENTICATED      TENANT_REQUIRED
-    ├── DeviceRequired        UNAUTHENTICATED      DEVICE_REQUIRED
-    ├── DuplicateMetadata     UNAUTHENTICATED      DUPLICATE_METADATA
-    ├── InvalidMetadata       UNAUTHENTICATED      INVALID_METADATA
-    ├── TokenRequired         UNAUTHENTICATED      TOKEN_REQUIRED
-    ├── InvalidToken          UNAUTHENTICATED      INVALID_TOKEN
-    ├── RoleRequired          PERMISSION_DENIED    ROLE_REQUIRED
-    ├── MetadataMismatch      PERMISSION_DENIED    METADATA_MISMATCH
-    ├── PeerNotTrusted        PERMISSION_DENIED    PEER_NOT_TRUSTED
-    ├── SelfApproval          PERMISSION_DENIED    SELF_APPROVAL
-    ├── SubjectRequired       PERMISSION_DENIED    SUBJECT_REQUIRED
-    ├── JobNotFound           NOT_FOUND            JOB_NOT_FOUND
-    ├── DeviceNotFound        NOT_FOUND            DEVICE_NOT_FOUND
-    ├── ExecutionNotFound     NOT_FOUND            EXECUTION_NOT_FOUND
-    ├── JobAlreadyExists      ALREADY_EXISTS       JOB_ALREADY_EXISTS
-    ├── GroupEmpty            FAILED_PRECONDITION  GROUP_EMPTY
-    ├── TenantEmpty           FAILED_PRECONDITION  TENANT_EMPTY
-    ├── StageEmpty            FAILED_PRECONDITION  STAGE_EMPTY
-    ├── ExpiryTooEarly        FAILED_PRECONDITION  EXPIRY_TOO_EARLY
-    ├── JobNotCancelable      FAILED_PRECONDITION  JOB_NOT_CANCELABLE
-    ├── JobNotRetryable       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
-    ├── JobNotDeletable       FAILED_PRECONDITION  JOB_NOT_DELETABLE
-    ├── ExecutionFinished     FAILED_PRECONDITION  EXECUTION_FINISHED
-    ├── ExecutionInProgress   FAILED_PRECONDITION  EXECUTION_IN_PROGRESS
-    ├── JobPaused             FAILED_PRECONDITION  JOB_PAUSED
-    ├── JobNotPausable        FAILED_PRECONDITION  JOB_NOT_PAUSABLE
-    ├── JobNotResumable       FAILED_PRECONDITION  JOB_NOT_RESUMABLE
-    ├── ExecutionHeld         FAILED_PRECONDITION  EXECUTION_HELD
-    ├── JobFull               FAILED_PRECONDITION  JOB_FULL
-    ├── GateNotMet            FAILED_PRECONDITION  GATE_NOT_MET
-    ├── ApprovalRequired      FAILED_PRECONDITION  APPROVAL_REQUIRED
-    ├── StageNotApprovable    FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
-    ├── JobNotAdvanceable     FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE
-    ├── JobNotUpdatable       FAILED_PRECONDITION  JOB_NOT_UPDATABLE
-    ├── TimeGatesUnavailable  FAILED_PRECONDITION  TIME_GATES_UNAVAILABLE
-    ├── ExecutionChanged      ABORTED              EXECUTION_CHANGED
-    ├── JobChanged            ABORTED              JOB_CHANGED
-    ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED
-    ├── LimitExceeded         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED
-    ├── DatabaseUnavailable   UNAVAILABLE          DATABASE_UNAVAILABLE
-    │   └── LockTimeout
-    ├── QueryTimeout          UNAVAILABLE          QUERY_TIMEOUT
-    ├── SchemaNotCurrent      UNAVAILABLE          SCHEMA_NOT_CURRENT
-    ├── ServerStopping        UNAVAILABLE          SERVER_STOPPING
-    ├── KeysUnavailable       UNAVAILABLE          KEYS_UNAVAILABLE
-    └── Internal              INTERNAL             INTERNAL
+The class JobNotFound has the reason JOB_NOT_FOUND, which error_reason.proto describes. The class
+declares the status code, the SQLSTATE with which SQL functions raise the error, and the seconds
+after which a retry can succeed; its constructor has the message and the metadata.
+`make errors-reference` writes what follows from both: docs/reference/errors.md, raise_error.sql and
+the examples of the OpenAPI document.
 
-`rpc/error_status.py` converts them to gRPC statuses. A message is for the caller, names the object
-and one cause, and contains no internals. Five messages do not name the object, because clients of
-the earlier HTTP API compare them: "Job not found", "Device not found", "Group has no members",
-"No devices in tenant" and "Cannot cancel job in status …". error_reason.proto defines the reasons
-and their metadata.
+`rpc/error_status.py` sends the errors as gRPC statuses. `db/sqlstates.py` creates them from errors
+of SQL functions, and `client/errors.py` from statuses.
+
+A message is for the caller, names the object and one cause, and contains no internals. Five
+messages do not name the object, because clients of the earlier HTTP API compare them: "Job not
+found", "Device not found", "Group has no members", "No devices in tenant" and "Cannot cancel job in
+status …".
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from fleet.jobs.v1 import error_reason_pb2 as reasons
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from grpc import StatusCode
 
@@ -76,18 +33,60 @@ class Violation:
     description: str
 
 
+BY_REASON: dict[str, "type[JobsError]"] = {}
+"""The class of each ErrorReason, by its name in the contract."""
+
+BY_SQLSTATE: dict[str, "type[JobsError]"] = {}
+"""The class of each error that SQL functions raise; `db/sqlstates.py` has some of the classes."""
+
+
 class JobsError(Exception):
-    """The base class: a status code, a reason, a message, and metadata for ErrorInfo."""
+    """A call failed, or one report of a stream.
 
-    code: ClassVar[StatusCode]
-    reason: ClassVar[reasons.ErrorReason.ValueType]
-    retry_after: int | None = None
-    """Seconds after which the same call can succeed. None: a retry does not help."""
+    An error of the service has the subclass of its reason. A client raises this class itself for an
+    error with a reason that its version does not know, and for an error of gRPC or a proxy.
+    """
 
-    def __init__(self, message: str, metadata: Mapping[str, str] | None = None) -> None:
+    code: StatusCode = StatusCode.UNKNOWN
+    """The status code."""
+    reason: str = ""
+    """The name of the ErrorReason; empty if the error does not come from the service."""
+    retry_after: float | None = None
+    """Seconds after which the same call can succeed. None: the server names no delay."""
+    field_violations: Sequence[Violation] = ()
+    """The invalid fields, with InvalidField."""
+    current_execution: DeviceExecution | None = None
+    """The execution as it is now, with ExecutionChanged."""
+    request_id: str = ""
+    """The id of the call in the server's log; empty if unknown."""
+
+    def __init_subclass__(
+        cls, *, code: StatusCode | None = None, sqlstate: str = "", retry_after: int | None = None
+    ) -> None:
+        """Declare a reason; without `code`, one cause of the reason of the parent class."""
+        if code is not None:
+            cls.code, cls.retry_after = code, retry_after
+            cls.reason = cls.upper_name()
+            BY_REASON[cls.reason] = cls
+        if sqlstate:
+            BY_SQLSTATE[sqlstate] = cls
+
+    def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
         self.message = message
-        self.metadata = metadata or {}
+        """What happened, for people."""
+        self.metadata: Mapping[str, str] = metadata
+        """The metadata of the reason, such as `jobId`; error_reason.proto has examples."""
+
+    @property
+    def violations(self) -> dict[str, str]:
+        """The rule that each invalid field violates, by its path in the request."""
+        return {v.field: v.description for v in self.field_violations}
+
+    @classmethod
+    def upper_name(cls) -> str:
+        """Return the name of the class as reasons and SQL functions spell it: JOB_NOT_FOUND."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).upper()
 
     def copy(self) -> Self:
         """Return a copy for another call, without the cause."""
@@ -96,109 +95,80 @@ class JobsError(Exception):
         return other
 
 
-class InvalidRequest(JobsError):
-    """Fields are missing, malformed or out of range.
+class InvalidField(JobsError, code=StatusCode.INVALID_ARGUMENT):
+    """Fields are missing, malformed or out of range; see `violations`.
 
     Keeps the first MAX_VIOLATIONS. The message describes the first few of them.
     """
-
-    code = StatusCode.INVALID_ARGUMENT
-    reason = reasons.INVALID_FIELD
 
     # The details are sent in HTTP/2 trailers. Clients accept at most 16 KiB of them.
     MAX_VIOLATIONS: ClassVar[int] = 20
     _MAX_IN_MESSAGE: ClassVar[int] = 3
 
-    def __init__(self, violations: list[Violation]) -> None:
-        self.violations = violations[: self.MAX_VIOLATIONS]
+    def __init__(self, violations: Sequence[Violation]) -> None:
         message = "; ".join(v.description for v in violations[: self._MAX_IN_MESSAGE])
         more = len(violations) - self._MAX_IN_MESSAGE
         super().__init__(f"{message}; and {more} more" if more > 0 else message)
+        self.field_violations = violations[: self.MAX_VIOLATIONS]
 
 
-class MalformedRequest(JobsError):
+class MalformedRequest(JobsError, code=StatusCode.INVALID_ARGUMENT):
     """The bytes are not a message of the request's type."""
 
-    code = StatusCode.INVALID_ARGUMENT
-    reason = reasons.MALFORMED_REQUEST
 
-
-class InvalidPageToken(JobsError):
+class InvalidPageToken(JobsError, code=StatusCode.INVALID_ARGUMENT):
     """The page token is malformed, from another request or job, or combined with an offset."""
 
-    code = StatusCode.INVALID_ARGUMENT
-    reason = reasons.INVALID_PAGE_TOKEN
 
-
-class TenantRequired(JobsError):
+class TenantRequired(JobsError, code=StatusCode.UNAUTHENTICATED):
     """The call names no tenant."""
 
-    code = StatusCode.UNAUTHENTICATED
-    reason = reasons.TENANT_REQUIRED
+    def __init__(self) -> None:
+        super().__init__("The call names no tenant: send x-tenant-id")
 
 
-class DeviceRequired(JobsError):
+class DeviceRequired(JobsError, code=StatusCode.UNAUTHENTICATED):
     """The call names no device."""
 
-    code = StatusCode.UNAUTHENTICATED
-    reason = reasons.DEVICE_REQUIRED
+    def __init__(self) -> None:
+        super().__init__("The call names no device: send x-device-id")
 
 
-class DuplicateMetadata(JobsError):
+class DuplicateMetadata(JobsError, code=StatusCode.UNAUTHENTICATED):
     """Metadata that identifies the caller was sent more than once."""
 
-    code = StatusCode.UNAUTHENTICATED
-    reason = reasons.DUPLICATE_METADATA
 
-
-class InvalidMetadata(JobsError):
+class InvalidMetadata(JobsError, code=StatusCode.UNAUTHENTICATED):
     """Metadata that identifies the caller is malformed."""
 
-    code = StatusCode.UNAUTHENTICATED
-    reason = reasons.INVALID_METADATA
 
-
-class TokenRequired(JobsError):
-    """The call has no token."""
-
-    code = StatusCode.UNAUTHENTICATED
-    reason = reasons.TOKEN_REQUIRED
+class TokenRequired(JobsError, code=StatusCode.UNAUTHENTICATED):
+    """The server requires a token, and the call has none."""
 
     def __init__(self) -> None:
         super().__init__("The call has no token; send authorization: Bearer TOKEN")
 
 
-class InvalidToken(JobsError):
-    """The token is not valid. `problem` is the predicate of the message: "has expired".
-
-    It must not contain any part of the token.
-    """
-
-    code = StatusCode.UNAUTHENTICATED
-    reason = reasons.INVALID_TOKEN
+class InvalidToken(JobsError, code=StatusCode.UNAUTHENTICATED):
+    """The token has expired or is not valid."""
 
     def __init__(self, problem: str) -> None:
+        """`problem`: the predicate, such as "has expired". It must not contain the token."""
         super().__init__(f"The token {problem}")
 
 
-class RoleRequired(JobsError):
+class RoleRequired(JobsError, code=StatusCode.PERMISSION_DENIED):
     """None of the caller's roles allows the call; `roles` do."""
-
-    code = StatusCode.PERMISSION_DENIED
-    reason = reasons.ROLE_REQUIRED
 
     def __init__(self, roles: Sequence[str]) -> None:
         required = (
             f"one of the roles {', '.join(roles)}" if len(roles) > 1 else f"the role {roles[0]}"
         )
-        super().__init__(f"This call needs {required}", {"roles": ",".join(roles)})
+        super().__init__(f"This call needs {required}", roles=",".join(roles))
 
 
-class MetadataMismatch(JobsError):
-    """The metadata `key` differs from the token."""
-
-    code = StatusCode.PERMISSION_DENIED
-    reason = reasons.METADATA_MISMATCH
+class MetadataMismatch(JobsError, code=StatusCode.PERMISSION_DENIED):
+    """The tenant, user or device of the metadata differs from the token."""
 
     def __init__(self, key: str) -> None:
         alternative = (
@@ -206,149 +176,121 @@ class MetadataMismatch(JobsError):
             if key == "x-device-id"
             else ""
         )
-        message = f"{key} differs from the token; do not send it{alternative}"
-        super().__init__(message, {"key": key})
+        super().__init__(f"{key} differs from the token; do not send it{alternative}", key=key)
 
 
-class PeerNotTrusted(JobsError):
+class PeerNotTrusted(JobsError, code=StatusCode.PERMISSION_DENIED):
     """JOBS_TRUSTED_PEERS lists none of the names of the client certificate."""
-
-    code = StatusCode.PERMISSION_DENIED
-    reason = reasons.PEER_NOT_TRUSTED
 
     def __init__(self) -> None:
         super().__init__("The client certificate does not belong to a trusted peer")
 
 
-class SelfApproval(JobsError):
+class SelfApproval(JobsError, code=StatusCode.PERMISSION_DENIED, sqlstate="JB021"):
     """The user who created the job must not approve its stages."""
 
-    code = StatusCode.PERMISSION_DENIED
-    reason = reasons.SELF_APPROVAL
-
     def __init__(self, job_id: str, stage: str) -> None:
-        super().__init__(
-            f"The creator of job {job_id} must not approve its stage {stage}; ask another user",
-            {"jobId": job_id, "stage": stage},
-        )
+        problem = f"The creator of job {job_id} must not approve its stage {stage}"
+        super().__init__(f"{problem}; ask another user", jobId=job_id, stage=stage)
 
 
-class SubjectRequired(JobsError):
+class SubjectRequired(JobsError, code=StatusCode.PERMISSION_DENIED):
     """Approvals need a known user."""
-
-    code = StatusCode.PERMISSION_DENIED
-    reason = reasons.SUBJECT_REQUIRED
 
     def __init__(self) -> None:
         super().__init__("Approvals need a known user; send x-user-id, or a token with a subject")
 
 
-class JobNotFound(JobsError):
+class JobNotFound(JobsError, code=StatusCode.NOT_FOUND, sqlstate="JB005"):
     """The tenant has no such job."""
 
-    code = StatusCode.NOT_FOUND
-    reason = reasons.JOB_NOT_FOUND
-
     def __init__(self, job_id: str) -> None:
-        super().__init__("Job not found", {"jobId": job_id})
+        super().__init__("Job not found", jobId=job_id)
 
 
-class DeviceNotFound(JobsError):
+class DeviceNotFound(JobsError, code=StatusCode.NOT_FOUND, sqlstate="JB001"):
     """The tenant has no such device."""
 
-    code = StatusCode.NOT_FOUND
-    reason = reasons.DEVICE_NOT_FOUND
-
     def __init__(self, device_id: str) -> None:
-        super().__init__("Device not found", {"deviceId": device_id})
+        super().__init__("Device not found", deviceId=device_id)
 
 
-class ExecutionNotFound(JobsError):
+class ExecutionNotFound(JobsError, code=StatusCode.NOT_FOUND, sqlstate="JB007"):
     """The device has no execution of this job."""
 
-    code = StatusCode.NOT_FOUND
-    reason = reasons.EXECUTION_NOT_FOUND
-
     def __init__(self, job_id: str, device_id: str) -> None:
-        super().__init__(
-            f"Device {device_id} has no execution of job {job_id}",
-            {"jobId": job_id, "deviceId": device_id},
-        )
+        message = f"Device {device_id} has no execution of job {job_id}"
+        super().__init__(message, jobId=job_id, deviceId=device_id)
 
 
-class JobAlreadyExists(JobsError):
+class JobAlreadyExists(JobsError, code=StatusCode.ALREADY_EXISTS, sqlstate="JB004"):
     """The job_id belongs to a job of a different request, or to a deleted job."""
-
-    code = StatusCode.ALREADY_EXISTS
-    reason = reasons.JOB_ALREADY_EXISTS
 
     def __init__(self, job_id: str, *, deleted: bool) -> None:
         problem = (
             "was deleted and is not purged yet" if deleted else "was created by another request"
         )
-        super().__init__(f"Job {job_id} {problem}; choose another job_id", {"jobId": job_id})
+        super().__init__(f"Job {job_id} {problem}; choose another job_id", jobId=job_id)
 
 
-class GroupEmpty(JobsError):
+class GroupEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB002"):
     """The group has no members, or does not exist."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.GROUP_EMPTY
-
     def __init__(self, group_id: str) -> None:
-        super().__init__("Group has no members", {"groupId": group_id})
+        super().__init__("Group has no members", groupId=group_id)
 
 
-class TenantEmpty(JobsError):
+class TenantEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB003"):
     """The tenant has no devices."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.TENANT_EMPTY
-
     def __init__(self, tenant_id: str) -> None:
-        super().__init__("No devices in tenant", {"tenantId": tenant_id})
+        super().__init__("No devices in tenant", tenantId=tenant_id)
 
 
-class StageEmpty(JobsError):
+class StageEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB026"):
     """A stage with a group_id has no devices, and no allow_empty."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.STAGE_EMPTY
 
     def __init__(self, stage: str, group_id: str) -> None:
         super().__init__(
             f"Stage {stage} has no devices: the job targets no device of group {group_id}, or"
             " earlier stages have them all; correct group_id or set allow_empty",
-            {"stage": stage, "groupId": group_id},
+            stage=stage,
+            groupId=group_id,
         )
 
 
-class ExpiryTooEarly(JobsError):
-    """The job expires before its rollout, which takes at least `seconds`, can end."""
+class ExpiryTooEarly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB027"):
+    """The job expires before its rollout can end."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.EXPIRY_TOO_EARLY
+    def __init__(
+        self,
+        job_id: str,
+        seconds: float,
+        seconds_left: float,
+        stages: Sequence[Mapping[str, Any]],
+        stage_count: int,
+    ) -> None:
+        """The times of the rollout are those of check_expiry.sql."""
+        more = stage_count - len(stages)
+        super().__init__(
+            f"The rollout takes at least {_format_seconds(seconds)}, but the job expires"
+            f" in {_format_seconds(seconds_left)}: {'; '.join(map(_describe_stage, stages))}"
+            + (f"; and {more} more" if more else "")
+            + ". Let it expire later or never, or shorten the stages",
+            jobId=job_id,
+            minSeconds=str(ceil(seconds)),
+        )
 
-    def __init__(self, job_id: str, message: str, seconds: float) -> None:
-        super().__init__(message, {"jobId": job_id, "minSeconds": str(ceil(seconds))})
 
-
-class JobNotCancelable(JobsError):
+class JobNotCancelable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB006"):
     """The job is finished."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_NOT_CANCELABLE
-
     def __init__(self, job_id: str, status: str) -> None:
-        message = f"Cannot cancel job in status {status}"
-        super().__init__(message, {"jobId": job_id, "status": status})
+        super().__init__(f"Cannot cancel job in status {status}", jobId=job_id, status=status)
 
 
-class JobNotRetryable(JobsError):
+class JobNotRetryable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB010"):
     """The job is CANCELED, or has expired and gets no new expiry."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_NOT_RETRYABLE
 
     def __init__(self, job_id: str, status: str) -> None:
         message = (
@@ -356,142 +298,108 @@ class JobNotRetryable(JobsError):
             if status == "CANCELED"
             else f"Job {job_id} has expired; retry it with expires_in_hours or never_expires"
         )
-        super().__init__(message, {"jobId": job_id, "status": status})
+        super().__init__(message, jobId=job_id, status=status)
 
 
-class JobNotDeletable(JobsError):
+class JobNotDeletable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB011"):
     """The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_NOT_DELETABLE
-
     def __init__(self, job_id: str, status: str) -> None:
-        message = (
-            f"Cannot delete job {job_id} in status {status}; cancel it first"
+        problem = (
+            "; cancel it first"
             if status in ("IN_PROGRESS", "PAUSED")
-            else f"Cannot delete job {job_id} in status {status} while executions are IN_PROGRESS"
+            else " while executions are IN_PROGRESS"
         )
-        super().__init__(message, {"jobId": job_id, "status": status})
+        message = f"Cannot delete job {job_id} in status {status}{problem}"
+        super().__init__(message, jobId=job_id, status=status)
 
 
-class ExecutionFinished(JobsError):
+class ExecutionFinished(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB008"):
     """The execution is in the terminal status `status`."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.EXECUTION_FINISHED
-
     def __init__(self, job_id: str, device_id: str, status: str) -> None:
-        super().__init__(
-            f"The execution of job {job_id} on device {device_id} is finished in status {status}",
-            {"jobId": job_id, "deviceId": device_id, "status": status},
-        )
+        execution = f"The execution of job {job_id} on device {device_id}"
+        message = f"{execution} is finished in status {status}"
+        super().__init__(message, jobId=job_id, deviceId=device_id, status=status)
 
 
-class ExecutionInProgress(JobsError):
+class ExecutionInProgress(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB009"):
     """The execution is IN_PROGRESS, and the cancel is not forced."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.EXECUTION_IN_PROGRESS
 
     def __init__(self, job_id: str, device_id: str) -> None:
         super().__init__(
             f"Cannot cancel the execution of job {job_id} on device {device_id} in status"
             " IN_PROGRESS without force",
-            {"jobId": job_id, "deviceId": device_id},
+            jobId=job_id,
+            deviceId=device_id,
         )
 
 
-class JobPaused(JobsError):
+class JobPaused(JobsError, code=StatusCode.FAILED_PRECONDITION):
     """The job is PAUSED, so the device can't start its execution."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_PAUSED
-
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} is paused; start it after it is resumed", {"jobId": job_id})
+        super().__init__(f"Job {job_id} is paused; start it after it is resumed", jobId=job_id)
 
 
-class JobNotPausable(JobsError):
+class JobNotPausable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB014"):
     """The job is finished."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_NOT_PAUSABLE
 
     def __init__(self, job_id: str, status: str) -> None:
         message = f"Cannot pause job {job_id} in status {status}"
-        super().__init__(message, {"jobId": job_id, "status": status})
+        super().__init__(message, jobId=job_id, status=status)
 
 
-class JobNotResumable(JobsError):
+class JobNotResumable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB015"):
     """The job is finished."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_NOT_RESUMABLE
 
     def __init__(self, job_id: str, status: str) -> None:
         message = f"Cannot resume job {job_id} in status {status}"
-        super().__init__(message, {"jobId": job_id, "status": status})
+        super().__init__(message, jobId=job_id, status=status)
 
 
-class ExecutionHeld(JobsError):
+class ExecutionHeld(JobsError, code=StatusCode.FAILED_PRECONDITION):
     """The rollout of the job has not released the execution yet."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.EXECUTION_HELD
 
     def __init__(self, job_id: str, device_id: str) -> None:
         super().__init__(
             f"The execution of job {job_id} on device {device_id} is not released yet; wait until"
             " it is pending",
-            {"jobId": job_id, "deviceId": device_id},
+            jobId=job_id,
+            deviceId=device_id,
         )
 
 
-class JobFull(JobsError):
+class JobFull(JobsError, code=StatusCode.FAILED_PRECONDITION):
     """The job has max_in_progress executions IN_PROGRESS."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_FULL
-
     def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"Job {job_id} has max_in_progress executions that are IN_PROGRESS; try again later",
-            {"jobId": job_id},
-        )
+        problem = f"Job {job_id} has max_in_progress executions that are IN_PROGRESS"
+        super().__init__(f"{problem}; try again later", jobId=job_id)
 
 
-class GateNotMet(JobsError):
+class GateNotMet(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB018"):
     """The open stage is finished and its gate is not met, so the job could not continue."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.GATE_NOT_MET
 
     def __init__(self, job_id: str, stage: str) -> None:
         super().__init__(
             f"All executions of stage {stage} of job {job_id} are finished and its gate is not met;"
             " retry executions, change the gate, or advance the job",
-            {"jobId": job_id, "stage": stage},
+            jobId=job_id,
+            stage=stage,
         )
 
 
-class ApprovalRequired(JobsError):
+class ApprovalRequired(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB019"):
     """The gate of the open stage requires an approval."""
 
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.APPROVAL_REQUIRED
-
     def __init__(self, job_id: str, stage: str) -> None:
-        super().__init__(
-            f"Stage {stage} of job {job_id} requires an approval; approve it first",
-            {"jobId": job_id, "stage": stage},
-        )
+        message = f"Stage {stage} of job {job_id} requires an approval; approve it first"
+        super().__init__(message, jobId=job_id, stage=stage)
 
 
-class StageNotApprovable(JobsError):
+class StageNotApprovable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB020"):
     """The stage is not open or requires no approval, or the job is finished."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.STAGE_NOT_APPROVABLE
 
     def __init__(
         self, job_id: str, stage: str, *, cause: str, status: str, open_stage: int | None
@@ -506,14 +414,11 @@ class StageNotApprovable(JobsError):
                 message = f"Cannot approve stage {stage} of job {job_id} in status {status}"
             case _:
                 message = f"Stage {stage} of job {job_id} is not open; stage {open_stage} is"
-        super().__init__(message, {"jobId": job_id, "stage": stage})
+        super().__init__(message, jobId=job_id, stage=stage)
 
 
-class JobNotAdvanceable(JobsError):
+class JobNotAdvanceable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB022"):
     """The job is finished, or the stage is not the one after the open stage."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_NOT_ADVANCEABLE
 
     def __init__(
         self,
@@ -538,14 +443,11 @@ class JobNotAdvanceable(JobsError):
             )
         else:
             message = f"Stage {open_stage} of job {job_id} is open, and it is the last one"
-        super().__init__(message, {"jobId": job_id, "status": status})
+        super().__init__(message, jobId=job_id, status=status)
 
 
-class JobNotUpdatable(JobsError):
+class JobNotUpdatable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB023"):
     """The job is finished; or the call changes its expiry, and it has expired."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.JOB_NOT_UPDATABLE
 
     def __init__(self, job_id: str, status: str) -> None:
         message = (
@@ -553,14 +455,11 @@ class JobNotUpdatable(JobsError):
             if status in ("IN_PROGRESS", "PAUSED")
             else f"Cannot update job {job_id} in status {status}"
         )
-        super().__init__(message, {"jobId": job_id, "status": status})
+        super().__init__(message, jobId=job_id, status=status)
 
 
-class TimeGatesUnavailable(JobsError):
+class TimeGatesUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION):
     """The server runs no maintenance, so bake_time and advance_after would never take effect."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    reason = reasons.TIME_GATES_UNAVAILABLE
 
     def __init__(self) -> None:
         super().__init__(
@@ -569,11 +468,8 @@ class TimeGatesUnavailable(JobsError):
         )
 
 
-class ExecutionChanged(JobsError):
-    """The execution does not have the expected version or execution_number."""
-
-    code = StatusCode.ABORTED
-    reason = reasons.EXECUTION_CHANGED
+class ExecutionChanged(JobsError, code=StatusCode.ABORTED):
+    """The execution does not have the expected version or attempt; see `current_execution`."""
 
     def __init__(self, current_execution: DeviceExecution) -> None:
         super().__init__(
@@ -581,16 +477,14 @@ class ExecutionChanged(JobsError):
             f" {current_execution.device_id} is now at attempt"
             f" {current_execution.execution_number}, version {current_execution.version}; read it,"
             " then report again if the report still applies",
-            {"jobId": current_execution.job_id, "deviceId": current_execution.device_id},
+            jobId=current_execution.job_id,
+            deviceId=current_execution.device_id,
         )
         self.current_execution = current_execution
 
 
-class JobChanged(JobsError):
+class JobChanged(JobsError, code=StatusCode.ABORTED, sqlstate="JB016"):
     """The job does not have the etag of the request."""
-
-    code = StatusCode.ABORTED
-    reason = reasons.JOB_CHANGED
 
     def __init__(self, job_id: str, *, etag: str, status: str, open_stage: int | None) -> None:
         """`etag`, `status` and `open_stage` (None: no rollout) are the current ones."""
@@ -598,17 +492,15 @@ class JobChanged(JobsError):
         super().__init__(
             f"Job {job_id} has changed: its etag is {etag}, its status is {status}{stage}; read it,"
             " then call with its etag",
-            {"jobId": job_id, "etag": etag, "status": status}
-            | ({} if open_stage is None else {"openStage": str(open_stage)}),
+            jobId=job_id,
+            etag=etag,
+            status=status,
+            **({} if open_stage is None else {"openStage": str(open_stage)}),
         )
 
 
-class Overloaded(JobsError):
-    """The server has more calls than it can serve in time."""
-
-    code = StatusCode.RESOURCE_EXHAUSTED
-    reason = reasons.OVERLOADED
-    retry_after = 1
+class Overloaded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED, retry_after=1):
+    """The server has more calls than it can serve in time; see `retry_after`."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -617,61 +509,50 @@ class Overloaded(JobsError):
         )
 
 
-class LimitExceeded(JobsError):
-    """The call exceeds the limit of a setting, such as JOBS_MAX_TARGETS."""
-
-    code = StatusCode.RESOURCE_EXHAUSTED
-    reason = reasons.LIMIT_EXCEEDED
+class LimitExceeded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED):
+    """The call exceeds the limit of a setting. If `retry_after` is None, it fails again."""
 
     def __init__(
         self, message: str, setting: str, value: int, retry_after: int | None = None
     ) -> None:
         hint = "; retry later" if retry_after is not None else ""
         super().__init__(
-            f"{message} ({setting} is {value}){hint}", {"setting": setting, "value": str(value)}
+            f"{message} ({setting} is {value}){hint}", setting=setting, value=str(value)
         )
         self.retry_after = retry_after
 
 
-class DatabaseUnavailable(JobsError):
-    """The database is unreachable or does not respond. `__cause__` has the original error."""
+class DatabaseUnavailable(JobsError, code=StatusCode.UNAVAILABLE, retry_after=1):
+    """The database is unreachable or does not respond. The call may have taken effect.
 
-    code = StatusCode.UNAVAILABLE
-    reason = reasons.DATABASE_UNAVAILABLE
-    retry_after = 1
+    On the server, `__cause__` has the original error.
+    """
 
     def __init__(self, message: str = "The database is unavailable; retry later") -> None:
         super().__init__(message)
 
 
 class LockTimeout(DatabaseUnavailable):
-    """Another transaction held a lock for longer than the call waits for it."""
+    """Another transaction held a lock for too long. A client gets DatabaseUnavailable."""
 
     def __init__(self) -> None:
         super().__init__("Another transaction holds a lock that the call needs; retry later")
 
 
-class QueryTimeout(JobsError):
-    """The statement took longer than JOBS_QUERY_TIMEOUT, although the database responds."""
-
-    code = StatusCode.UNAVAILABLE
-    reason = reasons.QUERY_TIMEOUT
-    retry_after = 5
+class QueryTimeout(JobsError, code=StatusCode.UNAVAILABLE, retry_after=5):
+    """The call took longer than JOBS_QUERY_TIMEOUT in the database. It may have taken effect."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
             f"The call needs more time in the database than JOBS_QUERY_TIMEOUT ({seconds:g} s)"
             " allows; if it fails again, raise the setting or make a smaller request",
-            {"setting": "JOBS_QUERY_TIMEOUT", "value": f"{seconds:g}"},
+            setting="JOBS_QUERY_TIMEOUT",
+            value=f"{seconds:g}",
         )
 
 
-class SchemaNotCurrent(JobsError):
-    """The schema of the database is not the one of this server."""
-
-    code = StatusCode.UNAVAILABLE
-    reason = reasons.SCHEMA_NOT_CURRENT
-    retry_after = 10
+class SchemaNotCurrent(JobsError, code=StatusCode.UNAVAILABLE, retry_after=10):
+    """The schema of the database is not the one of the server."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -679,33 +560,47 @@ class SchemaNotCurrent(JobsError):
         )
 
 
-class ServerStopping(JobsError):
-    """The server stops: it ended the stream, or a call that exceeded JOBS_SHUTDOWN_GRACE."""
-
-    code = StatusCode.UNAVAILABLE
-    reason = reasons.SERVER_STOPPING
-    retry_after = 1
+class ServerStopping(JobsError, code=StatusCode.UNAVAILABLE, retry_after=1):
+    """The server ended the stream or the call because it stops. It may have taken effect."""
 
     def __init__(self) -> None:
         super().__init__("The server is stopping; call again")
 
 
-class KeysUnavailable(JobsError):
+class KeysUnavailable(JobsError, code=StatusCode.UNAVAILABLE, retry_after=5):
     """The server has no key that verifies tokens: it has read none, or all are revoked."""
-
-    code = StatusCode.UNAVAILABLE
-    reason = reasons.KEYS_UNAVAILABLE
-    retry_after = 5
 
     def __init__(self) -> None:
         super().__init__("The server has no keys to verify tokens with; retry later")
 
 
-class Internal(JobsError):
-    """A bug in the service. The cause is in the log only."""
-
-    code = StatusCode.INTERNAL
-    reason = reasons.INTERNAL
+class Internal(JobsError, code=StatusCode.INTERNAL):
+    """A bug in the service; its log has the cause under `request_id`."""
 
     def __init__(self) -> None:
         super().__init__("Internal error")
+
+
+def _describe_stage(stage: Mapping[str, Any]) -> str:
+    """Say why a stage takes time; see minimum_rollout_time.sql."""
+    name = f"stage {stage['stage']}"
+    if "advance_after" in stage:
+        return f"{name}: {_format_seconds(stage['seconds'])} until advance_after"
+    terms = []
+    if "devices" in stage:
+        devices, rate = int(stage["devices"]), stage["releases_per_minute"]
+        time = _format_seconds(stage["release_seconds"])
+        terms.append(f"{time} for {devices:,} devices at {rate:,} per minute")
+    if stage["bake_seconds"]:
+        terms.append(f"{_format_seconds(stage['bake_seconds'])} of bake_time")
+    return f"{name}: {' + '.join(terms)}"
+
+
+def _format_seconds(seconds: float) -> str:
+    """Format a duration, such as "2 d 3 h"; fractions of a second are rounded up."""
+    rest, parts = ceil(seconds), []
+    for unit, size in (("d", 24 * 3600), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts) or "0 s"

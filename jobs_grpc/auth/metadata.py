@@ -47,7 +47,7 @@ class MetadataAuthenticator:
             )
         tenant_id = read_tenant(metadata)
         if tenant_id is None:
-            raise TenantRequired(f"The call names no tenant: send {_TENANT}")
+            raise TenantRequired
         device_id = read_device(metadata)
         roles = _read_roles(metadata)
         if roles is None:

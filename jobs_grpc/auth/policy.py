@@ -90,4 +90,4 @@ def authorize(method: str, caller: Principal | None) -> None:
     if caller is None or not caller.roles & allowed:
         raise RoleRequired(sorted(allowed))
     if caller.device_id is None and needs_device(method, caller.roles):
-        raise DeviceRequired("The call names no device: send x-device-id")
+        raise DeviceRequired

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.documents import struct
-from jobs_grpc.client.errors import JobsError
+from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.retry import RetryPolicy
 
@@ -327,7 +327,9 @@ class JobsClient:
         async for job in self.watch(job_id):
             finished = job
         if finished is None:
-            raise JobsError(grpc.StatusCode.UNKNOWN, "the watch ended without a state of the job")
+            raise create_error(
+                grpc.StatusCode.UNKNOWN, "the watch ended without a state of the job"
+            )
         return finished
 
 

@@ -15,6 +15,7 @@ from jobs_grpc.client.calls import ServiceCalls
 from jobs_grpc.client.errors import (
     JobsError,
     Overloaded,
+    create_error,
     from_report_error,
     from_rpc_error,
 )
@@ -147,7 +148,7 @@ class ReportStream:
                 self._outbox_filled.set()
             try:
                 await self._run_stream(on_response)
-                error = JobsError(grpc.StatusCode.UNAVAILABLE, "the stream was interrupted")
+                error = create_error(grpc.StatusCode.UNAVAILABLE, "the stream was interrupted")
             except grpc.aio.AioRpcError as e:
                 error = from_rpc_error(e)
             except JobsError as e:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
-from fleet.jobs.v1 import error_reason_pb2 as reasons
 
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
@@ -73,7 +72,7 @@ def write(
         f"{method.rpartition('/')[2]} {code.name}",
         {
             "tenant": caller.tenant_id if caller else None,
-            "reason": reasons.ErrorReason.Name(error.reason) if error else None,
+            "reason": error.reason if error else None,
             "ms": round(seconds * 1000, 2),
         },
     )

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.jobs.v1 import error_reason_pb2 as reasons
 from grpc import StatusCode
 
 from jobs_grpc.auth.principal import Principal
@@ -68,7 +67,7 @@ class AuditLog:
         """
         action = f"audit {method.rpartition('/')[2]}"
         code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
-        reason = reasons.ErrorReason.Name(error.reason) if error else None
+        reason = error.reason if error else None
         if caller is None:
             kind = _Kind(action, code.name, reason)
             if not self._unknown_callers.should_log(kind):

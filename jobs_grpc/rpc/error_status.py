@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 import grpc
-from fleet.jobs.v1 import error_reason_pb2 as reasons
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -13,14 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from jobs_grpc.errors import (
-    ExecutionChanged,
-    Internal,
-    InvalidRequest,
-    JobsError,
-    LockTimeout,
-    ServerStopping,
-)
+from jobs_grpc.errors import Internal, JobsError, LockTimeout, ServerStopping
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +66,7 @@ def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:
 
 def error_info(error: JobsError, tenant_id: str | None) -> ErrorInfo:
     """Return the ErrorInfo of `error`, with the caller's tenant if the metadata names an object."""
-    info = ErrorInfo(
-        reason=reasons.ErrorReason.Name(error.reason), domain=DOMAIN, metadata=error.metadata
-    )
+    info = ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     if tenant_id is not None and not _OBJECT_KEYS.isdisjoint(error.metadata):
         info.metadata["tenantId"] = tenant_id
     return info
@@ -106,15 +96,15 @@ async def abort(context: Any, error: JobsError, tenant_id: str | None) -> None:
 
 
 def _details(error: JobsError) -> list[Message]:
-    match error:
-        case InvalidRequest():
-            violations = [
-                BadRequest.FieldViolation(field=v.field, description=v.description)
-                for v in error.violations
-            ]
-            return [BadRequest(field_violations=violations)]
-        case ExecutionChanged():
-            return [error.current_execution]
+    details: list[Message] = []
+    if error.field_violations:
+        violations = [
+            BadRequest.FieldViolation(field=v.field, description=v.description)
+            for v in error.field_violations
+        ]
+        details.append(BadRequest(field_violations=violations))
+    if error.current_execution is not None:
+        details.append(error.current_execution)
     if error.retry_after is not None:
-        return [RetryInfo(retry_delay=Duration(seconds=error.retry_after))]
-    return []
+        details.append(RetryInfo(retry_delay=Duration(seconds=int(error.retry_after))))
+    return details

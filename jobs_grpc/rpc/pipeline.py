@@ -12,7 +12,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
-from fleet.jobs.v1 import error_reason_pb2 as reasons
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth import policy
@@ -205,7 +204,7 @@ class Pipeline:
                         method, context, caller, request, response, error, started, canceled
                     )
                 if span is not None:
-                    reason = reasons.ErrorReason.Name(error.reason) if error is not None else None
+                    reason = error.reason if error is not None else None
                     tracing.end_call(span, code, caller.tenant_id if caller else None, reason)
                 if error is None or public or refusals.should_log(method, caller, error):
                     access_log.write(method, code, caller, error, seconds, public=public)

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass
 
-from fleet.jobs.v1 import error_reason_pb2 as reasons
 from grpc import StatusCode
 
 from jobs_grpc.auth.principal import Principal
@@ -52,7 +51,7 @@ class RepeatedRefusals:
         """Return whether to log a call that failed with `error`; if not, count it."""
         if error.code not in _REFUSALS:
             return True
-        reason = reasons.ErrorReason.Name(error.reason)
+        reason = error.reason
         tenant_id = caller.tenant_id if caller else None
         return self._events.should_log(_Kind(method, tenant_id, error.code, reason))
 

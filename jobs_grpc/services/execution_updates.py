@@ -37,7 +37,7 @@ async def parse_update(
     with_document: bool = True,
     with_details: bool = True,
 ) -> ExecutionUpdate:
-    """Convert a report to an update. Raises InvalidRequest.
+    """Convert a report to an update. Raises InvalidField.
 
     `with_document`, `with_details`: whether its row has document_params and status_details.
     """
@@ -92,6 +92,6 @@ def updated_execution(
         case "JOB_FULL":
             raise JobFull(job_id)
         case "EXECUTION_CHANGED":
-            # Document and details can each exceed the size of error details: see InvalidRequest.
+            # Document and details can each exceed the size of error details: see InvalidField.
             raise ExecutionChanged(pb.DeviceExecution(**device_execution_summary(row)))
     return device_execution_fields(row) if with_details else device_execution_summary(row)

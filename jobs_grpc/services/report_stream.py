@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TypeAlias
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
+from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import (
-    ExecutionChanged,
     Internal,
-    InvalidRequest,
+    InvalidField,
     JobsError,
     ServerStopping,
     Violation,
@@ -47,7 +47,7 @@ _PAUSE_BYTES = 8 * 1024
 Report: TypeAlias = pb.ReportExecutionsRequest | pb.ExecutionReport
 """One report. A message with a single report has the same fields as one of several."""
 
-Updates: TypeAlias = list[ExecutionUpdate | Exception] | InvalidRequest
+Updates: TypeAlias = list[ExecutionUpdate | Exception] | InvalidField
 """The updates of a message; exceptions stand for invalid reports, or for an invalid message."""
 
 
@@ -158,7 +158,7 @@ class ReportStream:
         if not request.reports:
             return [await self._parse(request, with_details=True)]
         if violations := _check_message(request):
-            return InvalidRequest(violations)
+            return InvalidField(violations)
         reports = request.reports
         per_pause = max(1, len(reports) * _PAUSE_BYTES // request.ByteSize())
         updates: list[ExecutionUpdate | Exception] = []
@@ -190,7 +190,7 @@ class ReportStream:
         self, request: pb.ReportExecutionsRequest, updates: Updates
     ) -> pb.ReportExecutionsResponse:
         """Apply the updates of a message; errors become part of the response."""
-        if isinstance(updates, InvalidRequest):
+        if isinstance(updates, InvalidField):
             error = _report_error(updates)
             return pb.ReportExecutionsResponse(report_id=_valid_report_id(request), error=error)
         valid = [update for update in updates if isinstance(update, ExecutionUpdate)]
@@ -260,7 +260,7 @@ def _report_error(error: Exception) -> pb.ReportError:
         error = Internal()
     return pb.ReportError(
         code=error.code.value[0],
-        reason=error.reason,
+        reason=ErrorReason.Value(error.reason),
         message=error.message,
-        current_execution=error.current_execution if isinstance(error, ExecutionChanged) else None,
+        current_execution=error.current_execution,
     )

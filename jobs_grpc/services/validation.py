@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import UpdateExecutionRequest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.errors import InvalidRequest, Violation
+from jobs_grpc.errors import InvalidField, Violation
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _FAILURE_CODE = re.compile(r"[A-Za-z0-9._:-]{0,64}")
@@ -51,9 +51,9 @@ RETRYABLE_STATUSES = (
 
 
 def raise_for_violations(violations: list[Violation]) -> None:
-    """Raise InvalidRequest if `violations` is not empty."""
+    """Raise InvalidField if `violations` is not empty."""
     if violations:
-        raise InvalidRequest(violations)
+        raise InvalidField(violations)
 
 
 def check_job_id(job_id: str) -> list[Violation]:

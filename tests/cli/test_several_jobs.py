@@ -9,7 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.cli import several_jobs
-from jobs_grpc.client import JobsClient, JobsError
+from jobs_grpc.client import JobsClient, errors
 from tests.support.callers import Operator
 from tests.support.cli import Shell, answer_on_terminal
 from tests.support.database import Database
@@ -150,7 +150,7 @@ async def test_cancel_changes_nothing_when_it_cannot_count_the_devices(
     shell: Shell, operator: Operator, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> pb.Job:
-        raise JobsError(StatusCode.UNAVAILABLE, "the server restarts")
+        raise errors.create_error(StatusCode.UNAVAILABLE, "the server restarts")
 
     monkeypatch.setattr(JobsClient, "get", fail)
     terminal = SimpleNamespace(stdin=_Terminal(), stderr=_Terminal())

@@ -250,7 +250,7 @@ async def test_watch_raises_when_a_token_is_refused_at_once(quick: RetryPolicy) 
 @pytest.mark.parametrize("retry_after", [None, 1])
 def test_reconnects_of_many_clients_are_spread(retry_after: float | None) -> None:
     policy = RetryPolicy(reconnect_within=5)
-    error = JobsError(StatusCode.UNAVAILABLE, "text", retry_after=retry_after)
+    error = errors.create_error(StatusCode.UNAVAILABLE, "text", retry_after=retry_after)
 
     first = retry_after or 0
     delays = sorted(Delays(policy).before_reconnect(error) - first for _ in range(1000))

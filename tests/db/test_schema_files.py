@@ -2,7 +2,6 @@
 
 import json
 import re
-from typing import Any
 
 import pytest
 
@@ -10,6 +9,7 @@ from jobs_grpc.db import schema
 from jobs_grpc.db.index_migrations import index_statements
 from jobs_grpc.db.schema import Migration, SchemaError, order_by_dependency
 from jobs_grpc.db.sqlstates import domain_error
+from jobs_grpc.errors import BY_SQLSTATE
 
 
 def test_order_puts_each_file_after_its_dependencies() -> None:
@@ -69,29 +69,21 @@ def test_file_creates_the_object_of_its_name(name: str) -> None:
 def test_file_raises_only_errors_of_raise_error(name: str) -> None:
     sql = _sql(name)
 
-    assert set(re.findall(r"raise_error\('(\w+)'", sql)) <= _raised_errors().keys()
+    raised = {error_type.upper_name() for error_type in BY_SQLSTATE.values()}
+    assert set(re.findall(r"raise_error\(\s*'(\w+)'", sql)) <= raised
     assert name == "raise_error" or "RAISE " not in sql
 
 
-def test_each_error_has_its_own_sqlstate_and_exception() -> None:
-    sqlstates = list(_raised_errors().values())
-    args: dict[str, Any] = {"job_id": "j", "device_id": "d", "target_device_id": "d"}
-    args |= {"target_group_id": "g", "max_targets": 1, "max_active_jobs": 1}
-    args |= {"tenant_id": "t", "stage": 0, "rollout": '{"stages": [{"group_id": "g"}]}'}
-    stages: dict[str, Any] = {"status": "COMPLETED", "open_stage": 0}
-    facts: dict[str, Any] = {
-        "JB016": stages | {"etag": "1"},
-        "JB020": stages | {"cause": "FINISHED"},
-        "JB022": {"open_stage": 0, "last_stage": 1},
-        "JB024": {"problem": "must not change"},
-        "JB027": {"seconds": 2, "seconds_left": 1, "stages": [], "stage_count": 0},
-    }
+def test_each_sqlstate_becomes_its_exception() -> None:
+    args = {"tenant_id": "t", "job_id": "j", "device_id": "d", "max_targets": 1}
+    args |= {"max_active_jobs": 1}
+    facts = {"group_id": "g", "deleted": True, "etag": "1", "status": "CANCELED", "stage": 1}
+    facts |= {"open_stage": 0, "last_stage": 1, "cause": "FINISHED", "problem": "must not change"}
+    facts |= {"seconds": 2, "seconds_left": 1, "stages": [], "stage_count": 0}
 
-    assert sqlstates == [f"JB{number:03}" for number in range(1, len(sqlstates) + 1)]
-    for sqlstate in sqlstates:
-        hint = json.dumps(facts[sqlstate]) if sqlstate in facts else ""
-        status = "0" if sqlstate == "JB026" else "COMPLETED"
-        assert domain_error(sqlstate, args, status, hint) is not None
+    assert sorted(BY_SQLSTATE) == [f"JB{number:03}" for number in range(1, len(BY_SQLSTATE) + 1)]
+    for sqlstate, error_type in BY_SQLSTATE.items():
+        assert type(domain_error(sqlstate, args, "0", json.dumps(facts))) is error_type
     assert domain_error("JB000", args, "") is None
     assert domain_error("42883", args, "", "You might need to add explicit type casts.") is None
 
@@ -99,8 +91,3 @@ def test_each_error_has_its_own_sqlstate_and_exception() -> None:
 def _sql(name: str) -> str:
     """Return the SQL of a file without comments."""
     return re.sub(r"--.*", "", schema.code()[name])
-
-
-def _raised_errors() -> dict[str, str]:
-    """Return the SQLSTATE of each error in raise_error.sql."""
-    return dict(re.findall(r"WHEN '(\w+)' +THEN '(\w+)'", _sql("raise_error")))

@@ -4,18 +4,12 @@
 Then run `make generate-gateway`.
 """
 
-import inspect
 import json
 import os
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
-from fleet.jobs.v1.error_reason_pb2 import ErrorReason
-
-from jobs_grpc import errors
 from tests.gateway.support import GATEWAY, RestClient
 from tests.support.database import Database
 
@@ -127,47 +121,3 @@ def test_every_operation_has_examples_and_a_summary_of_its_own() -> None:
                 operation["operationId"],
                 status,
             )
-
-
-SAMPLES = json.loads((FOLDER / "sample_errors.json").read_text(encoding="utf-8"))
-ARGUMENTS: dict[str, Any] = {
-    "job_id": "reboot-1",
-    "device_id": DEVICE,
-    "group_id": "north",
-    "stage": "0",
-    "key": "x-tenant-id",
-    "problem": "has expired",
-    "roles": ["admin", "operator"],
-    "seconds": 30.0,
-    "current_execution": DeviceExecution(
-        job_id="reboot-1", device_id=DEVICE, execution_number=1, version=3
-    ),
-    "tenant_id": "demo",
-    "deleted": False,
-    "cause": "NOT_OPEN",
-    "open_stage": 1,
-    "last_stage": 2,
-    "etag": "7",
-}
-STATUSES = {
-    "JOB_CHANGED": "PAUSED",
-    "JOB_NOT_DELETABLE": "IN_PROGRESS",
-    "JOB_NOT_RETRYABLE": "CANCELED",
-    "EXECUTION_FINISHED": "SUCCEEDED",
-}
-FREE_TEXT = {"message", "violations", "setting", "value"}
-
-
-@pytest.mark.parametrize("error", errors.JobsError.__subclasses__())
-def test_error_examples_are_those_of_the_service(error: type[errors.JobsError]) -> None:
-    reason = ErrorReason.Name(error.reason)
-    assert SAMPLES[reason]["code"] == error.code.name
-    parameters = {
-        p.name
-        for p in inspect.signature(error).parameters.values()
-        if p.default is inspect.Parameter.empty
-    }
-    if not parameters & FREE_TEXT:
-        arguments = ARGUMENTS | {"status": STATUSES.get(reason, "COMPLETED")}
-        sample = error(**{name: arguments[name] for name in parameters})
-        assert SAMPLES[reason]["detail"] == sample.message

@@ -16,6 +16,7 @@ from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
+from jobs_grpc.errors import BY_REASON
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
@@ -394,56 +395,56 @@ async def time_gates_unavailable(world: World) -> None:
     await create_staged_job(world, bake_time=Duration(seconds=1))
 
 
-SCENARIOS: dict[Callable[[World], Awaitable[None]], StatusCode] = {
-    invalid_field: StatusCode.INVALID_ARGUMENT,
-    malformed_request: StatusCode.INVALID_ARGUMENT,
-    invalid_page_token: StatusCode.INVALID_ARGUMENT,
-    tenant_required: StatusCode.UNAUTHENTICATED,
-    duplicate_metadata: StatusCode.UNAUTHENTICATED,
-    invalid_metadata: StatusCode.UNAUTHENTICATED,
-    token_required: StatusCode.UNAUTHENTICATED,
-    invalid_token: StatusCode.UNAUTHENTICATED,
-    metadata_mismatch: StatusCode.PERMISSION_DENIED,
-    role_required: StatusCode.PERMISSION_DENIED,
-    peer_not_trusted: StatusCode.PERMISSION_DENIED,
-    keys_unavailable: StatusCode.UNAVAILABLE,
-    job_not_found: StatusCode.NOT_FOUND,
-    device_not_found: StatusCode.NOT_FOUND,
-    group_empty: StatusCode.FAILED_PRECONDITION,
-    tenant_empty: StatusCode.FAILED_PRECONDITION,
-    stage_empty: StatusCode.FAILED_PRECONDITION,
-    expiry_too_early: StatusCode.FAILED_PRECONDITION,
-    job_not_cancelable: StatusCode.FAILED_PRECONDITION,
-    job_not_retryable: StatusCode.FAILED_PRECONDITION,
-    job_not_deletable: StatusCode.FAILED_PRECONDITION,
-    job_paused: StatusCode.FAILED_PRECONDITION,
-    execution_held: StatusCode.FAILED_PRECONDITION,
-    job_full: StatusCode.FAILED_PRECONDITION,
-    gate_not_met: StatusCode.FAILED_PRECONDITION,
-    approval_required: StatusCode.FAILED_PRECONDITION,
-    self_approval: StatusCode.PERMISSION_DENIED,
-    subject_required: StatusCode.PERMISSION_DENIED,
-    stage_not_approvable: StatusCode.FAILED_PRECONDITION,
-    job_not_advanceable: StatusCode.FAILED_PRECONDITION,
-    job_not_updatable: StatusCode.FAILED_PRECONDITION,
-    time_gates_unavailable: StatusCode.FAILED_PRECONDITION,
-    job_not_pausable: StatusCode.FAILED_PRECONDITION,
-    job_not_resumable: StatusCode.FAILED_PRECONDITION,
-    job_changed: StatusCode.ABORTED,
-    job_already_exists: StatusCode.ALREADY_EXISTS,
-    device_required: StatusCode.UNAUTHENTICATED,
-    execution_not_found: StatusCode.NOT_FOUND,
-    execution_finished: StatusCode.FAILED_PRECONDITION,
-    execution_in_progress: StatusCode.FAILED_PRECONDITION,
-    execution_changed: StatusCode.ABORTED,
-    overloaded: StatusCode.RESOURCE_EXHAUSTED,
-    limit_exceeded: StatusCode.RESOURCE_EXHAUSTED,
-    database_unavailable: StatusCode.UNAVAILABLE,
-    query_timeout: StatusCode.UNAVAILABLE,
-    schema_not_current: StatusCode.UNAVAILABLE,
-    server_stopping: StatusCode.UNAVAILABLE,
-    internal: StatusCode.INTERNAL,
-}
+SCENARIOS: list[Callable[[World], Awaitable[None]]] = [
+    invalid_field,
+    malformed_request,
+    invalid_page_token,
+    tenant_required,
+    duplicate_metadata,
+    invalid_metadata,
+    token_required,
+    invalid_token,
+    metadata_mismatch,
+    role_required,
+    peer_not_trusted,
+    keys_unavailable,
+    job_not_found,
+    device_not_found,
+    group_empty,
+    tenant_empty,
+    stage_empty,
+    expiry_too_early,
+    job_not_cancelable,
+    job_not_retryable,
+    job_not_deletable,
+    job_paused,
+    execution_held,
+    job_full,
+    gate_not_met,
+    approval_required,
+    self_approval,
+    subject_required,
+    stage_not_approvable,
+    job_not_advanceable,
+    job_not_updatable,
+    time_gates_unavailable,
+    job_not_pausable,
+    job_not_resumable,
+    job_changed,
+    job_already_exists,
+    device_required,
+    execution_not_found,
+    execution_finished,
+    execution_in_progress,
+    execution_changed,
+    overloaded,
+    limit_exceeded,
+    database_unavailable,
+    query_timeout,
+    schema_not_current,
+    server_stopping,
+    internal,
+]
 
 
 def reason_of(scenario: Callable[[World], Awaitable[None]]) -> str:
@@ -456,13 +457,14 @@ def reason_of(scenario: Callable[[World], Awaitable[None]]) -> str:
 async def test_reason_is_sent_with_its_status(
     world: World, scenario: Callable[[World], Awaitable[None]]
 ) -> None:
-    with expect_failure(SCENARIOS[scenario], reason_of(scenario)) as failure:
+    code = BY_REASON[reason_of(scenario)].code
+    with expect_failure(code, reason_of(scenario)) as failure:
         await scenario(world)
 
     assert failure.message
     assert failure.request_id
     assert bool(failure.violations) == (scenario is invalid_field)
-    transient = SCENARIOS[scenario] in (StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED)
+    transient = code in (StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED)
     assert (failure.retry_after is not None) == transient
 
 

@@ -10,7 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
-from jobs_grpc.errors import InvalidRequest
+from jobs_grpc.errors import InvalidField
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, request_session
@@ -247,7 +247,7 @@ async def test_database_refuses_the_scope_stage_without_a_rollout(
         for scope in ("JOB", "STAGE")
     ]
     async with request_session(database) as (_, store):
-        with pytest.raises(InvalidRequest) as error:
+        with pytest.raises(InvalidField) as error:
             await store.create_job(
                 operator.tenant,
                 job_id="j",

@@ -19,6 +19,7 @@ type gatewayError struct {
 	reason, code string
 	status       int
 	meaning      string
+	detail       string // of the example
 }
 
 // gatewayErrors are errors in addition to those of the contract. The condition says which operations
@@ -27,19 +28,45 @@ var gatewayErrors = []struct {
 	gatewayError
 	condition func(operation object) bool
 }{
-	{gatewayError{"UNAUTHENTICATED", "UNAUTHENTICATED", 401, "A proxy in front of the server rejected the call."}, always},
-	{gatewayError{"PERMISSION_DENIED", "PERMISSION_DENIED", 403, "A proxy in front of the server rejected the call."}, always},
-	{gatewayError{"HOST_NOT_ALLOWED", "PERMISSION_DENIED", 403, "The gateway does not serve the host of the `Host` header."}, always},
-	{gatewayError{"ORIGIN_NOT_ALLOWED", "PERMISSION_DENIED", 403, "The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`."}, always},
-	{gatewayError{"ROUTE_NOT_FOUND", "NOT_FOUND", 404, "There is no such path. For example, an ID in it contains a slash."}, hasPathParameter},
-	{gatewayError{"METHOD_NOT_ALLOWED", "UNIMPLEMENTED", 405, "The path does not allow the method, but those of the `Allow` header. For example, an ID in it is empty."}, hasPathParameter},
-	{gatewayError{"BODY_TOO_SLOW", "DEADLINE_EXCEEDED", 408, "The body did not arrive in time."}, hasBody},
-	{gatewayError{"BODY_TOO_LARGE", "INVALID_ARGUMENT", 413, "The body exceeds a limit of the gateway or of the server."}, hasBody},
-	{gatewayError{"UNSUPPORTED_MEDIA_TYPE", "INVALID_ARGUMENT", 415, "The body is compressed, or its `Content-Type` is not `application/json`."}, hasBody},
-	{gatewayError{"HEADERS_TOO_LARGE", "INVALID_ARGUMENT", 431, "The forwarded headers exceed 7 KiB in total."}, always},
-	{gatewayError{"NOT_IMPLEMENTED", "UNIMPLEMENTED", 501, "The server is older than the gateway."}, always},
-	{gatewayError{"SERVICE_UNAVAILABLE", "UNAVAILABLE", 503, "The gateway can't reach the server."}, always},
-	{gatewayError{"DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", 504, "The deadline expired before the response. The call may have taken effect."}, always},
+	{gatewayError{"UNAUTHENTICATED", "UNAUTHENTICATED", 401,
+		"A proxy in front of the server rejected the call.",
+		"The call is not authenticated"}, always},
+	{gatewayError{"PERMISSION_DENIED", "PERMISSION_DENIED", 403,
+		"A proxy in front of the server rejected the call.",
+		"The call is not permitted"}, always},
+	{gatewayError{"HOST_NOT_ALLOWED", "PERMISSION_DENIED", 403,
+		"The gateway does not serve the host of the `Host` header.",
+		"The gateway does not serve this host; an administrator can list it in JOBS_GATEWAY_ALLOWED_HOSTS"}, always},
+	{gatewayError{"ORIGIN_NOT_ALLOWED", "PERMISSION_DENIED", 403,
+		"The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.",
+		"Web pages of https://ops.example.com may not call this API; an administrator can list the origin in JOBS_GATEWAY_CORS_ORIGINS"}, always},
+	{gatewayError{"ROUTE_NOT_FOUND", "NOT_FOUND", 404,
+		"There is no such path. For example, an ID in it contains a slash.",
+		"No such route; /openapi.json lists all routes"}, hasPathParameter},
+	{gatewayError{"METHOD_NOT_ALLOWED", "UNIMPLEMENTED", 405,
+		"The path does not allow the method, but those of the `Allow` header. For example, an ID in it is empty.",
+		"Method not allowed; use DELETE, GET, HEAD, PATCH"}, hasPathParameter},
+	{gatewayError{"BODY_TOO_SLOW", "DEADLINE_EXCEEDED", 408,
+		"The body did not arrive in time.",
+		"The body did not arrive in time"}, hasBody},
+	{gatewayError{"BODY_TOO_LARGE", "INVALID_ARGUMENT", 413,
+		"The body exceeds a limit of the gateway or of the server.",
+		"The body is too large; the limit is 262144 bytes"}, hasBody},
+	{gatewayError{"UNSUPPORTED_MEDIA_TYPE", "INVALID_ARGUMENT", 415,
+		"The body is compressed, or its `Content-Type` is not `application/json`.",
+		"The body must be JSON; send Content-Type: application/json"}, hasBody},
+	{gatewayError{"HEADERS_TOO_LARGE", "INVALID_ARGUMENT", 431,
+		"The forwarded headers exceed 7 KiB in total.",
+		"The forwarded headers are too large; the limit is 7168 bytes in total"}, always},
+	{gatewayError{"NOT_IMPLEMENTED", "UNIMPLEMENTED", 501,
+		"The server is older than the gateway.",
+		"The service does not implement this method"}, always},
+	{gatewayError{"SERVICE_UNAVAILABLE", "UNAVAILABLE", 503,
+		"The gateway can't reach the server.",
+		"The service is unavailable; retry later"}, always},
+	{gatewayError{"DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", 504,
+		"The deadline expired before the response. The call may have taken effect.",
+		"The deadline expired before the response; the call may have taken effect"}, always},
 }
 
 func always(object) bool { return true }
@@ -69,7 +96,7 @@ var statusTitles = map[int]string{
 	504: "The deadline expired.",
 }
 
-// sample_errors.json has an example of the detail for each reason, as the service and the gateway write it.
+// sample_errors.json has an example of each error of the service: see tools/errors_reference.py.
 //
 //go:embed sample_errors.json
 var sampleErrorsJSON []byte
@@ -79,6 +106,9 @@ func errorExamples(c *contract) object {
 	var samples map[string]object
 	if err := json.Unmarshal(sampleErrorsJSON, &samples); err != nil {
 		panic(fmt.Sprintf("sample_errors.json: %v", err))
+	}
+	for _, e := range gatewayErrors {
+		samples[e.reason] = object{"detail": e.detail, "code": e.code}
 	}
 	examples := object{}
 	for reason, sample := range samples {

@@ -37,7 +37,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     MALFORMED_REQUEST: _ErrorReason.ValueType  # 2
     """The bytes are not a message of the request's type: they are not protobuf, are nested
     too deeply, or contain text that is not UTF-8. Also: the call has no request message,
-    or the message did not arrive within JOBS_REQUEST_READ_TIMEOUT.
+    the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a
+    health or reflection call, or too many health calls wait for their messages. Correct the client.
 
     Example of an ErrorInfo:
 
@@ -138,8 +139,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
     """
     SELF_APPROVAL: _ErrorReason.ValueType  # 40
-    """The user who created the job must not approve its stages. Another user must approve, unless the
-    gate has allow_self_approval.
+    """The user who created the job must not approve its stages. Another user with the role approver
+    must approve, unless the gate has allow_self_approval.
 
     Example of an ErrorInfo:
 
@@ -268,7 +269,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     JOB_NOT_RETRYABLE: _ErrorReason.ValueType  # 20
     """The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
-    job's status.
+    job's status. For an expired job, set `expires_in_hours` or `never_expires`.
 
     Example of an ErrorInfo:
 
@@ -280,7 +281,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     JOB_NOT_DELETABLE: _ErrorReason.ValueType  # 21
     """The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
-    job's status.
+    job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
 
     Example of an ErrorInfo:
 
@@ -291,7 +292,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     EXECUTION_FINISHED: _ErrorReason.ValueType  # 22
-    """The execution is in a terminal status. `status` is that status.
+    """The execution is in a terminal status. `status` is that status. A device drops the execution.
 
     Example of an ErrorInfo:
 
@@ -307,7 +308,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     EXECUTION_IN_PROGRESS: _ErrorReason.ValueType  # 23
-    """The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it.
+    """The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it, or wait.
 
     Example of an ErrorInfo:
 
@@ -340,7 +341,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     JOB_NOT_RESUMABLE: _ErrorReason.ValueType  # 33
-    """The job is COMPLETED or CANCELED. `status` is the job's status.
+    """The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED
+    job.
 
     Example of an ErrorInfo:
 
@@ -385,7 +387,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     APPROVAL_REQUIRED: _ErrorReason.ValueType  # 38
-    """The gate of the open stage requires an approval. `stage` is that stage.
+    """The gate of the open stage requires an approval. `stage` is that stage. Call ApproveStage.
 
     Example of an ErrorInfo:
 
@@ -397,7 +399,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     STAGE_NOT_APPROVABLE: _ErrorReason.ValueType  # 39
     """The job has no such stage, the stage is not the open one, its gate requires no approval, or the
-    job is COMPLETED or CANCELED. The message states which.
+    job is COMPLETED or CANCELED. The message states which. Read the job.
 
     Example of an ErrorInfo:
 
@@ -409,7 +411,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     JOB_NOT_ADVANCEABLE: _ErrorReason.ValueType  # 42
     """The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-    CANCELED. The message states which. `status` is the job's status.
+    CANCELED. The message states which. `status` is the job's status. Read the job.
 
     Example of an ErrorInfo:
 
@@ -421,7 +423,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     JOB_NOT_UPDATABLE: _ErrorReason.ValueType  # 43
     """The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
-    is the job's status.
+    is the job's status. RetryExecutions can set a new expiry.
 
     Example of an ErrorInfo:
 
@@ -433,7 +435,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     TIME_GATES_UNAVAILABLE: _ErrorReason.ValueType  # 44
     """A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
-    take effect. An administrator must set JOBS_OWNER_DATABASE_URL.
+    take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL.
 
     Example of an ErrorInfo:
 
@@ -538,7 +540,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
     """
     KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 29
-    """The server has not yet read the keys that verify tokens.
+    """The server has no keys that verify tokens: it has read none yet, or all are revoked.
 
     Example of an ErrorInfo:
 
@@ -548,7 +550,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Status INTERNAL.
 
     A bug in the service. The server logs the cause under the request ID that it returns
-    as `x-request-id` in the trailing metadata.
+    as `x-request-id` in the trailing metadata. Report the error with this ID.
 
     Example of an ErrorInfo:
 
@@ -583,7 +585,8 @@ Example of an ErrorInfo:
 MALFORMED_REQUEST: ErrorReason.ValueType  # 2
 """The bytes are not a message of the request's type: they are not protobuf, are nested
 too deeply, or contain text that is not UTF-8. Also: the call has no request message,
-or the message did not arrive within JOBS_REQUEST_READ_TIMEOUT.
+the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a
+health or reflection call, or too many health calls wait for their messages. Correct the client.
 
 Example of an ErrorInfo:
 
@@ -684,8 +687,8 @@ Example of an ErrorInfo:
     { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 """
 SELF_APPROVAL: ErrorReason.ValueType  # 40
-"""The user who created the job must not approve its stages. Another user must approve, unless the
-gate has allow_self_approval.
+"""The user who created the job must not approve its stages. Another user with the role approver
+must approve, unless the gate has allow_self_approval.
 
 Example of an ErrorInfo:
 
@@ -814,7 +817,7 @@ Example of an ErrorInfo:
 """
 JOB_NOT_RETRYABLE: ErrorReason.ValueType  # 20
 """The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
-job's status.
+job's status. For an expired job, set `expires_in_hours` or `never_expires`.
 
 Example of an ErrorInfo:
 
@@ -826,7 +829,7 @@ Example of an ErrorInfo:
 """
 JOB_NOT_DELETABLE: ErrorReason.ValueType  # 21
 """The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
-job's status.
+job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
 
 Example of an ErrorInfo:
 
@@ -837,7 +840,7 @@ Example of an ErrorInfo:
     }
 """
 EXECUTION_FINISHED: ErrorReason.ValueType  # 22
-"""The execution is in a terminal status. `status` is that status.
+"""The execution is in a terminal status. `status` is that status. A device drops the execution.
 
 Example of an ErrorInfo:
 
@@ -853,7 +856,7 @@ Example of an ErrorInfo:
     }
 """
 EXECUTION_IN_PROGRESS: ErrorReason.ValueType  # 23
-"""The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it.
+"""The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it, or wait.
 
 Example of an ErrorInfo:
 
@@ -886,7 +889,8 @@ Example of an ErrorInfo:
     }
 """
 JOB_NOT_RESUMABLE: ErrorReason.ValueType  # 33
-"""The job is COMPLETED or CANCELED. `status` is the job's status.
+"""The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED
+job.
 
 Example of an ErrorInfo:
 
@@ -931,7 +935,7 @@ Example of an ErrorInfo:
     }
 """
 APPROVAL_REQUIRED: ErrorReason.ValueType  # 38
-"""The gate of the open stage requires an approval. `stage` is that stage.
+"""The gate of the open stage requires an approval. `stage` is that stage. Call ApproveStage.
 
 Example of an ErrorInfo:
 
@@ -943,7 +947,7 @@ Example of an ErrorInfo:
 """
 STAGE_NOT_APPROVABLE: ErrorReason.ValueType  # 39
 """The job has no such stage, the stage is not the open one, its gate requires no approval, or the
-job is COMPLETED or CANCELED. The message states which.
+job is COMPLETED or CANCELED. The message states which. Read the job.
 
 Example of an ErrorInfo:
 
@@ -955,7 +959,7 @@ Example of an ErrorInfo:
 """
 JOB_NOT_ADVANCEABLE: ErrorReason.ValueType  # 42
 """The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-CANCELED. The message states which. `status` is the job's status.
+CANCELED. The message states which. `status` is the job's status. Read the job.
 
 Example of an ErrorInfo:
 
@@ -967,7 +971,7 @@ Example of an ErrorInfo:
 """
 JOB_NOT_UPDATABLE: ErrorReason.ValueType  # 43
 """The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
-is the job's status.
+is the job's status. RetryExecutions can set a new expiry.
 
 Example of an ErrorInfo:
 
@@ -979,7 +983,7 @@ Example of an ErrorInfo:
 """
 TIME_GATES_UNAVAILABLE: ErrorReason.ValueType  # 44
 """A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
-take effect. An administrator must set JOBS_OWNER_DATABASE_URL.
+take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL.
 
 Example of an ErrorInfo:
 
@@ -1084,7 +1088,7 @@ Example of an ErrorInfo:
     { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
 """
 KEYS_UNAVAILABLE: ErrorReason.ValueType  # 29
-"""The server has not yet read the keys that verify tokens.
+"""The server has no keys that verify tokens: it has read none yet, or all are revoked.
 
 Example of an ErrorInfo:
 
@@ -1094,7 +1098,7 @@ INTERNAL: ErrorReason.ValueType  # 30
 """Status INTERNAL.
 
 A bug in the service. The server logs the cause under the request ID that it returns
-as `x-request-id` in the trailing metadata.
+as `x-request-id` in the trailing metadata. Report the error with this ID.
 
 Example of an ErrorInfo:
 

@@ -45,7 +45,8 @@ const (
 	ErrorReason_INVALID_FIELD ErrorReason = 1
 	// The bytes are not a message of the request's type: they are not protobuf, are nested
 	// too deeply, or contain text that is not UTF-8. Also: the call has no request message,
-	// or the message did not arrive within JOBS_REQUEST_READ_TIMEOUT.
+	// the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a
+	// health or reflection call, or too many health calls wait for their messages. Correct the client.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -131,8 +132,8 @@ const (
 	//
 	//	{ "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 12
-	// The user who created the job must not approve its stages. Another user must approve, unless the
-	// gate has allow_self_approval.
+	// The user who created the job must not approve its stages. Another user with the role approver
+	// must approve, unless the gate has allow_self_approval.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -244,7 +245,7 @@ const (
 	//	}
 	ErrorReason_JOB_NOT_CANCELABLE ErrorReason = 19
 	// The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
-	// job's status.
+	// job's status. For an expired job, set `expires_in_hours` or `never_expires`.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -255,7 +256,7 @@ const (
 	//	}
 	ErrorReason_JOB_NOT_RETRYABLE ErrorReason = 20
 	// The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
-	// job's status.
+	// job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -265,7 +266,7 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_DELETABLE ErrorReason = 21
-	// The execution is in a terminal status. `status` is that status.
+	// The execution is in a terminal status. `status` is that status. A device drops the execution.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -280,7 +281,7 @@ const (
 	//	  }
 	//	}
 	ErrorReason_EXECUTION_FINISHED ErrorReason = 22
-	// The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it.
+	// The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it, or wait.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -310,7 +311,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_PAUSABLE ErrorReason = 32
-	// The job is COMPLETED or CANCELED. `status` is the job's status.
+	// The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED
+	// job.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -351,7 +353,7 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
 	//	}
 	ErrorReason_GATE_NOT_MET ErrorReason = 37
-	// The gate of the open stage requires an approval. `stage` is that stage.
+	// The gate of the open stage requires an approval. `stage` is that stage. Call ApproveStage.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -362,7 +364,7 @@ const (
 	//	}
 	ErrorReason_APPROVAL_REQUIRED ErrorReason = 38
 	// The job has no such stage, the stage is not the open one, its gate requires no approval, or the
-	// job is COMPLETED or CANCELED. The message states which.
+	// job is COMPLETED or CANCELED. The message states which. Read the job.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -373,7 +375,7 @@ const (
 	//	}
 	ErrorReason_STAGE_NOT_APPROVABLE ErrorReason = 39
 	// The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-	// CANCELED. The message states which. `status` is the job's status.
+	// CANCELED. The message states which. `status` is the job's status. Read the job.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -384,7 +386,7 @@ const (
 	//	}
 	ErrorReason_JOB_NOT_ADVANCEABLE ErrorReason = 42
 	// The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
-	// is the job's status.
+	// is the job's status. RetryExecutions can set a new expiry.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -395,7 +397,7 @@ const (
 	//	}
 	ErrorReason_JOB_NOT_UPDATABLE ErrorReason = 43
 	// A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
-	// take effect. An administrator must set JOBS_OWNER_DATABASE_URL.
+	// take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -484,14 +486,14 @@ const (
 	//
 	//	{ "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
 	ErrorReason_SERVER_STOPPING ErrorReason = 28
-	// The server has not yet read the keys that verify tokens.
+	// The server has no keys that verify tokens: it has read none yet, or all are revoked.
 	//
 	// Example of an ErrorInfo:
 	//
 	//	{ "reason": "KEYS_UNAVAILABLE", "domain": "jobs-grpc" }
 	ErrorReason_KEYS_UNAVAILABLE ErrorReason = 29
 	// A bug in the service. The server logs the cause under the request ID that it returns
-	// as `x-request-id` in the trailing metadata.
+	// as `x-request-id` in the trailing metadata. Report the error with this ID.
 	//
 	// Example of an ErrorInfo:
 	//

@@ -39,7 +39,9 @@ BEGIN
                 'JOB_NOT_ADVANCEABLE',
                 CASE WHEN v_job.status = 'IN_PROGRESS' AND v_job.paused_at IS NOT NULL THEN 'PAUSED'
                      ELSE v_job.status::text END,
-                jsonb_build_object('open_stage', v_open_stage, 'last_stage', v_last_stage)
+                jsonb_build_object(
+                    'stage', p_stage, 'open_stage', v_open_stage, 'last_stage', v_last_stage
+                )
             );
         END IF;
 

@@ -152,9 +152,13 @@ BEGIN
 
     IF execution_count = 0 THEN
         IF p_target_device_id IS NOT NULL THEN
-            PERFORM jobs.raise_error('DEVICE_NOT_FOUND');
+            PERFORM jobs.raise_error(
+                'DEVICE_NOT_FOUND', '', jsonb_build_object('device_id', p_target_device_id)
+            );
         ELSIF p_target_group_id IS NOT NULL THEN
-            PERFORM jobs.raise_error('GROUP_EMPTY');
+            PERFORM jobs.raise_error(
+                'GROUP_EMPTY', '', jsonb_build_object('group_id', p_target_group_id)
+            );
         ELSE
             PERFORM jobs.raise_error('TENANT_EMPTY');
         END IF;

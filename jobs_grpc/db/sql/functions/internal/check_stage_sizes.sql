@@ -20,7 +20,10 @@ BEGIN
     WHERE s.size = 0 AND p_stages -> (n::integer - 1) ? 'group_id'
       AND NOT p_stages -> (n::integer - 1) ? 'allow_empty';
     IF v_stage IS NOT NULL THEN
-        PERFORM jobs.raise_error('STAGE_EMPTY', v_stage::text);
+        PERFORM jobs.raise_error(
+            'STAGE_EMPTY', v_stage::text,
+            jsonb_build_object('group_id', p_stages -> v_stage -> 'group_id')
+        );
     END IF;
     IF v_room < p_devices THEN
         PERFORM jobs.raise_error(
