@@ -13,50 +13,43 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// decodedBody replaces the body of a request and carries the decoded message to the generated
-// code. If the generated code decoded the body, its errors would not name the field.
-type decodedBody struct {
-	message proto.Message
+// requestBody replaces the body of a request after it has been read. It carries the JSON to the decoder that the
+// generated code calls.
+type requestBody struct {
+	match *match
+	json  []byte
+	err   *apiError // set by the decoder: the generated code turns its error into text
 }
 
-func (*decodedBody) Read([]byte) (int, error) { return 0, io.EOF }
-func (*decodedBody) Close() error             { return nil }
+func (*requestBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (*requestBody) Close() error             { return nil }
 
-// NewDecoder returns a decoder that moves the message out of a decodedBody. io.EOF tells the
-// generated code that there is no body.
+// NewDecoder returns a decoder of a requestBody. io.EOF tells the generated code that there is no body.
 func (m *jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
-		body, ok := r.(*decodedBody)
+		body, ok := r.(*requestBody)
 		if !ok {
 			return io.EOF
 		}
-		target := v.(proto.Message).ProtoReflect()
-		body.message.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-			target.Set(field, value) // without a copy of nested messages
-			return true
-		})
-		body.message = nil
+		if body.err = decodeMessage(body.json, v.(proto.Message).ProtoReflect(), body.match.variables); body.err != nil {
+			return body.err
+		}
+		body.json = nil // the memory is not needed during the call
 		return nil
 	})
 }
 
-// bodyDecoder decodes request bodies within the limits of size and memory.
-type bodyDecoder struct {
-	maxBytes int64
-}
-
-// decode replaces the body of the request with a decodedBody, or with http.NoBody if the body is
-// empty or the operation has none.
-func (d *bodyDecoder) decode(op *operation, w http.ResponseWriter, r *http.Request) *apiError {
-	if op.RequestBody == nil {
+// readBody replaces the body of the request with a requestBody, or with http.NoBody if the body is empty or the
+// operation has none. It reserves the memory of the body and of the decoded message.
+func readBody(m *match, w http.ResponseWriter, r *http.Request, maxBytes int64) *apiError {
+	if m.operation.RequestBody == nil {
 		r.Body = http.NoBody
 		return nil
 	}
 	memory := requestMemoryFromContext(r.Context())
-	body, reserved, e := d.read(w, r, memory)
+	body, reserved, e := readAll(w, r, maxBytes, memory)
 	if e != nil {
 		return e
 	}
@@ -76,29 +69,25 @@ func (d *bodyDecoder) decode(op *operation, w http.ResponseWriter, r *http.Reque
 			return e
 		}
 	}
-	if e := memory.messages.reserve(r.Context(), size); e != nil {
-		return e
-	}
-	message, e := decodeMessage(op, body)
-	r.Body = &decodedBody{message: message}
-	return e
+	r.Body = &requestBody{match: m, json: body}
+	return memory.messages.reserve(r.Context(), size)
 }
 
-// read reads the body to the end: only then does net/http notice when the client disconnects.
+// readAll reads the body to the end: only then does net/http notice when the client disconnects.
 // Before it holds more than freeBytes, it learns who the caller is and reserves memory.
-func (d *bodyDecoder) read(w http.ResponseWriter, r *http.Request, memory *requestMemory) (body []byte, reserved bool, e *apiError) {
-	if r.ContentLength > d.maxBytes {
-		return nil, false, d.readError(&http.MaxBytesError{})
+func readAll(w http.ResponseWriter, r *http.Request, maxBytes int64, memory *requestMemory) (body []byte, reserved bool, e *apiError) {
+	if r.ContentLength > maxBytes {
+		return nil, false, readError(&http.MaxBytesError{}, maxBytes)
 	}
-	limited := http.MaxBytesReader(w, r.Body, d.maxBytes)
+	limited := http.MaxBytesReader(w, r.Body, maxBytes)
 	body, err := io.ReadAll(io.LimitReader(limited, freeBytes))
 	if err != nil || len(body) < freeBytes {
-		return body, false, d.readError(err)
+		return body, false, readError(err, maxBytes)
 	}
 	if e := memory.learn(r.Context()); e != nil {
 		return nil, false, e
 	}
-	size := d.maxBytes // unknown in a chunked body
+	size := maxBytes // unknown in a chunked body
 	if r.ContentLength > 0 {
 		size = r.ContentLength
 	}
@@ -111,17 +100,17 @@ func (d *bodyDecoder) read(w http.ResponseWriter, r *http.Request, memory *reque
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = nil
 	}
-	return all[:len(body)+n], true, d.readError(err)
+	return all[:len(body)+n], true, readError(err, maxBytes)
 }
 
 // readError converts an error from reading a body.
-func (d *bodyDecoder) readError(err error) *apiError {
+func readError(err error, maxBytes int64) *apiError {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &tooLarge):
-		detail := fmt.Sprintf("The body is too large; the limit is %d bytes", d.maxBytes)
+		detail := fmt.Sprintf("The body is too large; the limit is %d bytes", maxBytes)
 		return newAPIError(codes.InvalidArgument, "BODY_TOO_LARGE", detail).withStatus(http.StatusRequestEntityTooLarge)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return newAPIError(codes.DeadlineExceeded, "BODY_TOO_SLOW", "The body did not arrive in time").

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -9,54 +10,40 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
-
-	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-const protoPackage = "fleet.jobs.v1"
-
-// decodeMessage decodes a JSON object into the request message of the operation. It is
-// stricter than protojson: names are snake_case, enum values are names, and no
-// field occurs twice.
-func decodeMessage(op *operation, body []byte) (proto.Message, *apiError) {
+// decodeMessage decodes a JSON object into a request message. It is stricter than protojson: names are snake_case
+// and not those of variables in the path, enum values are names, and no field occurs twice.
+func decodeMessage(body []byte, message protoreflect.Message, inPath map[string]string) *apiError {
 	members, e := parseJSONObject(body)
 	if e != nil {
-		return nil, e
+		return e
 	}
-	descriptor := op.requestDescriptor()
-	if e := checkFields(op, descriptor, members); e != nil {
-		return nil, e
+	if e := checkFields(message.Descriptor(), members, inPath); e != nil {
+		return e
 	}
-	if e := checkEnums(descriptor, members); e != nil {
-		return nil, e
-	}
-	body = withCamelCaseMasks(descriptor, members, body)
-	message := newMessage(descriptor)
-	if err := protojson.Unmarshal(body, message); err != nil {
-		return nil, fieldError(descriptor, members, err)
-	}
-	if isExplicitNull(members, "expires_in_hours") {
-		// protojson treats null as absent, but in this API null means that the job never expires.
-		switch message := message.(type) {
-		case *jobsv1.CreateJobRequest:
-			message.NeverExpires = true
-		case *jobsv1.RetryExecutionsRequest:
-			message.NeverExpires = true
+	fields := message.Descriptor().Fields()
+	for _, m := range members {
+		if m.isNull() { // absent
+			continue
+		}
+		if e := decodeField(message, fields.ByName(protoreflect.Name(m.name)), m); e != nil {
+			return e
 		}
 	}
-	return message, nil
+	if never := fields.ByName("never_expires"); never != nil && isExplicitNull(members, "expires_in_hours") {
+		message.Set(never, protoreflect.ValueOfBool(true)) // in this API, null means that the job never expires
+	}
+	return nil
 }
 
 // checkFields rejects unknown and repeated fields, and two fields of one oneof.
-func checkFields(op *operation, request protoreflect.MessageDescriptor, members []jsonMember) *apiError {
+func checkFields(request protoreflect.MessageDescriptor, members []jsonMember, inPath map[string]string) *apiError {
 	seen := map[string]bool{}
 	var set []string // a null field counts as absent
 	for _, m := range members {
-		inPath := slices.ContainsFunc(op.Parameters, func(p parameter) bool { return p.In == "path" && p.Name == m.name })
-		if inPath || request.Fields().ByName(protoreflect.Name(m.name)) == nil {
+		if _, ok := inPath[m.name]; ok || request.Fields().ByName(protoreflect.Name(m.name)) == nil {
 			return invalidField(truncate(m.name), fmt.Sprintf("unknown field %q", truncate(m.name)))
 		}
 		if seen[m.name] {
@@ -70,9 +57,66 @@ func checkFields(op *operation, request protoreflect.MessageDescriptor, members 
 	return checkOneofs(request, set, "exactly one")
 }
 
+// decodeField decodes the value of one field. Its errors name the field.
+func decodeField(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *apiError {
+	if field.Kind() == protoreflect.EnumKind {
+		return decodeEnum(message, field, m)
+	}
+	value := m.value
+	if field.Message() != nil && field.Message().FullName() == "google.protobuf.FieldMask" {
+		value = camelCase(value)
+	}
+	// protojson decodes only whole messages, and clears them first.
+	one := message.New()
+	if err := protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", m.name, value), one.Interface()); err != nil {
+		// protobuf-go writes the field as lowerCamelCase, which this API does not use.
+		text := protoFieldName.ReplaceAllString(cleanParserMessage(err.Error()), "")
+		return invalidField(m.name, m.name+": "+text)
+	}
+	if one.Has(field) {
+		message.Set(field, one.Get(field)) // without a copy of nested messages
+	}
+	return nil
+}
+
+// decodeEnum decodes the names of enum values. protojson would accept any number.
+func decodeEnum(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *apiError {
+	values := []json.RawMessage{m.value}
+	if field.IsList() && json.Unmarshal(m.value, &values) != nil {
+		return invalidField(m.name, m.name+" must be a list of names")
+	}
+	for _, value := range values {
+		var name string
+		if json.Unmarshal(value, &name) != nil || string(value) == "null" {
+			return invalidField(m.name, m.name+" must be given by name, as a string")
+		}
+		known := field.Enum().Values().ByName(protoreflect.Name(name))
+		if known == nil || known.Number() == 0 {
+			return unknownEnumValue(m.name, name, enumValueNames(field.Enum()))
+		}
+		if number := protoreflect.ValueOfEnum(known.Number()); field.IsList() {
+			message.Mutable(field).List().Append(number)
+		} else {
+			message.Set(field, number)
+		}
+	}
+	return nil
+}
+
+var underscoreAndLetter = regexp.MustCompile("_[a-z]")
+
+// camelCase changes the paths of a field mask to lowerCamelCase, the only form that protojson accepts. This API
+// writes them like all names, for example "rollout.max_in_progress,failure_criteria".
+func camelCase(mask []byte) []byte {
+	return underscoreAndLetter.ReplaceAllFunc(mask, func(s []byte) []byte { return bytes.ToUpper(s[1:]) })
+}
+
 // checkOneofs rejects two fields of one oneof and names them. howMany is "exactly one" or "at
 // most one".
 func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany string) *apiError {
+	if len(set) < 2 {
+		return nil
+	}
 	for i := range request.Oneofs().Len() {
 		fields := request.Oneofs().Get(i).Fields()
 		var members []string
@@ -96,55 +140,6 @@ func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany s
 	return nil
 }
 
-// checkEnums rejects enum values that are not known names. protojson would accept any number.
-func checkEnums(request protoreflect.MessageDescriptor, members []jsonMember) *apiError {
-	for _, m := range members {
-		field := request.Fields().ByName(protoreflect.Name(m.name))
-		if field.Kind() != protoreflect.EnumKind || m.isNull() {
-			continue
-		}
-		values := []json.RawMessage{m.value}
-		if field.IsList() && json.Unmarshal(m.value, &values) != nil {
-			return invalidField(m.name, m.name+" must be a list of names")
-		}
-		names := enumValueNames(field.Enum())
-		for _, value := range values {
-			var name string
-			if json.Unmarshal(value, &name) != nil || string(value) == "null" {
-				return invalidField(m.name, m.name+" must be given by name, as a string")
-			}
-			if !slices.Contains(names, name) {
-				return unknownEnumValue(m.name, name, names)
-			}
-		}
-	}
-	return nil
-}
-
-var underscoreAndLetter = regexp.MustCompile("_[a-z]")
-
-// withCamelCaseMasks returns the body with the paths of field masks in lowerCamelCase, the only form
-// that protojson accepts. This API writes them like all names, for example
-// "rollout.max_in_progress,failure_criteria". It changes members, too.
-func withCamelCaseMasks(request protoreflect.MessageDescriptor, members []jsonMember, body []byte) []byte {
-	changed := false
-	for i, m := range members {
-		field := request.Fields().ByName(protoreflect.Name(m.name))
-		var mask string
-		if field.Message() == nil || field.Message().FullName() != "google.protobuf.FieldMask" ||
-			json.Unmarshal(m.value, &mask) != nil {
-			continue
-		}
-		mask = underscoreAndLetter.ReplaceAllStringFunc(mask, func(s string) string { return strings.ToUpper(s[1:]) })
-		members[i].value, _ = json.Marshal(mask) // a string can always be encoded
-		changed = true
-	}
-	if changed {
-		return jsonObject(members)
-	}
-	return body
-}
-
 // enumValueNames returns the names of an enum's values without the UNSPECIFIED one.
 func enumValueNames(enum protoreflect.EnumDescriptor) (names []string) {
 	for i := range enum.Values().Len() {
@@ -161,37 +156,6 @@ func unknownEnumValue(field, value string, names []string) *apiError {
 
 var protoFieldName = regexp.MustCompile(` field \w+`)
 
-// fieldError finds the member that protojson rejects and returns an error that names it.
-// err is the error about the whole body.
-func fieldError(request protoreflect.MessageDescriptor, members []jsonMember, err error) *apiError {
-	for _, m := range members {
-		object := fmt.Appendf(nil, "{%q:%s}", m.name, m.value)
-		if err := protojson.Unmarshal(object, newMessage(request)); err != nil {
-			// protobuf-go writes the field as lowerCamelCase, which this API does not use.
-			text := protoFieldName.ReplaceAllString(cleanParserMessage(err.Error()), "")
-			return invalidField(m.name, m.name+": "+text)
-		}
-	}
-	return malformedRequest("The body can't be decoded: " + cleanParserMessage(err.Error()))
-}
-
 func isExplicitNull(members []jsonMember, name string) bool {
 	return slices.ContainsFunc(members, func(m jsonMember) bool { return m.name == name && m.isNull() })
-}
-
-// messageDescriptor returns the message of the fleet.jobs.v1 package with this name.
-func messageDescriptor(name string) protoreflect.MessageDescriptor {
-	known, err := protoregistry.GlobalTypes.FindMessageByName(protoPackage + "." + protoreflect.FullName(name))
-	if err != nil {
-		panic(err) // the generated code registers every message
-	}
-	return known.Descriptor()
-}
-
-func newMessage(descriptor protoreflect.MessageDescriptor) proto.Message {
-	known, err := protoregistry.GlobalTypes.FindMessageByName(descriptor.FullName())
-	if err != nil {
-		panic(err) // the generated code registers every message
-	}
-	return known.New().Interface()
 }

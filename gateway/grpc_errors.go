@@ -41,6 +41,10 @@ var sanitizedErrors = map[codes.Code]apiError{
 // newErrorHandler returns grpc-gateway's hook that writes the response of every failed call.
 func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 	return func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+		if body, ok := r.Body.(*requestBody); ok && body.err != nil {
+			body.err.write(w)
+			return
+		}
 		e, fromService := convertError(resetAsUnavailable(r.Context(), err))
 		if !fromService && e.status >= http.StatusInternalServerError {
 			logger.WarnContext(ctx, "upstream call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
@@ -51,13 +55,9 @@ func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 	}
 }
 
-// convertError converts an error of grpc-gateway or of the gRPC call. fromService reports
+// convertError converts an error of the generated code or of the gRPC call. fromService reports
 // whether jobs-grpc sent it.
 func convertError(err error) (e *apiError, fromService bool) {
-	var routingError *runtime.HTTPStatusError
-	if errors.As(err, &routingError) {
-		return malformedRequest("The path has an invalid percent-encoding").withStatus(routingError.HTTPStatus), false
-	}
 	if errors.As(err, &e) {
 		return e, false
 	}

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"testing"
 	"time"
@@ -158,7 +157,7 @@ func TestInstrument_Returns500_WhenHandlerPanics(t *testing.T) {
 }
 
 func TestResponseHeaders_HavePollAfterInMilliseconds(t *testing.T) {
-	ctx := withRequestURL(t.Context(), &url.URL{Path: "/device/v1/jobs:startNext"})
+	ctx := withMatch(t.Context(), &match{route: &route{template: "/device/v1/jobs:startNext"}})
 	for wait, want := range map[time.Duration]string{
 		3788 * time.Millisecond: "3.788", 52*time.Second + 300_400*time.Microsecond: "52.3", time.Minute: "60", 0: "0",
 	} {

@@ -14,7 +14,7 @@ func withRequestLimit(maximum int64, next http.Handler) http.Handler {
 	var inFlight atomic.Int64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limit := maximum
-		if route := routeFromContext(r.Context()); route != nil && route.template == "/healthz" {
+		if matchFromContext(r.Context()).template == "/healthz" {
 			limit += healthReserve
 		}
 		defer inFlight.Add(-1)

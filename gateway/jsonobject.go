@@ -47,19 +47,6 @@ func parseJSONObject(body []byte) ([]jsonMember, *apiError) {
 	return members, nil
 }
 
-// jsonObject returns the JSON object with these members.
-func jsonObject(members []jsonMember) []byte {
-	object := []byte{'{'}
-	for i, m := range members {
-		if i > 0 {
-			object = append(object, ',')
-		}
-		name, _ := json.Marshal(m.name) // a string can always be encoded
-		object = append(append(append(object, name...), ':'), m.value...)
-	}
-	return append(object, '}')
-}
-
 func invalidJSON(err error) *apiError {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return malformedRequest("The body is not valid JSON: unexpected end of input")

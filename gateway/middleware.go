@@ -11,27 +11,19 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// noRoute is the route label and log value of all paths that match no route.
-const noRoute = "none"
-
-// instrument is the outermost middleware. It sets the request ID, finds the route, records
+// instrument is the outermost middleware. It sets the request ID, matches the request, records
 // metrics, makes the span, writes the access log, and turns a panic into a 500 response.
-func instrument(routes routeTable, m *metrics, t *tracer, logger *slog.Logger, next http.Handler) http.Handler {
+func instrument(routes routeTable, metrics *metrics, t *tracer, logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
-		m.requestsInFlight.Inc()
-		defer m.requestsInFlight.Dec()
+		metrics.requestsInFlight.Inc()
+		defer metrics.requestsInFlight.Dec()
 		requestID := setRequestID(w, r)
 		setTraceparent(w, r)
-		route, rawPath := routes.match(r.URL)
-		template := noRoute
-		if route != nil {
-			template = route.template
-			r.URL.RawPath = rawPath
-		}
-		span := t.start(w, r, template, requestID)
+		m := routes.match(r)
+		span := t.start(w, r, m.template, requestID)
 		recorder := &responseRecorder{ResponseWriter: w, status: http.StatusOK}
-		request := r.WithContext(withRoute(r.Context(), route)) // a copy: net/http needs the body of r
+		request := r.WithContext(withMatch(r.Context(), m)) // a copy: net/http needs the body of r
 		if r.ProtoMajor == 1 && r.Body != http.NoBody {
 			recorder.body = &trackedBody{ReadCloser: r.Body}
 			request.Body = recorder.body
@@ -43,8 +35,8 @@ func instrument(routes routeTable, m *metrics, t *tracer, logger *slog.Logger, n
 
 		duration := time.Since(started)
 		endSpan(span, recorder.status)
-		m.observe(r.Method, template, recorder.status, duration)
-		logRequest(logger, r, template, recorder, duration)
+		metrics.observe(r.Method, m.template, recorder.status, duration)
+		logRequest(logger, r, m.template, recorder, duration)
 	})
 }
 

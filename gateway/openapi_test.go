@@ -77,7 +77,7 @@ func TestOpenAPI_MarksRequestFieldsNullable_UnlessRequired(t *testing.T) {
 			t.Errorf("%s has no properties", schema)
 		}
 		for field, property := range described.Properties {
-			if _, e := decodeMessage(&operation{ID: id}, []byte(`{"`+field+`": null}`)); e != nil {
+			if e := decodeMessage([]byte(`{"`+field+`": null}`), newMessage(messageDescriptor(id+"Request")).ProtoReflect(), nil); e != nil {
 				t.Errorf("%s.%s: %s", schema, field, e.Detail)
 			}
 			if property.Nullable == slices.Contains(described.Required, field) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/swaggest/swgui/v5/static"
 	"github.com/vearutop/statigz"
 )
@@ -28,37 +29,32 @@ var pages = map[string]struct{ name, contentType string }{
 const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// newPagesHandler serves the page / and Swagger UI from files embedded in the binary.
-func newPagesHandler() http.Handler {
-	swaggerUI := http.StripPrefix("/docs/", statigz.FileServer(static.FS))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", pageCSP)
-		page, ok := pages[r.URL.Path]
-		if !ok {
-			swaggerUI.ServeHTTP(w, r)
-			return
+// newPages returns the handlers of the page /, of Swagger UI and of their files, by path. All files are embedded
+// in the binary. Each has its own route, so that any other path below /docs/ is a regular 404.
+func newPages() map[string]runtime.HandlerFunc {
+	handlers := map[string]runtime.HandlerFunc{}
+	add := func(path string, serve http.HandlerFunc) {
+		handlers[path] = func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+			w.Header().Set("Content-Security-Policy", pageCSP)
+			serve(w, r)
 		}
-		content, _ := fs.ReadFile(pageFiles, "pages/"+page.name) // can't fail: the files are embedded
-		w.Header().Set("Content-Type", page.contentType)
-		_, _ = w.Write(content)
-	})
-}
-
-// pagePaths returns the paths of the pages and of their files. Each has its own route, so that any
-// other path below /docs/ is a regular 404.
-func pagePaths() []string {
-	var paths []string
-	for path := range pages {
-		paths = append(paths, path)
 	}
-	entries, _ := static.FS.ReadDir(".") // can't fail: the files are embedded
+	swaggerUI := http.StripPrefix("/docs/", statigz.FileServer(static.FS))
+	entries, _ := static.FS.ReadDir(".") // can't fail, like ReadFile
 	for _, entry := range entries {
-		paths = append(paths, "/docs/"+strings.TrimSuffix(entry.Name(), ".gz"))
+		add("/docs/"+strings.TrimSuffix(entry.Name(), ".gz"), swaggerUI.ServeHTTP)
 	}
-	return paths
+	for path, page := range pages {
+		content, _ := fs.ReadFile(pageFiles, "pages/"+page.name)
+		add(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", page.contentType)
+			_, _ = w.Write(content)
+		})
+	}
+	return handlers
 }
 
-func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
+func serveOpenAPI(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(openAPI)
 }

@@ -14,15 +14,15 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// checkQuery rejects unknown and repeated query parameters and values of the wrong type. It
-// removes parameters with an empty value from the query.
-func checkQuery(op *operation, r *http.Request) *apiError {
+// checkQuery parses the query, for the match and for the generated code. It rejects unknown and repeated
+// parameters and values of the wrong type, and removes parameters with an empty value.
+func checkQuery(m *match, r *http.Request) *apiError {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return malformedRequest("The query has an invalid percent-encoding")
 	}
 	for name, values := range query {
-		p := op.parameter("query", name)
+		p := m.operation.parameter("query", name)
 		switch {
 		case !utf8.ValidString(name):
 			return malformedRequest("The query is not valid UTF-8")
@@ -41,10 +41,10 @@ func checkQuery(op *operation, r *http.Request) *apiError {
 			delete(query, name)
 		}
 	}
-	if e := checkOneofs(op.requestDescriptor(), slices.Sorted(maps.Keys(query)), "at most one"); e != nil {
+	if e := checkOneofs(m.operation.request, slices.Sorted(maps.Keys(query)), "at most one"); e != nil {
 		return e
 	}
-	r.URL.RawQuery = query.Encode()
+	m.query, r.Form = query, query
 	return nil
 }
 

@@ -13,21 +13,11 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-type requestURLKey struct{}
-
-// withRequestURL stores the URL of the request for the links in the response.
-func withRequestURL(ctx context.Context, u *url.URL) context.Context {
-	return context.WithValue(ctx, requestURLKey{}, u)
-}
-
 // setResponseHeaders sets the status 201 and Location for CreateJob, the headers that point to
 // the next page of a list, and X-Poll-After for devices. grpc-gateway calls it before it writes
 // the body.
 func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response proto.Message) error {
-	u, ok := ctx.Value(requestURLKey{}).(*url.URL)
-	if !ok {
-		return nil
-	}
+	m := matchFromContext(ctx)
 	if response, ok := response.(interface{ GetPollAfter() *durationpb.Duration }); ok && response.GetPollAfter() != nil {
 		// Duration.Seconds() has rounding errors: 3.7880000000000003.
 		milliseconds := response.GetPollAfter().AsDuration().Round(time.Millisecond).Milliseconds()
@@ -36,12 +26,12 @@ func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response pro
 	switch response := response.ProtoReflect().Interface().(type) {
 	case *jobsv1.CreateJobResponse:
 		// JoinPath would resolve the IDs "." and "..".
-		w.Header().Set("Location", u.EscapedPath()+"/"+escapeSegment(response.GetJobId()))
+		w.Header().Set("Location", m.path()+"/"+escapeSegment(response.GetJobId()))
 		w.WriteHeader(http.StatusCreated)
 	case interface{ GetNextPageToken() string }: // every list
-		setNextPage(w, u.EscapedPath(), u.Query(), response.GetNextPageToken())
+		setNextPage(w, m.path(), m.query, response.GetNextPageToken())
 	case *jobsv1.GetJobResponse:
-		setNextPage(w, u.EscapedPath()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())
+		setNextPage(w, m.path()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())
 	}
 	return nil
 }

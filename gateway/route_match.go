@@ -1,83 +1,98 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
 	"unicode/utf8"
 )
 
-// match returns the route of a path, or nil, and the path in the encoding that grpc-gateway
-// expects.
+// noRoute is the route of all paths that match no other one. Its template is their label in metrics and the log.
+var noRoute = &route{template: "none"}
+
+// match says what a request asks for. Each request is matched once, and its context has the match.
+type match struct {
+	*route
+	operation *operation // nil if the route does not allow the method
+	variables map[string]string
+	query     url.Values // set by checkQuery
+}
+
+// match returns the match of a request.
 //
 // A verb at the end of a path is a verb with every method: /customer/jobs/a:retry refers to the job
 // "a". The job "a:retry" has the path /customer/jobs/a%3Aretry.
-func (rt routeTable) match(u *url.URL) (matched *route, rawPath string) {
-	segments := strings.Split(u.EscapedPath(), "/")
-	for _, r := range rt { // in the order of loadRoutes
-		if path, ok := matchTemplate(r.template, segments); ok {
-			return r, path
-		}
-	}
-	return nil, ""
+func (rt routeTable) match(r *http.Request) *match {
+	found, variables := rt.find(r.URL.EscapedPath())
+	return &match{route: found, operation: found.operations[r.Method], variables: variables}
 }
 
-// matchWithoutSlash returns the path that matches a route after its slashes at the end are removed, or "".
-func (rt routeTable) matchWithoutSlash(u *url.URL) string {
+// find returns the route of an encoded path, or noRoute, and the variables of the path.
+func (rt routeTable) find(path string) (*route, map[string]string) {
+	segments := strings.Split(path, "/")
+	for _, r := range rt { // in the order of loadRoutes
+		if variables, ok := r.match(segments); ok {
+			return r, variables
+		}
+	}
+	return noRoute, nil
+}
+
+// withoutSlash returns a path of the API without the slashes at its end, or "".
+func (rt routeTable) withoutSlash(u *url.URL) string {
 	path := strings.TrimRight(u.EscapedPath(), "/")
-	if path == u.EscapedPath() {
+	if found, _ := rt.find(path); path == u.EscapedPath() || found == noRoute {
 		return ""
 	}
-	for _, r := range rt {
-		if _, ok := matchTemplate(r.template, strings.Split(path, "/")); ok {
-			return path
-		}
-	}
-	return ""
+	return path
 }
 
-// matchTemplate matches the encoded segments of a path against a template. It returns the path
-// with one encoding for each character, because grpc-gateway compares literal segments as text.
-func matchTemplate(template string, segments []string) (rawPath string, ok bool) {
-	if strings.Count(template, "/")+1 != len(segments) {
-		return "", false
+// match matches the encoded segments of a path.
+func (r *route) match(segments []string) (variables map[string]string, ok bool) {
+	if len(segments) != len(r.segments) {
+		return nil, false
 	}
-	result := strings.Split(template, "/")
-	for i, pattern := range result {
-		if result[i], ok = matchSegment(pattern, segments[i]); !ok {
-			return "", false
+	for i, pattern := range r.segments {
+		name, value, ok := matchSegment(pattern, segments[i])
+		if !ok {
+			return nil, false
+		}
+		if name != "" {
+			if variables == nil {
+				variables = map[string]string{}
+			}
+			variables[name] = value
 		}
 	}
-	return strings.Join(result, "/"), true
+	return variables, true
 }
 
 // matchSegment matches one segment against a literal, a variable such as {job_id}, or a
-// variable with a custom verb such as {job_id}:retry.
-func matchSegment(pattern, segment string) (encoded string, ok bool) {
-	if !strings.HasPrefix(pattern, "{") {
+// variable with a custom verb such as {job_id}:retry. It returns the decoded variable.
+func matchSegment(pattern, segment string) (name, value string, ok bool) {
+	variable, isVariable := strings.CutPrefix(pattern, "{")
+	if !isVariable {
 		literal, err := url.PathUnescape(segment)
-		return pattern, err == nil && literal == pattern
+		return "", "", err == nil && literal == pattern
 	}
-	_, verb, hasVerb := strings.Cut(pattern, "}:")
-	if hasVerb {
-		// Compare before unescaping: %3A is a character of the ID and never starts a verb.
-		if segment, ok = strings.CutSuffix(segment, ":"+verb); !ok {
-			return "", false
-		}
-		verb = ":" + verb
+	name, verb, _ := strings.Cut(variable, "}")
+	// Compare before decoding: %3A is a character of the ID and never starts a verb.
+	if segment, ok = strings.CutSuffix(segment, verb); !ok {
+		return "", "", false
 	}
 	value, err := url.PathUnescape(segment)
-	if err != nil || value == "" {
-		return "", false
+	// No ID is empty, and only device IDs may contain an encoded slash.
+	return name, value, err == nil && value != "" && (name == "device_id" || !strings.Contains(value, "/"))
+}
+
+// path returns the path of the request with one encoding for each character.
+func (m *match) path() string {
+	path := m.template
+	for name, value := range m.variables {
+		path = strings.Replace(path, "{"+name+"}", escapeSegment(value), 1)
 	}
-	// Only device IDs may contain an encoded slash.
-	if pattern != "{device_id}" && strings.Contains(value, "/") {
-		return "", false
-	}
-	if !utf8.ValidString(value) {
-		return segment + verb, true // checkPath rejects it with a proper error
-	}
-	return escapeSegment(value) + verb, true
+	return path
 }
 
 // escapeSegment encodes an ID for a path. It also encodes colons, which could start a verb.
@@ -87,27 +102,23 @@ func escapeSegment(id string) string {
 
 // checkPath rejects a path that is not UTF-8, because protobuf strings must be UTF-8, and path
 // parameters of the wrong type.
-func checkPath(op *operation, template string, r *http.Request) *apiError {
+func checkPath(m *match, r *http.Request) *apiError {
 	if !utf8.ValidString(r.URL.Path) {
 		return malformedRequest("The path is not valid UTF-8")
 	}
-	for name, value := range pathVariables(template, r) {
-		if e := checkValue(name, &op.parameter("path", name).Schema, value); e != nil {
+	for name, value := range m.variables {
+		if e := checkValue(name, &m.operation.parameter("path", name).Schema, value); e != nil {
 			return e
 		}
 	}
 	return nil
 }
 
-// pathVariables returns the decoded variables of a path that matches a template.
-func pathVariables(template string, r *http.Request) map[string]string {
-	variables := map[string]string{}
-	segments := strings.Split(r.URL.EscapedPath(), "/")
-	for i, pattern := range strings.Split(template, "/") {
-		if name, ok := strings.CutPrefix(pattern, "{"); ok {
-			name, verb, _ := strings.Cut(name, "}")
-			variables[name], _ = url.PathUnescape(strings.TrimSuffix(segments[i], verb)) // match has decoded it already
-		}
-	}
-	return variables
+type matchKey struct{}
+
+func withMatch(ctx context.Context, m *match) context.Context {
+	return context.WithValue(ctx, matchKey{}, m)
 }
+
+// matchFromContext panics if ctx is not of a request.
+func matchFromContext(ctx context.Context) *match { return ctx.Value(matchKey{}).(*match) }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"net/http/httptest"
 	"net/url"
 	"testing"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 )
 
 func TestRouteTable_MatchesPath(t *testing.T) {
-	routes, err := loadRoutes(openAPI)
+	routes, err := loadRoutes(openAPI, map[string]runtime.HandlerFunc{"/docs": nil})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -14,41 +17,33 @@ func TestRouteTable_MatchesPath(t *testing.T) {
 		job       = "/customer/jobs/{job_id}"
 		execution = "/customer/jobs/{job_id}/executions/{device_id}"
 	)
-	for _, c := range []struct{ path, template, allow, rawPath string }{
+	for _, c := range []struct{ path, template, allow, canonical string }{
 		{"/customer/jobs/a:retry", job + ":retry", "POST", "/customer/jobs/a:retry"},
 		{"/customer/jobs/a:retry:delete", job + ":delete", "POST", "/customer/jobs/a%3Aretry:delete"},
 		{"/customer/jobs/a:stop", job, "DELETE, GET, HEAD, PATCH", "/customer/jobs/a%3Astop"},
 		// An encoded colon starts no verb, and no ID is empty.
 		{"/customer/jobs/a%3Aretry", job, "DELETE, GET, HEAD, PATCH", "/customer/jobs/a%3Aretry"},
 		{"/customer/jobs/:retry", job, "DELETE, GET, HEAD, PATCH", "/customer/jobs/%3Aretry"},
-		{"/customer/jobs:retry", "", "", ""},
-		// The path for grpc-gateway has one encoding for each character.
+		{"/customer/jobs:retry", "none", "", "none"},
+		// Links have one encoding for each character.
 		{"/cust%6fmer/jobs/%61", job, "DELETE, GET, HEAD, PATCH", "/customer/jobs/a"},
 		{"/device/v1/jobs%3AstartNext", "/device/v1/jobs:startNext", "POST", "/device/v1/jobs:startNext"},
 		// Only a device ID may contain an encoded slash.
 		{"/customer/jobs/a/executions/b%2fc", execution, "DELETE", "/customer/jobs/a/executions/b%2Fc"},
-		{"/customer/jobs/b%2fc", "", "", ""},
-		{"/customer%2fjobs", "", "", ""},
-		{"/customer/jobs/a/executions/", "", "", ""},
+		{"/customer/jobs/b%2fc", "none", "", "none"},
+		{"/customer%2fjobs", "none", "", "none"},
+		{"/customer/jobs/a/executions/", "none", "", "none"},
 	} {
-		u, err := url.Parse(c.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		matched, rawPath := routes.match(u)
-		var template, allow string
-		if matched != nil {
-			template, allow = matched.template, matched.allowHeader()
-		}
-		if template != c.template || allow != c.allow || rawPath != c.rawPath {
+		m := routes.match(httptest.NewRequest("GET", c.path, nil))
+		if m.template != c.template || m.allowHeader() != c.allow || m.path() != c.canonical {
 			t.Errorf("%s: %q (%s) as %q, want %q (%s) as %q",
-				c.path, template, allow, rawPath, c.template, c.allow, c.rawPath)
+				c.path, m.template, m.allowHeader(), m.path(), c.template, c.allow, c.canonical)
 		}
 	}
 }
 
-func TestMatchWithoutSlash_ReturnsPathsOfTheAPIOnly(t *testing.T) {
-	routes, err := loadRoutes(openAPI)
+func TestWithoutSlash_ReturnsPathsOfTheAPIOnly(t *testing.T) {
+	routes, err := loadRoutes(openAPI, map[string]runtime.HandlerFunc{"/docs": nil})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +61,7 @@ func TestMatchWithoutSlash_ReturnsPathsOfTheAPIOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := routes.matchWithoutSlash(u); got != want {
+		if got := routes.withoutSlash(u); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -10,7 +9,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // openAPI is the generated OpenAPI document. The route table is built from it, so the gateway
@@ -21,17 +22,20 @@ var openAPI []byte
 
 // route is one path of the API with its operations.
 type route struct {
-	template string // such as /customer/jobs/{job_id}
-	// By method. The operation is nil on routes without an RPC, such as /docs.
-	operations map[string]*operation
+	template   string                // such as /customer/jobs/{job_id}
+	segments   []string              // of the template
+	operations map[string]*operation // by method
 }
 
-// operation is one method of a path in the OpenAPI document.
+// operation is one method of a path. One without an RPC, such as of /docs, has only a handler.
 type operation struct {
 	ID          string `json:"operationId"`
 	RPC         string `json:"x-rpc"` // set if it differs from ID
 	Parameters  []parameter
 	RequestBody *struct{} `json:"requestBody"` // nil if the operation has no body
+
+	request protoreflect.MessageDescriptor // of the RPC
+	handler runtime.HandlerFunc            // the variables of the path are its last argument
 }
 
 type parameter struct {
@@ -47,11 +51,6 @@ type schema struct {
 	Items  *schema // set for arrays: the parameter may be repeated
 }
 
-// requestDescriptor returns the request message of the RPC.
-func (o *operation) requestDescriptor() protoreflect.MessageDescriptor {
-	return messageDescriptor(cmp.Or(o.RPC, o.ID) + "Request")
-}
-
 // parameter returns the parameter with this name in the path or the query, or nil.
 func (o *operation) parameter(in, name string) *parameter {
 	for i, p := range o.Parameters {
@@ -60,11 +59,6 @@ func (o *operation) parameter(in, name string) *parameter {
 		}
 	}
 	return nil
-}
-
-func (r *route) allows(method string) bool {
-	_, ok := r.operations[method]
-	return ok
 }
 
 // allowHeader returns the value of the Allow header.
@@ -79,9 +73,9 @@ func (r *route) allowHeader() string {
 
 type routeTable []*route
 
-// loadRoutes returns the routes of an OpenAPI document and those of the gateway itself: /, /healthz,
-// /openapi.json and /docs.
-func loadRoutes(document []byte) (routeTable, error) {
+// loadRoutes returns the routes of an OpenAPI document, and further ones that have no RPC. The operations of
+// the document have no handler yet.
+func loadRoutes(document []byte, further map[string]runtime.HandlerFunc) (routeTable, error) {
 	var parsed struct {
 		Paths map[string]map[string]*operation
 	}
@@ -89,37 +83,35 @@ func loadRoutes(document []byte) (routeTable, error) {
 		return nil, fmt.Errorf("openapi.json: %w", err)
 	}
 	var routes routeTable
-	for template, byMethod := range parsed.Paths {
+	add := func(template string, byMethod map[string]*operation) {
 		operations := map[string]*operation{}
 		for method, op := range byMethod {
 			operations[strings.ToUpper(method)] = op
 		}
 		if get, ok := operations[http.MethodGet]; ok {
-			operations[http.MethodHead] = get
+			operations[http.MethodHead] = get // net/http drops the body of the response
 		}
-		routes = append(routes, &route{template, operations})
+		routes = append(routes, &route{template, strings.Split(template, "/"), operations})
 	}
-	static := map[string]*operation{http.MethodGet: nil, http.MethodHead: nil}
-	routes = append(routes,
-		&route{"/healthz", static},
-		&route{"/openapi.json", static},
-	)
-	for _, path := range pagePaths() {
-		routes = append(routes, &route{path, static})
+	for template, operations := range parsed.Paths {
+		for _, op := range operations {
+			op.request = messageDescriptor(cmp.Or(op.RPC, op.ID) + "Request")
+		}
+		add(template, operations)
+	}
+	for template, handler := range further {
+		add(template, map[string]*operation{http.MethodGet: {handler: handler}})
 	}
 	// Descending: {job_id}:retry comes before {job_id}, which matches the same paths.
 	slices.SortFunc(routes, func(a, b *route) int { return strings.Compare(b.template, a.template) })
 	return routes, nil
 }
 
-type routeKey struct{}
-
-func withRoute(ctx context.Context, r *route) context.Context {
-	return context.WithValue(ctx, routeKey{}, r)
-}
-
-// routeFromContext returns the route of a request, or nil if no route matches its path.
-func routeFromContext(ctx context.Context) *route {
-	r, _ := ctx.Value(routeKey{}).(*route)
-	return r
+// messageDescriptor returns the message of the fleet.jobs.v1 package with this name.
+func messageDescriptor(name string) protoreflect.MessageDescriptor {
+	known, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("fleet.jobs.v1." + name))
+	if err != nil {
+		panic(err) // the generated code registers every message
+	}
+	return known.Descriptor()
 }

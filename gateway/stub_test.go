@@ -15,6 +15,9 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
@@ -79,6 +82,14 @@ func serveService(tb testing.TB, s jobsv1.JobServiceServer, options ...grpc.Serv
 	go server.Serve(listener)
 	tb.Cleanup(server.Stop)
 	return listener.Addr().String()
+}
+
+func newMessage(descriptor protoreflect.MessageDescriptor) proto.Message {
+	known, err := protoregistry.GlobalTypes.FindMessageByName(descriptor.FullName())
+	if err != nil {
+		panic(err) // the generated code registers every message
+	}
+	return known.New().Interface()
 }
 
 var discardLogger = slog.New(slog.DiscardHandler)

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+// newRoutes returns the routes of the API, with the handlers that grpc-gateway generates, and those of the
+// gateway itself.
+func newRoutes(upstream grpc.ClientConnInterface, logger *slog.Logger) (routeTable, error) {
+	mux, err := newGatewayMux(upstream, logger)
+	if err != nil {
+		return nil, err
+	}
+	further := newPages()
+	further["/openapi.json"] = serveOpenAPI
+	further["/healthz"] = withNoStore(generatedHandler(mux, http.MethodGet, "/healthz"))
+	routes, err := loadRoutes(openAPI, further)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range routes {
+		for method, op := range r.operations {
+			if op.handler != nil || op.ID == "WatchJob" || method == http.MethodHead {
+				continue
+			}
+			if op.handler = generatedHandler(mux, method, r.template); op.handler == nil {
+				return nil, fmt.Errorf("%s %s: no rule in jobs.gateway.yaml", method, r.template)
+			}
+		}
+	}
+	return routes, nil
+}
+
+// newGatewayMux returns the generated REST mapping with the JSON, headers and errors of this API. It is only for
+// generatedHandler.
+func newGatewayMux(upstream grpc.ClientConnInterface, logger *slog.Logger) (*runtime.ServeMux, error) {
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{}),
+		runtime.WithIncomingHeaderMatcher(matchIncomingHeader),
+		runtime.WithOutgoingHeaderMatcher(matchNoHeader),
+		runtime.WithOutgoingTrailerMatcher(matchNoHeader),
+		runtime.WithForwardResponseOption(setResponseHeaders),
+		runtime.WithErrorHandler(newErrorHandler(logger)),
+		runtime.WithWriteContentLength(),
+		runtime.WithHealthzEndpoint(grpc_health_v1.NewHealthClient(upstream)),
+		runtime.WithMiddlewares(func(generated runtime.HandlerFunc) runtime.HandlerFunc {
+			return func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+				w.(*handlerLookup).found = generated
+			}
+		}),
+		runtime.WithRoutingErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, int) {}),
+	)
+	jobs, deviceJobs := jobsv1.NewJobServiceClient(upstream), jobsv1.NewDeviceJobServiceClient(upstream)
+	if err := jobsv1.RegisterJobServiceHandlerClient(context.Background(), mux, jobs); err != nil {
+		return nil, fmt.Errorf("register JobService: %w", err)
+	}
+	if err := jobsv1.RegisterDeviceJobServiceHandlerClient(context.Background(), mux, deviceJobs); err != nil {
+		return nil, fmt.Errorf("register DeviceJobService: %w", err)
+	}
+	return mux, nil
+}
+
+// handlerLookup receives a generated handler.
+type handlerLookup struct {
+	http.ResponseWriter // nil
+	found               runtime.HandlerFunc
+}
+
+// generatedHandler returns the generated handler of a route, or nil. The gateway looks up handlers at start and then
+// calls them directly: grpc-gateway would match each request again.
+func generatedHandler(mux *runtime.ServeMux, method, template string) runtime.HandlerFunc {
+	var lookup handlerLookup
+	mux.ServeHTTP(&lookup, &http.Request{Method: method, URL: &url.URL{Path: template}}) // a template matches itself
+	return lookup.found
+}
+
+func withNoStore(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, variables map[string]string) {
+		w.Header().Set("Cache-Control", "no-store")
+		next(w, r, variables)
+	}
+}
