@@ -10,36 +10,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
 )
-
-// requestBody replaces the body of a request after it has been read. It carries the JSON to the decoder that the
-// generated code calls.
-type requestBody struct {
-	match *match
-	json  []byte
-	err   *apiError // set by the decoder: the generated code turns its error into text
-}
-
-func (*requestBody) Read([]byte) (int, error) { return 0, io.EOF }
-func (*requestBody) Close() error             { return nil }
-
-// NewDecoder returns a decoder of a requestBody. io.EOF tells the generated code that there is no body.
-func (m *jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
-	return runtime.DecoderFunc(func(v any) error {
-		body, ok := r.(*requestBody)
-		if !ok {
-			return io.EOF
-		}
-		if body.err = decodeMessage(body.json, v.(proto.Message).ProtoReflect(), body.match.variables); body.err != nil {
-			return body.err
-		}
-		body.json = nil // the memory is not needed during the call
-		return nil
-	})
-}
 
 // readBody replaces the body of the request with a requestBody, or with http.NoBody if the body is empty or the
 // operation has none. It reserves the memory of the body and of the decoded message.
@@ -69,7 +41,7 @@ func readBody(m *match, w http.ResponseWriter, r *http.Request, maxBytes int64) 
 			return e
 		}
 	}
-	r.Body = &requestBody{match: m, json: body}
+	r.Body = &requestBody{json: body, inPath: m.variables}
 	return memory.messages.reserve(r.Context(), size)
 }
 

@@ -39,6 +39,7 @@ type digest [sha256.Size]byte
 
 // callers identifies the callers of requests. It asks the server with GetCaller, and remembers the response.
 type callers struct {
+	connections    int
 	connection     func() *grpc.ClientConn
 	trustedProxies []netip.Prefix
 	hashKey        []byte
@@ -65,15 +66,13 @@ type lookup struct {
 	cancel  context.CancelFunc
 }
 
-func newCallers(upstream *upstream, trustedProxies []netip.Prefix) *callers {
-	// The calls of requests leave these streams free.
-	size := int64(len(upstream.connections) * streamsPerConnection / 4)
+// newCallers returns callers that asks over so many connections, of which connection returns one after the other.
+func newCallers(connections int, connection func() *grpc.ClientConn, trustedProxies []netip.Prefix) *callers {
 	key := make([]byte, sha256.Size)
 	rand.Read(key) // never fails
 	return &callers{
-		connection: upstream.connection, trustedProxies: trustedProxies, hashKey: key,
-		lookups: newFairSemaphore(size, shares{unknown: size, address: max(size/2, 1)}),
-		known:   map[digest]*list.Element{}, pending: map[digest]*lookup{},
+		connections: connections, connection: connection, trustedProxies: trustedProxies, hashKey: key,
+		lookups: newLookups(connections), known: map[digest]*list.Element{}, pending: map[digest]*lookup{},
 	}
 }
 
@@ -203,7 +202,7 @@ func (c *callers) leave(l *lookup, d digest) {
 // ask calls GetCaller.
 func (c *callers) ask(ctx context.Context, address caller, credentials metadata.MD) (caller, time.Time, error) {
 	if !c.lookups.acquire(ctx, address, 1) {
-		return caller{}, time.Time{}, overloaded("upstream-connections", c.lookups.root.limit*4/streamsPerConnection)
+		return caller{}, time.Time{}, overloaded("upstream-connections", int64(c.connections))
 	}
 	defer c.lookups.release(address, 1)
 	asked := time.Now()

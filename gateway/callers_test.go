@@ -8,74 +8,23 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// tokenStub answers GetCaller like a server with tokens. The token "acme/olivia" is of the user olivia of
-// the tenant acme, and a token without a slash is invalid.
-type tokenStub struct {
-	stub
-	lookups atomic.Int64
-	expiry  time.Time     // of each token
-	blocked chan struct{} // if set, GetCaller waits until it is closed
-}
-
-func newTokenStub() *tokenStub {
-	return &tokenStub{stub: stub{job: &jobsv1.Job{}}, expiry: time.Now().Add(time.Hour)}
-}
-
-func (s *tokenStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
-	s.lookups.Add(1)
-	if s.blocked != nil {
-		<-s.blocked
-	}
-	// The scheme is in any case, and any number of spaces separates it from the token.
-	fields := strings.Fields(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ","))
-	tenant, user, ok := strings.Cut(fields[len(fields)-1], "/")
-	if !ok {
-		return nil, serviceError(codes.Unauthenticated, "INVALID_TOKEN")
-	}
-	return &jobsv1.GetCallerResponse{TenantId: tenant, UserId: &user, TokenExpiresAt: timestamppb.New(s.expiry)}, nil
-}
-
-func (s *tokenStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService_WatchJobServer) error {
-	if err := stream.Send(&jobsv1.WatchJobResponse{Job: &jobsv1.Job{JobId: r.JobId, Status: jobsv1.Job_IN_PROGRESS}}); err != nil {
-		return err
-	}
-	<-stream.Context().Done()
-	return nil
-}
-
-// spellings are ten ways to send one token.
-func spellings(token, tenant string) (all []http.Header) {
-	for _, scheme := range []string{"Bearer ", "bearer ", "BEARER ", "bEARER ", "Bearer  "} {
-		header := http.Header{"Authorization": {scheme + token}}
-		withTenant := header.Clone()
-		withTenant.Set("X-Tenant-Id", tenant)
-		all = append(all, header, withTenant)
-	}
-	return all
-}
-
-func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
-
 func newTestCallers(t *testing.T, s jobsv1.JobServiceServer) *callers {
 	t.Helper()
-	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
-	upstream, err := dialUpstream(config, discardLogger)
+	connection, err := grpc.NewClient(serveService(t, s), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(upstream.Close)
-	return newCallers(upstream, nil)
+	t.Cleanup(func() { connection.Close() })
+	return newCallers(4, func() *grpc.ClientConn { return connection }, nil)
 }
 
 func requestWith(header http.Header) *http.Request {
@@ -255,34 +204,11 @@ func TestCallers_AreNotRemembered_WhenTheyAreRejected(t *testing.T) {
 	}
 }
 
-func TestCallers_AreLookedUp_OnlyForRequestsThatHoldSomething(t *testing.T) {
-	s := newTokenStub()
-	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
-	check := func(what string, response *http.Response, want int64) {
-		t.Helper()
-		if got := s.lookups.Load(); got != want || response.StatusCode >= 300 {
-			t.Errorf("%s: %d lookups, want %d; status %d", what, got, want, response.StatusCode)
-		}
-	}
-	check("a small response", get(gateway, "/customer/jobs/a", bearer("acme/olivia")), 0)
-	check("a small body", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), `{"job_id": "a"}`), 0)
-	large := `{"document_params": {"a": [` + strings.Repeat("1,", 50_000) + `1]}}`
-	check("a large body", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), large), 1)
-	check("another one", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), large), 1)
-	s.job = &jobsv1.Job{DocumentType: strings.Repeat("x", freeBytes)}
-	check("a large response", get(gateway, "/customer/jobs/a", bearer("acme/amir")), 2)
-	check("another one", get(gateway, "/customer/jobs/a", bearer("acme/amir")), 2)
-}
-
 func TestMemory_IsHeldByTheCaller_WhenItBecomesKnown(t *testing.T) {
 	c := newTestCallers(t, newTokenStub())
 	limits := newMemoryLimits(128 << 20)
 	memory := newRequestMemory(limits, c.identify(requestWith(bearer("acme/olivia"))))
-	held := func(holder caller) int64 {
-		limits.buffers.mu.Lock()
-		defer limits.buffers.mu.Unlock()
-		return limits.buffers.find(holder).used
-	}
+	held := limits.buffers.held
 	if e := memory.buffers.reserve(t.Context(), 4<<20); e != nil || held(address("192.0.2.1")) != 4<<20 {
 		t.Fatal(e)
 	}
@@ -296,9 +222,7 @@ func TestMemory_IsHeldByTheCaller_WhenItBecomesKnown(t *testing.T) {
 		t.Errorf("the address holds %d, the user %d", a, u)
 	}
 	memory.release()
-	if used := limits.buffers.root.used; used != 0 {
-		t.Errorf("%d used", used)
-	}
+	checkUnused(t, limits.buffers)
 }
 
 func TestMemory_IsNotCountedTwice_WhenItsCallerBecomesKnown(t *testing.T) {
@@ -341,27 +265,4 @@ func TestMemory_IsReserved_WhenOtherUnknownCallersHaveTheSameAddress(t *testing.
 	second.release()
 	junk.release()
 	checkUnused(t, limits.buffers)
-}
-
-func TestUpstream_CountsUnknownCallers_ByTheAddressThatATrustedProxyForwards(t *testing.T) {
-	s, upstream := serveBlockingStub(t)
-	gateway := newTestGateway(t, map[string]string{
-		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "1", "JOBS_GATEWAY_TRUSTED_PROXIES": "192.0.2.1",
-	})
-	// Without a tenant, a lookup fails.
-	call := func(address string) *http.Response {
-		return get(gateway, "/customer/jobs/a", http.Header{"X-Forwarded-For": {address}})
-	}
-	var calls sync.WaitGroup
-	for range subjectStreamsPerConnection {
-		calls.Go(func() { call("198.51.100.1") })
-		<-s.started
-	}
-	if got := call("198.51.100.1").StatusCode; got != http.StatusUnauthorized {
-		t.Errorf("the same address: status %d", got)
-	}
-	calls.Go(func() { call("198.51.100.2") })
-	<-s.started
-	close(s.release)
-	calls.Wait()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -45,32 +44,4 @@ func parseAddress(text string) netip.Addr {
 		address = withPort.Addr()
 	}
 	return address.Unmap().WithZone("")
-}
-
-// networkList is a flag with comma-separated addresses and networks.
-type networkList []netip.Prefix
-
-func (l *networkList) String() string {
-	texts := make([]string, len(*l))
-	for i, network := range *l {
-		texts[i] = network.String()
-	}
-	return strings.Join(texts, ",")
-}
-
-func (l *networkList) Set(value string) error {
-	var items stringList
-	_ = items.Set(value) // can't fail
-	*l = nil
-	for _, item := range items {
-		network, err := netip.ParsePrefix(item)
-		if address, addressErr := netip.ParseAddr(item); addressErr == nil {
-			network, err = address.Prefix(address.BitLen())
-		}
-		if err != nil {
-			return fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", item)
-		}
-		*l = append(*l, network)
-	}
-	return nil
 }

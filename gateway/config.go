@@ -16,6 +16,12 @@ const envPrefix = "JOBS_GATEWAY_"
 
 const maxUpstreamConnections = 1000
 
+// maxResponseBytes is the maximum size of a response of the server.
+const maxResponseBytes = 4 << 20
+
+// wireFactor is the maximum size of the protobuf of a JSON body, divided by the size of the body: "1," becomes 11 bytes.
+const wireFactor = 6
+
 // Config holds the settings of the gateway.
 type Config struct {
 	Upstream      string
@@ -175,4 +181,16 @@ func isInvalidOrigin(text string) bool {
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
+}
+
+// withoutDefaultPort removes the port of a host if it is the default of the scheme. Browsers never send it,
+// but proxies do.
+func withoutDefaultPort(scheme, host string) string {
+	switch scheme {
+	case "http":
+		return strings.TrimSuffix(host, ":80")
+	case "https":
+		return strings.TrimSuffix(host, ":443")
+	}
+	return host
 }

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -73,6 +74,34 @@ func (l *stringList) Set(value string) error {
 		if item = strings.TrimSpace(item); item != "" {
 			*l = append(*l, item)
 		}
+	}
+	return nil
+}
+
+// networkList is a flag with comma-separated addresses and networks.
+type networkList []netip.Prefix
+
+func (l *networkList) String() string {
+	texts := make([]string, len(*l))
+	for i, network := range *l {
+		texts[i] = network.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+func (l *networkList) Set(value string) error {
+	var items stringList
+	_ = items.Set(value) // can't fail
+	*l = nil
+	for _, item := range items {
+		network, err := netip.ParsePrefix(item)
+		if address, addressErr := netip.ParseAddr(item); addressErr == nil {
+			network, err = address.Prefix(address.BitLen())
+		}
+		if err != nil {
+			return fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", item)
+		}
+		*l = append(*l, network)
 	}
 	return nil
 }

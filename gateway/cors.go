@@ -51,15 +51,3 @@ func isSameOrigin(r *http.Request, origin string) bool {
 	return err == nil && u.Host != "" &&
 		strings.EqualFold(withoutDefaultPort(u.Scheme, u.Host), withoutDefaultPort(u.Scheme, r.Host))
 }
-
-// withoutDefaultPort removes the port of a host if it is the default of the scheme. Browsers never send it,
-// but proxies do.
-func withoutDefaultPort(scheme, host string) string {
-	switch scheme {
-	case "http":
-		return strings.TrimSuffix(host, ":80")
-	case "https":
-		return strings.TrimSuffix(host, ":443")
-	}
-	return host
-}

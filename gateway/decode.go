@@ -128,7 +128,7 @@ func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany s
 		for _, name := range set {
 			if slices.Contains(members, name) {
 				conflicting = append(conflicting, name)
-				violations = append(violations, fieldViolation{name, "conflicts with another field"})
+				violations = append(violations, fieldViolation{Field: name, Description: "conflicts with another field"})
 			}
 		}
 		if len(conflicting) > 1 {

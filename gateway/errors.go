@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -23,7 +24,7 @@ type apiError struct {
 	// Only with EXECUTION_CHANGED; document_params and status_details are null.
 	CurrentExecution json.RawMessage `json:"current_execution,omitempty"`
 
-	status     int
+	httpStatus int `json:"-"`
 	retryAfter time.Duration
 }
 
@@ -39,13 +40,13 @@ func newAPIError(c codes.Code, reason, detail string, violations ...fieldViolati
 		Code:            code.Code(c).String(),
 		Reason:          reason,
 		FieldViolations: append([]fieldViolation{}, violations...),
-		status:          runtime.HTTPStatusFromCode(c),
+		httpStatus:      runtime.HTTPStatusFromCode(c),
 	}
 }
 
 // withStatus overrides the HTTP status, for errors that gRPC has no code for.
 func (e *apiError) withStatus(status int) *apiError {
-	e.status = status
+	e.httpStatus = status
 	return e
 }
 
@@ -59,6 +60,13 @@ func malformedRequest(detail string) *apiError {
 	return newAPIError(codes.InvalidArgument, "MALFORMED_REQUEST", detail)
 }
 
+// overloaded returns an error about a limit of the gateway.
+func overloaded(setting string, limit int64) *apiError {
+	e := newAPIError(codes.ResourceExhausted, "OVERLOADED", fmt.Sprintf("The gateway is overloaded (%s is %d); retry later", envName(setting), limit))
+	e.retryAfter = time.Second
+	return e
+}
+
 // Error makes apiError an error, so that upstream.Invoke can return it.
 func (e *apiError) Error() string { return e.Detail }
 
@@ -68,10 +76,10 @@ func (e *apiError) write(w http.ResponseWriter) {
 		seconds := int(math.Ceil(e.retryAfter.Seconds()))
 		w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	}
-	if e.status == http.StatusUnauthorized {
+	if e.httpStatus == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	w.WriteHeader(e.status)
+	w.WriteHeader(e.httpStatus)
 	_, _ = w.Write(e.body(w))
 }
 

@@ -169,6 +169,22 @@ func (s *fairSemaphore) release(c caller, amount int64) {
 	s.grant()
 }
 
+// held returns what one caller holds. It is for tests, like idle.
+func (s *fairSemaphore) held(c caller) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subject := s.find(c)
+	defer subject.forget()
+	return subject.used
+}
+
+// idle reports whether nothing is held and nothing waits.
+func (s *fairSemaphore) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.root.used == 0 && len(s.root.children) == 0 && s.root.ready.Len() == 0
+}
+
 // find returns the share of a caller. It requires s.mu, like the functions below.
 func (s *fairSemaphore) find(c caller) *share {
 	tenantLimit, subjectLimit := s.limits(c)

@@ -25,7 +25,7 @@ func newTestSemaphore(size int64) *fairSemaphore {
 // checkUnused fails if something is held or waits.
 func checkUnused(t *testing.T, s *fairSemaphore) {
 	t.Helper()
-	if s.root.used != 0 || len(s.root.children) != 0 || s.root.ready.Len() != 0 {
+	if !s.idle() {
 		t.Errorf("used %d, %d tenants, %d turns", s.root.used, len(s.root.children), s.root.ready.Len())
 	}
 }

@@ -14,15 +14,12 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// newRoutes returns the routes of the API, with the handlers that grpc-gateway generates, and those of the
-// gateway itself.
-func newRoutes(upstream grpc.ClientConnInterface, logger *slog.Logger) (routeTable, error) {
+// newRoutes returns the routes of the OpenAPI document, with the handlers that grpc-gateway generates, and further ones.
+func newRoutes(openAPI []byte, further map[string]runtime.HandlerFunc, upstream grpc.ClientConnInterface, logger *slog.Logger) (routeTable, error) {
 	mux, err := newGatewayMux(upstream, logger)
 	if err != nil {
 		return nil, err
 	}
-	further := newPages()
-	further["/openapi.json"] = serveOpenAPI
 	further["/healthz"] = withNoStore(generatedHandler(mux, http.MethodGet, "/healthz"))
 	routes, err := loadRoutes(openAPI, further)
 	if err != nil {
@@ -88,5 +85,22 @@ func withNoStore(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, variables map[string]string) {
 		w.Header().Set("Cache-Control", "no-store")
 		next(w, r, variables)
+	}
+}
+
+// newErrorHandler returns grpc-gateway's hook that writes the response of every failed call.
+func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
+	return func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+		if body, ok := r.Body.(*requestBody); ok && body.err != nil {
+			body.err.write(w)
+			return
+		}
+		e, fromService := convertError(resetAsUnavailable(r.Context(), err))
+		if !fromService && e.httpStatus >= http.StatusInternalServerError {
+			logger.WarnContext(ctx, "upstream call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
+		}
+		w.Header().Del("Trailer")
+		w.Header().Del("Transfer-Encoding")
+		e.write(w)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path"
 	"testing"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 )
 
@@ -24,7 +25,7 @@ func (r *methodRecorder) Invoke(_ context.Context, method string, _, _ any, _ ..
 
 func TestRoutes_CallTheMethodOfTheOperation(t *testing.T) {
 	upstream := &methodRecorder{}
-	routes, err := newRoutes(upstream, discardLogger)
+	routes, err := newRoutes(openAPI, map[string]runtime.HandlerFunc{}, upstream, discardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"regexp"
 	"strings"
 	"time"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -32,27 +30,10 @@ var sanitizedErrors = map[codes.Code]apiError{
 	codes.Canceled:         {Reason: "CANCELED", Detail: "The request was canceled"},
 	codes.Unimplemented:    {Reason: "NOT_IMPLEMENTED", Detail: "The service does not implement this method"},
 	// gRPC sends it for a message over its size limit: a small JSON body can become a large message.
-	codes.ResourceExhausted: {Reason: "BODY_TOO_LARGE", Detail: "The body is too large for the service", status: http.StatusRequestEntityTooLarge},
+	codes.ResourceExhausted: {Reason: "BODY_TOO_LARGE", Detail: "The body is too large for the service", httpStatus: http.StatusRequestEntityTooLarge},
 	codes.NotFound:          {Reason: "ROUTE_NOT_FOUND", Detail: "Not found"},
 	codes.Unauthenticated:   {Reason: "UNAUTHENTICATED", Detail: "The call is not authenticated"},
 	codes.PermissionDenied:  {Reason: "PERMISSION_DENIED", Detail: "The call is not permitted"},
-}
-
-// newErrorHandler returns grpc-gateway's hook that writes the response of every failed call.
-func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
-	return func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-		if body, ok := r.Body.(*requestBody); ok && body.err != nil {
-			body.err.write(w)
-			return
-		}
-		e, fromService := convertError(resetAsUnavailable(r.Context(), err))
-		if !fromService && e.status >= http.StatusInternalServerError {
-			logger.WarnContext(ctx, "upstream call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
-		}
-		w.Header().Del("Trailer")
-		w.Header().Del("Transfer-Encoding")
-		e.write(w)
-	}
 }
 
 // convertError converts an error of the generated code or of the gRPC call. fromService reports
@@ -68,14 +49,14 @@ func convertError(err error) (e *apiError, fromService bool) {
 		case *errdetails.ErrorInfo:
 			e.Reason, fromService = detail.Reason, detail.Domain == errorDomain
 			if detail.Metadata["setting"] == requestSizeSetting {
-				e.status = http.StatusRequestEntityTooLarge
+				e.httpStatus = http.StatusRequestEntityTooLarge
 			}
 		case *errdetails.BadRequest:
 			for _, v := range detail.FieldViolations {
 				e.FieldViolations = append(e.FieldViolations, fieldViolation{v.Field, v.Description})
 			}
 		case *jobsv1.DeviceExecution:
-			e.CurrentExecution, _ = appendMessage(nil, detail.ProtoReflect(), nil) // can't fail: a test marshals every field
+			e.CurrentExecution, _ = marshalJSON(detail) // can't fail: a test marshals every field
 		case *errdetails.RetryInfo:
 			e.retryAfter = detail.RetryDelay.AsDuration()
 		}
@@ -89,8 +70,8 @@ func convertError(err error) (e *apiError, fromService bool) {
 	if sanitized, ok := sanitizedErrors[st.Code()]; ok {
 		e = newAPIError(st.Code(), sanitized.Reason, sanitized.Detail)
 		e.retryAfter = sanitized.retryAfter
-		if sanitized.status != 0 {
-			e.status = sanitized.status
+		if sanitized.httpStatus != 0 {
+			e.httpStatus = sanitized.httpStatus
 		}
 		return e, false
 	}

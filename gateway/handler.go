@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -11,26 +10,26 @@ import (
 
 // newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this order:
 // instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the route check, the request checks, grpc-gateway.
-func newHandler(stopping <-chan struct{}, config *Config, upstream *upstream, metrics *metrics, tracer *tracer, logger *slog.Logger) (http.Handler, error) {
-	routes, err := newRoutes(upstream, logger)
+func newHandler(stopping <-chan struct{}, openAPI []byte, config *Config, upstream *upstream, metrics *metrics, tracer *tracer, logger *slog.Logger) (http.Handler, error) {
+	table, err := newRoutes(openAPI, newPages(openAPI), upstream, logger)
 	if err != nil {
 		return nil, err
 	}
-	limits := newMemoryLimits(config.MaxBufferedBytes)
-	callers := newCallers(upstream, config.TrustedProxies)
-	watches := newWatchHandler(stopping, config, upstream, limits)
+	memoryLimits := newMemoryLimits(config.MaxBufferedBytes)
+	callers := upstream.newCallers(config.TrustedProxies)
+	watches := newWatchHandler(stopping, config, upstream, memoryLimits)
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, unbounded := w, r.Context()
 		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
 		defer cancel()
-		memory := newRequestMemory(limits, callers.identify(r))
+		memory := newRequestMemory(memoryLimits, callers.identify(r))
 		defer memory.release()
 		w = &boundedWriter{ResponseWriter: w, memory: memory, timeout: config.RequestTimeout}
 		r = r.WithContext(withRequestMemory(ctx, memory))
 		m := matchFromContext(ctx)
 		switch {
 		case m.route == noRoute:
-			if path := routes.withoutSlash(r.URL); path != "" {
+			if path := table.withoutSlash(r.URL); path != "" {
 				redirect(w, r, path)
 				return
 			}
@@ -56,19 +55,7 @@ func newHandler(stopping <-chan struct{}, config *Config, upstream *upstream, me
 	})
 	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
 	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
-	return instrument(routes, metrics, tracer, logger, withNoSniff(allowed)), nil
-}
-
-// checkRequest rejects requests that grpc-gateway would accept although a part is unknown,
-// repeated or dropped, or would reject without naming the field. It reads the body. The gRPC server validates the values.
-func checkRequest(m *match, w http.ResponseWriter, r *http.Request, config *Config) *apiError {
-	if e := cmp.Or(checkIdentityHeaders(r), checkBearerToken(r, config.RequireToken), checkHeaderSize(r), checkPath(m, r)); e != nil {
-		return e
-	}
-	if e := checkQuery(m, r); e != nil {
-		return e
-	}
-	return readBody(m, w, r, config.MaxBodyBytes)
+	return instrument(table, metrics, tracer, logger, withNoSniff(allowed)), nil
 }
 
 // redirect redirects to a path of this API. 308 keeps the method and the body.
@@ -78,4 +65,12 @@ func redirect(w http.ResponseWriter, r *http.Request, path string) {
 	}
 	w.Header().Set("Location", path)
 	w.WriteHeader(http.StatusPermanentRedirect)
+}
+
+// withNoSniff tells browsers not to guess the content type of a response.
+func withNoSniff(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"testing"
 	"time"
@@ -100,7 +99,7 @@ func TestResponseHeaders_KeepJobIDs_WhenDots(t *testing.T) {
 
 func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 	info := func(reason string) *errdetails.ErrorInfo {
-		return &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
+		return &errdetails.ErrorInfo{Domain: "jobs-grpc", Reason: reason}
 	}
 	retry := &errdetails.RetryInfo{RetryDelay: durationpb.New(1200 * time.Millisecond)}
 	for _, c := range []struct {
@@ -108,18 +107,19 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 		details []protoadapt.MessageV1
 		status  int
 		want    apiError
+		retry   time.Duration
 	}{
-		{codes.Unavailable, details(info("DATABASE_UNAVAILABLE"), retry), 503, apiError{Detail: "text", Code: "UNAVAILABLE", Reason: "DATABASE_UNAVAILABLE", retryAfter: 1200 * time.Millisecond}},
-		{codes.ResourceExhausted, details(info("OVERLOADED"), retry), 429, apiError{Detail: "text", Code: "RESOURCE_EXHAUSTED", Reason: "OVERLOADED", retryAfter: 1200 * time.Millisecond}},
-		{codes.PermissionDenied, details(info("ROLE_REQUIRED")), 403, apiError{Detail: "text", Code: "PERMISSION_DENIED", Reason: "ROLE_REQUIRED"}},
-		{codes.Aborted, details(info("EXECUTION_CHANGED")), 409, apiError{Detail: "text", Code: "ABORTED", Reason: "EXECUTION_CHANGED"}},
+		{codes.Unavailable, details(info("DATABASE_UNAVAILABLE"), retry), 503, apiError{Detail: "text", Code: "UNAVAILABLE", Reason: "DATABASE_UNAVAILABLE"}, 1200 * time.Millisecond},
+		{codes.ResourceExhausted, details(info("OVERLOADED"), retry), 429, apiError{Detail: "text", Code: "RESOURCE_EXHAUSTED", Reason: "OVERLOADED"}, 1200 * time.Millisecond},
+		{codes.PermissionDenied, details(info("ROLE_REQUIRED")), 403, apiError{Detail: "text", Code: "PERMISSION_DENIED", Reason: "ROLE_REQUIRED"}, 0},
+		{codes.Aborted, details(info("EXECUTION_CHANGED")), 409, apiError{Detail: "text", Code: "ABORTED", Reason: "EXECUTION_CHANGED"}, 0},
 		// Without an ErrorInfo of jobs-grpc the message is replaced.
-		{codes.Unavailable, nil, 503, apiError{Detail: sanitizedErrors[codes.Unavailable].Detail, Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE", retryAfter: time.Second}},
+		{codes.Unavailable, nil, 503, apiError{Detail: "The service is unavailable; retry later", Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}, time.Second},
 		// The client has not canceled the request, so the server has reset the call.
-		{codes.Canceled, nil, 503, apiError{Detail: sanitizedErrors[codes.Unavailable].Detail, Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE", retryAfter: time.Second}},
-		{codes.Unimplemented, nil, 501, apiError{Detail: sanitizedErrors[codes.Unimplemented].Detail, Code: "UNIMPLEMENTED", Reason: "NOT_IMPLEMENTED"}},
-		{codes.Unknown, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},
-		{codes.DataLoss, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}},
+		{codes.Canceled, nil, 503, apiError{Detail: "The service is unavailable; retry later", Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}, time.Second},
+		{codes.Unimplemented, nil, 501, apiError{Detail: "The service does not implement this method", Code: "UNIMPLEMENTED", Reason: "NOT_IMPLEMENTED"}, 0},
+		{codes.Unknown, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}, 0},
+		{codes.DataLoss, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}, 0},
 	} {
 		st, err := status.New(c.code, "text").WithDetails(c.details...)
 		if err != nil {
@@ -137,7 +137,7 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 		if response.StatusCode != c.status || got.Detail != c.want.Detail || got.Code != c.want.Code || got.Reason != c.want.Reason {
 			t.Errorf("%v: %d %+v, want %d %+v", c.code, response.StatusCode, got, c.status, c.want)
 		}
-		want := map[time.Duration]string{0: "", time.Second: "1", 1200 * time.Millisecond: "2"}[c.want.retryAfter]
+		want := map[time.Duration]string{0: "", time.Second: "1", 1200 * time.Millisecond: "2"}[c.retry]
 		if got := response.Header.Get("Retry-After"); got != want {
 			t.Errorf("%v: Retry-After %q, want %q", c.code, got, want)
 		}
@@ -145,29 +145,3 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 }
 
 func details(all ...protoadapt.MessageV1) []protoadapt.MessageV1 { return all }
-
-func TestInstrument_Returns500_WhenHandlerPanics(t *testing.T) {
-	panics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret") })
-	response := get(instrument(nil, newMetrics(), nil, discardLogger, panics), "/customer/jobs", nil)
-
-	var got apiError
-	if err := json.NewDecoder(response.Body).Decode(&got); err != nil || response.StatusCode != 500 || got.Detail != "Internal error" {
-		t.Errorf("%d %+v %v", response.StatusCode, got, err)
-	}
-}
-
-func TestResponseHeaders_HavePollAfterInMilliseconds(t *testing.T) {
-	ctx := withMatch(t.Context(), &match{route: &route{template: "/device/v1/jobs:startNext"}})
-	for wait, want := range map[time.Duration]string{
-		3788 * time.Millisecond: "3.788", 52*time.Second + 300_400*time.Microsecond: "52.3", time.Minute: "60", 0: "0",
-	} {
-		w := httptest.NewRecorder()
-		response := &jobsv1.StartNextExecutionResponse{PollAfter: durationpb.New(wait)}
-		if err := setResponseHeaders(ctx, w, response); err != nil {
-			t.Fatal(err)
-		}
-		if got := w.Header().Get("X-Poll-After"); got != want {
-			t.Errorf("%v: X-Poll-After %q, want %q", wait, got, want)
-		}
-	}
-}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 )
 
 // allowedHeaders lists the request headers that are forwarded as gRPC metadata.
@@ -34,6 +36,30 @@ func matchIncomingHeader(header string) (string, bool) {
 
 // matchNoHeader is the header matcher for responses: it hides all metadata of the gRPC server.
 func matchNoHeader(string) (string, bool) { return "", false }
+
+// forwardedMetadata returns the headers of a request that are forwarded.
+func forwardedMetadata(r *http.Request) metadata.MD {
+	forwarded := metadata.MD{}
+	for _, name := range allowedHeaders {
+		if values := r.Header.Values(name); len(values) > 0 {
+			forwarded[name] = values
+		}
+	}
+	return forwarded
+}
+
+// withAllowedMetadata returns a context that sends only allowedHeaders. grpc-gateway would also
+// send X-Forwarded-For and X-Forwarded-Host.
+func withAllowedMetadata(ctx context.Context) context.Context {
+	all, _ := metadata.FromOutgoingContext(ctx)
+	allowed := metadata.MD{}
+	for _, key := range allowedHeaders {
+		if values := all.Get(key); len(values) > 0 {
+			allowed[key] = values
+		}
+	}
+	return metadata.NewOutgoingContext(ctx, allowed)
+}
 
 // checkIdentityHeaders rejects identity headers that are repeated or not printable ASCII.
 // grpc-gateway drops a header that metadata can't carry, and created_by would get lost.

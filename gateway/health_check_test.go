@@ -28,7 +28,7 @@ func TestCheckHealth_FollowsUpstream(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { upstream.Close() })
-	handler, err := newHandler(nil, config, upstream, newMetrics(), nil, discardLogger)
+	handler, err := newHandler(nil, openAPI, config, upstream, newMetrics(), nil, discardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}

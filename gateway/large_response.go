@@ -11,9 +11,6 @@ import (
 )
 
 const (
-	// maxResponseBytes is the maximum size of a response of the server.
-	maxResponseBytes = 4 << 20
-
 	// maxJobBytes is the maximum size of a job without executions: 81 KiB of rollout and failure
 	// criteria, and a typical document of the maximum size.
 	maxJobBytes = 160 << 10

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -93,19 +94,16 @@ type largeResponseFixture struct {
 	other  *requestMemory
 }
 
-func testIdentity() *identity { return &identity{caller: user("acme", "olivia")} }
+func testIdentity() *identity {
+	return &identity{caller: caller{tenant: "acme", subject: "user olivia"}}
+}
 
 func newLargeResponseFixture(t *testing.T) *largeResponseFixture {
 	s := &largeStub{called: make(chan string, 10)}
-	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
-	upstream, err := dialUpstream(config, discardLogger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(upstream.Close)
-	limits := newMemoryLimits(config.MaxBufferedBytes)
-	limits.buffers.wait, limits.messages.wait = time.Millisecond, time.Millisecond
-	return &largeResponseFixture{s, jobsv1.NewJobServiceClient(upstream), limits, newRequestMemory(limits, testIdentity())}
+	upstream := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
+	memory := newMemoryLimits(128 << 20)
+	memory.buffers.wait, memory.messages.wait = time.Millisecond, time.Millisecond
+	return &largeResponseFixture{s, jobsv1.NewJobServiceClient(upstream), memory, newRequestMemory(memory, testIdentity())}
 }
 
 func (f *largeResponseFixture) context(t *testing.T) context.Context {
@@ -153,7 +151,7 @@ func TestLargeResponses_HoldTheirSize_UntilTheyAreWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := (&jsonMarshaler{}).Marshal(response.GetJob())
+	body, err := marshalJSON(response.GetJob())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,8 +160,8 @@ func TestLargeResponses_HoldTheirSize_UntilTheyAreWritten(t *testing.T) {
 		t.Errorf("%d bytes of JSON hold %d and %d bytes", len(body), memory.buffers.held, memory.messages.held)
 	}
 	memory.release()
-	if f.limits.buffers.root.used != 0 || f.limits.messages.root.used != 0 {
-		t.Errorf("%d and %d bytes are in use", f.limits.buffers.root.used, f.limits.messages.root.used)
+	if !f.limits.buffers.idle() || !f.limits.messages.idle() {
+		t.Error("memory is in use")
 	}
 }
 
@@ -217,13 +215,15 @@ func hasJobOrList(response protoreflect.MessageDescriptor) bool {
 // A token that expires during a call is an example.
 func TestLargeResponses_AskRarelyForTheCaller_WhenItIsRejectedAfterAnEffect(t *testing.T) {
 	s := newTokenStub()
-	c := newTestCallers(t, s)
-	limits := newMemoryLimits(128 << 20)
-	id := c.identify(requestWith(bearer("junk")))
-	limits.messages.tryAcquire(id.caller, limits.messages.maximum(id.caller))
+	c := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)}).newCallers(nil)
+	request := httptest.NewRequest("GET", "/customer/jobs/a", nil)
+	request.Header = bearer("junk")
+	id := c.identify(request)
+	memory := newRequestMemory(newMemoryLimits(128<<20), id)
+	messages := memory.messages.semaphore
+	messages.tryAcquire(id.caller, messages.maximum(id.caller))
 	ctx, cancel := context.WithTimeout(t.Context(), 4*messageRetry)
 	defer cancel()
-	memory := newRequestMemory(limits, id)
 	e := reserveForMessage(ctx, memory, make([]byte, maxJobBytes), largeResponse{bytes: maxJobBytes, writes: true})
 	if e == nil || s.lookups.Load() > 4 {
 		t.Errorf("%v after %d lookups", e, s.lookups.Load())

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"maps"
@@ -19,47 +18,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
-
-// blockingStub blocks every GetJob until release is closed, and records the connections.
-type blockingStub struct {
-	metadataCallers
-	started chan struct{}
-	release chan struct{}
-
-	mu    sync.Mutex
-	peers map[string]bool
-}
-
-func (s *blockingStub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
-	from, _ := peer.FromContext(ctx)
-	s.mu.Lock()
-	s.peers[from.Addr.String()] = true
-	s.mu.Unlock()
-	s.started <- struct{}{}
-	<-s.release
-	return &jobsv1.GetJobResponse{Job: &jobsv1.Job{}}, nil
-}
-
-func serveBlockingStub(t *testing.T) (*blockingStub, string) {
-	s := &blockingStub{started: make(chan struct{}), release: make(chan struct{}), peers: map[string]bool{}}
-	return s, serveService(t, s)
-}
-
-func checkOverloaded(t *testing.T, response *http.Response, setting string) {
-	t.Helper()
-	var e apiError
-	if err := json.NewDecoder(response.Body).Decode(&e); err != nil {
-		t.Fatal(err)
-	}
-	if response.StatusCode != 429 || e.Code != "RESOURCE_EXHAUSTED" || e.Reason != "OVERLOADED" ||
-		!strings.Contains(e.Detail, setting) || response.Header.Get("Retry-After") != "1" {
-		t.Errorf("%d %+v %v, want OVERLOADED with %s", response.StatusCode, e, response.Header, setting)
-	}
-}
 
 func TestRequestLimit_RejectsRequests_WhenTooManyAreInFlight(t *testing.T) {
 	s, address := serveBlockingStub(t)
@@ -103,34 +64,6 @@ func TestUpstream_SpreadsCallsOverConnections(t *testing.T) {
 	}
 	if got := slices.Collect(maps.Keys(s.peers)); len(got) != 3 {
 		t.Errorf("connections: %v", got)
-	}
-	close(s.release)
-	calls.Wait()
-}
-
-func TestUpstream_RejectsCalls_WhenConnectionsAreFull(t *testing.T) {
-	s, address := serveBlockingStub(t)
-	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "1"})
-	upstream, err := dialUpstream(config, discardLogger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(upstream.Close)
-	upstream.calls.wait = 0
-	gateway, err := newHandler(nil, config, upstream, newMetrics(), nil, discardLogger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var calls sync.WaitGroup
-	// It has more than its address may have. So the server is asked who it is, and it has those of its tenant.
-	for range subjectStreamsPerConnection + tenantStreamsPerConnection {
-		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}}) })
-		<-s.started
-	}
-	response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}})
-	checkOverloaded(t, response, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS is 1")
-	if got := get(gateway, "/healthz", nil).StatusCode; got != 200 {
-		t.Errorf("/healthz: %d", got)
 	}
 	close(s.release)
 	calls.Wait()
@@ -203,58 +136,6 @@ func TestBody_IsNotDecoded_WhenCallerIsRejected(t *testing.T) {
 	response := send(gateway, "POST", "/customer/jobs", http.Header{"Authorization": {"Bearer good"}}, large)
 	if response.StatusCode != 201 || s.created != 1 {
 		t.Errorf("%d, created %d", response.StatusCode, s.created)
-	}
-}
-
-func TestMemory_RejectsLargeRequests_WhenTheLimitIsReached(t *testing.T) {
-	job := &jobsv1.Job{CancelReason: new(string)}
-	*job.CancelReason = strings.Repeat("x", 1<<20)
-	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, &stub{job: job})})
-	upstream, err := dialUpstream(config, discardLogger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(upstream.Close)
-	limits := newMemoryLimits(config.MaxBufferedBytes)
-	limits.buffers.wait = 0
-	callers := newCallers(upstream, nil)
-	ctx := func(tenant string) context.Context {
-		request := httptest.NewRequest("GET", "/", nil)
-		request.Header.Set("X-Tenant-Id", tenant)
-		memory := newRequestMemory(limits, callers.identify(request))
-		if e := memory.learn(t.Context()); e != nil {
-			t.Fatal(e)
-		}
-		return withRequestMemory(t.Context(), memory)
-	}
-	jobs := jobsv1.NewJobServiceClient(upstream)
-
-	first, second := ctx("acme"), ctx("acme")
-	full := requestMemoryFromContext(ctx("acme"))
-	if _, err := jobs.GetJob(first, &jobsv1.GetJobRequest{}); err != nil {
-		t.Fatal(err)
-	}
-	if held := requestMemoryFromContext(first).buffers.held; held < 1<<20 || held > 7<<20 {
-		t.Errorf("the response holds %d bytes", held)
-	}
-	if e := full.buffers.resize(limits.buffers.shares.tenant - 8<<20); e != nil {
-		t.Fatal(e)
-	}
-	_, err = jobs.GetJob(second, &jobsv1.GetJobRequest{})
-	if e, _ := convertError(err); e.Reason != "OVERLOADED" || !strings.Contains(e.Detail, "JOBS_GATEWAY_MAX_BUFFERED_BYTES is 134217728") {
-		t.Errorf("%+v", e)
-	}
-	if _, err := jobs.GetJob(ctx("other"), &jobsv1.GetJobRequest{}); err != nil {
-		t.Errorf("another caller: %v", err)
-	}
-	// A call that may have had an effect does not fail for its response.
-	if _, err := jobs.CreateJob(second, &jobsv1.CreateJobRequest{JobId: strings.Repeat("x", freeBytes)}); err != nil {
-		t.Errorf("CreateJob: %v", err)
-	}
-	w := &boundedWriter{ResponseWriter: httptest.NewRecorder(), memory: requestMemoryFromContext(first)}
-	io.WriteString(w, "short")
-	if m := requestMemoryFromContext(first); m.buffers.held+m.messages.held != 0 {
-		t.Errorf("a short response holds %d and %d bytes", m.buffers.held, m.messages.held)
 	}
 }
 
@@ -336,18 +217,6 @@ func TestServer_LimitsStreamsAndWindows_OfHTTP2(t *testing.T) {
 	}
 }
 
-func TestConfig_RejectsBudgetsThatAreTooSmall(t *testing.T) {
-	for name, value := range map[string]string{
-		"MAX_BUFFERED_BYTES": "33554431", "MAX_BODY_BYTES": "10000000", "MAX_REQUESTS_IN_FLIGHT": "0",
-		"MAX_CONNECTIONS": "0", "UPSTREAM_CONNECTIONS": "0",
-	} {
-		_, err := loadConfig(nil, func(n string) (string, bool) { return value, n == envPrefix+name })
-		if err == nil {
-			t.Errorf("%s=%s is accepted", name, value)
-		}
-	}
-}
-
 func TestServer_RespondsAndClosesConnection_WhenBodyIsNotComplete(t *testing.T) {
 	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_REQUIRE_TOKEN": "true"})
 	server := httptest.NewServer(gateway)
@@ -362,4 +231,46 @@ func TestServer_RespondsAndClosesConnection_WhenBodyIsNotComplete(t *testing.T) 
 	if err != nil || response.StatusCode != 401 || !response.Close {
 		t.Errorf("%+v %v", response, err)
 	}
+}
+
+func TestCallers_AreLookedUp_OnlyForRequestsThatHoldSomething(t *testing.T) {
+	s := newTokenStub()
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
+	check := func(what string, response *http.Response, want int64) {
+		t.Helper()
+		if got := s.lookups.Load(); got != want || response.StatusCode >= 300 {
+			t.Errorf("%s: %d lookups, want %d; status %d", what, got, want, response.StatusCode)
+		}
+	}
+	check("a small response", get(gateway, "/customer/jobs/a", bearer("acme/olivia")), 0)
+	check("a small body", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), `{"job_id": "a"}`), 0)
+	large := `{"document_params": {"a": [` + strings.Repeat("1,", 50_000) + `1]}}`
+	check("a large body", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), large), 1)
+	check("another one", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), large), 1)
+	s.job = &jobsv1.Job{DocumentType: strings.Repeat("x", freeBytes)}
+	check("a large response", get(gateway, "/customer/jobs/a", bearer("acme/amir")), 2)
+	check("another one", get(gateway, "/customer/jobs/a", bearer("acme/amir")), 2)
+}
+
+func TestUpstream_CountsUnknownCallers_ByTheAddressThatATrustedProxyForwards(t *testing.T) {
+	s, upstream := serveBlockingStub(t)
+	gateway := newTestGateway(t, map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "1", "JOBS_GATEWAY_TRUSTED_PROXIES": "192.0.2.1",
+	})
+	// Without a tenant, a lookup fails.
+	call := func(address string) *http.Response {
+		return get(gateway, "/customer/jobs/a", http.Header{"X-Forwarded-For": {address}})
+	}
+	var calls sync.WaitGroup
+	for range subjectStreamsPerConnection {
+		calls.Go(func() { call("198.51.100.1") })
+		<-s.started
+	}
+	if got := call("198.51.100.1").StatusCode; got != http.StatusUnauthorized {
+		t.Errorf("the same address: status %d", got)
+	}
+	calls.Go(func() { call("198.51.100.2") })
+	<-s.started
+	close(s.release)
+	calls.Wait()
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,13 +17,19 @@ import (
 	"google.golang.org/grpc/grpclog"
 )
 
+// openAPI is the generated OpenAPI document. The routes are loaded from it, so the gateway
+// accepts exactly the paths, methods and query parameters that the document describes.
+//
+//go:embed gen/openapi.json
+var openAPI []byte
+
 func main() {
 	args := os.Args[1:]
 	healthOnly := len(args) > 0 && args[0] == "health"
 	if healthOnly {
 		args = args[1:]
 	}
-	config, err := loadConfig(args, os.LookupEnv)
+	settings, err := loadConfig(args, os.LookupEnv)
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
@@ -31,20 +38,20 @@ func main() {
 		os.Exit(2)
 	}
 	if healthOnly {
-		if err := checkHealth(context.Background(), config); err != nil {
+		if err := checkHealth(context.Background(), settings); err != nil {
 			fmt.Fprintln(os.Stderr, "jobs-gateway:", err)
 			os.Exit(1)
 		}
 		return
 	}
-	logger := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.LogLevel}))
+	logger := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: settings.LogLevel}))
 	warnOfUnknownVariables(os.Environ(), logger)
 	// gRPC and grpc-gateway report clients that disconnect as errors, in lines that are not JSON.
 	grpcErrors := slog.NewLogLogger(logger.Handler(), slog.LevelDebug).Writer()
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, grpcErrors))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, config, logger); err != nil {
+	if err := run(ctx, openAPI, settings, logger); err != nil {
 		logger.Error("stopped", "error", err)
 		os.Exit(1)
 	}

@@ -3,11 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -46,13 +44,10 @@ var omittedIfEmpty = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.JobExecution.job_id":   true,
 }
 
-// jsonMarshaler is the runtime.Marshaler of this API. It writes every field by its proto name;
-// an unset field is null, or false if it is a bool. protojson would omit unset optional fields
-// and oneof members. body.go has its decoder.
-type jsonMarshaler struct{ runtime.JSONPb }
-
-// Marshal writes a message or, for a response_body in jobs.gateway.yaml, a field of one.
-func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
+// marshalJSON writes a message, or a field of one that is a response_body in jobs.gateway.yaml. It writes every field
+// by its proto name; an unset field is null, or false if it is a bool. protojson would omit unset optional fields and
+// oneof members.
+func marshalJSON(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case proto.Message:
 		return appendMessage(nil, v.ProtoReflect(), omittedFields(v))
@@ -63,18 +58,7 @@ func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
 	case []*jobsv1.DeviceExecution:
 		return appendList(v)
 	}
-	return nil, fmt.Errorf("can't marshal %T: add it to jsonMarshaler.Marshal", v)
-}
-
-// NewEncoder returns an encoder that writes the JSON of Marshal.
-func (m *jsonMarshaler) NewEncoder(w io.Writer) runtime.Encoder {
-	return runtime.EncoderFunc(func(v any) error {
-		body, err := m.Marshal(v)
-		if err == nil {
-			_, err = w.Write(body)
-		}
-		return err
-	})
+	return nil, fmt.Errorf("can't marshal %T: add it to marshalJSON", v)
 }
 
 // omittedFields returns the fields to leave out of a message that is not an item of a list.

@@ -42,7 +42,7 @@ func TestMarshal_WritesEveryFieldOfEveryResponse(t *testing.T) {
 	for _, method := range unaryMethods() {
 		message := newMessage(method.Output())
 		fill(message.ProtoReflect())
-		body, err := (&jsonMarshaler{}).Marshal(message)
+		body, err := marshalJSON(message)
 		if err != nil || !json.Valid(body) {
 			t.Errorf("%T: %v in %s", message, err, body)
 		}
@@ -55,7 +55,7 @@ func TestMarshal_WritesEveryFieldOfEveryResponse(t *testing.T) {
 }
 
 func TestMarshal_WritesUnsetFieldsAsNullOrFalse(t *testing.T) {
-	body, err := (&jsonMarshaler{}).Marshal(&jobsv1.Job{JobId: "a\"<é>"})
+	body, err := marshalJSON(&jobsv1.Job{JobId: "a\"<é>"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestMarshal_WritesTimestampStructAndDuration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := (&jsonMarshaler{}).Marshal(&jobsv1.Job{
+	body, err := marshalJSON(&jobsv1.Job{
 		DocumentParams: params,
 		CreatedAt:      &timestamppb.Timestamp{Seconds: 1764000000, Nanos: 120_000_000},
 		Rollout: &jobsv1.Rollout{Stages: []*jobsv1.Stage{
@@ -110,7 +110,7 @@ func TestMarshal_OmitsFieldsThatTheCallDoesNotFill(t *testing.T) {
 		{&jobsv1.Job{}, []string{"executions", "next_executions_page_token"}, []string{"rollout", "failure_criteria", "stages", "trip"}},
 		{[]*jobsv1.Job{{}}, []string{"executions", "next_executions_page_token", "rollout", "failure_criteria", "stages"}, []string{"trip"}},
 	} {
-		body, err := (&jsonMarshaler{}).Marshal(test.response)
+		body, err := marshalJSON(test.response)
 		if err != nil {
 			t.Fatal(err)
 		}

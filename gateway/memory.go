@@ -3,12 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net/http"
 	"runtime"
 	"time"
-
-	"google.golang.org/grpc/codes"
 )
 
 const (
@@ -16,9 +13,6 @@ const (
 	// limit. A typical request needs less, so it never waits. Only callers that the server has
 	// authenticated may hold more.
 	freeBytes = 32 << 10
-
-	// The protobuf of a JSON body is at most so many times as large: "1," becomes 11 bytes.
-	wireFactor = 6
 
 	// Estimates of the bytes of the decoded message and of the JSON for each byte of a protobuf
 	// response. A page of executions has 9 and 3 to 5. Unusual documents have up to 35 and 6.
@@ -161,10 +155,3 @@ func (w *boundedWriter) Write(b []byte) (int, error) {
 }
 
 func (w *boundedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// overloaded returns an error about a limit of the gateway.
-func overloaded(setting string, limit int64) *apiError {
-	e := newAPIError(codes.ResourceExhausted, "OVERLOADED", fmt.Sprintf("The gateway is overloaded (%s is %d); retry later", envName(setting), limit))
-	e.retryAfter = time.Second
-	return e
-}

@@ -13,14 +13,14 @@ import (
 
 // instrument is the outermost middleware. It sets the request ID, matches the request, records
 // metrics, makes the span, writes the access log, and turns a panic into a 500 response.
-func instrument(routes routeTable, metrics *metrics, t *tracer, logger *slog.Logger, next http.Handler) http.Handler {
+func instrument(table routeTable, metrics *metrics, t *tracer, logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		metrics.requestsInFlight.Inc()
 		defer metrics.requestsInFlight.Dec()
 		requestID := setRequestID(w, r)
 		setTraceparent(w, r)
-		m := routes.match(r)
+		m := table.match(r)
 		span := t.start(w, r, m.template, requestID)
 		recorder := &responseRecorder{ResponseWriter: w, status: http.StatusOK}
 		request := r.WithContext(withMatch(r.Context(), m)) // a copy: net/http needs the body of r
@@ -48,14 +48,6 @@ func recoverPanic(w *responseRecorder, requestID string, logger *slog.Logger) {
 			newAPIError(codes.Internal, "INTERNAL", "Internal error").write(w)
 		}
 	}
-}
-
-// withNoSniff tells browsers not to guess the content type of a response.
-func withNoSniff(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		next.ServeHTTP(w, r)
-	})
 }
 
 // responseRecorder records the status and the size of a response for metrics and the log.

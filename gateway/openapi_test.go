@@ -44,7 +44,7 @@ func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 		case *jobsv1.Job:
 			message.NextExecutionsPageToken = "a"
 		}
-		body, err := (&jsonMarshaler{}).Marshal(message)
+		body, err := marshalJSON(message)
 		if err != nil {
 			t.Fatal(err)
 		}

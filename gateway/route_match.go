@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"unicode/utf8"
 )
 
 // noRoute is the route of all paths that match no other one. Its template is their label in metrics and the log.
@@ -98,20 +97,6 @@ func (m *match) path() string {
 // escapeSegment encodes an ID for a path. It also encodes colons, which could start a verb.
 func escapeSegment(id string) string {
 	return strings.ReplaceAll(url.PathEscape(id), ":", "%3A")
-}
-
-// checkPath rejects a path that is not UTF-8, because protobuf strings must be UTF-8, and path
-// parameters of the wrong type.
-func checkPath(m *match, r *http.Request) *apiError {
-	if !utf8.ValidString(r.URL.Path) {
-		return malformedRequest("The path is not valid UTF-8")
-	}
-	for name, value := range m.variables {
-		if e := checkValue(name, &m.operation.parameter("path", name).Schema, value); e != nil {
-			return e
-		}
-	}
-	return nil
 }
 
 type matchKey struct{}

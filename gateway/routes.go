@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -13,12 +12,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
-
-// openAPI is the generated OpenAPI document. The route table is built from it, so the gateway
-// accepts exactly the paths, methods and query parameters that the document describes.
-//
-//go:embed gen/openapi.json
-var openAPI []byte
 
 // route is one path of the API with its operations.
 type route struct {

@@ -4,22 +4,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
-
-	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
-
-// unaryMethods returns the unary methods of both services.
-func unaryMethods() (all []protoreflect.MethodDescriptor) {
-	for _, file := range []protoreflect.FileDescriptor{jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto} {
-		methods := file.Services().Get(0).Methods()
-		for i := range methods.Len() {
-			if !methods.Get(i).IsStreamingServer() {
-				all = append(all, methods.Get(i))
-			}
-		}
-	}
-	return all
-}
 
 // A new method without a rule in jobs.gateway.yaml would be missing from the REST API.
 func TestRoutes_CoverEveryUnaryMethod(t *testing.T) {

@@ -23,7 +23,7 @@ const baseMemory = 160 << 20
 const streamsPerClient = 100
 
 // run serves the REST API and the metrics until ctx ends, then drains requests in flight.
-func run(ctx context.Context, config *Config, logger *slog.Logger) error {
+func run(ctx context.Context, openAPI []byte, config *Config, logger *slog.Logger) error {
 	setMemoryLimit(config)
 	upstream, err := dialUpstream(config, logger)
 	if err != nil {
@@ -36,7 +36,7 @@ func run(ctx context.Context, config *Config, logger *slog.Logger) error {
 	}
 	defer tracer.shutDown(logger)
 	metrics := newMetrics()
-	handler, err := newHandler(ctx.Done(), config, upstream, metrics, tracer, logger)
+	handler, err := newHandler(ctx.Done(), openAPI, config, upstream, metrics, tracer, logger)
 	if err != nil {
 		return err
 	}

@@ -2,60 +2,21 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
-
-// selfSigned writes a self-signed certificate for clients and servers on 127.0.0.1, which is
-// also its own authority.
-func selfSigned(t *testing.T, name string) (cert, key string) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{name}, Subject: pkix.Name{CommonName: name},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(name, kind string, bytes []byte) string {
-		file := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
-	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", pkcs8)
-}
 
 // listenEvents is a log writer that sends the address of each "listening" event.
 type listenEvents struct {
@@ -73,8 +34,9 @@ func (e *listenEvents) Write(line []byte) (int, error) {
 func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 	cert, key := selfSigned(t, "proxy")
 	untrustedCert, untrustedKey := selfSigned(t, "proxy")
-	authorities, err := loadCertPool(cert)
-	if err != nil {
+	authorities := x509.NewCertPool()
+	pem, err := os.ReadFile(cert)
+	if err != nil || !authorities.AppendCertsFromPEM(pem) {
 		t.Fatal(err)
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
@@ -94,7 +56,7 @@ func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 	log := &listenEvents{addresses: make(chan string, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan error)
-	go func() { stopped <- run(ctx, config, slog.New(slog.NewJSONHandler(log, nil))) }()
+	go func() { stopped <- run(ctx, openAPI, config, slog.New(slog.NewJSONHandler(log, nil))) }()
 	_, port, _ := net.SplitHostPort(<-log.addresses)
 
 	clientTLS := func(cert, key string) *tls.Config {

@@ -2,29 +2,14 @@ package main
 
 import (
 	"context"
-	"net/http"
+	"net/netip"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
-)
-
-// streamsPerConnection is the maximum number of concurrent calls on a connection: a quarter of the
-// server's default, because the server also counts calls that have just ended. gRPC would queue
-// further calls without a limit and without an error.
-const streamsPerConnection = 100
-
-// The maximum numbers of concurrent calls of one tenant and of one subject on a connection. The server
-// accepts the calls of a connection one after another, so the calls of other callers wait behind them.
-// With the default number of connections, one tenant can have as many calls in flight as the server
-// accepts from a tenant, and one subject half as many.
-const (
-	tenantStreamsPerConnection  = 24
-	subjectStreamsPerConnection = 12
 )
 
 // upstream spreads calls over several connections to the gRPC server, and bounds the number of
@@ -39,12 +24,12 @@ type upstream struct {
 }
 
 func newUpstream(connections, watchConnections []*grpc.ClientConn) *upstream {
-	count := int64(len(connections))
-	calls := newFairSemaphore(count*streamsPerConnection, shares{
-		tenant: count * tenantStreamsPerConnection, subject: count * subjectStreamsPerConnection,
-		unknown: count * streamsPerConnection / 4, address: count * subjectStreamsPerConnection,
-	})
-	return &upstream{connections: connections, watchConnections: watchConnections, calls: calls}
+	return &upstream{connections: connections, watchConnections: watchConnections, calls: newCalls(len(connections))}
+}
+
+// newCallers returns the callers of these connections.
+func (u *upstream) newCallers(trustedProxies []netip.Prefix) *callers {
+	return newCallers(len(u.connections), u.connection, trustedProxies)
 }
 
 func (u *upstream) connection() *grpc.ClientConn {
@@ -163,30 +148,6 @@ func (u *upstream) call(
 		return nil, e
 	}
 	return response, nil
-}
-
-// forwardedMetadata returns the headers of a request that are forwarded.
-func forwardedMetadata(r *http.Request) metadata.MD {
-	forwarded := metadata.MD{}
-	for _, name := range allowedHeaders {
-		if values := r.Header.Values(name); len(values) > 0 {
-			forwarded[name] = values
-		}
-	}
-	return forwarded
-}
-
-// withAllowedMetadata returns a context that sends only allowedHeaders. grpc-gateway would also
-// send X-Forwarded-For and X-Forwarded-Host.
-func withAllowedMetadata(ctx context.Context) context.Context {
-	all, _ := metadata.FromOutgoingContext(ctx)
-	allowed := metadata.MD{}
-	for _, key := range allowedHeaders {
-		if values := all.Get(key); len(values) > 0 {
-			allowed[key] = values
-		}
-	}
-	return metadata.NewOutgoingContext(ctx, allowed)
 }
 
 // rawCodec sends and receives messages that are encoded already, as *[]byte.

@@ -42,10 +42,10 @@ type watchHandler struct {
 	rewatch   time.Duration
 }
 
-func newWatchHandler(stopping <-chan struct{}, config *Config, upstream *upstream, limits *memoryLimits) *watchHandler {
+func newWatchHandler(stopping <-chan struct{}, config *Config, upstream *upstream, memory *memoryLimits) *watchHandler {
 	return &watchHandler{
 		upstream: upstream, slots: newFairSemaphore(config.MaxWatches, sharesOf(config.MaxWatches)),
-		maximum: config.MaxWatches, limits: limits,
+		maximum: config.MaxWatches, limits: memory,
 		timeout: config.RequestTimeout, stopping: stopping, heartbeat: heartbeatInterval, rewatch: minRewatchWait,
 	}
 }
@@ -272,7 +272,7 @@ func newState(response []byte) (state, error) {
 	if err := proto.Unmarshal(response, &message); err != nil {
 		return state{}, err
 	}
-	body, err := (&jsonMarshaler{}).Marshal(message.GetJob())
+	body, err := marshalJSON(message.GetJob())
 	if err != nil {
 		return state{}, err
 	}

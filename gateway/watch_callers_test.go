@@ -42,7 +42,7 @@ func newWatchers(t *testing.T, maximum int) *watchers {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
-	callers := newCallers(upstream, config.TrustedProxies)
+	callers := upstream.newCallers(config.TrustedProxies)
 	w.watches = newWatchHandler(nil, config, upstream, newMemoryLimits(config.MaxBufferedBytes))
 	w.watches.heartbeat, w.watches.rewatch = time.Millisecond, time.Millisecond
 	gateway := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, r *http.Request) {
@@ -156,9 +156,7 @@ func TestWatch_HoldsJunkTokensInAQuarter_WhileTheServerIsAway(t *testing.T) {
 	if !w.waits(bearer("acme/olivia")) {
 		t.Error("a caller that is known is refused")
 	}
-	w.watches.slots.mu.Lock()
-	defer w.watches.slots.mu.Unlock()
-	if used := w.watches.slots.root.children["acme"].used; used != 2 {
+	if used := w.watches.slots.held(caller{tenant: "acme", subject: "user olivia"}); used != 2 {
 		t.Errorf("the known caller holds %d slots", used)
 	}
 }

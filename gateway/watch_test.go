@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -48,11 +47,6 @@ func (s *watchStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService
 	return nil
 }
 
-func serviceError(code codes.Code, reason string) error {
-	st, _ := status.New(code, "text").WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: reason})
-	return st.Err()
-}
-
 type watchGateway struct {
 	url      string
 	client   *http.Client
@@ -81,7 +75,7 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 	t.Cleanup(upstream.Close)
 	g := &watchGateway{client: http.DefaultClient, stopping: make(chan struct{}), stub: s}
 	g.watches = newWatchHandler(g.stopping, config, upstream, newMemoryLimits(config.MaxBufferedBytes))
-	g.callers = newCallers(upstream, nil)
+	g.callers = upstream.newCallers(nil)
 	g.watches.heartbeat, g.watches.rewatch = time.Millisecond, time.Millisecond
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
@@ -262,11 +256,11 @@ func TestWatch_RejectsWatches_WhenTooManyAreOpen(t *testing.T) {
 
 func TestWatch_HoldsNoMemory_AfterItWasRefusedMemory(t *testing.T) {
 	g := newWatchGateway(t, nil)
-	limits := g.watches.limits
-	limits.messages.wait = time.Millisecond
-	half := limits.messages.root.limit / 2
+	memory := g.watches.limits
+	memory.messages.wait = time.Millisecond
+	half := int64(128 << 20 / 4) // of the limit of messages
 	for _, name := range []string{"b", "c"} {
-		limits.messages.tryAcquire(tenant(name), half)
+		memory.messages.tryAcquire(caller{tenant: name}, half)
 	}
 	large := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, err: unavailable, size: freeBytes}
 	response := g.get(t, "older")
@@ -274,7 +268,7 @@ func TestWatch_HoldsNoMemory_AfterItWasRefusedMemory(t *testing.T) {
 		g.stub.calls <- large
 	}
 	for _, name := range []string{"b", "c"} {
-		limits.messages.release(tenant(name), half)
+		memory.messages.release(caller{tenant: name}, half)
 	}
 	g.stub.calls <- watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_COMPLETED}, size: freeBytes}
 
@@ -283,8 +277,9 @@ func TestWatch_HoldsNoMemory_AfterItWasRefusedMemory(t *testing.T) {
 	if len(all) == 0 || all[len(all)-1].status != "COMPLETED" {
 		t.Errorf("%v", all)
 	}
-	checkUnused(t, limits.buffers)
-	checkUnused(t, limits.messages)
+	if !memory.buffers.idle() || !memory.messages.idle() {
+		t.Error("memory is in use")
+	}
 }
 
 func TestWatch_StaysOpen_WhenNothingIsSentForTheRequestTimeoutOverHTTP2(t *testing.T) {

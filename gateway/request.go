@@ -14,6 +14,32 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
+// checkRequest rejects requests that grpc-gateway would accept although a part is unknown,
+// repeated or dropped, or would reject without naming the field. It reads the body. The gRPC server validates the values.
+func checkRequest(m *match, w http.ResponseWriter, r *http.Request, config *Config) *apiError {
+	if e := cmp.Or(checkIdentityHeaders(r), checkBearerToken(r, config.RequireToken), checkHeaderSize(r), checkPath(m, r)); e != nil {
+		return e
+	}
+	if e := checkQuery(m, r); e != nil {
+		return e
+	}
+	return readBody(m, w, r, config.MaxBodyBytes)
+}
+
+// checkPath rejects a path that is not UTF-8, because protobuf strings must be UTF-8, and path
+// parameters of the wrong type.
+func checkPath(m *match, r *http.Request) *apiError {
+	if !utf8.ValidString(r.URL.Path) {
+		return malformedRequest("The path is not valid UTF-8")
+	}
+	for name, value := range m.variables {
+		if e := checkValue(name, &m.operation.parameter("path", name).Schema, value); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
 // checkQuery parses the query, for the match and for the generated code. It rejects unknown and repeated
 // parameters and values of the wrong type, and removes parameters with an empty value.
 func checkQuery(m *match, r *http.Request) *apiError {

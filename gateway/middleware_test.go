@@ -1,0 +1,19 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestInstrument_Returns500_WhenHandlerPanics(t *testing.T) {
+	panics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret") })
+	recorder := httptest.NewRecorder()
+	instrument(nil, newMetrics(), nil, discardLogger, panics).ServeHTTP(recorder, httptest.NewRequest("GET", "/customer/jobs", nil))
+
+	var got apiError
+	if err := json.Unmarshal(recorder.Body.Bytes(), &got); err != nil || recorder.Code != 500 || got.Detail != "Internal error" {
+		t.Errorf("%d %+v %v", recorder.Code, got, err)
+	}
+}
