@@ -15,12 +15,12 @@ import (
 
 // readBody replaces the body of the request with a requestBody, or with http.NoBody if the body is empty or the
 // operation has none. It reserves the memory of the body and of the decoded message.
-func readBody(m *match, w http.ResponseWriter, r *http.Request, maxBytes int64) *apiError {
-	if m.operation.RequestBody == nil {
+func readBody(m *Match, w http.ResponseWriter, r *http.Request, maxBytes int64) *APIError {
+	if m.Operation.RequestBody == nil {
 		r.Body = http.NoBody
 		return nil
 	}
-	memory := requestMemoryFromContext(r.Context())
+	memory := RequestMemoryFromContext(r.Context())
 	body, reserved, e := readAll(w, r, maxBytes, memory)
 	if e != nil {
 		return e
@@ -32,38 +32,38 @@ func readBody(m *match, w http.ResponseWriter, r *http.Request, maxBytes int64) 
 	if e := checkContentType(r); e != nil {
 		return e
 	}
-	size := decodedSize(body)
-	if size > freeBytes && !reserved {
-		if e := memory.learn(r.Context()); e != nil {
+	size := DecodedSize(body)
+	if size > FreeBytes && !reserved {
+		if e := memory.Learn(r.Context()); e != nil {
 			return e
 		}
-		if e := memory.buffers.reserve(r.Context(), int64(len(body))*wireFactor); e != nil {
+		if e := memory.Buffers.Reserve(r.Context(), int64(len(body))*WireFactor); e != nil {
 			return e
 		}
 	}
-	r.Body = &requestBody{json: body, inPath: m.variables}
-	return memory.messages.reserve(r.Context(), size)
+	r.Body = &requestBody{json: body, inPath: m.Variables}
+	return memory.Messages.Reserve(r.Context(), size)
 }
 
 // readAll reads the body to the end: only then does net/http notice when the client disconnects.
-// Before it holds more than freeBytes, it learns who the caller is and reserves memory.
-func readAll(w http.ResponseWriter, r *http.Request, maxBytes int64, memory *requestMemory) (body []byte, reserved bool, e *apiError) {
+// Before it holds more than FreeBytes, it learns who the caller is and reserves memory.
+func readAll(w http.ResponseWriter, r *http.Request, maxBytes int64, memory *RequestMemory) (body []byte, reserved bool, e *APIError) {
 	if r.ContentLength > maxBytes {
 		return nil, false, readError(&http.MaxBytesError{}, maxBytes)
 	}
 	limited := http.MaxBytesReader(w, r.Body, maxBytes)
-	body, err := io.ReadAll(io.LimitReader(limited, freeBytes))
-	if err != nil || len(body) < freeBytes {
+	body, err := io.ReadAll(io.LimitReader(limited, FreeBytes))
+	if err != nil || len(body) < FreeBytes {
 		return body, false, readError(err, maxBytes)
 	}
-	if e := memory.learn(r.Context()); e != nil {
+	if e := memory.Learn(r.Context()); e != nil {
 		return nil, false, e
 	}
 	size := maxBytes // unknown in a chunked body
 	if r.ContentLength > 0 {
 		size = r.ContentLength
 	}
-	if e := memory.buffers.reserve(r.Context(), size*wireFactor); e != nil {
+	if e := memory.Buffers.Reserve(r.Context(), size*WireFactor); e != nil {
 		return nil, true, e
 	}
 	// One byte more than the maximum makes limited return its error.
@@ -76,30 +76,30 @@ func readAll(w http.ResponseWriter, r *http.Request, maxBytes int64, memory *req
 }
 
 // readError converts an error from reading a body.
-func readError(err error, maxBytes int64) *apiError {
+func readError(err error, maxBytes int64) *APIError {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &tooLarge):
 		detail := fmt.Sprintf("The body is too large; the limit is %d bytes", maxBytes)
-		return newAPIError(codes.InvalidArgument, "BODY_TOO_LARGE", detail).withStatus(http.StatusRequestEntityTooLarge)
+		return NewAPIError(codes.InvalidArgument, "BODY_TOO_LARGE", detail).WithStatus(http.StatusRequestEntityTooLarge)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return newAPIError(codes.DeadlineExceeded, "BODY_TOO_SLOW", "The body did not arrive in time").
-			withStatus(http.StatusRequestTimeout)
+		return NewAPIError(codes.DeadlineExceeded, "BODY_TOO_SLOW", "The body did not arrive in time").
+			WithStatus(http.StatusRequestTimeout)
 	}
-	return malformedRequest("The body could not be read")
+	return MalformedRequest("The body could not be read")
 }
 
-func checkContentType(r *http.Request) *apiError {
+func checkContentType(r *http.Request) *APIError {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return newAPIError(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", "The body must not be compressed; send it without Content-Encoding").
-			withStatus(http.StatusUnsupportedMediaType)
+		return NewAPIError(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", "The body must not be compressed; send it without Content-Encoding").
+			WithStatus(http.StatusUnsupportedMediaType)
 	}
 	value := r.Header.Get("Content-Type")
 	if mediaType, _, err := mime.ParseMediaType(value); value == "" || err == nil && mediaType == "application/json" {
 		return nil
 	}
-	return newAPIError(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON; send Content-Type: application/json").
-		withStatus(http.StatusUnsupportedMediaType)
+	return NewAPIError(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON; send Content-Type: application/json").
+		WithStatus(http.StatusUnsupportedMediaType)
 }

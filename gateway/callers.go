@@ -37,13 +37,13 @@ var credentialHeaders = []string{"authorization", "x-tenant-id"}
 // digest is a hash of a secret key and of credentials, so that what the gateway remembers has no tokens.
 type digest [sha256.Size]byte
 
-// callers identifies the callers of requests. It asks the server with GetCaller, and remembers the response.
-type callers struct {
+// Callers identifies the callers of requests. It asks the server with GetCaller, and remembers the response.
+type Callers struct {
 	connections    int
 	connection     func() *grpc.ClientConn
 	trustedProxies []netip.Prefix
 	hashKey        []byte
-	lookups        *fairSemaphore // calls of GetCaller
+	lookups        *FairSemaphore // calls of GetCaller
 
 	mu      sync.Mutex
 	known   map[digest]*list.Element
@@ -53,40 +53,40 @@ type callers struct {
 
 type knownCaller struct {
 	digest digest
-	caller caller
+	caller Caller
 	until  time.Time
 }
 
 // lookup is a GetCaller that several requests wait for.
 type lookup struct {
 	done    chan struct{}
-	caller  caller
+	caller  Caller
 	err     error
 	waiting int // requests; requires callers.mu
 	cancel  context.CancelFunc
 }
 
-// newCallers returns callers that asks over so many connections, of which connection returns one after the other.
-func newCallers(connections int, connection func() *grpc.ClientConn, trustedProxies []netip.Prefix) *callers {
+// NewCallers returns callers that asks over so many connections, of which connection returns one after the other.
+func NewCallers(connections int, connection func() *grpc.ClientConn, trustedProxies []netip.Prefix) *Callers {
 	key := make([]byte, sha256.Size)
 	rand.Read(key) // never fails
-	return &callers{
+	return &Callers{
 		connections: connections, connection: connection, trustedProxies: trustedProxies, hashKey: key,
 		lookups: newLookups(connections), known: map[digest]*list.Element{}, pending: map[digest]*lookup{},
 	}
 }
 
-// identity is the caller of one request, which may be unknown.
-type identity struct {
-	caller
-	callers     *callers
+// Identity is the caller of one request, which may be unknown.
+type Identity struct {
+	Caller
+	callers     *Callers
 	digest      digest
 	credentials metadata.MD
 }
 
-// identify returns the caller of a request if it is remembered. It makes no call.
-func (c *callers) identify(r *http.Request) *identity {
-	id := &identity{callers: c, credentials: metadata.MD{}}
+// Identify returns the caller of a request if it is remembered. It makes no call.
+func (c *Callers) Identify(r *http.Request) *Identity {
+	id := &Identity{callers: c, credentials: metadata.MD{}}
 	hash := sha256.New()
 	hash.Write(c.hashKey)
 	for _, name := range credentialHeaders {
@@ -101,9 +101,9 @@ func (c *callers) identify(r *http.Request) *identity {
 	known, ok := c.remembered(id.digest)
 	c.mu.Unlock()
 	if ok {
-		id.caller = known
+		id.Caller = known
 	} else {
-		id.caller = caller{subject: clientNetwork(r, c.trustedProxies)}
+		id.Caller = Caller{Subject: clientNetwork(r, c.trustedProxies)}
 	}
 	return id
 }
@@ -118,10 +118,10 @@ func normalCredential(value string) string {
 	return value
 }
 
-// learn asks the server who the caller is, unless it is known. It returns an error if the server rejects
+// Learn asks the server who the caller is, unless it is known. It returns an error if the server rejects
 // the caller's credentials. Requests with the same credentials share a call.
-func (id *identity) learn(ctx context.Context) *apiError {
-	if id.known() {
+func (id *Identity) Learn(ctx context.Context) *APIError {
+	if id.Known() {
 		return nil
 	}
 	l := id.callers.lookUp(id)
@@ -129,32 +129,32 @@ func (id *identity) learn(ctx context.Context) *apiError {
 	case <-l.done:
 	case <-ctx.Done():
 		id.callers.leave(l, id.digest)
-		e, _ := convertError(status.FromContextError(ctx.Err()).Err())
+		e, _ := ConvertError(status.FromContextError(ctx.Err()).Err())
 		return e
 	}
 	if l.err != nil {
-		e, _ := convertError(l.err)
+		e, _ := ConvertError(l.err)
 		return e
 	}
-	id.caller = l.caller
+	id.Caller = l.caller
 	return nil
 }
 
-// admit takes an amount, at most the maximum, from the share of an unknown caller's address. If that share
+// Admit takes an amount, at most the maximum, from the share of an unknown caller's address. If that share
 // has no room, it learns who the caller is instead, and takes nothing: callers with the same address must
 // not wait for each other.
-func (id *identity) admit(ctx context.Context, s *fairSemaphore, amount int64) (taken bool, e *apiError) {
-	if id.known() {
+func (id *Identity) Admit(ctx context.Context, s *FairSemaphore, amount int64) (taken bool, e *APIError) {
+	if id.Known() {
 		return false, nil
 	}
-	if s.tryAcquire(id.caller, min(amount, s.maximum(id.caller))) {
+	if s.TryAcquire(id.Caller, min(amount, s.Maximum(id.Caller))) {
 		return true, nil
 	}
-	return false, id.learn(ctx)
+	return false, id.Learn(ctx)
 }
 
 // lookUp starts a lookup or returns a pending one. If the caller is remembered, the lookup has ended already.
-func (c *callers) lookUp(id *identity) *lookup {
+func (c *Callers) lookUp(id *Identity) *lookup {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := &lookup{done: make(chan struct{})}
@@ -170,7 +170,7 @@ func (c *callers) lookUp(id *identity) *lookup {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	l.waiting, l.cancel = 1, cancel
 	c.pending[id.digest] = l
-	address, digest, credentials := id.caller, id.digest, id.credentials
+	address, digest, credentials := id.Caller, id.digest, id.credentials
 	go func() {
 		defer cancel()
 		var until time.Time
@@ -190,7 +190,7 @@ func (c *callers) lookUp(id *identity) *lookup {
 
 // leave ends a lookup when the last request that waits for it does. Otherwise clients that disconnect at once
 // would leave lookups behind, which no limit counts.
-func (c *callers) leave(l *lookup, d digest) {
+func (c *Callers) leave(l *lookup, d digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l.waiting--; l.waiting == 0 && c.pending[d] == l {
@@ -200,11 +200,11 @@ func (c *callers) leave(l *lookup, d digest) {
 }
 
 // ask calls GetCaller.
-func (c *callers) ask(ctx context.Context, address caller, credentials metadata.MD) (caller, time.Time, error) {
-	if !c.lookups.acquire(ctx, address, 1) {
-		return caller{}, time.Time{}, overloaded("upstream-connections", int64(c.connections))
+func (c *Callers) ask(ctx context.Context, address Caller, credentials metadata.MD) (Caller, time.Time, error) {
+	if !c.lookups.Acquire(ctx, address, 1) {
+		return Caller{}, time.Time{}, Overloaded("upstream-connections", int64(c.connections))
 	}
-	defer c.lookups.release(address, 1)
+	defer c.lookups.Release(address, 1)
 	asked := time.Now()
 	client := jobsv1.NewJobServiceClient(c.connection())
 	response, err := client.GetCaller(metadata.NewOutgoingContext(ctx, credentials), &jobsv1.GetCallerRequest{})
@@ -212,11 +212,11 @@ func (c *callers) ask(ctx context.Context, address caller, credentials metadata.
 		err = status.Error(codes.Unavailable, "GetCaller took too long")
 	}
 	if err != nil {
-		return caller{}, time.Time{}, resetAsUnavailable(ctx, err)
+		return Caller{}, time.Time{}, ResetAsUnavailable(ctx, err)
 	}
-	known, until := caller{tenant: response.TenantId}, asked.Add(maxKnownFor)
+	known, until := Caller{Tenant: response.TenantId}, asked.Add(maxKnownFor)
 	if expiry := response.TokenExpiresAt; expiry != nil {
-		known.subject = subject(response)
+		known.Subject = subject(response)
 		if expiry.AsTime().Before(until) {
 			until = expiry.AsTime()
 		}
@@ -236,22 +236,22 @@ func subject(response *jobsv1.GetCallerResponse) string {
 }
 
 // remembered returns the caller with these credentials. It requires c.mu.
-func (c *callers) remembered(d digest) (caller, bool) {
+func (c *Callers) remembered(d digest) (Caller, bool) {
 	element := c.known[d]
 	if element == nil {
-		return caller{}, false
+		return Caller{}, false
 	}
 	entry := element.Value.(*knownCaller)
 	if !time.Now().Before(entry.until) {
 		c.forget(element)
-		return caller{}, false
+		return Caller{}, false
 	}
 	c.recent.MoveToFront(element)
 	return entry.caller, true
 }
 
 // remember requires c.mu.
-func (c *callers) remember(entry *knownCaller) {
+func (c *Callers) remember(entry *knownCaller) {
 	c.known[entry.digest] = c.recent.PushFront(entry)
 	if c.recent.Len() > maxKnown {
 		c.forget(c.recent.Back())
@@ -259,7 +259,7 @@ func (c *callers) remember(entry *knownCaller) {
 }
 
 // forget requires c.mu.
-func (c *callers) forget(element *list.Element) {
+func (c *Callers) forget(element *list.Element) {
 	c.recent.Remove(element)
 	delete(c.known, element.Value.(*knownCaller).digest)
 }

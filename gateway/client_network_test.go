@@ -6,7 +6,7 @@ import (
 )
 
 func TestClientNetwork_IsTheLastAddressThatIsNotOfATrustedProxy(t *testing.T) {
-	var proxies networkList
+	var proxies NetworkList
 	if err := proxies.Set("10.0.0.0/8, 192.0.2.7,2001:db8:aaaa::/48"); err != nil {
 		t.Fatal(err)
 	}

@@ -16,11 +16,11 @@ const envPrefix = "JOBS_GATEWAY_"
 
 const maxUpstreamConnections = 1000
 
-// maxResponseBytes is the maximum size of a response of the server.
-const maxResponseBytes = 4 << 20
+// MaxResponseBytes is the maximum size of a response of the server.
+const MaxResponseBytes = 4 << 20
 
-// wireFactor is the maximum size of the protobuf of a JSON body, divided by the size of the body: "1," becomes 11 bytes.
-const wireFactor = 6
+// WireFactor is the maximum size of the protobuf of a JSON body, divided by the size of the body: "1," becomes 11 bytes.
+const WireFactor = 6
 
 // Config holds the settings of the gateway.
 type Config struct {
@@ -40,9 +40,9 @@ type Config struct {
 	TLSCert      string
 	TLSKey       string
 	TLSClientCA  string
-	TrustedPeers stringList
+	TrustedPeers StringList
 
-	TrustedProxies networkList
+	TrustedProxies NetworkList
 
 	UpstreamConnections int
 	UpstreamTLS         bool
@@ -51,8 +51,8 @@ type Config struct {
 	UpstreamKey         string
 	UpstreamServerName  string
 
-	AllowedHosts         stringList
-	CORSOrigins          stringList
+	AllowedHosts         StringList
+	CORSOrigins          StringList
 	RequireToken         bool
 	TLSTerminatedByProxy bool
 	InsecureMetadata     bool
@@ -99,19 +99,19 @@ func (c *Config) flagSet() *flag.FlagSet {
 	return f
 }
 
-// envName returns the environment variable of a flag.
-func envName(flagName string) string {
+// EnvName returns the environment variable of a flag.
+func EnvName(flagName string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
 }
 
-// loadConfig reads the settings from the environment and then from args, which override it,
+// LoadConfig reads the settings from the environment and then from args, which override it,
 // and validates them. Each line of the error names a setting by its flag.
-func loadConfig(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
+func LoadConfig(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
 	c := &Config{}
 	f := c.flagSet()
 	var errs error
 	f.VisitAll(func(setting *flag.Flag) {
-		name := envName(setting.Name)
+		name := EnvName(setting.Name)
 		if value, ok := lookupEnv(name); ok && value != "" {
 			if err := setting.Value.Set(value); err != nil {
 				errs = errors.Join(errs, fmt.Errorf("%s=%s: %w", name, value, err))
@@ -137,7 +137,7 @@ func (c *Config) validate() error {
 		return errors.New("trusted-peers requires tls-client-ca")
 	case (c.UpstreamCert == "") != (c.UpstreamKey == ""):
 		return errors.New("upstream-cert and upstream-key must be set together")
-	case c.UpstreamServerName != "" && !c.useUpstreamTLS():
+	case c.UpstreamServerName != "" && !c.UseUpstreamTLS():
 		return errors.New("upstream-server-name requires upstream-tls or upstream-ca")
 	case c.RequestTimeout <= 0 || c.MaxBodyBytes <= 0 || c.MaxRequestsInFlight <= 0 || c.MaxConnections <= 0 || c.MaxWatches <= 0:
 		return errors.New("request-timeout, max-body-bytes, max-requests-in-flight, max-connections and max-watches must be greater than 0")
@@ -149,10 +149,10 @@ func (c *Config) validate() error {
 	case slices.ContainsFunc(c.CORSOrigins, isInvalidOrigin):
 		return fmt.Errorf("cors-origins=%s: each origin must be a scheme and a host in lower case, such as "+
 			"https://ops.example.com, without a path and without the default port; * is not supported", &c.CORSOrigins)
-	case c.RequireToken && !c.TLSTerminatedByProxy && c.TLSCert == "" && !isLoopback(c.Listen):
+	case c.RequireToken && !c.TLSTerminatedByProxy && c.TLSCert == "" && !IsLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not a loopback address, and without TLS tokens are sent in clear text; "+
 			"set tls-cert and tls-key, or set tls-terminated-by-proxy if a proxy terminates TLS", c.Listen)
-	case !c.RequireToken && !c.InsecureMetadata && len(c.TrustedPeers) == 0 && !isLoopback(c.Listen):
+	case !c.RequireToken && !c.InsecureMetadata && len(c.TrustedPeers) == 0 && !IsLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not a loopback address, and any client can claim any tenant; listen on "+
 			"loopback behind a proxy that authenticates clients, or set require-token, or set tls-client-ca "+
 			"and trusted-peers, or set insecure-metadata to accept the risk", c.Listen)
@@ -163,10 +163,10 @@ func (c *Config) validate() error {
 // minBufferedBytes returns the smallest limit that serves every valid request: an eighth of it
 // is what one subject has for buffers.
 func minBufferedBytes(maxBodyBytes int64) int64 {
-	return 8 * max(maxResponseBytes, wireFactor*maxBodyBytes)
+	return 8 * max(MaxResponseBytes, WireFactor*maxBodyBytes)
 }
 
-func (c *Config) useUpstreamTLS() bool {
+func (c *Config) UseUpstreamTLS() bool {
 	return c.UpstreamTLS || c.UpstreamCA != "" || c.UpstreamCert != ""
 }
 
@@ -175,17 +175,17 @@ func (c *Config) useUpstreamTLS() bool {
 func isInvalidOrigin(text string) bool {
 	u, err := url.Parse(text)
 	return err != nil || u.Host == "" || strings.Contains(u.Host, "*") ||
-		u.Scheme+"://"+withoutDefaultPort(u.Scheme, strings.ToLower(u.Host)) != text
+		u.Scheme+"://"+WithoutDefaultPort(u.Scheme, strings.ToLower(u.Host)) != text
 }
 
-func isLoopback(address string) bool {
+func IsLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
-// withoutDefaultPort removes the port of a host if it is the default of the scheme. Browsers never send it,
+// WithoutDefaultPort removes the port of a host if it is the default of the scheme. Browsers never send it,
 // but proxies do.
-func withoutDefaultPort(scheme, host string) string {
+func WithoutDefaultPort(scheme, host string) string {
 	switch scheme {
 	case "http":
 		return strings.TrimSuffix(host, ":80")

@@ -63,12 +63,12 @@ func suggestFlag(f *flag.FlagSet, name string) string {
 	return ""
 }
 
-// stringList is a flag with comma-separated values.
-type stringList []string
+// StringList is a flag with comma-separated values.
+type StringList []string
 
-func (l *stringList) String() string { return strings.Join(*l, ",") }
+func (l *StringList) String() string { return strings.Join(*l, ",") }
 
-func (l *stringList) Set(value string) error {
+func (l *StringList) Set(value string) error {
 	*l = nil
 	for item := range strings.SplitSeq(value, ",") {
 		if item = strings.TrimSpace(item); item != "" {
@@ -78,10 +78,10 @@ func (l *stringList) Set(value string) error {
 	return nil
 }
 
-// networkList is a flag with comma-separated addresses and networks.
-type networkList []netip.Prefix
+// NetworkList is a flag with comma-separated addresses and networks.
+type NetworkList []netip.Prefix
 
-func (l *networkList) String() string {
+func (l *NetworkList) String() string {
 	texts := make([]string, len(*l))
 	for i, network := range *l {
 		texts[i] = network.String()
@@ -89,8 +89,8 @@ func (l *networkList) String() string {
 	return strings.Join(texts, ",")
 }
 
-func (l *networkList) Set(value string) error {
-	var items stringList
+func (l *NetworkList) Set(value string) error {
+	var items StringList
 	_ = items.Set(value) // can't fail
 	*l = nil
 	for _, item := range items {

@@ -4,7 +4,7 @@ import "testing"
 
 func TestConfig_RejectsTrustedProxiesThatAreNotNetworks(t *testing.T) {
 	for _, value := range []string{"proxy.example", "10.0.0.0/33", "10.0.0.1:80"} {
-		_, err := loadConfig([]string{"--trusted-proxies", value}, func(string) (string, bool) { return "", false })
+		_, err := LoadConfig([]string{"--trusted-proxies", value}, func(string) (string, bool) { return "", false })
 		if err == nil {
 			t.Errorf("%s is accepted", value)
 		}
@@ -33,7 +33,7 @@ func TestConfig_RejectsBudgetsThatAreTooSmall(t *testing.T) {
 		"MAX_BUFFERED_BYTES": "33554431", "MAX_BODY_BYTES": "10000000", "MAX_REQUESTS_IN_FLIGHT": "0",
 		"MAX_CONNECTIONS": "0", "UPSTREAM_CONNECTIONS": "0",
 	} {
-		_, err := loadConfig(nil, func(n string) (string, bool) { return value, n == envPrefix+name })
+		_, err := LoadConfig(nil, func(n string) (string, bool) { return value, n == envPrefix+name })
 		if err == nil {
 			t.Errorf("%s=%s is accepted", name, value)
 		}

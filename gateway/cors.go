@@ -12,7 +12,7 @@ import (
 // withCORS adds the CORS headers for web pages of the given origins and answers their preflight
 // requests. It rejects web pages of other origins, except the origin that the request is sent to.
 func withCORS(origins []string, next http.Handler) http.Handler {
-	requestHeaders := strings.Join(append([]string{"content-type", "grpc-timeout", "last-event-id"}, allowedHeaders...), ", ")
+	requestHeaders := strings.Join(append([]string{"content-type", "grpc-timeout", "last-event-id"}, AllowedHeaders...), ", ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(origins) > 0 {
 			w.Header().Add("Vary", "Origin")
@@ -20,8 +20,8 @@ func withCORS(origins []string, next http.Handler) http.Handler {
 		origin := r.Header.Get("Origin")
 		if !slices.Contains(origins, origin) {
 			if origin != "" && !isSameOrigin(r, origin) {
-				newAPIError(codes.PermissionDenied, "ORIGIN_NOT_ALLOWED", "Web pages of "+truncate(origin)+
-					" may not call this API; an administrator can list the origin in "+envName("cors-origins")).write(w)
+				NewAPIError(codes.PermissionDenied, "ORIGIN_NOT_ALLOWED", "Web pages of "+Truncate(origin)+
+					" may not call this API; an administrator can list the origin in "+EnvName("cors-origins")).Write(w)
 				return
 			}
 			next.ServeHTTP(w, r)
@@ -49,5 +49,5 @@ func isSameOrigin(r *http.Request, origin string) bool {
 	}
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" &&
-		strings.EqualFold(withoutDefaultPort(u.Scheme, u.Host), withoutDefaultPort(u.Scheme, r.Host))
+		strings.EqualFold(WithoutDefaultPort(u.Scheme, u.Host), WithoutDefaultPort(u.Scheme, r.Host))
 }

@@ -15,7 +15,7 @@ import (
 
 // decodeMessage decodes a JSON object into a request message. It is stricter than protojson: names are snake_case
 // and not those of variables in the path, enum values are names, and no field occurs twice.
-func decodeMessage(body []byte, message protoreflect.Message, inPath map[string]string) *apiError {
+func decodeMessage(body []byte, message protoreflect.Message, inPath map[string]string) *APIError {
 	members, e := parseJSONObject(body)
 	if e != nil {
 		return e
@@ -39,15 +39,15 @@ func decodeMessage(body []byte, message protoreflect.Message, inPath map[string]
 }
 
 // checkFields rejects unknown and repeated fields, and two fields of one oneof.
-func checkFields(request protoreflect.MessageDescriptor, members []jsonMember, inPath map[string]string) *apiError {
+func checkFields(request protoreflect.MessageDescriptor, members []jsonMember, inPath map[string]string) *APIError {
 	seen := map[string]bool{}
 	var set []string // a null field counts as absent
 	for _, m := range members {
 		if _, ok := inPath[m.name]; ok || request.Fields().ByName(protoreflect.Name(m.name)) == nil {
-			return invalidField(truncate(m.name), fmt.Sprintf("unknown field %q", truncate(m.name)))
+			return InvalidField(Truncate(m.name), fmt.Sprintf("unknown field %q", Truncate(m.name)))
 		}
 		if seen[m.name] {
-			return invalidField(m.name, m.name+" is set more than once")
+			return InvalidField(m.name, m.name+" is set more than once")
 		}
 		seen[m.name] = true
 		if !m.isNull() {
@@ -58,7 +58,7 @@ func checkFields(request protoreflect.MessageDescriptor, members []jsonMember, i
 }
 
 // decodeField decodes the value of one field. Its errors name the field.
-func decodeField(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *apiError {
+func decodeField(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *APIError {
 	if field.Kind() == protoreflect.EnumKind {
 		return decodeEnum(message, field, m)
 	}
@@ -70,8 +70,8 @@ func decodeField(message protoreflect.Message, field protoreflect.FieldDescripto
 	one := message.New()
 	if err := protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", m.name, value), one.Interface()); err != nil {
 		// protobuf-go writes the field as lowerCamelCase, which this API does not use.
-		text := protoFieldName.ReplaceAllString(cleanParserMessage(err.Error()), "")
-		return invalidField(m.name, m.name+": "+text)
+		text := protoFieldName.ReplaceAllString(CleanParserMessage(err.Error()), "")
+		return InvalidField(m.name, m.name+": "+text)
 	}
 	if one.Has(field) {
 		message.Set(field, one.Get(field)) // without a copy of nested messages
@@ -80,15 +80,15 @@ func decodeField(message protoreflect.Message, field protoreflect.FieldDescripto
 }
 
 // decodeEnum decodes the names of enum values. protojson would accept any number.
-func decodeEnum(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *apiError {
+func decodeEnum(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *APIError {
 	values := []json.RawMessage{m.value}
 	if field.IsList() && json.Unmarshal(m.value, &values) != nil {
-		return invalidField(m.name, m.name+" must be a list of names")
+		return InvalidField(m.name, m.name+" must be a list of names")
 	}
 	for _, value := range values {
 		var name string
 		if json.Unmarshal(value, &name) != nil || string(value) == "null" {
-			return invalidField(m.name, m.name+" must be given by name, as a string")
+			return InvalidField(m.name, m.name+" must be given by name, as a string")
 		}
 		known := field.Enum().Values().ByName(protoreflect.Name(name))
 		if known == nil || known.Number() == 0 {
@@ -113,7 +113,7 @@ func camelCase(mask []byte) []byte {
 
 // checkOneofs rejects two fields of one oneof and names them. howMany is "exactly one" or "at
 // most one".
-func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany string) *apiError {
+func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany string) *APIError {
 	if len(set) < 2 {
 		return nil
 	}
@@ -124,17 +124,17 @@ func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany s
 			members = append(members, string(fields.Get(j).Name()))
 		}
 		var conflicting []string
-		var violations []fieldViolation
+		var violations []FieldViolation
 		for _, name := range set {
 			if slices.Contains(members, name) {
 				conflicting = append(conflicting, name)
-				violations = append(violations, fieldViolation{Field: name, Description: "conflicts with another field"})
+				violations = append(violations, FieldViolation{Field: name, Description: "conflicts with another field"})
 			}
 		}
 		if len(conflicting) > 1 {
 			detail := fmt.Sprintf("%s must not be set together; set %s of %s",
 				strings.Join(conflicting, " and "), howMany, strings.Join(members, ", "))
-			return newAPIError(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
+			return NewAPIError(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
 		}
 	}
 	return nil
@@ -150,8 +150,8 @@ func enumValueNames(enum protoreflect.EnumDescriptor) (names []string) {
 	return names
 }
 
-func unknownEnumValue(field, value string, names []string) *apiError {
-	return invalidField(field, fmt.Sprintf("%s %q is unknown; it must be one of %s", field, truncate(value), strings.Join(names, ", ")))
+func unknownEnumValue(field, value string, names []string) *APIError {
+	return InvalidField(field, fmt.Sprintf("%s %q is unknown; it must be one of %s", field, Truncate(value), strings.Join(names, ", ")))
 }
 
 var protoFieldName = regexp.MustCompile(` field \w+`)

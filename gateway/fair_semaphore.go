@@ -10,28 +10,28 @@ import (
 // semaphoreWait is the maximum wait for a semaphore. After it, a request fails instead.
 const semaphoreWait = 5 * time.Second
 
-// caller is the tenant that a request counts for and, if the server verifies tokens, a subject of it. An
+// Caller is the tenant that a request counts for and, if the server verifies tokens, a subject of it. An
 // unknown caller has no tenant, and subject is its address.
-type caller struct{ tenant, subject string }
+type Caller struct{ Tenant, Subject string }
 
-func (c caller) known() bool { return c.tenant != "" }
+func (c Caller) Known() bool { return c.Tenant != "" }
 
-// shares are the maximum amounts of a fairSemaphore that one tenant, one subject, all unknown callers
+// shares are the maximum amounts of a FairSemaphore that one tenant, one subject, all unknown callers
 // and one of their addresses hold.
 type shares struct{ tenant, subject, unknown, address int64 }
 
-// sharesOf gives a tenant half, so that others still get the rest, and all unknown callers a quarter.
+// SharesOf gives a tenant half, so that others still get the rest, and all unknown callers a quarter.
 // One subject has half of its tenant's share, and one address half of that of the unknown callers.
-func sharesOf(size int64) shares {
+func SharesOf(size int64) shares {
 	return shares{max(size/2, 1), max(size/4, 1), max(size/4, 1), max(size/8, 1)}
 }
 
-// fairSemaphore is a weighted semaphore that callers share, such as bytes of memory. Waiting tenants are
+// FairSemaphore is a weighted semaphore that callers share, such as bytes of memory. Waiting tenants are
 // served round-robin, and so are the subjects of one tenant. Requests of one subject are FIFO. A release
 // examines only the requests that it grants, and one more.
-type fairSemaphore struct {
+type FairSemaphore struct {
 	shares shares
-	wait   time.Duration
+	Wait   time.Duration
 
 	mu       sync.Mutex
 	root     *share // its limit is the size of the semaphore
@@ -57,29 +57,29 @@ type waiter struct {
 	granted chan struct{}
 }
 
-func newFairSemaphore(size int64, s shares) *fairSemaphore {
-	return &fairSemaphore{shares: s, wait: semaphoreWait, root: &share{limit: size}}
+func NewFairSemaphore(size int64, s shares) *FairSemaphore {
+	return &FairSemaphore{shares: s, Wait: semaphoreWait, root: &share{limit: size}}
 }
 
 // limits returns the limits of the tenant and of the subject of a caller.
-func (s *fairSemaphore) limits(c caller) (tenant, subject int64) {
+func (s *FairSemaphore) limits(c Caller) (tenant, subject int64) {
 	switch {
-	case !c.known():
+	case !c.Known():
 		return s.shares.unknown, s.shares.address
-	case c.subject == "":
+	case c.Subject == "":
 		return s.shares.tenant, s.shares.tenant
 	}
 	return s.shares.tenant, s.shares.subject
 }
 
-// maximum returns what one caller can hold.
-func (s *fairSemaphore) maximum(c caller) int64 {
+// Maximum returns what one caller can hold.
+func (s *FairSemaphore) Maximum(c Caller) int64 {
 	return min(s.limits(c))
 }
 
-// acquire waits until the amount is free. It returns false after s.wait or when ctx ends. The
+// Acquire waits until the amount is free. It returns false after s.wait or when ctx ends. The
 // amount must not exceed s.maximum(c).
-func (s *fairSemaphore) acquire(ctx context.Context, c caller, amount int64) bool {
+func (s *FairSemaphore) Acquire(ctx context.Context, c Caller, amount int64) bool {
 	s.mu.Lock()
 	subject := s.find(c)
 	// This request overtakes no other one.
@@ -97,7 +97,7 @@ func (s *fairSemaphore) acquire(ctx context.Context, c caller, amount int64) boo
 	if w.isGranted() {
 		return true
 	}
-	timeout := time.NewTimer(s.wait)
+	timeout := time.NewTimer(s.Wait)
 	defer timeout.Stop()
 	select {
 	case <-w.granted:
@@ -126,9 +126,9 @@ func (w *waiter) isGranted() bool {
 	}
 }
 
-// tryAcquire takes the amount if it is free now. It passes waiting requests: its caller holds
+// TryAcquire takes the amount if it is free now. It passes waiting requests: its caller holds
 // an amount already and must not wait for another one.
-func (s *fairSemaphore) tryAcquire(c caller, amount int64) bool {
+func (s *FairSemaphore) TryAcquire(c Caller, amount int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	subject := s.find(c)
@@ -141,9 +141,9 @@ func (s *fairSemaphore) tryAcquire(c caller, amount int64) bool {
 	return true
 }
 
-// exchange replaces what one caller holds with an amount that another one holds, or the same, if that is
-// free then. It passes waiting requests, like tryAcquire.
-func (s *fairSemaphore) exchange(from caller, held int64, to caller, amount int64) bool {
+// Exchange replaces what one caller holds with an amount that another one holds, or the same, if that is
+// free then. It passes waiting requests, like TryAcquire.
+func (s *FairSemaphore) Exchange(from Caller, held int64, to Caller, amount int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before, after := s.find(from), s.find(to)
@@ -160,7 +160,7 @@ func (s *fairSemaphore) exchange(from caller, held int64, to caller, amount int6
 	return ok
 }
 
-func (s *fairSemaphore) release(c caller, amount int64) {
+func (s *FairSemaphore) Release(c Caller, amount int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	subject := s.find(c)
@@ -169,8 +169,8 @@ func (s *fairSemaphore) release(c caller, amount int64) {
 	s.grant()
 }
 
-// held returns what one caller holds. It is for tests, like idle.
-func (s *fairSemaphore) held(c caller) int64 {
+// Held returns what one caller holds. It is for tests, like idle.
+func (s *FairSemaphore) Held(c Caller) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	subject := s.find(c)
@@ -178,21 +178,21 @@ func (s *fairSemaphore) held(c caller) int64 {
 	return subject.used
 }
 
-// idle reports whether nothing is held and nothing waits.
-func (s *fairSemaphore) idle() bool {
+// Idle reports whether nothing is held and nothing waits.
+func (s *FairSemaphore) Idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.root.used == 0 && len(s.root.children) == 0 && s.root.ready.Len() == 0
 }
 
 // find returns the share of a caller. It requires s.mu, like the functions below.
-func (s *fairSemaphore) find(c caller) *share {
+func (s *FairSemaphore) find(c Caller) *share {
 	tenantLimit, subjectLimit := s.limits(c)
-	return s.root.child(c.tenant, tenantLimit).child(c.subject, subjectLimit)
+	return s.root.child(c.Tenant, tenantLimit).child(c.Subject, subjectLimit)
 }
 
 // grant gives waiting requests their amounts, round-robin, while they fit.
-func (s *fairSemaphore) grant() {
+func (s *FairSemaphore) grant() {
 	for s.root.ready.Len() > 0 {
 		tenant := s.root.ready.Front().Value.(*share)
 		subject := tenant.ready.Front().Value.(*share)

@@ -11,31 +11,31 @@ import (
 	"testing/synctest"
 )
 
-func tenant(name string) caller { return caller{tenant: name} }
+func tenant(name string) Caller { return Caller{Tenant: name} }
 
-func user(tenant, name string) caller { return caller{tenant, "user " + name} }
+func user(tenant, name string) Caller { return Caller{tenant, "user " + name} }
 
-func address(text string) caller { return caller{subject: text} }
+func address(text string) Caller { return Caller{Subject: text} }
 
 // newTestSemaphore returns a semaphore without limits below its size.
-func newTestSemaphore(size int64) *fairSemaphore {
-	return newFairSemaphore(size, shares{size, size, size, size})
+func newTestSemaphore(size int64) *FairSemaphore {
+	return NewFairSemaphore(size, shares{size, size, size, size})
 }
 
 // checkUnused fails if something is held or waits.
-func checkUnused(t *testing.T, s *fairSemaphore) {
+func checkUnused(t *testing.T, s *FairSemaphore) {
 	t.Helper()
-	if !s.idle() {
+	if !s.Idle() {
 		t.Errorf("used %d, %d tenants, %d turns", s.root.used, len(s.root.children), s.root.ready.Len())
 	}
 }
 
 // wait starts requests that wait, in this order, and returns the channel to which each sends its caller.
-func wait(t *testing.T, s *fairSemaphore, amount int64, callers ...caller) <-chan caller {
-	granted := make(chan caller, len(callers))
+func wait(t *testing.T, s *FairSemaphore, amount int64, callers ...Caller) <-chan Caller {
+	granted := make(chan Caller, len(callers))
 	for _, c := range callers {
 		go func() {
-			if s.acquire(t.Context(), c, amount) {
+			if s.Acquire(t.Context(), c, amount) {
 				granted <- c
 			}
 		}()
@@ -47,20 +47,20 @@ func wait(t *testing.T, s *fairSemaphore, amount int64, callers ...caller) <-cha
 func TestFairSemaphore_IsRoundRobin_ByTenantAndBySubject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestSemaphore(1)
-		s.acquire(t.Context(), tenant("first"), 1)
+		s.Acquire(t.Context(), tenant("first"), 1)
 		flood, colleague, other := user("a", "flood"), user("a", "colleague"), user("b", "x")
 		granted := wait(t, s, 1, flood, flood, flood, colleague, other)
-		var order []caller
+		var order []Caller
 		last := tenant("first")
 		for range 5 {
-			s.release(last, 1)
+			s.Release(last, 1)
 			last = <-granted
 			order = append(order, last)
 		}
-		if want := []caller{flood, other, colleague, flood, flood}; !slices.Equal(order, want) {
+		if want := []Caller{flood, other, colleague, flood, flood}; !slices.Equal(order, want) {
 			t.Errorf("%v", order)
 		}
-		s.release(last, 1)
+		s.Release(last, 1)
 		checkUnused(t, s)
 	})
 }
@@ -69,22 +69,22 @@ func TestFairSemaphore_IsFIFO_ForOneCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestSemaphore(10)
 		order := make(chan int64, 3)
-		s.acquire(t.Context(), tenant("a"), 10)
+		s.Acquire(t.Context(), tenant("a"), 10)
 		for _, amount := range []int64{4, 1, 2} {
 			go func() {
-				s.acquire(t.Context(), tenant("a"), amount)
+				s.Acquire(t.Context(), tenant("a"), amount)
 				order <- amount
 			}()
 			synctest.Wait()
 		}
-		s.release(tenant("a"), 3)
+		s.Release(tenant("a"), 3)
 		synctest.Wait()
 		if len(order) != 0 {
 			t.Error("a small amount passed a large one")
 		}
-		s.release(tenant("a"), 1)
+		s.Release(tenant("a"), 1)
 		synctest.Wait()
-		s.release(tenant("a"), 6)
+		s.Release(tenant("a"), 6)
 		synctest.Wait()
 		if first := <-order; first != 4 || len(order) != 2 {
 			t.Errorf("first %d, then %d granted", first, len(order))
@@ -93,15 +93,15 @@ func TestFairSemaphore_IsFIFO_ForOneCaller(t *testing.T) {
 }
 
 func TestFairSemaphore_LimitsTenantsSubjectsAndAddresses(t *testing.T) {
-	s := newFairSemaphore(80, sharesOf(80))
-	take := func(c caller) (count int) {
-		for s.tryAcquire(c, 1) {
+	s := NewFairSemaphore(80, SharesOf(80))
+	take := func(c Caller) (count int) {
+		for s.TryAcquire(c, 1) {
 			count++
 		}
 		return count
 	}
 	for _, c := range []struct {
-		caller caller
+		caller Caller
 		want   int
 	}{
 		{user("a", "x"), 20}, // half of its tenant's share
@@ -116,16 +116,16 @@ func TestFairSemaphore_LimitsTenantsSubjectsAndAddresses(t *testing.T) {
 			t.Errorf("%v: %d, want %d", c.caller, got, c.want)
 		}
 	}
-	if got := newFairSemaphore(80, sharesOf(80)).maximum(tenant("b")); got != 40 {
+	if got := NewFairSemaphore(80, SharesOf(80)).Maximum(tenant("b")); got != 40 {
 		t.Errorf("without a subject: %d", got)
 	}
 }
 
 func TestFairSemaphore_PassesRequestsThatWaitForALimitOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newFairSemaphore(8, sharesOf(8))
+		s := NewFairSemaphore(8, SharesOf(8))
 		x, y, z := user("a", "x"), user("a", "y"), user("a", "z")
-		s.acquire(t.Context(), x, 2)
+		s.Acquire(t.Context(), x, 2)
 		granted := wait(t, s, 1, x, y, y, z, tenant("b"), address("192.0.2.1"))
 		if len(granted) != 4 { // x has its limit; y, y, b and the address do not wait; then a has its limit
 			t.Fatalf("%d granted", len(granted))
@@ -133,12 +133,12 @@ func TestFairSemaphore_PassesRequestsThatWaitForALimitOfTheirOwn(t *testing.T) {
 		for range 4 {
 			<-granted
 		}
-		s.release(y, 1)
+		s.Release(y, 1)
 		synctest.Wait()
 		if got := <-granted; got != z {
 			t.Errorf("%v", got)
 		}
-		s.release(x, 1)
+		s.Release(x, 1)
 		synctest.Wait()
 		if got := <-granted; got != x {
 			t.Errorf("%v", got)
@@ -149,22 +149,22 @@ func TestFairSemaphore_PassesRequestsThatWaitForALimitOfTheirOwn(t *testing.T) {
 func TestFairSemaphore_ExaminesOnlyRequestsThatItGrants_AndOneMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const waiting = 10_000
-		s := newFairSemaphore(100, sharesOf(100))
-		holders := []caller{user("full", "x"), user("full", "y"), tenant("half")}
+		s := NewFairSemaphore(100, SharesOf(100))
+		holders := []Caller{user("full", "x"), user("full", "y"), tenant("half")}
 		for i, amount := range []int64{25, 25, 50} {
-			s.acquire(t.Context(), holders[i], amount)
+			s.Acquire(t.Context(), holders[i], amount)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var granted atomic.Int64
 		for n := range waiting {
-			for _, c := range []caller{
+			for _, c := range []Caller{
 				holders[0],                        // waits for its subject's limit
 				user("full", fmt.Sprint(n)),       // waits for its tenant's
 				tenant(fmt.Sprint(n)),             // waits for what is free
 				address(fmt.Sprintf("net-%d", n)), // so do unknown callers
 			} {
 				go func() {
-					if s.acquire(ctx, c, 1) {
+					if s.Acquire(ctx, c, 1) {
 						granted.Add(1)
 					}
 				}()
@@ -174,7 +174,7 @@ func TestFairSemaphore_ExaminesOnlyRequestsThatItGrants_AndOneMore(t *testing.T)
 		for _, holder := range holders {
 			for range 10 {
 				examined, before := s.examined, granted.Load()
-				s.release(holder, 1)
+				s.Release(holder, 1)
 				synctest.Wait()
 				if count, want := s.examined-examined, int(granted.Load()-before)+1; count > want {
 					t.Errorf("%v releases: %d examined, want at most %d", holder, count, want)
@@ -192,17 +192,17 @@ func TestFairSemaphore_ExaminesOnlyRequestsThatItGrants_AndOneMore(t *testing.T)
 
 func TestFairSemaphore_GivesUp_AfterWaitOrCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newFairSemaphore(2, sharesOf(2))
-		s.acquire(t.Context(), tenant("a"), 1)
-		if s.acquire(t.Context(), tenant("a"), 1) { // time advances by s.wait
+		s := NewFairSemaphore(2, SharesOf(2))
+		s.Acquire(t.Context(), tenant("a"), 1)
+		if s.Acquire(t.Context(), tenant("a"), 1) { // time advances by s.wait
 			t.Error("acquired more than the share")
 		}
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
-		if s.acquire(canceled, tenant("a"), 1) {
+		if s.Acquire(canceled, tenant("a"), 1) {
 			t.Error("a canceled request was granted")
 		}
-		s.release(tenant("a"), 1)
+		s.Release(tenant("a"), 1)
 		checkUnused(t, s)
 	})
 }
@@ -210,9 +210,9 @@ func TestFairSemaphore_GivesUp_AfterWaitOrCancel(t *testing.T) {
 func TestFairSemaphore_GrantsASmallAmount_WhenALargeOneBeforeItIsCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestSemaphore(10)
-		s.acquire(t.Context(), tenant("a"), 6)
+		s.Acquire(t.Context(), tenant("a"), 6)
 		canceled, cancel := context.WithCancel(t.Context())
-		go s.acquire(canceled, tenant("b"), 5)
+		go s.Acquire(canceled, tenant("b"), 5)
 		synctest.Wait()
 		granted := wait(t, s, 4, tenant("c"))
 		cancel()
@@ -228,41 +228,41 @@ func TestFairSemaphore_MatchesModel_AfterRandomOperations(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
-			s := newFairSemaphore(40, sharesOf(40))
-			callers := []caller{
+			s := NewFairSemaphore(40, SharesOf(40))
+			callers := []Caller{
 				user("a", "x"), user("a", "y"), user("b", "x"), tenant("c"), address("192.0.2.1"), address("192.0.2.2"),
 			}
-			held := map[caller][]int64{}
+			held := map[Caller][]int64{}
 			type request struct {
-				caller caller
+				caller Caller
 				amount int64
 			}
 			waiting := map[*request]bool{}
 			results := make(chan *request, 1000)
 			for range 200 {
 				c := callers[random.IntN(len(callers))]
-				amount := 1 + random.Int64N(s.maximum(c))
+				amount := 1 + random.Int64N(s.Maximum(c))
 				switch random.IntN(5) {
 				case 0:
-					if s.tryAcquire(c, amount) {
+					if s.TryAcquire(c, amount) {
 						held[c] = append(held[c], amount)
 					}
 				case 1, 2:
 					r := &request{c, amount}
 					waiting[r] = true
 					go func() {
-						s.acquire(context.Background(), c, amount)
+						s.Acquire(context.Background(), c, amount)
 						results <- r
 					}()
 				case 3:
 					if n := len(held[c]); n > 0 {
-						s.release(c, held[c][n-1])
+						s.Release(c, held[c][n-1])
 						held[c] = held[c][:n-1]
 					}
 				case 4:
 					to := callers[random.IntN(len(callers))]
-					amount = min(amount, s.maximum(to))
-					if n := len(held[c]); n > 0 && s.exchange(c, held[c][n-1], to, amount) {
+					amount = min(amount, s.Maximum(to))
+					if n := len(held[c]); n > 0 && s.Exchange(c, held[c][n-1], to, amount) {
 						held[c] = held[c][:n-1]
 						held[to] = append(held[to], amount)
 					}
@@ -278,7 +278,7 @@ func TestFairSemaphore_MatchesModel_AfterRandomOperations(t *testing.T) {
 			for len(waiting) > 0 { // each gets its amount in the end
 				for c, amounts := range held {
 					for _, amount := range amounts {
-						s.release(c, amount)
+						s.Release(c, amount)
 					}
 				}
 				clear(held)
@@ -296,7 +296,7 @@ func TestFairSemaphore_MatchesModel_AfterRandomOperations(t *testing.T) {
 	}
 }
 
-func checkModel(t *testing.T, s *fairSemaphore, held map[caller][]int64) {
+func checkModel(t *testing.T, s *FairSemaphore, held map[Caller][]int64) {
 	t.Helper()
 	var total int64
 	tenants := map[string]int64{}
@@ -306,10 +306,10 @@ func checkModel(t *testing.T, s *fairSemaphore, held map[caller][]int64) {
 			used += amount
 		}
 		total += used
-		tenants[c.tenant] += used
+		tenants[c.Tenant] += used
 		tenantLimit, subjectLimit := s.limits(c)
-		if used > subjectLimit || tenants[c.tenant] > tenantLimit {
-			t.Fatalf("%v holds %d, its tenant %d", c, used, tenants[c.tenant])
+		if used > subjectLimit || tenants[c.Tenant] > tenantLimit {
+			t.Fatalf("%v holds %d, its tenant %d", c, used, tenants[c.Tenant])
 		}
 	}
 	if total > s.root.limit || total != s.root.used {
@@ -323,18 +323,18 @@ func checkModel(t *testing.T, s *fairSemaphore, held map[caller][]int64) {
 
 func TestMemoryLimits_LetOneTenantDecodePagesOnHalfOfTheCores(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
-	limits := newMemoryLimits(128 << 20)
-	if got := limits.decodedResponseSize(make([]byte, 1000)); got > freeBytes {
+	limits := NewMemoryLimits(128 << 20)
+	if got := limits.DecodedResponseSize(make([]byte, 1000)); got > FreeBytes {
 		t.Errorf("a small response counts %d bytes", got)
 	}
-	page := limits.decodedResponseSize(make([]byte, 10_000))
-	for _, c := range []caller{user("a", "x"), tenant("b")} {
+	page := limits.DecodedResponseSize(make([]byte, 10_000))
+	for _, c := range []Caller{user("a", "x"), tenant("b")} {
 		for range 2 {
-			if !limits.messages.tryAcquire(c, page) {
+			if !limits.Messages.TryAcquire(c, page) {
 				t.Errorf("%v decodes fewer than two pages", c)
 			}
 		}
-		if limits.messages.tryAcquire(c, page) {
+		if limits.Messages.TryAcquire(c, page) {
 			t.Errorf("%v decodes more than two pages", c)
 		}
 	}

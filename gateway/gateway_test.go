@@ -10,13 +10,13 @@ import (
 // newTestGateway returns the handler of a gateway with these environment variables.
 func newTestGateway(tb testing.TB, env map[string]string) http.Handler {
 	tb.Helper()
-	config := loadTestConfig(tb, env)
-	upstream, err := dialUpstream(config, discardLogger)
+	config := LoadTestConfig(tb, env)
+	upstream, err := DialUpstream(config, DiscardLogger)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { upstream.Close() })
-	handler, err := newHandler(nil, openAPI, config, upstream, newMetrics(), nil, discardLogger)
+	handler, err := newHandler(nil, OpenAPI, config, upstream, NewMetrics(), nil, DiscardLogger)
 	if err != nil {
 		tb.Fatal(err)
 	}

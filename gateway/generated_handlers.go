@@ -14,24 +14,24 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// newRoutes returns the routes of the OpenAPI document, with the handlers that grpc-gateway generates, and further ones.
-func newRoutes(openAPI []byte, further map[string]runtime.HandlerFunc, upstream grpc.ClientConnInterface, logger *slog.Logger) (routeTable, error) {
+// NewRoutes returns the routes of the OpenAPI document, with the handlers that grpc-gateway generates, and further ones.
+func NewRoutes(openAPI []byte, further map[string]runtime.HandlerFunc, upstream grpc.ClientConnInterface, logger *slog.Logger) (RouteTable, error) {
 	mux, err := newGatewayMux(upstream, logger)
 	if err != nil {
 		return nil, err
 	}
 	further["/healthz"] = withNoStore(generatedHandler(mux, http.MethodGet, "/healthz"))
-	routes, err := loadRoutes(openAPI, further)
+	routes, err := LoadRoutes(openAPI, further)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range routes {
-		for method, op := range r.operations {
-			if op.handler != nil || op.ID == "WatchJob" || method == http.MethodHead {
+		for method, op := range r.Operations {
+			if op.Handler != nil || op.ID == "WatchJob" || method == http.MethodHead {
 				continue
 			}
-			if op.handler = generatedHandler(mux, method, r.template); op.handler == nil {
-				return nil, fmt.Errorf("%s %s: no rule in jobs.gateway.yaml", method, r.template)
+			if op.Handler = generatedHandler(mux, method, r.Template); op.Handler == nil {
+				return nil, fmt.Errorf("%s %s: no rule in jobs.gateway.yaml", method, r.Template)
 			}
 		}
 	}
@@ -43,9 +43,9 @@ func newRoutes(openAPI []byte, further map[string]runtime.HandlerFunc, upstream 
 func newGatewayMux(upstream grpc.ClientConnInterface, logger *slog.Logger) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{}),
-		runtime.WithIncomingHeaderMatcher(matchIncomingHeader),
-		runtime.WithOutgoingHeaderMatcher(matchNoHeader),
-		runtime.WithOutgoingTrailerMatcher(matchNoHeader),
+		runtime.WithIncomingHeaderMatcher(MatchIncomingHeader),
+		runtime.WithOutgoingHeaderMatcher(MatchNoHeader),
+		runtime.WithOutgoingTrailerMatcher(MatchNoHeader),
 		runtime.WithForwardResponseOption(setResponseHeaders),
 		runtime.WithErrorHandler(newErrorHandler(logger)),
 		runtime.WithWriteContentLength(),
@@ -92,15 +92,15 @@ func withNoStore(next runtime.HandlerFunc) runtime.HandlerFunc {
 func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 	return func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 		if body, ok := r.Body.(*requestBody); ok && body.err != nil {
-			body.err.write(w)
+			body.err.Write(w)
 			return
 		}
-		e, fromService := convertError(resetAsUnavailable(r.Context(), err))
-		if !fromService && e.httpStatus >= http.StatusInternalServerError {
+		e, fromService := ConvertError(ResetAsUnavailable(r.Context(), err))
+		if !fromService && e.HTTPStatus >= http.StatusInternalServerError {
 			logger.WarnContext(ctx, "upstream call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
 		}
 		w.Header().Del("Trailer")
 		w.Header().Del("Transfer-Encoding")
-		e.write(w)
+		e.Write(w)
 	}
 }

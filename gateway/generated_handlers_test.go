@@ -25,20 +25,20 @@ func (r *methodRecorder) Invoke(_ context.Context, method string, _, _ any, _ ..
 
 func TestRoutes_CallTheMethodOfTheOperation(t *testing.T) {
 	upstream := &methodRecorder{}
-	routes, err := newRoutes(openAPI, map[string]runtime.HandlerFunc{}, upstream, discardLogger)
+	routes, err := NewRoutes(OpenAPI, map[string]runtime.HandlerFunc{}, upstream, DiscardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range routes {
-		for method, op := range r.operations {
-			if op.request == nil || op.ID == "WatchJob" {
+		for method, op := range r.Operations {
+			if op.Request == nil || op.ID == "WatchJob" {
 				continue
 			}
 			upstream.method = ""
 			request := httptest.NewRequest(method, "/", http.NoBody)
-			op.handler(httptest.NewRecorder(), request, map[string]string{"job_id": "a", "device_id": "b", "stage": "1"})
-			if want := string(op.request.Name()); upstream.method+"Request" != want {
-				t.Errorf("%s %s calls %q with %s", method, r.template, upstream.method, want)
+			op.Handler(httptest.NewRecorder(), request, map[string]string{"job_id": "a", "device_id": "b", "stage": "1"})
+			if want := string(op.Request.Name()); upstream.method+"Request" != want {
+				t.Errorf("%s %s calls %q with %s", method, r.Template, upstream.method, want)
 			}
 		}
 	}

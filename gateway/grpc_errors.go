@@ -24,39 +24,39 @@ const requestSizeSetting = "JOBS_MAX_REQUEST_BYTES"
 
 // sanitizedErrors replaces errors from outside jobs-grpc, such as gRPC's own: their
 // messages may contain internal addresses.
-var sanitizedErrors = map[codes.Code]apiError{
+var sanitizedErrors = map[codes.Code]APIError{
 	codes.Unavailable:      {Reason: "SERVICE_UNAVAILABLE", Detail: "The service is unavailable; retry later", retryAfter: time.Second},
 	codes.DeadlineExceeded: {Reason: "DEADLINE_EXCEEDED", Detail: "The deadline expired before the response; the call may have taken effect"},
 	codes.Canceled:         {Reason: "CANCELED", Detail: "The request was canceled"},
 	codes.Unimplemented:    {Reason: "NOT_IMPLEMENTED", Detail: "The service does not implement this method"},
 	// gRPC sends it for a message over its size limit: a small JSON body can become a large message.
-	codes.ResourceExhausted: {Reason: "BODY_TOO_LARGE", Detail: "The body is too large for the service", httpStatus: http.StatusRequestEntityTooLarge},
+	codes.ResourceExhausted: {Reason: "BODY_TOO_LARGE", Detail: "The body is too large for the service", HTTPStatus: http.StatusRequestEntityTooLarge},
 	codes.NotFound:          {Reason: "ROUTE_NOT_FOUND", Detail: "Not found"},
 	codes.Unauthenticated:   {Reason: "UNAUTHENTICATED", Detail: "The call is not authenticated"},
 	codes.PermissionDenied:  {Reason: "PERMISSION_DENIED", Detail: "The call is not permitted"},
 }
 
-// convertError converts an error of the generated code or of the gRPC call. fromService reports
+// ConvertError converts an error of the generated code or of the gRPC call. fromService reports
 // whether jobs-grpc sent it.
-func convertError(err error) (e *apiError, fromService bool) {
+func ConvertError(err error) (e *APIError, fromService bool) {
 	if errors.As(err, &e) {
 		return e, false
 	}
 	st := status.Convert(err)
-	e = newAPIError(st.Code(), "", st.Message())
+	e = NewAPIError(st.Code(), "", st.Message())
 	for _, detail := range st.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
 			e.Reason, fromService = detail.Reason, detail.Domain == errorDomain
 			if detail.Metadata["setting"] == requestSizeSetting {
-				e.httpStatus = http.StatusRequestEntityTooLarge
+				e.HTTPStatus = http.StatusRequestEntityTooLarge
 			}
 		case *errdetails.BadRequest:
 			for _, v := range detail.FieldViolations {
-				e.FieldViolations = append(e.FieldViolations, fieldViolation{v.Field, v.Description})
+				e.FieldViolations = append(e.FieldViolations, FieldViolation{v.Field, v.Description})
 			}
 		case *jobsv1.DeviceExecution:
-			e.CurrentExecution, _ = marshalJSON(detail) // can't fail: a test marshals every field
+			e.CurrentExecution, _ = MarshalJSON(detail) // can't fail: a test marshals every field
 		case *errdetails.RetryInfo:
 			e.retryAfter = detail.RetryDelay.AsDuration()
 		}
@@ -65,22 +65,22 @@ func convertError(err error) (e *apiError, fromService bool) {
 		return e, true
 	}
 	if st.Code() == codes.InvalidArgument {
-		return malformedRequest(cleanParserMessage(st.Message())), false
+		return MalformedRequest(CleanParserMessage(st.Message())), false
 	}
 	if sanitized, ok := sanitizedErrors[st.Code()]; ok {
-		e = newAPIError(st.Code(), sanitized.Reason, sanitized.Detail)
+		e = NewAPIError(st.Code(), sanitized.Reason, sanitized.Detail)
 		e.retryAfter = sanitized.retryAfter
-		if sanitized.httpStatus != 0 {
-			e.httpStatus = sanitized.httpStatus
+		if sanitized.HTTPStatus != 0 {
+			e.HTTPStatus = sanitized.HTTPStatus
 		}
 		return e, false
 	}
-	return newAPIError(codes.Internal, "INTERNAL", "Internal error"), false
+	return NewAPIError(codes.Internal, "INTERNAL", "Internal error"), false
 }
 
-// resetAsUnavailable returns UNAVAILABLE for a call that the server reset, and otherwise err. A stopping
+// ResetAsUnavailable returns UNAVAILABLE for a call that the server reset, and otherwise err. A stopping
 // server resets calls that are on their way to it. The client did not cancel them.
-func resetAsUnavailable(ctx context.Context, err error) error {
+func ResetAsUnavailable(ctx context.Context, err error) error {
 	if status.Code(err) == codes.Canceled && ctx.Err() == nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
@@ -89,11 +89,11 @@ func resetAsUnavailable(ctx context.Context, err error) error {
 
 var protoPrefix = regexp.MustCompile(`^proto: ?(syntax error )?(\(line \d+:\d+\): )?`)
 
-// cleanParserMessage turns an error message of protobuf-go into one for clients: no prefix,
+// CleanParserMessage turns an error message of protobuf-go into one for clients: no prefix,
 // one line, bounded length.
-func cleanParserMessage(text string) string {
+func CleanParserMessage(text string) string {
 	// protobuf-go puts no-break spaces into some of its messages at random.
 	text = strings.ReplaceAll(text, "\u00a0", " ")
 	text = protoPrefix.ReplaceAllString(text, "")
-	return truncate(strings.ToValidUTF8(strings.Join(strings.Fields(text), " "), "?"))
+	return Truncate(strings.ToValidUTF8(strings.Join(strings.Fields(text), " "), "?"))
 }

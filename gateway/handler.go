@@ -10,52 +10,52 @@ import (
 
 // newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this order:
 // instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the route check, the request checks, grpc-gateway.
-func newHandler(stopping <-chan struct{}, openAPI []byte, config *Config, upstream *upstream, metrics *metrics, tracer *tracer, logger *slog.Logger) (http.Handler, error) {
-	table, err := newRoutes(openAPI, newPages(openAPI), upstream, logger)
+func newHandler(stopping <-chan struct{}, openAPI []byte, config *Config, upstream *Upstream, metrics *Metrics, tracer *Tracer, logger *slog.Logger) (http.Handler, error) {
+	table, err := NewRoutes(openAPI, NewPages(openAPI), upstream, logger)
 	if err != nil {
 		return nil, err
 	}
-	memoryLimits := newMemoryLimits(config.MaxBufferedBytes)
-	callers := upstream.newCallers(config.TrustedProxies)
-	watches := newWatchHandler(stopping, config, upstream, memoryLimits)
+	memoryLimits := NewMemoryLimits(config.MaxBufferedBytes)
+	callers := upstream.NewCallers(config.TrustedProxies)
+	watches := NewWatchHandler(stopping, config, upstream, memoryLimits)
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, unbounded := w, r.Context()
 		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
 		defer cancel()
-		memory := newRequestMemory(memoryLimits, callers.identify(r))
-		defer memory.release()
-		w = &boundedWriter{ResponseWriter: w, memory: memory, timeout: config.RequestTimeout}
-		r = r.WithContext(withRequestMemory(ctx, memory))
-		m := matchFromContext(ctx)
+		memory := NewRequestMemory(memoryLimits, callers.Identify(r))
+		defer memory.Release()
+		w = &BoundedWriter{ResponseWriter: w, Memory: memory, Timeout: config.RequestTimeout}
+		r = r.WithContext(WithRequestMemory(ctx, memory))
+		m := MatchFromContext(ctx)
 		switch {
-		case m.route == noRoute:
-			if path := table.withoutSlash(r.URL); path != "" {
+		case m.Route == NoRoute:
+			if path := table.WithoutSlash(r.URL); path != "" {
 				redirect(w, r, path)
 				return
 			}
-			newAPIError(codes.NotFound, "ROUTE_NOT_FOUND", "No such route; /openapi.json lists all routes").write(w)
+			NewAPIError(codes.NotFound, "ROUTE_NOT_FOUND", "No such route; /openapi.json lists all routes").Write(w)
 			return
-		case m.operation == nil:
-			w.Header().Set("Allow", m.allowHeader())
-			newAPIError(codes.Unimplemented, "METHOD_NOT_ALLOWED", "Method not allowed; use "+m.allowHeader()).
-				withStatus(http.StatusMethodNotAllowed).write(w)
+		case m.Operation == nil:
+			w.Header().Set("Allow", m.AllowHeader())
+			NewAPIError(codes.Unimplemented, "METHOD_NOT_ALLOWED", "Method not allowed; use "+m.AllowHeader()).
+				WithStatus(http.StatusMethodNotAllowed).Write(w)
 			return
-		case m.operation.request != nil:
+		case m.Operation.Request != nil:
 			w.Header().Set("Cache-Control", "no-store")
-			if e := checkRequest(m, w, r, config); e != nil {
-				e.write(w)
+			if e := CheckRequest(m, w, r, config); e != nil {
+				e.Write(w)
 				return
 			}
 		}
-		if m.operation.ID == "WatchJob" {
-			watches.serve(client, r.WithContext(unbounded), memory.identity, m.variables["job_id"])
+		if m.Operation.ID == "WatchJob" {
+			watches.Serve(client, r.WithContext(unbounded), memory.Identity, m.Variables["job_id"])
 			return
 		}
-		m.operation.handler(w, r, m.variables)
+		m.Operation.Handler(w, r, m.Variables)
 	})
 	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
 	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
-	return instrument(table, metrics, tracer, logger, withNoSniff(allowed)), nil
+	return Instrument(table, metrics, tracer, logger, withNoSniff(allowed)), nil
 }
 
 // redirect redirects to a path of this API. 308 keeps the method and the body.

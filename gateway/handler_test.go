@@ -18,8 +18,8 @@ import (
 )
 
 func TestHandler_ForwardsOnlyAllowedHeaders(t *testing.T) {
-	s := &stub{job: &jobsv1.Job{}}
-	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
+	s := &Stub{Job: &jobsv1.Job{}}
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeStub(t, s)})
 	trace := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 	get(gateway, "/customer/jobs/a", http.Header{
@@ -41,26 +41,26 @@ func TestHandler_ForwardsOnlyAllowedHeaders(t *testing.T) {
 
 	// gRPC adds these headers itself.
 	for _, key := range []string{":authority", "content-type", "user-agent", "grpc-accept-encoding"} {
-		delete(s.metadata, key)
+		delete(s.Metadata, key)
 	}
 	want := map[string]string{
 		"authorization": "Bearer secret", "x-tenant-id": "acme", "x-user-id": "olivia",
 		"x-request-id": "r1", "traceparent": trace, "tracestate": "a=b",
 	}
-	if got := slices.Sorted(maps.Keys(s.metadata)); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+	if got := slices.Sorted(maps.Keys(s.Metadata)); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
 		t.Errorf("metadata keys: %v", got)
 	}
 	for key, value := range want {
-		if got := s.metadata.Get(key); !slices.Equal(got, []string{value}) {
+		if got := s.Metadata.Get(key); !slices.Equal(got, []string{value}) {
 			t.Errorf("%s: %q, want %q once", key, got, value)
 		}
 	}
 }
 
 func TestHandler_SetsUpstreamDeadline_FromTimeouts(t *testing.T) {
-	s := &stub{job: &jobsv1.Job{}}
+	s := &Stub{Job: &jobsv1.Job{}}
 	gateway := newTestGateway(t, map[string]string{
-		"JOBS_GATEWAY_UPSTREAM": serveStub(t, s), "JOBS_GATEWAY_REQUEST_TIMEOUT": "20",
+		"JOBS_GATEWAY_UPSTREAM": ServeStub(t, s), "JOBS_GATEWAY_REQUEST_TIMEOUT": "20",
 	})
 	for _, c := range []struct {
 		grpcTimeout string
@@ -73,17 +73,17 @@ func TestHandler_SetsUpstreamDeadline_FromTimeouts(t *testing.T) {
 		before := time.Now()
 		get(gateway, "/customer/jobs/a", header)
 		after := time.Now()
-		if !s.hasDeadline || s.deadline.Before(before.Add(c.want)) || s.deadline.After(after.Add(c.want)) {
+		if !s.HasDeadline || s.Deadline.Before(before.Add(c.want)) || s.Deadline.After(after.Add(c.want)) {
 			t.Errorf("Grpc-Timeout %q: the deadline is %v after the call, want %v",
-				c.grpcTimeout, s.deadline.Sub(before), c.want)
+				c.grpcTimeout, s.Deadline.Sub(before), c.want)
 		}
 	}
 }
 
 // Job IDs may be "." or "..". Most HTTP clients resolve such paths, hence a test in Go.
 func TestResponseHeaders_KeepJobIDs_WhenDots(t *testing.T) {
-	s := &stub{job: &jobsv1.Job{NextExecutionsPageToken: "more"}}
-	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
+	s := &Stub{Job: &jobsv1.Job{NextExecutionsPageToken: "more"}}
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeStub(t, s)})
 	header := http.Header{"X-Tenant-Id": {"acme"}}
 	for _, id := range []string{".", ".."} {
 		created := send(gateway, http.MethodPost, "/customer/jobs", header, `{"job_id": "`+id+`"}`)
@@ -106,31 +106,31 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 		code    codes.Code
 		details []protoadapt.MessageV1
 		status  int
-		want    apiError
+		want    APIError
 		retry   time.Duration
 	}{
-		{codes.Unavailable, details(info("DATABASE_UNAVAILABLE"), retry), 503, apiError{Detail: "text", Code: "UNAVAILABLE", Reason: "DATABASE_UNAVAILABLE"}, 1200 * time.Millisecond},
-		{codes.ResourceExhausted, details(info("OVERLOADED"), retry), 429, apiError{Detail: "text", Code: "RESOURCE_EXHAUSTED", Reason: "OVERLOADED"}, 1200 * time.Millisecond},
-		{codes.PermissionDenied, details(info("ROLE_REQUIRED")), 403, apiError{Detail: "text", Code: "PERMISSION_DENIED", Reason: "ROLE_REQUIRED"}, 0},
-		{codes.Aborted, details(info("EXECUTION_CHANGED")), 409, apiError{Detail: "text", Code: "ABORTED", Reason: "EXECUTION_CHANGED"}, 0},
+		{codes.Unavailable, details(info("DATABASE_UNAVAILABLE"), retry), 503, APIError{Detail: "text", Code: "UNAVAILABLE", Reason: "DATABASE_UNAVAILABLE"}, 1200 * time.Millisecond},
+		{codes.ResourceExhausted, details(info("OVERLOADED"), retry), 429, APIError{Detail: "text", Code: "RESOURCE_EXHAUSTED", Reason: "OVERLOADED"}, 1200 * time.Millisecond},
+		{codes.PermissionDenied, details(info("ROLE_REQUIRED")), 403, APIError{Detail: "text", Code: "PERMISSION_DENIED", Reason: "ROLE_REQUIRED"}, 0},
+		{codes.Aborted, details(info("EXECUTION_CHANGED")), 409, APIError{Detail: "text", Code: "ABORTED", Reason: "EXECUTION_CHANGED"}, 0},
 		// Without an ErrorInfo of jobs-grpc the message is replaced.
-		{codes.Unavailable, nil, 503, apiError{Detail: "The service is unavailable; retry later", Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}, time.Second},
+		{codes.Unavailable, nil, 503, APIError{Detail: "The service is unavailable; retry later", Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}, time.Second},
 		// The client has not canceled the request, so the server has reset the call.
-		{codes.Canceled, nil, 503, apiError{Detail: "The service is unavailable; retry later", Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}, time.Second},
-		{codes.Unimplemented, nil, 501, apiError{Detail: "The service does not implement this method", Code: "UNIMPLEMENTED", Reason: "NOT_IMPLEMENTED"}, 0},
-		{codes.Unknown, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}, 0},
-		{codes.DataLoss, nil, 500, apiError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}, 0},
+		{codes.Canceled, nil, 503, APIError{Detail: "The service is unavailable; retry later", Code: "UNAVAILABLE", Reason: "SERVICE_UNAVAILABLE"}, time.Second},
+		{codes.Unimplemented, nil, 501, APIError{Detail: "The service does not implement this method", Code: "UNIMPLEMENTED", Reason: "NOT_IMPLEMENTED"}, 0},
+		{codes.Unknown, nil, 500, APIError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}, 0},
+		{codes.DataLoss, nil, 500, APIError{Detail: "Internal error", Code: "INTERNAL", Reason: "INTERNAL"}, 0},
 	} {
 		st, err := status.New(c.code, "text").WithDetails(c.details...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &stub{err: st.Err()}
-		gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, s)})
+		s := &Stub{Err: st.Err()}
+		gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeStub(t, s)})
 
 		response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}})
 
-		var got apiError
+		var got APIError
 		if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
 			t.Fatal(err)
 		}

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// allowedHeaders lists the request headers that are forwarded as gRPC metadata.
-var allowedHeaders = []string{
+// AllowedHeaders lists the request headers that are forwarded as gRPC metadata.
+var AllowedHeaders = []string{
 	"authorization", "x-tenant-id", "x-user-id", "x-device-id", "x-request-id", "traceparent", "tracestate",
 }
 
@@ -27,20 +27,20 @@ const (
 	headerOverhead   = 32
 )
 
-// matchIncomingHeader is the header matcher for requests. It leaves out Authorization, which
+// MatchIncomingHeader is the header matcher for requests. It leaves out Authorization, which
 // grpc-gateway always forwards.
-func matchIncomingHeader(header string) (string, bool) {
+func MatchIncomingHeader(header string) (string, bool) {
 	key := strings.ToLower(header)
-	return key, key != "authorization" && slices.Contains(allowedHeaders, key)
+	return key, key != "authorization" && slices.Contains(AllowedHeaders, key)
 }
 
-// matchNoHeader is the header matcher for responses: it hides all metadata of the gRPC server.
-func matchNoHeader(string) (string, bool) { return "", false }
+// MatchNoHeader is the header matcher for responses: it hides all metadata of the gRPC server.
+func MatchNoHeader(string) (string, bool) { return "", false }
 
-// forwardedMetadata returns the headers of a request that are forwarded.
-func forwardedMetadata(r *http.Request) metadata.MD {
+// ForwardedMetadata returns the headers of a request that are forwarded.
+func ForwardedMetadata(r *http.Request) metadata.MD {
 	forwarded := metadata.MD{}
-	for _, name := range allowedHeaders {
+	for _, name := range AllowedHeaders {
 		if values := r.Header.Values(name); len(values) > 0 {
 			forwarded[name] = values
 		}
@@ -48,12 +48,12 @@ func forwardedMetadata(r *http.Request) metadata.MD {
 	return forwarded
 }
 
-// withAllowedMetadata returns a context that sends only allowedHeaders. grpc-gateway would also
+// WithAllowedMetadata returns a context that sends only AllowedHeaders. grpc-gateway would also
 // send X-Forwarded-For and X-Forwarded-Host.
-func withAllowedMetadata(ctx context.Context) context.Context {
+func WithAllowedMetadata(ctx context.Context) context.Context {
 	all, _ := metadata.FromOutgoingContext(ctx)
 	allowed := metadata.MD{}
-	for _, key := range allowedHeaders {
+	for _, key := range AllowedHeaders {
 		if values := all.Get(key); len(values) > 0 {
 			allowed[key] = values
 		}
@@ -61,35 +61,35 @@ func withAllowedMetadata(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, allowed)
 }
 
-// checkIdentityHeaders rejects identity headers that are repeated or not printable ASCII.
+// CheckIdentityHeaders rejects identity headers that are repeated or not printable ASCII.
 // grpc-gateway drops a header that metadata can't carry, and created_by would get lost.
-func checkIdentityHeaders(r *http.Request) *apiError {
+func CheckIdentityHeaders(r *http.Request) *APIError {
 	for _, name := range identityHeaders {
 		values := r.Header.Values(name)
 		if len(values) > 1 {
-			return newAPIError(codes.Unauthenticated, "DUPLICATE_METADATA", name+" was sent more than once; send it once")
+			return NewAPIError(codes.Unauthenticated, "DUPLICATE_METADATA", name+" was sent more than once; send it once")
 		}
 		if len(values) == 1 && isNotPrintableASCII(values[0]) {
-			return newAPIError(codes.Unauthenticated, "INVALID_METADATA", name+" must be printable ASCII")
+			return NewAPIError(codes.Unauthenticated, "INVALID_METADATA", name+" must be printable ASCII")
 		}
 	}
 	return nil
 }
 
-// checkBearerToken rejects requests without a token if required is set. The gRPC server
+// CheckBearerToken rejects requests without a token if required is set. The gRPC server
 // verifies the token.
-func checkBearerToken(r *http.Request, required bool) *apiError {
+func CheckBearerToken(r *http.Request, required bool) *APIError {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !required || strings.EqualFold(scheme, "Bearer") && strings.TrimSpace(token) != "" {
 		return nil
 	}
-	return newAPIError(codes.Unauthenticated, "TOKEN_REQUIRED", "The request has no token; send Authorization: Bearer TOKEN")
+	return NewAPIError(codes.Unauthenticated, "TOKEN_REQUIRED", "The request has no token; send Authorization: Bearer TOKEN")
 }
 
-// checkHeaderSize rejects requests whose forwarded headers exceed maxMetadataBytes in total.
-func checkHeaderSize(r *http.Request) *apiError {
+// CheckHeaderSize rejects requests whose forwarded headers exceed maxMetadataBytes in total.
+func CheckHeaderSize(r *http.Request) *APIError {
 	size := 0
-	for _, name := range allowedHeaders {
+	for _, name := range AllowedHeaders {
 		for _, value := range r.Header.Values(name) {
 			size += len(name) + len(value) + headerOverhead
 		}
@@ -98,8 +98,8 @@ func checkHeaderSize(r *http.Request) *apiError {
 		return nil
 	}
 	detail := fmt.Sprintf("The forwarded headers are too large; the limit is %d bytes in total", maxMetadataBytes)
-	return newAPIError(codes.InvalidArgument, "HEADERS_TOO_LARGE", detail).
-		withStatus(http.StatusRequestHeaderFieldsTooLarge)
+	return NewAPIError(codes.InvalidArgument, "HEADERS_TOO_LARGE", detail).
+		WithStatus(http.StatusRequestHeaderFieldsTooLarge)
 }
 
 // isNotPrintableASCII reports whether gRPC would reject text as a metadata value, with INTERNAL.

@@ -12,10 +12,10 @@ import (
 
 const healthCheckTimeout = 5 * time.Second
 
-// checkHealth asks the gateway that listens on config.Listen whether it serves requests. With
+// CheckHealth asks the gateway that listens on config.Listen whether it serves requests. With
 // TLS it does not verify the certificate, which names no loopback address, and it presents the
 // gateway's own certificate in case the gateway requires client certificates.
-func checkHealth(ctx context.Context, config *Config) error {
+func CheckHealth(ctx context.Context, config *Config) error {
 	ctx, cancel := context.WithTimeout(ctx, healthCheckTimeout)
 	defer cancel()
 	transport := &http.Transport{DisableKeepAlives: true}

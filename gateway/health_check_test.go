@@ -22,13 +22,13 @@ func TestCheckHealth_FollowsUpstream(t *testing.T) {
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
 
-	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": listener.Addr().String()})
-	upstream, err := dialUpstream(config, discardLogger)
+	config := LoadTestConfig(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": listener.Addr().String()})
+	upstream, err := DialUpstream(config, DiscardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { upstream.Close() })
-	handler, err := newHandler(nil, openAPI, config, upstream, newMetrics(), nil, discardLogger)
+	handler, err := newHandler(nil, OpenAPI, config, upstream, NewMetrics(), nil, DiscardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,15 +36,15 @@ func TestCheckHealth_FollowsUpstream(t *testing.T) {
 	t.Cleanup(gateway.Close)
 	config.Listen = gateway.Listener.Addr().String()
 
-	if err := checkHealth(t.Context(), config); err != nil {
+	if err := CheckHealth(t.Context(), config); err != nil {
 		t.Error(err)
 	}
 	statuses.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-	if err := checkHealth(t.Context(), config); err == nil || !strings.Contains(err.Error(), "503") {
+	if err := CheckHealth(t.Context(), config); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("while the upstream does not serve: %v", err)
 	}
 	gateway.Close()
-	if err := checkHealth(t.Context(), config); err == nil {
+	if err := CheckHealth(t.Context(), config); err == nil {
 		t.Error("no error although nothing listens")
 	}
 }

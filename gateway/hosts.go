@@ -17,15 +17,15 @@ import (
 // A web page whose DNS name resolves to 127.0.0.1 has the same origin as a gateway there
 // (DNS rebinding). Its requests have its own name as Host.
 func withAllowedHosts(allowed []string, listen string, next http.Handler) http.Handler {
-	if slices.Contains(allowed, "*") || len(allowed) == 0 && !isLoopback(listen) {
+	if slices.Contains(allowed, "*") || len(allowed) == 0 && !IsLoopback(listen) {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostName(r.Host)
 		matchesHost := func(name string) bool { return strings.EqualFold(hostName(name), host) }
 		if !isLoopbackHost(host) && !slices.ContainsFunc(allowed, matchesHost) {
-			newAPIError(codes.PermissionDenied, "HOST_NOT_ALLOWED", "The gateway does not serve this host; an administrator can list it in "+
-				envName("allowed-hosts")).write(w)
+			NewAPIError(codes.PermissionDenied, "HOST_NOT_ALLOWED", "The gateway does not serve this host; an administrator can list it in "+
+				EnvName("allowed-hosts")).Write(w)
 			return
 		}
 		next.ServeHTTP(w, r)

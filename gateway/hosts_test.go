@@ -38,7 +38,7 @@ func TestAllowedHosts_RejectOtherHosts(t *testing.T) {
 	} {
 		gateway := newTestGateway(t, map[string]string{
 			"JOBS_GATEWAY_LISTEN": c.listen, "JOBS_GATEWAY_ALLOWED_HOSTS": c.setting,
-			"JOBS_GATEWAY_INSECURE_METADATA": "true", "JOBS_GATEWAY_UPSTREAM": serveStub(t, &stub{}),
+			"JOBS_GATEWAY_INSECURE_METADATA": "true", "JOBS_GATEWAY_UPSTREAM": ServeStub(t, &Stub{}),
 			"JOBS_GATEWAY_CORS_ORIGINS": "https://ops.example",
 		})
 		preflight := http.Header{"Origin": {"https://ops.example"}, "Access-Control-Request-Method": {"GET"}}
@@ -54,7 +54,7 @@ func TestAllowedHosts_RejectOtherHosts(t *testing.T) {
 			if allowed := recorder.Code != http.StatusForbidden; allowed != c.allowed {
 				t.Errorf("%s %s with Host %q, listen %s, allowed %q: %d", request.Method, request.URL, c.host, c.listen, c.setting, recorder.Code)
 			}
-			var e apiError
+			var e APIError
 			if !c.allowed && (json.Unmarshal(recorder.Body.Bytes(), &e) != nil || e.Reason != "HOST_NOT_ALLOWED") {
 				t.Errorf("body %s", recorder.Body)
 			}

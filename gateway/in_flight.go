@@ -14,12 +14,12 @@ func withRequestLimit(maximum int64, next http.Handler) http.Handler {
 	var inFlight atomic.Int64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limit := maximum
-		if matchFromContext(r.Context()).template == "/healthz" {
+		if MatchFromContext(r.Context()).Template == "/healthz" {
 			limit += healthReserve
 		}
 		defer inFlight.Add(-1)
 		if inFlight.Add(1) > limit {
-			overloaded("max-requests-in-flight", maximum).write(w)
+			Overloaded("max-requests-in-flight", maximum).Write(w)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -17,14 +17,14 @@ func (m jsonMember) isNull() bool { return string(m.value) == "null" }
 
 // parseJSONObject returns the members of the JSON object in body, in their order and with
 // repeated names. It rejects anything after the object.
-func parseJSONObject(body []byte) ([]jsonMember, *apiError) {
+func parseJSONObject(body []byte) ([]jsonMember, *APIError) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	open, err := decoder.Token()
 	if err != nil {
 		return nil, invalidJSON(err)
 	}
 	if open != json.Delim('{') {
-		return nil, malformedRequest("The body must be one JSON object")
+		return nil, MalformedRequest("The body must be one JSON object")
 	}
 	var members []jsonMember
 	for decoder.More() {
@@ -42,14 +42,14 @@ func parseJSONObject(body []byte) ([]jsonMember, *apiError) {
 		return nil, invalidJSON(err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, malformedRequest("The body must be one JSON object")
+		return nil, MalformedRequest("The body must be one JSON object")
 	}
 	return members, nil
 }
 
-func invalidJSON(err error) *apiError {
+func invalidJSON(err error) *APIError {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return malformedRequest("The body is not valid JSON: unexpected end of input")
+		return MalformedRequest("The body is not valid JSON: unexpected end of input")
 	}
-	return malformedRequest("The body is not valid JSON: " + err.Error())
+	return MalformedRequest("The body is not valid JSON: " + err.Error())
 }

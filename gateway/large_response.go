@@ -31,11 +31,11 @@ type largeResponse struct {
 }
 
 var largeResponses = map[string]largeResponse{
-	"GetJob":                {bytes: maxResponseBytes},
-	"ListJobs":              {bytes: maxResponseBytes},
-	"ListJobExecutions":     {bytes: maxResponseBytes},
-	"ListExecutionAttempts": {bytes: maxResponseBytes},
-	"ListPendingExecutions": {bytes: maxResponseBytes},
+	"GetJob":                {bytes: MaxResponseBytes},
+	"ListJobs":              {bytes: MaxResponseBytes},
+	"ListJobExecutions":     {bytes: MaxResponseBytes},
+	"ListExecutionAttempts": {bytes: MaxResponseBytes},
+	"ListPendingExecutions": {bytes: MaxResponseBytes},
 	"GetFailureSummary":     {bytes: maxSummaryBytes},
 	"PauseJob":              {bytes: maxJobBytes, writes: true},
 	"ResumeJob":             {bytes: maxJobBytes, writes: true},
@@ -56,20 +56,20 @@ func largeResponseOf(method string, request any) largeResponse {
 
 // reserveBeforeWrite reserves the memory of a large response before a call that has an effect. It waits,
 // unless the request holds memory already: requests that hold some and wait for more could block each other.
-func reserveBeforeWrite(ctx context.Context, memory *requestMemory, amount int64) *apiError {
-	if memory.buffers.held > 0 {
-		return memory.buffers.resize(amount)
+func reserveBeforeWrite(ctx context.Context, memory *RequestMemory, amount int64) *APIError {
+	if memory.Buffers.Held > 0 {
+		return memory.Buffers.Resize(amount)
 	}
-	return memory.buffers.reserve(ctx, amount)
+	return memory.Buffers.Reserve(ctx, amount)
 }
 
 // reserveForMessage reserves the memory of the decoded message. A large response to a call that has had an
 // effect waits until the deadline: other requests hold such memory only while they convert a response. Small
 // ones are decoded in any case.
-func reserveForMessage(ctx context.Context, memory *requestMemory, response []byte, large largeResponse) error {
-	size := memory.messages.limits.decodedResponseSize(response)
+func reserveForMessage(ctx context.Context, memory *RequestMemory, response []byte, large largeResponse) error {
+	size := memory.Messages.Limits.DecodedResponseSize(response)
 	for {
-		e := memory.messages.reserve(ctx, size)
+		e := memory.Messages.Reserve(ctx, size)
 		switch {
 		case e == nil || large.bytes == 0:
 			return nil

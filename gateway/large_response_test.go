@@ -90,29 +90,29 @@ func (s *largeStub) CreateJob(context.Context, *jobsv1.CreateJobRequest) (*jobsv
 type largeResponseFixture struct {
 	stub   *largeStub
 	jobs   jobsv1.JobServiceClient
-	limits *memoryLimits
-	other  *requestMemory
+	limits *MemoryLimits
+	other  *RequestMemory
 }
 
-func testIdentity() *identity {
-	return &identity{caller: caller{tenant: "acme", subject: "user olivia"}}
+func testIdentity() *Identity {
+	return &Identity{Caller: Caller{Tenant: "acme", Subject: "user olivia"}}
 }
 
 func newLargeResponseFixture(t *testing.T) *largeResponseFixture {
 	s := &largeStub{called: make(chan string, 10)}
-	upstream := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
-	memory := newMemoryLimits(128 << 20)
-	memory.buffers.wait, memory.messages.wait = time.Millisecond, time.Millisecond
-	return &largeResponseFixture{s, jobsv1.NewJobServiceClient(upstream), memory, newRequestMemory(memory, testIdentity())}
+	upstream := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeService(t, s)})
+	memory := NewMemoryLimits(128 << 20)
+	memory.Buffers.Wait, memory.Messages.Wait = time.Millisecond, time.Millisecond
+	return &largeResponseFixture{s, jobsv1.NewJobServiceClient(upstream), memory, NewRequestMemory(memory, testIdentity())}
 }
 
 func (f *largeResponseFixture) context(t *testing.T) context.Context {
-	return withRequestMemory(t.Context(), newRequestMemory(f.limits, testIdentity()))
+	return WithRequestMemory(t.Context(), NewRequestMemory(f.limits, testIdentity()))
 }
 
 func TestLargeResponses_FailBeforeTheyAreRead_WhenTheLimitIsReached(t *testing.T) {
 	f := newLargeResponseFixture(t)
-	if e := f.other.buffers.resize(f.limits.buffers.maximum(f.other.caller) - maxJobBytes/2); e != nil {
+	if e := f.other.Buffers.Resize(f.limits.Buffers.Maximum(f.other.Caller) - maxJobBytes/2); e != nil {
 		t.Fatal(e)
 	}
 	for name, call := range map[string]func(context.Context) error{
@@ -131,10 +131,10 @@ func TestLargeResponses_FailBeforeTheyAreRead_WhenTheLimitIsReached(t *testing.T
 	} {
 		ctx := f.context(t)
 		err := call(ctx)
-		if e, _ := convertError(err); err == nil || e.Reason != "OVERLOADED" {
+		if e, _ := ConvertError(err); err == nil || e.Reason != "OVERLOADED" {
 			t.Errorf("%s: %v", name, err)
 		}
-		requestMemoryFromContext(ctx).release()
+		RequestMemoryFromContext(ctx).Release()
 	}
 	close(f.stub.called)
 	for name := range f.stub.called {
@@ -151,16 +151,16 @@ func TestLargeResponses_HoldTheirSize_UntilTheyAreWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := marshalJSON(response.GetJob())
+	body, err := MarshalJSON(response.GetJob())
 	if err != nil {
 		t.Fatal(err)
 	}
-	memory := requestMemoryFromContext(ctx)
-	if memory.buffers.held < int64(len(body)) || memory.messages.held < int64(proto.Size(response)) {
-		t.Errorf("%d bytes of JSON hold %d and %d bytes", len(body), memory.buffers.held, memory.messages.held)
+	memory := RequestMemoryFromContext(ctx)
+	if memory.Buffers.Held < int64(len(body)) || memory.Messages.Held < int64(proto.Size(response)) {
+		t.Errorf("%d bytes of JSON hold %d and %d bytes", len(body), memory.Buffers.Held, memory.Messages.Held)
 	}
-	memory.release()
-	if !f.limits.buffers.idle() || !f.limits.messages.idle() {
+	memory.Release()
+	if !f.limits.Buffers.Idle() || !f.limits.Messages.Idle() {
 		t.Error("memory is in use")
 	}
 }
@@ -168,15 +168,15 @@ func TestLargeResponses_HoldTheirSize_UntilTheyAreWritten(t *testing.T) {
 // The call has had an effect, so it must not fail.
 func TestPause_WaitsForMemory_AfterTheServerHasResponded(t *testing.T) {
 	f := newLargeResponseFixture(t)
-	f.other.messages.reserve(t.Context(), f.limits.messages.maximum(f.other.caller))
+	f.other.Messages.Reserve(t.Context(), f.limits.Messages.Maximum(f.other.Caller))
 	go func() {
 		<-f.stub.called
-		f.other.messages.release()
+		f.other.Messages.Release()
 	}()
 	ctx := f.context(t)
 	response, err := f.jobs.PauseJob(ctx, &jobsv1.PauseJobRequest{JobId: "a"})
-	if err != nil || len(response.GetJob().GetStages()) != 100 || requestMemoryFromContext(ctx).messages.held == 0 {
-		t.Errorf("%v, holds %d bytes", err, requestMemoryFromContext(ctx).messages.held)
+	if err != nil || len(response.GetJob().GetStages()) != 100 || RequestMemoryFromContext(ctx).Messages.Held == 0 {
+		t.Errorf("%v, holds %d bytes", err, RequestMemoryFromContext(ctx).Messages.Held)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestLargeResponses_AreWithinTheirLimits(t *testing.T) {
 func TestLargeResponses_HaveEveryMethodThatReturnsAJobOrAList(t *testing.T) {
 	for _, service := range []grpc.ServiceDesc{jobsv1.JobService_ServiceDesc, jobsv1.DeviceJobService_ServiceDesc} {
 		for _, method := range service.Methods {
-			response := messageDescriptor(method.MethodName + "Response")
+			response := MessageDescriptor(method.MethodName + "Response")
 			isLarge := method.MethodName != "CreateJob" && hasJobOrList(response)
 			if got := largeResponseOf(method.MethodName, nil).bytes > 0; got != isLarge {
 				t.Errorf("%s: large %v, want %v", method.MethodName, got, isLarge)
@@ -214,18 +214,18 @@ func hasJobOrList(response protoreflect.MessageDescriptor) bool {
 
 // A token that expires during a call is an example.
 func TestLargeResponses_AskRarelyForTheCaller_WhenItIsRejectedAfterAnEffect(t *testing.T) {
-	s := newTokenStub()
-	c := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)}).newCallers(nil)
+	s := NewTokenStub()
+	c := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeService(t, s)}).NewCallers(nil)
 	request := httptest.NewRequest("GET", "/customer/jobs/a", nil)
-	request.Header = bearer("junk")
-	id := c.identify(request)
-	memory := newRequestMemory(newMemoryLimits(128<<20), id)
-	messages := memory.messages.semaphore
-	messages.tryAcquire(id.caller, messages.maximum(id.caller))
+	request.Header = Bearer("junk")
+	id := c.Identify(request)
+	memory := NewRequestMemory(NewMemoryLimits(128<<20), id)
+	messages := memory.Messages.Semaphore
+	messages.TryAcquire(id.Caller, messages.Maximum(id.Caller))
 	ctx, cancel := context.WithTimeout(t.Context(), 4*messageRetry)
 	defer cancel()
 	e := reserveForMessage(ctx, memory, make([]byte, maxJobBytes), largeResponse{bytes: maxJobBytes, writes: true})
-	if e == nil || s.lookups.Load() > 4 {
-		t.Errorf("%v after %d lookups", e, s.lookups.Load())
+	if e == nil || s.Lookups.Load() > 4 {
+		t.Errorf("%v after %d lookups", e, s.Lookups.Load())
 	}
 }

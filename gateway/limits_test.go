@@ -23,7 +23,7 @@ import (
 )
 
 func TestRequestLimit_RejectsRequests_WhenTooManyAreInFlight(t *testing.T) {
-	s, address := serveBlockingStub(t)
+	s, address := ServeBlockingStub(t)
 	gateway := newTestGateway(t, map[string]string{
 		"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT": "2",
 		"JOBS_GATEWAY_CORS_ORIGINS": "https://ops.example",
@@ -31,17 +31,17 @@ func TestRequestLimit_RejectsRequests_WhenTooManyAreInFlight(t *testing.T) {
 	var calls sync.WaitGroup
 	for range 2 {
 		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}}) })
-		<-s.started
+		<-s.Started
 	}
 	response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}, "Origin": {"https://ops.example"}})
-	checkOverloaded(t, response, "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT is 2")
+	CheckOverloaded(t, response, "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT is 2")
 	if response.Header.Get("Access-Control-Allow-Origin") == "" || response.Header.Get("X-Request-Id") == "" {
 		t.Errorf("headers %v", response.Header)
 	}
 	if got := get(gateway, "/healthz", nil).StatusCode; got != 200 {
 		t.Errorf("/healthz: %d", got)
 	}
-	close(s.release)
+	close(s.Release)
 	calls.Wait()
 	if got := get(gateway, "/openapi.json", nil).StatusCode; got != 200 {
 		t.Errorf("after the calls: %d", got)
@@ -49,23 +49,23 @@ func TestRequestLimit_RejectsRequests_WhenTooManyAreInFlight(t *testing.T) {
 }
 
 func TestUpstream_SpreadsCallsOverConnections(t *testing.T) {
-	s, address := serveBlockingStub(t)
+	s, address := ServeBlockingStub(t)
 	gateway := newTestGateway(t, map[string]string{
 		"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "3",
 	})
 	// More calls than one connection carries: each call has started before any of them ends.
 	var calls sync.WaitGroup
-	for n := range streamsPerConnection + 50 {
+	for n := range StreamsPerConnection + 50 {
 		tenant := strconv.Itoa(n)
 		calls.Go(func() { get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {tenant}}) })
 	}
-	for range streamsPerConnection + 50 {
-		<-s.started
+	for range StreamsPerConnection + 50 {
+		<-s.Started
 	}
-	if got := slices.Collect(maps.Keys(s.peers)); len(got) != 3 {
+	if got := slices.Collect(maps.Keys(s.Peers)); len(got) != 3 {
 		t.Errorf("connections: %v", got)
 	}
-	close(s.release)
+	close(s.Release)
 	calls.Wait()
 }
 
@@ -77,7 +77,7 @@ type strictStub struct {
 
 func (s *strictStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
 	if !strings.Contains(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ","), "good") {
-		return nil, serviceError(codes.Unauthenticated, "INVALID_TOKEN")
+		return nil, ServiceError(codes.Unauthenticated, "INVALID_TOKEN")
 	}
 	return &jobsv1.GetCallerResponse{TenantId: "acme"}, nil
 }
@@ -96,14 +96,14 @@ func (b *endlessBody) Read(p []byte) (int, error) {
 }
 
 func TestBody_IsNotReadFurther_WhenCallerIsRejected(t *testing.T) {
-	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, &strictStub{})})
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeService(t, &strictStub{})})
 	body := &endlessBody{}
 	request := httptest.NewRequest("POST", "/customer/jobs", body)
 	request.Host = "localhost"
 	request.Header.Set("Authorization", "Bearer junk")
 	recorder := httptest.NewRecorder()
 	gateway.ServeHTTP(recorder, request)
-	if recorder.Code != 401 || !strings.Contains(recorder.Body.String(), "INVALID_TOKEN") || body.read > freeBytes {
+	if recorder.Code != 401 || !strings.Contains(recorder.Body.String(), "INVALID_TOKEN") || body.read > FreeBytes {
 		t.Errorf("%d %s after %d bytes", recorder.Code, recorder.Body, body.read)
 	}
 }
@@ -123,7 +123,7 @@ func TestBody_IsNotRead_WhenContentLengthIsTooLarge(t *testing.T) {
 
 func TestBody_IsNotDecoded_WhenCallerIsRejected(t *testing.T) {
 	s := &strictStub{}
-	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeService(t, s)})
 	// Small, but with many values, and invalid at the end: only decoding it finds the error.
 	body := `{"document_params": {"a": [` + strings.Repeat("1,", 1000) + `}`
 	for token, want := range map[string]int{"junk": 401, "good": 400} {
@@ -149,7 +149,7 @@ func (c lineChannel) Write(line []byte) (int, error) {
 
 func TestServer_ClosesConnections_WhenTooManyAreOpen(t *testing.T) {
 	log := make(lineChannel, 100)
-	config := loadTestConfig(t, map[string]string{"JOBS_GATEWAY_MAX_CONNECTIONS": "2"})
+	config := LoadTestConfig(t, map[string]string{"JOBS_GATEWAY_MAX_CONNECTIONS": "2"})
 	server := newServer(http.NotFoundHandler(), config, slog.New(slog.NewTextHandler(log, nil)))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -190,7 +190,7 @@ func TestServer_ClosesConnections_WhenTooManyAreOpen(t *testing.T) {
 
 func TestServer_LimitsStreamsAndWindows_OfHTTP2(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = newServer(http.NotFoundHandler(), loadTestConfig(t, nil), discardLogger)
+	server.Config = newServer(http.NotFoundHandler(), LoadTestConfig(t, nil), DiscardLogger)
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	defer server.Close()
@@ -212,7 +212,7 @@ func TestServer_LimitsStreamsAndWindows_OfHTTP2(t *testing.T) {
 	for s := range slices.Chunk(payload, 6) {
 		settings[s[1]] = int(s[2])<<24 | int(s[3])<<16 | int(s[4])<<8 | int(s[5])
 	}
-	if settings[3] != streamsPerClient || settings[4] != freeBytes {
+	if settings[3] != streamsPerClient || settings[4] != FreeBytes {
 		t.Errorf("MAX_CONCURRENT_STREAMS %d, INITIAL_WINDOW_SIZE %d", settings[3], settings[4])
 	}
 }
@@ -234,26 +234,26 @@ func TestServer_RespondsAndClosesConnection_WhenBodyIsNotComplete(t *testing.T) 
 }
 
 func TestCallers_AreLookedUp_OnlyForRequestsThatHoldSomething(t *testing.T) {
-	s := newTokenStub()
-	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)})
+	s := NewTokenStub()
+	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeService(t, s)})
 	check := func(what string, response *http.Response, want int64) {
 		t.Helper()
-		if got := s.lookups.Load(); got != want || response.StatusCode >= 300 {
+		if got := s.Lookups.Load(); got != want || response.StatusCode >= 300 {
 			t.Errorf("%s: %d lookups, want %d; status %d", what, got, want, response.StatusCode)
 		}
 	}
-	check("a small response", get(gateway, "/customer/jobs/a", bearer("acme/olivia")), 0)
-	check("a small body", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), `{"job_id": "a"}`), 0)
+	check("a small response", get(gateway, "/customer/jobs/a", Bearer("acme/olivia")), 0)
+	check("a small body", send(gateway, "POST", "/customer/jobs", Bearer("acme/olivia"), `{"job_id": "a"}`), 0)
 	large := `{"document_params": {"a": [` + strings.Repeat("1,", 50_000) + `1]}}`
-	check("a large body", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), large), 1)
-	check("another one", send(gateway, "POST", "/customer/jobs", bearer("acme/olivia"), large), 1)
-	s.job = &jobsv1.Job{DocumentType: strings.Repeat("x", freeBytes)}
-	check("a large response", get(gateway, "/customer/jobs/a", bearer("acme/amir")), 2)
-	check("another one", get(gateway, "/customer/jobs/a", bearer("acme/amir")), 2)
+	check("a large body", send(gateway, "POST", "/customer/jobs", Bearer("acme/olivia"), large), 1)
+	check("another one", send(gateway, "POST", "/customer/jobs", Bearer("acme/olivia"), large), 1)
+	s.Job = &jobsv1.Job{DocumentType: strings.Repeat("x", FreeBytes)}
+	check("a large response", get(gateway, "/customer/jobs/a", Bearer("acme/amir")), 2)
+	check("another one", get(gateway, "/customer/jobs/a", Bearer("acme/amir")), 2)
 }
 
 func TestUpstream_CountsUnknownCallers_ByTheAddressThatATrustedProxyForwards(t *testing.T) {
-	s, upstream := serveBlockingStub(t)
+	s, upstream := ServeBlockingStub(t)
 	gateway := newTestGateway(t, map[string]string{
 		"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "1", "JOBS_GATEWAY_TRUSTED_PROXIES": "192.0.2.1",
 	})
@@ -262,15 +262,15 @@ func TestUpstream_CountsUnknownCallers_ByTheAddressThatATrustedProxyForwards(t *
 		return get(gateway, "/customer/jobs/a", http.Header{"X-Forwarded-For": {address}})
 	}
 	var calls sync.WaitGroup
-	for range subjectStreamsPerConnection {
+	for range SubjectStreamsPerConnection {
 		calls.Go(func() { call("198.51.100.1") })
-		<-s.started
+		<-s.Started
 	}
 	if got := call("198.51.100.1").StatusCode; got != http.StatusUnauthorized {
 		t.Errorf("the same address: status %d", got)
 	}
 	calls.Go(func() { call("198.51.100.2") })
-	<-s.started
-	close(s.release)
+	<-s.Started
+	close(s.Release)
 	calls.Wait()
 }

@@ -44,10 +44,10 @@ var omittedIfEmpty = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.JobExecution.job_id":   true,
 }
 
-// marshalJSON writes a message, or a field of one that is a response_body in jobs.gateway.yaml. It writes every field
+// MarshalJSON writes a message, or a field of one that is a response_body in jobs.gateway.yaml. It writes every field
 // by its proto name; an unset field is null, or false if it is a bool. protojson would omit unset optional fields and
 // oneof members.
-func marshalJSON(v any) ([]byte, error) {
+func MarshalJSON(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case proto.Message:
 		return appendMessage(nil, v.ProtoReflect(), omittedFields(v))

@@ -39,10 +39,10 @@ func TestMarshal_WritesEveryFieldOfEveryResponse(t *testing.T) {
 			}
 		}
 	}
-	for _, method := range unaryMethods() {
-		message := newMessage(method.Output())
+	for _, method := range UnaryMethods() {
+		message := NewMessage(method.Output())
 		fill(message.ProtoReflect())
-		body, err := marshalJSON(message)
+		body, err := MarshalJSON(message)
 		if err != nil || !json.Valid(body) {
 			t.Errorf("%T: %v in %s", message, err, body)
 		}
@@ -55,7 +55,7 @@ func TestMarshal_WritesEveryFieldOfEveryResponse(t *testing.T) {
 }
 
 func TestMarshal_WritesUnsetFieldsAsNullOrFalse(t *testing.T) {
-	body, err := marshalJSON(&jobsv1.Job{JobId: "a\"<é>"})
+	body, err := MarshalJSON(&jobsv1.Job{JobId: "a\"<é>"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestMarshal_WritesTimestampStructAndDuration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := marshalJSON(&jobsv1.Job{
+	body, err := MarshalJSON(&jobsv1.Job{
 		DocumentParams: params,
 		CreatedAt:      &timestamppb.Timestamp{Seconds: 1764000000, Nanos: 120_000_000},
 		Rollout: &jobsv1.Rollout{Stages: []*jobsv1.Stage{
@@ -110,7 +110,7 @@ func TestMarshal_OmitsFieldsThatTheCallDoesNotFill(t *testing.T) {
 		{&jobsv1.Job{}, []string{"executions", "next_executions_page_token"}, []string{"rollout", "failure_criteria", "stages", "trip"}},
 		{[]*jobsv1.Job{{}}, []string{"executions", "next_executions_page_token", "rollout", "failure_criteria", "stages"}, []string{"trip"}},
 	} {
-		body, err := marshalJSON(test.response)
+		body, err := MarshalJSON(test.response)
 		if err != nil {
 			t.Fatal(err)
 		}

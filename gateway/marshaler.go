@@ -10,7 +10,7 @@ import (
 // jsonMarshaler is the runtime.Marshaler of this API.
 type jsonMarshaler struct{ runtime.JSONPb }
 
-func (*jsonMarshaler) Marshal(v any) ([]byte, error) { return marshalJSON(v) }
+func (*jsonMarshaler) Marshal(v any) ([]byte, error) { return MarshalJSON(v) }
 
 // NewEncoder returns an encoder that writes the JSON of Marshal.
 func (m *jsonMarshaler) NewEncoder(w io.Writer) runtime.Encoder {
@@ -43,7 +43,7 @@ func (m *jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
 type requestBody struct {
 	json   []byte
 	inPath map[string]string // the variables of the path
-	err    *apiError         // set by the decoder: the generated code turns its error into text
+	err    *APIError         // set by the decoder: the generated code turns its error into text
 }
 
 func (*requestBody) Read([]byte) (int, error) { return 0, io.EOF }

@@ -9,16 +9,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// metrics holds the Prometheus metrics of the gateway.
-type metrics struct {
-	registry         *prometheus.Registry
+// Metrics holds the Prometheus metrics of the gateway.
+type Metrics struct {
+	Registry         *prometheus.Registry
 	requestDuration  *prometheus.HistogramVec
 	requestsInFlight prometheus.Gauge
 }
 
-func newMetrics() *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
 		requestDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "jobs_gateway_request_duration_seconds",
 			Help:    "Time from the request headers to the end of the response.",
@@ -29,12 +29,12 @@ func newMetrics() *metrics {
 			Help: "Number of requests in flight.",
 		}),
 	}
-	m.registry.MustRegister(m.requestDuration, m.requestsInFlight, collectors.NewGoCollector(),
+	m.Registry.MustRegister(m.requestDuration, m.requestsInFlight, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
-func (m *metrics) observe(method, route string, status int, duration time.Duration) {
+func (m *Metrics) observe(method, route string, status int, duration time.Duration) {
 	m.requestDuration.WithLabelValues(methodLabel(method), route, strconv.Itoa(status)).Observe(duration.Seconds())
 }
 

@@ -11,19 +11,19 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// instrument is the outermost middleware. It sets the request ID, matches the request, records
+// Instrument is the outermost middleware. It sets the request ID, matches the request, records
 // metrics, makes the span, writes the access log, and turns a panic into a 500 response.
-func instrument(table routeTable, metrics *metrics, t *tracer, logger *slog.Logger, next http.Handler) http.Handler {
+func Instrument(table RouteTable, metrics *Metrics, t *Tracer, logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		metrics.requestsInFlight.Inc()
 		defer metrics.requestsInFlight.Dec()
-		requestID := setRequestID(w, r)
-		setTraceparent(w, r)
-		m := table.match(r)
-		span := t.start(w, r, m.template, requestID)
+		requestID := SetRequestID(w, r)
+		SetTraceparent(w, r)
+		m := table.Match(r)
+		span := t.start(w, r, m.Template, requestID)
 		recorder := &responseRecorder{ResponseWriter: w, status: http.StatusOK}
-		request := r.WithContext(withMatch(r.Context(), m)) // a copy: net/http needs the body of r
+		request := r.WithContext(WithMatch(r.Context(), m)) // a copy: net/http needs the body of r
 		if r.ProtoMajor == 1 && r.Body != http.NoBody {
 			recorder.body = &trackedBody{ReadCloser: r.Body}
 			request.Body = recorder.body
@@ -35,8 +35,8 @@ func instrument(table routeTable, metrics *metrics, t *tracer, logger *slog.Logg
 
 		duration := time.Since(started)
 		endSpan(span, recorder.status)
-		metrics.observe(r.Method, m.template, recorder.status, duration)
-		logRequest(logger, r, m.template, recorder, duration)
+		metrics.observe(r.Method, m.Template, recorder.status, duration)
+		logRequest(logger, r, m.Template, recorder, duration)
 	})
 }
 
@@ -45,7 +45,7 @@ func recoverPanic(w *responseRecorder, requestID string, logger *slog.Logger) {
 	if cause := recover(); cause != nil {
 		logger.Error("panic", "cause", cause, "request_id", requestID, "stack", string(debug.Stack()))
 		if !w.started {
-			newAPIError(codes.Internal, "INTERNAL", "Internal error").write(w)
+			NewAPIError(codes.Internal, "INTERNAL", "Internal error").Write(w)
 		}
 	}
 }

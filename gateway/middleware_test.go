@@ -10,9 +10,9 @@ import (
 func TestInstrument_Returns500_WhenHandlerPanics(t *testing.T) {
 	panics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret") })
 	recorder := httptest.NewRecorder()
-	instrument(nil, newMetrics(), nil, discardLogger, panics).ServeHTTP(recorder, httptest.NewRequest("GET", "/customer/jobs", nil))
+	Instrument(nil, NewMetrics(), nil, DiscardLogger, panics).ServeHTTP(recorder, httptest.NewRequest("GET", "/customer/jobs", nil))
 
-	var got apiError
+	var got APIError
 	if err := json.Unmarshal(recorder.Body.Bytes(), &got); err != nil || recorder.Code != 500 || got.Detail != "Internal error" {
 		t.Errorf("%d %+v %v", recorder.Code, got, err)
 	}

@@ -21,7 +21,7 @@ func openAPISchemas(t *testing.T) map[string]openAPISchema {
 			Schemas map[string]openAPISchema
 		}
 	}
-	if err := json.Unmarshal(openAPI, &document); err != nil {
+	if err := json.Unmarshal(OpenAPI, &document); err != nil {
 		t.Fatal(err)
 	}
 	return document.Components.Schemas
@@ -35,7 +35,7 @@ func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 		"Job", "JobExecution", "DeviceExecution", "CreateJobResponse", "CancelJobResponse", "DeleteJobResponse",
 		"RetryExecutionsResponse", "StartNextExecutionResponse", "GetFailureSummaryResponse",
 	} {
-		message := newMessage(messageDescriptor(name))
+		message := NewMessage(MessageDescriptor(name))
 		switch message := message.(type) { // fields that are omitted if they are empty
 		case *jobsv1.JobExecution:
 			message.JobId = "a"
@@ -44,7 +44,7 @@ func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 		case *jobsv1.Job:
 			message.NextExecutionsPageToken = "a"
 		}
-		body, err := marshalJSON(message)
+		body, err := MarshalJSON(message)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestOpenAPI_MarksRequestFieldsNullable_UnlessRequired(t *testing.T) {
 			t.Errorf("%s has no properties", schema)
 		}
 		for field, property := range described.Properties {
-			if e := decodeMessage([]byte(`{"`+field+`": null}`), newMessage(messageDescriptor(id+"Request")).ProtoReflect(), nil); e != nil {
+			if e := decodeMessage([]byte(`{"`+field+`": null}`), NewMessage(MessageDescriptor(id+"Request")).ProtoReflect(), nil); e != nil {
 				t.Errorf("%s.%s: %s", schema, field, e.Detail)
 			}
 			if property.Nullable == slices.Contains(described.Required, field) {

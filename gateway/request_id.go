@@ -12,9 +12,9 @@ var (
 	traceparentPattern = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
 )
 
-// setRequestID sets X-Request-Id on the request and on the response. It generates an ID if the
+// SetRequestID sets X-Request-Id on the request and on the response. It generates an ID if the
 // client sent none, several or a malformed one.
-func setRequestID(w http.ResponseWriter, r *http.Request) (requestID string) {
+func SetRequestID(w http.ResponseWriter, r *http.Request) (requestID string) {
 	requestID = r.Header.Get("X-Request-Id")
 	if len(r.Header.Values("X-Request-Id")) != 1 || !requestIDPattern.MatchString(requestID) {
 		requestID = rand.Text()
@@ -24,9 +24,9 @@ func setRequestID(w http.ResponseWriter, r *http.Request) (requestID string) {
 	return requestID
 }
 
-// setTraceparent copies a valid traceparent to the response and removes a malformed or
+// SetTraceparent copies a valid traceparent to the response and removes a malformed or
 // repeated one from the request. A tracestate that metadata can't carry is removed, too.
-func setTraceparent(w http.ResponseWriter, r *http.Request) {
+func SetTraceparent(w http.ResponseWriter, r *http.Request) {
 	values := r.Header.Values("Traceparent")
 	if len(values) == 1 && traceparentPattern.MatchString(values[0]) {
 		w.Header().Set("Traceparent", values[0])

@@ -17,7 +17,7 @@ import (
 // the next page of a list, and X-Poll-After for devices. grpc-gateway calls it before it writes
 // the body.
 func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response proto.Message) error {
-	m := matchFromContext(ctx)
+	m := MatchFromContext(ctx)
 	if response, ok := response.(interface{ GetPollAfter() *durationpb.Duration }); ok && response.GetPollAfter() != nil {
 		// Duration.Seconds() has rounding errors: 3.7880000000000003.
 		milliseconds := response.GetPollAfter().AsDuration().Round(time.Millisecond).Milliseconds()
@@ -26,12 +26,12 @@ func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response pro
 	switch response := response.ProtoReflect().Interface().(type) {
 	case *jobsv1.CreateJobResponse:
 		// JoinPath would resolve the IDs "." and "..".
-		w.Header().Set("Location", m.path()+"/"+escapeSegment(response.GetJobId()))
+		w.Header().Set("Location", m.Path()+"/"+EscapeSegment(response.GetJobId()))
 		w.WriteHeader(http.StatusCreated)
 	case interface{ GetNextPageToken() string }: // every list
-		setNextPage(w, m.path(), m.query, response.GetNextPageToken())
+		setNextPage(w, m.Path(), m.Query, response.GetNextPageToken())
 	case *jobsv1.GetJobResponse:
-		setNextPage(w, m.path()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())
+		setNextPage(w, m.Path()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func TestResponseHeaders_HavePollAfterInMilliseconds(t *testing.T) {
-	ctx := withMatch(t.Context(), &match{route: &route{template: "/device/v1/jobs:startNext"}})
+	ctx := WithMatch(t.Context(), &Match{Route: &Route{Template: "/device/v1/jobs:startNext"}})
 	for wait, want := range map[time.Duration]string{
 		3788 * time.Millisecond: "3.788", 52*time.Second + 300_400*time.Microsecond: "52.3", time.Minute: "60", 0: "0",
 	} {

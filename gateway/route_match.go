@@ -7,48 +7,48 @@ import (
 	"strings"
 )
 
-// noRoute is the route of all paths that match no other one. Its template is their label in metrics and the log.
-var noRoute = &route{template: "none"}
+// NoRoute is the route of all paths that match no other one. Its template is their label in metrics and the log.
+var NoRoute = &Route{Template: "none"}
 
-// match says what a request asks for. Each request is matched once, and its context has the match.
-type match struct {
-	*route
-	operation *operation // nil if the route does not allow the method
-	variables map[string]string
-	query     url.Values // set by checkQuery
+// Match says what a request asks for. Each request is matched once, and its context has the match.
+type Match struct {
+	*Route
+	Operation *operation // nil if the route does not allow the method
+	Variables map[string]string
+	Query     url.Values // set by checkQuery
 }
 
-// match returns the match of a request.
+// Match returns the match of a request.
 //
 // A verb at the end of a path is a verb with every method: /customer/jobs/a:retry refers to the job
 // "a". The job "a:retry" has the path /customer/jobs/a%3Aretry.
-func (rt routeTable) match(r *http.Request) *match {
+func (rt RouteTable) Match(r *http.Request) *Match {
 	found, variables := rt.find(r.URL.EscapedPath())
-	return &match{route: found, operation: found.operations[r.Method], variables: variables}
+	return &Match{Route: found, Operation: found.Operations[r.Method], Variables: variables}
 }
 
-// find returns the route of an encoded path, or noRoute, and the variables of the path.
-func (rt routeTable) find(path string) (*route, map[string]string) {
+// find returns the route of an encoded path, or NoRoute, and the variables of the path.
+func (rt RouteTable) find(path string) (*Route, map[string]string) {
 	segments := strings.Split(path, "/")
-	for _, r := range rt { // in the order of loadRoutes
+	for _, r := range rt { // in the order of LoadRoutes
 		if variables, ok := r.match(segments); ok {
 			return r, variables
 		}
 	}
-	return noRoute, nil
+	return NoRoute, nil
 }
 
-// withoutSlash returns a path of the API without the slashes at its end, or "".
-func (rt routeTable) withoutSlash(u *url.URL) string {
+// WithoutSlash returns a path of the API without the slashes at its end, or "".
+func (rt RouteTable) WithoutSlash(u *url.URL) string {
 	path := strings.TrimRight(u.EscapedPath(), "/")
-	if found, _ := rt.find(path); path == u.EscapedPath() || found == noRoute {
+	if found, _ := rt.find(path); path == u.EscapedPath() || found == NoRoute {
 		return ""
 	}
 	return path
 }
 
 // match matches the encoded segments of a path.
-func (r *route) match(segments []string) (variables map[string]string, ok bool) {
+func (r *Route) match(segments []string) (variables map[string]string, ok bool) {
 	if len(segments) != len(r.segments) {
 		return nil, false
 	}
@@ -85,25 +85,25 @@ func matchSegment(pattern, segment string) (name, value string, ok bool) {
 	return name, value, err == nil && value != "" && (name == "device_id" || !strings.Contains(value, "/"))
 }
 
-// path returns the path of the request with one encoding for each character.
-func (m *match) path() string {
-	path := m.template
-	for name, value := range m.variables {
-		path = strings.Replace(path, "{"+name+"}", escapeSegment(value), 1)
+// Path returns the path of the request with one encoding for each character.
+func (m *Match) Path() string {
+	path := m.Template
+	for name, value := range m.Variables {
+		path = strings.Replace(path, "{"+name+"}", EscapeSegment(value), 1)
 	}
 	return path
 }
 
-// escapeSegment encodes an ID for a path. It also encodes colons, which could start a verb.
-func escapeSegment(id string) string {
+// EscapeSegment encodes an ID for a path. It also encodes colons, which could start a verb.
+func EscapeSegment(id string) string {
 	return strings.ReplaceAll(url.PathEscape(id), ":", "%3A")
 }
 
 type matchKey struct{}
 
-func withMatch(ctx context.Context, m *match) context.Context {
+func WithMatch(ctx context.Context, m *Match) context.Context {
 	return context.WithValue(ctx, matchKey{}, m)
 }
 
-// matchFromContext panics if ctx is not of a request.
-func matchFromContext(ctx context.Context) *match { return ctx.Value(matchKey{}).(*match) }
+// MatchFromContext panics if ctx is not of a request.
+func MatchFromContext(ctx context.Context) *Match { return ctx.Value(matchKey{}).(*Match) }

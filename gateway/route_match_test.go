@@ -9,7 +9,7 @@ import (
 )
 
 func TestRouteTable_MatchesPath(t *testing.T) {
-	routes, err := loadRoutes(openAPI, map[string]runtime.HandlerFunc{"/docs": nil})
+	routes, err := LoadRoutes(OpenAPI, map[string]runtime.HandlerFunc{"/docs": nil})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,16 +34,16 @@ func TestRouteTable_MatchesPath(t *testing.T) {
 		{"/customer%2fjobs", "none", "", "none"},
 		{"/customer/jobs/a/executions/", "none", "", "none"},
 	} {
-		m := routes.match(httptest.NewRequest("GET", c.path, nil))
-		if m.template != c.template || m.allowHeader() != c.allow || m.path() != c.canonical {
+		m := routes.Match(httptest.NewRequest("GET", c.path, nil))
+		if m.Template != c.template || m.AllowHeader() != c.allow || m.Path() != c.canonical {
 			t.Errorf("%s: %q (%s) as %q, want %q (%s) as %q",
-				c.path, m.template, m.allowHeader(), m.path(), c.template, c.allow, c.canonical)
+				c.path, m.Template, m.AllowHeader(), m.Path(), c.template, c.allow, c.canonical)
 		}
 	}
 }
 
 func TestWithoutSlash_ReturnsPathsOfTheAPIOnly(t *testing.T) {
-	routes, err := loadRoutes(openAPI, map[string]runtime.HandlerFunc{"/docs": nil})
+	routes, err := LoadRoutes(OpenAPI, map[string]runtime.HandlerFunc{"/docs": nil})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestWithoutSlash_ReturnsPathsOfTheAPIOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := routes.withoutSlash(u); got != want {
+		if got := routes.WithoutSlash(u); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
 	}

@@ -13,11 +13,11 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// route is one path of the API with its operations.
-type route struct {
-	template   string                // such as /customer/jobs/{job_id}
+// Route is one path of the API with its operations.
+type Route struct {
+	Template   string                // such as /customer/jobs/{job_id}
 	segments   []string              // of the template
-	operations map[string]*operation // by method
+	Operations map[string]*operation // by method
 }
 
 // operation is one method of a path. One without an RPC, such as of /docs, has only a handler.
@@ -27,25 +27,25 @@ type operation struct {
 	Parameters  []parameter
 	RequestBody *struct{} `json:"requestBody"` // nil if the operation has no body
 
-	request protoreflect.MessageDescriptor // of the RPC
-	handler runtime.HandlerFunc            // the variables of the path are its last argument
+	Request protoreflect.MessageDescriptor // of the RPC
+	Handler runtime.HandlerFunc            // the variables of the path are its last argument
 }
 
 type parameter struct {
 	Name   string
 	In     string
-	Schema schema
+	Schema Schema
 }
 
-type schema struct {
+type Schema struct {
 	Type   string
 	Format string
 	Enum   []string
-	Items  *schema // set for arrays: the parameter may be repeated
+	Items  *Schema // set for arrays: the parameter may be repeated
 }
 
-// parameter returns the parameter with this name in the path or the query, or nil.
-func (o *operation) parameter(in, name string) *parameter {
+// Parameter returns the parameter with this name in the path or the query, or nil.
+func (o *operation) Parameter(in, name string) *parameter {
 	for i, p := range o.Parameters {
 		if p.In == in && p.Name == name {
 			return &o.Parameters[i]
@@ -54,28 +54,28 @@ func (o *operation) parameter(in, name string) *parameter {
 	return nil
 }
 
-// allowHeader returns the value of the Allow header.
-func (r *route) allowHeader() string {
+// AllowHeader returns the value of the Allow header.
+func (r *Route) AllowHeader() string {
 	var methods []string
-	for method := range r.operations {
+	for method := range r.Operations {
 		methods = append(methods, method)
 	}
 	slices.Sort(methods)
 	return strings.Join(methods, ", ")
 }
 
-type routeTable []*route
+type RouteTable []*Route
 
-// loadRoutes returns the routes of an OpenAPI document, and further ones that have no RPC. The operations of
+// LoadRoutes returns the routes of an OpenAPI document, and further ones that have no RPC. The operations of
 // the document have no handler yet.
-func loadRoutes(document []byte, further map[string]runtime.HandlerFunc) (routeTable, error) {
+func LoadRoutes(document []byte, further map[string]runtime.HandlerFunc) (RouteTable, error) {
 	var parsed struct {
 		Paths map[string]map[string]*operation
 	}
 	if err := json.Unmarshal(document, &parsed); err != nil {
 		return nil, fmt.Errorf("openapi.json: %w", err)
 	}
-	var routes routeTable
+	var routes RouteTable
 	add := func(template string, byMethod map[string]*operation) {
 		operations := map[string]*operation{}
 		for method, op := range byMethod {
@@ -84,24 +84,24 @@ func loadRoutes(document []byte, further map[string]runtime.HandlerFunc) (routeT
 		if get, ok := operations[http.MethodGet]; ok {
 			operations[http.MethodHead] = get // net/http drops the body of the response
 		}
-		routes = append(routes, &route{template, strings.Split(template, "/"), operations})
+		routes = append(routes, &Route{template, strings.Split(template, "/"), operations})
 	}
 	for template, operations := range parsed.Paths {
 		for _, op := range operations {
-			op.request = messageDescriptor(cmp.Or(op.RPC, op.ID) + "Request")
+			op.Request = MessageDescriptor(cmp.Or(op.RPC, op.ID) + "Request")
 		}
 		add(template, operations)
 	}
 	for template, handler := range further {
-		add(template, map[string]*operation{http.MethodGet: {handler: handler}})
+		add(template, map[string]*operation{http.MethodGet: {Handler: handler}})
 	}
 	// Descending: {job_id}:retry comes before {job_id}, which matches the same paths.
-	slices.SortFunc(routes, func(a, b *route) int { return strings.Compare(b.template, a.template) })
+	slices.SortFunc(routes, func(a, b *Route) int { return strings.Compare(b.Template, a.Template) })
 	return routes, nil
 }
 
-// messageDescriptor returns the message of the fleet.jobs.v1 package with this name.
-func messageDescriptor(name string) protoreflect.MessageDescriptor {
+// MessageDescriptor returns the message of the fleet.jobs.v1 package with this name.
+func MessageDescriptor(name string) protoreflect.MessageDescriptor {
 	known, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("fleet.jobs.v1." + name))
 	if err != nil {
 		panic(err) // the generated code registers every message

@@ -8,17 +8,17 @@ import (
 
 // A new method without a rule in jobs.gateway.yaml would be missing from the REST API.
 func TestRoutes_CoverEveryUnaryMethod(t *testing.T) {
-	routes, err := loadRoutes(openAPI, nil)
+	routes, err := LoadRoutes(OpenAPI, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := map[protoreflect.FullName]bool{}
 	for _, r := range routes {
-		for _, op := range r.operations {
-			served[op.request.FullName()] = true
+		for _, op := range r.Operations {
+			served[op.Request.FullName()] = true
 		}
 	}
-	for _, method := range unaryMethods() {
+	for _, method := range UnaryMethods() {
 		if !served[method.Input().FullName()] {
 			t.Errorf("no route for %s", method.FullName())
 		}
@@ -27,13 +27,13 @@ func TestRoutes_CoverEveryUnaryMethod(t *testing.T) {
 
 // Custom verbs use POST. If /customer/jobs/{job_id} allowed POST too, "a:retry" would be ambiguous.
 func TestRoutes_DisallowPOST_WhenPathEndsInID(t *testing.T) {
-	routes, err := loadRoutes(openAPI, nil)
+	routes, err := LoadRoutes(OpenAPI, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range routes {
-		if r.template[len(r.template)-1] == '}' && r.operations["POST"] != nil {
-			t.Errorf("%s allows POST", r.template)
+		if r.Template[len(r.Template)-1] == '}' && r.Operations["POST"] != nil {
+			t.Errorf("%s allows POST", r.Template)
 		}
 	}
 }

@@ -22,26 +22,26 @@ const baseMemory = 160 << 20
 // streamsPerClient is the maximum number of requests in flight on one HTTP/2 connection.
 const streamsPerClient = 100
 
-// run serves the REST API and the metrics until ctx ends, then drains requests in flight.
-func run(ctx context.Context, openAPI []byte, config *Config, logger *slog.Logger) error {
+// Run serves the REST API and the metrics until ctx ends, then drains requests in flight.
+func Run(ctx context.Context, openAPI []byte, config *Config, logger *slog.Logger) error {
 	setMemoryLimit(config)
-	upstream, err := dialUpstream(config, logger)
+	upstream, err := DialUpstream(config, logger)
 	if err != nil {
 		return err
 	}
 	defer upstream.Close()
-	tracer, err := newTracer(logger)
+	tracer, err := NewTracer(logger)
 	if err != nil {
 		return err
 	}
-	defer tracer.shutDown(logger)
-	metrics := newMetrics()
+	defer tracer.ShutDown(logger)
+	metrics := NewMetrics()
 	handler, err := newHandler(ctx.Done(), openAPI, config, upstream, metrics, tracer, logger)
 	if err != nil {
 		return err
 	}
 	api := newServer(handler, config, logger)
-	if api.TLSConfig, err = newServerTLSConfig(config, logger); err != nil {
+	if api.TLSConfig, err = NewServerTLSConfig(config, logger); err != nil {
 		return err
 	}
 	failed := make(chan error, 2)
@@ -50,7 +50,7 @@ func run(ctx context.Context, openAPI []byte, config *Config, logger *slog.Logge
 	}
 	if config.MetricsListen != "" {
 		mux := http.NewServeMux()
-		mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}))
+		mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 		server := newServer(withAllowedHosts(config.AllowedHosts, config.MetricsListen, mux), config, logger)
 		defer server.Close()
 		if err := startServer(server, config.MetricsListen, "metrics listening", failed, logger); err != nil {
@@ -78,8 +78,8 @@ func newServer(handler http.Handler, config *Config, logger *slog.Logger) *http.
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: streamsPerClient,
 			// Bodies that wait for memory must not block the other streams of their connection.
-			MaxReceiveBufferPerConnection: streamsPerClient * freeBytes,
-			MaxReceiveBufferPerStream:     freeBytes,
+			MaxReceiveBufferPerConnection: streamsPerClient * FreeBytes,
+			MaxReceiveBufferPerStream:     FreeBytes,
 			WriteByteTimeout:              config.RequestTimeout,
 		},
 		ConnState: limitConnections(config.MaxConnections, logger),
@@ -138,7 +138,7 @@ func startServer(server *http.Server, address, event string, failed chan<- error
 	return nil
 }
 
-// shutDown stops accepting requests and waits up to grace for those in flight.
+// ShutDown stops accepting requests and waits up to grace for those in flight.
 func shutDown(server *http.Server, grace time.Duration, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()

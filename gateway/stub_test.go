@@ -37,55 +37,55 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// metadataCallers answers GetCaller like a server without tokens.
-type metadataCallers struct {
+// MetadataCallers answers GetCaller like a server without tokens.
+type MetadataCallers struct {
 	jobsv1.UnimplementedJobServiceServer
 }
 
-func (metadataCallers) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
+func (MetadataCallers) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
 	if tenants := metadata.ValueFromIncomingContext(ctx, "x-tenant-id"); len(tenants) == 1 {
 		return &jobsv1.GetCallerResponse{TenantId: tenants[0]}, nil
 	}
-	return nil, serviceError(codes.Unauthenticated, "TENANT_REQUIRED")
+	return nil, ServiceError(codes.Unauthenticated, "TENANT_REQUIRED")
 }
 
-// stub is a JobService with fixed responses. GetJob records its metadata and deadline.
-type stub struct {
-	metadataCallers
-	job *jobsv1.Job
-	err error // returned by every method
+// Stub is a JobService with fixed responses. GetJob records its metadata and deadline.
+type Stub struct {
+	MetadataCallers
+	Job *jobsv1.Job
+	Err error // returned by every method
 
-	metadata    metadata.MD
-	deadline    time.Time
-	hasDeadline bool
+	Metadata    metadata.MD
+	Deadline    time.Time
+	HasDeadline bool
 }
 
-func (s *stub) CreateJob(_ context.Context, r *jobsv1.CreateJobRequest) (*jobsv1.CreateJobResponse, error) {
-	return &jobsv1.CreateJobResponse{JobId: r.JobId, Status: jobsv1.Job_IN_PROGRESS, ExecutionCount: 1}, s.err
+func (s *Stub) CreateJob(_ context.Context, r *jobsv1.CreateJobRequest) (*jobsv1.CreateJobResponse, error) {
+	return &jobsv1.CreateJobResponse{JobId: r.JobId, Status: jobsv1.Job_IN_PROGRESS, ExecutionCount: 1}, s.Err
 }
 
-func (s *stub) ListJobs(context.Context, *jobsv1.ListJobsRequest) (*jobsv1.ListJobsResponse, error) {
+func (s *Stub) ListJobs(context.Context, *jobsv1.ListJobsRequest) (*jobsv1.ListJobsResponse, error) {
 	jobs := make([]*jobsv1.Job, 50)
 	for i := range jobs {
-		jobs[i] = s.job
+		jobs[i] = s.Job
 	}
-	return &jobsv1.ListJobsResponse{Jobs: jobs}, s.err
+	return &jobsv1.ListJobsResponse{Jobs: jobs}, s.Err
 }
 
-func (s *stub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
-	s.metadata, _ = metadata.FromIncomingContext(ctx)
-	s.deadline, s.hasDeadline = ctx.Deadline()
-	return &jobsv1.GetJobResponse{Job: s.job}, s.err
+func (s *Stub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
+	s.Metadata, _ = metadata.FromIncomingContext(ctx)
+	s.Deadline, s.HasDeadline = ctx.Deadline()
+	return &jobsv1.GetJobResponse{Job: s.Job}, s.Err
 }
 
-// serveStub serves s on a free port until the test ends.
-func serveStub(tb testing.TB, s *stub, options ...grpc.ServerOption) (address string) {
+// ServeStub serves s on a free port until the test ends.
+func ServeStub(tb testing.TB, s *Stub, options ...grpc.ServerOption) (address string) {
 	tb.Helper()
-	return serveService(tb, s, options...)
+	return ServeService(tb, s, options...)
 }
 
-// serveService serves s and the health service on a free port until the test ends.
-func serveService(tb testing.TB, s jobsv1.JobServiceServer, options ...grpc.ServerOption) (address string) {
+// ServeService serves s and the health service on a free port until the test ends.
+func ServeService(tb testing.TB, s jobsv1.JobServiceServer, options ...grpc.ServerOption) (address string) {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -99,7 +99,7 @@ func serveService(tb testing.TB, s jobsv1.JobServiceServer, options ...grpc.Serv
 	return listener.Addr().String()
 }
 
-func newMessage(descriptor protoreflect.MessageDescriptor) proto.Message {
+func NewMessage(descriptor protoreflect.MessageDescriptor) proto.Message {
 	known, err := protoregistry.GlobalTypes.FindMessageByName(descriptor.FullName())
 	if err != nil {
 		panic(err) // the generated code registers every message
@@ -107,11 +107,11 @@ func newMessage(descriptor protoreflect.MessageDescriptor) proto.Message {
 	return known.New().Interface()
 }
 
-var discardLogger = slog.New(slog.DiscardHandler)
+var DiscardLogger = slog.New(slog.DiscardHandler)
 
-func loadTestConfig(tb testing.TB, env map[string]string) *Config {
+func LoadTestConfig(tb testing.TB, env map[string]string) *Config {
 	tb.Helper()
-	config, err := loadConfig(nil, func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+	config, err := LoadConfig(nil, func(name string) (string, bool) { v, ok := env[name]; return v, ok })
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -121,28 +121,28 @@ func loadTestConfig(tb testing.TB, env map[string]string) *Config {
 // tokenStub answers GetCaller like a server with tokens. The token "acme/olivia" is of the user olivia of
 // the tenant acme, and a token without a slash is invalid.
 type tokenStub struct {
-	stub
-	lookups atomic.Int64
-	expiry  time.Time     // of each token
-	blocked chan struct{} // if set, GetCaller waits until it is closed
+	Stub
+	Lookups atomic.Int64
+	Expiry  time.Time     // of each token
+	Blocked chan struct{} // if set, GetCaller waits until it is closed
 }
 
-func newTokenStub() *tokenStub {
-	return &tokenStub{stub: stub{job: &jobsv1.Job{}}, expiry: time.Now().Add(time.Hour)}
+func NewTokenStub() *tokenStub {
+	return &tokenStub{Stub: Stub{Job: &jobsv1.Job{}}, Expiry: time.Now().Add(time.Hour)}
 }
 
 func (s *tokenStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
-	s.lookups.Add(1)
-	if s.blocked != nil {
-		<-s.blocked
+	s.Lookups.Add(1)
+	if s.Blocked != nil {
+		<-s.Blocked
 	}
 	// The scheme is in any case, and any number of spaces separates it from the token.
 	fields := strings.Fields(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ","))
 	tenant, user, ok := strings.Cut(fields[len(fields)-1], "/")
 	if !ok {
-		return nil, serviceError(codes.Unauthenticated, "INVALID_TOKEN")
+		return nil, ServiceError(codes.Unauthenticated, "INVALID_TOKEN")
 	}
-	return &jobsv1.GetCallerResponse{TenantId: tenant, UserId: &user, TokenExpiresAt: timestamppb.New(s.expiry)}, nil
+	return &jobsv1.GetCallerResponse{TenantId: tenant, UserId: &user, TokenExpiresAt: timestamppb.New(s.Expiry)}, nil
 }
 
 func (s *tokenStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService_WatchJobServer) error {
@@ -153,8 +153,8 @@ func (s *tokenStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService
 	return nil
 }
 
-// spellings are ten ways to send one token.
-func spellings(token, tenant string) (all []http.Header) {
+// Spellings are ten ways to send one token.
+func Spellings(token, tenant string) (all []http.Header) {
 	for _, scheme := range []string{"Bearer ", "bearer ", "BEARER ", "bEARER ", "Bearer  "} {
 		header := http.Header{"Authorization": {scheme + token}}
 		withTenant := header.Clone()
@@ -164,34 +164,34 @@ func spellings(token, tenant string) (all []http.Header) {
 	return all
 }
 
-func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
+func Bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
 
 // blockingStub blocks every GetJob until release is closed, and records the connections.
 type blockingStub struct {
-	metadataCallers
-	started chan struct{}
-	release chan struct{}
+	MetadataCallers
+	Started chan struct{}
+	Release chan struct{}
 
 	mu    sync.Mutex
-	peers map[string]bool
+	Peers map[string]bool
 }
 
 func (s *blockingStub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
 	from, _ := peer.FromContext(ctx)
 	s.mu.Lock()
-	s.peers[from.Addr.String()] = true
+	s.Peers[from.Addr.String()] = true
 	s.mu.Unlock()
-	s.started <- struct{}{}
-	<-s.release
+	s.Started <- struct{}{}
+	<-s.Release
 	return &jobsv1.GetJobResponse{Job: &jobsv1.Job{}}, nil
 }
 
-func serveBlockingStub(t *testing.T) (*blockingStub, string) {
-	s := &blockingStub{started: make(chan struct{}), release: make(chan struct{}), peers: map[string]bool{}}
-	return s, serveService(t, s)
+func ServeBlockingStub(t *testing.T) (*blockingStub, string) {
+	s := &blockingStub{Started: make(chan struct{}), Release: make(chan struct{}), Peers: map[string]bool{}}
+	return s, ServeService(t, s)
 }
 
-func checkOverloaded(t *testing.T, response *http.Response, setting string) {
+func CheckOverloaded(t *testing.T, response *http.Response, setting string) {
 	t.Helper()
 	var e struct{ Code, Reason, Detail string }
 	if err := json.NewDecoder(response.Body).Decode(&e); err != nil {
@@ -203,8 +203,8 @@ func checkOverloaded(t *testing.T, response *http.Response, setting string) {
 	}
 }
 
-// unaryMethods returns the unary methods of both services.
-func unaryMethods() (all []protoreflect.MethodDescriptor) {
+// UnaryMethods returns the unary methods of both services.
+func UnaryMethods() (all []protoreflect.MethodDescriptor) {
 	for _, file := range []protoreflect.FileDescriptor{jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto} {
 		methods := file.Services().Get(0).Methods()
 		for i := range methods.Len() {
@@ -216,14 +216,14 @@ func unaryMethods() (all []protoreflect.MethodDescriptor) {
 	return all
 }
 
-func serviceError(code codes.Code, reason string) error {
+func ServiceError(code codes.Code, reason string) error {
 	st, _ := status.New(code, "text").WithDetails(&errdetails.ErrorInfo{Domain: "jobs-grpc", Reason: reason})
 	return st.Err()
 }
 
-// selfSigned writes a self-signed certificate for clients and servers on 127.0.0.1, which is
+// SelfSigned writes a self-signed certificate for clients and servers on 127.0.0.1, which is
 // also its own authority.
-func selfSigned(t *testing.T, name string) (cert, key string) {
+func SelfSigned(t *testing.T, name string) (cert, key string) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

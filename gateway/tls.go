@@ -9,9 +9,9 @@ import (
 	"os"
 )
 
-// newServerTLSConfig returns the TLS configuration of the REST listener, or nil if TLS is off.
+// NewServerTLSConfig returns the TLS configuration of the REST listener, or nil if TLS is off.
 // It reloads changed certificate files in each handshake.
-func newServerTLSConfig(config *Config, logger *slog.Logger) (*tls.Config, error) {
+func NewServerTLSConfig(config *Config, logger *slog.Logger) (*tls.Config, error) {
 	if config.TLSCert == "" {
 		return nil, nil
 	}

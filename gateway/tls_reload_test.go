@@ -70,14 +70,14 @@ func handshake(t *testing.T, server *tls.Config, cert, key string) (serverName s
 }
 
 func TestServerTLS_ReloadsChangedFiles(t *testing.T) {
-	firstCert, firstKey := selfSigned(t, "first")
+	firstCert, firstKey := SelfSigned(t, "first")
 	dir := t.TempDir()
 	cert, key, ca := dir+"/cert", dir+"/key", dir+"/ca"
 	replaceFiles(t, cert, firstCert, key, firstKey, ca, firstCert)
-	nextCert, nextKey := selfSigned(t, "next")
+	nextCert, nextKey := SelfSigned(t, "next")
 	var log bytes.Buffer
-	config, err := newServerTLSConfig(
-		&Config{TLSCert: cert, TLSKey: key, TLSClientCA: ca, TrustedPeers: stringList{"first", "next"}},
+	config, err := NewServerTLSConfig(
+		&Config{TLSCert: cert, TLSKey: key, TLSClientCA: ca, TrustedPeers: StringList{"first", "next"}},
 		slog.New(slog.NewTextHandler(&log, nil)),
 	)
 	if err != nil {
@@ -116,9 +116,9 @@ func TestServerTLS_ReloadsChangedFiles(t *testing.T) {
 }
 
 func TestServerTLS_RejectsClient_WhenNotTrustedPeer(t *testing.T) {
-	cert, key := selfSigned(t, "proxy")
+	cert, key := SelfSigned(t, "proxy")
 	for peer, accepted := range map[string]bool{"proxy": true, "other": false} {
-		config, err := newServerTLSConfig(&Config{TLSCert: cert, TLSKey: key, TLSClientCA: cert, TrustedPeers: stringList{peer}}, discardLogger)
+		config, err := NewServerTLSConfig(&Config{TLSCert: cert, TLSKey: key, TLSClientCA: cert, TrustedPeers: StringList{peer}}, DiscardLogger)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,11 +129,11 @@ func TestServerTLS_RejectsClient_WhenNotTrustedPeer(t *testing.T) {
 }
 
 func TestUpstreamTLS_ReloadsChangedFiles(t *testing.T) {
-	firstCert, firstKey := selfSigned(t, "first")
+	firstCert, firstKey := SelfSigned(t, "first")
 	dir := t.TempDir()
 	cert, key, ca := dir+"/cert", dir+"/key", dir+"/ca"
 	replaceFiles(t, cert, firstCert, key, firstKey, ca, firstCert)
-	nextCert, nextKey := selfSigned(t, "next")
+	nextCert, nextKey := SelfSigned(t, "next")
 	upstreams := map[string]string{} // address by certificate file
 	for _, files := range [][2]string{{firstCert, firstKey}, {nextCert, nextKey}} {
 		pair, err := tls.LoadX509KeyPair(files[0], files[1])
@@ -141,11 +141,11 @@ func TestUpstreamTLS_ReloadsChangedFiles(t *testing.T) {
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
-		upstreams[files[0]] = serveStub(t, &stub{job: &jobsv1.Job{}}, grpc.Creds(credentials.NewTLS(&tls.Config{
+		upstreams[files[0]] = ServeStub(t, &Stub{Job: &jobsv1.Job{}}, grpc.Creds(credentials.NewTLS(&tls.Config{
 			Certificates: []tls.Certificate{pair}, ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
 		})))
 	}
-	creds, err := newUpstreamCredentials(&Config{UpstreamCA: ca, UpstreamCert: cert, UpstreamKey: key}, discardLogger)
+	creds, err := NewUpstreamCredentials(&Config{UpstreamCA: ca, UpstreamCert: cert, UpstreamKey: key}, DiscardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}

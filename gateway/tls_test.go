@@ -32,8 +32,8 @@ func (e *listenEvents) Write(line []byte) (int, error) {
 }
 
 func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
-	cert, key := selfSigned(t, "proxy")
-	untrustedCert, untrustedKey := selfSigned(t, "proxy")
+	cert, key := SelfSigned(t, "proxy")
+	untrustedCert, untrustedKey := SelfSigned(t, "proxy")
 	authorities := x509.NewCertPool()
 	pem, err := os.ReadFile(cert)
 	if err != nil || !authorities.AppendCertsFromPEM(pem) {
@@ -43,7 +43,7 @@ func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	upstream := serveStub(t, &stub{job: &jobsv1.Job{JobId: "a"}}, grpc.Creds(credentials.NewTLS(&tls.Config{
+	upstream := ServeStub(t, &Stub{Job: &jobsv1.Job{JobId: "a"}}, grpc.Creds(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{pair}, ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
 	})))
 	env := map[string]string{
@@ -52,11 +52,11 @@ func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 		"JOBS_GATEWAY_TRUSTED_PEERS": "proxy",
 		"JOBS_GATEWAY_UPSTREAM_CA":   cert, "JOBS_GATEWAY_UPSTREAM_CERT": cert, "JOBS_GATEWAY_UPSTREAM_KEY": key,
 	}
-	config := loadTestConfig(t, env)
+	config := LoadTestConfig(t, env)
 	log := &listenEvents{addresses: make(chan string, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan error)
-	go func() { stopped <- run(ctx, openAPI, config, slog.New(slog.NewJSONHandler(log, nil))) }()
+	go func() { stopped <- Run(ctx, OpenAPI, config, slog.New(slog.NewJSONHandler(log, nil))) }()
 	_, port, _ := net.SplitHostPort(<-log.addresses)
 
 	clientTLS := func(cert, key string) *tls.Config {
@@ -85,7 +85,7 @@ func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 		t.Errorf("with an untrusted certificate: %v", err)
 	}
 	env["JOBS_GATEWAY_LISTEN"] = "0.0.0.0:" + port
-	if err := checkHealth(ctx, loadTestConfig(t, env)); err != nil {
+	if err := CheckHealth(ctx, LoadTestConfig(t, env)); err != nil {
 		t.Error("health:", err)
 	}
 	stop()
@@ -95,19 +95,19 @@ func TestRun_UsesMutualTLS_WithClientAndUpstream(t *testing.T) {
 }
 
 func TestUpstreamTLS_RejectsServer_WhenAuthorityNotTrusted(t *testing.T) {
-	cert, key := selfSigned(t, "proxy")
-	other, _ := selfSigned(t, "other")
+	cert, key := SelfSigned(t, "proxy")
+	other, _ := SelfSigned(t, "other")
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stub{job: &jobsv1.Job{}}
-	upstream := serveStub(t, s, grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
+	s := &Stub{Job: &jobsv1.Job{}}
+	upstream := ServeStub(t, s, grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
 	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": upstream, "JOBS_GATEWAY_UPSTREAM_CA": other})
 
 	response := get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {"acme"}})
 
-	if response.StatusCode != http.StatusServiceUnavailable || s.metadata != nil {
-		t.Errorf("%d, called with %v", response.StatusCode, s.metadata)
+	if response.StatusCode != http.StatusServiceUnavailable || s.Metadata != nil {
+		t.Errorf("%d, called with %v", response.StatusCode, s.Metadata)
 	}
 }

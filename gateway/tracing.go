@@ -21,16 +21,16 @@ import (
 // exportTimeout is how long a process that stops waits for the remaining spans to be exported.
 const exportTimeout = 3 * time.Second
 
-// tracer creates a span for each request. A nil *tracer creates none.
-type tracer struct {
+// Tracer creates a span for each request. A nil *tracer creates none.
+type Tracer struct {
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer
 }
 
-// newTracer returns a tracer that exports spans to the collector that the OTEL_… environment
+// NewTracer returns a tracer that exports spans to the collector that the OTEL_… environment
 // variables of OpenTelemetry name; nil if they name none. Spans wait in a queue of
 // OTEL_BSP_MAX_QUEUE_SIZE. If it is full, further ones are dropped.
-func newTracer(logger *slog.Logger) (*tracer, error) {
+func NewTracer(logger *slog.Logger) (*Tracer, error) {
 	if !tracingConfigured(os.Getenv) {
 		return nil, nil
 	}
@@ -49,7 +49,7 @@ func newTracer(logger *slog.Logger) (*tracer, error) {
 		logger.Warn("traces are not exported", "error", err)
 	}))
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(attributes))
-	return &tracer{provider, provider.Tracer("jobs-gateway")}, nil
+	return &Tracer{provider, provider.Tracer("jobs-gateway")}, nil
 }
 
 // tracingConfigured reports whether the environment names a collector.
@@ -63,7 +63,7 @@ func tracingConfigured(getenv func(string) string) bool {
 
 // start starts the span of a request other than a health check, in the trace of its traceparent if it has one. It replaces
 // the traceparent, so that the server's span becomes a child.
-func (t *tracer) start(w http.ResponseWriter, r *http.Request, template, requestID string) trace.Span {
+func (t *Tracer) start(w http.ResponseWriter, r *http.Request, template, requestID string) trace.Span {
 	if t == nil || template == "/healthz" {
 		return nil
 	}
@@ -93,8 +93,8 @@ func endSpan(span trace.Span, status int) {
 	span.End()
 }
 
-// shutDown flushes the remaining spans.
-func (t *tracer) shutDown(logger *slog.Logger) {
+// ShutDown flushes the remaining spans.
+func (t *Tracer) ShutDown(logger *slog.Logger) {
 	if t == nil {
 		return
 	}

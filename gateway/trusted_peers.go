@@ -28,7 +28,7 @@ const spiffePrefix = "spiffe://"
 // Entries match byte by byte. An entry with the prefix spiffe:// matches a URI of the certificate.
 // Any other entry matches a DNS name, or the common name of a certificate that has one common
 // name and neither URIs nor DNS names. The gRPC server has the same rule.
-func verifyTrustedPeer(trusted stringList) func(tls.ConnectionState) error {
+func verifyTrustedPeer(trusted StringList) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		uris, names := peerNames(state.PeerCertificates[0]) // set: ClientAuth requires a certificate
 		for _, entry := range trusted {

@@ -104,7 +104,7 @@ func TestVerifyTrustedPeer_MatchesExactly(t *testing.T) {
 	} {
 		certificate := c.peer.certificate(t)
 		state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificate}}
-		for _, trusted := range []stringList{{c.entry}, {"other.name", c.entry}} {
+		for _, trusted := range []StringList{{c.entry}, {"other.name", c.entry}} {
 			if err := verifyTrustedPeer(trusted)(state); (err == nil) != c.trusted {
 				t.Errorf("%v, %+v: %v", trusted, c.peer, err)
 			}

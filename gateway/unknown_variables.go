@@ -10,11 +10,11 @@ import (
 // serviceLink matches the variables that Kubernetes sets for a service named jobs-gateway.
 var serviceLink = regexp.MustCompile(`^JOBS_GATEWAY_(SERVICE_(HOST|PORT.*)=|PORT=(tcp|udp)://|PORT_\d+_)`)
 
-// warnOfUnknownVariables logs the JOBS_GATEWAY_… variables of environ that are not settings, without
+// WarnOfUnknownVariables logs the JOBS_GATEWAY_… variables of environ that are not settings, without
 // their values.
-func warnOfUnknownVariables(environ []string, logger *slog.Logger) {
+func WarnOfUnknownVariables(environ []string, logger *slog.Logger) {
 	var known []string
-	(&Config{}).flagSet().VisitAll(func(setting *flag.Flag) { known = append(known, envName(setting.Name)) })
+	(&Config{}).flagSet().VisitAll(func(setting *flag.Flag) { known = append(known, EnvName(setting.Name)) })
 	for _, variable := range environ {
 		name, _, _ := strings.Cut(variable, "=")
 		if !strings.HasPrefix(name, envPrefix) || serviceLink.MatchString(variable) {

@@ -9,7 +9,7 @@ import (
 
 func TestUnknownVariablesAreLoggedWithTheNearestName(t *testing.T) {
 	var log bytes.Buffer
-	warnOfUnknownVariables([]string{
+	WarnOfUnknownVariables([]string{
 		"JOBS_GATEWAY_UPSTREM=secret",
 		"JOBS_GATEWAY_UPSTREAM=127.0.0.1:1",
 		"JOBS_GATEWAY_SERVICE_HOST=10.0.0.1",

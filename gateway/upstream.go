@@ -23,9 +23,9 @@ const (
 	connectionWindow = 1 << 20
 )
 
-// dialUpstream returns the connections to the gRPC server. They connect in the background.
-func dialUpstream(config *Config, logger *slog.Logger) (*upstream, error) {
-	creds, err := newUpstreamCredentials(config, logger)
+// DialUpstream returns the connections to the gRPC server. They connect in the background.
+func DialUpstream(config *Config, logger *slog.Logger) (*Upstream, error) {
+	creds, err := NewUpstreamCredentials(config, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func dialUpstream(config *Config, logger *slog.Logger) (*upstream, error) {
 		connection.Connect()
 	}
 	// These connect with the first watch.
-	watchConnections, err := dial(int((config.MaxWatches + streamsPerConnection - 1) / streamsPerConnection))
+	watchConnections, err := dial(int((config.MaxWatches + StreamsPerConnection - 1) / StreamsPerConnection))
 	if err != nil {
 		return nil, err
 	}

@@ -12,31 +12,31 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// upstream spreads calls over several connections to the gRPC server, and bounds the number of
+// Upstream spreads calls over several connections to the gRPC server, and bounds the number of
 // calls and the memory of their messages. It is the grpc.ClientConnInterface of the clients.
-type upstream struct {
+type Upstream struct {
 	connections []*grpc.ClientConn
 	next        atomic.Uint64
-	calls       *fairSemaphore
+	calls       *FairSemaphore
 	// Separate connections for watches: a watch lasts long and must not use a stream that calls need.
 	watchConnections []*grpc.ClientConn
 	nextWatch        atomic.Uint64
 }
 
-func newUpstream(connections, watchConnections []*grpc.ClientConn) *upstream {
-	return &upstream{connections: connections, watchConnections: watchConnections, calls: newCalls(len(connections))}
+func newUpstream(connections, watchConnections []*grpc.ClientConn) *Upstream {
+	return &Upstream{connections: connections, watchConnections: watchConnections, calls: NewCalls(len(connections))}
 }
 
-// newCallers returns the callers of these connections.
-func (u *upstream) newCallers(trustedProxies []netip.Prefix) *callers {
-	return newCallers(len(u.connections), u.connection, trustedProxies)
+// NewCallers returns the callers of these connections.
+func (u *Upstream) NewCallers(trustedProxies []netip.Prefix) *Callers {
+	return NewCallers(len(u.connections), u.connection, trustedProxies)
 }
 
-func (u *upstream) connection() *grpc.ClientConn {
+func (u *Upstream) connection() *grpc.ClientConn {
 	return nextConnection(u.connections, u.next.Add(1))
 }
 
-func (u *upstream) watchConnection() *grpc.ClientConn {
+func (u *Upstream) WatchConnection() *grpc.ClientConn {
 	return nextConnection(u.watchConnections, u.nextWatch.Add(1))
 }
 
@@ -52,39 +52,39 @@ func nextConnection(connections []*grpc.ClientConn, turn uint64) *grpc.ClientCon
 	return connections[turn%count]
 }
 
-func (u *upstream) Close() {
+func (u *Upstream) Close() {
 	for _, connection := range append(u.connections, u.watchConnections...) {
 		connection.Close()
 	}
 }
 
 // NewStream is not called: watchHandler serves the only stream.
-func (u *upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (u *Upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	return u.connection().NewStream(ctx, desc, method, opts...)
 }
 
 // Invoke makes a unary call. It clears args as soon as they are encoded, to free their memory.
-func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	memory := requestMemoryFromContext(ctx)
+func (u *Upstream) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	memory := RequestMemoryFromContext(ctx)
 	large := largeResponseOf(method, args)
 	request, err := proto.Marshal(args.(proto.Message))
 	if err != nil {
 		return err
 	}
 	proto.Reset(args.(proto.Message))
-	memory.messages.release()
-	if e := memory.buffers.resize(int64(len(request))); e != nil {
+	memory.Messages.Release()
+	if e := memory.Buffers.Resize(int64(len(request))); e != nil {
 		return e
 	}
 	if method != grpc_health_v1.Health_Check_FullMethodName {
-		caller, e := u.acquireCall(ctx, memory.identity)
+		caller, e := u.acquireCall(ctx, memory.Identity)
 		if e != nil {
 			return e
 		}
-		defer u.calls.release(caller, 1)
+		defer u.calls.Release(caller, 1)
 	}
 	if large.writes {
-		if e := reserveBeforeWrite(ctx, memory, int64(len(request))+large.bytes*jsonFactor); e != nil {
+		if e := reserveBeforeWrite(ctx, memory, int64(len(request))+large.bytes*JSONFactor); e != nil {
 			return e
 		}
 	}
@@ -99,25 +99,25 @@ func (u *upstream) Invoke(ctx context.Context, method string, args, reply any, o
 }
 
 // acquireCall waits until the caller may make a call, and returns the caller that the call counts for.
-func (u *upstream) acquireCall(ctx context.Context, id *identity) (caller, *apiError) {
-	taken, e := id.admit(ctx, u.calls, 1)
+func (u *Upstream) acquireCall(ctx context.Context, id *Identity) (Caller, *APIError) {
+	taken, e := id.Admit(ctx, u.calls, 1)
 	if e != nil {
-		return caller{}, e
+		return Caller{}, e
 	}
-	if !taken && !u.calls.acquire(ctx, id.caller, 1) {
-		return caller{}, overloaded("upstream-connections", int64(len(u.connections)))
+	if !taken && !u.calls.Acquire(ctx, id.Caller, 1) {
+		return Caller{}, Overloaded("upstream-connections", int64(len(u.connections)))
 	}
-	return id.caller, nil
+	return id.Caller, nil
 }
 
 // call returns the encoded response. Before it reads more of a large response than the flow control
 // window, it reserves memory.
-func (u *upstream) call(
-	ctx context.Context, method string, request []byte, memory *requestMemory, large largeResponse, opts []grpc.CallOption,
+func (u *Upstream) call(
+	ctx context.Context, method string, request []byte, memory *RequestMemory, large largeResponse, opts []grpc.CallOption,
 ) ([]byte, error) {
-	ctx, cancel := context.WithCancel(withAllowedMetadata(ctx))
+	ctx, cancel := context.WithCancel(WithAllowedMetadata(ctx))
 	defer cancel()
-	stream, err := u.connection().NewStream(ctx, &grpc.StreamDesc{}, method, append(opts, grpc.ForceCodecV2(rawCodec{}))...)
+	stream, err := u.connection().NewStream(ctx, &grpc.StreamDesc{}, method, append(opts, grpc.ForceCodecV2(RawCodec{}))...)
 	if err != nil {
 		return nil, err
 	}
@@ -127,9 +127,9 @@ func (u *upstream) call(
 	// Without header there is only an error, which RecvMsg returns.
 	header, _ := stream.Header()
 	if !large.writes {
-		memory.buffers.release() // the server has read the request
+		memory.Buffers.Release() // the server has read the request
 		if header != nil {
-			if e := memory.buffers.reserve(ctx, large.bytes); e != nil {
+			if e := memory.Buffers.Reserve(ctx, large.bytes); e != nil {
 				return nil, e
 			}
 		}
@@ -138,28 +138,28 @@ func (u *upstream) call(
 	if err := stream.RecvMsg(&response); err != nil {
 		return nil, err
 	}
-	size := int64(len(response)) * jsonFactor
-	if size > freeBytes {
-		if e := memory.learn(ctx); e != nil && large.reads() {
+	size := int64(len(response)) * JSONFactor
+	if size > FreeBytes {
+		if e := memory.Learn(ctx); e != nil && large.reads() {
 			return nil, e
 		}
 	}
-	if e := memory.buffers.resize(size); e != nil && large.reads() {
+	if e := memory.Buffers.Resize(size); e != nil && large.reads() {
 		return nil, e
 	}
 	return response, nil
 }
 
-// rawCodec sends and receives messages that are encoded already, as *[]byte.
-type rawCodec struct{}
+// RawCodec sends and receives messages that are encoded already, as *[]byte.
+type RawCodec struct{}
 
-func (rawCodec) Name() string { return "proto" }
+func (RawCodec) Name() string { return "proto" }
 
-func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
+func (RawCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
 }
 
-func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
+func (RawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	*v.(*[]byte) = data.Materialize()
 	return nil
 }

@@ -11,9 +11,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// newUpstreamCredentials returns the credentials of the connections to the gRPC server.
-func newUpstreamCredentials(config *Config, logger *slog.Logger) (credentials.TransportCredentials, error) {
-	if !config.useUpstreamTLS() {
+// NewUpstreamCredentials returns the credentials of the connections to the gRPC server.
+func NewUpstreamCredentials(config *Config, logger *slog.Logger) (credentials.TransportCredentials, error) {
+	if !config.UseUpstreamTLS() {
 		return insecure.NewCredentials(), nil
 	}
 	load := func() (credentials.TransportCredentials, error) { return loadUpstreamCredentials(config) }

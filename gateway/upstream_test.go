@@ -55,9 +55,9 @@ func TestCallsSkipConnectionsThatFailed(t *testing.T) {
 }
 
 // newTestUpstream returns an upstream with these environment variables.
-func newTestUpstream(t *testing.T, env map[string]string) *upstream {
+func newTestUpstream(t *testing.T, env map[string]string) *Upstream {
 	t.Helper()
-	upstream, err := dialUpstream(loadTestConfig(t, env), discardLogger)
+	upstream, err := DialUpstream(LoadTestConfig(t, env), DiscardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,49 +66,49 @@ func newTestUpstream(t *testing.T, env map[string]string) *upstream {
 }
 
 // requestContext returns the context of a request of a tenant.
-func requestContext(t *testing.T, memory *memoryLimits, callers *callers, tenant string) context.Context {
+func requestContext(t *testing.T, memory *MemoryLimits, callers *Callers, tenant string) context.Context {
 	request := httptest.NewRequest("GET", "/", nil)
 	request.Header.Set("X-Tenant-Id", tenant)
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-tenant-id", tenant)
-	return withRequestMemory(ctx, newRequestMemory(memory, callers.identify(request)))
+	return WithRequestMemory(ctx, NewRequestMemory(memory, callers.Identify(request)))
 }
 
 func TestUpstream_RejectsCalls_WhenConnectionsAreFull(t *testing.T) {
-	s, address := serveBlockingStub(t)
+	s, address := ServeBlockingStub(t)
 	upstream := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_UPSTREAM_CONNECTIONS": "1"})
-	upstream.calls.wait = 0
-	memory, callers := newMemoryLimits(128<<20), upstream.newCallers(nil)
+	upstream.calls.Wait = 0
+	memory, callers := NewMemoryLimits(128<<20), upstream.NewCallers(nil)
 	call := func() error {
 		_, err := jobsv1.NewJobServiceClient(upstream).GetJob(requestContext(t, memory, callers, "acme"), &jobsv1.GetJobRequest{})
 		return err
 	}
 	var calls sync.WaitGroup
 	// It has more than its address may have. So the server is asked who it is, and it has those of its tenant.
-	for range subjectStreamsPerConnection + tenantStreamsPerConnection {
+	for range SubjectStreamsPerConnection + TenantStreamsPerConnection {
 		calls.Go(func() { call() })
-		<-s.started
+		<-s.Started
 	}
 	recorder := httptest.NewRecorder()
-	e, _ := convertError(call())
-	e.write(recorder)
-	checkOverloaded(t, recorder.Result(), "JOBS_GATEWAY_UPSTREAM_CONNECTIONS is 1")
+	e, _ := ConvertError(call())
+	e.Write(recorder)
+	CheckOverloaded(t, recorder.Result(), "JOBS_GATEWAY_UPSTREAM_CONNECTIONS is 1")
 	health := grpc_health_v1.NewHealthClient(upstream)
 	if _, err := health.Check(requestContext(t, memory, callers, "acme"), &grpc_health_v1.HealthCheckRequest{}); err != nil {
 		t.Errorf("health check: %v", err)
 	}
-	close(s.release)
+	close(s.Release)
 	calls.Wait()
 }
 
 func TestMemory_RejectsLargeRequests_WhenTheLimitIsReached(t *testing.T) {
 	job := &jobsv1.Job{CancelReason: new(string)}
 	*job.CancelReason = strings.Repeat("x", 1<<20)
-	upstream := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": serveStub(t, &stub{job: job})})
-	memory, callers := newMemoryLimits(128<<20), upstream.newCallers(nil)
-	memory.buffers.wait = 0
+	upstream := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeStub(t, &Stub{Job: job})})
+	memory, callers := NewMemoryLimits(128<<20), upstream.NewCallers(nil)
+	memory.Buffers.Wait = 0
 	ctx := func(tenant string) context.Context {
 		ctx := requestContext(t, memory, callers, tenant)
-		if e := requestMemoryFromContext(ctx).learn(ctx); e != nil {
+		if e := RequestMemoryFromContext(ctx).Learn(ctx); e != nil {
 			t.Fatal(e)
 		}
 		return ctx
@@ -116,30 +116,30 @@ func TestMemory_RejectsLargeRequests_WhenTheLimitIsReached(t *testing.T) {
 	jobs := jobsv1.NewJobServiceClient(upstream)
 
 	first, second := ctx("acme"), ctx("acme")
-	full := requestMemoryFromContext(ctx("acme"))
+	full := RequestMemoryFromContext(ctx("acme"))
 	if _, err := jobs.GetJob(first, &jobsv1.GetJobRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	if held := requestMemoryFromContext(first).buffers.held; held < 1<<20 || held > 7<<20 {
+	if held := RequestMemoryFromContext(first).Buffers.Held; held < 1<<20 || held > 7<<20 {
 		t.Errorf("the response holds %d bytes", held)
 	}
-	if e := full.buffers.resize(memory.buffers.maximum(full.caller) - 8<<20); e != nil {
+	if e := full.Buffers.Resize(memory.Buffers.Maximum(full.Caller) - 8<<20); e != nil {
 		t.Fatal(e)
 	}
 	_, err := jobs.GetJob(second, &jobsv1.GetJobRequest{})
-	if e, _ := convertError(err); e.Reason != "OVERLOADED" || !strings.Contains(e.Detail, "JOBS_GATEWAY_MAX_BUFFERED_BYTES is 134217728") {
+	if e, _ := ConvertError(err); e.Reason != "OVERLOADED" || !strings.Contains(e.Detail, "JOBS_GATEWAY_MAX_BUFFERED_BYTES is 134217728") {
 		t.Errorf("%+v", e)
 	}
 	if _, err := jobs.GetJob(ctx("other"), &jobsv1.GetJobRequest{}); err != nil {
 		t.Errorf("another caller: %v", err)
 	}
 	// A call that may have had an effect does not fail for its response.
-	if _, err := jobs.CreateJob(second, &jobsv1.CreateJobRequest{JobId: strings.Repeat("x", freeBytes)}); err != nil {
+	if _, err := jobs.CreateJob(second, &jobsv1.CreateJobRequest{JobId: strings.Repeat("x", FreeBytes)}); err != nil {
 		t.Errorf("CreateJob: %v", err)
 	}
-	w := &boundedWriter{ResponseWriter: httptest.NewRecorder(), memory: requestMemoryFromContext(first)}
+	w := &BoundedWriter{ResponseWriter: httptest.NewRecorder(), Memory: RequestMemoryFromContext(first)}
 	io.WriteString(w, "short")
-	if m := requestMemoryFromContext(first); m.buffers.held+m.messages.held != 0 {
-		t.Errorf("a short response holds %d and %d bytes", m.buffers.held, m.messages.held)
+	if m := RequestMemoryFromContext(first); m.Buffers.Held+m.Messages.Held != 0 {
+		t.Errorf("a short response holds %d and %d bytes", m.Buffers.Held, m.Messages.Held)
 	}
 }

@@ -31,10 +31,10 @@ const (
 
 // watchHandler serves GET /customer/jobs/{job_id}:watch: WatchJob as Server-Sent Events.
 type watchHandler struct {
-	upstream *upstream
-	slots    *fairSemaphore
+	upstream *Upstream
+	slots    *FairSemaphore
 	maximum  int64
-	limits   *memoryLimits
+	limits   *MemoryLimits
 	timeout  time.Duration // for the client to read one event
 	stopping <-chan struct{}
 
@@ -42,9 +42,9 @@ type watchHandler struct {
 	rewatch   time.Duration
 }
 
-func newWatchHandler(stopping <-chan struct{}, config *Config, upstream *upstream, memory *memoryLimits) *watchHandler {
+func NewWatchHandler(stopping <-chan struct{}, config *Config, upstream *Upstream, memory *MemoryLimits) *watchHandler {
 	return &watchHandler{
-		upstream: upstream, slots: newFairSemaphore(config.MaxWatches, sharesOf(config.MaxWatches)),
+		upstream: upstream, slots: NewFairSemaphore(config.MaxWatches, SharesOf(config.MaxWatches)),
 		maximum: config.MaxWatches, limits: memory,
 		timeout: config.RequestTimeout, stopping: stopping, heartbeat: heartbeatInterval, rewatch: minRewatchWait,
 	}
@@ -59,20 +59,20 @@ type state struct {
 	sent     chan struct{} // closed when the event has been sent, before the next one is received
 }
 
-// serve sends the states of a job until the job is finished, the client disconnects, the server
+// Serve sends the states of a job until the job is finished, the client disconnects, the server
 // returns an error that a retry can't fix, or the gateway stops.
 //
 // The ID of an event is a hash of the state. A client that reconnects with Last-Event-ID gets the
 // current state only if it differs. If the job is finished and the state is the same, the client gets
 // 204, which stops an EventSource.
-func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, id *identity, jobID string) {
+func (h *watchHandler) Serve(w http.ResponseWriter, r *http.Request, id *Identity, jobID string) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	memory := newRequestMemory(h.limits, id)
-	defer memory.release()
+	memory := NewRequestMemory(h.limits, id)
+	defer memory.Release()
 	slot := &watchSlot{h: h, identity: id}
 	if e := slot.acquire(ctx); e != nil {
-		e.write(w)
+		e.Write(w)
 		return
 	}
 	defer slot.release()
@@ -89,7 +89,7 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, id *identit
 	defer func() { cancel(); <-received }() // receive uses memory and slot until it returns
 	go func() {
 		defer close(received)
-		h.receive(metadata.NewOutgoingContext(ctx, forwardedMetadata(r)), jobID, memory, slot, states, lastID != "")
+		h.receive(metadata.NewOutgoingContext(ctx, ForwardedMetadata(r)), jobID, memory, slot, states, lastID != "")
 	}()
 	heartbeat := time.NewTicker(h.heartbeat)
 	defer heartbeat.Stop()
@@ -105,7 +105,7 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, id *identit
 		case s := <-states:
 			switch {
 			case s.err != nil:
-				e, _ := convertError(s.err)
+				e, _ := ConvertError(s.err)
 				out.fail(e)
 				return
 			case s.id != lastID:
@@ -128,14 +128,14 @@ func (h *watchHandler) serve(w http.ResponseWriter, r *http.Request, id *identit
 // receive watches the job and passes on its states. While the server is unavailable, it tries again,
 // unless the client has no state yet: then the client gets the error.
 func (h *watchHandler) receive(
-	ctx context.Context, jobID string, memory *requestMemory, slot *watchSlot, states chan<- state, hasState bool,
+	ctx context.Context, jobID string, memory *RequestMemory, slot *watchSlot, states chan<- state, hasState bool,
 ) {
 	pass := func(s state) bool {
 		s.sent = make(chan struct{})
 		if !sendOrDone(ctx, states, s) || s.err != nil || !waitOrDone(ctx, s.sent) {
 			return false
 		}
-		memory.buffers.release()
+		memory.Buffers.Release()
 		return !s.finished
 	}
 	wait := h.rewatch
@@ -150,10 +150,10 @@ func (h *watchHandler) receive(
 		if ctx.Err() != nil || err == nil {
 			return
 		}
-		err = resetAsUnavailable(ctx, err)
-		e, _ := convertError(err)
+		err = ResetAsUnavailable(ctx, err)
+		e, _ := ConvertError(err)
 		// An unknown caller must not hold its slot for longer than the server is away.
-		retry := e.Code == "UNAVAILABLE" || e.Code == "RESOURCE_EXHAUSTED" && slot.holder.known()
+		retry := e.Code == "UNAVAILABLE" || e.Code == "RESOURCE_EXHAUSTED" && slot.holder.Known()
 		if !hasState || !retry {
 			pass(state{err: err})
 			return
@@ -173,39 +173,39 @@ func (h *watchHandler) receive(
 // from when it becomes known, also while the server is away.
 type watchSlot struct {
 	h        *watchHandler
-	identity *identity
-	holder   caller
+	identity *Identity
+	holder   Caller
 }
 
 // acquire takes a slot for the caller, or for its address if it is unknown.
-func (s *watchSlot) acquire(ctx context.Context) *apiError {
-	taken, e := s.identity.admit(ctx, s.h.slots, 1)
+func (s *watchSlot) acquire(ctx context.Context) *APIError {
+	taken, e := s.identity.Admit(ctx, s.h.slots, 1)
 	if e != nil {
 		return e
 	}
-	if !taken && !s.h.slots.tryAcquire(s.identity.caller, 1) {
-		return overloaded("max-watches", s.h.maximum)
+	if !taken && !s.h.slots.TryAcquire(s.identity.Caller, 1) {
+		return Overloaded("max-watches", s.h.maximum)
 	}
-	s.holder = s.identity.caller
+	s.holder = s.identity.Caller
 	return nil
 }
 
 // learn asks who an unknown caller is, and moves the slot to its share.
 func (s *watchSlot) learn(ctx context.Context) error {
-	if s.holder.known() {
+	if s.holder.Known() {
 		return nil
 	}
-	if e := s.identity.learn(ctx); e != nil {
+	if e := s.identity.Learn(ctx); e != nil {
 		return e
 	}
-	if !s.h.slots.exchange(s.holder, 1, s.identity.caller, 1) {
-		return overloaded("max-watches", s.h.maximum)
+	if !s.h.slots.Exchange(s.holder, 1, s.identity.Caller, 1) {
+		return Overloaded("max-watches", s.h.maximum)
 	}
-	s.holder = s.identity.caller
+	s.holder = s.identity.Caller
 	return nil
 }
 
-func (s *watchSlot) release() { s.h.slots.release(s.holder, 1) }
+func (s *watchSlot) release() { s.h.slots.Release(s.holder, 1) }
 
 func sendOrDone(ctx context.Context, states chan<- state, s state) bool {
 	select {
@@ -226,16 +226,16 @@ func waitOrDone(ctx context.Context, done <-chan struct{}) bool {
 }
 
 // watch calls WatchJob once and passes on the states until pass returns false or the stream ends.
-func (h *watchHandler) watch(ctx context.Context, jobID string, memory *requestMemory, pass func(state) bool) error {
+func (h *watchHandler) watch(ctx context.Context, jobID string, memory *RequestMemory, pass func(state) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer memory.release() // if a reservation fails, the next call starts without any
+	defer memory.Release() // if a reservation fails, the next call starts without any
 	request, err := proto.Marshal(&jobsv1.WatchJobRequest{JobId: jobID})
 	if err != nil {
 		return err
 	}
-	stream, err := h.upstream.watchConnection().NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
-		jobsv1.JobService_WatchJob_FullMethodName, grpc.ForceCodecV2(rawCodec{}))
+	stream, err := h.upstream.WatchConnection().NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
+		jobsv1.JobService_WatchJob_FullMethodName, grpc.ForceCodecV2(RawCodec{}))
 	if err != nil {
 		return err
 	}
@@ -250,14 +250,14 @@ func (h *watchHandler) watch(ctx context.Context, jobID string, memory *requestM
 		if err := stream.RecvMsg(&response); err != nil {
 			return err
 		}
-		if e := memory.buffers.reserve(ctx, int64(len(response))*jsonFactor); e != nil {
+		if e := memory.Buffers.Reserve(ctx, int64(len(response))*JSONFactor); e != nil {
 			return e
 		}
-		if e := memory.messages.reserve(ctx, int64(len(response))*decodedFactor); e != nil {
+		if e := memory.Messages.Reserve(ctx, int64(len(response))*DecodedFactor); e != nil {
 			return e
 		}
 		s, err := newState(response)
-		memory.messages.release() // the event, which waits for the client, is in the buffers
+		memory.Messages.Release() // the event, which waits for the client, is in the buffers
 		if err != nil {
 			return err
 		}
@@ -272,7 +272,7 @@ func newState(response []byte) (state, error) {
 	if err := proto.Unmarshal(response, &message); err != nil {
 		return state{}, err
 	}
-	body, err := marshalJSON(message.GetJob())
+	body, err := MarshalJSON(message.GetJob())
 	if err != nil {
 		return state{}, err
 	}
@@ -318,10 +318,10 @@ func (o *eventWriter) limitWrite() {
 }
 
 // fail sends an error: as the response, or as an event "failure" if the response has started.
-func (o *eventWriter) fail(e *apiError) {
+func (o *eventWriter) fail(e *APIError) {
 	if !o.started {
-		e.write(o.w)
+		e.Write(o.w)
 		return
 	}
-	_ = o.send(fmt.Appendf(nil, "event: failure\ndata: %s\n\n", e.body(o.w)))
+	_ = o.send(fmt.Appendf(nil, "event: failure\ndata: %s\n\n", e.Body(o.w)))
 }

@@ -31,25 +31,25 @@ func newWatchers(t *testing.T, maximum int) *watchers {
 		t.Fatal(err)
 	}
 	w := &watchers{t: t, server: grpc.NewServer()}
-	jobsv1.RegisterJobServiceServer(w.server, newTokenStub())
+	jobsv1.RegisterJobServiceServer(w.server, NewTokenStub())
 	go w.server.Serve(listener)
 	t.Cleanup(w.server.Stop)
-	config := loadTestConfig(t, map[string]string{
+	config := LoadTestConfig(t, map[string]string{
 		"JOBS_GATEWAY_UPSTREAM": listener.Addr().String(), "JOBS_GATEWAY_MAX_WATCHES": fmt.Sprint(maximum),
 	})
-	upstream, err := dialUpstream(config, discardLogger)
+	upstream, err := DialUpstream(config, DiscardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
-	callers := upstream.newCallers(config.TrustedProxies)
-	w.watches = newWatchHandler(nil, config, upstream, newMemoryLimits(config.MaxBufferedBytes))
+	callers := upstream.NewCallers(config.TrustedProxies)
+	w.watches = NewWatchHandler(nil, config, upstream, NewMemoryLimits(config.MaxBufferedBytes))
 	w.watches.heartbeat, w.watches.rewatch = time.Millisecond, time.Millisecond
 	gateway := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, r *http.Request) {
 		if from := r.Header.Get("From-Address"); from != "" {
 			r.RemoteAddr = from + ":1"
 		}
-		w.watches.serve(writer, r, callers.identify(r), "a")
+		w.watches.Serve(writer, r, callers.Identify(r), "a")
 	}))
 	t.Cleanup(gateway.Close)
 	w.url = gateway.URL
@@ -97,7 +97,7 @@ func TestWatch_GivesOneTokenHalfOfItsTenantsShare_UnderTenSpellings(t *testing.T
 	w := newWatchers(t, 40)
 	accepted := 0
 	for range 4 {
-		for _, header := range spellings("acme/olivia", "acme") {
+		for _, header := range Spellings("acme/olivia", "acme") {
 			if w.open(header) {
 				accepted++
 			}
@@ -106,10 +106,10 @@ func TestWatch_GivesOneTokenHalfOfItsTenantsShare_UnderTenSpellings(t *testing.T
 	if accepted != 10 {
 		t.Errorf("%d watches of one token", accepted)
 	}
-	if !w.open(bearer("acme/amir")) {
+	if !w.open(Bearer("acme/amir")) {
 		t.Error("another user of the tenant is refused")
 	}
-	if !w.open(bearer("other/olivia")) {
+	if !w.open(Bearer("other/olivia")) {
 		t.Error("another tenant is refused")
 	}
 }
@@ -118,27 +118,27 @@ func TestWatch_GivesOneTenantHalf_WithTokensOfTenUsers(t *testing.T) {
 	w := newWatchers(t, 40)
 	accepted := 0
 	for n := range 40 {
-		if w.open(bearer(fmt.Sprintf("acme/user-%d", n%10))) {
+		if w.open(Bearer(fmt.Sprintf("acme/user-%d", n%10))) {
 			accepted++
 		}
 	}
 	if accepted != 20 {
 		t.Errorf("%d watches of one tenant", accepted)
 	}
-	if !w.open(bearer("other/olivia")) {
+	if !w.open(Bearer("other/olivia")) {
 		t.Error("another tenant is refused")
 	}
 }
 
 func TestWatch_HoldsJunkTokensInAQuarter_WhileTheServerIsAway(t *testing.T) {
 	w := newWatchers(t, 40)
-	if !w.open(bearer("acme/olivia")) {
+	if !w.open(Bearer("acme/olivia")) {
 		t.Fatal("refused")
 	}
 	w.server.Stop()
 	accepted := 0
 	for n := range 40 {
-		if w.waits(from(bearer(fmt.Sprintf("junk-%d", n)), "198.51.100.1")) {
+		if w.waits(from(Bearer(fmt.Sprintf("junk-%d", n)), "198.51.100.1")) {
 			accepted++
 		}
 	}
@@ -146,30 +146,30 @@ func TestWatch_HoldsJunkTokensInAQuarter_WhileTheServerIsAway(t *testing.T) {
 		t.Errorf("one address opened %d watches with junk tokens", accepted)
 	}
 	for n := range 40 {
-		if w.waits(from(bearer(fmt.Sprintf("junk-%d", n)), fmt.Sprintf("203.0.113.%d", n))) {
+		if w.waits(from(Bearer(fmt.Sprintf("junk-%d", n)), fmt.Sprintf("203.0.113.%d", n))) {
 			accepted++
 		}
 	}
 	if accepted != 10 {
 		t.Errorf("junk tokens opened %d watches", accepted)
 	}
-	if !w.waits(bearer("acme/olivia")) {
+	if !w.waits(Bearer("acme/olivia")) {
 		t.Error("a caller that is known is refused")
 	}
-	if used := w.watches.slots.held(caller{tenant: "acme", subject: "user olivia"}); used != 2 {
+	if used := w.watches.slots.Held(Caller{Tenant: "acme", Subject: "user olivia"}); used != 2 {
 		t.Errorf("the known caller holds %d slots", used)
 	}
 }
 
 func TestWatch_IsServed_WhenItTakesTheLastSlot(t *testing.T) {
 	w := newWatchers(t, 4)
-	if !w.open(bearer("a/x")) || !w.open(bearer("a/y")) || !w.open(bearer("b/x")) {
+	if !w.open(Bearer("a/x")) || !w.open(Bearer("a/y")) || !w.open(Bearer("b/x")) {
 		t.Fatal("refused")
 	}
-	if !w.open(bearer("c/x")) {
+	if !w.open(Bearer("c/x")) {
 		t.Error("a caller that is not known needs two slots")
 	}
-	if w.open(bearer("d/x")) {
+	if w.open(Bearer("d/x")) {
 		t.Error("more watches than slots")
 	}
 }
@@ -179,10 +179,10 @@ func TestWatch_IsServed_WhenManyOpenAtOnceFromOneAddress(t *testing.T) {
 	var opening sync.WaitGroup
 	for n := range 8 {
 		opening.Go(func() {
-			if n < 4 && w.open(bearer("junk")) {
+			if n < 4 && w.open(Bearer("junk")) {
 				t.Error("a junk token is accepted")
 			}
-			if n >= 4 && !w.open(bearer(fmt.Sprintf("tenant-%d/olivia", n))) {
+			if n >= 4 && !w.open(Bearer(fmt.Sprintf("tenant-%d/olivia", n))) {
 				t.Errorf("watch %d is refused", n)
 			}
 		})

@@ -19,7 +19,7 @@ import (
 // watchStub sends the states of one call after the other. An error ends a call; without one, the call
 // stays open.
 type watchStub struct {
-	metadataCallers
+	MetadataCallers
 	calls chan watchCall
 }
 
@@ -53,7 +53,7 @@ type watchGateway struct {
 	stopping chan struct{}
 	stub     *watchStub
 	watches  *watchHandler
-	callers  *callers
+	callers  *Callers
 }
 
 // newWatchGateway serves a gateway in front of a stub with these calls. Its handler has short intervals.
@@ -63,19 +63,19 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 	for _, call := range calls {
 		s.calls <- call
 	}
-	variables := map[string]string{"JOBS_GATEWAY_UPSTREAM": serveService(t, s)}
+	variables := map[string]string{"JOBS_GATEWAY_UPSTREAM": ServeService(t, s)}
 	for name, value := range env {
 		variables[name] = value
 	}
-	config := loadTestConfig(t, variables)
-	upstream, err := dialUpstream(config, discardLogger)
+	config := LoadTestConfig(t, variables)
+	upstream, err := DialUpstream(config, DiscardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
 	g := &watchGateway{client: http.DefaultClient, stopping: make(chan struct{}), stub: s}
-	g.watches = newWatchHandler(g.stopping, config, upstream, newMemoryLimits(config.MaxBufferedBytes))
-	g.callers = upstream.newCallers(nil)
+	g.watches = NewWatchHandler(g.stopping, config, upstream, NewMemoryLimits(config.MaxBufferedBytes))
+	g.callers = upstream.NewCallers(nil)
 	g.watches.heartbeat, g.watches.rewatch = time.Millisecond, time.Millisecond
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
@@ -84,7 +84,7 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 }
 
 func (g *watchGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	g.watches.serve(w, r, g.callers.identify(r), "a")
+	g.watches.Serve(w, r, g.callers.Identify(r), "a")
 }
 
 func (g *watchGateway) get(t *testing.T, lastID string) *http.Response {
@@ -146,7 +146,7 @@ func statuses(all []watchEvent) string {
 	return strings.Join(names, " ")
 }
 
-var unavailable = serviceError(codes.Unavailable, "SERVER_STOPPING")
+var unavailable = ServiceError(codes.Unavailable, "SERVER_STOPPING")
 
 func TestWatch_SendsStatesUntilJobIsFinished_AcrossRestartsOfTheServer(t *testing.T) {
 	g := newWatchGateway(t, nil,
@@ -200,9 +200,9 @@ func TestWatch_FailsWithTheStatus_BeforeTheFirstState(t *testing.T) {
 		code codes.Code
 		want int
 	}{"JOB_NOT_FOUND": {codes.NotFound, 404}, "INVALID_TOKEN": {codes.Unauthenticated, 401}, "SERVER_STOPPING": {codes.Unavailable, 503}} {
-		g := newWatchGateway(t, nil, watchCall{err: serviceError(c.code, reason)})
+		g := newWatchGateway(t, nil, watchCall{err: ServiceError(c.code, reason)})
 		response := g.get(t, "")
-		var e apiError
+		var e APIError
 		// A heartbeat may have started the response.
 		if response.StatusCode == c.want {
 			if err := json.NewDecoder(response.Body).Decode(&e); err != nil || e.Reason != reason {
@@ -216,7 +216,7 @@ func TestWatch_FailsWithTheStatus_BeforeTheFirstState(t *testing.T) {
 
 func TestWatch_EndsWithAFailure_WhenTheTokenExpires(t *testing.T) {
 	g := newWatchGateway(t, nil,
-		watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, err: serviceError(codes.Unauthenticated, "INVALID_TOKEN")})
+		watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, err: ServiceError(codes.Unauthenticated, "INVALID_TOKEN")})
 
 	all, _ := events(t, g.get(t, ""), 100)
 
@@ -251,33 +251,33 @@ func TestWatch_RejectsWatches_WhenTooManyAreOpen(t *testing.T) {
 		}
 	}
 
-	checkOverloaded(t, g.get(t, ""), "JOBS_GATEWAY_MAX_WATCHES")
+	CheckOverloaded(t, g.get(t, ""), "JOBS_GATEWAY_MAX_WATCHES")
 }
 
 func TestWatch_HoldsNoMemory_AfterItWasRefusedMemory(t *testing.T) {
 	g := newWatchGateway(t, nil)
 	memory := g.watches.limits
-	memory.messages.wait = time.Millisecond
+	memory.Messages.Wait = time.Millisecond
 	half := int64(128 << 20 / 4) // of the limit of messages
 	for _, name := range []string{"b", "c"} {
-		memory.messages.tryAcquire(caller{tenant: name}, half)
+		memory.Messages.TryAcquire(Caller{Tenant: name}, half)
 	}
-	large := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, err: unavailable, size: freeBytes}
+	large := watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_IN_PROGRESS}, err: unavailable, size: FreeBytes}
 	response := g.get(t, "older")
 	for range 3 { // each is taken after the one before it was refused
 		g.stub.calls <- large
 	}
 	for _, name := range []string{"b", "c"} {
-		memory.messages.release(caller{tenant: name}, half)
+		memory.Messages.Release(Caller{Tenant: name}, half)
 	}
-	g.stub.calls <- watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_COMPLETED}, size: freeBytes}
+	g.stub.calls <- watchCall{statuses: []jobsv1.Job_Status{jobsv1.Job_COMPLETED}, size: FreeBytes}
 
 	all, _ := events(t, response, 100)
 
 	if len(all) == 0 || all[len(all)-1].status != "COMPLETED" {
 		t.Errorf("%v", all)
 	}
-	if !memory.buffers.idle() || !memory.messages.idle() {
+	if !memory.Buffers.Idle() || !memory.Messages.Idle() {
 		t.Error("memory is in use")
 	}
 }
