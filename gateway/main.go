@@ -15,13 +15,16 @@ import (
 	"syscall"
 
 	"google.golang.org/grpc/grpclog"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/server"
 )
 
-// OpenAPI is the generated OpenAPI document. The routes are loaded from it, so the gateway
+// openAPI is the generated OpenAPI document. The routes are loaded from it, so the gateway
 // accepts exactly the paths, methods and query parameters that the document describes.
 //
 //go:embed gen/openapi.json
-var OpenAPI []byte
+var openAPI []byte
 
 func main() {
 	args := os.Args[1:]
@@ -29,7 +32,7 @@ func main() {
 	if healthOnly {
 		args = args[1:]
 	}
-	settings, err := LoadConfig(args, os.LookupEnv)
+	settings, err := config.Load(args, os.LookupEnv)
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
@@ -38,20 +41,20 @@ func main() {
 		os.Exit(2)
 	}
 	if healthOnly {
-		if err := CheckHealth(context.Background(), settings); err != nil {
+		if err := server.CheckHealth(context.Background(), settings); err != nil {
 			fmt.Fprintln(os.Stderr, "jobs-gateway:", err)
 			os.Exit(1)
 		}
 		return
 	}
 	logger := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: settings.LogLevel}))
-	WarnOfUnknownVariables(os.Environ(), logger)
+	config.WarnOfUnknownVariables(os.Environ(), logger)
 	// gRPC and grpc-gateway report clients that disconnect as errors, in lines that are not JSON.
 	grpcErrors := slog.NewLogLogger(logger.Handler(), slog.LevelDebug).Writer()
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, grpcErrors))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := Run(ctx, OpenAPI, settings, logger); err != nil {
+	if err := server.Run(ctx, openAPI, settings, logger); err != nil {
 		logger.Error("stopped", "error", err)
 		os.Exit(1)
 	}

@@ -20,7 +20,7 @@ def test_threat_table_names_existing_tests() -> None:
         ]
         named += [
             (ROOT / file, f"func {test}(")
-            for file, test in re.findall(r"`(gateway/\w+_test\.go)::(Test\w+)`", tests)
+            for file, test in re.findall(r"`(gateway/[\w/]+_test\.go)::(Test\w+)`", tests)
         ]
         assert len(named) == tests.count("`") / 2 > 0, row
         for file, test in named:

@@ -1,0 +1,107 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// durationVar defines a duration flag: a number of seconds, like the settings of the gRPC server,
+// or a duration with a unit.
+func durationVar(f *flag.FlagSet, p *time.Duration, name string, value time.Duration, usage string) {
+	*p = value
+	usage = fmt.Sprintf("%s, in `SECONDS` or with a unit, such as 1m30s (default %g)", usage, value.Seconds())
+	f.Func(name, usage, func(text string) error {
+		if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+			*p = time.Duration(seconds * float64(time.Second))
+			return nil
+		}
+		duration, err := time.ParseDuration(text)
+		if err != nil {
+			return errors.New("must be a number of seconds or a duration such as 1m30s")
+		}
+		*p = duration
+		return nil
+	})
+}
+
+const helpHint = "; jobs-gateway --help lists the flags"
+
+// parseFlags parses args. It returns an error of one line, or flag.ErrHelp after it has printed the help.
+func parseFlags(f *flag.FlagSet, args []string) error {
+	f.SetOutput(io.Discard) // f would print its errors, each with the whole help
+	err := f.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		f.SetOutput(os.Stdout)
+		f.Usage()
+		return err
+	case err != nil:
+		if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+			return errors.New("unknown flag --" + name + suggestFlag(f, name) + helpHint)
+		}
+		return errors.New(err.Error() + helpHint)
+	case f.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q%s", f.Arg(0), helpHint)
+	}
+	return nil
+}
+
+// suggestFlag returns a suggestion of the flag with the most similar name, or "".
+func suggestFlag(f *flag.FlagSet, name string) string {
+	var known []string
+	f.VisitAll(func(setting *flag.Flag) { known = append(known, setting.Name) })
+	if nearest, distance := nearestName(name, known); 3*distance <= len(name) {
+		return " (did you mean --" + nearest + "?)"
+	}
+	return ""
+}
+
+// StringList is a flag with comma-separated values.
+type StringList []string
+
+func (l *StringList) String() string { return strings.Join(*l, ",") }
+
+func (l *StringList) Set(value string) error {
+	*l = nil
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			*l = append(*l, item)
+		}
+	}
+	return nil
+}
+
+// NetworkList is a flag with comma-separated addresses and networks.
+type NetworkList []netip.Prefix
+
+func (l *NetworkList) String() string {
+	texts := make([]string, len(*l))
+	for i, network := range *l {
+		texts[i] = network.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+func (l *NetworkList) Set(value string) error {
+	var items StringList
+	_ = items.Set(value) // can't fail
+	*l = nil
+	for _, item := range items {
+		network, err := netip.ParsePrefix(item)
+		if address, addressErr := netip.ParseAddr(item); addressErr == nil {
+			network, err = address.Prefix(address.BitLen())
+		}
+		if err != nil {
+			return fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", item)
+		}
+		*l = append(*l, network)
+	}
+	return nil
+}

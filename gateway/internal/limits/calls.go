@@ -1,0 +1,30 @@
+package limits
+
+// StreamsPerConnection is the maximum number of concurrent calls on a connection: a quarter of the
+// server's default, because the server also counts calls that have just ended. gRPC would queue
+// further calls without a limit and without an error.
+const StreamsPerConnection = 100
+
+// The maximum numbers of concurrent calls of one tenant and of one subject on a connection. The server
+// accepts the calls of a connection one after another, so the calls of other callers wait behind them.
+// With the default number of connections, one tenant can have as many calls in flight as the server
+// accepts from a tenant, and one subject half as many.
+const (
+	TenantStreamsPerConnection  = 24
+	SubjectStreamsPerConnection = 12
+)
+
+// NewCalls returns the limit of concurrent calls on so many connections.
+func NewCalls(connections int) *Semaphore {
+	count := int64(connections)
+	return NewSemaphore(count*StreamsPerConnection, shares{
+		tenant: count * TenantStreamsPerConnection, subject: count * SubjectStreamsPerConnection,
+		unknown: count * StreamsPerConnection / 4, address: count * SubjectStreamsPerConnection,
+	})
+}
+
+// newLookups returns the limit of concurrent lookups. The calls of requests leave these streams free.
+func newLookups(connections int) *Semaphore {
+	size := int64(connections * StreamsPerConnection / 4)
+	return NewSemaphore(size, shares{unknown: size, address: max(size/2, 1)})
+}

@@ -1,0 +1,264 @@
+package limits
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"time"
+)
+
+// semaphoreWait is the maximum wait for a semaphore. After it, a request fails instead.
+const semaphoreWait = 5 * time.Second
+
+// Caller is the tenant that a request counts for and, if the server verifies tokens, a subject of it. An
+// unknown caller has no tenant, and subject is its address.
+type Caller struct{ Tenant, Subject string }
+
+func (c Caller) Known() bool { return c.Tenant != "" }
+
+// shares are the maximum amounts of a FairSemaphore that one tenant, one subject, all unknown callers
+// and one of their addresses hold.
+type shares struct{ tenant, subject, unknown, address int64 }
+
+// SharesOf gives a tenant half, so that others still get the rest, and all unknown callers a quarter.
+// One subject has half of its tenant's share, and one address half of that of the unknown callers.
+func SharesOf(size int64) shares {
+	return shares{max(size/2, 1), max(size/4, 1), max(size/4, 1), max(size/8, 1)}
+}
+
+// Semaphore is a weighted semaphore that callers share, such as bytes of memory. Waiting tenants are
+// served round-robin, and so are the subjects of one tenant. Requests of one subject are FIFO. A release
+// examines only the requests that it grants, and one more.
+type Semaphore struct {
+	shares shares
+	Wait   time.Duration
+
+	mu       sync.Mutex
+	root     *share // its limit is the size of the semaphore
+	examined int    // requests that grant has looked at, for tests
+}
+
+// share is a node of a tree: the root is the whole semaphore, its children are tenants, and their children
+// are subjects.
+type share struct {
+	parent   *share
+	key      string
+	limit    int64
+	used     int64
+	children map[string]*share
+	// The queue: a *waiter for each request of a subject, otherwise a *share for each child.
+	ready list.List
+	// The element of parent.ready. nil: no request waits, or the next one would exceed the limit.
+	place *list.Element
+}
+
+type waiter struct {
+	amount  int64
+	granted chan struct{}
+}
+
+func NewSemaphore(size int64, s shares) *Semaphore {
+	return &Semaphore{shares: s, Wait: semaphoreWait, root: &share{limit: size}}
+}
+
+// limits returns the limits of the tenant and of the subject of a caller.
+func (s *Semaphore) limits(c Caller) (tenant, subject int64) {
+	switch {
+	case !c.Known():
+		return s.shares.unknown, s.shares.address
+	case c.Subject == "":
+		return s.shares.tenant, s.shares.tenant
+	}
+	return s.shares.tenant, s.shares.subject
+}
+
+// Maximum returns what one caller can hold.
+func (s *Semaphore) Maximum(c Caller) int64 {
+	return min(s.limits(c))
+}
+
+// Acquire waits until the amount is free. It returns false after s.wait or when ctx ends. The
+// amount must not exceed s.maximum(c).
+func (s *Semaphore) Acquire(ctx context.Context, c Caller, amount int64) bool {
+	s.mu.Lock()
+	subject := s.find(c)
+	// This request overtakes no other one.
+	isFirst := subject.ready.Len() == 0 && subject.parent.ready.Len() == 0 && s.root.ready.Len() == 0
+	if isFirst && subject.fits(amount) {
+		subject.add(amount)
+		s.mu.Unlock()
+		return true
+	}
+	w := &waiter{amount, make(chan struct{})}
+	place := subject.ready.PushBack(w)
+	subject.update()
+	s.grant()
+	s.mu.Unlock()
+	if w.isGranted() {
+		return true
+	}
+	timeout := time.NewTimer(s.Wait)
+	defer timeout.Stop()
+	select {
+	case <-w.granted:
+		return true
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.isGranted() { // at the last moment
+		return true
+	}
+	subject.ready.Remove(place)
+	subject.update()
+	subject.forget()
+	s.grant() // a smaller amount behind it may fit
+	return false
+}
+
+func (w *waiter) isGranted() bool {
+	select {
+	case <-w.granted:
+		return true
+	default:
+		return false
+	}
+}
+
+// TryAcquire takes the amount if it is free now. It passes waiting requests: its caller holds
+// an amount already and must not wait for another one.
+func (s *Semaphore) TryAcquire(c Caller, amount int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subject := s.find(c)
+	if !subject.fits(amount) {
+		subject.forget()
+		return false
+	}
+	subject.add(amount)
+	s.grant() // the next request may now wait for its own limit, so it no longer blocks others
+	return true
+}
+
+// Exchange replaces what one caller holds with an amount that another one holds, or the same, if that is
+// free then. It passes waiting requests, like TryAcquire.
+func (s *Semaphore) Exchange(from Caller, held int64, to Caller, amount int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, after := s.find(from), s.find(to)
+	before.add(-held)
+	ok := after.fits(amount)
+	if ok {
+		after.add(amount)
+	} else {
+		before.add(held)
+	}
+	before.forget()
+	after.forget()
+	s.grant()
+	return ok
+}
+
+func (s *Semaphore) Release(c Caller, amount int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subject := s.find(c)
+	subject.add(-amount)
+	subject.forget()
+	s.grant()
+}
+
+// Held returns what one caller holds. It is for tests, like idle.
+func (s *Semaphore) Held(c Caller) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subject := s.find(c)
+	defer subject.forget()
+	return subject.used
+}
+
+// Idle reports whether nothing is held and nothing waits.
+func (s *Semaphore) Idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.root.used == 0 && len(s.root.children) == 0 && s.root.ready.Len() == 0
+}
+
+// find returns the share of a caller. It requires s.mu, like the functions below.
+func (s *Semaphore) find(c Caller) *share {
+	tenantLimit, subjectLimit := s.limits(c)
+	return s.root.child(c.Tenant, tenantLimit).child(c.Subject, subjectLimit)
+}
+
+// grant gives waiting requests their amounts, round-robin, while they fit.
+func (s *Semaphore) grant() {
+	for s.root.ready.Len() > 0 {
+		tenant := s.root.ready.Front().Value.(*share)
+		subject := tenant.ready.Front().Value.(*share)
+		w := subject.ready.Front().Value.(*waiter)
+		s.examined++
+		if s.root.used+w.amount > s.root.limit {
+			return // smaller amounts must not pass it, or it would wait forever
+		}
+		subject.ready.Remove(subject.ready.Front())
+		tenant.ready.MoveToBack(subject.place)
+		s.root.ready.MoveToBack(tenant.place)
+		subject.add(w.amount)
+		close(w.granted)
+	}
+}
+
+func (s *share) child(key string, limit int64) *share {
+	child := s.children[key]
+	if child == nil {
+		child = &share{parent: s, key: key, limit: limit}
+		if s.children == nil {
+			s.children = map[string]*share{}
+		}
+		s.children[key] = child
+	}
+	return child
+}
+
+// fits reports whether the amount exceeds no limit.
+func (s *share) fits(amount int64) bool {
+	return s == nil || s.used+amount <= s.limit && s.parent.fits(amount)
+}
+
+// add adds to what a subject, its tenant and the whole semaphore hold.
+func (s *share) add(amount int64) {
+	for each := s; each != nil; each = each.parent {
+		each.used += amount
+	}
+	s.update()
+}
+
+// update adds a subject and its tenant to the queues of their parents, or removes them.
+func (s *share) update() {
+	for ; s.parent != nil; s = s.parent {
+		fits := s.ready.Len() > 0 && s.used+s.next() <= s.limit
+		if fits && s.place == nil {
+			s.place = s.parent.ready.PushBack(s)
+		} else if !fits && s.place != nil {
+			s.parent.ready.Remove(s.place)
+			s.place = nil
+		}
+	}
+}
+
+// next returns the amount of the next request.
+func (s *share) next() int64 {
+	first := s.ready.Front().Value
+	if w, ok := first.(*waiter); ok {
+		return w.amount
+	}
+	return first.(*share).next()
+}
+
+// forget removes shares that hold nothing and for which nothing waits, from a subject upward.
+func (s *share) forget() {
+	for ; s.parent != nil && s.used == 0 && s.ready.Len() == 0 && len(s.children) == 0; s = s.parent {
+		delete(s.parent.children, s.key)
+	}
+}

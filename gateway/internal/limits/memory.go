@@ -1,0 +1,159 @@
+package limits
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
+)
+
+const (
+	// Each request may hold so many bytes of body and decoded message without counting against a
+	// limit. A typical request needs less, so it never waits. Only callers that the server has
+	// authenticated may hold more.
+	FreeBytes = 32 << 10
+
+	// Estimates of the bytes of the decoded message and of the JSON for each byte of a protobuf
+	// response. A page of executions has 9 and 3 to 5. Unusual documents have up to 35 and 6.
+	DecodedFactor = 16
+	JSONFactor    = 3
+)
+
+// DecodedSize estimates the bytes of the decoded message of a JSON body. The weights are the
+// measured bytes of one value in a google.protobuf.Struct.
+func DecodedSize(body []byte) int64 {
+	count := func(text string) int64 { return int64(bytes.Count(body, []byte(text))) }
+	return int64(len(body)) + 120*count(",") + 150*count("[") + 450*count("{")
+}
+
+// MemoryLimits are the two parts of JOBS_GATEWAY_MAX_BUFFERED_BYTES.
+type MemoryLimits struct {
+	size int64
+	// buffers limits bodies, and responses until they are sent. They wait for clients and the server.
+	Buffers *Semaphore
+	// messages limits decoded messages, which wait for nothing. A separate limit excludes deadlocks
+	// between requests that hold a buffer and need a message.
+	Messages *Semaphore
+}
+
+func NewMemoryLimits(size int64) *MemoryLimits {
+	// Messages keep a core busy and wait for nothing, so the subjects of a tenant need no shares.
+	half := size / 4
+	return &MemoryLimits{
+		size, NewSemaphore(size/2, SharesOf(size/2)), NewSemaphore(size/2, shares{half, half, half, half}),
+	}
+}
+
+// DecodedResponseSize estimates the bytes of the decoded message of a response. A page counts at least
+// as much as one core's share of the limit, because decoding it and encoding its JSON keep a core busy.
+// So the pages of one tenant use at most half of the cores.
+func (l *MemoryLimits) DecodedResponseSize(response []byte) int64 {
+	size := int64(len(response)) * DecodedFactor
+	if size <= FreeBytes {
+		return size
+	}
+	return max(size, l.size/2/int64(runtime.GOMAXPROCS(0)))
+}
+
+// reservation is a part of a limit that one request holds. Amounts up to FreeBytes are free.
+type reservation struct {
+	Limits    *MemoryLimits
+	Semaphore *Semaphore
+	identity  *Identity
+	holder    Caller // the caller that held counts for
+	Held      int64
+}
+
+// Reserve waits until the amount is free. The reservation must be empty.
+func (r *reservation) Reserve(ctx context.Context, amount int64) *apierror.Error {
+	if amount <= FreeBytes {
+		return nil
+	}
+	taken, e := r.identity.Admit(ctx, r.Semaphore, amount)
+	if e != nil {
+		return e
+	}
+	r.holder = r.identity.Caller
+	amount = min(amount, r.Semaphore.Maximum(r.holder))
+	if !taken && !r.Semaphore.Acquire(ctx, r.holder, amount) {
+		return apierror.Overloaded("max-buffered-bytes", r.Limits.size)
+	}
+	r.Held = amount
+	return nil
+}
+
+// Resize changes the amount without waiting. If the caller has become known, the amount counts for it now.
+func (r *reservation) Resize(amount int64) *apierror.Error {
+	if amount <= FreeBytes {
+		amount = 0
+	}
+	holder := r.identity.Caller
+	amount = min(amount, r.Semaphore.Maximum(holder))
+	if r.Held+amount > 0 && !r.Semaphore.Exchange(r.holder, r.Held, holder, amount) {
+		return apierror.Overloaded("max-buffered-bytes", r.Limits.size)
+	}
+	r.holder, r.Held = holder, amount
+	return nil
+}
+
+func (r *reservation) Release() {
+	if r.Held > 0 {
+		r.Semaphore.Release(r.holder, r.Held)
+	}
+	r.Held = 0
+}
+
+// RequestMemory is the caller of one request, and the memory that the request holds of both limits.
+type RequestMemory struct {
+	*Identity
+	Buffers  reservation
+	Messages reservation
+}
+
+func NewRequestMemory(limits *MemoryLimits, id *Identity) *RequestMemory {
+	return &RequestMemory{
+		Identity: id,
+		Buffers:  reservation{Limits: limits, Semaphore: limits.Buffers, identity: id},
+		Messages: reservation{Limits: limits, Semaphore: limits.Messages, identity: id},
+	}
+}
+
+func (m *RequestMemory) Release() {
+	m.Buffers.Release()
+	m.Messages.Release()
+}
+
+type requestMemoryKey struct{}
+
+func WithRequestMemory(ctx context.Context, m *RequestMemory) context.Context {
+	return context.WithValue(ctx, requestMemoryKey{}, m)
+}
+
+// RequestMemoryFromContext panics if ctx is not of a request.
+func RequestMemoryFromContext(ctx context.Context) *RequestMemory {
+	return ctx.Value(requestMemoryKey{}).(*RequestMemory)
+}
+
+// BoundedWriter corrects the memory of a request when its response starts, and limits the time
+// that the client may take to read the response.
+type BoundedWriter struct {
+	http.ResponseWriter
+	Memory  *RequestMemory
+	Timeout time.Duration
+	started bool
+}
+
+func (w *BoundedWriter) Write(b []byte) (int, error) {
+	if !w.started {
+		w.started = true
+		w.Memory.Messages.Release()                // b is the whole response
+		_ = w.Memory.Buffers.Resize(int64(len(b))) // if it fails, the estimate stays reserved
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.Timeout))
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *BoundedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

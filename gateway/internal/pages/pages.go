@@ -1,0 +1,59 @@
+package pages
+
+import (
+	"embed"
+	"io/fs"
+	"net/http"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/swaggest/swgui/v5/static"
+	"github.com/vearutop/statigz"
+)
+
+// pageFiles are the HTML pages and the files that they load, except those of Swagger UI.
+//
+//go:embed files
+var pageFiles embed.FS
+
+// pages are the files of the pages by path.
+var pages = map[string]struct{ name, contentType string }{
+	"/":               {"index.html", "text/html; charset=utf-8"},
+	"/docs":           {"docs.html", "text/html; charset=utf-8"},
+	"/docs/docs.js":   {"docs.js", "text/javascript; charset=utf-8"},
+	"/docs/pages.css": {"pages.css", "text/css; charset=utf-8"},
+}
+
+// pageCSP allows scripts, styles, images and requests of the gateway's own host only, and forbids inline
+// scripts and styles. It allows data: images because the styles of Swagger UI contain them.
+const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// New returns the handlers of the page /, of Swagger UI with their files, and of the OpenAPI document, by path. All files are embedded
+// in the binary. Each has its own route, so that any other path below /docs/ is a regular 404.
+func New(openAPI []byte) map[string]runtime.HandlerFunc {
+	handlers := map[string]runtime.HandlerFunc{}
+	add := func(path string, serve http.HandlerFunc) {
+		handlers[path] = func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+			w.Header().Set("Content-Security-Policy", pageCSP)
+			serve(w, r)
+		}
+	}
+	swaggerUI := http.StripPrefix("/docs/", statigz.FileServer(static.FS))
+	entries, _ := static.FS.ReadDir(".") // can't fail, like ReadFile
+	for _, entry := range entries {
+		add("/docs/"+strings.TrimSuffix(entry.Name(), ".gz"), swaggerUI.ServeHTTP)
+	}
+	for path, page := range pages {
+		content, _ := fs.ReadFile(pageFiles, "files/"+page.name)
+		add(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", page.contentType)
+			_, _ = w.Write(content)
+		})
+	}
+	handlers["/openapi.json"] = func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openAPI)
+	}
+	return handlers
+}

@@ -1,0 +1,163 @@
+package rest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
+)
+
+// decodeMessage decodes a JSON object into a request message. It is stricter than protojson: names are snake_case
+// and not those of variables in the path, enum values are names, and no field occurs twice.
+func decodeMessage(body []byte, message protoreflect.Message, inPath map[string]string) *apierror.Error {
+	members, e := parseJSONObject(body)
+	if e != nil {
+		return e
+	}
+	if e := checkFields(message.Descriptor(), members, inPath); e != nil {
+		return e
+	}
+	fields := message.Descriptor().Fields()
+	for _, m := range members {
+		if m.isNull() { // absent
+			continue
+		}
+		if e := decodeField(message, fields.ByName(protoreflect.Name(m.name)), m); e != nil {
+			return e
+		}
+	}
+	if never := fields.ByName("never_expires"); never != nil && isExplicitNull(members, "expires_in_hours") {
+		message.Set(never, protoreflect.ValueOfBool(true)) // in this API, null means that the job never expires
+	}
+	return nil
+}
+
+// checkFields rejects unknown and repeated fields, and two fields of one oneof.
+func checkFields(request protoreflect.MessageDescriptor, members []jsonMember, inPath map[string]string) *apierror.Error {
+	seen := map[string]bool{}
+	var set []string // a null field counts as absent
+	for _, m := range members {
+		if _, ok := inPath[m.name]; ok || request.Fields().ByName(protoreflect.Name(m.name)) == nil {
+			return apierror.InvalidField(apierror.Truncate(m.name), fmt.Sprintf("unknown field %q", apierror.Truncate(m.name)))
+		}
+		if seen[m.name] {
+			return apierror.InvalidField(m.name, m.name+" is set more than once")
+		}
+		seen[m.name] = true
+		if !m.isNull() {
+			set = append(set, m.name)
+		}
+	}
+	return checkOneofs(request, set, "exactly one")
+}
+
+// decodeField decodes the value of one field. Its errors name the field.
+func decodeField(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *apierror.Error {
+	if field.Kind() == protoreflect.EnumKind {
+		return decodeEnum(message, field, m)
+	}
+	value := m.value
+	if field.Message() != nil && field.Message().FullName() == "google.protobuf.FieldMask" {
+		value = camelCase(value)
+	}
+	// protojson decodes only whole messages, and clears them first.
+	one := message.New()
+	if err := protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", m.name, value), one.Interface()); err != nil {
+		// protobuf-go writes the field as lowerCamelCase, which this API does not use.
+		text := protoFieldName.ReplaceAllString(apierror.CleanParserMessage(err.Error()), "")
+		return apierror.InvalidField(m.name, m.name+": "+text)
+	}
+	if one.Has(field) {
+		message.Set(field, one.Get(field)) // without a copy of nested messages
+	}
+	return nil
+}
+
+// decodeEnum decodes the names of enum values. protojson would accept any number.
+func decodeEnum(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *apierror.Error {
+	values := []json.RawMessage{m.value}
+	if field.IsList() && json.Unmarshal(m.value, &values) != nil {
+		return apierror.InvalidField(m.name, m.name+" must be a list of names")
+	}
+	for _, value := range values {
+		var name string
+		if json.Unmarshal(value, &name) != nil || string(value) == "null" {
+			return apierror.InvalidField(m.name, m.name+" must be given by name, as a string")
+		}
+		known := field.Enum().Values().ByName(protoreflect.Name(name))
+		if known == nil || known.Number() == 0 {
+			return unknownEnumValue(m.name, name, enumValueNames(field.Enum()))
+		}
+		if number := protoreflect.ValueOfEnum(known.Number()); field.IsList() {
+			message.Mutable(field).List().Append(number)
+		} else {
+			message.Set(field, number)
+		}
+	}
+	return nil
+}
+
+var underscoreAndLetter = regexp.MustCompile("_[a-z]")
+
+// camelCase changes the paths of a field mask to lowerCamelCase, the only form that protojson accepts. This API
+// writes them like all names, for example "rollout.max_in_progress,failure_criteria".
+func camelCase(mask []byte) []byte {
+	return underscoreAndLetter.ReplaceAllFunc(mask, func(s []byte) []byte { return bytes.ToUpper(s[1:]) })
+}
+
+// checkOneofs rejects two fields of one oneof and names them. howMany is "exactly one" or "at
+// most one".
+func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany string) *apierror.Error {
+	if len(set) < 2 {
+		return nil
+	}
+	for i := range request.Oneofs().Len() {
+		fields := request.Oneofs().Get(i).Fields()
+		var members []string
+		for j := range fields.Len() {
+			members = append(members, string(fields.Get(j).Name()))
+		}
+		var conflicting []string
+		var violations []apierror.FieldViolation
+		for _, name := range set {
+			if slices.Contains(members, name) {
+				conflicting = append(conflicting, name)
+				violations = append(violations, apierror.FieldViolation{Field: name, Description: "conflicts with another field"})
+			}
+		}
+		if len(conflicting) > 1 {
+			detail := fmt.Sprintf("%s must not be set together; set %s of %s",
+				strings.Join(conflicting, " and "), howMany, strings.Join(members, ", "))
+			return apierror.New(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
+		}
+	}
+	return nil
+}
+
+// enumValueNames returns the names of an enum's values without the UNSPECIFIED one.
+func enumValueNames(enum protoreflect.EnumDescriptor) (names []string) {
+	for i := range enum.Values().Len() {
+		if value := enum.Values().Get(i); value.Number() != 0 {
+			names = append(names, string(value.Name()))
+		}
+	}
+	return names
+}
+
+func unknownEnumValue(field, value string, names []string) *apierror.Error {
+	return apierror.InvalidField(field, fmt.Sprintf("%s %q is unknown; it must be one of %s", field, apierror.Truncate(value), strings.Join(names, ", ")))
+}
+
+var protoFieldName = regexp.MustCompile(` field \w+`)
+
+func isExplicitNull(members []jsonMember, name string) bool {
+	return slices.ContainsFunc(members, func(m jsonMember) bool { return m.name == name && m.isNull() })
+}

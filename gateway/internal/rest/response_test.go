@@ -1,0 +1,28 @@
+package rest
+
+import (
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/routes"
+)
+
+func TestResponseHeaders_HavePollAfterInMilliseconds(t *testing.T) {
+	ctx := routes.WithMatch(t.Context(), &routes.Match{Route: &routes.Route{Template: "/device/v1/jobs:startNext"}})
+	for wait, want := range map[time.Duration]string{
+		3788 * time.Millisecond: "3.788", 52*time.Second + 300_400*time.Microsecond: "52.3", time.Minute: "60", 0: "0",
+	} {
+		w := httptest.NewRecorder()
+		response := &jobsv1.StartNextExecutionResponse{PollAfter: durationpb.New(wait)}
+		if err := setResponseHeaders(ctx, w, response); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Header().Get("X-Poll-After"); got != want {
+			t.Errorf("%v: X-Poll-After %q, want %q", wait, got, want)
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package restjson
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
+)
+
+// timestampLayout is RFC 3339 with microseconds and the offset +00:00, as Python's isoformat()
+// writes it. fromisoformat() rejects "Z" before Python 3.11.
+const timestampLayout = "2006-01-02T15:04:05.000000-07:00"
+
+// getJobOnlyFields are set only in a GetJob response. Other responses leave them out, because []
+// would claim that the job has no executions.
+var getJobOnlyFields = map[protoreflect.FullName]bool{
+	"fleet.jobs.v1.Job.executions":                 true,
+	"fleet.jobs.v1.Job.next_executions_page_token": true,
+}
+
+// omittedInLists are fields of list items that the list does not fill. [] would claim, for example,
+// that the job has no stages.
+var omittedInLists = map[protoreflect.FullName]bool{
+	"fleet.jobs.v1.Job.executions":                 true,
+	"fleet.jobs.v1.Job.next_executions_page_token": true,
+	"fleet.jobs.v1.Job.rollout":                    true,
+	"fleet.jobs.v1.Job.failure_criteria":           true,
+	"fleet.jobs.v1.Job.stages":                     true,
+}
+
+// omittedIfEmpty are fields that only some calls set. Other responses omit them: an empty ID is not
+// valid, and a created job is not null.
+var omittedIfEmpty = map[protoreflect.FullName]bool{
+	"fleet.jobs.v1.CreateJobResponse.job": true,
+	"fleet.jobs.v1.JobExecution.job_id":   true,
+}
+
+// Marshal writes a message, or a field of one that is a response_body in jobs.gateway.yaml. It writes every field
+// by its proto name; an unset field is null, or false if it is a bool. protojson would omit unset optional fields and
+// oneof members.
+func Marshal(v any) ([]byte, error) {
+	switch v := v.(type) {
+	case proto.Message:
+		return appendMessage(nil, v.ProtoReflect(), omittedFields(v))
+	case []*jobsv1.Job:
+		return appendList(v)
+	case []*jobsv1.JobExecution:
+		return appendList(v)
+	case []*jobsv1.DeviceExecution:
+		return appendList(v)
+	}
+	return nil, fmt.Errorf("can't marshal %T: add it to marshalJSON", v)
+}
+
+// omittedFields returns the fields to leave out of a message that is not an item of a list.
+func omittedFields(m proto.Message) map[protoreflect.FullName]bool {
+	// Every job has executions, so GetJob returns some, or the token of the page that has them.
+	if job, ok := m.(*jobsv1.Job); ok && len(job.GetExecutions()) == 0 && job.GetNextExecutionsPageToken() == "" {
+		return getJobOnlyFields
+	}
+	return nil
+}
+
+func appendList[M proto.Message](messages []M) (b []byte, err error) {
+	b = append(b, '[')
+	for i, message := range messages {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = appendMessage(b, message.ProtoReflect(), omittedInLists); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, ']'), nil
+}
+
+// appendMessage appends m as a JSON object without the fields in omit.
+func appendMessage(b []byte, m protoreflect.Message, omit map[protoreflect.FullName]bool) (_ []byte, err error) {
+	switch m := m.Interface().(type) {
+	case *timestamppb.Timestamp:
+		return m.AsTime().In(time.UTC).AppendFormat(b, `"`+timestampLayout+`"`), nil
+	case *structpb.Struct:
+		return appendJSON(b, m.AsMap())
+	case *durationpb.Duration:
+		text, err := protojson.Marshal(m)
+		return append(b, text...), err
+	}
+	fields := m.Descriptor().Fields()
+	b = append(b, '{')
+	first := true
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		if omit[field.FullName()] || omittedIfEmpty[field.FullName()] && !m.Has(field) {
+			continue
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = append(b, '"')
+		b = append(b, field.Name()...)
+		b = append(b, '"', ':')
+		switch {
+		case !field.HasPresence() || m.Has(field):
+			b, err = appendField(b, field, m.Get(field))
+		case field.Kind() == protoreflect.BoolKind:
+			b = append(b, "false"...)
+		default:
+			b = append(b, "null"...)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return append(b, '}'), nil
+}
+
+func appendField(b []byte, field protoreflect.FieldDescriptor, value protoreflect.Value) (_ []byte, err error) {
+	if !field.IsList() {
+		return appendValue(b, field, value)
+	}
+	b = append(b, '[')
+	for i := range value.List().Len() {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = appendValue(b, field, value.List().Get(i)); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, ']'), nil
+}
+
+func appendValue(b []byte, field protoreflect.FieldDescriptor, value protoreflect.Value) ([]byte, error) {
+	if field.IsMap() {
+		return nil, fmt.Errorf("can't marshal the map %s", field.FullName())
+	}
+	switch field.Kind() {
+	case protoreflect.MessageKind:
+		return appendMessage(b, value.Message(), omittedFields(value.Message().Interface()))
+	case protoreflect.StringKind:
+		return appendJSON(b, value.String())
+	case protoreflect.BoolKind:
+		return strconv.AppendBool(b, value.Bool()), nil
+	case protoreflect.Int32Kind:
+		return strconv.AppendInt(b, value.Int(), 10), nil
+	case protoreflect.EnumKind:
+		if known := field.Enum().Values().ByNumber(value.Enum()); known != nil {
+			return strconv.AppendQuote(b, string(known.Name())), nil
+		}
+		return strconv.AppendInt(b, int64(value.Enum()), 10), nil
+	}
+	return nil, fmt.Errorf("can't marshal %s of kind %s", field.FullName(), field.Kind())
+}
+
+func appendJSON(b []byte, v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	return append(b, text...), err
+}

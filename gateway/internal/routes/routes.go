@@ -1,0 +1,110 @@
+package routes
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+)
+
+// Route is one path of the API with its operations.
+type Route struct {
+	Template   string                // such as /customer/jobs/{job_id}
+	segments   []string              // of the template
+	Operations map[string]*operation // by method
+}
+
+// operation is one method of a path. One without an RPC, such as of /docs, has only a handler.
+type operation struct {
+	ID          string `json:"operationId"`
+	RPC         string `json:"x-rpc"` // set if it differs from ID
+	Parameters  []parameter
+	RequestBody *struct{} `json:"requestBody"` // nil if the operation has no body
+
+	Request protoreflect.MessageDescriptor // of the RPC
+	Handler runtime.HandlerFunc            // the variables of the path are its last argument
+}
+
+type parameter struct {
+	Name   string
+	In     string
+	Schema Schema
+}
+
+type Schema struct {
+	Type   string
+	Format string
+	Enum   []string
+	Items  *Schema // set for arrays: the parameter may be repeated
+}
+
+// Parameter returns the parameter with this name in the path or the query, or nil.
+func (o *operation) Parameter(in, name string) *parameter {
+	for i, p := range o.Parameters {
+		if p.In == in && p.Name == name {
+			return &o.Parameters[i]
+		}
+	}
+	return nil
+}
+
+// AllowHeader returns the value of the Allow header.
+func (r *Route) AllowHeader() string {
+	var methods []string
+	for method := range r.Operations {
+		methods = append(methods, method)
+	}
+	slices.Sort(methods)
+	return strings.Join(methods, ", ")
+}
+
+type Table []*Route
+
+// Load returns the routes of an OpenAPI document, and further ones that have no RPC. The operations of
+// the document have no handler yet.
+func Load(document []byte, further map[string]runtime.HandlerFunc) (Table, error) {
+	var parsed struct {
+		Paths map[string]map[string]*operation
+	}
+	if err := json.Unmarshal(document, &parsed); err != nil {
+		return nil, fmt.Errorf("openapi.json: %w", err)
+	}
+	var routes Table
+	add := func(template string, byMethod map[string]*operation) {
+		operations := map[string]*operation{}
+		for method, op := range byMethod {
+			operations[strings.ToUpper(method)] = op
+		}
+		if get, ok := operations[http.MethodGet]; ok {
+			operations[http.MethodHead] = get // net/http drops the body of the response
+		}
+		routes = append(routes, &Route{template, strings.Split(template, "/"), operations})
+	}
+	for template, operations := range parsed.Paths {
+		for _, op := range operations {
+			op.Request = MessageDescriptor(cmp.Or(op.RPC, op.ID) + "Request")
+		}
+		add(template, operations)
+	}
+	for template, handler := range further {
+		add(template, map[string]*operation{http.MethodGet: {Handler: handler}})
+	}
+	// Descending: {job_id}:retry comes before {job_id}, which matches the same paths.
+	slices.SortFunc(routes, func(a, b *Route) int { return strings.Compare(b.Template, a.Template) })
+	return routes, nil
+}
+
+// MessageDescriptor returns the message of the fleet.jobs.v1 package with this name.
+func MessageDescriptor(name string) protoreflect.MessageDescriptor {
+	known, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("fleet.jobs.v1." + name))
+	if err != nil {
+		panic(err) // the generated code registers every message
+	}
+	return known.Descriptor()
+}

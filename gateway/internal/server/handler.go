@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/observability"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/pages"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/rest"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/routes"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/upstream"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/watch"
+)
+
+// newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this order:
+// instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the route check, the request checks, grpc-gateway.
+func newHandler(stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream, metrics *observability.Metrics, tracer *observability.Tracer, logger *slog.Logger) (http.Handler, error) {
+	table, err := rest.NewRoutes(openAPI, pages.New(openAPI), upstream, logger)
+	if err != nil {
+		return nil, err
+	}
+	memoryLimits := limits.NewMemoryLimits(config.MaxBufferedBytes)
+	callers := upstream.NewCallers(config.TrustedProxies)
+	watches := watch.NewHandler(stopping, config, upstream, memoryLimits)
+	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		client, unbounded := w, r.Context()
+		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
+		defer cancel()
+		memory := limits.NewRequestMemory(memoryLimits, callers.Identify(r))
+		defer memory.Release()
+		w = &limits.BoundedWriter{ResponseWriter: w, Memory: memory, Timeout: config.RequestTimeout}
+		r = r.WithContext(limits.WithRequestMemory(ctx, memory))
+		m := routes.MatchFromContext(ctx)
+		switch {
+		case m.Route == routes.NoRoute:
+			if path := table.WithoutSlash(r.URL); path != "" {
+				redirect(w, r, path)
+				return
+			}
+			apierror.New(codes.NotFound, "ROUTE_NOT_FOUND", "No such route; /openapi.json lists all routes").Write(w)
+			return
+		case m.Operation == nil:
+			w.Header().Set("Allow", m.AllowHeader())
+			apierror.New(codes.Unimplemented, "METHOD_NOT_ALLOWED", "Method not allowed; use "+m.AllowHeader()).
+				WithStatus(http.StatusMethodNotAllowed).Write(w)
+			return
+		case m.Operation.Request != nil:
+			w.Header().Set("Cache-Control", "no-store")
+			if e := rest.CheckRequest(m, w, r, config); e != nil {
+				e.Write(w)
+				return
+			}
+		}
+		if m.Operation.ID == "WatchJob" {
+			watches.Serve(client, r.WithContext(unbounded), memory.Identity, m.Variables["job_id"])
+			return
+		}
+		m.Operation.Handler(w, r, m.Variables)
+	})
+	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
+	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
+	return observability.Instrument(table, metrics, tracer, logger, withNoSniff(allowed)), nil
+}
+
+// redirect redirects to a path of this API. 308 keeps the method and the body.
+func redirect(w http.ResponseWriter, r *http.Request, path string) {
+	if r.URL.RawQuery != "" {
+		path += "?" + r.URL.RawQuery
+	}
+	w.Header().Set("Location", path)
+	w.WriteHeader(http.StatusPermanentRedirect)
+}
+
+// withNoSniff tells browsers not to guess the content type of a response.
+func withNoSniff(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}

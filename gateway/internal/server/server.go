@@ -1,0 +1,157 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/observability"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/tlsconfig"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/upstream"
+)
+
+// baseMemory is what the process needs besides the limits: code, connections, headers, and the
+// free bytes of requests.
+const baseMemory = 160 << 20
+
+// streamsPerClient is the maximum number of requests in flight on one HTTP/2 connection.
+const streamsPerClient = 100
+
+// Run serves the REST API and the metrics until ctx ends, then drains requests in flight.
+func Run(ctx context.Context, openAPI []byte, config *config.Config, logger *slog.Logger) error {
+	setMemoryLimit(config)
+	upstream, err := upstream.Dial(config, logger)
+	if err != nil {
+		return err
+	}
+	defer upstream.Close()
+	tracer, err := observability.NewTracer(logger)
+	if err != nil {
+		return err
+	}
+	defer tracer.ShutDown(logger)
+	metrics := observability.NewMetrics()
+	handler, err := newHandler(ctx.Done(), openAPI, config, upstream, metrics, tracer, logger)
+	if err != nil {
+		return err
+	}
+	api := newServer(handler, config, logger)
+	if api.TLSConfig, err = tlsconfig.NewServer(config, logger); err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	if err := startServer(api, config.Listen, "listening", failed, logger); err != nil {
+		return fmt.Errorf("listen=%s: %w", config.Listen, err)
+	}
+	if config.MetricsListen != "" {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+		server := newServer(withAllowedHosts(config.AllowedHosts, config.MetricsListen, mux), config, logger)
+		defer server.Close()
+		if err := startServer(server, config.MetricsListen, "metrics listening", failed, logger); err != nil {
+			return errors.Join(fmt.Errorf("metrics-listen=%s: %w", config.MetricsListen, err), api.Close())
+		}
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	return shutDown(api, config.ShutdownGrace, logger)
+}
+
+func newServer(handler http.Handler, config *config.Config, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		// The client may take RequestTimeout to send the body and as long again to read the response;
+		// WriteTimeout has 10 s to spare. net/http adds 4 KiB to MaxHeaderBytes.
+		ReadTimeout:    config.RequestTimeout,
+		WriteTimeout:   2*config.RequestTimeout + 10*time.Second,
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 32 << 10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: streamsPerClient,
+			// Bodies that wait for memory must not block the other streams of their connection.
+			MaxReceiveBufferPerConnection: streamsPerClient * limits.FreeBytes,
+			MaxReceiveBufferPerStream:     limits.FreeBytes,
+			WriteByteTimeout:              config.RequestTimeout,
+		},
+		ConnState: limitConnections(config.MaxConnections, logger),
+		ErrorLog:  slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// limitConnections returns a http.Server.ConnState function that closes new connections while
+// the maximum number is open.
+func limitConnections(maximum int64, logger *slog.Logger) func(net.Conn, http.ConnState) {
+	var open, rejected atomic.Int64
+	return func(connection net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if open.Add(1) <= maximum {
+				return
+			}
+			connection.Close()
+			if count := rejected.Add(1); count&(count-1) == 0 { // 1, 2, 4, 8 …: a flood must not fill the log
+				logger.Warn("connection rejected: max-connections are open", "max_connections", maximum, "rejected", count)
+			}
+		case http.StateHijacked, http.StateClosed:
+			open.Add(-1)
+		}
+	}
+}
+
+// setMemoryLimit lets the garbage collector run more often as memory approaches what the limits
+// allow. GOMEMLIMIT in the environment takes precedence.
+func setMemoryLimit(config *config.Config) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(baseMemory + 2*config.MaxBufferedBytes)
+	}
+}
+
+// startServer listens on address, logs event and serves in the background. It sends the error
+// that ends serving to failed.
+func startServer(server *http.Server, address, event string, failed chan<- error, logger *slog.Logger) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	scheme := "http"
+	if server.TLSConfig != nil {
+		scheme = "https"
+	}
+	logger.Info(event, "address", listener.Addr().String(), "tls", server.TLSConfig != nil,
+		"url", scheme+"://"+listener.Addr().String())
+	go func() {
+		if server.TLSConfig != nil {
+			failed <- server.ServeTLS(listener, "", "")
+		} else {
+			failed <- server.Serve(listener)
+		}
+	}()
+	return nil
+}
+
+// ShutDown stops accepting requests and waits up to grace for those in flight.
+func shutDown(server *http.Server, grace time.Duration, logger *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		logger.Warn("requests in flight aborted: they did not finish within shutdown-grace", "seconds", grace.Seconds())
+		return server.Close()
+	}
+	logger.Info("stopped")
+	return nil
+}
